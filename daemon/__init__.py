@@ -1,0 +1,1 @@
+"""The Pixmill daemon: queue, workers, results and their command line."""
