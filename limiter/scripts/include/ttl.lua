@@ -1,0 +1,14 @@
+-- @include now
+-- A key must never die while it still says something, so every TTL is rounded up to a millisecond and has
+-- MARGIN_US on top; rounding down lets a limit vanish early (redis/redis#15093).
+local MARGIN_US = 60000000
+
+local function ttl_ms(rest_us)
+  return text(math.ceil((rest_us + MARGIN_US) / 1000))
+end
+
+-- PEXPIRE that never shortens; its GT flag exists only since Redis 7.
+local function keep_for(key, rest_us)
+  local ms = ttl_ms(rest_us)
+  if redis.call('PTTL', key) < tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+end

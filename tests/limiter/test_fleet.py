@@ -1,0 +1,85 @@
+"""Many clients at once, in real time, on a real server; and no server at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from limiter import Grant, Limiter, parse_quota
+from tests.servers import RedisServer, free_port
+
+WINDOW = parse_quota("api", {"requests": "20/s"})
+
+
+@pytest.fixture
+async def clients(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Redis]]:
+    made = [Redis.from_url(redis_server.url, retry=Retry(NoBackoff(), 0)) for _ in range(50)]
+    yield made
+    for client in made:
+        await client.aclose()
+
+
+async def _granted(limiter: Limiter, request_id: str, max_wait_s: float) -> Grant:
+    """A grant, asked for as often as the answers say."""
+    while True:
+        answer = await limiter.acquire([WINDOW], holder="h", request_id=request_id, max_wait_s=max_wait_s)
+        if isinstance(answer, Grant):
+            return answer
+        await asyncio.sleep(answer.retry_us / 1e6)
+
+
+async def test_fifty_clients_racing_in_real_time_never_exceed_the_window(
+    redis: Redis, clients: list[Redis]
+) -> None:
+    async def slot_of_one(number: int, client: Redis) -> float:
+        grant = await _granted(Limiter(client, "pixmill"), f"job-{number}", 0.3)
+        score = await client.zscore("pixmill:limiter:api:log:requests", f"{grant.permit.grant_id}:1")
+        assert isinstance(score, float)
+        return score
+
+    slots = sorted(await asyncio.gather(*(slot_of_one(n, client) for n, client in enumerate(clients))))
+    assert len(slots) == 50
+    gaps_us = [later - earlier for earlier, later in zip(slots, slots[20:], strict=False)]
+    assert min(gaps_us) >= 1_010_000
+    # And none of it is wasted: the third twenty begins two windows after the first, within a few calls' time.
+    assert slots[40] - slots[0] < 2 * 1_010_000 + 200_000
+
+
+async def test_an_acquire_is_one_call_to_redis(redis: Redis, clients: list[Redis]) -> None:
+    limiters = [Limiter(client, "pixmill") for client in clients[:10]]
+    await _granted(limiters[0], "loads the script", 60)
+    await redis.config_resetstat()
+    await asyncio.gather(
+        *(
+            _granted(limiter, f"job-{number}-{turn}", 60)
+            for turn in range(10)
+            for number, limiter in enumerate(limiters)
+        )
+    )
+    stats = await redis.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 100
+    assert "cmdstat_eval" not in stats
+
+
+async def test_no_quotas_and_no_leases_need_no_server() -> None:
+    nowhere = Redis(port=free_port(), retry=Retry(NoBackoff(), 0))
+    limiter = Limiter(nowhere, "pixmill")
+    answer = await limiter.acquire([], holder="h", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    assert answer.wait_us == 0
+    assert await limiter.renew([answer.permit]) == []
+    assert not await limiter.release(answer.permit)
+    await limiter.give_back(answer.permit)
+    assert await limiter.snapshot([]) == []
+
+
+async def test_without_redis_nothing_is_granted() -> None:
+    limiter = Limiter(Redis(port=free_port(), retry=Retry(NoBackoff(), 0)), "pixmill")
+    with pytest.raises(RedisConnectionError):
+        await limiter.acquire([WINDOW], holder="h", request_id="r", max_wait_s=0)

@@ -1,0 +1,260 @@
+"""What a permit promises, in virtual time; each claim on a real Valkey and on fakeredis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from limiter import Grant, Later, Limiter, Quota, QuotaError, parse_quota
+from limiter.quota import guard_us
+
+from .conftest import Rig
+
+S = 1_000_000
+IMAGES = parse_quota("img", {"images": "2/10s"})
+BUCKET = parse_quota("bucket", {"requests": {"rate": "60/min", "burst": 3}})
+LEASES = parse_quota("lease", {"in_flight": 2})
+SPAN = 10 * S + guard_us(10 * S)
+
+
+async def test_two_hundred_jobs_take_the_optimum_and_three_guards(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": "50/5s"})
+    slots = [await rig.slot(quota) for _ in range(200)]
+    assert slots[-1] == quota.optimum_s(200) * S + 3 * guard_us(5 * S)
+    assert slots == sorted(slots)
+
+
+async def test_a_bucket_starts_full_and_then_keeps_its_rate_exactly(rig: Rig) -> None:
+    quota = parse_quota("odd", {"requests": {"rate": "59/min", "burst": 3}})
+    slots = [await rig.slot(quota) for _ in range(3 + 590)]
+    assert slots[:3] == [0, 0, 0]
+    assert slots[-1] == 590 * 60 * S // 59 == quota.optimum_s(593) * S
+
+
+async def test_all_limits_are_charged_at_the_slot_that_suits_all(rig: Rig) -> None:
+    assert [await rig.slot(IMAGES, BUCKET) for _ in range(3)] == [0, 0, SPAN]
+    # The bucket was charged at SPAN, not at once: no token is free before it, and then two are.
+    assert [await rig.slot(BUCKET) for _ in range(3)] == [SPAN, SPAN, SPAN + S]
+
+
+async def test_no_slot_is_granted_before_an_earlier_grant(rig: Rig) -> None:
+    await rig.limiter.penalise("bucket", retry_after_s=3, reason="429")
+    assert await rig.slot(IMAGES, BUCKET) == 3 * S
+    assert await rig.slot(IMAGES) == 3 * S
+
+
+async def test_a_call_with_another_cost_waits_for_as_many_places(rig: Rig) -> None:
+    quota = parse_quota("img", {"images": "4/10s"})
+    assert await rig.slot(quota, costs={"images": 3}) == 0
+    rig.time.advance(2 * S)
+    assert await rig.slot(quota, costs={"images": 1}) == 2 * S
+    assert await rig.slot(quota, costs={"images": 4}) == 2 * S + SPAN
+
+
+async def test_a_unit_that_costs_nothing_is_not_limited(rig: Rig) -> None:
+    quota = parse_quota("p", {"polls": "1/10s"})
+    assert [await rig.slot(quota) for _ in range(3)] == [0, 0, 0]
+    assert [await rig.slot(quota, costs={"polls": 1}) for _ in range(2)] == [0, SPAN]
+
+
+@pytest.mark.parametrize("quota", [IMAGES, parse_quota("b", {"images": {"rate": "1/s", "burst": 2}})])
+@pytest.mark.parametrize("cost", [3, -1])
+async def test_a_cost_that_can_never_fit_is_refused_at_once(rig: Rig, quota: Quota, cost: int) -> None:
+    with pytest.raises(QuotaError, match="can never be granted"):
+        await rig.ask(quota, costs={"images": cost})
+    assert await rig.dump() == {}
+
+
+async def test_a_quota_named_twice_is_refused(rig: Rig) -> None:
+    with pytest.raises(QuotaError, match="twice"):
+        await rig.ask(IMAGES, IMAGES)
+
+
+async def test_later_says_what_binds_and_when_asking_again_helps(rig: Rig) -> None:
+    for _ in range(2):
+        await rig.slot(IMAGES)
+    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, "quota:img.images")
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, "quota:img.images")
+    rig.time.advance(SPAN - 4 * S)
+    assert isinstance(await rig.ask(IMAGES, BUCKET, max_wait_s=4), Grant)
+
+
+@pytest.mark.parametrize("obstacle", ["window", "in_flight", "cooldown", "paused", "cost"])
+async def test_a_denied_call_changes_no_key(rig: Rig, obstacle: str) -> None:
+    quotas = (BUCKET, IMAGES, LEASES)
+    await rig.permit(*quotas)
+    if obstacle == "window":
+        await rig.slot(IMAGES)
+    elif obstacle == "in_flight":
+        await rig.permit(LEASES)
+    elif obstacle == "cooldown":
+        await rig.limiter.penalise("bucket", retry_after_s=5, reason="429")
+    elif obstacle == "paused":
+        await rig.limiter.pause("img", "maintenance", None)
+    rig.time.advance(1)
+    before = await rig.dump()
+    if obstacle == "cost":
+        with pytest.raises(QuotaError):
+            await rig.ask(*quotas, costs={"requests": 1, "images": 9})
+    else:
+        assert isinstance(await rig.ask(*quotas, max_wait_s=0), Later)
+    assert await rig.dump() == before
+
+
+async def test_a_request_asked_twice_has_one_grant_and_is_charged_once(rig: Rig) -> None:
+    quotas = (IMAGES, BUCKET, LEASES)
+    await rig.ask(*quotas)
+    first = await rig.ask(*quotas, request_id="r")
+    before = await rig.dump()
+    rig.time.advance(S)
+    assert await rig.ask(*quotas, request_id="r") == first
+    assert await rig.dump() == before
+
+
+async def test_a_request_asked_twice_waits_only_for_what_is_left(rig: Rig) -> None:
+    for _ in range(2):
+        await rig.slot(IMAGES)
+    await rig.ask(IMAGES, request_id="r")
+    rig.time.advance(4 * S)
+    again = await rig.ask(IMAGES, request_id="r")
+    assert isinstance(again, Grant)
+    assert again.wait_us == SPAN - 4 * S
+
+
+async def test_a_given_back_window_and_lease_are_as_if_never_taken(rig: Rig) -> None:
+    await rig.permit(IMAGES, LEASES)
+    [before] = await rig.limiter.snapshot([IMAGES])
+    permit = await rig.permit(IMAGES, LEASES)
+    for _ in range(2):
+        await rig.limiter.give_back(permit)
+        assert await rig.limiter.snapshot([IMAGES]) == [before]
+    assert await rig.slot(IMAGES, LEASES) == 0
+    assert isinstance(await rig.ask(LEASES), Later)
+
+
+async def test_a_given_back_grant_takes_nothing_from_a_later_one_with_the_same_request(rig: Rig) -> None:
+    old = await rig.permit(IMAGES, LEASES, request_id="r")
+    await rig.limiter.release(old)
+    new = await rig.permit(IMAGES, LEASES, request_id="r")
+    assert new.grant_id != old.grant_id
+    before = await rig.limiter.snapshot([LEASES])
+    await rig.limiter.release(old)
+    assert await rig.limiter.snapshot([LEASES]) == before
+    assert await rig.ask(IMAGES, LEASES, request_id="r") == Grant(new, 0)
+
+
+async def test_a_released_calls_place_in_the_window_stays_taken(rig: Rig) -> None:
+    for _ in range(2):
+        await rig.limiter.release(await rig.permit(IMAGES, request_id="same"))
+    assert await rig.slot(IMAGES) == SPAN
+
+
+async def test_bucket_tokens_come_back_if_nothing_was_granted_since(rig: Rig) -> None:
+    permits = [await rig.permit(BUCKET) for _ in range(4)]
+    await rig.limiter.give_back(permits[3])
+    await rig.limiter.give_back(permits[3])
+    assert await rig.slot(BUCKET) == S
+
+
+async def test_bucket_tokens_are_forfeited_after_a_later_grant(rig: Rig) -> None:
+    permits = [await rig.permit(BUCKET) for _ in range(3)]
+    await rig.limiter.give_back(permits[0])
+    assert await rig.slot(BUCKET) == S
+
+
+async def test_a_cooldown_holds_for_every_replica_and_is_never_shortened(rig: Rig) -> None:
+    other = Limiter(rig.client, rig.prefix, clock=rig.time)
+    await rig.limiter.penalise("img", retry_after_s=5, reason="first")
+    await other.penalise("img", retry_after_s=2, reason="second")
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, "quota:img.cooldown")
+    [state] = await rig.limiter.snapshot([IMAGES])
+    assert (state.cooldown_s, state.cooldown_reason, state.cooldown_generation) == (5.0, "first", 2)
+    await other.penalise("img", retry_after_s=7, reason="third")
+    assert await rig.slot(IMAGES, BUCKET) == 7 * S
+    assert await rig.slot(BUCKET) == 7 * S
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+async def test_a_cooldown_needs_a_length(rig: Rig, seconds: float) -> None:
+    with pytest.raises(ValueError, match="retry_after_s"):
+        await rig.limiter.penalise("img", retry_after_s=seconds, reason="429")
+
+
+async def test_an_operators_pause_lasts_until_resumed(rig: Rig) -> None:
+    await rig.limiter.pause("img", "billing: ask Ana", None)
+    rig.time.advance(86_400 * S)
+    assert await rig.ask(IMAGES) == Later(S, "quota:img.paused")
+    [state] = await rig.limiter.snapshot([IMAGES])
+    assert state.paused_reason == "billing: ask Ana"
+    assert [await rig.limiter.resume("img") for _ in range(2)] == [True, False]
+    assert await rig.slot(IMAGES) == 86_400 * S
+
+
+async def test_an_operators_pause_with_an_end_ends_there(rig: Rig) -> None:
+    await rig.limiter.pause("img", "lunch", rig.time.now_us + 10 * S)
+    assert isinstance(await rig.ask(IMAGES), Later)
+    rig.time.advance(10 * S)
+    assert isinstance(await rig.ask(IMAGES), Grant)
+    [state] = await rig.limiter.snapshot([IMAGES])
+    assert state.paused_reason is None
+
+
+async def test_a_snapshot_tells_what_could_be_granted_and_changes_nothing(rig: Rig) -> None:
+    quotas = [IMAGES, BUCKET, LEASES]
+    await rig.permit(*quotas)
+    rig.time.advance(S // 2)
+    before = await rig.dump()
+    states = await rig.limiter.snapshot(quotas)
+    assert [
+        (state.quota, unit.unit, unit.capacity, unit.available) for state in states for unit in state.units
+    ] == [
+        ("img", "images", 2, 1),
+        ("bucket", "requests", 3, 2),
+        ("lease", "in_flight", 2, 1),
+    ]
+    assert [state.in_flight for state in states] == [0, 0, 1]
+    assert await rig.dump() == before
+
+
+async def test_a_changed_limit_keeps_what_was_used(rig: Rig) -> None:
+    for _ in range(3):
+        await rig.slot(IMAGES, BUCKET)
+    smaller = parse_quota("img", {"images": "1/10s"})
+    slower = parse_quota("bucket", {"requests": {"rate": "1/2s", "burst": 1}})
+    assert await rig.slot(smaller, slower) == 2 * SPAN
+
+
+async def test_every_key_dies_by_itself_but_an_open_pause(rig: Rig) -> None:
+    quotas = [IMAGES, BUCKET, LEASES]
+    permits = [await rig.permit(*quotas) for _ in range(2)]
+    await rig.limiter.renew(permits)
+    await rig.limiter.give_back(permits[1])
+    await rig.limiter.penalise("img", retry_after_s=1, reason="429")
+    await rig.limiter.pause("img", "until a time", rig.time.now_us + S)
+    await rig.limiter.pause("lease", "until resumed", None)
+    keys: list[Any] = await rig.client.keys("*")
+    assert {key.decode().rpartition(":limiter:")[2].split(":")[1] for key in keys} == {
+        "log", "bucket", "leases", "cooldown", "pause", "permit",
+    }  # fmt: skip
+    without = [key for key in keys if await rig.client.pttl(key) < 0]
+    assert without == [f"{rig.prefix}:limiter:lease:pause".encode()]
+
+
+async def test_a_forgotten_script_is_no_event(rig: Rig) -> None:
+    slots = []
+    for _ in range(4):
+        slots.append(await rig.slot(IMAGES))
+        await rig.client.script_flush()
+    assert slots == [0, 0, SPAN, SPAN]
+    await rig.limiter.snapshot([IMAGES])
+
+
+@pytest.mark.parametrize("wait_s", [-1, float("nan")])
+async def test_a_wait_needs_a_length(rig: Rig, wait_s: float) -> None:
+    with pytest.raises(ValueError, match="max_wait_s"):
+        await rig.ask(IMAGES, max_wait_s=wait_s)
+
+
+async def test_a_wait_may_be_without_end(rig: Rig) -> None:
+    assert isinstance(await rig.ask(IMAGES, max_wait_s=float("inf")), Grant)
