@@ -1,0 +1,32 @@
+"""Image-generation providers: one interface, one taxonomy of failures, one file a provider."""
+
+from providers.base import (
+    Capabilities,
+    Generated,
+    InputImage,
+    Pending,
+    Picture,
+    Provider,
+    Request,
+    Submitted,
+)
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
+from providers.registry import create_provider, provider_names
+
+__all__ = [
+    "Capabilities",
+    "Charged",
+    "ErrorKind",
+    "Generated",
+    "InputImage",
+    "Pending",
+    "Picture",
+    "Provider",
+    "ProviderError",
+    "Request",
+    "Retry",
+    "Scope",
+    "Submitted",
+    "create_provider",
+    "provider_names",
+]

@@ -1,0 +1,112 @@
+"""Runs an ASGI app inside somebody else's event loop.
+
+No signal handlers, no logging setup, no exit of its own: the process stays its owner's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import uvicorn
+
+
+class AsgiServer:
+    """An HTTP server as a part of a process: `start` when it should listen, `stop` when it should not.
+
+    Port 0 takes a free port, known as `port` after `start`. Stopping waits `grace_s` for running answers,
+    then closes their connections; stopping twice, or without a start, does nothing.
+    """
+
+    def __init__(self, app: Any, host: str = "127.0.0.1", port: int = 0, *, grace_s: float = 1.0) -> None:
+        self.host = host
+        self.port = port
+        self._app = app
+        self._grace_s = grace_s
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine find it, without a slash at the end."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 (only compared)
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen. Raises OSError with a sentence if the address is taken, RuntimeError if the app fails."""
+        listener = self._bound()
+        self.port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(self._grace_s)),
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name=f"http {self.port}")
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait({self._task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._task.done():
+            self._server = None
+            listener.close()
+            await self._task
+
+    async def stop(self) -> None:
+        """Stop listening and wait until every connection is closed."""
+        if self._server is None or self._task is None:
+            return
+        self._server.should_exit = True
+        self._server.stopping.set()
+        await self._task
+        self._server = self._task = None
+
+    def _bound(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self.host, self.port))
+        except OSError as error:
+            listener.close()
+            message = (
+                f"Cannot listen on {self.host}:{self.port}: {error.strerror or error}. Choose another port."
+            )
+            raise OSError(error.errno, message) from None
+        listener.setblocking(False)
+        return listener
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.stopping = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        except SystemExit:
+            # uvicorn ends the process when an app does not start; here that is for the owner to decide.
+            raise RuntimeError("The HTTP app failed while it started; the log has its reason.") from None
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        # As uvicorn's, but a stop is noticed at once instead of at the next tick.
+        tick = 0
+        while not await self.on_tick(tick):
+            tick = (tick + 1) % 864_000
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 0.1)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # Signals belong to the process that runs us; uvicorn would take SIGTERM over and raise it again.
+        yield

@@ -1,0 +1,142 @@
+"""What every provider is: one interface, and the small frozen values that cross it.
+
+A request asks for one picture. A provider answers at once (`mode="sync"`) or with a receipt that is polled
+(`mode="task"`). Providers raise nothing but `providers.errors.ProviderError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, Protocol
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """A picture to work from: its bytes, already fetched and checked, and what it is for."""
+
+    data: bytes = field(repr=False)
+    content_type: str
+    role: str = "reference"  # "image", "mask" or "reference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One picture, wanted. `request_id` stays the same when a job is delivered again."""
+
+    request_id: str
+    model: str
+    prompt: str
+    negative_prompt: str | None = None
+    size: str | None = None  # "1024x1024" or "16:9"; the provider maps it to a size that it accepts
+    seed: int | None = None  # 0 is a seed like any other
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    inputs: tuple[InputImage, ...] = ()
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    quality: int | None = None  # 1..100, of the encoded file
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The receipt of an accepted task: written down at once, polled by whoever owns the job then."""
+
+    task_id: str
+    poll_url: str | None = None
+    provider_request_id: str | None = None
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain JSON; fields without a value are left out."""
+        fields = {
+            "task_id": self.task_id,
+            "poll_url": self.poll_url,
+            "provider_request_id": self.provider_request_id,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Submitted:
+        """The inverse of `to_dict`; unknown fields are ignored, as a newer replica may have written them."""
+        return cls(
+            task_id=str(data["task_id"]),
+            poll_url=data.get("poll_url"),
+            provider_request_id=data.get("provider_request_id"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The task is not finished; `status` is the provider's own word, for people to read."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One finished picture: its bytes, or an address to fetch them from soon (addresses expire)."""
+
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)  # may carry a signature
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A finished call. `cost` is what the provider says or what its price list and `usage` give."""
+
+    pictures: tuple[Picture, ...]
+    revised_prompt: str | None = None
+    provider_request_id: str | None = None
+    cost: Decimal | None = None
+    currency: str | None = None  # ISO 4217
+    usage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model of this provider can take."""
+
+    mode: Literal["sync", "task"]
+    max_prompt_chars: int
+    max_inputs: int
+    seed_range: tuple[int, int] | None  # inclusive; None: the model has no seed
+    url_ttl_s: float | None  # how long a picture's address lives, where that is known
+
+
+class Provider(Protocol):
+    """One provider account: a base address together with its credential. Safe for concurrent use."""
+
+    name: str
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What `model` can take; never asks the network."""
+        ...
+
+    def check(self, request: Request) -> None:
+        """Refuse, free of charge, what the provider would refuse.
+
+        Raises ProviderError of kind `invalid_request` (or `unsupported`) whose `field` names the job's field.
+        """
+        ...
+
+    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
+        """Ask for the picture: exactly one HTTP request is sent, and it is never sent again from here."""
+        ...
+
+    async def poll(self, submitted: Submitted) -> Pending | Generated:
+        """How the task stands. A failed task raises; so does a poll without an answer (`poll_error`)."""
+        ...
+
+    async def cancel(self, submitted: Submitted) -> bool:
+        """True if the provider promised not to run the task; False if it cannot or will not."""
+        ...
+
+    async def fetch(self, picture: Picture) -> bytes:
+        """The picture's bytes; an address is downloaded without credentials and with the safe rules."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections; may be called twice."""
+        ...

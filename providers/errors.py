@@ -1,0 +1,215 @@
+"""The one taxonomy of failures: what went wrong, whose fault it is, what may be done, what was charged.
+
+`RULES` is the only place that says how a kind is treated; providers choose the kind and little else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class ErrorKind(StrEnum):
+    """What went wrong."""
+
+    AUTH = "auth"
+    PERMISSION = "permission"
+    BILLING_EXHAUSTED = "billing_exhausted"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    RATE_LIMITED = "rate_limited"
+    CONCURRENCY_LIMITED = "concurrency_limited"
+    BUDGET_IN_FLIGHT = "budget_in_flight"
+    OVERLOADED = "overloaded"
+    PROVIDER_FAULT = "provider_fault"
+    PROVIDER_TIMEOUT = "provider_timeout"
+    NETWORK_UNSENT = "network_unsent"
+    AMBIGUOUS_SUBMIT = "ambiguous_submit"
+    POLL_ERROR = "poll_error"
+    TASK_LOST = "task_lost"
+    RESULT_DOWNLOAD = "result_download"
+    RESULT_EXPIRED = "result_expired"
+    MODERATION_INPUT = "moderation_input"
+    MODERATION_OUTPUT = "moderation_output"
+    NO_IMAGE = "no_image"
+    INVALID_REQUEST = "invalid_request"
+    UNSUPPORTED = "unsupported"
+    INPUT_FETCH = "input_fetch"
+    BAD_RESPONSE = "bad_response"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    WORKER_SHUTDOWN = "worker_shutdown"
+    UNKNOWN = "unknown"
+
+
+class Scope(StrEnum):
+    """What the failure says something about."""
+
+    JOB = "job"
+    KEY = "key"
+    MODEL = "model"
+    PROVIDER = "provider"
+
+
+class Charged(StrEnum):
+    """Whether the provider takes money for the failed call."""
+
+    NO = "no"
+    MAYBE = "maybe"
+    YES = "yes"
+
+
+class Retry(StrEnum):
+    """What may be done next."""
+
+    NEVER = "never"  # the same request would fail the same way
+    BACKOFF = "backoff"  # submit again later; counts as an attempt
+    AFTER_THROTTLE = "after_throttle"  # nothing was done; wait with the account, the job loses no attempt
+    UNKNOWN_OUTCOME = "unknown_outcome"  # may have been done and charged; the job's policy decides
+    PAUSE_QUOTA = "pause_quota"  # the account cannot serve anyone; the job returns unharmed
+    POLL_AGAIN = "poll_again"  # the receipt is still good: poll or fetch again, never submit
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a kind of failure is treated. `max_retries` caps this kind; None: only the job's own limits."""
+
+    retry: Retry
+    scope: Scope
+    charged: Charged
+    max_retries: int | None = None
+
+
+RULES: dict[ErrorKind, Rule] = {
+    ErrorKind.AUTH: Rule(Retry.PAUSE_QUOTA, Scope.KEY, Charged.NO),
+    ErrorKind.PERMISSION: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
+    ErrorKind.BILLING_EXHAUSTED: Rule(Retry.PAUSE_QUOTA, Scope.KEY, Charged.NO),
+    ErrorKind.QUOTA_EXHAUSTED: Rule(Retry.PAUSE_QUOTA, Scope.KEY, Charged.NO),
+    ErrorKind.RATE_LIMITED: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
+    ErrorKind.CONCURRENCY_LIMITED: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
+    ErrorKind.BUDGET_IN_FLIGHT: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
+    # Turned away at the door: if this cost attempts, ten busy minutes would fail a whole backlog.
+    ErrorKind.OVERLOADED: Rule(Retry.AFTER_THROTTLE, Scope.PROVIDER, Charged.NO),
+    ErrorKind.PROVIDER_FAULT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=3),
+    ErrorKind.PROVIDER_TIMEOUT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=2),
+    ErrorKind.NETWORK_UNSENT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.NO),
+    ErrorKind.AMBIGUOUS_SUBMIT: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
+    ErrorKind.POLL_ERROR: Rule(Retry.POLL_AGAIN, Scope.PROVIDER, Charged.MAYBE),
+    ErrorKind.TASK_LOST: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
+    # The picture exists and is paid for; submitting again would pay twice.
+    ErrorKind.RESULT_DOWNLOAD: Rule(Retry.POLL_AGAIN, Scope.JOB, Charged.YES, max_retries=5),
+    ErrorKind.RESULT_EXPIRED: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.YES),
+    ErrorKind.MODERATION_INPUT: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
+    ErrorKind.MODERATION_OUTPUT: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
+    ErrorKind.NO_IMAGE: Rule(Retry.BACKOFF, Scope.JOB, Charged.MAYBE, max_retries=1),
+    ErrorKind.INVALID_REQUEST: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
+    ErrorKind.UNSUPPORTED: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
+    ErrorKind.INPUT_FETCH: Rule(Retry.BACKOFF, Scope.JOB, Charged.NO, max_retries=1),
+    ErrorKind.BAD_RESPONSE: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
+    ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
+    ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
+    ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
+    ErrorKind.UNKNOWN: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
+}
+
+MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields, a record stays under 2 KB
+
+
+class ProviderError(Exception):
+    """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        field: str | None = None,
+        provider_code: str | None = None,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        request_id: str | None = None,
+        scope: Scope | None = None,
+        retry: Retry | None = None,
+        charged: Charged | None = None,
+    ) -> None:
+        rule = RULES[kind]
+        self.kind = kind
+        self.message = _shortened(redact(message), MESSAGE_LIMIT)
+        self.field = field
+        self.provider_code = None if provider_code is None else _shortened(redact(provider_code), 100)
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        self.request_id = None if request_id is None else _shortened(redact(request_id), 100)
+        self.scope = scope or rule.scope
+        self.retry = retry or rule.retry
+        self.charged = charged or rule.charged
+        super().__init__(self.message)
+
+    @property
+    def max_retries(self) -> int | None:
+        """How often this kind may be repeated for one job; None: only the job's own limits."""
+        return RULES[self.kind].max_retries
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the job may still succeed by waiting or trying again."""
+        return self.retry is not Retry.NEVER
+
+    def to_dict(self) -> dict[str, Any]:
+        """For records and events: plain JSON of at most 2 KB, without secrets; empty fields are left out."""
+        fields: dict[str, Any] = {
+            "kind": self.kind.value,
+            "message": _within_bytes(self.message, 1200),
+            "field": self.field,
+            "provider_code": self.provider_code,
+            "http_status": self.http_status,
+            "retry_after_s": self.retry_after_s,
+            "request_id": self.request_id,
+            "scope": self.scope.value,
+            "charged": self.charged.value,
+            "retryable": self.retryable,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"ProviderError({self.kind.value}: {self.message})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep every field when the error crosses a process; BaseException would keep only the message."""
+        return _rebuild, (self.kind, self.message, dict(self.__dict__))
+
+
+_SECRETS = (
+    # A URL's userinfo and query (signatures), bearer tokens, vendors' key forms, and long base64.
+    (re.compile(r"(https?://)[^/\s\"'<>@]+@", re.IGNORECASE), r"\1"),
+    (re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),
+    (re.compile(r"\b(Bearer|Basic|Key)\s+[A-Za-z0-9._~+/=:*-]{8,}"), r"\1 ***"),
+    (re.compile(r"\b(sk|ms|pk|rk|AKID)[-_]?[A-Za-z0-9_*-]{12,}"), "***"),
+    (re.compile(r"(?i)\b(api[_-]?key|secret|token|authorization|signature)([\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"),
+     r"\1\2***"),
+    (re.compile(r"[A-Za-z0-9+/]{200,}={0,2}"), "(base64 removed)"),
+)  # fmt: skip
+
+
+def redact(text: str) -> str:
+    """`text` without keys, tokens, URL queries and long base64, whoever put them there."""
+    text = text[:20_000]  # a bound for the patterns; messages are shortened to far less afterwards
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _within_bytes(text: str, limit: int) -> str:
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
+
+
+def _rebuild(kind: ErrorKind, message: str, attributes: dict[str, Any]) -> ProviderError:
+    error = ProviderError(kind, message)
+    error.__dict__.update(attributes)
+    return error

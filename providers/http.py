@@ -1,0 +1,166 @@
+"""The HTTP client that providers share: sends a request exactly once and says how far it got.
+
+Also the place to import the download rules and the Retry-After reader from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from providers.download import DownloadError, check_url, download
+from providers.errors import ErrorKind, ProviderError
+from providers.retry_after import THROTTLE_LIMIT_S, parse_retry_after
+from providers.tls import tls_context
+
+__all__ = [
+    "THROTTLE_LIMIT_S",
+    "Answer",
+    "DownloadError",
+    "check_url",
+    "create_client",
+    "download",
+    "parse_retry_after",
+    "send_once",
+    "sniff_format",
+]
+
+MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, read to its end; for a refusal (status >= 400) perhaps only as far as it came."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, for classification and messages."""
+        return self.body[:20_000].decode("utf-8", "replace")
+
+
+def create_client(base_url: str, *, max_connections: int = 1000) -> httpx2.AsyncClient:
+    """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
+
+    Limits on calls are the quota's business, so the pool is larger than any quota. Idle connections are
+    kept for less time than servers keep theirs: a server that closes a connection just as a paid request is
+    written to it leaves the outcome unknown.
+    """
+    _quiet_url_logging()
+    return httpx2.AsyncClient(
+        verify=tls_context(),
+        timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
+        limits=httpx2.Limits(
+            max_connections=max_connections, max_keepalive_connections=100, keepalive_expiry=2.5
+        ),
+        follow_redirects=False,
+        trust_env=not _is_loopback(base_url),
+        headers={"User-Agent": "pixmill"},
+    )
+
+
+async def send_once(
+    client: httpx2.AsyncClient,
+    request: httpx2.Request,
+    *,
+    timeout_s: float,
+    lost: ErrorKind = ErrorKind.AMBIGUOUS_SUBMIT,
+    max_bytes: int = MAX_ANSWER_BYTES,
+) -> Answer:
+    """Send `request` once, within `timeout_s` in all.
+
+    Raises ProviderError: `network_unsent` if not one byte of the request left, else `lost` (for calls that
+    cost nothing, such as polls, pass `poll_error`). Cancelling the caller propagates as CancelledError.
+    """
+    progress = _Progress()
+    request.extensions = {
+        **request.extensions,
+        "trace": progress.trace,
+        "timeout": httpx2.Timeout(
+            timeout_s, connect=min(10.0, timeout_s), pool=min(10.0, timeout_s)
+        ).as_dict(),
+    }
+    host = request.url.host
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _send(client, request, max_bytes)
+    except TimeoutError:
+        raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
+    except (httpx2.TransportError, httpx2.DecodingError) as error:
+        # The text of transport errors is left out: it may quote addresses with signatures.
+        raise _lost(progress, lost, host, type(error).__name__) from None
+
+
+async def _send(client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int) -> Answer:
+    response = await client.send(request, stream=True)
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > max_bytes:
+                message = f"{request.url.host} sent an answer larger than {max_bytes} bytes."
+                raise ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=response.status_code)
+    except (httpx2.TransportError, httpx2.DecodingError):
+        # A refusal is a refusal, also when the rest of its explanation is lost.
+        if response.status_code < 400:
+            raise
+    finally:
+        await response.aclose()
+    return Answer(response.status_code, response.headers, bytes(body))
+
+
+class _Progress:
+    """Learns from the transport whether any of the request was sent."""
+
+    def __init__(self) -> None:
+        self.sent = False
+
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        # CONNECT only asks a proxy for a way to the provider.
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.sent = True
+
+
+def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:
+    if not progress.sent and lost is ErrorKind.AMBIGUOUS_SUBMIT:
+        return ProviderError(
+            ErrorKind.NETWORK_UNSENT, f"{host} could not be reached ({what}); nothing was sent."
+        )
+    if lost is ErrorKind.AMBIGUOUS_SUBMIT:
+        return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
+    return ProviderError(lost, f"{host} did not answer ({what}).")
+
+
+def sniff_format(data: bytes) -> str | None:
+    """ "png", "jpeg" or "webp" by the first bytes, whatever a header or a file name claims; else None."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx2.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _quiet_url_logging() -> None:
+    # At INFO the client logs every URL, and URLs can carry signatures.
+    for name in ("httpx2", "httpcore2"):
+        logger = logging.getLogger(name)
+        if logger.level < logging.WARNING:
+            logger.setLevel(logging.WARNING)

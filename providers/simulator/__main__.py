@@ -1,0 +1,101 @@
+"""`python -m providers.simulator`: the simulator as a process of its own, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from providers.simulator.server import Simulator
+from providers.simulator.settings import Rate, SimulatorSettings
+
+T = TypeVar("T")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and serve."""
+    given = _parser().parse_args(arguments)
+    settings = SimulatorSettings(
+        images=given.images,
+        requests=given.requests,
+        in_flight=given.in_flight,
+        fixed_windows=given.fixed_windows,
+        rejected_counts=given.rejected_counts,
+        send_retry_after=not given.no_retry_after,
+        latency_s=given.latency,
+        api_keys=tuple(given.api_key) or None,
+        moderation_words=tuple(given.moderation_word) or SimulatorSettings().moderation_words,
+        plain=given.plain,
+        seed=given.seed,
+    )
+    try:
+        asyncio.run(_serve(Simulator(settings, host=given.host, port=given.port)))
+    except OSError as error:
+        print(error.strerror or error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(simulator: Simulator) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with simulator:
+        print(f"The simulator listens on {simulator.base_url}", flush=True)
+        await stopped.wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m providers.simulator",
+        description="A simulated image provider with enforced quotas. It speaks OpenAI's images API.",
+    )
+    option = parser.add_argument
+    option("--host", default="127.0.0.1")
+    option("--port", type=int, default=9200, help="0 takes a free one")
+    option("--images", type=_readable(Rate.parse), metavar="N/PERIOD", help='pictures per key, like "12/6s"')
+    option("--requests", type=_readable(Rate.parse), metavar="N/PERIOD", help="calls per key")
+    option("--in-flight", type=int, metavar="N", help="parallel calls per key")
+    option("--fixed-windows", action="store_true", help="count in aligned windows instead of sliding ones")
+    option("--rejected-counts", action="store_true", help="refused calls use up quota too")
+    option("--no-retry-after", action="store_true", help="leave the Retry-After header out of a 429")
+    option(
+        "--latency", type=_readable(_span), default=(0.8, 1.6), metavar="MIN-MAX", help="seconds a picture"
+    )
+    option(
+        "--api-key", action="append", default=[], metavar="KEY", help="serve this key only; may be repeated"
+    )
+    option(
+        "--moderation-word", action="append", default=[], metavar="WORD", help="refuse prompts with this word"
+    )
+    option("--plain", action="store_true", help="one flat colour a picture, for load tests")
+    option("--seed", type=int, default=0, help="of the latencies")
+    return parser
+
+
+def _span(text: str) -> tuple[float, float]:
+    least, _, most = text.partition("-")
+    span = float(least), float(most or least)
+    if not 0 <= span[0] <= span[1]:
+        raise ValueError('A latency is written like "0.8-1.6": seconds, the smaller one first.')
+    return span
+
+
+def _readable(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Let argparse show the sentence of a ValueError instead of a general one."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The simulated provider behind the wire: admits calls, takes its time, draws, and keeps its books."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from providers.simulator.drawing import Drawing, draw
+from providers.simulator.faults import Faults
+from providers.simulator.ledger import Call, Ledger
+from providers.simulator.quotas import Clock, KeyQuotas, Refusal
+from providers.simulator.settings import SimulatorSettings
+
+
+class QuotaExceededError(Exception):
+    """A quota turned the call away."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.quota)
+        self.refusal = refusal
+
+
+class Engine:
+    """State that all wires share: quotas by key, the ledger, the faults."""
+
+    def __init__(self, settings: SimulatorSettings, clock: Clock = time.monotonic) -> None:
+        self.settings = settings
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget quotas, ledger and faults, as if just started. Calls that still run end in the old books."""
+        self.faults = Faults()
+        self.ledger = Ledger(self._clock)
+        self._quotas: dict[str, KeyQuotas] = {}
+        self._asked: Counter[str] = Counter()
+        self._random = random.Random(self.settings.seed)  # noqa: S311 (latencies, no secrets)
+
+    def knows(self, key: str) -> bool:
+        """Whether calls with this API key are served."""
+        return bool(key) if self.settings.api_keys is None else key in self.settings.api_keys
+
+    def moderated(self, prompt: str) -> bool:
+        """Whether the prompt holds a word that this provider does not draw."""
+        lower = prompt.lower()
+        return any(word in lower for word in self.settings.moderation_words)
+
+    @contextmanager
+    def admitted(self, call: Call, key: str) -> Iterator[None]:
+        """Hold the call's quota and slot inside the block; raises QuotaExceededError if there is none."""
+        ledger = self.ledger
+        quotas = self._quotas.setdefault(key, KeyQuotas(self.settings, self._clock))
+        if refusal := quotas.admit(call.images):
+            raise QuotaExceededError(refusal)
+        ledger.admit(call)
+        try:
+            yield
+        finally:
+            quotas.leave()
+
+    async def work(self, drawing: Drawing) -> bytes:
+        """The picture, after as long as it takes: the drawing is a part of the latency, not on top of it."""
+        finish_at = time.monotonic() + self._random.uniform(*self.settings.latency_s)
+        picture = await asyncio.to_thread(draw, drawing)
+        await asyncio.sleep(max(0.0, finish_at - time.monotonic()))
+        return picture
+
+    def seed_for(self, prompt: str) -> int:
+        """A seed for a call that brought none: another one each time that the prompt is asked for."""
+        self._asked[prompt] += 1
+        digest = hashlib.sha256(f"{self._asked[prompt]}\n{prompt}".encode("utf-8", "replace")).digest()
+        return int.from_bytes(digest[:4]) % 1_000_000

@@ -1,0 +1,108 @@
+"""What arrived at the simulator, and what it did about it: the provider's side of the story, for tests.
+
+Times are monotonic seconds. API keys appear as short digests only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Call:
+    """One arrival. `status` is 0 until it is answered, and stays 0 if the connection was dropped or hung."""
+
+    at_s: float
+    key: str  # digest
+    prompt: str
+    request_hash: str
+    images: int
+    admitted: bool = False  # got past the quotas
+    status: int = 0
+    billed: int = 0  # pictures charged
+    code: str = ""
+    ended_at_s: float | None = None
+
+
+class Ledger:
+    """Every arrival, the latest `limit` of them."""
+
+    def __init__(self, clock: Callable[[], float], limit: int = 100_000) -> None:
+        self._clock = clock
+        self.calls: deque[Call] = deque(maxlen=limit)
+        self.in_flight = 0
+        self.max_in_flight = 0
+
+    def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
+        """Write down an arrival; the call is filled in as it goes on."""
+        call = Call(self._clock(), digest(key.encode()), prompt, digest(body), images)
+        self.calls.append(call)
+        return call
+
+    def admit(self, call: Call) -> None:
+        """The call got past the quotas and holds a slot until `end`."""
+        call.admitted = True
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def end(self, call: Call) -> None:
+        """The call is over."""
+        call.ended_at_s = self._clock()
+        if call.admitted:
+            self.in_flight -= 1
+
+    def max_in_window(self, window_s: float, *, key: str | None = None) -> int:
+        """The most pictures that were admitted in any period of `window_s` (its end excluded)."""
+        admitted = [call for call in self.calls if call.admitted and (key is None or call.key == key)]
+        return max_in_window(((call.at_s, call.images) for call in admitted), window_s)
+
+    def calls_by_prompt(self) -> dict[str, int]:
+        """How many calls were admitted for each prompt: more than one is a repeated, perhaps paid, call."""
+        return dict(Counter(call.prompt for call in self.calls if call.admitted))
+
+    def statuses(self) -> dict[int, int]:
+        """How many calls got which HTTP status; 0 stands for no answer."""
+        return dict(Counter(call.status for call in self.calls))
+
+    def billed(self) -> int:
+        """Pictures charged."""
+        return sum(call.billed for call in self.calls)
+
+    def summary(self, windows_s: Iterable[float] = ()) -> dict[str, Any]:
+        """The figures as plain JSON."""
+        return {
+            "calls": len(self.calls),
+            "admitted": sum(call.admitted for call in self.calls),
+            "billed": self.billed(),
+            "statuses": {str(status): count for status, count in sorted(self.statuses().items())},
+            "in_flight": self.in_flight,
+            "max_in_flight": self.max_in_flight,
+            "max_in_window": {f"{window_s:g}": self.max_in_window(window_s) for window_s in windows_s},
+            "calls_by_prompt": self.calls_by_prompt(),
+        }
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every call as plain JSON, in the order of arrival."""
+        return [asdict(call) for call in self.calls]
+
+
+def max_in_window(arrivals: Iterable[tuple[float, int]], window_s: float) -> int:
+    """The largest sum of the costs of `(time, cost)` arrivals in any half-open period of `window_s`."""
+    most = inside = 0
+    recent: deque[tuple[float, int]] = deque()
+    for at_s, cost in sorted(arrivals):
+        while recent and recent[0][0] + window_s <= at_s:
+            inside -= recent.popleft()[1]
+        recent.append((at_s, cost))
+        inside += cost
+        most = max(most, inside)
+    return most
+
+
+def digest(data: bytes) -> str:
+    """A short name for `data` that does not give it away."""
+    return hashlib.sha256(data).hexdigest()[:12]

@@ -1,0 +1,39 @@
+"""Answers that break the connection: for tests of what a client makes of a lost answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+
+class HangingResponse(Response):
+    """No answer at all; the client has gone away by the time that this is sent."""
+
+    @staticmethod
+    async def until_gone(request: Request) -> None:
+        """Return when the client gives up."""
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                return
+
+
+class CutResponse(Response):
+    """Cuts the connection: at once, or, with a `beginning`, after a status 200 and a part of a body."""
+
+    def __init__(self, beginning: bytes = b"") -> None:
+        super().__init__()
+        self._beginning = beginning
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        if self._beginning:
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"1000000")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": self._beginning, "more_body": True})
+        # ASGI has no word for this, so the connection is taken from under uvicorn's feet.
+        cycle: Any = getattr(receive, "__self__", None)
+        if cycle is not None and getattr(cycle, "transport", None) is not None:
+            cycle.transport.close() if self._beginning else cycle.transport.abort()

@@ -1,0 +1,265 @@
+"""OpenAI's images API as the simulator speaks it: generations, edits, and pictures behind addresses."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections import OrderedDict
+from dataclasses import replace
+from email import message_from_bytes
+from email.policy import HTTP
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from providers.simulator.drawing import CONTENT_TYPES, Drawing
+from providers.simulator.engine import Engine, QuotaExceededError
+from providers.simulator.faults import CHARGED, Fault, FaultKind
+from providers.simulator.ledger import Call
+from providers.simulator.misbehaviour import CutResponse, HangingResponse
+
+_KEPT_PICTURES = 256
+_BAD_GATEWAY_PAGE = (
+    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+)
+
+
+class OpenAIWire:
+    """Routes over an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pictures: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self.routes = [
+            Route("/v1/images/generations", self._generations, methods=["POST"]),
+            Route("/v1/images/edits", self._edits, methods=["POST"]),
+            Route("/pictures/{name}", self._picture, methods=["GET"]),
+        ]
+
+    async def _generations(self, request: Request) -> Response:
+        body = await request.body()
+        try:
+            fields = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            fields = None
+        if not isinstance(fields, dict):
+            return _error(400, "invalid_json", "The body is not a JSON object.")
+        return await self._answer(request, body, fields)
+
+    async def _edits(self, request: Request) -> Response:
+        body = await request.body()
+        fields, files = _multipart(request.headers.get("content-type", ""), body)
+        if not files:
+            return _error(400, "missing_image", "An edit needs an `image`.", param="image")
+        return await self._answer(request, body, fields)
+
+    async def _picture(self, request: Request) -> Response:
+        kept = self._pictures.get(request.path_params["name"])
+        if kept is None:
+            return _error(404, "not_found", "There is no such picture, or it has expired.")
+        return Response(kept[0], media_type=kept[1])
+
+    async def _answer(self, request: Request, body: bytes, fields: dict[str, Any]) -> Response:
+        engine, ledger = self._engine, self._engine.ledger
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not engine.knows(key):
+            return _error(401, "invalid_api_key", "Incorrect API key provided.")
+        prompt = str(fields.get("prompt") or "")
+        images = fields.get("n", 1)
+        call = ledger.arrive(key, prompt, body, int(images) if str(images).isdigit() else 1)
+        try:
+            if fault := engine.faults.take(prompt, at_the_door=True):
+                response = _door_fault(fault)
+            else:
+                with engine.admitted(call, key):
+                    response = await self._serve(request, fields, call)
+        except QuotaExceededError as error:
+            response = self._throttled(error)
+        finally:
+            ledger.end(call)
+        call.status = 0 if isinstance(response, HangingResponse | CutResponse) else response.status_code
+        return response
+
+    async def _serve(self, request: Request, fields: dict[str, Any], call: Call) -> Response:
+        """Answer an admitted call."""
+        problem = _problem(fields)
+        if problem is not None:
+            return problem
+        if fault := self._engine.faults.take(call.prompt, at_the_door=False):
+            call.billed = call.images if fault.kind in CHARGED else 0
+            return await _late_fault(fault, request)
+        if self._engine.moderated(call.prompt):
+            return _moderation()
+        first = self._drawing(fields)
+        call.billed = call.images
+        items = []
+        for number in range(call.images):
+            drawing = replace(first, seed=first.seed + number)
+            picture = await self._engine.work(drawing)
+            items.append(self._item(request, fields, drawing, picture))
+        usage = {
+            "input_tokens": 10,
+            "output_tokens": 272 * call.images,
+            "total_tokens": 10 + 272 * call.images,
+        }
+        return _json({"created": 1_760_000_000, "data": items, "usage": usage})
+
+    def _drawing(self, fields: dict[str, Any]) -> Drawing:
+        width, height = _size(fields)
+        prompt = str(fields["prompt"])
+        asked = str(fields.get("seed", ""))
+        seed = int(asked) if asked.isdigit() else self._engine.seed_for(prompt)
+        return Drawing(
+            prompt=prompt,
+            seed=seed,
+            width=width,
+            height=height,
+            format=str(fields.get("output_format") or "png"),
+            quality=int(fields.get("output_compression") or 85),
+            plain=self._engine.settings.plain,
+        )
+
+    def _item(
+        self, request: Request, fields: dict[str, Any], drawing: Drawing, picture: bytes
+    ) -> dict[str, Any]:
+        item: dict[str, Any] = {"seed": drawing.seed}
+        if fields.get("response_format") != "url":
+            return item | {"b64_json": base64.b64encode(picture).decode()}
+        name = f"{secrets.token_hex(12)}.{drawing.format}"
+        self._pictures[name] = (picture, CONTENT_TYPES[drawing.format])
+        while len(self._pictures) > _KEPT_PICTURES:
+            self._pictures.popitem(last=False)
+        return item | {"url": f"{request.base_url}pictures/{name}"}
+
+    def _throttled(self, error: QuotaExceededError) -> Response:
+        refusal = error.refusal
+        wait_s = max(0.001, refusal.retry_after_s)
+        if refusal.quota == "in_flight":
+            code, message = "concurrency_limit_exceeded", "Too many concurrent requests for this key."
+        else:
+            code, message = "rate_limit_exceeded", f"Rate limit reached for {refusal.quota} per key."
+        if not self._engine.settings.send_retry_after:
+            return _error(429, code, message, type_="rate_limit_error")
+        # Whole seconds are what the header can say, so it rounds up; the other one is exact.
+        headers = {"retry-after": str(int(wait_s) + 1), "retry-after-ms": str(int(wait_s * 1000) + 1)}
+        return _error(429, code, message, type_="rate_limit_error", headers=headers)
+
+
+def _problem(fields: dict[str, Any]) -> Response | None:
+    """Why the request is not valid, as an answer."""
+    if not fields.get("prompt") or not isinstance(fields["prompt"], str):
+        return _error(400, "missing_required_parameter", "A prompt is required.", param="prompt")
+    if str(fields.get("model", "")).startswith("gpt-image") and "response_format" in fields:
+        return _error(
+            400, "unknown_parameter", "Unknown parameter: response_format.", param="response_format"
+        )
+    if str(fields.get("n", 1)) not in {str(count) for count in range(1, 11)}:
+        return _error(400, "invalid_value", "n must lie in 1..10.", param="n")
+    if str(fields.get("output_format") or "png") not in CONTENT_TYPES:
+        return _error(400, "invalid_value", "output_format must be png, jpeg or webp.", param="output_format")
+    if not 0 <= _whole(fields.get("output_compression", 85)) <= 100:
+        return _error(
+            400, "invalid_value", "output_compression must lie in 0..100.", param="output_compression"
+        )
+    if not all(16 <= side <= 4096 for side in _size(fields)):
+        return _error(400, "invalid_value", f"Invalid size {fields.get('size')!r}.", param="size")
+    return None
+
+
+def _size(fields: dict[str, Any]) -> tuple[int, int]:
+    """Width and height in pixels; (0, 0) if it is no size."""
+    size = fields.get("size") or "auto"
+    width, _, height = ("1024x1024" if size == "auto" else str(size)).partition("x")
+    return _whole(width), _whole(height)
+
+
+def _whole(value: object) -> int:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _moderation() -> Response:
+    message = "Your request was rejected by the safety system. safety_violations=[violence]."
+    return _error(400, "moderation_blocked", message, type_="image_generation_user_error")
+
+
+def _door_fault(fault: Fault) -> Response:
+    headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
+    status, code, type_, message = {
+        FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "rate_limit_error", "Rate limit reached."),
+        FaultKind.CONCURRENCY: (
+            429,
+            "concurrency_limit_exceeded",
+            "rate_limit_error",
+            "Too many concurrent requests.",
+        ),
+        FaultKind.BILLING: (
+            429,
+            "credit_balance_exhausted",
+            "insufficient_quota",
+            "You exceeded your current quota, please check your plan and billing details.",
+        ),
+        FaultKind.OVERLOADED: (503, "server_is_overloaded", "server_error", "The server is overloaded."),
+        FaultKind.AUTH: (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided."),
+    }[fault.kind]
+    return _error(status, code, message, type_=type_, headers=headers)
+
+
+async def _late_fault(fault: Fault, request: Request) -> Response:
+    match fault.kind:
+        case FaultKind.HANG:
+            await HangingResponse.until_gone(request)
+            return HangingResponse()
+        case FaultKind.DROP:
+            return CutResponse()
+        case FaultKind.TRUNCATE:
+            return CutResponse(beginning=b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo')
+        case FaultKind.BAD_GATEWAY:
+            return Response(_BAD_GATEWAY_PAGE, 502, media_type="text/html")
+        case FaultKind.EMPTY:
+            return _json({"created": 1_760_000_000, "data": []})
+        case FaultKind.WRONG_TYPE:
+            return Response("<html><body>Please sign in.</body></html>", 200, media_type="text/html")
+        case FaultKind.NOT_A_PICTURE:
+            return _json({"data": [{"b64_json": base64.b64encode(b"this is no picture").decode()}]})
+        case FaultKind.MODERATION:
+            return _moderation()
+        case _:
+            return _error(500, "server_error", "The server had an error.", type_="server_error")
+
+
+def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], int]:
+    """The text fields of a multipart form, and the number of its `image` (or `image[]`) files."""
+    message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=HTTP)
+    fields: dict[str, Any] = {}
+    images = 0
+    for part in message.iter_parts():
+        name = str(part.get_param("name", header="content-disposition"))
+        if part.get_filename() is not None:
+            images += name in ("image", "image[]")
+        else:
+            content = part.get_payload(decode=True)
+            fields[name] = content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
+    return fields, images
+
+
+def _error(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    type_: str = "invalid_request_error",
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    return _json(
+        {"error": {"message": message, "type": type_, "param": param, "code": code}}, status, headers
+    )
+
+
+def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    named = {"x-request-id": f"req_{secrets.token_hex(8)}", **(headers or {})}
+    return Response(orjson.dumps(document), status, named, media_type="application/json")

@@ -1,0 +1,128 @@
+"""Quotas as a provider enforces them: on arrival, for each API key, all parts at once or not at all.
+
+Clocks are injected; nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from providers.simulator.settings import Rate, SimulatorSettings
+
+Clock = Callable[[], float]  # monotonic seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Which quota said no, and after how long a call could pass (a guess for calls in flight)."""
+
+    quota: str  # "requests", "images" or "in_flight"
+    retry_after_s: float
+
+
+class Window(Protocol):
+    """A limit on the cost of arrivals over time."""
+
+    def wait_s(self, now_s: float, cost: int) -> float:
+        """0 if `cost` fits now, else the seconds until it does."""
+        ...
+
+    def add(self, now_s: float, cost: int) -> None:
+        """Count an arrival."""
+        ...
+
+
+class SlidingWindow:
+    """Never more than `count` in any period of `window_s`: a unit comes back one period after its use."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._arrivals: deque[tuple[float, int]] = deque()
+        self._used = 0
+
+    def wait_s(self, now_s: float, cost: int) -> float:
+        self._forget(now_s)
+        excess = self._used + cost - self._rate.count
+        if excess <= 0:
+            return 0.0
+        for arrived_s, units in self._arrivals:
+            excess -= units
+            if excess <= 0:
+                return arrived_s + self._rate.window_s - now_s
+        return self._rate.window_s  # more than a whole window holds
+
+    def add(self, now_s: float, cost: int) -> None:
+        self._arrivals.append((now_s, cost))
+        self._used += cost
+
+    def _forget(self, now_s: float) -> None:
+        # The sum is the one that `wait_s` hands out, so that who waits exactly that long is let in.
+        while self._arrivals and self._arrivals[0][0] + self._rate.window_s <= now_s:
+            self._used -= self._arrivals.popleft()[1]
+
+
+class FixedWindow:
+    """`count` in each period that begins at a multiple of `window_s`: up to twice that around a boundary."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._period = -1
+        self._used = 0
+
+    def wait_s(self, now_s: float, cost: int) -> float:
+        self._turn(now_s)
+        if self._used + cost <= self._rate.count:
+            return 0.0
+        return (self._period + 1) * self._rate.window_s - now_s
+
+    def add(self, now_s: float, cost: int) -> None:
+        self._turn(now_s)
+        self._used += cost
+
+    def _turn(self, now_s: float) -> None:
+        period = int(now_s // self._rate.window_s)
+        if period != self._period:
+            self._period, self._used = period, 0
+
+
+class KeyQuotas:
+    """The quotas of one API key."""
+
+    def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        make: Callable[[Rate], Window] = FixedWindow if settings.fixed_windows else SlidingWindow
+        rates = (("requests", settings.requests), ("images", settings.images))
+        self._windows = {name: make(rate) for name, rate in rates if rate is not None}
+        self.in_flight = 0
+
+    def admit(self, images: int) -> Refusal | None:
+        """Take what a call for `images` pictures costs, and its slot; or say what stands against it.
+
+        After None, the caller owes one `leave`.
+        """
+        now_s = self._clock()
+        costs = {"requests": 1, "images": images}
+        refusal = self._refusal(now_s, costs)
+        if refusal is None:
+            self.in_flight += 1
+        if refusal is None or self._settings.rejected_counts:
+            for name, window in self._windows.items():
+                window.add(now_s, costs[name])
+        return refusal
+
+    def leave(self) -> None:
+        """The call is over."""
+        self.in_flight -= 1
+
+    def _refusal(self, now_s: float, costs: dict[str, int]) -> Refusal | None:
+        waits = {name: window.wait_s(now_s, costs[name]) for name, window in self._windows.items()}
+        longest = max(waits, key=lambda name: waits[name], default=None)
+        if longest is not None and waits[longest] > 0:
+            return Refusal(longest, waits[longest])
+        if self._settings.in_flight is not None and self.in_flight >= self._settings.in_flight:
+            return Refusal("in_flight", self._settings.latency_s[0])
+        return None

@@ -1,0 +1,117 @@
+"""The simulator as one object: its ASGI app, its engine, and the HTTP server around them.
+
+Besides the wire it answers `GET /simulator/ledger`, `POST /simulator/faults`, `POST /simulator/reset`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from providers.asgi import AsgiServer
+from providers.simulator.engine import Engine
+from providers.simulator.faults import Fault, FaultKind, Faults
+from providers.simulator.ledger import Ledger
+from providers.simulator.openai_wire import OpenAIWire
+from providers.simulator.quotas import Clock
+from providers.simulator.settings import SimulatorSettings
+
+
+class Simulator:
+    """A simulated provider; `async with Simulator(settings) as simulator` runs it on a free loopback port."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.settings = settings or SimulatorSettings()
+        self._engine = Engine(self.settings, clock)
+        routes = [
+            *OpenAIWire(self._engine).routes,
+            Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
+            Route("/simulator/faults", self._post_fault, methods=["POST"]),
+            Route("/simulator/reset", self._post_reset, methods=["POST"]),
+            Route("/healthz", self._healthz, methods=["GET"]),
+        ]
+        self.app = Starlette(routes=routes)
+        self._server = AsgiServer(self.app, host, port)
+
+    @property
+    def url(self) -> str:
+        """The server's root, without a slash at the end."""
+        return self._server.url
+
+    @property
+    def base_url(self) -> str:
+        """What a client of the OpenAI wire takes as its base address."""
+        return f"{self.url}/v1"
+
+    @property
+    def port(self) -> int:
+        return self._server.port
+
+    @property
+    def ledger(self) -> Ledger:
+        """What arrived since the start or the last reset."""
+        return self._engine.ledger
+
+    @property
+    def faults(self) -> Faults:
+        """What will be done to the next calls."""
+        return self._engine.faults
+
+    def reset(self) -> None:
+        """Forget quotas, ledger and faults."""
+        self._engine.reset()
+
+    async def start(self) -> None:
+        """Listen; see AsgiServer.start."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._server.stop()
+
+    async def __aenter__(self) -> Simulator:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _get_ledger(self, request: Request) -> Response:
+        rates = (self.settings.images, self.settings.requests)
+        document = self.ledger.summary(sorted({rate.window_s for rate in rates if rate is not None}))
+        if "entries" in request.query_params:
+            document["entries"] = self.ledger.entries()
+        return _json(document)
+
+    async def _post_fault(self, request: Request) -> Response:
+        """Body: `{"kind": ..., "count": 1, "retry_after_s": 2, "prompt": "only calls with this text"}`."""
+        try:
+            fields = orjson.loads(await request.body())
+            self.faults.add(Fault(**{**fields, "kind": FaultKind(fields["kind"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            kinds = ", ".join(FaultKind)
+            return _json({"error": f"This is no fault ({error}). Kinds are {kinds}."}, 400)
+        return _json({"accepted": fields})
+
+    async def _post_reset(self, _request: Request) -> Response:
+        self.reset()
+        return _json({"reset": True})
+
+    async def _healthz(self, _request: Request) -> Response:
+        return _json({"status": "ok"})
+
+
+def _json(document: dict[str, object], status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")

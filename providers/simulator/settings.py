@@ -1,0 +1,50 @@
+"""Everything that can be set on the simulator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` in any `window_s` seconds. `str` and `parse` use the form "12/6s"."""
+
+    count: int
+    window_s: float
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.window_s <= 0:
+            raise ValueError("A rate needs a count of 1 or more and a window above 0 seconds.")
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read "12/6s", "20/min", "500ms" windows and the like; raises ValueError with a sentence."""
+        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*(ms|s|min|h)\s*", text)
+        if found is None:
+            raise ValueError(f'{text!r} is not a rate; write it like "12/6s", "20/min" or "500/h".')
+        unit_s = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}[found[3]]
+        return cls(int(found[1]), float(found[2] or 1) * unit_s)
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.window_s:g}s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorSettings:
+    """Quotas hold for each API key by itself, as they do for accounts; None means no limit."""
+
+    images: Rate | None = None
+    requests: Rate | None = None  # counts every call that gets past the key check, also refused ones
+    in_flight: int | None = None
+    fixed_windows: bool = (
+        False  # windows aligned to the clock, as some vendors count, instead of sliding ones
+    )
+    rejected_counts: bool = False  # a refused call uses up quota too, as some vendors count
+    send_retry_after: bool = True
+
+    latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
+    api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # None: any non-empty key
+    moderation_words: tuple[str, ...] = ("forbidden", "gore")
+    plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
+    seed: int = 0  # of the latencies

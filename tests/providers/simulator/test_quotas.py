@@ -1,0 +1,107 @@
+"""The simulator's quotas, in invented time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.simulator.ledger import max_in_window
+from providers.simulator.quotas import KeyQuotas
+from providers.simulator.settings import Rate, SimulatorSettings
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+gaps = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 4)), max_size=60)
+
+
+@given(gaps, st.integers(1, 8), st.floats(0.1, 10), st.booleans())
+def test_a_sliding_window_never_holds_more_than_its_count(
+    arrivals: list[tuple[float, int]], count: int, window_s: float, rejected_counts: bool
+) -> None:
+    clock = Clock()
+    settings = SimulatorSettings(images=Rate(count, window_s), rejected_counts=rejected_counts)
+    quotas = KeyQuotas(settings, clock)
+    admitted = []
+    for gap_s, cost in arrivals:
+        clock.now_s += gap_s
+        if quotas.admit(cost) is None:
+            admitted.append((clock.now_s, cost))
+            quotas.leave()
+    assert max_in_window(admitted, window_s) <= count
+
+
+@given(gaps, st.integers(4, 8), st.floats(0.1, 10), st.booleans())
+def test_whoever_waits_as_long_as_told_is_let_in(
+    arrivals: list[tuple[float, int]], count: int, window_s: float, fixed: bool
+) -> None:
+    clock = Clock()
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(count, window_s), fixed_windows=fixed), clock)
+    for gap_s, cost in arrivals:
+        clock.now_s += gap_s
+        refusal = quotas.admit(cost)
+        if refusal is not None:
+            assert 0 < refusal.retry_after_s <= window_s * 1.000001
+            clock.now_s += refusal.retry_after_s + 1e-9
+            assert quotas.admit(cost) is None
+
+
+def test_a_fixed_window_lets_twice_its_count_through_around_a_boundary() -> None:
+    clock = Clock()
+    clock.now_s = 9.9
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(3, 10), fixed_windows=True), clock)
+    assert [quotas.admit(1) is None for _ in range(4)] == [True, True, True, False]
+    clock.now_s = 10.0
+    assert [quotas.admit(1) is None for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_refused_call_uses_nothing_unless_refusals_count() -> None:
+    for rejected_counts in (False, True):
+        clock = Clock()
+        settings = SimulatorSettings(images=Rate(1, 10), rejected_counts=rejected_counts)
+        quotas = KeyQuotas(settings, clock)
+        assert quotas.admit(1) is None
+        clock.now_s += 9
+        assert quotas.admit(1) is not None
+        clock.now_s += 1
+        assert (quotas.admit(1) is None) is not rejected_counts
+
+
+def test_a_slot_is_free_again_when_its_call_leaves() -> None:
+    quotas = KeyQuotas(SimulatorSettings(in_flight=2), Clock())
+    assert quotas.admit(1) is None
+    assert quotas.admit(1) is None
+    refusal = quotas.admit(1)
+    assert refusal is not None
+    assert refusal.quota == "in_flight"
+    quotas.leave()
+    assert quotas.admit(1) is None
+
+
+def test_the_quota_with_the_longest_wait_is_named() -> None:
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(1, 60), requests=Rate(1, 5)), Clock())
+    assert quotas.admit(1) is None
+    refusal = quotas.admit(1)
+    assert refusal is not None
+    assert (refusal.quota, refusal.retry_after_s) == ("images", 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("12/6s", Rate(12, 6)), ("20/min", Rate(20, 60)), ("3/500ms", Rate(3, 0.5)), ("9/s", Rate(9, 1))],
+)
+def test_rates_are_read(text: str, rate: Rate) -> None:
+    assert Rate.parse(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "12", "12/6", "0/6s", "5/0s", "x/6s"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        Rate.parse(text)

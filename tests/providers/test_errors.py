@@ -1,0 +1,80 @@
+"""The taxonomy: every kind has a rule, and what is shown or stored holds no secret."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry, Scope, redact
+
+
+def test_every_kind_has_a_rule() -> None:
+    assert set(RULES) == set(ErrorKind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.CONCURRENCY_LIMITED,
+        ErrorKind.BUDGET_IN_FLIGHT,
+        ErrorKind.OVERLOADED,
+        ErrorKind.AUTH,
+        ErrorKind.BILLING_EXHAUSTED,
+        ErrorKind.QUOTA_EXHAUSTED,
+    ],
+)
+def test_a_refusal_of_the_account_costs_the_job_nothing(kind: ErrorKind) -> None:
+    assert RULES[kind].retry in (Retry.AFTER_THROTTLE, Retry.PAUSE_QUOTA)
+    assert RULES[kind].charged is Charged.NO
+
+
+def test_nothing_that_may_be_charged_is_resubmitted_without_a_cap() -> None:
+    for kind, rule in RULES.items():
+        if rule.charged is not Charged.NO and rule.retry is Retry.BACKOFF:
+            assert rule.max_retries is not None, kind
+
+
+def test_an_error_takes_its_rule_and_lets_a_provider_override_it() -> None:
+    plain = ProviderError(ErrorKind.NO_IMAGE, "Nothing was drawn.")
+    assert (plain.retry, plain.scope, plain.charged) == (Retry.BACKOFF, Scope.JOB, Charged.MAYBE)
+    assert ProviderError(ErrorKind.NO_IMAGE, "x", charged=Charged.YES).charged is Charged.YES
+
+
+def test_an_error_survives_pickling_with_all_its_fields() -> None:
+    error = ProviderError(
+        ErrorKind.RATE_LIMITED, "Slow down.", retry_after_s=2.5, http_status=429, field="size"
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert again.to_dict() == error.to_dict()
+    assert str(again) == "Slow down."
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("Incorrect API key provided: sk-proj-abcdefghijklmnop1234", "abcdefghijklmnop1234"),
+        ("sent Authorization: Bearer ms-0123456789abcdef", "0123456789abcdef"),
+        ("see https://bucket.example/x.png?q-sign=feedbeef&token=1 now", "feedbeef"),
+        ("redis at https://user:hunter22@example.org/x", "hunter22"),
+        ('{"api_key": "plain-secret-value"}', "plain-secret-value"),
+        ("got " + "QUJD" * 100, "QUJD" * 60),
+    ],
+)
+def test_secrets_are_cut_out_of_messages(text: str, secret: str) -> None:
+    error = ProviderError(ErrorKind.UNKNOWN, text)
+    for shown in (str(error), repr(error), json.dumps(error.to_dict()), redact(text)):
+        assert secret not in shown
+
+
+@given(st.text(max_size=5000), st.text(max_size=500), st.text(max_size=500))
+def test_a_record_of_an_error_stays_below_two_kilobytes(message: str, code: str, request_id: str) -> None:
+    error = ProviderError(ErrorKind.UNKNOWN, message, provider_code=code, request_id=request_id)
+    record = json.dumps(error.to_dict(), ensure_ascii=False).encode("utf-8", "replace")
+    # Escapes may double a character; what is bounded is the text itself.
+    assert sum(len(str(value).encode("utf-8", "replace")) for value in error.to_dict().values()) <= 2048
+    assert record
