@@ -1,0 +1,166 @@
+"""Reads one entry of the jobs stream: bytes in, a model of the contract out, or a Rejection.
+
+Nothing else ever leaves `parse_entry`, whatever a producer sends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from daemon.contract.explain import refused
+from daemon.contract.fields import IDENT_PATTERN
+from daemon.contract.jobs import Batch, Cancel, Job, RetryRequest
+from daemon.contract.rejection import Rejection, clipped, shown, shown_path
+from daemon.contract.studio import STUDIO_ROUTE, studio_batch
+
+MAX_DATA_BYTES = 256 * 1024
+MAX_DEPTH = 32
+JOB_TYPE = "pixmill.job.v1"
+BATCH_TYPE = "pixmill.batch.v1"
+CANCEL_TYPE = "pixmill.cancel.v1"
+RETRY_TYPE = "pixmill.retry.v1"
+STUDIO_TYPE = "image-studio.batch.v1"
+
+Payload = Job | Batch | Cancel | RetryRequest
+
+
+def parse_entry(fields: Mapping[bytes, bytes], *, studio_route: str = STUDIO_ROUTE) -> Payload:
+    """The job, batch, cancel or retry of one stream entry; raises Rejection, and nothing else.
+
+    `studio_route` is the route for `image-studio.batch.v1`, whose payload names none.
+    """
+    data = fields.get(b"data")
+    if data is None:
+        raise Rejection("malformed", "The entry has no field `data`; put the job's JSON there.", field="data")
+    for name in fields:
+        if _is_secret(clipped(name.decode("utf-8", "replace"))):
+            raise _secret_found(clipped(name.decode("utf-8", "replace")))
+    kind = fields.get(b"type", b"pixmill.job.v1").decode("utf-8", "replace")
+    return parse_payload(data, kind, studio_route=studio_route)
+
+
+def parse_payload(data: bytes, kind: str = JOB_TYPE, *, studio_route: str = STUDIO_ROUTE) -> Payload:
+    """The model that `data` (JSON of at most 256 KiB) describes under the type `kind`; raises Rejection."""
+    if kind not in _TYPES:
+        known = ", ".join(_TYPES)
+        raise Rejection(
+            "unknown_type", f"The type {shown(kind)} is not known here; known are {known}.", field="type"
+        )
+    payload = load_object(data)
+    allowed = _STUDIO_DROPS if kind == STUDIO_TYPE else frozenset()
+    tenant, ident = _who(payload, kind)
+    try:
+        if _inspect(payload, allowed):
+            raise _unread(data, "malformed", f"`data` is nested deeper than {MAX_DEPTH} levels.")
+        if kind == STUDIO_TYPE:
+            return studio_batch(payload, route=studio_route)
+        return _validated(_MODELS[kind], payload)
+    except Rejection as rejection:
+        rejection.tenant, rejection.ident = tenant, ident
+        raise
+
+
+def load_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`; raises Rejection when it is too large, not JSON or not an object."""
+    if len(data) > MAX_DATA_BYTES:
+        size = -(-len(data) // 1024)
+        hint = "give pictures by URL, and send a large batch in `parts`"
+        raise _unread(data, "too_large", f"`data` has {size} KiB; at most 256 KiB are allowed: {hint}.")
+    try:
+        payload = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _unread(
+            data, "malformed", f"`data` is not JSON in UTF-8 ({error.msg.split(':')[0]}, {where})."
+        ) from None
+    if not isinstance(payload, dict):
+        raise Rejection("malformed", f"`data` must be a JSON object, not {shown(payload)}.", field="data")
+    return payload
+
+
+def contains_secret(data: bytes) -> bool:
+    """Whether unread bytes look as if they carry a credential; such data must not be copied anywhere."""
+    return _SECRET_KEY_IN_TEXT.search(data) is not None
+
+
+def _validated(model: type[Payload], payload: dict[str, Any]) -> Payload:
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        raise refused(error, model) from None
+
+
+def _inspect(payload: dict[str, Any], allowed: frozenset[str]) -> bool:
+    """Refuse a credential under any key; returns whether there is more below what is read."""
+    too_deep = False
+    stack: list[tuple[Any, int, tuple[str | int, ...]]] = [(payload, 1, ())]
+    while stack:
+        node, depth, path = stack.pop()
+        if depth > MAX_DEPTH:
+            too_deep = True
+            continue
+        if type(node) is list:
+            inner = ((item, depth + 1, (*path, index)) for index, item in enumerate(node))
+            stack.extend(step for step in inner if type(step[0]) in _CONTAINERS)
+            continue
+        for key, value in node.items():
+            if key not in _HARMLESS and _is_secret(key) and key not in allowed:
+                raise _secret_found(shown_path((*path, key)))
+            if type(value) in _CONTAINERS:
+                stack.append((value, depth + 1, (*path, key)))
+    return too_deep
+
+
+_CONTAINERS = frozenset({dict, list})
+
+
+def _is_secret(key: str) -> bool:
+    return len(key) < 40 and _SEPARATORS.sub("", key).casefold() in _SECRET_KEYS
+
+
+def _secret_found(path: str) -> Rejection:
+    sentence = f"`{path}` is a place for a credential, and jobs carry none: configure it, and name a `route`."
+    return Rejection("secret_in_payload", sentence, field=path)
+
+
+def _unread(data: bytes, code: Any, message: str) -> Rejection:
+    if contains_secret(data):
+        code, message = "secret_in_payload", f"{message} It seems to carry a credential, so it is not kept."
+    return Rejection(code, message, field="data")
+
+
+def _who(payload: dict[str, Any], kind: str) -> tuple[str | None, str | None]:
+    """The tenant and id that a refused payload claims, as far as they have the form of such."""
+    names = ("user_id", "job_id") if kind == STUDIO_TYPE else ("tenant", "id")
+    tenant, ident = (_as_ident(payload.get(name)) for name in names)
+    if kind in (CANCEL_TYPE, RETRY_TYPE):
+        ident = _as_ident(payload.get("job")) or _as_ident(payload.get("batch"))
+    return tenant, ident
+
+
+def _as_ident(value: object) -> str | None:
+    return value if isinstance(value, str) and _IDENT.fullmatch(value) else None
+
+
+_IDENT = re.compile(IDENT_PATTERN.strip("^$"))
+_SEPARATORS = re.compile(r"^[xX][-_]|[-_\s]")
+_SECRET_KEYS = frozenset({"apikey", "secretid", "secretkey", "authorization", "token"})
+_SECRET_KEY_IN_TEXT = re.compile(
+    rb'(?i)"(?:x[-_])?(?:api[-_]?key|secret[-_]?(?:id|key)|authorization|token)"\s*:'
+)
+_STUDIO_DROPS = frozenset({"api_key", "api_base"})
+
+_MODELS: dict[str, type[Payload]] = {
+    JOB_TYPE: Job,
+    BATCH_TYPE: Batch,
+    CANCEL_TYPE: Cancel,
+    RETRY_TYPE: RetryRequest,
+}
+_TYPES = (*_MODELS, STUDIO_TYPE)
+# Keys that need no closer look; most keys of most payloads are these.
+_HARMLESS: frozenset[str] = Job.known_fields | Batch.known_fields

@@ -1,0 +1,137 @@
+"""Turns the first problem that validation found into one sentence for the producer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from daemon.contract.fields import Model
+from daemon.contract.jobs import (
+    Batch,
+    BatchItem,
+    Callback,
+    Cancel,
+    Input,
+    Job,
+    JobDefaults,
+    Output,
+    RetryRequest,
+)
+from daemon.contract.rejection import Rejection, shown, shown_path
+
+_MODELS: Mapping[str, type[Model]] = {
+    model.__name__: model
+    for model in (Job, JobDefaults, BatchItem, Batch, Input, Output, Callback, Cancel, RetryRequest)
+}
+
+# Words that other image APIs and older payloads use for the same thing.
+_SYNONYMS = {
+    "aspect_ratio": "size",
+    "resolution": "size",
+    "width": "size",
+    "height": "size",
+    "count": "n",
+    "num_images": "n",
+    "negativeprompt": "negative_prompt",
+    "image": "inputs",
+    "image_url": "inputs",
+    "images": "inputs",
+    "webhook": "callback",
+    "callback_url": "callback",
+    "user_id": "tenant",
+    "job_id": "id",
+    "batch_id": "id",
+    "model": "route",
+    "provider": "route",
+    "output_format": "output",
+    "retries": "max_attempts",
+}
+
+
+def refused(error: ValidationError, model: type[BaseModel]) -> Rejection:
+    """The refusal of what `model` did not accept: a sentence for the first problem, and its field."""
+    problems = error.errors(include_url=False)
+    if secret := next((other for other in problems if other["type"] == "secret_value"), None):
+        at = shown_path(_field_loc(secret["loc"]))
+        message = f"`{at}` is a secret itself; give its configured name."
+        return Rejection("secret_in_payload", message, field=at)
+    sentence, path = _sentence(problems[0], model)
+    if more := len({_field_loc(other["loc"]) for other in problems}) - 1:
+        sentence += f" ({more} more {'problem' if more == 1 else 'problems'} in the same payload.)"
+    return Rejection("invalid", sentence, field=path)
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known name that was probably meant, or None."""
+    lowered = name.lower().replace("-", "_")
+    if lowered in known:
+        return lowered
+    if (synonym := _SYNONYMS.get(lowered)) in known:
+        return synonym
+    close = get_close_matches(lowered[:64], known, n=1, cutoff=0.75)
+    return close[0] if close else None
+
+
+def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None]:
+    kind, context = problem["type"], problem.get("ctx") or {}
+    loc = _field_loc(problem["loc"])
+    if kind == "unknown_field":
+        return _unknown(context["name"], context["model"], loc)
+    if kind == "sentence":
+        loc = (*loc, *context["path"])
+        path = shown_path(loc) or None
+        return context["sentence"].replace("{field}", path or "the payload"), path
+    path = shown_path(loc) or None
+    allowed = _allowed(loc, model)
+    if kind == "missing":
+        return f"`{path}` is missing: it must be {allowed}.", path
+    return f"`{path or 'data'}` must be {allowed}, not {_given(problem['input'], kind)}.", path
+
+
+def _unknown(name: str, model_name: str, loc: tuple[str | int, ...]) -> tuple[str, str]:
+    known = sorted(_MODELS[model_name].model_fields)
+    path = shown_path((*loc, name))
+    if model_name in ("BatchItem", "JobDefaults") and name == "tenant":
+        return f"`{path}` is not a field here: `tenant` belongs to the batch, for all of its items.", path
+    if name in ("type", "specversion", "source", "time", "traceparent") and not loc:
+        return f"`{path}` is not a field of the data: it is a field of the stream entry, beside `data`.", path
+    guess = nearest(name, known)
+    if guess:
+        return f"`{path}` is not a known field; did you mean `{guess}`?", path
+    return f"`{path}` is not a known field; own fields begin with `x_`; known are {', '.join(known)}.", path
+
+
+def _field_loc(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    # Pydantic adds steps of its own for unions and for keys of dictionaries; producers did not write those.
+    return tuple(step for step in loc if step not in _OWN_STEPS)
+
+
+_OWN_STEPS = {"str", "int", "float", "bool", "[key]"}
+
+
+def _allowed(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    if not loc:
+        return "an object"
+    names = [step for step in loc if isinstance(step, str)]
+    inside = isinstance(loc[-1], int)
+    for name in reversed(names):
+        owner = model if name in model.model_fields and name == names[0] else _owner(name)
+        if owner and (text := owner.model_fields[name].description):
+            return text if name == names[-1] and not inside else f"as `{name}` allows ({text})"
+    return "as the schema says"
+
+
+def _owner(name: str) -> type[BaseModel] | None:
+    return next((model for model in _MODELS.values() if name in model.model_fields), None)
+
+
+def _given(value: Any, kind: str) -> str:
+    if kind == "string_too_short" and value == "":
+        return "empty"
+    if kind in ("string_too_long", "too_long", "too_short") and hasattr(value, "__len__"):
+        return f"{len(value)} {'characters' if isinstance(value, str) else 'entries'}"
+    return shown(value)

@@ -1,0 +1,152 @@
+"""Puts the sources together, validates them, and tells all problems at once, each with its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from daemon.settings.aliases import alias_source
+from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
+from daemon.settings.sources import Path_, Source, config_file, environment_source, flag_source, toml_source
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """The effective settings, and for each dotted key where its value stands (`default` is not listed)."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    file: Path | None = None
+
+    def source(self, dotted: str) -> str:
+        """Where a value stands: `default`, `pixmill.toml:12`, `environment NAME` or `flag --name`."""
+        while dotted:
+            if dotted in self.sources:
+                return self.sources[dotted]
+            dotted = dotted.rpartition(".")[0]
+        return "default"
+
+
+def load_settings(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, object] = {},
+) -> LoadedSettings:
+    """The configuration of file, environment and flags.
+
+    Without `path`: $PIXMILL_CONFIG, or ./pixmill.toml if there is one. `overrides` are flags by dotted key
+    (`{"redis.url": "redis://..."}`); None is a flag that was not given. Raises SettingsError, which has
+    every problem.
+    """
+    file = config_file(path, environ)
+    sources = [toml_source(file)] if file else []
+    environment = environment_source(environ, sources[0].values if sources else {})
+    sources += [environment, flag_source(overrides)]
+    values: dict[str, Any] = {}
+    labels: dict[Path_, str] = {}
+    tables: dict[Path_, str] = {}
+    for source in sources:
+        _lay_over(values, labels, tables, source)
+    aliases = alias_source(values, environ)
+    _lay_over(values, labels, tables, aliases)  # they only offer what is missing
+    problems = [problem for source in (*sources, aliases) for problem in source.problems]
+    settings = _validated(values, {**tables, **labels}, problems)
+    if problems or settings is None:
+        raise SettingsError(problems)
+    return LoadedSettings(settings, {".".join(at): label for at, label in labels.items()}, file)
+
+
+def _lay_over(
+    values: dict[str, Any], labels: dict[Path_, str], tables: dict[Path_, str], source: Source
+) -> None:
+    """Put a source's values over those of weaker ones; `tables` keeps where each table first stood."""
+    for at, value in _leaves(source.values, ()):
+        table = values
+        for depth, part in enumerate(at[:-1], start=1):
+            tables.setdefault(at[:depth], source.label(at[:depth]))
+            inner = table.get(part)
+            table[part] = table = inner if isinstance(inner, dict) else {}
+        table[at[-1]] = value
+        for stale in [known for known in labels if known[: len(at)] == at]:
+            del labels[stale]
+        labels[at] = source.label(at)
+
+
+def _leaves(values: Mapping[str, Any], at: Path_) -> Iterator[tuple[Path_, Any]]:
+    for name, value in values.items():
+        # The limits of one quota are one value each, also when they are tables.
+        if isinstance(value, dict) and value and not (len(at) == 2 and at[0] == "quotas"):
+            yield from _leaves(value, (*at, name))
+        else:
+            yield (*at, name), value
+
+
+def _validated(values: dict[str, Any], labels: Mapping[Path_, str], problems: list[str]) -> Settings | None:
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems.extend(_sentence(detail, labels) for detail in error.errors(include_url=False))
+        return None
+    problems.extend(_problem(at, sentence, labels) for at, sentence in settings.contradictions())
+    return settings
+
+
+def _sentence(detail: ErrorDetails, labels: Mapping[Path_, str]) -> str:
+    at = tuple(str(step) for step in detail["loc"] if step != "[key]")
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return _problem(at, _unknown(at), labels)
+    if kind == "missing":
+        return _problem(at, "is missing", labels)
+    if kind == "string_pattern_mismatch":
+        return _problem(at, f"must be {_NAME_TEXTS.get(_suffix(at), _NAME_TEXTS[''])}", labels)
+    # Values are never shown: what stands in the wrong place may be a secret.
+    message = detail["msg"].replace("Input should be", "must be").replace("String should", "must")
+    return _problem(at, message, labels)
+
+
+def _unknown(at: Path_) -> str:
+    if at[0] in ("credentials", "webhooks") and at[-1] in (*SECRET_NAMES, "secret"):
+        return (
+            f"would hold a secret itself; write `{at[-1]}_env` with the name of an environment variable, "
+            f"or `{at[-1]}_file` with a path"
+        )
+    return "is not a known setting" + did_you_mean(at[-1], list(_fields(at[:-1])))
+
+
+def _fields(at: Path_) -> Mapping[str, Any]:
+    """The settings that a table may have."""
+    if not at:
+        return Settings.model_fields
+    section = Settings.model_fields[at[0]].annotation
+    # Tables of tables (`credentials.NAME`) are typed as dict[Name, Model].
+    model = section if isinstance(section, type) and issubclass(section, BaseModel) else get_args(section)[1]
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
+
+
+def _problem(at: Path_, sentence: str, labels: Mapping[Path_, str]) -> str:
+    end = "" if sentence.endswith("?") else "."
+    return f"{_place(at, labels)}`{'.'.join(at)}` {sentence}{end}"
+
+
+def _place(at: Path_, labels: Mapping[Path_, str]) -> str:
+    """Where a value stands; what is missing stands where its table does."""
+    return next((f"{labels[at[:length]]}: " for length in range(len(at), 0, -1) if at[:length] in labels), "")
+
+
+def _suffix(at: Path_) -> str:
+    return at[-1].rpartition("_")[2] if "_" in at[-1] else at[-1]
+
+
+_NAME_TEXTS = {
+    "env": "the name of an environment variable, not the secret itself",
+    "prefix": "1 to 64 letters, digits, `.`, `_` or `-`, or such a name in braces, as in `{pixmill}`",
+    "": "1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
+}

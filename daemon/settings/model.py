@@ -1,0 +1,263 @@
+"""Everything that an operator may set, with its default and its limits: one class a section of pixmill.toml.
+
+Secrets are named here (a variable, a file), never held.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.settings.values import (
+    Bytes,
+    Duration,
+    HttpBase,
+    KeepOrDuration,
+    Listen,
+    Names,
+    RedisUrl,
+    SecretUrl,
+    StoreUrl,
+)
+
+if TYPE_CHECKING:
+    from limiter.quota import Quota
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Prefix = Annotated[
+    str, StringConstraints(pattern=r"^(\{[A-Za-z0-9._-]{1,64}\}|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$")
+]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+
+
+class SettingsError(Exception):
+    """What is wrong with the configuration: every problem found, a sentence each, with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Section(BaseModel):
+    """A table of the configuration: closed, and not changed after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class RedisSettings(Section):
+    url: RedisUrl | None = Field(None, description="none: an embedded Valkey is started")
+    prefix: Prefix = Field("pixmill", description="first part of every key; `{pixmill}` on Redis Cluster")
+
+
+class WorkerSettings(Section):
+    max_in_flight: int = Field(64, ge=1, le=100_000, description="jobs that one replica runs at a time")
+    drain_timeout: Duration = Field(120.0, ge=0, le=86_400, description="how long a stop waits for what runs")
+    lease: Duration = Field(15.0, ge=1, le=3_600, description="a replica silent for so long has crashed")
+
+
+class StorageSettings(Section):
+    url: StoreUrl = Field(
+        default_factory=lambda: SecretUrl(f"file://{Path.cwd()}/.pixmill/images"),
+        description="file:///dir, s3://bucket/prefix, gs://, az:// or memory://",
+    )
+
+
+class RetentionSettings(Section):
+    records: Duration = Field(86_400.0, ge=60, description="a record lives so long after its end")
+    failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for what did not succeed")
+    media: KeepOrDuration = Field("keep", description="images; `keep` deletes none")
+
+
+class MetricsSettings(Section):
+    listen: Listen = Field(Listen("127.0.0.1:9108"), description="/metrics, /healthz and /readyz")
+
+
+class GatewaySettings(Section):
+    listen: Listen = Field(Listen("127.0.0.1:8080"), description="beyond this machine only with keys_file")
+    keys_file: Path | None = Field(None, description="hashed bearer keys")
+    slide_route: Name = Field("slides", description="the route of the slide endpoints")
+    studio_route: Name = Field("studio", description="the route of the image studio's batches")
+
+
+class NetworkSettings(Section):
+    allow_hosts: Names = Field([], description="private hosts that may be reached all the same")
+    max_input_bytes: Bytes = Field(25 * 1024**2, ge=1024, le=1024**3, description="largest download")
+
+
+class Credential(Section):
+    """One account at a provider. It names where its secrets are; it never holds one."""
+
+    provider: Name
+    base_url: HttpBase | None = None
+    wire: Name | None = Field(None, description="which of the provider's protocols, where it has several")
+    region: Name | None = None
+    api_key_env: EnvName | None = None
+    api_key_file: Path | None = None
+    secret_id_env: EnvName | None = None
+    secret_id_file: Path | None = None
+    secret_key_env: EnvName | None = None
+    secret_key_file: Path | None = None
+    options: dict[str, str] = Field(default_factory=dict, description="more, as the provider documents")
+
+    def resolve(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The secrets by name (`api_key`, `secret_id`, `secret_key`); SettingsError if one is missing."""
+        secrets: dict[str, str] = {}
+        problems: list[str] = []
+        for name in SECRET_NAMES:
+            variable, file = getattr(self, f"{name}_env"), getattr(self, f"{name}_file")
+            try:
+                if variable or file:
+                    secrets[name] = read_secret(name, variable, file, environ)
+            except SettingsError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise SettingsError(problems)
+        return secrets
+
+    def provider_options(self) -> dict[str, str]:
+        """What else the provider is told, beside its base URL and its secrets."""
+        own = {"wire": self.wire, "region": self.region}
+        return {**{name: value for name, value in own.items() if value is not None}, **self.options}
+
+
+class WebhookSecret(Section):
+    """A secret that signs callbacks; jobs name it in `callback.secret`."""
+
+    secret_env: EnvName | None = None
+    secret_file: Path | None = None
+
+    def resolve(self, environ: Mapping[str, str] = os.environ) -> str:
+        """The secret; raises SettingsError when it is not there."""
+        return read_secret("secret", self.secret_env, self.secret_file, environ)
+
+
+class Route(Section):
+    """What jobs name: an account, a model, the quotas that a call needs, and where to turn when it fails."""
+
+    credential: str
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    quotas: Names = Field([], description="every one of them must grant a call")
+    fallback: Names = Field([], description="routes to try when the provider is down")
+    provider_timeout: Duration = Field(180.0, gt=0, le=86_400, description="from submit to finished image")
+
+
+class Settings(BaseSettings):
+    """The whole configuration. `Settings()` is defaults alone; `load_settings` reads file and environment."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix="PIXMILL_",
+        env_nested_delimiter="__",
+    )
+
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    retention: RetentionSettings = RetentionSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    network: NetworkSettings = NetworkSettings()
+    credentials: dict[Name, Credential] = Field(default_factory=dict)
+    quotas: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    routes: dict[Name, Route] = Field(default_factory=dict)
+    webhooks: dict[Name, WebhookSecret] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: `load_settings` reads the sources itself, to know where a value came from."""
+        return (init_settings,)
+
+    def parsed_quotas(self) -> dict[str, Quota]:
+        """The quotas by name; raises SettingsError with every problem."""
+        from limiter.quota import QuotaError, parse_quota
+
+        quotas: dict[str, Quota] = {}
+        problems: list[str] = []
+        for name, spec in self.quotas.items():
+            try:
+                quotas[name] = parse_quota(name, spec)
+            except QuotaError as error:
+                problems.append(str(error))
+        if problems:
+            raise SettingsError(problems)
+        return quotas
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """(path, what is wrong) for every value that does not fit another one."""
+        for name, route in self.routes.items():
+            yield from self._unknown_names(name, route)
+        for name, credential in self.credentials.items():
+            yield from _doubled(("credentials", name), credential, SECRET_NAMES)
+        for name, webhook in self.webhooks.items():
+            yield from _doubled(("webhooks", name), webhook, ("secret",))
+            if not webhook.secret_env and not webhook.secret_file:
+                yield ("webhooks", name), "needs `secret_env` or `secret_file`"
+        if self.gateway.keys_file is None and not self.gateway.listen.is_loopback:
+            yield ("gateway", "listen"), "is reachable from other machines, so it needs `gateway.keys_file`"
+
+    def _unknown_names(self, name: str, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
+        wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
+            ("credential", "credential", route.credential, self.credentials),
+            *(("quotas", "quota", quota, self.quotas) for quota in route.quotas),
+            *(("fallback", "route", other, self.routes) for other in route.fallback),
+        ]
+        for field, what, given, known in wanted:
+            if given not in known:
+                hint = did_you_mean(given, known)
+                yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
+        if name in route.fallback:
+            yield ("routes", name, "fallback"), "names the route itself"
+
+
+SECRET_NAMES = ("api_key", "secret_id", "secret_key")
+
+
+def read_secret(name: str, variable: str | None, file: Path | None, environ: Mapping[str, str]) -> str:
+    """A secret from its environment variable or its file; raises SettingsError, which never shows it."""
+    if variable:
+        if value := environ.get(variable, "").strip():
+            return value
+        raise SettingsError(
+            [f"The environment variable {variable} (`{name}_env`) is not set or empty: set it."]
+        )
+    if file is None:
+        raise SettingsError([f"Neither `{name}_env` nor `{name}_file` is configured."])
+    try:
+        value = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise SettingsError([f"The file {file} (`{name}_file`) cannot be read: {reason}."]) from None
+    if not value:
+        raise SettingsError([f"The file {file} (`{name}_file`) is empty."])
+    return value
+
+
+def did_you_mean(given: str, known: Mapping[str, Any] | list[str]) -> str:
+    """`; did you mean "x"?`, or what there is, or nothing to offer."""
+    names = sorted(known)
+    if close := difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6):
+        return f"; did you mean `{close[0]}`?"
+    return f"; known are {', '.join(f'`{name}`' for name in names)}" if names else "; none is"
+
+
+def _doubled(
+    at: tuple[str, ...], section: Section, names: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name in names:
+        if getattr(section, f"{name}_env") and getattr(section, f"{name}_file"):
+            yield (*at, f"{name}_file"), f"is set beside `{name}_env`: keep one of them"

@@ -1,0 +1,183 @@
+"""Reads the places where settings stand: a TOML file with its lines, the environment, and flags.
+
+Each source is its values as a nested dict, and for each value a label that says where it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings import SettingsError as SourceError
+from pydantic_settings.sources.utils import parse_env_vars
+
+from daemon.settings.model import Settings, SettingsError, did_you_mean
+
+DEFAULT_FILE = Path("pixmill.toml")
+CONFIG_VARIABLE = "PIXMILL_CONFIG"
+PREFIX = "PIXMILL_"
+
+Path_ = tuple[str, ...]
+
+
+@dataclass
+class Source:
+    """Values of one kind of place; `label` says where the value at a path stands."""
+
+    values: dict[str, Any]
+    label: Callable[[Path_], str]
+    problems: list[str] = field(default_factory=list)
+
+
+def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: the given one, $PIXMILL_CONFIG, or ./pixmill.toml. One that was named must exist."""
+    named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if named is None:
+        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    if not named.is_file():
+        raise SettingsError([f"The configuration file {named} does not exist: check the path."])
+    return named
+
+
+def toml_source(path: Path) -> Source:
+    """The tables of a TOML file; raises SettingsError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError([f"The configuration file {path} cannot be read: {error.strerror}."]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"The configuration file {path} is not UTF-8 text."]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([f"{path}: this is not TOML: {error}."]) from None
+    lines = _lines(text)
+
+    def label(at: Path_) -> str:
+        # A value inside an inline table or a list stands on the line of what holds it.
+        while at and at not in lines:
+            at = at[:-1]
+        return f"{path}:{lines[at]}" if at else str(path)
+
+    return Source(values, label)
+
+
+def environment_source(environ: Mapping[str, str], known: Mapping[str, Any]) -> Source:
+    """Every `PIXMILL_SECTION__KEY`. `known` is what the file says: its names decide between `-` and `_`."""
+    ours = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name)
+    }
+    problems = [
+        f"environment {name}: there is no section `{section}`{did_you_mean(section, Settings.model_fields)}"
+        for name in ours
+        if (section := _env_path(name)[0]) not in Settings.model_fields
+    ]
+    readable = dict(ours)
+    for name in ours:
+        try:
+            _EnvReader({name: ours[name]})()
+        except SourceError:
+            problems.append(f"environment {name}: a whole table is written as JSON, and this is not JSON.")
+            readable.pop(name)
+    values: dict[str, Any] = _renamed(_EnvReader(readable)(), known)
+    if isinstance(quotas := values.get("quotas"), dict):
+        values["quotas"] = {name: _typed(limits) for name, limits in quotas.items()}
+    labels = {tuple(part.replace("-", "_") for part in _env_path(name)): name for name in ours}
+
+    def label(at: Path_) -> str:
+        folded = tuple(part.lower().replace("-", "_") for part in at)
+        inside = (name for path, name in labels.items() if path[: len(folded)] == folded)
+        above = (labels[folded[:length]] for length in range(len(folded), 0, -1) if folded[:length] in labels)
+        return f"environment {next(above, None) or next(inside)}"
+
+    return Source(values, label, problems)
+
+
+def flag_source(overrides: Mapping[str, object]) -> Source:
+    """Flags by their dotted key (`redis.url`); a flag that was not given (None) does not count."""
+    values: dict[str, Any] = {}
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        *parents, last = dotted.split(".")
+        table = values
+        for part in parents:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return Source(values, lambda at: "flag --" + "-".join(at).replace("_", "-"))
+
+
+class _EnvReader(EnvSettingsSource):
+    """pydantic-settings' reader, on a given environment instead of the process's."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return parse_env_vars(self._environ, case_sensitive=False)
+
+
+# Kubernetes sets variables such as PIXMILL_PORT=tcp://10.0.0.7:80 for a service called pixmill: not ours.
+_SERVICE_LINK = re.compile(
+    r"PIXMILL(?:_[A-Z0-9]+)*?_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_\w+)?)"
+)
+
+
+def _env_path(name: str) -> Path_:
+    return tuple(name.removeprefix(PREFIX).lower().split("__"))
+
+
+def _typed(limits: Any) -> Any:
+    """Limits as TOML would have them: the environment has only texts, so numbers and tables are JSON."""
+    if not isinstance(limits, dict):
+        return limits
+    typed: dict[str, Any] = {}
+    for name, value in limits.items():
+        try:
+            typed[name] = json.loads(value)
+        except (TypeError, ValueError):
+            typed[name] = value
+    return typed
+
+
+def _renamed(values: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Names as the file spells them: a variable cannot hold the `-` of `openai-main`."""
+    spelled = {name.lower().replace("-", "_"): name for name in known}
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        own = spelled.get(name.replace("-", "_"), name)
+        inner = known.get(own)
+        renamed[own] = (
+            _renamed(value, inner if isinstance(inner, Mapping) else {}) if isinstance(value, dict) else value
+        )
+    return renamed
+
+
+_TABLE = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?")
+_KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_KEY_PART = re.compile(r"[\w-]+|\"[^\"]*\"|'[^']*'")
+
+
+def _lines(text: str) -> dict[Path_, int]:
+    """The line of each table and key. Only for messages, so texts that look like keys are no harm."""
+    lines: dict[Path_, int] = {}
+    table: Path_ = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _TABLE.fullmatch(line):
+            table = _key_path(header[1])
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, *_key_path(key[1])), number)
+    return lines
+
+
+def _key_path(text: str) -> Path_:
+    return tuple(part.strip("\"'") for part in _KEY_PART.findall(text))

@@ -1,0 +1,71 @@
+"""`pixmill config check` and `print`: for people, for programs, and without secrets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from daemon.cli.config import config_app
+from tests.daemon.test_settings import WHOLE
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(WHOLE.replace('"hunyuan"', '"openai"'))
+    return str(path)
+
+
+def test_check_says_that_all_is_well(config: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted"})
+    assert result.exit_code == 0
+    assert "OK: " in result.stdout
+    assert "2 routes, 2 credentials, 2 quotas" in result.stdout
+    assert "note: credentials.hunyuan-main: The environment variable TENCENT_ID" in result.stdout
+    assert "hunter2" not in result.output
+    assert "sk-planted" not in result.output
+
+
+def test_check_tells_every_problem_and_exits_2(config: str) -> None:
+    environ = {"PIXMILL_WORKER__LEASE": "x", "PIXMILL_NONE__A": "1"}
+    result = run(config_app, ["check", "--config", config], env=environ)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_check_knows_what_quotas_and_providers_there_are(config: str) -> None:
+    environ = {"PIXMILL_CREDENTIALS__NEW__PROVIDER": "opneai", "PIXMILL_QUOTAS__NEW__IMAGES": "lots"}
+    result = run(config_app, ["check", "--json", "--config", config], env=environ)
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    assert "new" in document["problems"][0]
+    assert '"opneai"' in document["problems"][1]
+
+
+def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
+    result = run(config_app, ["print", "--config", config], env={"PIXMILL_WORKER__LEASE": "90s"})
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert rows["worker.lease"].split(maxsplit=1)[1] == rows["worker.lease"].split(maxsplit=1)[1].lstrip()
+    assert rows["worker.lease"].endswith("environment PIXMILL_WORKER__LEASE")
+    assert " 90s " in rows["worker.lease"]
+    assert rows["redis.url"].split()[1] == "redis://worker:***@cache.example:6379/0"
+    assert rows["redis.url"].endswith(f"{config}:3")
+    assert rows["gateway.listen"].split()[1:] == ["127.0.0.1:8080", "default"]
+    assert rows["quotas.openai-main.images"].split()[1] == "20/min"
+
+
+def test_print_as_json_is_one_document_without_secrets(config: str) -> None:
+    result = run(config_app, ["print", "--json", "--config", config])
+    document = json.loads(result.stdout)
+    assert document["worker.drain_timeout"]["value"] == "2min"
+    assert document["network.allow_hosts"]["value"] == ["minio.internal"]
+    assert document["quotas.openai-main.requests"]["value"] == {"rate": "50/min", "burst": 5}
+    assert "hunter2" not in result.output
