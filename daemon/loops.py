@@ -1,0 +1,82 @@
+"""How a part's endless loop survives: a fault is told once, waited out with jitter, and the loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+# What a lost or restarting server looks like from here; the command may or may not have run.
+CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
+
+T = TypeVar("T")
+
+
+async def run_forever(
+    name: str, step: Callable[[], Awaitable[None]], *, until: Callable[[], bool] = lambda: False
+) -> None:
+    """Call `step` until cancelled, or until `until` is true after a step.
+
+    Redis being away, or a bug, is logged at its first and last failure.
+    """
+    failures = 0
+    while not until():
+        try:
+            await step()
+        except asyncio.CancelledError:
+            raise
+        except RedisError as error:
+            if failures == 0:
+                log.warning("redis does not answer; waiting", part=name, error=str(error))
+        except Exception:
+            # One bad entry or one bug must not stop the part; it is loud, and the loop is paced below.
+            log.exception("unexpected error; the part goes on", part=name)
+        else:
+            if failures:
+                log.info("works again", part=name, failures=failures)
+            failures = 0
+            continue
+        await asyncio.sleep(pause_s(failures))
+        failures += 1
+
+
+async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
+    """Run `step` to its end although the caller is cancelled meanwhile; the cancellation comes after it.
+
+    For steps whose half would leave something behind that only a lease's end tidies up.
+    """
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call that may safely be made twice until the server answers it, whatever the answer is."""
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except CONNECTION_FAULTS as error:
+            if failures == 0:
+                log.warning("redis does not answer; asking again", call=name, error=str(error))
+            await asyncio.sleep(pause_s(failures))
+            failures += 1
+
+
+def pause_s(failures: int) -> float:
+    """Full jitter under an exponential bound, so that replicas do not come back together."""
+    bound = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 20))
+    return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing

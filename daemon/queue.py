@@ -1,0 +1,396 @@
+"""Typed calls on the queue's scripts: accept, claim, note, settle, renew, reclaim, and what is due.
+
+The only file that knows how the scripts are called; each of them is one atomic step and says in its header why.
+All times are the Redis server's, in microseconds. Errors: whatever the Redis client raises; nothing is retried
+here, because every step may be asked again safely by its caller (ids, fingerprints and epochs make it so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.coalesce import Coalescer
+from daemon.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
+from daemon.outcomes import Outcome, Retry, Succeeded, Throttled
+from limiter.lua import LuaScript
+
+_HERE = Path(__file__).parent
+_SCRIPTS = {
+    name: LuaScript.load(_HERE, name)
+    for name in (
+        "accept",
+        "cancel",
+        "claim",
+        "close_groups",
+        "done",
+        "due",
+        "leave",
+        "note",
+        "open_batch",
+        "progress",
+        "reclaim",
+        "refuse",
+        "renew",
+        "retry",
+        "settle",
+    )
+}
+SETTLE_ROUND = 64  # items a settle call; keeps one script well below a millisecond or two
+
+
+class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault
+    """The item belongs to somebody else now: stop, send nothing, change nothing."""
+
+
+class NewItem(NamedTuple):
+    """An item to accept. `gid`/`part` are empty for a job of its own; times are microseconds or None."""
+
+    uid: str
+    gid: str
+    part: str
+    route: str
+    lane: str
+    head: str
+    spec: bytes
+    fingerprint: str
+    not_before_us: int | None
+    expires_us: int | None
+    max_attempts: int
+    entry: str  # the intake entry to take off with it, or ''
+
+
+class PartEnd(NamedTuple):
+    """The last items of a group's part are in this call: mark it read and take its entry off."""
+
+    gid: str
+    part: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An item that this replica runs, as the claim (or the reclaim) left it."""
+
+    uid: str
+    lane: str
+    entry: str
+    epoch: str
+    spec: bytes
+    attempts: int
+    deliveries: int
+    throttles: int
+    accepted_us: int
+    queue_us: int
+    throttled_us: int
+    receipt: bytes
+    intent_us: int | None = None
+    permit: str = ""
+
+
+class Reclaimed(NamedTuple):
+    """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison."""
+
+    cursor: str
+    items: list[Claimed]
+    poisoned: int
+
+
+class GroupCounts(NamedTuple):
+    """Counts of a batch's members by state; they sum to `total`."""
+
+    gid: str
+    head: str
+    total: int
+    queued: int
+    throttled: int
+    retry_wait: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    held: int
+
+    @property
+    def ended(self) -> int:
+        return self.succeeded + self.failed + self.cancelled + self.expired
+
+    def by_state(self) -> dict[str, int]:
+        """As the contract's events and answers show them."""
+        return {name: value for name, value in self._asdict().items() if name not in {"gid", "head"}}
+
+
+class Changed(NamedTuple):
+    """What a cancel or a retry did: `known` is False for an id that nobody has heard of."""
+
+    known: bool
+    ended_or_queued: int
+    asked: int = 0
+
+
+Accepted = Literal["queued", "duplicate", "conflict", "resumed"]
+Target = Literal["group", "item"]
+Opened = Literal["new", "resume", "duplicate", "conflict"]
+
+
+class Queue:
+    """The queue of one installation, seen by one replica (or by a client that only cancels and retries)."""
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        worker: str,
+        *,
+        records_retention_s: float = 24 * 3600,
+        failed_retention_s: float = 7 * 24 * 3600,
+    ) -> None:
+        self._client = client
+        self.keys = keys
+        self.worker = worker
+        self._retention = (round(records_retention_s * 1e6), round(failed_retention_s * 1e6))
+        self._settles: Coalescer[tuple[Claimed, Outcome], str] = Coalescer(
+            self._settle_round, most=SETTLE_ROUND
+        )
+        self._notes: Coalescer[tuple[Claimed, str, bytes], bool] = Coalescer(
+            self._note_round, most=SETTLE_ROUND
+        )
+
+    async def _call(self, script: str, *args: str | bytes | int | float) -> Any:
+        return await _SCRIPTS[script](self._client, [self.keys.prefix], args)
+
+    # Intake
+
+    async def accept(self, items: Sequence[NewItem], end: PartEnd | None = None) -> list[Accepted]:
+        """Write and queue items (at most about 100 a call, to keep the script short); one state for each."""
+        args: list[str | bytes | int | float] = [*self._retention, len(items)]
+        for item in items:
+            args += item[:8]
+            args.append("" if item.not_before_us is None else item.not_before_us)
+            args.append("" if item.expires_us is None else item.expires_us)
+            args += (item.max_attempts, item.entry)
+        args += end if end is not None else ("",)
+        return [state.decode() for state in await self._call("accept", *args)]
+
+    async def open_group(
+        self,
+        gid: str,
+        kind: Literal["batch", "job"],
+        *,
+        head: str,
+        fingerprint: str,
+        members: int,
+        part: int = 1,
+        parts: int = 1,
+        route: str = "",
+        max_in_flight: int | None = None,
+        details: bytes = b"{}",
+    ) -> Opened:
+        """Begin a batch (or one part of it, or a job of several pictures); its items follow through `accept`."""
+        cap = "" if max_in_flight is None else max_in_flight
+        answer = await self._call(
+            "open_batch",
+            *self._retention,
+            gid,
+            kind,
+            head,
+            fingerprint,
+            members,
+            part,
+            parts,
+            cap,
+            details,
+            route,
+        )
+        opened: Opened = answer.decode()
+        return opened
+
+    async def refuse(
+        self,
+        entry: str,
+        *,
+        event: Literal["job.rejected", "job.duplicate"],
+        head: str,
+        batch: str,
+        extra: str,
+        reason: str = "",
+        error: bytes = b"{}",
+        kept: Iterable[tuple[str | bytes, str | bytes]] = (),
+    ) -> bool:
+        """End an intake entry that will not become work; False when another replica had ended it."""
+        flat = [value for pair in kept for value in pair]
+        return bool(await self._call("refuse", entry, event, head, batch, extra, reason, error, *flat))
+
+    async def done(self, entry: str) -> None:
+        """Take an intake entry off whose order has been carried out."""
+        await self._call("done", entry)
+
+    async def leave(self, routes: Iterable[str]) -> int:
+        """Take this replica's consumer names off all groups in which nothing is pending under them."""
+        groups: list[str] = [self.keys.jobs, INTAKE_GROUP]
+        for route in routes:
+            for lane in LANES:
+                groups += (self.keys.stream(route, lane), WORKERS_GROUP)
+        left: int = await self._call("leave", self.worker, *groups)
+        return left
+
+    # Running
+
+    async def claim(self, route: str, count: int, permits: Sequence[str] = ()) -> tuple[bool, list[Claimed]]:
+        """Take up to `count` items; the first value tells whether more work is waiting."""
+        more, rows = await self._call("claim", *self._retention, route, self.worker, count, *permits)
+        items = [_claimed(row) for row in rows]
+        if permits:
+            items = [replace(item, permit=permit) for item, permit in zip(items, permits, strict=False)]
+        return bool(more), items
+
+    async def waiting(self, route: str, lanes: Sequence[str]) -> bool:
+        """Whether an entry of the route waits to be claimed."""
+        pipe = self._client.pipeline(transaction=False)
+        for lane in lanes:
+            pipe.exists(self.keys.ring(route, lane))
+        return any(await pipe.execute())
+
+    async def note_intent(self, item: Claimed) -> None:
+        """Write down that a call is about to be sent. Raises LeaseLost: then nothing may be sent."""
+        await self._note(item, "intent", b"")
+
+    async def note_receipt(self, item: Claimed, receipt: bytes) -> None:
+        """Write down the provider's task id (a JSON object). Raises LeaseLost."""
+        await self._note(item, "receipt", receipt)
+
+    async def _note(self, item: Claimed, what: str, text: bytes) -> None:
+        if not await self._notes.submit((item, what, text)):
+            raise LeaseLost(f"{item.uid} was taken over by another worker")
+
+    async def _note_round(self, notes: Sequence[tuple[Claimed, str, bytes]]) -> list[bool]:
+        args: list[str | bytes | int | float] = [len(notes)]
+        for item, what, text in notes:
+            args += (item.uid, item.epoch, what, text)
+        return [bool(ours) for ours in await self._call("note", *args)]
+
+    async def settle(self, item: Claimed, outcome: Outcome) -> str:
+        """End a run, once: returns the item's state, or `lost` when it was not ours any more."""
+        return await self._settles.submit((item, outcome))
+
+    async def _settle_round(self, settles: Sequence[tuple[Claimed, Outcome]]) -> list[str]:
+        args: list[str | bytes | int | float] = [*self._retention, len(settles)]
+        for item, outcome in settles:
+            args += (item.uid, item.epoch, outcome.name, *_outcome_fields(outcome))
+        return [state.decode() for state in await self._call("settle", *args)]
+
+    async def renew(self, items: Sequence[Claimed]) -> list[str]:
+        """Heartbeat for all items at once: `ours`, `lost` or `cancel` for each."""
+        args: list[str | bytes | int | float] = [self.worker, len(items)]
+        for item in items:
+            args += (item.uid, item.epoch)
+        return [state.decode() for state in await self._call("renew", *args)]
+
+    async def reclaim(
+        self,
+        route: str,
+        lane: str,
+        *,
+        lease_s: float,
+        cursor: str,
+        count: int = 100,
+        most_deliveries: int = 5,
+    ) -> Reclaimed:
+        """Take over entries that nobody renewed for `lease_s`; keep the cursor for the next call."""
+        next_cursor, rows, poisoned = await self._call(
+            "reclaim",
+            *self._retention,
+            route,
+            lane,
+            self.worker,
+            round(lease_s * 1000),
+            cursor,
+            count,
+            most_deliveries,
+        )
+        return Reclaimed(next_cursor.decode(), [_reclaimed(row) for row in rows], poisoned)
+
+    # Time
+
+    async def due(self, most: int = 200) -> tuple[int, float | None]:
+        """Bring due items to their queues; returns how many, and the seconds until the next one (None: nothing)."""
+        moved, wait_us = await self._call("due", *self._retention, most)
+        wait = int(wait_us)
+        return moved, None if wait < 0 else wait / 1e6
+
+    async def progress(self, *, most: int = 50, gap_s: float = 0.5) -> list[GroupCounts]:
+        """Batches whose counts changed; at most one replica of the fleet gets each, at most every `gap_s`."""
+        rows = await self._call("progress", most, round(gap_s * 1e6))
+        return [
+            GroupCounts(row[0].decode(), row[1].decode(), *(int(count) for count in row[2:])) for row in rows
+        ]
+
+    async def close_groups(self, page: int = 500) -> bool:
+        """Start the retention clock of ended groups, one page a call; False when none is left."""
+        gid, _ = await self._call("close_groups", *self._retention, page)
+        return bool(gid)
+
+    # What people ask for
+
+    async def cancel(self, kind: Target, name: str, states: Iterable[str], page: int = 500) -> Changed:
+        """Cancel a group or an item: what waits ends, what runs is asked to stop."""
+        first, ended, asked, meant = 0, 0, 0, ",".join(states)
+        while first >= 0:
+            state, first, page_ended, page_asked = await self._call(
+                "cancel", *self._retention, kind, name, first, page, meant
+            )
+            if state != b"ok":
+                return Changed(known=False, ended_or_queued=0)
+            ended, asked = ended + page_ended, asked + page_asked
+        return Changed(known=True, ended_or_queued=ended, asked=asked)
+
+    async def retry(self, kind: Target, name: str, states: Iterable[str], page: int = 500) -> Changed:
+        """Queue again what ended without a picture, or is held; what succeeded is never touched."""
+        first, queued, wanted = 0, 0, ",".join(states)
+        while first >= 0:
+            state, first, page_queued = await self._call(
+                "retry", *self._retention, kind, name, first, page, wanted
+            )
+            if state != b"ok":
+                return Changed(known=False, ended_or_queued=0)
+            queued += page_queued
+        return Changed(known=True, ended_or_queued=queued)
+
+
+def _outcome_fields(outcome: Outcome) -> tuple[bytes, int]:
+    match outcome:
+        case Succeeded(result):
+            return orjson.dumps(result), 0
+        case Retry(error, delay_s) | Throttled(error, delay_s):
+            return orjson.dumps(error), round(delay_s * 1e6)
+        case _:
+            return orjson.dumps(getattr(outcome, "error", {})), 0
+
+
+def _claimed(row: Sequence[bytes]) -> Claimed:
+    uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted, queue, throttled, receipt = row
+    return Claimed(
+        uid.decode(),
+        lane.decode(),
+        entry.decode(),
+        epoch.decode(),
+        spec,
+        int(attempts),
+        int(deliveries),
+        int(throttles),
+        int(accepted),
+        int(queue),
+        int(throttled),
+        receipt,
+    )
+
+
+def _reclaimed(row: Sequence[bytes]) -> Claimed:
+    intent_us = int(row[12]) if row[12] else None
+    return replace(_claimed(row[:12]), intent_us=intent_us, permit=row[13].decode())

@@ -1,0 +1,57 @@
+-- Run again what a person asks for: members of a group, or one item, that ended without a picture or are held.
+-- KEYS  1 prefix
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 group | item  4 gid or uid
+--       5 first member  6 members a page  7 states, comma between (failed,held,cancelled,expired)
+-- Returns  { state of affairs, next member or -1, queued again }; the state is ok | unknown
+-- One step a page: record, counts and queue agree; what succeeded is never touched, so nothing is bought again.
+-- @include base
+-- @include events
+-- @include ring
+-- @include states
+
+local queued, woken = 0, {}
+local allowed = {}
+for state in string.gmatch(ARGV[7], '[^,]+') do allowed[state] = state ~= 'succeeded' end
+
+local function again(uid)
+  local key = item_key(uid)
+  local f = redis.call('HMGET', key, 'state', 'route', 'lane', 'group', 'head', 'expires_us')
+  if not f[1] or not allowed[f[1]] then return end
+  -- An expiry in the past would end it at once; the person who asks for it now wants it now.
+  local expires = f[6]
+  if expires and expires ~= '' and tonumber(expires) <= NOW then expires = '' end
+  local group = f[4] ~= '' and group_key(f[4])
+  if group then
+    redis.call('HDEL', group, 'cancel', 'finished_us')
+    redis.call('HSET', group, 'state', 'running')
+    redis.call('ZREM', P .. ':closing', f[4])
+    redis.call('ZADD', P .. ':active', NOW_US, f[4])
+    redis.call('PERSIST', group)
+    redis.call('PERSIST', P .. ':members:' .. f[4])
+  end
+  redis.call('PERSIST', key)
+  redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
+  local _, batch = split_uid(uid)
+  emit('job.queued', f[5], batch, '')
+  requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'queued', NOW,
+    { 'attempts', 0, 'deliveries', 0, 'throttles', 0, 'error', '', 'receipt', '', 'intent_us', '', 'expires_us', expires or '' })
+  woken[f[2]] = true
+  queued = queued + 1
+end
+
+local id = ARGV[4]
+local result
+if ARGV[3] == 'item' then
+  if redis.call('EXISTS', item_key(id)) == 0 then return { 'unknown', -1, 0 } end
+  again(id)
+  result = { 'ok', -1, queued }
+else
+  if redis.call('EXISTS', group_key(id)) == 0 then return { 'unknown', -1, 0 } end
+  local first, page = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local members = redis.call('ZRANGE', P .. ':members:' .. id, first, first + page - 1)
+  for _, uid in ipairs(members) do again(uid) end
+  result = { 'ok', #members == page and first + page or -1, queued }
+end
+write_depth()
+ring_bell(woken)
+return result

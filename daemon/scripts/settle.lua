@@ -1,0 +1,127 @@
+-- End the run of items: what became of each, once.
+-- KEYS  1 prefix
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 5 for each:
+--       uid, epoch, outcome, text (JSON object: the result or the error), delay (us)
+-- Outcomes  succeeded  failed  cancelled  expired  held
+--           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
+--           throttled  the provider asked to wait: costs nothing
+--           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
+--           released   not begun, or handed over: back to the queue unharmed
+-- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed)
+-- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease.
+-- @include base
+-- @include events
+-- @include ring
+-- @include states
+
+local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
+  'spec', 'unknowns', 'cancel' }
+local acks, woken = {}, {}
+
+local function fail(uid, record, err, attempts, reason)
+  finish_item(uid, record, 'failed', '"error":' .. err .. ',"attempts":' .. attempts,
+    { 'error', err, 'attempts', attempts })
+  if reason then bury(reason, err, attempts, record.head, { 'data', record.spec }) end
+  return 'failed'
+end
+
+local function tell_retry(uid, record, err, delay_us, attempts)
+  local _, batch = split_uid(uid)
+  emit('job.retrying', record.head, batch, '"error":' .. err .. ',"attempts":' .. attempts ..
+    string.format(',"delay_seconds":%.3f', delay_us / 1000000))
+end
+
+local outcomes = {}
+
+function outcomes.succeeded(uid, record, text)
+  finish_item(uid, record, 'succeeded', inside(text), { 'result', text })
+  return 'succeeded'
+end
+
+function outcomes.failed(uid, record, text)
+  return fail(uid, record, text, int(record.attempts + 1), nil)
+end
+
+function outcomes.cancelled(uid, record)
+  finish_item(uid, record, 'cancelled', '', {})
+  return 'cancelled'
+end
+
+function outcomes.expired(uid, record)
+  finish_item(uid, record, 'expired', '', {})
+  return 'expired'
+end
+
+function outcomes.held(uid, record, text)
+  redis.call('HSET', item_key(uid), 'state', 'held', 'error', text, 'since_us', NOW_US, 'entry', '', 'worker', '')
+  count_move(uid, record, 'held')
+  local _, batch = split_uid(uid)
+  emit('job.held', record.head, batch, '"error":' .. text)
+  return 'held'
+end
+
+function outcomes.retry(uid, record, text, delay_us)
+  local attempts = int(record.attempts + 1)
+  if record.attempts + 1 >= record.max_attempts then
+    return fail(uid, record, text, attempts, 'attempts_exhausted')
+  end
+  requeue(uid, record, 'retry_wait', NOW + delay_us, { 'attempts', attempts, 'error', text, 'receipt', '', 'intent_us', '' })
+  tell_retry(uid, record, text, delay_us, attempts)
+  return 'retry_wait'
+end
+
+function outcomes.throttled(uid, record, text, delay_us)
+  requeue(uid, record, 'throttled', NOW + delay_us,
+    { 'throttles', int(record.throttles + 1), 'error', text, 'receipt', '', 'intent_us', '' })
+  tell_retry(uid, record, text, delay_us, int(record.attempts))
+  return 'throttled'
+end
+
+function outcomes.unknown(uid, record, text)
+  local ok, spec = pcall(cjson.decode, record.spec)
+  local policy = ok and spec.on_unknown_outcome or 'retry_once'
+  if policy == 'hold' then return outcomes.held(uid, record, text) end
+  if policy == 'fail' or record.unknowns >= 1 then
+    return fail(uid, record, text, int(record.attempts + 1), 'unknown_outcome')
+  end
+  requeue(uid, record, 'retry_wait', NOW, { 'unknowns', 1, 'error', text, 'intent_us', '', 'receipt', '' })
+  tell_retry(uid, record, text, 0, int(record.attempts))
+  return 'retry_wait'
+end
+
+function outcomes.released(uid, record)
+  requeue(uid, record, 'queued', NOW, { 'intent_us', '' })
+  return 'queued'
+end
+
+local NOT_ENDED = { retry = true, throttled = true, released = true, unknown = true }
+local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
+
+local function settle(uid, epoch, outcome, text, delay_us)
+  local f = redis.call('HMGET', item_key(uid), unpack(FIELDS))
+  if f[1] ~= 'running' or f[2] ~= epoch then return 'lost' end
+  local record = { state = f[1], route = f[3], lane = f[4], group = f[6], head = f[7], attempts = tonumber(f[8]),
+    max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0 }
+  local stream = stream_key(f[3], f[4])
+  acks[stream] = acks[stream] or {}
+  table.insert(acks[stream], f[5])
+  -- A cancel that came while it ran: what would run again does not.
+  if f[13] and NOT_ENDED[outcome] then outcome = 'cancelled' end
+  local state = outcomes[outcome](uid, record, text, delay_us)
+  if RUN_AGAIN[state] then woken[f[3]] = true end
+  unpark(f[6])
+  return state
+end
+
+local results = {}
+for i = 0, tonumber(ARGV[3]) - 1 do
+  local uid, epoch, outcome, text, delay_us = unpack(ARGV, 4 + i * 5, 8 + i * 5)
+  results[i + 1] = settle(uid, epoch, outcome, text, tonumber(delay_us))
+end
+for stream, entries in pairs(acks) do
+  redis.call('XACK', stream, 'workers', unpack(entries))
+  redis.call('XDEL', stream, unpack(entries))
+end
+write_depth()
+ring_bell(woken)
+return results

@@ -1,0 +1,157 @@
+"""An installation in one process for tests: real scripts on a real server, a provider that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.intake import Intake
+from daemon.keys import Keys
+from daemon.metrics import Metrics
+from daemon.queue import Claimed, Queue
+from daemon.routes import Route, Routes
+from providers.base import Capabilities, Generated, Pending, Picture, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
+
+WAIT_S = 10.0
+
+
+class ScriptedProvider:
+    """Answers with `answer(request)`; remembers every call. Sizes of more than 4096 pixels a side are refused."""
+
+    name = "scripted"
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Submitted | Generated]] | None = None) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+        self.polls: list[Submitted] = []
+        self.poll_answers: list[Pending | Generated | ProviderError] = []
+        self.cancelled: list[Submitted] = []
+
+    def capabilities(self, model: str) -> Capabilities:
+        return Capabilities("sync", 32000, 16, None, None)
+
+    def check(self, request: Request) -> None:
+        if request.size == "8192x8192":
+            raise ProviderError(
+                ErrorKind.INVALID_REQUEST, "`size` may be at most 4096x4096 here.", field="size"
+            )
+
+    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
+        self.requests.append(request)
+        if self.answer is None:
+            raise AssertionError("this provider expects no call")
+        return await self.answer(request)
+
+    async def poll(self, submitted: Submitted) -> Pending | Generated:
+        self.polls.append(submitted)
+        answer = self.poll_answers.pop(0)
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    async def cancel(self, submitted: Submitted) -> bool:
+        self.cancelled.append(submitted)
+        return True
+
+    async def fetch(self, picture: Picture) -> bytes:
+        assert picture.data is not None
+        return picture.data
+
+    async def aclose(self) -> None:
+        return None
+
+
+class Installation:
+    """Intake and queue of one replica, driven step by step."""
+
+    def __init__(self, redis: Redis, *, routes: tuple[str, ...] = ("default",), worker: str = "w1") -> None:
+        self.redis = redis
+        self.keys = Keys("pixmill")
+        self.provider = ScriptedProvider()
+        self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
+        self.queue = Queue(redis, self.keys, worker)
+        self.metrics = Metrics()
+        self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics)
+
+    def other(self, worker: str) -> Queue:
+        """The same queue as another replica sees it."""
+        return Queue(self.redis, self.keys, worker)
+
+    async def add(self, data: object, **fields: str) -> str:
+        """XADD, as a producer does; returns the entry's id."""
+        raw = data if isinstance(data, (str, bytes)) else orjson.dumps(data)
+        entry = await self.redis.xadd(self.keys.jobs, {"data": raw, **fields})
+        return str(entry.decode())
+
+    async def take_all(self) -> None:
+        """Let the intake take everything that is in the stream now."""
+        await self.intake.create_group()
+        while True:
+            reply: Any = await self.redis.xreadgroup(
+                "intake", self.queue.worker, {self.keys.jobs: ">"}, count=64
+            )
+            entries = [(entry.decode(), fields) for _, pairs in _streams(reply) for entry, fields in pairs]
+            if not entries:
+                return
+            await self.intake.take(entries)
+
+    async def submit(self, *payloads: Mapping[str, Any], **fields: str) -> None:
+        for payload in payloads:
+            await self.add(dict(payload), **fields)
+        await self.take_all()
+
+    async def batch(self, ident: str, items: int, **more: Any) -> None:
+        payload = {"id": ident, "defaults": {"prompt": "x"}, "items": [{"id": f"i{k}"} for k in range(items)]}
+        await self.submit({**payload, **more}, type="pixmill.batch.v1")
+
+    async def claim(self, count: int = 1, route: str = "default") -> list[Claimed]:
+        _, items = await self.queue.claim(route, count)
+        return items
+
+    async def record(self, uid: str) -> dict[str, str]:
+        fields = await self.redis.hgetall(self.keys.item(uid))
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    async def group(self, gid: str) -> dict[str, str]:
+        fields = await self.redis.hgetall(self.keys.group(gid))
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    async def events(self, stream: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        rows = await self.redis.xrange(stream or self.keys.events)
+        return [(fields[b"type"].decode(), orjson.loads(fields[b"data"])) for _, fields in rows]
+
+    async def kinds(self) -> list[str]:
+        return [kind for kind, _ in await self.events()]
+
+    async def dead(self) -> list[dict[str, str]]:
+        rows = await self.redis.xrange(self.keys.dead)
+        return [
+            {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+            for _, fields in rows
+        ]
+
+
+def _streams(reply: Any) -> list[tuple[Any, Any]]:
+    if isinstance(reply, dict):
+        return [
+            (name, rows[0] if rows and isinstance(rows[0], list) else rows) for name, rows in reply.items()
+        ]
+    return list(reply or [])
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], timeout_s: float = WAIT_S) -> Any:
+    """Ask until the answer is truthy; the answer. Fails with the last one after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = await check()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s; the last answer was {answer!r}")
+        await asyncio.sleep(0.01)
