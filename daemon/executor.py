@@ -1,0 +1,250 @@
+"""The life of one item: prepare, intent, submit, receipt, poll, fetch, store. Each step may be the last before a crash.
+
+What was asked of the provider is written down before the call, its task id right after; a run that was taken over
+resumes where its notes say, and never buys a picture that may be there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from daemon.contract import Job
+from daemon.inputs import InputFetcher
+from daemon.keys import Uid
+from daemon.loops import until_answered
+from daemon.metrics import Metrics
+from daemon.outcomes import Cancelled, Outcome, Released, Succeeded
+from daemon.pictures import PictureKeeper
+from daemon.queue import Queue
+from daemon.routes import request_of
+from daemon.running import Run
+from daemon.verdict import Judge
+from providers.base import Generated, Pending, Picture, Provider, Request, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
+
+log = structlog.get_logger(__name__)
+
+POLL_FIRST_S = 2.0
+POLL_GROWTH = 1.5
+POLL_LONGEST_S = 10.0
+FETCH_TRIES = 5
+
+CallEnded = Callable[[Run], Awaitable[None]]
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome, not a fault
+    """A cancel came while stopping was still free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A picture that the provider has made, with what it says of it."""
+
+    data: bytes
+    generated: Generated
+    task_id: str | None
+    provider_s: float
+
+
+class Executor:
+    """Runs items; every failure becomes one of the closed set of outcomes."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        keeper: PictureKeeper,
+        inputs: InputFetcher,
+        judge: Judge,
+        metrics: Metrics,
+        *,
+        call_ended: CallEnded,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._queue = queue
+        self._keeper = keeper
+        self._inputs = inputs
+        self._judge = judge
+        self._metrics = metrics
+        self._call_ended = call_ended
+        self._sleep = sleep
+
+    async def run(self, run: Run) -> Outcome:
+        """What became of the item. Raises LeaseLost when it is somebody else's now."""
+        job = Job.from_spec(run.item.spec)
+        self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
+        started = time.monotonic()
+        try:
+            outcome = await self._steps(run, job)
+        except ProviderError as error:
+            outcome = await self._judge.outcome(error, run.item, run.route)
+        except Stopped:
+            outcome = Cancelled()
+        self._metrics.job_seconds.labels(route=run.route.name).observe(time.monotonic() - started)
+        return outcome
+
+    async def _steps(self, run: Run, job: Job) -> Outcome:
+        kept = await self._kept_before(run, job)
+        if kept is not None:
+            return Succeeded(_result(run, kept, None))
+        if run.adopted and not run.item.receipt:
+            if run.item.intent_us is None:
+                return Released()
+            raise ProviderError(
+                ErrorKind.AMBIGUOUS_SUBMIT,
+                "The worker that made this call went away before the answer was written down.",
+            )
+        made = await self._make(run, job)
+        return Succeeded(_result(run, await self._keep(run, job, made), made))
+
+    async def _kept_before(self, run: Run, job: Job) -> dict[str, Any] | None:
+        """The picture of an earlier run that was stored and never settled; only an item delivered before has one."""
+        if run.item.deliveries == 1:
+            return None
+        return await self._keeper.find(_place(run), job)
+
+    async def _make(self, run: Run, job: Job) -> Made:
+        provider = run.route.provider
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(_seconds_left(job, run.route.timeout_s)):
+                if run.item.receipt:
+                    submitted: Submitted | None = Submitted.from_dict(orjson.loads(run.item.receipt))
+                    generated = await self._poll(
+                        run, provider, Submitted.from_dict(orjson.loads(run.item.receipt))
+                    )
+                else:
+                    request = request_of(job, run.route, await self._inputs.fetch(job))
+                    submitted, generated = await self._submit(run, provider, request)
+        except TimeoutError:
+            raise _too_late(job, run.route.timeout_s) from None
+        finally:
+            provider_s = time.monotonic() - started
+            await self._call_ended(run)
+        self._metrics.provider_latency_seconds.labels(provider=provider.name, route=run.route.name).observe(
+            provider_s
+        )
+        data = await self._fetch(provider, generated)
+        return Made(data, generated, submitted.task_id if submitted else None, provider_s)
+
+    async def _submit(
+        self, run: Run, provider: Provider, request: Request
+    ) -> tuple[Submitted | None, Generated]:
+        if run.cancel_requested.is_set():
+            raise Stopped
+        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        labels = {"provider": provider.name, "route": run.route.name}
+        try:
+            answer = await provider.submit(request, timeout_s=run.route.timeout_s)
+        except ProviderError as error:
+            status = str(error.http_status) if error.http_status is not None else error.kind.value
+            self._metrics.provider_requests.labels(**labels, status=status).inc()
+            self._metrics.provider_calls.labels(provider=provider.name, charged=error.charged.value).inc()
+            raise
+        self._metrics.provider_requests.labels(**labels, status="200").inc()
+        self._metrics.provider_calls.labels(provider=provider.name, charged=Charged.YES.value).inc()
+        if isinstance(answer, Generated):
+            return None, answer
+        receipt = orjson.dumps(answer.to_dict())
+        await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
+        return answer, await self._poll(run, provider, answer)
+
+    async def _poll(self, run: Run, provider: Provider, submitted: Submitted) -> Generated:
+        """Until the task has ended; a poll without an answer is only another wait, never another submit."""
+        wait_s = POLL_FIRST_S
+        while True:
+            if run.cancel_requested.is_set() and await provider.cancel(submitted):
+                raise Stopped
+            try:
+                answer = await provider.poll(submitted)
+            except ProviderError as error:
+                if error.retry is not Retry.POLL_AGAIN:
+                    raise
+                answer = Pending(error.kind.value)
+            if isinstance(answer, Generated):
+                return answer
+            await self._sleep(wait_s)
+            wait_s = min(POLL_LONGEST_S, wait_s * POLL_GROWTH)
+
+    async def _fetch(self, provider: Provider, generated: Generated) -> bytes:
+        """The bytes of the one picture; it is paid for, so a failed download is tried again."""
+        picture = _only_picture(generated)
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(FETCH_TRIES),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            retry=retry_if_exception(_may_fetch_again),
+            sleep=self._sleep,
+            reraise=True,
+        ):
+            with attempt:
+                return await provider.fetch(picture)
+        raise AssertionError("AsyncRetrying ends with a result or an exception")
+
+    async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
+        started = time.monotonic()
+        picture = _only_picture(made.generated)
+        image = await self._keeper.keep(_place(run), job, made.data, seed=picture.seed)
+        self._metrics.persist_seconds.observe(time.monotonic() - started)
+        self._metrics.images.labels(provider=run.route.provider.name, route=run.route.name).inc()
+        self._metrics.image_bytes.inc(image["bytes"])
+        self._metrics.image_size_bytes.observe(image["bytes"])
+        return image
+
+
+def _place(run: Run) -> tuple[Uid, datetime]:
+    """What an image's key is made of: the item's name and the time of its acceptance, the same for every run."""
+    return Uid.parse(run.item.uid), datetime.fromtimestamp(run.item.accepted_us / 1e6, UTC)
+
+
+def _only_picture(generated: Generated) -> Picture:
+    if not generated.pictures:
+        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
+    return generated.pictures[0]
+
+
+def _may_fetch_again(error: BaseException) -> bool:
+    return isinstance(error, ProviderError) and error.retry is Retry.POLL_AGAIN
+
+
+def _seconds_left(job: Job, timeout_s: float) -> float:
+    if job.deadline is None:
+        return timeout_s
+    return min(timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
+
+
+def _too_late(job: Job, timeout_s: float) -> ProviderError:
+    if job.deadline is not None and job.deadline <= datetime.now(UTC):
+        return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {job.deadline.isoformat()}.")
+    return ProviderError(
+        ErrorKind.AMBIGUOUS_SUBMIT,
+        f"The provider did not answer within {timeout_s:g} s; whether it made the picture is not known.",
+    )
+
+
+def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any]:
+    """What the record and the event tell of a finished item (contract: states, events, results)."""
+    result: dict[str, Any] = {
+        "images": [image],
+        "attempts": run.item.attempts + 1,
+        "queue_seconds": round(run.item.queue_us / 1e6, 3),
+        "throttled_seconds": round(run.item.throttled_us / 1e6, 3),
+        "provider_seconds": None,
+        "provider_task_id": None,
+        "revised_prompt": None,
+        "cost": None,
+    }
+    if made is not None:
+        result["provider_seconds"] = round(made.provider_s, 3)
+        result["provider_task_id"] = made.task_id
+        result["revised_prompt"] = made.generated.revised_prompt
+        if made.generated.cost is not None:
+            result["cost"] = {"amount": str(made.generated.cost), "currency": made.generated.currency}
+    return result

@@ -1,0 +1,118 @@
+"""Check, convert and shrink pictures. Bytes from outside are not trusted: their type is read from them, their size is
+capped before they are decoded, and only then are they decoded in full, which finds a truncated file.
+
+Pure functions that take milliseconds to tenths of a second: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+# A 22 KB PNG can hold 182 megapixels; no provider in sight makes pictures of more than 20.
+MAX_PIXELS: Final = 50_000_000
+EXTENSIONS: Final = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+DEFAULT_QUALITY: Final = 90
+THUMBNAIL_QUALITY: Final = 80
+
+_FORMATS: Final = ("PNG", "JPEG", "WEBP")
+
+
+class BadImage(Exception):  # noqa: N818 - names what was received
+    """These bytes are no picture that we keep; the message is a sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of a picture that has been decoded in full."""
+
+    width: int
+    height: int
+    format: str  # png, jpeg or webp
+    sha256: str
+    bytes: int
+
+    @property
+    def content_type(self) -> str:
+        return f"image/{self.format}"
+
+    @property
+    def extension(self) -> str:
+        return EXTENSIONS[self.format]
+
+
+def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """The facts of a PNG, JPEG or WebP picture. Raises BadImage for anything else, too large or broken."""
+    with _opened(data, max_pixels) as image:
+        kind = str(image.format).lower()
+        width, height = image.size
+    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
+    """The same picture as png, jpeg or webp; `quality` (1..100) is for the latter two. Raises BadImage."""
+    with _opened(data, MAX_PIXELS) as image:
+        return _encoded(image, output_format, quality or DEFAULT_QUALITY)
+
+
+def thumbnail(data: bytes, side: int = 256) -> bytes:
+    """A WebP of at most `side` pixels a side, in the picture's proportions. Raises BadImage."""
+    with _opened(data, MAX_PIXELS) as image:
+        image.thumbnail((side, side))
+        return _encoded(image, "webp", THUMBNAIL_QUALITY)
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between its two own limits; ours is lower and is checked on the header below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise BadImage(_what_it_is(data, error)) from None
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(
+                f"it has {width} x {height} pixels; at most {max_pixels / 1e6:g} megapixels are decoded."
+            )
+        try:
+            image.load()
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise BadImage(f"it is a damaged or truncated {image.format} ({error}).") from None
+        yield image
+
+
+def _encoded(image: Image.Image, output_format: str, quality: int) -> bytes:
+    target = io.BytesIO()
+    if output_format == "png":
+        image.save(target, "PNG")
+        return target.getvalue()
+    if output_format == "jpeg" and image.mode not in ("RGB", "L"):
+        # JPEG has no transparency; white is what product pictures stand on.
+        flat = Image.new("RGB", image.size, "white")
+        rgba = image.convert("RGBA")
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+        image = flat
+    image.save(target, output_format.upper(), quality=quality)
+    return target.getvalue()
+
+
+def _what_it_is(data: bytes, error: Exception) -> str:
+    if not data:
+        return "it is empty."
+    if isinstance(error, Image.DecompressionBombError):
+        return "it would be far too large when decoded."
+    start = data[:64].lstrip().lower()
+    for sign, name in ((b"<svg", "SVG"), (b"<?xml", "XML or SVG"), (b"gif8", "GIF"), (b"<", "HTML"), (b"{", "JSON")):
+        if start.startswith(sign):
+            return f"it is {name}; only PNG, JPEG and WebP pictures are kept."
+    return "its bytes are no PNG, JPEG or WebP picture."

@@ -1,0 +1,49 @@
+"""Logging: lines for people on a terminal, JSON elsewhere, always on stderr, never with a secret.
+
+Prompts are not logged; a key, a signed URL or a password that reaches a log call by accident is removed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from providers.errors import redact
+
+
+def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
+    """Set up structlog for this process; `json` None decides by whether stderr is a terminal."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=0)
+    )
+    # A traceback is rendered to text before the redaction, which only sees texts.
+    tail = [structlog.processors.format_exc_info, redact_values] if as_json else [redact_values]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *tail,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries log URLs at INFO, and URLs carry signatures.
+    for name in ("httpx2", "httpcore2", "uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Remove what looks like a credential from every value of a log line."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = redact(value)
+        elif isinstance(value, (BaseException, list, tuple, dict)):
+            event[key] = redact(str(value))
+    return event

@@ -1,0 +1,121 @@
+"""From a provider's bytes to a stored picture: checked, in the format that was asked for, under its own key, once.
+
+The object store's create-only put is what makes a picture exist exactly once, whoever runs the item again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from daemon.contract import Job
+from daemon.images import EXTENSIONS, BadImage, ImageFacts, convert_image, inspect_image, thumbnail
+from daemon.keys import Uid
+from daemon.loops import pause_s
+from daemon.results import ResultStore, StorageError, object_key
+from providers.errors import ErrorKind, ProviderError
+
+log = structlog.get_logger(__name__)
+
+Place = tuple[Uid, datetime]
+
+
+class PictureKeeper:
+    """Puts pictures into the store and finds those that an earlier run put there."""
+
+    def __init__(
+        self, store: ResultStore, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._store = store
+        self._sleep = sleep
+
+    async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
+        """The stored picture of an item, as its record tells of it; None when there is none."""
+        key = _key(place, job)
+        data = await self._patiently(lambda: self._store.get(key))
+        if data is None:
+            return None
+        return await self._told(key, data, await _inspected(data), job, seed=None)
+
+    async def keep(self, place: Place, job: Job, data: bytes, *, seed: int | None) -> dict[str, Any]:
+        """Store a picture and its thumbnail; the first one stored stands. Waits as long as the store is away:
+
+        the picture is paid for. Raises ProviderError when the bytes are not a picture.
+        """
+        key = _key(place, job)
+        try:
+            data, facts = await asyncio.to_thread(_as_asked, data, job)
+        except BadImage as error:
+            raise ProviderError(
+                ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
+            ) from error
+        stored = await self._patiently(lambda: self._store.put_image(key, data))
+        if not stored.created:
+            existing = await self._patiently(lambda: self._store.get(key))
+            if existing is not None:
+                data, facts = existing, await _inspected(existing)
+        return await self._told(key, data, facts, job, seed=seed)
+
+    async def _told(
+        self, key: str, data: bytes, facts: ImageFacts, job: Job, *, seed: int | None
+    ) -> dict[str, Any]:
+        return {
+            "key": key,
+            "url": self._store.url_for(key),
+            "thumb_url": await self._thumbnail(key, data) if job.output.thumbnail else None,
+            "width": facts.width,
+            "height": facts.height,
+            "bytes": facts.bytes,
+            "sha256": facts.sha256,
+            "content_type": facts.content_type,
+            "seed": seed if seed is not None else job.seed,
+        }
+
+    async def _thumbnail(self, key: str, data: bytes) -> str | None:
+        thumb_key = f"{key.rsplit('.', 1)[0]}.thumb.webp"
+        try:
+            small = await asyncio.to_thread(thumbnail, data)
+            await self._store.put_image(thumb_key, small)
+        except (StorageError, BadImage) as error:
+            # Best effort: the picture is what was paid for, and a thumbnail can be made again from it.
+            log.warning("no thumbnail", key=thumb_key, error=str(error))
+            return None
+        return self._store.url_for(thumb_key)
+
+    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Until the store answers. Giving up would throw away a picture that was paid for."""
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except StorageError as error:
+                if failures == 0:
+                    log.error(
+                        "the object store does not answer; the picture waits in memory", error=str(error)
+                    )
+                await self._sleep(pause_s(failures))
+                failures += 1
+
+
+def _key(place: Place, job: Job) -> str:
+    uid, accepted = place
+    return object_key(
+        uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[job.output.format]
+    )
+
+
+def _as_asked(data: bytes, job: Job) -> tuple[bytes, ImageFacts]:
+    """The picture in the format that the job asks for, so that its key's extension tells the truth."""
+    facts = inspect_image(data)
+    if facts.format == job.output.format:
+        return data, facts
+    data = convert_image(data, job.output.format, job.output.quality)
+    return data, inspect_image(data)
+
+
+async def _inspected(data: bytes) -> ImageFacts:
+    return await asyncio.to_thread(inspect_image, data)

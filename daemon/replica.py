@@ -1,0 +1,228 @@
+"""One replica: the list of its parts, the order in which they start, and the order in which they stop.
+
+Senders end before receivers: nothing new is read, then nothing new is claimed, then what runs is settled while the
+heartbeat keeps it ours; the heartbeat stops last. Paid calls are not cancelled by a deploy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from daemon.bell import Bell
+from daemon.connections import blocking_client, command_client
+from daemon.dispatcher import Dispatcher
+from daemon.estimate import Estimator
+from daemon.executor import Executor
+from daemon.gauges import RedisGauges
+from daemon.health import health_app
+from daemon.inputs import InputFetcher
+from daemon.intake import Intake
+from daemon.keys import Keys
+from daemon.leases import Heartbeat, Reclaimer
+from daemon.loops import run_forever
+from daemon.metrics import Metrics
+from daemon.pictures import PictureKeeper
+from daemon.queue import Queue
+from daemon.results import ResultStore
+from daemon.routes import Routes
+from daemon.running import Execute, Run, Running
+from daemon.scheduler import Scheduler
+from daemon.settings import Settings
+from daemon.verdict import Judge
+from limiter.limiter import Limiter
+from providers.asgi import AsgiServer
+
+log = structlog.get_logger(__name__)
+
+MOST_DELIVERIES = 5
+GAUGES_EVERY_S = 2.0
+INTAKE_STOP_S = 5.0  # a blocking read takes one; what was read is accepted in far less
+SILENT_S = 15.0  # without a successful claim or look for so long, the replica is not consuming
+
+
+def worker_name() -> str:
+    """Unique over hosts, processes and restarts; people can read where it runs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class Replica:
+    """`start`, then `stop`; stop works after a failed start, and twice."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis_url: str,
+        routes: Routes,
+        store: ResultStore,
+        *,
+        execute: Execute | None = None,
+        worker: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.worker = worker or worker_name()
+        self.keys = Keys(settings.redis.prefix)
+        self._routes = routes
+        self._store = store
+        self._client = command_client(redis_url)
+        self._blocking = blocking_client(redis_url)
+        self._listener = blocking_client(redis_url)
+        self.queue = Queue(
+            self._client,
+            self.keys,
+            self.worker,
+            records_retention_s=settings.retention.records,
+            failed_retention_s=settings.retention.failed_records,
+        )
+        lease_s = settings.worker.lease
+        self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=lease_s)
+        self.running = Running(
+            self.queue,
+            self.limiter,
+            self.metrics,
+            execute or self._executor().run,
+            slots=settings.worker.max_in_flight,
+            on_free=lambda: self._bell.ring_all(),
+        )
+        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel)
+        self.intake = Intake(
+            self._client,
+            self._blocking,
+            self.queue,
+            routes,
+            self.metrics,
+            studio_route=settings.gateway.studio_route,
+            lease_s=lease_s,
+        )
+        self.dispatchers = {
+            route.name: Dispatcher(route, self.queue, self.limiter, self.running, self._bell, self.metrics)
+            for route in routes.values()
+        }
+        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
+        self._reclaimer = Reclaimer(
+            self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_deliveries=MOST_DELIVERIES
+        )
+        self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
+        self._scheduler = Scheduler(self._client, self.queue, self._estimator)
+        self._gauges = RedisGauges(
+            self._client,
+            self.keys,
+            self.limiter,
+            {route.name: route.quotas for route in routes.values()},
+            self.metrics,
+        )
+        listen = settings.metrics.listen
+        app = health_app(self.metrics, self.readiness, self._gauges.refresh)
+        self._server = AsgiServer(app, listen.host, listen.port)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+        self.left = 0
+
+    def _executor(self) -> Executor:
+        network = self.settings.network
+        return Executor(
+            self.queue,
+            PictureKeeper(self._store),
+            InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
+            Judge(self._client, self.keys, self.limiter, self.metrics),
+            self.metrics,
+            call_ended=self._call_ended,
+        )
+
+    async def _call_ended(self, run: Run) -> None:
+        await self.running.call_ended(run)
+
+    async def start(self) -> None:
+        """Start every part. Redis may still be away: the parts wait for it, and readiness says so."""
+        for route in self._routes.values():
+            quotas = [quota.name for quota in route.quotas]
+            self.metrics.know_route(route.name, route.provider.name, quotas)
+        await self._server.start()
+        self._start("bell", self._bell.run)
+        self._start("heartbeat", self._heartbeat.run)
+        self._start("scheduler", self._scheduler.run)
+        self._start("reclaimer", self._reclaimer.run)
+        self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
+        for name, dispatcher in self.dispatchers.items():
+            self._start(f"dispatcher {name}", dispatcher.run)
+        self._start("intake", self.intake.run)
+        log.info(
+            "replica started",
+            worker=self.worker,
+            routes=list(self._routes),
+            metrics=self._server.url + "/metrics",
+        )
+
+    @property
+    def metrics_url(self) -> str:
+        """Where /metrics, /healthz and /readyz are."""
+        return self._server.url
+
+    async def stop(self) -> None:
+        """Stop in order; `left` is then how many runs did not end in time and were handed over."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.metrics.draining.set(1)
+        self.intake.stop()
+        await self._end(*(name for name in self._tasks if name.startswith("dispatcher")), "reclaimer")
+        await self._intake_ended()
+        log.info("draining", running=len(self.running.current()))
+        self.left = await self.running.drain(self.settings.worker.drain_timeout)
+        await self._end("scheduler", "gauges", "bell")
+        await self._end("heartbeat")
+        try:
+            await asyncio.wait_for(self.queue.leave(self._routes), 5)
+        except Exception as error:
+            # Only tidiness is lost: idle consumer names without pending entries.
+            log.warning("could not take our name off the groups", error=str(error))
+        await self._close()
+        log.info("replica stopped", handed_over=self.left)
+
+    async def _close(self) -> None:
+        await self._server.stop()
+        for provider in {id(route.provider): route.provider for route in self._routes.values()}.values():
+            await provider.aclose()
+        await self._store.aclose()
+        for client in (self._client, self._blocking, self._listener):
+            await client.aclose()
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether this replica is consuming, and if not, why, in a sentence."""
+        if self._stopping:
+            return False, "The replica is draining: it takes no new work."
+        now = time.monotonic()
+        for name, dispatcher in self.dispatchers.items():
+            if dispatcher.looked_at is None:
+                return False, f"Route {name} has not looked at its queue yet; is Redis reachable?"
+            silent_s = now - dispatcher.looked_at
+            if silent_s > SILENT_S:
+                return False, f"Route {name} has not been able to look at its queue for {silent_s:.0f} s."
+        return True, "consuming"
+
+    def _start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks[name] = asyncio.create_task(run(), name=name)
+
+    async def _end(self, *names: str) -> None:
+        tasks = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _intake_ended(self) -> None:
+        if (task := self._tasks.get("intake")) is not None:
+            await asyncio.wait([task], timeout=INTAKE_STOP_S)
+        await self._end("intake")
+
+    async def _refresh_gauges(self) -> None:
+        await self._gauges.refresh()
+        await asyncio.sleep(GAUGES_EVERY_S)

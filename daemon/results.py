@@ -1,0 +1,173 @@
+"""Pictures in the object store: written once, under a key that every run of an item agrees on.
+
+A create-only put is what makes a picture exist exactly once; the settle and the acknowledgement come after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, from_url
+from tenacity import AsyncRetrying, retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
+
+from daemon.settings import masked_url
+
+TRIES: Final = 3
+SETTLE_S: Final = 0.05
+
+T = TypeVar("T")
+
+
+class StorageError(Exception):
+    """The object store cannot be used; the message is a sentence without credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """`created` is False when an earlier run had stored the picture; that one stands."""
+
+    key: str
+    created: bool
+
+
+def object_key(tenant: str, accepted_day: str, batch: str | None, item: str, extension: str) -> str:
+    """Where an item's picture is: `{tenant}/{yyyymmdd}/{batch or "single"}/{item}.{ext}`.
+
+    The day is that of the acceptance, so a run after midnight finds what an earlier one stored. Ids are made of
+    letters, digits and `.` `_` `:` `-` and begin with a letter or digit, so they cannot leave their place.
+    """
+    return f"{tenant}/{accepted_day}/{batch or 'single'}/{item}.{extension}"
+
+
+class ResultStore:
+    """One store: a local directory, S3, GCS, Azure, or memory (for tests and benchmarks)."""
+
+    def __init__(self, store: Any, url: str, *, wait: Any = None) -> None:
+        self._store = store
+        self._url = url.rstrip("/")
+        self._root = Path(_local_path(url)) if url.startswith("file:") else None
+        self._wait = wait or wait_random_exponential(multiplier=0.1, max=2)
+        self._put_somewhere_else = False
+
+    @classmethod
+    def open(cls, url: str, *, wait: Any = None) -> ResultStore:
+        """A store for `file:///dir`, `s3://bucket/prefix`, `gs://`, `az://` or `memory://`.
+
+        Credentials of the clouds come from their own environment variables. Raises StorageError.
+        """
+        try:
+            if url.startswith("file:"):
+                return cls(LocalStore(_prepared_root(url), mkdir=True), url, wait=wait)
+            endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+            options: dict[str, Any] = {}
+            if url.startswith("s3:") and endpoint.startswith("http:"):
+                options["client_options"] = {"allow_http": True}
+            return cls(from_url("memory:///" if url.startswith("memory:") else url, **options), url, wait=wait)
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            raise StorageError(f"storage.url {masked_url(url)} cannot be used: {_first_line(error)}") from error
+
+    async def put_image(self, key: str, data: bytes) -> Stored:
+        """Write a picture unless its key exists. Raises StorageError when the store fails `TRIES` times.
+
+        A local file is on the disk, not only in its cache, when this returns: what follows is the acknowledgement.
+        """
+        try:
+            await self._tried(lambda: obstore.put_async(self._store, key, data, mode="create"))
+        except AlreadyExistsError:
+            return Stored(key, created=False)
+        if self._root is not None:
+            await self._tried(lambda: asyncio.to_thread(_synced, self._root / key))  # type: ignore[operator]  # checked above; the lambda hides it
+        else:
+            self._put_somewhere_else = True
+        return Stored(key, created=True)
+
+    async def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None where there is no such object. Raises StorageError."""
+
+        async def read() -> bytes | None:
+            try:
+                answer = await obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return None
+            return bytes(await answer.bytes_async())
+
+        return await self._tried(read)
+
+    def url_for(self, key: str) -> str:
+        """The object's address in the store, as people and other tools name it."""
+        return f"{self._url}/{key}"
+
+    async def check(self) -> None:
+        """Write, read and delete a small object. Raises StorageError."""
+        probe = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}"
+        await self.put_image(probe, b"ok")
+        if await self.get(probe) != b"ok":
+            raise StorageError(f"{masked_url(self._url)} did not give back what was written to it.")
+        await self._tried(lambda: obstore.delete_async(self._store, probe))
+
+    async def aclose(self) -> None:
+        """Give the store's own threads a moment: obstore can abort the process when it exits right after a put."""
+        if self._put_somewhere_else:
+            await asyncio.sleep(SETTLE_S)
+
+    async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(TRIES),
+                wait=self._wait,
+                retry=retry_if_not_exception_type((AlreadyExistsError, ValueError)),
+                reraise=True,
+            ):
+                with attempt:
+                    return await call()
+        except AlreadyExistsError:
+            raise
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            raise StorageError(f"{masked_url(self._url)}: {_first_line(error)}") from error
+        raise AssertionError("AsyncRetrying ends with a result or an exception")
+
+
+def _prepared_root(url: str) -> Path:
+    """The directory of a file URL, made if need be. Raises StorageError for a root that others could redirect."""
+    root = Path(_local_path(url))
+    if not root.is_absolute():
+        raise StorageError(f"storage.url {url} must be absolute, such as file:///var/lib/pixmill/images.")
+    root.mkdir(parents=True, exist_ok=True)
+    info = root.lstat()
+    if stat.S_ISLNK(info.st_mode) and info.st_uid not in (0, os.getuid()):
+        # Pictures would go wherever the link's owner points it.
+        raise StorageError(f"{root} is a symbolic link that belongs to somebody else; use a directory of your own.")
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise StorageError(f"{root} is not writable for this user.")
+    return root
+
+
+def _local_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise StorageError(f"storage.url {url} names a host; write file:///{parts.netloc}{parts.path}")
+    return unquote(parts.path)
+
+
+def _synced(path: Path) -> None:
+    """Bring a new file and its directory entry to the disk; obstore leaves both in the system's cache."""
+    for target in (path, path.parent):
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    """Without obstore's debug section, which can repeat request details."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

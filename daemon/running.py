@@ -1,0 +1,156 @@
+"""The items that this replica runs: a coroutine for each, at most `slots` of them, and what is kept alive for them.
+
+Nothing here knows what running an item means; the executor does, and the settle ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from daemon.loops import until_answered
+from daemon.metrics import Metrics
+from daemon.outcomes import Outcome, Retry
+from daemon.queue import Claimed, LeaseLost, Queue
+from daemon.routes import Route
+from limiter.limiter import Limiter, Permit
+
+log = structlog.get_logger(__name__)
+
+BUG_DELAY_S = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One item on its way. `permit` is the right to one provider call; None where the route has no quota."""
+
+    item: Claimed
+    route: Route
+    permit: Permit | None
+    adopted: bool = False
+    cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+Execute = Callable[[Run], Awaitable[Outcome]]
+
+
+class Running:
+    """Starts, counts, settles and drains runs."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        limiter: Limiter,
+        metrics: Metrics,
+        execute: Execute,
+        *,
+        slots: int,
+        on_free: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._limiter = limiter
+        self._metrics = metrics
+        self._execute = execute
+        self._on_free = on_free
+        self._runs: dict[str, Run] = {}
+        self._reserved = 0
+        self.slots = slots
+        metrics.slots.set(slots)
+
+    @property
+    def free(self) -> int:
+        """Worker slots that nobody uses or has reserved."""
+        return max(0, self.slots - len(self._runs) - self._reserved)
+
+    def reserve(self, count: int) -> int:
+        """Keep up to `count` slots for a claim that is under way; returns how many."""
+        count = min(count, self.free)
+        self._reserved += count
+        return count
+
+    def unreserve(self, count: int) -> None:
+        self._reserved -= count
+        if count:
+            self._on_free()
+
+    def start(self, item: Claimed, route: Route, permit: Permit | None, *, adopted: bool = False) -> None:
+        """Run an item that is ours; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
+        run = Run(item, route, permit, adopted)
+        self._runs[item.uid] = run
+        run.task = asyncio.create_task(self._live(run), name=item.uid)
+
+    def current(self) -> list[Run]:
+        """All runs, for the heartbeat and for those who look."""
+        return list(self._runs.values())
+
+    def ask_cancel(self, uid: str) -> None:
+        """Somebody asked to cancel the item; the executor looks at this where it can still stop for free."""
+        if (run := self._runs.get(uid)) is not None:
+            run.cancel_requested.set()
+
+    def abandon(self, run: Run) -> None:
+        """The item is somebody else's now: stop at once and settle nothing."""
+        log.warning("lost its lease; stopped", item=run.item.uid)
+        if run.task is not None:
+            run.task.cancel()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until everything that runs has been settled; returns how many runs were left and handed over."""
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
+        if not tasks:
+            return 0
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
+        return len(late)
+
+    async def call_ended(self, run: Run) -> None:
+        """The provider has answered: its in-flight place is free for the next call, wherever that is made."""
+        permit, run.permit = run.permit, None
+        if permit is not None and permit.leased:
+            await until_answered("release", lambda: self._limiter.release(permit))
+
+    async def _live(self, run: Run) -> None:
+        self._metrics.in_flight.set(len(self._runs))
+        try:
+            outcome = await self._outcome(run)
+            await self.call_ended(run)
+            state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome))
+            self._count(run, state, outcome)
+        except LeaseLost:
+            self._metrics.duplicate_results.inc()
+            log.warning("another worker took the item over", item=run.item.uid)
+        finally:
+            # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
+            del self._runs[run.item.uid]
+            self._metrics.in_flight.set(len(self._runs))
+            self._metrics.last_progress_timestamp_seconds.set_to_current_time()
+            self._on_free()
+
+    async def _outcome(self, run: Run) -> Outcome:
+        try:
+            return await self._execute(run)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            log.exception("a bug while running an item", item=run.item.uid)
+            message = f"Pixmill failed inside ({type(error).__name__}); the log has the details."
+            record = {"kind": "unknown", "message": message, "charged": "maybe", "retryable": True}
+            return Retry(record, BUG_DELAY_S)
+
+    def _count(self, run: Run, state: str, outcome: Outcome) -> None:
+        route = run.route.name
+        if state == "lost":
+            self._metrics.duplicate_results.inc()
+            log.warning("settled by another worker before", item=run.item.uid, outcome=outcome.name)
+        elif state in {"retry_wait", "throttled"}:
+            error = getattr(outcome, "error", {})
+            self._metrics.retries.labels(route=route, kind=error.get("kind", "unknown")).inc()
+        elif state != "queued":
+            self._metrics.jobs_finished.labels(route=route, outcome=state).inc()

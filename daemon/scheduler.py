@@ -1,0 +1,68 @@
+"""What is due: retries and not-before items, expiries, progress events, and the retention clock of ended batches.
+
+Every replica runs it; the scripts see to it that each thing happens once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.estimate import Estimator
+from daemon.keys import Keys
+from daemon.loops import run_forever
+from daemon.queue import GroupCounts, Queue
+
+DUE_LOOK_S = 0.5  # also the longest an expiry may be late beside its own time
+PROGRESS_GAP_S = 0.5
+CLOSE_LOOK_S = 2.0
+
+
+class Scheduler:
+    """Three small loops beside each other."""
+
+    def __init__(self, client: Redis, queue: Queue, estimator: Estimator) -> None:
+        self._client = client
+        self._queue = queue
+        self._keys: Keys = queue.keys
+        self._estimator = estimator
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_forever("due", self._due))
+            group.create_task(run_forever("progress", self._progress))
+            group.create_task(run_forever("retention", self._close))
+
+    async def _due(self) -> None:
+        _, next_s = await self._queue.due()
+        await asyncio.sleep(DUE_LOOK_S if next_s is None else min(next_s, DUE_LOOK_S))
+
+    async def _progress(self) -> None:
+        for counts in await self._queue.progress(gap_s=PROGRESS_GAP_S):
+            await self._tell(counts)
+        await asyncio.sleep(PROGRESS_GAP_S)
+
+    async def _tell(self, counts: GroupCounts) -> None:
+        estimate = await self._estimator.batch(counts)
+        body = orjson.dumps(
+            {
+                "counts": counts.by_state(),
+                "progress": round(counts.ended / counts.total, 4) if counts.total else 1.0,
+                "eta_seconds": estimate.eta_s,
+                "bound": estimate.bound,
+            }
+        ).decode()
+        data = f"{{{counts.head},{body[1:]}"
+        batch = counts.gid.split("/", 1)[1]
+        fields = {"type": "batch.progress", "data": data}
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)  # type: ignore[arg-type]  # invariance of the stubs' dict
+        pipe.xadd(self._keys.batch_events(batch), fields, maxlen=20_000, approximate=True)  # type: ignore[arg-type]  # as above
+        await pipe.execute()
+
+    async def _close(self) -> None:
+        while await self._queue.close_groups():
+            pass
+        await asyncio.sleep(CLOSE_LOOK_S)
