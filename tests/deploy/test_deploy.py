@@ -1,0 +1,203 @@
+"""The deployment files agree with each other, with the settings, and with the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from daemon.settings import Settings, load_settings
+from limiter.quota import InFlight, Window
+from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, dashboard, panels, read_yaml
+
+COMPOSE: dict[str, Any] = read_yaml(ROOT / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+
+
+def settings() -> Settings:
+    """The configuration as a worker of the composition reads it."""
+    environ = {name: resolved(value) for name, value in SERVICES["worker"]["environment"].items()}
+    loaded = load_settings(DEPLOY / "pixmill.toml", environ=environ)
+    for credential in loaded.settings.credentials.values():
+        assert credential.resolve(environ)
+    return loaded.settings
+
+
+def resolved(value: str) -> str:
+    """`${NAME:-default}` where NAME is not set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+def mounts(service: str) -> dict[str, str]:
+    """What is mounted, by its place in the container."""
+    return {parts[1]: parts[0] for parts in (volume.split(":") for volume in SERVICES[service]["volumes"])}
+
+
+def instructions(name: str) -> list[str]:
+    joined = DOCKERFILE.replace("\\\n", " ")
+    return [line.partition(" ")[2].strip() for line in joined.splitlines() if line.split(" ")[0] == name]
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def test_everything_that_compose_mounts_or_builds_exists() -> None:
+    for name in SERVICES:
+        for source in mounts(name).values() if "volumes" in SERVICES[name] else ():
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+    for service in OURS.values():
+        assert (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
+def test_services_of_one_build_share_no_tag() -> None:
+    assert len(OURS) == 2
+    assert not any("image" in service for service in OURS.values())
+
+
+def test_the_workers_read_a_valid_configuration() -> None:
+    config = settings()
+    worker = SERVICES["worker"]
+    assert worker["deploy"]["replicas"] == 2
+    assert worker["command"] == ["worker", "--config", "/etc/pixmill/pixmill.toml"]
+    assert mounts("worker")["/etc/pixmill/pixmill.toml"] == "./deploy/pixmill.toml"
+    assert str(config.redis.url) == "redis://redis:6379/0"
+    assert set(config.routes) == {"default"}
+
+
+def test_a_stop_leaves_time_to_drain() -> None:
+    assert seconds(SERVICES["worker"]["stop_grace_period"]) > settings().worker.drain_timeout + 10
+
+
+def test_images_go_to_a_volume_that_all_replicas_share_and_that_they_own() -> None:
+    path = urlsplit(str(settings().storage.url)).path
+    assert mounts("worker")[path] in COMPOSE["volumes"]
+    assert f"install -d -o pixmill -g pixmill {path}" in DOCKERFILE
+
+
+def test_the_simulator_allows_exactly_what_the_quota_says() -> None:
+    config = settings()
+    command = SERVICES["simulator"]["command"]
+    flags = dict(zip(command[1::2], command[2::2], strict=True))
+    assert urlsplit(str(config.credentials["simulated"].base_url)).netloc == f"simulator:{flags['--port']}"
+    quota = config.parsed_quotas()["simulated"]
+    count, period_s = flags["--images"].removesuffix("s").split("/")
+    assert set(quota.limits) == {
+        Window(int(count), int(period_s) * 1_000_000, "images"),
+        InFlight(int(flags["--in-flight"])),
+    }
+
+
+def test_prometheus_finds_the_workers_where_they_listen() -> None:
+    listen = settings().metrics.listen
+    (scrape,) = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
+    (discovery,) = scrape["dns_sd_configs"]
+    assert (discovery["names"], discovery["port"]) == (["worker"], listen.port)
+    assert listen.host == "0.0.0.0"
+    assert f"http://127.0.0.1:{listen.port}/healthz" in instructions("HEALTHCHECK")[0]
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    published = {port for service in SERVICES.values() for port in service.get("ports", ())}
+    assert published == {"127.0.0.1:3000:3000", "127.0.0.1:9090:9090", "127.0.0.1:6379:6379"}
+
+
+def test_redis_keeps_what_it_was_told() -> None:
+    command = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert "/data" in mounts("redis")
+
+
+def test_the_image_runs_the_command_as_pid_1_without_privileges() -> None:
+    (entrypoint,) = instructions("ENTRYPOINT")
+    (program,) = json.loads(entrypoint)
+    assert program in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    assert instructions("USER") == ["10001:10001"]
+    assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in OURS.values())
+
+
+def test_the_build_copies_only_what_exists_and_is_not_ignored() -> None:
+    ignore = (ROOT / ".dockerignore").read_text().split()
+    sources = [
+        source
+        for copy in instructions("COPY")
+        if not copy.startswith("--from")
+        for source in copy.split()[:-1]
+    ]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert f"!{source}" in ignore
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert set(packages["wheel"]["packages"]) <= set(sources)
+
+
+def test_uv_is_the_one_that_locks() -> None:
+    (pinned,) = re.findall(r"uv==([\d.]+)", DOCKERFILE)
+    makefile = ROOT / "Makefile"
+    if not makefile.is_file():
+        pytest.skip("there is no Makefile to compare uv's version with")
+    assert set(re.findall(r"uv==([\d.]+)", makefile.read_text())) <= {pinned}
+
+
+def test_our_services_run_commands_that_exist() -> None:
+    if importlib.util.find_spec("daemon.__main__") is None:
+        pytest.skip("there is no command line to compare with")
+    for service in OURS.values():
+        command, *arguments = service["command"]
+        asked = subprocess.run(
+            [sys.executable, "-m", "daemon", command, "--help"],
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert asked.returncode == 0, asked.stderr
+        assert {argument for argument in arguments if argument.startswith("--")} <= set(asked.stdout.split())
+
+
+def test_grafana_is_provisioned_with_the_dashboard_and_its_data_source() -> None:
+    mounted = mounts("grafana")
+    (provider,) = read_yaml(DEPLOY / "grafana/provisioning/dashboards/pixmill.yml")["providers"]
+    assert ROOT / mounted[provider["options"]["path"]] == DASHBOARD.parent
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert home.parent == Path(provider["options"]["path"])
+    assert home.name == DASHBOARD.name
+    (source,) = read_yaml(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert urlsplit(source["url"]).hostname in SERVICES
+    assert source["type"] == "prometheus"
+
+
+def test_panels_are_unique_and_do_not_overlap() -> None:
+    everything = dashboard()["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in everything)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+def test_panels_take_the_highest_of_gauges_that_every_replica_shows() -> None:
+    shared = re.compile(r"pixmill_(queue_depth|queue_oldest_seconds|stream_|quota_|batches_active|backlog_)")
+    for panel in panels():
+        for target in panel["targets"]:
+            for found in shared.finditer(target["expr"]):
+                before = target["expr"][: found.start()]
+                assert re.search(r"max( by \([\w, ]+\))? ?\($", before), target["expr"]
