@@ -1,0 +1,58 @@
+"""arq: one `Worker` in this process, up to `max_jobs` jobs at once.
+
+Its queue is a sorted set that the worker polls. The default `poll_delay` of 0.5 s would add waiting to the
+figures; from 100 ms down to 0, and with a `queue_read_limit` from 100 to 2000, they are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from arq import create_pool
+from arq.connections import RedisSettings
+from arq.constants import default_queue_name
+from arq.jobs import deserialize_result
+from arq.worker import Worker
+from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+
+POLL_DELAY_S = 0.01
+
+
+async def noop(ctx: dict[str, object], number: int) -> int:  # noqa: ARG001 (arq passes its context)
+    return number
+
+
+async def drain(run: Run) -> Timings:
+    pool = await create_pool(RedisSettings.from_dsn(run.url))
+    start = time.perf_counter()
+    await enqueue_all(run, lambda number: pool.enqueue_job("noop", number))
+    enqueued = time.perf_counter()
+    worker = Worker(
+        functions=[noop],
+        redis_pool=pool,
+        max_jobs=run.concurrency,
+        poll_delay=POLL_DELAY_S,
+        keep_result=RESULT_TTL_S,
+        log_results=False,
+        handle_signals=False,
+    )
+    running = asyncio.create_task(worker.async_run())
+
+    async def drained() -> bool:
+        # A job leaves the queue in the transaction that stores its result.
+        return bool(await pool.zcard(default_queue_name) == 0)
+
+    await until(drained, running)
+    finished = time.perf_counter()
+    await worker.close()
+    return Timings(enqueued - start, finished - enqueued)
+
+
+def returned(stored: bytes) -> object:
+    result = deserialize_result(stored)
+    return result.result if result.success else None
+
+
+if __name__ == "__main__":
+    main(Contestant("arq", "arq", "arq:result:*", returned, drain))

@@ -1,0 +1,126 @@
+"""Pixmill's part of the throughput benchmark: a whole replica, with a no-op in the place of the provider call.
+
+Run as ``python FILE REDIS_URL ITEMS CONCURRENCY``. Everything but the call is real: validated intake, records, fair
+ring, claims, fenced settles, events, counts, heartbeat, metrics. The drain is timed from the start of a replica whose
+items are all accepted to the last stored result; intake is timed apart, as the peers' enqueueing is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from importlib.metadata import version
+from typing import Any
+
+import redis
+import uvloop
+from daemon.results import ResultStore
+from redis.asyncio import Redis
+
+from daemon.contract import Job
+from daemon.keys import Keys
+from daemon.logs import configure_logs
+from daemon.outcomes import Outcome, Succeeded
+from daemon.replica import Replica
+from daemon.routes import Route, Routes
+from daemon.running import Run
+from daemon.settings import Settings
+from providers.openai import create
+
+POLL_S = 0.02
+
+
+async def noop(run: Run) -> Outcome:
+    """The peers' no-op returns its number; so does this."""
+    job = Job.from_spec(run.item.spec)
+    return Succeeded({"images": [], "value": int(job.prompt)})
+
+
+async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
+    settings = Settings.model_validate(
+        {"worker": {"max_in_flight": concurrency}, "metrics": {"listen": "127.0.0.1:0"}}
+    )
+    provider = create(base_url="http://127.0.0.1:9/v1", secrets={"api_key": "none"}, options={})
+    routes = Routes([Route("default", provider, "no-op")])
+    client = Redis.from_url(url)
+    keys = Keys(settings.redis.prefix)
+    replica = Replica(settings, url, routes, ResultStore.open("memory://"), execute=noop)
+    await enqueue(client, keys, items)
+    started = time.perf_counter()
+    await accept(replica, client, keys, items)
+    accepted = time.perf_counter()
+    await replica.start()
+    drained = asyncio.create_task(until_drained(client, keys))
+    await drained
+    ended = time.perf_counter()
+    await replica.stop()
+    await check(client, keys, items)
+    await client.aclose()
+    return {"enqueue_s": accepted - started, "drain_s": ended - accepted}
+
+
+async def enqueue(client: Redis, keys: Keys, items: int) -> None:
+    """As any producer would: one XADD a job."""
+    for first in range(0, items, 1000):
+        pipe = client.pipeline(transaction=False)
+        for number in range(first, min(first + 1000, items)):
+            pipe.xadd(keys.jobs, {"data": json.dumps({"id": f"job-{number}", "prompt": str(number)})})
+        await pipe.execute()
+
+
+async def accept(replica: Replica, client: Redis, keys: Keys, items: int) -> None:
+    """The intake alone, until every entry has become an item."""
+    await replica.intake.create_group()
+    reading = asyncio.create_task(replica.intake.run())
+    while await client.xlen(keys.jobs):
+        await asyncio.sleep(POLL_S)
+    replica.intake.stop()
+    await reading
+    replica.intake.resume()
+    if await client.zcard(keys.waiting("default")) != items:
+        raise RuntimeError("not every job was accepted")
+
+
+async def until_drained(client: Redis, keys: Keys) -> None:
+    """Until no item of the route waits or runs; polled as the peers' ends are."""
+    while True:
+        fields = await client.hgetall(keys.depth)
+        if not any(int(count) for count in fields.values()):
+            return
+        await asyncio.sleep(POLL_S)
+
+
+async def check(client: Redis, keys: Keys, items: int) -> None:
+    """Every item has succeeded, with its own value, once."""
+    values: set[int] = set()
+    for first in range(0, items, 1000):
+        pipe = client.pipeline(transaction=False)
+        for number in range(first, min(first + 1000, items)):
+            pipe.hmget(keys.item(f"default//job-{number}"), "state", "result")
+        for state, result in await pipe.execute():
+            if state != b"succeeded":
+                raise RuntimeError(f"an item is {state!r}")
+            values.add(json.loads(result)["value"])
+    if values != set(range(items)):
+        raise RuntimeError(f"of {items} items {len(values)} have their own result")
+
+
+def main() -> None:
+    configure_logs(level="warning")
+    url, items, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        timings = runner.run(contest(url, items, concurrency))
+    line = {
+        "name": "pixmill",
+        "version": version("pixmill"),
+        "items": items,
+        "redis_py": redis.__version__,
+        **timings,
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
