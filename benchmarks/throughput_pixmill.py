@@ -16,7 +16,6 @@ from typing import Any
 
 import redis
 import uvloop
-from daemon.results import ResultStore
 from redis.asyncio import Redis
 
 from daemon.contract import Job
@@ -24,6 +23,7 @@ from daemon.keys import Keys
 from daemon.logs import configure_logs
 from daemon.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
+from daemon.results import ResultStore
 from daemon.routes import Route, Routes
 from daemon.running import Run
 from daemon.settings import Settings

@@ -32,8 +32,10 @@ class Bell:
     async def wait(self, route: str, timeout_s: float) -> None:
         """Until the route is rung for, or `timeout_s` has passed."""
         event = self.of(route)
+        # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the ring.
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
         event.clear()
 
     def ring_all(self) -> None:

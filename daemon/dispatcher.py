@@ -9,23 +9,34 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
+from typing import Any, NamedTuple
 
+import structlog
 from redis.exceptions import RedisError
 
 from daemon.bell import Bell
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
 from daemon.metrics import Metrics
-from daemon.queue import Queue
+from daemon.queue import Claim, Claimed, Queue
 from daemon.routes import Route
 from daemon.running import Running
 from limiter.limiter import Grant, Later, Limiter, Permit
+
+log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0  # the slow poll behind the doorbell
 CLAIM_MOST = 64  # items a claim where no quota paces the route
 # A slot further away is not reserved yet: what a replica holds in advance is lost to the others when it dies, and
 # a pause of the account would have to be checked against it.
 HORIZON_S = 2.0
+
+
+class Slot(NamedTuple):
+    """A permit, and the monotonic time at which its call may be sent."""
+
+    permit: Permit
+    at: float
 
 
 class Dispatcher:
@@ -72,25 +83,30 @@ class Dispatcher:
             self._running.unreserve(reserved)
 
     async def _claim(self, count: int) -> None:
-        self._more, items = await self._queue.claim(self.route.name, count)
-        self.looked_at = time.monotonic()
-        for item in items:
+        for item in self._taken(await self._queue.claim(self.route.name, count)):
             self._running.start(item, self.route, None)
+
+    def _taken(self, claim: Claim) -> list[Claimed]:
+        self._more = claim.more
+        self.looked_at = time.monotonic()
+        if claim.lost:
+            self._metrics.entries_lost.inc(claim.lost)
+            log.error("entries vanished from the ready stream (trimmed?); queued anew", entries=claim.lost)
+        return claim.items
 
     async def _one_with_permit(self) -> None:
         reserved = self._running.reserve(1)
         try:
-            permit = await self._permit()
-            if permit is not None:
-                await uninterrupted(self._claim_for(permit))
+            slot = await self._permit()
+            if slot is not None:
+                await uninterrupted(self._claim_for(slot))
         finally:
             self._running.unreserve(reserved)
 
-    async def _permit(self) -> Permit | None:
+    async def _permit(self) -> Slot | None:
         """A permit whose slot has come, or None after waiting until it makes sense to ask again."""
         asked_at = time.monotonic()
-        answer = await self._limiter.acquire(
-            self.route.quotas,
+        answer = await self._acquired(
             holder=self._queue.worker,
             request_id=f"{self._queue.worker}:{self.route.name}:{next(self._requests)}",
             max_wait_s=HORIZON_S,
@@ -100,7 +116,20 @@ class Dispatcher:
             self.bound = answer.bound
             await self._wait_for(answer)
             return None
-        return await self._slot_of(answer, asked_at)
+        await self._wait_until_slot(answer)
+        for quota in self.route.quotas:
+            self._metrics.limiter_grants.labels(quota=quota.name).inc()
+            self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(time.monotonic() - asked_at)
+        # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
+        return Slot(answer.permit, asked_at + answer.wait_us / 1e6)
+
+    async def _acquired(self, **options: Any) -> Grant | Later:
+        try:
+            return await self._limiter.acquire(self.route.quotas, **options)
+        except RedisError:
+            # Fails closed: without an answer nothing is sent, and the loop asks again.
+            self._metrics.limiter_errors.inc()
+            raise
 
     async def _wait_for(self, later: Later) -> None:
         # The bell rings when a lease is freed; a window's or a cooldown's end is known, so nothing rings for it.
@@ -110,29 +139,24 @@ class Dispatcher:
         else:
             await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
 
-    async def _slot_of(self, grant: Grant, asked_at: float) -> Permit | None:
+    async def _wait_until_slot(self, grant: Grant) -> None:
         try:
             await asyncio.sleep(grant.wait_us / 1e6)
         except asyncio.CancelledError:
             await uninterrupted(self._limiter.give_back(grant.permit))
             raise
-        waited_s = time.monotonic() - asked_at
-        for quota in self.route.quotas:
-            self._metrics.limiter_grants.labels(quota=quota.name).inc()
-            self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(waited_s)
-        return grant.permit
 
-    async def _claim_for(self, permit: Permit) -> None:
+    async def _claim_for(self, slot: Slot) -> None:
+        permit = slot.permit
         try:
-            self._more, items = await self._queue.claim(self.route.name, 1, [permit.to_json()])
+            items = self._taken(await self._queue.claim(self.route.name, 1, [permit.to_json()]))
         except RedisError:
             # Not known whether the claim ran. If it did, the item is pending without an owner that renews it and is
             # reclaimed; nothing was sent either way. Where Redis is away the lease ends by itself.
             with suppress(RedisError):
                 await self._limiter.give_back(permit)
             raise
-        self.looked_at = time.monotonic()
         if not items:
             await self._limiter.give_back(permit)
             return
-        self._running.start(items[0], self.route, permit)
+        self._running.start(items[0], self.route, permit, slot_at=slot.at)

@@ -147,8 +147,7 @@ def _running_port(directory: Path) -> int | None:
         return None
     client = redis.Redis(port=note, socket_timeout=2, socket_connect_timeout=2)
     try:
-        served = client.config_get("dir")["dir"]
-        served = served.decode() if isinstance(served, bytes) else served
+        served = os.fsdecode(client.config_get("dir")["dir"] or "")
         return note if Path(served).resolve() == directory.resolve() else None
     except (RedisError, OSError, KeyError):
         return None
@@ -192,7 +191,7 @@ def _write_note(directory: Path, port: int, pid: int) -> None:
 @asynccontextmanager
 async def _locked(directory: Path) -> AsyncIterator[None]:
     """One start at a time in a directory."""
-    with (directory / "lock").open("w") as lock:  # noqa: ASYNC230 - an empty local file
+    with (directory / "lock").open("w") as lock:
         while not _lock_taken(lock.fileno()):
             await asyncio.sleep(LOOK_S)
         yield

@@ -7,7 +7,7 @@ fair turns, and how long a call takes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -67,5 +67,5 @@ class Estimator:
         return round(max(by_quota, by_slots), 1)
 
     async def _route_of(self, gid: str) -> str:
-        route = await self._client.hget(self._keys.group(gid), "route")
+        route: Any = await self._client.hget(self._keys.group(gid), "route")
         return route.decode() if route else ""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -20,9 +20,9 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
 from daemon.keys import Uid
-from daemon.loops import until_answered
+from daemon.loops import uninterrupted, until_answered
 from daemon.metrics import Metrics
-from daemon.outcomes import Cancelled, Outcome, Released, Succeeded
+from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.routes import request_of
@@ -38,7 +38,13 @@ POLL_GROWTH = 1.5
 POLL_LONGEST_S = 10.0
 FETCH_TRIES = 5
 
-CallEnded = Callable[[Run], Awaitable[None]]
+
+class Calls(Protocol):
+    """Who has to know when a provider call begins and ends: the limiter's side of a run."""
+
+    async def call_begins(self, run: Run) -> None: ...
+
+    async def call_ended(self, run: Run) -> None: ...
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome, not a fault
@@ -66,7 +72,8 @@ class Executor:
         judge: Judge,
         metrics: Metrics,
         *,
-        call_ended: CallEnded,
+        calls: Calls,
+        observe_latency: Callable[[str, float], None] = lambda _route, _seconds: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -74,21 +81,29 @@ class Executor:
         self._inputs = inputs
         self._judge = judge
         self._metrics = metrics
-        self._call_ended = call_ended
+        self._calls = calls
+        self._observe_latency = observe_latency
         self._sleep = sleep
 
     async def run(self, run: Run) -> Outcome:
         """What became of the item. Raises LeaseLost when it is somebody else's now."""
         job = Job.from_spec(run.item.spec)
-        self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
+        if run.item.deliveries == 1:
+            self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
         started = time.monotonic()
         try:
             outcome = await self._steps(run, job)
         except ProviderError as error:
-            outcome = await self._judge.outcome(error, run.item, run.route)
+            outcome = await self._judge.outcome(
+                error, run.item, run.route, resumable=_is_resumable(run, error)
+            )
         except Stopped:
             outcome = Cancelled()
-        self._metrics.job_seconds.labels(route=run.route.name).observe(time.monotonic() - started)
+        if isinstance(outcome, (Succeeded, Failed)):
+            waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
+            self._metrics.job_seconds.labels(route=run.route.name).observe(
+                waited_s + time.monotonic() - started
+            )
         return outcome
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
@@ -116,46 +131,53 @@ class Executor:
         started = time.monotonic()
         try:
             async with asyncio.timeout(_seconds_left(job, run.route.timeout_s)):
-                if run.item.receipt:
-                    submitted: Submitted | None = Submitted.from_dict(orjson.loads(run.item.receipt))
-                    generated = await self._poll(
-                        run, provider, Submitted.from_dict(orjson.loads(run.item.receipt))
-                    )
-                else:
-                    request = request_of(job, run.route, await self._inputs.fetch(job))
-                    submitted, generated = await self._submit(run, provider, request)
+                generated = await self._answer(run, job, provider)
         except TimeoutError:
-            raise _too_late(job, run.route.timeout_s) from None
-        finally:
-            provider_s = time.monotonic() - started
-            await self._call_ended(run)
+            raise _too_late(run, job) from None
+        provider_s = time.monotonic() - started
+        await self._calls.call_ended(run)
+        self._observe_latency(run.route.name, provider_s)
         self._metrics.provider_latency_seconds.labels(provider=provider.name, route=run.route.name).observe(
             provider_s
         )
         data = await self._fetch(provider, generated)
-        return Made(data, generated, submitted.task_id if submitted else None, provider_s)
+        return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
-    async def _submit(
-        self, run: Run, provider: Provider, request: Request
-    ) -> tuple[Submitted | None, Generated]:
+    async def _answer(self, run: Run, job: Job, provider: Provider) -> Generated:
+        """The finished call: of a new submit, or of the task that an earlier run of the item submitted."""
+        if run.item.receipt:
+            run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
+        else:
+            request = request_of(job, run.route, await self._inputs.fetch(job))
+            answer = await self._submit(run, provider, request)
+            if isinstance(answer, Generated):
+                return answer
+            run.submitted = answer
+            receipt = orjson.dumps(answer.to_dict())
+            # Also when the time is up just now: without this note the task would be bought again.
+            await uninterrupted(
+                until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
+            )
+        return await self._poll(run, provider, run.submitted)
+
+    async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
         if run.cancel_requested.is_set():
             raise Stopped
         await until_answered("intent", lambda: self._queue.note_intent(run.item))
-        labels = {"provider": provider.name, "route": run.route.name}
+        await self._calls.call_begins(run)
         try:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
-            self._metrics.provider_requests.labels(**labels, status=status).inc()
-            self._metrics.provider_calls.labels(provider=provider.name, charged=error.charged.value).inc()
+            self._count_call(run, status, error.charged)
             raise
-        self._metrics.provider_requests.labels(**labels, status="200").inc()
-        self._metrics.provider_calls.labels(provider=provider.name, charged=Charged.YES.value).inc()
-        if isinstance(answer, Generated):
-            return None, answer
-        receipt = orjson.dumps(answer.to_dict())
-        await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
-        return answer, await self._poll(run, provider, answer)
+        self._count_call(run, "200", Charged.YES)
+        return answer
+
+    def _count_call(self, run: Run, status: str, charged: Charged) -> None:
+        provider = run.route.provider.name
+        self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
+        self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
 
     async def _poll(self, run: Run, provider: Provider, submitted: Submitted) -> Generated:
         """Until the task has ended; a poll without an answer is only another wait, never another submit."""
@@ -220,13 +242,28 @@ def _seconds_left(job: Job, timeout_s: float) -> float:
     return min(timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
 
 
-def _too_late(job: Job, timeout_s: float) -> ProviderError:
+def _too_late(run: Run, job: Job) -> ProviderError:
+    """No answer in time. What that means depends on whether the provider has accepted a task."""
+    timeout_s = run.route.timeout_s
     if job.deadline is not None and job.deadline <= datetime.now(UTC):
         return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {job.deadline.isoformat()}.")
+    if run.submitted is not None:
+        return ProviderError(
+            ErrorKind.PROVIDER_TIMEOUT,
+            f"The provider's task did not end within {timeout_s:g} s; retrying this item goes on polling it.",
+            retry=Retry.NEVER,
+        )
     return ProviderError(
         ErrorKind.AMBIGUOUS_SUBMIT,
         f"The provider did not answer within {timeout_s:g} s; whether it made the picture is not known.",
     )
+
+
+def _is_resumable(run: Run, error: ProviderError) -> bool:
+    """Whether the task is still good although the item has failed: a retry then polls it and buys nothing."""
+    ours = {ErrorKind.DEADLINE, ErrorKind.RESULT_DOWNLOAD}
+    timed_out = error.kind is ErrorKind.PROVIDER_TIMEOUT and error.retry is Retry.NEVER
+    return run.submitted is not None and (error.kind in ours or timed_out)
 
 
 def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any]:

@@ -112,7 +112,13 @@ def _what_it_is(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "it would be far too large when decoded."
     start = data[:64].lstrip().lower()
-    for sign, name in ((b"<svg", "SVG"), (b"<?xml", "XML or SVG"), (b"gif8", "GIF"), (b"<", "HTML"), (b"{", "JSON")):
+    for sign, name in (
+        (b"<svg", "SVG"),
+        (b"<?xml", "XML or SVG"),
+        (b"gif8", "GIF"),
+        (b"<", "HTML"),
+        (b"{", "JSON"),
+    ):
         if start.startswith(sign):
             return f"it is {name}; only PNG, JPEG and WebP pictures are kept."
     return "its bytes are no PNG, JPEG or WebP picture."

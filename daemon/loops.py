@@ -56,11 +56,18 @@ async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
     For steps whose half would leave something behind that only a lease's end tidies up.
     """
     task = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+        except Exception:  # noqa: S110 - the task is done, and its error is raised below
+            pass
+    if cancelled:
+        task.exception()  # looked at, so that it is not reported as forgotten
+        raise asyncio.CancelledError
+    return task.result()
 
 
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -94,7 +94,7 @@ class PictureKeeper:
                 return await call()
             except StorageError as error:
                 if failures == 0:
-                    log.error(
+                    log.warning(
                         "the object store does not answer; the picture waits in memory", error=str(error)
                     )
                 await self._sleep(pause_s(failures))

@@ -93,6 +93,14 @@ class Claimed:
     permit: str = ""
 
 
+class Claim(NamedTuple):
+    """`more`: work is still waiting; `lost`: entries that had vanished from the stream, queued anew by the claim."""
+
+    more: bool
+    lost: int
+    items: list[Claimed]
+
+
 class Reclaimed(NamedTuple):
     """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison."""
 
@@ -242,13 +250,13 @@ class Queue:
 
     # Running
 
-    async def claim(self, route: str, count: int, permits: Sequence[str] = ()) -> tuple[bool, list[Claimed]]:
-        """Take up to `count` items; the first value tells whether more work is waiting."""
-        more, rows = await self._call("claim", *self._retention, route, self.worker, count, *permits)
+    async def claim(self, route: str, count: int, permits: Sequence[str] = ()) -> Claim:
+        """Take up to `count` items of the route's queue, in its fair order."""
+        more, lost, rows = await self._call("claim", *self._retention, route, self.worker, count, *permits)
         items = [_claimed(row) for row in rows]
         if permits:
             items = [replace(item, permit=permit) for item, permit in zip(items, permits, strict=False)]
-        return bool(more), items
+        return Claim(bool(more), lost, items)
 
     async def waiting(self, route: str, lanes: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""

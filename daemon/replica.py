@@ -29,6 +29,7 @@ from daemon.keys import Keys
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
+from daemon.outcomes import Outcome
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.results import ResultStore
@@ -39,11 +40,13 @@ from daemon.settings import Settings
 from daemon.verdict import Judge
 from limiter.limiter import Limiter
 from providers.asgi import AsgiServer
+from providers.http import warm_up
 
 log = structlog.get_logger(__name__)
 
 MOST_DELIVERIES = 5
 GAUGES_EVERY_S = 2.0
+CANCEL_AGAIN_S = 0.5
 INTAKE_STOP_S = 5.0  # a blocking read takes one; what was read is accepted in far less
 SILENT_S = 15.0  # without a successful claim or look for so long, the replica is not consuming
 
@@ -88,7 +91,7 @@ class Replica:
             self.queue,
             self.limiter,
             self.metrics,
-            execute or self._executor().run,
+            execute or self._execute,
             slots=settings.worker.max_in_flight,
             on_free=lambda: self._bell.ring_all(),
         )
@@ -111,6 +114,7 @@ class Replica:
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_deliveries=MOST_DELIVERIES
         )
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
+        self._executor = self._made_executor()
         self._scheduler = Scheduler(self._client, self.queue, self._estimator)
         self._gauges = RedisGauges(
             self._client,
@@ -126,7 +130,10 @@ class Replica:
         self._stopping = False
         self.left = 0
 
-    def _executor(self) -> Executor:
+    async def _execute(self, run: Run) -> Outcome:
+        return await self._executor.run(run)
+
+    def _made_executor(self) -> Executor:
         network = self.settings.network
         return Executor(
             self.queue,
@@ -134,17 +141,16 @@ class Replica:
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
             Judge(self._client, self.keys, self.limiter, self.metrics),
             self.metrics,
-            call_ended=self._call_ended,
+            calls=self.running,
+            observe_latency=self._estimator.observe,
         )
-
-    async def _call_ended(self, run: Run) -> None:
-        await self.running.call_ended(run)
 
     async def start(self) -> None:
         """Start every part. Redis may still be away: the parts wait for it, and readiness says so."""
         for route in self._routes.values():
             quotas = [quota.name for quota in route.quotas]
             self.metrics.know_route(route.name, route.provider.name, quotas)
+        await warm_up()
         await self._server.start()
         self._start("bell", self._bell.run)
         self._start("heartbeat", self._heartbeat.run)
@@ -213,10 +219,12 @@ class Replica:
 
     async def _end(self, *names: str) -> None:
         tasks = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # Again and again: a library below may swallow one cancellation.
+            _, pending = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
+            tasks = list(pending)
 
     async def _intake_ended(self) -> None:
         if (task := self._tasks.get("intake")) is not None:

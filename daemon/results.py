@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -17,12 +18,14 @@ from urllib.parse import unquote, urlsplit
 import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
-from tenacity import AsyncRetrying, retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from daemon.settings import masked_url
+from providers.errors import redact
 
 TRIES: Final = 3
 SETTLE_S: Final = 0.05
+REMEMBERED: Final = 1000  # directories that are known to be on the disk
 
 T = TypeVar("T")
 
@@ -57,6 +60,7 @@ class ResultStore:
         self._root = Path(_local_path(url)) if url.startswith("file:") else None
         self._wait = wait or wait_random_exponential(multiplier=0.1, max=2)
         self._put_somewhere_else = False
+        self._reachable: set[Path] = set()  # directories whose way from the root is on the disk
 
     @classmethod
     def open(cls, url: str, *, wait: Any = None) -> ResultStore:
@@ -71,9 +75,13 @@ class ResultStore:
             options: dict[str, Any] = {}
             if url.startswith("s3:") and endpoint.startswith("http:"):
                 options["client_options"] = {"allow_http": True}
-            return cls(from_url("memory:///" if url.startswith("memory:") else url, **options), url, wait=wait)
+            return cls(
+                from_url("memory:///" if url.startswith("memory:") else url, **options), url, wait=wait
+            )
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise StorageError(f"storage.url {masked_url(url)} cannot be used: {_first_line(error)}") from error
+            raise StorageError(
+                f"storage.url {masked_url(url)} cannot be used: {_first_line(error)}"
+            ) from error
 
     async def put_image(self, key: str, data: bytes) -> Stored:
         """Write a picture unless its key exists. Raises StorageError when the store fails `TRIES` times.
@@ -82,13 +90,15 @@ class ResultStore:
         """
         try:
             await self._tried(lambda: obstore.put_async(self._store, key, data, mode="create"))
+            created = True
         except AlreadyExistsError:
-            return Stored(key, created=False)
-        if self._root is not None:
-            await self._tried(lambda: asyncio.to_thread(_synced, self._root / key))  # type: ignore[operator]  # checked above; the lambda hides it
-        else:
+            created = False
+        if self._root is None:
             self._put_somewhere_else = True
-        return Stored(key, created=True)
+        else:
+            # Also what was there: the run that wrote it may have died before it was on the disk.
+            await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
+        return Stored(key, created)
 
     async def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is no such object. Raises StorageError."""
@@ -119,12 +129,27 @@ class ResultStore:
         if self._put_somewhere_else:
             await asyncio.sleep(SETTLE_S)
 
+    def _sync(self, root: Path, key: str) -> None:
+        """Bring a file to the disk, and the directories that lead to it; obstore leaves them in the system's cache."""
+        path = root / key
+        _fsync(path)
+        _fsync(path.parent)
+        if path.parent in self._reachable:
+            return
+        # Those above only gain an entry when a directory is new, so one time for each is enough.
+        for directory in path.parent.parents:
+            if directory.is_relative_to(root):
+                _fsync(directory)
+        if len(self._reachable) >= REMEMBERED:
+            self._reachable.clear()
+        self._reachable.add(path.parent)
+
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
             async for attempt in AsyncRetrying(
                 stop=stop_after_attempt(TRIES),
                 wait=self._wait,
-                retry=retry_if_not_exception_type((AlreadyExistsError, ValueError)),
+                retry=retry_if_exception(_may_pass),
                 reraise=True,
             ):
                 with attempt:
@@ -136,6 +161,11 @@ class ResultStore:
         raise AssertionError("AsyncRetrying ends with a result or an exception")
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try can help; a cancellation is no failure, and tenacity would take it for one."""
+    return isinstance(error, Exception) and not isinstance(error, AlreadyExistsError | ValueError)
+
+
 def _prepared_root(url: str) -> Path:
     """The directory of a file URL, made if need be. Raises StorageError for a root that others could redirect."""
     root = Path(_local_path(url))
@@ -145,7 +175,9 @@ def _prepared_root(url: str) -> Path:
     info = root.lstat()
     if stat.S_ISLNK(info.st_mode) and info.st_uid not in (0, os.getuid()):
         # Pictures would go wherever the link's owner points it.
-        raise StorageError(f"{root} is a symbolic link that belongs to somebody else; use a directory of your own.")
+        raise StorageError(
+            f"{root} is a symbolic link that belongs to somebody else; use a directory of your own."
+        )
     if not os.access(root, os.W_OK | os.X_OK):
         raise StorageError(f"{root} is not writable for this user.")
     return root
@@ -158,16 +190,14 @@ def _local_path(url: str) -> str:
     return unquote(parts.path)
 
 
-def _synced(path: Path) -> None:
-    """Bring a new file and its directory entry to the disk; obstore leaves both in the system's cache."""
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:
-    """Without obstore's debug section, which can repeat request details."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Without obstore's debug section, which can repeat request details, and without what an address may carry."""
+    return redact(str(error).splitlines()[0]) if str(error) else type(error).__name__

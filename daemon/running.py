@@ -6,6 +6,7 @@ Nothing here knows what running an item means; the executor does, and the settle
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from daemon.outcomes import Outcome, Retry
 from daemon.queue import Claimed, LeaseLost, Queue
 from daemon.routes import Route
 from limiter.limiter import Limiter, Permit
+from providers.base import Submitted
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +33,9 @@ class Run:
     route: Route
     permit: Permit | None
     adopted: bool = False
+    slot_at: float | None = None  # monotonic time for which the permit was granted
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    submitted: Submitted | None = None  # the provider's task, once it is known
     task: asyncio.Task[None] | None = None
 
 
@@ -77,9 +81,17 @@ class Running:
         if count:
             self._on_free()
 
-    def start(self, item: Claimed, route: Route, permit: Permit | None, *, adopted: bool = False) -> None:
+    def start(
+        self,
+        item: Claimed,
+        route: Route,
+        permit: Permit | None,
+        *,
+        slot_at: float | None = None,
+        adopted: bool = False,
+    ) -> None:
         """Run an item that is ours; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
-        run = Run(item, route, permit, adopted)
+        run = Run(item, route, permit, adopted, slot_at)
         self._runs[item.uid] = run
         run.task = asyncio.create_task(self._live(run), name=item.uid)
 
@@ -109,6 +121,14 @@ class Running:
         if late:
             await asyncio.wait(late, timeout=5)
         return len(late)
+
+    async def call_begins(self, run: Run) -> None:
+        """The call is sent at this moment: one that is late for its slot is counted from now on."""
+        if run.permit is None or run.slot_at is None:
+            return
+        late_s = time.monotonic() - run.slot_at
+        if late_s > min(quota.tolerance_s for quota in run.route.quotas):
+            await self._limiter.sent_late(run.permit)
 
     async def call_ended(self, run: Run) -> None:
         """The provider has answered: its in-flight place is free for the next call, wherever that is made."""

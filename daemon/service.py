@@ -131,7 +131,9 @@ def banner(running: Running) -> str:
         f"  metrics   {replica.metrics_url}/metrics",
     ]
     if running.simulator is not None:
-        lines.append(f"  provider  the simulator at {running.simulator.url}: nothing is paid, pictures are drawn")
+        lines.append(
+            f"  provider  the simulator at {running.simulator.url}: nothing is paid, pictures are drawn"
+        )
     lines += [
         "Send a job from any language:",
         f"  redis-cli -p {where.port or 6379} XADD {stream} '*' data "
@@ -191,4 +193,3 @@ def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -
 def _url_of(settings: Settings) -> str:
     assert settings.redis.url is not None  # noqa: S101 - the caller has looked
     return settings.redis.url.reveal()
-

@@ -59,9 +59,12 @@ class Judge:
         self._metrics = metrics
         self._draw = draw
 
-    async def outcome(self, error: ProviderError, item: Claimed, route: Route) -> Outcome:
+    async def outcome(
+        self, error: ProviderError, item: Claimed, route: Route, *, resumable: bool = False
+    ) -> Outcome:
+        """`resumable`: the provider's task is still good, so a retry of the failed item polls it."""
         self._metrics.job_errors.labels(route=route.name, kind=error.kind.value).inc()
-        record = error.to_dict()
+        record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         match error.retry:
             case Retry.AFTER_THROTTLE:
                 return Throttled(record, await self._cool_down(error, item, route))

@@ -30,6 +30,7 @@ ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images":
 _PACKAGE: Final = Path(__file__).parent
 _ACQUIRE: Final = LuaScript.load(_PACKAGE, "acquire")
 _GIVE_BACK: Final = LuaScript.load(_PACKAGE, "give_back")
+_SENT_LATE: Final = LuaScript.load(_PACKAGE, "sent_late")
 _RELEASE: Final = LuaScript.load(_PACKAGE, "release")
 _RENEW: Final = LuaScript.load(_PACKAGE, "renew")
 _PENALISE: Final = LuaScript.load(_PACKAGE, "penalise")
@@ -129,6 +130,17 @@ class Limiter:
             (self._record(permit), *buckets, *leases, *logs),
             (permit.grant_id, _member_of(permit), len(buckets), len(leases), *charged),
         )
+
+    async def sent_late(self, permit: Permit) -> None:
+        """The call is sent now, noticeably after its slot: strict windows count it from now on.
+
+        Worth its round trip only for a delay that the guard does not cover, see `Quota.tolerance_s`.
+        """
+        costs = [(unit, cost) for unit, cost in permit.costs.items() if cost]
+        logs = [self._keys.log(quota, unit) for quota in permit.quotas for unit, _ in costs]
+        if logs:
+            charged = [cost for _ in permit.quotas for _, cost in costs]
+            await _SENT_LATE(self._client, logs, (self._now_us(), permit.grant_id, *charged))
 
     async def release(self, permit: Permit) -> bool:
         """The call has ended: its leases end, what it was charged stays. Twice is once.

@@ -108,6 +108,15 @@ class Quota:
                     "and name both in the route"
                 )
 
+    @property
+    def tolerance_s(self) -> float:
+        """How late after its slot a call may be sent, in seconds, without being counted anew: half the guard.
+
+        The other half is for the way to the provider. Without a strict window there is nothing to be late for.
+        """
+        guards = (guard_us(limit.period_us) for limit in self.limits if isinstance(limit, Window))
+        return min(guards, default=_LONGEST_PERIOD_US) / 2 / _SECOND_US
+
     def optimum_s(self, n: int, service_s: float = 0) -> float:
         """The least time, in seconds from an idle start, in which `n` calls of cost 1 can have ended.
 

@@ -9,21 +9,26 @@ from typing import Annotated, Any
 import typer
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Configuration file (default: ./pixmill.toml, if there is one).")
+    Path | None,
+    typer.Option("--config", help="Configuration file (default: ./pixmill.toml, if there is one)."),
 ]
-RedisOption = Annotated[str | None, typer.Option("--redis-url", help="Redis to use instead of the configured one.")]
+RedisOption = Annotated[
+    str | None, typer.Option("--redis-url", help="Redis to use instead of the configured one.")
+]
 PrefixOption = Annotated[str | None, typer.Option("--prefix", help="First part of every Redis key.")]
 LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
-MetricsOption = Annotated[str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")]
+MetricsOption = Annotated[
+    str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(up)
     app.command()(worker)
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(
-        simulator
-    )
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+    )(simulator)
 
 
 def up(
@@ -69,7 +74,12 @@ def simulator(context: typer.Context) -> None:
 
 
 def _serve(
-    run: Any, config: Path | None, redis_url: str | None, prefix: str | None, metrics: str | None, log_level: str
+    run: Any,
+    config: Path | None,
+    redis_url: str | None,
+    prefix: str | None,
+    metrics: str | None,
+    log_level: str,
 ) -> None:
     import uvloop
 

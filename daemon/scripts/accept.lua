@@ -102,4 +102,5 @@ if #done > 0 then
 end
 write_depth()
 ring_bell(woken)
+trim_index()
 return results

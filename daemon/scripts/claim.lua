@@ -2,7 +2,7 @@
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 worker  5 count
 --       6.. the permit of each item, in order ('' where the route has no quota)
--- Returns  { more (1 when work is still waiting), items }, an item being
+-- Returns  { more (1 when work is still waiting), entries that had vanished from the stream, items }, an item being
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it
 -- leaves a pending entry that a reclaim finds, and nothing in between.
@@ -19,7 +19,7 @@ local WEIGHTS = { high = 8, normal = 3, low = 1 }
 local MOST_TOMBSTONES = 500
 
 local waiting = {}
-for _, lane in ipairs(LANES) do waiting[lane] = redis.call('SCARD', ring_key(route, lane)) end
+for _, lane in ipairs(LANES) do waiting[lane] = redis.call('HLEN', ring_key(route, lane)) end
 
 -- Smooth weighted round robin over the lanes that have work (as nginx balances its upstreams).
 local credits = nil
@@ -49,12 +49,18 @@ local function pick_lane()
   return best
 end
 
--- The ring said that a lane has entries and the stream has none (it was trimmed or lost): build it anew.
+-- The ring knows entries that the stream has not: somebody trimmed it or deleted it. Their items are queued anew.
+local lost = 0
 local function heal(lane)
-  local tenants = redis.call('SMEMBERS', ring_key(route, lane))
+  local vanished = redis.call('HGETALL', ring_key(route, lane))
   redis.call('DEL', ring_key(route, lane))
-  for _, tenant in ipairs(tenants) do release(route, lane, tenant) end
-  waiting[lane] = 0
+  for i = 1, #vanished, 2 do
+    local tenant, source = split_uid(vanished[i + 1])
+    left_ring(tenant, source)
+    enqueue(vanished[i + 1], route, lane, true)
+    lost = lost + 1
+  end
+  waiting[lane] = redis.call('HLEN', ring_key(route, lane))
 end
 
 local function read_one(lane)
@@ -70,6 +76,7 @@ local function read_one(lane)
   return entry[1], entry[2][2]
 end
 
+local healed = {}
 local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'throttles', 'epoch', 'since_us',
   'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry' }
 
@@ -79,8 +86,9 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
   if not lane then break end
   local entry, uid = read_one(lane)
   if not entry then
-    heal(lane)
-    skipped = skipped + 1
+    -- Once a lane and call: a stream that loses entries as fast as they come must not hold the server.
+    if healed[lane] then waiting[lane] = 0 else heal(lane) end
+    healed[lane] = true
   else
     local tenant, batch = split_uid(uid)
     local key = item_key(uid)
@@ -119,5 +127,5 @@ if credits then
 end
 write_depth()
 local more = 0
-for _, lane in ipairs(LANES) do if redis.call('SCARD', ring_key(route, lane)) > 0 then more = 1 end end
-return { more, items }
+for _, lane in ipairs(LANES) do if redis.call('HLEN', ring_key(route, lane)) > 0 then more = 1 end end
+return { more, lost, items }

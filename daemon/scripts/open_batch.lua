@@ -35,6 +35,7 @@ redis.call('HSET', group, 'kind', kind, 'head', head, 'state', 'running', 'accep
   'held', 0, 'part:' .. part, fp, 'details', ARGV[11], 'route', ARGV[12])
 if ARGV[10] ~= '' then redis.call('HSET', group, 'max_in_flight', ARGV[10], 'in_ring', 0) end
 redis.call('ZADD', P .. ':index', NOW_US, gid)
+trim_index()
 redis.call('ZADD', P .. ':active', NOW_US, gid)
 if kind == 'batch' then
   local _, batch = string.match(gid, '^([^/]*)/(.*)$')

@@ -15,7 +15,8 @@ for state in string.gmatch(ARGV[7], '[^,]+') do allowed[state] = state ~= 'succe
 
 local function again(uid)
   local key = item_key(uid)
-  local f = redis.call('HMGET', key, 'state', 'route', 'lane', 'group', 'head', 'expires_us')
+  local f = redis.call('HMGET', key, 'state', 'route', 'lane', 'group', 'head', 'expires_us',
+    'receipt', 'error')
   if not f[1] or not allowed[f[1]] then return end
   -- An expiry in the past would end it at once; the person who asks for it now wants it now.
   local expires = f[6]
@@ -33,8 +34,11 @@ local function again(uid)
   redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
   local _, batch = split_uid(uid)
   emit('job.queued', f[5], batch, '')
+  -- A task that is still good is polled again; anything else begins anew.
+  local ok, err = pcall(cjson.decode, f[8] or '')
+  local receipt = ok and type(err) == 'table' and err.resumable and f[7] or ''
   requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'queued', NOW,
-    { 'attempts', 0, 'deliveries', 0, 'throttles', 0, 'error', '', 'receipt', '', 'intent_us', '', 'expires_us', expires or '' })
+    { 'attempts', 0, 'deliveries', 0, 'throttles', 0, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
   woken[f[2]] = true
   queued = queued + 1
 end

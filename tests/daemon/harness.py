@@ -71,7 +71,7 @@ class Installation:
     """Intake and queue of one replica, driven step by step."""
 
     def __init__(self, redis: Redis, *, routes: tuple[str, ...] = ("default",), worker: str = "w1") -> None:
-        self.redis = redis
+        self.redis: Any = redis  # the client's answers are unions over protocols; here they are bytes
         self.keys = Keys("pixmill")
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
@@ -111,8 +111,7 @@ class Installation:
         await self.submit({**payload, **more}, type="pixmill.batch.v1")
 
     async def claim(self, count: int = 1, route: str = "default") -> list[Claimed]:
-        _, items = await self.queue.claim(route, count)
-        return items
+        return (await self.queue.claim(route, count)).items
 
     async def record(self, uid: str) -> dict[str, str]:
         fields = await self.redis.hgetall(self.keys.item(uid))

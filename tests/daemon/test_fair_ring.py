@@ -112,18 +112,27 @@ async def test_cancelled_items_are_stepped_over_and_lag_stays_known(installation
     claimed: list[Claimed] = []
     more = True
     while more:
-        more, items = await installation.queue.claim("default", 10)
-        claimed += items
+        claim = await installation.queue.claim("default", 10)
+        more, claimed = claim.more, claimed + claim.items
     assert batches(claimed) == ["kept", "kept"]
     groups = await installation.redis.xinfo_groups(installation.keys.stream("default", "normal"))
     assert groups[0]["lag"] == 0
 
 
-async def test_a_lost_ready_stream_is_built_anew_from_the_backlogs(installation: Installation) -> None:
-    await installation.batch("b1", 5)
+@pytest.mark.parametrize("cap", [None, 2])
+async def test_entries_that_vanish_from_the_ready_stream_are_counted_and_lose_nothing(
+    installation: Installation, cap: int | None
+) -> None:
+    await installation.batch("b1", 5, **({} if cap is None else {"max_in_flight": cap}))
+    await installation.batch("b2", 5, tenant="anna")
     await installation.redis.delete(installation.keys.stream("default", "normal"))
     found: list[Claimed] = []
+    lost = 0
     for _ in range(10):
-        found += await installation.claim(10)
-    # The one entry that stood in the stream is lost with it; everything in the backlogs is not.
-    assert len(found) == 4
+        claim = await installation.queue.claim("default", 10)
+        found += claim.items
+        lost += claim.lost
+        for item in claim.items:
+            await installation.queue.settle(item, Succeeded({"images": []}))
+    assert lost == 2
+    assert len({item.uid for item in found}) == len(found) == 10

@@ -77,5 +77,5 @@ async def test_a_replica_that_does_not_consume_is_alive_and_not_ready(replica: R
 async def test_a_blocked_event_loop_shows_as_lag(replica: Replica) -> None:
     time.sleep(0.6)  # noqa: ASYNC251 - this is the fault
     async with asyncio.timeout(5):
-        while not (replica.value("pixmill_event_loop_lag_seconds") or 0) > 0.3:  # noqa: ASYNC110 - no event
+        while not (replica.value("pixmill_event_loop_lag_seconds") or 0) > 0.3:
             await asyncio.sleep(0.02)

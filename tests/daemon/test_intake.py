@@ -107,7 +107,9 @@ async def test_the_same_id_with_the_same_content_is_a_duplicate_and_makes_no_sec
     assert len(await installation.claim(5)) == 1
 
 
-async def test_the_same_id_with_other_content_is_rejected_and_the_first_stands(installation: Installation) -> None:
+async def test_the_same_id_with_other_content_is_rejected_and_the_first_stands(
+    installation: Installation,
+) -> None:
     await installation.submit({"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"})
     rejection = await the_only_rejection(installation)
     assert rejection["code"] == "id_conflict"
@@ -128,7 +130,9 @@ async def test_ids_of_two_tenants_do_not_meet(installation: Installation) -> Non
     assert await installation.kinds() == ["job.queued", "job.queued"]
 
 
-async def test_a_batch_sent_twice_is_one_batch_and_with_other_content_a_conflict(installation: Installation) -> None:
+async def test_a_batch_sent_twice_is_one_batch_and_with_other_content_a_conflict(
+    installation: Installation,
+) -> None:
     await installation.batch("b1", 3)
     await installation.batch("b1", 3)
     assert (await installation.kinds()).count("job.duplicate") == 1
@@ -148,7 +152,9 @@ async def test_one_wrong_item_refuses_the_batch_and_is_named(installation: Insta
     assert await installation.claim(5) == []
 
 
-async def test_n_pictures_are_n_items_with_seeds_that_count_up_from_the_given_one(installation: Installation) -> None:
+async def test_n_pictures_are_n_items_with_seeds_that_count_up_from_the_given_one(
+    installation: Installation,
+) -> None:
     await installation.submit({"id": "a", "prompt": "x", "n": 3, "seed": 0})
     items = await installation.claim(5)
     assert [item.uid for item in items] == ["default//a.0", "default//a.1", "default//a.2"]
@@ -176,7 +182,9 @@ async def test_an_unknown_type_waits_for_a_newer_replica_and_is_dead_lettered_in
     await nothing_is_left_behind(installation)
 
 
-async def test_an_entry_of_a_crashed_replica_is_read_again_and_accepted_once(installation: Installation) -> None:
+async def test_an_entry_of_a_crashed_replica_is_read_again_and_accepted_once(
+    installation: Installation,
+) -> None:
     await installation.intake.create_group()
     await installation.add({"id": "a", "prompt": "x"})
     await installation.redis.xreadgroup("intake", "crashed", {installation.keys.jobs: ">"})
@@ -239,7 +247,9 @@ async def test_cancelling_a_batch_that_is_still_being_accepted_ends_all_of_it(
     assert await installation.claim(10) == []
 
 
-async def test_cloud_event_attributes_and_metadata_are_echoed_in_every_event(installation: Installation) -> None:
+async def test_cloud_event_attributes_and_metadata_are_echoed_in_every_event(
+    installation: Installation,
+) -> None:
     await installation.submit(
         {"id": "a", "prompt": "x", "metadata": {"order": "77"}}, source="/shop", traceparent="00-ab-cd-01"
     )

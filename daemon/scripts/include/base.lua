@@ -13,6 +13,9 @@ local function item_key(uid) return P .. ':item:' .. uid end
 local function group_key(gid) return P .. ':batch:' .. gid end
 local function stream_key(route, lane) return P .. ':q:' .. route .. ':' .. lane end
 
+-- The list of what came last is for people; older work is still found by its id.
+local function trim_index() redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001) end
+
 -- uid = tenant/batch/item, with an empty batch for a job of its own; ids never contain a slash.
 local function split_uid(uid) return string.match(uid, '^([^/]*)/([^/]*)/(.*)$') end
 

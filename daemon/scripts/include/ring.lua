@@ -1,6 +1,6 @@
 -- The fair ring of a route's lane. Each tenant keeps at most one waiting entry in the ready stream (it is then
--- a member of the ring set); its other items stand in backlogs, one for each of its batches and one for its
--- single jobs, and those sources take turns. So the ring's size is the number of undelivered entries.
+-- a field of the ring, a hash of tenant to item); its other items stand in backlogs, one for each of its batches and
+-- one for its single jobs, and those sources take turns. So the ring's size is the number of undelivered entries.
 local function ring_key(route, lane) return P .. ':ring:' .. route .. ':' .. lane end
 local function turns_key(route, lane, tenant) return P .. ':turns:' .. route .. ':' .. lane .. ':' .. tenant end
 local function backlog_key(route, lane, tenant, source)
@@ -31,18 +31,18 @@ local function release(route, lane, tenant)
       if uid then
         if capped then redis.call('HINCRBY', group_key(tenant .. '/' .. source), 'in_ring', 1) end
         redis.call('XADD', stream_key(route, lane), '*', 'u', uid)
-        redis.call('SADD', ring_key(route, lane), tenant)
+        redis.call('HSET', ring_key(route, lane), tenant, uid)
         return true
       end
     end
   end
-  redis.call('SREM', ring_key(route, lane), tenant)
+  redis.call('HDEL', ring_key(route, lane), tenant)
   return false
 end
 
 -- Make sure that a tenant with work that may run has its entry in the ring.
 local function join_ring(route, lane, tenant)
-  if redis.call('SISMEMBER', ring_key(route, lane), tenant) == 0 then release(route, lane, tenant) end
+  if redis.call('HEXISTS', ring_key(route, lane), tenant) == 0 then release(route, lane, tenant) end
 end
 
 -- Queue an item; `first` puts it before its source's others (it has waited already).

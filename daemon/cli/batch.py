@@ -1,0 +1,81 @@
+"""`pixmill batch`: a CSV or JSONL file as one batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
+
+BATCH_HELP = """Send a CSV or JSONL file as one batch.
+
+Columns named like job fields (id, prompt, size, seed, route, n, inputs, params.X, metadata.X ...) fill them; the
+others are there for --prompt-template. Nothing is sent when any line is wrong. Without --id, the batch is named after
+the file and its content, so sending the same file twice pays once.
+
+    pixmill batch skus.csv --prompt-template "{title}, white background" --dry-run
+    pixmill batch skus.csv --prompt-template "{title}, white background" --watch --out pictures
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("batch", help=BATCH_HELP)(batch)
+
+
+@command
+async def batch(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="CSV with a header row, or JSONL.")],
+    ident: Annotated[str | None, typer.Option("--id", help="The batch's id.")] = None,
+    route: Annotated[str | None, typer.Option(help="For items that name none. [default: default]")] = None,
+    size: Annotated[str | None, typer.Option(help="For items that give none.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="For items that give none: high, normal or low.")
+    ] = None,
+    prompt_template: Annotated[
+        str | None, typer.Option(help='Prompts from columns: "{title}, white background".')
+    ] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="At most so many at a time.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until it has ended.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the pictures into this directory; implies --watch.")
+    ] = None,
+) -> int:
+    from daemon.batch_file import read_batch_file
+    from daemon.cli.planning import batch_id, plan_of, tell_plan
+
+    given = {"route": route, "size": size, "priority": priority}
+    defaults = {name: value for name, value in given.items() if value is not None}
+    try:
+        items = read_batch_file(file, prompt_template=prompt_template, defaults=defaults)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
+    fields: dict[str, Any] = {"tenant": session.tenant, "defaults": defaults}
+    if max_in_flight is not None:
+        fields["max_in_flight"] = max_in_flight
+    fields["id"] = ident or batch_id(file, fields, items)
+    if dry_run:
+        tell_plan(session, plan_of(fields, items, session.settings))
+        return ALL_WELL
+    return await _send(session, fields, items, watch=watch or out is not None, out=out)
+
+
+async def _send(
+    session: Session, fields: dict[str, Any], items: list[dict[str, Any]], *, watch: bool, out: Path | None
+) -> int:
+    from daemon.cli.accepting import accepted, tell_sent
+    from daemon.cli.ending import finish
+
+    async with session.client() as client:
+        sent = await client.sender.batch(fields, items)
+        acceptance = await accepted(session, client, sent, patient=watch)
+        if not watch:
+            tell_sent(session, sent, acceptance)
+            return ALL_WELL
+        view = await client.status(sent.id)
+        if view is None:
+            raise session.unknown(sent.id)
+        return await finish(session, client, view, out=out)

@@ -1,0 +1,89 @@
+"""`pixmill submit`: one prompt, one or several pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
+
+if TYPE_CHECKING:
+    from daemon.client import Client
+
+SUBMIT_HELP = """Ask for pictures of one prompt.
+
+Prints the id; with --wait or --out it stays until the pictures are there.
+
+    pixmill submit "a red kettle on a white table" --size 1024x1024 --n 2 --out pictures
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("submit", help=SUBMIT_HELP)(submit)
+
+
+@command
+async def submit(
+    session: Session,
+    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    route: Annotated[str | None, typer.Option(help="A configured route. [default: default]")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="A picture to edit: a URL, or an object key. Repeatable."),
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", help="How many pictures, 1 to 10.")] = None,
+    size: Annotated[str | None, typer.Option(help='Such as "1024x1024" or "16:9".')] = None,
+    seed: Annotated[int | None, typer.Option(help="Picture k gets seed + k; 0 is a seed.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the picture must not show.")] = None,
+    priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    ident: Annotated[
+        str | None, typer.Option("--id", help="An id of your own; sent twice, it is paid once.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Save the pictures into this directory.")] = None,
+) -> int:
+    from daemon.client import new_id
+
+    given: dict[str, Any] = {
+        "route": route,
+        "inputs": [_input(text) for text in inputs or ()] or None,
+        "n": n,
+        "size": size,
+        "seed": seed,
+        "negative_prompt": negative_prompt,
+        "priority": priority,
+    }
+    job = {"id": ident or new_id("job"), "tenant": session.tenant, "prompt": prompt}
+    job |= {name: value for name, value in given.items() if value is not None}
+    async with session.client() as client:
+        from daemon.cli.accepting import accepted, tell_sent
+
+        sent = await client.sender.job(job)
+        acceptance = await accepted(session, client, sent, patient=wait or out is not None)
+        if not wait and out is None:
+            tell_sent(session, sent, acceptance)
+            return ALL_WELL
+        return await _wait(session, client, sent.id, out)
+
+
+async def _wait(session: Session, client: Client, ident: str, out: Path | None) -> int:
+    from daemon.cli.ending import finish
+
+    view = await client.status(ident)
+    if view is None:
+        raise session.unknown(ident)
+    return await finish(session, client, view, out=out)
+
+
+def _input(text: str) -> dict[str, str]:
+    if text.startswith(("http://", "https://")):
+        return {"url": text}
+    if Path(text).is_file():
+        raise CommandError(
+            f"{text} is a file of this machine, which the workers cannot read: give a URL, or the key of an object "
+            "in the store.",
+            USAGE,
+        )
+    return {"object": text}

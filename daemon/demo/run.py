@@ -1,0 +1,245 @@
+"""Runs the demo: a CSV file as one batch on `up`, with an embedded Valkey and the simulator as the provider.
+
+Everything is in a fresh directory, so a run knows nothing of another one or of the installation around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from daemon.archive import pictures_of, save_directory
+from daemon.batch_file import read_batch_file
+from daemon.client import Client
+from daemon.demo.contact_sheet import Tile, contact_sheet
+from daemon.demo.summary import Books, Failure, Summary
+from daemon.records import GroupView, ItemView, Progress, View
+from daemon.results import ResultStore
+from daemon.service import DATA_DIR, Running, up
+from daemon.settings import Listen, Settings
+from limiter.quota import parse_quota
+from providers.simulator.settings import Rate, SimulatorSettings
+
+BATCH: Final = "demo"
+PRODUCTS: Final = Path(__file__).with_name("products.csv")
+TEMPLATE: Final = "{color} {material} {title}, studio product photo"
+SHEET: Final = "contact-sheet.png"
+LOOK_S: Final = 0.5
+ACCEPT_S: Final = 30.0
+
+Show = Callable[[View, Progress], None]
+
+
+class DemoError(Exception):
+    """The demo could not be brought to its end; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is asked of whom. The rate binds, not the latency: 41 rows at 12 per 6 s take 18 s and one call."""
+
+    products: Path = PRODUCTS
+    images: Rate = field(default_factory=lambda: Rate(12, 6.0))
+    in_flight: int = 8
+    latency_s: tuple[float, float] = (0.6, 1.4)
+    moderated_word: str = "forbidden"
+
+    @property
+    def provider(self) -> SimulatorSettings:
+        """The provider, which enforces the quota and knows nothing of the sender."""
+        return SimulatorSettings(
+            images=self.images,
+            in_flight=self.in_flight,
+            latency_s=self.latency_s,
+            moderation_words=(self.moderated_word,),
+        )
+
+    @property
+    def quota(self) -> dict[str, object]:
+        """The same limits as the sender is told them."""
+        return {"images": str(self.images), "in_flight": self.in_flight}
+
+    def items(self) -> list[dict[str, Any]]:
+        """The batch that the CSV file makes; raises BatchFileError."""
+        return read_batch_file(self.products, prompt_template=TEMPLATE)
+
+    def moderated(self) -> frozenset[str]:
+        """The ids of the rows that the provider will refuse."""
+        return frozenset(item["id"] for item in self.items() if self.moderated_word in item["prompt"].lower())
+
+    def told(self) -> str:
+        """Two lines about what will happen."""
+        refused = ", ".join(sorted(self.moderated())) or "no row"
+        return (
+            f"{len(self.items())} products of {self.products.name} become pictures at a simulated provider that "
+            f"allows {self.images.count} per {self.images.window_s:g} s, {self.in_flight} at a time, and answers "
+            f"429 to more.\nIts moderation refuses {refused}, which should fail alone; every other row should get "
+            "exactly one picture."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How it went, and where things are; `kept` is the directory of Redis and store if it was kept."""
+
+    summary: Summary
+    out: Path
+    kept: Path | None
+
+    @property
+    def sheet(self) -> Path:
+        return self.out / SHEET
+
+
+async def run_demo(
+    out: Path,
+    *,
+    scenario: Scenario | None = None,
+    keep: bool = False,
+    show: Show = lambda _view, _progress: None,
+) -> Report:
+    """Run the batch and put its pictures, a manifest, the contact sheet and the CSV file into `out`.
+
+    `show` hears of the progress twice a second. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
+    """
+    scenario = scenario or Scenario()
+    items = scenario.items()
+    async with _place(keep) as place:
+        settings = _settings(place)
+        async with (
+            up(
+                settings,
+                data_dir=place / DATA_DIR,
+                environ={},
+                simulator=scenario.provider,
+                simulator_quota=scenario.quota,
+            ) as running,
+            Client.connect(running.redis_url, settings.redis.prefix) as client,
+        ):
+            makespan_s = await _to_its_end(client, items, show)
+            view = await _record(client)
+            ended = await client.items(BATCH)
+            summary = _summed_up(scenario, running, ended, makespan_s)
+            await _written(settings, view, ended, summary, out)
+    await asyncio.to_thread(shutil.copyfile, scenario.products, out / scenario.products.name)
+    return Report(summary, out, place if keep else None)
+
+
+@asynccontextmanager
+async def _place(keep: bool) -> AsyncIterator[Path]:
+    place = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="pixmill-demo-"))
+    try:
+        yield place
+    finally:
+        if not keep:
+            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+
+
+def _settings(place: Path) -> Settings:
+    """The defaults, below `place`: what is configured around here is not for the demo."""
+    # The same layout as `pixmill up` would make in that directory, so that it finds what was kept.
+    store = quote(str(place / DATA_DIR / "images"))
+    return Settings.model_validate(
+        {"storage": {"url": f"file://{store}"}, "metrics": {"listen": Listen("127.0.0.1:0")}}
+    )
+
+
+async def _to_its_end(client: Client, items: Sequence[dict[str, Any]], show: Show) -> float:
+    """Send the batch and wait until it has ended; the seconds that took."""
+    began = time.monotonic()
+    await client.submit_batch({"id": BATCH}, items, wait_accepted_s=ACCEPT_S)
+    shower = asyncio.create_task(_keep_showing(client, show))
+    try:
+        async for _ in client.watch(BATCH):
+            pass
+    finally:
+        took_s = time.monotonic() - began
+        shower.cancel()
+        await asyncio.wait([shower])
+    show(await _record(client), Progress(None, None))
+    return took_s
+
+
+async def _keep_showing(client: Client, show: Show) -> None:
+    told, told_at = Progress(None, None), 0.0
+    while True:
+        view = await _record(client)
+        if (newest := await client.records.progress(view)) != told:
+            told, told_at = newest, time.monotonic()
+        show(view, _counted_down(told, time.monotonic() - told_at))
+        await asyncio.sleep(LOOK_S)
+
+
+def _counted_down(told: Progress, ago_s: float) -> Progress:
+    """Estimates are only told when something has happened; between two of them time goes on."""
+    return told if told.eta_s is None else Progress(max(0.0, told.eta_s - ago_s), told.bound)
+
+
+async def _record(client: Client) -> GroupView:
+    view = await client.status(BATCH)
+    if not isinstance(view, GroupView):
+        raise DemoError("The batch's record is not there; the log of the run says more.")
+    return view
+
+
+def _summed_up(scenario: Scenario, running: Running, items: Sequence[ItemView], makespan_s: float) -> Summary:
+    if running.simulator is None:
+        raise DemoError("There is no simulator to ask; a demo does not run at a real provider.")
+    return Summary(
+        pictures=sum(len(item.images) for item in items),
+        failures=tuple(_failure(item) for item in items if item.state != "succeeded"),
+        expected_failures=scenario.moderated(),
+        makespan_s=makespan_s,
+        quota=parse_quota("demo", scenario.quota),
+        books=Books.of(running.simulator.ledger, scenario.images.window_s),
+    )
+
+
+def _failure(item: ItemView) -> Failure:
+    error = item.error or {}
+    message = str(error.get("message") or f"it is {item.state}")
+    return Failure(item.id, message, error.get("http_status"), error.get("charged"))
+
+
+async def _written(
+    settings: Settings, view: GroupView, items: Sequence[ItemView], summary: Summary, out: Path
+) -> None:
+    """The pictures with their manifest, and the contact sheet."""
+    store = ResultStore.open(settings.storage.url.reveal())
+    try:
+        saved = await save_directory(store, view, items, out, lambda _done, _total: None)
+    finally:
+        await store.aclose()
+    if saved.problems:
+        raise DemoError("\n".join(saved.problems))
+    await asyncio.to_thread(_write_sheet, items, summary, out)
+
+
+def _write_sheet(items: Sequence[ItemView], summary: Summary, out: Path) -> None:
+    files = {picture.item.id: out / picture.file for picture in pictures_of(items)}
+    reasons = {failure.id: failure.message for failure in summary.failures}
+    tiles = [
+        Tile(
+            item.id,
+            _title(item),
+            files[item.id].read_bytes() if item.id in files else None,
+            reasons.get(item.id, ""),
+        )
+        for item in items
+    ]
+    sheet = contact_sheet(tiles, title=f"{len(items)} products, one batch", line=summary.headline())
+    (out / SHEET).write_bytes(sheet)
+
+
+def _title(item: ItemView) -> str:
+    """What the picture shows: the part of the prompt that is about this row."""
+    text = str(item.spec.get("prompt", "")).partition(",")[0]
+    return text[:1].upper() + text[1:]

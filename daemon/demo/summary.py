@@ -1,0 +1,192 @@
+"""What a demo run amounts to: pure arithmetic on the provider's own books, and the sentences that tell it.
+
+The clock is the sender's whole time: from just before the batch is handed over until its last picture is stored, so
+that reading, queueing, storing and settling all count. Against it stands what the quota allows a sender that needs
+no time for any of this. Utilisation is that least time as a share of the whole time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from limiter.quota import InFlight, Quota, Window
+from providers.simulator.ledger import Call, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item without a picture: its id, and why in the provider's sentence."""
+
+    id: str
+    message: str
+    http_status: int | None = None
+    charged: str | None = None
+
+    def __str__(self) -> str:
+        facts = [f"HTTP {self.http_status}"] if self.http_status is not None else []
+        facts += [f"charged: {self.charged}"] if self.charged is not None else []
+        return f"{self.message} ({', '.join(facts)})" if facts else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The provider's side, as it wrote it down itself; it is not asked what the sender believes."""
+
+    calls: int
+    throttled: int  # answers 429
+    billed: int  # pictures
+    billed_again: int  # pictures beyond the first for one prompt
+    most_in_window: int  # pictures admitted in any period of the quota's length
+    most_in_flight: int
+    service_s: float  # mean over the calls that made a picture; a refused one is answered at once
+
+    @classmethod
+    def of(cls, ledger: Ledger, window_s: float) -> Books:
+        """The figures of a ledger, with the fullest period of `window_s`."""
+        billed = Counter[str]()
+        for call in ledger.calls:
+            billed[call.prompt] += call.billed
+        return cls(
+            calls=len(ledger.calls),
+            throttled=ledger.statuses().get(429, 0),
+            billed=billed.total(),
+            billed_again=sum(max(0, pictures - 1) for pictures in billed.values()),
+            most_in_window=ledger.max_in_window(window_s),
+            most_in_flight=ledger.max_in_flight,
+            service_s=mean_service_s(ledger.calls),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run under `quota`, which has a strict window of pictures and a number of calls in flight."""
+
+    pictures: int
+    failures: tuple[Failure, ...]
+    expected_failures: frozenset[str]
+    makespan_s: float
+    quota: Quota
+    books: Books
+
+    @property
+    def rows(self) -> int:
+        return self.pictures + len(self.failures)
+
+    @property
+    def last_call_s(self) -> float:
+        """When, after the first call, the last one may arrive at the earliest: the rate's part of the optimum."""
+        return self.quota.optimum_s(self.rows)
+
+    @property
+    def optimum_s(self) -> float:
+        """The least time that the quota allows for one call a row, each as long as the mean one was.
+
+        It counts the rows and not the calls that were made, so a call too many does not make it look better.
+        """
+        return self.quota.optimum_s(self.rows, self.books.service_s)
+
+    @property
+    def utilisation(self) -> float:
+        """The optimum as a share of the makespan."""
+        return self.optimum_s / self.makespan_s if self.makespan_s > 0 else 0.0
+
+    @property
+    def paid_twice(self) -> int:
+        """Pictures that were billed and are not stored, or were billed again."""
+        return max(self.books.billed_again, self.books.billed - self.pictures)
+
+    @property
+    def as_promised(self) -> bool:
+        """Exactly the expected items failed, the provider never answered 429, and nothing was paid twice."""
+        failed = {failure.id for failure in self.failures}
+        return failed == self.expected_failures and not self.books.throttled and not self.paid_twice
+
+    def headline(self) -> str:
+        """One line for the contact sheet."""
+        count, period_s, _ = self._limits()
+        told = [
+            f"{_counted(self.pictures, 'picture')} in {self.makespan_s:.1f} s, {self.utilisation:.0%} of the pace that "
+            f"{count} per {period_s:g} s allows",
+            f"{self.books.throttled or 'no'} 429",
+            f"{self.paid_twice or 'nothing'} paid twice",
+        ]
+        return "  ·  ".join(told)
+
+    def lines(self) -> list[str]:
+        """The run in words."""
+        told = f"{_counted(self.pictures, 'picture')} made, {len(self.failures)} failed."
+        return [
+            told,
+            *(f"  {failure.id}: {failure}" for failure in self.failures),
+            *self._pace(),
+            *self._money(),
+        ]
+
+    def _pace(self) -> Iterable[str]:
+        count, period_s, in_flight = self._limits()
+        yield (
+            f"{self.makespan_s:.1f} s from handing over the batch to the last stored picture; under {count} per "
+            f"{period_s:g} s and {in_flight} in flight no sender can count on less than {self.optimum_s:.1f} s:"
+        )
+        yield (
+            f"  call {self.rows} may arrive {self.last_call_s:.1f} s after the first one, and a call takes "
+            f"{self.books.service_s:.1f} s on average."
+        )
+        yield f"Utilisation {self.utilisation:.1%}: that least time as a share of ours."
+        yield (
+            f"429 answers, as the provider counted them: {self.books.throttled}. Its fullest {period_s:g} s: "
+            f"{_counted(self.books.most_in_window, 'picture')} (quota {count}); at most "
+            f"{_counted(self.books.most_in_flight, 'call')} in flight (quota {in_flight})."
+        )
+
+    def _limits(self) -> tuple[int, float, int]:
+        """Pictures, the seconds of their period, and calls in flight."""
+        window = next(limit for limit in self.quota.limits if isinstance(limit, Window))
+        in_flight = next(limit for limit in self.quota.limits if isinstance(limit, InFlight))
+        return window.count, window.period_us / 1e6, in_flight.count
+
+    def _money(self) -> Iterable[str]:
+        end = "nothing was paid twice" if not self.paid_twice else f"{self.paid_twice} PAID FOR NOTHING"
+        yield f"The provider billed {_counted(self.books.billed, 'picture')}, {self.pictures} are stored: {end}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same figures for `--json`."""
+        count, period_s, in_flight = self._limits()
+        return {
+            "as_promised": self.as_promised,
+            "rows": self.rows,
+            "pictures": self.pictures,
+            "failed": [
+                {"id": one.id, "message": one.message, "http_status": one.http_status, "charged": one.charged}
+                for one in self.failures
+            ],
+            "expected_failures": sorted(self.expected_failures),
+            "makespan_seconds": round(self.makespan_s, 3),
+            "optimum_seconds": round(self.optimum_s, 3),
+            "utilisation": round(self.utilisation, 4),
+            "quota": {"images": count, "window_seconds": period_s, "in_flight": in_flight},
+            "provider": {
+                "calls": self.books.calls,
+                "answers_429": self.books.throttled,
+                "most_images_in_window": self.books.most_in_window,
+                "most_in_flight": self.books.most_in_flight,
+                "mean_service_seconds": round(self.books.service_s, 3),
+                "billed": self.books.billed,
+            },
+            "paid_twice": self.paid_twice,
+        }
+
+
+def mean_service_s(calls: Iterable[Call]) -> float:
+    """How long a call that was billed took the provider on average; 0 if there was none."""
+    times: Sequence[float] = [
+        call.ended_at_s - call.at_s for call in calls if call.billed and call.ended_at_s is not None
+    ]
+    return sum(times) / len(times) if times else 0.0
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,63 @@
+"""The table of commands: help comes at once, every command is there, and its example works as written."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from daemon.cli.main import COMMANDS, app
+
+NAMES = [listed.name for row in COMMANDS.values() for listed in row]
+IMPORTED_LATE = ("redis", "pydantic", "PIL", "obstore", "starlette", "uvicorn", "httpx2", "daemon.queue")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What would make it slow is imported by the commands that need it."""
+    program = (
+        "import sys\nfrom daemon.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print('late:', [name for name in {IMPORTED_LATE!r} if name in sys.modules])"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "late: []" in done.stdout
+    assert time.monotonic() - began < 5  # 0.3 s on an idle machine
+
+
+def test_help_lists_every_command_once() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert len(set(NAMES)) == len(NAMES)
+    for name in NAMES:
+        assert re.search(rf"│ {name} ", result.stdout), name
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "simulator"])  # has a parser of its own
+def test_every_command_has_a_help_of_its_own(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert f"{name} [OPTIONS]" in result.stdout
+
+
+def test_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert re.fullmatch(r"pixmill \d+\.\d+\.\d+\S*\n", result.stdout)
+
+
+def test_a_misspelt_command_is_a_usage_error_with_the_right_name() -> None:
+    result = CliRunner().invoke(app, ["sumbit", "x"])
+    assert result.exit_code == 2
+    assert "submit" in result.stderr
+
+
+def test_python_m_daemon_is_pixmill() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("pixmill ")

@@ -1,0 +1,145 @@
+"""results: pictures as files with safe names, a manifest, and what is missing told."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from daemon.archive import pictures_of, safe_name
+from daemon.client import Client
+from daemon.records import ItemView
+from daemon.results import ResultStore
+from tests.daemon.cli.conftest import Pixmill
+from tests.daemon.harness import Installation
+from tests.daemon.live import image_key, made, picture, refused
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+async def batch(redis: Redis, storage: str) -> Installation:
+    """b1: a and c:1 have pictures in the store, b failed."""
+    installation = Installation(redis)
+    items = [{"id": ident, "prompt": "x"} for ident in ("a", "b", "c:1")]
+    await installation.submit({"id": "b1", "items": items}, type="pixmill.batch.v1")
+    store = ResultStore.open(storage)
+    for item in await installation.claim(3):
+        if item.uid.endswith("/b"):
+            await installation.queue.settle(item, refused())
+        else:
+            await store.put_image(image_key(item), picture(item))
+            await installation.queue.settle(item, made(item))
+    await store.aclose()
+    return installation
+
+
+async def test_pictures_are_saved_with_a_manifest(
+    pixmill: Pixmill, batch: Installation, tmp_path: Path
+) -> None:
+    ran = await pixmill("results", "b1", "--out", "pictures")
+    assert (ran.code, ran.out) == (3, "")
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "a.png",
+        "c_1.png",
+        "manifest.json",
+    ]
+    assert (tmp_path / "pictures/c_1.png").read_bytes() == b"picture of default/b1/c:1"
+    manifest = json.loads((tmp_path / "pictures/manifest.json").read_text())
+    assert (manifest["batch"], manifest["state"]) == ("b1", "completed_with_errors")
+    rows = {row["item"]: row for row in manifest["items"]}
+    assert [rows[item]["files"] for item in ("a", "b", "c:1")] == [["a.png"], [], ["c_1.png"]]
+    assert rows["b"]["error"]["message"] == "The provider refuses this prompt."
+    assert rows["a"]["prompt"] == "x"
+
+
+async def test_a_zip_holds_the_same(pixmill: Pixmill, batch: Installation, tmp_path: Path) -> None:
+    ran = await pixmill("results", "b1", "--zip", "b1.zip", "--json")
+    assert ran.code == 3
+    assert ran.document["saved"] == {"files": 2, "problems": []}
+    with zipfile.ZipFile(tmp_path / "b1.zip") as archive:
+        assert sorted(archive.namelist()) == ["a.png", "c_1.png", "manifest.json"]
+        assert archive.read("a.png") == b"picture of default/b1/a"
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+async def test_saving_again_completes_what_is_missing(
+    pixmill: Pixmill, batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pixmill("results", "b1", "--out", "pictures")
+    (tmp_path / "pictures/a.png").write_bytes(b"half a pic")
+    asked: list[str] = []
+    get = ResultStore.get
+
+    async def seen(self: ResultStore, key: str) -> bytes | None:
+        asked.append(key)
+        return await get(self, key)
+
+    monkeypatch.setattr(ResultStore, "get", seen)
+    await pixmill("results", "b1", "--out", "pictures")
+    assert asked == ["default/20261122/b1/a.png"]
+    assert (tmp_path / "pictures/a.png").read_bytes() == b"picture of default/b1/a"
+
+
+async def test_a_picture_that_the_store_does_not_have_is_told(
+    pixmill: Pixmill, batch: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "store/default/20261122/b1/a.png").unlink()
+    (tmp_path / "store/default/20261122/b1/c:1.png").write_bytes(b"something else")
+    ran = await pixmill("results", "b1", "--out", "pictures")
+    assert ran.code == 3
+    assert 'a: there is no object "default/20261122/b1/a.png" in this store' in ran.err
+    assert "c:1: the object" in ran.err
+    assert "sha256 differs" in ran.err
+    one = await pixmill("results", "b1/a", "--out", "one")
+    assert one.code == 4
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["manifest.json"]
+
+
+async def test_out_after_watching_saves_too(pixmill: Pixmill, batch: Installation, tmp_path: Path) -> None:
+    ran = await pixmill("watch", "b1", "--out", "pictures", "--json")
+    assert ran.code == 3
+    assert ran.document["saved"]["files"] == 2
+    assert (tmp_path / "pictures/a.png").exists()
+
+
+async def test_where_the_pictures_go_must_be_said(pixmill: Pixmill) -> None:
+    for args in ((), ("--out", "x", "--zip", "y.zip")):
+        ran = await pixmill("results", "b1", *args)
+        assert (ran.code, ran.err) == (2, "Say where the pictures go: --out DIR or --zip FILE.\n")
+
+
+@given(st.text(max_size=300))
+def test_a_safe_name_is_one_part_of_a_path_everywhere(text: str) -> None:
+    name = safe_name(text)
+    assert name
+    assert not set(name) & set('/\\:*?"<>|\0\n')
+    assert name not in (".", "..")
+    assert not name.endswith((".", " "))
+    assert len(name.encode("utf-8", "replace")) <= 121
+    assert name.split(".")[0].upper() not in ("CON", "NUL", "COM1")
+
+
+async def test_names_that_differ_only_in_case_stay_apart(
+    batch: Installation, redis_server: RedisServer, storage: str
+) -> None:
+    async with Client.connect(redis_server.url) as client:
+        item = (await client.items("b1"))[0]
+    items = [_named(item, name) for name in ("Cup", "cup", "CUP", "manifest")]
+    assert [picture.file for picture in pictures_of(items)] == [
+        "Cup.png",
+        "cup-2.png",
+        "CUP-3.png",
+        "manifest.png",
+    ]
+
+
+def _named(item: ItemView, name: str) -> ItemView:
+    changes: dict[str, Any] = {"uid": item.uid._replace(item=name)}
+    return replace(item, **changes)

@@ -1,0 +1,348 @@
+"""The life of one item: what is written down before and after each step, and what a run resumes that was taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from obstore.store import MemoryStore
+from PIL import Image
+from redis.asyncio import Redis
+
+from daemon.executor import Executor
+from daemon.inputs import InputFetcher
+from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
+from daemon.pictures import PictureKeeper
+from daemon.queue import LeaseLost
+from daemon.results import ResultStore, StorageError, Stored
+from daemon.routes import Route
+from daemon.running import Run
+from daemon.verdict import Judge
+from limiter.limiter import Limiter
+from limiter.quota import parse_quota
+from providers.base import Generated, Pending, Picture, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
+from tests.daemon.harness import Installation
+
+
+def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(target, kind)
+    return target.getvalue()
+
+
+def generated(data: bytes | None = None) -> Generated:
+    return Generated(
+        (Picture(data=data or png(), seed=7),),
+        revised_prompt="a nicer x",
+        cost=Decimal("0.04"),
+        currency="USD",
+    )
+
+
+class Bench:
+    """An executor whose every neighbour is real but the provider, with a note of the order of things."""
+
+    def __init__(self, redis: Redis, quota: dict[str, object] | None = None) -> None:
+        self.installation = Installation(redis)
+        self.provider = self.installation.provider
+        self.provider.answer = self._answer
+        self.store = ResultStore.open("memory://")
+        self.limiter = Limiter(redis, "pixmill")
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.slept: list[float] = []
+        quotas = () if quota is None else (parse_quota("q", quota),)
+        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
+        judge = Judge(
+            redis, self.installation.keys, self.limiter, self.installation.metrics, draw=lambda: 1.0
+        )
+        self.executor = Executor(
+            self.installation.queue,
+            PictureKeeper(self.store, sleep=self._sleep),
+            InputFetcher(self.store, max_bytes=1_000_000),
+            judge,
+            self.installation.metrics,
+            calls=self,
+            sleep=self._sleep,
+        )
+        self.answers: list[Submitted | Generated | ProviderError] = []
+
+    async def _answer(self, request: Request) -> Submitted | Generated:
+        answer = self.answers.pop(0) if self.answers else generated()
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    async def call_begins(self, run: Run) -> None:
+        self.begun.append(run.item.uid)
+
+    async def call_ended(self, run: Run) -> None:
+        self.ended.append(run.item.uid)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    async def claimed(self, **fields: Any) -> Run:
+        await self.installation.submit({"id": "a", "prompt": "x", **fields})
+        (item,) = await self.installation.claim()
+        return Run(item, self.route, None)
+
+    async def taken_over(self) -> Run:
+        """The item as another worker gets it after this one's death."""
+        page = await self.installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
+        (item,) = page.items
+        return Run(item, self.route, None, adopted=True)
+
+    async def outcome(self, **fields: Any) -> Outcome:
+        return await self.executor.run(await self.claimed(**fields))
+
+
+@pytest.fixture
+def bench(redis: Redis) -> Bench:
+    return Bench(redis)
+
+
+async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_it(bench: Bench) -> None:
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["key"].startswith("default/20")
+    assert image["key"].endswith("/single/a.png")
+    assert (image["width"], image["height"], image["content_type"], image["seed"]) == (8, 8, "image/png", 7)
+    assert await bench.store.get(image["key"]) == png()
+    assert image["thumb_url"].endswith("/single/a.thumb.webp")
+    assert outcome.result["attempts"] == 1
+    assert outcome.result["revised_prompt"] == "a nicer x"
+    assert outcome.result["cost"] == {"amount": "0.04", "currency": "USD"}
+    assert bench.ended == ["default//a"]
+
+
+async def test_the_picture_has_the_format_that_was_asked_for_whatever_the_provider_sends(
+    bench: Bench,
+) -> None:
+    outcome = await bench.outcome(output={"format": "webp", "thumbnail": False})
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["content_type"] == "image/webp"
+    assert image["key"].endswith(".webp")
+    assert image["thumb_url"] is None
+
+
+async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after_it(bench: Bench) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    async def look(request: Request) -> Submitted:
+        record = await bench.installation.record("default//a")
+        seen.append(("intent_us" in record, "receipt" in record))
+        return Submitted("task-1")
+
+    bench.provider.answer = look
+    bench.provider.poll_answers = [Pending("RUNNING"), generated()]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert seen == [(True, False)]
+    assert orjson.loads((await bench.installation.record("default//a"))["receipt"]) == {"task_id": "task-1"}
+    assert outcome.result["provider_task_id"] == "task-1"
+
+
+async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+    bench.provider.poll_answers = [
+        Pending("QUEUED"),
+        lost,
+        Pending("RUNNING"),
+        lost,
+        Pending("RUNNING"),
+        generated(),
+    ]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0]
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_run_that_was_taken_over_with_a_receipt_polls_and_never_submits(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(await bench.taken_over())
+    assert isinstance(outcome, Succeeded)
+    assert bench.provider.requests == []
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-1"]
+
+
+async def test_a_run_that_was_taken_over_before_its_intent_is_released(bench: Bench) -> None:
+    await bench.claimed()
+    assert await bench.executor.run(await bench.taken_over()) == Released()
+    assert bench.provider.requests == []
+
+
+async def test_a_run_that_was_taken_over_after_its_intent_has_an_unknown_outcome(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    outcome = await bench.executor.run(await bench.taken_over())
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["charged"] == "maybe"
+    assert bench.provider.requests == []
+
+
+async def test_a_picture_that_was_stored_and_not_settled_is_found_and_not_bought_again(bench: Bench) -> None:
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    second = await bench.executor.run(await bench.taken_over())
+    assert isinstance(second, Succeeded)
+    assert second.result["images"][0]["sha256"] == first.result["images"][0]["sha256"]
+    assert len(bench.provider.requests) == 1
+
+
+async def test_nothing_is_sent_by_a_worker_that_lost_the_item(bench: Bench) -> None:
+    zombie = await bench.claimed()
+    await bench.taken_over()
+    with pytest.raises(LeaseLost):
+        await bench.executor.run(zombie)
+    assert bench.provider.requests == []
+
+
+async def test_a_cancel_before_the_call_costs_nothing(bench: Bench) -> None:
+    run = await bench.claimed()
+    run.cancel_requested.set()
+    assert await bench.executor.run(run) == Cancelled()
+    assert bench.provider.requests == []
+
+
+async def test_a_cancel_while_a_task_runs_is_passed_on_to_the_provider(bench: Bench) -> None:
+    run = await bench.claimed()
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING")]
+
+    async def cancelled_meanwhile(seconds: float) -> None:
+        run.cancel_requested.set()
+
+    bench.executor._sleep = cancelled_meanwhile
+    assert await bench.executor.run(run) == Cancelled()
+    assert [task.task_id for task in bench.provider.cancelled] == ["task-1"]
+
+
+async def test_a_moderated_prompt_fails_alone_with_the_providers_sentence(bench: Bench) -> None:
+    bench.answers = [
+        ProviderError(ErrorKind.MODERATION_INPUT, "Rejected by the safety system.", http_status=400)
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("moderation_input", "no")
+
+
+async def test_a_fault_is_tried_again_later_and_longer_each_time(bench: Bench) -> None:
+    bench.answers = [ProviderError(ErrorKind.PROVIDER_FAULT, "500")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s == 2.0
+
+
+async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharmed(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == 0.0, "the permit carries the wait"
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert 6.5 < state.cooldown_s <= 7.0
+    assert "quota.cooldown" in await bench.installation.kinds()
+
+
+async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "Your credit is used up.", http_status=429)]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert state.paused_reason == "Your credit is used up."
+    assert "quota.paused" in await bench.installation.kinds()
+
+
+async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+
+    async def never(_request: Request) -> Generated:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    bench.provider.answer = never
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert "0.05 s" in outcome.error["message"]
+
+
+async def test_a_task_that_does_not_end_in_time_fails_and_its_retry_polls_it_again(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING")] * 10_000
+
+    async def a_moment(_seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+    bench.executor._sleep = a_moment
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    await bench.installation.queue.settle(run.item, outcome)
+
+    await bench.installation.submit({"job": "a"}, type="pixmill.retry.v1")
+    bench.provider.poll_answers = [generated()]
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1, "the task was paid once"
+
+
+class BrokenStore(ResultStore):
+    """Fails a number of puts, and notes whether the item was settled meanwhile."""
+
+    failures = 3
+
+    async def put_image(self, key: str, data: bytes) -> Stored:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the disk is full")
+        return await super().put_image(key, data)
+
+
+async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_memory(bench: Bench) -> None:
+    broken = BrokenStore(MemoryStore(), "memory://")
+    bench.executor._keeper = PictureKeeper(broken, sleep=bench._sleep)
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Succeeded)
+    assert len(bench.slept) == 3
+    assert len(bench.provider.requests) == 1
+    assert (await bench.installation.record("default//a"))["state"] == "running", (
+        "settled only by what follows"
+    )
+
+
+async def test_bytes_that_are_no_picture_are_not_stored(bench: Bench) -> None:
+    bench.answers = [generated(b"<html>busy</html>")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.error["kind"] == "bad_response"
+    assert "HTML" in outcome.error["message"]
+
+
+async def test_an_input_is_read_from_the_store_and_checked(bench: Bench) -> None:
+    await bench.store.put_image("default/input.png", png(4, 4))
+    outcome = await bench.outcome(inputs=[{"object": "default/input.png"}])
+    assert isinstance(outcome, Succeeded)
+    assert bench.provider.requests[0].inputs[0].content_type == "image/png"
+
+
+async def test_a_missing_input_says_which(bench: Bench) -> None:
+    outcome = await bench.outcome(inputs=[{"object": "default/none.png"}])
+    assert isinstance(outcome, Failed)
+    assert outcome.error["field"] == "inputs.0.object"
+    assert bench.provider.requests == []

@@ -1,0 +1,101 @@
+"""`pixmill up` on a machine without a Redis: a job in, a picture out, and nothing lost by a restart."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.e2e.processes import Command, wait_until
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Command]:
+    command = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    command.wait_for("Ctrl-C stops")
+    yield command
+    command.stop()
+
+
+def client_of(command: Command) -> Any:
+    url = command.wait_for("redis://").split()[-1]
+    return redis.Redis.from_url(url)
+
+
+def test_the_printed_xadd_line_gives_a_picture_on_disk_and_an_event(up: Command, tmp_path: Path) -> None:
+    line = up.wait_for("XADD").strip()
+    words = shlex.split(line)
+    client = client_of(up)
+    if shutil.which("redis-cli"):
+        subprocess.run(words, check=True, capture_output=True)
+    else:
+        client.execute_command(*words[words.index("XADD") :])
+
+    def succeeded() -> list[dict[str, Any]]:
+        rows = client.xrange("pixmill:events")
+        return [json.loads(fields[b"data"]) for _, fields in rows if fields[b"type"] == b"job.succeeded"]
+
+    (event,) = wait_until(succeeded, 20, lambda: up.output)
+    assert (event["tenant"], event["job"], event["batch"]) == ("default", "hello-1", None)
+    (image,) = event["images"]
+    path = Path(image["url"].removeprefix("file://"))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.is_relative_to(tmp_path / ".pixmill" / "images")
+
+
+def test_metrics_and_health_answer(up: Command) -> None:
+    import httpx2
+
+    root = up.wait_for("/metrics").split()[-1].removesuffix("/metrics")
+    assert httpx2.get(f"{root}/healthz", trust_env=False).status_code == 200
+    ready = wait_until(lambda: httpx2.get(f"{root}/readyz", trust_env=False).status_code == 200, 10)
+    assert ready
+    text = httpx2.get(f"{root}/metrics", trust_env=False).text
+    for name in (
+        "pixmill_provider_429_total",
+        "pixmill_provider_latency_seconds_bucket",
+        "pixmill_queue_depth",
+    ):
+        assert re.search(rf"^{name}\b", text, re.MULTILINE), name
+
+
+def test_jobs_that_wait_survive_a_restart_even_by_sigkill(tmp_path: Path) -> None:
+    first = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    first.wait_for("Ctrl-C stops")
+    client = client_of(first)
+    for number in range(30):
+        client.xadd("pixmill:jobs", {"data": json.dumps({"id": f"j{number}", "prompt": f"vase {number}"})})
+    wait_until(lambda: client.zcard("pixmill:waiting:default") >= 5, 20)
+    first.kill()
+
+    second = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    try:
+        second.wait_for("Ctrl-C stops")
+        assert "joined" not in second.output
+        again = client_of(second)
+        wait_until(
+            lambda: len(list((tmp_path / ".pixmill/images").rglob("*.png"))) == 30, 50, lambda: second.output
+        )
+        done = [fields for _, fields in again.xrange("pixmill:events") if fields[b"type"] == b"job.succeeded"]
+        assert len({json.loads(fields[b"data"])["job"] for fields in done}) == len(done) == 30
+    finally:
+        second.stop()
+        again.shutdown(nosave=False)
+
+
+def test_after_a_stop_no_server_is_left_behind(tmp_path: Path) -> None:
+    command = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    command.wait_for("Ctrl-C stops")
+    client = client_of(command)
+    assert client.ping()
+    assert command.stop() == 0
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
