@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Final
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 READY_S: Final = 30.0  # also a large AOF is read in this time
 STOP_S: Final = 10.0
 LOOK_S: Final = 0.02
+LOOK_LONGEST_S: Final = 2.0
 
 
 class EmbeddedRedisError(Exception):
@@ -56,8 +59,13 @@ class EmbeddedRedis:
             port = _usable_port(directory)
             process = await _launched(_binary(), directory, port)
             server = cls(directory, port, process)
-            await server._ready()
-            _write_note(directory, port, process.pid)
+            try:
+                await server._ready()
+                _write_note(directory, port, process.pid)
+            except BaseException:
+                # Also a Ctrl-C while it loads: in a session of its own it would outlive everybody who knows of it.
+                await server.stop()
+                raise
             return server
 
     async def stop(self) -> None:
@@ -74,7 +82,7 @@ class EmbeddedRedis:
             await process.wait()
 
     async def _ready(self) -> None:
-        client = redis.Redis(port=self.port, socket_timeout=2)
+        client = _look_at(self.port)
         try:
             async with asyncio.timeout(READY_S):
                 while not await asyncio.to_thread(_answers, client):
@@ -84,7 +92,6 @@ class EmbeddedRedis:
                         )
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            await self.stop()
             raise EmbeddedRedisError(
                 f"The embedded server did not answer within {READY_S:g} s; its log is {self.directory / 'server.log'}."
             ) from None
@@ -145,7 +152,7 @@ def _running_port(directory: Path) -> int | None:
     note = _read_note(directory)
     if note is None:
         return None
-    client = redis.Redis(port=note, socket_timeout=2, socket_connect_timeout=2)
+    client = _look_at(note)
     try:
         served = os.fsdecode(client.config_get("dir")["dir"] or "")
         return note if Path(served).resolve() == directory.resolve() else None
@@ -153,6 +160,16 @@ def _running_port(directory: Path) -> int | None:
         return None
     finally:
         client.close()
+
+
+def _look_at(port: int) -> redis.Redis:
+    """A client that asks one time: by default redis-py spends four seconds on a port where nobody listens."""
+    return redis.Redis(
+        port=port,
+        socket_timeout=LOOK_LONGEST_S,
+        socket_connect_timeout=LOOK_LONGEST_S,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _usable_port(directory: Path) -> int:
@@ -177,9 +194,10 @@ def _answers(client: redis.Redis) -> bool:
 
 def _read_note(directory: Path) -> int | None:
     try:
-        return int(json.loads((directory / "server.json").read_text())["port"])
+        port = int(json.loads((directory / "server.json").read_text())["port"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return port if 0 < port < 65536 else None
 
 
 def _write_note(directory: Path, port: int, pid: int) -> None:

@@ -10,11 +10,11 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # A 22 KB PNG can hold 182 megapixels; no provider in sight makes pictures of more than 20.
 MAX_PIXELS: Final = 50_000_000
@@ -51,7 +51,8 @@ class ImageFacts:
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """The facts of a PNG, JPEG or WebP picture. Raises BadImage for anything else, too large or broken."""
     with _opened(data, max_pixels) as image:
-        kind = str(image.format).lower()
+        # A JPEG with a second picture inside (a depth map, a preview) goes by another name in Pillow.
+        kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         width, height = image.size
     return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), len(data))
 
@@ -59,14 +60,15 @@ def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
     """The same picture as png, jpeg or webp; `quality` (1..100) is for the latter two. Raises BadImage."""
     with _opened(data, MAX_PIXELS) as image:
-        return _encoded(image, output_format, quality or DEFAULT_QUALITY)
+        return _encoded(_plain(image), output_format, quality or DEFAULT_QUALITY)
 
 
 def thumbnail(data: bytes, side: int = 256) -> bytes:
     """A WebP of at most `side` pixels a side, in the picture's proportions. Raises BadImage."""
     with _opened(data, MAX_PIXELS) as image:
-        image.thumbnail((side, side))
-        return _encoded(image, "webp", THUMBNAIL_QUALITY)
+        small = _plain(image)
+        small.thumbnail((side, side))
+        return _encoded(small, "webp", THUMBNAIL_QUALITY)
 
 
 @contextmanager
@@ -89,6 +91,19 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         except (OSError, ValueError, SyntaxError, EOFError) as error:
             raise BadImage(f"it is a damaged or truncated {image.format} ({error}).") from None
         yield image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The picture upright, in colours that every target format has: what is written anew loses the notes on both."""
+    with suppress(Exception):  # the note on how to turn it may be broken in any way; the picture is not
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "CMYK":
+        image = image.convert("RGB")
+        image.info.pop("icc_profile", None)  # it describes inks
+    elif image.mode.startswith("I"):
+        # Sixteen bits of grey; a conversion alone would cut them off at 255.
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    return image
 
 
 def _encoded(image: Image.Image, output_format: str, quality: int) -> bytes:

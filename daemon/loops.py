@@ -31,6 +31,7 @@ async def run_forever(
     """
     failures = 0
     while not until():
+        _still_wanted()
         try:
             await step()
         except asyncio.CancelledError:
@@ -74,6 +75,7 @@ async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """Repeat a call that may safely be made twice until the server answers it, whatever the answer is."""
     failures = 0
     while True:
+        _still_wanted()
         try:
             return await call()
         except CONNECTION_FAULTS as error:
@@ -81,6 +83,14 @@ async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
                 log.warning("redis does not answer; asking again", call=name, error=str(error))
             await asyncio.sleep(pause_s(failures))
             failures += 1
+
+
+def _still_wanted() -> None:
+    """End a task that was cancelled in a step which did not notice: `asyncio.wait_for`, which redis-py uses, can
+    swallow a cancellation until Python 3.12 (python/cpython#86296)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def pause_s(failures: int) -> float:

@@ -59,7 +59,7 @@ class Scheduler:
         fields = {"type": "batch.progress", "data": data}
         pipe = self._client.pipeline(transaction=False)
         pipe.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)  # type: ignore[arg-type]  # invariance of the stubs' dict
-        pipe.xadd(self._keys.batch_events(batch), fields, maxlen=20_000, approximate=True)  # type: ignore[arg-type]  # as above
+        pipe.xadd(self._keys.batch_events(batch), fields, maxlen=200_000, approximate=True)  # type: ignore[arg-type]  # as above
         await pipe.execute()
 
     async def _close(self) -> None:

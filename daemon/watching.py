@@ -154,10 +154,6 @@ class Watcher:
         while True:
             try:
                 answer = await call()
-                # Python 3.11's wait_for, in redis-py's sends, can swallow a cancellation (python/cpython#86296).
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise asyncio.CancelledError
-                return answer
             except CONNECTION_FAULTS as error:
                 if self._patience_s is not None and time.monotonic() - began > self._patience_s:
                     raise
@@ -165,6 +161,11 @@ class Watcher:
                     self._on_trouble(error)
                 await asyncio.sleep(pause_s(failures))
                 failures += 1
+                continue
+            # Python 3.11's wait_for, in redis-py's sends, can swallow a cancellation (python/cpython#86296).
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
+            return answer
 
 
 _ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled", "job.expired"})

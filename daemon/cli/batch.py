@@ -11,12 +11,12 @@ from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
 
 BATCH_HELP = """Send a CSV or JSONL file as one batch.
 
-Columns named like job fields (id, prompt, size, seed, route, n, inputs, params.X, metadata.X ...) fill them; the
-others are there for --prompt-template. Nothing is sent when any line is wrong. Without --id, the batch is named after
-the file and its content, so sending the same file twice pays once.
+Columns named like job fields (id, prompt, size, seed, route, n, inputs, params.X, metadata.X ...) fill them; \
+the others are there for --prompt-template. Nothing is sent when any line is wrong. Without --id, the batch is \
+named after the file and its content, so sending the same file twice pays once.
 
-    pixmill batch skus.csv --prompt-template "{title}, white background" --dry-run
-    pixmill batch skus.csv --prompt-template "{title}, white background" --watch --out pictures
+    pixmill batch skus.csv --prompt-template "{title}, white" --dry-run
+    pixmill batch skus.csv --prompt-template "{title}, white" --out pictures
 """
 
 
@@ -29,7 +29,7 @@ async def batch(
     session: Session,
     file: Annotated[Path, typer.Argument(help="CSV with a header row, or JSONL.")],
     ident: Annotated[str | None, typer.Option("--id", help="The batch's id.")] = None,
-    route: Annotated[str | None, typer.Option(help="For items that name none. [default: default]")] = None,
+    route: Annotated[str | None, typer.Option(help="For items that name none (default).")] = None,
     size: Annotated[str | None, typer.Option(help="For items that give none.")] = None,
     priority: Annotated[
         str | None, typer.Option(help="For items that give none: high, normal or low.")

@@ -36,7 +36,7 @@ async def save(
     """Put the pictures into a directory or a ZIP file; what is missing in the store is told, and is no error yet."""
 
     def on_saved(done: int, total: int) -> None:
-        if done == total or done % 100 == 0:
+        if done % 100 == 0 and done < total:
             session.printer.note(f"saved {done}/{total}")
 
     store = session.store()
@@ -50,7 +50,7 @@ async def save(
         await asyncio.sleep(0)
     for problem in saved.problems:
         session.printer.error(problem)
-    session.printer.note(f"{saved.files} pictures in {archive or out}")
+    session.printer.note(f"{saved.files} picture{'s' * (saved.files != 1)} in {archive or out}")
     return saved
 
 

@@ -30,10 +30,8 @@ ConfigOption = Annotated[
 RedisOption = Annotated[
     str | None, typer.Option("--redis-url", help="The Redis to use, such as redis://localhost:6379/0.")
 ]
-PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="First part of every key. [default: pixmill]")
-]
-TenantOption = Annotated[str | None, typer.Option("--tenant", help="Whose work is meant. [default: default]")]
+PrefixOption = Annotated[str | None, typer.Option("--prefix", help="First part of every key (pixmill).")]
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="Whose work is meant (default).")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")
 ]

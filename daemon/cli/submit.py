@@ -16,7 +16,7 @@ SUBMIT_HELP = """Ask for pictures of one prompt.
 
 Prints the id; with --wait or --out it stays until the pictures are there.
 
-    pixmill submit "a red kettle on a white table" --size 1024x1024 --n 2 --out pictures
+    pixmill submit "a red kettle on a white table" --n 2 --out pictures
 """
 
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 async def submit(
     session: Session,
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
-    route: Annotated[str | None, typer.Option(help="A configured route. [default: default]")] = None,
+    route: Annotated[str | None, typer.Option(help="A configured route (default).")] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", help="A picture to edit: a URL, or an object key. Repeatable."),

@@ -11,8 +11,8 @@ from daemon.cli.session import Session, command
 
 WATCH_HELP = """Follow a batch or a job to its end.
 
-Ctrl-C stops the watching, not the work. The exit code tells the end: 0 all well, 3 partly failed, 4 failed,
-5 cancelled.
+Ctrl-C stops the watching, not the work. The exit code tells the end: 0 all well, \
+3 partly failed, 4 failed, 5 cancelled.
 
     pixmill watch autumn-skus --out pictures
 """

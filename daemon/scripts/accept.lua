@@ -92,7 +92,7 @@ if closing ~= '' then
   local group = group_key(closing)
   if redis.call('HSETNX', group, 'done:' .. part, 1) == 1 then
     local parts_left = redis.call('HINCRBY', group, 'parts_left', -1)
-    if parts_left == 0 and redis.call('HGET', group, 'open') == '0' then finish_group(closing) end
+    if parts_left <= 0 and redis.call('HGET', group, 'open') == '0' then finish_group(closing) end
   end
   if entry ~= '' then done[#done + 1] = entry end
 end

@@ -36,7 +36,9 @@ if ARGV[3] == 'item' then
 end
 if redis.call('EXISTS', group_key(id)) == 0 then return { 'unknown', -1, 0, 0 } end
 if meant.queued and redis.call('HGET', group_key(id), 'state') == 'running' then
-  redis.call('HSET', group_key(id), 'cancel', NOW_US)
+  -- Parts that have not come are not waited for any more.
+  redis.call('HSET', group_key(id), 'cancel', NOW_US, 'parts_left', 0)
+  if redis.call('HGET', group_key(id), 'open') == '0' then finish_group(id) end
 end
 local first, page = tonumber(ARGV[5]), tonumber(ARGV[6])
 local members = redis.call('ZRANGE', P .. ':members:' .. id, first, first + page - 1)

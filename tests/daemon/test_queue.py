@@ -327,6 +327,15 @@ async def test_every_part_of_a_batch_must_have_been_read_before_it_ends(installa
     assert (group["state"], group["total"]) == ("completed", "2")
 
 
+async def test_a_cancel_ends_a_batch_whose_other_parts_never_came(installation: Installation) -> None:
+    part = {"id": "b1", "parts": 2, "part": 1, "defaults": {"prompt": "x"}, "items": [{"id": "i0"}]}
+    await installation.submit(part, type="pixmill.batch.v1")
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, DONE)
+    await installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
+    assert (await installation.group("default/b1"))["state"] == "completed"
+
+
 async def test_progress_is_told_by_one_replica_at_most_twice_a_second(installation: Installation) -> None:
     await installation.batch("b1", 2)
     await installation.claim(1)

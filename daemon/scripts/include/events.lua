@@ -18,10 +18,11 @@ end
 -- The inside of a JSON object, to be joined with others.
 local function inside(json) return string.sub(json, 2, -2) end
 
--- One dead letter: `fields` are the original's field/value pairs.
+-- One dead letter: first the original's field/value pairs, then ours, which win where a reader makes a mapping of them.
 local function bury(reason, err, attempts, head, fields)
-  local entry = { 'XADD', P .. ':dead', 'MAXLEN', '~', 100000, '*', 'reason', reason, 'error', err,
-    'attempts', attempts, 'at', iso(NOW), 'ids', '{' .. head .. '}' }
+  local entry = { 'XADD', P .. ':dead', 'MAXLEN', '~', 100000, '*' }
   for _, value in ipairs(fields) do entry[#entry + 1] = value end
+  local ours = { 'reason', reason, 'error', err, 'attempts', attempts, 'at', iso(NOW), 'ids', '{' .. head .. '}' }
+  for _, value in ipairs(ours) do entry[#entry + 1] = value end
   redis.call(unpack(entry))
 end

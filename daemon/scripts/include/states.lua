@@ -55,7 +55,7 @@ local function count_member(gid, from, to)
   local change = (FINAL[from] and 1 or 0) - (FINAL[to] and 1 or 0)
   if change ~= 0 then
     local open = redis.call('HINCRBY', group, 'open', change)
-    if open == 0 and redis.call('HGET', group, 'parts_left') == '0' then finish_group(gid) end
+    if open == 0 and tonumber(redis.call('HGET', group, 'parts_left')) <= 0 then finish_group(gid) end
   end
 end
 

@@ -1,0 +1,46 @@
+# On a machine with Python 3.11+ and make: everything else comes from the lock file, into .venv and .uv.
+PYTHON ?= python3
+UV := .uv/bin/uv
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+
+.PHONY: help setup demo up test check format bench-throughput clean
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Pixmill needs Python 3.11 or newer; set PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -m venv .uv || { echo "This Python has no venv module; on Debian: apt install python3-venv."; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.locked: $(UV) pyproject.toml uv.lock
+	@$(UV) sync --frozen --quiet --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+setup: .venv/.locked  ## the environment, from the lock file
+
+demo: setup  ## 40 product pictures under a quota, from a CSV, with nothing configured
+	@$(BIN)/pixmill demo
+
+up: setup  ## everything in one process, until Ctrl-C
+	@$(BIN)/pixmill up
+
+test: setup  ## the test suite, on a real Valkey
+	$(BIN)/pytest
+
+check: setup  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
+	$(BIN)/python -m benchmarks.throughput
+
+clean:  ## remove what make made
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out
