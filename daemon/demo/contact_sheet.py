@@ -29,6 +29,7 @@ _RULE: Final = (226, 223, 215)
 _MUTED: Final = (238, 236, 230)
 _SIGN: Final = (190, 186, 176)
 _ROUND: Final = 12
+_LONGEST: Final = 200  # characters that are measured; no line holds so many
 _SMOOTH: Final = 4  # corners are drawn so much larger and shrunk
 
 
@@ -94,7 +95,7 @@ def _no_entry(side: int) -> Image.Image:
 
 
 def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, tile: Tile) -> None:
-    pen.text((left, top + 22), tile.id, fill=_QUIET, font=_font(13), anchor="ls")
+    pen.text((left, top + 22), _cut(tile.id, _font(13), SIDE), fill=_QUIET, font=_font(13), anchor="ls")
     colour = _INK if tile.picture is not None else _QUIET
     for number, text in enumerate(_wrapped(tile.title, _font(16), SIDE, 2)):
         pen.text((left, top + 42 + number * 20), text, fill=colour, font=_font(16), anchor="ls")
@@ -102,7 +103,8 @@ def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, tile: Tile) -> None:
 
 def _cut(text: str, font: _Font, room_px: int) -> str:
     """As much of `text` as fits, with dots if that is not all."""
-    if font.getlength(text) <= room_px:
+    text, whole = text[:_LONGEST], text
+    if text == whole and font.getlength(text) <= room_px:
         return text
     while text and font.getlength(f"{text}…") > room_px:
         text = text[:-1]

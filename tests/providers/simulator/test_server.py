@@ -36,7 +36,7 @@ async def ask(
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for a condition, at most 10 s."""
     async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 (it belongs to the simulator, which has no event for it)
+        while not holds():
             await asyncio.sleep(0.005)
 
 
