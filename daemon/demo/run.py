@@ -26,6 +26,7 @@ from daemon.results import ResultStore
 from daemon.service import DATA_DIR, Running, up
 from daemon.settings import Listen, Settings
 from limiter.quota import parse_quota
+from providers.simulator.drawing import Drawing, draw
 from providers.simulator.settings import Rate, SimulatorSettings
 
 BATCH: Final = "demo"
@@ -112,6 +113,8 @@ async def run_demo(
     """
     scenario = scenario or Scenario()
     items = scenario.items()
+    # The simulator shares our process: what it loads for its first picture would hold up the first calls.
+    await asyncio.to_thread(draw, Drawing("a lamp", 1, 1024, 1024))
     async with _place(keep) as place:
         settings = _settings(place)
         async with (
