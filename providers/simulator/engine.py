@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from providers.simulator.drawing import Drawing, draw
@@ -31,6 +32,8 @@ class Engine:
     def __init__(self, settings: SimulatorSettings, clock: Clock = time.monotonic) -> None:
         self.settings = settings
         self._clock = clock
+        # One drawing at a time: several fight over the interpreter, and then arrivals are noticed late.
+        self._artist = ThreadPoolExecutor(1, "drawing")
         self.reset()
 
     def reset(self) -> None:
@@ -66,7 +69,7 @@ class Engine:
     async def work(self, drawing: Drawing) -> bytes:
         """The picture, after as long as it takes: the drawing is a part of the latency, not on top of it."""
         finish_at = time.monotonic() + self._random.uniform(*self.settings.latency_s)
-        picture = await asyncio.to_thread(draw, drawing)
+        picture = await asyncio.get_running_loop().run_in_executor(self._artist, draw, drawing)
         await asyncio.sleep(max(0.0, finish_at - time.monotonic()))
         return picture
 
