@@ -108,6 +108,19 @@ def fleet(tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequ
     fleet.close()
 
 
+@pytest.fixture
+def persistent_fleet(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[Fleet, RedisServer]]:
+    """A fleet on a server of its own with AOF, for tests that restart it."""
+    options, quota = request.param
+    server = RedisServer(persistent=True)
+    fleet = Fleet(tmp_path, server, SimulatorProcess(tmp_path, "--plain", *options), quota)
+    yield fleet, server
+    fleet.close()
+    server.close()
+
+
 STRICT = (["--images", "20/8s", "--latency", "0.05-0.2"], 'images = "20/8s"')
 IN_FLIGHT = (["--in-flight", "3", "--latency", "0.2-0.4"], "in_flight = 3")
 SLOW = (["--latency", "1.0-1.5"], "in_flight = 16")
@@ -176,6 +189,25 @@ def test_a_replica_that_is_told_to_stop_finishes_what_it_has_paid_for(fleet: Fle
     fleet.start(1)
     assert fleet.wait_finished("b1") == "completed"
     assert fleet.simulator.ledger()["calls"] == 30, "and nothing was asked for twice"
+
+
+@pytest.mark.parametrize("persistent_fleet", [SLOW], indirect=True)
+def test_a_batch_goes_on_after_a_redis_restart_with_one_result_for_every_item(
+    persistent_fleet: tuple[Fleet, RedisServer],
+) -> None:
+    fleet, server = persistent_fleet
+    fleet.start(2)
+    fleet.submit_batch("b1", 60)
+    wait_until(lambda: fleet.counts("b1").get("succeeded", 0) >= 5, 20)
+    server.kill()
+    server.start()
+    assert fleet.wait_finished("b1") == "completed"
+    finished = [data["item"] for data in fleet.events("job.succeeded")]
+    assert sorted(finished) == sorted(f"i{k}" for k in range(60))
+    assert fleet.simulator.ledger()["calls"] == 60, "no call was made twice"
+    # The bell rings again too: new work is taken at once.
+    fleet.submit_batch("b2", 2)
+    assert fleet.wait_finished("b2", 15) == "completed"
 
 
 @pytest.mark.parametrize("fleet", [STRICT], indirect=True)
