@@ -97,14 +97,18 @@ class Dispatcher:
     async def _one_with_permit(self) -> None:
         reserved = self._running.reserve(1)
         try:
-            slot = await self._permit()
-            if slot is not None:
-                await uninterrupted(self._claim_for(slot))
+            answer = await self._permit()
+            if isinstance(answer, Slot):
+                await uninterrupted(self._claim_for(answer))
         finally:
             self._running.unreserve(reserved)
+        if isinstance(answer, Later):
+            # Without the slot: a route that waits for its quota must not hold a worker back from the others.
+            self.bound = answer.bound
+            await self._wait_for(answer)
 
-    async def _permit(self) -> Slot | None:
-        """A permit whose slot has come, or None after waiting until it makes sense to ask again."""
+    async def _permit(self) -> Slot | Later:
+        """A permit whose slot has come, or when it makes sense to ask again."""
         asked_at = time.monotonic()
         answer = await self._acquired(
             holder=self._queue.worker,
@@ -113,9 +117,7 @@ class Dispatcher:
         )
         self.looked_at = time.monotonic()
         if isinstance(answer, Later):
-            self.bound = answer.bound
-            await self._wait_for(answer)
-            return None
+            return answer
         await self._wait_until_slot(answer)
         for quota in self.route.quotas:
             self._metrics.limiter_grants.labels(quota=quota.name).inc()

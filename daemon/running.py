@@ -60,7 +60,8 @@ class Running:
         self._metrics = metrics
         self._execute = execute
         self._on_free = on_free
-        self._runs: dict[str, Run] = {}
+        # By uid and epoch: a replica that stalled may take over its own item while the old run is still ending.
+        self._runs: dict[tuple[str, str], Run] = {}
         self._reserved = 0
         self.slots = slots
         metrics.slots.set(slots)
@@ -77,9 +78,9 @@ class Running:
         return count
 
     def unreserve(self, count: int) -> None:
+        """Nobody is rung for: who found no slot meanwhile looks again by itself, and two routes that both wait for
+        their quotas would otherwise wake each other without end."""
         self._reserved -= count
-        if count:
-            self._on_free()
 
     def start(
         self,
@@ -92,7 +93,7 @@ class Running:
     ) -> None:
         """Run an item that is ours; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
         run = Run(item, route, permit, adopted, slot_at)
-        self._runs[item.uid] = run
+        self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._live(run), name=item.uid)
 
     def current(self) -> list[Run]:
@@ -101,8 +102,9 @@ class Running:
 
     def ask_cancel(self, uid: str) -> None:
         """Somebody asked to cancel the item; the executor looks at this where it can still stop for free."""
-        if (run := self._runs.get(uid)) is not None:
-            run.cancel_requested.set()
+        for run in self._runs.values():
+            if run.item.uid == uid:
+                run.cancel_requested.set()
 
     def abandon(self, run: Run) -> None:
         """The item is somebody else's now: stop at once and settle nothing."""
@@ -148,7 +150,7 @@ class Running:
             log.warning("another worker took the item over", item=run.item.uid)
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
-            del self._runs[run.item.uid]
+            del self._runs[run.item.uid, run.item.epoch]
             self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._on_free()

@@ -93,7 +93,9 @@ class Bar:
             BarColumn(bar_width=16),
             TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
             # The words give way on a narrow terminal, not the figures.
-            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn(
+                "{task.fields[said]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             console=Console(file=stream),
             expand=True,
         )

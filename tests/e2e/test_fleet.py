@@ -109,9 +109,7 @@ def fleet(tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def persistent_fleet(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[tuple[Fleet, RedisServer]]:
+def persistent_fleet(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Fleet, RedisServer]]:
     """A fleet on a server of its own with AOF, for tests that restart it."""
     options, quota = request.param
     server = RedisServer(persistent=True)

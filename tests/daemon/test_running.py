@@ -1,0 +1,234 @@
+"""What a replica runs: slots, stops, takeovers of its own items, drains; and the dispatcher that feeds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.bell import Bell
+from daemon.dispatcher import Dispatcher
+from daemon.leases import Heartbeat, Reclaimer
+from daemon.outcomes import Outcome, Succeeded
+from daemon.routes import Route, Routes
+from daemon.running import Run, Running
+from limiter.limiter import Grant, Limiter
+from limiter.quota import Quota, parse_quota
+from tests.daemon.harness import Installation, eventually
+
+DONE = Succeeded({"images": []})
+
+
+class Replica:
+    """Running, dispatcher, heartbeat and reclaimer of one replica; items end when the test says so."""
+
+    def __init__(self, redis: Redis, quota: Quota | None = None, slots: int = 4, worker: str = "w1") -> None:
+        self.installation = Installation(redis, worker=worker)
+        quotas = () if quota is None else (quota,)
+        self.route = Route("default", self.installation.provider, "model-1", quotas)
+        self.queue, metrics = self.installation.queue, self.installation.metrics
+        self.limiter = Limiter(redis, "pixmill")
+        self.may_end = asyncio.Event()
+        self.started: list[Run] = []
+        self.running = Running(
+            self.queue,
+            self.limiter,
+            metrics,
+            self._execute,
+            slots=slots,
+            on_free=lambda: self.bell.ring_all(),
+        )
+        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel)
+        self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
+        self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=1)
+        self.reclaimer = Reclaimer(
+            self.queue, Routes([self.route]), self.running, metrics, lease_s=0, most_deliveries=5
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def _execute(self, run: Run) -> Outcome:
+        self.started.append(run)
+        await self.may_end.wait()
+        return DONE
+
+    def dispatch(self) -> None:
+        self.tasks += [asyncio.create_task(self.dispatcher.run()), asyncio.create_task(self.bell.run())]
+
+    async def close(self) -> None:
+        self.may_end.set()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.running.drain(5)
+
+    async def has_started(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(self.started) >= count
+
+        await eventually(enough)
+
+
+@pytest.fixture
+async def replica(redis: Redis) -> AsyncIterator[Replica]:
+    replica = Replica(redis)
+    yield replica
+    await replica.close()
+
+
+@pytest.fixture
+async def limited(redis: Redis) -> AsyncIterator[Replica]:
+    replica = Replica(redis, parse_quota("q", {"in_flight": 2}))
+    yield replica
+    await replica.close()
+
+
+async def test_no_more_items_run_than_there_are_slots_and_a_free_slot_is_used_at_once(
+    replica: Replica,
+) -> None:
+    await replica.installation.batch("b1", 9)
+    replica.dispatch()
+    await replica.has_started(4)
+    assert replica.running.free == 0
+    assert len(await replica.installation.claim(9)) == 5, "the others are still in the queue"
+    replica.may_end.set()
+
+
+async def test_every_item_of_a_busy_queue_is_run_and_settled(replica: Replica) -> None:
+    replica.may_end.set()
+    await replica.installation.batch("b1", 200)
+    replica.dispatch()
+
+    async def completed() -> bool:
+        return (await replica.installation.group("default/b1"))["state"] == "completed"
+
+    await eventually(completed)
+
+
+async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(limited: Replica) -> None:
+    await limited.installation.batch("b1", 5)
+    limited.dispatch()
+    await limited.has_started(2)
+
+    async def bound() -> bool:
+        return limited.dispatcher.bound == "quota:q.in_flight"
+
+    await eventually(bound)
+    assert limited.running.free == 2
+    group = await limited.installation.group("default/b1")
+    assert (group["queued"], group["running"]) == ("3", "2")
+
+
+async def test_a_freed_lease_starts_the_next_item(limited: Replica) -> None:
+    await limited.installation.batch("b1", 6)
+    limited.dispatch()
+    await limited.has_started(2)
+    limited.may_end.set()
+    await limited.has_started(6)
+
+
+async def test_a_permit_that_finds_no_work_is_given_back(limited: Replica) -> None:
+    async def nothing() -> bool:
+        (state,) = await limited.limiter.snapshot(limited.route.quotas)
+        return state.in_flight == 0
+
+    limited.dispatcher._more = True  # as after a claim that another replica was faster to follow
+    await limited.dispatcher._step()
+    assert await nothing()
+
+
+async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_the_slot_back(
+    redis: Redis,
+) -> None:
+    quota = parse_quota("q", {"images": "1/s"})
+    replica = Replica(redis, quota)
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(1)
+
+    async def reserved() -> bool:
+        return int(await redis.zcard("pixmill:limiter:q:log:images")) == 2
+
+    await eventually(reserved)
+    await replica.close()
+    assert await redis.zcard("pixmill:limiter:q:log:images") == 1
+
+
+async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_run_only(
+    replica: Replica,
+) -> None:
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+    await replica.has_started(1)
+    await replica.reclaimer.sweep()
+    await replica.has_started(2)
+    old, new = replica.started
+    assert int(new.item.epoch) == int(old.item.epoch) + 1
+    await replica.heartbeat.beat()
+    assert old.task is not None
+    await asyncio.wait([old.task])
+    assert replica.running.current() == [new]
+    replica.may_end.set()
+
+    async def settled() -> bool:
+        return (await replica.installation.record("default//a"))["state"] == "succeeded"
+
+    await eventually(settled)
+
+
+async def test_what_was_taken_over_keeps_its_lease_alive_under_the_new_owner(redis: Redis) -> None:
+    quota = parse_quota("q", {"in_flight": 1})
+    first, second = Replica(redis, quota), Replica(redis, quota, worker="w2")
+    await first.installation.submit({"id": "a", "prompt": "x"})
+    first.dispatch()
+    await first.has_started(1)
+    await second.reclaimer.sweep()
+    await second.has_started(1)
+    assert second.started[0].permit == first.started[0].permit
+    answer = await second.limiter.acquire([quota], holder="w3", request_id="r", max_wait_s=0)
+    assert not isinstance(answer, Grant), "the place is still taken"
+    await first.heartbeat.beat()
+    await second.close()
+    answer = await second.limiter.acquire([quota], holder="w3", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    await first.close()
+
+
+async def test_a_cancel_reaches_a_running_item_by_the_bell_and_by_the_heartbeat(replica: Replica) -> None:
+    await replica.installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"})
+    replica.dispatch()
+    await replica.has_started(2)
+    await replica.installation.submit({"job": "a"}, type="pixmill.cancel.v1")
+    by_bell = next(run for run in replica.started if run.item.uid.endswith("/a"))
+    await asyncio.wait_for(by_bell.cancel_requested.wait(), 5)
+    await replica.installation.redis.hset("pixmill:item:default//b", "cancel", "1")
+    await replica.heartbeat.beat()
+    assert all(run.cancel_requested.is_set() for run in replica.started)
+
+
+async def test_a_drain_waits_for_what_runs_and_hands_over_what_is_late(replica: Replica) -> None:
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+    await replica.has_started(1)
+    assert await replica.running.drain(0.01) == 1
+    assert (await replica.installation.record("default//a"))["state"] == "running", "left for the next owner"
+    pending = await replica.installation.redis.xpending("pixmill:q:default:normal", "workers")
+    assert pending["pending"] == 1
+
+
+async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(redis: Redis) -> None:
+    replica = Replica(redis)
+
+    async def broken(_run: Run) -> Outcome:
+        raise RuntimeError("a bug")
+
+    replica.running._execute = broken
+    await replica.installation.submit({"id": "a", "prompt": "x", "max_attempts": 2})
+    replica.dispatch()
+
+    async def waits() -> bool:
+        return (await replica.installation.record("default//a"))["state"] == "retry_wait"
+
+    await eventually(waits)
+    await replica.close()
