@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, parse_entry
+from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
 from daemon.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
 from daemon.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
 from daemon.loops import run_forever
@@ -298,7 +298,8 @@ def _not_found(order: Cancel | RetryRequest) -> Rejection:
 
 def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:
     """What of a refused entry its dead letter keeps: all, but no credential, and not all of what is too large."""
-    if rejection.code == "secret_in_payload":
+    # Also what was refused for another reason: a studio's payload carries its key, an unknown type was never read.
+    if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":
         return [(name, value[:MOST_KEPT_BYTES]) for name, value in fields.items()]

@@ -1,7 +1,8 @@
-"""Fixtures that every part shares: a real Valkey for each pytest worker, empty at the start of each test."""
+"""Fixtures that every part shares: a real server, empty at the start of each test."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,9 +13,25 @@ from redis.backoff import NoBackoff
 from tests.servers import RedisServer
 
 
+# The scripts' own tests run on each of these; all others on the shipped Valkey alone.
+EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring")
+REDIS = shutil.which("redis-server")
+SERVERS = [
+    pytest.param(None, id="valkey"),
+    pytest.param(
+        REDIS, id="redis", marks=pytest.mark.skipif(REDIS is None, reason="needs redis-server on PATH")
+    ),
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.endswith(EVERY_SERVER) and "redis_server" in metafunc.fixturenames:
+        metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    server = RedisServer(binary=getattr(request, "param", None))
     yield server
     server.close()
 

@@ -86,10 +86,24 @@ async def test_an_entry_that_could_not_be_read_is_named_by_its_stream_id(install
     assert (await the_only_rejection(installation))["job"] == entry
 
 
-async def test_a_secret_in_a_payload_is_kept_nowhere(installation: Installation) -> None:
+async def test_a_secret_in_a_payload_is_kept_nowhere(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await installation.submit({"id": "a", "prompt": "x", "authorization": "Bearer planted-secret"})
     await installation.add('{"id": "b", "token": "planted-secret", broken')
+    studio = {
+        "job_id": "c",
+        "user_id": "u",
+        "mode": "batch_series_generate",
+        "options": {"api_key": "planted-secret"},
+    }
+    await installation.add(studio, type="image-studio.batch.v1")
+    newer = await installation.add({"api_key": "planted-secret"}, type="pixmill.job.v9")
     await installation.take_all()
+    monkeypatch.setattr("daemon.intake.UNKNOWN_TYPE_READS", 0)
+    rows = await installation.redis.xrange(installation.keys.jobs, newer, newer)
+    await installation.intake.take([(newer, rows[0][1])])
+    assert len(await installation.dead()) == 4
     for key in await installation.redis.keys("*"):
         kind = await installation.redis.type(key)
         content = (
