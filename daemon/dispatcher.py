@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from redis.exceptions import RedisError
@@ -54,6 +54,7 @@ class Dispatcher:
         self._bell = bell
         self._metrics = metrics
         self._requests = itertools.count()
+        self._request_id = ""  # of the question that has no answer yet: asked again, it is charged once
         self._more = False
 
     async def run(self) -> None:
@@ -62,7 +63,8 @@ class Dispatcher:
     async def _step(self) -> None:
         if not self._running.free:
             self.bound = "workers"
-            self.looked_at = time.monotonic()  # a full replica is consuming
+            await self._queue.waiting(self.route.name, LANES)  # a full replica is consuming, if Redis answers
+            self.looked_at = time.monotonic()
             await self._bell.wait(self.route.name, LOOK_EVERY_S)
             return
         if not self._more and not await self._queue.waiting(self.route.name, LANES):
@@ -110,11 +112,11 @@ class Dispatcher:
     async def _permit(self) -> Slot | Later:
         """A permit whose slot has come, or when it makes sense to ask again."""
         asked_at = time.monotonic()
-        answer = await self._acquired(
-            holder=self._queue.worker,
-            request_id=f"{self._queue.worker}:{self.route.name}:{next(self._requests)}",
-            max_wait_s=HORIZON_S,
+        self._request_id = (
+            self._request_id or f"{self._queue.worker}:{self.route.name}:{next(self._requests)}"
         )
+        answer = await uninterrupted(self._acquired(), undo=self._unused)
+        self._request_id = ""
         self.looked_at = time.monotonic()
         if isinstance(answer, Later):
             return answer
@@ -125,9 +127,18 @@ class Dispatcher:
         # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
         return Slot(answer.permit, asked_at + answer.wait_us / 1e6)
 
-    async def _acquired(self, **options: Any) -> Grant | Later:
+    async def _unused(self, answer: Grant | Later) -> None:
+        if isinstance(answer, Grant):
+            await self._limiter.give_back(answer.permit)
+
+    async def _acquired(self) -> Grant | Later:
         try:
-            return await self._limiter.acquire(self.route.quotas, **options)
+            return await self._limiter.acquire(
+                self.route.quotas,
+                holder=self._queue.worker,
+                request_id=self._request_id,
+                max_wait_s=HORIZON_S,
+            )
         except RedisError:
             # Fails closed: without an answer nothing is sent, and the loop asks again.
             self._metrics.limiter_errors.inc()

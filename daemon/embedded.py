@@ -33,12 +33,13 @@ class EmbeddedRedisError(Exception):
 
 
 class EmbeddedRedis:
-    """A running server. `owned` says whether this object started it, and so stops it."""
+    """A running server. `owned`: this object stops it, because it started it or found it without an owner."""
 
-    def __init__(self, directory: Path, port: int, process: asyncio.subprocess.Process | None) -> None:
+    def __init__(self, directory: Path, port: int, owner: int | None) -> None:
         self.directory = directory
         self.port = port
-        self._process = process
+        self._owner = owner  # descriptor of the lock that says whose the server is
+        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -46,40 +47,61 @@ class EmbeddedRedis:
 
     @property
     def owned(self) -> bool:
-        return self._process is not None
+        return self._owner is not None or self._process is not None
 
     @classmethod
     async def start(cls, data_dir: Path) -> EmbeddedRedis:
-        """Start the server of `data_dir`, or find it running. Raises EmbeddedRedisError."""
+        """Start the server of `data_dir`, or find it running. Raises EmbeddedRedisError.
+
+        A server whose `up` was killed has no owner any more; whoever finds it then owns it and stops it.
+        """
         directory = (data_dir / "redis").absolute()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with _locked(directory):
-            if (port := _running_port(directory)) is not None:
-                return cls(directory, port, None)
-            port = _usable_port(directory)
-            process = await _launched(_binary(), directory, port)
-            server = cls(directory, port, process)
+            owner = _lock_or_none(directory / "owner.lock")
             try:
-                await server._ready()
-                _write_note(directory, port, process.pid)
+                port = await _port_of_running(directory)
+                if port is not None:
+                    return cls(directory, port, owner)
+                server = cls(directory, _usable_port(directory), owner)
+                await server._launch()
             except BaseException:
-                # Also a Ctrl-C while it loads: in a session of its own it would outlive everybody who knows of it.
-                await server.stop()
+                if owner is not None:
+                    os.close(owner)
                 raise
             return server
 
     async def stop(self) -> None:
         """Stop the server if it is ours, with its AOF flushed; twice is once."""
+        owner, self._owner = self._owner, None
         process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        # SIGTERM lets the server flush and exit; it has nothing to wait for that we know of.
-        process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            if process is not None:
+                await _ended(process)
+            elif owner is not None:
+                await asyncio.to_thread(_shut_down, self.port)
+        finally:
+            if owner is not None:
+                os.close(owner)
+
+    async def _launch(self) -> None:
+        # The server inherits this lock and so holds it as long as it lives: two servers never share one AOF.
+        running = _lock_or_none(self.directory / "running.lock")
+        if running is None:
+            raise EmbeddedRedisError(
+                f"A server already uses {self.directory} and does not answer; wait for it, or end that process."
+            )
+        try:
+            self._process = await _launched(_binary(), self.directory, self.port, running)
+        finally:
+            os.close(running)
+        try:
+            await self._ready()
+            _write_note(self.directory, self.port, self._process.pid)
+        except BaseException:
+            # Also a Ctrl-C while it loads: in a session of its own it would outlive everybody who knows of it.
+            await _ended(self._process)
+            raise
 
     async def _ready(self) -> None:
         client = _look_at(self.port)
@@ -119,7 +141,42 @@ def _binary() -> str:
     )
 
 
-async def _launched(binary: str, directory: Path, port: int) -> asyncio.subprocess.Process:
+async def _port_of_running(directory: Path) -> int | None:
+    """The port of the server that runs here; one that is alive and busy (loading, or stopped) is waited for."""
+    deadline = asyncio.get_running_loop().time() + READY_S
+    while (port := await asyncio.to_thread(_running_port, directory)) is None:
+        lock = _lock_or_none(directory / "running.lock")
+        if lock is not None:
+            os.close(lock)
+            return None
+        if _read_note(directory) is None or asyncio.get_running_loop().time() > deadline:
+            return None  # the launch finds the lock taken and says so
+        await asyncio.sleep(LOOK_S)
+    return port
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM lets the server flush its AOF and exit."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _shut_down(port: int) -> None:
+    """Stop a server that somebody else started; it answers a shutdown by closing the connection."""
+    client = _look_at(port)
+    with suppress(RedisError, OSError):
+        client.shutdown(save=False)
+    client.close()
+
+
+async def _launched(binary: str, directory: Path, port: int, inherited: int) -> asyncio.subprocess.Process:
     options = {
         "port": str(port),
         "bind": "127.0.0.1",
@@ -140,6 +197,7 @@ async def _launched(binary: str, directory: Path, port: int) -> asyncio.subproce
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
+            pass_fds=(inherited,),
         )
     except OSError as error:
         raise EmbeddedRedisError(f"{binary} could not be started: {error.strerror}.") from error
@@ -179,6 +237,7 @@ def _usable_port(directory: Path) -> int:
         if port is None:
             continue
         with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # old connections do not occupy it
             probe.bind(("127.0.0.1", port))
             free: int = probe.getsockname()[1]
             return free
@@ -209,15 +268,20 @@ def _write_note(directory: Path, port: int, pid: int) -> None:
 @asynccontextmanager
 async def _locked(directory: Path) -> AsyncIterator[None]:
     """One start at a time in a directory."""
-    with (directory / "lock").open("w") as lock:
-        while not _lock_taken(lock.fileno()):
-            await asyncio.sleep(LOOK_S)
+    while (lock := _lock_or_none(directory / "lock")) is None:
+        await asyncio.sleep(LOOK_S)
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
-def _lock_taken(descriptor: int) -> bool:
+def _lock_or_none(path: Path) -> int | None:
+    """A descriptor that holds the file's lock until it (and every inherited copy) is closed; None if it is taken."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -128,10 +128,12 @@ class Executor:
 
     async def _make(self, run: Run, job: Job) -> Made:
         provider = run.route.provider
+        request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(_seconds_left(job, run.route.timeout_s)):
-                generated = await self._answer(run, job, provider)
+            # Only what the provider takes counts here: until then nothing was sent, whatever it took.
+            async with asyncio.timeout(_seconds_left(run, job)):
+                generated = await self._answer(run, provider, request)
         except TimeoutError:
             raise _too_late(run, job) from None
         provider_s = time.monotonic() - started
@@ -143,12 +145,24 @@ class Executor:
         data = await self._fetch(provider, generated)
         return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
-    async def _answer(self, run: Run, job: Job, provider: Provider) -> Generated:
+    async def _prepared(self, run: Run, job: Job) -> Request:
+        """The request, after the last moment at which stopping is free; the intent is written down with it."""
+        request = request_of(job, run.route, await self._inputs.fetch(job))
+        if run.cancel_requested.is_set():
+            raise Stopped
+        if _seconds_left(run, job) <= 0:
+            raise ProviderError(
+                ErrorKind.DEADLINE, "Its deadline passed before the provider was asked.", charged=Charged.NO
+            )
+        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        await self._calls.call_begins(run)
+        return request
+
+    async def _answer(self, run: Run, provider: Provider, request: Request | None) -> Generated:
         """The finished call: of a new submit, or of the task that an earlier run of the item submitted."""
-        if run.item.receipt:
+        if request is None:
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
-            request = request_of(job, run.route, await self._inputs.fetch(job))
             answer = await self._submit(run, provider, request)
             if isinstance(answer, Generated):
                 return answer
@@ -161,10 +175,7 @@ class Executor:
         return await self._poll(run, provider, run.submitted)
 
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
-        if run.cancel_requested.is_set():
-            raise Stopped
-        await until_answered("intent", lambda: self._queue.note_intent(run.item))
-        await self._calls.call_begins(run)
+        run.sent = True
         try:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
@@ -236,16 +247,16 @@ def _may_fetch_again(error: BaseException) -> bool:
     return isinstance(error, ProviderError) and error.retry is Retry.POLL_AGAIN
 
 
-def _seconds_left(job: Job, timeout_s: float) -> float:
-    if job.deadline is None:
-        return timeout_s
-    return min(timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
+def _seconds_left(run: Run, job: Job) -> float:
+    if job.deadline is None or run.item.waived:
+        return run.route.timeout_s
+    return min(run.route.timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
 
 
 def _too_late(run: Run, job: Job) -> ProviderError:
     """No answer in time. What that means depends on whether the provider has accepted a task."""
     timeout_s = run.route.timeout_s
-    if job.deadline is not None and job.deadline <= datetime.now(UTC):
+    if job.deadline is not None and not run.item.waived and job.deadline <= datetime.now(UTC):
         return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {job.deadline.isoformat()}.")
     if run.submitted is not None:
         return ProviderError(

@@ -7,12 +7,13 @@ long, and an entry is taken off the stream only with its last chunk: what a cras
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
 from daemon.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
@@ -31,6 +32,7 @@ LEASE_S = 15.0  # entries read by somebody who went silent this long ago are rea
 UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
 DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
 DEFAULT_RETRY = ("failed",)
+MOST_KEPT_FIELDS = 64
 MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
 
 Entry = tuple[str, Mapping[bytes, bytes]]
@@ -60,6 +62,7 @@ class Intake:
         self._lease_s = lease_s
         self._stopping = False
         self._cursor = "0-0"
+        self.read_at: float | None = None  # monotonic time of the last read that was answered
 
     async def run(self) -> None:
         """Read until `stop`, and read again what a silent replica left behind."""
@@ -90,6 +93,7 @@ class Intake:
                 raise
             await self.create_group()
             return []
+        self.read_at = time.monotonic()
         return _entries(reply)
 
     async def create_group(self) -> None:
@@ -138,6 +142,11 @@ class Intake:
                 await self._take_group(entry, fields, payload)
             except Rejection as rejection:
                 await self._refuse(entry, fields, rejection)
+            except (RedisError, OSError):
+                raise  # the server is away: the entry is read again
+            except Exception:
+                log.exception("a bug while taking an entry", entry=entry)
+                await self._refuse(entry, fields, Rejection("unsupported", _BUG))
         await self._accept_singles(singles)
 
     async def _accept_singles(self, items: list[NewItem]) -> None:
@@ -254,6 +263,7 @@ class Intake:
         return int(rows[0]["times_delivered"]) if rows else UNKNOWN_TYPE_READS
 
 
+_BUG = "Pixmill failed inside while reading this entry; the daemon's log has the details. Nothing was sent for it."
 _CONFLICT = (
     "This id is taken by work with other content, whose result stands; send the changed work under a new id."
 )
@@ -302,5 +312,5 @@ def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[byt
     if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":
-        return [(name, value[:MOST_KEPT_BYTES]) for name, value in fields.items()]
-    return list(fields.items())
+        fields = {name: value[:MOST_KEPT_BYTES] for name, value in fields.items()}
+    return list(fields.items())[:MOST_KEPT_FIELDS]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 
 import structlog
+from redis.exceptions import RedisError
 
 from daemon.keys import LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import Claimed, Queue
+from daemon.queue import FOREVER_US, Claimed, Queue
 from daemon.routes import Routes
 from daemon.running import Running
 from limiter.limiter import Limiter, Permit
@@ -39,7 +40,8 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Renew everything now; a run that is not ours any more is stopped before it can send anything."""
-        runs = self._running.current()
+        # One that is being settled is not ours to keep any more, and would look lost a moment later.
+        runs = [run for run in self._running.current() if not run.settling]
         if not runs:
             return
         permits = [run.permit for run in runs if run.permit is not None]
@@ -54,7 +56,11 @@ class Heartbeat:
 
 
 class Reclaimer:
-    """Looks through the pending entries of every route's streams, a page at a time."""
+    """Looks through the pending entries of every route's streams, a page at a time.
+
+    An entry's idle time goes on while nobody can reach Redis. So after any disturbance, and when the server itself
+    has just started, nothing is taken over until all live replicas have had a lease's time to renew.
+    """
 
     def __init__(
         self,
@@ -64,41 +70,62 @@ class Reclaimer:
         metrics: Metrics,
         *,
         lease_s: float,
-        most_deliveries: int,
+        most_crashes: int,
     ) -> None:
         self._queue = queue
         self._routes = routes
         self._running = running
         self._metrics = metrics
         self._lease_s = lease_s
-        self._most_deliveries = most_deliveries
+        self._most_crashes = most_crashes
         self._cursors: dict[tuple[str, str], str] = {}
+        self._last_us: int | None = None
+        self._calm_us: int | None = None  # when the present undisturbed time began, by the server's clock
 
     async def run(self) -> None:
         await run_forever("reclaimer", self._step)
 
     async def _step(self) -> None:
-        await self.sweep()
-        await asyncio.sleep(min(self._lease_s / 3, 1.0))
+        try:
+            await self.watch()
+        except RedisError:
+            self._calm_us = None
+            raise
+        await asyncio.sleep(min(self._lease_s / 4, 1.0))
 
-    async def sweep(self) -> int:
+    async def watch(self) -> int:
+        """Sweep, if the last lease's time was undisturbed; returns how many orphans were taken over."""
+        now_us = await self._queue.now_us()
+        lease_us = round(self._lease_s * 1e6)
+        if self._last_us is None:
+            # A replica that starts beside a server that has been there for long has missed nothing.
+            self._calm_us = now_us - round(await self._queue.server_uptime_s() * 1e6)
+        elif self._calm_us is None or not 0 <= now_us - self._last_us <= lease_us // 2:
+            self._calm_us = now_us
+        self._last_us = now_us
+        if now_us - self._calm_us < lease_us:
+            return 0
+        return await self.sweep(not_after_us=now_us + lease_us // 2)
+
+    async def sweep(self, *, not_after_us: int = FOREVER_US) -> int:
         """One page of every stream; returns how many orphans were taken over."""
         taken = 0
         for route in self._routes.values():
             for lane in LANES:
-                cursor = self._cursors.get((route.name, lane), "0-0")
                 page = await self._queue.reclaim(
                     route.name,
                     lane,
                     lease_s=self._lease_s,
-                    cursor=cursor,
-                    most_deliveries=self._most_deliveries,
+                    cursor=self._cursors.get((route.name, lane), "0-0"),
+                    not_after_us=not_after_us,
+                    most_crashes=self._most_crashes,
                 )
                 self._cursors[route.name, lane] = page.cursor
                 for item in page.items:
                     self._running.start(item, route, _permit_of(item), adopted=True)
                 if page.poisoned:
                     self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
+                    self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)
                 taken += len(page.items)
         if taken:
             self._metrics.reclaimed.inc(taken)

@@ -19,7 +19,10 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     """Set up structlog for this process; `json` None decides by whether stderr is a terminal."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=0)
+        structlog.processors.JSONRenderer()
+        if as_json
+        # Plain tracebacks: the rich ones show local variables, and those hold prompts and keys.
+        else structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
     )
     # A traceback is rendered to text before the redaction, which only sees texts.
     tail = [structlog.processors.format_exc_info, redact_values] if as_json else [redact_values]

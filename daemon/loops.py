@@ -51,10 +51,13 @@ async def run_forever(
         failures += 1
 
 
-async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
+async def uninterrupted(
+    step: Coroutine[Any, Any, T], *, undo: Callable[[T], Awaitable[None]] | None = None
+) -> T:
     """Run `step` to its end although the caller is cancelled meanwhile; the cancellation comes after it.
 
-    For steps whose half would leave something behind that only a lease's end tidies up.
+    For steps whose half would leave something behind that only a lease's end tidies up. `undo` takes back the
+    result that a cancelled caller never gets.
     """
     task = asyncio.ensure_future(step)
     cancelled = False
@@ -66,7 +69,8 @@ async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
         except Exception:  # noqa: S110 - the task is done, and its error is raised below
             pass
     if cancelled:
-        task.exception()  # looked at, so that it is not reported as forgotten
+        if task.exception() is None and undo is not None:
+            await undo(task.result())
         raise asyncio.CancelledError
     return task.result()
 

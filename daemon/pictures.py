@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -20,6 +20,10 @@ from daemon.results import ResultStore, StorageError, object_key
 from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
+
+CLOCKS_APART = timedelta(
+    seconds=5
+)  # of Redis, which dates the acceptance, and the store, which dates the object
 
 Place = tuple[Uid, datetime]
 
@@ -36,10 +40,8 @@ class PictureKeeper:
     async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
         """The stored picture of an item, as its record tells of it; None when there is none."""
         key = _key(place, job)
-        data = await self._patiently(lambda: self._store.get(key))
-        if data is None:
-            return None
-        return await self._told(key, data, await _inspected(data), job, seed=None)
+        found = await self._readable(key, place)
+        return None if found is None else await self._told(key, *found, job, seed=None)
 
     async def keep(self, place: Place, job: Job, data: bytes, *, seed: int | None) -> dict[str, Any]:
         """Store a picture and its thumbnail; the first one stored stands. Waits as long as the store is away:
@@ -55,10 +57,27 @@ class PictureKeeper:
             ) from error
         stored = await self._patiently(lambda: self._store.put_image(key, data))
         if not stored.created:
-            existing = await self._patiently(lambda: self._store.get(key))
+            existing = await self._readable(key, place)
             if existing is not None:
-                data, facts = existing, await _inspected(existing)
+                data, facts = existing
+            else:
+                await self._patiently(lambda: self._store.replace(key, data))
         return await self._told(key, data, facts, job, seed=seed)
+
+    async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
+        """A stored picture of this item; None where there is none, or only what a power cut has left of one.
+
+        An object from before the item's acceptance belongs to older work of the same name, whose record has gone.
+        """
+        since = place[1] - CLOCKS_APART
+        data = await self._patiently(lambda: self._store.get(key, since=since))
+        if data is None:
+            return None
+        try:
+            return data, await _inspected(data)
+        except BadImage as error:
+            log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
+            return None
 
     async def _told(
         self, key: str, data: bytes, facts: ImageFacts, job: Job, *, seed: int | None
@@ -76,7 +95,8 @@ class PictureKeeper:
         }
 
     async def _thumbnail(self, key: str, data: bytes) -> str | None:
-        thumb_key = f"{key.rsplit('.', 1)[0]}.thumb.webp"
+        # No id has a `~`, so this is no other item's picture.
+        thumb_key = f"{key.rsplit('.', 1)[0]}~thumb.webp"
         try:
             small = await asyncio.to_thread(thumbnail, data)
             await self._store.put_image(thumb_key, small)

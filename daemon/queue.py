@@ -41,6 +41,7 @@ _SCRIPTS = {
         "settle",
     )
 }
+FOREVER_US = 2**53
 SETTLE_ROUND = 64  # items a settle call; keeps one script well below a millisecond or two
 
 
@@ -89,6 +90,7 @@ class Claimed:
     queue_us: int
     throttled_us: int
     receipt: bytes
+    waived: bool = False  # a person retried it after its deadline, which so does not hold any more
     intent_us: int | None = None
     permit: str = ""
 
@@ -300,6 +302,16 @@ class Queue:
             args += (item.uid, item.epoch)
         return [state.decode() for state in await self._call("renew", *args)]
 
+    async def now_us(self) -> int:
+        """The server's clock."""
+        seconds, micros = await self._client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+    async def server_uptime_s(self) -> float:
+        """How long the server has been running."""
+        info = await self._client.info("server")
+        return float(info["uptime_in_seconds"])
+
     async def reclaim(
         self,
         route: str,
@@ -307,21 +319,17 @@ class Queue:
         *,
         lease_s: float,
         cursor: str,
+        not_after_us: int = FOREVER_US,
         count: int = 100,
-        most_deliveries: int = 5,
+        most_crashes: int = 5,
     ) -> Reclaimed:
-        """Take over entries that nobody renewed for `lease_s`; keep the cursor for the next call."""
-        next_cursor, rows, poisoned = await self._call(
-            "reclaim",
-            *self._retention,
-            route,
-            lane,
-            self.worker,
-            round(lease_s * 1000),
-            cursor,
-            count,
-            most_deliveries,
-        )
+        """Take over entries that nobody renewed for `lease_s`; keep the cursor for the next call.
+
+        Nothing is taken when the server's clock is past `not_after_us`: the question was held up on its way.
+        """
+        lease_ms = round(lease_s * 1000)
+        args = (route, lane, self.worker, lease_ms, cursor, count, most_crashes, not_after_us)
+        next_cursor, rows, poisoned = await self._call("reclaim", *self._retention, *args)
         return Reclaimed(next_cursor.decode(), [_reclaimed(row) for row in rows], poisoned)
 
     # Time
@@ -382,7 +390,21 @@ def _outcome_fields(outcome: Outcome) -> tuple[bytes, int]:
 
 
 def _claimed(row: Sequence[bytes]) -> Claimed:
-    uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted, queue, throttled, receipt = row
+    (
+        uid,
+        lane,
+        entry,
+        epoch,
+        spec,
+        attempts,
+        deliveries,
+        throttles,
+        accepted,
+        queue,
+        throttled,
+        receipt,
+        waived,
+    ) = row
     return Claimed(
         uid.decode(),
         lane.decode(),
@@ -396,9 +418,10 @@ def _claimed(row: Sequence[bytes]) -> Claimed:
         int(queue),
         int(throttled),
         receipt,
+        bool(waived),
     )
 
 
 def _reclaimed(row: Sequence[bytes]) -> Claimed:
-    intent_us = int(row[12]) if row[12] else None
-    return replace(_claimed(row[:12]), intent_us=intent_us, permit=row[13].decode())
+    intent_us = int(row[13]) if row[13] else None
+    return replace(_claimed(row[:13]), intent_us=intent_us, permit=row[14].decode())

@@ -44,7 +44,8 @@ from providers.http import warm_up
 
 log = structlog.get_logger(__name__)
 
-MOST_DELIVERIES = 5
+MOST_CRASHES = 5
+ADOPTED_IN_S = 2.0
 GAUGES_EVERY_S = 2.0
 CANCEL_AGAIN_S = 0.5
 INTAKE_STOP_S = 5.0  # a blocking read takes one; what was read is accepted in far less
@@ -86,7 +87,8 @@ class Replica:
             failed_retention_s=settings.retention.failed_records,
         )
         lease_s = settings.worker.lease
-        self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=lease_s)
+        # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
+        self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self.running = Running(
             self.queue,
             self.limiter,
@@ -111,7 +113,7 @@ class Replica:
         }
         self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
         self._reclaimer = Reclaimer(
-            self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_deliveries=MOST_DELIVERIES
+            self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
         )
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
@@ -206,6 +208,8 @@ class Replica:
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
         now = time.monotonic()
+        if self.intake.read_at is None or now - self.intake.read_at > SILENT_S:
+            return False, "The intake has not been able to read the jobs stream lately; is Redis reachable?"
         for name, dispatcher in self.dispatchers.items():
             if dispatcher.looked_at is None:
                 return False, f"Route {name} has not looked at its queue yet; is Redis reachable?"

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -100,13 +101,24 @@ class ResultStore:
             await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
         return Stored(key, created)
 
-    async def get(self, key: str) -> bytes | None:
-        """The object's bytes, or None where there is no such object. Raises StorageError."""
+    async def replace(self, key: str, data: bytes) -> None:
+        """Write over an object that is no picture: what a power cut leaves of a file. Raises StorageError."""
+        await self._tried(lambda: obstore.put_async(self._store, key, data, mode="overwrite"))
+        if self._root is not None:
+            await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
+
+    async def get(self, key: str, *, since: datetime | None = None) -> bytes | None:
+        """The object's bytes, or None where there is no such object, or none written after `since`.
+
+        Raises StorageError.
+        """
 
         async def read() -> bytes | None:
             try:
                 answer = await obstore.get_async(self._store, key)
             except FileNotFoundError:
+                return None
+            if since is not None and answer.meta["last_modified"] < since:
                 return None
             return bytes(await answer.bytes_async())
 

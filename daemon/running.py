@@ -14,7 +14,7 @@ import structlog
 
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
-from daemon.outcomes import Outcome, Retry
+from daemon.outcomes import Outcome, Retry, Unknown
 from daemon.queue import Claimed, LeaseLost, Queue
 from daemon.routes import Route
 from limiter.limiter import Limiter, Permit
@@ -35,6 +35,8 @@ class Run:
     adopted: bool = False
     slot_at: float | None = None  # monotonic time for which the permit was granted
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: bool = False  # the provider call has begun
+    settling: bool = False
     submitted: Submitted | None = None  # the provider's task, once it is known
     task: asyncio.Task[None] | None = None
 
@@ -126,16 +128,24 @@ class Running:
 
     async def call_begins(self, run: Run) -> None:
         """The call is sent at this moment: one that is late for its slot is counted from now on."""
-        if run.permit is None or run.slot_at is None:
+        permit = run.permit
+        if permit is None or run.slot_at is None:
             return
         late_s = time.monotonic() - run.slot_at
         if late_s > min(quota.tolerance_s for quota in run.route.quotas):
-            await self._limiter.sent_late(run.permit)
+            await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
 
     async def call_ended(self, run: Run) -> None:
-        """The provider has answered: its in-flight place is free for the next call, wherever that is made."""
+        """The provider has answered: its in-flight place is free for the next call, wherever that is made.
+
+        A permit whose call was never sent is given back whole.
+        """
         permit, run.permit = run.permit, None
-        if permit is not None and permit.leased:
+        if permit is None:
+            return
+        if not run.sent and not run.adopted:
+            await until_answered("give_back", lambda: self._limiter.give_back(permit))
+        elif permit.leased:
             await until_answered("release", lambda: self._limiter.release(permit))
 
     async def _live(self, run: Run) -> None:
@@ -143,6 +153,7 @@ class Running:
         try:
             outcome = await self._outcome(run)
             await self.call_ended(run)
+            run.settling = True
             state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome))
             self._count(run, state, outcome)
         except LeaseLost:
@@ -175,4 +186,7 @@ class Running:
             error = getattr(outcome, "error", {})
             self._metrics.retries.labels(route=route, kind=error.get("kind", "unknown")).inc()
         elif state != "queued":
+            if state == "failed" and isinstance(outcome, Retry | Unknown):
+                reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
+                self._metrics.dead_letters.labels(reason=reason).inc()
             self._metrics.jobs_finished.labels(route=route, outcome=state).inc()

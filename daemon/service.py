@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shlex
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
+from redis.asyncio.connection import parse_url
+from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
+from daemon.connections import command_client
 from daemon.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
+from daemon.loops import CONNECTION_FAULTS
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError
 from daemon.routes import build_routes
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
+from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
 
@@ -26,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
+# `timeout`, and many a supervisor, signal a process and then its group: what comes so soon is the same signal.
+SAME_SIGNAL_S = 1.0
+REDIS_AGAIN_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 # Tight enough to be seen at work, loose enough not to bore.
 SIMULATOR_SETTINGS = SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4))
@@ -39,6 +49,7 @@ class Running:
     replica: Replica
     redis_url: str
     simulator: Simulator | None
+    embedded: EmbeddedRedis | None = None
 
 
 @asynccontextmanager
@@ -61,7 +72,7 @@ async def up(
             settings = _simulated(settings, provider.base_url, simulator_quota)
             environ = {**environ, SIMULATOR_KEY_ENV: "simulated"}
         async with _replica(settings, redis_url, environ) as replica:
-            yield Running(replica, redis_url, provider)
+            yield Running(replica, redis_url, provider, embedded)
     finally:
         if provider is not None:
             await provider.stop()
@@ -98,8 +109,16 @@ async def run_up(settings: Settings) -> int:
     if _is_taken(settings.metrics.listen):
         settings = _with_free_metrics_port(settings)
     async with up(settings) as running:
-        print(banner(running), flush=True)
-        await until_signal()
+        leaving = asyncio.create_task(until_signal(lambda: _end_embedded(running.embedded)))
+        telling = asyncio.create_task(_tell_when_redis_answers(running))
+        try:
+            await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                await telling  # it may have been refused
+                await leaving
+        finally:
+            leaving.cancel()
+            telling.cancel()
         print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
     return running.replica.left
 
@@ -122,8 +141,6 @@ async def run_worker(settings: Settings) -> int:
 def banner(running: Running) -> str:
     """What somebody who has just started `pixmill up` needs next, ready to paste."""
     replica = running.replica
-    where = urlsplit(running.redis_url)
-    stream = replica.keys.jobs
     lines = [
         "Pixmill is up.",
         f"  redis     {masked_url(running.redis_url)}",
@@ -136,7 +153,7 @@ def banner(running: Running) -> str:
         )
     lines += [
         "Send a job from any language:",
-        f"  redis-cli -p {where.port or 6379} XADD {stream} '*' data "
+        f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
         + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
         "or from another terminal:",
         '  pixmill submit "a red kettle on a white table" --wait --out pictures',
@@ -145,20 +162,87 @@ def banner(running: Running) -> str:
     return "\n".join(lines)
 
 
-async def until_signal() -> None:
-    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as impatient people expect."""
+def redis_cli(url: str) -> str:
+    """The `redis-cli` that reaches this Redis. Its password is not shown: it is read from $REDISCLI_AUTH."""
+    where = parse_url(url)
+    if path := where.get("path"):
+        words = ["-s", path]
+    else:
+        host = where.get("host", "localhost")
+        words = [] if host in ("localhost", "127.0.0.1") else ["-h", host]
+        words += ["-p", str(where.get("port", 6379))]
+    if db := where.get("db"):
+        words += ["-n", str(db)]
+    if url.startswith("rediss:"):
+        words.append("--tls")
+    variable = ""
+    if where.get("password"):
+        variable = 'REDISCLI_AUTH="$REDIS_PASSWORD" '
+        # A user without a password may be a token in the wrong place, so only this one is shown.
+        words += ["--user", user] if (user := where.get("username")) else []
+    return f"{variable}redis-cli {shlex.join(words)}"
+
+
+async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
+    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as impatient people expect, after `on_leave`.
+
+    Repeats within SAME_SIGNAL_S of the first one are no impatience.
+    """
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
+    asked_at = 0.0
 
     def hear() -> None:
-        if asked.is_set():
+        nonlocal asked_at
+        if not asked.is_set():
+            asked_at = loop.time()
+            asked.set()
+        elif loop.time() - asked_at >= SAME_SIGNAL_S:
             log.warning("second signal: leaving at once; another replica takes over what runs")
+            on_leave()
             os._exit(130)
-        asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, hear)
     await asked.wait()
+
+
+async def _tell_when_redis_answers(running: Running) -> None:
+    """The banner, once it is true; raises SettingsError when Redis answers that we may not come in."""
+    where = masked_url(running.redis_url)
+    client = command_client(running.redis_url)
+    waiting = False
+    try:
+        while True:
+            try:
+                await client.ping()
+                break
+            except (AuthenticationError, AuthorizationError, ResponseError) as error:
+                raise SettingsError(
+                    [
+                        f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."
+                    ]
+                ) from None
+            except CONNECTION_FAULTS as error:
+                if not waiting:
+                    print(
+                        f"{where} does not answer ({redact(str(error))}); waiting for it. Ctrl-C stops.",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                waiting = True
+                await asyncio.sleep(REDIS_AGAIN_S)
+    finally:
+        await client.aclose()
+    print(banner(running), flush=True)
+
+
+def _end_embedded(embedded: EmbeddedRedis | None) -> None:
+    """Ask our own server to end; nobody is left to do it later. SIGTERM lets it write its data first."""
+    if embedded is None or not embedded.owned:
+        return
+    with suppress(OSError, ValueError, KeyError):
+        os.kill(int(json.loads((embedded.directory / "server.json").read_text())["pid"]), signal.SIGTERM)
 
 
 def _is_taken(listen: Listen) -> bool:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import orjson
 import structlog
 from redis.asyncio import Redis
 
 from daemon.keys import Keys
+from daemon.loops import until_answered
 from daemon.metrics import Metrics
 from daemon.outcomes import Failed, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
@@ -88,20 +91,24 @@ class Judge:
             if error.http_status == 429 or error.kind is ErrorKind.RATE_LIMITED:
                 self._metrics.provider_429.labels(provider=route.provider.name, quota=quota.name).inc()
             self._metrics.limiter_cooldowns.labels(quota=quota.name).inc()
-            await self._limiter.penalise(quota.name, retry_after_s=wait_s, reason=error.kind.value)
+            await until_answered(
+                "penalise",
+                partial(self._limiter.penalise, quota.name, retry_after_s=wait_s, reason=error.kind.value),
+            )
             await self._tell("quota.cooldown", quota.name, error, {"seconds": round(wait_s, 3)})
         # With a quota the next permit carries the wait; the job keeps its place at the front of its queue.
         return 0.0 if route.quotas else wait_s
 
     async def _pause(self, error: ProviderError, route: Route) -> float:
         for quota in route.quotas:
-            await self._limiter.pause(quota.name, error.message)
+            await until_answered("pause", partial(self._limiter.pause, quota.name, error.message))
             await self._tell("quota.paused", quota.name, error, {})
             log.error("quota paused until an operator resumes it", quota=quota.name, reason=error.message)
         return 0.0 if route.quotas else NO_QUOTA_PAUSE_S
 
     async def _tell(self, kind: str, quota: str, error: ProviderError, more: dict[str, object]) -> None:
         data = orjson.dumps({"quota": quota, "kind": error.kind.value, "message": error.message, **more})
-        await self._client.xadd(
-            self._keys.events, {"type": kind, "data": data}, maxlen=100_000, approximate=True
+        fields: Any = {"type": kind, "data": data}
+        await until_answered(
+            "event", lambda: self._client.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)
         )

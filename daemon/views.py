@@ -173,7 +173,7 @@ class Progress:
 
 GROUP_FIELDS = (
     "kind", "state", "head", "accepted_us", "finished_us", "parts", "parts_left", "route", "details",
-    "max_in_flight", "cancelled", "total", *COUNTED,
+    "max_in_flight", "cancel", "total", *COUNTED,
 )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def group_view(gid: str, row: Sequence[bytes | None]) -> GroupView | None:
         metadata=identity.get("metadata", {}),
         warnings=tuple(details.get("warnings", ())),
         max_in_flight=int(cap) if cap else None,
-        cancel_asked=values["cancelled"] is not None,
+        cancel_asked=values["cancel"] is not None,
     )
 
 

@@ -141,18 +141,17 @@ def _checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
         raise DownloadError("The URL's host name is not valid.", refused=True)
     if target.userinfo:
         raise DownloadError("A URL with a user name or password is not accepted.", refused=True)
-    if not _is_allowed(target, allow_hosts):
-        if target.scheme != "https":
-            raise DownloadError(
-                f"Plain http is only accepted for allowed hosts; {host} is not one.", refused=True
-            )
-        if target.port not in (None, 443):
-            raise DownloadError(f"Port {target.port} is only accepted for allowed hosts.", refused=True)
+    allowed = _is_allowed(target, allow_hosts)
+    # Before scheme and port, so that nobody is told to change what would not help.
+    if (literal := _literal_address(host)) is not None:
+        _check_address(host, literal, allowed=allowed)
+    if not allowed:
         if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
             raise _private(host)
-    literal = _literal_address(host)
-    if literal is not None:
-        _check_address(host, literal, allowed=_is_allowed(target, allow_hosts))
+        if target.scheme != "https":
+            raise DownloadError(f"Plain http is not accepted for {host}: {_INSTEAD}.", refused=True)
+        if target.port not in (None, 443):
+            raise DownloadError(f"Port {target.port} is not accepted for {host}: {_INSTEAD}.", refused=True)
     return target.copy_with(fragment=None)
 
 
@@ -178,7 +177,7 @@ async def _safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolv
 def _check_address(host: str, address: IPAddress, *, allowed: bool) -> None:
     for inner in _unwrapped(address):
         if inner.is_link_local or inner.is_multicast or inner.is_unspecified:
-            raise _private(host)
+            raise _never(host)
         if not allowed and not inner.is_global:
             raise _private(host)
 
@@ -224,8 +223,17 @@ def _is_allowed(target: httpx2.URL, allow_hosts: Collection[str]) -> bool:
 
 
 def _private(host: str) -> DownloadError:
-    message = f"{host} is not a public address; it can be fetched only if the operator allows that host."
+    return DownloadError(f"{host} is not a public address: {_INSTEAD}.", refused=True)
+
+
+def _never(host: str) -> DownloadError:
+    message = (
+        f"{host} is not a public address, and one that is never fetched: give an https URL of a public host."
+    )
     return DownloadError(message, refused=True)
+
+
+_INSTEAD = "give an https URL of a public host, or let the operator add the host to `allow_hosts`"
 
 
 def _name(target: httpx2.URL) -> str:

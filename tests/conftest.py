@@ -12,7 +12,6 @@ from redis.backoff import NoBackoff
 
 from tests.servers import RedisServer
 
-
 # The scripts' own tests run on each of these; all others on the shipped Valkey alone.
 EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring")
 REDIS = shutil.which("redis-server")

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from daemon.contract import schema
-
-
-class What(StrEnum):
-    """What has a schema."""
-
-    JOB = "job"
-    BATCH = "batch"
-    EVENT = "event"
+from daemon.cli.choices import one_of
+from daemon.contract import SCHEMA_NAMES, SchemaName, schema
 
 
 def schema_command(
-    name: Annotated[What, typer.Argument(help="Which one.", show_choices=True)],
+    name: Annotated[
+        str, typer.Argument(help="Which one.", metavar="|".join(SCHEMA_NAMES), parser=one_of(*SCHEMA_NAMES))
+    ],
 ) -> None:
     """Print the JSON Schema of a job, a batch or an event."""
-    typer.echo(json.dumps(schema(name.value), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(schema(cast("SchemaName", name)), indent=2, ensure_ascii=False))

@@ -8,6 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from daemon.cli.choices import one_of
+
+LEVELS = ("debug", "info", "warning", "error")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Configuration file (default: ./pixmill.toml, if there is one)."),
@@ -16,7 +20,12 @@ RedisOption = Annotated[
     str | None, typer.Option("--redis-url", help="Redis to use instead of the configured one.")
 ]
 PrefixOption = Annotated[str | None, typer.Option("--prefix", help="First part of every Redis key.")]
-LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+LogOption = Annotated[
+    str,
+    typer.Option(
+        "--log-level", help="What is logged at least.", metavar="|".join(LEVELS), parser=one_of(*LEVELS)
+    ),
+]
 MetricsOption = Annotated[
     str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")
 ]

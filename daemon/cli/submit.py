@@ -80,7 +80,12 @@ async def _wait(session: Session, client: Client, ident: str, out: Path | None) 
 def _input(text: str) -> dict[str, str]:
     if text.startswith(("http://", "https://")):
         return {"url": text}
-    if Path(text).is_file():
+    if "://" in text:
+        raise CommandError(
+            f"--input takes an https URL, or the key of an object in the store, not {text.partition('://')[0]}://.",
+            USAGE,
+        )
+    if text.startswith(("/", "./", "../", "~", ".\\")) or Path(text).is_file():
         raise CommandError(
             f"{text} is a file of this machine, which the workers cannot read: give a URL, or the key of an object "
             "in the store.",

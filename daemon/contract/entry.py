@@ -85,7 +85,8 @@ def load_object(data: bytes) -> dict[str, Any]:
 
 def contains_secret(data: bytes) -> bool:
     """Whether unread bytes look as if they carry a credential; such data must not be copied anywhere."""
-    return _SECRET_KEY_IN_TEXT.search(data) is not None
+    # Without zero bytes, UTF-16 reads like plain text.
+    return _SECRET_KEY_IN_TEXT.search(data.replace(b"\0", b"")) is not None
 
 
 def _validated(model: type[Payload], payload: dict[str, Any]) -> Payload:
@@ -150,8 +151,14 @@ def _as_ident(value: object) -> str | None:
 _IDENT = re.compile(IDENT_PATTERN.strip("^$"))
 _SEPARATORS = re.compile(r"^[xX][-_]|[-_\s]")
 _SECRET_KEYS = frozenset({"apikey", "secretid", "secretkey", "authorization", "token"})
+# What is not JSON may be a Python or JavaScript literal, JSON inside of a text, YAML, a form or an environment. A bare
+# `token` is also a word of prompts and a parameter of signed URLs: only one with a long value counts.
 _SECRET_KEY_IN_TEXT = re.compile(
-    rb'(?i)"(?:x[-_])?(?:api[-_]?key|secret[-_]?(?:id|key)|authorization|token)"\s*:'
+    rb"""(?ix)
+      ["'] (?:x[-_])? (?:api[-_\s]?key | secret[-_\s]?(?:id|key) | authorization | token) \\*["'] \s* [:=]
+    | (?<![a-z0-9]) (?:api[-_]?key | secret[-_]?(?:id|key) | authorization) \s* [:=]
+    | (?<![\w?&-]) token \s* [:=] \s* \\*["']? [\w.+/=-]{16}
+    """
 )
 _STUDIO_DROPS = frozenset({"api_key", "api_base"})
 

@@ -35,6 +35,9 @@ from daemon.contract.fields import (
 from daemon.contract.rejection import clipped
 
 ITEMS_MAX = 1000
+SINGLES = (
+    "single"  # the folder of jobs without a batch: a batch of this name would share their pictures' keys
+)
 
 
 class Input(Model):
@@ -139,9 +142,11 @@ class Job(JobDefaults):
     )
 
     @model_validator(mode="after")
-    def _times_in_order(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.not_before or self.deadline:
             check_times(self.not_before, self.expires_at, self.deadline)
+        if self.n > 1:
+            check_seeds(self.seed, self.n)
         return self
 
     def to_spec(self) -> bytes:
@@ -205,6 +210,10 @@ class Batch(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.id == SINGLES:
+            raise problem(
+                '`{field}`: "single" is where jobs without a batch are kept; choose another id.', "id"
+            )
         if self.part > self.parts:
             raise problem(f"`{{field}}` is {self.part}, but there are only {self.parts} `parts`.", "part")
         shared = self.defaults.given()
@@ -221,6 +230,7 @@ class Batch(Model):
         times = merged.get("not_before"), merged.get("expires_at"), merged.get("deadline")
         if any(times):
             check_times(*times, path=("items", index))
+        check_seeds(merged.get("seed"), merged.get("n", 1), path=("items", index))
 
     @staticmethod
     def _check_ids(index: int, ident: str, n: int, seen: dict[str, int]) -> None:
@@ -273,6 +283,16 @@ def check_times(not_before: Any, expires_at: Any, deadline: Any, path: tuple[str
     for name, limit in (("expires_at", expires_at), ("deadline", deadline)):
         if not_before and limit and limit <= not_before:
             raise problem("`{field}` must be later than `not_before`.", *path, name)
+
+
+def check_seeds(seed: int | None, n: int, path: tuple[str | int, ...] = ()) -> None:
+    """Refuse a seed that leaves no room for those of the pictures after the first."""
+    if seed is not None and seed + n - 1 > SEED_MAX:
+        raise problem(
+            f"`{{field}}` is too large for n = {n}: picture k gets seed + k, and none may exceed 2^63 - 1.",
+            *path,
+            "seed",
+        )
 
 
 def _merged(shared: dict[str, Any], item: BatchItem, tenant: str) -> Job:

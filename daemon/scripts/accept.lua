@@ -16,17 +16,19 @@ local STEP = 12
 local count = tonumber(ARGV[3])
 local results, woken, done = {}, {}, {}
 
--- An item of a part that turns out not to be new work leaves its group's counts again.
-local function withdraw(gid)
+-- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
+-- interrupted comes here twice.
+local function withdraw(uid, gid)
   if gid == '' then return end
   local group = group_key(gid)
+  if redis.call('HSETNX', group, 'withdrawn:' .. uid, 1) == 0 then return end
   redis.call('HINCRBY', group, 'total', -1)
   redis.call('HINCRBY', group, 'queued', -1)
   redis.call('HINCRBY', group, 'open', -1)
 end
 
 local function refuse(uid, gid, head, known_fp, fp)
-  withdraw(gid)
+  withdraw(uid, gid)
   local _, batch = split_uid(uid)
   if known_fp == fp then
     emit('job.duplicate', head, batch, '')
@@ -49,7 +51,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   local tenant, batch, _ = split_uid(uid)
   redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
     'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
-    'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
+    'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
   emit('job.queued', head, batch, '')
   if gid == '' then
     redis.call('ZADD', P .. ':index', NOW_US, uid)
@@ -91,7 +93,9 @@ if closing ~= '' then
   local part, entry = ARGV[5 + count * STEP], ARGV[6 + count * STEP]
   local group = group_key(closing)
   if redis.call('HSETNX', group, 'done:' .. part, 1) == 1 then
-    local parts_left = redis.call('HINCRBY', group, 'parts_left', -1)
+    -- A cancelled batch waits for no part, so there is nothing to count down.
+    local cancelled = redis.call('HEXISTS', group, 'cancel') == 1
+    local parts_left = cancelled and 0 or redis.call('HINCRBY', group, 'parts_left', -1)
     if parts_left <= 0 and redis.call('HGET', group, 'open') == '0' then finish_group(closing) end
   end
   if entry ~= '' then done[#done + 1] = entry end

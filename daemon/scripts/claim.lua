@@ -3,7 +3,8 @@
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 worker  5 count
 --       6.. the permit of each item, in order ('' where the route has no quota)
 -- Returns  { more (1 when work is still waiting), entries that had vanished from the stream, items }, an item being
---          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt }
+--          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt,
+--            waived }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it
 -- leaves a pending entry that a reclaim finds, and nothing in between.
 -- Cancelled and expired items are skipped here (tombstones); an undelivered entry is never deleted, since XDEL of
@@ -78,7 +79,7 @@ end
 
 local healed = {}
 local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'throttles', 'epoch', 'since_us',
-  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry' }
+  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived' }
 
 local items, skipped = {}, 0
 while #items < wanted and skipped < MOST_TOMBSTONES do
@@ -93,16 +94,21 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local tenant, batch = split_uid(uid)
     local key = item_key(uid)
     local f = redis.call('HMGET', key, unpack(FIELDS))
-    left_ring(tenant, batch)
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = lane }
-    if not WAITING[f[1]] then
-      redis.call('XACK', stream_key(route, lane), 'workers', entry)
-      redis.call('XDEL', stream_key(route, lane), entry)
+    local running_here = f[1] == 'running' and f[15] == entry
+    local expired = WAITING[f[1]] and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
+    if not running_here then left_ring(tenant, batch) end
+    if running_here then
+      -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
+      -- pending, so that it is found when that worker goes silent.
       skipped = skipped + 1
-    elseif f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW then
+    elseif expired or not WAITING[f[1]] then
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
-      finish_item(uid, record, 'expired', '', {})
+      if expired then finish_item(uid, record, 'expired', '', {}) end
+      -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
+      unpark(f[2] or '')
+      for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
       skipped = skipped + 1
     else
       local waited = NOW - tonumber(f[9])
@@ -116,9 +122,9 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       count_move(uid, record, 'running')
       emit('job.started', f[3], batch, '')
       items[#items + 1] = { uid, lane, entry, epoch, f[4], f[5], deliveries, f[7], f[10], int(queue_us),
-        int(throttled_us), f[14] or '' }
+        int(throttled_us), f[14] or '', f[16] or '' }
     end
-    if not release(route, lane, tenant) then waiting[lane] = waiting[lane] - 1 end
+    if not running_here and not release(route, lane, tenant) then waiting[lane] = waiting[lane] - 1 end
   end
 end
 

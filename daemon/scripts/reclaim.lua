@@ -1,10 +1,10 @@
 -- Take over items whose worker went silent: one page of a ready stream's pending entries.
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 lane  5 worker
---       6 lease (ms)  7 cursor  8 count  9 most deliveries
+--       6 lease (ms)  7 cursor  8 count  9 most crashes in a row  10 not after (us)
 -- Returns  { next cursor, items, poisoned }, an item being
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us,
---            receipt, intent_us, permit }
+--            receipt, waived, intent_us, permit }
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
 -- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so one that always
 -- starts at 0-0 never sees a dead entry behind many live ones.
@@ -14,27 +14,29 @@
 -- @include states
 
 local route, lane, worker = ARGV[3], ARGV[4], ARGV[5]
+-- Asked long ago: the server or the way to it stood still, and then so did everybody's heartbeat.
+if NOW > tonumber(ARGV[10]) then return { '0-0', {}, 0 } end
 local stream = stream_key(route, lane)
 local reply = redis.pcall('XAUTOCLAIM', stream, 'workers', worker, ARGV[6], ARGV[7], 'COUNT', ARGV[8])
 if reply.err then return { '0-0', {}, 0 } end  -- no stream or group yet
 
 local FIELDS = { 'state', 'entry', 'epoch', 'spec', 'attempts', 'deliveries', 'throttles', 'accepted_us', 'queue_us',
-  'throttled_us', 'receipt', 'intent_us', 'permit', 'group', 'head' }
+  'throttled_us', 'receipt', 'intent_us', 'permit', 'group', 'head', 'crashes', 'waived' }
 
 local items, poisoned = {}, 0
 for _, entry in ipairs(reply[2]) do
   local uid = entry and entry[2] and entry[2][2]
   local f = uid and redis.call('HMGET', item_key(uid), unpack(FIELDS))
   if not entry then
-    -- Redis 6.2 lists a deleted entry as nil; 7 and later take it off by themselves.
+    -- Redis 6.2 lists a deleted entry as nil, without its id; 7 and later take it off by themselves.
   elseif not f or f[1] ~= 'running' or f[2] ~= entry[1] then
     redis.call('XACK', stream, 'workers', entry[1])
     redis.call('XDEL', stream, entry[1])
   else
-    local deliveries = tonumber(f[6]) + 1
-    if deliveries > tonumber(ARGV[9]) then
+    local deliveries, crashes = tonumber(f[6]) + 1, (tonumber(f[16]) or 0) + 1
+    if crashes > tonumber(ARGV[9]) then
       local err = cjson.encode({ kind = 'poison', charged = 'maybe', retryable = false,
-        message = 'The worker that ran this job went away ' .. int(deliveries - 1) .. ' times; it is not tried again.' })
+        message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
       local record = { state = f[1], group = f[14], head = f[15], route = route, lane = lane }
       finish_item(uid, record, 'failed', '"error":' .. err, { 'error', err })
       bury('poison', err, f[5], f[15], { 'data', f[4] })
@@ -44,9 +46,10 @@ for _, entry in ipairs(reply[2]) do
       poisoned = poisoned + 1
     else
       local epoch = int(tonumber(f[3]) + 1)
-      redis.call('HSET', item_key(uid), 'worker', worker, 'epoch', epoch, 'deliveries', int(deliveries))
+      redis.call('HSET', item_key(uid), 'worker', worker, 'epoch', epoch, 'deliveries', int(deliveries),
+        'crashes', int(crashes))
       items[#items + 1] = { uid, lane, entry[1], epoch, f[4], f[5], int(deliveries), f[7], f[8], f[9], f[10],
-        f[11] or '', f[12] or '', f[13] or '' }
+        f[11] or '', f[17] or '', f[12] or '', f[13] or '' }
     end
   end
 end

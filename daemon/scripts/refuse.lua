@@ -8,15 +8,17 @@
 -- @include events
 
 local jobs, entry = P .. ':jobs', ARGV[1]
-if redis.call('XDEL', jobs, entry) == 0 then
+if #redis.call('XRANGE', jobs, entry, entry) == 0 then
   redis.call('XACK', jobs, 'intake', entry)
   return 0
 end
-redis.call('XACK', jobs, 'intake', entry)
 if ARGV[6] ~= '' then
   local kept = {}
   for i = 8, #ARGV do kept[#kept + 1] = ARGV[i] end
   bury(ARGV[6], ARGV[7], 0, ARGV[3], kept)
 end
 emit(ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+-- Last: a script that fails is not rolled back, and until here the entry is still there to be read again.
+redis.call('XACK', jobs, 'intake', entry)
+redis.call('XDEL', jobs, entry)
 return 1

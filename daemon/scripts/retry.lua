@@ -3,6 +3,7 @@
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 group | item  4 gid or uid
 --       5 first member  6 members a page  7 states, comma between (failed,held,cancelled,expired)
 -- Returns  { state of affairs, next member or -1, queued again }; the state is ok | unknown
+-- `waived` tells the executor that a deadline in the past does not hold any more: the person wants it now.
 -- One step a page: record, counts and queue agree; what succeeded is never touched, so nothing is bought again.
 -- @include base
 -- @include events
@@ -23,12 +24,14 @@ local function again(uid)
   if expires and expires ~= '' and tonumber(expires) <= NOW then expires = '' end
   local group = f[4] ~= '' and group_key(f[4])
   if group then
-    redis.call('HDEL', group, 'cancel', 'finished_us')
+    redis.call('HDEL', group, 'cancel', 'finished_us', 'closed_to')
     redis.call('HSET', group, 'state', 'running')
     redis.call('ZREM', P .. ':closing', f[4])
     redis.call('ZADD', P .. ':active', NOW_US, f[4])
     redis.call('PERSIST', group)
     redis.call('PERSIST', P .. ':members:' .. f[4])
+    local _, name = string.match(f[4], '^([^/]*)/(.*)$')
+    redis.call('PERSIST', P .. ':events:' .. name)
   end
   redis.call('PERSIST', key)
   redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
@@ -38,7 +41,7 @@ local function again(uid)
   local ok, err = pcall(cjson.decode, f[8] or '')
   local receipt = ok and type(err) == 'table' and err.resumable and f[7] or ''
   requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'queued', NOW,
-    { 'attempts', 0, 'deliveries', 0, 'throttles', 0, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
+    { 'attempts', 0, 'crashes', 0, 'throttles', 0, 'waived', NOW_US, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
   woken[f[2]] = true
   queued = queued + 1
 end

@@ -65,14 +65,14 @@ function outcomes.retry(uid, record, text, delay_us)
   if record.attempts + 1 >= record.max_attempts then
     return fail(uid, record, text, attempts, 'attempts_exhausted')
   end
-  requeue(uid, record, 'retry_wait', NOW + delay_us, { 'attempts', attempts, 'error', text, 'receipt', '', 'intent_us', '' })
+  requeue(uid, record, 'retry_wait', NOW + delay_us, { 'attempts', attempts, 'crashes', 0, 'error', text, 'receipt', '', 'intent_us', '' })
   tell_retry(uid, record, text, delay_us, attempts)
   return 'retry_wait'
 end
 
 function outcomes.throttled(uid, record, text, delay_us)
   requeue(uid, record, 'throttled', NOW + delay_us,
-    { 'throttles', int(record.throttles + 1), 'error', text, 'receipt', '', 'intent_us', '' })
+    { 'throttles', int(record.throttles + 1), 'crashes', 0, 'error', text, 'receipt', '', 'intent_us', '' })
   tell_retry(uid, record, text, delay_us, int(record.attempts))
   return 'throttled'
 end

@@ -111,7 +111,15 @@ def flag_source(overrides: Mapping[str, object]) -> Source:
         for part in parents:
             table = table.setdefault(part, {})
         table[last] = value
-    return Source(values, lambda at: "flag --" + "-".join(at).replace("_", "-"))
+    return Source(values, _flag)
+
+
+def _flag(at: Path_) -> str:
+    return "flag --" + (_SHORT_FLAGS.get(at) or "-".join(at).replace("_", "-"))
+
+
+# Flags that are not called after their key.
+_SHORT_FLAGS: dict[Path_, str] = {("redis", "prefix"): "prefix", ("metrics", "listen"): "metrics"}
 
 
 class _EnvReader(EnvSettingsSource):

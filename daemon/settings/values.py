@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -165,6 +166,36 @@ def _url(*schemes: str) -> Callable[[Any], Any]:
     return check
 
 
+def _redis_url(value: Any) -> Any:
+    """Refuse here what the client would refuse only later, with a part of the password in its words."""
+    _url("redis", "rediss", "unix")(value)
+    if not _is_readable(value):
+        raise _wrong(_REDIS_TEXT)
+    return value
+
+
+def _is_readable(url: str) -> bool:
+    from redis.asyncio.connection import parse_url  # not needed by those who only ask for help
+
+    try:
+        parts = urlsplit(url)
+        parse_url(url)  # the port, and options that are numbers
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return True
+    # A bare `/`, `?` or `#` of a password ends the host before its `@`: a part of the password would be taken for the
+    # host or the port, and told to everybody when it does not answer.
+    return bool(_DATABASE.fullmatch(parts.path)) and "@" not in parts.query and not parts.fragment
+
+
+_DATABASE = re.compile(r"(?:/\d*)?", re.ASCII)
+_REDIS_TEXT = (
+    "redis://[user:password@]host[:port][/number], with `/`, `?`, `#`, `@` and `%` of a password written as %2F, %3F, "
+    "%23, %40 and %25"
+)
+
+
 def _http_base(value: str) -> str:
     _url("https", "http")(value)
     if "@" in value:
@@ -193,7 +224,7 @@ KeepOrDuration = Annotated[
     BeforeValidator(_keep_or_duration),
     Shown(lambda value: value if value == "keep" else duration_text(value)),
 ]
-RedisUrl = Annotated[SecretUrl, BeforeValidator(_url("redis", "rediss", "unix"))]
+RedisUrl = Annotated[SecretUrl, BeforeValidator(_redis_url)]
 StoreUrl = Annotated[SecretUrl, BeforeValidator(_url("file", "s3", "gs", "az", "memory"))]
 HttpBase = Annotated[str, AfterValidator(_http_base)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_comma_list)]

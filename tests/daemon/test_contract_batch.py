@@ -74,6 +74,11 @@ def test_a_merged_job_is_the_job_that_would_have_been_sent_alone() -> None:
         ({"items": [{"id": "1", "size": "big"}]}, "items.0.size", "ratio"),
         ({"items": [{"id": "1", "siez": "1:1"}]}, "items.0.siez", "did you mean `size`?"),
         ({"items": [{"id": "1", "tenant": "x"}]}, "items.0.tenant", "belongs to the batch"),
+        (
+            {"defaults": {"prompt": "x", "seed": 2**63 - 1}, "items": [{"id": "1", "n": 2}]},
+            "items.0.seed",
+            "n = 2",
+        ),
         ({"items": [{}]}, "items.0.id", "missing"),
         ({"items": ["1"]}, "items.0", "as `items` allows"),
         ({"items": {"id": "1"}}, "items", "a list of 1 to 1000 jobs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timeit
+from functools import partial
 from typing import Any
 
 import orjson
@@ -134,6 +135,54 @@ def test_unreadable_data_with_a_credential_is_not_kept() -> None:
     assert refusal(data).code == "secret_in_payload"
     assert contains_secret(data)
     assert not contains_secret(b'{"id":"a","prompt":"token')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'id': 'x', 'api_key': '%s'}",
+        "{'id': 'x', 'headers': {'Authorization' : 'Bearer %s'}}",
+        "{'secret_id': '%s'",
+        '{"data": "{\\"api_key\\": \\"%s\\"}"',
+        '{"x-api-key": "%s"',
+        '{"token": "%s"',
+        "{id: 'x', apiKey: '%s'}",
+        "id=x&api_key=%s",
+        "OPENAI_API_KEY=%s",
+        "api-key: %s",
+        "Authorization: Bearer %s",
+        "secret_key = %s",
+        "token: %s",
+        "token='%s'",
+    ],
+)
+def test_a_credential_is_noticed_in_whatever_is_sent_instead_of_json(text: str) -> None:
+    data = (text % PLANTED).encode()
+    rejection = refusal(data)
+    assert rejection.code == "secret_in_payload"
+    assert PLANTED not in str(rejection)
+    assert contains_secret(data.decode().encode("utf-16-le"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'id': 'x', 'prompt': 'a kettle'}",
+        '{"prompt":"a subway token: brass, worn"',
+        '{"inputs":[{"url":"https://cdn.example/a.png?v=1&token=0123456789abcdef0123"}]',
+        '{"max_tokens": 5',
+        '{"prompt":"the secret key of the castle"',
+    ],
+)
+def test_words_that_only_look_alike_keep_their_dead_letter(text: str) -> None:
+    assert not contains_secret(text.encode())
+
+
+def test_the_search_for_credentials_is_quick_in_the_largest_entry() -> None:
+    """Milliseconds; the bound only catches a search that looks at every stretch of the text again and again."""
+    for filling in (b"\\", b"'", b" ", b"token", b"api_key ", b"token="):
+        search = partial(contains_secret, filling * (256 * 1024 // len(filling)))
+        assert min(timeit.repeat(search, number=1, repeat=3)) < 1
 
 
 JSON = st.recursive(

@@ -46,6 +46,7 @@ def test_a_minimal_job_gets_the_documented_defaults() -> None:
         {"negative_prompt": None},
         {"seed": 0},
         {"seed": 2**63 - 1},
+        {"seed": 2**63 - 10, "n": 10},
         {"params": {"steps": 8, "guidance": 0.5, "style": "photo", "hd": True}},
         {"params": {str(k): k for k in range(32)}},
         {"size": "16x16384"},
@@ -86,6 +87,8 @@ def test_what_the_table_allows_is_accepted(fields: dict[str, Any]) -> None:
         ({"seed": 1.0}, "seed"),
         ({"seed": True}, "seed"),
         ({"seed": 2**63}, "seed"),
+        ({"seed": 2**63 - 1, "n": 2}, "seed"),
+        ({"seed": 2**63 - 9, "n": 10}, "seed"),
         ({"params": {"a": [1]}}, "params.a"),
         ({"params": {"a": None}}, "params.a"),
         ({"params": {str(k): k for k in range(33)}}, "params"),
@@ -145,6 +148,10 @@ def test_what_the_table_does_not_allow_is_refused_by_name(fields: dict[str, Any]
         (
             {**MINIMAL, "negativePrompt": "x"},
             "`negativePrompt` is not a known field; did you mean `negative_prompt`?",
+        ),
+        (
+            {**MINIMAL, "seed": 2**63 - 1, "n": 3},
+            "`seed` is too large for n = 3: picture k gets seed + k, and none may exceed 2^63 - 1.",
         ),
         ({**MINIMAL, "aspect_ratio": "1:1"}, "`aspect_ratio` is not a known field; did you mean `size`?"),
         ({**MINIMAL, "size": "1024:768"}, '`size` says "1024:768"; a size in pixels is written "1024x768".'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from obstore.store import MemoryStore
 from PIL import Image
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
@@ -115,7 +117,7 @@ async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_i
     assert image["key"].endswith("/single/a.png")
     assert (image["width"], image["height"], image["content_type"], image["seed"]) == (8, 8, "image/png", 7)
     assert await bench.store.get(image["key"]) == png()
-    assert image["thumb_url"].endswith("/single/a.thumb.webp")
+    assert image["thumb_url"].endswith("/single/a~thumb.webp")
     assert outcome.result["attempts"] == 1
     assert outcome.result["revised_prompt"] == "a nicer x"
     assert outcome.result["cost"] == {"amount": "0.04", "currency": "USD"}
@@ -346,3 +348,59 @@ async def test_a_missing_input_says_which(bench: Bench) -> None:
     assert isinstance(outcome, Failed)
     assert outcome.error["field"] == "inputs.0.object"
     assert bench.provider.requests == []
+
+
+async def test_a_deadline_that_passes_before_the_call_is_no_lost_answer(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    outcome = await bench.executor.run(Run(replace(run.item, spec=late), bench.route, None))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("deadline", "no")
+    assert bench.provider.requests == []
+    assert "intent_us" not in await bench.installation.record("default//a")
+
+
+async def test_a_deadline_that_a_person_has_waived_does_not_hold(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    run = Run(replace(run.item, spec=late, waived=True), bench.route, None)
+    assert isinstance(await bench.executor.run(run), Succeeded)
+
+
+async def test_the_picture_of_older_work_with_the_same_name_is_not_taken_for_this_one(bench: Bench) -> None:
+    first = await bench.outcome()
+    assert isinstance(first, Succeeded)
+    run = await bench.taken_over()
+    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    assert await bench.executor.run(Run(later, bench.route, None, adopted=True)) == Released()
+    bench.answers = [generated(png(32, 32))]
+    outcome = await bench.executor.run(Run(later, bench.route, None))
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 32
+
+
+async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    await bench.store.replace(first.result["images"][0]["key"], b"")
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Unknown), "nothing usable is there"
+
+
+async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
+    real, calls = bench.limiter.penalise, 0
+
+    async def away_once(*args: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RedisConnectionError("gone")
+        await real(*args, **options)
+
+    monkeypatch.setattr(bench.limiter, "penalise", away_once)
+    assert isinstance(await bench.outcome(), Throttled)
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert state.cooldown_s > 6

@@ -136,3 +136,19 @@ async def test_entries_that_vanish_from_the_ready_stream_are_counted_and_lose_no
             await installation.queue.settle(item, Succeeded({"images": []}))
     assert lost == 2
     assert len({item.uid for item in found}) == len(found) == 10
+
+
+@pytest.mark.parametrize("end", ["cancel", "expire"])
+async def test_a_capped_batch_goes_on_in_its_other_lane_when_the_item_in_the_ring_ends_there(
+    installation: Installation, end: str
+) -> None:
+    first = {"id": "first", "priority": "high"}
+    if end == "expire":
+        first["expires_at"] = "2020-01-01T00:00:00Z"
+    items = [first, {"id": "second", "priority": "low"}]
+    payload = {"id": "b1", "max_in_flight": 1, "defaults": {"prompt": "x"}, "items": items}
+    await installation.submit(payload, type="pixmill.batch.v1")
+    if end == "cancel":
+        await installation.submit({"batch": "b1", "job": "first"}, type="pixmill.cancel.v1")
+    found = [item.uid for _ in range(3) for item in await installation.claim(5)]
+    assert found == ["default/b1/second"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -140,14 +141,122 @@ async def test_an_item_whose_worker_dies_again_and_again_is_given_up_as_poison(
     await installation.claim()
     poisoned = 0
     for _ in range(10):
-        page = await installation.queue.reclaim(
-            "default", "normal", lease_s=0, cursor="0-0", most_deliveries=3
-        )
+        page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0", most_crashes=3)
         poisoned += page.poisoned
     assert poisoned == 1
     assert [letter["reason"] for letter in await installation.dead()] == ["poison"]
     assert (await installation.group("default/b1"))["state"] == "failed"
     assert await counts(installation, "default/b1") == {"failed": 1}
+
+
+async def test_throttles_and_retries_are_no_crashes(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "max_attempts": 20})
+    for number in range(12):
+        (item,) = await installation.claim()
+        await installation.queue.settle(item, Throttled(ERROR, 0) if number % 2 else Retry(ERROR, 0))
+    await installation.claim()
+    page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0", most_crashes=1)
+    assert (len(page.items), page.poisoned) == (1, 0)
+
+
+async def test_a_worker_that_dies_before_every_call_is_poison_although_the_item_was_released_each_time(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    rounds = 0
+    while await installation.claim():
+        page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0", most_crashes=3)
+        for item in page.items:
+            await installation.queue.settle(item, Released())
+        rounds += 1
+        assert rounds < 10
+    assert rounds == 4
+    assert (await installation.record("default//a"))["state"] == "failed"
+
+
+async def test_a_question_that_was_held_up_on_its_way_takes_nothing_over(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    await installation.claim()
+    past = await installation.queue.now_us() - 1
+    page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0", not_after_us=past)
+    assert page.items == []
+
+
+async def test_an_item_whose_group_was_lost_is_kept_alive_and_found_when_its_worker_dies(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x", "tenant": "bert"})
+    first, second = await installation.claim(2)
+    await installation.submit({"id": "c", "prompt": "x"})
+    await installation.redis.xgroup_destroy(installation.keys.stream("default", "normal"), "workers")
+    assert await installation.queue.renew([first]) == ["ours"]
+    assert [item.uid for item in await installation.claim(5)] == ["default//c"], "nothing runs twice"
+    page = await installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
+    assert {item.uid for item in page.items} == {first.uid, second.uid, "default//c"}
+
+
+async def test_a_batch_that_is_cancelled_while_it_is_accepted_ends_once(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"id": "b1", "parts": 2, "defaults": {"prompt": "x"}}
+    await installation.submit({**part, "part": 1, "items": [{"id": "i0"}]}, type="pixmill.batch.v1")
+    await installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
+    await installation.submit({**part, "part": 2, "items": [{"id": "i1"}]}, type="pixmill.batch.v1")
+    assert (await installation.kinds()).count("batch.finished") == 1
+    assert (await installation.group("default/b1"))["state"] == "cancelled"
+    assert await counts(installation, "default/b1") == {"cancelled": 2}
+
+
+async def test_an_interrupted_part_with_a_double_id_is_counted_right(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"id": "b1", "parts": 2, "defaults": {"prompt": "x"}}
+    await installation.submit({**part, "part": 1, "items": [{"id": "i0"}]}, type="pixmill.batch.v1")
+    real_accept, calls = installation.queue.accept, 0
+
+    async def dies_after_the_first_chunk(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ConnectionError("the process dies here")
+        return await real_accept(*args)
+
+    monkeypatch.setattr(installation.queue, "accept", dies_after_the_first_chunk)
+    items = [{"id": f"i{k}"} for k in range(150)]
+    with pytest.raises(ConnectionError):
+        await installation.submit({**part, "part": 2, "items": items}, type="pixmill.batch.v1")
+    installation.intake._lease_s = 0
+    await installation.intake.reclaim()
+    assert await counts(installation, "default/b1") == {"queued": 150}
+    assert len(await installation.claim(400)) == 150
+
+
+async def test_a_retry_after_a_missed_deadline_may_run(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "deadline": "2020-01-01T00:00:00Z"})
+    assert await installation.claim() == []
+    await installation.submit({"job": "a", "statuses": ["expired"]}, type="pixmill.retry.v1")
+    (item,) = await installation.claim()
+    assert item.waived
+
+
+async def test_a_cancelled_retry_is_queued_once_when_it_is_asked_for_again(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Retry(ERROR, 0.01))
+    await installation.submit({"job": "a"}, type="pixmill.cancel.v1")
+    await installation.submit({"job": "a", "statuses": ["cancelled"]}, type="pixmill.retry.v1")
+    assert await installation.redis.zcard(installation.keys.delayed) == 0
+    assert len(await installation.claim(5)) == 1
+
+
+async def test_an_entry_with_thousands_of_fields_leaves_its_dead_letter(installation: Installation) -> None:
+    await installation.redis.xadd(installation.keys.jobs, {f"f{k}": "x" for k in range(9000)})
+    await installation.take_all()
+    (letter,) = await installation.dead()
+    assert letter["reason"] == "malformed"
+    assert await installation.redis.xlen(installation.keys.jobs) == 0
 
 
 async def test_what_was_noted_comes_back_with_the_orphan(installation: Installation) -> None:

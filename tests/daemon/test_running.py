@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.bell import Bell
 from daemon.dispatcher import Dispatcher
 from daemon.leases import Heartbeat, Reclaimer
-from daemon.outcomes import Outcome, Succeeded
+from daemon.outcomes import Failed, Outcome, Succeeded
 from daemon.routes import Route, Routes
 from daemon.running import Run, Running
 from limiter.limiter import Grant, Limiter
@@ -44,11 +46,12 @@ class Replica:
         self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
         self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=1)
         self.reclaimer = Reclaimer(
-            self.queue, Routes([self.route]), self.running, metrics, lease_s=0, most_deliveries=5
+            self.queue, Routes([self.route]), self.running, metrics, lease_s=0, most_crashes=5
         )
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _execute(self, run: Run) -> Outcome:
+        run.sent = True
         self.started.append(run)
         await self.may_end.wait()
         return DONE
@@ -231,4 +234,98 @@ async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(
         return (await replica.installation.record("default//a"))["state"] == "retry_wait"
 
     await eventually(waits)
+    await replica.close()
+
+
+async def test_after_a_disturbance_nothing_is_taken_over_until_everybody_had_time_to_renew(
+    redis: Redis,
+) -> None:
+    replica = Replica(redis, worker="w2")
+    server_us = 1_000_000_000_000
+    swept: list[int] = []
+
+    async def now_us() -> int:
+        return server_us
+
+    async def uptime() -> float:
+        return 3600.0
+
+    async def sweep(*, not_after_us: int) -> int:
+        swept.append(server_us)
+        return 0
+
+    replica.queue.now_us, replica.queue.server_uptime_s = now_us, uptime  # type: ignore[method-assign]  # a clock to turn
+    replica.reclaimer.sweep, replica.reclaimer._lease_s = sweep, 10.0  # type: ignore[assignment]  # as above
+    steps = [
+        0,
+        1,
+        1,
+        8,
+        1,
+        4,
+        4,
+        1,
+        1,
+    ]  # seconds between looks; 8 is a gap in which heartbeats may have failed
+    for step in steps:
+        server_us += step * 1_000_000
+        await replica.reclaimer.watch()
+    assert [us - 1_000_000_000_000 for us in swept] == [0, 1_000_000, 2_000_000, 20_000_000, 21_000_000]
+
+
+async def test_beside_a_server_that_has_just_started_nothing_is_taken_over_at_first(redis: Redis) -> None:
+    replica = Replica(redis, worker="w2")
+    replica.reclaimer._lease_s = 10.0
+
+    async def uptime() -> float:
+        return 2.0
+
+    replica.queue.server_uptime_s = uptime  # type: ignore[method-assign]  # a server to start
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    await replica.installation.claim()
+    assert await replica.reclaimer.watch() == 0
+    assert replica.running.current() == []
+
+
+async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
+    real, calls = replica.limiter.acquire, 0
+
+    async def reply_lost(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        answer = await real(*args, **options)
+        if calls == 1:
+            raise RedisConnectionError("the reply is lost")
+        return answer
+
+    monkeypatch.setattr(replica.limiter, "acquire", reply_lost)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+    await replica.has_started(1)
+    assert await redis.zcard("pixmill:limiter:q:log:images") == 1
+    await replica.close()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_permit_whose_call_was_never_sent_is_given_back_whole(redis: Redis, sent: bool) -> None:
+    replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
+
+    async def execute(run: Run) -> Outcome:
+        run.sent = sent
+        return Failed({"kind": "input_fetch", "message": "The input is gone."})
+
+    replica.running._execute = execute
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+
+    async def failed() -> bool:
+        return (await replica.installation.record("default//a"))["state"] == "failed"
+
+    await eventually(failed)
+    assert await redis.zcard("pixmill:limiter:q:log:images") == (1 if sent else 0)
+    (state,) = await replica.limiter.snapshot(replica.route.quotas)
+    assert state.in_flight == 0
     await replica.close()

@@ -333,7 +333,7 @@ def test_every_secret_that_is_not_there_is_named(load: Load) -> None:
         "redis://worker:hunter2@h:6379/0",
         "rediss://:hunter2@h",
         "redis://hunter2@h/0",
-        "redis://u:p/hunter2@x@h/0",
+        "redis://u:p@hunter2@x@h/0",
         "unix:///tmp/redis.sock?password=hunter2",
     ],
 )
@@ -344,6 +344,57 @@ def test_the_password_of_redis_is_never_shown(load: Load, url: str, caplog: pyte
     assert "hunter2" not in shown
     assert settings.redis.url is not None
     assert settings.redis.url.reveal() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2/et@h",
+        "redis://u:hunter2#x@h",
+        "redis://u:hunter2?x@h",
+        "redis://:12/hunter2@h",
+        "redis://:12#hunter2@h",
+        "redis://:12?hunter2@h",
+        "redis://hunter2/x@h",
+        "redis://h:hunter2/0",
+        "redis://h:99999/0",
+        "redis://h/hunter2",
+        "redis://h?db=hunter2",
+        "redis://[h",
+        "unix:///tmp/s?db=hunter2",
+    ],
+)
+def test_a_redis_url_that_would_be_misread_is_refused_without_its_value(load: Load, url: str) -> None:
+    """Otherwise a part of the password becomes the host or the port, which errors name."""
+    (found,) = problems(load, f'[redis]\nurl = "{url}"\n')
+    assert found.startswith("pixmill.toml:2: `redis.url` must be redis://[user:password@]host")
+    assert "%2F" in found
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h/",
+        "rediss://u:a%2Fb%40c@[::1]:6380/15?socket_timeout=3",
+        "unix:///run/redis.sock?db=2",
+    ],
+)
+def test_a_redis_url_that_is_right_is_kept_as_it_is(load: Load, url: str) -> None:
+    settings = load(f'[redis]\nurl = "{url}"\n').settings
+    assert settings.redis.url is not None
+    assert settings.redis.url.reveal() == url
+
+
+def test_a_wrong_flag_is_called_by_the_name_that_was_typed(load: Load) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load("", {}, {"metrics.listen": "x", "redis.prefix": "a b", "redis.url": "x"})
+    assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == [
+        "flag --metrics",
+        "flag --prefix",
+        "flag --redis-url",
+    ]
 
 
 def test_an_older_clients_pause_is_a_limit_of_its_quota(load: Load) -> None:

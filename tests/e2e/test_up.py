@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +17,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.e2e.processes import Command, wait_until
+from tests.e2e.processes import Command, SimulatorProcess, wait_until
+from tests.servers import RedisServer
 
 
 @pytest.fixture
@@ -69,6 +72,7 @@ def test_metrics_and_health_answer(up: Command) -> None:
 
 
 def test_jobs_that_wait_survive_a_restart_even_by_sigkill(tmp_path: Path) -> None:
+    (tmp_path / "pixmill.toml").write_text('[worker]\nlease = "2s"\n')
     first = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
     first.wait_for("Ctrl-C stops")
     client = client_of(first)
@@ -105,3 +109,79 @@ def test_after_a_stop_no_server_is_left_behind(tmp_path: Path) -> None:
     assert command.stop() == 0
     with pytest.raises(redis.ConnectionError):
         client.ping()
+
+
+def server_ended(client: Any) -> bool:
+    try:
+        client.ping()
+    except redis.ConnectionError:
+        return True
+    return False
+
+
+def test_two_signals_at_once_are_one_and_the_drain_is_not_skipped(tmp_path: Path) -> None:
+    command = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    command.wait_for("Ctrl-C stops")
+    client = client_of(command)
+    for number in (signal.SIGTERM, signal.SIGINT):  # two of one kind may arrive as one
+        command.process.send_signal(number)
+    assert command.process.wait(20) == 0
+    assert "Stopping" in command.output
+    assert server_ended(client)
+
+
+def test_an_impatient_signal_leaves_no_server_behind(tmp_path: Path) -> None:
+    simulator = SimulatorProcess(tmp_path, "--plain", "--latency", "300")
+    (tmp_path / "pixmill.toml").write_text(
+        f'[credentials.a]\nprovider = "openai"\nbase_url = "{simulator.base_url}"\napi_key_env = "A_KEY"\n'
+        '[routes.default]\ncredential = "a"\nmodel = "m"\n'
+    )
+    command = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path, A_KEY="sk-test")
+    try:
+        command.wait_for("Ctrl-C stops")
+        client = client_of(command)
+        client.xadd("pixmill:jobs", {"data": '{"id":"slow","prompt":"a vase"}'})
+        wait_until(lambda: any(f[b"type"] == b"job.started" for _, f in client.xrange("pixmill:events")), 20)
+        command.process.send_signal(signal.SIGTERM)
+        command.wait_for("Stopping")
+
+        def left() -> bool:
+            with suppress(ProcessLookupError):
+                os.kill(command.process.pid, signal.SIGTERM)
+            return command.process.poll() is not None
+
+        wait_until(left, 20, lambda: command.output)
+        assert command.process.returncode == 130
+        wait_until(lambda: server_ended(client), 10)
+    finally:
+        command.kill()
+        simulator.stop()
+
+
+def test_a_configured_redis_that_is_away_is_told_and_waited_for(tmp_path: Path) -> None:
+    server = RedisServer()
+    server.kill()
+    command = Command(["up", "--metrics", "127.0.0.1:0", "--redis-url", server.url], tmp_path)
+    try:
+        told = command.wait_for("waiting for it")
+        assert told.startswith(f"{server.url} does not answer")
+        assert "Pixmill is up" not in command.output
+        server.start()
+        command.wait_for("Pixmill is up")
+    finally:
+        command.stop()
+        server.close()
+
+
+def test_a_redis_that_refuses_the_password_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    server = RedisServer()
+    url = server.url.replace("redis://", "redis://nobody:planted-password@")
+    command = Command(["up", "--metrics", "127.0.0.1:0", "--redis-url", url], tmp_path)
+    try:
+        assert command.process.wait(20) == 2
+        command.wait_for("check user, password and database in redis.url")
+        assert "planted-password" not in command.output
+        assert "Traceback" not in command.output
+    finally:
+        command.kill()
+        server.close()

@@ -84,6 +84,27 @@ def test_an_allowed_host_may_be_private_and_plain_on_its_port_only() -> None:
     assert check_url("http://[::1]:9000/x", ["[::1]:9000"]) is None
 
 
+PUBLIC = "give an https URL of a public host"
+OR_ALLOWED = f"{PUBLIC}, or let the operator add the host to `allow_hosts`"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "http://169.254.169.254/x",
+            f"169.254.169.254 is not a public address, and one that is never fetched: {PUBLIC}.",
+        ),
+        ("http://10.0.0.1/x", f"10.0.0.1 is not a public address: {OR_ALLOWED}."),
+        ("http://printer.local:8080/x", f"printer.local is not a public address: {OR_ALLOWED}."),
+        ("http://cdn.example/x", f"Plain http is not accepted for cdn.example: {OR_ALLOWED}."),
+        ("https://cdn.example:8443/x", f"Port 8443 is not accepted for cdn.example: {OR_ALLOWED}."),
+    ],
+)
+def test_a_refused_address_says_what_to_change(url: str, sentence: str) -> None:
+    assert check_url(url) == sentence
+
+
 def test_the_cloud_metadata_address_cannot_be_allowed() -> None:
     assert check_url("http://169.254.169.254/", ["169.254.169.254"]) is not None
 

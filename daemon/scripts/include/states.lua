@@ -11,7 +11,8 @@ local function retention_us(state) return state == 'succeeded' and RETENTION_US 
 -- A group whose last member has ended gets its own final state, its event, and a place in the janitor's list.
 local function finish_group(gid)
   local group = group_key(gid)
-  local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us')
+  local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us', 'state')
+  if f[9] ~= 'running' then return end
   local total = tonumber(f[1])
   local state = 'completed_with_errors'
   if tonumber(f[2]) == total then state = 'completed'

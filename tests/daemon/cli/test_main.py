@@ -56,6 +56,24 @@ def test_a_misspelt_command_is_a_usage_error_with_the_right_name() -> None:
     assert "submit" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["up", "--log-level", "loud"], "'loud' is not one of debug, info, warning, error."),
+        (["worker", "--log-level", "INFO"], "'INFO' is not one of debug, info, warning, error."),
+        (["schema", "foo"], "'foo' is not one of job, batch, event."),
+    ],
+)
+def test_a_word_that_is_none_of_the_few_is_a_usage_error_in_one_sentence(
+    arguments: list[str], sentence: str
+) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert sentence in said
+    assert "Value error" not in said
+
+
 def test_python_m_daemon_is_pixmill() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "--version"], capture_output=True, text=True, check=True

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -101,6 +102,29 @@ async def test_a_file_of_this_machine_is_no_input(pixmill: Pixmill, tmp_path: Pa
     ran = await pixmill("submit", "x", "--input", "photo.png")
     assert ran.code == 2
     assert "which the workers cannot read" in ran.err
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["./missing.png", "../missing.png", "/tmp/missing.png", "~/missing.png", "file:///tmp/missing.png"],
+)
+async def test_what_looks_like_a_file_of_this_machine_is_no_input_either(
+    pixmill: Pixmill, redis: Redis, path: str
+) -> None:
+    ran = await pixmill("submit", "x", "--input", path)
+    assert ran.code == 2
+    assert "URL, or the key of an object" in ran.err
+    assert await redis.xlen(KEYS.jobs) == 0
+
+
+async def test_an_object_key_is_an_input(
+    pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    assert (await pixmill("submit", "x", "--input", "default/20261122/single/a.png")).code == 0
+    rows: Any = await redis.xrange(KEYS.jobs)
+    ((_, fields),) = rows
+    assert orjson.loads(fields[b"data"])["inputs"] == [{"object": "default/20261122/single/a.png"}]
 
 
 # batch
@@ -244,6 +268,21 @@ async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, comma
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
+async def test_status_says_that_a_batch_was_asked_to_stop_only_when_it_was(
+    pixmill: Pixmill, redis: Redis
+) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 2)
+    await installation.claim(1)
+    before = await pixmill("status", "b1")
+    await pixmill("cancel", "b1")
+    after = await pixmill("status", "b1")
+    assert before.out.startswith("batch b1 (tenant default): running")
+    assert "asked to be cancelled" not in before.out
+    assert after.out.startswith("batch b1 (tenant default): running")
+    assert "it was asked to be cancelled" in after.out
+
+
 async def test_status_tells_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2, tenant="studio")
@@ -313,6 +352,16 @@ async def test_a_redis_that_is_away_is_a_sentence_without_its_password(pixmill: 
     assert "does not answer" in ran.err
     assert "planted-password" not in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", [("submit", "x"), ("status", "x"), ("up",), ("config", "check")])
+async def test_a_password_that_breaks_the_url_is_a_sentence_and_not_a_traceback(
+    pixmill: Pixmill, command: tuple[str, ...]
+) -> None:
+    ran = await pixmill(*command, PIXMILL_REDIS__URL="redis://:s3cr/et@127.0.0.1")
+    assert ran.code == 2
+    assert ran.err.startswith("environment PIXMILL_REDIS__URL: `redis.url` must be redis://")
+    assert "s3cr" not in ran.err + ran.out
 
 
 async def test_without_any_redis_the_sentence_says_what_to_do(pixmill: Pixmill) -> None:

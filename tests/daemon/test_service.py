@@ -1,0 +1,75 @@
+"""One process: what it hears of signals, and the line that it prints for those who have only redis-cli."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+
+import pytest
+
+from daemon import service
+from daemon.service import redis_cli, until_signal
+from tests.daemon.harness import eventually
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("redis://127.0.0.1:6390/0", "redis-cli -p 6390"),
+        ("redis://cache.example", "redis-cli -h cache.example -p 6379"),
+        ("redis://cache.example/3", "redis-cli -h cache.example -p 6379 -n 3"),
+        ("redis://:planted@h:1", 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -h h -p 1'),
+        (
+            "rediss://me:planted@h:1/2",
+            'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -h h -p 1 -n 2 --tls --user me',
+        ),
+        ("redis://planted@h:1", "redis-cli -h h -p 1"),
+        ("redis://[::1]:1/0?db=4", "redis-cli -h ::1 -p 1 -n 4"),
+        ("unix:///run/my redis.sock", "redis-cli -s '/run/my redis.sock'"),
+    ],
+)
+def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str, line: str) -> None:
+    assert redis_cli(url) == line
+    assert shlex.split(line)
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens when the process would end, in its order."""
+    told: list[str] = []
+    monkeypatch.setattr("daemon.service.os._exit", lambda code: told.append(f"exit {code}"))
+    return told
+
+
+async def test_signals_that_follow_at_once_are_the_same_signal(ends: list[str]) -> None:
+    """`timeout` signals its child, and then the whole group."""
+    waiting = asyncio.create_task(until_signal(lambda: ends.append("left")))
+    await asyncio.sleep(0)
+    heard = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await heard.wait()
+    await waiting
+    assert ends == []
+
+
+async def test_a_second_signal_later_on_leaves_at_once_and_in_order(
+    ends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.create_task(until_signal(lambda: ends.append("left")))
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await waiting
+    assert ends == []
+    monkeypatch.setattr(service, "SAME_SIGNAL_S", 0.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    async def ended() -> bool:
+        return bool(ends)
+
+    await eventually(ended)
+    assert ends == ["left", "exit 130"]
