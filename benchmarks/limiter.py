@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limiter_figures import Figure
-from benchmarks.limiter_rig import PEERS, Contestant, Observed, Setup, run
+from benchmarks.limiter_rig import PEERS, run
 from benchmarks.limiter_scenarios import MEASURED, SCENARIOS, Scenario, why_not
+from benchmarks.limiter_setup import Contestant, Observed, Setup
 from benchmarks.venvs import BENCHMARKS, python_for
 
 OURS = "pixmill"

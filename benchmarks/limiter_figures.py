@@ -15,7 +15,7 @@ from benchmarks.limiter_oracle import (
     most_in_window,
     steady_rate,
 )
-from benchmarks.limiter_rig import Observed
+from benchmarks.limiter_setup import Observed
 
 SILENT_S = 0.05
 NEW_QUOTA_SHARE = 0.9

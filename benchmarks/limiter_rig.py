@@ -9,16 +9,15 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 
-from benchmarks.limiter_provider import Arrival, Rules
+from benchmarks.limiter_provider import Arrival
+from benchmarks.limiter_setup import Contestant, Event, Job, Observed, Setup, understood
 from benchmarks.venvs import BENCHMARKS
-from limiter import Limiter, QuotaError, QuotaState, parse_quota
+from limiter import Limiter, QuotaState, parse_quota
 from tests.servers import RedisServer
 
 PEERS = BENCHMARKS / "limiter_peers"
@@ -27,82 +26,6 @@ READY_TIMEOUT_S = 60
 LOOK_EVERY_S = 0.02
 LEASES_LEFT_TIMEOUT_S = 20
 JUST_NOW_S = 0.5
-
-
-@dataclass(frozen=True)
-class Job:
-    """See limiter_peers/gate.py. One that is `later_s` is not in the list before."""
-
-    id: int
-    model: str = "A"
-    n: int = 1
-    service_s: float = 0.01
-    later_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens to the run, `at_s` seconds after the start: see `_EVENTS`."""
-
-    at_s: float
-    kind: str
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is run: jobs, quotas as the replicas know them, rules as the provider enforces them."""
-
-    jobs: tuple[Job, ...]
-    quotas: Mapping[str, Mapping[str, Any]]
-    rules: Rules
-    models: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"A": ("main",)})
-    processes: int = 4
-    tasks: int = 8
-    stop_after_s: float | None = None
-    limit_s: float = 90.0
-    clock_offsets_s: tuple[float, ...] = (0.0,)
-    events: tuple[Event, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    aof: bool = False
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A limiter in one setting; `python` is of the environment that has it."""
-
-    name: str
-    gate: str
-    setting: str
-    python: Path
-    own: bool = False  # imports the project
-
-
-@dataclass
-class Observed:
-    """What a run left. Arrivals are in their order; times are of the machine's monotonic clock."""
-
-    setup: Setup
-    arrivals: list[Arrival]
-    reports: list[dict[str, Any]]
-    started_at_s: float
-    events_at_s: dict[str, float]
-    states: dict[str, QuotaState]
-    leases_left: int | None
-    commands: dict[str, int]
-    busy: float
-    finished: bool
-    unsupported: str | None
-
-    @property
-    def admitted(self) -> list[Arrival]:
-        return [arrival for arrival in self.arrivals if arrival.status == 200]
-
-    @property
-    def refused(self) -> list[Arrival]:
-        return [arrival for arrival in self.arrivals if arrival.status == 429]
-
-    def total(self, name: str) -> int:
-        return sum(report[name] for report in self.reports)
 
 
 async def run(contestant: Contestant, setup: Setup, begun: asyncio.Event | None = None) -> Observed:
@@ -284,7 +207,7 @@ class Running:
 
     async def kill_holder(self) -> None:
         """SIGKILL to replica 0, at a moment when two calls of it run at the provider, one since just now."""
-        while True:
+        while self.replicas[0].returncode is None:
             ledger = (await self.ask("ledger"))["ledger"]
             own = [
                 a["at_s"]
@@ -292,10 +215,10 @@ class Running:
                 if a["replica"] == 0 and a["ended_at_s"] is None and a["status"] == 200
             ]
             if len(own) >= 2 and max(own) > time.monotonic() - JUST_NOW_S:
-                break
+                self.killed.add(0)
+                self.replicas[0].send_signal(signal.SIGKILL)
+                return
             await asyncio.sleep(LOOK_EVERY_S)
-        self.killed.add(0)
-        self.replicas[0].send_signal(signal.SIGKILL)
 
     async def _aftermath(self) -> tuple[dict[str, QuotaState], int | None]:
         """What our limiter still believes, once leases have had their time to end."""
@@ -323,21 +246,6 @@ _EVENTS = {
     "restart": Running.restart_redis,
     "kill": Running.kill_holder,
 }
-
-
-def understood(specs: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """The quotas as this version can take them, and what it said if it could not take `adaptive`."""
-    taken, refusal = {}, None
-    for name, spec in specs.items():
-        try:
-            parse_quota(name, spec)
-            taken[name] = dict(spec)
-        except QuotaError as error:
-            if "adaptive" not in spec:
-                raise
-            refusal = str(error)
-            taken[name] = {key: value for key, value in spec.items() if key != "adaptive"}
-    return taken, refusal
 
 
 def _cpu_times() -> tuple[int, int]:
