@@ -68,7 +68,11 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
         _NO_RECORD,
         *(key for name in names for key in (keys.cooldown(name), keys.pause(name))),
     ]
-    books = [key for quota, limit in limits for key in _books(keys, quota.name, limit)]
+    books = [
+        key
+        for quota, limit in limits
+        for key in (*_books(keys, quota.name, limit), *_gone(keys, quota, limit))
+    ]
     all_keys = (*strings, *dict.fromkeys(books))
     index = {key: number for number, key in enumerate(all_keys, start=1)}
 
@@ -76,15 +80,16 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
     days: dict[int, CalendarDay] = {}
     for name in names:
         # The pause comes first: where an operator said stop, nothing else is worth telling.
-        rows += ["pause", index[keys.pause(name)], f"quota:{name}.paused", 0, 0, 0, 0]
-        rows += ["cooldown", index[keys.cooldown(name)], f"quota:{name}.cooldown", 0, 0, 0, 0]
+        rows += ["pause", index[keys.pause(name)], f"quota:{name}.paused", 0, 0, 0, 0, ""]
+        rows += ["cooldown", index[keys.cooldown(name)], f"quota:{name}.cooldown", 0, 0, 0, 0, ""]
     for quota, limit in limits:
         key, *others = (index[book] for book in _books(keys, quota.name, limit))
         cost = 0 if costs is None else cost_of(limit, costs)
         kind, span_us, extra = _shape(quota, limit, others)
         rows += [kind, key, f"quota:{quota.name}.{limit.unit}", cost, limit.count, span_us, extra]
+        rows.append(" ".join(str(index[gone]) for gone in _gone(keys, quota, limit)))
         if isinstance(limit, CalendarDay):
-            days[len(rows) - 1] = limit
+            days[len(rows) - 2] = limit
     return Plan(
         quotas=tuple(quotas),
         names=names,
@@ -110,6 +115,15 @@ def _books(keys: LimiterKeys, name: str, limit: Limit) -> tuple[str, ...]:
             return (keys.day(name, limit.unit),)
         case InFlight():
             return keys.leases(name), keys.waiting(name)
+
+
+def _gone(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
+    """The books of kinds that the limit's unit does not have now; a changed configuration may have left some."""
+    if isinstance(limit, InFlight):
+        return []
+    kept = {book for other in quota.limits for book in _books(keys, quota.name, other)}
+    kinds = (keys.log, keys.slices, keys.tokens, keys.day)
+    return [key(quota.name, limit.unit) for key in kinds if key(quota.name, limit.unit) not in kept]
 
 
 def _shape(quota: Quota, limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:

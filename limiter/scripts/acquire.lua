@@ -4,7 +4,8 @@
 --        S+1.. the books: logs, slices, tokens, days, leases, waiting
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
 --        7 the epoch that the caller knows or ''   8 S
---        9.. rows of seven: kind, key index, bound, cost, count, span (µs), extra
+--        9.. rows of eight: kind, key index, bound, cost, count, span (µs), extra, indices of the keys of kinds that
+--            the unit does not have now but may have had
 --            cooldown, pause   the first three
 --            window            span: period and guard   extra: the longest span of the unit
 --            slices            span: period and guard
@@ -14,7 +15,8 @@
 -- Returns {1, wait (µs), grant id, epoch} granted; {0, retry (µs), bound, epoch} refused and nothing charged;
 --         {2, server's time (µs)} if it is in none of the days that the midnights describe.
 --
--- What a refusal may write: who waits for a place in flight, a backward step of the clock, and that state was lost.
+-- What a refusal may write: who waits for a place in flight, a backward step of the clock, that state was lost, and
+-- what a limit takes over from a former kind.
 -- Why atomic: a limit that is charged while another one refuses is quota lost, and a slot that is found in one
 -- step and written in another is sold twice.
 -- @include clock
@@ -23,8 +25,9 @@
 -- @include tokens
 -- @include day
 -- @include leases
+-- @include takeover
 
-local FIELDS = 7
+local FIELDS = 8
 -- Limits that keep disagreeing about the slot are asked so often; each question moves it on.
 local ROUNDS = 64
 
@@ -108,6 +111,9 @@ for i = 9, #ARGV, FIELDS do
       row.full = retry ~= nil
       if retry and retry > full_retry then full, full_retry = name, retry end
     else
+      local gone = {}
+      for index in string.gmatch(ARGV[i + 7], '%d+') do gone[#gone + 1] = KEYS[tonumber(index)] end
+      take_over(kind, row, gone, now, clock.wall, LOST_US)
       row.books = row.kind.load(row)
       if kind == 'day' and not day_of(row.books, clock.wall) then return {2, text(clock.wall)} end
       rated[#rated + 1] = row

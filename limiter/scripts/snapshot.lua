@@ -1,7 +1,7 @@
 -- What the quotas look like at this instant; changes nothing.
 --
 -- KEYS   1 clock   2 unused   3..S cooldown and pause of each quota   S+1.. the books
--- ARGV   1 test clock (µs or '')   2 S   3.. rows of seven, as in acquire.lua
+-- ARGV   1 test clock (µs or '')   2 S   3.. rows of eight, as in acquire.lua
 -- Returns one reply a row: cooldown {rest (µs), generation, reason}; pause {reason} or {}; a rate {units that could
 --         be granted now}; in_flight {weight of the live leases}.
 --
@@ -11,7 +11,7 @@
 -- @include tokens
 -- @include day
 -- @include leases
-local FIELDS = 7
+local FIELDS = 8
 local strings = redis.call('MGET', unpack(KEYS, 1, tonumber(ARGV[2])))
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now = clock.now
