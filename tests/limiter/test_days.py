@@ -113,3 +113,12 @@ async def test_the_servers_clock_names_the_day_and_not_this_process_s(
     days = {today, today + timedelta(days=1)}  # the test may run at midnight
     [field] = await rig.client.hkeys(f"{rig.prefix}:limiter:daily:day:requests")
     assert int(field) in {round(day.timestamp()) * S for day in days}
+
+
+async def test_a_given_back_grant_takes_nothing_of_a_later_one_with_its_request(rig: Rig) -> None:
+    quota = _daily("UTC")
+    old = await rig.permit(quota, request_id="r")
+    await rig.limiter.release(old)
+    await rig.permit(quota, request_id="r")
+    await rig.limiter.give_back(old)
+    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)

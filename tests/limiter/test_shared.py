@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+import limiter.limits
 from limiter import Grant, Later, Quota, parse_quota
 
 from .conftest import Rig
@@ -140,3 +141,34 @@ async def test_the_slowest_and_the_fastest_rates_are_exact(rig: Rig, spec: str) 
     waits = [answer.wait_us if isinstance(answer, Grant) else -1 for answer in answers]
     expected = [number * step_us for number in range(4)]
     assert [wait if wait >= 0 else expected[n] for n, wait in enumerate(waits)] == expected
+
+
+@pytest.mark.parametrize("turned", [False, True])
+async def test_a_limit_is_asked_again_when_another_one_has_moved_the_slot(rig: Rig, turned: bool) -> None:
+    first, second = parse_quota("first", {"requests": "1/s"}), parse_quota("second", {"requests": "1/2s"})
+    await rig.slot(second)
+    await rig.limiter.penalise("far", retry_after_s=2.5, reason="429")
+    assert await rig.slot(first, parse_quota("far", {"in_flight": 9})) == 2_500_000
+    # There is room under `first` now and under `second` at 2.02 s, but then `first` has none until 3.51 s.
+    quotas = (second, first) if turned else (first, second)
+    assert await rig.slot(*quotas) == 3_510_000
+
+
+async def test_slices_that_leave_are_forgotten_and_no_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter.limits, "EXACT_MOST", 20)
+    quota = parse_quota("large", {"requests": "250/250s"})
+    slots: list[int] = []
+    for _ in range(900):
+        slots.append(rig.time.now_us - rig.time.start_us + await _wait_us(rig, quota))
+        rig.time.now_us = rig.time.start_us + slots[-1] + S
+    for early, late in zip(slots, slots[250:], strict=False):
+        assert late - early >= 250_100_000
+    assert await rig.client.hlen(f"{rig.prefix}:limiter:large:slices:requests") < 600
+
+
+async def _wait_us(rig: Rig, quota: Quota) -> int:
+    answer = await rig.ask(quota)
+    assert isinstance(answer, Grant)
+    return answer.wait_us
