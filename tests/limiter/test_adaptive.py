@@ -192,9 +192,27 @@ _STEPS = st.lists(
 _Step = tuple[bool, str, str, str, str, int]
 
 
-def _history(steps: list[_Step], unit: int) -> Iterator[tuple[Refused | Served, Learned, Learned]]:
+@st.composite
+def _starts(draw: st.DrawFn) -> tuple[Learned, int]:
+    """A state with its distances at the places where decisions turn, and the unit they are counted in."""
+    unit = draw(_UNITS)
+    level = draw(st.integers(LEAST_PPM, PPM))
+    off = draw(st.integers(-1, 1))
+    near = [0, unit, 2 * unit, level // 50, level // 25]
+    good = max(LEAST_PPM, level - max(0, draw(st.sampled_from(near)) + off))
+    base = max(LEAST_PPM, good - max(0, draw(st.sampled_from([*near, level // 3])) + off))
+    top = min(PPM, level + max(0, draw(st.sampled_from([*near, level // 3])) + off))
+    since_us = START - draw(st.sampled_from([0, W, 3 * W, 11 * W]))
+    step = draw(st.sampled_from([0, 10_000, unit]))
+    fails = draw(st.integers(0, 2))
+    return Learned(level, good, base, top, step, fails, since_us, since_us, since_us + 10 * W), unit
+
+
+def _history(
+    start: Learned, steps: list[_Step], unit: int
+) -> Iterator[tuple[Refused | Served, Learned, Learned]]:
     """Each observation with the state before and after it; time never runs back."""
-    state, now = Learned(), START
+    state, now = start, START
     for is_refused, when, used, left, sent, off in steps:
         due = min(due_us(state, W), now + 20 * W)
         times = {
@@ -232,11 +250,11 @@ def _share(state: Learned, which: str, unit: int, off: int) -> int:
     return max(0, share_ppm[which] + off) if which in share_ppm else UNKNOWN
 
 
-@given(steps=_STEPS, unit=_UNITS)
+@given(start=st.one_of(st.tuples(st.just(Learned()), _UNITS), _starts()), steps=_STEPS)
 def test_whatever_is_seen_the_level_keeps_its_bounds_and_its_record_its_string(
-    steps: list[_Step], unit: int
+    start: tuple[Learned, int], steps: list[_Step]
 ) -> None:
-    for seen, before, state in _history(steps, unit):
+    for seen, before, state in _history(start[0], steps, start[1]):
         assert LEAST_PPM <= state.level <= PPM
         assert 0 < state.base <= state.good <= state.level <= state.top <= PPM
         if isinstance(seen, Refused):
@@ -257,9 +275,9 @@ def test_another_string_is_no_state(text: str) -> None:
 # --- the twin in Lua ---
 
 _DRIVER = """-- @include adapt
--- ARGV: steps of eight: refused or served, and the fields of the observation. Returns state, due, gap, allowed.
-local state, seen = adapt_read(false), {}
-for i = 1, #ARGV, 8 do
+-- ARGV: the state ('' is none), then steps of eight: refused or served, and the fields of the observation.
+local state, seen = adapt_read(ARGV[1] ~= '' and ARGV[1]), {}
+for i = 2, #ARGV, 8 do
   local n = {}
   for k = 1, 7 do n[k] = tonumber(ARGV[i + k]) end
   local before, changed = adapt_text(state), nil
@@ -295,12 +313,13 @@ def adapt_lua(tmp_path: Path) -> LuaScript:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(steps=_STEPS, unit=_UNITS)
+@given(start=_starts(), steps=_STEPS)
 async def test_the_lua_twin_makes_the_same_states(
-    server: Redis, adapt_lua: LuaScript, steps: list[_Step], unit: int
+    server: Redis, adapt_lua: LuaScript, start: tuple[Learned, int], steps: list[_Step]
 ) -> None:
-    history = list(_history(steps, unit))
-    args = [field for seen, _, _ in history for field in _row(seen)]
+    state, unit = start
+    history = list(_history(state, steps, unit))
+    args = [str(state)] + [field for seen, _, _ in history for field in _row(seen)]
     assert await adapt_lua(server, [], args) == [_figures(state) for _, _, state in history]
 
 
@@ -313,7 +332,7 @@ async def test_the_lua_twin_agrees_along_a_whole_run(redis: Redis, adapt_lua: Lu
     for each in seen:
         state = next_state(state, each)
         states.append(_figures(state))
-    assert await adapt_lua(redis, [], [field for each in seen for field in _row(each)]) == states
+    assert await adapt_lua(redis, [], [""] + [field for each in seen for field in _row(each)]) == states
 
 
 def _row(seen: Refused | Served) -> list[str | int]:
@@ -333,7 +352,7 @@ def _figures(state: Learned) -> list[bytes]:
 
 def test_the_lua_twin_has_no_function_that_the_test_above_does_not_run(adapt_lua: LuaScript) -> None:
     defined = set(re.findall(r"^local function (adapt_\w+)", adapt_lua.source, re.MULTILINE))
-    used = set(re.findall(r"\b(adapt_\w+)\(", adapt_lua.source.split("-- ARGV: steps")[1]))
+    used = set(re.findall(r"\b(adapt_\w+)\(", adapt_lua.source.split("-- ARGV: the state")[1]))
     assert defined - used == {"adapt_part", "adapt_cut"}
 
 
