@@ -176,12 +176,8 @@ _PLACES: st.SearchStrategy[list[tuple[int, int]]] = st.lists(
 )
 
 
-@_FLEXIBLE
-@given(
-    limit=_rates("requests").map(lambda all_of: all_of[0::2]).flatmap(st.sampled_from),
-    earlier=_PLACES,
-    cost=st.integers(1, 2),
-)
+@settings(_FLEXIBLE, max_examples=100)
+@given(limit=_EXACT_RATES, earlier=_PLACES, cost=st.integers(1, 2))
 async def test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place(
     server: Redis, limit: Limit, earlier: list[tuple[int, int]], cost: int
 ) -> None:
