@@ -16,12 +16,13 @@ BENCHMARKS = Path(__file__).parent
 VENVS = BENCHMARKS / ".venv-peers"
 
 
-def python_for(peer: str) -> Path:
+def python_for(peer: str, folder: Path = BENCHMARKS / "peers") -> Path:
     """The interpreter of a peer's environment, which is created first if it is missing or out of date.
 
-    Raises FileNotFoundError when uv is missing, subprocess.CalledProcessError when uv fails.
+    `folder` has its pinned requirements. Raises FileNotFoundError when uv is missing,
+    subprocess.CalledProcessError when uv fails.
     """
-    requirements = BENCHMARKS / "peers" / f"requirements-{peer}.txt"
+    requirements = folder / f"requirements-{peer}.txt"
     venv = VENVS / peer
     python = venv / "bin" / "python"
     stamp = venv / "made-from"
@@ -39,7 +40,5 @@ def _uv() -> str:
     own = BENCHMARKS.parent / ".uv" / "bin" / "uv"
     found = str(own) if own.exists() else shutil.which("uv")
     if found is None:
-        raise FileNotFoundError(
-            "uv makes the environments of the peers: install it, or use --only bare pixmill."
-        )
+        raise FileNotFoundError("uv makes the environments of the peers: install it, or leave the peers out.")
     return found

@@ -1,6 +1,7 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
-Messages: `work ROUTE` (items were queued), `slot` (a lease was freed), `cancel UID` (stop that item).
+Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
+one; nobody named is everybody), `cancel UID` (stop that item).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not tak
 class Bell:
     """One subscription a replica; dispatchers wait on it by route."""
 
-    def __init__(self, client: Redis, channel: str, on_cancel: Callable[[str], None]) -> None:
+    def __init__(self, client: Redis, channel: str, on_cancel: Callable[[str], None], worker: str) -> None:
         self._client = client
+        self._worker = worker
         self._channel = channel
         self._on_cancel = on_cancel
         self._rung: dict[str, asyncio.Event] = {}
@@ -61,6 +63,8 @@ class Bell:
         if what == "work":
             self.of(name).set()
         elif what == "slot":
-            self.ring_all()
+            # One freed place wakes the one who is next and not the whole fleet.
+            if not name or self._worker in name.split():
+                self.ring_all()
         elif what == "cancel":
             self._on_cancel(name)

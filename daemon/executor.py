@@ -44,6 +44,8 @@ class Calls(Protocol):
 
     async def call_begins(self, run: Run) -> None: ...
 
+    async def call_accepted(self, run: Run) -> None: ...
+
     async def call_ended(self, run: Run) -> None: ...
 
 
@@ -172,6 +174,7 @@ class Executor:
             await uninterrupted(
                 until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
             )
+            await self._calls.call_accepted(run)
         return await self._poll(run, provider, run.submitted)
 
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:

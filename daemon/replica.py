@@ -97,7 +97,7 @@ class Replica:
             slots=settings.worker.max_in_flight,
             on_free=lambda: self._bell.ring_all(),
         )
-        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel)
+        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker)
         self.intake = Intake(
             self._client,
             self._blocking,

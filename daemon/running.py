@@ -135,6 +135,13 @@ class Running:
         if late_s > min(quota.tolerance_s for quota in run.route.quotas):
             await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
 
+    async def call_accepted(self, run: Run) -> None:
+        """The provider has the job: it occupies the account until it ends, also if this replica dies meanwhile."""
+        permit = run.permit
+        if permit is not None and permit.leased:
+            longest_s = run.route.timeout_s
+            await until_answered("submitted", lambda: self._limiter.submitted(permit, longest_s=longest_s))
+
     async def call_ended(self, run: Run) -> None:
         """The provider has answered: its in-flight place is free for the next call, wherever that is made.
 

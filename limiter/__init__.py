@@ -2,11 +2,12 @@
 
 from limiter.limiter import ONE_IMAGE, Grant, Later, Limiter, Permit, QuotaState, UnitState
 from limiter.lua import LuaScript
-from limiter.quota import Bucket, InFlight, Quota, QuotaError, Window, parse_quota
+from limiter.quota import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
 
 __all__ = [
     "ONE_IMAGE",
     "Bucket",
+    "CalendarDay",
     "Grant",
     "InFlight",
     "Later",

@@ -3,13 +3,17 @@
 All begin with the installation's prefix. On Redis Cluster the prefix carries a hash tag (`{pixmill}`), so the
 keys of one call always share a slot. `QUOTA` below is a quota's name, which cannot contain a colon.
 
-    PREFIX:limiter:QUOTA:log:UNIT        zset    strict window: member `GRANT:k`, score slot (µs)
-    PREFIX:limiter:QUOTA:bucket:UNIT     string  token bucket, see scripts/include/bucket.lua
-    PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT REQUEST HOLDER`, score expiry (µs)
+    PREFIX:limiter:clock                 string  the limiter's own time, see scripts/include/clock.lua
+    PREFIX:limiter:QUOTA:log:UNIT        zset    strict windows: member `GRANT:k`, score slot (µs)
+    PREFIX:limiter:QUOTA:slices:UNIT     hash    a large strict window, see scripts/include/slices.lua
+    PREFIX:limiter:QUOTA:tokens:UNIT     zset    token bucket, see scripts/include/tokens.lua
+    PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began
+    PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT:k REQUEST HOLDER`, score expiry (µs)
+    PREFIX:limiter:QUOTA:waiting         hash    who waits for a lease: HOLDER -> `first last weight`
     PREFIX:limiter:QUOTA:cooldown        string  `until_us generation reason`
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
-    PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT`, for repeats of a request; at its first quota
-    PREFIX:bell                          channel of the doorbell: `slot` when a lease was freed
+    PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT KEY=FIELD...`, for repeats; at its first quota
+    PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed
 """
 
 from __future__ import annotations
@@ -20,20 +24,30 @@ from typing import Final
 class LimiterKeys:
     """The key names of one installation."""
 
-    __slots__ = ("_root", "bell")
+    __slots__ = ("_root", "bell", "clock")
 
     def __init__(self, prefix: str) -> None:
         self._root: Final = f"{prefix}:limiter:"
+        self.clock: Final = f"{self._root}clock"
         self.bell: Final = f"{prefix}:bell"
 
     def log(self, quota: str, unit: str) -> str:
         return f"{self._root}{quota}:log:{unit}"
 
-    def bucket(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:bucket:{unit}"
+    def slices(self, quota: str, unit: str) -> str:
+        return f"{self._root}{quota}:slices:{unit}"
+
+    def tokens(self, quota: str, unit: str) -> str:
+        return f"{self._root}{quota}:tokens:{unit}"
+
+    def day(self, quota: str, unit: str) -> str:
+        return f"{self._root}{quota}:day:{unit}"
 
     def leases(self, quota: str) -> str:
         return f"{self._root}{quota}:leases"
+
+    def waiting(self, quota: str) -> str:
+        return f"{self._root}{quota}:waiting"
 
     def cooldown(self, quota: str) -> str:
         return f"{self._root}{quota}:cooldown"

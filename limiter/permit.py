@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 
@@ -12,8 +12,8 @@ class Permit:
     """The right to make one provider call; whoever has it can renew, release or give it back.
 
     `quotas` are names, `costs` the units charged to each of them, `leased` those quotas in which it holds a
-    lease. `grant_id` tells two grants of one `request_id` apart, so what belongs to the one is never taken
-    from the other. It holds no secret.
+    lease and `weights` how much each of these weighs. `grant_id` tells two grants of one `request_id` apart, so
+    what belongs to the one is never taken from the other. It holds no secret.
     """
 
     request_id: str
@@ -22,18 +22,38 @@ class Permit:
     costs: Mapping[str, int]
     leased: tuple[str, ...]
     grant_id: str
+    weights: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.leased):
+            object.__setattr__(self, "weights", (1,) * len(self.leased))
+
+    @property
+    def leases(self) -> Iterator[tuple[str, int]]:
+        """Each quota in which it holds a lease, with the lease's weight."""
+        return zip(self.leased, self.weights, strict=True)
 
     def to_json(self) -> str:
         """A short string for a job's record; `from_json` of any replica makes the same permit of it."""
-        fields = [self.request_id, self.holder, self.quotas, dict(self.costs), self.leased, self.grant_id]
+        fields: list[object] = [
+            self.request_id,
+            self.holder,
+            self.quotas,
+            dict(self.costs),
+            self.leased,
+            self.grant_id,
+        ]
+        if any(weight != 1 for weight in self.weights):
+            fields.append(self.weights)
         return json.dumps(fields, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Permit:
         """The permit that `to_json` wrote. Errors: ValueError, when it is not one."""
         try:
-            request_id, holder, quotas, costs, leased, grant_id = json.loads(text)
-            return cls(request_id, holder, tuple(quotas), dict(costs), tuple(leased), grant_id)
+            request_id, holder, quotas, costs, leased, grant_id, *weights = json.loads(text)
+            weighed = tuple(weights[0]) if weights else ()
+            return cls(request_id, holder, tuple(quotas), dict(costs), tuple(leased), grant_id, weighed)
         except (TypeError, ValueError) as error:
             raise ValueError("this is not a permit as `Permit.to_json` writes it") from error
 
@@ -63,7 +83,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """How much of one limit exists and how much could be granted at this moment."""
+    """How much of a unit exists and how much could be granted at this moment, by its tightest limit."""
 
     unit: str
     capacity: int
@@ -72,9 +92,9 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
-    """A quota as Redis knew it at one instant; `units` has one entry a limit, in_flight among them.
+    """A quota as Redis knew it at one instant; `units` has one entry a unit, in_flight among them.
 
-    `in_flight` counts live leases; it is 0 for a quota that limits none. `cooldown_s` is the rest of a
+    `in_flight` is the weight of the live leases; it is 0 for a quota that limits none. `cooldown_s` is the rest of a
     provider's pause (0: none). `paused_reason` is the operator's, None when not paused.
     """
 

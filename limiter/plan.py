@@ -6,26 +6,43 @@ quotas and costs and only read from then on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from limiter.keys import LimiterKeys
-from limiter.quota import Bucket, InFlight, Limit, Quota, QuotaError, Window, check_cost, guard_us
+from limiter.limits import Bucket, CalendarDay, InFlight, Limit, QuotaError, Window
+from limiter.quota import Quota, check_cost, cost_of
 
 Arg = str | int
+
+_NO_RECORD = ""  # its place in the key list; filled in for each request
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`keys` and `rows` as acquire.lua and snapshot.lua describe them (without the request's record)."""
+    """`keys` and `rows` as acquire.lua and snapshot.lua describe them.
+
+    `leased` are the quotas with a lease and its weight. `days` are the limits whose row wants the midnights of
+    the moment, by its place in `rows`.
+    """
 
     quotas: tuple[Quota, ...]
     names: tuple[str, ...]
-    leased: tuple[str, ...]
+    leased: Mapping[str, int]
     costs: Mapping[str, int]
     strings: int
     keys: tuple[str, ...]
     rows: tuple[Arg, ...]
+    days: Mapping[int, CalendarDay]
+
+    def rows_at(self, wall_us: int) -> tuple[Arg, ...]:
+        """The rows for a call at this time of the server's clock."""
+        if not self.days:
+            return self.rows
+        rows = list(self.rows)
+        for place, limit in self.days.items():
+            rows[place] = limit.midnights_us(wall_us)
+        return tuple(rows)
 
 
 def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int] | None) -> Plan:
@@ -36,49 +53,97 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
     names = tuple(quota.name for quota in quotas)
     if len(set(names)) != len(names):
         raise QuotaError(f"one call cannot use a quota twice: {', '.join(names)}; name each of them once")
-    limits = [(quota.name, limit) for quota in quotas for limit in quota.limits]
     if costs is not None:
         for quota in quotas:
             check_cost(quota, costs)
-        limits = [
-            (name, limit) for name, limit in limits if isinstance(limit, InFlight) or costs.get(limit.unit)
-        ]
+    limits = [
+        (quota, limit)
+        for quota in quotas
+        for limit in quota.limits
+        if costs is None or cost_of(limit, costs) > 0
+    ]
 
-    pairs = [key for name in names for key in (keys.cooldown(name), keys.pause(name))]
-    buckets = [keys.bucket(name, limit.unit) for name, limit in limits if isinstance(limit, Bucket)]
-    sets = [_set_key(keys, name, limit) for name, limit in limits if not isinstance(limit, Bucket)]
-    all_keys = (*pairs, *buckets, *sets)
+    strings = [
+        keys.clock,
+        _NO_RECORD,
+        *(key for name in names for key in (keys.cooldown(name), keys.pause(name))),
+    ]
+    books = [
+        key
+        for quota, limit in limits
+        for key in (*_books(keys, quota.name, limit), *_gone(keys, quota, limit))
+    ]
+    all_keys = (*strings, *dict.fromkeys(books))
     index = {key: number for number, key in enumerate(all_keys, start=1)}
 
     rows: list[Arg] = []
+    days: dict[int, CalendarDay] = {}
     for name in names:
         # The pause comes first: where an operator said stop, nothing else is worth telling.
-        rows += ["pause", index[keys.pause(name)], f"quota:{name}.paused", 0, 0, 0, 0]
-        rows += ["cooldown", index[keys.cooldown(name)], f"quota:{name}.cooldown", 0, 0, 0, 0]
-    for name, limit in limits:
-        rows += _row(keys, index, name, limit, 0 if costs is None else costs.get(limit.unit, 0))
+        rows += ["pause", index[keys.pause(name)], f"quota:{name}.paused", 0, 0, 0, 0, ""]
+        rows += ["cooldown", index[keys.cooldown(name)], f"quota:{name}.cooldown", 0, 0, 0, 0, ""]
+    for quota, limit in limits:
+        key, *others = (index[book] for book in _books(keys, quota.name, limit))
+        cost = 0 if costs is None else cost_of(limit, costs)
+        kind, span_us, extra = _shape(quota, limit, others)
+        rows += [kind, key, f"quota:{quota.name}.{limit.unit}", cost, limit.count, span_us, extra]
+        rows.append(" ".join(str(index[gone]) for gone in _gone(keys, quota, limit)))
+        if isinstance(limit, CalendarDay):
+            days[len(rows) - 2] = limit
     return Plan(
         quotas=tuple(quotas),
         names=names,
-        leased=tuple(name for name, limit in limits if isinstance(limit, InFlight)),
+        leased={
+            quota.name: cost_of(limit, costs or {}) for quota, limit in limits if isinstance(limit, InFlight)
+        },
         costs=dict(costs or {}),
-        strings=len(pairs) + len(buckets),
+        strings=len(strings),
         keys=all_keys,
         rows=tuple(rows),
+        days=days,
     )
 
 
-def _set_key(keys: LimiterKeys, name: str, limit: Limit) -> str:
-    return keys.leases(name) if isinstance(limit, InFlight) else keys.log(name, limit.unit)
-
-
-def _row(keys: LimiterKeys, index: Mapping[str, int], name: str, limit: Limit, cost: int) -> list[Arg]:
-    bound = f"quota:{name}.{limit.unit}"
+def _books(keys: LimiterKeys, name: str, limit: Limit) -> tuple[str, ...]:
+    """The keys in which a limit keeps what was used; the first is the row's own."""
     match limit:
-        case Window(count, period_us, unit):
-            span_us = period_us + guard_us(period_us)
-            return ["window", index[keys.log(name, unit)], bound, cost, count, span_us, 0]
-        case Bucket(count, period_us, burst, unit):
-            return ["bucket", index[keys.bucket(name, unit)], bound, cost, count, period_us, burst]
-        case InFlight(count):
-            return ["in_flight", index[keys.leases(name)], bound, 1, count, 0, 0]
+        case Window():
+            return ((keys.log if limit.exact else keys.slices)(name, limit.unit),)
+        case Bucket():
+            return (keys.tokens(name, limit.unit),)
+        case CalendarDay():
+            return (keys.day(name, limit.unit),)
+        case InFlight():
+            return keys.leases(name), keys.waiting(name)
+
+
+def _gone(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
+    """The books of kinds that the limit's unit does not have now; a changed configuration may have left some."""
+    if isinstance(limit, InFlight):
+        return []
+    kept = {book for other in quota.limits for book in _books(keys, quota.name, other)}
+    kinds = (keys.log, keys.slices, keys.tokens, keys.day)
+    return [key(quota.name, limit.unit) for key in kinds if key(quota.name, limit.unit) not in kept]
+
+
+def _shape(quota: Quota, limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:
+    """Kind, span and extra of a limit's row."""
+    match limit:
+        case Window():
+            if not limit.exact:
+                return "slices", limit.span_us, 0
+            return "window", limit.span_us, max(_spans_us(quota, limit.unit))
+        case Bucket():
+            return "tokens", limit.period_us, limit.burst
+        case CalendarDay():
+            return "day", 0, ""
+        case InFlight():
+            return "in_flight", 0, others[0]
+
+
+def _spans_us(quota: Quota, unit: str) -> Iterator[int]:
+    return (
+        limit.span_us
+        for limit in quota.limits
+        if isinstance(limit, Window) and limit.exact and limit.unit == unit
+    )

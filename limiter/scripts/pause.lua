@@ -6,9 +6,8 @@
 --
 -- Why a script: the TTL is counted from the server's time, of which the end is a point. A pause without an
 -- end has no TTL: what an operator stopped must not start by itself.
--- @include now
--- @include ttl
-local now, ends = time_us(ARGV[1]), tonumber(ARGV[2])
+-- @include clock
+local now, ends = server_us(ARGV[1]), tonumber(ARGV[2])
 local value = ARGV[2] .. ' ' .. ARGV[3]
 if ends == 0 then
   redis.call('SET', KEYS[1], value)

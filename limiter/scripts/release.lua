@@ -1,15 +1,37 @@
 -- The call of a grant has ended: its leases end, what it was charged stays.
 --
--- KEYS   1 the request's record   2.. leases
--- ARGV   1 grant id   2 lease member   3 channel of the doorbell
--- Returns how many leases were freed; 0 when they were freed or had vanished before (so twice is once).
+-- KEYS   1 clock   2 the request's record   then pairs: leases, who waits for them
+-- ARGV   1 test clock (µs or '')   2 grant id   3 request id and holder   4 channel of the doorbell
+--        5.. the weight in each of the leases
+-- Returns how much weight was freed; 0 when it was freed or had vanished before (so twice is once).
 --
+-- The bell says `slot`, and for whom: the holders that have waited longest for what was freed. With nobody noted
+-- it is for everybody. So a freed place wakes one replica and not all of them.
 -- Why atomic: the bell rings exactly when there is room, and the record goes with the lease, so the same
 -- request id asked again is a new call and never a grant without a lease.
-local known = redis.call('GET', KEYS[1])
-if known and string.match(known, '^%S+ (%S+)') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+-- @include clock
+-- @include leases
+local grant, who = ARGV[2], ARGV[3]
+local record = redis.call('GET', KEYS[2])
+if record and string.match(record, '^%S+ (%S+)') == grant then redis.call('DEL', KEYS[2]) end
 
-local freed = 0
-for i = 2, #KEYS do freed = freed + redis.call('ZREM', KEYS[i], ARGV[2]) end
-if freed > 0 then redis.call('PUBLISH', ARGV[3], 'slot') end
+local now = clock_read(redis.call('GET', KEYS[1]), ARGV[1], '', '').now
+local freed, message, called = 0, 'slot', {}
+local for_all = false
+for i = 3, #KEYS, 2 do
+  local here = 0
+  for unit = 1, tonumber(ARGV[(i + 7) / 2]) do
+    here = here + redis.call('ZREM', KEYS[i], lease_member(grant, unit, who))
+  end
+  freed = freed + here
+  local waiters = here > 0 and waiting_list(KEYS[i + 1], now) or {}
+  for_all = for_all or here > 0 and #waiters == 0
+  for _, waiter in ipairs(waiters) do
+    if here <= 0 then break end
+    if not called[waiter.holder] then message = message .. ' ' .. waiter.holder end
+    called[waiter.holder] = true
+    here = here - waiter.weight
+  end
+end
+if freed > 0 then redis.call('PUBLISH', ARGV[4], for_all and 'slot' or message) end
 return freed

@@ -1,24 +1,35 @@
--- Prolong leases: one call for all that a replica holds.
+-- Prolong leases: one call for all that a replica holds, or for one that the provider has accepted.
 --
--- KEYS   leases of the quotas involved
--- ARGV   1 test clock (µs or '')   2 lease (µs)   3.. pairs: key index, lease member
--- Returns the numbers (1 is the first pair) of those that are not known any more.
+-- KEYS   1 clock   2.. leases of the quotas involved
+-- ARGV   1 test clock (µs or '')   2 lease (µs)   3 the epoch that the caller knows or ''
+--        4.. fours: key index, grant id, request id and holder, weight
+-- Returns the epoch, then the numbers (1 is the first four) of those that are not known any more.
 --
 -- Why atomic: a lease that is seen, released, and then written would be a ghost that holds a place. Hence also
 -- XX: renewing never creates. An expired lease that is still known comes back: its call runs at the provider
--- whether it is counted or not, and counting it is what keeps the next one out.
--- @include now
--- @include ttl
-local now, lease = time_us(ARGV[1]), tonumber(ARGV[2])
+-- whether it is counted or not, and counting it is what keeps the next one out. Only after the state was lost
+-- do renewals create: they are then the only ones who know.
+-- @include clock
+-- @include leases
+local stored = redis.call('GET', KEYS[1])
+local clock = clock_read(stored, ARGV[1], ARGV[3], '')
+local now, lease = clock.now, tonumber(ARGV[2])
 local expiry = text(now + lease)
-local lost = {}
-for i = 3, #ARGV, 2 do
-  local key, member = KEYS[tonumber(ARGV[i])], ARGV[i + 1]
-  if redis.call('ZSCORE', key, member) then
-    redis.call('ZADD', key, 'XX', 'GT', expiry, member)
+local recovers = clock.lost > 0 and now - clock.lost <= lease
+local lost = {stored and clock.epoch or ARGV[3]}
+for i = 4, #ARGV, 4 do
+  local key, grant, who = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('ZSCORE', key, lease_member(grant, 1, who)) or recovers then
+    for unit = 1, tonumber(ARGV[i + 3]) do
+      local member = lease_member(grant, unit, who)
+      local old = redis.call('ZSCORE', key, member)
+      -- Never earlier than it was: the provider may need longer than a heartbeat lasts.
+      if not old or tonumber(old) < now + lease then redis.call('ZADD', key, expiry, member) end
+    end
   else
-    lost[#lost + 1] = (i - 1) / 2
+    lost[#lost + 1] = i / 4
   end
 end
-for _, key in ipairs(KEYS) do keep_for(key, lease) end
+for i = 2, #KEYS do keep_for(KEYS[i], lease) end
+if stored then clock_write(KEYS[1], clock) end
 return lost

@@ -57,6 +57,7 @@ class Bench:
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
         self.ended: list[str] = []
+        self.accepted: list[str] = []
         self.slept: list[float] = []
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
@@ -82,6 +83,9 @@ class Bench:
 
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
+
+    async def call_accepted(self, run: Run) -> None:
+        self.accepted.append(run.item.uid)
 
     async def call_ended(self, run: Run) -> None:
         self.ended.append(run.item.uid)
@@ -122,6 +126,7 @@ async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_i
     assert outcome.result["revised_prompt"] == "a nicer x"
     assert outcome.result["cost"] == {"amount": "0.04", "currency": "USD"}
     assert bench.ended == ["default//a"]
+    assert bench.accepted == []
 
 
 async def test_the_picture_has_the_format_that_was_asked_for_whatever_the_provider_sends(
@@ -166,6 +171,7 @@ async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a
     assert isinstance(await bench.outcome(), Succeeded)
     assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0]
     assert len(bench.provider.requests) == 1
+    assert bench.accepted == ["default//a"]
 
 
 async def test_a_run_that_was_taken_over_with_a_receipt_polls_and_never_submits(bench: Bench) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from limiter import Grant, Limiter, parse_quota
@@ -83,3 +85,66 @@ async def test_without_redis_nothing_is_granted() -> None:
     limiter = Limiter(Redis(port=free_port(), retry=Retry(NoBackoff(), 0)), "pixmill")
     with pytest.raises(RedisConnectionError):
         await limiter.acquire([WINDOW], holder="h", request_id="r", max_wait_s=0)
+
+
+async def test_a_question_costs_the_server_far_less_than_a_millisecond(redis: Redis) -> None:
+    """2,000 uses in the window, 16 reservations ahead: the search for a slot must not grow with either."""
+    now_us = 1_795_000_000_000_000
+    limiter = Limiter(redis, "pixmill", clock=lambda: now_us)
+    quota = parse_quota(
+        "api", {"requests": ["2000/min", {"rate": "100/s", "burst": 2000}], "images": "2000/min"}
+    )
+    for number in range(20):
+        await limiter.acquire(
+            [quota],
+            costs={"requests": 100, "images": 100},
+            holder="h",
+            request_id=f"fill-{number}",
+            max_wait_s=0,
+        )
+    now_us += 59_000_000
+    for number in range(116):
+        if number == 16:
+            await redis.config_resetstat()
+        answer = await limiter.acquire([quota], holder="h", request_id=f"{number}", max_wait_s=60)
+        assert isinstance(answer, Grant)
+    spent = (await redis.info("commandstats"))["cmdstat_evalsha"]
+    assert spent["calls"] == 100
+    assert spent["usec_per_call"] < 1000
+
+
+class _Listens(Redis):
+    """Notes the keys that each script is given."""
+
+    seen: list[list[str]]
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVALSHA":
+            self.seen.append([str(key) for key in args[3 : 3 + int(args[2])]])
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
+
+
+async def test_all_keys_of_a_call_are_in_one_slot_of_a_cluster(redis: Redis) -> None:
+    client = _Listens(connection_pool=redis.connection_pool)
+    client.seen = []
+    limiter = Limiter(client, "{pixmill}")
+    quotas = [
+        parse_quota("a", {"requests": ["5/s", {"rate": "5/s", "burst": 5}, {"rate": "5/d", "reset": "UTC"}]}),
+        parse_quota("b", {"images": "5000/min", "in_flight": 3}),
+    ]
+    answer = await limiter.acquire(quotas, holder="h", request_id="r", max_wait_s=5)
+    assert isinstance(answer, Grant)
+    await limiter.submitted(answer.permit, longest_s=5)
+    await limiter.renew([answer.permit])
+    await limiter.sent_late(answer.permit)
+    await limiter.snapshot(quotas)
+    await limiter.penalise("a", retry_after_s=1, reason="429")
+    await limiter.pause("a", "stop", 0)
+    await limiter.release(answer.permit)
+    await limiter.give_back(answer.permit)
+    assert len(client.seen) >= 9
+    assert all(
+        "pixmill" in key and key_slot(key.encode()) == key_slot(b"{pixmill}")
+        for keys in client.seen
+        for key in keys
+    )

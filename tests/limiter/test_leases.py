@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from limiter import Grant, Later, Limiter, Permit, parse_quota
+from limiter import Grant, Later, Limiter, Permit, QuotaError, parse_quota
 from limiter.quota import guard_us
 
 from .conftest import Rig
@@ -109,3 +109,114 @@ async def _until_end(bell: PubSub) -> AsyncIterator[dict[str, Any]]:
         yield message
         if message["data"] == b"end":
             return
+
+
+async def test_a_call_of_four_images_weighs_four(rig: Rig) -> None:
+    quota = parse_quota("ideogram", {"in_flight": {"images": 10}})
+    permits = [await rig.ask(quota, costs={"images": 4}) for _ in range(2)]
+    assert isinstance(await rig.ask(quota, costs={"images": 3}), Later)
+    two = await rig.ask(quota, costs={"images": 2})
+    assert isinstance(two, Grant)
+    [state] = await rig.limiter.snapshot([quota])
+    assert (state.in_flight, state.units[0].available) == (10, 0)
+    assert isinstance(permits[0], Grant)
+    adopted = Permit.from_json(permits[0].permit.to_json())
+    assert await rig.limiter.renew([adopted]) == []
+    assert await rig.limiter.release(adopted)
+    [state] = await rig.limiter.snapshot([quota])
+    assert state.in_flight == 6
+
+
+async def test_a_caller_may_name_the_weight_itself(rig: Rig) -> None:
+    assert isinstance(await rig.ask(LEASES, costs={"in_flight": 2}), Grant)
+    assert isinstance(await rig.ask(LEASES), Later)
+
+
+async def test_a_weight_that_can_never_fit_is_refused_at_once(rig: Rig) -> None:
+    with pytest.raises(QuotaError, match="can never be granted"):
+        await rig.ask(LEASES, costs={"in_flight": 3})
+
+
+async def test_a_submitted_job_counts_after_its_worker_died_until_it_must_have_ended(rig: Rig) -> None:
+    one = parse_quota("one", {"in_flight": 1})
+    permit = await rig.permit(one)
+    rig.time.advance(2 * S)
+    await rig.limiter.submitted(permit, longest_s=300)
+    await rig.limiter.renew([permit])
+    rig.time.advance(300 * S - 1)
+    assert isinstance(await rig.ask(one), Later)
+    rig.time.advance(1)
+    assert isinstance(await rig.ask(one), Grant)
+
+
+async def test_the_next_owner_of_a_submitted_job_adopts_its_lease_and_ends_it(rig: Rig) -> None:
+    one = parse_quota("one", {"in_flight": 1})
+    permit = await rig.permit(one)
+    await rig.limiter.submitted(permit, longest_s=300)
+    rig.time.advance(100 * S)
+    other = Limiter(rig.client, rig.prefix, clock=rig.time)
+    adopted = Permit.from_json(permit.to_json())
+    assert await other.renew([adopted]) == []
+    assert await other.release(adopted)
+    assert isinstance(await rig.ask(one), Grant)
+
+
+async def test_a_job_that_was_not_submitted_is_free_when_its_heartbeat_ends(rig: Rig) -> None:
+    one = parse_quota("one", {"in_flight": 1})
+    await rig.permit(one)
+    rig.time.advance(15 * S)
+    assert isinstance(await rig.ask(one), Grant)
+
+
+async def _ask_as(rig: Rig, holder: str, weight: int = 1) -> Grant | Later:
+    return await rig.limiter.acquire(
+        [LEASES], costs={"in_flight": weight}, holder=holder, request_id=f"{holder}-job", max_wait_s=0
+    )
+
+
+async def test_a_freed_lease_rings_only_for_who_has_waited_longest(server: Redis) -> None:
+    rig = Rig(server)
+    permits = [await rig.permit(LEASES) for _ in range(2)]
+    for holder in ("first", "second", "third"):
+        assert isinstance(await _ask_as(rig, holder), Later)
+        rig.time.advance(S // 10)
+    async with server.pubsub(ignore_subscribe_messages=True) as bell:
+        await bell.subscribe(f"{rig.prefix}:bell")
+        await bell.get_message(timeout=1)
+        await rig.limiter.release(permits[0])
+        assert isinstance(await _ask_as(rig, "first"), Grant)
+        await rig.limiter.release(permits[1])
+        rig.time.advance(10 * S)
+        await rig.limiter.release(await rig.permit(LEASES))
+        await server.publish(f"{rig.prefix}:bell", "end")
+        heard = [message["data"] async for message in _until_end(bell)]
+    # The third of them: nobody has asked for ten seconds, so it is for everybody.
+    assert heard == [b"slot first", b"slot second", b"slot", b"end"]
+
+
+async def test_a_heavy_call_gets_its_turn_among_light_ones(rig: Rig) -> None:
+    light = [await rig.permit(LEASES) for _ in range(2)]
+    granted = None
+    for turn in range(20):
+        answer = await _ask_as(rig, "heavy", 2)
+        if isinstance(answer, Grant):
+            granted = turn
+            break
+        rig.time.advance(S // 4)
+        await rig.limiter.release(light.pop(0))
+        refill = await _ask_as(rig, f"light{turn}")
+        light += [refill.permit] if isinstance(refill, Grant) else []
+        if not light:
+            continue
+    assert granted is not None
+    assert granted < 10
+
+
+async def test_a_waiter_that_is_gone_holds_nobody_up_for_long(rig: Rig) -> None:
+    light = await rig.permit(LEASES)
+    assert isinstance(await _ask_as(rig, "gone", 2), Later)
+    rig.time.advance(S + 1)
+    assert isinstance(await _ask_as(rig, "light"), Later)
+    rig.time.advance(S // 2)
+    assert isinstance(await _ask_as(rig, "light"), Grant)
+    await rig.limiter.release(light)

@@ -1,36 +1,52 @@
-"""Whatever the order of calls: no window, bucket or set of leases ever holds more than its quota allows."""
+"""Whatever the order of calls: no limit ever grants more than it allows. Every claim is checked by brute force."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from limiter import Bucket, Grant, InFlight, Permit, Quota, Window
-from limiter.quota import Limit, guard_us
+import limiter.limits
+from limiter import Bucket, CalendarDay, Grant, InFlight, Permit, Quota, Window
+from limiter.quota import Limit, cost_of, guard_us
 
 from .conftest import Rig
 
 _PERIODS_US = st.sampled_from([100_000, 1_000_000, 1_000_003])
+_LEASE_US = 500_000
+_EXACT_MOST = 3  # larger windows are kept in slices, so that few calls reach them
 
 
-def _limits(unit: str) -> st.SearchStrategy[Limit]:
-    return st.one_of(
-        st.builds(Window, st.integers(1, 5), _PERIODS_US, st.just(unit)),
-        st.builds(Bucket, st.integers(1, 5), _PERIODS_US, st.integers(1, 3), st.just(unit)),
-    )
+@pytest.fixture(autouse=True)
+def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limiter.limits, "EXACT_MOST", _EXACT_MOST)
+
+
+@st.composite
+def _rates(draw: st.DrawFn, unit: str) -> list[Limit]:
+    """Two strict windows, one of them maybe in slices, a bucket and a day: whatever one unit can have."""
+    return [
+        Window(draw(st.integers(1, _EXACT_MOST)), draw(_PERIODS_US), unit),
+        Window(draw(st.integers(2, 6)), draw(_PERIODS_US), unit),
+        Bucket(draw(st.integers(1, 5)), draw(_PERIODS_US), draw(st.integers(1, 3)), unit),
+        CalendarDay(draw(st.integers(3, 12)), "Asia/Shanghai", unit),
+    ]
 
 
 @st.composite
 def _quotas(draw: st.DrawFn) -> list[Quota]:
     quotas = []
     for name in ("a", "b"):
-        limits = [draw(_limits("requests")), draw(_limits("images")), InFlight(draw(st.integers(1, 6)))]
-        kept = draw(st.lists(st.sampled_from(limits), unique=True, min_size=1))
-        quotas.append(Quota(name, tuple(kept)))
+        in_flight = InFlight(draw(st.integers(1, 6)), draw(st.sampled_from(["in_flight", "images"])))
+        limits = [*draw(_rates("requests")), *draw(_rates("images")), in_flight]
+        quotas.append(
+            Quota(name, tuple(draw(st.lists(st.sampled_from(limits), unique=True, min_size=1, max_size=4))))
+        )
     return quotas
 
 
@@ -39,15 +55,18 @@ class _Call:
     """A granted call as the provider would see it."""
 
     slot_us: int
+    asked_us: int
     quotas: tuple[str, ...]
     costs: dict[str, int]
     permit: Permit
+    ended_us: int | None = None
+    counts_until_us: int = 0
 
 
 _Step = tuple[str, int, str, dict[str, int], float, int]
 _STEPS: st.SearchStrategy[list[_Step]] = st.lists(
     st.tuples(
-        st.sampled_from(["ask"] * 8 + ["give_back", "give_back", "release", "penalise"]),
+        st.sampled_from(["ask"] * 9 + ["give_back", "give_back", "release", "submitted", "penalise"]),
         # Time moves by nothing, by a little, and to the very edges of the windows.
         st.sampled_from([0, 0, 0, 1, 7_000, 33_333, 55_000, 105_000, 510_000, 1_010_000]),
         st.sampled_from(["a", "a", "b", "ab"]),
@@ -58,48 +77,52 @@ _STEPS: st.SearchStrategy[list[_Step]] = st.lists(
     min_size=5,
     max_size=40,
 )
-
-
-@settings(
-    max_examples=250,
+_FLEXIBLE = settings(
+    max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(quotas=_quotas(), steps=_STEPS)
+
+
+@_FLEXIBLE
+@given(quotas=_quotas(), steps=_STEPS, to_midnight_us=st.sampled_from([10**10, 4_000_000, 500_000]))
 async def test_no_order_of_calls_gets_more_than_the_quota(
-    server: Redis, quotas: list[Quota], steps: list[_Step]
+    server: Redis, quotas: list[Quota], steps: list[_Step], to_midnight_us: int
 ) -> None:
-    rig = Rig(server, lease_s=0.5)
+    rig = Rig(server, lease_s=_LEASE_US / 1e6)
+    rig.time.now_us = rig.time.start_us = 1_794_931_200_000_000 - to_midnight_us  # midnight in Shanghai
     calls: list[_Call] = []
-    live: list[tuple[int, _Call]] = []
     paused_until_us = 0
-    for action, pass_us, names, costs, max_wait_s, pick in steps:
+    for action, pass_us, names, wanted, max_wait_s, pick in steps:
         rig.time.advance(pass_us)
         now_us = rig.time.now_us
-        live = [(expiry_us, call) for expiry_us, call in live if expiry_us > now_us]
         chosen = [quota for quota in quotas if quota.name in names]
+        call = calls[pick % len(calls)] if calls else None
         if action == "ask":
-            costs = {unit: min(cost, _most(quotas, unit)) for unit, cost in costs.items()}
+            costs = {unit: min(cost, _most(quotas, unit)) for unit, cost in wanted.items()}
             answer = await rig.ask(*chosen, costs=costs, max_wait_s=max_wait_s)
             if isinstance(answer, Grant):
                 assert answer.wait_us <= max_wait_s * 1e6
                 slot_us = now_us + answer.wait_us
                 assert "a" not in names or slot_us >= paused_until_us
-                call = _Call(slot_us, tuple(quota.name for quota in chosen), costs, answer.permit)
+                call = _Call(slot_us, now_us, tuple(quota.name for quota in chosen), costs, answer.permit)
+                call.counts_until_us = slot_us + _LEASE_US
                 calls.append(call)
-                live.append((slot_us + 500_000, call))
-                _check_in_flight(chosen, [call for _, call in live])
+                _check_in_flight(chosen, calls, now_us)
         elif action == "penalise":
             await rig.limiter.penalise("a", retry_after_s=pass_us / 1e6, reason="429")
             paused_until_us = max(paused_until_us, now_us + pass_us)
-        elif calls:
-            call = calls[pick % len(calls)]
-            live = [(expiry_us, other) for expiry_us, other in live if other is not call]
-            if action == "give_back":
-                await rig.limiter.give_back(call.permit)
-                calls.remove(call)
-            else:
-                await rig.limiter.release(call.permit)
+        elif call is None:
+            pass
+        elif action == "give_back":
+            await rig.limiter.give_back(call.permit)
+            calls.remove(call)
+        elif action == "release":
+            await rig.limiter.release(call.permit)
+            call.counts_until_us = min(call.counts_until_us, now_us)
+        elif call.counts_until_us > now_us:
+            await rig.limiter.submitted(call.permit, longest_s=2)
+            call.counts_until_us = max(call.counts_until_us, now_us + 2_000_000)
     for quota in quotas:
         for limit in quota.limits:
             _check_rate(limit, [call for call in calls if quota.name in call.quotas])
@@ -107,30 +130,95 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
 
 def _most(quotas: list[Quota], unit: str) -> int:
     """The largest cost that every quota can grant."""
-    limits = [limit for quota in quotas for limit in quota.limits if limit.unit == unit]
-    return min((limit.burst if isinstance(limit, Bucket) else limit.count for limit in limits), default=9)
+    weighed = [
+        limit
+        for quota in quotas
+        for limit in quota.limits
+        if getattr(limit, "weighed_by", limit.unit) == unit
+    ]
+    return min((limit.most for limit in weighed), default=9)
 
 
 def _check_rate(limit: Limit, calls: list[_Call]) -> None:
-    """Brute force: every interval that begins with a call."""
+    """Every interval that begins with a call and ends with one; every day."""
+    uses = sorted((call.slot_us, call.costs[limit.unit]) for call in calls if call.costs.get(limit.unit))
     if isinstance(limit, InFlight):
         return
-    uses = sorted((call.slot_us, call.costs[limit.unit]) for call in calls if call.costs[limit.unit])
+    if isinstance(limit, CalendarDay):
+        days = [datetime.fromtimestamp(slot_us / 1e6, ZoneInfo(limit.zone)).date() for slot_us, _ in uses]
+        for day in days:
+            assert sum(cost for when, (_, cost) in zip(days, uses, strict=True) if when == day) <= limit.count
+        return
     for first_us, _ in uses:
         for last_us in {slot_us for slot_us, _ in uses if slot_us >= first_us}:
             used = sum(cost for slot_us, cost in uses if first_us <= slot_us <= last_us)
             length_us = last_us - first_us
             if isinstance(limit, Bucket):
                 assert used * limit.period_us <= limit.burst * limit.period_us + length_us * limit.count
-            elif length_us < limit.period_us + guard_us(limit.period_us):
+            elif length_us < limit.span_us:
                 assert used <= limit.count
 
 
-def _check_in_flight(quotas: list[Quota], live: list[_Call]) -> None:
+def _check_in_flight(quotas: list[Quota], calls: list[_Call], now_us: int) -> None:
     for quota in quotas:
         for limit in quota.limits:
             if isinstance(limit, InFlight):
-                assert sum(quota.name in call.quotas for call in live) <= limit.count
+                live = [c for c in calls if quota.name in c.quotas and c.counts_until_us > now_us]
+                assert sum(cost_of(limit, call.costs) for call in live) <= limit.count
+
+
+_EXACT_RATES: st.SearchStrategy[Limit] = st.one_of(
+    st.builds(Window, st.integers(1, _EXACT_MOST), _PERIODS_US),
+    st.builds(Bucket, st.integers(1, 5), _PERIODS_US, st.integers(1, 3)),
+)
+_PLACES: st.SearchStrategy[list[tuple[int, int]]] = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(1, 2)), min_size=1, max_size=12
+)
+
+
+@settings(_FLEXIBLE, max_examples=100)
+@given(limit=_EXACT_RATES, earlier=_PLACES, cost=st.integers(1, 2))
+async def test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place(
+    server: Redis, limit: Limit, earlier: list[tuple[int, int]], cost: int
+) -> None:
+    """The oracle tries the moments at which something can change, one after the other."""
+    rig = Rig(server)
+    quota = Quota("q", (limit,))
+    calls: list[_Call] = []
+    for number, (place, units) in enumerate([*earlier, (0, cost)]):
+        costs = {"requests": min(units, limit.most)}
+        # A cooldown elsewhere is how a slot gets far away, and the next one may be before it.
+        blocker = Quota(f"blocker-{number}", (InFlight(99),))
+        await rig.limiter.penalise(blocker.name, retry_after_s=place / 20, reason="429")
+        answer = await rig.ask(quota, blocker, costs=costs)
+        assert isinstance(answer, Grant)
+        from_us, slot_us = rig.time.now_us + place * 50_000, rig.time.now_us + answer.wait_us
+        assert slot_us >= from_us
+        sooner = {from_us, *_moments(limit, calls, costs["requests"]), *range(from_us, slot_us, 50_000)}
+        for moment_us in sooner:
+            assert not from_us <= moment_us < slot_us or not _fits(limit, calls, moment_us, costs)
+        calls.append(_Call(slot_us, 0, ("q",), costs, answer.permit))
+    _check_rate(limit, calls)
+
+
+def _moments(limit: Limit, calls: list[_Call], cost: int) -> set[int]:
+    if isinstance(limit, Window):
+        return {call.slot_us + limit.span_us for call in calls}
+    if isinstance(limit, Bucket):
+        step_us = -(-limit.period_us // limit.count)
+        return {call.slot_us + n * step_us for call in calls for n in range(cost + limit.burst + 1)}
+    return set()
+
+
+def _fits(limit: Limit, calls: list[_Call], slot_us: int, costs: dict[str, int]) -> bool:
+    try:
+        _check_rate(limit, [*calls, _Call(slot_us, 0, ("q",), costs, calls[0].permit if calls else _NOBODYS)])
+    except AssertionError:
+        return False
+    return True
+
+
+_NOBODYS = Permit("r", "h", (), {}, (), "")
 
 
 @pytest.mark.parametrize("late_us", [0, 4_999, 5_000])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limiter import Bucket, InFlight, Quota, QuotaError, Window, parse_quota
-from limiter.quota import PRESETS, guard_us
+from limiter import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
+from limiter.quota import PRESETS, Limit, guard_us
 
 _MIN = 60_000_000
 
@@ -27,13 +27,23 @@ _MIN = 60_000_000
         ),
         ({"requests": {"rate": "50/min", "burst": 5}}, (Bucket(50, _MIN, 5),)),
         ({"in_flight": 8}, (InFlight(8),)),
+        ({"in_flight": {"images": 16}}, (InFlight(16, "images"),)),
+        ({"requests": {"every": "2s"}}, (Window(1, 2_000_000),)),
+        ({"requests": {"every": "0.25s"}}, (Window(1, 250_000),)),
+        ({"requests": {"every": "500ms"}}, (Window(1, 500_000),)),
+        (
+            {"requests": {"rate": "2000/day", "reset": "Asia/Shanghai"}},
+            (CalendarDay(2000, "Asia/Shanghai"),),
+        ),
+        (
+            {"requests": ["10/s", "120/min"], "images": "200/min", "in_flight": 16},
+            (Window(10, 1_000_000), Window(120, _MIN), Window(200, _MIN, "images"), InFlight(16)),
+        ),
         ({"preset": "tencent-hunyuan"}, (InFlight(1), Window(20, 1_000_000))),
         ({"preset": "tencent-hunyuan", "in_flight": 5}, (InFlight(5), Window(20, 1_000_000))),
     ],
 )
-def test_every_form_of_the_configuration_is_read(
-    spec: dict[str, object], limits: tuple[Window | Bucket | InFlight, ...]
-) -> None:
+def test_every_form_of_the_configuration_is_read(spec: dict[str, object], limits: tuple[Limit, ...]) -> None:
     assert parse_quota("main", spec) == Quota("main", limits)
 
 
@@ -68,7 +78,16 @@ def test_every_preset_is_a_quota(preset: str) -> None:
         ({"x": 1}, "x", 'images = "20/min"'),
         ({"preset": "tencent"}, "preset", "tencent-hunyuan"),
         ({"adaptive": True, "images": "20/min"}, "adaptive", "not in this version"),
-        ({"requests": {"rate": "2000/d", "reset": "Asia/Shanghai"}}, "requests", "not in this version"),
+        ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "reset", "'Asia/Shanghai'"),
+        ({"requests": {"rate": "2000/h", "reset": "UTC"}}, "requests", 'rate = "2000/day"'),
+        ({"requests": {"rate": "2000/d", "reset": "UTC", "burst": 5}}, "requests", 'reset = "Asia/Shanghai"'),
+        ({"requests": {"every": "often"}}, "requests", 'every = "2s"'),
+        ({"requests": {"every": "0.0s"}}, "requests", 'every = "2s"'),
+        ({"requests": {"every": "2s", "burst": 5}}, "requests", 'every = "2s"'),
+        ({"requests": []}, "requests", '["10/s", "120/min"]'),
+        ({"requests": ["10/s", 5]}, "requests", 'requests = "20/min"'),
+        ({"in_flight": {"images": 0}}, "in_flight", "in_flight = { images = 16 }"),
+        ({"in_flight": {"pictures": 16}}, "in_flight", "in_flight = { images = 16 }"),
         ({}, "no limit", 'images = "20/min"'),
     ],
 )
@@ -89,9 +108,9 @@ def test_a_quota_name_that_would_not_fit_a_key_is_refused(name: str) -> None:
         Quota(name, (InFlight(1),))
 
 
-def test_two_limits_on_one_unit_are_two_quotas() -> None:
+def test_two_buckets_on_one_unit_are_two_quotas() -> None:
     with pytest.raises(QuotaError, match="two limits on requests"):
-        Quota("main", (Window(1, 1_000_000), Bucket(1, 1_000_000, 1)))
+        Quota("main", (Bucket(2, 1_000_000, 2), Bucket(1, 1_000_000, 1)))
 
 
 @given(st.integers(1, 366 * 86_400_000_000))

@@ -1,4 +1,4 @@
--- @include now
+-- @include text
 -- A key must never die while it still says something, so every TTL is rounded up to a millisecond and has
 -- MARGIN_US on top; rounding down lets a limit vanish early (redis/redis#15093).
 local MARGIN_US = 60000000

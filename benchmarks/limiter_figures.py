@@ -1,0 +1,240 @@
+"""The figures of a run, each with what ours has to reach; computed from the provider's ledger alone where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from benchmarks.limiter_oracle import (
+    between,
+    greedy_slots,
+    last_before,
+    most_admissible,
+    most_at_once,
+    most_in_window,
+    steady_rate,
+)
+from benchmarks.limiter_setup import Observed
+
+SILENT_S = 0.05
+NEW_QUOTA_SHARE = 0.9
+PERIODS_TO_SETTLE = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a run. Without a bound it is there to be read."""
+
+    name: str
+    value: float | None  # None: there was nothing to measure it on, which reaches no bound
+    at_most: float | None = None
+    at_least: float | None = None
+    digits: int = 0
+
+    @property
+    def reached(self) -> bool:
+        if self.at_most is None and self.at_least is None:
+            return True
+        return (
+            self.value is not None
+            and (self.at_most is None or self.value <= self.at_most)
+            and (self.at_least is None or self.value >= self.at_least)
+        )
+
+
+Judge = Callable[[Observed], list[Figure]]
+
+
+def basics(seen: Observed) -> list[Figure]:
+    """What every run shows."""
+    done = seen.total("done")
+    calls = seen.total("redis_calls") / done if done else None
+    figures = [Figure("x 429", len(seen.refused), at_most=0), Figure("calls/job", calls, digits=2)]
+    if seen.total("errors"):
+        figures.append(Figure("errors", seen.total("errors"), at_most=0))
+    if not seen.finished:
+        figures.append(Figure("jobs never done", len(seen.setup.jobs) - done, at_most=0))
+    return figures
+
+
+def burst(at_most_s: float) -> Judge:
+    """All jobs as fast as the window allows. The makespan is from the first to the last admitted arrival."""
+
+    def judge(seen: Observed) -> list[Figure]:
+        return [
+            *basics(seen),
+            Figure("s makespan", _makespan_s(seen), at_most=at_most_s, digits=2),
+            *_full(seen),
+        ]
+
+    return judge
+
+
+def sustained(duration_s: float) -> Judge:
+    """More jobs than fit. Utilisation is of what a sender without any overhead gets through in the duration."""
+
+    def judge(seen: Observed) -> list[Figure]:
+        (rule,) = seen.setup.rules.rules
+        window_s = rule.window_s or 0.0
+        times = [arrival.at_s for arrival in seen.admitted]
+        first = times[0] if times else 0.0
+        used = between(times, first, first + duration_s) / most_admissible(rule.count, window_s, duration_s)
+        steady = steady_rate(times, rule.count, window_s)
+        refused, calls, *others = basics(seen)
+        return [
+            refused,
+            Figure("% used", 100 * used, at_least=99, digits=1),
+            Figure("% of the rate in the steady state", None if steady is None else 100 * steady, digits=1),
+            Figure(calls.name, calls.value, at_most=1.1, digits=2),
+            *others,
+            *_full(seen),
+        ]
+
+    return judge
+
+
+def several(share: float) -> Judge:
+    """Several limits at once, beside the greedy oracle that knows all jobs and has no overhead."""
+
+    def judge(seen: Observed) -> list[Figure]:
+        jobs = [(job.n, job.service_s) for job in seen.setup.jobs]
+        best_s = max(greedy_slots(seen.setup.rules.rules, jobs))
+        makespan_s = _makespan_s(seen)
+        ratio = None if makespan_s is None else makespan_s / best_s
+        return [
+            *basics(seen),
+            Figure("x the oracle", ratio, at_most=share, digits=3),
+            Figure("s makespan", makespan_s, digits=1),
+            Figure("at once", _most_running(seen)),
+        ]
+
+    return judge
+
+
+def shared(duration_s: float) -> Judge:
+    """Model A's own limit may not hold up model B, nor B's many jobs starve A."""
+
+    def judge(seen: Observed) -> list[Figure]:
+        first = seen.admitted[0].at_s if seen.admitted else 0.0
+        of = {m: [a.at_s for a in seen.admitted if a.model == m] for m in seen.setup.models}
+        return [
+            *basics(seen),
+            Figure("A", between(of["A"], first, first + duration_s), at_least=19),
+            Figure("B", between(of["B"], first, first + duration_s), at_least=270),
+            Figure("B in 10 s", between(of["B"], first, first + 10), at_least=85),
+        ]
+
+    return judge
+
+
+def refusal(seen: Observed) -> list[Figure]:
+    """One 429: everybody is silent at once and for as long as was asked, and it counts once."""
+    injected = next((a.at_s for a in seen.refused if a.rule == "injected"), None)
+    if injected is None or seen.setup.rules.refusal is None:
+        return [Figure("refusals injected", 0, at_least=1)]
+    opens = injected + seen.setup.rules.refusal.retry_after_s
+    times = [a.at_s for a in seen.arrivals]
+    echo_s = (last_before(times, opens - 1e-9) or injected) - injected
+    after = sum(a.at_s >= opens for a in seen.refused)
+    again = next((at for at in times if at >= opens), None)
+    cuts = max((state.cooldown_generation for state in seen.states.values()), default=None)
+    running = sum(a.at_s <= injected < (a.ended_at_s or injected) for a in seen.admitted)
+    return [
+        Figure("in flight at the 429", running),
+        Figure("ms until silent", 1e3 * echo_s, at_most=1e3 * SILENT_S, digits=1),
+        Figure("x 429 meanwhile", sum(injected < a.at_s < opens for a in seen.refused)),
+        Figure("cut", cuts, at_most=1, at_least=1),
+        Figure("x 429 after", after, at_most=0),
+        Figure("s from opening to the next call", None if again is None else again - opens, digits=2),
+    ]
+
+
+def cut(seen: Observed) -> list[Figure]:
+    """The provider halves a quota unannounced. Settled is a period of the new quota, well used, with one 429 at
+    most (a probe).
+    """
+    (rule,) = seen.setup.rules.rules
+    window_s, count = rule.window_s or 0.0, rule.then_count or 0
+    begin = seen.started_at_s + (rule.then_at_s or 0.0)
+    periods = int((seen.setup.stop_after_s or 0.0) - (rule.then_at_s or 0.0)) // round(window_s)
+    admitted, refused = [a.at_s for a in seen.admitted], [a.at_s for a in seen.refused]
+    counts = [
+        tuple(between(ts, begin + k * window_s, begin + (k + 1) * window_s) for ts in (admitted, refused))
+        for k in range(periods)
+    ]
+    settled = next(
+        (k for k, (well, ill) in enumerate(counts) if well >= NEW_QUOTA_SHARE * count and ill <= 1), periods
+    )
+    late = counts[PERIODS_TO_SETTLE:]
+    used = sum(well for well, _ in late) / (count * len(late)) if late else None
+    return [
+        Figure("x 429 before the cut", between(refused, 0, begin), at_most=0),
+        Figure("x 429 until settled", sum(ill for _, ill in counts[:settled]), at_most=10),
+        Figure("periods until settled", settled, at_most=PERIODS_TO_SETTLE),
+        Figure(
+            f"% used from period {PERIODS_TO_SETTLE}",
+            None if used is None else 100 * used,
+            at_least=100 * NEW_QUOTA_SHARE,
+            digits=0,
+        ),
+        Figure("x 429 from then on", sum(ill for _, ill in late)),
+        basics(seen)[1],
+    ]
+
+
+def outage(at_most_s: float) -> Judge:
+    """Scripts forgotten, Redis restarted: its caller sees Redis away, as it must, and no other exception."""
+
+    def judge(seen: Observed) -> list[Figure]:
+        return [
+            *(figure for figure in basics(seen) if figure.name != "errors"),
+            Figure("exceptions", seen.total("errors"), at_most=0),
+            Figure("times away", seen.total("away")),
+            Figure("s makespan", _makespan_s(seen), at_most=at_most_s, digits=2),
+        ]
+
+    return judge
+
+
+def idle(seen: Observed) -> list[Figure]:
+    """The state of a slow limit outlives a pause in which nobody asked."""
+    gaps = [b.at_s - a.at_s for a, b in pairwise(seen.admitted)]
+    return [
+        *basics(seen),
+        Figure("s between the calls", min(gaps, default=None), at_most=61, digits=2),
+    ]
+
+
+def crash(seen: Observed) -> list[Figure]:
+    """A replica dies with calls at the provider: they still count there, and none of their places is lost."""
+    (rule,) = seen.setup.rules.rules
+    end = seen.started_at_s + (seen.setup.stop_after_s or 0.0)
+    last = [(a.at_s, a.ended_at_s or end) for a in seen.admitted if (a.ended_at_s or end) > end - 5]
+    killed = seen.events_at_s["kill"]
+    held = sum(a.replica == 0 and a.at_s < killed < (a.ended_at_s or end) for a in seen.admitted)
+    spans = [(max(begin, end - 5), min(stop, end)) for begin, stop in last if begin < end]
+    return [
+        Figure("calls of the dead", held),
+        Figure("x 429", len(seen.refused), at_most=0),
+        Figure("at once", _most_running(seen), at_most=rule.count),
+        Figure("at once in the last 5 s", most_at_once(spans), at_least=rule.count),
+        Figure("leases left", seen.leases_left, at_most=0),
+        basics(seen)[1],
+    ]
+
+
+def _makespan_s(seen: Observed) -> float | None:
+    admitted = seen.admitted
+    return admitted[-1].at_s - admitted[0].at_s if admitted else None
+
+
+def _most_running(seen: Observed) -> int:
+    return most_at_once((a.at_s, a.ended_at_s or a.at_s) for a in seen.admitted)
+
+
+def _full(seen: Observed) -> list[Figure]:
+    """The most that one window of the provider was asked for, refused calls among it."""
+    (rule,) = seen.setup.rules.rules
+    most = most_in_window(((a.at_s, 1) for a in seen.arrivals), rule.window_s or 0.0)
+    return [Figure("in one window", most)]

@@ -1,0 +1,147 @@
+"""Pixmill's limiter, used as the daemon's dispatcher uses it.
+
+One task asks at a time, a call that is late for its slot says so, and who finds the house full waits for the bell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import redis
+from gate import Config, Gate, Job
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from limiter import Grant, Later, Limiter, Permit, parse_quota
+
+PREFIX = "bench"
+HORIZON_S = 2.0  # how far ahead a slot is taken: as the dispatcher does, unless the rig says otherwise
+
+
+class PixmillGate(Gate):
+    distribution = "pixmill"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._lease_s = float(config.options.get("lease_s", 15.0))
+        self._longest_call_s = config.options.get("longest_call_s")
+        self._horizon_s = float(config.options.get("horizon_s", HORIZON_S))
+        # redis-py's own retries would hide from the limiter that a reply was lost.
+        self._client = Redis.from_url(config.redis_url, retry=Retry(NoBackoff(), 0))
+        self._limiter = Limiter(self._client, PREFIX, lease_s=self._lease_s)
+        parsed = {name: parse_quota(name, spec) for name, spec in config.quotas.items()}
+        self._quotas = {model: [parsed[name] for name in names] for model, names in config.models.items()}
+        self._tolerance_s = {
+            model: min(quota.tolerance_s for quota in quotas) for model, quotas in self._quotas.items()
+        }
+        self._asking = {model: asyncio.Lock() for model in config.models}
+        self._held: dict[str, Permit] = {}
+        self._rung = {model: asyncio.Event() for model in config.models}
+        self._background: list[asyncio.Task[None]] = []
+        self.notes |= {"latest_ms": 0.0, "sent_late": 0, "laters": 0, "lost_leases": 0, "given_back": 0}
+
+    async def open(self) -> None:
+        await self._client.ping()
+        if any(self.config.in_flight(model) for model in self.config.models):
+            self._background = [
+                asyncio.create_task(self._lasting(self._listen)),
+                asyncio.create_task(self._lasting(self._heartbeat)),
+            ]
+
+    async def close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._client.aclose()
+
+    async def acquire(self, job: Job, attempt: int, /) -> Permit:
+        async with self._asking[job.model]:
+            permit, slot_at, wait_s = await self._granted(job, attempt)
+        try:
+            await asyncio.sleep(wait_s)
+        except asyncio.CancelledError:
+            self.notes["given_back"] += 1
+            await self._limiter.give_back(permit)
+            raise
+        late_s = time.monotonic() - slot_at
+        self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
+        if late_s > self._tolerance_s[job.model]:
+            self.notes["sent_late"] += 1
+            await self._limiter.sent_late(permit)
+        if permit.leased:
+            self._held[permit.grant_id] = permit
+            if self._longest_call_s is not None:
+                await self._limiter.submitted(permit, longest_s=self._longest_call_s)
+        return permit
+
+    async def release(self, permit: Permit) -> None:
+        if permit.leased:
+            self._held.pop(permit.grant_id, None)
+            await self._limiter.release(permit)
+
+    async def refused(self, permit: Permit, retry_after_s: float) -> None:
+        # The next permit carries the wait.
+        for name in permit.quotas:
+            await self._limiter.penalise(name, retry_after_s=retry_after_s, reason="rate_limited")
+
+    async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float]:
+        """The permit, the earliest moment that its slot can be, and how long to sleep."""
+        while True:
+            asked_at = time.monotonic()
+            answer = await self._limiter.acquire(
+                self._quotas[job.model],
+                costs={"requests": 1, "images": job.n},
+                holder=self._holder(job.model),
+                request_id=f"{job.id}.{attempt}",
+                max_wait_s=self._horizon_s,
+            )
+            if isinstance(answer, Grant):
+                # Counted from the question, so that a slow answer makes a call late and never early.
+                wait_s = answer.wait_us / 1e6
+                return answer.permit, asked_at + wait_s, wait_s
+            self.notes["laters"] += 1
+            await self._wait(answer, self._rung[job.model])
+
+    def _holder(self, model: str) -> str:
+        # It waits for a lease under this name, so those who wait apart need names of their own.
+        return f"replica-{self.config.replica}.{model}"
+
+    async def _wait(self, later: Later, rung: asyncio.Event) -> None:
+        wait_s = later.retry_us / 1e6
+        if not later.bound.endswith(".in_flight"):
+            await asyncio.sleep(wait_s)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rung.wait(), wait_s)
+        rung.clear()
+
+    async def _listen(self) -> None:
+        async with self._client.pubsub() as bell:
+            await bell.subscribe(f"{PREFIX}:bell")
+            async for message in bell.listen():
+                if message["type"] != "message":
+                    continue
+                _, *holders = message["data"].decode().split()
+                for model, rung in self._rung.items():
+                    if not holders or self._holder(model) in holders:
+                        rung.set()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            lost = await self._limiter.renew(list(self._held.values()))
+            self.notes["lost_leases"] += len(lost)
+
+    async def _lasting(self, loop: Callable[[], Any]) -> None:
+        while True:
+            with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
+                await loop()
+            await asyncio.sleep(0.1)
+
+
+GATE = PixmillGate

@@ -1,0 +1,193 @@
+"""The kinds of limit a provider account can have, and the arithmetic of each; everything here is pure.
+
+Times are integer µs. A cost is a number of units: a call costs 1 request, n images, and weighs w in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+UNITS: Final = ("requests", "images", "polls")
+IN_FLIGHT: Final = "in_flight"
+
+SECOND_US: Final = 1_000_000
+PERIODS_US: Final = {
+    "ms": 1_000,
+    "s": SECOND_US,
+    "min": 60 * SECOND_US,
+    "h": 3_600 * SECOND_US,
+    "d": 86_400 * SECOND_US,
+}
+LONGEST_PERIOD_US: Final = 366 * PERIODS_US["d"]
+# Up to this count a window remembers each unit; above it, how many there were in each 256th of it.
+EXACT_MOST: Final = 2_000
+# Scripts count in doubles, which are exact up to 2^53; what they multiply must stay below it.
+_LARGEST_EXACT: Final = 2**53
+_DAYS_AHEAD: Final = 4
+
+
+class QuotaError(ValueError):
+    """A quota that cannot be, or a cost that can never fit one; the sentence says where and what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Never more than `count` units in any period: a unit comes back one period after its use.
+
+    A count of 1 is spacing: one unit, then a pause of a period.
+    """
+
+    count: int
+    period_us: int
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_rate(self.count, self.period_us)
+
+    @property
+    def most(self) -> int:
+        return self.count
+
+    @property
+    def span_us(self) -> int:
+        """How long a unit stays in our books: the provider's period and the guard."""
+        return self.period_us + guard_us(self.period_us)
+
+    @property
+    def exact(self) -> bool:
+        return self.count <= EXACT_MOST
+
+    def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002 - every kind has the same signature
+        return (n - 1) // self.count * self.period_us / SECOND_US
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A token bucket that holds `burst` units and gains `count` of them a period, continuously."""
+
+    count: int
+    period_us: int
+    burst: int
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_rate(self.count, self.period_us)
+        if self.burst < 1:
+            raise QuotaError(f"a bucket needs a burst of at least 1, not {self.burst}")
+        if self.burst * self.period_us >= _LARGEST_EXACT:
+            raise QuotaError(f"a burst of {self.burst} is too large for so long a period")
+
+    @property
+    def most(self) -> int:
+        return self.burst
+
+    def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
+        return max(0, n - self.burst) * self.period_us / (self.count * SECOND_US)
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDay:
+    """At most `count` units a day; all of them come back at midnight in `zone` (an IANA name)."""
+
+    count: int
+    zone: str
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_rate(self.count, PERIODS_US["d"])
+        _zone(self.zone)
+
+    @property
+    def most(self) -> int:
+        return self.count
+
+    def midnights_us(self, wall_us: int) -> str:
+        """The start of yesterday, today and the days after, as the scripts want them: for a call at `wall_us`."""
+        today = datetime.fromtimestamp(wall_us / SECOND_US, _zone(self.zone)).date().toordinal()
+        return _midnights_us(self.zone, today)
+
+    def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
+        # The least over all times to start: one day's units just before midnight, the next day's just after.
+        days = (n - 1) // self.count
+        return max(0, days - 1) * PERIODS_US["d"] / SECOND_US
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """At most `count` between grant and release: calls, or with `weighed_by` the units that the calls cost.
+
+    A call that names no cost weighs 1; a caller may name its weight as the cost of `in_flight`.
+    """
+
+    count: int
+    weighed_by: str = IN_FLIGHT
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise QuotaError(f"in_flight must be at least 1, not {self.count}")
+        if self.weighed_by != IN_FLIGHT:
+            _check_unit(self.weighed_by)
+
+    @property
+    def unit(self) -> str:
+        return IN_FLIGHT
+
+    @property
+    def most(self) -> int:
+        return self.count
+
+    def last_start_s(self, n: int, service_s: float) -> float:
+        return (n - 1) // self.count * service_s
+
+
+Limit = Window | Bucket | CalendarDay | InFlight
+
+
+def guard_us(period_us: int) -> int:
+    """How much longer than the provider's window ours is kept: a hundredth of it, within 5 ms to 100 ms.
+
+    A provider counts arrivals, not sends. If delays between a granted slot and the arrival differ by at most
+    J, two sends a window W apart can arrive W-J apart, so a log kept for W+g is never refused when g >= J,
+    and costs the share g/(W+g) of the rate; no sender can promise more than W/(W+J). A hundredth is what 99 %
+    allows. Below 5 ms one pause of an event loop is already more; above 100 ms a long window would pay for
+    delays that a near provider does not have. Measured lag can size this later; nobody else computes it.
+    """
+    return min(max(period_us // 100, 5_000), 100_000)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise QuotaError(
+            f"time zone {name!r} is unknown here; write an IANA name like 'Asia/Shanghai' or 'UTC' "
+            "(and install tzdata where the system has no zones)"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _midnights_us(zone: str, today: int) -> str:
+    midnights = (
+        datetime.combine(datetime.fromordinal(today) + timedelta(days=day), time(), _zone(zone))
+        for day in range(-1, _DAYS_AHEAD + 1)
+    )
+    return " ".join(str(round(midnight.timestamp()) * SECOND_US) for midnight in midnights)
+
+
+def _check_unit(unit: str) -> None:
+    if unit not in UNITS:
+        raise QuotaError(f"a rate counts {', '.join(UNITS)}, not {unit!r}")
+
+
+def _check_rate(count: int, period_us: int) -> None:
+    if count < 1 or not 0 < period_us <= LONGEST_PERIOD_US:
+        raise QuotaError(
+            f"a rate needs a count of at least 1 and a period of up to 366 days, not {count}/{period_us} µs"
+        )

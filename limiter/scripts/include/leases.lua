@@ -1,0 +1,74 @@
+-- @include text
+-- @include ttl
+-- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by when it
+-- stops to count. That is the end of its heartbeat, or, once the provider has the job, the time by which the
+-- provider must have ended it if that is later: a crashed worker's job still occupies the account.
+--
+-- Who finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last question). A
+-- release rings for the holders that have waited longest, and what they need is kept from others for a moment.
+
+-- How often a caller looks again at what ends without announcing its time: a release, an operator's resume.
+local LOOK_AGAIN_US = 1000000
+-- A holder that has not asked for so long waits no more.
+local WAITS_US = 1500000
+-- Others go first, if there is room, until somebody has waited for so long; a heavy call gets its turn so.
+local PATIENCE_US = 1000000
+-- An expired lease stays known for so long, uncounted: a holder that was only stalled can still renew it.
+local REVIVABLE_US = 60000000
+
+local function leases_in_use(key, now)
+  return redis.call('ZCOUNT', key, '(' .. text(now), '+inf')
+end
+
+local function lease_member(grant, unit, who)
+  return grant .. ':' .. unit .. ' ' .. who
+end
+
+-- Who waits at this moment, longest first.
+local function waiting_list(key, now)
+  local flat, list = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do
+    local first, last, weight = string.match(flat[i + 1], '^(%S+) (%S+) (%S+)$')
+    if now - tonumber(last) <= WAITS_US then
+      list[#list + 1] = {holder = flat[i], first = tonumber(first), weight = tonumber(weight)}
+    end
+  end
+  table.sort(list, function(a, b) return a.first < b.first or a.first == b.first and a.holder < b.holder end)
+  return list
+end
+
+-- In how long to ask again (µs); nil if there is room.
+local function leases_retry(key, waiting, weight, count, holder, now)
+  local room = count - leases_in_use(key, now)
+  if weight <= room then
+    for _, other in ipairs(waiting_list(waiting, now)) do
+      if other.holder == holder or now - other.first < PATIENCE_US then break end
+      room = room - other.weight
+    end
+    if weight <= room then return nil end
+    return LOOK_AGAIN_US
+  end
+  local first = redis.call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  return first and math.min(tonumber(first) - now, LOOK_AGAIN_US) or LOOK_AGAIN_US
+end
+
+local function leases_wait(waiting, weight, holder, now)
+  local first, flat = text(now), redis.call('HGETALL', waiting)
+  for i = 1, #flat, 2 do
+    local asked, last = string.match(flat[i + 1], '^(%S+) (%S+)')
+    if now - tonumber(last) > WAITS_US then
+      redis.call('HDEL', waiting, flat[i])
+    elseif flat[i] == holder then
+      first = asked
+    end
+  end
+  redis.call('HSET', waiting, holder, first .. ' ' .. text(now) .. ' ' .. text(weight))
+  keep_for(waiting, WAITS_US)
+end
+
+local function leases_charge(key, waiting, weight, grant, who, expiry, holder, now)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - REVIVABLE_US))
+  for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, who)) end
+  keep_for(key, expiry - now)
+  redis.call('HDEL', waiting, holder)
+end

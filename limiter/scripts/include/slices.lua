@@ -1,0 +1,82 @@
+-- @include text
+-- @include ttl
+-- A strict window too large to remember each unit: a hash of how many there were in each slice of it, by the
+-- slice's number since the epoch of time, and in `width` how long (µs) a slice is.
+--
+-- A use in a slice may have been at its very start or end, so a window may hold parts of SLICES + 1 of them; that
+-- many in a row together never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
+local SLICES = 256
+
+-- A hash as a table of numbers, read once a call: uses by slice, and `last`, the number of the latest slice.
+local function slices_read(key, span)
+  local flat = redis.call('HGETALL', key)
+  local read = {width = math.ceil(span / SLICES), last = 0, fields = #flat}
+  for i = 1, #flat, 2 do
+    local slice = tonumber(flat[i])
+    if slice then
+      read[slice] = tonumber(flat[i + 1])
+      read.last = math.max(read.last, slice)
+    else
+      read.stored_width = tonumber(flat[i + 1])
+    end
+  end
+  return read
+end
+
+-- Slices of another width (the period was changed): each counts in the slice of its start and in that of its end,
+-- so that no window can miss it. Twice is too much, for one period; once could be too little.
+local function slices_recut(read)
+  local old = read.stored_width
+  if not old or old == read.width then return read end
+  local cut = {width = read.width, last = 0, fields = read.fields, recut = true}
+  for slice, uses in pairs(read) do
+    if type(slice) == 'number' then
+      local from, to = math.floor(slice * old / cut.width), math.floor((slice * old + old - 1) / cut.width)
+      cut[from] = (cut[from] or 0) + uses
+      if to ~= from then cut[to] = (cut[to] or 0) + uses end
+      cut.last = math.max(cut.last, to)
+    end
+  end
+  return cut
+end
+
+local function slices_load(key, span)
+  return slices_recut(slices_read(key, span))
+end
+
+local function slices_next(read, cost, count, span, slot)
+  local run = math.ceil(span / read.width)
+  local first = math.floor(slot / read.width)
+  local taken, start = first, first
+  local sum = 0
+  for slice = first - run, first - 1 do sum = sum + (read[slice] or 0) end
+  -- `sum` is over the run that ends at `last`; a run that is too full bars every slice in it.
+  local last = first
+  while last <= taken + run and last <= read.last + run do
+    sum = sum + (read[last] or 0)
+    if sum + cost > count then taken = last + 1 end
+    sum = sum - (read[last - run] or 0)
+    last = last + 1
+  end
+  return taken == start and slot or taken * read.width
+end
+
+-- Returns the field that was charged.
+local function slices_charge(key, read, cost, span, slot, now)
+  local slice = text(math.floor(slot / read.width))
+  if read.recut or not read.stored_width then
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'width', text(read.width))
+    for number, uses in pairs(read) do
+      if type(number) == 'number' then redis.call('HSET', key, text(number), text(uses)) end
+    end
+  elseif read.fields > 4 * SLICES then
+    local oldest = math.floor((now - span) / read.width) - 1
+    for number in pairs(read) do
+      if type(number) == 'number' and number < oldest then redis.call('HDEL', key, text(number)) end
+    end
+  end
+  redis.call('HINCRBY', key, slice, cost)
+  keep_for(key, slot - now + span + read.width)
+  return slice
+end

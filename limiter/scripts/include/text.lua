@@ -1,0 +1,4 @@
+-- tostring() keeps 14 digits and a time in µs has 16, so every number leaves through here.
+local function text(number)
+  return string.format('%.0f', number)
+end

@@ -1,0 +1,32 @@
+"""Calls that end although their caller is cancelled: half of one would leave a charge that nobody knows of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
+    """Run `step` to its end; a cancellation of the caller comes after it."""
+    return await finished(asyncio.ensure_future(step))
+
+
+async def finished(task: asyncio.Task[T]) -> T:
+    """The result of `task`, or, if the caller was cancelled, CancelledError once the task has ended."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+        except Exception:
+            break
+    if cancelled:
+        with suppress(asyncio.CancelledError):
+            task.exception()  # looked at, so that it is not reported as forgotten
+        raise asyncio.CancelledError
+    return task.result()
