@@ -42,7 +42,7 @@ class Replica:
             slots=slots,
             on_free=lambda: self.bell.ring_all(),
         )
-        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel)
+        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel, worker)
         self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
         self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=1)
         self.reclaimer = Reclaimer(
