@@ -19,10 +19,10 @@ MOST_TENANTS = 500  # whose backlogs are counted; of more, each is taken to have
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an item stands: `ahead` of it in its lane, `other_lanes` is what waits in the lanes beside it."""
+    """Where an item stands: `ahead` of it in its lane; `beside` waits on the route in other lanes, or for its time."""
 
     ahead: int
-    other_lanes: int
+    beside: int
 
 
 @dataclass(frozen=True, slots=True)

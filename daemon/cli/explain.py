@@ -184,7 +184,7 @@ async def _waiting(
         "quotas": None if quotas is None else {one.state.quota: one.bound for one in quotas},
     }
     if place is not None:
-        beside = f" ({place.other_lanes} more in other lanes)" if place.other_lanes else ""
+        beside = f" ({place.beside} more in other lanes or for their time)" if place.beside else ""
         before = f"{place.ahead} wait before it" if place.ahead else "it is the next one"
         sentences.append(f"In the {lane} lane of route {route} {before}{beside}.")
     if quotas is None:
