@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help setup demo up test check format bench-throughput clean
+.PHONY: help setup demo up test check format bench-throughput bench-limiter clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -41,6 +41,9 @@ format: setup  ## format and fix what can be fixed
 
 bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
 	$(BIN)/python -m benchmarks.throughput
+
+bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
+	$(BIN)/python -m benchmarks.limiter
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out

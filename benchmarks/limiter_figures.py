@@ -48,13 +48,15 @@ Judge = Callable[[Observed], list[Figure]]
 
 def basics(seen: Observed) -> list[Figure]:
     """What every run shows."""
-    done = seen.total("done")
-    calls = seen.total("redis_calls") / done if done else None
+    done = seen.total("done") - seen.total("early_done")
+    calls = (seen.total("redis_calls") - seen.total("early_redis_calls")) / done if done else None
     figures = [Figure("x 429", len(seen.refused), at_most=0), Figure("calls/job", calls, digits=2)]
     if seen.total("errors"):
         figures.append(Figure("errors", seen.total("errors"), at_most=0))
-    if not seen.finished:
-        figures.append(Figure("jobs never done", len(seen.setup.jobs) - done, at_most=0))
+    if missing := _missing(seen):
+        figures.append(Figure("jobs never done", missing, at_most=0))
+    if not seen.stopped:
+        figures.append(Figure("replicas that never stopped", 1, at_most=0))
     return figures
 
 
@@ -226,7 +228,14 @@ def crash(seen: Observed) -> list[Figure]:
 
 def _makespan_s(seen: Observed) -> float | None:
     admitted = seen.admitted
-    return admitted[-1].at_s - admitted[0].at_s if admitted else None
+    return admitted[-1].at_s - admitted[0].at_s if admitted and not _missing(seen) else None
+
+
+def _missing(seen: Observed) -> int:
+    """How many jobs were never admitted, where all were to be."""
+    if seen.setup.stop_after_s is not None:
+        return 0
+    return len(seen.setup.jobs) - len({arrival.job for arrival in seen.admitted})
 
 
 def _most_running(seen: Observed) -> int:

@@ -26,6 +26,7 @@ READY_TIMEOUT_S = 60
 LOOK_EVERY_S = 0.02
 LEASES_LEFT_TIMEOUT_S = 20
 JUST_NOW_S = 0.5
+STOP_TIMEOUT_S = 15  # for calls that were sent, and releases
 
 
 async def run(contestant: Contestant, setup: Setup, begun: asyncio.Event | None = None) -> Observed:
@@ -70,7 +71,7 @@ class Running:
         begun.set()
         happening = [asyncio.create_task(self._happen(event, started)) for event in self.setup.events]
         happening.append(asyncio.create_task(self._later_jobs(started)))
-        reports, finished = await self._reports()
+        reports, stopped = await self._reports()
         times = await asyncio.gather(*happening)
         busy = _busy(cpu, _cpu_times())
         states, left = await self._aftermath()
@@ -88,7 +89,7 @@ class Running:
             leases_left=left,
             commands=await self._commands(),
             busy=busy,
-            finished=finished,
+            stopped=stopped,
             unsupported=self.unsupported if self.contestant.own else None,
         )
 
@@ -140,7 +141,8 @@ class Running:
             "quotas": self.quotas,
             "options": dict(setup.options),
             "clock_offset_s": setup.clock_offsets_s[number % len(setup.clock_offsets_s)],
-            "stop_after_s": setup.stop_after_s,
+            "steady_after_s": setup.steady_after_s,
+            "stop_after_s": setup.limit_s if setup.stop_after_s is None else setup.stop_after_s,
         }
         paths = {"PYTHONPATH": str(BENCHMARKS.parent)} if contestant.own else {}
         return await asyncio.create_subprocess_exec(
@@ -168,9 +170,9 @@ class Running:
         return {}
 
     async def _reports(self) -> tuple[list[dict[str, Any]], bool]:
-        """The reports of those that lived, and whether all jobs (or the time) came to their end."""
+        """The reports of those that lived to write one, and whether all did that had not been killed on purpose."""
         waiting = [asyncio.create_task(self._report(number)) for number in range(len(self.replicas))]
-        _, late = await asyncio.wait(waiting, timeout=self.setup.limit_s)
+        _, late = await asyncio.wait(waiting, timeout=self.setup.limit_s + STOP_TIMEOUT_S)
         for number, task in enumerate(waiting):
             if task in late:
                 self.killed.add(number)

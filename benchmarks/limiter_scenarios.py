@@ -72,6 +72,7 @@ def _sustained() -> Setup:
         jobs=_jobs(480),
         quotas={"main": {"requests": "60/10s"}},
         rules=Rules((_window("main", 60, 10),)),
+        steady_after_s=15,
         stop_after_s=61,
     )
 
@@ -107,9 +108,9 @@ def _shared() -> Setup:
 def _refusal() -> Setup:
     return Setup(
         # In every second ten more are sent, so that some 32 run at any time; places for the next ten are taken.
-        jobs=_varied(400, 2.9, 3.5),
-        quotas={"main": {"requests": "10/s", "in_flight": 44}},
-        rules=Rules((_window("main", 10, 1), Rule("in_flight", 44)), Refusal(at_s=6.5, retry_after_s=5)),
+        jobs=_varied(400, 3.5, 4.2),
+        quotas={"main": {"requests": "10/s", "in_flight": 48}},
+        rules=Rules((_window("main", 10, 1), Rule("in_flight", 48)), Refusal(at_s=6.5, retry_after_s=5)),
         tasks=16,
         stop_after_s=16,
     )
@@ -126,7 +127,7 @@ def _cut() -> Setup:
 
 def _outage() -> Setup:
     return Setup(
-        jobs=_jobs(200),
+        jobs=_jobs(150),
         quotas=_FIFTY,
         rules=_FIFTY_RULES,
         events=(Event(2, "SCRIPT FLUSH"), Event(8, "restart")),
@@ -160,7 +161,7 @@ def _crash() -> Setup:
 
 
 _BURST = Setup(jobs=_jobs(200), quotas=_FIFTY, rules=_FIFTY_RULES)
-_SKEWED = replace(_BURST, jobs=_jobs(100), clock_offsets_s=(-10.0, -3.0, 3.0, 10.0), limit_s=60)
+_SKEWED = replace(_BURST, jobs=_jobs(100), clock_offsets_s=(-10.0, -3.0, 3.0, 10.0), limit_s=30)
 
 _ALL: tuple[Scenario, ...] = (
     Scenario("burst", "50 per 5 s, 200 jobs", figures.burst(15.4), _BURST, (1, 4, 16)),
@@ -172,7 +173,7 @@ _ALL: tuple[Scenario, ...] = (
                      "redis_rate_limiters": _CHAINED}),
     Scenario("refusal", "one 429, Retry-After 5 s, 32 in flight", figures.refusal, _refusal(), cannot=_NO_PENALTY),
     Scenario("cut", "40 per 4 s, cut to 20 at 20 s", figures.cut, _cut(), cannot=_NO_ADAPTIVE),
-    Scenario("outage", "SCRIPT FLUSH and Redis restart", figures.outage(18), _outage(),
+    Scenario("outage", "50 per 5 s, 150 jobs, SCRIPT FLUSH at 2 s, Redis restart at 8 s", figures.outage(13), _outage(),
              cannot={"aiolimiter": "needs no Redis"}),
     Scenario("clocks", "50 per 5 s, replicas' clocks -10, -3, +3, +10 s", figures.burst(5.3), _SKEWED,
              cannot={"aiolimiter": "needs no clock"}),

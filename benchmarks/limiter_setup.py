@@ -32,7 +32,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run: jobs, quotas as the replicas know them, rules as the provider enforces them."""
+    """What is run: jobs, quotas as the replicas know them, rules as the provider enforces them.
+
+    All jobs are to be done within `limit_s`; where there are more than can be done, the run ends at `stop_after_s`.
+    """
 
     jobs: tuple[Job, ...]
     quotas: Mapping[str, Mapping[str, Any]]
@@ -41,6 +44,7 @@ class Setup:
     processes: int = 4
     tasks: int = 8
     stop_after_s: float | None = None
+    steady_after_s: float = 0.0  # calls a job are counted from here on
     limit_s: float = 90.0
     clock_offsets_s: tuple[float, ...] = (0.0,)
     events: tuple[Event, ...] = ()
@@ -72,7 +76,7 @@ class Observed:
     leases_left: int | None
     commands: dict[str, int]
     busy: float
-    finished: bool
+    stopped: bool
     unsupported: str | None
 
     @property

@@ -73,6 +73,12 @@ class Keys:
     def ring(self, route: str, lane: str) -> str:
         return f"{self.prefix}:ring:{route}:{lane}"
 
+    def turns(self, route: str, lane: str, tenant: str) -> str:
+        return f"{self.prefix}:turns:{route}:{lane}:{tenant}"
+
+    def backlog(self, route: str, lane: str, tenant: str, source: str) -> str:
+        return f"{self.prefix}:backlog:{route}:{lane}:{tenant}/{source}"
+
     def batch_events(self, batch: str) -> str:
         return f"{self.prefix}:events:{batch}"
 

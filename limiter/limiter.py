@@ -18,8 +18,9 @@ from typing import Final
 
 import redis.asyncio
 
+from limiter.explain import Explanation, explained
 from limiter.keys import LimiterKeys
-from limiter.limits import IN_FLIGHT
+from limiter.limits import IN_FLIGHT, InFlight
 from limiter.lua import LuaScript
 from limiter.permit import Grant, Later, Permit, QuotaState, UnitState
 from limiter.plan import Plan, plan_for
@@ -43,6 +44,7 @@ _SNAPSHOT: Final = LuaScript.load(_PACKAGE, "snapshot")
 
 _OTHER_DAY: Final = 2  # acquire.lua: the server's day is none of those it was told of
 _PLANS_KEPT: Final = 1024
+_TICK_US: Final = 1
 _LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
 
 
@@ -130,7 +132,8 @@ class Limiter:
             self._skew_us = int(amount_us) - time.time_ns() // 1000
         else:
             raise QuotaError("the server's clock moves between days; calendar days cannot be counted")
-        name, epoch = (_text(each) for each in detail)
+        # A table of Lua ends before its first nil: where nothing stands in the way, as `explain` can hear, no bound.
+        name, epoch = (*(_text(each) for each in detail), "", "")[:2]
         self._epoch = epoch or self._epoch
         if not granted:
             return Later(int(amount_us), name)
@@ -259,6 +262,36 @@ class Limiter:
         replies = await _SNAPSHOT(self._client, keys, (self._now_us(), plan.strings, *rows_now))
         heads, rows = iter(replies[: 2 * len(quotas)]), iter(replies[2 * len(quotas) :])
         return [_state(quota, heads, rows) for quota in quotas]
+
+    async def explain(self, quotas: Sequence[Quota]) -> list[Explanation]:
+        """What holds the next picture back under each quota, in the order given, and until when; charges nothing.
+
+        Several calls, so the figures are of one instant only within a quota's state.
+        """
+        states = await self.snapshot(quotas)
+        return [await self._explained(quota, state) for quota, state in zip(quotas, states, strict=True)]
+
+    async def _explained(self, quota: Quota, state: QuotaState) -> Explanation:
+        pause_ends_s = None
+        if state.paused_reason is not None and (
+            pause := await self._client.get(self._keys.pause(quota.name))
+        ):
+            ends_us = int(_text(pause).split(" ", 1)[0])
+            pause_ends_s = max(0.0, (ends_us - await self._server_us()) / 1e6) if ends_us else None
+        # Without its places in flight: who asks for one in vain is noted as waiting for it.
+        rates = Quota(quota.name, tuple(each for each in quota.limits if not isinstance(each, InFlight)))
+        plan = plan_for(self._keys, [rates], ONE_IMAGE)
+        # A wait of less than nothing is never granted, and the answer is when it would be.
+        later = await self._ask(plan, "explain", next(self._grant_ids), -_TICK_US / 1e6)
+        wait_s = (later.retry_us - _TICK_US) / 1e6 if isinstance(later, Later) else 0.0
+        bound = later.bound.rpartition(".")[2] if isinstance(later, Later) else None
+        return explained(quota, state, rate_bound=bound, rate_s=wait_s, pause_ends_s=pause_ends_s)
+
+    async def _server_us(self) -> int:
+        if self._clock is not None:
+            return self._clock()
+        seconds, micros = await self._client.time()
+        return int(seconds) * 1_000_000 + int(micros)
 
     def _plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
         # Names find the plan, and equality (mostly identity, hence cheap) proves it: hashing whole quotas

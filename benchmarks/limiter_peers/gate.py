@@ -42,6 +42,7 @@ class Config:
     options: dict[str, Any]
     clock_offset_s: float
     stop_after_s: float | None
+    steady_after_s: float
 
     def rates(self, model: str, unit: str = "requests") -> list[tuple[str, int, int]]:
         """The model's rates on a unit as (name of the quota, count, seconds)."""

@@ -38,7 +38,11 @@ class Report:
     away: int = 0  # calls that found Redis gone
     errors: int = 0  # exceptions that the limiter let out otherwise
     error_texts: list[str] = field(default_factory=list)
-    redis_calls: int = 0  # round trips, without the handshakes of connections
+    redis_calls: int = 0  # round trips, without the handshakes of connections, until the stop
+    # What these were when the run had been going for `steady_after_s`: places that were taken ahead then are
+    # as many as at the end.
+    early_done: int = 0
+    early_redis_calls: int = 0
 
 
 class Replica:
@@ -67,16 +71,26 @@ class Replica:
     async def run(self, tasks: list[asyncio.Task[None]]) -> None:
         """From `go` until the jobs are done or it is time to stop; calls that were sent are always awaited."""
         self._go.set()
+        early = asyncio.create_task(self._note_early())
         await asyncio.wait(tasks, timeout=self._config.stop_after_s)
+        early.cancel()
         self._stopping = True
+        calls = self._report.redis_calls
         for task in self._acquiring:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        self._report.redis_calls = calls  # not the permits that the stop made superfluous
         await self._gate.close()
         await self._jobs.aclose()
+
+    async def _note_early(self) -> None:
+        if self._config.steady_after_s:
+            await asyncio.sleep(self._config.steady_after_s)
+            self._report.early_done = self._report.done
+            self._report.early_redis_calls = self._report.redis_calls
 
     async def _work(self, model: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._go.wait()
@@ -129,13 +143,18 @@ class Replica:
         while True:
             try:
                 return await call()
-            except AWAY:
-                self._report.away += 1
             except Exception as error:
-                self._report.errors += 1
-                if len(self._report.error_texts) < ERRORS_KEPT:
-                    self._report.error_texts.append(f"{type(error).__name__}: {error}")
+                self._note(error)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _note(self, error: Exception) -> None:
+        # Some wrap what redis-py raised in an exception of their own, which says the same.
+        if isinstance(error, AWAY) or isinstance(error.__cause__ or error.__context__, AWAY):
+            self._report.away += 1
+            return
+        self._report.errors += 1
+        if len(self._report.error_texts) < ERRORS_KEPT:
+            self._report.error_texts.append(f"{type(error).__name__}: {error}")
 
 
 def count_calls(report: Report) -> None:

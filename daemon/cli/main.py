@@ -35,15 +35,23 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("status", "daemon.cli.status", "Say how far a batch or a job is, and why."),
         Listed("list", "daemon.cli.lists", "List the newest batches and jobs."),
         Listed("results", "daemon.cli.results", "Save the pictures of a batch or a job."),
+        Listed("explain", "daemon.cli.explain", "Say why something waits, and until when."),
+        Listed(
+            "quotas",
+            "daemon.cli.quotas:register_quotas",
+            "Show what each quota has left and what holds it back.",
+        ),
         Listed("dead", "daemon.cli.dead", "Look at dead letters, retry or purge them."),
     ),
     RUN: (
         Listed("up", "daemon.cli.serve", "Run everything here; nothing needs to be installed or configured."),
         Listed("worker", "daemon.cli.serve", "Run one replica."),
         Listed("demo", "daemon.cli.demo", "Show it: a batch, start to finish, with nothing to configure."),
+        Listed("quota", "daemon.cli.quotas:register_quota", "Pause or resume a quota, for all replicas."),
         Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),
     ),
     CHECK: (
+        Listed("simulate", "daemon.cli.simulate", "Try a plan in virtual time: how long, how many 429s."),
         Listed("config", "daemon.cli.main:register_config", "Check and show the configuration."),
         Listed("schema", "daemon.cli.main:register_schema", "Print the JSON Schema of what travels."),
     ),

@@ -1,0 +1,156 @@
+"""What holds a quota back, in one sentence a person understands; everything here is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from limiter.limits import IN_FLIGHT, PERIODS_US, Bucket, CalendarDay, InFlight, Limit, Window
+from limiter.permit import QuotaState, UnitState
+from limiter.quota import Quota
+
+PAUSED: Final = "paused"
+COOLDOWN: Final = "cooldown"
+# A call that makes a picture is not charged polls, so they never hold one back.
+_NOT_BINDING: Final = "polls"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A quota, why its next call waits, and until when.
+
+    `bound` is paused, cooldown, in_flight or a unit; None when a call could be sent at this moment.
+    `next_slot_s` is in how many seconds the limits grant the next call (0: now), None when nobody can know: in a
+    pause without an end, and when a call in flight must end first. `pause_ends_s` is the rest of a pause, None for
+    one without an end and when there is none. `limits` are spelled as in the configuration.
+    """
+
+    state: QuotaState
+    limits: tuple[str, ...]
+    bound: str | None
+    next_slot_s: float | None
+    pause_ends_s: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """One line for people, without the quota's name."""
+        return sentence(self.state, bound=self.bound, rate_s=self.next_slot_s, pause_ends_s=self.pause_ends_s)
+
+
+def explained(
+    quota: Quota, state: QuotaState, *, rate_bound: str | None, rate_s: float, pause_ends_s: float | None
+) -> Explanation:
+    """Put together what is known of a quota.
+
+    `rate_s` is the wait that its rates and its cooldown ask of the next call, and `rate_bound` which of them does.
+    """
+    bound = _first_bound(state) or (rate_bound if rate_s > 0 else None)
+    next_slot_s: float | None = rate_s
+    if bound == PAUSED:
+        next_slot_s = None if pause_ends_s is None else max(pause_ends_s, rate_s)
+    elif bound == IN_FLIGHT:
+        next_slot_s = None
+    return Explanation(state, tuple(map(spelled, quota.limits)), bound, next_slot_s, pause_ends_s)
+
+
+def binding(state: QuotaState) -> str | None:
+    """What holds the next call back, as far as the figures of one instant tell; None for nothing."""
+    return _first_bound(state) or next((unit.unit for unit in _rates(state) if not unit.available), None)
+
+
+def sentence(
+    state: QuotaState,
+    *,
+    bound: str | None = None,
+    rate_s: float | None = None,
+    pause_ends_s: float | None = None,
+) -> str:
+    """Why the next call waits and until when, and what is left; from the state alone, or with more that is known.
+
+    `bound` is found in the state unless it is given; `rate_s` is when the next slot is, in seconds from now.
+    """
+    if bound is None and rate_s != 0:
+        bound = binding(state)
+    return f"{_reason(state, bound, rate_s, pause_ends_s)}; {left(state)}"
+
+
+def left(state: QuotaState) -> str:
+    """What could be granted now: `3 of 20 images free, 5 of 8 in flight`."""
+    told = [
+        f"{state.in_flight} of {unit.capacity} in flight"
+        if unit.unit == IN_FLIGHT
+        else f"{unit.available} of {unit.capacity} {unit.unit} free"
+        for unit in state.units
+    ]
+    return ", ".join(told) or "it has no limits"
+
+
+def spelled(limit: Limit) -> str:
+    """A limit as short as its configuration: `images 20/min`, `requests 50/min (burst 5)`, `in_flight 8`."""
+    match limit:
+        case Window(1, period_us) if period_us not in PERIODS_US.values():
+            return f"{limit.unit} 1 every {period_text(period_us, always_number=True)}"
+        case Window(count, period_us):
+            return f"{limit.unit} {count}/{period_text(period_us)}"
+        case Bucket(count, period_us, burst):
+            return f"{limit.unit} {count}/{period_text(period_us)} (burst {burst})"
+        case CalendarDay(count, zone):
+            return f"{limit.unit} {count}/day ({zone})"
+        case InFlight(count, weighed_by):
+            return f"in_flight {count}" + ("" if weighed_by == IN_FLIGHT else f" {weighed_by}")
+
+
+def period_text(period_us: int, *, always_number: bool = False) -> str:
+    """A period as configurations spell it: `min`, `10s`."""
+    name, unit_us = max(
+        ((name, unit_us) for name, unit_us in PERIODS_US.items() if period_us % unit_us == 0),
+        key=lambda unit: unit[1],
+        default=("us", 1),
+    )
+    times = period_us // unit_us
+    return name if times == 1 and not always_number else f"{times}{name}"
+
+
+def wait_text(seconds: float) -> str:
+    """A wait as people say it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`; never 0 for one that is not over."""
+    if seconds < 9.95:
+        return f"{max(0.1, seconds):.1f} s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _first_bound(state: QuotaState) -> str | None:
+    """What says no whatever the rates say, in the order in which the limiter asks."""
+    if state.paused_reason is not None:
+        return PAUSED
+    if state.cooldown_s > 0:
+        return COOLDOWN
+    places = next((unit for unit in state.units if unit.unit == IN_FLIGHT), None)
+    return IN_FLIGHT if places is not None and not places.available else None
+
+
+def _rates(state: QuotaState) -> Iterator[UnitState]:
+    return (unit for unit in state.units if unit.unit not in (IN_FLIGHT, _NOT_BINDING))
+
+
+def _reason(state: QuotaState, bound: str | None, rate_s: float | None, pause_ends_s: float | None) -> str:
+    match bound:
+        case None:
+            return "a call can be sent now"
+        case "paused":
+            why = f" ({state.paused_reason})" if state.paused_reason else ""
+            until = "until it is resumed" if pause_ends_s is None else f"for {wait_text(pause_ends_s)} more"
+            return f"paused{why}, {until}"
+        case "cooldown":
+            why = f" ({state.cooldown_reason})" if state.cooldown_reason else ""
+            slot = max(state.cooldown_s, rate_s or 0.0)
+            return f"the provider asked for a pause{why}; the next slot is in {wait_text(slot)}"
+        case "in_flight":
+            return "all places in flight are taken; the next slot is when one of these calls ends"
+        case _:
+            slot_text = "later" if rate_s is None else f"in {wait_text(rate_s)}"
+            return f"its {bound} are used up; the next slot is {slot_text}"

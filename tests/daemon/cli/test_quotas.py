@@ -1,0 +1,290 @@
+"""quotas, quota pause and resume, explain, simulate: what people are told, and what it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.contract.events import EVENT_DATA
+from daemon.outcomes import Retry, Throttled
+from limiter import Grant, Later, Limiter, parse_quota
+from tests.daemon.cli.conftest import Pixmill
+from tests.daemon.harness import Installation
+from tests.daemon.live import held, made
+
+CONFIG = """
+[credentials.main]
+provider = "openai"
+api_key_env = "OPENAI_API_KEY"
+
+[quotas.main]
+images = "2/h"
+in_flight = 8
+
+[quotas.other]
+requests = "5/s"
+
+[routes.default]
+credential = "main"
+model = "gpt-image-2"
+quotas = ["main"]
+
+[routes.free]
+credential = "main"
+model = "gpt-image-2"
+"""
+MAIN = parse_quota("main", {"images": "2/h", "in_flight": 8})
+LIMITS = "main (images 2/h, in_flight 8)"
+
+
+@pytest.fixture(autouse=True)
+def config(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "pixmill.toml").write_text(CONFIG)
+
+
+@pytest.fixture
+def limiter(redis: Redis) -> Limiter:
+    return Limiter(redis, "pixmill")
+
+
+async def ask(limiter: Limiter, request_id: str) -> Grant | Later:
+    return await limiter.acquire([MAIN], holder="h", request_id=request_id, max_wait_s=0)
+
+
+# quotas
+
+
+async def test_quotas_says_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -> None:
+    ran = await pixmill("quotas")
+    assert (ran.code, ran.out.splitlines()) == (
+        0,
+        [
+            f"{LIMITS}: a call can be sent now; 2 of 2 images free, 0 of 8 in flight",
+            "other (requests 5/s): a call can be sent now; 5 of 5 requests free",
+        ],
+    )
+    await ask(limiter, "a")
+    await ask(limiter, "b")
+    line = (await pixmill("quotas")).out.splitlines()[0]
+    assert line.startswith(f"{LIMITS}: its images are used up; the next slot is in 1 h 0 min; 0 of 2 images")
+    (first, _) = (await pixmill("quotas", "--json")).document
+    assert (first["quota"], first["bound"], first["in_flight"]) == ("main", "images", 2)
+    assert 3590 < first["next_slot_seconds"] < 3601
+
+
+async def test_quotas_without_any_says_so(pixmill: Pixmill, tmp_path: Path) -> None:
+    (tmp_path / "pixmill.toml").write_text("")
+    ran = await pixmill("quotas")
+    assert (ran.code, ran.out) == (0, "")
+    assert "No quota is configured" in ran.err
+    assert (await pixmill("quotas", "--json")).document == []
+    assert (await pixmill("quotas", "--json", "--watch")).code == 2
+
+
+async def test_watch_tells_what_changes_until_ctrl_c(
+    redis: Redis, limiter: Limiter, environment: dict[str, str], tmp_path: Path
+) -> None:
+    root = str(Path(__file__).parents[3])
+    watching = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", "quotas", "--watch"),
+        env={**os.environ, **environment, "PYTHONPATH": root},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert watching.stdout is not None
+    for name in (b"main", b"other"):
+        assert (await asyncio.wait_for(watching.stdout.readline(), 20)).startswith(name)
+    await limiter.pause("main", "invoice")
+    assert b"paused (invoice)" in await asyncio.wait_for(watching.stdout.readline(), 20)
+    watching.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(watching.wait(), 20) == 130
+
+
+# quota pause, quota resume
+
+
+async def test_a_paused_quota_grants_nothing_until_it_is_resumed(
+    pixmill: Pixmill, limiter: Limiter, redis: Redis
+) -> None:
+    ran = await pixmill("quota", "pause", "main", "--reason", "invoice\n dispute")
+    assert (ran.code, ran.out) == (0, "main: paused, no replica sends under it\n")
+    assert "pixmill quota resume main" in ran.err
+    refused = await ask(limiter, "a")
+    assert isinstance(refused, Later)
+    assert refused.bound == "quota:main.paused"
+    assert "paused (invoice dispute), until it is resumed" in (await pixmill("quotas")).out
+    ((kind, data),) = await Installation(redis).events()
+    assert kind == "quota.paused"
+    assert EVENT_DATA["quota.paused"].model_validate(data).model_dump()["quota"] == "main"
+    ran = await pixmill("quota", "resume", "main")
+    assert (ran.code, ran.out.split(";")[0]) == (0, "main: resumed")
+    assert isinstance(await ask(limiter, "b"), Grant)
+    assert "nothing to resume" in (await pixmill("quota", "resume", "main")).out
+    assert (await pixmill("quota", "resume", "main", "--json")).document == {
+        "quota": "main",
+        "resumed": False,
+    }
+
+
+async def test_a_pause_for_a_time_ends_by_itself(pixmill: Pixmill, redis: Redis) -> None:
+    ran = await pixmill("quota", "pause", "main", "--for", "10min")
+    assert ran.code == 0
+    assert ran.out.startswith("main: paused for 10 min 0 s, until 20")
+    assert await redis.pttl("pixmill:limiter:main:pause") > 0
+    assert 590 < (await pixmill("quotas", "--json")).document[0]["pause_ends_seconds"] <= 600
+    assert (await pixmill("quota", "pause", "main", "--for", "90", "--json")).document["until"]
+    assert (await pixmill("quotas", "--json")).document[0]["pause_ends_seconds"] <= 90
+    for wrong in ("soon", "0s", "-5s"):
+        assert (await pixmill("quota", "pause", "main", f"--for={wrong}")).code == 2
+
+
+@pytest.mark.parametrize("order", ["pause", "resume"])
+async def test_an_unknown_quota_is_an_error_with_the_nearest_name(
+    pixmill: Pixmill, redis: Redis, order: str
+) -> None:
+    ran = await pixmill("quota", order, "mian")
+    assert ran.code == 4
+    assert ran.err == 'There is no quota "mian"; did you mean "main"?\n'
+    assert await redis.keys("*") == []
+
+
+# explain
+
+
+async def test_explain_names_the_line_and_the_quota(pixmill: Pixmill, redis: Redis, limiter: Limiter) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 3)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    ran = await pixmill("explain", "j1")
+    assert ran.code == 0
+    assert ran.out == (
+        "j1: In the normal lane of route default 2 wait before it. "
+        "Its quotas would grant a call now; it waits for a replica with a free worker.\n"
+    )
+    assert "default it is the next one." in (await pixmill("explain", "b1")).out
+    await ask(limiter, "a")
+    await ask(limiter, "b")
+    ran = await pixmill("explain", "b1/i2")
+    assert "Quota main: its images are used up; the next slot is in 1 h 0 min" in ran.out
+    document = (await pixmill("explain", "b1/i2", "--json")).document
+    assert (document["ahead"], document["quotas"]) == (3, {"main": "images"})
+    assert (await pixmill("explain", "nobody")).code == 4
+
+
+async def test_explain_tells_where_it_runs_and_when_it_comes_back(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    assert "It runs on w1 for" in (await pixmill("explain", "j1")).out
+    await installation.queue.note_receipt(item, b'{"task_id":"t1"}')
+    assert "the provider has accepted it" in (await pixmill("explain", "j1")).out
+    await installation.queue.settle(item, Retry({"kind": "server_error", "message": "It broke."}, 60.0))
+    out = (await pixmill("explain", "j1")).out
+    assert "It failed: It broke. (server_error). It is tried again at 20" in out
+    assert "1 of 5 attempts are used" in out
+
+
+async def test_explain_tells_a_throttle_from_a_failure(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Throttled({"kind": "rate_limited", "message": "Slow down."}, 60.0))
+    out = (await pixmill("explain", "j1")).out
+    assert "The provider refused it for now: Slow down. (rate_limited)." in out
+    assert "0 of 5 attempts are used" in out
+
+
+async def test_explain_knows_what_may_not_start_yet(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x", "not_before": "2099-01-02T03:04:05Z"})
+    assert "may not start before 2099-01-02 03:04:05Z" in (await pixmill("explain", "j1")).out
+    assert (await pixmill("explain", "j1", "--json")).document["until"].startswith("2099-01-02T03:04:05")
+
+
+async def test_explain_names_the_cap_of_a_batch(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 3, max_in_flight=1)
+    (item,) = await installation.claim()
+    said = "Its batch allows itself 1 at a time, and 1 run."
+    assert said in (await pixmill("explain", "b1/i1")).out
+    assert said in (await pixmill("explain", "b1")).out
+    await installation.queue.settle(item, made(item))
+    assert "it is the next one" in (await pixmill("explain", "b1/i1")).out
+
+
+async def test_explain_says_when_there_is_nothing_to_wait_for(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"}, {"id": "j2", "prompt": "x"})
+    first, second = await installation.claim(2)
+    await installation.queue.settle(first, made(first))
+    await installation.queue.settle(second, held())
+    assert (await pixmill("explain", "j1")).out == "j1: It waits for nothing; it has succeeded.\n"
+    assert "j2: It waits for you: The answer is lost." in (await pixmill("explain", "j2")).out
+
+
+async def test_explain_a_batch_that_runs_and_a_route_that_is_not_here(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis, routes=("default", "elsewhere", "free"))
+    await installation.batch("b1", 2)
+    await installation.claim(2)
+    assert (await pixmill("explain", "b1")).out == "b1: All that is left of it runs: 2 of 2 items.\n"
+    await installation.submit({"id": "j1", "prompt": "x", "route": "elsewhere"})
+    assert 'This configuration has no route "elsewhere"' in (await pixmill("explain", "j1")).out
+    await installation.submit({"id": "j2", "prompt": "x", "route": "free"})
+    assert "Its route has no quota" in (await pixmill("explain", "j2")).out
+
+
+# simulate
+
+PLAN = ("simulate", "--quota", "images=20/min", "--quota", "in_flight=8", "--jobs", "60", "--replicas", "4")
+
+
+async def test_simulate_sets_ours_beside_the_habits(pixmill: Pixmill) -> None:
+    ran = await pixmill(*PLAN)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0] == "60 jobs on 4 replicas; no sender can be faster than 2 min 3 s"
+    assert lines[1].split() == ["STRATEGY", "MAKESPAN", "x", "OPTIMUM", "429s", "CALLS"]
+    assert len(lines) == 7
+    assert lines[2].split()[0] == "pixmill"
+    assert lines[2].split()[-2:] == ["0", "60"]
+
+
+async def test_simulate_gives_one_answer_a_seed(pixmill: Pixmill) -> None:
+    first = (await pixmill(*PLAN, "--json")).document
+    assert first == (await pixmill(*PLAN, "--json")).document
+    assert first != (await pixmill(*PLAN, "--json", "--seed", "5")).document
+    ours = first["strategies"][0]
+    assert (ours["strategy"], ours["throttled"], ours["gave_up"]) == ("pixmill", 0, False)
+
+
+async def test_simulate_says_who_gave_up(pixmill: Pixmill) -> None:
+    ran = await pixmill("simulate", "--quota", "requests=1/h", "--jobs", "100", "--latency", "1")
+    assert ran.code == 0
+    assert "gave up after 100" in ran.out
+    assert ran.out.splitlines()[2].split()[-2:] == ["0", "100"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "latency", "said"),
+    [
+        ("images=20 a minute", "2-4", 'write images = "20/min"'),
+        ("imges=20/min", "2-4", "did you mean 'images'?"),
+        ("images", "2-4", "write one such as images=20/min"),
+        ('images={ rate = "2000/day", reset = "UTC" }', "2-4", "calendar days"),
+        ("polls=3/s", "2-4", "polls cannot be simulated"),
+        ("images=20/min", "4-2", "is not a time"),
+        ("images=20/min", "x", "is not a time"),
+    ],
+)
+async def test_simulate_refuses_what_it_cannot_do(
+    pixmill: Pixmill, quota: str, latency: str, said: str
+) -> None:
+    ran = await pixmill("simulate", "--quota", quota, "--latency", latency)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err

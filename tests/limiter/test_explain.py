@@ -1,0 +1,153 @@
+"""What holds a quota back, said in a sentence; and that looking charges nothing and keeps no place."""
+
+from __future__ import annotations
+
+import pytest
+
+from limiter import Grant, Quota, QuotaState, UnitState, parse_quota
+from limiter.explain import Explanation, binding, sentence, spelled, wait_text
+from tests.limiter.conftest import Rig
+
+IMAGES = UnitState("images", 20, 3)
+NO_IMAGES = UnitState("images", 20, 0)
+FULL = UnitState("in_flight", 8, 0)
+PLACES = UnitState("in_flight", 8, 3)
+
+
+def state(
+    *units: UnitState, in_flight: int = 5, cooldown_s: float = 0.0, paused: str | None = None
+) -> QuotaState:
+    return QuotaState("api", units, in_flight, cooldown_s, "rate_limited" if cooldown_s else None, 1, paused)
+
+
+@pytest.mark.parametrize(
+    ("known", "bound", "said"),
+    [
+        (state(IMAGES, PLACES), None, "a call can be sent now; 3 of 20 images free, 5 of 8 in flight"),
+        (
+            state(NO_IMAGES, PLACES),
+            "images",
+            "its images are used up; the next slot is later; 0 of 20 images",
+        ),
+        (state(IMAGES, FULL, in_flight=8), "in_flight", "the next slot is when one of these calls ends"),
+        (
+            state(NO_IMAGES, FULL, cooldown_s=12),
+            "cooldown",
+            "a pause (rate_limited); the next slot is in 12 s",
+        ),
+        (state(IMAGES, cooldown_s=12, paused="invoice"), "paused", "paused (invoice), until it is resumed"),
+        (state(IMAGES, paused=""), "paused", "paused, until it is resumed"),
+        (state(UnitState("polls", 5, 0), IMAGES), None, "a call can be sent now; 0 of 5 polls free"),
+    ],
+)
+def test_a_state_alone_says_what_binds(known: QuotaState, bound: str | None, said: str) -> None:
+    assert binding(known) == bound
+    assert said in sentence(known)
+    assert "\n" not in sentence(known)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "0.1 s"),
+        (0.44, "0.4 s"),
+        (12.2, "12 s"),
+        (59.7, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_waits_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert wait_text(seconds) == said
+
+
+def test_limits_are_spelled_as_they_were_configured() -> None:
+    quota = parse_quota(
+        "api",
+        {
+            "images": ["20/min", "60/10s"],
+            "requests": {"rate": "50/min", "burst": 5},
+            "polls": {"every": "2s"},
+            "in_flight": {"images": 16},
+        },
+    )
+    day = parse_quota("day", {"requests": {"rate": "2000/day", "reset": "Asia/Shanghai"}})
+    second = parse_quota("second", {"requests": "1/s", "in_flight": 1})
+    assert [spelled(limit) for limit in (*quota.limits, *day.limits, *second.limits)] == [
+        "images 20/min",
+        "images 60/10s",
+        "requests 50/min (burst 5)",
+        "polls 1 every 2s",
+        "in_flight 16 images",
+        "requests 2000/day (Asia/Shanghai)",
+        "requests 1/s",
+        "in_flight 1",
+    ]
+
+
+async def explained(rig: Rig, quota: Quota) -> Explanation:
+    (explanation,) = await rig.limiter.explain([quota])
+    return explanation
+
+
+WINDOW = parse_quota("api", {"images": "2/10s"})
+DAY = parse_quota("api", {"images": {"rate": "2/day", "reset": "UTC"}})
+TOKENS = parse_quota("api", {"requests": {"rate": "1/s", "burst": 2}})
+LARGE = parse_quota("api", {"requests": "2001/s"})
+PLACE = parse_quota("api", {"images": "20/min", "in_flight": 1})
+
+
+async def test_an_idle_quota_grants_now(rig: Rig) -> None:
+    for quota in (WINDOW, DAY, TOKENS, LARGE, PLACE, parse_quota("only", {"in_flight": 1})):
+        now = await explained(rig, quota)
+        assert (now.bound, now.next_slot_s) == (None, 0.0)
+        assert now.sentence.startswith("a call can be sent now; ")
+    assert await rig.limiter.explain([]) == []
+
+
+@pytest.mark.parametrize("quota", [WINDOW, DAY, TOKENS], ids=["window", "day", "tokens"])
+async def test_the_next_slot_is_when_the_next_call_is_granted(rig: Rig, quota: Quota) -> None:
+    for _ in range(2):
+        await rig.slot(quota)
+    before = await explained(rig, quota)
+    assert before.bound == quota.limits[0].unit
+    assert before.next_slot_s is not None
+    answer = await rig.ask(quota, max_wait_s=100_000.0)
+    assert isinstance(answer, Grant)
+    assert answer.wait_us / 1e6 == pytest.approx(before.next_slot_s, abs=2e-6)
+    assert answer.wait_us > 0
+
+
+async def test_looking_writes_nothing(rig: Rig) -> None:
+    await rig.slot(PLACE)
+    known = await rig.dump()
+    assert (await explained(rig, PLACE)).bound == "in_flight"
+    await explained(rig, WINDOW)
+    assert await rig.dump() == known
+
+
+async def test_a_full_quota_waits_for_the_end_of_a_call(rig: Rig) -> None:
+    permit = await rig.permit(PLACE)
+    full = await explained(rig, PLACE)
+    assert (full.bound, full.next_slot_s) == ("in_flight", None)
+    await rig.limiter.release(permit)
+    assert (await explained(rig, PLACE)).bound is None
+
+
+async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None:
+    await rig.limiter.penalise("api", retry_after_s=30, reason="rate_limited")
+    rig.time.advance(10_000_000)
+    cooling = await explained(rig, WINDOW)
+    assert (cooling.bound, cooling.next_slot_s) == ("cooldown", 20.0)
+    assert "(rate_limited); the next slot is in 20 s" in cooling.sentence
+
+
+async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
+    await rig.limiter.pause("api", "invoice")
+    open_end = await explained(rig, WINDOW)
+    assert (open_end.bound, open_end.next_slot_s, open_end.pause_ends_s) == ("paused", None, None)
+    assert open_end.sentence.startswith("paused (invoice), until it is resumed; ")
+    await rig.limiter.pause("api", "invoice", rig.time.now_us + 600_000_000)
+    timed = await explained(rig, WINDOW)
+    assert (timed.next_slot_s, timed.pause_ends_s) == (600.0, 600.0)
+    assert timed.sentence.startswith("paused (invoice), for 10 min 0 s more; ")
