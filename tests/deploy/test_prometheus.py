@@ -155,7 +155,7 @@ async def prometheus(directory: Path, port: int) -> AsyncIterator[Ask]:
 async def _answers(ask: Ask) -> bool:
     try:
         return bool((await ask("query", query="pixmill_build_info"))["result"])
-    except httpx2.HTTPError:
+    except (httpx2.HTTPError, ValueError):  # not listening yet, or starting: it then answers a plain text
         return False
 
 
