@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -26,6 +27,11 @@ SERVERS = [
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.endswith(EVERY_SERVER) and "redis_server" in metafunc.fixturenames:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
+
+
+# How long an example takes says nothing here: the machine may be busy, and a fresh clone first builds its tables.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -209,11 +209,11 @@ def test_no_header_raises_and_every_reading_is_in_range(headers: dict[str, str],
 
 @pytest.mark.parametrize("part", ['"', '"\\', '",', "a;", ";;", "=", '"a"', "1,", "1;w=", ' "'])
 def test_the_longest_rubbish_is_read_in_no_time(part: str) -> None:
-    """A pattern that backtracks over thousands of characters would take minutes, not hundredths of a second."""
+    """A pattern that backtracks over thousands of characters takes minutes; a busy machine is given seconds."""
     text = (part * 4096)[:4096]
     started = time.process_time()
     assert len(read_headers({"ratelimit": text, "ratelimit-policy": text, "ratelimit-limit": text})) <= 16
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 5
 
 
 def test_the_tightest_reading_is_of_the_unit_and_the_window() -> None:
