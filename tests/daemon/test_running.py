@@ -329,3 +329,32 @@ async def test_a_permit_whose_call_was_never_sent_is_given_back_whole(redis: Red
     (state,) = await replica.limiter.snapshot(replica.route.quotas)
     assert state.in_flight == 0
     await replica.close()
+
+
+async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_once(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(redis)
+    real, calls = replica.queue.settle, 0
+
+    async def reply_lost(*args: Any) -> str:
+        nonlocal calls
+        calls += 1
+        state = await real(*args)
+        if calls == 1:
+            raise RedisConnectionError("the reply is lost")
+        return state
+
+    monkeypatch.setattr(replica.queue, "settle", reply_lost)
+    replica.may_end.set()
+    await replica.installation.batch("b1", 1)
+    replica.dispatch()
+
+    async def asked_twice() -> bool:
+        return calls == 2 and not replica.running.current()
+
+    await eventually(asked_twice)
+    assert len(replica.started) == 1
+    assert (await replica.installation.kinds()).count("job.succeeded") == 1
+    assert (await replica.installation.group("default/b1"))["state"] == "completed"
+    await replica.close()
