@@ -1,7 +1,10 @@
 """Quotas of provider accounts, shared by a fleet through Redis; knows nothing of jobs or pictures."""
 
+from limiter.headers import HeaderReading, read_headers
+from limiter.lag import Lag
 from limiter.limiter import ONE_IMAGE, Grant, Later, Limiter, Permit, QuotaState, UnitState
 from limiter.lua import LuaScript
+from limiter.permit import Penalty, Scale
 from limiter.quota import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
 
 __all__ = [
@@ -9,15 +12,20 @@ __all__ = [
     "Bucket",
     "CalendarDay",
     "Grant",
+    "HeaderReading",
     "InFlight",
+    "Lag",
     "Later",
     "Limiter",
     "LuaScript",
+    "Penalty",
     "Permit",
     "Quota",
     "QuotaError",
     "QuotaState",
+    "Scale",
     "UnitState",
     "Window",
     "parse_quota",
+    "read_headers",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from limiter.limits import (
     LONGEST_PERIOD_US,
@@ -37,6 +38,8 @@ __all__ = [
     "parse_quota",
 ]
 
+LimitT = TypeVar("LimitT", bound=Limit)
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -45,10 +48,12 @@ class Quota:
     """The limits of one provider account; all of them hold together.
 
     A unit can have several windows ("10/s" and "120/min"), beside them one token bucket and one calendar day.
+    An `adaptive` one learns from refusals and headers what it really grants; the limits are then a ceiling.
     """
 
     name: str
     limits: tuple[Limit, ...] = field(default=())
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -68,10 +73,25 @@ class Quota:
     def tolerance_s(self) -> float:
         """How late after its slot a call may be sent, in seconds, without being counted anew: half the guard.
 
-        The other half is for the way to the provider. Without a strict window there is nothing to be late for.
+        The other half is for the way to the provider. Without a rate there is nothing to be late for.
         """
-        guards = (guard_us(limit.period_us) for limit in self.limits if isinstance(limit, Window))
+        guards = (
+            guard_us(limit.period_us) if isinstance(limit, Window) else limit.lag_us
+            for limit in self.limits
+            if isinstance(limit, Window | Bucket)
+        )
         return min(guards, default=LONGEST_PERIOD_US) / 2 / SECOND_US
+
+    @property
+    def fingerprint(self) -> str:
+        """What was learned belongs to these limits and no others; empty for a quota that does not learn."""
+        if not self.adaptive:
+            return ""
+        return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
+
+    def limit(self, kind: type[LimitT]) -> LimitT | None:
+        """Its first limit of that kind."""
+        return next((limit for limit in self.limits if isinstance(limit, kind)), None)
 
     def optimum_s(self, n: int, service_s: float = 0) -> float:
         """The least time, in seconds from an idle start, in which `n` calls of cost 1 can have ended.
@@ -108,10 +128,20 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
 
     Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
     """
-    limits = parse_limits(name, spec)
+    fields = dict(spec)
+    adaptive = fields.pop("adaptive", False)
+    if not isinstance(adaptive, bool):
+        raise QuotaError(
+            f"quota {name!r}, field 'adaptive': {adaptive!r} is neither true nor false; write adaptive = true"
+        )
+    limits = parse_limits(name, fields)
     if not limits:
         raise QuotaError(f'quota {name!r} sets no limit: write at least one, like images = "20/min"')
-    return Quota(name, limits)
+    if adaptive and not any(isinstance(limit, Window | Bucket) for limit in limits):
+        raise QuotaError(
+            f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
+        )
+    return Quota(name, limits, adaptive)
 
 
 def _shares_a_log(limit: Limit) -> bool:

@@ -236,7 +236,10 @@ class _Fleet:
             self._run.todo += 1
             for quota in self._run.scenario.quotas:
                 await self._limiter.penalise(
-                    quota.name, retry_after_s=self._run.scenario.retry_after_s, reason="rate_limited"
+                    quota,
+                    retry_after_s=self._run.scenario.retry_after_s,
+                    reason="rate_limited",
+                    permit=permit,
                 )
             await leave()
             self._run.timeline.at(self._run.timeline.now_us, ask)

@@ -208,7 +208,7 @@ async def test_active_batches_are_counted(fleet: Fleet, redis: Redis) -> None:
 
 async def test_quotas_show_capacity_use_and_cooldown(fleet: Fleet) -> None:
     await fleet.limiter.acquire([OPENAI], holder="w", request_id="r1", max_wait_s=0)
-    await fleet.limiter.penalise("hunyuan-main", retry_after_s=60, reason="429")
+    await fleet.limiter.penalise(HUNYUAN, retry_after_s=60, reason="429")
     assert await fleet.value("quota_capacity", quota="openai-main", unit="images") == 20
     assert fleet.shown("quota_available", quota="openai-main", unit="images") == 19
     assert fleet.shown("quota_available", quota="openai-main", unit="in_flight") == 7

@@ -135,7 +135,7 @@ async def test_a_full_quota_waits_for_the_end_of_a_call(rig: Rig) -> None:
 
 
 async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None:
-    await rig.limiter.penalise("api", retry_after_s=30, reason="rate_limited")
+    await rig.limiter.penalise(Quota("api"), retry_after_s=30, reason="rate_limited")
     rig.time.advance(10_000_000)
     cooling = await explained(rig, WINDOW)
     assert (cooling.bound, cooling.next_slot_s) == ("cooldown", 20.0)

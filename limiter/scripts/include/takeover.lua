@@ -79,7 +79,7 @@ end
 function taking.tokens(row, uses, now)
   if #uses == 0 then return end
   redis.call('ZADD', row.key, 0, string.format('base 0 %.0f %.0f', row.span, now))
-  keep_for(row.key, tonumber(row.extra) * row.span / row.count)
+  keep_for(row.key, row.burst * row.span / row.count)
 end
 
 function taking.day(row, uses, now, _, wall)
@@ -100,7 +100,7 @@ end
 local function take_over(kind, row, keys, now, wall, unknown_us)
   if #keys == 0 or redis.call('EXISTS', row.key) == 1 or redis.call('EXISTS', unpack(keys)) == 0 then return end
   local reach = kind == 'day' and 2 * 86400000000 or row.span
-  if kind == 'tokens' then reach = row.span * tonumber(row.extra) / row.count end
+  if kind == 'tokens' then reach = row.span * row.burst / row.count end
   local uses = {}
   for _, key in ipairs(keys) do former[string.match(key, ':(%l+):%l+$')](key, now, reach, uses) end
   taking[kind](row, uses, now, now - row.span + math.min(row.span, unknown_us), wall)
