@@ -1,7 +1,7 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
-one; nobody named is everybody), `cancel UID` (stop that item).
+one; nobody named is everybody), `quota NAME [UNTIL_US]` (see limiter/recalls.py), `cancel UID` (stop that item).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 
 from daemon.loops import run_forever
+from limiter import Recalls
 
 POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
 
@@ -20,7 +21,16 @@ POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not tak
 class Bell:
     """One subscription a replica; dispatchers wait on it by route."""
 
-    def __init__(self, client: Redis, channel: str, on_cancel: Callable[[str], None], worker: str) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        channel: str,
+        on_cancel: Callable[[str], None],
+        worker: str,
+        recalls: Recalls | None = None,
+    ) -> None:
+        self.recalls = recalls or Recalls()
+        self.listening = False
         self._client = client
         self._worker = worker
         self._channel = channel
@@ -52,14 +62,21 @@ class Bell:
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._channel)
             # What was rung while nobody listened is unknown, so everybody looks once.
+            self.recalls.deaf()
             self.ring_all()
-            while True:
-                message = await pubsub.get_message(timeout=POLL_S)
-                if message is not None:
-                    self._hear(message["data"].decode())
+            self.listening = True
+            try:
+                while True:
+                    message = await pubsub.get_message(timeout=POLL_S)
+                    if message is not None:
+                        self._hear(message["data"].decode())
+            finally:
+                self.listening = False
 
     def _hear(self, message: str) -> None:
         what, _, name = message.partition(" ")
+        if self.recalls.hear(message):
+            return
         if what == "work":
             self.of(name).set()
         elif what == "slot":

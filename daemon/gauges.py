@@ -197,6 +197,12 @@ def _quota_gauges(states: Sequence[QuotaState]) -> list[GaugeMetricFamily]:
             {(state.quota,): state.cooldown_s for state in states},
             "quota",
         ),
+        _gauge(
+            "quota_rate_scale",
+            "Share of the configured rate that is granted; below 1 where refusals taught so.",
+            {(state.quota,): state.scale for state in states},
+            "quota",
+        ),
     ]
 
 

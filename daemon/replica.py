@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from daemon.accounts import Accounts
 from daemon.bell import Bell
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
@@ -38,7 +39,7 @@ from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.verdict import Judge
-from limiter.limiter import Limiter
+from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
 from providers.http import warm_up
 
@@ -89,6 +90,8 @@ class Replica:
         lease_s = settings.worker.lease
         # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
+        self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
+        recalls = Recalls()
         self.running = Running(
             self.queue,
             self.limiter,
@@ -96,8 +99,10 @@ class Replica:
             execute or self._execute,
             slots=settings.worker.max_in_flight,
             on_free=lambda: self._bell.ring_all(),
+            accounts=self._accounts,
+            recalls=recalls,
         )
-        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker)
+        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
         self.intake = Intake(
             self._client,
             self._blocking,
@@ -108,7 +113,9 @@ class Replica:
             lease_s=lease_s,
         )
         self.dispatchers = {
-            route.name: Dispatcher(route, self.queue, self.limiter, self.running, self._bell, self.metrics)
+            route.name: Dispatcher(
+                route, self.queue, self.limiter, self.running, self._bell, self.metrics, self._accounts
+            )
             for route in routes.values()
         }
         self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
@@ -141,7 +148,7 @@ class Replica:
             self.queue,
             PictureKeeper(self._store),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
-            Judge(self._client, self.keys, self.limiter, self.metrics),
+            Judge(self._accounts, self.metrics),
             self.metrics,
             calls=self.running,
             observe_latency=self._estimator.observe,

@@ -6,6 +6,7 @@ from limiter.limiter import ONE_IMAGE, Grant, Later, Limiter, Permit, QuotaState
 from limiter.lua import LuaScript
 from limiter.permit import Penalty, Scale
 from limiter.quota import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
+from limiter.recalls import Recalls
 
 __all__ = [
     "ONE_IMAGE",
@@ -23,6 +24,7 @@ __all__ = [
     "Quota",
     "QuotaError",
     "QuotaState",
+    "Recalls",
     "Scale",
     "UnitState",
     "Window",

@@ -245,7 +245,8 @@ class Limiter:
         Grants that were not sent have to ask again: the bell says so (`quota NAME UNTIL_US`), for those with
         `granted_us` up to then. Calls that had been granted before the last cut cut no more. What is cut: of a
         quota that learns, its rate; by kind `concurrency`, how many calls may be in flight (one more is tried
-        after half a minute), which pauses nothing while others run, unless the provider said for how long.
+        after half a minute), which pauses nothing while others run, unless the provider said for how long; by
+        `overload`, where the provider has no room for anybody, nothing.
         `reason` is shown to operators.
         """
         return await refusals.penalise(

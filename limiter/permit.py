@@ -95,11 +95,13 @@ class Grant:
 class Penalty:
     """What a refusal led to: nobody is granted a slot for `pause_s` from now.
 
-    `generation` counts the cuts of the quota so far; refusals of calls that were granted before the last cut make
-    none. `scale` is the change of a learned rate, `places` how many calls may be in flight now (0: not limited).
+    `cut`: it was the first to tell; refusals of calls that were granted before the last cut make none, and
+    `generation` counts them. `scale` is the change of a learned rate, `places` how many calls may be in flight now
+    (0: not limited).
     """
 
     pause_s: float
+    cut: bool
     generation: int
     scale: Scale | None
     places: int

@@ -17,8 +17,8 @@ from limiter.quota import Quota
 from limiter.server import Server
 from limiter.steps import uninterrupted
 
-# What was refused: the rate of calls, or one more in flight.
-Refusal = Literal["rate", "concurrency"]
+# What was refused: the rate of calls, one more in flight, or anybody's call, since the provider has no room.
+Refusal = Literal["rate", "concurrency", "overload"]
 
 # Where nobody says when an exhausted account is filled again, it is asked this long after.
 EXHAUSTED_S: Final = timedelta(hours=1).total_seconds()
@@ -64,9 +64,9 @@ async def penalise(
             ],
         )
     )
-    rest_us, generation, old, new, most = map(int, reply)
+    rest_us, cut, generation, old, new, most = map(int, reply)
     scale = Scale(name, old / PPM, new / PPM) if new != old else None
-    return Penalty(rest_us / SECOND_US, generation, scale, most)
+    return Penalty(rest_us / SECOND_US, cut == 1, generation, scale, most)
 
 
 async def pause(server: Server, name: str, reason: str, until_us: int | None, *, unless_longer: bool) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +29,14 @@ __all__ = [
     "create_client",
     "download",
     "parse_retry_after",
+    "rate_headers",
     "send_once",
     "sniff_format",
     "warm_up",
 ]
+
+# What the latest answer in this task said of rate limits, with its date; for whoever called the provider.
+rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -125,7 +131,13 @@ async def _send(client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: 
             raise
     finally:
         await response.aclose()
+    rate_headers.set(_rate_headers(response.headers))
     return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _rate_headers(headers: httpx2.Headers) -> Mapping[str, str]:
+    told = {name: value for name, value in headers.items() if "ratelimit" in name.lower()}
+    return told | {"date": headers["date"]} if told and "date" in headers else told
 
 
 class _Progress:

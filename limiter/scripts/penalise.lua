@@ -2,11 +2,11 @@
 -- was granted and not sent is called back, and what was learned or allowed is cut, once an epoch.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
--- ARGV   1 test clock (µs or '')   2 kind: rate or concurrency   3 pause (µs) from now, or -1 where none was told
+-- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 where none was told
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of what learns, or ''
 --        12 places configured (0: none)   rest: rows of four, windows only: key index, count, span (µs), period (µs)
--- Returns {pause (µs) from now, generation, old level, new level (ppm), places}. The bell says `quota NAME NOW` where
+-- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says `quota NAME NOW` where
 -- calls that were granted until now have to ask again.
 --
 -- An epoch begins with a cut: whatever had been granted before it may be refused as well, and says nothing new.
@@ -98,4 +98,4 @@ redis.call('SET', KEYS[3], cooldown_text(cooldown), 'PX', ttl_ms(math.max(0, coo
 if not sequel or cooldown.ends > known + NEWS_US then
   redis.call('PUBLISH', ARGV[9], 'quota ' .. ARGV[10] .. ' ' .. text(now))
 end
-return {text(math.max(0, cooldown.ends - now)), cooldown.generation, text(old_level), text(new_level), most}
+return {text(math.max(0, cooldown.ends - now)), sequel and 0 or 1, cooldown.generation, text(old_level), text(new_level), most}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.accounts import Accounts
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
@@ -24,7 +26,7 @@ from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
 from daemon.running import Run
 from daemon.verdict import Judge
-from limiter.limiter import Limiter
+from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -56,14 +58,15 @@ class Bench:
         self.store = ResultStore.open("memory://")
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.ended: list[str] = []
         self.accepted: list[str] = []
         self.slept: list[float] = []
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
-        judge = Judge(
-            redis, self.installation.keys, self.limiter, self.installation.metrics, draw=lambda: 1.0
-        )
+        metrics = self.installation.metrics
+        accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
+        judge = Judge(accounts, metrics, draw=lambda: 1.0)
         self.executor = Executor(
             self.installation.queue,
             PictureKeeper(self.store, sleep=self._sleep),
@@ -83,6 +86,9 @@ class Bench:
 
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
+
+    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
+        self.headers.append(headers)
 
     async def call_accepted(self, run: Run) -> None:
         self.accepted.append(run.item.uid)
@@ -399,12 +405,12 @@ async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
     bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
     real, calls = bench.limiter.penalise, 0
 
-    async def away_once(*args: Any, **options: Any) -> None:
+    async def away_once(*args: Any, **options: Any) -> Penalty:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise RedisConnectionError("gone")
-        await real(*args, **options)
+        return await real(*args, **options)
 
     monkeypatch.setattr(bench.limiter, "penalise", away_once)
     assert isinstance(await bench.outcome(), Throttled)
