@@ -24,12 +24,13 @@ from daemon.pictures import PictureKeeper
 from daemon.queue import LeaseLost
 from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
-from daemon.running import Run
+from daemon.running import Recalled, Run
 from daemon.verdict import Judge
 from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
+from providers.http import rate_headers
 from tests.daemon.harness import Installation
 
 
@@ -268,6 +269,34 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
     (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
     assert 6.5 < state.cooldown_s <= 7.0
     assert "quota.cooldown" in await bench.installation.kinds()
+
+
+async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    monkeypatch.setattr(bench, "call_begins", called_back)
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert bench.provider.requests == []
+    await bench.installation.queue.settle(run.item, Released())
+    record = await bench.installation.record(run.item.uid)
+    assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
+
+
+async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
+    async def answer(_request: Request) -> Generated:
+        rate_headers.set({"x-ratelimit-remaining": "7"})
+        return generated()
+
+    bench.provider.answer = answer
+    await bench.outcome()
+    assert bench.headers == [{"x-ratelimit-remaining": "7"}]
+    bench.provider.answer = bench._answer
+    await bench.outcome(id="b")
+    assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
 
 
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:
