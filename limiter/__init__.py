@@ -5,13 +5,14 @@ from limiter.lag import Lag
 from limiter.limiter import ONE_IMAGE, Grant, Later, Limiter, Permit, QuotaState, UnitState
 from limiter.lua import LuaScript
 from limiter.permit import Penalty, Scale
-from limiter.quota import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
+from limiter.quota import Bucket, CalendarDay, FixedWindow, InFlight, Quota, QuotaError, Window, parse_quota
 from limiter.recalls import Recalls
 
 __all__ = [
     "ONE_IMAGE",
     "Bucket",
     "CalendarDay",
+    "FixedWindow",
     "Grant",
     "HeaderReading",
     "InFlight",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from limiter.limits import IN_FLIGHT, PERIODS_US, Bucket, CalendarDay, InFlight, Limit, Window
+from limiter.limits import IN_FLIGHT, PERIODS_US, Bucket, CalendarDay, FixedWindow, InFlight, Limit, Window
 from limiter.permit import QuotaState, UnitState
 from limiter.quota import Quota
 
@@ -95,6 +95,8 @@ def spelled(limit: Limit) -> str:
             return f"{limit.unit} {count}/{period_text(period_us)}"
         case Bucket(count, period_us, burst):
             return f"{limit.unit} {count}/{period_text(period_us)} (burst {burst})"
+        case FixedWindow(count, period_us):
+            return f"{limit.unit} {count}/{period_text(period_us)} (by the clock)"
         case CalendarDay(count, zone):
             return f"{limit.unit} {count}/day ({zone})"
         case InFlight(count, weighed_by):

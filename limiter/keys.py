@@ -8,6 +8,7 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:slices:UNIT     hash    a large strict window, see scripts/include/slices.lua
     PREFIX:limiter:QUOTA:tokens:UNIT     zset    token bucket, see scripts/include/tokens.lua
     PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began
+    PREFIX:limiter:QUOTA:fixed:UNIT      hash    windows of a known phase, see scripts/include/fixed.lua
     PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT:k REQUEST HOLDER`, score expiry (µs)
     PREFIX:limiter:QUOTA:waiting         hash    who waits for a lease: HOLDER -> `first last weight`
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
@@ -50,6 +51,9 @@ class LimiterKeys:
 
     def day(self, quota: str, unit: str) -> str:
         return f"{self._root}{quota}:day:{unit}"
+
+    def fixed(self, quota: str, unit: str) -> str:
+        return f"{self._root}{quota}:fixed:{unit}"
 
     def leases(self, quota: str) -> str:
         return f"{self._root}{quota}:leases"

@@ -151,7 +151,7 @@ class Limiter:
         tokens = [(self._keys.tokens(quota, unit), cost) for quota, unit, cost in charged]
         hashes = [
             (key(quota, unit), cost)
-            for key in (self._keys.slices, self._keys.day)
+            for key in (self._keys.slices, self._keys.fixed, self._keys.day)
             for quota, unit, cost in charged
         ]
         keys, costs = zip(*logs, *tokens, *hashes, strict=True) if charged or logs else ((), ())
@@ -172,10 +172,10 @@ class Limiter:
         charged = list(_charged(permit))
         if not charged:
             return
-        kinds = (self._keys.log, self._keys.tokens, self._keys.slices)
+        kinds = (self._keys.log, self._keys.tokens, self._keys.slices, self._keys.fixed)
         books = [(kind(quota, unit), cost) for kind in kinds for quota, unit, cost in charged]
         keys, costs = zip(*books, strict=True)
-        args = (self._server.now_us(), permit.grant_id, len(charged), len(charged), *costs)
+        args = (self._server.now_us(), permit.grant_id, len(charged), *costs)
         await _SENT_LATE(self._client, (self._keys.clock, self._record(permit), *keys), args)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:

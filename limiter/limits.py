@@ -106,6 +106,37 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class FixedWindow:
+    """At most `count` units in each window of the provider's clock: they begin at multiples of the period.
+
+    For providers that count whole seconds or minutes and are known to. All of a window can be used at once, and no
+    share of it is lost to a guard; but the provider's clock must not differ from the server's by more than that.
+    """
+
+    count: int
+    period_us: int
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_rate(self.count, self.period_us)
+
+    @property
+    def most(self) -> int:
+        return self.count
+
+    @property
+    def guard_us(self) -> int:
+        """Nothing is sent so shortly before or after a window begins: a tenth of it, half a second at most."""
+        return min(self.period_us // 10, 500_000)
+
+    def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
+        # The least over all times to start: one window's units at its end, the next window's at its start.
+        windows = (n - 1) // self.count
+        return max(0, windows - 1) * self.period_us / SECOND_US
+
+
+@dataclass(frozen=True, slots=True)
 class CalendarDay:
     """At most `count` units a day; all of them come back at midnight in `zone` (an IANA name)."""
 
@@ -161,7 +192,7 @@ class InFlight:
         return (n - 1) // self.count * service_s
 
 
-Limit = Window | Bucket | CalendarDay | InFlight
+Limit = Window | Bucket | FixedWindow | CalendarDay | InFlight
 
 
 def guard_us(period_us: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limiter.keys import LimiterKeys
-from limiter.limits import Bucket, CalendarDay, InFlight, Limit, QuotaError, Window
+from limiter.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
 from limiter.quota import Quota, check_cost, cost_of
 
 Arg = str | int
@@ -108,6 +108,8 @@ def _books(keys: LimiterKeys, name: str, limit: Limit) -> tuple[str, ...]:
             return ((keys.log if limit.exact else keys.slices)(name, limit.unit),)
         case Bucket():
             return (keys.tokens(name, limit.unit),)
+        case FixedWindow():
+            return (keys.fixed(name, limit.unit),)
         case CalendarDay():
             return (keys.day(name, limit.unit),)
         case InFlight():
@@ -119,7 +121,7 @@ def _gone(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
     if isinstance(limit, InFlight):
         return []
     kept = {book for other in quota.limits for book in _books(keys, quota.name, other)}
-    kinds = (keys.log, keys.slices, keys.tokens, keys.day)
+    kinds = (keys.log, keys.slices, keys.tokens, keys.fixed, keys.day)
     return [key(quota.name, limit.unit) for key in kinds if key(quota.name, limit.unit) not in kept]
 
 
@@ -130,6 +132,8 @@ def _shape(limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:
             return "window" if limit.exact else "slices", limit.span_us, limit.period_us
         case Bucket():
             return "tokens", limit.period_us, f"{limit.burst} {limit.lag_us}"
+        case FixedWindow():
+            return "fixed", limit.period_us, limit.guard_us
         case CalendarDay():
             return "day", 0, ""
         case InFlight():

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from limiter.limits import (
+    GUARD_LEAST_US,
     LONGEST_PERIOD_US,
     SECOND_US,
     UNITS,
     Bucket,
     CalendarDay,
+    FixedWindow,
     InFlight,
     Limit,
     QuotaError,
@@ -27,6 +29,7 @@ __all__ = [
     "UNITS",
     "Bucket",
     "CalendarDay",
+    "FixedWindow",
     "InFlight",
     "Limit",
     "Quota",
@@ -75,12 +78,7 @@ class Quota:
 
         The other half is for the way to the provider. Without a rate there is nothing to be late for.
         """
-        guards = (
-            guard_us(limit.period_us) if isinstance(limit, Window) else limit.lag_us
-            for limit in self.limits
-            if isinstance(limit, Window | Bucket)
-        )
-        return min(guards, default=LONGEST_PERIOD_US) / 2 / SECOND_US
+        return min(map(_guard_us, self.limits), default=LONGEST_PERIOD_US) / 2 / SECOND_US
 
     @property
     def fingerprint(self) -> str:
@@ -137,11 +135,23 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
     limits = parse_limits(name, fields)
     if not limits:
         raise QuotaError(f'quota {name!r} sets no limit: write at least one, like images = "20/min"')
-    if adaptive and not any(isinstance(limit, Window | Bucket) for limit in limits):
+    if adaptive and not any(isinstance(limit, Window | Bucket | FixedWindow) for limit in limits):
         raise QuotaError(
             f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
         )
     return Quota(name, limits, adaptive)
+
+
+def _guard_us(limit: Limit) -> int:
+    match limit:
+        case Window():
+            return guard_us(limit.period_us)
+        case Bucket():
+            return max(limit.lag_us, GUARD_LEAST_US)
+        case FixedWindow():
+            return limit.guard_us
+        case CalendarDay() | InFlight():
+            return LONGEST_PERIOD_US
 
 
 def _shares_a_log(limit: Limit) -> bool:

@@ -15,6 +15,7 @@ from limiter.limits import (
     UNITS,
     Bucket,
     CalendarDay,
+    FixedWindow,
     InFlight,
     Limit,
     QuotaError,
@@ -98,6 +99,8 @@ def _parse_rate_limit(where: str, unit: str, value: object) -> Limit:
             return _parse_spacing(where, unit, value)
         if "reset" in value:
             return _parse_day(where, unit, value)
+        if "window" in value:
+            return _parse_fixed(where, unit, value)
         return _parse_bucket(where, unit, value, bucket)
     except QuotaError as error:
         sentence = str(error)
@@ -130,6 +133,15 @@ def _parse_day(where: str, unit: str, value: Mapping[str, object]) -> CalendarDa
         return CalendarDay(count, zone, unit)
     except QuotaError as error:
         raise QuotaError(f"{where}: {error}; write {example}") from None
+
+
+def _parse_fixed(where: str, unit: str, value: Mapping[str, object]) -> FixedWindow:
+    example = f'{unit} = {{ rate = "20/s", window = "fixed" }}'
+    if set(value) != {"rate", "window"} or value["window"] != "fixed":
+        raise QuotaError(
+            f'{where}: a window of the provider\'s clock has exactly a rate and window = "fixed"; write {example}'
+        )
+    return FixedWindow(*_parse_rate(f"{where}, rate", value["rate"], example), unit)
 
 
 def _parse_bucket(where: str, unit: str, value: Mapping[str, object], example: str) -> Bucket:

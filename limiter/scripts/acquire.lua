@@ -9,6 +9,7 @@
 --        keys of kinds that the unit does not have now but may have had
 --            window, slices   span: period and guard   extra: period
 --            tokens           span: period   extra: burst and lag (µs)
+--            fixed            span: period   extra: guard (µs) at either end of it
 --            day              extra: midnights
 --            in_flight        extra: key index of who waits
 -- Returns {1, wait (µs), grant id, epoch, now, changes, what is left} granted; {0, retry (µs), bound, epoch} refused
@@ -26,6 +27,7 @@
 -- @include slices
 -- @include tokens
 -- @include day
+-- @include fixed
 -- @include leases
 -- @include takeover
 
@@ -83,6 +85,13 @@ local kinds = {
     load = function(row) return tokens_load(row.key, row.span, row.count, row.burst, row.lag, now, clock.lost) end,
     next = function(row, _, slot) return tokens_next(row.books, row.cost, slot) end,
     charge = function(row, slot) tokens_charge(row.key, row.books, row.cost, grant, slot, now) end,
+  },
+  fixed = {
+    load = function(row) return fixed_load(row.key, row.span, clock.wall) end,
+    next = function(row, count, slot)
+      return fixed_next(row.books, row.cost, count, tonumber(row.extra), clock.offset, slot)
+    end,
+    charge = function(row, slot) return fixed_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
   },
   day = {
     load = function(row) return day_load(row.key, row.extra) end,
@@ -143,7 +152,7 @@ for i = 9 + 2 * quotas_n, #ARGV, FIELDS do
     row.full = retry ~= nil
     if retry and retry > full_retry then full, full_retry = row.bound, retry end
   else
-    row.period = kind == 'day' and DAY_US or kind == 'tokens' and row.span or tonumber(row.extra)
+    row.period = period_of(row)
     if kind == 'tokens' then row.burst, row.lag = tokens_shape(row.extra) end
     if kind ~= 'day' then limit_now(row, quota, tonumber(strings[3]) or 0) end
     if kind ~= 'tokens' then row.others = others_read(quota.others, row.unit, row.period) end
@@ -207,6 +216,9 @@ for _, row in ipairs(rated) do
     local used = redis.call('ZCOUNT', row.key, '(' .. text(slot - row.span), text(slot))
     row.used = adapt_share(used, row.full)
     left = left .. string.format('%s %s:%.0f %.0f ', row.quota.name, row.unit, row.period, math.max(0, row.count - used))
+  elseif state and row.kind == kinds.fixed then
+    local used = (row.books.used[text(fixed_number(row.books, slot - clock.offset))] or 0) + row.cost
+    row.used = adapt_share(used, row.full)
   elseif state and row.kind == kinds.slices then
     local used, last = 0, math.floor(slot / row.books.width)
     for slice = last - math.floor(row.span / row.books.width), last do used = used + (row.books[slice] or 0) end

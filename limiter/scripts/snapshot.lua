@@ -12,6 +12,7 @@
 -- @include slices
 -- @include tokens
 -- @include day
+-- @include fixed
 -- @include leases
 local FIELDS = 9
 local quotas_n = tonumber(ARGV[2])
@@ -53,6 +54,11 @@ function show.slices(row)
   return used
 end
 
+function show.fixed(row)
+  local read = fixed_load(row.key, row.span, clock.wall)
+  return read.used[text(fixed_number(read, clock.wall))] or 0
+end
+
 function show.day(row)
   local read = day_load(row.key, row.extra)
   local today = day_of(read, clock.wall)
@@ -65,7 +71,7 @@ for i = 3 + 2 * quotas_n, #ARGV, FIELDS do
     kind = kind, key = KEYS[tonumber(ARGV[i + 2])], unit = ARGV[i + 3], cost = 1,
     count = tonumber(ARGV[i + 5]), span = tonumber(ARGV[i + 6]), extra = ARGV[i + 7],
   }
-  row.period = kind == 'day' and DAY_US or kind == 'tokens' and row.span or tonumber(row.extra)
+  row.period = period_of(row)
   if kind == 'in_flight' then
     rows[#rows + 1] = {leases_in_use(row.key, now), places_now(quota.places, row.count, now)}
   elseif kind == 'tokens' then

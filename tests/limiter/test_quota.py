@@ -87,6 +87,8 @@ def test_every_preset_is_a_quota(preset: str) -> None:
         ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "reset", "'Asia/Shanghai'"),
         ({"requests": {"rate": "2000/h", "reset": "UTC"}}, "requests", 'rate = "2000/day"'),
         ({"requests": {"rate": "2000/d", "reset": "UTC", "burst": 5}}, "requests", 'reset = "Asia/Shanghai"'),
+        ({"requests": {"rate": "20/s", "window": "sliding"}}, "requests", 'window = "fixed"'),
+        ({"requests": {"rate": "20/s", "window": "fixed", "burst": 2}}, "requests", 'window = "fixed"'),
         ({"requests": {"every": "often"}}, "requests", 'every = "2s"'),
         ({"requests": {"every": "0.0s"}}, "requests", 'every = "2s"'),
         ({"requests": {"every": "2s", "burst": 5}}, "requests", 'every = "2s"'),

@@ -5,8 +5,6 @@
 -- Around midnight nothing is granted, for DAY_MARGIN_US before and after: nobody knows to the second on which side
 -- the provider's clock will see such a call.
 local DAY_MARGIN_US = 2000000
--- The name of its period where a period has to be named.
-local DAY_US = 86400000000
 
 -- `midnights` begin with yesterday's, as the caller's calendar has them.
 local function day_load(key, midnights)

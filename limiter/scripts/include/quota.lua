@@ -55,10 +55,17 @@ local function others_read(stored, unit, period)
   end
 end
 
+-- The provider's own period (µs) of a row's limit, by which headers name it.
+local function period_of(row)
+  if row.kind == 'day' then return 86400000000 end
+  if row.kind == 'tokens' or row.kind == 'fixed' then return row.span end
+  return tonumber(row.extra)
+end
+
 -- A row's limit as it is now and not as it is configured: with a guard as wide as calls were measured to be uneven
 -- (a hundredth of the period at most), at the level that was learned, and paced after a pause.
 local function limit_now(row, quota, spread)
-  if row.kind ~= 'tokens' then
+  if row.kind == 'window' or row.kind == 'slices' then
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
@@ -69,7 +76,7 @@ local function limit_now(row, quota, spread)
       -- A call of more units than are allowed at once waits as much longer.
       if row.cost > units then units, span = row.cost, math.ceil(span * row.cost / units) end
       row.count, row.span, row.gap = units, span, adapt_gap(quota.learned, units, span)
-    elseif row.kind == 'slices' then
+    elseif row.kind == 'slices' or row.kind == 'fixed' then
       row.count = math.max(row.cost, math.floor(row.count * level / ADAPT_PPM))
     else
       row.span = math.ceil(row.span * ADAPT_PPM / level)
