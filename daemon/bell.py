@@ -1,7 +1,7 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
-one; nobody named is everybody), `cancel UID` (stop that item).
+one; nobody named is everybody), `cancel UID` (stop that item), `quota NAME` (somebody set, paused or resumed it).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Bell:
         self._channel = channel
         self._on_cancel = on_cancel
         self._rung: dict[str, asyncio.Event] = {}
+        self.quota_rung = asyncio.Event()  # for the quota book
 
     def of(self, route: str) -> asyncio.Event:
         """The event that is set when the route should be looked at."""
@@ -68,3 +69,5 @@ class Bell:
                 self.ring_all()
         elif what == "cancel":
             self._on_cancel(name)
+        elif what == "quota":
+            self.quota_rung.set()

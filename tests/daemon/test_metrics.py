@@ -84,7 +84,7 @@ class Fleet:
         for route, quotas in ROUTES.items():
             self.metrics.know_route(route, "openai", [quota.name for quota in quotas])
         self.gauges = RedisGauges(
-            client, Keys("pixmill"), self.limiter, ROUTES, self.metrics, monotonic=self.clock
+            client, Keys("pixmill"), self.limiter, lambda: ROUTES, self.metrics, monotonic=self.clock
         )
 
     async def value(self, name: str, **labels: str) -> float | None:
