@@ -190,7 +190,10 @@ class Queue:
         return [bool(ours) for ours in await self._call("note", *args)]
 
     async def settle(self, item: Claimed, outcome: Outcome) -> str:
-        """End a run, once: returns the item's state, or `lost` when it was not ours any more."""
+        """End a run, once: returns the item's state, or `lost` when it was not ours any more.
+
+        Asked again with the same outcome, as after a lost reply, it has the same answer.
+        """
         return await self._settles.submit((item, outcome))
 
     async def _settle_round(self, settles: Sequence[tuple[Claimed, Outcome]]) -> list[str]:

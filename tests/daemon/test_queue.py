@@ -80,6 +80,50 @@ async def test_an_item_is_settled_once_whoever_comes_second(installation: Instal
     assert (await installation.kinds()).count("job.failed") == 0
 
 
+OUTCOMES: list[tuple[Outcome, str]] = [
+    (DONE, "succeeded"),
+    (Failed(ERROR), "failed"),
+    (Retry(ERROR, 0), "retry_wait"),
+    (Throttled(ERROR, 60), "throttled"),
+    (Unknown(ERROR), "retry_wait"),
+    (Held(ERROR), "held"),
+    (Cancelled(), "cancelled"),
+    (Released(), "queued"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "state"), OUTCOMES, ids=[outcome.name for outcome, _ in OUTCOMES])
+async def test_a_settle_that_is_asked_again_has_the_same_answer_and_changes_nothing(
+    installation: Installation, outcome: Outcome, state: str
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    assert await installation.queue.settle(item, outcome) == state
+    record, kinds = await installation.record("default//a"), await installation.kinds()
+    assert await installation.queue.settle(item, outcome) == state
+    assert (await installation.record("default//a"), await installation.kinds()) == (record, kinds)
+
+
+async def test_a_settle_asked_again_while_the_item_runs_anew_has_its_answer_and_not_the_item(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Released())
+    (again,) = await installation.claim()
+    assert await installation.queue.settle(item, Released()) == "queued"
+    assert await installation.queue.settle(item, DONE) == "lost"
+    assert await installation.queue.settle(again, DONE) == "succeeded"
+
+
+async def test_a_cancelled_run_asked_again_is_still_cancelled(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.cancel("item", "default//a", ["running"])
+    assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
+    assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
+
+
 async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_renew(
     installation: Installation,
 ) -> None:
