@@ -253,7 +253,10 @@ class Queue:
         return [read_counts(row) for row in rows]
 
     async def close_groups(self, page: int = 500) -> bool:
-        """Start the retention clock of ended groups, one page a call; False when none is left."""
+        """Start the retention clock of ended groups, one page a call; False when none is left.
+
+        The clock of a group that a retry has opened again is stopped.
+        """
         gid, _ = await self._call("close_groups", *self._retention, page)
         return bool(gid)
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from daemon.keys import Keys
 from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
-from daemon.queue import LeaseLost, PartEnd
+from daemon.queue import LeaseLost, PartEnd, Target
 from tests.daemon.harness import Installation, eventually
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}
@@ -537,6 +537,78 @@ async def test_when_all_is_done_every_key_of_the_work_has_its_time_to_live(
         key.decode() for key in await installation.redis.keys("*") if await installation.redis.ttl(key) < 0
     ]
     assert set(forever) <= kept_for_good
+
+
+async def ended_batch(installation: Installation, items: int) -> None:
+    """The first item failed, the others succeeded, and every record has its time to live."""
+    await installation.batch("b1", items)
+    failing, *others = await installation.claim(items)
+    await installation.queue.settle(failing, Failed(ERROR))
+    for item in others:
+        await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert all(ttl > 0 for ttl in await ttls(installation, items))
+
+
+async def ttls(installation: Installation, items: int) -> list[int]:
+    """Of all members, the batch and its events, in seconds; -1 is for ever."""
+    keys = installation.keys
+    names = [keys.item(f"default/b1/i{number}") for number in range(items)]
+    names += [keys.group("default/b1"), keys.members("default/b1"), keys.batch_events("b1")]
+    return [await installation.redis.ttl(name) for name in names]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("group", "default/b1"), ("item", "default/b1/i0")])
+async def test_members_that_had_ended_live_as_long_as_their_retried_batch(
+    installation: Installation, kind: Target, name: str
+) -> None:
+    await ended_batch(installation, 5)
+    await installation.queue.retry(kind, name, ["failed"])
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert await ttls(installation, 5) == [-1] * 8
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert len(set(await ttls(installation, 5))) == 1
+    assert await installation.redis.zcard(installation.keys.closing) == 0
+
+
+async def test_a_batch_that_ends_while_its_clock_is_being_stopped_has_it_started_for_every_member(
+    installation: Installation,
+) -> None:
+    await ended_batch(installation, 5)
+    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.queue.close_groups(page=2)  # the first two have no clock any more
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert all(ttl > 0 for ttl in await ttls(installation, 5))
+
+
+async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_stopped_for_every_member(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 5)
+    failing, *others = await installation.claim(5)
+    await installation.queue.settle(failing, Failed(ERROR))
+    for item in others:
+        await installation.queue.settle(item, DONE)
+    await installation.queue.close_groups(page=2)
+    await installation.queue.retry("group", "default/b1", ["failed"])
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert await ttls(installation, 5) == [-1] * 8
+
+
+async def test_a_retry_that_finds_nothing_to_do_leaves_the_clock_running(installation: Installation) -> None:
+    await ended_batch(installation, 3)
+    await installation.queue.retry("group", "default/b1", ["cancelled"])
+    assert not await installation.queue.close_groups()
+    assert all(ttl > 0 for ttl in await ttls(installation, 3))
 
 
 async def test_scripts_survive_a_script_flush_in_the_middle(installation: Installation) -> None:

@@ -21,6 +21,7 @@ local function finish_group(gid)
   elseif tonumber(f[5]) == total then state = 'expired' end
   redis.call('HSET', group, 'state', state, 'finished_us', NOW_US)
   redis.call('ZADD', P .. ':closing', NOW_US, gid)
+  redis.call('HDEL', group, 'closed_to')
   redis.call('ZREM', P .. ':active', gid)
   redis.call('SREM', P .. ':dirty', gid)
   if f[7] == 'batch' then
