@@ -252,6 +252,18 @@ class Queue:
         rows = await self._call("progress", most, round(gap_s * 1e6))
         return [read_counts(row) for row in rows]
 
+    async def take_ended(self) -> dict[tuple[str, str], int]:
+        """Items that ended outside of a run (cancel, expiry) since somebody last asked: how many by route and outcome.
+
+        Each is told once, to one replica of the fleet; if that reply is lost, to nobody.
+        """
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hgetall(self.keys.ended)
+        pipe.delete(self.keys.ended)
+        fields, _ = await pipe.execute()
+        rows = [(*field.decode().rsplit("|", 1), int(count)) for field, count in fields.items()]
+        return {(route, outcome): count for route, outcome, count in rows}
+
     async def close_groups(self, page: int = 500) -> bool:
         """Start the retention clock of ended groups, one page a call; False when none is left.
 

@@ -127,7 +127,7 @@ class Replica:
         )
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
-        self._scheduler = Scheduler(self._client, self.queue, self._estimator)
+        self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
         self._gauges = RedisGauges(
             self._client,
             self.keys,

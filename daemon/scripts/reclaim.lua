@@ -53,5 +53,5 @@ for _, entry in ipairs(reply[2]) do
     end
   end
 end
-write_depth()
+write_counts()
 return { reply[1], items, poisoned }

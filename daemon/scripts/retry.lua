@@ -64,6 +64,6 @@ else
   for _, uid in ipairs(members) do again(uid) end
   result = { 'ok', #members == page and first + page or -1, queued }
 end
-write_depth()
+write_counts()
 ring_bell(woken)
 return result

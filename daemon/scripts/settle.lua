@@ -128,6 +128,6 @@ for stream, entries in pairs(acks) do
   redis.call('XACK', stream, 'workers', unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
-write_depth()
+write_counts()
 ring_bell(woken)
 return results
