@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from daemon import steps
 from daemon.keys import Keys
 from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue import LeaseLost, PartEnd, Target
+from limiter.lua import LuaScript
 from tests.daemon.harness import Installation, eventually
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}
@@ -151,6 +153,37 @@ async def test_a_renewed_item_is_not_reclaimed(installation: Installation) -> No
     await installation.queue.renew([item])
     page = await installation.other("w2").reclaim("default", "normal", lease_s=0.03, cursor="0-0")
     assert page.items == []
+
+
+# Redis 6.2 keeps deleted entries pending and lists them: with JUSTID by their ids, without it as nil.
+AUTOCLAIM_OF_6_2 = """
+local function autoclaim_of_6_2(stream, group, _, _, _, _, count, justid)
+  local page = {}
+  for i, row in ipairs(redis.call('XPENDING', stream, group, '-', '+', count)) do
+    page[i] = justid and row[1] or redis.call('XRANGE', stream, row[1], row[1])[1] or false
+  end
+  return { '0-0', page }
+end
+"""
+
+
+@pytest.mark.parametrize("server", ["as it is", "as 6.2"])
+async def test_an_entry_that_somebody_deleted_does_not_stay_pending(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    if server == "as 6.2":
+        source = steps._SCRIPTS["reclaim"].source
+        assert "redis.pcall('XAUTOCLAIM', " in source
+        source = AUTOCLAIM_OF_6_2 + source.replace("redis.pcall('XAUTOCLAIM', ", "autoclaim_of_6_2(")
+        monkeypatch.setitem(steps._SCRIPTS, "reclaim", LuaScript("reclaim", source))
+    await installation.batch("b1", 3)
+    first, deleted, last = await installation.claim(3)
+    stream = installation.keys.stream("default", "normal")
+    await installation.redis.xdel(stream, deleted.entry)
+    page = await installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
+    assert [item.uid for item in page.items] == [first.uid, last.uid]
+    pending = await installation.redis.xpending_range(stream, "workers", "-", "+", 10)
+    assert [row["message_id"].decode() for row in pending] == [first.entry, last.entry]
 
 
 async def _idle_for(installation: Installation, stream: str, ms: int) -> bool:
