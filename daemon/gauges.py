@@ -124,7 +124,7 @@ class RedisGauges(Collector):
         groups: list[dict[str, Any]] = await self._client.xinfo_groups(self._keys.jobs) if exists else []
         group = next((group for group in groups if group["name"] == INTAKE_GROUP.encode()), None)
         pending = 0 if group is None else group["pending"]
-        lag = 0 if not exists else None if group is None else group["lag"]
+        lag = 0 if not exists else None if group is None else group.get("lag")  # Redis 6.2 has none
         return [
             _gauge(
                 "stream_lag",
