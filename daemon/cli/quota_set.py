@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SET_HELP = """Change limits of a quota, on every replica within seconds, until they are reset.
 
-What is named takes the place of the same limit of the configuration; the others stay. Restarts change nothing.
+What is named takes the place of the same limit of the configuration; the others stay, and restarts keep it.
 
     pixmill quota set openai-main images=10/min in_flight=4
     pixmill quota set openai-main 'requests={ rate = "50/min", burst = 5 }'
@@ -28,7 +28,7 @@ async def set_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A quota, as `pixmill quotas` names it.")],
     limits: Annotated[
         list[str] | None,
-        typer.Argument(metavar="LIMIT=VALUE...", help="As in a configuration: images=20/min, in_flight=8."),
+        typer.Argument(metavar="LIMIT=VALUE", help="As in a configuration: images=20/min, in_flight=8."),
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Return to the configuration.")] = False,
 ) -> int:
