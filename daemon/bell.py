@@ -1,7 +1,8 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
-one; nobody named is everybody), `quota NAME [UNTIL_US]` (see limiter/recalls.py), `cancel UID` (stop that item).
+one; nobody named is everybody), `cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or
+somebody set, paused or resumed it; see limiter/recalls.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Bell:
         self._channel = channel
         self._on_cancel = on_cancel
         self._rung: dict[str, asyncio.Event] = {}
+        self.quota_rung = asyncio.Event()  # for the quota book
 
     def of(self, route: str) -> asyncio.Event:
         """The event that is set when the route should be looked at."""
@@ -76,6 +78,8 @@ class Bell:
     def _hear(self, message: str) -> None:
         what, _, name = message.partition(" ")
         if self.recalls.hear(message):
+            if " " not in name:  # not a refusal: somebody may have set it
+                self.quota_rung.set()
             return
         if what == "work":
             self.of(name).set()

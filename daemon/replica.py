@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,6 +34,7 @@ from daemon.metrics import Metrics
 from daemon.outcomes import Outcome
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
+from daemon.quota_book import QuotaBook
 from daemon.results import ResultStore
 from daemon.routes import Routes
 from daemon.running import Execute, Run, Running
@@ -103,6 +105,14 @@ class Replica:
             recalls=recalls,
         )
         self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
+        self._quota_book = QuotaBook(
+            self._client,
+            self.keys,
+            routes,
+            settings.quotas,
+            rung=self._bell.quota_rung,
+            on_change=self._quotas_changed,
+        )
         self.intake = Intake(
             self._client,
             self._blocking,
@@ -124,12 +134,12 @@ class Replica:
         )
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
-        self._scheduler = Scheduler(self._client, self.queue, self._estimator)
+        self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
         self._gauges = RedisGauges(
             self._client,
             self.keys,
             self.limiter,
-            {route.name: route.quotas for route in routes.values()},
+            routes.quotas,
             self.metrics,
         )
         listen = settings.metrics.listen
@@ -141,6 +151,11 @@ class Replica:
 
     async def _execute(self, run: Run) -> Outcome:
         return await self._executor.run(run)
+
+    def _quotas_changed(self) -> None:
+        # What was granted under the limits of before does not hold, also where it was asked for since the bell rang.
+        self._bell.recalls.deaf()
+        self._bell.ring_all()
 
     def _made_executor(self) -> Executor:
         network = self.settings.network
@@ -162,12 +177,13 @@ class Replica:
         await warm_up()
         await self._server.start()
         self._start("bell", self._bell.run)
+        self._start("quota book", self._quota_book.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("reclaimer", self._reclaimer.run)
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
         for name, dispatcher in self.dispatchers.items():
-            self._start(f"dispatcher {name}", dispatcher.run)
+            self._start(f"dispatcher {name}", partial(self._dispatch, dispatcher))
         self._start("intake", self.intake.run)
         log.info(
             "replica started",
@@ -192,7 +208,7 @@ class Replica:
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
-        await self._end("scheduler", "gauges", "bell")
+        await self._end("scheduler", "gauges", "quota book", "bell")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -241,6 +257,11 @@ class Replica:
         if (task := self._tasks.get("intake")) is not None:
             await asyncio.wait([task], timeout=INTAKE_STOP_S)
         await self._end("intake")
+
+    async def _dispatch(self, dispatcher: Dispatcher) -> None:
+        # An operator may have set less than the configuration allows.
+        await self._quota_book.known.wait()
+        await dispatcher.run()
 
     async def _refresh_gauges(self) -> None:
         await self._gauges.refresh()

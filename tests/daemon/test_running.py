@@ -435,4 +435,7 @@ async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_onc
     assert len(replica.started) == 1
     assert (await replica.installation.kinds()).count("job.succeeded") == 1
     assert (await replica.installation.group("default/b1"))["state"] == "completed"
+    value = replica.installation.metrics.registry.get_sample_value
+    assert value("pixmill_duplicate_results_total") == 0
+    assert value("pixmill_jobs_finished_total", {"route": "default", "outcome": "succeeded"}) == 1
     await replica.close()

@@ -167,7 +167,7 @@ async def sick_fleet(redis: Redis) -> AsyncIterator[int]:
     metrics.slots.set(64)
     metrics.last_progress_timestamp_seconds.set(time.time() - 3_600)
     limiter = Limiter(redis, "pixmill")
-    gauges = RedisGauges(redis, Keys("pixmill"), limiter, {"default": (QUOTA,)}, metrics)
+    gauges = RedisGauges(redis, Keys("pixmill"), limiter, lambda: {"default": (QUOTA,)}, metrics)
     await fill_redis(redis, limiter)
     server = AsgiServer(health_app(metrics, lambda: (False, "It is deaf."), gauges.refresh))
     await server.start()
