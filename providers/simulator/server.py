@@ -20,6 +20,7 @@ from providers.simulator.ledger import Ledger
 from providers.simulator.openai_wire import OpenAIWire
 from providers.simulator.quotas import Clock
 from providers.simulator.settings import SimulatorSettings
+from providers.simulator.tasks import Tasks
 
 
 class Simulator:
@@ -35,8 +36,10 @@ class Simulator:
     ) -> None:
         self.settings = settings or SimulatorSettings()
         self._engine = Engine(self.settings, clock)
+        self._tasks = Tasks(self._engine, clock)
         routes = [
             *OpenAIWire(self._engine).routes,
+            *self._tasks.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),
             Route("/simulator/reset", self._post_reset, methods=["POST"]),
@@ -70,16 +73,18 @@ class Simulator:
         return self._engine.faults
 
     def reset(self) -> None:
-        """Forget quotas, ledger and faults."""
+        """Forget quotas, ledger, faults and tasks."""
         self._engine.reset()
+        self._tasks.reset()
 
     async def start(self) -> None:
         """Listen; see AsgiServer.start."""
         await self._server.start()
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening, and end the tasks that run."""
         await self._server.stop()
+        await self._tasks.aclose()
 
     async def __aenter__(self) -> Simulator:
         await self.start()

@@ -36,7 +36,8 @@ class SimulatorSettings:
 
     images: Rate | None = None
     requests: Rate | None = None  # counts every call that gets past the key check, also refused ones
-    in_flight: int | None = None
+    in_flight: int | None = None  # a task counts until it has ended
+    polls: Rate | None = None
     fixed_windows: bool = (
         False  # windows aligned to the clock, as some vendors count, instead of sliding ones
     )
@@ -45,6 +46,7 @@ class SimulatorSettings:
 
     latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
     api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # None: any non-empty key
+    picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
     moderation_words: tuple[str, ...] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
     seed: int = 0  # of the latencies
