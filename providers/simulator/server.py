@@ -17,6 +17,7 @@ from providers.asgi import AsgiServer
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
 from providers.simulator.ledger import Ledger
+from providers.simulator.modelscope_wire import ModelScopeWire
 from providers.simulator.openai_wire import OpenAIWire
 from providers.simulator.quotas import Clock
 from providers.simulator.settings import SimulatorSettings
@@ -39,6 +40,7 @@ class Simulator:
         self._tasks = Tasks(self._engine, clock)
         routes = [
             *OpenAIWire(self._engine).routes,
+            *ModelScopeWire(self._engine, self._tasks).routes,
             *self._tasks.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),
@@ -57,6 +59,11 @@ class Simulator:
     def base_url(self) -> str:
         """What a client of the OpenAI wire takes as its base address."""
         return f"{self.url}/v1"
+
+    @property
+    def modelscope_url(self) -> str:
+        """What a client of the ModelScope wire takes as its base address."""
+        return f"{self.url}/modelscope"
 
     @property
     def port(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+DAY_S = 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:

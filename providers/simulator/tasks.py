@@ -60,6 +60,7 @@ class Task:
     charge: Charge
     fault: Fault | None
     state: TaskState = TaskState.WAITING
+    told: bool = False  # a poll has told the address of its picture
 
     @property
     def ended(self) -> bool:
@@ -137,6 +138,15 @@ class Tasks:
         name = _name(task)
         signature = self._pictures[name].signature if name in self._pictures else "gone"
         return f"{request.base_url}simulator/pictures/{name}?q-signature={signature}"
+
+    def renew(self, task: Task) -> None:
+        """Give the picture of a task that is done another address, if the one that a poll has told has expired."""
+        name = _name(task)
+        kept = self._pictures.get(name)
+        if task.told and kept is not None and kept.until_s <= self._clock():
+            until_s = self._clock() + self._engine.settings.picture_ttl_s
+            self._pictures[name] = replace(kept, signature=secrets.token_hex(20), until_s=until_s)
+        task.told = True
 
     async def _run(self, task: Task, slot: ExitStack, ledger: Ledger) -> None:
         pictures, kind = self._pictures, task.fault.kind if task.fault else None

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -32,31 +31,19 @@ from providers import (
 )
 from providers.simulator.drawing import Drawing, draw
 from providers.zimage_models import rules_of
+from tests.providers.conftest import ZIMAGE_KEY as KEY
+from tests.providers.conftest import OpenProvider
 
 Serve = Callable[[Any], Any]
-Open = Callable[..., Provider]
 
-KEY = "ms-planted-secret-0123456789abcdef"
 MODEL = "Tongyi-MAI/Z-Image-Turbo"
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
 
 
 @pytest.fixture
-def open_provider(stack: AsyncExitStack) -> Open:
-    """Opens zimage providers that are closed after the test."""
-
-    def open_(base_url: str, key: str = KEY, **options: str) -> Provider:
-        provider = create_provider("zimage", base_url=base_url, secrets={"api_key": key}, options=options)
-        stack.push_async_callback(provider.aclose)
-        return provider
-
-    return open_
-
-
-@pytest.fixture
-def provider(open_provider: Open) -> Provider:
+def provider(open_zimage: OpenProvider) -> Provider:
     """One that is not to be reached: for what is decided before anything is sent."""
-    return open_provider("http://127.0.0.1:9")
+    return open_zimage("http://127.0.0.1:9")
 
 
 def wanted(prompt: str = "a mug", **fields: Any) -> Request:
@@ -105,10 +92,10 @@ def errors(message: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_a_submit_is_one_async_request_and_its_answer_a_receipt(
-    open_provider: Open, serve: Serve
+    open_zimage: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned({"task_status": "SUCCEED", "task_id": "4a0c", "request_id": "req-1"})
-    provider = open_provider(await serve(canned.app))
+    provider = open_zimage(await serve(canned.app))
     request = wanted(
         size="1024x1024",
         seed=0,
@@ -134,18 +121,18 @@ async def test_a_submit_is_one_async_request_and_its_answer_a_receipt(
     assert len(canned.seen) == 1
 
 
-async def test_what_a_job_does_not_say_is_not_sent(open_provider: Open, serve: Serve) -> None:
+async def test_what_a_job_does_not_say_is_not_sent(open_zimage: OpenProvider, serve: Serve) -> None:
     canned = Canned({"task_id": "4a0c"})
-    await open_provider(await serve(canned.app)).submit(wanted(), timeout_s=10)
+    await open_zimage(await serve(canned.app)).submit(wanted(), timeout_s=10)
     assert canned.sent == {"model": MODEL, "prompt": "a mug"}
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 async def test_the_base_address_may_be_written_with_its_version(
-    open_provider: Open, serve: Serve, suffix: str
+    open_zimage: OpenProvider, serve: Serve, suffix: str
 ) -> None:
     canned = Canned({"task_id": "4a0c", "task_status": "RUNNING"})
-    provider = open_provider(await serve(canned.app) + suffix)
+    provider = open_zimage(await serve(canned.app) + suffix)
     await provider.submit(wanted(), timeout_s=10)
     await provider.poll(Submitted("4a0c"))
     assert [seen.url.path for seen, _ in canned.seen] == ["/v1/images/generations", "/v1/tasks/4a0c"]
@@ -153,30 +140,32 @@ async def test_the_base_address_may_be_written_with_its_version(
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_pictures_to_edit_travel_inside_the_request(
-    open_provider: Open, serve: Serve, count: int
+    open_zimage: OpenProvider, serve: Serve, count: int
 ) -> None:
     canned = Canned({"task_id": "4a0c"})
-    provider = open_provider(await serve(canned.app))
+    provider = open_zimage(await serve(canned.app))
     image = InputImage(PNG, "image/png")
     await provider.submit(wanted(model="Qwen/Qwen-Image-Edit", inputs=(image,) * count), timeout_s=10)
     url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert canned.sent["image_url"] == (url if count == 1 else [url, url])
 
 
-async def test_a_poll_names_the_kind_of_task_and_buys_nothing(open_provider: Open, serve: Serve) -> None:
+async def test_a_poll_names_the_kind_of_task_and_buys_nothing(
+    open_zimage: OpenProvider, serve: Serve
+) -> None:
     canned = Canned({"task_id": "4a0c", "task_status": "PROCESSING", "request_id": "r"})
-    provider = open_provider(await serve(canned.app))
+    provider = open_zimage(await serve(canned.app))
     assert await provider.poll(Submitted("4a0c")) == Pending("PROCESSING")
     (seen, body) = canned.seen[0]
     assert (seen.method, seen.url.path, body) == ("GET", "/v1/tasks/4a0c", b"")
     assert seen.headers["x-modelscope-task-type"] == "image_generation"
 
 
-async def test_a_redirect_is_not_followed_with_the_key(open_provider: Open, serve: Serve) -> None:
+async def test_a_redirect_is_not_followed_with_the_key(open_zimage: OpenProvider, serve: Serve) -> None:
     elsewhere = Canned({"task_id": "4a0c"})
     url = await serve(elsewhere.app)
     canned = Canned(b"", 307, {"location": f"{url}/v1/images/generations"})
-    await submit_failure(open_provider(await serve(canned.app)))
+    await submit_failure(open_zimage(await serve(canned.app)))
     assert not elsewhere.seen
 
 
@@ -253,20 +242,20 @@ async def test_a_redirect_is_not_followed_with_the_key(open_provider: Open, serv
     ],
 )
 async def test_a_refused_submit_is_sorted(
-    open_provider: Open, serve: Serve, status: int, body: Any, kind: str
+    open_zimage: OpenProvider, serve: Serve, status: int, body: Any, kind: str
 ) -> None:
     canned = Canned(body, status)
-    error = await submit_failure(open_provider(await serve(canned.app)))
+    error = await submit_failure(open_zimage(await serve(canned.app)))
     assert error.kind == kind
     assert error.message
     assert len(canned.seen) == 1
 
 
 async def test_a_refusal_carries_the_providers_words_code_wait_and_request_id(
-    open_provider: Open, serve: Serve
+    open_zimage: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned(errors("Slow down.", code="Throttled"), 429, {"retry-after": "12"})
-    error = await submit_failure(open_provider(await serve(canned.app)))
+    error = await submit_failure(open_zimage(await serve(canned.app)))
     assert (error.message, error.provider_code, error.retry_after_s, error.request_id) == (
         "Slow down.",
         "Throttled",
@@ -277,37 +266,39 @@ async def test_a_refusal_carries_the_providers_words_code_wait_and_request_id(
 
 
 async def test_a_throttle_of_more_than_fifteen_minutes_is_an_exhausted_allowance(
-    open_provider: Open, serve: Serve
+    open_zimage: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned(errors("later"), 429, {"retry-after": "7200"})
-    error = await submit_failure(open_provider(await serve(canned.app)))
+    error = await submit_failure(open_zimage(await serve(canned.app)))
     assert (error.kind, error.retry_after_s) == (ErrorKind.QUOTA_EXHAUSTED, 7200.0)
 
 
 @pytest.mark.parametrize("what", ["requests", "model-requests"])
 @pytest.mark.parametrize(("left", "kind"), [("0", "quota_exhausted"), ("7", "rate_limited")])
 async def test_a_429_on_a_day_that_is_used_up_is_no_throttle(
-    open_provider: Open, serve: Serve, what: str, left: str, kind: str
+    open_zimage: OpenProvider, serve: Serve, what: str, left: str, kind: str
 ) -> None:
     canned = Canned(errors("no"), 429, {f"modelscope-ratelimit-{what}-remaining": left})
-    assert (await submit_failure(open_provider(await serve(canned.app)))).kind == kind
+    assert (await submit_failure(open_zimage(await serve(canned.app)))).kind == kind
 
 
-async def test_a_task_id_counts_more_than_what_else_an_answer_says(open_provider: Open, serve: Serve) -> None:
+async def test_a_task_id_counts_more_than_what_else_an_answer_says(
+    open_zimage: OpenProvider, serve: Serve
+) -> None:
     canned = Canned({"task_id": "4a0c", "message": "ok", "errors": {"message": ""}})
-    receipt = await open_provider(await serve(canned.app)).submit(wanted(), timeout_s=10)
+    receipt = await open_zimage(await serve(canned.app)).submit(wanted(), timeout_s=10)
     assert isinstance(receipt, Submitted)
     assert receipt.task_id == "4a0c"
 
 
 async def test_a_submit_without_an_answer_in_time_may_have_been_made(
-    open_provider: Open, serve: Serve
+    open_zimage: OpenProvider, serve: Serve
 ) -> None:
     async def silent(scope: Any, receive: Any, send: Any) -> None:
         while scope["type"] == "http" and (await receive())["type"] != "http.disconnect":
             pass
 
-    error = await submit_failure(open_provider(await serve(silent)), timeout_s=0.3)
+    error = await submit_failure(open_zimage(await serve(silent)), timeout_s=0.3)
     assert (error.kind, error.retry, error.charged) == (
         ErrorKind.AMBIGUOUS_SUBMIT,
         Retry.UNKNOWN_OUTCOME,
@@ -323,8 +314,10 @@ async def closed_port() -> int:
     return port
 
 
-async def test_a_refused_connection_sent_nothing_and_a_poll_of_one_is_no_news(open_provider: Open) -> None:
-    provider = open_provider(f"http://127.0.0.1:{await closed_port()}")
+async def test_a_refused_connection_sent_nothing_and_a_poll_of_one_is_no_news(
+    open_zimage: OpenProvider,
+) -> None:
+    provider = open_zimage(f"http://127.0.0.1:{await closed_port()}")
     error = await submit_failure(provider)
     assert (error.kind, error.charged, error.retry) == (ErrorKind.NETWORK_UNSENT, Charged.NO, Retry.BACKOFF)
     assert (await poll_failure(provider)).kind is ErrorKind.POLL_ERROR
@@ -335,15 +328,15 @@ async def test_a_refused_connection_sent_nothing_and_a_poll_of_one_is_no_news(op
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING", "PROCESSING", "QUEUED_SOMEWHERE_NEW"])
 async def test_an_unfinished_task_is_pending_whatever_it_is_called(
-    open_provider: Open, serve: Serve, status: str
+    open_zimage: OpenProvider, serve: Serve, status: str
 ) -> None:
     canned = Canned({"task_id": "4a0c", "task_status": status, "message": "in the queue"})
-    assert await open_provider(await serve(canned.app)).poll(Submitted("4a0c")) == Pending(status)
+    assert await open_zimage(await serve(canned.app)).poll(Submitted("4a0c")) == Pending(status)
 
 
-async def test_a_pending_task_may_ask_to_be_left_alone(open_provider: Open, serve: Serve) -> None:
+async def test_a_pending_task_may_ask_to_be_left_alone(open_zimage: OpenProvider, serve: Serve) -> None:
     canned = Canned({"task_status": "RUNNING"}, headers={"retry-after": "6"})
-    assert await open_provider(await serve(canned.app)).poll(Submitted("4a0c")) == Pending("RUNNING", 6.0)
+    assert await open_zimage(await serve(canned.app)).poll(Submitted("4a0c")) == Pending("RUNNING", 6.0)
 
 
 @pytest.mark.parametrize(
@@ -364,20 +357,20 @@ async def test_a_pending_task_may_ask_to_be_left_alone(open_provider: Open, serv
     ],
 )
 async def test_a_failed_task_is_sorted_and_may_have_been_charged(
-    open_provider: Open, serve: Serve, body: dict[str, Any], kind: str
+    open_zimage: OpenProvider, serve: Serve, body: dict[str, Any], kind: str
 ) -> None:
     canned = Canned({"task_id": "4a0c", "task_status": "FAILED", **body})
-    error = await poll_failure(open_provider(await serve(canned.app)))
+    error = await poll_failure(open_zimage(await serve(canned.app)))
     assert (error.kind, error.charged) == (kind, Charged.MAYBE)
     assert error.message
 
 
 @pytest.mark.parametrize("images", [None, [], "https://x/1.png", [None], [""]])
 async def test_a_task_that_succeeds_without_a_picture_says_so(
-    open_provider: Open, serve: Serve, images: Any
+    open_zimage: OpenProvider, serve: Serve, images: Any
 ) -> None:
     canned = Canned({"task_status": "SUCCEED", "output_images": images})
-    assert (await poll_failure(open_provider(await serve(canned.app)))).kind is ErrorKind.NO_IMAGE
+    assert (await poll_failure(open_zimage(await serve(canned.app)))).kind is ErrorKind.NO_IMAGE
 
 
 @pytest.mark.parametrize(
@@ -404,16 +397,16 @@ async def test_a_task_that_succeeds_without_a_picture_says_so(
     ],
 )
 async def test_a_poll_without_news_never_gives_up_a_task_that_may_be_paid_for(
-    open_provider: Open, serve: Serve, status: int, body: Any, kind: str
+    open_zimage: OpenProvider, serve: Serve, status: int, body: Any, kind: str
 ) -> None:
-    error = await poll_failure(open_provider(await serve(Canned(body, status).app)))
+    error = await poll_failure(open_zimage(await serve(Canned(body, status).app)))
     assert error.kind == kind
     assert error.retry in (Retry.POLL_AGAIN, Retry.UNKNOWN_OUTCOME)
 
 
-async def test_a_refused_poll_tells_how_long_to_wait(open_provider: Open, serve: Serve) -> None:
+async def test_a_refused_poll_tells_how_long_to_wait(open_zimage: OpenProvider, serve: Serve) -> None:
     canned = Canned(errors("slow down"), 429, {"retry-after": "9"})
-    assert (await poll_failure(open_provider(await serve(canned.app)))).retry_after_s == 9.0
+    assert (await poll_failure(open_zimage(await serve(canned.app)))).retry_after_s == 9.0
 
 
 @pytest.mark.parametrize("task_id", ["../../v1/images", "a/b", "", ".", "x" * 300])
@@ -430,12 +423,12 @@ async def test_tasks_cannot_be_cancelled(provider: Provider) -> None:
 # --- pictures
 
 
-async def test_a_picture_is_fetched_without_the_key(open_provider: Open, serve: Serve) -> None:
+async def test_a_picture_is_fetched_without_the_key(open_zimage: OpenProvider, serve: Serve) -> None:
     files = Canned(PNG)
     url = await serve(files.app)
     host = url.removeprefix("http://")
     canned = Canned({"task_status": "SUCCEED", "output_images": [f"{url}/img/x.png?Signature=abc"]})
-    provider = open_provider(await serve(canned.app), allow_hosts=host)
+    provider = open_zimage(await serve(canned.app), allow_hosts=host)
     generated = await provider.poll(Submitted("4a0c"))
     assert isinstance(generated, Generated)
     assert await provider.fetch(generated.pictures[0]) == PNG
@@ -499,10 +492,10 @@ async def test_an_address_into_the_private_network_is_refused(provider: Provider
     ],
 )
 async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
-    open_provider: Open, serve: Serve, field: str, fields: dict[str, Any], says: str
+    open_zimage: OpenProvider, serve: Serve, field: str, fields: dict[str, Any], says: str
 ) -> None:
     canned = Canned({"task_id": "4a0c"})
-    error = await submit_failure(open_provider(await serve(canned.app)), **{"prompt": "a mug", **fields})
+    error = await submit_failure(open_zimage(await serve(canned.app)), **{"prompt": "a mug", **fields})
     assert (error.kind, error.field, error.charged) == (ErrorKind.INVALID_REQUEST, field, Charged.NO)
     assert says in error.message
     assert not canned.seen
@@ -540,8 +533,8 @@ def test_ratios_become_sizes_that_the_model_takes(model: str, size: str | None, 
     assert rules_of(model).wire_size(size) == wire
 
 
-def test_the_operator_may_let_further_parameters_through(open_provider: Open) -> None:
-    open_provider("http://127.0.0.1:9", params="strength").check(wanted(params={"strength": 0.5}))
+def test_the_operator_may_let_further_parameters_through(open_zimage: OpenProvider) -> None:
+    open_zimage("http://127.0.0.1:9", params="strength").check(wanted(params={"strength": 0.5}))
 
 
 def test_capabilities_follow_the_model(provider: Provider) -> None:
@@ -577,11 +570,11 @@ def test_a_bad_credential_is_refused_with_a_sentence(arguments: dict[str, Any], 
 
 @pytest.mark.parametrize("key", [KEY, "unusual!form,of=key"])
 async def test_the_key_is_in_no_repr_error_or_log(
-    open_provider: Open, serve: Serve, caplog: pytest.LogCaptureFixture, key: str
+    open_zimage: OpenProvider, serve: Serve, caplog: pytest.LogCaptureFixture, key: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     body = {"errors": {"message": f"Token {key} is wrong", "code": key}, "request_id": key}
-    provider = open_provider(await serve(Canned(body, 401).app), key)
+    provider = open_zimage(await serve(Canned(body, 401).app), key)
     found = (await submit_failure(provider), await poll_failure(provider))
     shown = [repr(provider), str(provider), caplog.text]
     shown += [f"{error} {error!r} {error.to_dict()} {error.args!r}" for error in found]
@@ -589,11 +582,11 @@ async def test_the_key_is_in_no_repr_error_or_log(
 
 
 async def test_a_signature_in_a_pictures_address_is_in_no_repr_or_error(
-    open_provider: Open, serve: Serve, caplog: pytest.LogCaptureFixture
+    open_zimage: OpenProvider, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     url = await serve(Canned(b"", 500).app)
-    provider = open_provider(url)
+    provider = open_zimage(url)
     picture = Picture(url=f"{url}/x.png?Signature=planted-signature")
     with pytest.raises(ProviderError) as caught:
         await provider.fetch(picture)
