@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from providers.errors import Charged, ErrorKind, ProviderError
+from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
 from providers.refusals import error_object, json_object, kind_of_status, word
 
@@ -94,6 +94,8 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
     kind = _CODES.get(code.lower()) or _by_words(message) or ErrorKind.UNKNOWN
     if kind in _NOT_OF_A_TASK:
         kind = ErrorKind.UNKNOWN
+    # It was not turned away at the door: another try is another task, so it costs the job an attempt.
+    let_in = RULES[kind].retry is Retry.AFTER_THROTTLE
     return ProviderError(
         kind,
         f"The task failed: {message}" if message else f"{host} ended the task without a picture or a reason.",
@@ -101,6 +103,7 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
         http_status=answer.status,
         request_id=request_id(answer),
         charged=Charged.MAYBE,
+        retry=Retry.BACKOFF if let_in else None,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -365,6 +367,14 @@ async def test_a_failed_task_is_sorted_and_may_have_been_charged(
     assert error.message
 
 
+@pytest.mark.parametrize("message", ["Server is busy", "Too many requests", "Too many concurrent tasks"])
+async def test_a_task_that_was_let_in_and_failed_is_no_throttle_so_it_cannot_be_repeated_for_ever(
+    open_zimage: OpenProvider, serve: Serve, message: str
+) -> None:
+    canned = Canned({"task_status": "FAILED", **errors(message)})
+    assert (await poll_failure(open_zimage(await serve(canned.app)))).retry is Retry.BACKOFF
+
+
 @pytest.mark.parametrize("images", [None, [], "https://x/1.png", [None], [""]])
 async def test_a_task_that_succeeds_without_a_picture_says_so(
     open_zimage: OpenProvider, serve: Serve, images: Any
@@ -531,6 +541,25 @@ def test_what_lies_just_inside_is_accepted(provider: Provider, fields: dict[str,
 )
 def test_ratios_become_sizes_that_the_model_takes(model: str, size: str | None, wire: str | None) -> None:
     assert rules_of(model).wire_size(size) == wire
+
+
+@given(
+    st.integers(1, 999),
+    st.integers(1, 999),
+    st.sampled_from([MODEL, "a/FLUX.1", "Qwen/Qwen-Image", "a/other"]),
+)
+def test_whatever_the_ratio_the_size_is_one_that_the_model_takes(width: int, height: int, model: str) -> None:
+    rules = rules_of(model)
+    try:
+        size = rules.wire_size(f"{width}:{height}")
+    except ValueError as error:
+        assert "ratios may be" in str(error)  # noqa: PT017 (some ratios are accepted, some are not)
+        assert max(width, height) / min(width, height) > rules.longest / rules.least * 0.9
+        return
+    assert size is not None
+    assert rules.wire_size(size) == size
+    w, h = map(int, size.split("x"))
+    assert abs(w / h - width / height) < 0.15 * width / height
 
 
 def test_the_operator_may_let_further_parameters_through(open_zimage: OpenProvider) -> None:
