@@ -13,6 +13,7 @@ import orjson
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.statuses import kind_of_status
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -39,30 +40,6 @@ _CODES: dict[str, ErrorKind] = {
     "unsupported_country_region_territory": ErrorKind.PERMISSION,
     "model_not_found": ErrorKind.UNSUPPORTED,
     "invalid_image_url": ErrorKind.INPUT_FETCH,
-}
-
-_STATUSES: dict[int, ErrorKind] = {
-    400: ErrorKind.INVALID_REQUEST,
-    401: ErrorKind.AUTH,
-    402: ErrorKind.BILLING_EXHAUSTED,
-    403: ErrorKind.PERMISSION,
-    404: ErrorKind.UNSUPPORTED,
-    408: ErrorKind.AMBIGUOUS_SUBMIT,
-    409: ErrorKind.OVERLOADED,
-    410: ErrorKind.UNSUPPORTED,
-    413: ErrorKind.INVALID_REQUEST,
-    415: ErrorKind.INVALID_REQUEST,
-    422: ErrorKind.INVALID_REQUEST,
-    425: ErrorKind.RATE_LIMITED,
-    429: ErrorKind.RATE_LIMITED,
-    451: ErrorKind.MODERATION_INPUT,
-    500: ErrorKind.PROVIDER_FAULT,
-    # An edge that lost its backend cannot say whether the backend made and billed a picture.
-    502: ErrorKind.AMBIGUOUS_SUBMIT,
-    503: ErrorKind.OVERLOADED,
-    504: ErrorKind.AMBIGUOUS_SUBMIT,
-    524: ErrorKind.AMBIGUOUS_SUBMIT,
-    529: ErrorKind.OVERLOADED,
 }
 
 _CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
@@ -137,11 +114,7 @@ def _by_status(status: int, code: str) -> ErrorKind:
     if status < 400 and code.isdigit():
         # Some gateways answer 200 and put the status into the body.
         status = int(code)
-    if status in _STATUSES:
-        return _STATUSES[status]
-    if 400 <= status < 500:
-        return ErrorKind.INVALID_REQUEST
-    return ErrorKind.PROVIDER_FAULT if status >= 500 else ErrorKind.UNKNOWN
+    return kind_of_status(status)
 
 
 def _which_throttle(words: str) -> ErrorKind:

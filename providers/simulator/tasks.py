@@ -60,6 +60,7 @@ class Task:
     charge: Charge
     fault: Fault | None
     state: TaskState = TaskState.WAITING
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ended(self) -> bool:
@@ -154,6 +155,7 @@ class Tasks:
                     self._hand_out(task, data, pictures)
             finally:
                 ledger.end(task.call)
+        task.over.set()
 
     def _hand_out(self, task: Task, data: bytes, pictures: OrderedDict[str, _Kept]) -> None:
         kind = task.fault.kind if task.fault else None
