@@ -10,7 +10,8 @@ import re
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.refusals import error_object, kind_of_status, word
+from providers.refusals import error_object, word
+from providers.statuses import kind_of_status
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {

@@ -12,7 +12,8 @@ from typing import Any
 
 from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.refusals import error_object, json_object, kind_of_status, word
+from providers.refusals import error_object, json_object, word
+from providers.statuses import kind_of_status
 
 # Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
 _CODES: dict[str, ErrorKind] = {

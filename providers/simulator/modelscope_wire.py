@@ -6,7 +6,7 @@ bodies of a 429 and of a moderation) are the ones of its other errors.
 
 from __future__ import annotations
 
-import asyncio
+import math
 import secrets
 from typing import Any
 
@@ -16,11 +16,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from providers.simulator.drawing import Drawing
-from providers.simulator.engine import Engine, QuotaExceededError
-from providers.simulator.faults import CHARGED, TO_SUBMITS, Fault, FaultKind
-from providers.simulator.ledger import Call
-from providers.simulator.misbehaviour import CutResponse, HangingResponse
+from providers.simulator.engine import Engine
+from providers.simulator.faults import FaultKind
 from providers.simulator.settings import DAY_S
+from providers.simulator.task_desk import Submit, TaskDesk
 from providers.simulator.tasks import Charge, Task, Tasks, TaskState
 
 _ASYNC_ONLY = (
@@ -35,11 +34,14 @@ _MODERATED = "Input data may contain inappropriate content."
 
 
 class ModelScopeWire:
-    """Routes over an engine and its tasks."""
+    """Routes over an engine and its tasks. What a failed task costs is not known, so here it costs the call."""
+
+    beginning = b'{"task_status":"SUCCEED","task_'
 
     def __init__(self, engine: Engine, tasks: Tasks) -> None:
         self._engine = engine
         self._tasks = tasks
+        self._desk = TaskDesk(engine, tasks, self, Charge.ACCEPTED)
         self.routes = [
             Route("/modelscope/v1/images/generations", self._submit, methods=["POST"]),
             Route("/modelscope/v1/tasks/{number}", self._poll, methods=["GET"]),
@@ -55,34 +57,18 @@ class ModelScopeWire:
         fields = _json_object(body)
         if fields is None:
             return _errors(400, "Invalid request: the body is not a JSON object.")
-        call = self._engine.ledger.arrive(key, str(fields.get("prompt") or ""), body, 1)
-        response = await self._answer(request, fields, call, key)
-        call.status = 0 if isinstance(response, HangingResponse | CutResponse) else response.status_code
-        if not call.admitted:
-            self._engine.ledger.end(call)
-        response.headers.update(self._allowance(key))
-        return response
-
-    async def _answer(self, request: Request, fields: dict[str, Any], call: Call, key: str) -> Response:
-        faults = self._engine.faults
-        if fault := faults.take(call.prompt, at_the_door=True):
-            return await _misbehaved(fault, request)
-        if problem := _problem(fields):
-            return _errors(400, problem)
-        if self._engine.moderated(call.prompt):
-            return _errors(400, _MODERATED)
-        fault = faults.take_of(call.prompt, TO_SUBMITS)
-        if fault is not None and fault.kind not in CHARGED:
-            return await _misbehaved(fault, request)
-        try:
-            # What a failed task costs is not known, so here it costs the call.
-            task = self._tasks.accept(call, key, self._drawing(fields), charge=Charge.ACCEPTED)
-        except QuotaExceededError as error:
-            return self._throttled(error)
-        if fault is not None:
-            return await _misbehaved(fault, request)
-        # As the vendor's sample: the status of the submit, not of the task.
-        return _json({"task_status": "SUCCEED", "task_id": task.number, "request_id": _request_id()})
+        problem = _problem(fields)
+        response = await self._desk.submit(
+            Submit(
+                request=request,
+                body=body,
+                key=key,
+                prompt=str(fields.get("prompt") or ""),
+                problem=_errors(400, problem) if problem else None,
+                drawing=lambda: self._drawing(fields),
+            )
+        )
+        return self._with_allowance(response, key)
 
     async def _poll(self, request: Request) -> Response:
         key = self._key(request)
@@ -90,18 +76,30 @@ class ModelScopeWire:
             return _bad_token()
         if request.headers.get("x-modelscope-task-type") != "image_generation":
             return _errors(400, "Invalid request: X-ModelScope-Task-Type must name the type of the task.")
-        try:
-            task = self._tasks.poll(request.path_params["number"], key)
-        except QuotaExceededError as error:
-            return self._throttled(error)
-        if task is None:
-            return _errors(404, _NO_TASK)
-        fault = self._engine.faults.take_for_poll(task.call.prompt)
-        if fault is not None and fault.kind is not FaultKind.SLOW_POLL:
-            return await _misbehaved(fault, request)
-        if fault is not None:
-            await asyncio.sleep(fault.delay_s)
+        return await self._desk.poll(request, key, request.path_params["number"])
+
+    def refusal(self, kind: FaultKind, retry_after_s: float | None = None) -> Response:
+        """See Answers."""
+        if kind is FaultKind.AUTH:
+            return _bad_token()
+        if kind is FaultKind.EMPTY:
+            return _json({"request_id": _request_id()})
+        status, message = _REFUSALS.get(kind, _REFUSALS[FaultKind.SERVER_ERROR])
+        # Whole seconds are what the header can say, so it rounds up.
+        headers = {} if retry_after_s is None else {"retry-after": str(math.ceil(retry_after_s))}
+        return _errors(status, message, headers)
+
+    async def accepted(self, task: Task, request: Request) -> Response:  # noqa: ARG002 (the interface's signature)
+        """As the vendor's sample: the status of the submit, not of the task."""
+        return _json({"task_status": "SUCCEED", "task_id": task.number, "request_id": _request_id()})
+
+    def progress(self, task: Task, request: Request) -> Response:
+        """See Answers."""
         return _json({"task_id": task.number, **self._standing(task, request), "request_id": _request_id()})
+
+    def unknown_task(self) -> Response:
+        """See Answers."""
+        return self.refusal(FaultKind.TASK_LOST)
 
     def _standing(self, task: Task, request: Request) -> dict[str, Any]:
         match task.state:
@@ -133,25 +131,18 @@ class ModelScopeWire:
             plain=self._engine.settings.plain,
         )
 
-    def _throttled(self, error: QuotaExceededError) -> Response:
-        refusal, settings = error.refusal, self._engine.settings
-        if refusal.quota == "requests" and settings.requests and settings.requests.window_s == DAY_S:
-            return _errors(429, _USED_UP)
-        what = "concurrent tasks" if refusal.quota == "in_flight" else "requests"
-        headers = {"retry-after": str(int(refusal.retry_after_s) + 1)} if settings.send_retry_after else {}
-        return _errors(429, f"Too many {what}, please try again later", headers)
-
-    def _allowance(self, key: str) -> dict[str, str]:
+    def _with_allowance(self, response: Response, key: str) -> Response:
         """The headers of a day's allowance, for the account and, the same here, for the model."""
         day = self._engine.settings.requests
         if day is None or day.window_s != DAY_S:
-            return {}
-        left = str(self._engine.left(key, "requests"))
-        return {
-            f"modelscope-ratelimit-{what}-{name}": value
-            for what in ("requests", "model-requests")
-            for name, value in (("limit", str(day.count)), ("remaining", left))
-        }
+            return response
+        left = self._engine.left(key, "requests")
+        if response.status_code == 429 and not left:
+            response = _errors(429, _USED_UP)
+        for what in ("requests", "model-requests"):
+            response.headers[f"modelscope-ratelimit-{what}-limit"] = str(day.count)
+            response.headers[f"modelscope-ratelimit-{what}-remaining"] = str(left)
+        return response
 
 
 def _problem(fields: dict[str, Any]) -> str | None:
@@ -192,29 +183,6 @@ _REFUSALS = {
     FaultKind.TASK_LOST: (404, _NO_TASK),
     FaultKind.SERVER_ERROR: (500, "Internal server error"),
 }
-
-
-async def _misbehaved(fault: Fault, request: Request) -> Response:
-    """What a fault answers, to a submit as well as to a poll."""
-    match fault.kind:
-        case FaultKind.AUTH:
-            return _bad_token()
-        case FaultKind.HANG:
-            await HangingResponse.until_gone(request)
-            return HangingResponse()
-        case FaultKind.DROP:
-            return CutResponse()
-        case FaultKind.TRUNCATE:
-            return CutResponse(beginning=b'{"task_status":"SUCCEED","task_')
-        case FaultKind.BAD_GATEWAY:
-            return Response("<html><h1>502 Bad Gateway</h1></html>", 502, media_type="text/html")
-        case FaultKind.EMPTY:
-            return _json({"request_id": _request_id()})
-        case FaultKind.WRONG_TYPE:
-            return Response("<html><body>Please sign in.</body></html>", 200, media_type="text/html")
-    status, message = _REFUSALS.get(fault.kind, _REFUSALS[FaultKind.SERVER_ERROR])
-    headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
-    return _errors(status, message, headers)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

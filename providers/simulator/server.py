@@ -16,6 +16,7 @@ from starlette.routing import Route
 from providers.asgi import AsgiServer
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
+from providers.simulator.hunyuan_wire import HunyuanWire
 from providers.simulator.ledger import Ledger
 from providers.simulator.modelscope_wire import ModelScopeWire
 from providers.simulator.openai_wire import OpenAIWire
@@ -41,6 +42,7 @@ class Simulator:
         routes = [
             *OpenAIWire(self._engine).routes,
             *ModelScopeWire(self._engine, self._tasks).routes,
+            *HunyuanWire(self._engine, self._tasks).routes,
             *self._tasks.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),

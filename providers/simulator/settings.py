@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DAY_S = 86_400.0
@@ -32,6 +33,10 @@ class Rate:
         return f"{self.count}/{self.window_s:g}s"
 
 
+TC3_SECRET_ID = "AKIDsimulator"  # noqa: S105 (of nothing but the simulator)
+TC3_SECRET_KEY = "the-simulator-has-no-secrets"  # noqa: S105 (likewise)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
     """Quotas hold for each API key by itself, as they do for accounts; None means no limit."""
@@ -48,6 +53,9 @@ class SimulatorSettings:
 
     latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
     api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # None: any non-empty key
+    tc3_secrets: Mapping[str, str] = field(  # secret keys by secret id, for calls that are signed
+        default_factory=lambda: {TC3_SECRET_ID: TC3_SECRET_KEY}, repr=False
+    )
     picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
     moderation_words: tuple[str, ...] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing

@@ -61,6 +61,7 @@ class Task:
     fault: Fault | None
     state: TaskState = TaskState.WAITING
     told: bool = False  # a poll has told the address of its picture
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ended(self) -> bool:
@@ -164,6 +165,7 @@ class Tasks:
                     self._hand_out(task, data, pictures)
             finally:
                 ledger.end(task.call)
+        task.over.set()
 
     def _hand_out(self, task: Task, data: bytes, pictures: OrderedDict[str, _Kept]) -> None:
         kind = task.fault.kind if task.fault else None
