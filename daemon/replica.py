@@ -19,6 +19,7 @@ import structlog
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
 from daemon.estimate import Estimator
@@ -163,6 +164,7 @@ class Replica:
             self.queue,
             PictureKeeper(self._store),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
+            Collector(),
             Judge(self._accounts, self.metrics),
             self.metrics,
             calls=self.running,

@@ -5,19 +5,20 @@ Generations are JSON, edits are multipart. The answer holds base64, an address, 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import httpx2
 import orjson
 
+from providers.account import base_address, check_options, listed, picture_hosts, secret_of
 from providers.base import Capabilities, Generated, Pending, Picture, Request, Scalar, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer, create_client, send_once
-from providers.openai_errors import error_object, refusal
+from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
 from providers.pictures import decoded_picture, fetch_picture
+from providers.refusals import error_object, json_object
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 SEED_RANGE = (0, 2**32 - 1)
@@ -33,14 +34,8 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     `params` (further parameter names to let through, by comma), `allow_hosts` (hosts, by comma, whose result
     addresses may be plain http or private), `organization`, `project`.
     """
-    for name in options:
-        if name not in _OPTIONS:
-            near = difflib.get_close_matches(name, _OPTIONS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is not an option of the openai provider.{hint}")
-    key = secrets.get("api_key", "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ValueError("The openai provider needs the secret `api_key`: one line of printable ASCII.")
+    check_options("openai", options, _OPTIONS)
+    key = secret_of("openai", secrets)
     return OpenAIProvider(base_url or DEFAULT_BASE_URL, key, options)
 
 
@@ -50,16 +45,12 @@ class OpenAIProvider:
     name = "openai"
 
     def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
-        url = httpx2.URL(base_url)
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            raise ValueError("base_url must be an http(s) URL without user, password and query.")
+        url = base_address(base_url)
         self._base_url = str(url).rstrip("/")
         self._host = url.host
         self._api_key = api_key
         self._options = dict(options)
-        # The operator named the base address, so pictures may come from there whatever kind of address it is.
-        own = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
-        self._allow_hosts = (own, *_listed(options.get("allow_hosts")))
+        self._allow_hosts = picture_hosts(url, options)
         self._client = create_client(base_url)
 
     def __repr__(self) -> str:
@@ -108,7 +99,7 @@ class OpenAIProvider:
                 raise refusal(answer, self._host)
             return self._generated(answer, request)
         except ProviderError as error:
-            raise self._without_key(error) from None
+            raise error.without(self._api_key) from None
 
     async def poll(self, submitted: Submitted) -> Pending | Generated:
         """There is nothing to poll: calls are synchronous."""
@@ -206,7 +197,7 @@ class OpenAIProvider:
             raise _invalid("output.quality", f"The quality {request.quality} is outside 1..100.")
 
     def _check_params(self, params: Mapping[str, Scalar], family: Family, model: str) -> None:
-        accepted = family.params | set(_listed(self._options.get("params")))
+        accepted = family.params | set(listed(self._options.get("params")))
         for name, value in params.items():
             if name not in accepted:
                 known = ", ".join(sorted(accepted))
@@ -252,20 +243,10 @@ class OpenAIProvider:
             return Picture(data=decoded_picture(encoded, self._host), seed=seed)
         return Picture(url=url, seed=seed) if isinstance(url, str) and url else None
 
-    def _without_key(self, error: ProviderError) -> ProviderError:
-        """Providers quote keys in their messages, in forms that no pattern foresees."""
-        if self._api_key in error.message:
-            error.message = error.message.replace(self._api_key, "***")
-            error.args = (error.message,)
-        return error
-
 
 def _json_object(answer: Answer) -> dict[str, Any]:
-    try:
-        document = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
+    document = json_object(answer.body)
+    if document is None:
         kind = answer.headers.get("content-type", "no content type")
         raise _bad(
             f"The answer has status 200, but is no JSON object ({kind}).", answer.headers.get("x-request-id")
@@ -279,10 +260,6 @@ def _bad(message: str, request_id: str | None) -> ProviderError:
 
 def _invalid(field: str, message: str) -> ProviderError:
     return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _text(value: Scalar) -> str:

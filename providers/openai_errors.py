@@ -7,12 +7,11 @@ for several things (a 429 is a throttle, a spent balance, or a limit on parallel
 from __future__ import annotations
 
 import re
-from typing import Any
-
-import orjson
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.refusals import error_object, word
+from providers.statuses import kind_of_status
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -41,30 +40,6 @@ _CODES: dict[str, ErrorKind] = {
     "invalid_image_url": ErrorKind.INPUT_FETCH,
 }
 
-_STATUSES: dict[int, ErrorKind] = {
-    400: ErrorKind.INVALID_REQUEST,
-    401: ErrorKind.AUTH,
-    402: ErrorKind.BILLING_EXHAUSTED,
-    403: ErrorKind.PERMISSION,
-    404: ErrorKind.UNSUPPORTED,
-    408: ErrorKind.AMBIGUOUS_SUBMIT,
-    409: ErrorKind.OVERLOADED,
-    410: ErrorKind.UNSUPPORTED,
-    413: ErrorKind.INVALID_REQUEST,
-    415: ErrorKind.INVALID_REQUEST,
-    422: ErrorKind.INVALID_REQUEST,
-    425: ErrorKind.RATE_LIMITED,
-    429: ErrorKind.RATE_LIMITED,
-    451: ErrorKind.MODERATION_INPUT,
-    500: ErrorKind.PROVIDER_FAULT,
-    # An edge that lost its backend cannot say whether the backend made and billed a picture.
-    502: ErrorKind.AMBIGUOUS_SUBMIT,
-    503: ErrorKind.OVERLOADED,
-    504: ErrorKind.AMBIGUOUS_SUBMIT,
-    524: ErrorKind.AMBIGUOUS_SUBMIT,
-    529: ErrorKind.OVERLOADED,
-}
-
 _CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
 _BILLING_WORDS = re.compile(
     r"billing|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears", re.IGNORECASE
@@ -85,7 +60,7 @@ _FIELDS = {"size": "size", "prompt": "prompt", "negative_prompt": "negative_prom
 def refusal(answer: Answer, host: str) -> ProviderError:
     """The error that `answer` reports: its status is >= 400, or its body holds an error object."""
     error = error_object(answer.body)
-    code, type_, message = (_word(error.get(name)) for name in ("code", "type", "message"))
+    code, type_, message = (word(error.get(name)) for name in ("code", "type", "message"))
     kind = _kind(answer.status, code, type_, message or answer.text)
     retry_after_s = parse_retry_after(answer.headers, message or answer.text)
     if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
@@ -96,30 +71,12 @@ def refusal(answer: Answer, host: str) -> ProviderError:
     return ProviderError(
         kind,
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
-        field=_FIELDS.get(_word(error.get("param"))),
+        field=_FIELDS.get(word(error.get("param"))),
         provider_code=code or type_ or None,
         http_status=answer.status,
         retry_after_s=retry_after_s,
-        request_id=answer.headers.get("x-request-id") or _word(error.get("request_id")) or None,
+        request_id=answer.headers.get("x-request-id") or word(error.get("request_id")) or None,
     )
-
-
-def error_object(body: bytes) -> dict[str, Any]:
-    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    error = document.get("error") or document.get("errors")
-    if isinstance(error, str):
-        return {"message": error}
-    if isinstance(error, dict):
-        return error
-    if "data" not in document and ("message" in document or "detail" in document):
-        return {**document, "message": document.get("message") or document.get("detail")}
-    return {}
 
 
 def _kind(status: int, code: str, type_: str, words: str) -> ErrorKind:
@@ -137,11 +94,7 @@ def _by_status(status: int, code: str) -> ErrorKind:
     if status < 400 and code.isdigit():
         # Some gateways answer 200 and put the status into the body.
         status = int(code)
-    if status in _STATUSES:
-        return _STATUSES[status]
-    if 400 <= status < 500:
-        return ErrorKind.INVALID_REQUEST
-    return ErrorKind.PROVIDER_FAULT if status >= 500 else ErrorKind.UNKNOWN
+    return kind_of_status(status)
 
 
 def _which_throttle(words: str) -> ErrorKind:
@@ -150,7 +103,3 @@ def _which_throttle(words: str) -> ErrorKind:
     if _CONCURRENCY_WORDS.search(words):
         return ErrorKind.CONCURRENCY_LIMITED
     return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(words) else ErrorKind.RATE_LIMITED
-
-
-def _word(value: object) -> str:
-    return "" if value is None or isinstance(value, dict | list) else str(value)

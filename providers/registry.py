@@ -16,7 +16,11 @@ from providers.base import Provider
 ENTRY_POINT_GROUP = "pixmill.providers"
 
 # Imported when used, so that a broken or slow one disturbs nobody else.
-_BUILT_IN = {"openai": "providers.openai:create"}
+_BUILT_IN = {
+    "hunyuan": "providers.hunyuan:create",
+    "openai": "providers.openai:create",
+    "zimage": "providers.zimage:create",
+}
 
 Factory = Callable[..., Provider]
 

@@ -1,0 +1,34 @@
+"""What the bodies of refusals have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The body as a JSON object; None if it is anything else."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def error_object(body: bytes) -> dict[str, Any]:
+    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
+    document = json_object(body) or {}
+    error = document.get("error") or document.get("errors")
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(error, dict):
+        return error
+    if "data" not in document and ("message" in document or "detail" in document):
+        return {**document, "message": document.get("message") or document.get("detail")}
+    return {}
+
+
+def word(value: object) -> str:
+    """A field of an error as text; empty for what is no word."""
+    return "" if value is None or isinstance(value, dict | list) else str(value)
