@@ -223,6 +223,15 @@ async def test_a_poll_goes_to_the_configured_host_whatever_the_receipt_says(
     assert canned.sent == {"model": "m/1", "id": "7"}
 
 
+async def test_a_receipt_brings_the_model_back_whatever_its_name(wires: Wires, serve: Serve) -> None:
+    canned = Canned(ACCEPTED["tokenhub_async"])
+    provider = wires.open("tokenhub_async", await serve(canned.app))
+    submitted = await provider.submit(wanted("tokenhub_async", model="a/b&c=d #1"), timeout_s=10)
+    assert isinstance(submitted, Submitted)
+    await provider.poll(submitted)
+    assert canned.sent == {"model": "a/b&c=d #1", "id": "7"}
+
+
 async def test_a_base_url_may_end_in_v1_for_the_wires_that_have_one(wires: Wires, serve: Serve) -> None:
     canned = Canned(ACCEPTED["tokenhub_async"])
     provider = wires.open("tokenhub_async", f"{await serve(canned.app)}/v1/")
