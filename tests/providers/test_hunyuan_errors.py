@@ -28,7 +28,7 @@ TENCENT_CODES = {
     "concurrency_limited": "RequestLimitExceeded.JobNumExceed",
     "quota_exhausted": "LimitExceeded",
     "moderation_input": """OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected
-        FailedOperation.ModerationFailed""",
+        FailedOperation.ModerationFailed FailedOperation.TextIllegalDetected""",
     "moderation_output": "FailedOperation.GenerateImageFailed",
     "billing_exhausted": """ResourceUnavailable.InArrears ResourceUnavailable.LowBalance
         ResourceUnavailable.StopUsing ResourceInsufficient.ChargeResourceExhaust
@@ -43,7 +43,8 @@ TENCENT_CODES = {
         UnauthorizedOperation""",
     "invalid_request": """InvalidParameter InvalidParameterValue InvalidParameterValue.TextLengthExceed
         InvalidParameterValue.UrlIllegal InvalidParameterValue.StyleConflict
-        InvalidParameterValue.LogoParamErr InvalidParameterValue.ImageEmpty MissingParameter UnknownParameter
+        InvalidParameterValue.LogoParamErr InvalidParameterValue.ImageEmpty
+        InvalidParameterValue.NotExist MissingParameter UnknownParameter
         FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed
         FailedOperation.ImageSizeExceed FailedOperation.RequestEntityTooLarge""",
     "input_fetch": "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
@@ -52,6 +53,7 @@ TENCENT_CODES = {
         FailedOperation.RpcFail FailedOperation.EngineServerError FailedOperation.ConsoleServerError
         FailedOperation.Unknown FailedOperation FailedOperation.NeverHeardOf""",
     "provider_timeout": "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    "overloaded": "ServiceUnavailable",
     "unknown": "NeverHeardOf",
 }
 EVERY_CODE = [(code, kind) for kind, codes in TENCENT_CODES.items() for code in codes.split()]
@@ -115,6 +117,7 @@ AFTER_ACCEPTANCE = {
     # Turned away at the door costs nothing; after that it was an attempt.
     "rate_limited": "provider_fault",
     "concurrency_limited": "provider_fault",
+    "overloaded": "provider_fault",
     "unknown": "provider_fault",
 }
 
@@ -182,6 +185,20 @@ def test_a_tokenhub_refusal_is_sorted_by_its_code_and_its_status(
 ) -> None:
     error = refused(wire, answer(tokenhub_error(code, message), status))
     assert (error.kind.value, error.http_status, error.request_id) == (kind, status, "rid-1")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("生成图片审核不通过，请重试", ErrorKind.MODERATION_OUTPUT),
+        ("The image hit the content filter.", ErrorKind.MODERATION_OUTPUT),
+        ("Illegal state of the worker.", ErrorKind.PROVIDER_FAULT),
+        ("", ErrorKind.PROVIDER_FAULT),
+    ],
+)
+def test_a_tokenhub_task_that_failed_has_only_words_to_go_by(message: str, kind: ErrorKind) -> None:
+    error = poll_refused("tokenhub_async", answer({"status": "failed", "error": {"message": message}}))
+    assert (error.kind, error.charged) == (kind, Charged.MAYBE)
 
 
 def test_an_upstream_code_says_more_than_the_gateways() -> None:
