@@ -176,7 +176,8 @@ async def test_a_submit_is_one_post_with_the_wires_own_names(
     wires: Wires, serve: Serve, wire: str, path: str, fields: dict[str, Any]
 ) -> None:
     canned = Canned(ACCEPTED[wire])
-    provider = wires.open(wire, await serve(canned.app), logo_add="false")
+    defaults: dict[str, Any] = {} if wire == "tokenhub_sync" else {"logo_add": "false"}
+    provider = wires.open(wire, await serve(canned.app), **defaults)
     await provider.submit(wanted(wire, "雨中", **FULL), timeout_s=10)
     assert canned.sent == fields
     assert [str(request.url.path) for request, _ in canned.seen] == [path]
@@ -249,6 +250,10 @@ async def test_a_base_url_may_end_in_v1_for_the_wires_that_have_one(wires: Wires
         ({"options": {"regoin": "x"}}, "Did you mean 'region'"),
         ({"options": {"wire": "tokenhub_sync", "region": "x"}}, "has no regions"),
         ({"options": {"revise": "maybe"}}, '"true" or "false"'),
+        (
+            {"options": {"wire": "tokenhub_sync", "logo_add": "false"}, "secrets": {"api_key": "k"}},
+            "has no `logo_add`",
+        ),
         ({"secrets": {"secret_id": "AKIDx"}}, "secret_key"),
         ({"secrets": {"api_key": "k"}}, "secret_id"),
         (
