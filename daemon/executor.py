@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -30,7 +31,7 @@ from daemon.running import Recalled, Run
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.http import rate_headers
+from providers.http import before_send, rate_headers
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
     async def call_begins(self, run: Run) -> None: ...
+
+    async def call_leaves(self, run: Run) -> None: ...
 
     async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None: ...
 
@@ -174,12 +177,18 @@ class Executor:
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
         run.sent = True
         rate_headers.set({})
+        before_send.set(partial(self._calls.call_leaves, run))
         try:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_call(run, status, error.charged)
             raise
+        except Recalled:
+            run.sent = False
+            raise
+        finally:
+            before_send.set(None)
         self._count_call(run, "200", Charged.YES)
         if headers := rate_headers.get():
             await self._calls.call_answered(run, headers)

@@ -31,7 +31,7 @@ from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http import rate_headers
+from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
 
@@ -60,6 +60,7 @@ class Bench:
         self.store = ResultStore.open("memory://")
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
+        self.left: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         self.ended: list[str] = []
         self.accepted: list[str] = []
@@ -90,6 +91,9 @@ class Bench:
 
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
+
+    async def call_leaves(self, run: Run) -> None:
+        self.left.append(run.item.uid)
 
     async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
         self.headers.append(headers)
@@ -411,6 +415,26 @@ async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back
     await bench.installation.queue.settle(run.item, Released())
     record = await bench.installation.record(run.item.uid)
     assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
+
+
+async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    async def connects(_request: Request) -> Generated:
+        tell = before_send.get()
+        assert tell is not None
+        await tell()
+        raise AssertionError("it was sent")
+
+    monkeypatch.setattr(bench, "call_leaves", called_back)
+    bench.provider.answer = connects
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert not run.sent, "its permit is given back whole"
+    assert before_send.get() is None
 
 
 async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
