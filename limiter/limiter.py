@@ -10,12 +10,14 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from limiter import looking, refusals
 from limiter.adaptive import PPM
@@ -109,7 +111,9 @@ class Limiter:
             if not asking.cancelled() and asking.exception() is None:
                 answer = asking.result()
                 if isinstance(answer, Grant):
-                    await self.give_back(answer.permit)
+                    # Where Redis is away now, its lease ends by itself; who was cancelled must hear of that alone.
+                    with suppress(RedisError):
+                        await self.give_back(answer.permit)
             raise
 
     async def _ask(self, plan: Plan, holder: str, request_id: str, max_wait_s: float) -> Grant | Later:
@@ -176,7 +180,8 @@ class Limiter:
         books = [(kind(quota, unit), cost) for kind in kinds for quota, unit, cost in charged]
         keys, costs = zip(*books, strict=True)
         args = (self._server.now_us(), permit.grant_id, len(charged), len(charged), *costs)
-        await _SENT_LATE(self._client, (self._keys.clock, self._record(permit), *keys), args)
+        call = _SENT_LATE(self._client, (self._keys.clock, self._record(permit), *keys), args)
+        await uninterrupted(call)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
         """The provider has the job: its leases count for `longest_s` from now, whoever renews them or does not.
@@ -276,7 +281,7 @@ class Limiter:
         The largest of all replicas, of the last minute, widens the guards of long windows, up to a hundredth of
         their period. Report every quarter of a minute.
         """
-        return int(await _SPREAD(self._client, [self._keys.spread], [spread_us]))
+        return int(await uninterrupted(_SPREAD(self._client, [self._keys.spread], [spread_us])))
 
     async def pause(self, quota_name: str, reason: str, until_us: int | None = None) -> None:
         """An operator's stop, until `until_us` (µs of the server's clock) or, if None, until resumed."""
@@ -284,6 +289,9 @@ class Limiter:
 
     async def resume(self, quota_name: str) -> bool:
         """End a pause of `pause` or `exhausted`, not a provider's cooldown; True if there was one."""
+        return await uninterrupted(self._resume(quota_name))
+
+    async def _resume(self, quota_name: str) -> bool:
         if not await self._client.delete(*self._keys.strings(quota_name)[:1]):
             return False
         await self._client.publish(self._keys.bell, f"quota {quota_name}")
