@@ -25,7 +25,7 @@ ALL = parse_quota("all", {"requests": ["9/s", {"rate": "9/s", "burst": 9}], "in_
 
 
 class _Sender:
-    """Asks without a pause, on a connection that can be led to another address; `sent` are slots of the server's clock."""
+    """Asks without a pause, on a connection that can be led to another address; `sent` are slots."""
 
     def __init__(self, server: RedisServer, name: str) -> None:
         self.name = name
