@@ -93,6 +93,17 @@ async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
     assert await _granted_now(rig, window) == 0
 
 
+@pytest.mark.parametrize("between", [SLICES, BUCKET, DAY], ids=["slices", "bucket", "day"])
+async def test_a_kind_that_granted_nothing_hands_on_what_it_took_over(rig: Rig, between: object) -> None:
+    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
+    window = _quota(WINDOW)
+    for _ in range(10):
+        await rig.slot(window)
+    other = _quota(between)
+    await rig.ask(other, costs={"requests": other.limits[0].most}, max_wait_s=0)
+    assert await _granted_now(rig, window) == 0
+
+
 async def test_a_unit_that_loses_one_of_two_limits_keeps_the_others_books(rig: Rig) -> None:
     both = _quota([WINDOW, BUCKET])
     for _ in range(10):
