@@ -8,17 +8,24 @@
 -- still in the provider's, and the next call through would be one too many.
 -- Of slices the record says which one was charged; where it is forgotten, the call counts in both.
 -- Why atomic: between reading an entry's place and writing the new one it may be given back.
+-- Each key lives as much longer as its entries moved: it must not die while they count.
 -- @include clock
+-- @include slices
 local now = clock_read(redis.call('GET', KEYS[1]), ARGV[1], '', '').now
 local grant, logs, buckets = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local moved = 0
 
+-- How late (µs) it is, as far as it was known.
 local function move(key, member)
-  local slot = redis.call('ZSCORE', key, member)
-  if slot and tonumber(slot) < now then
-    redis.call('ZADD', key, text(now), member)
-    moved = moved + 1
-  end
+  local slot = tonumber(redis.call('ZSCORE', key, member) or now)
+  if slot >= now then return 0 end
+  redis.call('ZADD', key, text(now), member)
+  moved = moved + 1
+  return now - slot
+end
+
+local function live_on(key, late)
+  if late > 0 then redis.call('PEXPIRE', key, text(redis.call('PTTL', key) + math.ceil(late / 1000))) end
 end
 
 local record = redis.call('GET', KEYS[2])
@@ -26,9 +33,11 @@ if record and string.match(record, '^%S+ (%S+)') ~= grant then record = nil end
 for i = 3, #KEYS do
   local key, cost = KEYS[i], tonumber(ARGV[i + 2])
   if i <= logs + 2 then
-    for unit = 1, cost do move(key, grant .. ':' .. unit) end
+    local late = 0
+    for unit = 1, cost do late = math.max(late, move(key, grant .. ':' .. unit)) end
+    live_on(key, late)
   elseif i <= logs + buckets + 2 then
-    move(key, grant .. ':' .. text(cost))
+    live_on(key, move(key, grant .. ':' .. text(cost)))
   else
     local width = redis.call('HGET', key, 'width')
     local slice = width and text(math.floor(now / tonumber(width)))
@@ -37,6 +46,7 @@ for i = 3, #KEYS do
     if slice and field ~= slice then
       if field and redis.call('HINCRBY', key, field, -cost) <= 0 then redis.call('HDEL', key, field) end
       redis.call('HINCRBY', key, slice, cost)
+      keep_for(key, (SLICES + 2) * tonumber(width))
       if field then
         record = record:gsub('( ' .. key:gsub('%p', '%%%0') .. '=)%S+', '%1' .. slice)
         redis.call('SET', KEYS[2], record, 'KEEPTTL')
