@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -113,4 +114,4 @@ async def test_one_refusal_silences_every_holder_until_it_is_over_and_cuts_once(
     slots = sorted(permit.slot_us for replica in replicas for _, permit in replica.sent)
     later = [slot for slot in slots if slot > slots[len(in_flight)] - 1]
     assert all(last - first >= 505_000 for first, last in zip(later, later[32:], strict=False))
-    assert all(after > before for before, after in zip(later[:16], later[1:17], strict=True))
+    assert all(after > before for before, after in itertools.pairwise(later[:17]))
