@@ -134,6 +134,8 @@ async def _done(
         held.append(answer.permit)
         return answer.wait_us, answer.scales
     permit = held[pick % len(held)] if held else None
+    if permit and action in ("places", "penalise") and rig.time.now_us - permit.granted_us > 30 * MIN:
+        permit = None  # which refusals belong to a cut is known for an hour; no call is refused so late
     if action == "places":
         penalty = await rig.limiter.penalise(_A, reason="busy", kind="concurrency", permit=permit)
         return penalty.places, penalty.pause_s
