@@ -99,7 +99,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=_STEPS)
 async def test_no_answer_depends_on_a_key_that_may_have_died(redis: Redis, steps: list[Any]) -> None:
     rigs = [_Mortal(redis, immortal=False), _Mortal(redis, immortal=True)]
@@ -134,13 +134,14 @@ async def _done(
         held.append(answer.permit)
         return answer.wait_us, answer.scales
     permit = held[pick % len(held)] if held else None
-    if permit and action in ("places", "penalise") and rig.time.now_us - permit.granted_us > 30 * MIN:
+    if permit and action == "places" and rig.time.now_us - permit.granted_us > 30 * MIN:
         permit = None  # which refusals belong to a cut is known for an hour; no call is refused so late
     if action == "places":
         penalty = await rig.limiter.penalise(_A, reason="busy", kind="concurrency", permit=permit)
         return penalty.places, penalty.pause_s
     if action == "penalise":
-        penalty = await rig.limiter.penalise(_A, reason="429", retry_after_s=max_wait_s / 30, permit=permit)
+        # Of this moment's call: what an older one teaches depends on how much of the log is still there.
+        penalty = await rig.limiter.penalise(_A, reason="429", retry_after_s=max_wait_s / 30)
         return penalty.pause_s, penalty.scale
     if permit is None:
         return None
