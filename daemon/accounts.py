@@ -5,6 +5,7 @@ A job is not concerned by any of it: it waits for the account, like all the othe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -12,13 +13,12 @@ from typing import Any
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from daemon.keys import Keys
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
 from daemon.routes import Route
-from limiter import Limiter, Permit, Scale, read_headers
+from limiter import InFlight, Limiter, Permit, Scale, read_headers
 from limiter.refusals import Refusal
 from providers.errors import ErrorKind, ProviderError
 
@@ -43,14 +43,19 @@ class Accounts:
         self._metrics = metrics
 
     async def refused(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
-        """The provider turned the permit's call away; every quota of the route waits as long as it asks."""
-        for quota in route.quotas:
+        """The provider turned the permit's call away; every quota of the route waits as long as it asks.
+
+        Of a refusal for calls in flight only those are told that limit them, if any does.
+        """
+        kind = _REFUSALS.get(error.kind, "rate")
+        limiting = [quota for quota in route.quotas if quota.limit(InFlight)] if kind == "concurrency" else []
+        for quota in limiting or route.quotas:
             if error.http_status == 429 or error.kind is ErrorKind.RATE_LIMITED:
                 self._metrics.provider_429.labels(provider=route.provider.name, quota=quota.name).inc()
             penalise = partial(
                 self._limiter.penalise,
                 quota,
-                kind=_REFUSALS.get(error.kind, "rate"),
+                kind=kind,
                 retry_after_s=error.retry_after_s,
                 reason=error.kind.value,
                 permit=permit,
@@ -63,12 +68,16 @@ class Accounts:
             if penalty.scale is not None:
                 await self.rescaled([penalty.scale])
 
-    async def stopped(self, error: ProviderError, route: Route) -> None:
+    async def stopped(self, error: ProviderError, route: Route, permit: Permit | None = None) -> None:
         """The account can serve nobody: paused until its allowance is filled again, or an operator resumes it."""
         for quota in route.quotas:
             if error.kind is ErrorKind.QUOTA_EXHAUSTED:
                 stop = partial(
-                    self._limiter.exhausted, quota, reason=error.message, retry_after_s=error.retry_after_s
+                    self._limiter.exhausted,
+                    quota,
+                    reason=error.message,
+                    retry_after_s=error.retry_after_s,
+                    permit=permit,
                 )
                 until_us = await until_answered("pause", stop)
                 log.error("allowance used up; quota paused", quota=quota.name, reason=error.message)
@@ -90,13 +99,9 @@ class Accounts:
         learning = [quota for quota in route.quotas if quota.adaptive]
         if permit is None or not learning:
             return
-        readings = read_headers(headers)
+        readings = read_headers(headers, now_s=time.time())
         for quota in learning if readings else ():
-            try:
-                await self._limiter.observe(quota, permit, readings)
-            except RedisError as error:
-                # A hint only; the next answer brings another one.
-                log.warning("could not note rate headers", quota=quota.name, error=str(error))
+            await self._limiter.observe(quota, permit, readings)
 
     async def _tell(self, kind: str, quota: str, more: Mapping[str, object]) -> None:
         fields: Any = {"type": kind, "data": orjson.dumps({"quota": quota, **more})}

@@ -67,6 +67,7 @@ class Dispatcher:
         self._bell = bell
         self._metrics = metrics
         self._requests = itertools.count()
+        self._asked_at = 0.0
         self._request_id = ""  # of the question that has no answer yet: asked again, it is charged once
         self._more = False
 
@@ -124,10 +125,12 @@ class Dispatcher:
 
     async def _permit(self) -> Slot | Later:
         """A permit whose slot has come, or when it makes sense to ask again."""
-        asked_at = time.monotonic()
-        self._request_id = (
-            self._request_id or f"{self._queue.worker}:{self.route.name}:{next(self._requests)}"
-        )
+        if not self._request_id:
+            self._request_id = f"{self._queue.worker}:{self.route.name}:{next(self._requests)}"
+            self._asked_at = time.monotonic()
+        # Of the first time: a question that is asked again, since its answer was lost, may have been granted then.
+        asked_at = self._asked_at
+        sent_at = time.monotonic()
         answer = await uninterrupted(self._acquired(), undo=self._unused)
         self._request_id = ""
         self.looked_at = time.monotonic()
@@ -142,7 +145,11 @@ class Dispatcher:
             self._metrics.limiter_grants.labels(quota=quota.name).inc()
             self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(time.monotonic() - asked_at)
         # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
-        return Slot(answer.permit, asked_at + answer.wait_us / 1e6, asked_at)
+        return Slot(answer.permit, sent_at + answer.wait_us / 1e6, asked_at)
+
+    @property
+    def _horizon_s(self) -> float:
+        return HORIZON_S if self._bell.listening else DEAF_HORIZON_S
 
     async def _unused(self, answer: Grant | Later) -> None:
         if isinstance(answer, Grant):
@@ -154,7 +161,7 @@ class Dispatcher:
                 self.route.quotas,
                 holder=self._queue.worker,
                 request_id=self._request_id,
-                max_wait_s=HORIZON_S if self._bell.listening else DEAF_HORIZON_S,
+                max_wait_s=self._horizon_s,
             )
         except RedisError:
             # Fails closed: without an answer nothing is sent, and the loop asks again.
@@ -171,7 +178,7 @@ class Dispatcher:
         if later.bound.endswith(".in_flight"):
             await self._bell.wait(self.route.name, min(wait_s, LOOK_EVERY_S))
         else:
-            wait_s = min(wait_s + HORIZON_S / 2, LONGEST_WAIT_S)
+            wait_s = min(wait_s + self._horizon_s / 2, LONGEST_WAIT_S)
             # It is looking all the time, at a clock.
             self.looked_at = time.monotonic() + wait_s
             await self._bell.recalls.wait(wait_s)

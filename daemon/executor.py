@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -41,9 +41,9 @@ class Calls(Protocol):
 
     async def call_begins(self, run: Run) -> None: ...
 
-    async def call_leaves(self, run: Run) -> None: ...
+    async def call_leaves(self, run: Run, rtt_s: float | None) -> None: ...
 
-    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None: ...
+    async def call_answered(self, run: Run) -> None: ...
 
     async def call_accepted(self, run: Run) -> None: ...
 
@@ -136,6 +136,7 @@ class Executor:
         # Only what the provider takes counts here: until then nothing was sent, whatever it took.
         generated = await _in_time(run, job, self._answer(run, provider, request))
         provider_s = time.monotonic() - started
+        await self._calls.call_answered(run)
         await self._calls.call_ended(run)
         self._observe_latency(run.route.name, provider_s)
         self._metrics.provider_latency_seconds.labels(provider=provider.name, route=run.route.name).observe(
@@ -172,6 +173,7 @@ class Executor:
                 until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
             )
             await self._calls.call_accepted(run)
+            await self._calls.call_answered(run)
         return await self._poll(run, run.submitted, resumed=request is None)
 
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
@@ -190,8 +192,7 @@ class Executor:
         finally:
             before_send.set(None)
         self._count_call(run, "200", Charged.YES)
-        if headers := rate_headers.get():
-            await self._calls.call_answered(run, headers)
+        run.headers = rate_headers.get()
         return answer
 
     def _count_call(self, run: Run, status: str, charged: Charged) -> None:

@@ -37,11 +37,11 @@ class Heartbeat:
     async def _step(self) -> None:
         await asyncio.sleep(self._every_s)
         await self.beat()
+        if (spread_us := self._running.lag.spread_us) is not None:
+            await self._limiter.report_spread(spread_us)
 
     async def beat(self) -> None:
         """Renew everything now; a run that is not ours any more is stopped before it can send anything."""
-        if (spread_us := self._running.lag.spread_us) is not None:
-            await self._limiter.report_spread(spread_us)
         # One that is being settled is not ours to keep any more, and would look lost a moment later.
         runs = [run for run in self._running.current() if not run.settling]
         if not runs:
@@ -136,4 +136,9 @@ class Reclaimer:
 
 
 def _permit_of(item: Claimed) -> Permit | None:
-    return Permit.from_json(item.permit) if item.permit else None
+    try:
+        return Permit.from_json(item.permit) if item.permit else None
+    except ValueError:
+        # Its lease ends by itself; the item must not suffer for it.
+        log.warning("a permit cannot be read; taken over without it", item=item.uid)
+        return None

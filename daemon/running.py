@@ -40,6 +40,9 @@ class Run:
     sent: bool = False  # the provider call has begun
     settling: bool = False
     submitted: Submitted | None = None  # the provider's task, once it is known
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what its answer said of rates, until it is told
     task: asyncio.Task[None] | None = None
 
 
@@ -143,25 +146,38 @@ class Running:
 
         Raises Recalled where its permit does not hold any more.
         """
-        permit = run.permit
+        permit, quotas = run.permit, run.route.quotas
         if permit is None or run.slot_at is None:
             return
+        self._refuse_recalled(run, permit)
+        if quotas and time.monotonic() - run.slot_at > min(quota.tolerance_s for quota in quotas):
+            await until_answered("sent_late", lambda: self._limiter.sent_late(permit, quotas))
+            run.slot_at = time.monotonic()
+            self._refuse_recalled(run, permit)
+
+    async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
+        """Its first byte is about to leave: the same once more, since connecting takes its time.
+
+        `rtt_s` is how long it took to connect, None on a connection that stood.
+        """
+        late_at = run.slot_at
+        await self.call_begins(run)
+        # A call that was late counts from now on, so how late it was says nothing about the others.
+        if rtt_s is not None and late_at is not None and late_at == run.slot_at:
+            self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))
+
+    def _refuse_recalled(self, run: Run, permit: Permit) -> None:
         if self._recalls.covers(permit, run.asked_at):
             raise Recalled
-        if time.monotonic() - run.slot_at > min(quota.tolerance_s for quota in run.route.quotas):
-            await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
-            run.slot_at = time.monotonic()
 
-    async def call_leaves(self, run: Run) -> None:
-        """Its first byte is about to leave: the same once more, since connecting takes its time."""
-        if run.slot_at is not None:
-            self.lag.observe(round((time.monotonic() - run.slot_at) * 1e6))
-        await self.call_begins(run)
-
-    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
-        """What the answer's headers say of the account."""
-        if self._accounts is not None:
-            await self._accounts.heard(headers, run.route, run.permit)
+    async def call_answered(self, run: Run) -> None:
+        """What the answer's headers say of the account. They are hints: nothing that goes wrong here matters."""
+        headers, run.headers = run.headers, {}
+        if headers and self._accounts is not None:
+            try:
+                await self._accounts.heard(headers, run.route, run.permit)
+            except Exception as error:
+                log.warning("could not note rate headers", route=run.route.name, error=str(error))
 
     async def call_accepted(self, run: Run) -> None:
         """The provider has the job: it occupies the account until it ends, also if this replica dies meanwhile."""
@@ -173,13 +189,16 @@ class Running:
     async def call_ended(self, run: Run) -> None:
         """The provider has answered: its in-flight place is free for the next call, wherever that is made.
 
-        A permit whose call was never sent is given back whole.
+        A permit whose call was never sent is given back whole. A call of a worker that went away without noting an
+        answer may still run at the provider, so its place is kept for as long as it can.
         """
         permit, run.permit = run.permit, None
         if permit is None:
             return
         if not run.sent and not run.adopted:
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
+        elif permit.leased and (rest_s := _unanswered_s(run)) > 0:
+            await until_answered("submitted", lambda: self._limiter.submitted(permit, longest_s=rest_s))
         elif permit.leased:
             await until_answered("release", lambda: self._limiter.release(permit))
 
@@ -225,3 +244,10 @@ class Running:
                 reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
                 self._metrics.dead_letters.labels(reason=reason).inc()
             self._metrics.jobs_finished.labels(route=route, outcome=state).inc()
+
+
+def _unanswered_s(run: Run) -> float:
+    """For how long the call of a run that was taken over can still run, where nobody knows its end."""
+    if not run.adopted or run.item.receipt or run.item.intent_us is None:
+        return 0.0
+    return run.route.timeout_s - (time.time() - run.item.intent_us / 1e6)

@@ -53,7 +53,7 @@ class Judge:
                 await self._accounts.refused(error, route, run.permit)
                 return Throttled(record, self._stand_back_s(error, run))
             case Retry.PAUSE_QUOTA:
-                await self._accounts.stopped(error, route)
+                await self._accounts.stopped(error, route, run.permit)
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
             case Retry.UNKNOWN_OUTCOME:
                 return Unknown(record)

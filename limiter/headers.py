@@ -81,59 +81,6 @@ def tightest(
     return min(known, key=lambda each: each.remaining or 0, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Phantom:
-    """Use of a limit by others, as the response to the call sent at `sent_us` told; counts until `until_us`."""
-
-    sent_us: int
-    cost: int
-    until_us: int
-
-    def __str__(self) -> str:
-        return f"{self.sent_us} {self.cost} {self.until_us}"
-
-    @classmethod
-    def parse(cls, text: str | bytes) -> Phantom:
-        """What `str` wrote. Errors: ValueError."""
-        sent_us, cost, until_us = (int(field) for field in text.split())
-        return cls(sent_us, cost, until_us)
-
-
-def phantom_cost(remaining: int, in_flight_since: int, capacity: int, used: int) -> int:
-    """What has to be added to our books so that they promise no more than the provider has left.
-
-    `remaining` is as it was for the call sent at s; `in_flight_since` is what we sent after s and so may not be
-    in it; `capacity` and `used` are our limit now and our own use of it now, without any phantom. 0 where the
-    provider has more left than we think: `remaining` only tightens.
-    """
-    theirs = max(0, remaining - max(0, in_flight_since))
-    ours = max(0, capacity - max(0, used))
-    return max(0, ours - theirs)
-
-
-def next_phantom(
-    known: Phantom | None,
-    reading: HeaderReading,
-    *,
-    sent_us: int,
-    now_us: int,
-    in_flight_since: int,
-    capacity: int,
-    used: int,
-    period_us: int,
-) -> Phantom | None:
-    """The phantom after the response to the call that was sent at `sent_us`; costs as in `phantom_cost`.
-
-    It replaces the one before and is never added to it, so nothing is counted twice. A response to a call that
-    was sent before the one `known` is from, or with it, is older news and changes nothing.
-    """
-    if reading.remaining is None or (known is not None and sent_us <= known.sent_us):
-        return known
-    cost = phantom_cost(reading.remaining, in_flight_since, capacity, used)
-    rest_us = period_us if reading.reset_s is None else min(period_us, math.ceil(reading.reset_s * 1e6))
-    return Phantom(sent_us, cost, now_us + rest_us)
-
-
 _X_RATELIMIT: Final = re.compile(
     r"x-ratelimit-(?P<what>limit|remaining|reset)(?:-(?P<unit>[a-z]{1,20}))?(?:-(?P<window>second|minute|hour|day))?"
 )

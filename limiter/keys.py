@@ -1,4 +1,4 @@
-"""Every Redis key of the limiter, in one place; none of them ever holds a secret.
+r"""Every Redis key of the limiter, in one place; none of them ever holds a secret.
 
 All begin with the installation's prefix. On Redis Cluster the prefix carries a hash tag (`{pixmill}`), so the
 keys of one call always share a slot. `QUOTA` below is a quota's name, which cannot contain a colon.

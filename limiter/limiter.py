@@ -10,19 +10,21 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from limiter import looking, refusals
 from limiter.adaptive import PPM
 from limiter.explain import Explanation
 from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
-from limiter.limits import IN_FLIGHT
+from limiter.limits import IN_FLIGHT, PERIODS_US
 from limiter.lua import LuaScript
 from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
 from limiter.plan import Plan
@@ -109,7 +111,9 @@ class Limiter:
             if not asking.cancelled() and asking.exception() is None:
                 answer = asking.result()
                 if isinstance(answer, Grant):
-                    await self.give_back(answer.permit)
+                    # Where Redis is away now, its lease ends by itself; who was cancelled must hear of that alone.
+                    with suppress(RedisError):
+                        await self.give_back(answer.permit)
             raise
 
     async def _ask(self, plan: Plan, holder: str, request_id: str, max_wait_s: float) -> Grant | Later:
@@ -163,20 +167,24 @@ class Limiter:
             )
         )
 
-    async def sent_late(self, permit: Permit) -> None:
+    async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         """The call is sent now, noticeably after its slot: windows and buckets count it from now on.
 
-        Worth its round trip only for a delay that the guard does not cover, see `Quota.tolerance_s`. Around
-        midnight a calendar day keeps two seconds free on either side, and counts the call where it was granted.
+        `quotas` are those that it was granted under. Worth its round trip only for a delay that the guard does not
+        cover, see `Quota.tolerance_s`. Around midnight a calendar day keeps two seconds free on either side, and
+        counts the call where it was granted.
         """
-        charged = list(_charged(permit))
-        if not charged:
+        books = self._server.plan(quotas, permit.costs).late_books if quotas else ()
+        if not books:
             return
-        kinds = (self._keys.log, self._keys.tokens, self._keys.slices, self._keys.fixed)
-        books = [(kind(quota, unit), cost) for kind in kinds for quota, unit, cost in charged]
-        keys, costs = zip(*books, strict=True)
-        args = (self._server.now_us(), permit.grant_id, len(charged), *costs)
-        await _SENT_LATE(self._client, (self._keys.clock, self._record(permit), *keys), args)
+        keys = (self._keys.clock, self._record(permit), *(book.key for book in books))
+        rows = [
+            field
+            for place, book in enumerate(books, start=3)
+            for field in (place, book.kind, book.cost, book.keep_us)
+        ]
+        args = (self._server.now_us(), permit.grant_id, *rows)
+        await uninterrupted(_SENT_LATE(self._client, keys, args))
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
         """The provider has the job: its leases count for `longest_s` from now, whoever renews them or does not.
@@ -253,12 +261,22 @@ class Limiter:
             self._server, quota, permit, kind=kind, retry_after_s=retry_after_s, reason=reason
         )
 
-    async def exhausted(self, quota: Quota, *, reason: str, retry_after_s: float | None = None) -> int:
+    async def exhausted(
+        self,
+        quota: Quota,
+        *,
+        reason: str,
+        retry_after_s: float | None = None,
+        permit: Permit | None = None,
+    ) -> int:
         """The provider's allowance is used up: pause until it is filled again; returns when (µs, server's clock).
 
-        That is the quota's next midnight, else in `retry_after_s`, else in an hour. Never shortens a pause.
+        That is the quota's first midnight after `permit`'s call was sent (without it: from now on), else in
+        `retry_after_s`, else in an hour. Never shortens a pause.
         """
-        until_us = refusals.refilled_us(quota, self._server.wall_us(), retry_after_s)
+        now_us = await self._server.time_us()
+        sent_us = permit.slot_us if permit and 0 <= now_us - permit.slot_us < PERIODS_US["d"] else now_us
+        until_us = refusals.refilled_us(quota, sent_us, now_us, retry_after_s)
         await refusals.pause(self._server, quota.name, reason, until_us, unless_longer=True)
         return until_us
 
@@ -276,7 +294,7 @@ class Limiter:
         The largest of all replicas, of the last minute, widens the guards of long windows, up to a hundredth of
         their period. Report every quarter of a minute.
         """
-        return int(await _SPREAD(self._client, [self._keys.spread], [spread_us]))
+        return int(await uninterrupted(_SPREAD(self._client, [self._keys.spread], [spread_us])))
 
     async def pause(self, quota_name: str, reason: str, until_us: int | None = None) -> None:
         """An operator's stop, until `until_us` (µs of the server's clock) or, if None, until resumed."""
@@ -284,6 +302,9 @@ class Limiter:
 
     async def resume(self, quota_name: str) -> bool:
         """End a pause of `pause` or `exhausted`, not a provider's cooldown; True if there was one."""
+        return await uninterrupted(self._resume(quota_name))
+
+    async def _resume(self, quota_name: str) -> bool:
         if not await self._client.delete(*self._keys.strings(quota_name)[:1]):
             return False
         await self._client.publish(self._keys.bell, f"quota {quota_name}")

@@ -202,7 +202,7 @@ def guard_us(period_us: int) -> int:
     J, two sends a window W apart can arrive W-J apart, so a log kept for W+g is never refused when g >= J,
     and costs the share g/(W+g) of the rate; no sender can promise more than W/(W+J). A hundredth is what 99 %
     allows. Below 5 ms one pause of an event loop is already more; above 100 ms a long window would pay for
-    delays that a near provider does not have. Measured lag can size this later; nobody else computes it.
+    delays that a near provider does not have. What was measured can widen it, see scripts/include/quota.lua.
     """
     return min(max(period_us // 100, GUARD_LEAST_US), GUARD_MOST_US)
 

@@ -57,13 +57,22 @@ class Permit:
     def from_json(cls, text: str | bytes) -> Permit:
         """The permit that `to_json` wrote. Errors: ValueError, when it is not one."""
         try:
-            request_id, holder, quotas, costs, leased, grant_id, weights, granted_us, slot_us = json.loads(
-                text
-            )
+            request_id, holder, quotas, costs, leased, grant_id, *more = json.loads(text)
+            weights, granted_us, slot_us = (
+                *more,
+                *((), 0, 0)[len(more) :],
+            )  # the last three were not always there
             weighed = tuple(int(weight) for weight in weights)
             times = int(granted_us), int(slot_us)
             return cls(
-                request_id, holder, tuple(quotas), dict(costs), tuple(leased), grant_id, weighed, *times
+                request_id,
+                holder,
+                tuple(quotas),
+                dict(costs),
+                tuple(leased),
+                grant_id,
+                weighed,
+                *map(int, times),
             )
         except (TypeError, ValueError) as error:
             raise ValueError("this is not a permit as `Permit.to_json` writes it") from error

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 from limiter.keys import LimiterKeys
 from limiter.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
 from limiter.quota import Quota, check_cost, cost_of
 
 Arg = str | int
+_FIELDS = 9
 
+# Kinds in which a call can be late, and for how many spans its use may count.
+_LATE = {"window": 1, "tokens": 1, "slices": 2, "fixed": 2}
 _NO_RECORD = ""  # its place in the key list; filled in for each request
 
 
-@dataclass(frozen=True, slots=True)
+class LateBook(NamedTuple):
+    """A book in which a call that is sent late moves; a use counts in it for `keep_us`."""
+
+    key: str
+    kind: str
+    cost: int
+    keep_us: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """`keys`, `heads` (the quotas) and `rows` (the limits) as acquire.lua and snapshot.lua describe them.
 
@@ -43,6 +57,22 @@ class Plan:
         for place, limit in self.days.items():
             rows[place] = limit.midnights_us(wall_us)
         return tuple(rows)
+
+    @cached_property
+    def late_books(self) -> tuple[LateBook, ...]:
+        """Each book once, with the longest span of the limits that share it."""
+        books: dict[str, LateBook] = {}
+        for at in range(0, len(self.rows), _FIELDS):
+            _, kind, index, _, cost, count, span_us, extra, _ = self.rows[at : at + _FIELDS]
+            if kind not in _LATE:
+                continue
+            keep_us = int(span_us) * _LATE[str(kind)]
+            if kind == "tokens":
+                keep_us = int(str(extra).split()[0]) * int(span_us) // int(count) + int(span_us)
+            key = self.keys[int(index) - 1]
+            known = books.get(key)
+            books[key] = LateBook(key, str(kind), int(cost), max(keep_us, known.keep_us if known else 0))
+        return tuple(books.values())
 
 
 def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int] | None) -> Plan:

@@ -15,6 +15,8 @@ from contextlib import suppress
 
 from limiter.permit import Permit
 
+_EVER = 2**63
+
 
 class Recalls:
     """One for each process that listens to `PREFIX:bell`. `clock` is monotonic, in seconds.
@@ -35,10 +37,10 @@ class Recalls:
         if what != "quota":
             return False
         name, _, until = rest.partition(" ")
-        if until.isdecimal():
-            self._until_us[name] = max(self._until_us.get(name, 0), int(until))
-        else:
-            self._heard_at[name] = self._clock()
+        # Also of a message with a time: what is asked for after it was heard was granted after it was sent, whatever
+        # times say whose clock was set meanwhile.
+        self._heard_at[name] = self._clock()
+        self._until_us[name] = max(self._until_us.get(name, 0), int(until)) if until.isdecimal() else _EVER
         self._tell()
         return True
 
@@ -52,8 +54,7 @@ class Recalls:
         if asked_at <= self._deaf_at:
             return bool(permit.quotas)
         return any(
-            permit.granted_us <= self._until_us.get(name, -1)
-            or asked_at <= self._heard_at.get(name, -math.inf)
+            asked_at <= self._heard_at.get(name, -math.inf) and permit.granted_us <= self._until_us[name]
             for name in permit.quotas
         )
 

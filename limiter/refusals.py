@@ -22,6 +22,11 @@ Refusal = Literal["rate", "concurrency", "overload"]
 
 # Where nobody says when an exhausted account is filled again, it is asked this long after.
 EXHAUSTED_S: Final = timedelta(hours=1).total_seconds()
+# Headers that do not say when their limit resets are believed for so long, then a call may bring the next ones.
+NAMED_S: Final = 3600.0
+UNNAMED_S: Final = 60.0
+# An allowance that has been filled again since the refused call was sent is asked after this.
+REFILLED_S: Final = 60.0
 
 _PACKAGE: Final = Path(__file__).parent
 _PENALISE: Final = LuaScript.load(_PACKAGE, "penalise")
@@ -76,16 +81,18 @@ async def pause(server: Server, name: str, reason: str, until_us: int | None, *,
     await uninterrupted(_PAUSE(server.client, keys, args))
 
 
-def refilled_us(quota: Quota, wall_us: int, retry_after_s: float | None) -> int:
+def refilled_us(quota: Quota, sent_us: int, now_us: int, retry_after_s: float | None) -> int:
     """When an allowance that is used up is filled again, at the earliest (µs of the server's clock).
 
-    The quota's next midnight, if it has a calendar day; else what the provider told, else EXHAUSTED_S from now.
+    The quota's first midnight after the refused call was sent, if it has a calendar day; else what the provider
+    told, else EXHAUSTED_S from now.
     """
     days = [limit for limit in quota.limits if isinstance(limit, CalendarDay)]
     if days:
-        midnights = [int(text) for day in days for text in day.midnights_us(wall_us).split()]
-        return min(midnight for midnight in midnights if midnight > wall_us)
-    return wall_us + math.ceil((EXHAUSTED_S if retry_after_s is None else retry_after_s) * SECOND_US)
+        midnights = [int(text) for day in days for text in day.midnights_us(sent_us).split()]
+        refilled_us = min(midnight for midnight in midnights if midnight > sent_us)
+        return max(refilled_us, now_us + math.ceil(REFILLED_S * SECOND_US))
+    return now_us + math.ceil((EXHAUSTED_S if retry_after_s is None else retry_after_s) * SECOND_US)
 
 
 async def sync(server: Server, quota: Quota, permit: Permit, readings: Iterable[HeaderReading]) -> int:
@@ -94,13 +101,14 @@ async def sync(server: Server, quota: Quota, permit: Permit, readings: Iterable[
     told = 0
     for limit, kind, book in _with_books(server, quota):
         period_us = PERIODS_US["d"] if isinstance(limit, CalendarDay) else limit.period_us
-        reading = tightest(known, limit.unit, period_us / SECOND_US)
+        reading = tightest(_of(limit, quota, known), limit.unit, period_us / SECOND_US)
         if reading is None or reading.remaining is None or permit.costs.get(limit.unit, 0) == 0:
             continue
         believed = permit.left.get((quota.name, f"{limit.unit}:{period_us}"))
         if believed is not None and reading.remaining >= believed:
             continue  # the provider has at least as much left as this grant left: nothing to learn
-        reset_us = -1 if reading.reset_s is None else math.ceil(reading.reset_s * SECOND_US)
+        unknown_s = NAMED_S if reading.window_s else UNNAMED_S
+        reset_us = math.ceil((unknown_s if reading.reset_s is None else reading.reset_s) * SECOND_US)
         span_us = limit.span_us if isinstance(limit, Window) else 0
         midnights = limit.midnights_us(server.wall_us()) if isinstance(limit, CalendarDay) else ""
         keys = (server.keys.clock, *server.keys.strings(quota.name), book, server.keys.spread)
@@ -109,6 +117,24 @@ async def sync(server: Server, quota: Quota, permit: Permit, readings: Iterable[
         await uninterrupted(_SYNC(server.client, keys, (*args, *shape)))
         told += 1
     return told
+
+
+def _of(limit: Window | CalendarDay, quota: Quota, readings: list[HeaderReading]) -> list[HeaderReading]:
+    """The readings that can be about this limit.
+
+    One that does not name its period is about the limit with its count, and where there is none, about the shortest.
+    """
+    same = [each for each in quota.limits if isinstance(each, Window) and each.unit == limit.unit]
+    shortest = min(same, key=lambda each: each.period_us, default=None)
+    counts = {
+        each.count for each in quota.limits if each.unit == limit.unit and not isinstance(each, InFlight)
+    }
+    return [
+        each
+        for each in readings
+        if each.window_s is not None
+        or (each.limit == limit.count if each.limit in counts else shortest is None or limit is shortest)
+    ]
 
 
 def _with_books(server: Server, quota: Quota) -> Iterator[tuple[Window | CalendarDay, str, str]]:

@@ -37,6 +37,13 @@ class Server:
         """About the server's time, only to say which days are near it."""
         return time.time_ns() // 1000 + self.skew_us if self._clock is None else self._clock()
 
+    async def time_us(self) -> int:
+        """The server's own time, asked for."""
+        if self._clock is not None:
+            return self._clock()
+        seconds, micros = await self.client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
     def is_at(self, server_us: int) -> None:
         """The server has told its time, and ours is days away from it; the server's counts."""
         self.skew_us = server_us - time.time_ns() // 1000

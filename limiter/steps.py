@@ -1,4 +1,8 @@
-"""Calls that end although their caller is cancelled: half of one would leave a charge that nobody knows of."""
+"""Calls that end although their caller is cancelled: half of one would leave a charge that nobody knows of.
+
+And the caller always learns that it was cancelled, which a bare call of the client does not promise: until Python 3.12,
+the `wait_for` in it swallows a cancellation that comes together with what it waited for.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -40,7 +41,10 @@ __all__ = [
 rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
 
 # Awaited when a request of this task is about to leave, on a connection that stands: what it raises, nothing was sent.
-before_send: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("before_send", default=None)
+# It is given how long (s) connecting took, the time of one round trip; None where the connection stood before.
+before_send: ContextVar[Callable[[float | None], Awaitable[None]] | None] = ContextVar(
+    "before_send", default=None
+)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -152,12 +156,18 @@ class _Progress:
 
     def __init__(self) -> None:
         self.sent = False
+        self._connecting_at = 0.0
+        self._rtt_s: float | None = None
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("connect_tcp.started"):
+            self._connecting_at = time.monotonic()
+        elif event.endswith("connect_tcp.complete"):
+            self._rtt_s = time.monotonic() - self._connecting_at
         # CONNECT only asks a proxy for a way to the provider.
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
             if (tell := before_send.get()) is not None:
-                await tell()
+                await tell(self._rtt_s)
             self.sent = True
 
 

@@ -79,7 +79,7 @@ class PixmillGate(Gate):
         self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
         if late_s > self._tolerance_s[job.model]:
             self.notes["sent_late"] += 1
-            await self._limiter.sent_late(permit)
+            await self._limiter.sent_late(permit, self._quotas[job.model])
         if permit.leased:
             self._held[permit.grant_id] = permit
             if self._longest_call_s is not None:

@@ -12,8 +12,9 @@
 --            fixed            span: period   extra: guard (µs) at either end of it
 --            day              extra: midnights
 --            in_flight        extra: key index of who waits
--- Returns {1, wait (µs), grant id, epoch, when granted, slot, changes, what is left} granted; {0, retry (µs), bound, epoch} refused
---         and nothing charged; {2, server's time (µs)} if it is in none of the days that the midnights describe.
+-- Returns {1, wait (µs), grant id, epoch, when granted, slot, changes, what is left} granted; the wait of a repeated
+--         question may be below 0; {0, retry (µs), bound, epoch} refused and nothing charged;
+--         {2, server's time (µs)} if it is in none of the days that the midnights describe.
 --         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. What is left: of each row that
 --         has a log and learns, `QUOTA unit:period left `.
 --
@@ -46,7 +47,7 @@ local grant, who, holder = ARGV[4], ARGV[5] .. ' ' .. ARGV[6], ARGV[6]
 -- The same request again means that the first reply was lost: the answer is the grant it already has.
 if strings[2] then
   local slot, granted, at = string.match(strings[2], '^(%S+) (%S+) (%S+)')
-  return {1, text(math.max(0, tonumber(slot) - now)), granted, clock.epoch, at, slot, '', ''}
+  return {1, text(tonumber(slot) - now), granted, clock.epoch, at, slot, '', ''}
 end
 
 local function later(retry, bound)
@@ -160,7 +161,8 @@ for i = 9 + 2 * quotas_n, #ARGV, FIELDS do
     local gone = {}
     for index in string.gmatch(ARGV[i + 8], '%d+') do gone[#gone + 1] = KEYS[tonumber(index)] end
     row.kind = kinds[kind]
-    take_over(kind, row, gone, now, clock.wall, LOST_US)
+    -- Who only looks (a wait below nothing) changes no books, whatever its own configuration says.
+    if max_wait >= 0 then take_over(kind, row, gone, now, clock.wall, LOST_US) end
     row.books = row.kind.load(row)
     if kind == 'day' and not day_of(row.books, clock.wall) then return {2, text(clock.wall)} end
     rated[#rated + 1] = row
@@ -214,18 +216,20 @@ for _, row in ipairs(rated) do
   local state = row.quota.learned
   if state and row.kind == kinds.window then
     local used = redis.call('ZCOUNT', row.key, '(' .. text(slot - row.span), text(slot))
-    row.used = adapt_share(used, row.full)
+    row.used, row.busy = adapt_share(used, row.full), used + row.cost > row.count
     left = left .. string.format('%s %s:%.0f %.0f ', row.quota.name, row.unit, row.period, math.max(0, row.count - used))
   elseif state and row.kind == kinds.fixed then
     local used = (row.books.used[text(fixed_number(row.books, slot - clock.offset))] or 0) + row.cost
-    row.used = adapt_share(used, row.full)
+    row.used, row.busy = adapt_share(used, row.full), used + row.cost > row.count
   elseif state and row.kind == kinds.slices then
     local used, last = 0, math.floor(slot / row.books.width)
     for slice = last - math.floor(row.span / row.books.width), last do used = used + (row.books[slice] or 0) end
-    row.used = adapt_share(used + row.cost, row.full)
+    row.used, row.busy = adapt_share(used + row.cost, row.full), used + 2 * row.cost > row.count
   elseif state and row.kind == kinds.tokens then
     row.used = bound == row.bound and state.level or 0
   end
+  -- Full is full, also where rounding leaves a part of the level that no call fits into.
+  if row.busy then row.used = math.max(row.used, state.level) end
   if row.used and (not row.quota.fullest or row.used > row.quota.fullest.used) then row.quota.fullest = row end
 end
 for _, quota in ipairs(quotas) do

@@ -16,6 +16,10 @@
 -- @include leases
 local KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
 local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
+-- Nobody could end a longer one.
+local LONGEST_TOLD_US = 86400000000
+-- For so long, at least, a report is known again.
+local REMEMBERED_US = 60000000
 -- A refusal so long after the last pause is no sequel of it.
 local QUIET_US = 2000000
 -- A pause that was known already but for so little is not worth calling everybody.
@@ -30,38 +34,51 @@ local grant, weight, places = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[12])
 local learned = learned_read(strings[5], ARGV[11])
 
 if granted == 0 then granted = now end
-local sequel = granted <= cooldown.cut
-local others_fly = 0
-if not sequel then
-  local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
-  cooldown.streak = now - cooldown.ends <= math.max(QUIET_US, last) and math.min(cooldown.streak + 1, 60) or 1
-  cooldown.generation, cooldown.cut = cooldown.generation + 1, now
-end
+local level = learned and learned.level or ADAPT_PPM
+local most = places > 0 and places_now(strings[4], places, now) or 0
 
--- Fewer calls at once: as many as ran when this one was turned away.
-local most = places
-if places > 0 then
-  most = places_now(strings[4], places, now)
-  if kind == 'concurrency' then
-    others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
-    most = math.max(1, sequel and most - weight or math.min(most, others_fly))
-    redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now), 'PX', ttl_ms((places - most) * PLACES_HOLD_US))
+-- A report that is sent again, since its answer was lost, says nothing new; nor does a late one of an old pause.
+local longest = REMEMBERED_US
+for i = 13, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
+if grant ~= '' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
+  local known = redis.call('ZADD', KEYS[8], 'NX', text(slot > 0 and slot or now), grant) == 0
+  keep_for(KEYS[8], 2 * longest)
+  if known then
+    return {text(math.max(0, cooldown.ends - now)), 0, cooldown.generation, text(level), text(level), most}
   end
 end
 
-local pause = told
+-- Concurrency has epochs of its own: since when there are fewer places.
+local cut = cooldown.cut
+if kind == 'concurrency' then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
+local sequel = granted <= cut
+if not sequel and kind ~= 'concurrency' then
+  local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
+  cooldown.streak = now - cooldown.ends <= math.max(QUIET_US, last) and math.min(cooldown.streak + 1, 60) or 1
+  cooldown.cut = now
+end
+if not sequel then cooldown.generation = cooldown.generation + 1 end
+
+-- Fewer calls at once: as many as ran when this one was turned away.
+local others_fly = 0
+if places > 0 and kind == 'concurrency' then
+  others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
+  most = math.max(1, sequel and most - weight or math.min(most, others_fly))
+  redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now), 'PX', ttl_ms((places - most) * PLACES_HOLD_US))
+end
+
+local pause = math.min(told, LONGEST_TOLD_US)
 if told < 0 then
   pause = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ (math.max(1, cooldown.streak) - 1))
-  -- Where other calls run, their end is what to wait for.
-  if others_fly > 0 then pause = 0 end
+  -- Where other calls run, their end is what to wait for; and what an old pause was for is over with it.
+  if others_fly > 0 or sequel then pause = 0 end
 end
 
 -- What the log says about the rate: how much had been accepted when this call came, by the limit that is fullest.
-local old_level, new_level = ADAPT_PPM, ADAPT_PPM
-if learned then
-  old_level = learned.level
-  local longest, fullest, period = 0, nil, nil
-  for i = 13, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
+local new_level = level
+if learned and kind == 'rate' then
+  local fullest
   for i = 13, #ARGV, 4 do
     local key, count, span = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     local function accepted(from, to)
@@ -71,31 +88,25 @@ if learned then
     local at = slot > 0 and slot or now
     local used = adapt_share(accepted(at - span, at - 1), count)
     if not fullest or used > fullest.used then
-      fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3]), at = at}
+      fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3])}
       if told >= 0 then fullest.left = adapt_share(accepted(now + told - fullest.period, now), count) end
     end
   end
-  if longest > 0 and slot > 0 then
-    redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
-    redis.call('ZADD', KEYS[8], text(slot), grant)
-    keep_for(KEYS[8], 2 * longest)
-  end
   -- Without a log (a token bucket) only the refusal itself is known.
-  fullest = fullest or {used = -1, left = -1, unit = 0, period = 60 * 1000000, at = now}
+  fullest = fullest or {used = -1, left = -1, unit = 0, period = PACED_MOST_US}
   if told < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
-  if kind == 'rate' and not sequel
-      and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
+  if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
     redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))
     new_level = learned.level
-  else
-    new_level = old_level
   end
 end
 
 local known = cooldown.ends
-if now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
+if pause > 0 and now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
 redis.call('SET', KEYS[3], cooldown_text(cooldown), 'PX', ttl_ms(math.max(0, cooldown.ends - now) + KEPT_US))
-if not sequel or cooldown.ends > known + NEWS_US then
+if cooldown.ends > math.max(known, now) + NEWS_US or new_level < level then
   redis.call('PUBLISH', ARGV[9], 'quota ' .. ARGV[10] .. ' ' .. text(now))
 end
-return {text(math.max(0, cooldown.ends - now)), sequel and 0 or 1, cooldown.generation, text(old_level), text(new_level), most}
+return {
+  text(math.max(0, cooldown.ends - now)), sequel and 0 or 1, cooldown.generation, text(level), text(new_level), most,
+}

@@ -92,11 +92,13 @@ class Bench:
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
 
-    async def call_leaves(self, run: Run) -> None:
+    async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
         self.left.append(run.item.uid)
 
-    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
-        self.headers.append(headers)
+    async def call_answered(self, run: Run) -> None:
+        headers, run.headers = run.headers, {}
+        if headers:
+            self.headers.append(headers)
 
     async def call_accepted(self, run: Run) -> None:
         self.accepted.append(run.item.uid)
@@ -420,13 +422,13 @@ async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back
 async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def called_back(_run: Run) -> None:
+    async def called_back(_run: Run, _rtt_s: float | None) -> None:
         raise Recalled
 
     async def connects(_request: Request) -> Generated:
         tell = before_send.get()
         assert tell is not None
-        await tell()
+        await tell(None)
         raise AssertionError("it was sent")
 
     monkeypatch.setattr(bench, "call_leaves", called_back)

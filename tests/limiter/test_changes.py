@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 import limiter.limits
-from limiter import Grant, Later, Quota, parse_quota
+from limiter import Bucket, Grant, InFlight, Later, Permit, Quota, Window, parse_quota
 
 from .conftest import Rig
 
@@ -87,9 +93,129 @@ async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
     assert await _granted_now(rig, window) == 0
 
 
+@pytest.mark.parametrize("between", [SLICES, BUCKET, DAY], ids=["slices", "bucket", "day"])
+async def test_a_kind_that_granted_nothing_hands_on_what_it_took_over(rig: Rig, between: object) -> None:
+    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
+    window = _quota(WINDOW)
+    for _ in range(10):
+        await rig.slot(window)
+    other = _quota(between)
+    await rig.ask(other, costs={"requests": other.limits[0].most}, max_wait_s=0)
+    assert await _granted_now(rig, window) == 0
+
+
 async def test_a_unit_that_loses_one_of_two_limits_keeps_the_others_books(rig: Rig) -> None:
     both = _quota([WINDOW, BUCKET])
     for _ in range(10):
         await rig.slot(both)
     assert isinstance(await rig.ask(_quota(WINDOW), max_wait_s=0), Later)
     assert isinstance(await rig.ask(_quota(BUCKET), max_wait_s=0), Later)
+
+
+# What a quota may be configured as, one after the other, with one period, so that what was used is known.
+_CONFIGURATIONS = st.builds(
+    Quota,
+    st.just("q"),
+    st.tuples(
+        st.one_of(
+            st.builds(Window, st.integers(1, 6), st.just(S)),
+            st.builds(Window, st.integers(21, 24), st.just(S)),
+            st.builds(Bucket, st.integers(1, 5), st.just(S), st.integers(1, 4)),
+        ),
+        st.builds(InFlight, st.integers(2, 9)),
+    ),
+    st.booleans(),
+)
+
+
+@dataclass
+class _Used:
+    permit: Permit
+    units: int
+    counts_until_us: int
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    configurations=st.lists(_CONFIGURATIONS, min_size=2, max_size=4),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["ask"] * 7 + ["change", "change", "release", "give_back", "penalise"]),
+            st.sampled_from([0, 0, 0, 1, 30_000, 333_000, 700_000, 1_010_000]),
+            st.integers(1, 2),
+            st.sampled_from([0.0, 0.4, 60.0]),
+            st.integers(0, 99),
+        ),
+        min_size=8,
+        max_size=50,
+    ),
+)
+async def test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then(
+    redis: Redis, configurations: list[Quota], steps: list[tuple[str, int, int, float, int]]
+) -> None:
+    """Up, down, to another kind and back, learning or not, with grants outstanding that were made under others."""
+    rig, quota = Rig(redis, lease_s=5), configurations[0]
+    used: list[_Used] = []
+    for action, pass_us, wanted, max_wait_s, pick in steps:
+        rig.time.advance(pass_us)
+        now_us = rig.time.now_us
+        rate, places = quota.limits
+        assert isinstance(places, InFlight)
+        call = used[pick % len(used)] if used else None
+        if action == "change":
+            quota = configurations[pick % len(configurations)]
+        elif action == "ask":
+            units = min(wanted, rate.most)
+            answer = await rig.ask(quota, costs={"requests": units}, max_wait_s=max_wait_s)
+            if isinstance(answer, Grant):
+                permit = answer.permit
+                used.append(_Used(permit, units, permit.slot_us + 5 * S))
+                assert sum(one.counts_until_us > now_us for one in used) <= places.count
+                _check_new(rate, used)
+        elif action == "penalise":
+            await rig.limiter.penalise(quota, reason="429", retry_after_s=max_wait_s / 60)
+        elif call and action == "give_back" and call.permit.slot_us > now_us:
+            await rig.limiter.give_back(call.permit)
+            used.remove(call)
+        elif call and action == "release":
+            await rig.limiter.release(call.permit)
+            call.counts_until_us = min(call.counts_until_us, now_us)
+
+
+def _check_new(rate: object, used: Sequence[_Used]) -> None:
+    """Every period with the newest call in it holds no more than the limit of now, whoever granted the others."""
+    if not isinstance(rate, Window):
+        return
+    new_us = used[-1].permit.slot_us
+    near = [one for one in used if abs(one.permit.slot_us - new_us) < rate.span_us]
+    for first in near:
+        first_us = first.permit.slot_us
+        if first_us <= new_us:
+            within = [one.units for one in near if first_us <= one.permit.slot_us < first_us + rate.span_us]
+            assert sum(within) <= rate.count
+
+
+async def test_fewer_places_free_none_until_enough_calls_have_ended_and_more_places_are_free_at_once(
+    rig: Rig,
+) -> None:
+    five, two = parse_quota("api", {"in_flight": 5}), parse_quota("api", {"in_flight": 2})
+    permits = [await rig.permit(five) for _ in range(5)]
+    for permit in permits[:3]:
+        assert isinstance(await rig.ask(two, max_wait_s=0), Later)
+        await rig.limiter.release(permit)
+    assert isinstance(await rig.ask(two, max_wait_s=0), Later)
+    assert await rig.limiter.renew(permits[3:]) == []
+    assert await _granted_now(rig, five) == 3
+
+
+async def test_learning_that_is_switched_off_and_on_again_goes_on_where_it_was(rig: Rig) -> None:
+    learns = parse_quota("api", {"requests": "10/20s", "adaptive": True})
+    fixed = _quota(WINDOW)
+    await rig.limiter.penalise(learns, reason="429", retry_after_s=0, permit=await rig.permit(learns))
+    [learned] = await rig.limiter.snapshot([learns])
+    assert learned.scale < 1
+    rig.time.advance(41 * S)
+    assert await _granted_now(rig, fixed) == 10
+    [state] = await rig.limiter.snapshot([learns])
+    assert state.scale == learned.scale
+    assert state.units[0].available == 0

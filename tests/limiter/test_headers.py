@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -12,9 +11,6 @@ from hypothesis import strategies as st
 from limiter.headers import (
     DAY_S,
     HeaderReading,
-    Phantom,
-    next_phantom,
-    phantom_cost,
     read_headers,
     tightest,
 )
@@ -226,96 +222,3 @@ def test_the_tightest_reading_is_of_the_unit_and_the_window() -> None:
     assert tightest(readings, "requests", 60.0) is minute
     assert tightest(readings, "requests", 1.0) is some
     assert tightest(readings, "polls") is None
-
-
-_COSTS = st.integers(0, 200)
-
-
-@given(remaining=_COSTS, in_flight=_COSTS, capacity=_COSTS, used=_COSTS)
-def test_with_its_phantom_our_books_promise_the_smaller_of_both_views(
-    remaining: int, in_flight: int, capacity: int, used: int
-) -> None:
-    cost = phantom_cost(remaining, in_flight, capacity, used)
-    ours, theirs = max(0, capacity - used), max(0, remaining - in_flight)
-    assert cost >= 0
-    assert max(0, capacity - used - cost) == min(ours, theirs)
-
-
-@given(remaining=_COSTS, capacity=_COSTS, used=_COSTS)
-def test_what_was_sent_since_the_reading_is_not_counted_twice(
-    remaining: int, capacity: int, used: int
-) -> None:
-    """Ours alone: the provider's count differs from our books only by what it had not seen yet."""
-    seen = min(used, capacity)
-    assert phantom_cost(capacity - seen, used - seen, capacity, used) == 0
-
-
-def _sync(known: Phantom | None, remaining: int | None, sent_us: int, **more: int) -> Phantom | None:
-    costs = {"in_flight_since": 0, "capacity": 60, "used": 10, "period_us": 60_000_000, **more}
-    return next_phantom(
-        known, HeaderReading(60, remaining, 20.0), sent_us=sent_us, now_us=sent_us + 50_000, **costs
-    )
-
-
-def test_a_phantom_lives_until_the_reset_and_a_period_at_most() -> None:
-    phantom = _sync(None, 30, 1_000_000)
-    assert phantom == Phantom(1_000_000, 20, 21_050_000)
-    phantom = _sync(None, 30, 1_000_000, period_us=5_000_000)
-    assert phantom == Phantom(1_000_000, 20, 6_050_000)
-    long = replace(HeaderReading(60, 30), reset_s=None)
-    phantom = next_phantom(
-        None, long, sent_us=1, now_us=2, in_flight_since=0, capacity=60, used=10, period_us=60_000_000
-    )
-    assert phantom == Phantom(1, 20, 60_000_002)
-
-
-def test_older_news_changes_nothing_and_newer_news_replaces() -> None:
-    first = _sync(None, 30, 5_000_000)
-    assert first is not None
-    assert first.cost == 20
-    assert _sync(first, 0, 4_000_000) is first
-    assert _sync(first, 0, 5_000_000) is first
-    assert _sync(first, None, 6_000_000) is first
-    newer = _sync(first, 45, 6_000_000)
-    assert newer is not None
-    assert newer.cost == 5
-
-
-@given(sent_us=st.integers(0, 2**53), cost=_COSTS, until_us=st.integers(0, 2**53))
-def test_a_phantom_survives_its_string(sent_us: int, cost: int, until_us: int) -> None:
-    phantom = Phantom(sent_us, cost, until_us)
-    assert Phantom.parse(str(phantom)) == phantom
-    assert Phantom.parse(str(phantom).encode()) == phantom
-
-
-@dataclass
-class _Response:
-    sent_us: int
-    remaining: int
-    seen: int
-
-
-@given(data=st.data(), others=st.integers(0, 40), ours=st.integers(1, 30))
-def test_in_whatever_order_responses_come_back_the_use_of_others_is_counted_once(
-    data: st.DataObject, others: int, ours: int
-) -> None:
-    """All within one window: others used some before our first call, which each response shows."""
-    capacity = 60
-    calls = [_Response(call, max(0, capacity - others - call), call) for call in range(1, ours + 1)]
-    phantom: Phantom | None = None
-    newest = 0
-    for response in data.draw(st.permutations(calls)):
-        newest = max(newest, response.sent_us)
-        phantom = next_phantom(
-            phantom,
-            HeaderReading(capacity, response.remaining),
-            sent_us=response.sent_us,
-            now_us=100,
-            in_flight_since=ours - response.seen,
-            capacity=capacity,
-            used=ours,
-            period_us=1000,
-        )
-        assert phantom is not None
-        assert phantom.sent_us == newest
-        assert phantom.cost == min(others, max(0, capacity - ours))

@@ -235,3 +235,15 @@ async def test_the_largest_spread_of_all_replicas_widens_long_windows_up_to_a_hu
     assert [await rig.slot(long) for _ in range(2)] == [0, 60 * S + 250_000]
     await rig.limiter.report_spread(9 * S)
     assert await rig.slot(long) == 120 * S + 850_000
+
+
+async def test_a_guard_that_is_measured_anew_uses_up_nothing_of_a_large_window(rig: Rig) -> None:
+    """The figure changes with every report; slices that were cut anew for each counted every use twice."""
+    quota = parse_quota("large", {"requests": "25600/min"})
+    for report in range(8):
+        await rig.limiter.report_spread(200_000 + 1_000 * report)
+        for _ in range(5):
+            await rig.slot(quota, costs={"requests": 500})
+        rig.time.advance(15 * S)
+        [state] = await rig.limiter.snapshot([quota])
+        assert state.units[0].available >= 25_600 - 5 * 2_500

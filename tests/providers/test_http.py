@@ -36,17 +36,18 @@ class _Provider:
 
 
 async def test_who_wants_to_know_is_told_once_a_request_before_it_leaves() -> None:
-    provider, told = _Provider(), []
+    provider = _Provider()
+    told: list[tuple[int, bool]] = []
 
-    async def tell() -> None:
-        told.append(provider.asked)
+    async def tell(rtt_s: float | None) -> None:
+        told.append((provider.asked, rtt_s is not None))
 
     before_send.set(tell)
     try:
         await provider.call(times=2)
     finally:
         before_send.set(None)
-    assert told == [0, 1]
+    assert told == [(0, True), (1, False)], "only the first one connected"
 
 
 async def test_what_is_raised_then_keeps_the_request_from_leaving() -> None:
@@ -55,7 +56,7 @@ async def test_what_is_raised_then_keeps_the_request_from_leaving() -> None:
     class NotNow(Exception):  # noqa: N818 - as an outcome of the daemon would be
         pass
 
-    async def tell() -> None:
+    async def tell(_rtt_s: float | None) -> None:
         raise NotNow
 
     before_send.set(tell)
@@ -68,7 +69,7 @@ async def test_what_is_raised_then_keeps_the_request_from_leaving() -> None:
 
 
 async def test_who_is_never_told_in_time_sends_nothing() -> None:
-    async def tell() -> None:
+    async def tell(_rtt_s: float | None) -> None:
         raise TimeoutError
 
     before_send.set(tell)

@@ -2,7 +2,7 @@
 -- What a quota really grants, learned from grants and refusals: the twin of limiter/adaptive.py, where each step
 -- and constant is explained. The state is the string `level good base top step fails since epoch hold`: ppm of the
 -- configured quota and µs. No key is the configured quota itself, never refused.
-local ADAPT_PPM, ADAPT_LEAST = 1000000, 10000
+local ADAPT_PPM, ADAPT_LEAST, ADAPT_ANSWER_US = 1000000, 10000, 250000
 local ADAPT_FIELDS = {'level', 'good', 'base', 'top', 'step', 'fails', 'since', 'epoch', 'hold'}
 
 local function adapt_read(stored)
@@ -38,7 +38,7 @@ end
 -- The least distance of two slots; `units` and `span` are those of adapt_allowed.
 local function adapt_gap(state, units, span)
   local even = math.floor(span / units)
-  return state.since > 0 and even or math.min(math.floor(even / 2), 250000)
+  return state.since > 0 and even or math.min(math.floor(even / 2), ADAPT_ANSWER_US)
 end
 
 local function adapt_cut(state, used, left, unit, again)

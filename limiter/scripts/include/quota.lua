@@ -63,9 +63,9 @@ local function period_of(row)
 end
 
 -- A row's limit as it is now and not as it is configured: with a guard as wide as calls were measured to be uneven
--- (a hundredth of the period at most), at the level that was learned, and paced after a pause.
+-- (a hundredth of the period at most; slices keep theirs, which could only be cut anew), at the level that was learned, and paced after a pause.
 local function limit_now(row, quota, spread)
-  if row.kind == 'window' or row.kind == 'slices' then
+  if row.kind == 'window' then
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
@@ -76,6 +76,8 @@ local function limit_now(row, quota, spread)
       -- A call of more units than are allowed at once waits as much longer.
       if row.cost > units then units, span = row.cost, math.ceil(span * row.cost / units) end
       row.count, row.span, row.gap = units, span, adapt_gap(quota.learned, units, span)
+      -- A refusal is not about how the calls of a day are spread over it.
+      if row.period > PACED_MOST_US then row.gap = math.min(row.gap, ADAPT_ANSWER_US) end
     elseif row.kind == 'slices' or row.kind == 'fixed' then
       row.count = math.max(row.cost, math.floor(row.count * level / ADAPT_PPM))
     else

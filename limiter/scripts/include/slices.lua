@@ -6,6 +6,9 @@
 -- A use in a slice may have been at its very start or end, so a window may hold parts of SLICES + 1 of them; that
 -- many in a row together never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
 local SLICES = 256
+-- A guard that is measured anew changes the span by a hundredth at most. Slices then stay as wide as they are, since
+-- cutting them anew counts most uses twice, and a few times in one period would fill the books with nothing.
+local NEARLY = 1 / 64
 
 -- A hash as a table of numbers, read once a call: uses by slice, and `last`, the number of the latest slice.
 local function slices_read(key, span)
@@ -20,6 +23,8 @@ local function slices_read(key, span)
       read.stored_width = tonumber(flat[i + 1])
     end
   end
+  local old = read.stored_width
+  if old and math.abs(old - read.width) <= NEARLY * read.width then read.width = old end
   return read
 end
 

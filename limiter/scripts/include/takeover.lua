@@ -29,6 +29,9 @@ function former.tokens(key, now, span, uses)
   local flat = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   for i = 1, #flat, 2 do
     local at, units = tonumber(flat[i + 1]), tonumber(string.match(flat[i], ':(%d+)$'))
+    -- What was used before its base is not known; a bucket that took over itself and granted nothing has only that.
+    local since = tonumber(string.match(flat[i], '^base %S+ %S+ (%S+)$'))
+    if since and since > now - span then uses.all = true end
     if units and at > now - span then
       uses[#uses + 1] = {at = at, units = units}
       uses.all = true

@@ -1,0 +1,148 @@
+"""Nobody starves: what is ahead of a call bounds its wait, whoever asks beside it and however far it looks ahead."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from limiter import Bucket, Grant, Quota, Window
+
+from .conftest import Rig
+
+S = 1_000_000
+_FLEXIBLE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+_PARENTS = st.one_of(
+    st.builds(Window, st.sampled_from([8, 12]), st.sampled_from([S, 2 * S])),
+    st.builds(Bucket, st.sampled_from([8, 12]), st.sampled_from([S, 2 * S]), st.sampled_from([4, 8])),
+)
+
+
+@dataclass(order=True)
+class _Asker:
+    """Asks for one call after the other; `waits` are what each of them waited for, `ahead` what it had ahead of it."""
+
+    wakes_us: int
+    order: int
+    quotas: tuple[Quota, ...] = field(compare=False)
+    cost: int = field(compare=False)
+    asked_us: int = field(compare=False, default=0)
+    waits_us: list[int] = field(compare=False, default_factory=list)
+
+
+async def _run(rig: Rig, askers: list[_Asker], horizon_s: float, until_us: int) -> None:
+    draw = random.Random(1)
+    turns = sorted(askers)
+    while turns[0].wakes_us < until_us:
+        asker = turns[0]
+        rig.time.now_us = rig.time.start_us + asker.wakes_us
+        answer = await rig.ask(*asker.quotas, costs={"requests": asker.cost}, max_wait_s=horizon_s)
+        if isinstance(answer, Grant):
+            asker.wakes_us += answer.wait_us
+            asker.waits_us.append(asker.wakes_us - asker.asked_us)
+            asker.asked_us = asker.wakes_us
+        else:
+            asker.wakes_us += answer.retry_us + draw.randrange(20_000)
+        heapq.heapreplace(turns, asker)
+    for asker in askers:
+        asker.waits_us.append(until_us - asker.asked_us)
+
+
+def _period_us(limit: Window | Bucket) -> int:
+    """In how long all of what a limit can grant at once comes back, guards and lags included."""
+    if isinstance(limit, Window):
+        return limit.span_us
+    return -(-limit.burst * limit.period_us // limit.count) + limit.lag_us
+
+
+@settings(_FLEXIBLE, max_examples=60)
+@given(
+    parent=_PARENTS,
+    costs=st.lists(st.sampled_from([1, 1, 1, 2, 4]), min_size=2, max_size=10),
+    slow=st.integers(0, 4),
+    starts_us=st.lists(st.integers(0, 3 * S), min_size=10, max_size=10),
+)
+async def test_who_reserves_waits_for_what_is_ahead_and_one_period(
+    redis: Redis, parent: Window | Bucket, costs: list[int], slow: int, starts_us: list[int]
+) -> None:
+    """Big and small calls under one account, some of them under a slow model of their own besides."""
+    rig, shared = Rig(redis), Quota("account", (parent,))
+    model = Quota("model", (Window(2, S),))
+    askers = []
+    for order, cost in enumerate(costs):
+        own = order < slow and cost <= 2
+        quotas = (model, shared) if own else (shared,)
+        askers.append(_Asker(starts_us[order], order, quotas, cost, starts_us[order]))
+    await _run(rig, askers, 3600.0, 20 * S)
+    # Ahead is at most one call of everybody else, which each quota works off in so many periods.
+    ahead = sum(asker.cost for asker in askers)
+    bound_us = (ahead // parent.most + 2) * _period_us(parent)
+    bound_us += (sum(asker.cost for asker in askers if len(asker.quotas) == 2) // 2 + 2) * 1_010_000
+    for asker in askers:
+        bound = bound_us if len(asker.quotas) == 2 else (ahead // (parent.most // 2) + 2) * _period_us(parent)
+        assert max(asker.waits_us) <= bound
+
+
+PARENTS = [Window(8, S), Bucket(8, S, 8)]
+# A known weakness, in tests that say when it is gone.
+NO_TURN = pytest.mark.xfail(
+    strict=True, reason="who is told Later holds no turn, and others take what it needs"
+)
+
+
+@pytest.mark.parametrize(
+    ("parent", "horizon_s"),
+    [
+        *((PARENTS[0], horizon_s) for horizon_s in (0.02, 0.1, 0.5, 2.0, 3600.0)),
+        *((PARENTS[1], horizon_s) for horizon_s in (0.02, 0.1, 2.0, 3600.0)),
+        pytest.param(PARENTS[1], 0.5, marks=NO_TURN),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Window | Bucket) else f"{value} s",
+)
+async def test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_they_look_ahead(
+    redis: Redis, parent: Window | Bucket, horizon_s: float
+) -> None:
+    """16 fast callers beside 4 of a model with 1/s: looking ahead less than the backlog makes turns a lottery, fair on
+    average."""
+    rig, shared = Rig(redis), Quota("account", (parent,))
+    model = Quota("model", (Window(1, S),))
+    askers = [_Asker(0, order, (shared,), 1) for order in range(16)]
+    askers += [_Asker(0, 16 + order, (model, shared), 1) for order in range(4)]
+    await _run(rig, askers, horizon_s, 20 * S)
+    sent = [len(asker.waits_us) - 1 for asker in askers]
+    assert sum(sent) >= 0.95 * 20 * 8
+    assert sum(sent[16:]) >= 8
+    if horizon_s > 20:
+        assert sum(sent[16:]) >= 19
+        assert max(max(asker.waits_us) for asker in askers[:16]) <= 3.1 * S
+
+
+async def _longest_wait_of_a_large_call_us(redis: Redis, parent: Window | Bucket, horizon_s: float) -> int:
+    rig, shared = Rig(redis), Quota("account", (parent,))
+    askers = [_Asker(0, order, (shared,), 1) for order in range(12)]
+    askers.append(_Asker(0, 12, (shared,), parent.most))
+    await _run(rig, askers, horizon_s, 20 * S)
+    return max(next(asker for asker in askers if asker.cost > 1).waits_us)
+
+
+@pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
+async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
+    redis: Redis, parent: Window | Bucket
+) -> None:
+    # Ahead are 12 small calls and the one before: three periods and its own guard.
+    assert await _longest_wait_of_a_large_call_us(redis, parent, 3600.0) <= 3 * 1_010_000
+
+
+@NO_TURN
+@pytest.mark.parametrize("horizon_s", [0.1, 2.0])
+@pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
+async def test_a_call_of_all_units_has_its_turn_also_if_it_looks_ahead_less_than_the_backlog(
+    redis: Redis, parent: Window | Bucket, horizon_s: float
+) -> None:
+    assert await _longest_wait_of_a_large_call_us(redis, parent, horizon_s) <= 6 * S
