@@ -35,7 +35,7 @@ from limiter import (
 )
 from limiter import limiter as calls
 from limiter.quota import Limit
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 from .conftest import Rig
 
@@ -105,6 +105,8 @@ def one_slot() -> Iterator[RedisServer]:
         "--cluster-require-full-coverage",
         "no",
     ]
+    # By itself it takes its port and 10,000, which need not be a port at all.
+    command += ["--cluster-port", str(free_port())]
     server.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     yield server
     server.close()
