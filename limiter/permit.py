@@ -58,12 +58,9 @@ class Permit:
         """The permit that `to_json` wrote. Errors: ValueError, when it is not one."""
         try:
             request_id, holder, quotas, costs, leased, grant_id, *more = json.loads(text)
-            weights, granted_us, slot_us = (
-                *more,
-                *((), 0, 0)[len(more) :],
-            )  # the last three were not always there
-            weighed = tuple(int(weight) for weight in weights)
-            times = int(granted_us), int(slot_us)
+            # What follows the grant was not always there.
+            weighed = tuple(int(weight) for weight in (more[0] if more else ()))
+            granted_us, slot_us = (int(more[1]), int(more[2])) if len(more) > 1 else (0, 0)
             return cls(
                 request_id,
                 holder,
@@ -72,7 +69,8 @@ class Permit:
                 tuple(leased),
                 grant_id,
                 weighed,
-                *map(int, times),
+                granted_us,
+                slot_us,
             )
         except (TypeError, ValueError) as error:
             raise ValueError("this is not a permit as `Permit.to_json` writes it") from error

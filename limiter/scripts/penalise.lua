@@ -65,7 +65,8 @@ local others_fly = 0
 if places > 0 and kind == 'concurrency' then
   others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
   most = math.max(1, sequel and most - weight or math.min(most, others_fly))
-  redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now), 'PX', ttl_ms((places - most) * PLACES_HOLD_US))
+  redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now),
+    'PX', ttl_ms((places - most) * PLACES_HOLD_US + KEPT_US))
 end
 
 local pause = math.min(told, LONGEST_TOLD_US)

@@ -16,6 +16,7 @@ import limiter.limits
 from limiter import (
     Bucket,
     CalendarDay,
+    FixedWindow,
     Grant,
     HeaderReading,
     InFlight,
@@ -165,7 +166,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
     """µs from the last use until it says nothing more, by kind, and never without an end but an open pause."""
     rig = Rig(redis)
     learns = parse_quota("q", {"requests": ["2/min", {"rate": "1/min", "burst": 3}], "adaptive": True})
-    large = Quota("large", (Window(9, 5 * MIN), CalendarDay(9, "UTC"), InFlight(1)))
+    large = Quota("large", (Window(9, 5 * MIN), FixedWindow(9, MIN), CalendarDay(9, "UTC"), InFlight(1)))
     permit = await rig.permit(learns)
     await rig.permit(large, request_id="large")
     assert isinstance(await rig.ask(large), Later)
@@ -180,12 +181,13 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
         "log": MIN + 600_000 + 0.1 * S,
         "slices": 5 * MIN + 100_000 + 2 * S,
         "tokens": 3 * MIN,
+        "fixed": MIN - rig.time.now_us % MIN,
         "day": to_midnight_us,
         "leases": 15 * S,
         "waiting": 1.5 * S,
         "pause": 10 * S,
         "cooldown": 30 * S + 60 * MIN,
-        "places": 0,
+        "places": 60 * MIN,
         "learned": DAY,
         "others": 20 * S,
         "refused": 2 * (MIN + 0.6 * S),

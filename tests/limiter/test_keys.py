@@ -22,6 +22,7 @@ import limiter.limits
 from limiter import (
     Bucket,
     CalendarDay,
+    FixedWindow,
     Grant,
     HeaderReading,
     InFlight,
@@ -200,6 +201,18 @@ async def _everything(rig: Rig) -> None:
     await own.release(permits[0])
     await own.give_back(permits[1])
     await _old_and_changed(rig)
+    await _windows_by_the_clock(rig)
+
+
+async def _windows_by_the_clock(rig: Rig) -> None:
+    fixed, faster = Quota("fixed", (FixedWindow(9, S),)), Quota("fixed", (FixedWindow(9, S // 2),))
+    late = await rig.permit(fixed)
+    rig.time.advance(S)
+    await rig.limiter.sent_late(late, [fixed])
+    await rig.permit(faster)
+    await rig.permit(Quota("was", (Window(9, S),)))
+    await rig.permit(Quota("was", (FixedWindow(9, S),)))
+    await rig.permit(Quota("was", (Window(9, S),)))
 
 
 async def _old_and_changed(rig: Rig) -> None:
