@@ -103,6 +103,7 @@ class Capabilities:
     max_inputs: int
     seed_range: tuple[int, int] | None  # inclusive; None: the model has no seed
     url_ttl_s: float | None  # how long a picture's address lives, where that is known
+    currency: str | None = None  # ISO 4217, of the costs that calls report; None: they report none
 
 
 class Provider(Protocol):

@@ -5,24 +5,29 @@ Generations are JSON, edits are multipart. The answer holds base64, an address, 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import Any
 
 import httpx2
 import orjson
 
-from providers.base import Capabilities, Generated, Pending, Picture, Request, Scalar, Submitted
+from providers.accounts import Account
+from providers.base import Capabilities, Generated, InputImage, Request, Scalar
+from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
-from providers.http import Answer, create_client, send_once
-from providers.openai_errors import error_object, refusal
+from providers.http import Answer
+from providers.json_answers import bad_answer, error_object, json_object, picture_of
+from providers.one_call import OneCallProvider
+from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
-from providers.pictures import decoded_picture, fetch_picture
+from providers.openai_prices import CURRENCY, cost_of
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 SEED_RANGE = (0, 2**32 - 1)
+MAX_INPUT_BYTES = 50 * 1024**2  # of one picture of an edit; both from the reference of the edits endpoint
+MAX_MASK_BYTES = 4 * 1024**2
 
-_OPTIONS = ("seed", "organization", "project", "response_format", "params", "allow_hosts")
+_HEADERS = {"organization": "OpenAI-Organization", "project": "OpenAI-Project"}
+_OPTIONS = ("seed", "response_format", "params", "allow_hosts", *_HEADERS)
 
 
 def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping[str, str]) -> OpenAIProvider:
@@ -33,106 +38,60 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     `params` (further parameter names to let through, by comma), `allow_hosts` (hosts, by comma, whose result
     addresses may be plain http or private), `organization`, `project`.
     """
-    for name in options:
-        if name not in _OPTIONS:
-            near = difflib.get_close_matches(name, _OPTIONS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is not an option of the openai provider.{hint}")
-    key = secrets.get("api_key", "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ValueError("The openai provider needs the secret `api_key`: one line of printable ASCII.")
-    return OpenAIProvider(base_url or DEFAULT_BASE_URL, key, options)
+    account = Account.configured(
+        "openai", base_url=base_url or DEFAULT_BASE_URL, secrets=secrets, options=options, known=_OPTIONS
+    )
+    if account.options.get("response_format", "url") not in ("url", "b64_json"):
+        raise ValueError('The option \'response_format\' is "url" or "b64_json".')
+    if account.options.get("seed", "true").lower() not in ("true", "false"):
+        raise ValueError('The option \'seed\' is "true" or "false".')
+    return OpenAIProvider(account)
 
 
-class OpenAIProvider:
+class OpenAIProvider(OneCallProvider):
     """One account at OpenAI or at a compatible gateway."""
 
     name = "openai"
 
-    def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
-        url = httpx2.URL(base_url)
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            raise ValueError("base_url must be an http(s) URL without user, password and query.")
-        self._base_url = str(url).rstrip("/")
-        self._host = url.host
-        self._api_key = api_key
-        self._options = dict(options)
-        # The operator named the base address, so pictures may come from there whatever kind of address it is.
-        own = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
-        self._allow_hosts = (own, *_listed(options.get("allow_hosts")))
-        self._client = create_client(base_url)
-
-    def __repr__(self) -> str:
-        return f"OpenAIProvider({self._base_url})"
-
     def capabilities(self, model: str) -> Capabilities:
+        """See Provider.capabilities."""
         family = family_of(model)
         return Capabilities(
             mode="sync",
             max_prompt_chars=family.max_prompt_chars,
             max_inputs=family.max_inputs,
-            seed_range=SEED_RANGE if self._sends_seed(family) else None,
+            seed_range=self._seed_range(family),
             url_ttl_s=3600.0,  # documented for dall-e; gateways say nothing
+            currency=CURRENCY,
         )
 
     def check(self, request: Request) -> None:
         """See Provider.check. A seed is not refused where the model has none: it is then simply not sent."""
         family = family_of(request.model)
-        if not request.prompt:
-            raise _invalid("prompt", "The prompt is empty.")
-        if len(request.prompt) > family.max_prompt_chars:
-            limit = f"at most {family.max_prompt_chars}"
-            raise _invalid(
-                "prompt", f"The prompt has {len(request.prompt)} characters; {request.model} takes {limit}."
-            )
-        if request.negative_prompt and not family.has_negative_prompt:
-            raise _invalid(
-                "negative_prompt", f"{request.model} has no negative prompt; say it in the prompt."
-            )
+        check_prompts(request, max_chars=family.max_prompt_chars, has_negative=family.has_negative_prompt)
         try:
             family.wire_size(request.size)
         except ValueError as error:
-            raise _invalid("size", str(error)) from None
-        self._check_seed(request, family)
-        self._check_inputs(request, family)
-        self._check_output(request, family)
-        self._check_params(request.params, family, request.model)
-
-    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
-        """One POST; its answer is the picture. See Provider.submit."""
-        self.check(request)
-        http_request = self._edit(request) if request.inputs else self._generation(request)
-        try:
-            answer = await send_once(self._client, http_request, timeout_s=timeout_s)
-            if answer.status != 200:
-                raise refusal(answer, self._host)
-            return self._generated(answer, request)
-        except ProviderError as error:
-            raise self._without_key(error) from None
-
-    async def poll(self, submitted: Submitted) -> Pending | Generated:
-        """There is nothing to poll: calls are synchronous."""
-        message = f"The openai provider has no tasks, so {submitted.task_id} cannot be one of its own."
-        raise ProviderError(ErrorKind.TASK_LOST, message)
-
-    async def cancel(self, submitted: Submitted) -> bool:  # noqa: ARG002 (the interface's signature)
-        """Always False: a running call cannot be taken back."""
-        return False
-
-    async def fetch(self, picture: Picture) -> bytes:
-        """See Provider.fetch and `fetch_picture`."""
-        return await fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+            raise invalid("size", str(error)) from None
+        check_seed(request.seed, self._seed_range(family))
+        check_inputs(request, max_inputs=family.max_inputs, max_bytes=MAX_INPUT_BYTES, has_mask=True)
+        for number, image in enumerate(request.inputs):
+            _check_mask(f"inputs.{number}", image)
+        check_output(request, encodes=family.encodes)
+        accepted = family.params | set(self._account.listed("params"))
+        check_params(request.params, accepted=accepted, choices=family.choices, model=request.model)
 
     # --- the request
 
+    def _http_request(self, request: Request) -> httpx2.Request:
+        return self._edit(request) if request.inputs else self._generation(request)
+
     def _generation(self, request: Request) -> httpx2.Request:
-        fields = self._fields(request)
-        url = f"{self._base_url}/images/generations"
-        headers = {**self._headers(), "Content-Type": "application/json"}
-        return self._client.build_request("POST", url, content=orjson.dumps(fields), headers=headers)
+        url = f"{self._account.base_url}/images/generations"
+        headers = {**self._account.headers(_HEADERS), "Content-Type": "application/json"}
+        return self._client.build_request(
+            "POST", url, content=orjson.dumps(self._fields(request)), headers=headers
+        )
 
     def _edit(self, request: Request) -> httpx2.Request:
         fields = {name: _text(value) for name, value in self._fields(request).items()}
@@ -143,8 +102,10 @@ class OpenAIProvider:
             )
             for number, image in enumerate(request.inputs)
         ]
-        url = f"{self._base_url}/images/edits"
-        return self._client.build_request("POST", url, data=fields, files=files, headers=self._headers())
+        url = f"{self._account.base_url}/images/edits"
+        return self._client.build_request(
+            "POST", url, data=fields, files=files, headers=self._account.headers(_HEADERS)
+        )
 
     def _fields(self, request: Request) -> dict[str, Scalar]:
         family = family_of(request.model)
@@ -156,133 +117,62 @@ class OpenAIProvider:
             "n": 1,
             "size": family.wire_size(request.size),
             "negative_prompt": request.negative_prompt,
-            "seed": request.seed if self._sends_seed(family) else None,
+            "seed": self._sent_seed(request),
             "output_format": request.output_format if encodes else None,
             "output_compression": request.quality if encodes and request.output_format != "png" else None,
             "response_format": self._response_format(family),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"Authorization": f"Bearer {self._api_key}"}
-        for option, header in (("organization", "OpenAI-Organization"), ("project", "OpenAI-Project")):
-            if option in self._options:
-                headers[header] = self._options[option]
-        return headers
-
     def _response_format(self, family: Family) -> str | None:
-        # gpt-image models answer 400 to the field itself; family rules know it for the others.
-        if family.has_seed:
-            return self._options.get("response_format")
-        return family.response_format
+        if not family.has_response_format:
+            return None
+        return self._account.options.get("response_format", family.response_format)
 
-    def _sends_seed(self, family: Family) -> bool:
-        asked = self._options.get("seed", "").lower()
-        return asked == "true" or (family.has_seed and asked != "false")
+    def _sent_seed(self, request: Request) -> int | None:
+        return request.seed if self._seed_range(family_of(request.model)) else None
 
-    # --- the checks
-
-    def _check_seed(self, request: Request, family: Family) -> None:
-        if request.seed is None or not self._sends_seed(family):
-            return
-        if not SEED_RANGE[0] <= request.seed <= SEED_RANGE[1]:
-            raise _invalid("seed", f"The seed {request.seed} is outside {SEED_RANGE[0]}..{SEED_RANGE[1]}.")
-
-    def _check_inputs(self, request: Request, family: Family) -> None:
-        pictures = [image for image in request.inputs if image.role != "mask"]
-        if len(pictures) > family.max_inputs:
-            takes = f"at most {family.max_inputs}" if family.max_inputs else "none"
-            raise _invalid(
-                "inputs", f"{len(pictures)} input pictures were given; {request.model} takes {takes}."
-            )
-        if len(request.inputs) - len(pictures) > 1 or (request.inputs and not pictures):
-            raise _invalid("inputs", "A mask needs a picture to apply to, and there can be only one mask.")
-
-    def _check_output(self, request: Request, family: Family) -> None:
-        # Families that cannot encode are served as they answer; the caller converts if it wants to.
-        if request.output_format not in (None, "png", "jpeg", "webp"):
-            raise _invalid("output.format", f"{request.output_format!r} is not one of png, jpeg, webp.")
-        if family.encodes and request.quality is not None and not 1 <= request.quality <= 100:
-            raise _invalid("output.quality", f"The quality {request.quality} is outside 1..100.")
-
-    def _check_params(self, params: Mapping[str, Scalar], family: Family, model: str) -> None:
-        accepted = family.params | set(_listed(self._options.get("params")))
-        for name, value in params.items():
-            if name not in accepted:
-                known = ", ".join(sorted(accepted))
-                raise _invalid(f"params.{name}", f"{model} has no parameter {name!r}; it accepts {known}.")
-            if problem := family.value_problem(name, value):
-                raise _invalid(f"params.{name}", problem)
+    def _seed_range(self, family: Family) -> tuple[int, int] | None:
+        """None where the model gets no seed."""
+        asked = self._account.options.get("seed", "").lower()
+        return SEED_RANGE if asked == "true" or (family.has_seed and asked != "false") else None
 
     # --- the answer
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        request_id = answer.headers.get("x-request-id")
-        if error_object(answer.body):
+        if answer.status != 200 or error_object(answer.body):
             raise refusal(answer, self._host)
-        document = _json_object(answer)
-        items = document.get("data")
-        if items is not None and not isinstance(items, list):
-            raise _bad(f"{self._host} answered 200, but `data` is not a list.", request_id)
-        sent_seed = request.seed if self._sends_seed(family_of(request.model)) else None
+        request_id = answer.headers.get("x-request-id")
+        document = json_object(answer, request_id)
+        items = document.get("data") or []
+        if not isinstance(items, list):
+            raise bad_answer(f"{self._host} answered 200, but `data` is not a list.", request_id)
+        seed = self._sent_seed(request)
         pictures = tuple(
-            picture
-            for item in items or ()
-            if isinstance(item, dict) and (picture := self._picture(item, sent_seed)) is not None
+            picture for item in items if (picture := picture_of(item, self._host, seed)) is not None
         )
         if not pictures:
             message = f"{self._host} answered 200 without a picture."
             raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
-        revised = next((item.get("revised_prompt") for item in items or () if isinstance(item, dict)), None)
-        usage = document.get("usage")
+        revised = next((item.get("revised_prompt") for item in items if isinstance(item, dict)), None)
+        usage = document.get("usage") if isinstance(document.get("usage"), dict) else None
+        cost = cost_of(request.model, usage, edited=bool(request.inputs))
         return Generated(
             pictures=pictures,
             revised_prompt=revised if isinstance(revised, str) else None,
             provider_request_id=request_id,
-            usage=usage if isinstance(usage, dict) else None,
+            cost=cost,
+            currency=None if cost is None else CURRENCY,
+            usage=usage,
         )
 
-    def _picture(self, item: dict[str, Any], sent_seed: int | None) -> Picture | None:
-        seed = item.get("seed")
-        seed = seed if isinstance(seed, int) else sent_seed
-        encoded, url = item.get("b64_json"), item.get("url")
-        if isinstance(url, str) and url.startswith("data:"):
-            encoded, url = url, None
-        if isinstance(encoded, str) and encoded:
-            return Picture(data=decoded_picture(encoded, self._host), seed=seed)
-        return Picture(url=url, seed=seed) if isinstance(url, str) and url else None
 
-    def _without_key(self, error: ProviderError) -> ProviderError:
-        """Providers quote keys in their messages, in forms that no pattern foresees."""
-        if self._api_key in error.message:
-            error.message = error.message.replace(self._api_key, "***")
-            error.args = (error.message,)
-        return error
-
-
-def _json_object(answer: Answer) -> dict[str, Any]:
-    try:
-        document = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
-        kind = answer.headers.get("content-type", "no content type")
-        raise _bad(
-            f"The answer has status 200, but is no JSON object ({kind}).", answer.headers.get("x-request-id")
-        )
-    return document
-
-
-def _bad(message: str, request_id: str | None) -> ProviderError:
-    return ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=200, request_id=request_id)
-
-
-def _invalid(field: str, message: str) -> ProviderError:
-    return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _check_mask(field: str, image: InputImage) -> None:
+    """A mask is a small PNG. Before the picture was fetched (`data` is empty then) nothing is known of it."""
+    if image.role != "mask" or not image.data:
+        return
+    if image.content_type != "image/png" or len(image.data) >= MAX_MASK_BYTES:
+        raise invalid(field, "A mask must be a PNG of less than 4 MiB, as large in pixels as the picture.")
 
 
 def _text(value: Scalar) -> str:

@@ -7,12 +7,11 @@ for several things (a 429 is a throttle, a spent balance, or a limit on parallel
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import orjson
-
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.json_answers import error_object, word
+from providers.refusals import kind_by_status, which_throttle
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -41,51 +40,30 @@ _CODES: dict[str, ErrorKind] = {
     "invalid_image_url": ErrorKind.INPUT_FETCH,
 }
 
-_STATUSES: dict[int, ErrorKind] = {
-    400: ErrorKind.INVALID_REQUEST,
-    401: ErrorKind.AUTH,
-    402: ErrorKind.BILLING_EXHAUSTED,
-    403: ErrorKind.PERMISSION,
-    404: ErrorKind.UNSUPPORTED,
-    408: ErrorKind.AMBIGUOUS_SUBMIT,
-    409: ErrorKind.OVERLOADED,
-    410: ErrorKind.UNSUPPORTED,
-    413: ErrorKind.INVALID_REQUEST,
-    415: ErrorKind.INVALID_REQUEST,
-    422: ErrorKind.INVALID_REQUEST,
-    425: ErrorKind.RATE_LIMITED,
-    429: ErrorKind.RATE_LIMITED,
-    451: ErrorKind.MODERATION_INPUT,
-    500: ErrorKind.PROVIDER_FAULT,
-    # An edge that lost its backend cannot say whether the backend made and billed a picture.
-    502: ErrorKind.AMBIGUOUS_SUBMIT,
-    503: ErrorKind.OVERLOADED,
-    504: ErrorKind.AMBIGUOUS_SUBMIT,
-    524: ErrorKind.AMBIGUOUS_SUBMIT,
-    529: ErrorKind.OVERLOADED,
-}
-
-_CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
-_BILLING_WORDS = re.compile(
-    r"billing|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears", re.IGNORECASE
-)
-_ALLOWANCE_WORDS = re.compile(
-    r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
-)
 _MODERATION_WORDS = re.compile(
     r"safety system|content[ _-]?(?:policy|filter|moderation)|safety_violation", re.IGNORECASE
 )
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated", re.IGNORECASE)
 
-_FIELDS = {"size": "size", "prompt": "prompt", "negative_prompt": "negative_prompt", "seed": "seed"} | {
-    name: f"params.{name}" for name in ("quality", "background", "moderation", "style")
+# Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446).
+_BLOCKED_WORDS = re.compile(
+    r"resource has been temporarily blocked|account (?:is|has been) (?:blocked|suspended)", re.IGNORECASE
+)
+
+# The API's parameters by the job's fields.
+_FIELDS = {
+    **{name: name for name in ("size", "prompt", "negative_prompt", "seed")},
+    **{name: f"params.{name}" for name in ("quality", "background", "moderation", "style", "input_fidelity")},
+    **dict.fromkeys(("image", "image[]", "mask"), "inputs"),
+    "output_format": "output.format",
+    "output_compression": "output.quality",
 }
 
 
 def refusal(answer: Answer, host: str) -> ProviderError:
     """The error that `answer` reports: its status is >= 400, or its body holds an error object."""
     error = error_object(answer.body)
-    code, type_, message = (_word(error.get(name)) for name in ("code", "type", "message"))
+    code, type_, message = (word(error.get(name)) for name in ("code", "type", "message"))
     kind = _kind(answer.status, code, type_, message or answer.text)
     retry_after_s = parse_retry_after(answer.headers, message or answer.text)
     if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
@@ -93,39 +71,26 @@ def refusal(answer: Answer, host: str) -> ProviderError:
     if kind is ErrorKind.BILLING_EXHAUSTED and answer.status == 402 and "retry-after" in answer.headers:
         # A spent balance has no time at which to come back: this is money that running calls hold.
         kind = ErrorKind.BUDGET_IN_FLIGHT
+    blocked = kind is ErrorKind.PERMISSION and _BLOCKED_WORDS.search(message or answer.text)
     return ProviderError(
         kind,
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
-        field=_FIELDS.get(_word(error.get("param"))),
+        scope=Scope.KEY if blocked else None,
+        retry=Retry.PAUSE_QUOTA if blocked else None,
+        field=_FIELDS.get(word(error.get("param"))),
         provider_code=code or type_ or None,
         http_status=answer.status,
         retry_after_s=retry_after_s,
-        request_id=answer.headers.get("x-request-id") or _word(error.get("request_id")) or None,
+        request_id=answer.headers.get("x-request-id") or word(error.get("request_id")) or None,
     )
 
 
-def error_object(body: bytes) -> dict[str, Any]:
-    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(document, dict):
-        return {}
-    error = document.get("error") or document.get("errors")
-    if isinstance(error, str):
-        return {"message": error}
-    if isinstance(error, dict):
-        return error
-    if "data" not in document and ("message" in document or "detail" in document):
-        return {**document, "message": document.get("message") or document.get("detail")}
-    return {}
-
-
 def _kind(status: int, code: str, type_: str, words: str) -> ErrorKind:
+    if status >= 400 and _BLOCKED_WORDS.search(words):
+        return ErrorKind.PERMISSION
     kind = _CODES.get(code.lower()) or _CODES.get(type_.lower()) or _by_status(status, code)
     if kind is ErrorKind.RATE_LIMITED:
-        return _which_throttle(words)
+        return which_throttle(words)
     if kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION) and _MODERATION_WORDS.search(words):
         kind = ErrorKind.MODERATION_INPUT
     if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(words):
@@ -137,20 +102,4 @@ def _by_status(status: int, code: str) -> ErrorKind:
     if status < 400 and code.isdigit():
         # Some gateways answer 200 and put the status into the body.
         status = int(code)
-    if status in _STATUSES:
-        return _STATUSES[status]
-    if 400 <= status < 500:
-        return ErrorKind.INVALID_REQUEST
-    return ErrorKind.PROVIDER_FAULT if status >= 500 else ErrorKind.UNKNOWN
-
-
-def _which_throttle(words: str) -> ErrorKind:
-    if _BILLING_WORDS.search(words):
-        return ErrorKind.BILLING_EXHAUSTED
-    if _CONCURRENCY_WORDS.search(words):
-        return ErrorKind.CONCURRENCY_LIMITED
-    return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(words) else ErrorKind.RATE_LIMITED
-
-
-def _word(value: object) -> str:
-    return "" if value is None or isinstance(value, dict | list) else str(value)
+    return kind_by_status(status)

@@ -1,0 +1,64 @@
+"""What providers share whose call is one POST that answers with the picture: there are no tasks to poll or cancel."""
+
+from __future__ import annotations
+
+import httpx2
+
+from providers.accounts import Account
+from providers.base import Generated, Pending, Picture, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
+from providers.http import Answer, create_client, send_once
+from providers.pictures import fetch_picture
+
+
+class OneCallProvider:
+    """Base of such providers: sending, fetching and closing. They add `capabilities`, `check`, and the two below."""
+
+    name: str
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._host = account.host
+        self._client = create_client(account.base_url)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._account.base_url})"
+
+    def check(self, request: Request) -> None:
+        """See Provider.check."""
+        raise NotImplementedError
+
+    def _http_request(self, request: Request) -> httpx2.Request:
+        """The POST for a checked request."""
+        raise NotImplementedError
+
+    def _generated(self, answer: Answer, request: Request) -> Generated:
+        """What the answer holds, of any status; raises ProviderError."""
+        raise NotImplementedError
+
+    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
+        """One POST; its answer is the picture. See Provider.submit."""
+        self.check(request)
+        http_request = self._http_request(request)
+        try:
+            answer = await send_once(self._client, http_request, timeout_s=timeout_s)
+            return self._generated(answer, request)
+        except ProviderError as error:
+            raise self._account.without_key(error) from None
+
+    async def poll(self, submitted: Submitted) -> Pending | Generated:
+        """There is nothing to poll: calls are synchronous."""
+        message = f"The {self.name} provider has no tasks, so {submitted.task_id} cannot be one of its own."
+        raise ProviderError(ErrorKind.TASK_LOST, message)
+
+    async def cancel(self, submitted: Submitted) -> bool:  # noqa: ARG002 (the interface's signature)
+        """Always False: a running call cannot be taken back."""
+        return False
+
+    async def fetch(self, picture: Picture) -> bytes:
+        """See Provider.fetch and `fetch_picture`."""
+        return await fetch_picture(picture, host=self._host, allow_hosts=self._account.allow_hosts)
+
+    async def aclose(self) -> None:
+        """See Provider.aclose."""
+        await self._client.aclose()
