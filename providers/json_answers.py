@@ -13,7 +13,7 @@ from providers.http import Answer
 from providers.pictures import decoded_picture
 
 
-def json_object(answer: Answer, request_id: str | None = None) -> dict[str, Any]:
+def json_object(answer: Answer, request_id: str | None) -> dict[str, Any]:
     """The document of an answer with status 200; raises `bad_response` if it is no JSON object."""
     try:
         document = orjson.loads(answer.body)
@@ -31,8 +31,11 @@ def error_object(body: bytes) -> dict[str, Any]:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    if not isinstance(document, dict):
-        return {}
+    return error_in(document) if isinstance(document, dict) else {}
+
+
+def error_in(document: dict[str, Any]) -> dict[str, Any]:
+    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
     error = document.get("error") or document.get("errors")
     if isinstance(error, str):
         return {"message": error}
@@ -43,7 +46,7 @@ def error_object(body: bytes) -> dict[str, Any]:
     return {}
 
 
-def bad_answer(message: str, request_id: str | None = None) -> ProviderError:
+def bad_answer(message: str, request_id: str | None) -> ProviderError:
     """The error for an answer with status 200 that cannot be what it should be."""
     return ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=200, request_id=request_id)
 
@@ -67,6 +70,12 @@ def picture_of(item: object, host: str, sent_seed: int | None) -> Picture | None
     if isinstance(encoded, str) and encoded:
         return Picture(data=decoded_picture(encoded, host), seed=seed)
     return Picture(url=url, seed=seed) if isinstance(url, str) and url else None
+
+
+def usage_in(document: dict[str, Any]) -> dict[str, Any]:
+    """What an answer says of tokens and cost; empty if it says nothing."""
+    usage = document.get("usage")
+    return usage if isinstance(usage, dict) else {}
 
 
 def amount(value: object) -> Decimal | None:

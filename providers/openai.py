@@ -6,16 +6,17 @@ Generations are JSON, edits are multipart. The answer holds base64, an address, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import httpx2
 import orjson
 
 from providers.accounts import Account
-from providers.base import Capabilities, Generated, InputImage, Request, Scalar
+from providers.base import Capabilities, Generated, InputImage, Picture, Request, Scalar
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.json_answers import bad_answer, error_object, json_object, picture_of
+from providers.json_answers import bad_answer, error_in, json_object, picture_of, usage_in
 from providers.one_call import OneCallProvider
 from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
@@ -140,31 +141,44 @@ class OpenAIProvider(OneCallProvider):
     # --- the answer
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        if answer.status != 200 or error_object(answer.body):
+        if answer.status != 200:
             raise refusal(answer, self._host)
         request_id = answer.headers.get("x-request-id")
         document = json_object(answer, request_id)
-        items = document.get("data") or []
-        if not isinstance(items, list):
-            raise bad_answer(f"{self._host} answered 200, but `data` is not a list.", request_id)
-        seed = self._sent_seed(request)
-        pictures = tuple(
-            picture for item in items if (picture := picture_of(item, self._host, seed)) is not None
-        )
-        if not pictures:
-            message = f"{self._host} answered 200 without a picture."
-            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
-        revised = next((item.get("revised_prompt") for item in items if isinstance(item, dict)), None)
-        usage = document.get("usage") if isinstance(document.get("usage"), dict) else None
+        if error_in(document):
+            raise refusal(answer, self._host)
+        usage = usage_in(document)
         cost = cost_of(request.model, usage, edited=bool(request.inputs))
+        try:
+            pictures = self._pictures(document, request, request_id)
+        except ProviderError as error:
+            raise error.billed(cost, CURRENCY) from None
         return Generated(
             pictures=pictures,
-            revised_prompt=revised if isinstance(revised, str) else None,
+            revised_prompt=_revised_prompt(document),
             provider_request_id=request_id,
             cost=cost,
             currency=None if cost is None else CURRENCY,
-            usage=usage,
+            usage=usage or None,
         )
+
+    def _pictures(
+        self, document: dict[str, Any], request: Request, request_id: str | None
+    ) -> tuple[Picture, ...]:
+        items = document.get("data") or []
+        if not isinstance(items, list):
+            raise bad_answer(f"{self._host} answered 200, but `data` is not a list.", request_id)
+        found = (picture_of(item, self._host, self._sent_seed(request)) for item in items)
+        pictures = tuple(picture for picture in found if picture is not None)
+        if not pictures:
+            message = f"{self._host} answered 200 without a picture."
+            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
+        return pictures
+
+
+def _revised_prompt(document: dict[str, Any]) -> str | None:
+    revised = next((item.get("revised_prompt") for item in document["data"] if isinstance(item, dict)), None)
+    return revised if isinstance(revised, str) else None
 
 
 def _check_mask(field: str, image: InputImage) -> None:

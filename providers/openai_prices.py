@@ -26,7 +26,7 @@ _PER_MILLION = {"2": _Prices(5, 8, 30), "2.5": _Prices(5, 8, 30)}  # by the vers
 _MODEL = re.compile(r"gpt-image-(\d+(?:\.\d+)?)(?:-(?:sunburst|flare))?(?:-\d{4}-\d{2}-\d{2})?")
 
 
-def cost_of(model: str, usage: Mapping[str, Any] | None, *, edited: bool) -> Decimal | None:
+def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | None:
     """The cost in USD; None where the price or the tokens are not known.
 
     `edited`: the call had input pictures. Their tokens cost more than those of a text, so the answer must tell
@@ -34,7 +34,7 @@ def cost_of(model: str, usage: Mapping[str, Any] | None, *, edited: bool) -> Dec
     """
     found = _MODEL.fullmatch(model.rpartition("/")[2].lower())
     prices = _PER_MILLION.get(found[1]) if found else None
-    if prices is None or usage is None:
+    if prices is None:
         return None
     inputs = _input_tokens(usage, edited=edited)
     made = _count(usage.get("output_tokens"))

@@ -16,7 +16,10 @@ from providers.base import Provider
 ENTRY_POINT_GROUP = "pixmill.providers"
 
 # Imported when used, so that a broken or slow one disturbs nobody else.
-_BUILT_IN = {"openai": "providers.openai:create"}
+_BUILT_IN = {
+    "openai": "providers.openai:create",
+    "openrouter": "providers.openrouter:create",
+}
 
 Factory = Callable[..., Provider]
 
