@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import orjson
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
 from daemon.keys import Uid
@@ -28,15 +28,10 @@ from daemon.queue import Queue
 from daemon.routes import request_of
 from daemon.running import Run
 from daemon.verdict import Judge
-from providers.base import Generated, Pending, Picture, Provider, Request, Submitted
+from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 
 log = structlog.get_logger(__name__)
-
-POLL_FIRST_S = 2.0
-POLL_GROWTH = 1.5
-POLL_LONGEST_S = 10.0
-FETCH_TRIES = 5
 
 
 class Calls(Protocol):
@@ -71,12 +66,12 @@ class Executor:
         queue: Queue,
         keeper: PictureKeeper,
         inputs: InputFetcher,
+        collector: Collector,
         judge: Judge,
         metrics: Metrics,
         *,
         calls: Calls,
         observe_latency: Callable[[str, float], None] = lambda _route, _seconds: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._queue = queue
         self._keeper = keeper
@@ -85,7 +80,7 @@ class Executor:
         self._metrics = metrics
         self._calls = calls
         self._observe_latency = observe_latency
-        self._sleep = sleep
+        self._collector = collector
 
     async def run(self, run: Run) -> Outcome:
         """What became of the item. Raises LeaseLost when it is somebody else's now."""
@@ -132,19 +127,15 @@ class Executor:
         provider = run.route.provider
         request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
-        try:
-            # Only what the provider takes counts here: until then nothing was sent, whatever it took.
-            async with asyncio.timeout(_seconds_left(run, job)):
-                generated = await self._answer(run, provider, request)
-        except TimeoutError:
-            raise _too_late(run, job) from None
+        # Only what the provider takes counts here: until then nothing was sent, whatever it took.
+        generated = await _in_time(run, job, self._answer(run, provider, request))
         provider_s = time.monotonic() - started
         await self._calls.call_ended(run)
         self._observe_latency(run.route.name, provider_s)
         self._metrics.provider_latency_seconds.labels(provider=provider.name, route=run.route.name).observe(
             provider_s
         )
-        data = await self._fetch(provider, generated)
+        data = await self._fetch(run, job, generated)
         return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
     async def _prepared(self, run: Run, job: Job) -> Request:
@@ -175,7 +166,7 @@ class Executor:
                 until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
             )
             await self._calls.call_accepted(run)
-        return await self._poll(run, provider, run.submitted)
+        return await self._poll(run, run.submitted, resumed=request is None)
 
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
         run.sent = True
@@ -193,40 +184,30 @@ class Executor:
         self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
         self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
 
-    async def _poll(self, run: Run, provider: Provider, submitted: Submitted) -> Generated:
-        """Until the task has ended; a poll without an answer is only another wait, never another submit."""
-        wait_s = POLL_FIRST_S
-        while True:
-            if run.cancel_requested.is_set() and await provider.cancel(submitted):
-                raise Stopped
-            try:
-                answer = await provider.poll(submitted)
-            except ProviderError as error:
-                if error.retry is not Retry.POLL_AGAIN:
-                    raise
-                answer = Pending(error.kind.value)
-            if isinstance(answer, Generated):
-                return answer
-            await self._sleep(wait_s)
-            wait_s = min(POLL_LONGEST_S, wait_s * POLL_GROWTH)
+    async def _poll(self, run: Run, submitted: Submitted, *, resumed: bool) -> Generated:
+        generated = await self._collector.ended(
+            run.route, submitted, resumed=resumed, cancel_requested=run.cancel_requested
+        )
+        if generated is None:
+            raise Stopped
+        return generated
 
-    async def _fetch(self, provider: Provider, generated: Generated) -> bytes:
-        """The bytes of the one picture; it is paid for, so a failed download is tried again."""
-        picture = _only_picture(generated)
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(FETCH_TRIES),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            retry=retry_if_exception(_may_fetch_again),
-            sleep=self._sleep,
-            reraise=True,
-        ):
-            with attempt:
-                return await provider.fetch(picture)
-        raise AssertionError("AsyncRetrying ends with a result or an exception")
+    async def _fetch(self, run: Run, job: Job, generated: Generated) -> bytes:
+        """The bytes of the one picture. Where its address has expired, its task is polled for another one, once."""
+        provider = run.route.provider
+        try:
+            return await self._collector.fetch(provider, only_picture(generated))
+        except ProviderError as error:
+            if error.kind is not ErrorKind.RESULT_EXPIRED or run.submitted is None:
+                raise
+            expired = error
+        log.info("the picture's address had expired; asking for another one", item=run.item.uid)
+        again = await _in_time(run, job, self._collector.fresh(run.route, run.submitted, expired))
+        return await self._collector.fetch(provider, only_picture(again))
 
     async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
         started = time.monotonic()
-        picture = _only_picture(made.generated)
+        picture = only_picture(made.generated)
         image = await self._keeper.keep(_place(run), job, made.data, seed=picture.seed)
         self._metrics.persist_seconds.observe(time.monotonic() - started)
         self._metrics.images.labels(provider=run.route.provider.name, route=run.route.name).inc()
@@ -240,14 +221,12 @@ def _place(run: Run) -> tuple[Uid, datetime]:
     return Uid.parse(run.item.uid), datetime.fromtimestamp(run.item.accepted_us / 1e6, UTC)
 
 
-def _only_picture(generated: Generated) -> Picture:
-    if not generated.pictures:
-        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
-    return generated.pictures[0]
-
-
-def _may_fetch_again(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.retry is Retry.POLL_AGAIN
+async def _in_time(run: Run, job: Job, answer: Awaitable[Generated]) -> Generated:
+    try:
+        async with asyncio.timeout(_seconds_left(run, job)):
+            return await answer
+    except TimeoutError:
+        raise _too_late(run, job) from None
 
 
 def _seconds_left(run: Run, job: Job) -> float:

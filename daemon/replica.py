@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from daemon.bell import Bell
+from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
 from daemon.estimate import Estimator
@@ -141,6 +142,7 @@ class Replica:
             self.queue,
             PictureKeeper(self._store),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
+            Collector(),
             Judge(self._client, self.keys, self.limiter, self.metrics),
             self.metrics,
             calls=self.running,

@@ -19,7 +19,8 @@ from limiter.limits import (
     Window,
     guard_us,
 )
-from limiter.spelling import PRESETS, parse_limits
+from limiter.presets import PRESETS
+from limiter.spelling import parse_limits
 
 __all__ = [
     "PRESETS",

@@ -20,16 +20,10 @@ from limiter.limits import (
     QuotaError,
     Window,
 )
+from limiter.presets import PRESETS
 
 _RATE: Final = re.compile(r"(?P<count>[0-9]{1,9})/(?P<times>[0-9]{0,9})(?P<period>s|min|h|d|day)")
 _TIME: Final = re.compile(r"(?P<times>[0-9]{1,9}(\.[0-9]{1,6})?)(?P<period>ms|s|min|h|d)")
-
-# Published limits of providers, as their TOML would be. A preset's field can be overridden beside it.
-PRESETS: Final[Mapping[str, Mapping[str, object]]] = {
-    # Tencent Cloud, Hunyuan image generation: one submitted job by default, 20 API calls a second, for each
-    # sub-account and region. cloud.tencent.com/document/api/1729/105970 and 1668/124632, as of 2026-11.
-    "tencent-hunyuan": {"in_flight": 1, "requests": "20/s"},
-}
 
 
 def parse_limits(name: str, spec: Mapping[str, object]) -> tuple[Limit, ...]:
@@ -51,7 +45,8 @@ def _with_preset(name: str, spec: Mapping[str, object]) -> dict[str, object]:
         raise QuotaError(
             f'quota {name!r}: preset {preset!r} is unknown; known: {known}. Or write requests = "20/s"'
         )
-    return {**PRESETS[preset], **fields}
+    # A field beside the preset takes the place of the preset's own.
+    return {**PRESETS[preset].limits, **fields}
 
 
 def _parse_field(name: str, key: str, value: object) -> Iterator[Limit]:

@@ -6,7 +6,7 @@ A request asks for one picture. A provider answers at once (`mode="sync"`) or wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
@@ -71,6 +71,7 @@ class Pending:
     """The task is not finished; `status` is the provider's own word, for people to read."""
 
     status: str
+    retry_after_s: float | None = None  # how long the provider asked to leave it alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,41 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class PollPlan:
+    """How often to ask how a task stands: first after `first_s`, then `growth` times as long, up to `longest_s`.
+
+    Raises ValueError for a plan that would poll without a pause, or ever faster.
+    """
+
+    first_s: float = 2.0
+    growth: float = 1.5
+    longest_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_s <= self.longest_s or self.growth < 1:
+            raise ValueError("A poll plan needs 0 < first_s <= longest_s and a growth of 1 or more.")
+
+    def waits_s(self, draw: Callable[[], float]) -> Iterator[float]:
+        """The waits before each poll, without end; `draw` (0..1) moves each by up to a tenth.
+
+        Without that, tasks that were submitted together would be polled together for as long as they run.
+        """
+        wait_s = self.first_s
+        while True:
+            yield wait_s * (0.9 + 0.2 * draw())
+            wait_s = min(self.longest_s, wait_s * self.growth)
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model of this provider can take."""
+    """What a model of this provider can take, and how its tasks are polled."""
 
     mode: Literal["sync", "task"]
     max_prompt_chars: int
     max_inputs: int
     seed_range: tuple[int, int] | None  # inclusive; None: the model has no seed
     url_ttl_s: float | None  # how long a picture's address lives, where that is known
+    poll: PollPlan = PollPlan()
     currency: str | None = None  # ISO 4217, of the costs that calls report; None: they report none
 
 
@@ -127,7 +155,11 @@ class Provider(Protocol):
         ...
 
     async def poll(self, submitted: Submitted) -> Pending | Generated:
-        """How the task stands. A failed task raises; so does a poll without an answer (`poll_error`)."""
+        """How the task stands; polling a finished one again gives fresh addresses for its pictures.
+
+        A failed task raises what became of it. A poll that was refused or had no answer raises `poll_error`,
+        whatever the reason: it says nothing of the task, which must not be bought a second time.
+        """
         ...
 
     async def cancel(self, submitted: Submitted) -> bool:

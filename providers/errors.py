@@ -170,6 +170,15 @@ class ProviderError(Exception):
         """Whether the job may still succeed by waiting or trying again."""
         return self.retry is not Retry.NEVER
 
+    def without(self, secret: str) -> ProviderError:
+        """This error, cleared of `secret`: providers quote keys in forms that no pattern foresees."""
+        for name in ("message", "provider_code", "request_id"):
+            text = getattr(self, name)
+            if text is not None:
+                setattr(self, name, _without_beginning(text.replace(secret, "***"), secret))
+        self.args = (self.message,)
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """For records and events: plain JSON of at most 2 KB, without secrets; empty fields are left out."""
         fields: dict[str, Any] = {
@@ -217,6 +226,16 @@ def redact(text: str) -> str:
 
 def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """`text`, which may have been shortened in the middle of the secret."""
+    if not text.endswith("…"):
+        return text
+    for length in range(min(len(secret), len(text)) - 1, 3, -1):
+        if text.endswith(f"{secret[:length]}…"):
+            return f"{text[: -length - 1]}***"
+    return text
 
 
 def _within_bytes(text: str, limit: int) -> str:

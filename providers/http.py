@@ -102,7 +102,7 @@ async def send_once(
     host = request.url.host
     try:
         async with asyncio.timeout(timeout_s):
-            return await _send(client, request, max_bytes)
+            return await _send(client, request, max_bytes, lost)
     except TimeoutError:
         raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
     except (httpx2.TransportError, httpx2.DecodingError) as error:
@@ -110,7 +110,9 @@ async def send_once(
         raise _lost(progress, lost, host, type(error).__name__) from None
 
 
-async def _send(client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int) -> Answer:
+async def _send(
+    client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int, lost: ErrorKind
+) -> Answer:
     response = await client.send(request, stream=True)
     body = bytearray()
     try:
@@ -118,7 +120,8 @@ async def _send(client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: 
             body += chunk
             if len(body) > max_bytes:
                 message = f"{request.url.host} sent an answer larger than {max_bytes} bytes."
-                raise ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=response.status_code)
+                kind = ErrorKind.BAD_RESPONSE if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
+                raise ProviderError(kind, message, http_status=response.status_code)
     except (httpx2.TransportError, httpx2.DecodingError):
         # A refusal is a refusal, also when the rest of its explanation is lost.
         if response.status_code < 400:

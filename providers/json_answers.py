@@ -1,49 +1,24 @@
-"""Reading the JSON that providers answer with: the document, an error inside it, a picture, an amount of money."""
+"""Reading answers of 200 that hold the picture in JSON: the document, its pictures, what they cost."""
 
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import orjson
-
 from providers.base import Picture
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
 from providers.pictures import decoded_picture
+from providers.refusals import json_object
 
 
-def json_object(answer: Answer, request_id: str | None) -> dict[str, Any]:
+def answered_object(answer: Answer, request_id: str | None) -> dict[str, Any]:
     """The document of an answer with status 200; raises `bad_response` if it is no JSON object."""
-    try:
-        document = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
+    document = json_object(answer.body)
+    if document is None:
         kind = answer.headers.get("content-type", "no content type")
         raise bad_answer(f"The answer has status 200, but is no JSON object ({kind}).", request_id)
     return document
-
-
-def error_object(body: bytes) -> dict[str, Any]:
-    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return error_in(document) if isinstance(document, dict) else {}
-
-
-def error_in(document: dict[str, Any]) -> dict[str, Any]:
-    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
-    error = document.get("error") or document.get("errors")
-    if isinstance(error, str):
-        return {"message": error}
-    if isinstance(error, dict):
-        return error
-    if "data" not in document and ("message" in document or "detail" in document):
-        return {**document, "message": document.get("message") or document.get("detail")}
-    return {}
 
 
 def bad_answer(message: str, request_id: str | None) -> ProviderError:
@@ -90,8 +65,3 @@ def amount(value: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return money if money.is_finite() and money >= 0 else None
-
-
-def word(value: object) -> str:
-    """A scalar as text; empty for what has no text of its own."""
-    return "" if value is None or isinstance(value, dict | list) else str(value)

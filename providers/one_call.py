@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httpx2
 
-from providers.accounts import Account
+from providers.account import base_address, check_header_options, picture_hosts
 from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer, create_client, send_once
@@ -15,14 +17,20 @@ class OneCallProvider:
     """Base of such providers: sending, fetching and closing. They add `capabilities`, `check`, and the two below."""
 
     name: str
+    option_headers: Mapping[str, str] = {}  # the headers that options of the credential become
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
-        self._host = account.host
-        self._client = create_client(account.base_url)
+    def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
+        url = base_address(base_url)
+        check_header_options(options, self.option_headers)
+        self._base_url = str(url).rstrip("/")
+        self._host = url.host
+        self._api_key = api_key
+        self._options = dict(options)
+        self._allow_hosts = picture_hosts(url, options)
+        self._client = create_client(base_url)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._account.base_url})"
+        return f"{type(self).__name__}({self._base_url})"
 
     def check(self, request: Request) -> None:
         """See Provider.check."""
@@ -44,7 +52,7 @@ class OneCallProvider:
             answer = await send_once(self._client, http_request, timeout_s=timeout_s)
             return self._generated(answer, request)
         except ProviderError as error:
-            raise self._account.without_key(error) from None
+            raise error.without(self._api_key) from None
 
     async def poll(self, submitted: Submitted) -> Pending | Generated:
         """There is nothing to poll: calls are synchronous."""
@@ -57,8 +65,13 @@ class OneCallProvider:
 
     async def fetch(self, picture: Picture) -> bytes:
         """See Provider.fetch and `fetch_picture`."""
-        return await fetch_picture(picture, host=self._host, allow_hosts=self._account.allow_hosts)
+        return await fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
         await self._client.aclose()
+
+    def _headers(self) -> dict[str, str]:
+        named = self.option_headers.items()
+        asked = {header: self._options[option] for option, header in named if option in self._options}
+        return {"Authorization": f"Bearer {self._api_key}", **asked}

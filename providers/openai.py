@@ -11,24 +11,24 @@ from typing import Any
 import httpx2
 import orjson
 
-from providers.accounts import Account
+from providers.account import check_options, listed, secret_of
 from providers.base import Capabilities, Generated, InputImage, Picture, Request, Scalar
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.json_answers import bad_answer, error_in, json_object, picture_of, usage_in
+from providers.json_answers import answered_object, bad_answer, picture_of, usage_in
 from providers.one_call import OneCallProvider
 from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
 from providers.openai_prices import CURRENCY, cost_of
+from providers.refusals import error_in
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 SEED_RANGE = (0, 2**32 - 1)
 MAX_INPUT_BYTES = 50 * 1024**2  # of one picture of an edit; both from the reference of the edits endpoint
 MAX_MASK_BYTES = 4 * 1024**2
 
-_HEADERS = {"organization": "OpenAI-Organization", "project": "OpenAI-Project"}
-_OPTIONS = ("seed", "response_format", "params", "allow_hosts", *_HEADERS)
+_OPTIONS = ("seed", "organization", "project", "response_format", "params", "allow_hosts")
 
 
 def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping[str, str]) -> OpenAIProvider:
@@ -39,20 +39,22 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     `params` (further parameter names to let through, by comma), `allow_hosts` (hosts, by comma, whose result
     addresses may be plain http or private), `organization`, `project`.
     """
-    account = Account.configured(
-        "openai", base_url=base_url or DEFAULT_BASE_URL, secrets=secrets, options=options, known=_OPTIONS
-    )
-    if account.options.get("response_format", "url") not in ("url", "b64_json"):
+    check_options("openai", options, _OPTIONS)
+    if options.get("response_format", "url") not in ("url", "b64_json"):
         raise ValueError('The option \'response_format\' is "url" or "b64_json".')
-    if account.options.get("seed", "true").lower() not in ("true", "false"):
+    if options.get("seed", "true").lower() not in ("true", "false"):
         raise ValueError('The option \'seed\' is "true" or "false".')
-    return OpenAIProvider(account)
+    return OpenAIProvider(base_url or DEFAULT_BASE_URL, secret_of("openai", secrets), options)
 
 
 class OpenAIProvider(OneCallProvider):
     """One account at OpenAI or at a compatible gateway."""
 
     name = "openai"
+    option_headers: Mapping[str, str] = {
+        "organization": "OpenAI-Organization",
+        "project": "OpenAI-Project",
+    }
 
     def capabilities(self, model: str) -> Capabilities:
         """See Provider.capabilities."""
@@ -79,7 +81,7 @@ class OpenAIProvider(OneCallProvider):
         for number, image in enumerate(request.inputs):
             _check_mask(f"inputs.{number}", image)
         check_output(request, encodes=family.encodes)
-        accepted = family.params | set(self._account.listed("params"))
+        accepted = family.params | set(listed(self._options.get("params")))
         check_params(request.params, accepted=accepted, choices=family.choices, model=request.model)
 
     # --- the request
@@ -88,8 +90,8 @@ class OpenAIProvider(OneCallProvider):
         return self._edit(request) if request.inputs else self._generation(request)
 
     def _generation(self, request: Request) -> httpx2.Request:
-        url = f"{self._account.base_url}/images/generations"
-        headers = {**self._account.headers(_HEADERS), "Content-Type": "application/json"}
+        url = f"{self._base_url}/images/generations"
+        headers = {**self._headers(), "Content-Type": "application/json"}
         return self._client.build_request(
             "POST", url, content=orjson.dumps(self._fields(request)), headers=headers
         )
@@ -103,10 +105,8 @@ class OpenAIProvider(OneCallProvider):
             )
             for number, image in enumerate(request.inputs)
         ]
-        url = f"{self._account.base_url}/images/edits"
-        return self._client.build_request(
-            "POST", url, data=fields, files=files, headers=self._account.headers(_HEADERS)
-        )
+        url = f"{self._base_url}/images/edits"
+        return self._client.build_request("POST", url, data=fields, files=files, headers=self._headers())
 
     def _fields(self, request: Request) -> dict[str, Scalar]:
         family = family_of(request.model)
@@ -128,14 +128,14 @@ class OpenAIProvider(OneCallProvider):
     def _response_format(self, family: Family) -> str | None:
         if not family.has_response_format:
             return None
-        return self._account.options.get("response_format", family.response_format)
+        return self._options.get("response_format", family.response_format)
 
     def _sent_seed(self, request: Request) -> int | None:
         return request.seed if self._seed_range(family_of(request.model)) else None
 
     def _seed_range(self, family: Family) -> tuple[int, int] | None:
         """None where the model gets no seed."""
-        asked = self._account.options.get("seed", "").lower()
+        asked = self._options.get("seed", "").lower()
         return SEED_RANGE if asked == "true" or (family.has_seed and asked != "false") else None
 
     # --- the answer
@@ -144,7 +144,7 @@ class OpenAIProvider(OneCallProvider):
         if answer.status != 200:
             raise refusal(answer, self._host)
         request_id = answer.headers.get("x-request-id")
-        document = json_object(answer, request_id)
+        document = answered_object(answer, request_id)
         if error_in(document):
             raise refusal(answer, self._host)
         usage = usage_in(document)

@@ -10,8 +10,8 @@ import re
 
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.json_answers import error_object, word
-from providers.refusals import kind_by_status, which_throttle
+from providers.refusals import error_object, word
+from providers.statuses import kind_of_status, which_throttle
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -102,4 +102,4 @@ def _by_status(status: int, code: str) -> ErrorKind:
     if status < 400 and code.isdigit():
         # Some gateways answer 200 and put the status into the body.
         status = int(code)
-    return kind_by_status(status)
+    return kind_of_status(status)

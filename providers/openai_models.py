@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from providers.sizes import RATIO, SIZE, near_one_megapixel, not_a_size
+
 GPT_IMAGE_PARAMS = frozenset(
     {"quality", "background", "moderation", "input_fidelity", "user", "safety_identifier"}
 )
@@ -23,9 +25,6 @@ COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS | {
     "watermark",
     "prompt_extend",
 }
-
-SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-RATIO = re.compile(r"(\d{1,3}):(\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ class Family:
         if ratio := RATIO.fullmatch(size):
             return self._nearest(int(ratio[1]), int(ratio[2]))
         if not (exact := SIZE.fullmatch(size)):
-            raise ValueError(f'{size!r} is not a size; write it as "1024x1024" or as a ratio like "16:9".')
+            raise ValueError(not_a_size(size))
         if self.sizes and size not in self.sizes:
             raise ValueError(f"{size} is not accepted by this model; it accepts {', '.join(self.sizes)}.")
         if self.size_problem and (problem := self.size_problem(int(exact[1]), int(exact[2]))):
@@ -72,8 +71,7 @@ class Family:
         return min(self.sizes, key=distance)
 
     def _of_about_one_megapixel(self, width: int, height: int) -> str:
-        scale = math.sqrt(1024 * 1024 / (width * height))
-        w, h = (max(16, round(side * scale / 16) * 16) for side in (width, height))
+        w, h = near_one_megapixel(width, height)
         if self.size_problem and (problem := self.size_problem(w, h)):
             raise ValueError(f"{width}:{height} is not accepted by this model: {problem}.")
         return f"{w}x{h}"

@@ -11,22 +11,22 @@ from typing import Any
 import httpx2
 import orjson
 
-from providers.accounts import Account
+from providers.account import check_options, listed, secret_of
 from providers.base import Capabilities, Generated, Picture, Request
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ProviderError
 from providers.http import Answer
-from providers.json_answers import amount, bad_answer, error_in, json_object, picture_of, usage_in, word
+from providers.json_answers import amount, answered_object, bad_answer, picture_of, usage_in
 from providers.one_call import OneCallProvider
 from providers.openrouter_errors import no_picture, refusal, request_id_of
 from providers.openrouter_models import MAX_INPUT_BYTES, MAX_INPUTS, MAX_PROMPT_CHARS, SEED_RANGE
 from providers.openrouter_wires import WIRES
+from providers.refusals import error_in, word
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 CURRENCY = "USD"  # credits are dollars
 
-_HEADERS = {"referer": "HTTP-Referer", "title": "X-Title"}
-_OPTIONS = ("wire", "modalities", "params", "allow_hosts", *_HEADERS)
+_OPTIONS = ("wire", "modalities", "referer", "title", "params", "allow_hosts")
 
 
 def create(
@@ -39,24 +39,23 @@ def create(
     `allow_hosts` (hosts, by comma, whose result addresses may be plain http or private), `referer` and `title`
     (what OpenRouter shows of the application; nothing is sent without them).
     """
-    account = Account.configured(
-        "openrouter", base_url=base_url or DEFAULT_BASE_URL, secrets=secrets, options=options, known=_OPTIONS
-    )
-    if (wire := account.options.get("wire", "chat")) not in WIRES:
+    check_options("openrouter", options, _OPTIONS)
+    if (wire := options.get("wire", "chat")) not in WIRES:
         raise ValueError(f"The openrouter provider has no wire {wire!r}; it has {', '.join(WIRES)}.")
-    if not set(account.listed("modalities")) <= {"image", "text"}:
+    if not set(listed(options.get("modalities"))) <= {"image", "text"}:
         raise ValueError('The option \'modalities\' is "image" or "image,text".')
-    return OpenRouterProvider(account)
+    return OpenRouterProvider(base_url or DEFAULT_BASE_URL, secret_of("openrouter", secrets), options)
 
 
 class OpenRouterProvider(OneCallProvider):
     """One account at OpenRouter, over one of its wires."""
 
     name = "openrouter"
+    option_headers: Mapping[str, str] = {"referer": "HTTP-Referer", "title": "X-Title"}
 
-    def __init__(self, account: Account) -> None:
-        super().__init__(account)
-        self._wire = WIRES[account.options.get("wire", "chat")]
+    def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
+        super().__init__(base_url, api_key, options)
+        self._wire = WIRES[options.get("wire", "chat")]
 
     def capabilities(self, model: str) -> Capabilities:  # noqa: ARG002 (the interface's signature)
         """See Provider.capabilities; the same for every model, as far as OpenRouter documents it."""
@@ -78,7 +77,7 @@ class OpenRouterProvider(OneCallProvider):
         check_output(request, encodes=False)
         check_params(
             request.params,
-            accepted={*self._wire.params, *self._account.listed("params")},
+            accepted={*self._wire.params, *listed(self._options.get("params"))},
             choices={name: values for name, values in self._wire.params.items() if values},
             model=request.model,
         )
@@ -95,16 +94,16 @@ class OpenRouterProvider(OneCallProvider):
             )
 
     def _http_request(self, request: Request) -> httpx2.Request:
-        fields = self._wire.fields(request, self._account.listed("modalities"))
+        fields = self._wire.fields(request, listed(self._options.get("modalities")))
         body = orjson.dumps({name: value for name, value in fields.items() if value is not None})
-        headers = {**self._account.headers(_HEADERS), "Content-Type": "application/json"}
-        url = f"{self._account.base_url}{self._wire.path}"
+        headers = {**self._headers(), "Content-Type": "application/json"}
+        url = f"{self._base_url}{self._wire.path}"
         return self._client.build_request("POST", url, content=body, headers=headers)
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
         if answer.status != 200:
             raise refusal(answer, self._host)
-        document = json_object(answer, request_id_of(answer))
+        document = answered_object(answer, request_id_of(answer))
         request_id = request_id_of(answer) or word(document.get("id")) or None
         usage = usage_in(document)
         cost = amount(usage.get("cost"))

@@ -12,8 +12,8 @@ import httpx2
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.json_answers import error_object, word
-from providers.refusals import kind_by_status, which_throttle
+from providers.refusals import error_object, word
+from providers.statuses import kind_of_status, which_throttle
 
 # Source: the canonical error types of OpenRouter's own Python client, 1.3. What is not listed goes by its status.
 _TYPES: dict[str, ErrorKind] = {
@@ -152,7 +152,7 @@ def _by_status(status: int, error: dict[str, Any]) -> ErrorKind:
     if status == 502 and error:
         # Said by OpenRouter itself: the model is down or answered nonsense. Only an edge's 502 leaves it open.
         return ErrorKind.PROVIDER_FAULT
-    return kind_by_status(status)
+    return kind_of_status(status)
 
 
 def _status(answer: Answer, error: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ import math
 import re
 from fractions import Fraction
 
-from providers.openai_models import RATIO, SIZE
+from providers.sizes import RATIO, SIZE, not_a_size
 
 # The longest prompt that a job can have; the models' own limits are in tokens, and larger.
 MAX_PROMPT_CHARS = 32_000
@@ -103,7 +103,7 @@ def _ratio(size: str) -> Fraction | None:
 def _pixels(size: str) -> tuple[int, int]:
     found = SIZE.fullmatch(size)
     if found is None or not int(found[1]) or not int(found[2]):
-        raise ValueError(f'{size!r} is not a size; write it as "1024x1024" or as a ratio like "16:9".')
+        raise ValueError(not_a_size(size))
     return int(found[1]), int(found[2])
 
 

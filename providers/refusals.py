@@ -1,58 +1,38 @@
-"""What HTTP statuses and the words of a refusal mean, where no code of the provider's own says it better."""
+"""What the bodies of refusals have in common."""
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
-from providers.errors import ErrorKind
-
-_STATUSES: dict[int, ErrorKind] = {
-    400: ErrorKind.INVALID_REQUEST,
-    401: ErrorKind.AUTH,
-    402: ErrorKind.BILLING_EXHAUSTED,
-    403: ErrorKind.PERMISSION,
-    404: ErrorKind.UNSUPPORTED,
-    408: ErrorKind.AMBIGUOUS_SUBMIT,
-    409: ErrorKind.OVERLOADED,
-    410: ErrorKind.UNSUPPORTED,
-    413: ErrorKind.INVALID_REQUEST,
-    415: ErrorKind.INVALID_REQUEST,
-    422: ErrorKind.INVALID_REQUEST,
-    425: ErrorKind.RATE_LIMITED,
-    429: ErrorKind.RATE_LIMITED,
-    451: ErrorKind.MODERATION_INPUT,
-    500: ErrorKind.PROVIDER_FAULT,
-    # An edge that lost its backend cannot say whether the backend made and billed a picture.
-    502: ErrorKind.AMBIGUOUS_SUBMIT,
-    503: ErrorKind.OVERLOADED,
-    504: ErrorKind.AMBIGUOUS_SUBMIT,
-    520: ErrorKind.AMBIGUOUS_SUBMIT,
-    524: ErrorKind.AMBIGUOUS_SUBMIT,
-    529: ErrorKind.OVERLOADED,
-}
-
-_CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
-_BILLING_WORDS = re.compile(
-    r"billing|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears", re.IGNORECASE
-)
-_ALLOWANCE_WORDS = re.compile(
-    r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
-)
+import orjson
 
 
-def kind_by_status(status: int) -> ErrorKind:
-    """The kind of a refused POST that asks for a picture, by its status alone."""
-    if status in _STATUSES:
-        return _STATUSES[status]
-    if 400 <= status < 500:
-        return ErrorKind.INVALID_REQUEST
-    return ErrorKind.PROVIDER_FAULT if status >= 500 else ErrorKind.UNKNOWN
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The body as a JSON object; None if it is anything else."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
 
 
-def which_throttle(words: str) -> ErrorKind:
-    """What a 429 means: one status stands for a rate, for calls in parallel, a spent balance or allowance."""
-    if _BILLING_WORDS.search(words):
-        return ErrorKind.BILLING_EXHAUSTED
-    if _CONCURRENCY_WORDS.search(words):
-        return ErrorKind.CONCURRENCY_LIMITED
-    return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(words) else ErrorKind.RATE_LIMITED
+def error_object(body: bytes) -> dict[str, Any]:
+    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
+    return error_in(json_object(body) or {})
+
+
+def error_in(document: dict[str, Any]) -> dict[str, Any]:
+    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
+    error = document.get("error") or document.get("errors")
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(error, dict):
+        return error
+    if "data" not in document and ("message" in document or "detail" in document):
+        return {**document, "message": document.get("message") or document.get("detail")}
+    return {}
+
+
+def word(value: object) -> str:
+    """A field of an error as text; empty for what is no word."""
+    return "" if value is None or isinstance(value, dict | list) else str(value)

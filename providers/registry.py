@@ -17,8 +17,10 @@ ENTRY_POINT_GROUP = "pixmill.providers"
 
 # Imported when used, so that a broken or slow one disturbs nobody else.
 _BUILT_IN = {
+    "hunyuan": "providers.hunyuan:create",
     "openai": "providers.openai:create",
     "openrouter": "providers.openrouter:create",
+    "zimage": "providers.zimage:create",
 }
 
 Factory = Callable[..., Provider]

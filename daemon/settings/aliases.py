@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from daemon.settings.sources import Path_, Source
+from limiter.presets import PRESETS
 
 _SECRETS = {
     "zimage": {"MODELSCOPE_API_KEY": "api_key"},
@@ -62,11 +63,21 @@ def _add_limit(
         if route.get("credential") == credential
     ]
     for quota in sorted({quota for _, route in routes for quota in _names(route)}) or [credential]:
-        if unit not in configured.get("quotas", {}).get(quota, {}):
-            add(("quotas", quota, unit), value, variable)
+        table = configured.get("quotas", {}).get(quota, {})
+        if isinstance(table, Mapping) and unit not in table:
+            add(("quotas", quota, unit), _beside_preset(table, unit, value), variable)
     for name, route in routes:
         if not _names(route):
             add(("routes", name, "quotas"), [credential], variable)
+
+
+def _beside_preset(table: Mapping[str, Any], unit: str, value: Any) -> Any:
+    """A pause holds together with the rates of a preset; a number of tasks takes the place of the preset's own."""
+    preset = PRESETS.get(str(table.get("preset")))
+    published = preset.limits.get(unit) if preset is not None and unit == "requests" else None
+    if published is None:
+        return value
+    return [*(published if isinstance(published, list) else [published]), value]
 
 
 def _pause(text: str) -> tuple[str, str] | None:

@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         images=given.images,
         requests=given.requests,
         in_flight=given.in_flight,
+        polls=given.polls,
         fixed_windows=given.fixed_windows,
         rejected_counts=given.rejected_counts,
         send_retry_after=not given.no_retry_after,
@@ -52,14 +53,15 @@ async def _serve(simulator: Simulator) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m providers.simulator",
-        description="A simulated image provider with enforced quotas. It speaks OpenAI's images API.",
+        description="A simulated image provider with enforced quotas: OpenAI's, ModelScope's and Hunyuan's wires.",
     )
     option = parser.add_argument
     option("--host", default="127.0.0.1")
     option("--port", type=int, default=9200, help="0 takes a free one")
     option("--images", type=_readable(Rate.parse), metavar="N/PERIOD", help='pictures per key, like "12/6s"')
     option("--requests", type=_readable(Rate.parse), metavar="N/PERIOD", help="calls per key")
-    option("--in-flight", type=int, metavar="N", help="parallel calls per key")
+    option("--in-flight", type=int, metavar="N", help="parallel calls, and tasks that run, per key")
+    option("--polls", type=_readable(Rate.parse), metavar="N/PERIOD", help="polls of tasks per key")
     option("--fixed-windows", action="store_true", help="count in aligned windows instead of sliding ones")
     option("--rejected-counts", action="store_true", help="refused calls use up quota too")
     option("--no-retry-after", action="store_true", help="leave the Retry-After header out of a 429")

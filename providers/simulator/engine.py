@@ -57,7 +57,7 @@ class Engine:
     def admitted(self, call: Call, key: str) -> Iterator[None]:
         """Hold the call's quota and slot inside the block; raises QuotaExceededError if there is none."""
         ledger = self.ledger
-        quotas = self._quotas.setdefault(key, KeyQuotas(self.settings, self._clock))
+        quotas = self._quotas_of(key)
         if refusal := quotas.admit(call.images):
             raise QuotaExceededError(refusal)
         ledger.admit(call)
@@ -65,6 +65,10 @@ class Engine:
             yield
         finally:
             quotas.leave()
+
+    def left(self, key: str, quota: str) -> int | None:
+        """What the key has left of "requests" or "images"; None: no limit."""
+        return self._quotas_of(key).left(quota)
 
     async def work(self, drawing: Drawing) -> bytes:
         """The picture, after as long as it takes: the drawing is a part of the latency, not on top of it."""
@@ -78,3 +82,6 @@ class Engine:
         self._asked[prompt] += 1
         digest = hashlib.sha256(f"{self._asked[prompt]}\n{prompt}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:4]) % 1_000_000
+
+    def _quotas_of(self, key: str) -> KeyQuotas:
+        return self._quotas.setdefault(key, KeyQuotas(self.settings, self._clock))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +26,14 @@ class FaultKind(StrEnum):
     NOT_A_PICTURE = "not_a_picture"  # 200 with base64 of something else
     MODERATION = "moderation"  # 400 moderation_blocked
 
+    # Of wires with tasks only.
+    TASK_FAILED = "task_failed"  # accepted, and ends without a picture
+    TASK_MODERATED = "task_moderated"  # accepted, and the picture is kept back
+    TASK_STUCK = "task_stuck"  # accepted, and never ends
+    TASK_LOST = "task_lost"  # accepted, and unknown to every poll; its picture is made and charged
+    URL_EXPIRED = "url_expired"  # done, but the picture's address is dead
+    SLOW_POLL = "slow_poll"  # the poll is answered after `delay_s`
+
 
 AT_THE_DOOR = frozenset(
     {
@@ -35,17 +44,33 @@ AT_THE_DOOR = frozenset(
         FaultKind.AUTH,
     }
 )
+OF_TASKS = frozenset(
+    {
+        FaultKind.TASK_FAILED,
+        FaultKind.TASK_MODERATED,
+        FaultKind.TASK_STUCK,
+        FaultKind.TASK_LOST,
+        FaultKind.URL_EXPIRED,
+        FaultKind.NOT_A_PICTURE,  # here it is the address that leads to something else
+    }
+)
+_TASKS_ONLY = (OF_TASKS | {FaultKind.SLOW_POLL}) - {FaultKind.NOT_A_PICTURE}
+AFTER_THE_DOOR = frozenset(FaultKind) - AT_THE_DOOR - _TASKS_ONLY
+# What can be wrong with the answer to the call that begins a task; CHARGED ones have begun it all the same.
+TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS
 CHARGED = frozenset({FaultKind.BAD_GATEWAY, FaultKind.HANG, FaultKind.DROP, FaultKind.TRUNCATE})
 
 
 @dataclass(slots=True)
 class Fault:
-    """A fault for the next `count` calls whose prompt contains `prompt`."""
+    """A fault for the next `count` calls whose prompt contains `prompt`; with `polls`, for polls of their tasks."""
 
     kind: FaultKind
     count: int = 1
     retry_after_s: float | None = None
     prompt: str = ""
+    polls: bool = False
+    delay_s: float = 1.0  # of SLOW_POLL
 
 
 class Faults:
@@ -66,8 +91,21 @@ class Faults:
 
     def take(self, prompt: str, *, at_the_door: bool) -> Fault | None:
         """The fault for a call with this prompt, used up by one; None for an undisturbed call."""
+        return self.take_of(prompt, AT_THE_DOOR if at_the_door else AFTER_THE_DOOR)
+
+    def take_for_poll(self, prompt: str) -> Fault | None:
+        """The fault for a poll of the task with this prompt: any kind that is meant for polls."""
+        return self._take(
+            lambda fault: (fault.polls or fault.kind is FaultKind.SLOW_POLL) and fault.prompt in prompt
+        )
+
+    def take_of(self, prompt: str, kinds: Collection[FaultKind]) -> Fault | None:
+        """As `take`, for a call to which only these kinds can be done."""
+        return self._take(lambda fault: not fault.polls and fault.kind in kinds and fault.prompt in prompt)
+
+    def _take(self, fits: Callable[[Fault], bool]) -> Fault | None:
         for fault in self._waiting:
-            if (fault.kind in AT_THE_DOOR) is at_the_door and fault.prompt in prompt:
+            if fits(fault):
                 fault.count -= 1
                 if not fault.count:
                     self._waiting.remove(fault)

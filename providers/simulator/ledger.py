@@ -36,6 +36,7 @@ class Ledger:
         self.calls: deque[Call] = deque(maxlen=limit)
         self.in_flight = 0
         self.max_in_flight = 0
+        self.polls = 0  # of tasks; polls are no calls
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the call is filled in as it goes on."""
@@ -50,7 +51,7 @@ class Ledger:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def end(self, call: Call) -> None:
-        """The call is over."""
+        """The call is over, and so is the task that it began."""
         call.ended_at_s = self._clock()
         if call.admitted:
             self.in_flight -= 1
@@ -78,6 +79,7 @@ class Ledger:
             "calls": len(self.calls),
             "admitted": sum(call.admitted for call in self.calls),
             "billed": self.billed(),
+            "polls": self.polls,
             "statuses": {str(status): count for status, count in sorted(self.statuses().items())},
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,

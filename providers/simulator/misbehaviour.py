@@ -8,6 +8,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from providers.simulator.faults import FaultKind
+
+_BAD_GATEWAY_PAGE = (
+    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+)
+
+
+async def broken_answer(kind: FaultKind, request: Request, *, beginning: bytes) -> Response | None:
+    """The answer for the faults that look the same on every wire; None for the others.
+
+    `beginning` is what a truncated answer starts with.
+    """
+    match kind:
+        case FaultKind.HANG:
+            await HangingResponse.until_gone(request)
+            return HangingResponse()
+        case FaultKind.DROP:
+            return CutResponse()
+        case FaultKind.TRUNCATE:
+            return CutResponse(beginning)
+        case FaultKind.BAD_GATEWAY:
+            return Response(_BAD_GATEWAY_PAGE, 502, media_type="text/html")
+        case FaultKind.WRONG_TYPE:
+            return Response("<html><body>Please sign in.</body></html>", 200, media_type="text/html")
+        case _:
+            return None
+
 
 class HangingResponse(Response):
     """No answer at all; the client has gone away by the time that this is sent."""

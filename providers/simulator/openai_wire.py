@@ -19,12 +19,9 @@ from providers.simulator.drawing import CONTENT_TYPES, Drawing
 from providers.simulator.engine import Engine, QuotaExceededError
 from providers.simulator.faults import CHARGED, Fault, FaultKind
 from providers.simulator.ledger import Call
-from providers.simulator.misbehaviour import CutResponse, HangingResponse
+from providers.simulator.misbehaviour import CutResponse, HangingResponse, broken_answer
 
 _KEPT_PICTURES = 256
-_BAD_GATEWAY_PAGE = (
-    "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-)
 
 
 class OpenAIWire:
@@ -209,20 +206,12 @@ def _door_fault(fault: Fault) -> Response:
 
 
 async def _late_fault(fault: Fault, request: Request) -> Response:
+    beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
+    if broken := await broken_answer(fault.kind, request, beginning=beginning):
+        return broken
     match fault.kind:
-        case FaultKind.HANG:
-            await HangingResponse.until_gone(request)
-            return HangingResponse()
-        case FaultKind.DROP:
-            return CutResponse()
-        case FaultKind.TRUNCATE:
-            return CutResponse(beginning=b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo')
-        case FaultKind.BAD_GATEWAY:
-            return Response(_BAD_GATEWAY_PAGE, 502, media_type="text/html")
         case FaultKind.EMPTY:
             return _json({"created": 1_760_000_000, "data": []})
-        case FaultKind.WRONG_TYPE:
-            return Response("<html><body>Please sign in.</body></html>", 200, media_type="text/html")
         case FaultKind.NOT_A_PICTURE:
             return _json({"data": [{"b64_json": base64.b64encode(b"this is no picture").decode()}]})
         case FaultKind.MODERATION:

@@ -34,6 +34,10 @@ class Window(Protocol):
         """Count an arrival."""
         ...
 
+    def left(self, now_s: float) -> int:
+        """What would still be let in now."""
+        ...
+
 
 class SlidingWindow:
     """Never more than `count` in any period of `window_s`: a unit comes back one period after its use."""
@@ -58,6 +62,10 @@ class SlidingWindow:
         self._arrivals.append((now_s, cost))
         self._used += cost
 
+    def left(self, now_s: float) -> int:
+        self._forget(now_s)
+        return max(0, self._rate.count - self._used)
+
     def _forget(self, now_s: float) -> None:
         # The sum is the one that `wait_s` hands out, so that who waits exactly that long is let in.
         while self._arrivals and self._arrivals[0][0] + self._rate.window_s <= now_s:
@@ -81,6 +89,10 @@ class FixedWindow:
     def add(self, now_s: float, cost: int) -> None:
         self._turn(now_s)
         self._used += cost
+
+    def left(self, now_s: float) -> int:
+        self._turn(now_s)
+        return max(0, self._rate.count - self._used)
 
     def _turn(self, now_s: float) -> None:
         period = int(now_s // self._rate.window_s)
@@ -113,6 +125,11 @@ class KeyQuotas:
             for name, window in self._windows.items():
                 window.add(now_s, costs[name])
         return refusal
+
+    def left(self, quota: str) -> int | None:
+        """What is left of `quota`, "requests" or "images"; None: it has no limit."""
+        window = self._windows.get(quota)
+        return None if window is None else window.left(self._clock())
 
     def leave(self) -> None:
         """The call is over."""

@@ -16,10 +16,13 @@ from starlette.routing import Route
 from providers.asgi import AsgiServer
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
+from providers.simulator.hunyuan_wire import HunyuanWire
 from providers.simulator.ledger import Ledger
+from providers.simulator.modelscope_wire import ModelScopeWire
 from providers.simulator.openai_wire import OpenAIWire
 from providers.simulator.quotas import Clock
 from providers.simulator.settings import SimulatorSettings
+from providers.simulator.tasks import Tasks
 
 
 class Simulator:
@@ -35,8 +38,12 @@ class Simulator:
     ) -> None:
         self.settings = settings or SimulatorSettings()
         self._engine = Engine(self.settings, clock)
+        self._tasks = Tasks(self._engine, clock)
         routes = [
             *OpenAIWire(self._engine).routes,
+            *ModelScopeWire(self._engine, self._tasks).routes,
+            *HunyuanWire(self._engine, self._tasks).routes,
+            *self._tasks.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),
             Route("/simulator/reset", self._post_reset, methods=["POST"]),
@@ -56,6 +63,11 @@ class Simulator:
         return f"{self.url}/v1"
 
     @property
+    def modelscope_url(self) -> str:
+        """What a client of the ModelScope wire takes as its base address."""
+        return f"{self.url}/modelscope"
+
+    @property
     def port(self) -> int:
         return self._server.port
 
@@ -70,16 +82,18 @@ class Simulator:
         return self._engine.faults
 
     def reset(self) -> None:
-        """Forget quotas, ledger and faults."""
+        """Forget quotas, ledger, faults and tasks."""
         self._engine.reset()
+        self._tasks.reset()
 
     async def start(self) -> None:
         """Listen; see AsgiServer.start."""
         await self._server.start()
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening, and end the tasks that run."""
         await self._server.stop()
+        await self._tasks.aclose()
 
     async def __aenter__(self) -> Simulator:
         await self.start()

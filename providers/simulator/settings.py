@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,18 @@ class Rate:
         return f"{self.count}/{self.window_s:g}s"
 
 
+TC3_SECRET_ID = "AKIDsimulator"  # noqa: S105 (of nothing but the simulator)
+TC3_SECRET_KEY = "the-simulator-has-no-secrets"  # noqa: S105 (likewise)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
     """Quotas hold for each API key by itself, as they do for accounts; None means no limit."""
 
     images: Rate | None = None
     requests: Rate | None = None  # counts every call that gets past the key check, also refused ones
-    in_flight: int | None = None
+    in_flight: int | None = None  # a task counts until it has ended
+    polls: Rate | None = None
     fixed_windows: bool = (
         False  # windows aligned to the clock, as some vendors count, instead of sliding ones
     )
@@ -45,6 +53,10 @@ class SimulatorSettings:
 
     latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
     api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # None: any non-empty key
+    tc3_secrets: Mapping[str, str] = field(  # secret keys by secret id, for calls that are signed
+        default_factory=lambda: {TC3_SECRET_ID: TC3_SECRET_KEY}, repr=False
+    )
+    picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
     moderation_words: tuple[str, ...] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
     seed: int = 0  # of the latencies

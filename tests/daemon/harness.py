@@ -15,7 +15,7 @@ from daemon.keys import Keys
 from daemon.metrics import Metrics
 from daemon.queue import Claimed, Queue
 from daemon.routes import Route, Routes
-from providers.base import Capabilities, Generated, Pending, Picture, Request, Submitted
+from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 
 WAIT_S = 10.0
@@ -32,9 +32,11 @@ class ScriptedProvider:
         self.polls: list[Submitted] = []
         self.poll_answers: list[Pending | Generated | ProviderError] = []
         self.cancelled: list[Submitted] = []
+        self.plan = PollPlan()
+        self.behind: dict[str, bytes] = {}  # what addresses lead to; all others have expired
 
     def capabilities(self, model: str) -> Capabilities:
-        return Capabilities("sync", 32000, 16, None, None)
+        return Capabilities("sync", 32000, 16, None, None, self.plan)
 
     def check(self, request: Request) -> None:
         if request.size == "8192x8192":
@@ -60,8 +62,11 @@ class ScriptedProvider:
         return True
 
     async def fetch(self, picture: Picture) -> bytes:
-        assert picture.data is not None
-        return picture.data
+        if picture.data is not None:
+            return picture.data
+        if picture.url not in self.behind:
+            raise ProviderError(ErrorKind.RESULT_EXPIRED, "The address has expired.", http_status=403)
+        return self.behind[picture.url]
 
     async def aclose(self) -> None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.collecting import Collector
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
@@ -26,7 +28,7 @@ from daemon.running import Run
 from daemon.verdict import Judge
 from limiter.limiter import Limiter
 from limiter.quota import parse_quota
-from providers.base import Generated, Pending, Picture, Request, Submitted
+from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import Installation
 
@@ -59,6 +61,8 @@ class Bench:
         self.ended: list[str] = []
         self.accepted: list[str] = []
         self.slept: list[float] = []
+        self.draw = 0.5  # the middle: waits are as planned
+        self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
         judge = Judge(
@@ -68,10 +72,10 @@ class Bench:
             self.installation.queue,
             PictureKeeper(self.store, sleep=self._sleep),
             InputFetcher(self.store, max_bytes=1_000_000),
+            Collector(sleep=self._sleep, draw=lambda: self.draw),
             judge,
             self.installation.metrics,
             calls=self,
-            sleep=self._sleep,
         )
         self.answers: list[Submitted | Generated | ProviderError] = []
 
@@ -92,6 +96,8 @@ class Bench:
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        if self.sleep is not None:
+            await self.sleep(seconds)
 
     async def claimed(self, **fields: Any) -> Run:
         await self.installation.submit({"id": "a", "prompt": "x", **fields})
@@ -169,9 +175,131 @@ async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a
         generated(),
     ]
     assert isinstance(await bench.outcome(), Succeeded)
-    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0]
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
     assert len(bench.provider.requests) == 1
     assert bench.accepted == ["default//a"]
+
+
+async def test_a_provider_has_its_own_rhythm_of_polls(bench: Bench) -> None:
+    bench.provider.plan = PollPlan(first_s=0.5, growth=2.0, longest_s=3.0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[Pending("RUNNING")] * 4, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(("draw", "waits"), [(0.0, [1.8, 2.7]), (1.0, [2.2, 3.3])])
+async def test_polls_are_spread_so_that_tasks_of_one_moment_do_not_stay_in_step(
+    bench: Bench, draw: float, waits: list[float]
+) -> None:
+    bench.draw = draw
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == pytest.approx(waits)
+
+
+async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=7.0)
+    bench.provider.poll_answers = [
+        busy,
+        Pending("RUNNING", retry_after_s=5.0),
+        Pending("RUNNING"),
+        generated(),
+    ]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 7.0, 5.0, 6.75]
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
+async def test_a_task_that_was_taken_over_is_looked_at_soon_but_not_in_step_with_others(
+    bench: Bench, draw: float
+) -> None:
+    bench.draw = draw
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
+    assert bench.slept == [pytest.approx(draw * 2.0 * (0.9 + 0.2 * draw))]
+
+
+def behind(url: str) -> Generated:
+    return Generated((Picture(url=url, seed=7),))
+
+
+async def test_an_expired_address_is_replaced_by_a_poll_and_the_picture_is_bought_once(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png(16, 16)}
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 16
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-1", "task-1"]
+    assert bench.slept == [2.0, 0.0], "the task has ended, so nothing is waited for"
+    assert len(bench.provider.requests) == 1
+
+
+async def test_an_address_that_has_expired_again_is_not_asked_for_a_third_time(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+    assert len(bench.provider.polls) == 2
+
+
+async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [
+        behind("https://x/old"),
+        ProviderError(ErrorKind.POLL_ERROR, "no answer"),
+        ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404),
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+
+
+async def test_the_expired_address_of_a_call_without_a_task_cannot_be_replaced(bench: Bench) -> None:
+    bench.answers = [behind("https://x/old")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["kind"] == "result_expired"
+    assert bench.provider.polls == []
+
+
+async def test_a_cancel_that_comes_after_the_task_has_ended_throws_no_paid_picture_away(bench: Bench) -> None:
+    run = await bench.claimed()
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png()}
+
+    async def cancelled_meanwhile(seconds: float) -> None:
+        if seconds == 0.0:
+            run.cancel_requested.set()
+
+    bench.sleep = cancelled_meanwhile
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert bench.provider.cancelled == []
+
+
+async def test_a_fresh_address_that_nobody_gives_in_time_leaves_the_task_for_a_retry(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.answers = [Submitted("task-1")]
+    lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+    bench.provider.poll_answers = [behind("https://x/old"), *[lost] * 10_000]
+
+    async def a_moment(_seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+    bench.sleep = a_moment
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
 
 
 async def test_a_run_that_was_taken_over_with_a_receipt_polls_and_never_submits(bench: Bench) -> None:
@@ -232,7 +360,7 @@ async def test_a_cancel_while_a_task_runs_is_passed_on_to_the_provider(bench: Be
     async def cancelled_meanwhile(seconds: float) -> None:
         run.cancel_requested.set()
 
-    bench.executor._sleep = cancelled_meanwhile
+    bench.sleep = cancelled_meanwhile
     assert await bench.executor.run(run) == Cancelled()
     assert [task.task_id for task in bench.provider.cancelled] == ["task-1"]
 
@@ -295,7 +423,7 @@ async def test_a_task_that_does_not_end_in_time_fails_and_its_retry_polls_it_aga
     async def a_moment(_seconds: float) -> None:
         await asyncio.sleep(0.001)
 
-    bench.executor._sleep = a_moment
+    bench.sleep = a_moment
     run = await bench.claimed()
     outcome = await bench.executor.run(run)
     assert isinstance(outcome, Failed)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.settings import LoadedSettings, SettingsError, load_settings
+from limiter.quota import Window
 
 WHOLE = """
 [redis]
@@ -414,6 +415,27 @@ def test_an_older_clients_pause_is_a_limit_of_its_quota(load: Load) -> None:
     assert loaded.source("credentials.z.api_key_env") == "environment MODELSCOPE_API_KEY"
     assert "ms-planted" not in repr(loaded)
     assert loaded.settings.parsed_quotas()["z"].limits
+
+
+def test_an_older_clients_pause_leaves_the_allowance_of_a_preset_in_force(load: Load) -> None:
+    text = """
+    [credentials.z]
+    provider = "zimage"
+    [routes.default]
+    credential = "z"
+    model = "m"
+    quotas = ["day"]
+    [quotas.day]
+    preset = "modelscope-zimage"
+    """
+    quota = load(text, {"ZIMAGE_BATCH_DELAY": "2.0"}).settings.parsed_quotas()["day"]
+    assert quota.limits == (Window(500, 86_400_000_000), Window(1, 2_000_000))
+
+
+def test_a_pause_does_not_hide_that_a_quota_is_no_table(load: Load) -> None:
+    text = "[credentials.z]\nprovider = 'zimage'\n[quotas]\nz = 'fast'\n"
+    (found,) = problems(load, text, {"ZIMAGE_BATCH_DELAY": "2.0"})
+    assert "quotas.z" in found
 
 
 @pytest.mark.parametrize(("pause", "limit"), [("0.5", "2/1s"), ("1.5", "2/3s"), ("0", None), ("60", "1/60s")])

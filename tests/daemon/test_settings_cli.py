@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli.config import config_app
+from daemon.contract import Job
+from daemon.routes import build_routes
+from daemon.settings import load_settings
+from limiter.quota import Quota, Window
 from tests.daemon.test_settings import WHOLE
 
 run = CliRunner().invoke
@@ -69,3 +73,29 @@ def test_print_as_json_is_one_document_without_secrets(config: str) -> None:
     assert document["network.allow_hosts"]["value"] == ["minio.internal"]
     assert document["quotas.openai-main.requests"]["value"] == {"rate": "50/min", "burst": 5}
     assert "hunter2" not in result.output
+
+
+def test_older_names_alone_make_a_working_account_at_modelscope(tmp_path: Path) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(
+        """
+        [credentials.zimage-main]
+        provider = "zimage"
+        [routes.previews]
+        credential = "zimage-main"
+        model = "Tongyi-MAI/Z-Image-Turbo"
+        """
+    )
+    environ = {"MODELSCOPE_API_KEY": "ms-planted-secret", "ZIMAGE_BATCH_DELAY": "2.0"}
+    result = run(config_app, ["check", "--config", str(path)], env=environ)
+    assert result.exit_code == 0, result.output
+    assert "note:" not in result.stdout
+    assert "1 routes, 1 credentials, 1 quotas" in result.stdout
+    assert "ms-planted-secret" not in result.output
+    routes = build_routes(load_settings(path, environ=environ).settings, environ)
+    route = routes["previews"]
+    assert route.provider.name == "zimage"
+    assert route.quotas == (Quota("zimage-main", (Window(1, 2_000_000),)),)
+    job = {"id": "a", "prompt": "a mug", "route": "previews", "size": "16:9", "seed": 0}
+    routes.check(Job.model_validate(job))
+    assert "ms-planted-secret" not in repr(route)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -41,6 +42,10 @@ _MIN = 60_000_000
         ),
         ({"preset": "tencent-hunyuan"}, (InFlight(1), Window(20, 1_000_000))),
         ({"preset": "tencent-hunyuan", "in_flight": 5}, (InFlight(5), Window(20, 1_000_000))),
+        ({"preset": "modelscope-zimage"}, (Window(500, 86_400_000_000),)),
+        ({"preset": "modelscope-zimage", "requests": "100/d"}, (Window(100, 86_400_000_000),)),
+        ({"preset": "openrouter-free"}, (Window(20, _MIN), Window(50, 86_400_000_000))),
+        ({"preset": "openrouter-free-with-credits"}, (Window(20, _MIN), Window(1000, 86_400_000_000))),
     ],
 )
 def test_every_form_of_the_configuration_is_read(spec: dict[str, object], limits: tuple[Limit, ...]) -> None:
@@ -48,8 +53,10 @@ def test_every_form_of_the_configuration_is_read(spec: dict[str, object], limits
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_a_quota(preset: str) -> None:
+def test_every_preset_is_a_quota_and_says_where_it_comes_from(preset: str) -> None:
     assert parse_quota("main", {"preset": preset}).limits
+    assert "." in PRESETS[preset].source
+    assert re.fullmatch(r"20\d\d-[01]\d", PRESETS[preset].as_of)
 
 
 @pytest.mark.parametrize(

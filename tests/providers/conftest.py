@@ -13,6 +13,7 @@ from providers.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 
 KEY = "sk-planted-secret-0123456789abcdef"
+ZIMAGE_KEY = "ms-planted-secret-0123456789abcdef"
 
 OpenProvider = Callable[..., Provider]
 StartSimulator = Callable[..., Any]
@@ -30,6 +31,18 @@ def open_provider(stack: AsyncExitStack) -> OpenProvider:
 
     def open_(base_url: str, **options: str) -> Provider:
         provider = create_provider("openai", base_url=base_url, secrets={"api_key": KEY}, options=options)
+        stack.push_async_callback(provider.aclose)
+        return provider
+
+    return open_
+
+
+@pytest.fixture
+def open_zimage(stack: AsyncExitStack) -> OpenProvider:
+    """Opens zimage providers that are closed after the test."""
+
+    def open_(base_url: str, key: str = ZIMAGE_KEY, **options: str) -> Provider:
+        provider = create_provider("zimage", base_url=base_url, secrets={"api_key": key}, options=options)
         stack.push_async_callback(provider.aclose)
         return provider
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry, Scope, redact
+from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope, redact
 
 
 def test_every_kind_has_a_rule() -> None:
@@ -78,3 +78,10 @@ def test_a_record_of_an_error_stays_below_two_kilobytes(message: str, code: str,
     # Escapes may double a character; what is bounded is the text itself.
     assert sum(len(str(value).encode("utf-8", "replace")) for value in error.to_dict().values()) <= 2048
     assert record
+
+
+@given(st.integers(0, 40), st.sampled_from(["ms-planted-secret-0123456789abcdef", "unusual!form,of=key"]))
+def test_a_quoted_secret_is_removed_also_where_the_message_was_cut(room: int, secret: str) -> None:
+    message = "." * (MESSAGE_LIMIT - room) + f"{secret} is wrong. " + "." * MESSAGE_LIMIT
+    error = ProviderError(ErrorKind.AUTH, message, provider_code=secret, request_id=secret).without(secret)
+    assert secret[:5] not in f"{error} {error!r} {error.to_dict()} {error.args}"

@@ -1,0 +1,62 @@
+"""What the configuration of every provider account has in common: options, secret, base address.
+
+Everything here raises ValueError with a sentence for the operator, which never shows a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+
+import httpx2
+
+
+def check_options(provider: str, options: Mapping[str, str], known: Collection[str]) -> None:
+    """Refuse an option that the provider does not have, with the nearest one that it has."""
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name!r} is not an option of the {provider} provider.{hint}")
+
+
+def check_header_options(options: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse the value of an option that becomes a header and cannot be one."""
+    for name in names:
+        value = options.get(name, "")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"The option {name!r} must be one line of printable ASCII.")
+
+
+def secret_of(provider: str, secrets: Mapping[str, str], name: str = "api_key") -> str:
+    """The secret `name`, fit to be sent in a header."""
+    secret = secrets.get(name, "").strip()
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise ValueError(f"The {provider} provider needs the secret `{name}`: one line of printable ASCII.")
+    return secret
+
+
+def base_address(text: str) -> httpx2.URL:
+    """A base address that can be sent a credential."""
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+        raise ValueError("base_url must be an http(s) URL without user, password and query.")
+    return url
+
+
+def picture_hosts(base: httpx2.URL, options: Mapping[str, str]) -> tuple[str, ...]:
+    """Hosts whose pictures may be fetched although they are private or speak plain http.
+
+    The operator named the base address, so pictures may come from there whatever kind of address it is; the
+    option `allow_hosts` names more.
+    """
+    own = f"{base.host}:{base.port or (443 if base.scheme == 'https' else 80)}"
+    return own, *listed(options.get("allow_hosts"))
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a list that is written with commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -1,0 +1,222 @@
+"""Tencent's error codes, sorted into our taxonomy.
+
+API 3.0 (TC3) answers refusals with HTTP 200 and `{"Response": {"Error": {"Code", "Message"}}}`; TokenHub with a
+status and `{"error": {"type", "code", "message"}}`. The same code means less for a task that was accepted: then
+it is the attempt that failed, and whether it is charged is documented nowhere.
+
+Sources: the error code modules of Tencent's SDK for aiart and hunyuan, cloud.tencent.com/document/api/1140/51177
+(common codes) and /document/product/1823/131595 (TokenHub), as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+import orjson
+
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
+from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.statuses import kind_of_status
+
+_CODES_BY_KIND: dict[ErrorKind, str] = {
+    ErrorKind.RATE_LIMITED: """
+        RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
+        FailedOperation.EngineServerLimitExceeded 429001""",
+    ErrorKind.CONCURRENCY_LIMITED: "RequestLimitExceeded.JobNumExceed",
+    ErrorKind.MODERATION_INPUT: """
+        OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
+        451001""",
+    # Its text says that the generated picture did not pass the review.
+    ErrorKind.MODERATION_OUTPUT: "FailedOperation.GenerateImageFailed",
+    ErrorKind.BILLING_EXHAUSTED: """
+        ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
+        ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
+        FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
+        FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
+    ErrorKind.PERMISSION: """
+        ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
+        FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
+    ErrorKind.AUTH: "401002",
+    ErrorKind.INVALID_REQUEST: """
+        FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
+        FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
+    ErrorKind.INPUT_FETCH: "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
+    ErrorKind.TASK_LOST: "FailedOperation.JobNotExist",
+    ErrorKind.PROVIDER_TIMEOUT: "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    ErrorKind.PROVIDER_FAULT: """
+        FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
+        FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
+}
+# What the part before the dot says, where the whole code is not known.
+_FAMILIES_BY_KIND: dict[ErrorKind, str] = {
+    ErrorKind.RATE_LIMITED: "RequestLimitExceeded",
+    # Which quota it is, is not said; somebody has to look.
+    ErrorKind.QUOTA_EXHAUSTED: "LimitExceeded",
+    ErrorKind.AUTH: "AuthFailure UnauthorizedOperation",
+    # The credential names the region, so no job can help it.
+    ErrorKind.PERMISSION: "UnsupportedRegion IpInBlacklist IpNotInWhitelist",
+    ErrorKind.INVALID_REQUEST: """
+        InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
+        InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
+    ErrorKind.UNSUPPORTED: "ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
+    ErrorKind.TASK_LOST: "ResourceNotFound",
+    ErrorKind.OVERLOADED: "ServiceUnavailable",
+    ErrorKind.PROVIDER_FAULT: "InternalError FailedOperation",
+    ErrorKind.MODERATION_INPUT: "OperationDenied",
+}
+
+
+def _inverted(by_kind: dict[ErrorKind, str]) -> Iterator[tuple[str, ErrorKind]]:
+    for kind, codes in by_kind.items():
+        yield from ((code, kind) for code in codes.split())
+
+
+_CODES = dict(_inverted(_CODES_BY_KIND))
+# A task's error code may lack its first part.
+_LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
+_FAMILIES = dict(_inverted(_FAMILIES_BY_KIND))
+
+_HINTS = {
+    "UnsupportedRegion": "Set the credential's `region`; the documentation names ap-guangzhou.",
+    "ActionOffline": 'Tencent has retired this API: set the credential\'s `wire` to "tokenhub_async" and give it'
+    " an `api_key`.",
+}
+_TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
+_ACTIVATION_WAIT_S = 60.0
+_EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
+_CONCURRENCY_WORDS = re.compile(r"concurren|in[- ]flight", re.IGNORECASE)
+_MODERATION_WORDS = re.compile(r"审核|违规|敏感|sensitive|moderation|content.filter|illegal", re.IGNORECASE)
+
+
+def kind_of_code(code: str) -> ErrorKind | None:
+    """What a code of either wire stands for at the call that asks for a picture; None if it is not known."""
+    family, _, last = code.rpartition(".")
+    by_family = _FAMILIES.get(code.partition(".")[0])
+    by_last = _LAST_PARTS.get(last) if family in ("", "FailedOperation") or by_family is None else None
+    return _CODES.get(code) or by_last or by_family
+
+
+def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | None = None) -> ProviderError:
+    """Why a call was turned away: its status is not 200, or its body holds an error.
+
+    A refused poll says nothing about the task: its receipt is as good as before, unless the task itself is
+    unknown. `now_s` is the Unix time of this machine, to tell how wrong its clock is.
+    """
+    error = error_object(answer.body)
+    code, message = error.get("code", ""), error.get("message", "")
+    retry_after_s = parse_retry_after(answer.headers, message)
+    kind = _kind(answer.status, error, retry_after_s)
+    retry: Retry | None = None
+    if of_poll and kind is not ErrorKind.TASK_LOST:
+        kind = ErrorKind.POLL_ERROR
+    elif kind is ErrorKind.TASK_LOST and not of_poll:
+        kind = ErrorKind.UNSUPPORTED
+    elif code.endswith(f".{_TRANSIENT_ACTIVATION}"):
+        retry, retry_after_s = Retry.AFTER_THROTTLE, _ACTIVATION_WAIT_S
+    sentences = [
+        _clock_sentence(answer.headers, now_s) if code == _EXPIRED_SIGNATURE else "",
+        message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
+        _HINTS.get(code, ""),
+    ]
+    return ProviderError(
+        kind,
+        " ".join(filter(None, sentences)),
+        provider_code=code or error.get("type"),
+        http_status=answer.status,
+        retry_after_s=retry_after_s,
+        request_id=error.get("request_id"),
+        scope=Scope.KEY if kind is ErrorKind.PERMISSION else None,
+        retry=retry,
+    )
+
+
+def task_failure(code: str, message: str, request_id: str | None) -> ProviderError:
+    """Why an accepted task ended without a picture."""
+    kind = kind_of_code(code) or ErrorKind.PROVIDER_FAULT
+    last = code.rpartition(".")[2]
+    if last in ("ImageIllegalDetected", "ModerationFailed") or (
+        not code and _MODERATION_WORDS.search(message)
+    ):
+        kind = ErrorKind.MODERATION_OUTPUT
+    elif kind in (
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.CONCURRENCY_LIMITED,
+        ErrorKind.OVERLOADED,
+        ErrorKind.TASK_LOST,
+    ):
+        # It was accepted, so this was an attempt; a wait for free could go on, and be charged, without end.
+        kind = ErrorKind.PROVIDER_FAULT
+    return ProviderError(
+        kind,
+        message or f"The task failed with code {code or 'unknown'}.",
+        provider_code=code or None,
+        http_status=200,
+        request_id=request_id,
+        charged=None if kind is ErrorKind.MODERATION_INPUT else Charged.MAYBE,
+    )
+
+
+def unreadable(answer: Answer, host: str, what: str, *, of_poll: bool = False) -> ProviderError:
+    """A 200 that does not say what became of the call; for a submit that is as good as a lost answer."""
+    kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
+    message = f"{host} answered 200, but {what} ({answer.headers.get('content-type', 'no content type')})."
+    retry = None if of_poll else Retry.UNKNOWN_OUTCOME
+    return ProviderError(kind, message, http_status=200, retry=retry)
+
+
+def error_object(body: bytes) -> dict[str, str]:
+    """The error in a body of either wire, its fields in lower case as text; empty if it holds none."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    response = document.get("Response")
+    if isinstance(response, dict):
+        error, outer = response.get("Error"), {"request_id": response.get("RequestId")}
+    else:
+        error, outer = document.get("error"), {"request_id": document.get("request_id")}
+    if isinstance(error, str) and error:
+        error = {"message": error}
+    if not isinstance(error, dict) or not error:
+        return {}
+    return {**_texts(outer), **_texts(error)}
+
+
+def _kind(status: int, error: dict[str, str], retry_after_s: float | None) -> ErrorKind:
+    message = error.get("message", "")
+    kind = kind_of_code(error.get("upstream_code", "")) or kind_of_code(error.get("code", ""))
+    if kind is None:
+        kind = ErrorKind.UNKNOWN if status == 200 else kind_of_status(status)
+    if kind is ErrorKind.RATE_LIMITED and _CONCURRENCY_WORDS.search(message):
+        return ErrorKind.CONCURRENCY_LIMITED
+    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
+        return ErrorKind.QUOTA_EXHAUSTED
+    return kind
+
+
+def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
+    """That the clock of this machine is wrong, and by how much where the answer's Date tells."""
+    off = "more than 5 minutes off"
+    try:
+        server_s = parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        pass
+    else:
+        ahead_s = (time.time() if now_s is None else now_s) - server_s
+        off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the provider's"
+    return f"The clock of this machine is {off}, so its signatures are refused: set it (NTP), then resume the quota."
+
+
+def _texts(fields: dict[str, Any]) -> dict[str, str]:
+    return {
+        name.lower(): str(value)
+        for name, value in fields.items()
+        if value is not None and not isinstance(value, dict | list)
+    }

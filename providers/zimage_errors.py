@@ -1,0 +1,155 @@
+"""What ModelScope's API-Inference says when it makes no picture, sorted into our taxonomy.
+
+Three kinds of bad news: a submit that was refused, a task that failed, and a poll that was refused, which says
+nothing of its task. Codes are rare, so the status counts next, and the words of the message where it is vague.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
+from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.refusals import error_object, json_object, word
+from providers.statuses import kind_of_status
+
+# Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
+_CODES: dict[str, ErrorKind] = {
+    "quotalimitexceed": ErrorKind.QUOTA_EXHAUSTED,
+    "quotalimitexceeded": ErrorKind.QUOTA_EXHAUSTED,
+    "datainspectionfailed": ErrorKind.MODERATION_INPUT,
+}
+
+# In this order: a message about a spent allowance speaks of limits too. Messages come in English and Chinese.
+_WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"synchronous call|no provider supported", ErrorKind.UNSUPPORTED),
+        (r"authentication failed|valid modelscope token|real[- ]name|实名", ErrorKind.AUTH),
+        (r"(?:bind|绑定).{0,40}(?:alibaba|aliyun|阿里云)", ErrorKind.AUTH),
+        (r"quota\W{0,3}(?:limit )?exceed|exceed\w* .{0,40}quota|daily (?:limit|quota)|QuotaLimitExceed|额度|魔粒",
+         ErrorKind.QUOTA_EXHAUSTED),
+        (r"concurren|in parallel|并发", ErrorKind.CONCURRENCY_LIMITED),
+        (r"too many requests|rate limit|throttl|限流|频繁", ErrorKind.RATE_LIMITED),
+        (r"server is busy|overload|繁忙", ErrorKind.OVERLOADED),
+        (r"inappropriate|(?<![\w-])sensitive|违规|敏感|DataInspection", ErrorKind.MODERATION_INPUT),
+        (r"timed? ?out|超时", ErrorKind.PROVIDER_TIMEOUT),
+        (r"inference failed|out of memory|internal (?:server )?error", ErrorKind.PROVIDER_FAULT),
+        (r"invalid (?:param|size|value|request)|out of range|参数", ErrorKind.INVALID_REQUEST),
+    )
+)  # fmt: skip
+_OUTPUT_WORDS = re.compile(r"generated image|output image|image generated|生成的?图", re.IGNORECASE)
+_GONE_WORDS = re.compile(
+    r"task.{0,80}\b(?:not (?:found|exists?)|no longer exists?|expired)|no such task|任务.{0,40}不存在",
+    re.IGNORECASE,
+)
+
+# Statuses that stand for many things; the others are taken at their word.
+_VAGUE = frozenset(
+    {
+        ErrorKind.INVALID_REQUEST,
+        ErrorKind.PERMISSION,
+        ErrorKind.UNSUPPORTED,
+        ErrorKind.PROVIDER_FAULT,
+        ErrorKind.UNKNOWN,
+    }
+)
+# Of a task they cannot be: it was let in. An inner service has refused another, or the words mislead.
+_NOT_OF_A_TASK = frozenset({ErrorKind.AUTH, ErrorKind.UNSUPPORTED})
+
+
+def refusal(answer: Answer, host: str) -> ProviderError:
+    """A submit that was refused: by its status, or by an error in the body of a 2xx."""
+    error = error_object(answer.body)
+    message = word(error.get("message"))
+    code = _code(answer, error)
+    kind = _CODES.get(code.lower()) or kind_of_status(answer.status)
+    if kind in _VAGUE:
+        kind = _by_words(message or answer.text) or kind
+    elif kind is ErrorKind.RATE_LIMITED:
+        kind = _which_throttle(answer.headers, message or answer.text)
+    retry_after_s = parse_retry_after(answer.headers, message)
+    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
+        kind = ErrorKind.QUOTA_EXHAUSTED
+    return ProviderError(
+        kind,
+        message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
+        provider_code=code or None,
+        http_status=answer.status,
+        retry_after_s=retry_after_s,
+        request_id=request_id(answer),
+    )
+
+
+def task_failure(answer: Answer, host: str) -> ProviderError:
+    """A task that ended without a picture.
+
+    What failed tasks cost is not documented, so all may have been charged. A reason that nobody can read may be a
+    moderation, so it is tried once more at most.
+    """
+    error = error_object(answer.body)
+    message = word(error.get("message"))
+    code = _code(answer, error)
+    kind = _CODES.get(code.lower()) or _by_words(message) or ErrorKind.UNKNOWN
+    if kind in _NOT_OF_A_TASK:
+        kind = ErrorKind.UNKNOWN
+    # It was not turned away at the door: another try is another task, so it costs the job an attempt.
+    let_in = RULES[kind].retry is Retry.AFTER_THROTTLE
+    return ProviderError(
+        kind,
+        f"The task failed: {message}" if message else f"{host} ended the task without a picture or a reason.",
+        provider_code=code or None,
+        http_status=answer.status,
+        request_id=request_id(answer),
+        charged=Charged.MAYBE,
+        retry=Retry.BACKOFF if let_in else None,
+    )
+
+
+def poll_refusal(answer: Answer, host: str) -> ProviderError:
+    """A poll without news: `poll_error`, or `task_lost` where the API itself says that there is no such task."""
+    error = error_object(answer.body)
+    message = word(error.get("message"))
+    gone = answer.status in (404, 410) or _GONE_WORDS.search(message)
+    # The web page of an edge in trouble has a 404 too; it knows nothing of tasks.
+    kind = ErrorKind.TASK_LOST if error and gone else ErrorKind.POLL_ERROR
+    return ProviderError(
+        kind,
+        message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
+        provider_code=_code(answer, error) or None,
+        http_status=answer.status,
+        retry_after_s=parse_retry_after(answer.headers, message),
+        request_id=request_id(answer),
+    )
+
+
+def request_id(answer: Answer) -> str | None:
+    """What the provider calls the call, wherever it says so."""
+    document = json_object(answer.body) or {}
+    said = document.get("request_id") or error_object(answer.body).get("request_id")
+    return word(said) or answer.headers.get("x-request-id")
+
+
+def _code(answer: Answer, error: Mapping[str, Any]) -> str:
+    return word(error.get("code")) or word((json_object(answer.body) or {}).get("code"))
+
+
+def _by_words(text: str) -> ErrorKind | None:
+    kind = next((kind for pattern, kind in _WORDS if pattern.search(text)), None)
+    if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(text):
+        return ErrorKind.MODERATION_OUTPUT
+    return kind
+
+
+def _which_throttle(headers: Mapping[str, str], text: str) -> ErrorKind:
+    """A 429 is a day that is used up, or too much at a time. The day's headers are optional, so words count too."""
+    kind = _by_words(text)
+    if kind in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
+        return kind
+    spent = any(
+        headers.get(f"modelscope-ratelimit-{what}-remaining") == "0"
+        for what in ("requests", "model-requests")
+    )
+    return ErrorKind.QUOTA_EXHAUSTED if spent else ErrorKind.RATE_LIMITED

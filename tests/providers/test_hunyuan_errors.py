@@ -1,0 +1,286 @@
+"""Every code that Tencent documents, sorted; and no answer, however odd, that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from providers import Charged, ErrorKind, Pending, ProviderError, Retry, Scope, Submitted
+from providers.http import Answer
+from providers.hunyuan import Wire
+from providers.hunyuan_rules import Wanted
+from providers.hunyuan_tc3 import Tc3Wire
+from providers.hunyuan_tokenhub import TokenHubSyncWire, TokenHubTaskWire
+from tests.providers.hunyuan_rig import Canned, Wires, tencent_error, tokenhub_error, wanted
+
+Serve = Callable[[Any], Any]
+
+TENCENT_CODES = {
+    "rate_limited": """RequestLimitExceeded RequestLimitExceeded.UinLimitExceeded
+        RequestLimitExceeded.GlobalRegionUinLimitExceeded FailedOperation.EngineServerLimitExceeded""",
+    "concurrency_limited": "RequestLimitExceeded.JobNumExceed",
+    "quota_exhausted": "LimitExceeded",
+    "moderation_input": """OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected
+        FailedOperation.ModerationFailed""",
+    "moderation_output": "FailedOperation.GenerateImageFailed",
+    "billing_exhausted": """ResourceUnavailable.InArrears ResourceUnavailable.LowBalance
+        ResourceUnavailable.StopUsing ResourceInsufficient.ChargeResourceExhaust
+        ResourcesSoldOut.ChargeStatusException FailedOperation.ResourcePackExhausted
+        FailedOperation.FreeResourcePackExhausted FailedOperation.ServiceStop
+        FailedOperation.ServiceStopArrears""",
+    "permission": """ResourceUnavailable.NotExist ResourceUnavailable.Delivering
+        FailedOperation.ServiceNotActivated FailedOperation.UserUnAuthError
+        FailedOperation.PartnerAccountUnSupport UnsupportedRegion""",
+    "auth": """AuthFailure.SignatureFailure AuthFailure.SignatureExpire AuthFailure.SecretIdNotFound
+        AuthFailure.InvalidSecretId AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation
+        UnauthorizedOperation""",
+    "invalid_request": """InvalidParameter InvalidParameterValue InvalidParameterValue.TextLengthExceed
+        InvalidParameterValue.UrlIllegal InvalidParameterValue.StyleConflict
+        InvalidParameterValue.LogoParamErr InvalidParameterValue.ImageEmpty MissingParameter UnknownParameter
+        FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed
+        FailedOperation.ImageSizeExceed FailedOperation.RequestEntityTooLarge""",
+    "input_fetch": "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
+    "unsupported": "ActionOffline NoSuchVersion InvalidAction",
+    "provider_fault": """InternalError InternalError.Any FailedOperation.InnerError FailedOperation.ServerError
+        FailedOperation.RpcFail FailedOperation.EngineServerError FailedOperation.ConsoleServerError
+        FailedOperation.Unknown FailedOperation FailedOperation.NeverHeardOf""",
+    "provider_timeout": "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    "unknown": "NeverHeardOf",
+}
+EVERY_CODE = [(code, kind) for kind, codes in TENCENT_CODES.items() for code in codes.split()]
+
+
+@pytest.fixture
+def wires(stack: AsyncExitStack) -> Wires:
+    return Wires(stack)
+
+
+async def refused(wires: Wires, serve: Serve, wire: str, canned: Canned) -> ProviderError:
+    provider = wires.open(wire, await serve(canned.app))
+    with pytest.raises(ProviderError) as caught:
+        await provider.submit(wanted(wire), timeout_s=10)
+    assert len(canned.seen) == 1, "a submit is sent once, whatever its answer"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "text/plain"]
+)
+@pytest.mark.parametrize(("code", "kind"), EVERY_CODE)
+async def test_a_refusal_with_http_status_200_is_sorted_by_its_code(
+    wires: Wires, serve: Serve, code: str, kind: str, content_type: str
+) -> None:
+    error = await refused(wires, serve, "tc3", Canned(tencent_error(code), content_type=content_type))
+    assert (error.kind.value, error.provider_code) == (kind, code)
+    assert (error.http_status, error.request_id) == (200, "rid-1")
+
+
+def ended(code: str, message: str = "no") -> dict[str, Any]:
+    """The answer to a poll of a job that failed."""
+    fields = {"JobStatusCode": "4", "JobErrorCode": code, "JobErrorMsg": message, "RequestId": "rid-1"}
+    return {"Response": fields}
+
+
+AFTER_ACCEPTANCE = {
+    # Turned away at the door costs nothing; after that it was an attempt.
+    "rate_limited": "provider_fault",
+    "concurrency_limited": "provider_fault",
+    "unknown": "provider_fault",
+}
+
+
+# Where the part before the dot says it all, nothing is known without it.
+BY_FAMILY = ("InternalError", "AuthFailure", "InvalidParameterValue")
+BARE_CODES = [
+    (code.rpartition(".")[2], kind)
+    for code, kind in EVERY_CODE
+    if "." in code and "Never" not in code and code.partition(".")[0] not in BY_FAMILY
+]
+
+
+@pytest.mark.parametrize(("code", "kind"), EVERY_CODE + BARE_CODES)
+async def test_a_job_that_failed_is_sorted_by_its_code_also_without_its_first_part(
+    wires: Wires, serve: Serve, code: str, kind: str
+) -> None:
+    provider = wires.open("tc3", await serve(Canned(ended(code)).app))
+    with pytest.raises(ProviderError) as caught:
+        await provider.poll(Submitted("7"))
+    error = caught.value
+    of_output = code.endswith(("ImageIllegalDetected", "ModerationFailed"))
+    expected = "moderation_output" if of_output else AFTER_ACCEPTANCE.get(kind, kind)
+    assert error.kind.value == expected
+    assert error.charged is (Charged.NO if expected == "moderation_input" else Charged.MAYBE)
+
+
+@pytest.mark.parametrize(("code", "kind"), EVERY_CODE)
+async def test_a_refused_poll_is_polled_again(wires: Wires, serve: Serve, code: str, kind: str) -> None:
+    provider = wires.open("tc3", await serve(Canned(tencent_error(code)).app))
+    with pytest.raises(ProviderError) as caught:
+        await provider.poll(Submitted("7"))
+    assert (caught.value.kind, caught.value.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
+    assert caught.value.provider_code == code
+
+
+@pytest.mark.parametrize("code", ["FailedOperation.JobNotExist", "ResourceNotFound", "ResourceNotFound.Job"])
+async def test_a_poll_of_an_unknown_job_says_that_it_is_lost(wires: Wires, serve: Serve, code: str) -> None:
+    provider = wires.open("tc3", await serve(Canned(tencent_error(code)).app))
+    with pytest.raises(ProviderError) as caught:
+        await provider.poll(Submitted("7"))
+    assert caught.value.kind is ErrorKind.TASK_LOST
+
+
+@pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [
+        (400, "400001", "no", "invalid_request"),
+        (400, "400004", "no", "invalid_request"),
+        (401, "401002", "no", "auth"),
+        (402, "401007", "no", "billing_exhausted"),
+        (402, "401008", "no", "billing_exhausted"),
+        (402, "403004", "endpoint is inactive: FREE_QUOTA_EXHAUSTED", "billing_exhausted"),
+        (403, "403001", "no", "permission"),
+        (403, "403005", "no", "permission"),
+        (429, "429001", "rate limit exceeded on dimension: rpm", "rate_limited"),
+        (429, "429001", "limit exceeded on dimension: concurrency", "concurrency_limited"),
+        (451, "451001", "no", "moderation_input"),
+        (500, "500999", "no", "provider_fault"),
+        (502, "502001", "no", "ambiguous_submit"),
+        (503, "503001", "no", "overloaded"),
+        (504, "", "no", "ambiguous_submit"),
+        (200, "429001", "no", "rate_limited"),
+        (200, "strange", "no", "unknown"),
+    ],
+)
+async def test_a_tokenhub_refusal_is_sorted_by_its_code_and_its_status(
+    wires: Wires, serve: Serve, wire: str, status: int, code: str, message: str, kind: str
+) -> None:
+    error = await refused(wires, serve, wire, Canned(tokenhub_error(code, message), status))
+    assert (error.kind.value, error.http_status, error.request_id) == (kind, status, "rid-1")
+
+
+async def test_an_upstream_code_says_more_than_the_gateways(wires: Wires, serve: Serve) -> None:
+    body = tokenhub_error("502001", upstream_code="RequestLimitExceeded.JobNumExceed")
+    error = await refused(wires, serve, "tokenhub_async", Canned(body, 502))
+    assert error.kind is ErrorKind.CONCURRENCY_LIMITED
+
+
+async def test_a_very_long_wait_is_a_spent_allowance(wires: Wires, serve: Serve) -> None:
+    canned = Canned(tokenhub_error("429001"), 429, retry_after="7200")
+    error = await refused(wires, serve, "tokenhub_sync", canned)
+    assert (error.kind, error.retry_after_s) == (ErrorKind.QUOTA_EXHAUSTED, 7200)
+
+
+async def test_a_service_that_is_being_activated_is_waited_for(wires: Wires, serve: Serve) -> None:
+    error = await refused(wires, serve, "tc3", Canned(tencent_error("ResourceUnavailable.Delivering")))
+    assert (error.retry, error.scope) == (Retry.AFTER_THROTTLE, Scope.KEY)
+    assert error.retry_after_s == 60
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("ActionOffline", "tokenhub_async"), ("UnsupportedRegion", "ap-guangzhou")]
+)
+async def test_what_the_operator_can_do_is_said(wires: Wires, serve: Serve, code: str, says: str) -> None:
+    assert says in (await refused(wires, serve, "tc3", Canned(tencent_error(code)))).message
+
+
+async def test_a_secret_that_the_provider_quotes_is_not_shown(wires: Wires, serve: Serve) -> None:
+    body = tencent_error("AuthFailure.SecretIdNotFound", "id q7plantedid and key q7plantedkey are wrong")
+    provider = wires.open(
+        "tc3",
+        await serve(Canned(body).app),
+        secrets={"secret_id": "q7plantedid", "secret_key": "q7plantedkey"},
+    )
+    for call in (provider.submit(wanted("tc3"), timeout_s=10), provider.poll(Submitted("7"))):
+        with pytest.raises(ProviderError) as caught:
+            await call
+        shown = repr(caught.value) + str(caught.value) + str(caught.value.to_dict())
+        assert "q7planted" not in shown
+
+
+# --- what a done task hands out
+
+
+def done(**fields: Any) -> dict[str, Any]:
+    return {"Response": {"JobStatusCode": "5", "RequestId": "rid-1", **fields}}
+
+
+async def progress_of(wires: Wires, serve: Serve, body: dict[str, Any]) -> Any:
+    provider = wires.open("tc3", await serve(Canned(body).app))
+    return await provider.poll(Submitted("7"))
+
+
+async def test_only_results_that_succeeded_count(wires: Wires, serve: Serve) -> None:
+    body = done(ResultImage=["https://x/1", "https://x/2"], ResultDetails=["ServerError", "Success"])
+    generated = await progress_of(wires, serve, body)
+    assert [picture.url for picture in generated.pictures] == ["https://x/2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        (
+            {"ResultImage": ["https://x/1"], "ResultDetails": ["ModerationFailed"]},
+            ErrorKind.MODERATION_OUTPUT,
+        ),
+        ({"ResultImage": ["https://x/1"], "ResultDetails": ["not so good"]}, ErrorKind.PROVIDER_FAULT),
+        ({"ResultImage": [], "ResultDetails": []}, ErrorKind.NO_IMAGE),
+        ({"ResultImage": None}, ErrorKind.NO_IMAGE),
+        ({"ResultImage": [""], "ResultDetails": ["Success"]}, ErrorKind.NO_IMAGE),
+    ],
+)
+async def test_a_task_that_is_done_without_a_good_picture_has_failed(
+    wires: Wires, serve: Serve, fields: dict[str, Any], kind: ErrorKind
+) -> None:
+    with pytest.raises(ProviderError) as caught:
+        await progress_of(wires, serve, done(**fields))
+    assert caught.value.kind is kind
+
+
+@pytest.mark.parametrize("status", ["1", "2", "3", "", 2, None])
+async def test_a_status_that_is_no_end_is_a_wait(wires: Wires, serve: Serve, status: Any) -> None:
+    answer = await progress_of(wires, serve, {"Response": {"JobStatusCode": status}})
+    assert isinstance(answer, Pending)
+
+
+# --- anything at all
+
+CLIENT = httpx2.AsyncClient(trust_env=False)
+URL = httpx2.URL("http://127.0.0.1:9")
+EVERY_WIRE: tuple[Wire, ...] = (
+    Tc3Wire(CLIENT, URL, "id", "key"),
+    TokenHubTaskWire(CLIENT, URL, "key"),
+    TokenHubSyncWire(CLIENT, URL, "key"),
+)
+NOTHING = Wanted(prompt="x", size=None, seed=None, revise=None, logo_add=None, footnote=None, images=())
+names = st.sampled_from(
+    [
+        *("Response", "Error", "Code", "Message", "JobId", "JobStatusCode", "JobErrorCode", "ResultImage"),
+        *("ResultDetails", "RevisedPrompt", "id", "status", "data", "url", "error", "code", "message"),
+    ]
+)
+words = (
+    st.sampled_from(["4", "5", "failed", "completed", "Success", "", "RequestLimitExceeded", "."]) | st.text()
+)
+scalars = st.none() | st.booleans() | st.integers(-5, 500) | words
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5)
+)
+enveloped = documents | st.dictionaries(names, documents, max_size=4).map(lambda fields: {"Response": fields})
+bodies = st.binary(max_size=40) | enveloped.map(orjson.dumps)
+
+
+@given(st.sampled_from(EVERY_WIRE), st.sampled_from([200, 302, 400, 404, 429, 500, 502]), bodies)
+def test_whatever_is_answered_is_a_result_or_one_of_our_errors(wire: Wire, status: int, body: bytes) -> None:
+    answer = Answer(status, httpx2.Headers({"content-type": "x"}), body)
+    with suppress(ProviderError):
+        wire.accepted(answer, "m", NOTHING)
+    with suppress(ProviderError):
+        wire.progress(answer)
