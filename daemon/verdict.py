@@ -100,11 +100,21 @@ class Judge:
         return 0.0 if route.quotas else wait_s
 
     async def _pause(self, error: ProviderError, route: Route) -> float:
+        """Stop the route's quotas: until a person resumes them, or until an allowance comes back by itself."""
+        reset_s = error.retry_after_s if error.kind is ErrorKind.QUOTA_EXHAUSTED else None
+        until_us = None if reset_s is None else await self._server_us() + round(reset_s * 1e6)
         for quota in route.quotas:
-            await until_answered("pause", partial(self._limiter.pause, quota.name, error.message))
-            await self._tell("quota.paused", quota.name, error, {})
-            log.error("quota paused until an operator resumes it", quota=quota.name, reason=error.message)
-        return 0.0 if route.quotas else NO_QUOTA_PAUSE_S
+            await until_answered("pause", partial(self._limiter.pause, quota.name, error.message, until_us))
+            told = {} if reset_s is None else {"seconds": round(reset_s, 3)}
+            await self._tell("quota.paused", quota.name, error, told)
+            log.error(
+                "quota paused", quota=quota.name, reason=error.message, for_s=reset_s or "until resumed"
+            )
+        return 0.0 if route.quotas else max(reset_s or 0.0, NO_QUOTA_PAUSE_S)
+
+    async def _server_us(self) -> int:
+        seconds, micros = await until_answered("time", self._client.time)
+        return int(seconds) * 1_000_000 + int(micros)
 
     async def _tell(self, kind: str, quota: str, error: ProviderError, more: dict[str, object]) -> None:
         data = orjson.dumps({"quota": quota, "kind": error.kind.value, "message": error.message, **more})
