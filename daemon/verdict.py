@@ -6,7 +6,7 @@ Throttled is not failed: what the account must wait out costs the job nothing, a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -116,7 +116,7 @@ class Judge:
         seconds, micros = await until_answered("time", self._client.time)
         return int(seconds) * 1_000_000 + int(micros)
 
-    async def _tell(self, kind: str, quota: str, error: ProviderError, more: dict[str, object]) -> None:
+    async def _tell(self, kind: str, quota: str, error: ProviderError, more: Mapping[str, object]) -> None:
         data = orjson.dumps({"quota": quota, "kind": error.kind.value, "message": error.message, **more})
         fields: Any = {"type": kind, "data": data}
         await until_answered(
