@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Scalar = str | int | float | bool
 
@@ -134,6 +134,14 @@ class Capabilities:
     currency: str | None = None  # ISO 4217, of the costs that calls report; None: they report none
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialCheck:
+    """What a question that costs nothing has shown of a credential. `good` is None where it cannot be told."""
+
+    good: bool | None
+    says: str  # a sentence for the operator, without secrets
+
+
 class Provider(Protocol):
     """One provider account: a base address together with its credential. Safe for concurrent use."""
 
@@ -172,4 +180,13 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class ChecksCredential(Protocol):
+    """What a provider offers besides, where it has an endpoint that is free to ask."""
+
+    async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
+        """Whether the credential is accepted. Spends nothing, and raises nothing."""
         ...

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import httpx2
 
 from providers.account import base_address, check_header_options, picture_hosts
-from providers.base import Generated, Pending, Picture, Request, Submitted
+from providers.base import CredentialCheck, Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer, create_client, send_once
 from providers.pictures import fetch_picture
+from providers.refusals import error_object, word
+from providers.statuses import kind_of_status
 
 
 class OneCallProvider:
@@ -70,6 +72,24 @@ class OneCallProvider:
     async def aclose(self) -> None:
         """See Provider.aclose."""
         await self._client.aclose()
+
+    async def _checked(self, path: str, timeout_s: float) -> CredentialCheck | Answer:
+        """The answer of 200 to a GET that costs nothing, or what another answer shows of the credential."""
+        request = self._client.build_request("GET", f"{self._base_url}{path}", headers=self._headers())
+        try:
+            answer = await send_once(self._client, request, timeout_s=timeout_s, lost=ErrorKind.POLL_ERROR)
+        except ProviderError as error:
+            return CredentialCheck(False, error.without(self._api_key).message)
+        if answer.status == 200:
+            return answer
+        if answer.status in (404, 405):
+            return CredentialCheck(None, f"{self._host} has no {path}, so the key could not be tried.")
+        refused = error_object(answer.body).get("message")
+        kind = kind_of_status(answer.status)
+        said = ProviderError(kind, word(refused) or f"HTTP status {answer.status}").without(self._api_key)
+        # A busy server says nothing of the key.
+        good = None if kind in (ErrorKind.RATE_LIMITED, ErrorKind.OVERLOADED) else False
+        return CredentialCheck(good, f"{self._host} refused to answer for free: {said.message}")
 
     def _headers(self) -> dict[str, str]:
         named = self.option_headers.items()

@@ -12,7 +12,7 @@ import httpx2
 import orjson
 
 from providers.account import check_options, listed, secret_of
-from providers.base import Capabilities, Generated, InputImage, Picture, Request, Scalar
+from providers.base import Capabilities, CredentialCheck, Generated, InputImage, Picture, Request, Scalar
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
@@ -21,7 +21,7 @@ from providers.one_call import OneCallProvider
 from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
 from providers.openai_prices import CURRENCY, cost_of
-from providers.refusals import error_in
+from providers.refusals import error_in, json_object
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 SEED_RANGE = (0, 2**32 - 1)
@@ -83,6 +83,16 @@ class OpenAIProvider(OneCallProvider):
         check_output(request, encodes=family.encodes)
         accepted = family.params | set(listed(self._options.get("params")))
         check_params(request.params, accepted=accepted, choices=family.choices, model=request.model)
+
+    async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
+        """See ChecksCredential; the list of models costs nothing."""
+        answer = await self._checked("/models", timeout_s)
+        if isinstance(answer, CredentialCheck):
+            return answer
+        models = (json_object(answer.body) or {}).get("data")
+        if not isinstance(models, list):
+            return CredentialCheck(None, f"{self._host}/models gave no list of models; is base_url right?")
+        return CredentialCheck(True, f"{self._host} accepts the key and lists {len(models)} models.")
 
     # --- the request
 

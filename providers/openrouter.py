@@ -12,7 +12,7 @@ import httpx2
 import orjson
 
 from providers.account import check_options, listed, secret_of
-from providers.base import Capabilities, Generated, Picture, Request
+from providers.base import Capabilities, CredentialCheck, Generated, Picture, Request
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ProviderError
 from providers.http import Answer
@@ -21,7 +21,7 @@ from providers.one_call import OneCallProvider
 from providers.openrouter_errors import no_picture, refusal, request_id_of
 from providers.openrouter_models import MAX_INPUT_BYTES, MAX_INPUTS, MAX_PROMPT_CHARS, SEED_RANGE
 from providers.openrouter_wires import WIRES
-from providers.refusals import error_in, word
+from providers.refusals import error_in, json_object, word
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 CURRENCY = "USD"  # credits are dollars
@@ -81,6 +81,21 @@ class OpenRouterProvider(OneCallProvider):
             choices={name: values for name, values in self._wire.params.items() if values},
             model=request.model,
         )
+
+    async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
+        """See ChecksCredential; what a key has left is told for free. The account's own credit is not."""
+        answer = await self._checked("/key", timeout_s)
+        if isinstance(answer, CredentialCheck):
+            return answer
+        data = (json_object(answer.body) or {}).get("data")
+        if not isinstance(data, dict):
+            return CredentialCheck(None, f"{self._host}/key told nothing of the key; is base_url right?")
+        left = data.get("limit_remaining")
+        if not isinstance(left, int | float):
+            return CredentialCheck(True, f"{self._host} accepts the key, which has no limit of its own.")
+        if left <= 0:
+            return CredentialCheck(False, f"The key's own limit at {self._host} is used up: raise it there.")
+        return CredentialCheck(True, f"{self._host} accepts the key; {left:g} USD of its limit are left.")
 
     def _check_size(self, request: Request) -> None:
         try:
