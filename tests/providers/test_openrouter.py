@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from providers import (
     Charged,
+    ChecksCredential,
     ErrorKind,
     Generated,
     InputImage,
@@ -553,6 +554,47 @@ async def test_there_are_no_tasks_to_poll_or_cancel(wired: Provider) -> None:
     with pytest.raises(ProviderError, match="openrouter provider has no tasks") as caught:
         await wired.poll(Submitted("t1"))
     assert caught.value.kind is ErrorKind.TASK_LOST
+
+
+# --- the key, tried for free
+
+
+@pytest.mark.parametrize(
+    ("data", "good", "says"),
+    [
+        ({"limit_remaining": None}, True, "no limit of its own"),
+        ({"limit_remaining": 12.5}, True, "12.5 USD"),
+        ({"limit_remaining": 0}, False, "used up"),
+        ({"limit_remaining": -0.2}, False, "used up"),
+        (None, None, "base_url"),
+    ],
+)
+async def test_what_a_key_has_left_is_told(
+    open_openrouter: OpenProvider, serve: Serve, data: Any, good: bool | None, says: str
+) -> None:
+    canned = Canned({"data": data})
+    canned.app = Starlette(routes=[Route("/api/v1/key", canned.answer, methods=["GET"])])
+    provider = open_openrouter(f"{await serve(canned.app)}/api/v1")
+    assert isinstance(provider, ChecksCredential)
+    found = await provider.check_credential(timeout_s=10)
+    assert found.good is good
+    assert says in found.says
+
+
+@pytest.mark.parametrize(
+    ("status", "good"), [(401, False), (403, False), (404, None), (429, None), (500, False), (503, None)]
+)
+async def test_a_key_that_is_refused_is_told_from_a_server_that_is_busy(
+    open_openrouter: OpenProvider, serve: Serve, status: int, good: bool | None
+) -> None:
+    canned = Canned(refused(status, f"not with {KEY}"), status)
+    canned.app = Starlette(routes=[Route("/api/v1/key", canned.answer, methods=["GET"])])
+    provider = open_openrouter(f"{await serve(canned.app)}/api/v1")
+    assert isinstance(provider, ChecksCredential)
+    found = await provider.check_credential(timeout_s=10)
+    assert found.good is good
+    assert KEY not in found.says
+    assert len(canned.seen) == 1
 
 
 # --- secrets
