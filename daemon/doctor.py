@@ -252,8 +252,7 @@ async def _credential(name: str, credential: Credential, environ: Mapping[str, s
     finally:
         await provider.aclose()
     state = State.WARN if found.good is None else State.OK if found.good else State.FAIL
-    advice = " Mend the key or the account, then ask again." if found.good is False else ""
-    return Finding(name, state, f"{found.says}{advice}")
+    return Finding(name, state, found.says)
 
 
 async def _asked(provider: Provider) -> CredentialCheck:

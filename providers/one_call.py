@@ -79,17 +79,16 @@ class OneCallProvider:
         try:
             answer = await send_once(self._client, request, timeout_s=timeout_s, lost=ErrorKind.POLL_ERROR)
         except ProviderError as error:
-            return CredentialCheck(False, error.without(self._api_key).message)
+            said = error.without(self._api_key).message
+            return CredentialCheck(False, f"{said} Is base_url right, and can this machine reach it?")
         if answer.status == 200:
             return answer
-        if answer.status in (404, 405):
-            return CredentialCheck(None, f"{self._host} has no {path}, so the key could not be tried.")
-        refused = error_object(answer.body).get("message")
         kind = kind_of_status(answer.status)
-        said = ProviderError(kind, word(refused) or f"HTTP status {answer.status}").without(self._api_key)
-        # A busy server says nothing of the key.
-        good = None if kind in (ErrorKind.RATE_LIMITED, ErrorKind.OVERLOADED) else False
-        return CredentialCheck(good, f"{self._host} refused to answer for free: {said.message}")
+        refused = word(error_object(answer.body).get("message")) or f"HTTP status {answer.status}"
+        said = ProviderError(kind, refused).without(self._api_key).message
+        if kind in (ErrorKind.AUTH, ErrorKind.PERMISSION, ErrorKind.BILLING_EXHAUSTED):
+            return CredentialCheck(False, f"{self._host} refuses the key: {said}")
+        return CredentialCheck(None, f"{self._host}{path} does not tell about the key: {said}")
 
     def _headers(self) -> dict[str, str]:
         named = self.option_headers.items()
