@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from tenacity import wait_none
 
 from daemon.connections import command_client
 from daemon.doctor import (
@@ -21,6 +22,7 @@ from daemon.doctor import (
     redis_checks,
     unreachable,
 )
+from daemon.keys import INTAKE_GROUP
 from daemon.results import ResultStore, StorageError
 from daemon.settings import Credential
 from providers.simulator import Simulator, SimulatorSettings
@@ -149,6 +151,16 @@ async def test_entries_that_a_producer_trimmed_away_are_counted(client: Redis) -
     assert "MAXLEN" in finding.says
 
 
+async def test_what_a_worker_is_just_reading_is_not_lost_and_hides_no_loss(client: Redis) -> None:
+    installation = Installation(client)
+    await installation.submit({"id": "first", "prompt": "x"})
+    entries = [await installation.add({"id": f"j{number}", "prompt": "x"}) for number in range(5)]
+    await client.xreadgroup(INTAKE_GROUP, "w", {JOBS: ">"}, count=1)
+    assert (await found(client, "jobs")).state is State.OK
+    await client.xdel(JOBS, *entries[3:])
+    assert "accepted: 2." in (await found(client, "jobs")).says
+
+
 async def test_a_stream_that_nobody_reads_is_a_warning_and_one_that_is_not_there_is_none(
     client: Redis,
 ) -> None:
@@ -166,11 +178,19 @@ async def test_a_store_is_written_to_and_left_as_it_was() -> None:
     assert [entry async for page in store._store.list() for entry in page] == []
 
 
-async def test_a_store_that_cannot_be_opened_is_found() -> None:
+async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> ResultStore:
         raise StorageError("storage.url file:///nowhere cannot be used.")
 
+    async def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
     assert (await check_storage(broken)).state is State.FAIL
+    store = ResultStore.open("memory://", wait=wait_none())
+    monkeypatch.setattr("obstore.put_async", full)
+    finding = await check_storage(lambda: store)
+    assert finding.state is State.FAIL
+    assert "no space left" in finding.says
 
 
 @pytest.fixture
