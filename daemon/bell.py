@@ -1,7 +1,8 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
-one; nobody named is everybody), `cancel UID` (stop that item).
+one; nobody named is everybody), `cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or
+somebody set, paused or resumed it; see limiter/recalls.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 
 from daemon.loops import run_forever
+from limiter import Recalls
 
 POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
 
@@ -20,12 +22,22 @@ POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not tak
 class Bell:
     """One subscription a replica; dispatchers wait on it by route."""
 
-    def __init__(self, client: Redis, channel: str, on_cancel: Callable[[str], None], worker: str) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        channel: str,
+        on_cancel: Callable[[str], None],
+        worker: str,
+        recalls: Recalls | None = None,
+    ) -> None:
+        self.recalls = recalls or Recalls()
+        self.listening = False
         self._client = client
         self._worker = worker
         self._channel = channel
         self._on_cancel = on_cancel
         self._rung: dict[str, asyncio.Event] = {}
+        self.quota_rung = asyncio.Event()  # for the quota book
 
     def of(self, route: str) -> asyncio.Event:
         """The event that is set when the route should be looked at."""
@@ -52,14 +64,23 @@ class Bell:
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._channel)
             # What was rung while nobody listened is unknown, so everybody looks once.
+            self.recalls.deaf()
             self.ring_all()
-            while True:
-                message = await pubsub.get_message(timeout=POLL_S)
-                if message is not None:
-                    self._hear(message["data"].decode())
+            self.listening = True
+            try:
+                while True:
+                    message = await pubsub.get_message(timeout=POLL_S)
+                    if message is not None:
+                        self._hear(message["data"].decode())
+            finally:
+                self.listening = False
 
     def _hear(self, message: str) -> None:
         what, _, name = message.partition(" ")
+        if self.recalls.hear(message):
+            if " " not in name:  # not a refusal: somebody may have set it
+                self.quota_rung.set()
+            return
         if what == "work":
             self.of(name).set()
         elif what == "slot":

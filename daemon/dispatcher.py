@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 from redis.exceptions import RedisError
 
+from daemon.accounts import Accounts
 from daemon.bell import Bell
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
@@ -27,24 +28,36 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0  # the slow poll behind the doorbell
 CLAIM_MOST = 64  # items a claim where no quota paces the route
-# A slot further away is not reserved yet: what a replica holds in advance is lost to the others when it dies, and
-# a pause of the account would have to be checked against it.
+# A slot further away is not reserved yet: what a replica holds in advance is lost to the others when it dies.
 HORIZON_S = 2.0
+# While nobody hears the bell, nobody would hear that a slot further away does not hold any more.
+DEAF_HORIZON_S = 0.25
+LONGEST_WAIT_S = 30.0
+RECALLED = "recalled"
 
 
 class Slot(NamedTuple):
-    """A permit, and the monotonic time at which its call may be sent."""
+    """A permit, and the monotonic times at which its call may be sent and at which it was asked for."""
 
     permit: Permit
     at: float
+    asked_at: float
 
 
 class Dispatcher:
     """Acquires permits for one route and turns each into a running item, or gives it back."""
 
     def __init__(
-        self, route: Route, queue: Queue, limiter: Limiter, running: Running, bell: Bell, metrics: Metrics
+        self,
+        route: Route,
+        queue: Queue,
+        limiter: Limiter,
+        running: Running,
+        bell: Bell,
+        metrics: Metrics,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts
         self.route = route
         self.bound: str | None = None  # what holds the route back right now, for people
         self.looked_at: float | None = None  # monotonic time of the last claim or empty look that succeeded
@@ -120,12 +133,16 @@ class Dispatcher:
         self.looked_at = time.monotonic()
         if isinstance(answer, Later):
             return answer
-        await self._wait_until_slot(answer)
+        if answer.scales and self._accounts is not None:
+            await uninterrupted(self._accounts.rescaled(answer.scales))
+        if not await self._slot_came(answer, asked_at):
+            await uninterrupted(self._limiter.give_back(answer.permit))
+            return Later(0, RECALLED)
         for quota in self.route.quotas:
             self._metrics.limiter_grants.labels(quota=quota.name).inc()
             self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(time.monotonic() - asked_at)
         # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
-        return Slot(answer.permit, asked_at + answer.wait_us / 1e6)
+        return Slot(answer.permit, asked_at + answer.wait_us / 1e6, asked_at)
 
     async def _unused(self, answer: Grant | Later) -> None:
         if isinstance(answer, Grant):
@@ -137,7 +154,7 @@ class Dispatcher:
                 self.route.quotas,
                 holder=self._queue.worker,
                 request_id=self._request_id,
-                max_wait_s=HORIZON_S,
+                max_wait_s=HORIZON_S if self._bell.listening else DEAF_HORIZON_S,
             )
         except RedisError:
             # Fails closed: without an answer nothing is sent, and the loop asks again.
@@ -145,16 +162,25 @@ class Dispatcher:
             raise
 
     async def _wait_for(self, later: Later) -> None:
-        # The bell rings when a lease is freed; a window's or a cooldown's end is known, so nothing rings for it.
+        # The bell rings when a lease is freed, and when a quota was changed; a window's end is known, so nothing
+        # rings for it. There the question waits a little longer than it must: at the first moment at which a slot
+        # is near enough only one is, and each one after it would be asked for in vain once.
         wait_s = later.retry_us / 1e6
+        if later.bound == RECALLED:
+            return
         if later.bound.endswith(".in_flight"):
             await self._bell.wait(self.route.name, min(wait_s, LOOK_EVERY_S))
         else:
-            await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
+            wait_s = min(wait_s + HORIZON_S / 2, LONGEST_WAIT_S)
+            # It is looking all the time, at a clock.
+            self.looked_at = time.monotonic() + wait_s
+            await self._bell.recalls.wait(wait_s)
 
-    async def _wait_until_slot(self, grant: Grant) -> None:
+    async def _slot_came(self, grant: Grant, asked_at: float) -> bool:
+        """Sleep until the slot; False if the permit is called back before."""
         try:
-            await asyncio.sleep(grant.wait_us / 1e6)
+            slot_at = time.monotonic() + grant.wait_us / 1e6
+            return await self._bell.recalls.sleep(grant.permit, asked_at, slot_at)
         except asyncio.CancelledError:
             await uninterrupted(self._limiter.give_back(grant.permit))
             raise
@@ -172,4 +198,4 @@ class Dispatcher:
         if not items:
             await self._limiter.give_back(permit)
             return
-        self._running.start(items[0], self.route, permit, slot_at=slot.at)
+        self._running.start(items[0], self.route, permit, slot_at=slot.at, asked_at=slot.asked_at)

@@ -22,6 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from daemon.loops import uninterrupted
+
 READY_S: Final = 30.0  # also a large AOF is read in this time
 STOP_S: Final = 10.0
 LOOK_S: Final = 0.02
@@ -84,6 +86,14 @@ class EmbeddedRedis:
             if owner is not None:
                 os.close(owner)
 
+    def end_at_once(self) -> None:
+        """Ask the server, if it is ours, to write its data and end; for a process that leaves and cannot wait."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        elif self._owner is not None:
+            _shut_down(self.port)
+
     async def _launch(self) -> None:
         # The server inherits this lock and so holds it as long as it lives: two servers never share one AOF.
         running = _lock_or_none(self.directory / "running.lock")
@@ -92,7 +102,8 @@ class EmbeddedRedis:
                 f"A server already uses {self.directory} and does not answer; wait for it, or end that process."
             )
         try:
-            self._process = await _launched(_binary(), self.directory, self.port, running)
+            launch = _launched(_binary(), self.directory, self.port, running)
+            self._process = await uninterrupted(launch, undo=_ended)
         finally:
             os.close(running)
         try:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -26,10 +27,11 @@ from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.routes import request_of
-from daemon.running import Run
+from daemon.running import Recalled, Run
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
+from providers.http import before_send, rate_headers
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +40,10 @@ class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
     async def call_begins(self, run: Run) -> None: ...
+
+    async def call_leaves(self, run: Run) -> None: ...
+
+    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None: ...
 
     async def call_accepted(self, run: Run) -> None: ...
 
@@ -92,11 +98,11 @@ class Executor:
             outcome = await self._steps(run, job)
         except ProviderError as error:
             self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
-            outcome = await self._judge.outcome(
-                error, run.item, run.route, resumable=_is_resumable(run, error)
-            )
+            outcome = await self._judge.outcome(error, run, resumable=_is_resumable(run, error))
         except Stopped:
             outcome = Cancelled()
+        except Recalled:
+            outcome = Released()
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -175,15 +181,24 @@ class Executor:
 
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
         run.sent = True
+        rate_headers.set({})
+        before_send.set(partial(self._calls.call_leaves, run))
         try:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_call(run, status, error.charged)
             raise
+        except Recalled:
+            run.sent = False
+            raise
+        finally:
+            before_send.set(None)
         self._count_call(run, "200", Charged.YES)
         if isinstance(answer, Generated):
             self._count_cost(run, answer)
+        if headers := rate_headers.get():
+            await self._calls.call_answered(run, headers)
         return answer
 
     def _count_call(self, run: Run, status: str, charged: Charged) -> None:

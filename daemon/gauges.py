@@ -34,7 +34,7 @@ _MANY = 10**9  # items; enough for the steady pace of any limit, whose counts ha
 class RedisGauges(Collector):
     """Reads the queue and the quotas, and adds them to the registry of `metrics`.
 
-    `routes` are the configured routes with the quotas that each spends.
+    `routes` tells the configured routes with the quotas that each spends; it is asked for each reading.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RedisGauges(Collector):
         client: Redis,
         keys: Keys,
         limiter: Limiter,
-        routes: Mapping[str, Sequence[Quota]],
+        routes: Callable[[], Mapping[str, Sequence[Quota]]],
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -50,8 +50,8 @@ class RedisGauges(Collector):
         self._client = client
         self._keys = keys
         self._limiter = limiter
-        self._routes = routes
-        self._quotas = list({quota.name: quota for quotas in routes.values() for quota in quotas}.values())
+        self._routes_now = routes
+        self._routes = routes()
         self._metrics = metrics
         self._monotonic = monotonic
         self._one_at_a_time = asyncio.Lock()
@@ -64,6 +64,7 @@ class RedisGauges(Collector):
         async with self._one_at_a_time:
             if self._monotonic() - self._tried_at < FRESH_S:
                 return
+            self._routes = self._routes_now()
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     families = [*await self._queue(), *_quota_gauges(await self._quota_states())]
@@ -78,7 +79,8 @@ class RedisGauges(Collector):
         return self._families if self._monotonic() - self._read_at < STALE_S else ()
 
     async def _quota_states(self) -> list[QuotaState]:
-        return await self._limiter.snapshot(self._quotas)
+        quotas = {quota.name: quota for quotas in self._routes.values() for quota in quotas}
+        return await self._limiter.snapshot(list(quotas.values()))
 
     async def _queue(self) -> list[GaugeMetricFamily]:
         keys = self._keys
@@ -122,7 +124,7 @@ class RedisGauges(Collector):
         groups: list[dict[str, Any]] = await self._client.xinfo_groups(self._keys.jobs) if exists else []
         group = next((group for group in groups if group["name"] == INTAKE_GROUP.encode()), None)
         pending = 0 if group is None else group["pending"]
-        lag = 0 if not exists else None if group is None else group["lag"]
+        lag = 0 if not exists else None if group is None else group.get("lag")  # Redis 6.2 has none
         return [
             _gauge(
                 "stream_lag",
@@ -195,6 +197,12 @@ def _quota_gauges(states: Sequence[QuotaState]) -> list[GaugeMetricFamily]:
             "quota_cooldown_seconds",
             "Rest of a pause that the provider asked for; 0: none.",
             {(state.quota,): state.cooldown_s for state in states},
+            "quota",
+        ),
+        _gauge(
+            "quota_rate_scale",
+            "Share of the configured rate that is granted; below 1 where refusals taught so.",
+            {(state.quota,): state.scale for state in states},
             "quota",
         ),
     ]

@@ -57,6 +57,8 @@ class Keys:
         self.dirty = f"{prefix}:dirty"
         self.active = f"{prefix}:active"
         self.depth = f"{prefix}:depth"
+        self.ended = f"{prefix}:ended"
+        self.quotas = f"{prefix}:quotas"
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"

@@ -40,6 +40,8 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Renew everything now; a run that is not ours any more is stopped before it can send anything."""
+        if (spread_us := self._running.lag.spread_us) is not None:
+            await self._limiter.report_spread(spread_us)
         # One that is being settled is not ours to keep any more, and would look lost a moment later.
         runs = [run for run in self._running.current() if not run.settling]
         if not runs:

@@ -1,6 +1,6 @@
 """Typed calls on the queue's scripts: accept, claim, note, settle, renew, reclaim, and what is due.
 
-The only file that knows how the scripts are called; each of them is one atomic step and says in its header why.
+The only file that knows what the scripts are asked; each of them is one atomic step and says in its header why.
 All times are the Redis server's, in microseconds. Errors: whatever the Redis client raises; nothing is retried
 here, because every step may be asked again safely by its caller (ids, fingerprints and epochs make it so).
 """
@@ -8,145 +8,51 @@ here, because every step may be asked again safely by its caller (ids, fingerpri
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal
 
-import orjson
 from redis.asyncio import Redis
 
 from daemon.coalesce import Coalescer
+from daemon.items import (
+    FOREVER_US,
+    Accepted,
+    Changed,
+    Claim,
+    Claimed,
+    GroupCounts,
+    LeaseLost,
+    NewItem,
+    Opened,
+    PartEnd,
+    Reclaimed,
+    Target,
+    outcome_fields,
+    read_claimed,
+    read_counts,
+    read_reclaimed,
+)
 from daemon.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
-from daemon.outcomes import Outcome, Retry, Succeeded, Throttled
-from limiter.lua import LuaScript
+from daemon.outcomes import Outcome
+from daemon.steps import Steps
 
-_HERE = Path(__file__).parent
-_SCRIPTS = {
-    name: LuaScript.load(_HERE, name)
-    for name in (
-        "accept",
-        "cancel",
-        "claim",
-        "close_groups",
-        "done",
-        "due",
-        "leave",
-        "note",
-        "open_batch",
-        "progress",
-        "reclaim",
-        "refuse",
-        "renew",
-        "retry",
-        "settle",
-    )
-}
-FOREVER_US = 2**53
+__all__ = [
+    "FOREVER_US",
+    "Accepted",
+    "Changed",
+    "Claim",
+    "Claimed",
+    "GroupCounts",
+    "LeaseLost",
+    "NewItem",
+    "Opened",
+    "PartEnd",
+    "Queue",
+    "Reclaimed",
+    "Target",
+]
+
 SETTLE_ROUND = 64  # items a settle call; keeps one script well below a millisecond or two
-
-
-class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault
-    """The item belongs to somebody else now: stop, send nothing, change nothing."""
-
-
-class NewItem(NamedTuple):
-    """An item to accept. `gid`/`part` are empty for a job of its own; times are microseconds or None."""
-
-    uid: str
-    gid: str
-    part: str
-    route: str
-    lane: str
-    head: str
-    spec: bytes
-    fingerprint: str
-    not_before_us: int | None
-    expires_us: int | None
-    max_attempts: int
-    entry: str  # the intake entry to take off with it, or ''
-
-
-class PartEnd(NamedTuple):
-    """The last items of a group's part are in this call: mark it read and take its entry off."""
-
-    gid: str
-    part: str
-    entry: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """An item that this replica runs, as the claim (or the reclaim) left it."""
-
-    uid: str
-    lane: str
-    entry: str
-    epoch: str
-    spec: bytes
-    attempts: int
-    deliveries: int
-    throttles: int
-    accepted_us: int
-    queue_us: int
-    throttled_us: int
-    receipt: bytes
-    waived: bool = False  # a person retried it after its deadline, which so does not hold any more
-    intent_us: int | None = None
-    permit: str = ""
-
-
-class Claim(NamedTuple):
-    """`more`: work is still waiting; `lost`: entries that had vanished from the stream, queued anew by the claim."""
-
-    more: bool
-    lost: int
-    items: list[Claimed]
-
-
-class Reclaimed(NamedTuple):
-    """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison."""
-
-    cursor: str
-    items: list[Claimed]
-    poisoned: int
-
-
-class GroupCounts(NamedTuple):
-    """Counts of a batch's members by state; they sum to `total`."""
-
-    gid: str
-    head: str
-    total: int
-    queued: int
-    throttled: int
-    retry_wait: int
-    running: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    expired: int
-    held: int
-
-    @property
-    def ended(self) -> int:
-        return self.succeeded + self.failed + self.cancelled + self.expired
-
-    def by_state(self) -> dict[str, int]:
-        """As the contract's events and answers show them."""
-        return {name: value for name, value in self._asdict().items() if name not in {"gid", "head"}}
-
-
-class Changed(NamedTuple):
-    """What a cancel or a retry did: `known` is False for an id that nobody has heard of."""
-
-    known: bool
-    ended_or_queued: int
-    asked: int = 0
-
-
-Accepted = Literal["queued", "duplicate", "conflict", "resumed"]
-Target = Literal["group", "item"]
-Opened = Literal["new", "resume", "duplicate", "conflict"]
 
 
 class Queue:
@@ -162,6 +68,7 @@ class Queue:
         failed_retention_s: float = 7 * 24 * 3600,
     ) -> None:
         self._client = client
+        self._call = Steps(client, keys.prefix)
         self.keys = keys
         self.worker = worker
         self._retention = (round(records_retention_s * 1e6), round(failed_retention_s * 1e6))
@@ -171,9 +78,6 @@ class Queue:
         self._notes: Coalescer[tuple[Claimed, str, bytes], bool] = Coalescer(
             self._note_round, most=SETTLE_ROUND
         )
-
-    async def _call(self, script: str, *args: str | bytes | int | float) -> Any:
-        return await _SCRIPTS[script](self._client, [self.keys.prefix], args)
 
     # Intake
 
@@ -255,7 +159,7 @@ class Queue:
     async def claim(self, route: str, count: int, permits: Sequence[str] = ()) -> Claim:
         """Take up to `count` items of the route's queue, in its fair order."""
         more, lost, rows = await self._call("claim", *self._retention, route, self.worker, count, *permits)
-        items = [_claimed(row) for row in rows]
+        items = [read_claimed(row) for row in rows]
         if permits:
             items = [replace(item, permit=permit) for item, permit in zip(items, permits, strict=False)]
         return Claim(bool(more), lost, items)
@@ -286,13 +190,16 @@ class Queue:
         return [bool(ours) for ours in await self._call("note", *args)]
 
     async def settle(self, item: Claimed, outcome: Outcome) -> str:
-        """End a run, once: returns the item's state, or `lost` when it was not ours any more."""
+        """End a run, once: returns the item's state, or `lost` when it was not ours any more.
+
+        Asked again with the same outcome, as after a lost reply, it has the same answer.
+        """
         return await self._settles.submit((item, outcome))
 
     async def _settle_round(self, settles: Sequence[tuple[Claimed, Outcome]]) -> list[str]:
         args: list[str | bytes | int | float] = [*self._retention, len(settles)]
         for item, outcome in settles:
-            args += (item.uid, item.epoch, outcome.name, *_outcome_fields(outcome))
+            args += (item.uid, item.epoch, outcome.name, *outcome_fields(outcome))
         return [state.decode() for state in await self._call("settle", *args)]
 
     async def renew(self, items: Sequence[Claimed]) -> list[str]:
@@ -330,7 +237,7 @@ class Queue:
         lease_ms = round(lease_s * 1000)
         args = (route, lane, self.worker, lease_ms, cursor, count, most_crashes, not_after_us)
         next_cursor, rows, poisoned = await self._call("reclaim", *self._retention, *args)
-        return Reclaimed(next_cursor.decode(), [_reclaimed(row) for row in rows], poisoned)
+        return Reclaimed(next_cursor.decode(), [read_reclaimed(row) for row in rows], poisoned)
 
     # Time
 
@@ -343,12 +250,25 @@ class Queue:
     async def progress(self, *, most: int = 50, gap_s: float = 0.5) -> list[GroupCounts]:
         """Batches whose counts changed; at most one replica of the fleet gets each, at most every `gap_s`."""
         rows = await self._call("progress", most, round(gap_s * 1e6))
-        return [
-            GroupCounts(row[0].decode(), row[1].decode(), *(int(count) for count in row[2:])) for row in rows
-        ]
+        return [read_counts(row) for row in rows]
+
+    async def take_ended(self) -> dict[tuple[str, str], int]:
+        """Items that ended outside of a run (cancel, expiry) since somebody last asked: how many by route and outcome.
+
+        Each is told once, to one replica of the fleet; if that reply is lost, to nobody.
+        """
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hgetall(self.keys.ended)
+        pipe.delete(self.keys.ended)
+        fields, _ = await pipe.execute()
+        rows = [(*field.decode().rsplit("|", 1), int(count)) for field, count in fields.items()]
+        return {(route, outcome): count for route, outcome, count in rows}
 
     async def close_groups(self, page: int = 500) -> bool:
-        """Start the retention clock of ended groups, one page a call; False when none is left."""
+        """Start the retention clock of ended groups, one page a call; False when none is left.
+
+        The clock of a group that a retry has opened again is stopped.
+        """
         gid, _ = await self._call("close_groups", *self._retention, page)
         return bool(gid)
 
@@ -377,51 +297,3 @@ class Queue:
                 return Changed(known=False, ended_or_queued=0)
             queued += page_queued
         return Changed(known=True, ended_or_queued=queued)
-
-
-def _outcome_fields(outcome: Outcome) -> tuple[bytes, int]:
-    match outcome:
-        case Succeeded(result):
-            return orjson.dumps(result), 0
-        case Retry(error, delay_s) | Throttled(error, delay_s):
-            return orjson.dumps(error), round(delay_s * 1e6)
-        case _:
-            return orjson.dumps(getattr(outcome, "error", {})), 0
-
-
-def _claimed(row: Sequence[bytes]) -> Claimed:
-    (
-        uid,
-        lane,
-        entry,
-        epoch,
-        spec,
-        attempts,
-        deliveries,
-        throttles,
-        accepted,
-        queue,
-        throttled,
-        receipt,
-        waived,
-    ) = row
-    return Claimed(
-        uid.decode(),
-        lane.decode(),
-        entry.decode(),
-        epoch.decode(),
-        spec,
-        int(attempts),
-        int(deliveries),
-        int(throttles),
-        int(accepted),
-        int(queue),
-        int(throttled),
-        receipt,
-        bool(waived),
-    )
-
-
-def _reclaimed(row: Sequence[bytes]) -> Claimed:
-    intent_us = int(row[13]) if row[13] else None
-    return replace(_claimed(row[:13]), intent_us=intent_us, permit=row[14].decode())

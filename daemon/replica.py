@@ -12,10 +12,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
 
+from daemon.accounts import Accounts
 from daemon.bell import Bell
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
@@ -33,13 +35,14 @@ from daemon.metrics import Metrics
 from daemon.outcomes import Outcome
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
+from daemon.quota_book import QuotaBook
 from daemon.results import ResultStore
 from daemon.routes import Routes
 from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.verdict import Judge
-from limiter.limiter import Limiter
+from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
 from providers.http import warm_up
 
@@ -90,6 +93,8 @@ class Replica:
         lease_s = settings.worker.lease
         # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
+        self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
+        recalls = Recalls()
         self.running = Running(
             self.queue,
             self.limiter,
@@ -97,8 +102,18 @@ class Replica:
             execute or self._execute,
             slots=settings.worker.max_in_flight,
             on_free=lambda: self._bell.ring_all(),
+            accounts=self._accounts,
+            recalls=recalls,
         )
-        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker)
+        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
+        self._quota_book = QuotaBook(
+            self._client,
+            self.keys,
+            routes,
+            settings.quotas,
+            rung=self._bell.quota_rung,
+            on_change=self._quotas_changed,
+        )
         self.intake = Intake(
             self._client,
             self._blocking,
@@ -109,7 +124,9 @@ class Replica:
             lease_s=lease_s,
         )
         self.dispatchers = {
-            route.name: Dispatcher(route, self.queue, self.limiter, self.running, self._bell, self.metrics)
+            route.name: Dispatcher(
+                route, self.queue, self.limiter, self.running, self._bell, self.metrics, self._accounts
+            )
             for route in routes.values()
         }
         self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
@@ -118,12 +135,12 @@ class Replica:
         )
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
-        self._scheduler = Scheduler(self._client, self.queue, self._estimator)
+        self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
         self._gauges = RedisGauges(
             self._client,
             self.keys,
             self.limiter,
-            {route.name: route.quotas for route in routes.values()},
+            routes.quotas,
             self.metrics,
         )
         listen = settings.metrics.listen
@@ -136,6 +153,11 @@ class Replica:
     async def _execute(self, run: Run) -> Outcome:
         return await self._executor.run(run)
 
+    def _quotas_changed(self) -> None:
+        # What was granted under the limits of before does not hold, also where it was asked for since the bell rang.
+        self._bell.recalls.deaf()
+        self._bell.ring_all()
+
     def _made_executor(self) -> Executor:
         network = self.settings.network
         return Executor(
@@ -143,7 +165,7 @@ class Replica:
             PictureKeeper(self._store),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
             Collector(),
-            Judge(self._client, self.keys, self.limiter, self.metrics),
+            Judge(self._accounts, self.metrics),
             self.metrics,
             calls=self.running,
             observe_latency=self._estimator.observe,
@@ -158,12 +180,13 @@ class Replica:
         await warm_up()
         await self._server.start()
         self._start("bell", self._bell.run)
+        self._start("quota book", self._quota_book.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("reclaimer", self._reclaimer.run)
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
         for name, dispatcher in self.dispatchers.items():
-            self._start(f"dispatcher {name}", dispatcher.run)
+            self._start(f"dispatcher {name}", partial(self._dispatch, dispatcher))
         self._start("intake", self.intake.run)
         log.info(
             "replica started",
@@ -188,7 +211,7 @@ class Replica:
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
-        await self._end("scheduler", "gauges", "bell")
+        await self._end("scheduler", "gauges", "quota book", "bell")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -237,6 +260,11 @@ class Replica:
         if (task := self._tasks.get("intake")) is not None:
             await asyncio.wait([task], timeout=INTAKE_STOP_S)
         await self._end("intake")
+
+    async def _dispatch(self, dispatcher: Dispatcher) -> None:
+        # An operator may have set less than the configuration allows.
+        await self._quota_book.known.wait()
+        await dispatcher.run()
 
     async def _refresh_gauges(self) -> None:
         await self._gauges.refresh()

@@ -18,9 +18,13 @@ from providers.errors import ProviderError
 from providers.registry import create_provider
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Route:
-    """One way to make pictures. `timeout_s` bounds one provider call, from the request to its last byte."""
+    """One way to make pictures. `timeout_s` bounds one provider call, from the request to its last byte.
+
+    `quotas` are those in force: the quota book swaps the tuple when an operator sets a limit. Their names and their
+    number never change. Whoever needs them at two moments keeps the tuple.
+    """
 
     name: str
     provider: Provider
@@ -44,6 +48,10 @@ class Routes(Mapping[str, Route]):
 
     def __len__(self) -> int:
         return len(self._routes)
+
+    def quotas(self) -> dict[str, tuple[Quota, ...]]:
+        """The quotas in force at this moment, by route."""
+        return {name: route.quotas for name, route in self._routes.items()}
 
     def check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued or paid; raises Rejection."""

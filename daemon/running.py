@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
+from daemon.accounts import Accounts
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome, Retry, Unknown
 from daemon.queue import Claimed, LeaseLost, Queue
 from daemon.routes import Route
-from limiter.limiter import Limiter, Permit
+from limiter import Lag, Limiter, Permit, Recalls
 from providers.base import Submitted
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ class Run:
     permit: Permit | None
     adopted: bool = False
     slot_at: float | None = None  # monotonic time for which the permit was granted
+    asked_at: float = 0.0  # and at which it was asked for
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     sent: bool = False  # the provider call has begun
     settling: bool = False
@@ -42,6 +44,10 @@ class Run:
 
 
 Execute = Callable[[Run], Awaitable[Outcome]]
+
+
+class Recalled(Exception):  # noqa: N818 - an outcome, not a fault
+    """The permit does not hold any more, and the call was not sent."""
 
 
 class Running:
@@ -56,7 +62,12 @@ class Running:
         *,
         slots: int,
         on_free: Callable[[], None],
+        accounts: Accounts | None = None,
+        recalls: Recalls | None = None,
     ) -> None:
+        self.lag = Lag()
+        self._accounts = accounts
+        self._recalls = recalls or Recalls()
         self._queue = queue
         self._limiter = limiter
         self._metrics = metrics
@@ -91,10 +102,11 @@ class Running:
         permit: Permit | None,
         *,
         slot_at: float | None = None,
+        asked_at: float = 0.0,
         adopted: bool = False,
     ) -> None:
         """Run an item that is ours; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
-        run = Run(item, route, permit, adopted, slot_at)
+        run = Run(item, route, permit, adopted, slot_at, asked_at)
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._live(run), name=item.uid)
 
@@ -127,13 +139,29 @@ class Running:
         return len(late)
 
     async def call_begins(self, run: Run) -> None:
-        """The call is sent at this moment: one that is late for its slot is counted from now on."""
+        """The provider is about to be asked: a call that is late for its slot is counted from now on.
+
+        Raises Recalled where its permit does not hold any more.
+        """
         permit = run.permit
         if permit is None or run.slot_at is None:
             return
-        late_s = time.monotonic() - run.slot_at
-        if late_s > min(quota.tolerance_s for quota in run.route.quotas):
+        if self._recalls.covers(permit, run.asked_at):
+            raise Recalled
+        if time.monotonic() - run.slot_at > min(quota.tolerance_s for quota in run.route.quotas):
             await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
+            run.slot_at = time.monotonic()
+
+    async def call_leaves(self, run: Run) -> None:
+        """Its first byte is about to leave: the same once more, since connecting takes its time."""
+        if run.slot_at is not None:
+            self.lag.observe(round((time.monotonic() - run.slot_at) * 1e6))
+        await self.call_begins(run)
+
+    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
+        """What the answer's headers say of the account."""
+        if self._accounts is not None:
+            await self._accounts.heard(headers, run.route, run.permit)
 
     async def call_accepted(self, run: Run) -> None:
         """The provider has the job: it occupies the account until it ends, also if this replica dies meanwhile."""

@@ -1,4 +1,4 @@
-"""What is due: retries and not-before items, expiries, progress events, and the retention clock of ended batches.
+"""What is due: retries and not-before items, expiries and their count, progress events, the retention of ended batches.
 
 Every replica runs it; the scripts see to it that each thing happens once.
 """
@@ -13,31 +13,44 @@ from redis.asyncio import Redis
 from daemon.estimate import Estimator
 from daemon.keys import Keys
 from daemon.loops import run_forever
+from daemon.metrics import Metrics
 from daemon.queue import GroupCounts, Queue
 
 DUE_LOOK_S = 0.5  # also the longest an expiry may be late beside its own time
 PROGRESS_GAP_S = 0.5
 CLOSE_LOOK_S = 2.0
+COUNT_LOOK_S = 1.0
 
 
 class Scheduler:
-    """Three small loops beside each other."""
+    """Four small loops beside each other."""
 
-    def __init__(self, client: Redis, queue: Queue, estimator: Estimator) -> None:
+    def __init__(self, client: Redis, queue: Queue, estimator: Estimator, metrics: Metrics) -> None:
         self._client = client
         self._queue = queue
         self._keys: Keys = queue.keys
         self._estimator = estimator
+        self._metrics = metrics
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(run_forever("due", self._due))
             group.create_task(run_forever("progress", self._progress))
             group.create_task(run_forever("retention", self._close))
+            group.create_task(run_forever("ended", self._ended))
 
     async def _due(self) -> None:
         _, next_s = await self._queue.due()
         await asyncio.sleep(DUE_LOOK_S if next_s is None else min(next_s, DUE_LOOK_S))
+
+    async def _ended(self) -> None:
+        await self.count_ended()
+        await asyncio.sleep(COUNT_LOOK_S)
+
+    async def count_ended(self) -> None:
+        """Count what ended while it waited, whoever ended it; the replica that runs an item counts that one itself."""
+        for (route, outcome), count in (await self._queue.take_ended()).items():
+            self._metrics.jobs_finished.labels(route=route, outcome=outcome).inc(count)
 
     async def _progress(self) -> None:
         for counts in await self._queue.progress(gap_s=PROGRESS_GAP_S):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from redis.asyncio.connection import parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
@@ -25,16 +22,13 @@ from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError
 from daemon.routes import build_routes
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
+from daemon.signals import unless_leaving, until_signal
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
 
-log = structlog.get_logger(__name__)
-
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
-# `timeout`, and many a supervisor, signal a process and then its group: what comes so soon is the same signal.
-SAME_SIGNAL_S = 1.0
 REDIS_AGAIN_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 # Tight enough to be seen at work, loose enough not to bore.
@@ -49,7 +43,6 @@ class Running:
     replica: Replica
     redis_url: str
     simulator: Simulator | None
-    embedded: EmbeddedRedis | None = None
 
 
 @asynccontextmanager
@@ -60,19 +53,25 @@ async def up(
     environ: Mapping[str, str] = os.environ,
     simulator: SimulatorSettings = SIMULATOR_SETTINGS,
     simulator_quota: Mapping[str, object] = SIMULATOR_QUOTA,
+    on_server: Callable[[EmbeddedRedis], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
-    """Everything in one process: an embedded Valkey where no Redis is configured, the simulator where no account is."""
+    """Everything in one process: an embedded Valkey where no Redis is configured, the simulator where no account is.
+
+    `on_server` is told of that Valkey as soon as it runs, long before everything does.
+    """
     embedded = await EmbeddedRedis.start(data_dir) if settings.redis.url is None else None
     redis_url = embedded.url if embedded is not None else _url_of(settings)
     provider = None
     try:
+        if embedded is not None:
+            on_server(embedded)
         if not settings.credentials:
             provider = Simulator(simulator)
             await provider.start()
             settings = _simulated(settings, provider.base_url, simulator_quota)
             environ = {**environ, SIMULATOR_KEY_ENV: "simulated"}
         async with _replica(settings, redis_url, environ) as replica:
-            yield Running(replica, redis_url, provider, embedded)
+            yield Running(replica, redis_url, provider)
     finally:
         if provider is not None:
             await provider.stop()
@@ -108,19 +107,32 @@ async def run_up(settings: Settings) -> int:
     """`pixmill up` until a signal; returns how many runs were handed over unfinished."""
     if _is_taken(settings.metrics.listen):
         settings = _with_free_metrics_port(settings)
-    async with up(settings) as running:
-        leaving = asyncio.create_task(until_signal(lambda: _end_embedded(running.embedded)))
-        telling = asyncio.create_task(_tell_when_redis_answers(running))
-        try:
-            await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
-            if telling.done():
-                await telling  # it may have been refused
-                await leaving
-        finally:
-            leaving.cancel()
-            telling.cancel()
-        print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
+    servers: list[EmbeddedRedis] = []
+    # Before anything is started: a signal that nobody hears would end us and leave the server without an owner.
+    leaving = asyncio.create_task(until_signal(lambda: _end_at_once(servers)))
+    try:
+        async with AsyncExitStack() as stack:
+            everything = stack.enter_async_context(up(settings, on_server=servers.append))
+            running = await unless_leaving(leaving, everything)
+            if running is None:
+                return 0
+            await _serve(running, leaving)
+            print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
+    finally:
+        leaving.cancel()
     return running.replica.left
+
+
+async def _serve(running: Running, leaving: asyncio.Task[None]) -> None:
+    """Until a signal; raises SettingsError when Redis refuses us."""
+    telling = asyncio.create_task(_tell_when_redis_answers(running))
+    try:
+        await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            await telling  # it may have been refused
+            await leaving
+    finally:
+        telling.cancel()
 
 
 async def run_worker(settings: Settings) -> int:
@@ -183,30 +195,6 @@ def redis_cli(url: str) -> str:
     return f"{variable}redis-cli {shlex.join(words)}"
 
 
-async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
-    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as impatient people expect, after `on_leave`.
-
-    Repeats within SAME_SIGNAL_S of the first one are no impatience.
-    """
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    asked_at = 0.0
-
-    def hear() -> None:
-        nonlocal asked_at
-        if not asked.is_set():
-            asked_at = loop.time()
-            asked.set()
-        elif loop.time() - asked_at >= SAME_SIGNAL_S:
-            log.warning("second signal: leaving at once; another replica takes over what runs")
-            on_leave()
-            os._exit(130)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear)
-    await asked.wait()
-
-
 async def _tell_when_redis_answers(running: Running) -> None:
     """The banner, once it is true; raises SettingsError when Redis answers that we may not come in."""
     where = masked_url(running.redis_url)
@@ -237,12 +225,9 @@ async def _tell_when_redis_answers(running: Running) -> None:
     print(banner(running), flush=True)
 
 
-def _end_embedded(embedded: EmbeddedRedis | None) -> None:
-    """Ask our own server to end; nobody is left to do it later. SIGTERM lets it write its data first."""
-    if embedded is None or not embedded.owned:
-        return
-    with suppress(OSError, ValueError, KeyError):
-        os.kill(int(json.loads((embedded.directory / "server.json").read_text())["pid"]), signal.SIGTERM)
+def _end_at_once(servers: Iterable[EmbeddedRedis]) -> None:
+    for server in servers:
+        server.end_at_once()
 
 
 def _is_taken(listen: Listen) -> bool:

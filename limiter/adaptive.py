@@ -27,6 +27,8 @@ CLOSE_PPM: Final = 20_000
 LEAST_STEP_PPM: Final = 10_000
 MOST_STEP_PPM: Final = 50_000
 HOLD_PERIODS: Final = 10
+# A refusal has come home by then, and has called everybody back.
+ANSWER_US: Final = 250_000
 FORGIVEN_PERIODS: Final = 3
 
 UNKNOWN: Final = -1
@@ -185,11 +187,12 @@ def gap_us(state: Learned, units: int, span_us: int) -> int:
     """The least distance of two slots of a window that learns; `units` and `span_us` as `allowed` made them.
 
     Calls that leave in one instant are refused in one instant, before anything is learned from the first. A
-    quota that was never refused may use up its window in half of its time; after that it is spread evenly,
-    which costs no throughput and suits providers that refill continuously, too.
+    quota that was never refused may use up its window in half of its time, and need not wait for longer than an
+    answer takes; after that it is spread evenly, which costs no throughput and suits providers that refill
+    continuously, too.
     """
     even = span_us // units
-    return even if state.since_us > 0 else even // 2
+    return even if state.since_us > 0 else min(even // 2, ANSWER_US)
 
 
 def _cut(state: Learned, seen: Refused, *, again: bool) -> tuple[int, int]:

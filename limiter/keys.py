@@ -8,12 +8,20 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:slices:UNIT     hash    a large strict window, see scripts/include/slices.lua
     PREFIX:limiter:QUOTA:tokens:UNIT     zset    token bucket, see scripts/include/tokens.lua
     PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began
+    PREFIX:limiter:QUOTA:fixed:UNIT      hash    windows of a known phase, see scripts/include/fixed.lua
     PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT:k REQUEST HOLDER`, score expiry (µs)
     PREFIX:limiter:QUOTA:waiting         hash    who waits for a lease: HOLDER -> `first last weight`
-    PREFIX:limiter:QUOTA:cooldown        string  `until_us generation reason`
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
-    PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT KEY=FIELD...`, for repeats; at its first quota
-    PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed
+    PREFIX:limiter:QUOTA:cooldown        string  a provider's pause \
+    PREFIX:limiter:QUOTA:places          string  fewer in flight     | see scripts/include/quota.lua
+    PREFIX:limiter:QUOTA:learned         string  the rate really is  |
+    PREFIX:limiter:QUOTA:others          string  use by others      /
+    PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
+    PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
+                                                 first quota
+    PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
+    PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
+                                         `quota NAME [UNTIL_US]` when grants until then (none: all) must ask again
 """
 
 from __future__ import annotations
@@ -24,11 +32,12 @@ from typing import Final
 class LimiterKeys:
     """The key names of one installation."""
 
-    __slots__ = ("_root", "bell", "clock")
+    __slots__ = ("_root", "bell", "clock", "spread")
 
     def __init__(self, prefix: str) -> None:
         self._root: Final = f"{prefix}:limiter:"
         self.clock: Final = f"{self._root}clock"
+        self.spread: Final = f"{self._root}spread"
         self.bell: Final = f"{prefix}:bell"
 
     def log(self, quota: str, unit: str) -> str:
@@ -43,17 +52,25 @@ class LimiterKeys:
     def day(self, quota: str, unit: str) -> str:
         return f"{self._root}{quota}:day:{unit}"
 
+    def fixed(self, quota: str, unit: str) -> str:
+        return f"{self._root}{quota}:fixed:{unit}"
+
     def leases(self, quota: str) -> str:
         return f"{self._root}{quota}:leases"
 
     def waiting(self, quota: str) -> str:
         return f"{self._root}{quota}:waiting"
 
-    def cooldown(self, quota: str) -> str:
-        return f"{self._root}{quota}:cooldown"
-
     def pause(self, quota: str) -> str:
         return f"{self._root}{quota}:pause"
+
+    def strings(self, quota: str) -> tuple[str, str, str, str, str]:
+        """What is known of the quota as a whole, in the order in which scripts expect it."""
+        stem = f"{self._root}{quota}:"
+        return f"{stem}pause", f"{stem}cooldown", f"{stem}places", f"{stem}learned", f"{stem}others"
+
+    def refused(self, quota: str) -> str:
+        return f"{self._root}{quota}:refused"
 
     def permit(self, quota: str, request_id: str) -> str:
         return f"{self._root}{quota}:permit:{request_id}"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -18,13 +17,18 @@ from typing import Final
 
 import redis.asyncio
 
-from limiter.explain import Explanation, explained
+from limiter import looking, refusals
+from limiter.adaptive import PPM
+from limiter.explain import Explanation
+from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
-from limiter.limits import IN_FLIGHT, InFlight
+from limiter.limits import IN_FLIGHT
 from limiter.lua import LuaScript
-from limiter.permit import Grant, Later, Permit, QuotaState, UnitState
-from limiter.plan import Plan, plan_for
+from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
+from limiter.plan import Plan
 from limiter.quota import Quota, QuotaError
+from limiter.refusals import Refusal
+from limiter.server import Server, text_of
 from limiter.steps import finished, uninterrupted
 
 __all__ = ["ONE_IMAGE", "Grant", "Later", "Limiter", "Permit", "QuotaError", "QuotaState", "UnitState"]
@@ -38,13 +42,9 @@ _GIVE_BACK: Final = LuaScript.load(_PACKAGE, "give_back")
 _SENT_LATE: Final = LuaScript.load(_PACKAGE, "sent_late")
 _RELEASE: Final = LuaScript.load(_PACKAGE, "release")
 _RENEW: Final = LuaScript.load(_PACKAGE, "renew")
-_PENALISE: Final = LuaScript.load(_PACKAGE, "penalise")
-_PAUSE: Final = LuaScript.load(_PACKAGE, "pause")
-_SNAPSHOT: Final = LuaScript.load(_PACKAGE, "snapshot")
+_SPREAD: Final = LuaScript.load(_PACKAGE, "spread")
 
 _OTHER_DAY: Final = 2  # acquire.lua: the server's day is none of those it was told of
-_PLANS_KEPT: Final = 1024
-_TICK_US: Final = 1
 _LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
 
 
@@ -68,14 +68,10 @@ class Limiter:
     ) -> None:
         if not (math.isfinite(lease_s) and lease_s > 0):
             raise ValueError(f"lease_s must be a positive number of seconds, not {lease_s}")
+        self._server = Server(client, LimiterKeys(prefix), clock)
+        self._keys = self._server.keys
         self._client = client
-        self._keys = LimiterKeys(prefix)
         self._lease_us = round(lease_s * 1e6)
-        self._clock = clock
-        self._skew_us = 0
-        # Which life of the stored state was seen last: whoever has seen one can tell when it is gone.
-        self._epoch = ""
-        self._plans: dict[tuple[object, ...], Plan] = {}
         # Unique over the fleet without a round trip: 64 random bits a limiter, then a count.
         self._grant_ids = _grant_ids(secrets.token_hex(8))
 
@@ -105,7 +101,7 @@ class Limiter:
             raise ValueError(f"max_wait_s must be a number of seconds from 0, not {max_wait_s}")
         if holder.split() != [holder]:
             raise ValueError(f"a holder is one word without spaces, not {holder!r}")
-        plan = self._plan(quotas, costs)
+        plan = self._server.plan(quotas, costs)
         asking = asyncio.ensure_future(self._ask(plan, holder, request_id, max_wait_s))
         try:
             return await finished(asking)
@@ -117,29 +113,27 @@ class Limiter:
             raise
 
     async def _ask(self, plan: Plan, holder: str, request_id: str, max_wait_s: float) -> Grant | Later:
-        grant_id = next(self._grant_ids)
+        server = self._server
         record = self._keys.permit(plan.names[0], request_id)
         keys = (plan.keys[0], record, *plan.keys[2:])
         max_wait_us = round(min(max_wait_s, _LONGEST_WAIT_S) * 1e6)
+        ids = (next(self._grant_ids), request_id, holder)
         for _ in range(2):
-            head = (self._now_us(), max_wait_us, self._lease_us, grant_id, request_id, holder, self._epoch)
-            granted, amount_us, *detail = await _ACQUIRE(
-                self._client, keys, (*head, plan.strings, *plan.rows_at(self._wall_us()))
-            )
+            head = (server.now_us(), max_wait_us, self._lease_us, *ids, server.epoch, *plan.heads)
+            rows = plan.rows_at(server.wall_us())
+            granted, amount_us, *detail = await _ACQUIRE(self._client, keys, (*head, *rows))
             if granted != _OTHER_DAY:
                 break
             # This process's clock is days away from the server's, which alone decides.
-            self._skew_us = int(amount_us) - time.time_ns() // 1000
+            server.is_at(int(amount_us))
         else:
             raise QuotaError("the server's clock moves between days; calendar days cannot be counted")
         # A table of Lua ends before its first nil: where nothing stands in the way, as `explain` can hear, no bound.
-        name, epoch = (*(_text(each) for each in detail), "", "")[:2]
-        self._epoch = epoch or self._epoch
+        name, epoch, *more = (*(text_of(each) for each in detail), "", "")
+        server.epoch = epoch or server.epoch
         if not granted:
             return Later(int(amount_us), name)
-        weights = tuple(plan.leased.values())
-        permit = Permit(request_id, holder, plan.names, plan.costs, tuple(plan.leased), name, weights)
-        return Grant(permit, int(amount_us))
+        return _grant(plan, holder, request_id, int(amount_us), name, *more[:4])
 
     async def give_back(self, permit: Permit) -> None:
         """Undo a grant whose call was not sent, not one byte of it. Twice is once.
@@ -157,7 +151,7 @@ class Limiter:
         tokens = [(self._keys.tokens(quota, unit), cost) for quota, unit, cost in charged]
         hashes = [
             (key(quota, unit), cost)
-            for key in (self._keys.slices, self._keys.day)
+            for key in (self._keys.slices, self._keys.fixed, self._keys.day)
             for quota, unit, cost in charged
         ]
         keys, costs = zip(*logs, *tokens, *hashes, strict=True) if charged or logs else ((), ())
@@ -170,14 +164,19 @@ class Limiter:
         )
 
     async def sent_late(self, permit: Permit) -> None:
-        """The call is sent now, noticeably after its slot: strict windows count it from now on.
+        """The call is sent now, noticeably after its slot: windows and buckets count it from now on.
 
-        Worth its round trip only for a delay that the guard does not cover, see `Quota.tolerance_s`.
+        Worth its round trip only for a delay that the guard does not cover, see `Quota.tolerance_s`. Around
+        midnight a calendar day keeps two seconds free on either side, and counts the call where it was granted.
         """
-        logs = {self._keys.log(quota, unit): cost for quota, unit, cost in _charged(permit)}
-        if logs:
-            args = (self._now_us(), permit.grant_id, *logs.values())
-            await _SENT_LATE(self._client, (self._keys.clock, *logs), args)
+        charged = list(_charged(permit))
+        if not charged:
+            return
+        kinds = (self._keys.log, self._keys.tokens, self._keys.slices, self._keys.fixed)
+        books = [(kind(quota, unit), cost) for kind in kinds for quota, unit, cost in charged]
+        keys, costs = zip(*books, strict=True)
+        args = (self._server.now_us(), permit.grant_id, len(charged), *costs)
+        await _SENT_LATE(self._client, (self._keys.clock, self._record(permit), *keys), args)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
         """The provider has the job: its leases count for `longest_s` from now, whoever renews them or does not.
@@ -203,7 +202,7 @@ class Limiter:
             _RELEASE(
                 self._client,
                 (self._keys.clock, self._record(permit), *pairs),
-                (self._now_us(), permit.grant_id, _who(permit), self._keys.bell, *permit.weights),
+                (self._server.now_us(), permit.grant_id, _who(permit), self._keys.bell, *permit.weights),
             )
         )
         return int(freed) > 0
@@ -222,46 +221,77 @@ class Limiter:
             return []
         keys = dict.fromkeys(self._keys.leases(quota) for _, quota, _ in held)
         numbers = {key: number for number, key in enumerate(keys, start=2)}
-        args: list[str | int] = [self._now_us(), by_us, self._epoch]
+        args: list[str | int] = [self._server.now_us(), by_us, self._server.epoch]
         for permit, quota, weight in held:
             args += [numbers[self._keys.leases(quota)], permit.grant_id, _who(permit), weight]
         epoch, *lost = await uninterrupted(_RENEW(self._client, (self._keys.clock, *keys), args))
-        self._epoch = _text(epoch)
+        self._server.epoch = text_of(epoch)
         lost_grants = {held[int(number) - 1][0].grant_id for number in lost}
         return [permit for permit in permits if permit.grant_id in lost_grants]
 
-    async def penalise(self, quota_name: str, *, retry_after_s: float, reason: str) -> None:
-        """The provider refused: no replica gets a slot under this quota for `retry_after_s` from now.
+    async def penalise(
+        self,
+        quota: Quota,
+        *,
+        reason: str,
+        retry_after_s: float | None = None,
+        kind: Refusal = "rate",
+        permit: Permit | None = None,
+    ) -> Penalty:
+        """The provider refused the call of `permit`: no replica gets a slot under this quota for `retry_after_s`.
 
-        Pauses merge to the latest end and are never shortened. `reason` is shown to operators.
+        Without `retry_after_s` the pause is a second, twice as much for each refusal that follows soon, a minute
+        at most. Pauses merge to the latest end and are never shortened; after one, slots come evenly for a period.
+        Grants that were not sent have to ask again: the bell says so (`quota NAME UNTIL_US`), for those with
+        `granted_us` up to then. Calls that had been granted before the last cut cut no more. What is cut: of a
+        quota that learns, its rate; by kind `concurrency`, how many calls may be in flight (one more is tried
+        after half a minute), which pauses nothing while others run, unless the provider said for how long; by
+        `overload`, where the provider has no room for anybody, nothing.
+        `reason` is shown to operators.
         """
-        if not (math.isfinite(retry_after_s) and retry_after_s >= 0):
-            raise ValueError(f"retry_after_s must be a number of seconds from 0, not {retry_after_s}")
-        pause_us = math.ceil(retry_after_s * 1e6)
-        keys = (self._keys.clock, self._keys.cooldown(quota_name))
-        await uninterrupted(_PENALISE(self._client, keys, (self._now_us(), pause_us, reason)))
+        return await refusals.penalise(
+            self._server, quota, permit, kind=kind, retry_after_s=retry_after_s, reason=reason
+        )
+
+    async def exhausted(self, quota: Quota, *, reason: str, retry_after_s: float | None = None) -> int:
+        """The provider's allowance is used up: pause until it is filled again; returns when (µs, server's clock).
+
+        That is the quota's next midnight, else in `retry_after_s`, else in an hour. Never shortens a pause.
+        """
+        until_us = refusals.refilled_us(quota, self._server.wall_us(), retry_after_s)
+        await refusals.pause(self._server, quota.name, reason, until_us, unless_longer=True)
+        return until_us
+
+    async def observe(self, quota: Quota, permit: Permit, readings: Iterable[HeaderReading]) -> int:
+        """What the headers of the answer to `permit`'s call said of its limits, see `headers.read_headers`.
+
+        Headers only tighten: where the provider has less left than our books promise, the difference counts as
+        used by others until the limit resets. Asks the server only then; returns how many limits it was told of.
+        """
+        return await refusals.sync(self._server, quota, permit, readings)
+
+    async def report_spread(self, spread_us: int) -> int:
+        """Tell how unevenly this replica's calls arrive (`Lag.spread_us`); returns the figure that counts.
+
+        The largest of all replicas, of the last minute, widens the guards of long windows, up to a hundredth of
+        their period. Report every quarter of a minute.
+        """
+        return int(await _SPREAD(self._client, [self._keys.spread], [spread_us]))
 
     async def pause(self, quota_name: str, reason: str, until_us: int | None = None) -> None:
         """An operator's stop, until `until_us` (µs of the server's clock) or, if None, until resumed."""
-        await _PAUSE(self._client, [self._keys.pause(quota_name)], [self._now_us(), until_us or 0, reason])
+        await refusals.pause(self._server, quota_name, reason, until_us, unless_longer=False)
 
     async def resume(self, quota_name: str) -> bool:
-        """End an operator's pause, not a provider's cooldown; True if there was one (then the bell rang)."""
-        if not await self._client.delete(self._keys.pause(quota_name)):
+        """End a pause of `pause` or `exhausted`, not a provider's cooldown; True if there was one."""
+        if not await self._client.delete(*self._keys.strings(quota_name)[:1]):
             return False
-        await self._client.publish(self._keys.bell, "slot")
+        await self._client.publish(self._keys.bell, f"quota {quota_name}")
         return True
 
     async def snapshot(self, quotas: Sequence[Quota]) -> list[QuotaState]:
         """The state of each quota at one instant, in the order given; reads only, one call."""
-        if not quotas:
-            return []
-        plan = plan_for(self._keys, quotas, None)
-        keys = (plan.keys[0], plan.keys[0], *plan.keys[2:])
-        rows_now = plan.rows_at(self._wall_us())
-        replies = await _SNAPSHOT(self._client, keys, (self._now_us(), plan.strings, *rows_now))
-        heads, rows = iter(replies[: 2 * len(quotas)]), iter(replies[2 * len(quotas) :])
-        return [_state(quota, heads, rows) for quota in quotas]
+        return await looking.snapshot(self._server, quotas)
 
     async def explain(self, quotas: Sequence[Quota]) -> list[Explanation]:
         """What holds the next picture back under each quota, in the order given, and until when; charges nothing.
@@ -272,47 +302,47 @@ class Limiter:
         return [await self._explained(quota, state) for quota, state in zip(quotas, states, strict=True)]
 
     async def _explained(self, quota: Quota, state: QuotaState) -> Explanation:
-        pause_ends_s = None
-        if state.paused_reason is not None and (
-            pause := await self._client.get(self._keys.pause(quota.name))
-        ):
-            ends_us = int(_text(pause).split(" ", 1)[0])
-            pause_ends_s = max(0.0, (ends_us - await self._server_us()) / 1e6) if ends_us else None
         # Without its places in flight: who asks for one in vain is noted as waiting for it.
-        rates = Quota(quota.name, tuple(each for each in quota.limits if not isinstance(each, InFlight)))
-        plan = plan_for(self._keys, [rates], ONE_IMAGE)
+        plan = self._server.plan([looking.rates_of(quota)], ONE_IMAGE)
         # A wait of less than nothing is never granted, and the answer is when it would be.
-        later = await self._ask(plan, "explain", next(self._grant_ids), -_TICK_US / 1e6)
-        wait_s = (later.retry_us - _TICK_US) / 1e6 if isinstance(later, Later) else 0.0
-        bound = later.bound.rpartition(".")[2] if isinstance(later, Later) else None
-        return explained(quota, state, rate_bound=bound, rate_s=wait_s, pause_ends_s=pause_ends_s)
-
-    async def _server_us(self) -> int:
-        if self._clock is not None:
-            return self._clock()
-        seconds, micros = await self._client.time()
-        return int(seconds) * 1_000_000 + int(micros)
-
-    def _plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
-        # Names find the plan, and equality (mostly identity, hence cheap) proves it: hashing whole quotas
-        # costs more than the rest of a call's preparation.
-        key = (*(quota.name for quota in quotas), *costs.items())
-        plan = self._plans.get(key)
-        if plan is None or plan.quotas != tuple(quotas):
-            if len(self._plans) >= _PLANS_KEPT:
-                self._plans.clear()
-            plan = self._plans[key] = plan_for(self._keys, quotas, costs)
-        return plan
-
-    def _now_us(self) -> str | int:
-        return "" if self._clock is None else self._clock()
-
-    def _wall_us(self) -> int:
-        """About the server's time, only to say which days are near it."""
-        return time.time_ns() // 1000 + self._skew_us if self._clock is None else self._clock()
+        later = await self._ask(plan, "explain", next(self._grant_ids), -looking.TICK_US / 1e6)
+        return looking.explanation(quota, state, later if isinstance(later, Later) else None)
 
     def _record(self, permit: Permit) -> str:
         return self._keys.permit(permit.quotas[0], permit.request_id)
+
+
+def _grant(
+    plan: Plan,
+    holder: str,
+    request_id: str,
+    wait_us: int,
+    grant_id: str,
+    granted_us: str,
+    slot_us: str,
+    changes: str,
+    left: str,
+) -> Grant:
+    """The grant that a reply of acquire.lua means."""
+    permit = Permit(
+        request_id,
+        holder,
+        plan.names,
+        plan.costs,
+        tuple(plan.leased),
+        grant_id,
+        tuple(plan.leased.values()),
+        granted_us=int(granted_us),
+        slot_us=int(slot_us),
+        left={(quota, limit): int(rest) for quota, limit, rest in _threes(left)} if left else {},
+    )
+    scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))
+    return Grant(permit, wait_us, tuple(scales) if changes else ())
+
+
+def _threes(text: str) -> Iterator[tuple[str, str, str]]:
+    words = iter(text.split())
+    return zip(words, words, words, strict=True)
 
 
 def _grant_ids(origin: str) -> Iterator[str]:
@@ -328,29 +358,3 @@ def _charged(permit: Permit) -> Iterator[tuple[str, str, int]]:
     """(quota, unit, cost) of all that a grant can have been charged, its leases apart."""
     costs = [(unit, cost) for unit, cost in permit.costs.items() if cost and unit != IN_FLIGHT]
     return ((quota, unit, cost) for quota in permit.quotas for unit, cost in costs)
-
-
-def _state(quota: Quota, heads: Iterator[list[bytes]], rows: Iterator[list[bytes]]) -> QuotaState:
-    paused, (rest_us, generation, reason) = next(heads), next(heads)
-    units: dict[str, UnitState] = {}
-    in_flight = 0
-    for limit in quota.limits:
-        figure = int(next(rows)[0])
-        if limit.unit == IN_FLIGHT:
-            in_flight, figure = figure, max(0, limit.most - figure)
-        known = units.get(limit.unit)
-        if known is None or figure < known.available:
-            units[limit.unit] = UnitState(limit.unit, limit.most, figure)
-    return QuotaState(
-        quota=quota.name,
-        units=tuple(units.values()),
-        in_flight=in_flight,
-        cooldown_s=int(rest_us) / 1e6,
-        cooldown_reason=_text(reason) if int(rest_us) else None,
-        cooldown_generation=int(generation),
-        paused_reason=_text(paused[0]) if paused else None,
-    )
-
-
-def _text(reply: bytes | str) -> str:
-    return reply.decode() if isinstance(reply, bytes) else reply

@@ -28,6 +28,8 @@ EXACT_MOST: Final = 2_000
 # Scripts count in doubles, which are exact up to 2^53; what they multiply must stay below it.
 _LARGEST_EXACT: Final = 2**53
 _DAYS_AHEAD: Final = 4
+GUARD_LEAST_US: Final = 5_000
+GUARD_MOST_US: Final = 100_000
 
 
 class QuotaError(ValueError):
@@ -87,8 +89,51 @@ class Bucket:
     def most(self) -> int:
         return self.burst
 
+    @property
+    def lag_us(self) -> int:
+        """How unevenly calls may arrive without being refused, as the guard of a window.
+
+        It costs a bucket of several units nothing but an instant after each burst, so only their time bounds it. A
+        bucket of one waits for it after each call: a hundredth, which is what 99 % allows.
+        """
+        unit_us = self.period_us // self.count
+        if self.burst == 1:
+            return min(unit_us // 100, GUARD_MOST_US)
+        return min(guard_us(self.burst * unit_us), unit_us)
+
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
         return max(0, n - self.burst) * self.period_us / (self.count * SECOND_US)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWindow:
+    """At most `count` units in each window of the provider's clock: they begin at multiples of the period.
+
+    For providers that count whole seconds or minutes and are known to. All of a window can be used at once, and no
+    share of it is lost to a guard; but the provider's clock must not differ from the server's by more than that.
+    """
+
+    count: int
+    period_us: int
+    unit: str = "requests"
+
+    def __post_init__(self) -> None:
+        _check_unit(self.unit)
+        _check_rate(self.count, self.period_us)
+
+    @property
+    def most(self) -> int:
+        return self.count
+
+    @property
+    def guard_us(self) -> int:
+        """Nothing is sent so shortly before or after a window begins: a tenth of it, half a second at most."""
+        return min(self.period_us // 10, 500_000)
+
+    def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
+        # The least over all times to start: one window's units at its end, the next window's at its start.
+        windows = (n - 1) // self.count
+        return max(0, windows - 1) * self.period_us / SECOND_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +192,7 @@ class InFlight:
         return (n - 1) // self.count * service_s
 
 
-Limit = Window | Bucket | CalendarDay | InFlight
+Limit = Window | Bucket | FixedWindow | CalendarDay | InFlight
 
 
 def guard_us(period_us: int) -> int:
@@ -159,7 +204,7 @@ def guard_us(period_us: int) -> int:
     allows. Below 5 ms one pause of an event loop is already more; above 100 ms a long window would pay for
     delays that a near provider does not have. Measured lag can size this later; nobody else computes it.
     """
-    return min(max(period_us // 100, 5_000), 100_000)
+    return min(max(period_us // 100, GUARD_LEAST_US), GUARD_MOST_US)
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -6,11 +6,11 @@ quotas and costs and only read from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limiter.keys import LimiterKeys
-from limiter.limits import Bucket, CalendarDay, InFlight, Limit, QuotaError, Window
+from limiter.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
 from limiter.quota import Quota, check_cost, cost_of
 
 Arg = str | int
@@ -20,7 +20,7 @@ _NO_RECORD = ""  # its place in the key list; filled in for each request
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`keys` and `rows` as acquire.lua and snapshot.lua describe them.
+    """`keys`, `heads` (the quotas) and `rows` (the limits) as acquire.lua and snapshot.lua describe them.
 
     `leased` are the quotas with a lease and its weight. `days` are the limits whose row wants the midnights of
     the moment, by its place in `rows`.
@@ -30,7 +30,7 @@ class Plan:
     names: tuple[str, ...]
     leased: Mapping[str, int]
     costs: Mapping[str, int]
-    strings: int
+    heads: tuple[Arg, ...]
     keys: tuple[str, ...]
     rows: tuple[Arg, ...]
     days: Mapping[int, CalendarDay]
@@ -66,7 +66,8 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
     strings = [
         keys.clock,
         _NO_RECORD,
-        *(key for name in names for key in (keys.cooldown(name), keys.pause(name))),
+        keys.spread,
+        *(string for name in names for string in keys.strings(name)),
     ]
     books = [
         key
@@ -78,15 +79,11 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
 
     rows: list[Arg] = []
     days: dict[int, CalendarDay] = {}
-    for name in names:
-        # The pause comes first: where an operator said stop, nothing else is worth telling.
-        rows += ["pause", index[keys.pause(name)], f"quota:{name}.paused", 0, 0, 0, 0, ""]
-        rows += ["cooldown", index[keys.cooldown(name)], f"quota:{name}.cooldown", 0, 0, 0, 0, ""]
     for quota, limit in limits:
         key, *others = (index[book] for book in _books(keys, quota.name, limit))
         cost = 0 if costs is None else cost_of(limit, costs)
-        kind, span_us, extra = _shape(quota, limit, others)
-        rows += [kind, key, f"quota:{quota.name}.{limit.unit}", cost, limit.count, span_us, extra]
+        kind, span_us, extra = _shape(limit, others)
+        rows += [names.index(quota.name) + 1, kind, key, limit.unit, cost, limit.count, span_us, extra]
         rows.append(" ".join(str(index[gone]) for gone in _gone(keys, quota, limit)))
         if isinstance(limit, CalendarDay):
             days[len(rows) - 2] = limit
@@ -97,7 +94,7 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
             quota.name: cost_of(limit, costs or {}) for quota, limit in limits if isinstance(limit, InFlight)
         },
         costs=dict(costs or {}),
-        strings=len(strings),
+        heads=(len(names), *(head for quota in quotas for head in (quota.name, quota.fingerprint))),
         keys=all_keys,
         rows=tuple(rows),
         days=days,
@@ -111,6 +108,8 @@ def _books(keys: LimiterKeys, name: str, limit: Limit) -> tuple[str, ...]:
             return ((keys.log if limit.exact else keys.slices)(name, limit.unit),)
         case Bucket():
             return (keys.tokens(name, limit.unit),)
+        case FixedWindow():
+            return (keys.fixed(name, limit.unit),)
         case CalendarDay():
             return (keys.day(name, limit.unit),)
         case InFlight():
@@ -122,28 +121,20 @@ def _gone(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
     if isinstance(limit, InFlight):
         return []
     kept = {book for other in quota.limits for book in _books(keys, quota.name, other)}
-    kinds = (keys.log, keys.slices, keys.tokens, keys.day)
+    kinds = (keys.log, keys.slices, keys.tokens, keys.fixed, keys.day)
     return [key(quota.name, limit.unit) for key in kinds if key(quota.name, limit.unit) not in kept]
 
 
-def _shape(quota: Quota, limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:
+def _shape(limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:
     """Kind, span and extra of a limit's row."""
     match limit:
         case Window():
-            if not limit.exact:
-                return "slices", limit.span_us, 0
-            return "window", limit.span_us, max(_spans_us(quota, limit.unit))
+            return "window" if limit.exact else "slices", limit.span_us, limit.period_us
         case Bucket():
-            return "tokens", limit.period_us, limit.burst
+            return "tokens", limit.period_us, f"{limit.burst} {limit.lag_us}"
+        case FixedWindow():
+            return "fixed", limit.period_us, limit.guard_us
         case CalendarDay():
             return "day", 0, ""
         case InFlight():
             return "in_flight", 0, others[0]
-
-
-def _spans_us(quota: Quota, unit: str) -> Iterator[int]:
-    return (
-        limit.span_us
-        for limit in quota.limits
-        if isinstance(limit, Window) and limit.exact and limit.unit == unit
-    )

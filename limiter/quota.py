@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from limiter.limits import (
+    GUARD_LEAST_US,
     LONGEST_PERIOD_US,
     SECOND_US,
     UNITS,
     Bucket,
     CalendarDay,
+    FixedWindow,
     InFlight,
     Limit,
     QuotaError,
@@ -27,6 +30,7 @@ __all__ = [
     "UNITS",
     "Bucket",
     "CalendarDay",
+    "FixedWindow",
     "InFlight",
     "Limit",
     "Quota",
@@ -38,6 +42,8 @@ __all__ = [
     "parse_quota",
 ]
 
+LimitT = TypeVar("LimitT", bound=Limit)
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,10 +52,12 @@ class Quota:
     """The limits of one provider account; all of them hold together.
 
     A unit can have several windows ("10/s" and "120/min"), beside them one token bucket and one calendar day.
+    An `adaptive` one learns from refusals and headers what it really grants; the limits are then a ceiling.
     """
 
     name: str
     limits: tuple[Limit, ...] = field(default=())
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -69,10 +77,20 @@ class Quota:
     def tolerance_s(self) -> float:
         """How late after its slot a call may be sent, in seconds, without being counted anew: half the guard.
 
-        The other half is for the way to the provider. Without a strict window there is nothing to be late for.
+        The other half is for the way to the provider. Without a rate there is nothing to be late for.
         """
-        guards = (guard_us(limit.period_us) for limit in self.limits if isinstance(limit, Window))
-        return min(guards, default=LONGEST_PERIOD_US) / 2 / SECOND_US
+        return min(map(_guard_us, self.limits), default=LONGEST_PERIOD_US) / 2 / SECOND_US
+
+    @property
+    def fingerprint(self) -> str:
+        """What was learned belongs to these limits and no others; empty for a quota that does not learn."""
+        if not self.adaptive:
+            return ""
+        return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
+
+    def limit(self, kind: type[LimitT]) -> LimitT | None:
+        """Its first limit of that kind."""
+        return next((limit for limit in self.limits if isinstance(limit, kind)), None)
 
     def optimum_s(self, n: int, service_s: float = 0) -> float:
         """The least time, in seconds from an idle start, in which `n` calls of cost 1 can have ended.
@@ -109,10 +127,32 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
 
     Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
     """
-    limits = parse_limits(name, spec)
+    fields = dict(spec)
+    adaptive = fields.pop("adaptive", False)
+    if not isinstance(adaptive, bool):
+        raise QuotaError(
+            f"quota {name!r}, field 'adaptive': {adaptive!r} is neither true nor false; write adaptive = true"
+        )
+    limits = parse_limits(name, fields)
     if not limits:
         raise QuotaError(f'quota {name!r} sets no limit: write at least one, like images = "20/min"')
-    return Quota(name, limits)
+    if adaptive and not any(isinstance(limit, Window | Bucket | FixedWindow) for limit in limits):
+        raise QuotaError(
+            f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
+        )
+    return Quota(name, limits, adaptive)
+
+
+def _guard_us(limit: Limit) -> int:
+    match limit:
+        case Window():
+            return guard_us(limit.period_us)
+        case Bucket():
+            return max(limit.lag_us, GUARD_LEAST_US)
+        case FixedWindow():
+            return limit.guard_us
+        case CalendarDay() | InFlight():
+            return LONGEST_PERIOD_US
 
 
 def _shares_a_log(limit: Limit) -> bool:

@@ -18,7 +18,7 @@ import redis.asyncio
 
 from limiter.limiter import Later, Limiter
 from limiter.permit import Permit
-from limiter.quota import Bucket, InFlight, Limit, Quota, Window
+from limiter.quota import Bucket, FixedWindow, InFlight, Limit, Quota, Window
 
 START_US: Final = 1_795_000_000_000_000
 HORIZON_S: Final = 2.0  # how far ahead a replica reserves, as the daemon's dispatchers do
@@ -117,6 +117,11 @@ class Provider:
                 while arrivals and arrivals[0] <= now - period_us:
                     arrivals.popleft()
                 return len(arrivals) < count
+            case FixedWindow(count, period_us):
+                arrivals = self._arrivals[limit]
+                while arrivals and arrivals[0] < now - now % period_us:
+                    arrivals.popleft()
+                return len(arrivals) < count
             case Bucket():
                 return self._tokens_of(limit) >= 1 - 1e-9
             case InFlight(count):
@@ -124,7 +129,7 @@ class Provider:
         return True
 
     def _charge(self, limit: Limit) -> None:
-        if isinstance(limit, Window):
+        if isinstance(limit, Window | FixedWindow):
             self._arrivals[limit].append(self._timeline.now_us)
         elif isinstance(limit, Bucket):
             self._tokens[limit] = (self._tokens_of(limit) - 1, self._timeline.now_us)
@@ -236,7 +241,10 @@ class _Fleet:
             self._run.todo += 1
             for quota in self._run.scenario.quotas:
                 await self._limiter.penalise(
-                    quota.name, retry_after_s=self._run.scenario.retry_after_s, reason="rate_limited"
+                    quota,
+                    retry_after_s=self._run.scenario.retry_after_s,
+                    reason="rate_limited",
+                    permit=permit,
                 )
             await leave()
             self._run.timeline.at(self._run.timeline.now_us, ask)

@@ -15,6 +15,7 @@ from limiter.limits import (
     UNITS,
     Bucket,
     CalendarDay,
+    FixedWindow,
     InFlight,
     Limit,
     QuotaError,
@@ -61,8 +62,7 @@ def _parse_field(name: str, key: str, value: object) -> Iterator[Limit]:
     elif key in UNITS:
         yield _parse_rate_limit(where, key, value)
     else:
-        _refuse_adaptive(where, {key})
-        near = difflib.get_close_matches(key, (*UNITS, IN_FLIGHT, "preset"), n=1)
+        near = difflib.get_close_matches(key, (*UNITS, IN_FLIGHT, "preset", "adaptive"), n=1)
         example = 'limits are written like images = "20/min" or in_flight = 8'
         raise QuotaError(f"{where} is unknown; {f'did you mean {near[0]!r}?' if near else example}")
 
@@ -85,12 +85,17 @@ def _parse_rate_limit(where: str, unit: str, value: object) -> Limit:
     bucket = f'{unit} = {{ rate = "50/min", burst = 5 }}'
     if not isinstance(value, Mapping):
         raise QuotaError(f'{where}: {value!r} is not a rate; write {unit} = "20/min" or {bucket}')
-    _refuse_adaptive(where, value)
+    if "adaptive" in value:
+        raise QuotaError(
+            f"{where}: a quota adapts as a whole; write adaptive = true beside {unit}, not inside of it"
+        )
     try:
         if "every" in value:
             return _parse_spacing(where, unit, value)
         if "reset" in value:
             return _parse_day(where, unit, value)
+        if "window" in value:
+            return _parse_fixed(where, unit, value)
         return _parse_bucket(where, unit, value, bucket)
     except QuotaError as error:
         sentence = str(error)
@@ -125,6 +130,15 @@ def _parse_day(where: str, unit: str, value: Mapping[str, object]) -> CalendarDa
         raise QuotaError(f"{where}: {error}; write {example}") from None
 
 
+def _parse_fixed(where: str, unit: str, value: Mapping[str, object]) -> FixedWindow:
+    example = f'{unit} = {{ rate = "20/s", window = "fixed" }}'
+    if set(value) != {"rate", "window"} or value["window"] != "fixed":
+        raise QuotaError(
+            f'{where}: a window of the provider\'s clock has exactly a rate and window = "fixed"; write {example}'
+        )
+    return FixedWindow(*_parse_rate(f"{where}, rate", value["rate"], example), unit)
+
+
 def _parse_bucket(where: str, unit: str, value: Mapping[str, object], example: str) -> Bucket:
     if set(value) != {"rate", "burst"}:
         raise QuotaError(f"{where}: a token bucket has exactly a rate and a burst; write {example}")
@@ -157,12 +171,3 @@ def _whole(where: str, value: object, example: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise QuotaError(f"{where}: {value!r} must be a whole number of at least 1; write {example}")
     return value
-
-
-def _refuse_adaptive(where: str, keys: Mapping[str, object] | set[str]) -> None:
-    """The one place that knows which form a later version will have."""
-    if "adaptive" in keys:
-        raise QuotaError(
-            f"{where}: rates that adapt are not in this version yet; "
-            'take it out and write the rate itself, like images = "20/min"'
-        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +25,22 @@ __all__ = [
     "THROTTLE_LIMIT_S",
     "Answer",
     "DownloadError",
+    "before_send",
     "check_url",
     "create_client",
     "download",
     "parse_retry_after",
+    "rate_headers",
     "send_once",
     "sniff_format",
     "warm_up",
 ]
+
+# What the latest answer in this task said of rate limits, with its date; for whoever called the provider.
+rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
+
+# Awaited when a request of this task is about to leave, on a connection that stands: what it raises, nothing was sent.
+before_send: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("before_send", default=None)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -128,7 +138,13 @@ async def _send(
             raise
     finally:
         await response.aclose()
+    rate_headers.set(_rate_headers(response.headers))
     return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _rate_headers(headers: httpx2.Headers) -> Mapping[str, str]:
+    told = {name: value for name, value in headers.items() if "ratelimit" in name.lower()}
+    return told | {"date": headers["date"]} if told and "date" in headers else told
 
 
 class _Progress:
@@ -140,6 +156,8 @@ class _Progress:
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         # CONNECT only asks a proxy for a way to the provider.
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            if (tell := before_send.get()) is not None:
+                await tell()
             self.sent = True
 
 

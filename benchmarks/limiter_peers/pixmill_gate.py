@@ -1,6 +1,7 @@
 """Pixmill's limiter, used as the daemon's dispatcher uses it.
 
-One task asks at a time, a call that is late for its slot says so, and who finds the house full waits for the bell.
+One task asks at a time, a call that is late for its slot says so, who finds the house full waits for the bell, and
+what the bell calls back before its slot is asked for again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from limiter import Grant, Later, Limiter, Permit, parse_quota
+from limiter import Grant, Later, Limiter, Permit, Recalls, parse_quota
 
 PREFIX = "bench"
 HORIZON_S = 2.0  # how far ahead a slot is taken: as the dispatcher does, unless the rig says otherwise
@@ -34,24 +35,28 @@ class PixmillGate(Gate):
         # redis-py's own retries would hide from the limiter that a reply was lost.
         self._client = Redis.from_url(config.redis_url, retry=Retry(NoBackoff(), 0))
         self._limiter = Limiter(self._client, PREFIX, lease_s=self._lease_s)
-        parsed = {name: parse_quota(name, spec) for name, spec in config.quotas.items()}
-        self._quotas = {model: [parsed[name] for name in names] for model, names in config.models.items()}
+        self._parsed = {name: parse_quota(name, spec) for name, spec in config.quotas.items()}
+        self._quotas = {
+            model: [self._parsed[name] for name in names] for model, names in config.models.items()
+        }
         self._tolerance_s = {
             model: min(quota.tolerance_s for quota in quotas) for model, quotas in self._quotas.items()
         }
         self._asking = {model: asyncio.Lock() for model in config.models}
         self._held: dict[str, Permit] = {}
+        self._recalls = Recalls()
         self._rung = {model: asyncio.Event() for model in config.models}
+        self._listening = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self.notes |= {"latest_ms": 0.0, "sent_late": 0, "laters": 0, "lost_leases": 0, "given_back": 0}
 
     async def open(self) -> None:
         await self._client.ping()
+        loops = [self._listen]
         if any(self.config.in_flight(model) for model in self.config.models):
-            self._background = [
-                asyncio.create_task(self._lasting(self._listen)),
-                asyncio.create_task(self._lasting(self._heartbeat)),
-            ]
+            loops.append(self._heartbeat)
+        self._background = [asyncio.create_task(self._lasting(loop)) for loop in loops]
+        await self._listening.wait()
 
     async def close(self) -> None:
         for task in self._background:
@@ -60,14 +65,16 @@ class PixmillGate(Gate):
         await self._client.aclose()
 
     async def acquire(self, job: Job, attempt: int, /) -> Permit:
-        async with self._asking[job.model]:
-            permit, slot_at, wait_s = await self._granted(job, attempt)
-        try:
-            await asyncio.sleep(wait_s)
-        except asyncio.CancelledError:
-            self.notes["given_back"] += 1
-            await self._limiter.give_back(permit)
-            raise
+        while True:
+            async with self._asking[job.model]:
+                permit, asked_at, slot_at, wakes_at = await self._granted(job, attempt)
+            try:
+                if await self._recalls.sleep(permit, asked_at, wakes_at):
+                    break
+            except asyncio.CancelledError:
+                await self._give_back(permit)
+                raise
+            await self._give_back(permit)
         late_s = time.monotonic() - slot_at
         self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
         if late_s > self._tolerance_s[job.model]:
@@ -79,6 +86,10 @@ class PixmillGate(Gate):
                 await self._limiter.submitted(permit, longest_s=self._longest_call_s)
         return permit
 
+    async def _give_back(self, permit: Permit) -> None:
+        self.notes["given_back"] += 1
+        await self._limiter.give_back(permit)
+
     async def release(self, permit: Permit) -> None:
         if permit.leased:
             self._held.pop(permit.grant_id, None)
@@ -87,10 +98,12 @@ class PixmillGate(Gate):
     async def refused(self, permit: Permit, retry_after_s: float) -> None:
         # The next permit carries the wait.
         for name in permit.quotas:
-            await self._limiter.penalise(name, retry_after_s=retry_after_s, reason="rate_limited")
+            await self._limiter.penalise(
+                self._parsed[name], retry_after_s=retry_after_s, reason="rate_limited", permit=permit
+            )
 
-    async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float]:
-        """The permit, the earliest moment that its slot can be, and how long to sleep."""
+    async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float, float]:
+        """The permit, when it was asked for, the earliest moment that its slot can be, and the latest."""
         while True:
             asked_at = time.monotonic()
             answer = await self._limiter.acquire(
@@ -103,7 +116,7 @@ class PixmillGate(Gate):
             if isinstance(answer, Grant):
                 # Counted from the question, so that a slow answer makes a call late and never early.
                 wait_s = answer.wait_us / 1e6
-                return answer.permit, asked_at + wait_s, wait_s
+                return answer.permit, asked_at, asked_at + wait_s, time.monotonic() + wait_s
             self.notes["laters"] += 1
             await self._wait(answer, self._rung[job.model])
 
@@ -114,7 +127,8 @@ class PixmillGate(Gate):
     async def _wait(self, later: Later, rung: asyncio.Event) -> None:
         wait_s = later.retry_us / 1e6
         if not later.bound.endswith(".in_flight"):
-            await asyncio.sleep(wait_s)
+            # Not as soon as the next slot is near enough, or each slot after it would be asked for in vain once.
+            await self._recalls.wait(wait_s + self._horizon_s / 2)
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(rung.wait(), wait_s)
@@ -124,7 +138,10 @@ class PixmillGate(Gate):
         async with self._client.pubsub() as bell:
             await bell.subscribe(f"{PREFIX}:bell")
             async for message in bell.listen():
-                if message["type"] != "message":
+                if message["type"] == "subscribe":
+                    self._recalls.deaf()
+                    self._listening.set()
+                if message["type"] != "message" or self._recalls.hear(message["data"].decode()):
                     continue
                 _, *holders = message["data"].decode().split()
                 for model, rung in self._rung.items():

@@ -40,13 +40,14 @@ async def doctor(session: Session) -> int:
 
 
 def _configuration(session: Session) -> list[Finding]:
-    """A file that cannot be read ends the command before; these are what only other parts can tell."""
-    from daemon.cli.config import problems_of
+    """A file that cannot be read ends the command before; these are the quotas, which are parsed later."""
     from daemon.doctor import Finding, State
+    from daemon.settings import SettingsError
 
-    problems = list(problems_of(session.settings))
-    if problems:
-        return [Finding("configuration", State.FAIL, problem) for problem in problems]
+    try:
+        session.settings.parsed_quotas()
+    except SettingsError as error:
+        return [Finding("configuration", State.FAIL, problem) for problem in error.problems]
     routes = ", ".join(session.settings.routes)
     if not routes:
         said = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."

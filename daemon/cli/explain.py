@@ -201,13 +201,13 @@ async def _waiting(
 
 
 async def _quotas(session: Session, client: Client, route: str) -> list[Explanation] | None:
-    from daemon.cli.quotas import limiter_of
+    from daemon.cli.quotas import in_force, limiter_of
 
     configured = session.settings.routes.get(route)
     if configured is None:
         return None
-    quotas = session.settings.parsed_quotas()
-    return await limiter_of(client).explain([quotas[name] for name in configured.quotas])
+    now = await in_force(session, client)
+    return await limiter_of(client).explain([now[name].quota for name in configured.quotas])
 
 
 async def _in_ring(client: Client, group: GroupView) -> int:

@@ -47,7 +47,9 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("up", "daemon.cli.serve", "Run everything here; nothing needs to be installed or configured."),
         Listed("worker", "daemon.cli.serve", "Run one replica."),
         Listed("demo", "daemon.cli.demo", "Show it: a batch, start to finish, with nothing to configure."),
-        Listed("quota", "daemon.cli.quotas:register_quota", "Pause or resume a quota, for all replicas."),
+        Listed(
+            "quota", "daemon.cli.quotas:register_quota", "Pause, resume or set a quota, for all replicas."
+        ),
         Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),
     ),
     CHECK: (

@@ -1,4 +1,7 @@
-"""`pixmill quotas` and `pixmill quota`: what each quota has left and what holds it back; pause one, resume it."""
+"""`pixmill quotas` and `pixmill quota`: what each quota has left and what holds it back; pause one, resume it.
+
+`pixmill quota set` has a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from daemon.cli.session import ALL_WELL, FAILED, USAGE, CommandError, Session, c
 
 if TYPE_CHECKING:
     from daemon.client import Client
+    from daemon.quota_store import InForce
     from limiter.explain import Explanation
     from limiter.limiter import Limiter
     from limiter.quota import Quota
@@ -43,9 +47,12 @@ def register_quotas(app: typer.Typer) -> None:
 
 
 def register_quota(app: typer.Typer) -> None:
-    group = typer.Typer(help="Pause or resume a quota, for all replicas.", no_args_is_help=True)
+    from daemon.cli.quota_set import SET_HELP, set_
+
+    group = typer.Typer(help="Pause, resume or set a quota, for all replicas.", no_args_is_help=True)
     group.command("pause", help=PAUSE_HELP)(pause)
     group.command("resume", help=RESUME_HELP)(resume)
+    group.command("set", help=SET_HELP)(set_)
     app.add_typer(group, name="quota")
 
 
@@ -58,16 +65,14 @@ async def quotas(
         raise CommandError("--json prints one document; leave out --watch.", USAGE)
     configured = session.settings.parsed_quotas()
     async with session.client() as client:
-        limiter = limiter_of(client)
         if session.as_json:
-            explanations = await limiter.explain(list(configured.values()))
-            session.printer.document([as_dict(one) for one in explanations])
+            session.printer.document([as_dict(one, now) for one, now in await _look(session, client)])
         elif not configured:
             session.printer.note("No quota is configured: nothing limits how fast calls are sent.")
         elif watch:
-            await _watch(session, limiter, list(configured.values()))
+            await _watch(session, client)
         else:
-            for line in lines_of(await limiter.explain(list(configured.values()))):
+            for line in lines_of(await _look(session, client)):
                 session.printer.line(line)
     return ALL_WELL
 
@@ -82,13 +87,15 @@ async def pause(
     ] = None,
 ) -> int:
     from daemon.cli.output import seconds
+    from daemon.quota_store import ring
 
     for_s = None if duration is None else _duration_s(duration)
-    _named(session, name)
+    named(session, name)
     reason = " ".join(reason.split())
     async with session.client() as client:
         until_us = None if for_s is None else await _server_us(client) + round(for_s * 1e6)
         await limiter_of(client).pause(name, reason, until_us)
+        await ring(client.redis, client.keys, name)
         await _tell(client, name, reason)
     until = None if until_us is None else datetime.fromtimestamp(until_us / 1e6, UTC)
     if session.as_json:
@@ -110,11 +117,14 @@ async def pause(
 
 @command
 async def resume(session: Session, name: Name) -> int:
-    quota = _named(session, name)
+    from daemon.quota_store import ring
+
+    named(session, name)
     async with session.client() as client:
         limiter = limiter_of(client)
         resumed = await limiter.resume(name)
-        (now,) = await limiter.explain([quota])
+        await ring(client.redis, client.keys, name)
+        (now,) = await limiter.explain([(await in_force(session, client))[name].quota])
     if session.as_json:
         session.printer.document({"quota": name, "resumed": resumed})
     else:
@@ -130,22 +140,46 @@ def limiter_of(client: Client) -> Limiter:
     return Limiter(client.redis, client.keys.prefix)
 
 
-def lines_of(explanations: Sequence[Explanation]) -> list[str]:
+async def in_force(session: Session, client: Client) -> dict[str, InForce]:
+    """The configured quotas with what operators have set since; raises SettingsError."""
+    from daemon.quota_store import quotas_in_force
+
+    session.settings.parsed_quotas()  # which tells every problem of the configuration at once
+    return await quotas_in_force(client.redis, client.keys, session.settings.quotas)
+
+
+def named(session: Session, name: str) -> Quota:
+    """The configured quota of that name; the error hints at the nearest one."""
+    configured: Mapping[str, Quota] = session.settings.parsed_quotas()
+    if name in configured:
+        return configured[name]
+    near = difflib.get_close_matches(name, configured, n=1, cutoff=0.0)
+    hint = f'did you mean "{near[0]}"?' if near else "none is configured."
+    raise CommandError(f'There is no quota "{name}"; {hint}', FAILED, code="unknown_quota")
+
+
+def lines_of(looks: Sequence[tuple[Explanation, InForce]]) -> list[str]:
     """A line for each quota."""
-    return [f"{one.state.quota} ({', '.join(one.limits)}): {one.sentence}" for one in explanations]
+    return [f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}" for one, now in looks]
 
 
-def as_dict(one: Explanation) -> dict[str, Any]:
-    """An explanation for JSON answers."""
+def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
+    """An explanation for JSON answers. `set_at` is null where the configuration counts."""
+    from limiter.explain import spelled
+
     state = one.state
     return {
         "quota": state.quota,
         "limits": list(one.limits),
+        "configured": [spelled(limit) for limit in now.configured.limits],
+        "set_at": now.set_at,
+        "problem": now.problem,
         "units": [
             {"unit": unit.unit, "capacity": unit.capacity, "available": unit.available}
             for unit in state.units
         ],
         "in_flight": state.in_flight,
+        "rate_scale": state.scale,
         "bound": one.bound,
         "next_slot_seconds": None if one.next_slot_s is None else round(one.next_slot_s, 3),
         "cooldown_seconds": round(state.cooldown_s, 3),
@@ -157,12 +191,30 @@ def as_dict(one: Explanation) -> dict[str, Any]:
     }
 
 
-async def _watch(session: Session, limiter: Limiter, configured: Sequence[Quota]) -> None:
+def _mark(now: InForce) -> str:
+    """What an operator has to do with a quota's limits, for its line."""
+    from limiter.explain import spelled
+
+    if now.problem is not None:
+        return f"; as configured, because what an operator set cannot be read: {now.problem}"
+    if now.set_at is None:
+        return ""
+    on = f" on {now.set_at[:19].replace('T', ' ')}Z" if now.set_at else ""
+    return f"; set by an operator{on}, configured: {', '.join(map(spelled, now.configured.limits))}"
+
+
+async def _look(session: Session, client: Client) -> list[tuple[Explanation, InForce]]:
+    now = list((await in_force(session, client)).values())
+    explanations = await limiter_of(client).explain([one.quota for one in now])
+    return list(zip(explanations, now, strict=True))
+
+
+async def _watch(session: Session, client: Client) -> None:
     screen = _Screen() if _is_terminal() else None
     last: list[str] = []
     with screen or nullcontext():
         while True:
-            lines = lines_of(await limiter.explain(configured))
+            lines = lines_of(await _look(session, client))
             if screen is not None:
                 screen.show(lines)
             else:
@@ -199,15 +251,6 @@ def _is_terminal() -> bool:
     import sys
 
     return sys.stdout.isatty()
-
-
-def _named(session: Session, name: str) -> Quota:
-    configured: Mapping[str, Quota] = session.settings.parsed_quotas()
-    if name in configured:
-        return configured[name]
-    near = difflib.get_close_matches(name, configured, n=1, cutoff=0.0)
-    hint = f'did you mean "{near[0]}"?' if near else "none is configured."
-    raise CommandError(f'There is no quota "{name}"; {hint}', FAILED, code="unknown_quota")
 
 
 def _duration_s(text: str) -> float:

@@ -92,34 +92,17 @@ async def _reports(scenario: Scenario) -> list[Report]:
 
 
 def _quota(given: list[str]) -> Quota:
+    from daemon.cli.limits import limits_table
     from limiter.quota import CalendarDay, QuotaError, parse_quota
 
-    spec: dict[str, Any] = {}
-    for one in given:
-        field, sign, value = (part.strip() for part in one.partition("="))
-        if not sign or not value:
-            raise CommandError(f"--quota {one} is no limit; write one such as images=20/min.", USAGE)
-        if field in spec:
-            raise CommandError(f'--quota names {field} twice; write {field}=["10/s", "120/min"].', USAGE)
-        spec[field] = _value(value)
     try:
-        quota = parse_quota("simulated", spec)
+        quota = parse_quota("simulated", limits_table(given, "--quota"))
     except QuotaError as error:
         raise CommandError(f"--quota: {error}", USAGE) from error
     for limit in quota.limits:
         if isinstance(limit, CalendarDay) or limit.unit == "polls":
             raise CommandError("--quota: calendar days and polls cannot be simulated; leave them out.", USAGE)
     return quota
-
-
-def _value(text: str) -> Any:
-    """As TOML has it, but a plain rate needs no quotes."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _latency(text: str) -> tuple[float, float]:

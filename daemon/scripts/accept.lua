@@ -104,7 +104,7 @@ if #done > 0 then
   redis.call('XACK', P .. ':jobs', 'intake', unpack(done))
   redis.call('XDEL', P .. ':jobs', unpack(done))
 end
-write_depth()
+write_counts()
 ring_bell(woken)
 trim_index()
 return results

@@ -131,7 +131,7 @@ end
 if credits then
   redis.call('HSET', P .. ':lanes:' .. route, 'high', credits.high, 'normal', credits.normal, 'low', credits.low)
 end
-write_depth()
+write_counts()
 local more = 0
 for _, lane in ipairs(LANES) do if redis.call('HLEN', ring_key(route, lane)) > 0 then more = 1 end end
 return { more, lost, items }

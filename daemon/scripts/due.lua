@@ -29,7 +29,7 @@ take_due(P .. ':delayed', function(uid, record)
   enqueue(uid, record.route, record.lane, true)
   woken[record.route] = true
 end)
-write_depth()
+write_counts()
 ring_bell(woken)
 
 local wait = -1

@@ -14,6 +14,21 @@ local queued, woken = 0, {}
 local allowed = {}
 for state in string.gmatch(ARGV[7], '[^,]+') do allowed[state] = state ~= 'succeeded' end
 
+local function reopen(gid)
+  local group = group_key(gid)
+  redis.call('HDEL', group, 'cancel')
+  if redis.call('HGET', group, 'state') == 'running' then return end
+  redis.call('HDEL', group, 'finished_us', 'closed_to')
+  redis.call('HSET', group, 'state', 'running')
+  redis.call('ZADD', P .. ':active', NOW_US, gid)
+  redis.call('PERSIST', group)
+  redis.call('PERSIST', P .. ':members:' .. gid)
+  local _, name = string.match(gid, '^([^/]*)/(.*)$')
+  redis.call('PERSIST', P .. ':events:' .. name)
+  -- The members that had ended have a time to live by now; the janitor takes it away, a page at a time.
+  redis.call('ZADD', P .. ':closing', NOW_US, gid)
+end
+
 local function again(uid)
   local key = item_key(uid)
   local f = redis.call('HMGET', key, 'state', 'route', 'lane', 'group', 'head', 'expires_us',
@@ -22,17 +37,7 @@ local function again(uid)
   -- An expiry in the past would end it at once; the person who asks for it now wants it now.
   local expires = f[6]
   if expires and expires ~= '' and tonumber(expires) <= NOW then expires = '' end
-  local group = f[4] ~= '' and group_key(f[4])
-  if group then
-    redis.call('HDEL', group, 'cancel', 'finished_us', 'closed_to')
-    redis.call('HSET', group, 'state', 'running')
-    redis.call('ZREM', P .. ':closing', f[4])
-    redis.call('ZADD', P .. ':active', NOW_US, f[4])
-    redis.call('PERSIST', group)
-    redis.call('PERSIST', P .. ':members:' .. f[4])
-    local _, name = string.match(f[4], '^([^/]*)/(.*)$')
-    redis.call('PERSIST', P .. ':events:' .. name)
-  end
+  if f[4] ~= '' then reopen(f[4]) end
   redis.call('PERSIST', key)
   redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
   local _, batch = split_uid(uid)
@@ -59,6 +64,6 @@ else
   for _, uid in ipairs(members) do again(uid) end
   result = { 'ok', #members == page and first + page or -1, queued }
 end
-write_depth()
+write_counts()
 ring_bell(woken)
 return result

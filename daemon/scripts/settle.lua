@@ -7,7 +7,8 @@
 --           throttled  the provider asked to wait: costs nothing
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
 --           released   not begun, or handed over: back to the queue unharmed
--- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed)
+-- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
+--          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
 -- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease.
 -- @include base
 -- @include events
@@ -15,7 +16,7 @@
 -- @include states
 
 local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
-  'spec', 'unknowns', 'cancel' }
+  'spec', 'unknowns', 'cancel', 'settled' }
 local acks, woken = {}, {}
 
 local function fail(uid, record, err, attempts, reason)
@@ -99,7 +100,11 @@ local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
 
 local function settle(uid, epoch, outcome, text, delay_us)
   local f = redis.call('HMGET', item_key(uid), unpack(FIELDS))
-  if f[1] ~= 'running' or f[2] ~= epoch then return 'lost' end
+  local asked = epoch .. ' ' .. outcome
+  if f[1] ~= 'running' or f[2] ~= epoch then
+    local before, given = string.match(f[14] or '', '^(%S+ %S+) (%S+)$')
+    return before == asked and given or 'lost'
+  end
   local record = { state = f[1], route = f[3], lane = f[4], group = f[6], head = f[7], attempts = tonumber(f[8]),
     max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0 }
   local stream = stream_key(f[3], f[4])
@@ -108,6 +113,7 @@ local function settle(uid, epoch, outcome, text, delay_us)
   -- A cancel that came while it ran: what would run again does not.
   if f[13] and NOT_ENDED[outcome] then outcome = 'cancelled' end
   local state = outcomes[outcome](uid, record, text, delay_us)
+  redis.call('HSET', item_key(uid), 'settled', asked .. ' ' .. state)
   if RUN_AGAIN[state] then woken[f[3]] = true end
   unpark(f[6])
   return state
@@ -122,6 +128,6 @@ for stream, entries in pairs(acks) do
   redis.call('XACK', stream, 'workers', unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
-write_depth()
+write_counts()
 ring_bell(woken)
 return results

@@ -1,37 +1,43 @@
 -- Grant one call under all limits of all its quotas at one common slot, or charge nothing.
 --
--- KEYS   1 clock   2 the request's own record   3..S cooldown and pause of each quota
---        S+1.. the books: logs, slices, tokens, days, leases, waiting
+-- KEYS   1 clock   2 the request's own record   3 spread   then five of each quota, see include/quota.lua
+--        rest: the books: logs, slices, tokens, days, leases, waiting
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
---        7 the epoch that the caller knows or ''   8 S
---        9.. rows of eight: kind, key index, bound, cost, count, span (µs), extra, indices of the keys of kinds that
---            the unit does not have now but may have had
---            cooldown, pause   the first three
---            window            span: period and guard   extra: the longest span of the unit
---            slices            span: period and guard
---            tokens            span: period   extra: burst
---            day               extra: midnights
---            in_flight         extra: key index of who waits
--- Returns {1, wait (µs), grant id, epoch} granted; {0, retry (µs), bound, epoch} refused and nothing charged;
---         {2, server's time (µs)} if it is in none of the days that the midnights describe.
+--        7 the epoch that the caller knows or ''   8 number of quotas
+--        then of each quota: its name, the fingerprint of its configuration if it learns or ''
+--        rest: rows of nine: number of the quota, kind, key index, unit, cost, count, span (µs), extra, indices of the
+--        keys of kinds that the unit does not have now but may have had
+--            window, slices   span: period and guard   extra: period
+--            tokens           span: period   extra: burst and lag (µs)
+--            fixed            span: period   extra: guard (µs) at either end of it
+--            day              extra: midnights
+--            in_flight        extra: key index of who waits
+-- Returns {1, wait (µs), grant id, epoch, when granted, slot, changes, what is left} granted; {0, retry (µs), bound, epoch} refused
+--         and nothing charged; {2, server's time (µs)} if it is in none of the days that the midnights describe.
+--         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. What is left: of each row that
+--         has a log and learns, `QUOTA unit:period left `.
 --
 -- What a refusal may write: who waits for a place in flight, a backward step of the clock, that state was lost, and
 -- what a limit takes over from a former kind.
 -- Why atomic: a limit that is charged while another one refuses is quota lost, and a slot that is found in one
 -- step and written in another is sold twice.
 -- @include clock
+-- @include quota
 -- @include window
 -- @include slices
 -- @include tokens
 -- @include day
+-- @include fixed
 -- @include leases
 -- @include takeover
 
-local FIELDS = 8
+local FIELDS = 9
 -- Limits that keep disagreeing about the slot are asked so often; each question moves it on.
 local ROUNDS = 64
+local LEARNED_KEPT_US = 86400000000
 
-local strings = redis.call('MGET', unpack(KEYS, 1, tonumber(ARGV[8])))
+local quotas_n = tonumber(ARGV[8])
+local strings = redis.call('MGET', unpack(KEYS, 1, 3 + QUOTA_STRINGS * quotas_n))
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], ARGV[4])
 local now = clock.now
 local max_wait, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -39,8 +45,8 @@ local grant, who, holder = ARGV[4], ARGV[5] .. ' ' .. ARGV[6], ARGV[6]
 
 -- The same request again means that the first reply was lost: the answer is the grant it already has.
 if strings[2] then
-  local slot, granted = string.match(strings[2], '^(%S+) (%S+)')
-  return {1, text(math.max(0, tonumber(slot) - now)), granted, clock.epoch}
+  local slot, granted, at = string.match(strings[2], '^(%S+) (%S+) (%S+)')
+  return {1, text(math.max(0, tonumber(slot) - now)), granted, clock.epoch, at, slot, '', ''}
 end
 
 local function later(retry, bound)
@@ -54,70 +60,110 @@ local function after_loss(span)
   return clock.lost > 0 and clock.lost + math.min(span, LOST_US) or 0
 end
 
--- Each kind that has a rate: `load` reads its books once, `next` finds its earliest slot from one on, `charge` writes
--- and returns the field of a hash that it charged.
+-- Each kind that has a rate: `load` reads its books once, `next` finds its earliest slot from one on under a count,
+-- `charge` writes and returns the field of a hash that it charged.
 local kinds = {
   window = {
     load = function() end,
-    next = function(row, slot)
-      return window_next(row.key, row.cost, row.count, row.span, math.max(slot, after_loss(row.span)))
+    next = function(row, count, slot)
+      slot = math.max(slot, after_loss(row.span))
+      local gap = row.cost * (slot < row.paced and math.max(row.gap, row.even) or row.gap)
+      if gap == 0 then return window_next(row.key, row.cost, count, row.span, slot) end
+      return window_next_apart(row.key, row.cost, count, row.span, slot, gap)
     end,
-    charge = function(row, slot) window_charge(row.key, row.cost, tonumber(row.extra), grant, slot, now) end,
+    charge = function(row, slot) window_charge(row.key, row.cost, row.keep, grant, slot, now) end,
   },
   slices = {
     load = function(row) return slices_load(row.key, row.span) end,
-    next = function(row, slot)
-      return slices_next(row.books, row.cost, row.count, row.span, math.max(slot, after_loss(row.span)))
+    next = function(row, count, slot)
+      local most = slot < row.paced and math.ceil(count / SLICES) or nil
+      return slices_next(row.books, row.cost, count, row.span, math.max(slot, after_loss(row.span)), most)
     end,
     charge = function(row, slot) return slices_charge(row.key, row.books, row.cost, row.span, slot, now) end,
   },
   tokens = {
-    load = function(row) return tokens_load(row.key, row.span, row.count, tonumber(row.extra), now, clock.lost) end,
-    next = function(row, slot) return tokens_next(row.books, row.cost, slot) end,
+    load = function(row) return tokens_load(row.key, row.span, row.count, row.burst, row.lag, now, clock.lost) end,
+    next = function(row, _, slot) return tokens_next(row.books, row.cost, slot) end,
     charge = function(row, slot) tokens_charge(row.key, row.books, row.cost, grant, slot, now) end,
+  },
+  fixed = {
+    load = function(row) return fixed_load(row.key, row.span, clock.wall) end,
+    next = function(row, count, slot)
+      return fixed_next(row.books, row.cost, count, tonumber(row.extra), clock.offset, slot)
+    end,
+    charge = function(row, slot) return fixed_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
   },
   day = {
     load = function(row) return day_load(row.key, row.extra) end,
-    next = function(row, slot) return day_next(row.books, row.cost, row.count, clock.offset, slot) end,
+    next = function(row, count, slot) return day_next(row.books, row.cost, count, clock.offset, slot) end,
     charge = function(row, slot) return day_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
   },
 }
 
+-- Use by others counts like our own until it ends; also a slot after that may be the earlier one.
+local function next_slot(row, slot)
+  local others = row.others
+  if not others or slot >= others.ends then return row.kind.next(row, row.count, slot) end
+  if others.cost + row.cost <= row.count then
+    local at = row.kind.next(row, row.count - others.cost, slot)
+    if at < others.ends then return at end
+  end
+  return row.kind.next(row, row.count, others.ends)
+end
+
 -- Phase 1, read only. First what says no whatever the slot; then the earliest slot.
 local slot, bound = now, nil
 local full, full_retry = nil, 0
-local rated, flying = {}, {}
-for i = 9, #ARGV, FIELDS do
-  local kind, key, name = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
-  if kind == 'pause' then
-    local ends = strings[key] and tonumber(string.match(strings[key], '^%S+'))
-    if ends == 0 then return later(LOOK_AGAIN_US, name) end
-    -- An operator's end is a time of the server's clock.
-    if ends and ends > clock.wall then return later(math.min(ends - clock.wall, LOOK_AGAIN_US), name) end
-  elseif kind == 'cooldown' then
-    local ends = strings[key] and tonumber(string.match(strings[key], '^%S+'))
-    if ends and ends > slot then slot, bound = ends, name end
+local quotas = {}
+for q = 1, quotas_n do
+  local name = ARGV[7 + 2 * q]
+  local first = 3 + QUOTA_STRINGS * (q - 1)
+  local ends = pause_read(strings[first + 1])
+  if ends == 0 then return later(LOOK_AGAIN_US, 'quota:' .. name .. '.paused') end
+  -- An operator's end is a time of the server's clock.
+  if ends and ends > clock.wall then
+    return later(math.min(ends - clock.wall, LOOK_AGAIN_US), 'quota:' .. name .. '.paused')
+  end
+  local quota = {
+    name = name, cooldown = cooldown_read(strings[first + 2]), places = strings[first + 3], others = strings[first + 5],
+    fingerprint = ARGV[8 + 2 * q], learned = learned_read(strings[first + 4], ARGV[8 + 2 * q]),
+    learned_key = KEYS[first + 4],
+  }
+  if quota.cooldown.ends > slot then slot, bound = quota.cooldown.ends, 'quota:' .. name .. '.cooldown' end
+  quotas[q] = quota
+end
+
+local rated, flying, keep = {}, {}, {}
+for i = 9 + 2 * quotas_n, #ARGV, FIELDS do
+  local quota, kind = quotas[tonumber(ARGV[i])], ARGV[i + 1]
+  local row = {
+    quota = quota, kind = kind, key = KEYS[tonumber(ARGV[i + 2])], unit = ARGV[i + 3], cost = tonumber(ARGV[i + 4]),
+    count = tonumber(ARGV[i + 5]), span = tonumber(ARGV[i + 6]), extra = ARGV[i + 7],
+    bound = 'quota:' .. quota.name .. '.' .. ARGV[i + 3],
+  }
+  if kind == 'in_flight' then
+    row.waiting = KEYS[tonumber(row.extra)]
+    flying[#flying + 1] = row
+    -- A call that weighs more than what is left of the places must still be possible, alone.
+    local most = math.max(row.cost, places_now(quota.places, row.count, now))
+    local retry = leases_retry(row.key, row.waiting, row.cost, most, holder, now)
+    -- After a loss the holders of leases report again within one lease; until then nobody knows how many.
+    if clock.lost > 0 and now < clock.lost + lease then retry = math.min(clock.lost + lease - now, LOOK_AGAIN_US) end
+    row.full = retry ~= nil
+    if retry and retry > full_retry then full, full_retry = row.bound, retry end
   else
-    local row = {
-      kind = kinds[kind], key = KEYS[key], bound = name, cost = tonumber(ARGV[i + 3]), count = tonumber(ARGV[i + 4]),
-      span = tonumber(ARGV[i + 5]), extra = ARGV[i + 6],
-    }
-    if kind == 'in_flight' then
-      row.waiting = KEYS[tonumber(row.extra)]
-      flying[#flying + 1] = row
-      local retry = leases_retry(row.key, row.waiting, row.cost, row.count, holder, now)
-      -- After a loss the holders of leases report again within one lease; until then nobody knows how many.
-      if clock.lost > 0 and now < clock.lost + lease then retry = math.min(clock.lost + lease - now, LOOK_AGAIN_US) end
-      row.full = retry ~= nil
-      if retry and retry > full_retry then full, full_retry = name, retry end
-    else
-      local gone = {}
-      for index in string.gmatch(ARGV[i + 7], '%d+') do gone[#gone + 1] = KEYS[tonumber(index)] end
-      take_over(kind, row, gone, now, clock.wall, LOST_US)
-      row.books = row.kind.load(row)
-      if kind == 'day' and not day_of(row.books, clock.wall) then return {2, text(clock.wall)} end
-      rated[#rated + 1] = row
-    end
+    row.period = period_of(row)
+    if kind == 'tokens' then row.burst, row.lag = tokens_shape(row.extra) end
+    if kind ~= 'day' then limit_now(row, quota, tonumber(strings[3]) or 0) end
+    if kind ~= 'tokens' then row.others = others_read(quota.others, row.unit, row.period) end
+    if kind == 'window' then keep[row.key] = math.max(keep[row.key] or 0, row.span) end
+    local gone = {}
+    for index in string.gmatch(ARGV[i + 8], '%d+') do gone[#gone + 1] = KEYS[tonumber(index)] end
+    row.kind = kinds[kind]
+    take_over(kind, row, gone, now, clock.wall, LOST_US)
+    row.books = row.kind.load(row)
+    if kind == 'day' and not day_of(row.books, clock.wall) then return {2, text(clock.wall)} end
+    rated[#rated + 1] = row
   end
 end
 
@@ -127,7 +173,7 @@ local rounds, agreed = 0, false
 while not agreed and rounds < ROUNDS do
   agreed, rounds = true, rounds + 1
   for _, row in ipairs(rated) do
-    local at = row.kind.next(row, slot)
+    local at = next_slot(row, slot)
     if at > slot then slot, bound, agreed = at, row.bound, false end
   end
   if #rated == 1 then agreed = true end
@@ -149,8 +195,9 @@ if full then return later(full_retry, full) end
 if not agreed then return later(LOOK_AGAIN_US, bound) end
 
 -- Phase 2: charge every limit at that slot.
-local record = text(slot) .. ' ' .. grant
+local record = text(slot) .. ' ' .. grant .. ' ' .. text(now)
 for _, row in ipairs(rated) do
+  row.keep = keep[row.key]
   local field = row.kind.charge(row, slot)
   if field then record = record .. ' ' .. row.key .. '=' .. field end
 end
@@ -160,4 +207,35 @@ end
 -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
 redis.call('SET', KEYS[2], record, 'PX', text(math.ceil((wait + lease / 2) / 1000)))
 clock_write(KEYS[1], clock)
-return {1, text(wait), grant, clock.epoch}
+
+-- What this grant shows of the quotas that learn: how much of the level is in use, by the limit that is fullest.
+local changes, left = '', ''
+for _, row in ipairs(rated) do
+  local state = row.quota.learned
+  if state and row.kind == kinds.window then
+    local used = redis.call('ZCOUNT', row.key, '(' .. text(slot - row.span), text(slot))
+    row.used = adapt_share(used, row.full)
+    left = left .. string.format('%s %s:%.0f %.0f ', row.quota.name, row.unit, row.period, math.max(0, row.count - used))
+  elseif state and row.kind == kinds.fixed then
+    local used = (row.books.used[text(fixed_number(row.books, slot - clock.offset))] or 0) + row.cost
+    row.used = adapt_share(used, row.full)
+  elseif state and row.kind == kinds.slices then
+    local used, last = 0, math.floor(slot / row.books.width)
+    for slice = last - math.floor(row.span / row.books.width), last do used = used + (row.books[slice] or 0) end
+    row.used = adapt_share(used + row.cost, row.full)
+  elseif state and row.kind == kinds.tokens then
+    row.used = bound == row.bound and state.level or 0
+  end
+  if row.used and (not row.quota.fullest or row.used > row.quota.fullest.used) then row.quota.fullest = row end
+end
+for _, quota in ipairs(quotas) do
+  local row, state = quota.fullest, quota.learned
+  if row then
+    local old = state.level
+    if adapt_served(state, slot, row.used, adapt_share(1, row.full), row.period) then
+      redis.call('SET', quota.learned_key, quota.fingerprint .. ' ' .. adapt_text(state), 'PX', ttl_ms(LEARNED_KEPT_US))
+      if state.level ~= old then changes = changes .. string.format('%s %.0f %.0f ', quota.name, old, state.level) end
+    end
+  end
+end
+return {1, text(wait), grant, clock.epoch, text(now), text(slot), changes, left}

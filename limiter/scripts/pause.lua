@@ -1,17 +1,22 @@
--- An operator pauses a quota, until a time or until it is resumed; the last word counts.
+-- A quota is paused, until a time or until it is resumed; an operator's last word counts.
 --
 -- KEYS   1 pause
--- ARGV   1 test clock (µs or '')   2 end (µs since the epoch; 0 is open)   3 reason
--- Returns 1.
+-- ARGV   1 test clock (µs or '')   2 end (µs since the epoch; 0 is open)   3 reason   4 channel of the doorbell
+--        5 the quota's name   6 1 to leave a pause alone that lasts as long or longer
+-- Returns 1 if it was written. The bell says `quota NAME`: what was granted and not sent has to ask again.
 --
--- Why a script: the TTL is counted from the server's time, of which the end is a point. A pause without an
--- end has no TTL: what an operator stopped must not start by itself.
+-- Why a script: the TTL is counted from the server's time, of which the end is a point, and a provider's pause must
+-- not shorten one of an operator that is written at the same time. A pause without an end has no TTL: what an
+-- operator stopped must not start by itself.
 -- @include clock
 local now, ends = server_us(ARGV[1]), tonumber(ARGV[2])
+local known = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)'))
+if ARGV[6] == '1' and known and (known == 0 or ends > 0 and known >= ends) then return 0 end
 local value = ARGV[2] .. ' ' .. ARGV[3]
 if ends == 0 then
   redis.call('SET', KEYS[1], value)
 else
   redis.call('SET', KEYS[1], value, 'PX', ttl_ms(math.max(0, ends - now)))
 end
+redis.call('PUBLISH', ARGV[4], 'quota ' .. ARGV[5])
 return 1

@@ -1,22 +1,101 @@
--- The provider said no: nobody sends under this quota until the later of the pause known and the pause asked.
+-- The provider said no: nobody sends under this quota until the later of the pause known and the pause asked, what
+-- was granted and not sent is called back, and what was learned or allowed is cut, once an epoch.
 --
--- KEYS   1 clock   2 cooldown
--- ARGV   1 test clock (µs or '')   2 pause (µs) from now   3 reason
--- Returns the end of the pause (µs).
+-- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
+-- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 where none was told
+--        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
+--        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of what learns, or ''
+--        12 places configured (0: none)   rest: rows of four, windows only: key index, count, span (µs), period (µs)
+-- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says `quota NAME NOW` where
+-- calls that were granted until now have to ask again.
 --
--- Why atomic: two replicas that report one refusal must not shorten each other's pause. The generation counts
--- reports, so a replica can see that something happened since it last looked; it outlives the pause.
+-- An epoch begins with a cut: whatever had been granted before it may be refused as well, and says nothing new.
+-- Why atomic: two replicas that report one refusal must neither cut twice nor shorten each other's pause.
 -- @include clock
-local GENERATION_KEPT_US = 3600000000
+-- @include quota
+-- @include leases
+local KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
+local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
+-- A refusal so long after the last pause is no sequel of it.
+local QUIET_US = 2000000
+-- A pause that was known already but for so little is not worth calling everybody.
+local NEWS_US = 10000
 
-local now = clock_read(redis.call('GET', KEYS[1]), ARGV[1], '', '').now
-local ends, generation, reason = now + tonumber(ARGV[2]), 0, ARGV[3]
-local stored = redis.call('GET', KEYS[2])
-if stored then
-  local old_end, old_generation, old_reason = string.match(stored, '^(%S+) (%S+) (.*)$')
-  generation = tonumber(old_generation)
-  if tonumber(old_end) > ends then ends, reason = tonumber(old_end), old_reason end
+local strings = redis.call('MGET', unpack(KEYS, 1, 6))
+local clock = clock_read(strings[1], ARGV[1], '', '')
+local now = clock.now
+local cooldown = cooldown_read(strings[3])
+local kind, told, granted, slot = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local grant, weight, places = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[12])
+local learned = learned_read(strings[5], ARGV[11])
+
+if granted == 0 then granted = now end
+local sequel = granted <= cooldown.cut
+local others_fly = 0
+if not sequel then
+  local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
+  cooldown.streak = now - cooldown.ends <= math.max(QUIET_US, last) and math.min(cooldown.streak + 1, 60) or 1
+  cooldown.generation, cooldown.cut = cooldown.generation + 1, now
 end
-redis.call('SET', KEYS[2], string.format('%.0f %.0f %s', ends, generation + 1, reason),
-  'PX', ttl_ms(ends - now + GENERATION_KEPT_US))
-return text(ends)
+
+-- Fewer calls at once: as many as ran when this one was turned away.
+local most = places
+if places > 0 then
+  most = places_now(strings[4], places, now)
+  if kind == 'concurrency' then
+    others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
+    most = math.max(1, sequel and most - weight or math.min(most, others_fly))
+    redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now), 'PX', ttl_ms((places - most) * PLACES_HOLD_US))
+  end
+end
+
+local pause = told
+if told < 0 then
+  pause = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ (math.max(1, cooldown.streak) - 1))
+  -- Where other calls run, their end is what to wait for.
+  if others_fly > 0 then pause = 0 end
+end
+
+-- What the log says about the rate: how much had been accepted when this call came, by the limit that is fullest.
+local old_level, new_level = ADAPT_PPM, ADAPT_PPM
+if learned then
+  old_level = learned.level
+  local longest, fullest, period = 0, nil, nil
+  for i = 13, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
+  for i = 13, #ARGV, 4 do
+    local key, count, span = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    local function accepted(from, to)
+      local range = {'(' .. text(from), text(to)}
+      return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[8], range[1], range[2]))
+    end
+    local at = slot > 0 and slot or now
+    local used = adapt_share(accepted(at - span, at - 1), count)
+    if not fullest or used > fullest.used then
+      fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3]), at = at}
+      if told >= 0 then fullest.left = adapt_share(accepted(now + told - fullest.period, now), count) end
+    end
+  end
+  if longest > 0 and slot > 0 then
+    redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
+    redis.call('ZADD', KEYS[8], text(slot), grant)
+    keep_for(KEYS[8], 2 * longest)
+  end
+  -- Without a log (a token bucket) only the refusal itself is known.
+  fullest = fullest or {used = -1, left = -1, unit = 0, period = 60 * 1000000, at = now}
+  if told < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
+  if kind == 'rate' and not sequel
+      and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
+    redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))
+    new_level = learned.level
+  else
+    new_level = old_level
+  end
+end
+
+local known = cooldown.ends
+if now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
+redis.call('SET', KEYS[3], cooldown_text(cooldown), 'PX', ttl_ms(math.max(0, cooldown.ends - now) + KEPT_US))
+if not sequel or cooldown.ends > known + NEWS_US then
+  redis.call('PUBLISH', ARGV[9], 'quota ' .. ARGV[10] .. ' ' .. text(now))
+end
+return {text(math.max(0, cooldown.ends - now)), sequel and 0 or 1, cooldown.generation, text(old_level), text(new_level), most}

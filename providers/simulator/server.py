@@ -95,6 +95,7 @@ class Simulator:
 
     async def start(self) -> None:
         """Listen; see AsgiServer.start."""
+        await self._engine.warm_up()
         await self._server.start()
 
     async def stop(self) -> None:

@@ -176,6 +176,44 @@ async def test_a_stop_leaves_no_process_and_twice_is_once(data_dir: Path) -> Non
     assert find_running(data_dir) is None
 
 
+async def test_an_end_at_once_ends_our_server_and_needs_no_note_of_it(data_dir: Path) -> None:
+    server = await EmbeddedRedis.start(data_dir)
+    await write(server.url, "job", "waits")
+    stranger = await asyncio.create_subprocess_exec("sleep", "60")
+    (data_dir / "redis" / "server.json").write_text(json.dumps({"port": server.port, "pid": stranger.pid}))
+    server.end_at_once()
+    await eventually(lambda: _not(servers_in(data_dir / "redis")))
+    server.end_at_once()
+    assert stranger.returncode is None, "a note may be old, and its number somebody else's by now"
+    stranger.kill()
+    await stranger.wait()
+    await server.stop()
+    again = await EmbeddedRedis.start(data_dir)
+    assert await read(again.url, "job") == b"waits"
+    await again.stop()
+
+
+async def test_an_end_at_once_ends_a_server_that_was_found_without_an_owner(data_dir: Path) -> None:
+    first = await EmbeddedRedis.start(data_dir)
+    assert first._owner is not None
+    os.close(first._owner)  # as a SIGKILL does
+    second = await EmbeddedRedis.start(data_dir)
+    assert second.owned
+    second.end_at_once()
+    await eventually(lambda: _not(servers_in(data_dir / "redis")))
+    first._owner = None
+    await first.stop()
+    await second.stop()
+
+
+async def test_an_end_at_once_leaves_the_server_of_somebody_else_running(data_dir: Path) -> None:
+    first = await EmbeddedRedis.start(data_dir)
+    second = await EmbeddedRedis.start(data_dir)
+    second.end_at_once()
+    await write(first.url, "job", "waits")
+    await first.stop()
+
+
 async def test_it_is_in_a_session_of_its_own_so_that_an_interrupt_reaches_the_daemon_alone(
     data_dir: Path,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.accounts import Accounts
 from daemon.collecting import Collector
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
@@ -24,12 +25,13 @@ from daemon.pictures import PictureKeeper
 from daemon.queue import LeaseLost
 from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
-from daemon.running import Run
+from daemon.running import Recalled, Run
 from daemon.verdict import Judge
-from limiter.limiter import Limiter
+from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
+from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
 
@@ -58,6 +60,8 @@ class Bench:
         self.store = ResultStore.open("memory://")
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
+        self.left: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.ended: list[str] = []
         self.accepted: list[str] = []
         self.slept: list[float] = []
@@ -65,9 +69,9 @@ class Bench:
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
-        judge = Judge(
-            redis, self.installation.keys, self.limiter, self.installation.metrics, draw=lambda: 1.0
-        )
+        metrics = self.installation.metrics
+        accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
+        judge = Judge(accounts, metrics, draw=lambda: 1.0)
         self.executor = Executor(
             self.installation.queue,
             PictureKeeper(self.store, sleep=self._sleep),
@@ -87,6 +91,12 @@ class Bench:
 
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
+
+    async def call_leaves(self, run: Run) -> None:
+        self.left.append(run.item.uid)
+
+    async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
+        self.headers.append(headers)
 
     async def call_accepted(self, run: Run) -> None:
         self.accepted.append(run.item.uid)
@@ -430,6 +440,54 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
     assert "quota.cooldown" in await bench.installation.kinds()
 
 
+async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    monkeypatch.setattr(bench, "call_begins", called_back)
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert bench.provider.requests == []
+    await bench.installation.queue.settle(run.item, Released())
+    record = await bench.installation.record(run.item.uid)
+    assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
+
+
+async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    async def connects(_request: Request) -> Generated:
+        tell = before_send.get()
+        assert tell is not None
+        await tell()
+        raise AssertionError("it was sent")
+
+    monkeypatch.setattr(bench, "call_leaves", called_back)
+    bench.provider.answer = connects
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert not run.sent, "its permit is given back whole"
+    assert before_send.get() is None
+
+
+async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
+    async def answer(_request: Request) -> Generated:
+        rate_headers.set({"x-ratelimit-remaining": "7"})
+        return generated()
+
+    bench.provider.answer = answer
+    await bench.outcome()
+    assert bench.headers == [{"x-ratelimit-remaining": "7"}]
+    bench.provider.answer = bench._answer
+    await bench.outcome(id="b")
+    assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
+
+
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:
     bench = Bench(redis, {"images": "100/s"})
     bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "Your credit is used up.", http_status=429)]
@@ -575,12 +633,12 @@ async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
     bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
     real, calls = bench.limiter.penalise, 0
 
-    async def away_once(*args: Any, **options: Any) -> None:
+    async def away_once(*args: Any, **options: Any) -> Penalty:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise RedisConnectionError("gone")
-        await real(*args, **options)
+        return await real(*args, **options)
 
     monkeypatch.setattr(bench.limiter, "penalise", away_once)
     assert isinstance(await bench.outcome(), Throttled)

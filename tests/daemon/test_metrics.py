@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,7 @@ class Fleet:
         for route, quotas in ROUTES.items():
             self.metrics.know_route(route, "openai", [quota.name for quota in quotas], "USD")
         self.gauges = RedisGauges(
-            client, Keys("pixmill"), self.limiter, ROUTES, self.metrics, monotonic=self.clock
+            client, Keys("pixmill"), self.limiter, lambda: ROUTES, self.metrics, monotonic=self.clock
         )
 
     async def value(self, name: str, **labels: str) -> float | None:
@@ -218,6 +219,22 @@ async def test_a_lag_that_redis_does_not_know_is_not_exported(fleet: Fleet, redi
     assert fleet.shown("stream_pending") == 1
 
 
+async def test_a_redis_that_knows_no_lag_exports_none_and_all_the_rest(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await redis.xgroup_create("pixmill:jobs", INTAKE_GROUP, "0", mkstream=True)
+    real = fleet.gauges._client.xinfo_groups
+
+    async def of_6_2(name: str) -> list[dict[str, Any]]:
+        known = {"name", "consumers", "pending", "last-delivered-id"}
+        return [{key: value for key, value in group.items() if key in known} for group in await real(name)]
+
+    monkeypatch.setattr(fleet.gauges._client, "xinfo_groups", of_6_2)
+    assert await fleet.value("batches_active") == 0
+    assert fleet.shown("stream_lag") is None
+    assert fleet.shown("stream_pending") == 0
+
+
 async def test_active_batches_are_counted(fleet: Fleet, redis: Redis) -> None:
     await redis.zadd(ACTIVE, {"t/b1": 1, "t/b2": 2})
     assert await fleet.value("batches_active") == 2
@@ -225,7 +242,7 @@ async def test_active_batches_are_counted(fleet: Fleet, redis: Redis) -> None:
 
 async def test_quotas_show_capacity_use_and_cooldown(fleet: Fleet) -> None:
     await fleet.limiter.acquire([OPENAI], holder="w", request_id="r1", max_wait_s=0)
-    await fleet.limiter.penalise("hunyuan-main", retry_after_s=60, reason="429")
+    await fleet.limiter.penalise(HUNYUAN, retry_after_s=60, reason="429")
     assert await fleet.value("quota_capacity", quota="openai-main", unit="images") == 20
     assert fleet.shown("quota_available", quota="openai-main", unit="images") == 19
     assert fleet.shown("quota_available", quota="openai-main", unit="in_flight") == 7

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from daemon import steps
 from daemon.keys import Keys
 from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
-from daemon.queue import LeaseLost, PartEnd
+from daemon.queue import LeaseLost, PartEnd, Target
+from limiter.lua import LuaScript
 from tests.daemon.harness import Installation, eventually
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}
@@ -80,6 +82,50 @@ async def test_an_item_is_settled_once_whoever_comes_second(installation: Instal
     assert (await installation.kinds()).count("job.failed") == 0
 
 
+OUTCOMES: list[tuple[Outcome, str]] = [
+    (DONE, "succeeded"),
+    (Failed(ERROR), "failed"),
+    (Retry(ERROR, 0), "retry_wait"),
+    (Throttled(ERROR, 60), "throttled"),
+    (Unknown(ERROR), "retry_wait"),
+    (Held(ERROR), "held"),
+    (Cancelled(), "cancelled"),
+    (Released(), "queued"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "state"), OUTCOMES, ids=[outcome.name for outcome, _ in OUTCOMES])
+async def test_a_settle_that_is_asked_again_has_the_same_answer_and_changes_nothing(
+    installation: Installation, outcome: Outcome, state: str
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    assert await installation.queue.settle(item, outcome) == state
+    record, kinds = await installation.record("default//a"), await installation.kinds()
+    assert await installation.queue.settle(item, outcome) == state
+    assert (await installation.record("default//a"), await installation.kinds()) == (record, kinds)
+
+
+async def test_a_settle_asked_again_while_the_item_runs_anew_has_its_answer_and_not_the_item(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Released())
+    (again,) = await installation.claim()
+    assert await installation.queue.settle(item, Released()) == "queued"
+    assert await installation.queue.settle(item, DONE) == "lost"
+    assert await installation.queue.settle(again, DONE) == "succeeded"
+
+
+async def test_a_cancelled_run_asked_again_is_still_cancelled(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.cancel("item", "default//a", ["running"])
+    assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
+    assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
+
+
 async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_renew(
     installation: Installation,
 ) -> None:
@@ -107,6 +153,37 @@ async def test_a_renewed_item_is_not_reclaimed(installation: Installation) -> No
     await installation.queue.renew([item])
     page = await installation.other("w2").reclaim("default", "normal", lease_s=0.03, cursor="0-0")
     assert page.items == []
+
+
+# Redis 6.2 keeps deleted entries pending and lists them: with JUSTID by their ids, without it as nil.
+AUTOCLAIM_OF_6_2 = """
+local function autoclaim_of_6_2(stream, group, _, _, _, _, count, justid)
+  local page = {}
+  for i, row in ipairs(redis.call('XPENDING', stream, group, '-', '+', count)) do
+    page[i] = justid and row[1] or redis.call('XRANGE', stream, row[1], row[1])[1] or false
+  end
+  return { '0-0', page }
+end
+"""
+
+
+@pytest.mark.parametrize("server", ["as it is", "as 6.2"])
+async def test_an_entry_that_somebody_deleted_does_not_stay_pending(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    if server == "as 6.2":
+        source = steps._SCRIPTS["reclaim"].source
+        assert "redis.pcall('XAUTOCLAIM', " in source
+        source = AUTOCLAIM_OF_6_2 + source.replace("redis.pcall('XAUTOCLAIM', ", "autoclaim_of_6_2(")
+        monkeypatch.setitem(steps._SCRIPTS, "reclaim", LuaScript("reclaim", source))
+    await installation.batch("b1", 3)
+    first, deleted, last = await installation.claim(3)
+    stream = installation.keys.stream("default", "normal")
+    await installation.redis.xdel(stream, deleted.entry)
+    page = await installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
+    assert [item.uid for item in page.items] == [first.uid, last.uid]
+    pending = await installation.redis.xpending_range(stream, "workers", "-", "+", 10)
+    assert [row["message_id"].decode() for row in pending] == [first.entry, last.entry]
 
 
 async def _idle_for(installation: Installation, stream: str, ms: int) -> bool:
@@ -493,6 +570,78 @@ async def test_when_all_is_done_every_key_of_the_work_has_its_time_to_live(
         key.decode() for key in await installation.redis.keys("*") if await installation.redis.ttl(key) < 0
     ]
     assert set(forever) <= kept_for_good
+
+
+async def ended_batch(installation: Installation, items: int) -> None:
+    """The first item failed, the others succeeded, and every record has its time to live."""
+    await installation.batch("b1", items)
+    failing, *others = await installation.claim(items)
+    await installation.queue.settle(failing, Failed(ERROR))
+    for item in others:
+        await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert all(ttl > 0 for ttl in await ttls(installation, items))
+
+
+async def ttls(installation: Installation, items: int) -> list[int]:
+    """Of all members, the batch and its events, in seconds; -1 is for ever."""
+    keys = installation.keys
+    names = [keys.item(f"default/b1/i{number}") for number in range(items)]
+    names += [keys.group("default/b1"), keys.members("default/b1"), keys.batch_events("b1")]
+    return [await installation.redis.ttl(name) for name in names]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("group", "default/b1"), ("item", "default/b1/i0")])
+async def test_members_that_had_ended_live_as_long_as_their_retried_batch(
+    installation: Installation, kind: Target, name: str
+) -> None:
+    await ended_batch(installation, 5)
+    await installation.queue.retry(kind, name, ["failed"])
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert await ttls(installation, 5) == [-1] * 8
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert len(set(await ttls(installation, 5))) == 1
+    assert await installation.redis.zcard(installation.keys.closing) == 0
+
+
+async def test_a_batch_that_ends_while_its_clock_is_being_stopped_has_it_started_for_every_member(
+    installation: Installation,
+) -> None:
+    await ended_batch(installation, 5)
+    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.queue.close_groups(page=2)  # the first two have no clock any more
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, DONE)
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert all(ttl > 0 for ttl in await ttls(installation, 5))
+
+
+async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_stopped_for_every_member(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 5)
+    failing, *others = await installation.claim(5)
+    await installation.queue.settle(failing, Failed(ERROR))
+    for item in others:
+        await installation.queue.settle(item, DONE)
+    await installation.queue.close_groups(page=2)
+    await installation.queue.retry("group", "default/b1", ["failed"])
+    while await installation.queue.close_groups(page=2):
+        pass
+    assert await ttls(installation, 5) == [-1] * 8
+
+
+async def test_a_retry_that_finds_nothing_to_do_leaves_the_clock_running(installation: Installation) -> None:
+    await ended_batch(installation, 3)
+    await installation.queue.retry("group", "default/b1", ["cancelled"])
+    assert not await installation.queue.close_groups()
+    assert all(ttl > 0 for ttl in await ttls(installation, 3))
 
 
 async def test_scripts_survive_a_script_flush_in_the_middle(installation: Installation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,8 +16,8 @@ from daemon.dispatcher import Dispatcher
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.outcomes import Failed, Outcome, Succeeded
 from daemon.routes import Route, Routes
-from daemon.running import Run, Running
-from limiter.limiter import Grant, Limiter
+from daemon.running import Recalled, Run, Running
+from limiter import Grant, Limiter, Recalls
 from limiter.quota import Quota, parse_quota
 from tests.daemon.harness import Installation, eventually
 
@@ -34,6 +35,7 @@ class Replica:
         self.limiter = Limiter(redis, "pixmill")
         self.may_end = asyncio.Event()
         self.started: list[Run] = []
+        recalls = Recalls()
         self.running = Running(
             self.queue,
             self.limiter,
@@ -41,8 +43,9 @@ class Replica:
             self._execute,
             slots=slots,
             on_free=lambda: self.bell.ring_all(),
+            recalls=recalls,
         )
-        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel, worker)
+        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel, worker, recalls)
         self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
         self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=1)
         self.reclaimer = Reclaimer(
@@ -58,6 +61,9 @@ class Replica:
 
     def dispatch(self) -> None:
         self.tasks += [asyncio.create_task(self.dispatcher.run()), asyncio.create_task(self.bell.run())]
+
+    async def listening(self) -> bool:
+        return self.bell.listening
 
     async def close(self) -> None:
         self.may_end.set()
@@ -156,6 +162,78 @@ async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_th
     await eventually(reserved)
     await replica.close()
     assert await redis.zcard("pixmill:limiter:q:log:images") == 1
+
+
+async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_for_again(
+    redis: Redis,
+) -> None:
+    quota = parse_quota("q", {"images": "1/s"})
+    replica = Replica(redis, quota)
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(1)
+
+    async def reserved() -> bool:
+        return int(await redis.zcard("pixmill:limiter:q:log:images")) == 2
+
+    await eventually(reserved)
+    refused = replica.started[0].permit
+    await replica.limiter.penalise(quota, retry_after_s=2.5, reason="429", permit=refused)
+    await replica.has_started(2)
+    permits = [run.permit for run in replica.started]
+    first, second = (permit for permit in permits if permit is not None)
+    assert second.granted_us > first.granted_us
+    assert second.slot_us - first.slot_us >= 2_500_000
+    await replica.close()
+
+
+@pytest.mark.parametrize("change", ["pause", "cut"])
+async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_keeps_the_job_whole(
+    redis: Redis, change: str
+) -> None:
+    quota = parse_quota("q", {"images": "5/min", "in_flight": 3})
+    replica = Replica(redis, quota)
+    replica.tasks.append(asyncio.create_task(replica.bell.run()))
+    await eventually(replica.listening)
+    asked_at = time.monotonic()
+    answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    if change == "pause":
+        await replica.limiter.pause("q", "stop")
+    else:
+        await replica.limiter.penalise(quota, retry_after_s=60, reason="429")
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    run = Run(item, replica.route, answer.permit, slot_at=asked_at, asked_at=asked_at)
+
+    async def called_back() -> bool:
+        try:
+            await replica.running.call_begins(run)
+        except Recalled:
+            return True
+        return False
+
+    await eventually(called_back)
+    await replica.running.call_ended(run)
+    (state,) = await replica.limiter.snapshot([quota])
+    assert state.in_flight == 0
+    assert await redis.zcard("pixmill:limiter:q:log:images") == 0
+    await replica.close()
+
+
+async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: Redis) -> None:
+    quota = parse_quota("q", {"images": "1/s"})
+    replica = Replica(redis, quota)
+    await replica.installation.batch("b1", 2)
+    replica.tasks.append(asyncio.create_task(replica.dispatcher.run()))  # and nobody listens
+    await replica.has_started(1)
+
+    async def waits() -> bool:
+        return replica.dispatcher.bound == "quota:q.images"
+
+    await eventually(waits)
+    assert await redis.zcard("pixmill:limiter:q:log:images") == 1
+    await replica.close()
 
 
 async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_run_only(
@@ -357,4 +435,7 @@ async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_onc
     assert len(replica.started) == 1
     assert (await replica.installation.kinds()).count("job.succeeded") == 1
     assert (await replica.installation.group("default/b1"))["state"] == "completed"
+    value = replica.installation.metrics.registry.get_sample_value
+    assert value("pixmill_duplicate_results_total") == 0
+    assert value("pixmill_jobs_finished_total", {"route": "default", "outcome": "succeeded"}) == 1
     await replica.close()

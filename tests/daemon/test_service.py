@@ -6,12 +6,17 @@ import asyncio
 import os
 import shlex
 import signal
+from pathlib import Path
 
 import pytest
 
-from daemon import service
-from daemon.service import redis_cli, until_signal
+from daemon import signals
+from daemon.replica import Replica
+from daemon.service import redis_cli, run_up
+from daemon.settings import Settings
+from daemon.signals import until_signal
 from tests.daemon.harness import eventually
+from tests.daemon.test_embedded import servers_in
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,7 @@ def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens when the process would end, in its order."""
     told: list[str] = []
-    monkeypatch.setattr("daemon.service.os._exit", lambda code: told.append(f"exit {code}"))
+    monkeypatch.setattr("daemon.signals.os._exit", lambda code: told.append(f"exit {code}"))
     return told
 
 
@@ -57,6 +62,27 @@ async def test_signals_that_follow_at_once_are_the_same_signal(ends: list[str]) 
     assert ends == []
 
 
+async def test_a_signal_while_everything_is_started_undoes_what_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come when the server runs and nothing else does."""
+    monkeypatch.chdir(tmp_path)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # unheard, it would end the tests themselves
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def start(_: Replica) -> None:
+        begun.set()
+        await may_go_on.wait()
+
+    monkeypatch.setattr(Replica, "start", start)
+    running = asyncio.create_task(run_up(Settings.model_validate({"metrics": {"listen": "127.0.0.1:0"}})))
+    await begun.wait()
+    assert servers_in(tmp_path / ".pixmill" / "redis")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, 10) == 0
+    assert servers_in(tmp_path / ".pixmill" / "redis") == []
+
+
 async def test_a_second_signal_later_on_leaves_at_once_and_in_order(
     ends: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,7 +91,7 @@ async def test_a_second_signal_later_on_leaves_at_once_and_in_order(
     os.kill(os.getpid(), signal.SIGTERM)
     await waiting
     assert ends == []
-    monkeypatch.setattr(service, "SAME_SIGNAL_S", 0.0)
+    monkeypatch.setattr(signals, "SAME_SIGNAL_S", 0.0)
     os.kill(os.getpid(), signal.SIGTERM)
 
     async def ended() -> bool:

@@ -167,7 +167,7 @@ async def sick_fleet(redis: Redis) -> AsyncIterator[int]:
     metrics.slots.set(64)
     metrics.last_progress_timestamp_seconds.set(time.time() - 3_600)
     limiter = Limiter(redis, "pixmill")
-    gauges = RedisGauges(redis, Keys("pixmill"), limiter, {"default": (QUOTA,)}, metrics)
+    gauges = RedisGauges(redis, Keys("pixmill"), limiter, lambda: {"default": (QUOTA,)}, metrics)
     await fill_redis(redis, limiter)
     server = AsgiServer(health_app(metrics, lambda: (False, "It is deaf."), gauges.refresh))
     await server.start()
@@ -187,7 +187,7 @@ async def fill_redis(redis: Redis, limiter: Limiter) -> None:
     await redis.xgroup_create("pixmill:jobs", INTAKE_GROUP, "0", mkstream=True)
     await redis.xadd("pixmill:jobs", {"data": "{}"})
     await limiter.acquire([QUOTA], holder="w", request_id="r", max_wait_s=0)
-    await limiter.penalise(QUOTA.name, retry_after_s=60, reason="429")
+    await limiter.penalise(QUOTA, retry_after_s=60, reason="429")
 
 
 async def keep_counting(metrics: Metrics) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.daemon.test_embedded import servers_in
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer
 
@@ -156,6 +157,19 @@ def test_an_impatient_signal_leaves_no_server_behind(tmp_path: Path) -> None:
     finally:
         command.kill()
         simulator.stop()
+
+
+@pytest.mark.parametrize("sign", ["server.log", "server.json"])
+def test_a_signal_during_the_start_leaves_no_server_behind(tmp_path: Path, sign: str) -> None:
+    directory = tmp_path / ".pixmill" / "redis"
+    command = Command(["up", "--metrics", "127.0.0.1:0"], tmp_path)
+    try:
+        wait_until((directory / sign).exists, 20, lambda: command.output)
+        assert command.stop() == 0
+        assert servers_in(directory) == []
+    finally:
+        for pid in servers_in(directory):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_configured_redis_that_is_away_is_told_and_waited_for(tmp_path: Path) -> None:

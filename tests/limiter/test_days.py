@@ -103,7 +103,7 @@ async def test_days_far_ahead_are_not_planned_but_asked_for_later(rig: Rig) -> N
 async def test_the_servers_clock_names_the_day_and_not_this_process_s(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("limiter.limiter.time.time_ns", lambda: 1_000 * DAY)
+    monkeypatch.setattr("limiter.server.time.time_ns", lambda: 1_000 * DAY)
     own = Limiter(rig.client, rig.prefix)
     quota = _daily("UTC", 1)
     granted = await own.acquire([quota], holder="h", request_id="r", max_wait_s=10)

@@ -138,7 +138,7 @@ async def test_all_keys_of_a_call_are_in_one_slot_of_a_cluster(redis: Redis) -> 
     await limiter.renew([answer.permit])
     await limiter.sent_late(answer.permit)
     await limiter.snapshot(quotas)
-    await limiter.penalise("a", retry_after_s=1, reason="429")
+    await limiter.penalise(quotas[0], retry_after_s=1, reason="429")
     await limiter.pause("a", "stop", 0)
     await limiter.release(answer.permit)
     await limiter.give_back(answer.permit)

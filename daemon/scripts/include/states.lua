@@ -1,4 +1,4 @@
--- Moves between states, each with its counts, in one place (a script that includes this ends with write_depth()). An item's record says where it is; its group (a batch,
+-- Moves between states, each with its counts, in one place (a script that includes this ends with write_counts()). An item's record says where it is; its group (a batch,
 -- or a job of several pictures) counts its members by state, and `open` counts those that have not ended.
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local WAITING = { queued = true, retry_wait = true, throttled = true }
@@ -21,6 +21,7 @@ local function finish_group(gid)
   elseif tonumber(f[5]) == total then state = 'expired' end
   redis.call('HSET', group, 'state', state, 'finished_us', NOW_US)
   redis.call('ZADD', P .. ':closing', NOW_US, gid)
+  redis.call('HDEL', group, 'closed_to')
   redis.call('ZREM', P .. ':active', gid)
   redis.call('SREM', P .. ':dirty', gid)
   if f[7] == 'batch' then
@@ -41,10 +42,20 @@ local function count_depth(record, state, change)
   depth[field] = (depth[field] or 0) + change
 end
 
-local function write_depth()
+-- Ends by route and outcome that no run tells of: a cancel, an expiry. A replica that runs an item counts its end by
+-- itself; these wait here until one takes them into its metrics.
+local ended = {}
+local function count_end(record, state)
+  if record.state == 'running' then return end
+  local field = record.route .. '|' .. state
+  ended[field] = (ended[field] or 0) + 1
+end
+
+local function write_counts()
   for field, change in pairs(depth) do
     if change ~= 0 then redis.call('HINCRBY', P .. ':depth', field, change) end
   end
+  for field, count in pairs(ended) do redis.call('HINCRBY', P .. ':ended', field, count) end
 end
 
 -- Count one member from one state to another; the last one to end closes its group.
@@ -81,6 +92,7 @@ local function finish_item(uid, record, state, extra, fields)
   if record.group == '' then redis.call('PEXPIRE', key, math.ceil(retention_us(state) / 1000)) end
   local _, batch = split_uid(uid)
   emit('job.' .. state, record.head, batch, extra)
+  count_end(record, state)
   count_move(uid, record, state)
 end
 

@@ -38,7 +38,7 @@ end
 -- The least distance of two slots; `units` and `span` are those of adapt_allowed.
 local function adapt_gap(state, units, span)
   local even = math.floor(span / units)
-  return state.since > 0 and even or math.floor(even / 2)
+  return state.since > 0 and even or math.min(math.floor(even / 2), 250000)
 end
 
 local function adapt_cut(state, used, left, unit, again)

@@ -44,7 +44,8 @@ local function slices_load(key, span)
   return slices_recut(slices_read(key, span))
 end
 
-local function slices_next(read, cost, count, span, slot)
+-- The earliest slot from `slot` on; in no slice more than `most` units (nil: no such bound).
+local function slices_next(read, cost, count, span, slot, most)
   local run = math.ceil(span / read.width)
   local first = math.floor(slot / read.width)
   local taken, start = first, first
@@ -54,7 +55,11 @@ local function slices_next(read, cost, count, span, slot)
   local last = first
   while last <= taken + run and last <= read.last + run do
     sum = sum + (read[last] or 0)
-    if sum + cost > count then taken = last + 1 end
+    if sum + cost > count then
+      taken = last + 1
+    elseif most and last == taken and (read[last] or 0) + cost > math.max(most, cost) then
+      taken = last + 1
+    end
     sum = sum - (read[last - run] or 0)
     last = last + 1
   end

@@ -42,6 +42,14 @@ function former.day(key, now, _, uses)
   for _, units in ipairs(flat) do uses[#uses + 1] = {at = now, units = tonumber(units)} end
 end
 
+-- Nor does a window whose phase is known.
+former.fixed = function(key, now, _, uses)
+  local flat = redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    if flat[i] ~= 'width' then uses[#uses + 1] = {at = now, units = tonumber(flat[i + 1])} end
+  end
+end
+
 local function in_units(uses, most, visit)
   for _, use in ipairs(uses) do
     for _ = 1, math.min(use.units, most) do visit(use.at) end
@@ -79,7 +87,17 @@ end
 function taking.tokens(row, uses, now)
   if #uses == 0 then return end
   redis.call('ZADD', row.key, 0, string.format('base 0 %.0f %.0f', row.span, now))
-  keep_for(row.key, tonumber(row.extra) * row.span / row.count)
+  keep_for(row.key, row.burst * row.span / row.count)
+end
+
+-- Whatever was used within a period counts in the present window.
+function taking.fixed(row, uses, now, _, wall)
+  local units = uses.all and row.count or 0
+  for _, use in ipairs(uses) do
+    if use.at > now - row.span then units = units + use.units end
+  end
+  redis.call('HSET', row.key, 'width', text(row.span), text(math.floor(wall / row.span)), text(units))
+  keep_for(row.key, 2 * row.span)
 end
 
 function taking.day(row, uses, now, _, wall)
@@ -100,7 +118,7 @@ end
 local function take_over(kind, row, keys, now, wall, unknown_us)
   if #keys == 0 or redis.call('EXISTS', row.key) == 1 or redis.call('EXISTS', unpack(keys)) == 0 then return end
   local reach = kind == 'day' and 2 * 86400000000 or row.span
-  if kind == 'tokens' then reach = row.span * tonumber(row.extra) / row.count end
+  if kind == 'tokens' then reach = row.span * row.burst / row.count end
   local uses = {}
   for _, key in ipairs(keys) do former[string.match(key, ':(%l+):%l+$')](key, now, reach, uses) end
   taking[kind](row, uses, now, now - row.span + math.min(row.span, unknown_us), wall)

@@ -6,13 +6,27 @@
 -- Credit counts token x period: `count` of it comes back each µs and a token costs `period`, so all of it is whole
 -- numbers and no rate, however odd (59/min), loses or gains a fraction.
 --
+-- The provider sees calls arrive unevenly, by up to a `lag`. A bucket that was full has nothing to lose by a late
+-- call and everything by an early one after it; so after leaving full it is refilled a lag later, after leaving
+-- nearly full as much less later as was missing. Then no arrivals, each late by anything up to the lag, exceed what
+-- the provider's bucket allows, and a burst is still a burst.
+--
 -- Charges stay known for a while, so what is given back comes back exactly. (A single number for the whole future,
 -- like the arrival time of GCRA, cannot: it would free the early place by selling the late one twice.)
 local TOKENS_KEPT = 32
 
-local function tokens_load(key, period, count, burst, now, lost)
+-- Burst and lag (µs), as a plan has them.
+local function tokens_shape(extra)
+  local burst, lag = string.match(extra, '^(%d+) (%d+)$')
+  return tonumber(burst), tonumber(lag)
+end
+
+local function tokens_load(key, period, count, burst, lag, now, lost)
   local flat = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
-  local read = {at = {}, cost = {}, level = {}, room = {}, n = 0, full = burst * period, period = period, count = count}
+  local read = {
+    at = {}, cost = {}, level = {}, since = {}, n = 0,
+    full = burst * period, period = period, count = count, lag = lag * count,
+  }
   local credit, time = read.full, nil
   for i = 1, #flat, 2 do
     local old_credit, old_period, old_time = string.match(flat[i], '^base (%S+) (%S+) (%S+)$')
@@ -31,58 +45,58 @@ local function tokens_load(key, period, count, burst, now, lost)
   return read
 end
 
--- What is left after each charge, and how much less there could have been without harm to any later one: what
--- would have overflowed anyway need not be there.
+-- The bucket after a charge of `price` at `at`: what is left, and from when on it is refilled.
+local function tokens_after(read, level, since, at, price)
+  local there = math.min(read.full, level + math.max(0, at - since) * read.count)
+  local lag = math.max(0, there - (read.full - read.lag))
+  return there - price, math.max(since, at + math.ceil(lag / read.count))
+end
+
 local function tokens_levels(read)
-  local level, time = read.credit, read.time
-  local spilt = {}
+  local level, since = read.credit, read.time
   for i = 1, read.n do
-    local risen = level + (read.at[i] - time) * read.count
-    spilt[i] = math.max(0, risen - read.full)
-    level, time = math.min(risen, read.full) - read.cost[i], read.at[i]
-    read.level[i] = level
+    level, since = tokens_after(read, level, since, read.at[i], read.cost[i])
+    read.level[i], read.since[i] = level, since
   end
-  local room = math.huge
-  for i = read.n, 1, -1 do
-    room = math.min(read.level[i], room + (spilt[i + 1] or 0))
-    read.room[i] = room
+  read.level[0], read.since[0] = read.credit, read.time
+end
+
+-- Whether a charge at `at`, after the first `i` that are known, leaves every later one its tokens.
+local function tokens_fit(read, i, at, price)
+  local level, since = tokens_after(read, read.level[i], read.since[i], at, price)
+  if level < 0 then return false end
+  for later = i + 1, read.n do
+    level, since = tokens_after(read, level, since, read.at[later], read.cost[later])
+    if level < 0 then return false end
+    -- Overflow has made up for it: from here on all is as it was.
+    if level >= read.level[later] and since <= read.since[later] then return true end
   end
+  return true
 end
 
 -- The earliest slot from `slot` on at which the tokens are there and no later charge will miss them.
 local function tokens_next(read, cost, slot)
-  if not read.room[read.n] then tokens_levels(read) end
+  if not read.level[0] then tokens_levels(read) end
   local price = cost * read.period
   for i = 0, read.n do
-    local level, time = read.level[i] or read.credit, read.at[i] or read.time
-    local from, ends = math.max(time, slot), read.at[i + 1]
-    if not ends or from < ends then
-      local at = math.max(from, time + math.ceil((price - level) / read.count))
-      if not ends then return at end
-      if at < ends then
-        local there = math.min(read.full, level + (at - time) * read.count)
-        local spills = math.max(0, there + (ends - at) * read.count - read.full)
-        if math.max(0, price - spills) <= read.room[i + 1] then return at end
-      end
-    end
+    local missing, since = price - read.level[i], read.since[i]
+    local at, ends = math.max(read.at[i] or read.time, slot), read.at[i + 1]
+    if missing > 0 then at = math.max(at, since + math.ceil(missing / read.count)) end
+    if not ends or at < ends and tokens_fit(read, i, at, price) then return at end
   end
 end
 
 -- Tokens that could be taken now: without harm to what is reserved.
 local function tokens_now(read, now)
   tokens_levels(read)
-  local level, time, least = read.credit, read.time, math.huge
-  local spills, future = 0, nil
-  for i = 1, read.n do
-    if read.at[i] > now then future = i break end
-    level, time = read.level[i], read.at[i]
+  local i = 0
+  while i < read.n and read.at[i + 1] <= now do i = i + 1 end
+  local least, most = 0, math.floor(read.full / read.period)
+  while least < most do
+    local middle = math.ceil((least + most) / 2)
+    if tokens_fit(read, i, now, middle * read.period) then least = middle else most = middle - 1 end
   end
-  local there = math.min(read.full, level + (now - time) * read.count)
-  if future then
-    spills = math.max(0, there + (read.at[future] - now) * read.count - read.full)
-    least = read.room[future] + spills
-  end
-  return math.max(0, math.floor(math.min(there, least) / read.period))
+  return least
 end
 
 local function tokens_charge(key, read, cost, grant, slot, now)
@@ -92,7 +106,7 @@ local function tokens_charge(key, read, cost, grant, slot, now)
   if folded > TOKENS_KEPT then
     if read.base then redis.call('ZREM', key, read.base) end
     redis.call('ZREMRANGEBYRANK', key, 0, folded - 1)
-    redis.call('ZADD', key, 0, string.format('base %.0f %.0f %.0f', read.level[folded], read.period, read.at[folded]))
+    redis.call('ZADD', key, 0, string.format('base %.0f %.0f %.0f', read.level[folded], read.period, read.since[folded]))
   elseif not read.base and (read.n == 0 or read.credit < read.full) then
     redis.call('ZADD', key, 0, string.format('base %.0f %.0f %.0f', read.credit, read.period, read.time))
   end

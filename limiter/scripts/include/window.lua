@@ -7,6 +7,8 @@ local WINDOW_PAGE = 128
 local WINDOW_SEARCHED = 1024
 -- So many old entries at most leave in one call, so that a burst that expires does not make one caller pay.
 local WINDOW_SWEPT = 256
+-- A distance from all neighbours and room in the window are looked for in turn, so often at most.
+local WINDOW_TURNS = 64
 
 -- The earliest slot from `slot` on at which `cost` more units keep every window of `span` at `count` or less.
 --
@@ -37,6 +39,33 @@ local function window_next(key, cost, count, span, slot)
     first, pairs_left = first + page, pairs_left - page
   end
   return slot
+end
+
+-- The earliest slot from `slot` on that is at least `gap` away from every entry.
+local function window_apart(key, gap, slot)
+  local at = slot - gap
+  while true do
+    local near = redis.call('ZRANGEBYSCORE', key, '(' .. text(at), '(' .. text(slot + gap), 'WITHSCORES', 'LIMIT', 0, WINDOW_PAGE)
+    if #near == 0 then return slot end
+    for i = 2, #near, 2 do
+      at = tonumber(near[i])
+      if at >= slot + gap then return slot end
+      slot = at + gap
+    end
+  end
+end
+
+-- The same as window_next, with at least `gap` to every other call.
+local function window_next_apart(key, cost, count, span, slot, gap)
+  for _ = 1, WINDOW_TURNS do
+    slot = window_next(key, cost, count, span, slot)
+    local apart = window_apart(key, gap, slot)
+    if apart == slot then return slot end
+    slot = apart
+  end
+  -- At the end of all that is there, both hold.
+  local newest = tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2])
+  return window_next(key, cost, count, span, math.max(slot, newest + gap))
 end
 
 -- `keep` is the longest span of the unit's windows.

@@ -1,0 +1,71 @@
+"""What one question costs the server: its own time for acquire.lua, at a full window and with sixteen waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import redis.asyncio
+
+from limiter import Grant, Limiter, Permit, parse_quota
+from tests.servers import RedisServer
+
+WAITING = 16
+QUESTIONS = 4000
+COUNT = 2000
+# A bound on the worst common case: the server does nothing else meanwhile.
+MOST_US = 1000
+QUOTAS: dict[str, dict[str, object]] = {
+    "a window of 2,000": {"requests": f"{COUNT}/min"},
+    "two of them": {"requests": f"{COUNT}/min", "images": f"{COUNT}/min"},
+    "one that learns": {"requests": f"{COUNT}/min", "adaptive": True},
+    "a bucket": {"requests": {"rate": f"{COUNT}/min", "burst": 50}},
+}
+
+
+async def costs() -> dict[str, dict[str, float]]:
+    """For each of QUOTAS the median and the 99th percentile in µs, as the server measures commands."""
+    server = await asyncio.to_thread(RedisServer)
+    client = redis.asyncio.Redis.from_url(server.url)
+    try:
+        return {name: await _cost(client, spec) for name, spec in QUOTAS.items()}
+    finally:
+        await client.aclose()
+        server.close()
+
+
+async def _cost(client: redis.asyncio.Redis, spec: dict[str, object]) -> dict[str, float]:
+    await client.flushall()
+    quota = parse_quota("api", spec)
+    now_us = 1_795_000_000_000_000
+    limiter = Limiter(client, "bench", clock=lambda: now_us)
+    numbers = itertools.count()
+
+    async def ask() -> tuple[int, Permit]:
+        number = next(numbers)
+        holder = f"holder-{number % WAITING}"
+        answer = await limiter.acquire([quota], holder=holder, request_id=str(number), max_wait_s=1e6)
+        assert isinstance(answer, Grant)
+        return now_us + answer.wait_us, answer.permit
+
+    for _ in range(COUNT):
+        await ask()
+        now_us += 60_000_000 // COUNT
+    await client.config_resetstat()
+    waiting: list[tuple[int, Permit]] = []
+    for question in range(QUESTIONS):
+        waiting.append(await ask())
+        if question % 10 == 9:  # a gap, which the next one fills
+            await limiter.give_back(waiting.pop(WAITING // 2)[1])
+        if len(waiting) > WAITING:
+            now_us = max(now_us, waiting.pop(0)[0])
+    stats: dict[str, Any] = await client.info("latencystats")
+    percentiles: dict[str, float] = stats["latency_percentiles_usec_evalsha"]
+    return {"p50_us": percentiles["p50"], "p99_us": percentiles["p99"]}
+
+
+def sentence(measured: dict[str, dict[str, float]]) -> str:
+    """A line for the table's end."""
+    told = ", ".join(f"{name} {cost['p50_us']:.0f} / {cost['p99_us']:.0f}" for name, cost in measured.items())
+    return f"µs of the server for one question, p50 / p99 (<= {MOST_US}), {WAITING} waiting: {told}"

@@ -1,0 +1,174 @@
+"""What one refusal means for everybody: a pause, one cut an epoch, fewer places, evenly spaced calls after it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from limiter import Grant, Later, Limiter, Permit, Quota, parse_quota
+
+from .conftest import Rig
+
+S = 1_000_000
+RATE = parse_quota("api", {"requests": "10/10s"})
+SPAN = 10 * S + 100_000
+PLACES = parse_quota("places", {"in_flight": 8})
+
+
+async def _penalise(rig: Rig, permit: Permit | None, retry_after_s: float | None = None, **more: Any) -> Any:
+    return await rig.limiter.penalise(
+        more.pop("quota", RATE), retry_after_s=retry_after_s, reason="429", permit=permit, **more
+    )
+
+
+async def _generation(rig: Rig, quota: Quota = RATE) -> int:
+    [state] = await rig.limiter.snapshot([quota])
+    return state.cooldown_generation
+
+
+async def test_refusals_of_calls_that_were_granted_before_a_cut_cut_no_more(rig: Rig) -> None:
+    permits = [await rig.permit(RATE) for _ in range(6)]
+    rig.time.advance(S)
+    answers = [await _penalise(rig, permit, 5) for permit in permits[:5]]
+    assert [answer.generation for answer in answers] == [1] * 5
+    rig.time.advance(6 * S)
+    # One of the old ones comes home late, and one that was granted since is refused.
+    assert (await _penalise(rig, permits[5], 5)).generation == 1
+    assert (await _penalise(rig, await rig.permit(RATE), 5)).generation == 2
+
+
+async def test_a_later_report_of_the_same_cut_can_make_the_pause_longer_and_never_shorter(rig: Rig) -> None:
+    permits = [await rig.permit(RATE) for _ in range(3)]
+    told_s = zip(permits, (3, 7, 1), strict=True)
+    assert [(await _penalise(rig, permit, wait_s)).pause_s for permit, wait_s in told_s] == [3, 7, 7]
+
+
+async def test_after_a_pause_calls_come_one_by_one_for_a_period(rig: Rig) -> None:
+    await _penalise(rig, await rig.permit(RATE), 5)
+    slots = [await rig.slot(RATE) for _ in range(14)]
+    first = 5 * S
+    assert slots[0] == first
+    gaps = [later - earlier for earlier, later in itertools.pairwise(slots)]
+    assert gaps[:9] == [SPAN // 10] * 9
+    # The period is over, and the window alone decides, which is as even as it was filled.
+    assert slots[9] + SPAN // 10 <= slots[10] <= first + SPAN
+
+
+async def test_a_large_window_is_opened_slice_by_slice(rig: Rig) -> None:
+    quota = parse_quota("large", {"requests": "25600/min"})
+    await rig.limiter.penalise(quota, retry_after_s=5, reason="429")
+    rig.time.advance(5 * S)
+    slots = [await rig.slot(quota, costs={"requests": 100}) for _ in range(20)]
+    assert slots == sorted(slots)
+    assert slots[19] - slots[0] >= 18 * 60_100_000 // 256
+
+
+async def test_a_day_is_not_opened_one_by_one(rig: Rig) -> None:
+    quota = parse_quota("daily", {"requests": "100/d"})
+    await rig.limiter.penalise(quota, retry_after_s=5, reason="429")
+    assert [await rig.slot(quota) for _ in range(3)] == [5 * S] * 3
+
+
+async def test_without_a_retry_after_each_refusal_that_follows_soon_doubles_the_pause(rig: Rig) -> None:
+    pauses = []
+    for _ in range(8):
+        answer = await _penalise(rig, await rig.permit(RATE))
+        pauses.append(answer.pause_s)
+        rig.time.advance(round(answer.pause_s * S) + S)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    rig.time.advance(61 * S)
+    assert (await _penalise(rig, await rig.permit(RATE))).pause_s == 1
+
+
+async def test_the_bell_calls_back_what_was_granted_until_then(redis: Redis) -> None:
+    rig = Rig(redis)
+    async with redis.pubsub(ignore_subscribe_messages=True) as bell:
+        await bell.subscribe(f"{rig.prefix}:bell")
+        while await bell.get_message(timeout=0.1) is not None:
+            pass
+        before = await rig.permit(RATE)
+        rig.time.advance(7)
+        await _penalise(rig, before, 5)
+        message = await bell.get_message(timeout=2)
+        assert message is not None
+        what, name, until_us = message["data"].decode().split()
+        assert (what, name) == ("quota", "api")
+        rig.time.advance(1)
+        assert before.granted_us < int(until_us) < (await rig.permit(RATE)).granted_us
+        await _penalise(rig, before, 4.9)  # known, and no longer
+        await rig.limiter.pause("api", "operator")
+        await rig.limiter.resume("api")
+        told = [(await bell.get_message(timeout=2) or {}).get("data") for _ in range(2)]
+        assert told == [b"quota api", b"quota api"]
+
+
+async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
+    permits = [await rig.permit(PLACES) for _ in range(8)]
+    # The provider runs five; three are turned away, and say so one after the other.
+    answers = [await _penalise(rig, permit, quota=PLACES, kind="concurrency") for permit in permits[5:]]
+    assert [answer.places for answer in answers] == [7, 6, 5]
+    assert [answer.pause_s for answer in answers] == [0, 0, 0]
+    for permit in permits[4:]:
+        await rig.limiter.release(permit)
+    assert isinstance(await rig.ask(PLACES, max_wait_s=0), Grant)
+    later = await rig.ask(PLACES, max_wait_s=0)
+    assert isinstance(later, Later)
+    assert later.bound == "quota:places.in_flight"
+    # One more is tried every half minute, up to what is configured.
+    open_places = []
+    for _ in range(5):
+        rig.time.advance(30 * S)
+        [state] = await rig.limiter.snapshot([PLACES])
+        open_places.append(state.in_flight + state.units[0].available)
+    assert open_places == [6, 7, 8, 8, 8]
+
+
+async def test_concurrency_with_nothing_of_ours_in_flight_pauses_and_leaves_one_place(rig: Rig) -> None:
+    answer = await _penalise(rig, await rig.permit(PLACES), quota=PLACES, kind="concurrency")
+    assert (answer.places, answer.pause_s) == (1, 1)
+
+
+async def test_a_call_heavier_than_the_places_left_still_gets_its_turn_alone(rig: Rig) -> None:
+    quota = parse_quota("weighed", {"in_flight": {"images": 8}})
+    for _ in range(2):
+        permit = await rig.permit(quota)
+        await _penalise(rig, permit, quota=quota, kind="concurrency")
+        await rig.limiter.release(permit)
+        rig.time.advance(10 * S)
+    assert isinstance(await rig.ask(quota, costs={"images": 4}, max_wait_s=0), Grant)
+
+
+async def test_an_allowance_that_is_used_up_pauses_until_it_is_filled_again(rig: Rig) -> None:
+    daily = parse_quota("daily", {"requests": {"rate": "100/day", "reset": "UTC"}})
+    until_us = await rig.limiter.exhausted(daily, reason="daily limit reached")
+    assert until_us % (86_400 * S) == 0
+    assert 0 < until_us - rig.time.now_us <= 86_400 * S
+    [state] = await rig.limiter.snapshot([daily])
+    assert state.paused_reason == "daily limit reached"
+    rig.time.now_us = until_us + 10 * S
+    assert isinstance(await rig.ask(daily, max_wait_s=0), Grant)
+    assert await rig.limiter.exhausted(RATE, reason="?", retry_after_s=90) == rig.time.now_us + 90 * S
+    assert await rig.limiter.exhausted(PLACES, reason="?") == rig.time.now_us + 3600 * S
+
+
+async def test_an_exhausted_allowance_does_not_shorten_an_operators_pause(rig: Rig) -> None:
+    await rig.limiter.pause("api", "ask Ana")
+    await rig.limiter.exhausted(RATE, reason="daily")
+    rig.time.advance(2 * 86_400 * S)
+    [state] = await rig.limiter.snapshot([RATE])
+    assert state.paused_reason == "ask Ana"
+    await rig.limiter.pause("api", "lunch", rig.time.now_us + S)  # an operator's last word counts
+    rig.time.advance(2 * S)
+    assert isinstance(await rig.ask(RATE, max_wait_s=0), Grant)
+
+
+@pytest.mark.parametrize("lost", ["released", "given back"])
+async def test_a_cut_knows_the_permit_from_its_text(rig: Rig, lost: str) -> None:
+    permit = Permit.from_json((await rig.permit(RATE)).to_json())
+    other = Limiter(rig.client, rig.prefix, clock=rig.time)
+    await (other.release(permit) if lost == "released" else other.give_back(permit))
+    first = await _penalise(rig, permit, 1)
+    assert (await _penalise(rig, permit, 1)).generation == first.generation == 1
