@@ -58,8 +58,11 @@ OF_TASKS = frozenset(
 )
 _TASKS_ONLY = (OF_TASKS | {FaultKind.SLOW_POLL}) - {FaultKind.NOT_A_PICTURE}
 AFTER_THE_DOOR = frozenset(FaultKind) - AT_THE_DOOR - _TASKS_ONLY
+_PICTURES_ONLY = frozenset(
+    {FaultKind.ERROR_INSIDE, FaultKind.WITHHELD}
+)  # of answers that should hold a picture
 # What can be wrong with the answer to the call that begins a task; CHARGED ones have begun it all the same.
-TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS
+TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS - _PICTURES_ONLY
 CHARGED = frozenset({FaultKind.BAD_GATEWAY, FaultKind.HANG, FaultKind.DROP, FaultKind.TRUNCATE})
 
 
