@@ -125,6 +125,8 @@ class OpenRouterProvider(OneCallProvider):
         try:
             pictures = self._pictures(answer, document, request, request_id)
         except ProviderError as error:
+            # By this id OpenRouter tells what it took for a call, also later.
+            error.request_id = error.request_id or request_id
             raise error.billed(cost, CURRENCY) from None
         return Generated(
             pictures=pictures,

@@ -164,8 +164,9 @@ def _status(answer: Answer, error: dict[str, Any]) -> int:
 def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:
     """The answer's headers, and those that `metadata` repeats: limits of free models are told only there."""
     inner = metadata["headers"] if isinstance(metadata.get("headers"), dict) else {}
-    told = {name: value for name, value in inner.items() if isinstance(name, str) and isinstance(value, str)}
-    return httpx2.Headers({**told, **answer.headers})
+    headers = httpx2.Headers({name: value for name, value in inner.items() if isinstance(value, str)})
+    headers.update(answer.headers)
+    return headers
 
 
 def _message(error: dict[str, Any], metadata: dict[str, Any]) -> str:

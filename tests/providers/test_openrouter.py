@@ -308,6 +308,27 @@ async def test_the_limits_of_free_models_are_read_from_the_body(
         assert error.retry_after_s == pytest.approx(wait_s, abs=5)
 
 
+async def test_the_same_header_in_the_body_and_outside_is_one_header(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    body = refused(429, "Rate limit exceeded", headers={"Retry-After": "7"})
+    canned = Canned(body, 429, {"retry-after": "9"})
+    error = await failure(open_openrouter(f"{await serve(canned.app)}/api/v1"))
+    assert error.retry_after_s == 9.0
+
+
+async def test_a_failure_inside_a_200_keeps_the_id_by_which_it_can_be_looked_up(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    for answer in (
+        refused(502, "boom") | {"id": "gen-7"},
+        chat(),
+        chat([{"image_url": {"url": DATA_URL[:-3]}}]),
+    ):
+        error = await failure(open_openrouter(f"{await serve(Canned(answer).app)}/api/v1"))
+        assert error.request_id == "gen-7"
+
+
 async def test_what_the_provider_behind_it_said_is_told(open_openrouter: OpenProvider, serve: Serve) -> None:
     raw = '{"error":{"message":"flux-3 is warming up"}}'
     body = refused(502, "Provider returned error", provider_name="BFL", raw=raw, provider_code="warming")
