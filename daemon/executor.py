@@ -97,6 +97,7 @@ class Executor:
         try:
             outcome = await self._steps(run, job)
         except ProviderError as error:
+            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
             outcome = await self._judge.outcome(error, run, resumable=_is_resumable(run, error))
         except Stopped:
             outcome = Cancelled()
@@ -121,7 +122,11 @@ class Executor:
                 "The worker that made this call went away before the answer was written down.",
             )
         made = await self._make(run, job)
-        return Succeeded(_result(run, await self._keep(run, job, made), made))
+        image = await self._keep(run, job, made)
+        if made.task_id is not None:
+            # Not when it is told: whoever takes the item over is told of the same task's cost again.
+            self._count_cost(run, made.generated)
+        return Succeeded(_result(run, image, made))
 
     async def _kept_before(self, run: Run, job: Job) -> dict[str, Any] | None:
         """The picture of an earlier run that was stored and never settled; only an item delivered before has one."""
@@ -193,12 +198,17 @@ class Executor:
             before_send.set(None)
         self._count_call(run, "200", Charged.YES)
         run.headers = rate_headers.get()
+        if isinstance(answer, Generated):
+            self._count_cost(run, answer)
         return answer
 
     def _count_call(self, run: Run, status: str, charged: Charged) -> None:
         provider = run.route.provider.name
         self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
         self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
+
+    def _count_cost(self, run: Run, generated: Generated) -> None:
+        self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
 
     async def _poll(self, run: Run, submitted: Submitted, *, resumed: bool) -> Generated:
         generated = await self._collector.ended(
@@ -292,5 +302,5 @@ def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any
         result["provider_task_id"] = made.task_id
         result["revised_prompt"] = made.generated.revised_prompt
         if made.generated.cost is not None:
-            result["cost"] = {"amount": str(made.generated.cost), "currency": made.generated.currency}
+            result["cost"] = {"amount": f"{made.generated.cost:f}", "currency": made.generated.currency}
     return result

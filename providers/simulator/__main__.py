@@ -53,7 +53,8 @@ async def _serve(simulator: Simulator) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m providers.simulator",
-        description="A simulated image provider with enforced quotas: OpenAI's, ModelScope's and Hunyuan's wires.",
+        description="A simulated image provider with enforced quotas: the wires of OpenAI, OpenRouter, ModelScope and "
+        "Hunyuan.",
         epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}.",
     )
     option = parser.add_argument

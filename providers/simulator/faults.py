@@ -22,6 +22,8 @@ class FaultKind(StrEnum):
     DROP = "drop"  # accepted and charged, then the connection is cut
     TRUNCATE = "truncate"  # 200 and charged, but the body breaks off
     EMPTY = "empty"  # 200 without a picture
+    ERROR_INSIDE = "error_inside"  # 200 with an error in its body, not charged
+    WITHHELD = "withheld"  # the picture was made and is kept back; charged where the provider does so
     WRONG_TYPE = "wrong_type"  # 200 with a web page
     NOT_A_PICTURE = "not_a_picture"  # 200 with base64 of something else
     MODERATION = "moderation"  # 400 moderation_blocked
@@ -56,8 +58,11 @@ OF_TASKS = frozenset(
 )
 _TASKS_ONLY = (OF_TASKS | {FaultKind.SLOW_POLL}) - {FaultKind.NOT_A_PICTURE}
 AFTER_THE_DOOR = frozenset(FaultKind) - AT_THE_DOOR - _TASKS_ONLY
+_PICTURES_ONLY = frozenset(
+    {FaultKind.ERROR_INSIDE, FaultKind.WITHHELD}
+)  # of answers that should hold a picture
 # What can be wrong with the answer to the call that begins a task; CHARGED ones have begun it all the same.
-TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS
+TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS - _PICTURES_ONLY
 CHARGED = frozenset({FaultKind.BAD_GATEWAY, FaultKind.HANG, FaultKind.DROP, FaultKind.TRUNCATE})
 
 
