@@ -99,6 +99,7 @@ class OpenAIWire:
             items.append(self._item(request, fields, drawing, picture))
         usage = {
             "input_tokens": 10,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 0},
             "output_tokens": 272 * call.images,
             "total_tokens": 10 + 272 * call.images,
         }
