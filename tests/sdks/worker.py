@@ -9,13 +9,10 @@ import asyncio
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from benchmarks.venvs import python_for
+from tests.sdks.environments import HERE, VENVS, python_of
 
-HERE = Path(__file__).parent
-VENVS = HERE / ".venvs"
 ANSWER_TIMEOUT_S = 45.0
 
 # Nothing of this machine's configuration, and no way past the loopback address.
@@ -26,8 +23,8 @@ class Sdk:
     """One SDK, imported once; `script` is its client among `clients/`. One call at a time."""
 
     def __init__(self, name: str, script: str) -> None:
-        """Raises what `python_for` raises if the environment cannot be made."""
-        python = python_for(name, HERE, VENVS)
+        """Raises what `python_of` raises if the environment cannot be made."""
+        python = python_of(name)
         self._process = subprocess.Popen(
             [python, HERE / "clients" / script],
             stdin=subprocess.PIPE,
