@@ -263,7 +263,7 @@ async def test_we_say_that_there_is_no_picture(ours: Ours, simulator: Simulator)
 
 
 async def an_unknown_ending_is_not_waited_for_without_end(client: Client) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(3):
         await client()
 
 
