@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -30,7 +31,7 @@ from daemon.running import Recalled, Run
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.http import rate_headers
+from providers.http import before_send, rate_headers
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
     async def call_begins(self, run: Run) -> None: ...
+
+    async def call_leaves(self, run: Run) -> None: ...
 
     async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None: ...
 
@@ -94,6 +97,7 @@ class Executor:
         try:
             outcome = await self._steps(run, job)
         except ProviderError as error:
+            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
             outcome = await self._judge.outcome(error, run, resumable=_is_resumable(run, error))
         except Stopped:
             outcome = Cancelled()
@@ -118,7 +122,11 @@ class Executor:
                 "The worker that made this call went away before the answer was written down.",
             )
         made = await self._make(run, job)
-        return Succeeded(_result(run, await self._keep(run, job, made), made))
+        image = await self._keep(run, job, made)
+        if made.task_id is not None:
+            # Not when it is told: whoever takes the item over is told of the same task's cost again.
+            self._count_cost(run, made.generated)
+        return Succeeded(_result(run, image, made))
 
     async def _kept_before(self, run: Run, job: Job) -> dict[str, Any] | None:
         """The picture of an earlier run that was stored and never settled; only an item delivered before has one."""
@@ -174,13 +182,21 @@ class Executor:
     async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
         run.sent = True
         rate_headers.set({})
+        before_send.set(partial(self._calls.call_leaves, run))
         try:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_call(run, status, error.charged)
             raise
+        except Recalled:
+            run.sent = False
+            raise
+        finally:
+            before_send.set(None)
         self._count_call(run, "200", Charged.YES)
+        if isinstance(answer, Generated):
+            self._count_cost(run, answer)
         if headers := rate_headers.get():
             await self._calls.call_answered(run, headers)
         return answer
@@ -189,6 +205,9 @@ class Executor:
         provider = run.route.provider.name
         self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
         self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
+
+    def _count_cost(self, run: Run, generated: Generated) -> None:
+        self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
 
     async def _poll(self, run: Run, submitted: Submitted, *, resumed: bool) -> Generated:
         generated = await self._collector.ended(
@@ -282,5 +301,5 @@ def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any
         result["provider_task_id"] = made.task_id
         result["revised_prompt"] = made.generated.revised_prompt
         if made.generated.cost is not None:
-            result["cost"] = {"amount": str(made.generated.cost), "currency": made.generated.currency}
+            result["cost"] = {"amount": f"{made.generated.cost:f}", "currency": made.generated.currency}
     return result

@@ -7,6 +7,7 @@ prompt: each new value would be one more time series for ever. One process has o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import get_args
 
@@ -50,8 +51,12 @@ class Metrics:
         self._observe_times_and_sizes()
         self._describe_replica()
 
-    def know_route(self, route: str, provider: str, quotas: Iterable[str]) -> None:
-        """Begin every series of a configured route at 0. Calling it twice changes nothing.
+    def know_route(
+        self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None
+    ) -> None:
+        """Begin every series of a configured route at 0; `currency` is that of its costs, where it tells any.
+
+        Calling it twice changes nothing.
 
         A counter that first appears as 1 has, for Prometheus, never increased: its first error would be
         missing from every rate and every alert, and panels would say "no data" where the truth is 0.
@@ -65,6 +70,8 @@ class Metrics:
             self.provider_requests.labels(provider=provider, route=route, status=status)
         for charged in CHARGED:
             self.provider_calls.labels(provider=provider, charged=charged)
+        if currency is not None:
+            self.cost.labels(provider=provider, currency=currency)
         self.images.labels(provider=provider, route=route)
         self.provider_latency_seconds.labels(provider=provider, route=route)
         self.queue_seconds.labels(route=route)
@@ -74,6 +81,11 @@ class Metrics:
             self.limiter_grants.labels(quota=quota)
             self.limiter_cooldowns.labels(quota=quota)
             self.limiter_wait_seconds.labels(quota=quota)
+
+    def count_cost(self, provider: str, cost: Decimal | None, currency: str | None) -> None:
+        """Add what a provider says that a call cost; nothing where it says nothing, or nonsense."""
+        if cost is not None and currency is not None and cost.is_finite() and cost > 0:
+            self.cost.labels(provider=provider, currency=currency).inc(float(cost))
 
     def _count_jobs(self) -> None:
         self.jobs_received = self._counter("jobs_received", "Items accepted from the stream.", "lane")
@@ -100,6 +112,9 @@ class Metrics:
         )
         self.provider_calls = self._counter(
             "provider_calls", "Calls by whether the provider takes money for them.", "provider", "charged"
+        )
+        self.cost = self._counter(
+            "cost", "Money that calls cost, failed ones too, as providers tell it.", "provider", "currency"
         )
         self.limiter_grants = self._counter("limiter_grants", "Permits granted to this replica.", "quota")
         self.limiter_cooldowns = self._counter(

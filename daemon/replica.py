@@ -175,7 +175,8 @@ class Replica:
         """Start every part. Redis may still be away: the parts wait for it, and readiness says so."""
         for route in self._routes.values():
             quotas = [quota.name for quota in route.quotas]
-            self.metrics.know_route(route.name, route.provider.name, quotas)
+            currency = route.provider.capabilities(route.model).currency
+            self.metrics.know_route(route.name, route.provider.name, quotas, currency)
         await warm_up()
         await self._server.start()
         self._start("bell", self._bell.run)

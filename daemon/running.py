@@ -139,7 +139,7 @@ class Running:
         return len(late)
 
     async def call_begins(self, run: Run) -> None:
-        """The call is sent at this moment: one that is late for its slot is counted from now on.
+        """The provider is about to be asked: a call that is late for its slot is counted from now on.
 
         Raises Recalled where its permit does not hold any more.
         """
@@ -148,10 +148,15 @@ class Running:
             return
         if self._recalls.covers(permit, run.asked_at):
             raise Recalled
-        late_s = time.monotonic() - run.slot_at
-        self.lag.observe(round(late_s * 1e6))
-        if late_s > min(quota.tolerance_s for quota in run.route.quotas):
+        if time.monotonic() - run.slot_at > min(quota.tolerance_s for quota in run.route.quotas):
             await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
+            run.slot_at = time.monotonic()
+
+    async def call_leaves(self, run: Run) -> None:
+        """Its first byte is about to leave: the same once more, since connecting takes its time."""
+        if run.slot_at is not None:
+            self.lag.observe(round((time.monotonic() - run.slot_at) * 1e6))
+        await self.call_begins(run)
 
     async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
         """What the answer's headers say of the account."""

@@ -76,14 +76,22 @@ def sentence(
 
 
 def left(state: QuotaState) -> str:
-    """What could be granted now: `3 of 20 images free, 5 of 8 in flight`."""
+    """What could be granted now: `3 of 20 images free, 5 of 8 in flight`; and what refusals have taught."""
     told = [
-        f"{state.in_flight} of {unit.capacity} in flight"
+        _places(state.in_flight, unit)
         if unit.unit == IN_FLIGHT
         else f"{unit.available} of {unit.capacity} {unit.unit} free"
         for unit in state.units
     ]
+    if state.scale < 1:
+        told.append(f"learned to use {state.scale:.0%} of the rate")
     return ", ".join(told) or "it has no limits"
+
+
+def _places(in_flight: int, unit: UnitState) -> str:
+    text = f"{in_flight} of {unit.capacity} in flight"
+    places = in_flight + unit.available
+    return text if places >= unit.capacity else f"{text}, of which the provider allows {places} for now"
 
 
 def spelled(limit: Limit) -> str:

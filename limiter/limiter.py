@@ -133,7 +133,7 @@ class Limiter:
         server.epoch = epoch or server.epoch
         if not granted:
             return Later(int(amount_us), name)
-        return _grant(plan, holder, request_id, int(amount_us), name, *more[:3])
+        return _grant(plan, holder, request_id, int(amount_us), name, *more[:4])
 
     async def give_back(self, permit: Permit) -> None:
         """Undo a grant whose call was not sent, not one byte of it. Twice is once.
@@ -313,7 +313,15 @@ class Limiter:
 
 
 def _grant(
-    plan: Plan, holder: str, request_id: str, wait_us: int, grant_id: str, now: str, changes: str, left: str
+    plan: Plan,
+    holder: str,
+    request_id: str,
+    wait_us: int,
+    grant_id: str,
+    granted_us: str,
+    slot_us: str,
+    changes: str,
+    left: str,
 ) -> Grant:
     """The grant that a reply of acquire.lua means."""
     permit = Permit(
@@ -324,8 +332,8 @@ def _grant(
         tuple(plan.leased),
         grant_id,
         tuple(plan.leased.values()),
-        granted_us=int(now),
-        slot_us=int(now) + wait_us,
+        granted_us=int(granted_us),
+        slot_us=int(slot_us),
         left={(quota, limit): int(rest) for quota, limit, rest in _threes(left)} if left else {},
     )
     scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))

@@ -2,6 +2,8 @@
 
 from providers.base import (
     Capabilities,
+    ChecksCredential,
+    CredentialCheck,
     Generated,
     InputImage,
     Pending,
@@ -17,6 +19,8 @@ from providers.registry import create_provider, provider_names
 __all__ = [
     "Capabilities",
     "Charged",
+    "ChecksCredential",
+    "CredentialCheck",
     "ErrorKind",
     "Generated",
     "InputImage",

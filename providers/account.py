@@ -20,6 +20,14 @@ def check_options(provider: str, options: Mapping[str, str], known: Collection[s
             raise ValueError(f"{name!r} is not an option of the {provider} provider.{hint}")
 
 
+def check_header_options(options: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse the value of an option that becomes a header and cannot be one."""
+    for name in names:
+        value = options.get(name, "")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"The option {name!r} must be one line of printable ASCII.")
+
+
 def secret_of(provider: str, secrets: Mapping[str, str], name: str = "api_key") -> str:
     """The secret `name`, fit to be sent in a header."""
     secret = secrets.get(name, "").strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Scalar = str | int | float | bool
 
@@ -131,6 +131,15 @@ class Capabilities:
     seed_range: tuple[int, int] | None  # inclusive; None: the model has no seed
     url_ttl_s: float | None  # how long a picture's address lives, where that is known
     poll: PollPlan = PollPlan()
+    currency: str | None = None  # ISO 4217, of the costs that calls report; None: they report none
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialCheck:
+    """What a question that costs nothing has shown of a credential. `good` is None where it cannot be told."""
+
+    good: bool | None
+    says: str  # a sentence for the operator, without secrets
 
 
 class Provider(Protocol):
@@ -171,4 +180,13 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close connections; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class ChecksCredential(Protocol):
+    """What a provider offers besides, where it has an endpoint that is free to ask."""
+
+    async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
+        """Whether the credential is accepted. Spends nothing, and raises nothing."""
         ...

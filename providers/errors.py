@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -117,7 +118,11 @@ MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields
 
 
 class ProviderError(Exception):
-    """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed."""
+    """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed.
+
+    `cost` is what the provider says that it takes for the failed call, in `currency` (ISO 4217); None: it says nothing
+    (see `billed`).
+    """
 
     def __init__(
         self,
@@ -144,7 +149,16 @@ class ProviderError(Exception):
         self.scope = scope or rule.scope
         self.retry = retry or rule.retry
         self.charged = charged or rule.charged
+        self.cost: Decimal | None = None
+        self.currency: str | None = None
         super().__init__(self.message)
+
+    def billed(self, cost: Decimal | None, currency: str) -> ProviderError:
+        """This error, with what the provider says that the call cost; that tells whether it was charged, too."""
+        if cost is not None:
+            self.cost, self.currency = cost, currency
+            self.charged = Charged.YES if cost else Charged.NO
+        return self
 
     @property
     def max_retries(self) -> int | None:
@@ -178,6 +192,7 @@ class ProviderError(Exception):
             "scope": self.scope.value,
             "charged": self.charged.value,
             "retryable": self.retryable,
+            "cost": None if self.cost is None else {"amount": f"{self.cost:f}", "currency": self.currency},
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "THROTTLE_LIMIT_S",
     "Answer",
     "DownloadError",
+    "before_send",
     "check_url",
     "create_client",
     "download",
@@ -37,6 +38,9 @@ __all__ = [
 
 # What the latest answer in this task said of rate limits, with its date; for whoever called the provider.
 rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
+
+# Awaited when a request of this task is about to leave, on a connection that stands: what it raises, nothing was sent.
+before_send: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("before_send", default=None)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -152,6 +156,8 @@ class _Progress:
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         # CONNECT only asks a proxy for a way to the provider.
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            if (tell := before_send.get()) is not None:
+                await tell()
             self.sent = True
 
 

@@ -59,8 +59,9 @@ def create(
 
     Secrets: `secret_id` and `secret_key` for wire tc3, `api_key` for the two TokenHub wires. Options: `wire`
     (default tc3), `region` (of tc3; default ap-guangzhou), `revise` and `logo_add` ("true" or "false", for jobs
-    that do not say it themselves), `allow_hosts` (hosts, by comma, whose result addresses may be plain http or
-    private). `now` is the Unix time that tc3 signs.
+    that do not say it themselves; Tencent's own default is to rewrite prompts and to mark pictures visibly),
+    `allow_hosts` (hosts, by comma, whose result addresses may be plain http or private). `now` is the Unix time
+    that tc3 signs.
     """
     for name in options:
         if name not in _OPTIONS:
@@ -101,6 +102,9 @@ class HunyuanProvider:
         self._allow_hosts = (own, *(host for host in listed if host))
         self._client = create_client(str(url))
         self._wire = self._opened(wire, url, options.get("region", DEFAULT_REGION), now)
+        for name in self._defaults:
+            if name not in self._wire.rules.params:
+                raise ValueError(f"The wire {wire} has no `{name}`: leave the option out.")
 
     def __repr__(self) -> str:
         return f"HunyuanProvider({self._wire!r})"

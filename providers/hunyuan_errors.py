@@ -77,7 +77,7 @@ def _inverted(by_kind: dict[ErrorKind, str]) -> Iterator[tuple[str, ErrorKind]]:
 
 
 _CODES = dict(_inverted(_CODES_BY_KIND))
-# A task's error code may lack its first part.
+# A task's error code may lack its first part, and the same end stands behind several beginnings.
 _LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
 _FAMILIES = dict(_inverted(_FAMILIES_BY_KIND))
 
@@ -90,15 +90,16 @@ _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes mi
 _ACTIVATION_WAIT_S = 60.0
 _EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
 _CONCURRENCY_WORDS = re.compile(r"concurren|in[- ]flight", re.IGNORECASE)
-_MODERATION_WORDS = re.compile(r"审核|违规|敏感|sensitive|moderation|content.filter|illegal", re.IGNORECASE)
+_MODERATION_WORDS = re.compile(
+    r"审核|违规|敏感|sensitive|moderation|content.filter|illegal (?:content|text|image)", re.IGNORECASE
+)
 
 
 def kind_of_code(code: str) -> ErrorKind | None:
     """What a code of either wire stands for at the call that asks for a picture; None if it is not known."""
-    family, _, last = code.rpartition(".")
-    by_family = _FAMILIES.get(code.partition(".")[0])
-    by_last = _LAST_PARTS.get(last) if family in ("", "FailedOperation") or by_family is None else None
-    return _CODES.get(code) or by_last or by_family
+    family, last = code.partition(".")[0], code.rpartition(".")[2]
+    says_little = family == "FailedOperation" or family not in _FAMILIES
+    return _CODES.get(code) or (_LAST_PARTS.get(last) if says_little else None) or _FAMILIES.get(family)
 
 
 def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | None = None) -> ProviderError:
@@ -143,12 +144,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
         not code and _MODERATION_WORDS.search(message)
     ):
         kind = ErrorKind.MODERATION_OUTPUT
-    elif kind in (
-        ErrorKind.RATE_LIMITED,
-        ErrorKind.CONCURRENCY_LIMITED,
-        ErrorKind.OVERLOADED,
-        ErrorKind.TASK_LOST,
-    ):
+    elif kind in (ErrorKind.RATE_LIMITED, ErrorKind.CONCURRENCY_LIMITED, ErrorKind.OVERLOADED):
         # It was accepted, so this was an attempt; a wait for free could go on, and be charged, without end.
         kind = ErrorKind.PROVIDER_FAULT
     return ProviderError(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
 from providers.refusals import error_object, word
-from providers.statuses import kind_of_status
+from providers.statuses import kind_of_status, which_throttle
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -40,20 +40,23 @@ _CODES: dict[str, ErrorKind] = {
     "invalid_image_url": ErrorKind.INPUT_FETCH,
 }
 
-_CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
-_BILLING_WORDS = re.compile(
-    r"billing|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears", re.IGNORECASE
-)
-_ALLOWANCE_WORDS = re.compile(
-    r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
-)
 _MODERATION_WORDS = re.compile(
     r"safety system|content[ _-]?(?:policy|filter|moderation)|safety_violation", re.IGNORECASE
 )
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated", re.IGNORECASE)
 
-_FIELDS = {"size": "size", "prompt": "prompt", "negative_prompt": "negative_prompt", "seed": "seed"} | {
-    name: f"params.{name}" for name in ("quality", "background", "moderation", "style")
+# Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446).
+_BLOCKED_WORDS = re.compile(
+    r"resource has been temporarily blocked|account (?:is|has been) (?:blocked|suspended)", re.IGNORECASE
+)
+
+# The API's parameters by the job's fields.
+_FIELDS = {
+    **{name: name for name in ("size", "prompt", "negative_prompt", "seed")},
+    **{name: f"params.{name}" for name in ("quality", "background", "moderation", "style", "input_fidelity")},
+    **dict.fromkeys(("image", "image[]", "mask"), "inputs"),
+    "output_format": "output.format",
+    "output_compression": "output.quality",
 }
 
 
@@ -68,9 +71,12 @@ def refusal(answer: Answer, host: str) -> ProviderError:
     if kind is ErrorKind.BILLING_EXHAUSTED and answer.status == 402 and "retry-after" in answer.headers:
         # A spent balance has no time at which to come back: this is money that running calls hold.
         kind = ErrorKind.BUDGET_IN_FLIGHT
+    blocked = kind is ErrorKind.PERMISSION and _BLOCKED_WORDS.search(message or answer.text)
     return ProviderError(
         kind,
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
+        scope=Scope.KEY if blocked else None,
+        retry=Retry.PAUSE_QUOTA if blocked else None,
         field=_FIELDS.get(word(error.get("param"))),
         provider_code=code or type_ or None,
         http_status=answer.status,
@@ -80,9 +86,11 @@ def refusal(answer: Answer, host: str) -> ProviderError:
 
 
 def _kind(status: int, code: str, type_: str, words: str) -> ErrorKind:
+    if status >= 400 and _BLOCKED_WORDS.search(words):
+        return ErrorKind.PERMISSION
     kind = _CODES.get(code.lower()) or _CODES.get(type_.lower()) or _by_status(status, code)
     if kind is ErrorKind.RATE_LIMITED:
-        return _which_throttle(words)
+        return which_throttle(words)
     if kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION) and _MODERATION_WORDS.search(words):
         kind = ErrorKind.MODERATION_INPUT
     if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(words):
@@ -95,11 +103,3 @@ def _by_status(status: int, code: str) -> ErrorKind:
         # Some gateways answer 200 and put the status into the body.
         status = int(code)
     return kind_of_status(status)
-
-
-def _which_throttle(words: str) -> ErrorKind:
-    if _BILLING_WORDS.search(words):
-        return ErrorKind.BILLING_EXHAUSTED
-    if _CONCURRENCY_WORDS.search(words):
-        return ErrorKind.CONCURRENCY_LIMITED
-    return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(words) else ErrorKind.RATE_LIMITED

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from providers.base import Scalar
 from providers.sizes import RATIO, SIZE, near_one_megapixel, not_a_size
 
 GPT_IMAGE_PARAMS = frozenset(
@@ -41,7 +40,8 @@ class Family:
     has_seed: bool = False
     has_negative_prompt: bool = False
     encodes: bool = True  # takes output_format and output_compression
-    response_format: str | None = None
+    has_response_format: bool = False  # gpt-image models answer 400 to the field itself
+    response_format: str | None = None  # sent where the credential asks for no other
 
     def wire_size(self, size: str | None) -> str | None:
         """The size to send for what a job asks for; raises ValueError with what is accepted."""
@@ -56,13 +56,6 @@ class Family:
         if self.size_problem and (problem := self.size_problem(int(exact[1]), int(exact[2]))):
             raise ValueError(f"{size} is not accepted by this model: {problem}.")
         return size
-
-    def value_problem(self, name: str, value: Scalar) -> str | None:
-        """Why a parameter's value is not accepted, or None."""
-        accepted = self.choices.get(name)
-        if accepted is None or value in accepted:
-            return None
-        return f"{value!r} is not a {name} of this model; it accepts {', '.join(accepted)}."
 
     def _nearest(self, width: int, height: int) -> str:
         if not width or not height:
@@ -145,6 +138,7 @@ _DALL_E_3 = Family(
     sizes=("1024x1024", "1792x1024", "1024x1792"),
     choices={"quality": ("standard", "hd"), "style": ("vivid", "natural")},
     encodes=False,
+    has_response_format=True,
     response_format="b64_json",
 )
 _DALL_E_2 = Family(
@@ -154,6 +148,7 @@ _DALL_E_2 = Family(
     sizes=("256x256", "512x512", "1024x1024"),
     choices={},
     encodes=False,
+    has_response_format=True,
     response_format="b64_json",
 )
 _COMPATIBLE = Family(
@@ -164,4 +159,5 @@ _COMPATIBLE = Family(
     choices={},
     has_seed=True,
     has_negative_prompt=True,
+    has_response_format=True,
 )

@@ -18,7 +18,11 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 def error_object(body: bytes) -> dict[str, Any]:
     """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
-    document = json_object(body) or {}
+    return error_in(json_object(body) or {})
+
+
+def error_in(document: dict[str, Any]) -> dict[str, Any]:
+    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
     error = document.get("error") or document.get("errors")
     if isinstance(error, str):
         return {"message": error}

@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "pixmill.providers"
 _BUILT_IN = {
     "hunyuan": "providers.hunyuan:create",
     "openai": "providers.openai:create",
+    "openrouter": "providers.openrouter:create",
     "zimage": "providers.zimage:create",
 }
 

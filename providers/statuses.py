@@ -1,6 +1,8 @@
-"""What an HTTP status means where the body says nothing better."""
+"""What an HTTP status means where the body says nothing better, or only in words."""
 
 from __future__ import annotations
+
+import re
 
 from providers.errors import ErrorKind
 
@@ -24,9 +26,18 @@ _STATUSES: dict[int, ErrorKind] = {
     502: ErrorKind.AMBIGUOUS_SUBMIT,
     503: ErrorKind.OVERLOADED,
     504: ErrorKind.AMBIGUOUS_SUBMIT,
+    520: ErrorKind.AMBIGUOUS_SUBMIT,
     524: ErrorKind.AMBIGUOUS_SUBMIT,
     529: ErrorKind.OVERLOADED,
 }
+
+_CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
+_BILLING_WORDS = re.compile(
+    r"billing|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears", re.IGNORECASE
+)
+_ALLOWANCE_WORDS = re.compile(
+    r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
+)
 
 
 def kind_of_status(status: int) -> ErrorKind:
@@ -36,3 +47,12 @@ def kind_of_status(status: int) -> ErrorKind:
     if 400 <= status < 500:
         return ErrorKind.INVALID_REQUEST
     return ErrorKind.PROVIDER_FAULT if status >= 500 else ErrorKind.UNKNOWN
+
+
+def which_throttle(words: str) -> ErrorKind:
+    """What a 429 means: one status stands for a rate, for calls in parallel, a spent balance or allowance."""
+    if _BILLING_WORDS.search(words):
+        return ErrorKind.BILLING_EXHAUSTED
+    if _CONCURRENCY_WORDS.search(words):
+        return ErrorKind.CONCURRENCY_LIMITED
+    return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(words) else ErrorKind.RATE_LIMITED

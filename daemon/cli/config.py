@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import BaseModel
 
-from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings
+from daemon.settings import Credential, LoadedSettings, Settings, SettingsError, load_settings
 from daemon.settings.values import Shown, masked_url
-from providers.registry import provider_names
+from providers.registry import create_provider, provider_names
 
 USAGE_ERROR = 2
 
@@ -32,7 +32,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         loaded = load_settings(config, environ=os.environ)
     except SettingsError as error:
         _fail(error.problems, as_json)
-    if problems := tuple(problems_of(loaded.settings)):
+    if problems := tuple(problems_of(loaded.settings, os.environ)):
         _fail(problems, as_json)
     notes = list(notes_of(loaded.settings, os.environ))
     if as_json:
@@ -63,8 +63,9 @@ def print_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {source}")
 
 
-def problems_of(settings: Settings) -> Iterator[str]:
-    """What only other parts can tell: quotas that do not parse, providers that do not exist."""
+def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """What only other parts can tell: quotas that do not parse, providers that do not exist, options that no
+    provider knows."""
     try:
         settings.parsed_quotas()
     except SettingsError as error:
@@ -76,6 +77,23 @@ def problems_of(settings: Settings) -> Iterator[str]:
                 f"`credentials.{name}.provider` is no provider that is installed: "
                 f'"{credential.provider}"; known are {", ".join(known)}.'
             )
+        else:
+            yield from (f"credentials.{name}: {problem}" for problem in _refused(credential, environ))
+
+
+def _refused(credential: Credential, environ: Mapping[str, str]) -> Iterator[str]:
+    """What the provider itself has against a credential whose secrets are here; nothing is sent."""
+    try:
+        create_provider(
+            credential.provider,
+            base_url=credential.base_url,
+            secrets=credential.resolve(environ),
+            options=credential.provider_options(),
+        )
+    except SettingsError:
+        return  # a note: the secrets need not be on this machine
+    except ValueError as error:
+        yield str(error)
 
 
 def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

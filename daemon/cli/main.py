@@ -53,6 +53,9 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),
     ),
     CHECK: (
+        Listed(
+            "doctor", "daemon.cli.doctor", "Check Redis, the object store and every credential, for free."
+        ),
         Listed("simulate", "daemon.cli.simulate", "Try a plan in virtual time: how long, how many 429s."),
         Listed("config", "daemon.cli.main:register_config", "Check and show the configuration."),
         Listed("schema", "daemon.cli.main:register_schema", "Print the JSON Schema of what travels."),

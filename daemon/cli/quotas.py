@@ -179,6 +179,7 @@ def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
             for unit in state.units
         ],
         "in_flight": state.in_flight,
+        "rate_scale": state.scale,
         "bound": one.bound,
         "next_slot_seconds": None if one.next_slot_s is None else round(one.next_slot_s, 3),
         "cooldown_seconds": round(state.cooldown_s, 3),

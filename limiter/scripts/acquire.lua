@@ -12,7 +12,7 @@
 --            fixed            span: period   extra: guard (µs) at either end of it
 --            day              extra: midnights
 --            in_flight        extra: key index of who waits
--- Returns {1, wait (µs), grant id, epoch, now, changes, what is left} granted; {0, retry (µs), bound, epoch} refused
+-- Returns {1, wait (µs), grant id, epoch, when granted, slot, changes, what is left} granted; {0, retry (µs), bound, epoch} refused
 --         and nothing charged; {2, server's time (µs)} if it is in none of the days that the midnights describe.
 --         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. What is left: of each row that
 --         has a log and learns, `QUOTA unit:period left `.
@@ -46,7 +46,7 @@ local grant, who, holder = ARGV[4], ARGV[5] .. ' ' .. ARGV[6], ARGV[6]
 -- The same request again means that the first reply was lost: the answer is the grant it already has.
 if strings[2] then
   local slot, granted, at = string.match(strings[2], '^(%S+) (%S+) (%S+)')
-  return {1, text(math.max(0, tonumber(slot) - now)), granted, clock.epoch, at, '', ''}
+  return {1, text(math.max(0, tonumber(slot) - now)), granted, clock.epoch, at, slot, '', ''}
 end
 
 local function later(retry, bound)
@@ -238,4 +238,4 @@ for _, quota in ipairs(quotas) do
     end
   end
 end
-return {1, text(wait), grant, clock.epoch, text(now), changes, left}
+return {1, text(wait), grant, clock.epoch, text(now), text(slot), changes, left}

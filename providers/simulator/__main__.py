@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from providers.simulator.server import Simulator
-from providers.simulator.settings import Rate, SimulatorSettings
+from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Rate, SimulatorSettings
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m providers.simulator",
         description="A simulated image provider with enforced quotas: OpenAI's, ModelScope's and Hunyuan's wires.",
+        epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}.",
     )
     option = parser.add_argument
     option("--host", default="127.0.0.1")

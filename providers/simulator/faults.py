@@ -22,6 +22,8 @@ class FaultKind(StrEnum):
     DROP = "drop"  # accepted and charged, then the connection is cut
     TRUNCATE = "truncate"  # 200 and charged, but the body breaks off
     EMPTY = "empty"  # 200 without a picture
+    ERROR_INSIDE = "error_inside"  # 200 with an error in its body, not charged
+    WITHHELD = "withheld"  # the picture was made and is kept back; charged where the provider does so
     WRONG_TYPE = "wrong_type"  # 200 with a web page
     NOT_A_PICTURE = "not_a_picture"  # 200 with base64 of something else
     MODERATION = "moderation"  # 400 moderation_blocked

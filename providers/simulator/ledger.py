@@ -8,12 +8,28 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from providers.simulator.recorder import Recorded
 
 _KEPT_REQUESTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A picture that came with a call: under which name, and a digest of exactly its bytes."""
+
+    name: str
+    content_type: str
+    size: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, content_type: str, data: bytes) -> SentFile:
+        """What to remember of `data`."""
+        return cls(name, content_type, len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(slots=True)
@@ -30,6 +46,10 @@ class Call:
     billed: int = 0  # pictures charged
     code: str = ""
     ended_at_s: float | None = None
+    files: tuple[SentFile, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict)  # of a form, beside its files
+    cost: Decimal = Decimal(0)  # charged, in `currency`, on wires that tell it
+    currency: str = ""
 
 
 class Ledger:
@@ -78,6 +98,14 @@ class Ledger:
         """Pictures charged."""
         return sum(call.billed for call in self.calls)
 
+    def costs(self) -> dict[str, Decimal]:
+        """Money charged, by currency."""
+        costs: dict[str, Decimal] = {}
+        for call in self.calls:
+            if call.cost:
+                costs[call.currency] = costs.get(call.currency, Decimal(0)) + call.cost
+        return costs
+
     def summary(self, windows_s: Iterable[float] = ()) -> dict[str, Any]:
         """The figures as plain JSON."""
         return {
@@ -85,6 +113,7 @@ class Ledger:
             "admitted": sum(call.admitted for call in self.calls),
             "billed": self.billed(),
             "polls": self.polls,
+            "costs": {currency: str(cost) for currency, cost in sorted(self.costs().items())},
             "statuses": {str(status): count for status, count in sorted(self.statuses().items())},
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
@@ -94,7 +123,7 @@ class Ledger:
 
     def entries(self) -> list[dict[str, Any]]:
         """Every call as plain JSON, in the order of arrival."""
-        return [asdict(call) for call in self.calls]
+        return [asdict(call) | {"cost": str(call.cost)} for call in self.calls]
 
 
 def max_in_window(arrivals: Iterable[tuple[float, int]], window_s: float) -> int:

@@ -16,23 +16,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from providers.simulator.drawing import CONTENT_TYPES, Drawing
-from providers.simulator.engine import Engine, QuotaExceededError
-from providers.simulator.faults import CHARGED, Fault, FaultKind
-from providers.simulator.ledger import Call
-from providers.simulator.misbehaviour import CutResponse, HangingResponse, broken_answer
+from providers.simulator.engine import Engine
+from providers.simulator.faults import Fault, FaultKind
+from providers.simulator.ledger import Call, SentFile
+from providers.simulator.one_call import OneCallWire, wait_headers
+from providers.simulator.quotas import Refusal
 
 _KEPT_PICTURES = 256
 
 
-class OpenAIWire:
+class OpenAIWire(OneCallWire):
     """Routes over an engine."""
 
+    beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
+
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._pictures: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
         self.routes = [
             Route("/v1/images/generations", self._generations, methods=["POST"]),
             Route("/v1/images/edits", self._edits, methods=["POST"]),
+            Route("/v1/models", self._models, methods=["GET"]),
             Route("/pictures/{name}", self._picture, methods=["GET"]),
         ]
 
@@ -44,14 +48,36 @@ class OpenAIWire:
             fields = None
         if not isinstance(fields, dict):
             return _error(400, "invalid_json", "The body is not a JSON object.")
-        return await self._answer(request, body, fields)
+        return await self._called(request, body, fields)
 
     async def _edits(self, request: Request) -> Response:
         body = await request.body()
         fields, files = _multipart(request.headers.get("content-type", ""), body)
-        if not files:
+        if not any(file.name in ("image", "image[]") for file in files):
             return _error(400, "missing_image", "An edit needs an `image`.", param="image")
-        return await self._answer(request, body, fields)
+        return await self._called(request, body, fields, files)
+
+    async def _called(
+        self, request: Request, body: bytes, fields: dict[str, Any], files: tuple[SentFile, ...] = ()
+    ) -> Response:
+        images = str(fields.get("n", 1))
+        return await self._answer(
+            request,
+            body,
+            fields,
+            prompt=str(fields.get("prompt") or ""),
+            images=int(images) if images.isdigit() else 1,
+            files=files,
+        )
+
+    async def _models(self, request: Request) -> Response:
+        """The list of models, which costs nothing: a way to try a key."""
+        _, _, key = request.headers.get("authorization", "").partition(" ")
+        if not self._engine.knows(key):
+            return self._unknown_key()
+        return _json(
+            {"object": "list", "data": [{"id": "sim-1", "object": "model", "owned_by": "simulator"}]}
+        )
 
     async def _picture(self, request: Request) -> Response:
         kept = self._pictures.get(request.path_params["name"])
@@ -59,50 +85,14 @@ class OpenAIWire:
             return _error(404, "not_found", "There is no such picture, or it has expired.")
         return Response(kept[0], media_type=kept[1])
 
-    async def _answer(self, request: Request, body: bytes, fields: dict[str, Any]) -> Response:
-        engine, ledger = self._engine, self._engine.ledger
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not engine.knows(key):
-            return _error(401, "invalid_api_key", "Incorrect API key provided.")
-        prompt = str(fields.get("prompt") or "")
-        images = fields.get("n", 1)
-        call = ledger.arrive(key, prompt, body, int(images) if str(images).isdigit() else 1)
-        try:
-            if fault := engine.faults.take(prompt, at_the_door=True):
-                response = _door_fault(fault)
-            else:
-                with engine.admitted(call, key):
-                    response = await self._serve(request, fields, call)
-        except QuotaExceededError as error:
-            response = self._throttled(error)
-        finally:
-            ledger.end(call)
-        call.status = 0 if isinstance(response, HangingResponse | CutResponse) else response.status_code
-        return response
-
-    async def _serve(self, request: Request, fields: dict[str, Any], call: Call) -> Response:
-        """Answer an admitted call."""
-        problem = _problem(fields)
-        if problem is not None:
-            return problem
-        if fault := self._engine.faults.take(call.prompt, at_the_door=False):
-            call.billed = call.images if fault.kind in CHARGED else 0
-            return await _late_fault(fault, request)
-        if self._engine.moderated(call.prompt):
-            return _moderation()
+    async def _served(self, request: Request, fields: dict[str, Any], call: Call) -> Response:
         first = self._drawing(fields)
-        call.billed = call.images
         items = []
         for number in range(call.images):
             drawing = replace(first, seed=first.seed + number)
             picture = await self._engine.work(drawing)
             items.append(self._item(request, fields, drawing, picture))
-        usage = {
-            "input_tokens": 10,
-            "input_tokens_details": {"text_tokens": 10, "image_tokens": 0},
-            "output_tokens": 272 * call.images,
-            "total_tokens": 10 + 272 * call.images,
-        }
+        usage = _usage(call)
         return _json({"created": 1_760_000_000, "data": items, "usage": usage})
 
     def _drawing(self, fields: dict[str, Any]) -> Drawing:
@@ -132,18 +122,64 @@ class OpenAIWire:
             self._pictures.popitem(last=False)
         return item | {"url": f"{request.base_url}pictures/{name}"}
 
-    def _throttled(self, error: QuotaExceededError) -> Response:
-        refusal = error.refusal
-        wait_s = max(0.001, refusal.retry_after_s)
+    def _unknown_key(self) -> Response:
+        return _error(401, "invalid_api_key", "Incorrect API key provided.")
+
+    def _throttled(self, refusal: Refusal) -> Response:
         if refusal.quota == "in_flight":
             code, message = "concurrency_limit_exceeded", "Too many concurrent requests for this key."
         else:
             code, message = "rate_limit_exceeded", f"Rate limit reached for {refusal.quota} per key."
-        if not self._engine.settings.send_retry_after:
-            return _error(429, code, message, type_="rate_limit_error")
-        # Whole seconds are what the header can say, so it rounds up; the other one is exact.
-        headers = {"retry-after": str(int(wait_s) + 1), "retry-after-ms": str(int(wait_s * 1000) + 1)}
+        headers = wait_headers(refusal) if self._engine.settings.send_retry_after else {}
         return _error(429, code, message, type_="rate_limit_error", headers=headers)
+
+    def _turned_away(self, fault: Fault) -> Response:
+        headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
+        status, code, type_, message = _AT_THE_DOOR[fault.kind]
+        return _error(status, code, message, type_=type_, headers=headers)
+
+    def _problem(self, fields: dict[str, Any]) -> Response | None:
+        return _problem(fields)
+
+    def _moderated(self, call: Call) -> Response:  # noqa: ARG002 (nothing is charged)
+        return _moderation()
+
+    def _spoilt(self, fault: Fault, fields: dict[str, Any], call: Call) -> Response:  # noqa: ARG002 (as OneCallWire)
+        match fault.kind:
+            case FaultKind.EMPTY:
+                return _json({"created": 1_760_000_000, "data": []})
+            case FaultKind.ERROR_INSIDE:
+                return _json(
+                    {"error": {"message": "The upstream failed.", "type": "channel_error", "code": 500}}
+                )
+            case FaultKind.WITHHELD:
+                message = "The generated image was filtered by our safety system."
+                return _error(400, "moderation_blocked", message, type_="image_generation_user_error")
+            case FaultKind.NOT_A_PICTURE:
+                return _json({"data": [{"b64_json": base64.b64encode(b"this is no picture").decode()}]})
+            case FaultKind.MODERATION:
+                return _moderation()
+            case _:
+                return _error(500, "server_error", "The server had an error.", type_="server_error")
+
+
+_AT_THE_DOOR = {
+    FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "rate_limit_error", "Rate limit reached."),
+    FaultKind.CONCURRENCY: (
+        429,
+        "concurrency_limit_exceeded",
+        "rate_limit_error",
+        "Too many concurrent requests.",
+    ),
+    FaultKind.BILLING: (
+        429,
+        "credit_balance_exhausted",
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
+    FaultKind.OVERLOADED: (503, "server_is_overloaded", "server_error", "The server is overloaded."),
+    FaultKind.AUTH: (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided."),
+}
 
 
 def _problem(fields: dict[str, Any]) -> Response | None:
@@ -184,56 +220,31 @@ def _moderation() -> Response:
     return _error(400, "moderation_blocked", message, type_="image_generation_user_error")
 
 
-def _door_fault(fault: Fault) -> Response:
-    headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
-    status, code, type_, message = {
-        FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "rate_limit_error", "Rate limit reached."),
-        FaultKind.CONCURRENCY: (
-            429,
-            "concurrency_limit_exceeded",
-            "rate_limit_error",
-            "Too many concurrent requests.",
-        ),
-        FaultKind.BILLING: (
-            429,
-            "credit_balance_exhausted",
-            "insufficient_quota",
-            "You exceeded your current quota, please check your plan and billing details.",
-        ),
-        FaultKind.OVERLOADED: (503, "server_is_overloaded", "server_error", "The server is overloaded."),
-        FaultKind.AUTH: (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided."),
-    }[fault.kind]
-    return _error(status, code, message, type_=type_, headers=headers)
+def _usage(call: Call) -> dict[str, Any]:
+    """Tokens: 10 of the prompt, 323 of each input picture, 272 of each picture made."""
+    text, image, made = 10, 323 * len(call.files), 272 * call.images
+    return {
+        "input_tokens": text + image,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": image},
+        "output_tokens": made,
+        "total_tokens": text + image + made,
+    }
 
 
-async def _late_fault(fault: Fault, request: Request) -> Response:
-    beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
-    if broken := await broken_answer(fault.kind, request, beginning=beginning):
-        return broken
-    match fault.kind:
-        case FaultKind.EMPTY:
-            return _json({"created": 1_760_000_000, "data": []})
-        case FaultKind.NOT_A_PICTURE:
-            return _json({"data": [{"b64_json": base64.b64encode(b"this is no picture").decode()}]})
-        case FaultKind.MODERATION:
-            return _moderation()
-        case _:
-            return _error(500, "server_error", "The server had an error.", type_="server_error")
-
-
-def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], int]:
-    """The text fields of a multipart form, and the number of its `image` (or `image[]`) files."""
+def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], tuple[SentFile, ...]]:
+    """The text fields of a multipart form, and its files."""
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=HTTP)
     fields: dict[str, Any] = {}
-    images = 0
+    files = []
     for part in message.iter_parts():
         name = str(part.get_param("name", header="content-disposition"))
+        content = part.get_payload(decode=True)
+        data = content if isinstance(content, bytes) else b""
         if part.get_filename() is not None:
-            images += name in ("image", "image[]")
+            files.append(SentFile.of(name, part.get_content_type(), data))
         else:
-            content = part.get_payload(decode=True)
-            fields[name] = content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
-    return fields, images
+            fields[name] = data.decode("utf-8", "replace")
+    return fields, tuple(files)
 
 
 def _error(

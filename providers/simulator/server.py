@@ -20,6 +20,7 @@ from providers.simulator.hunyuan_wire import HunyuanWire
 from providers.simulator.ledger import Ledger
 from providers.simulator.modelscope_wire import ModelScopeWire
 from providers.simulator.openai_wire import OpenAIWire
+from providers.simulator.openrouter_wire import OpenRouterWire
 from providers.simulator.quotas import Clock
 from providers.simulator.recorder import Recorded, Recorder
 from providers.simulator.settings import SimulatorSettings
@@ -42,6 +43,7 @@ class Simulator:
         self._tasks = Tasks(self._engine, clock)
         routes = [
             *OpenAIWire(self._engine).routes,
+            *OpenRouterWire(self._engine).routes,
             *ModelScopeWire(self._engine, self._tasks).routes,
             *HunyuanWire(self._engine, self._tasks).routes,
             *self._tasks.routes,
@@ -70,6 +72,11 @@ class Simulator:
         return f"{self.url}/modelscope"
 
     @property
+    def openrouter_url(self) -> str:
+        """What a client of OpenRouter's wires takes as its base address."""
+        return f"{self.url}/api/v1"
+
+    @property
     def port(self) -> int:
         return self._server.port
 
@@ -90,6 +97,7 @@ class Simulator:
 
     async def start(self) -> None:
         """Listen; see AsgiServer.start."""
+        await self._engine.warm_up()
         await self._server.start()
 
     async def stop(self) -> None:

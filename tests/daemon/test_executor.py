@@ -31,7 +31,7 @@ from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http import rate_headers
+from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
 
@@ -60,6 +60,7 @@ class Bench:
         self.store = ResultStore.open("memory://")
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
+        self.left: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         self.ended: list[str] = []
         self.accepted: list[str] = []
@@ -91,6 +92,9 @@ class Bench:
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
 
+    async def call_leaves(self, run: Run) -> None:
+        self.left.append(run.item.uid)
+
     async def call_answered(self, run: Run, headers: Mapping[str, str]) -> None:
         self.headers.append(headers)
 
@@ -115,6 +119,11 @@ class Bench:
         page = await self.installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
         (item,) = page.items
         return Run(item, self.route, None, adopted=True)
+
+    def cost(self) -> float:
+        """What the metrics say that calls have cost, in USD."""
+        labels = {"provider": "scripted", "currency": "USD"}
+        return self.installation.metrics.registry.get_sample_value("pixmill_cost_total", labels) or 0.0
 
     async def outcome(self, **fields: Any) -> Outcome:
         return await self.executor.run(await self.claimed(**fields))
@@ -167,6 +176,39 @@ async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after
     assert seen == [(True, False)]
     assert orjson.loads((await bench.installation.record("default//a"))["receipt"]) == {"task_id": "task-1"}
     assert outcome.result["provider_task_id"] == "task-1"
+
+
+async def test_what_a_call_cost_is_in_the_record_and_counted(bench: Bench) -> None:
+    bench.answers = [replace(generated(), cost=Decimal("0.0000001"))]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["cost"] == {"amount": "0.0000001", "currency": "USD"}
+    assert bench.cost() == pytest.approx(0.0000001)
+
+
+async def test_a_failed_call_that_was_billed_is_counted_too(bench: Bench) -> None:
+    error = ProviderError(ErrorKind.NO_IMAGE, "Only words came.")
+    bench.answers = [error.billed(Decimal("0.0387"), "USD")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["charged"], outcome.error["cost"]["amount"]) == ("yes", "0.0387")
+    assert bench.cost() == pytest.approx(0.0387)
+
+
+async def test_a_paid_picture_that_cannot_be_used_has_been_paid_for(bench: Bench) -> None:
+    bench.answers = [generated(b"no picture")]
+    assert not isinstance(await bench.outcome(), Succeeded)
+    assert bench.cost() == pytest.approx(0.04)
+
+
+async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [replace(generated(), pictures=(Picture(data=b"no picture"),)), generated()]
+    first = await bench.claimed()
+    await bench.executor.run(first)
+    assert bench.cost() == 0
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
+    assert bench.cost() == pytest.approx(0.04)
 
 
 async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
@@ -413,6 +455,26 @@ async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back
     assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
 
 
+async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    async def connects(_request: Request) -> Generated:
+        tell = before_send.get()
+        assert tell is not None
+        await tell()
+        raise AssertionError("it was sent")
+
+    monkeypatch.setattr(bench, "call_leaves", called_back)
+    bench.provider.answer = connects
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert not run.sent, "its permit is given back whole"
+    assert before_send.get() is None
+
+
 async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
     async def answer(_request: Request) -> Generated:
         rate_headers.set({"x-ratelimit-remaining": "7"})
@@ -434,6 +496,16 @@ async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_jo
     (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
     assert state.paused_reason == "Your credit is used up."
     assert "quota.paused" in await bench.installation.kinds()
+
+
+async def test_an_allowance_that_comes_back_by_itself_pauses_until_then(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    spent = ProviderError(ErrorKind.QUOTA_EXHAUSTED, "50 a day are used up.", retry_after_s=7200.0)
+    bench.answers = [spent]
+    assert isinstance(await bench.outcome(), Throttled)
+    (explained,) = await Limiter(redis, "pixmill").explain(bench.route.quotas)
+    assert explained.state.paused_reason == "50 a day are used up."
+    assert explained.pause_ends_s == pytest.approx(7200, abs=30)
 
 
 async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(bench: Bench) -> None:

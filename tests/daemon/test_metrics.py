@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ CONTRACT = {
     "provider_requests_total": {"provider", "route", "status"},
     "provider_429_total": {"provider", "quota"},
     "provider_calls_total": {"provider", "charged"},
+    "cost_total": {"provider", "currency"},
     "images_total": {"provider", "route"},
     "image_bytes_total": set(),
     "limiter_grants_total": {"quota"},
@@ -83,7 +85,7 @@ class Fleet:
         self.clock = Clock()
         self.limiter = Limiter(client, "pixmill")
         for route, quotas in ROUTES.items():
-            self.metrics.know_route(route, "openai", [quota.name for quota in quotas])
+            self.metrics.know_route(route, "openai", [quota.name for quota in quotas], "USD")
         self.gauges = RedisGauges(
             client, Keys("pixmill"), self.limiter, lambda: ROUTES, self.metrics, monotonic=self.clock
         )
@@ -130,7 +132,7 @@ def test_two_metrics_do_not_share_a_registry() -> None:
 
 def test_a_known_route_begins_every_series_at_zero() -> None:
     metrics = Metrics()
-    metrics.know_route("default", "openai", ["openai-main"])
+    metrics.know_route("default", "openai", ["openai-main"], "USD")
     counters = [
         sample
         for family in metrics.registry.collect()
@@ -153,6 +155,21 @@ def test_naming_a_route_twice_adds_no_series_and_resets_none() -> None:
     after = [sample for family in metrics.registry.collect() for sample in family.samples]
     ours = [s for s in after if s.name.startswith("pixmill_")]
     assert ours == [s for s in before if s.name.startswith("pixmill_")]
+
+
+def test_only_money_is_added_to_the_costs() -> None:
+    metrics = Metrics()
+    for cost in (Decimal("0.0387"), Decimal("0.0387"), Decimal(0), Decimal(-1), Decimal("NaN"), None):
+        metrics.count_cost("openrouter", cost, "USD")
+    metrics.count_cost("openrouter", Decimal(5), None)
+    metrics.count_cost("hunyuan", Decimal("0.2"), "CNY")
+    costs = {
+        (sample.labels["provider"], sample.labels["currency"]): sample.value
+        for family in metrics.cost.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    assert costs == pytest.approx({("openrouter", "USD"): 0.0774, ("hunyuan", "CNY"): 0.2})
 
 
 async def test_an_empty_redis_shows_zeros_for_what_is_configured(fleet: Fleet) -> None:

@@ -21,7 +21,7 @@ run = CliRunner().invoke
 @pytest.fixture
 def config(tmp_path: Path) -> str:
     path = tmp_path / "pixmill.toml"
-    path.write_text(WHOLE.replace('"hunyuan"', '"openai"'))
+    path.write_text(WHOLE)
     return str(path)
 
 
@@ -99,3 +99,57 @@ def test_older_names_alone_make_a_working_account_at_modelscope(tmp_path: Path) 
     job = {"id": "a", "prompt": "a mug", "route": "previews", "size": "16:9", "seed": 0}
     routes.check(Job.model_validate(job))
     assert "ms-planted-secret" not in repr(route)
+
+
+HUNYUAN = """
+[credentials.hunyuan-main]
+provider = "hunyuan"
+wire = "tc3"
+region = "ap-guangzhou"
+secret_id_env = "HUNYUAN_SECRET_ID"
+secret_key_env = "HUNYUAN_SECRET_KEY"
+[quotas.hunyuan-main]
+preset = "tencent-hunyuan"
+[routes.default]
+credential = "hunyuan-main"
+model = "hunyuan-image-3.0"
+quotas = ["hunyuan-main"]
+"""
+HUNYUAN_SECRETS = {"HUNYUAN_SECRET_ID": "AKIDplanted0123456789", "HUNYUAN_SECRET_KEY": "planted-key"}
+
+
+@pytest.mark.parametrize("names_its_secrets", [True, False])
+def test_a_hunyuan_account_is_right_also_when_only_the_older_names_say_where_its_secrets_are(
+    tmp_path: Path, names_its_secrets: bool
+) -> None:
+    lines = [line for line in HUNYUAN.splitlines() if names_its_secrets or "_env" not in line]
+    path = tmp_path / "pixmill.toml"
+    path.write_text("\n".join(lines))
+    result = run(config_app, ["check", "--config", str(path)], env=HUNYUAN_SECRETS)
+    assert result.exit_code == 0
+    assert "OK: " in result.stdout
+    assert "note" not in result.stdout
+    settings = load_settings(path, environ={**HUNYUAN_SECRETS, "HUNYUAN_MAX_CONCURRENT": "2"}).settings
+    (route,) = build_routes(settings, HUNYUAN_SECRETS).values()
+    assert route.provider.name == "hunyuan"
+    assert route.provider.capabilities(route.model).mode == "task"
+    assert settings.quotas["hunyuan-main"]["in_flight"] == 2
+    assert "planted" not in result.output + repr(route) + repr(route.provider)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('wire = "tc4"', "it has tc3, tokenhub_async, tokenhub_sync"),
+        ('wire = "tokenhub_sync"', "has no regions"),
+        ('options = { revize = "true" }', "Did you mean 'revise'"),
+    ],
+)
+def test_check_asks_the_provider_what_it_thinks_of_a_credential(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(HUNYUAN.replace('wire = "tc3"', line))
+    result = run(config_app, ["check", "--config", str(path)], env=HUNYUAN_SECRETS)
+    assert result.exit_code == 2
+    assert "credentials.hunyuan-main: " in result.stderr
+    assert says in result.stderr
+    assert "planted" not in result.output

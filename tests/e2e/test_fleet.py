@@ -40,14 +40,21 @@ KEY = "sk-planted-e2e-secret"
 class Fleet:
     """Replicas on one Redis and one simulated account."""
 
-    def __init__(self, directory: Path, server: RedisServer, simulator: SimulatorProcess, quota: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server: RedisServer,
+        simulator: SimulatorProcess,
+        quota: str,
+        config: str = CONFIG,
+    ) -> None:
         self.directory = directory
         self.simulator = simulator
         self.redis: Any = redis.Redis.from_url(server.url)
         self.redis.flushall()
         self.config = directory / "pixmill.toml"
         self.config.write_text(
-            CONFIG.format(redis_url=server.url, directory=directory, base_url=simulator.base_url, quota=quota)
+            config.format(redis_url=server.url, directory=directory, base_url=simulator.base_url, quota=quota)
         )
         self.replicas: list[Command] = []
 

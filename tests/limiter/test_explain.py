@@ -151,3 +151,17 @@ async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
     timed = await explained(rig, WINDOW)
     assert (timed.next_slot_s, timed.pause_ends_s) == (600.0, 600.0)
     assert timed.sentence.startswith("paused (invoice), for 10 min 0 s more; ")
+
+
+async def test_what_refusals_taught_is_told(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": "40/4s", "in_flight": 8, "adaptive": True})
+    permits = [await rig.permit(quota) for _ in range(4)]
+    await rig.limiter.penalise(quota, reason="busy", kind="concurrency", permit=permits[3])
+    await rig.limiter.release(permits[3])
+    [state] = await rig.limiter.snapshot([quota])
+    assert "3 of 8 in flight, of which the provider allows 3 for now" in sentence(state)
+    rig.time.advance(1_000_000)
+    permit = await rig.permit(Quota("api", quota.limits[:1], adaptive=True))
+    await rig.limiter.penalise(quota, retry_after_s=0, reason="429", permit=permit)
+    [state] = await rig.limiter.snapshot([quota])
+    assert f"learned to use {state.scale:.0%} of the rate" in sentence(state)

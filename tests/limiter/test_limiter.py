@@ -128,6 +128,7 @@ async def test_a_request_asked_twice_waits_only_for_what_is_left(rig: Rig) -> No
     again = await rig.ask(IMAGES, request_id="r")
     assert isinstance(again, Grant)
     assert again.wait_us == SPAN - 4 * S
+    assert (again.permit.granted_us, again.permit.slot_us) == (rig.time.start_us, rig.time.start_us + SPAN)
 
 
 async def test_a_given_back_window_and_lease_are_as_if_never_taken(rig: Rig) -> None:

@@ -38,6 +38,18 @@ def open_provider(stack: AsyncExitStack) -> OpenProvider:
 
 
 @pytest.fixture
+def open_openrouter(stack: AsyncExitStack) -> OpenProvider:
+    """Opens openrouter providers that are closed after the test."""
+
+    def open_(base_url: str, **options: str) -> Provider:
+        provider = create_provider("openrouter", base_url=base_url, secrets={"api_key": KEY}, options=options)
+        stack.push_async_callback(provider.aclose)
+        return provider
+
+    return open_
+
+
+@pytest.fixture
 def open_zimage(stack: AsyncExitStack) -> OpenProvider:
     """Opens zimage providers that are closed after the test."""
 

@@ -58,7 +58,7 @@ async def test_a_call_ends_in_the_picture_that_was_asked_for(
     generated = await made(provider, wanted(wire, size="640x512"))
     assert sides(await provider.fetch(generated.pictures[0])) == (640, 512)
     assert simulator.ledger.calls_by_prompt() == {"a mug": 1}
-    assert simulator.ledger.billed() == 1
+    assert (simulator.ledger.billed(), simulator.ledger.in_flight) == (1, 0)
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import Charged, ErrorKind, Pending, ProviderError, Retry, Scope, Submitted
+from providers import Charged, ErrorKind, Generated, Pending, ProviderError, Retry, Scope, Submitted
 from providers.http import Answer
 from providers.hunyuan import Wire
 from providers.hunyuan_rules import Wanted
@@ -28,7 +28,7 @@ TENCENT_CODES = {
     "concurrency_limited": "RequestLimitExceeded.JobNumExceed",
     "quota_exhausted": "LimitExceeded",
     "moderation_input": """OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected
-        FailedOperation.ModerationFailed""",
+        FailedOperation.ModerationFailed FailedOperation.TextIllegalDetected""",
     "moderation_output": "FailedOperation.GenerateImageFailed",
     "billing_exhausted": """ResourceUnavailable.InArrears ResourceUnavailable.LowBalance
         ResourceUnavailable.StopUsing ResourceInsufficient.ChargeResourceExhaust
@@ -43,7 +43,8 @@ TENCENT_CODES = {
         UnauthorizedOperation""",
     "invalid_request": """InvalidParameter InvalidParameterValue InvalidParameterValue.TextLengthExceed
         InvalidParameterValue.UrlIllegal InvalidParameterValue.StyleConflict
-        InvalidParameterValue.LogoParamErr InvalidParameterValue.ImageEmpty MissingParameter UnknownParameter
+        InvalidParameterValue.LogoParamErr InvalidParameterValue.ImageEmpty
+        InvalidParameterValue.NotExist MissingParameter UnknownParameter
         FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed
         FailedOperation.ImageSizeExceed FailedOperation.RequestEntityTooLarge""",
     "input_fetch": "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
@@ -52,6 +53,7 @@ TENCENT_CODES = {
         FailedOperation.RpcFail FailedOperation.EngineServerError FailedOperation.ConsoleServerError
         FailedOperation.Unknown FailedOperation FailedOperation.NeverHeardOf""",
     "provider_timeout": "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    "overloaded": "ServiceUnavailable",
     "unknown": "NeverHeardOf",
 }
 EVERY_CODE = [(code, kind) for kind, codes in TENCENT_CODES.items() for code in codes.split()]
@@ -62,11 +64,34 @@ def wires(stack: AsyncExitStack) -> Wires:
     return Wires(stack)
 
 
-async def refused(wires: Wires, serve: Serve, wire: str, canned: Canned) -> ProviderError:
-    provider = wires.open(wire, await serve(canned.app))
+CLIENT = httpx2.AsyncClient(trust_env=False)
+URL = httpx2.URL("http://127.0.0.1:9")
+EVERY_WIRE: dict[str, Wire] = {
+    "tc3": Tc3Wire(CLIENT, URL, "id", "key"),
+    "tokenhub_async": TokenHubTaskWire(CLIENT, URL, "key"),
+    "tokenhub_sync": TokenHubSyncWire(CLIENT, URL, "key"),
+}
+NOTHING = Wanted(prompt="x", size=None, seed=None, revise=None, logo_add=None, footnote=None, images=())
+
+
+def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> Answer:
+    named = {"content-type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    return Answer(status, httpx2.Headers(named), body if isinstance(body, bytes) else orjson.dumps(body))
+
+
+def refused(wire: str, given_: Answer) -> ProviderError:
+    """What the wire makes of this answer to a submit."""
     with pytest.raises(ProviderError) as caught:
-        await provider.submit(wanted(wire), timeout_s=10)
-    assert len(canned.seen) == 1, "a submit is sent once, whatever its answer"
+        EVERY_WIRE[wire].accepted(given_, "m", NOTHING)
+    return caught.value
+
+
+def poll_refused(wire: str, given_: Answer) -> ProviderError:
+    """What the wire makes of this answer to a poll."""
+    with pytest.raises(ProviderError) as caught:
+        EVERY_WIRE[wire].progress(given_)
     return caught.value
 
 
@@ -74,10 +99,10 @@ async def refused(wires: Wires, serve: Serve, wire: str, canned: Canned) -> Prov
     "content_type", ["application/json", "application/json; charset=utf-8", "text/plain"]
 )
 @pytest.mark.parametrize(("code", "kind"), EVERY_CODE)
-async def test_a_refusal_with_http_status_200_is_sorted_by_its_code(
-    wires: Wires, serve: Serve, code: str, kind: str, content_type: str
+def test_a_refusal_with_http_status_200_is_sorted_by_its_code(
+    code: str, kind: str, content_type: str
 ) -> None:
-    error = await refused(wires, serve, "tc3", Canned(tencent_error(code), content_type=content_type))
+    error = refused("tc3", answer(tencent_error(code), content_type=content_type))
     assert (error.kind.value, error.provider_code) == (kind, code)
     assert (error.http_status, error.request_id) == (200, "rid-1")
 
@@ -92,6 +117,7 @@ AFTER_ACCEPTANCE = {
     # Turned away at the door costs nothing; after that it was an attempt.
     "rate_limited": "provider_fault",
     "concurrency_limited": "provider_fault",
+    "overloaded": "provider_fault",
     "unknown": "provider_fault",
 }
 
@@ -106,13 +132,8 @@ BARE_CODES = [
 
 
 @pytest.mark.parametrize(("code", "kind"), EVERY_CODE + BARE_CODES)
-async def test_a_job_that_failed_is_sorted_by_its_code_also_without_its_first_part(
-    wires: Wires, serve: Serve, code: str, kind: str
-) -> None:
-    provider = wires.open("tc3", await serve(Canned(ended(code)).app))
-    with pytest.raises(ProviderError) as caught:
-        await provider.poll(Submitted("7"))
-    error = caught.value
+def test_a_job_that_failed_is_sorted_by_its_code_also_without_its_first_part(code: str, kind: str) -> None:
+    error = poll_refused("tc3", answer(ended(code)))
     of_output = code.endswith(("ImageIllegalDetected", "ModerationFailed"))
     expected = "moderation_output" if of_output else AFTER_ACCEPTANCE.get(kind, kind)
     assert error.kind.value == expected
@@ -120,20 +141,20 @@ async def test_a_job_that_failed_is_sorted_by_its_code_also_without_its_first_pa
 
 
 @pytest.mark.parametrize(("code", "kind"), EVERY_CODE)
-async def test_a_refused_poll_is_polled_again(wires: Wires, serve: Serve, code: str, kind: str) -> None:
-    provider = wires.open("tc3", await serve(Canned(tencent_error(code)).app))
-    with pytest.raises(ProviderError) as caught:
-        await provider.poll(Submitted("7"))
-    assert (caught.value.kind, caught.value.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
-    assert caught.value.provider_code == code
+def test_a_refused_poll_is_polled_again(code: str, kind: str) -> None:
+    error = poll_refused("tc3", answer(tencent_error(code)))
+    assert (error.kind, error.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
+    assert error.provider_code == code
 
 
 @pytest.mark.parametrize("code", ["FailedOperation.JobNotExist", "ResourceNotFound", "ResourceNotFound.Job"])
-async def test_a_poll_of_an_unknown_job_says_that_it_is_lost(wires: Wires, serve: Serve, code: str) -> None:
-    provider = wires.open("tc3", await serve(Canned(tencent_error(code)).app))
-    with pytest.raises(ProviderError) as caught:
-        await provider.poll(Submitted("7"))
-    assert caught.value.kind is ErrorKind.TASK_LOST
+def test_a_poll_of_an_unknown_job_says_that_it_is_lost(code: str) -> None:
+    assert poll_refused("tc3", answer(tencent_error(code))).kind is ErrorKind.TASK_LOST
+
+
+def test_a_submit_can_lose_no_task() -> None:
+    error = refused("tc3", answer(tencent_error("ResourceNotFound")))
+    assert error.kind is ErrorKind.UNSUPPORTED
 
 
 @pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])
@@ -159,27 +180,41 @@ async def test_a_poll_of_an_unknown_job_says_that_it_is_lost(wires: Wires, serve
         (200, "strange", "no", "unknown"),
     ],
 )
-async def test_a_tokenhub_refusal_is_sorted_by_its_code_and_its_status(
-    wires: Wires, serve: Serve, wire: str, status: int, code: str, message: str, kind: str
+def test_a_tokenhub_refusal_is_sorted_by_its_code_and_its_status(
+    wire: str, status: int, code: str, message: str, kind: str
 ) -> None:
-    error = await refused(wires, serve, wire, Canned(tokenhub_error(code, message), status))
+    error = refused(wire, answer(tokenhub_error(code, message), status))
     assert (error.kind.value, error.http_status, error.request_id) == (kind, status, "rid-1")
 
 
-async def test_an_upstream_code_says_more_than_the_gateways(wires: Wires, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("生成图片审核不通过，请重试", ErrorKind.MODERATION_OUTPUT),
+        ("The image hit the content filter.", ErrorKind.MODERATION_OUTPUT),
+        ("Illegal state of the worker.", ErrorKind.PROVIDER_FAULT),
+        ("", ErrorKind.PROVIDER_FAULT),
+    ],
+)
+def test_a_tokenhub_task_that_failed_has_only_words_to_go_by(message: str, kind: ErrorKind) -> None:
+    error = poll_refused("tokenhub_async", answer({"status": "failed", "error": {"message": message}}))
+    assert (error.kind, error.charged) == (kind, Charged.MAYBE)
+
+
+def test_an_upstream_code_says_more_than_the_gateways() -> None:
     body = tokenhub_error("502001", upstream_code="RequestLimitExceeded.JobNumExceed")
-    error = await refused(wires, serve, "tokenhub_async", Canned(body, 502))
+    error = refused("tokenhub_async", answer(body, 502))
     assert error.kind is ErrorKind.CONCURRENCY_LIMITED
 
 
-async def test_a_very_long_wait_is_a_spent_allowance(wires: Wires, serve: Serve) -> None:
-    canned = Canned(tokenhub_error("429001"), 429, retry_after="7200")
-    error = await refused(wires, serve, "tokenhub_sync", canned)
+def test_a_very_long_wait_is_a_spent_allowance() -> None:
+    canned = answer(tokenhub_error("429001"), 429, retry_after="7200")
+    error = refused("tokenhub_sync", canned)
     assert (error.kind, error.retry_after_s) == (ErrorKind.QUOTA_EXHAUSTED, 7200)
 
 
-async def test_a_service_that_is_being_activated_is_waited_for(wires: Wires, serve: Serve) -> None:
-    error = await refused(wires, serve, "tc3", Canned(tencent_error("ResourceUnavailable.Delivering")))
+def test_a_service_that_is_being_activated_is_waited_for() -> None:
+    error = refused("tc3", answer(tencent_error("ResourceUnavailable.Delivering")))
     assert (error.retry, error.scope) == (Retry.AFTER_THROTTLE, Scope.KEY)
     assert error.retry_after_s == 60
 
@@ -187,22 +222,24 @@ async def test_a_service_that_is_being_activated_is_waited_for(wires: Wires, ser
 @pytest.mark.parametrize(
     ("code", "says"), [("ActionOffline", "tokenhub_async"), ("UnsupportedRegion", "ap-guangzhou")]
 )
-async def test_what_the_operator_can_do_is_said(wires: Wires, serve: Serve, code: str, says: str) -> None:
-    assert says in (await refused(wires, serve, "tc3", Canned(tencent_error(code)))).message
+def test_what_the_operator_can_do_is_said(code: str, says: str) -> None:
+    assert says in (refused("tc3", answer(tencent_error(code)))).message
 
 
-async def test_a_secret_that_the_provider_quotes_is_not_shown(wires: Wires, serve: Serve) -> None:
+@pytest.mark.parametrize("status", [200, 429, 500, 503])
+async def test_a_secret_that_the_provider_quotes_is_not_shown_and_nothing_is_sent_again(
+    wires: Wires, serve: Serve, status: int
+) -> None:
     body = tencent_error("AuthFailure.SecretIdNotFound", "id q7plantedid and key q7plantedkey are wrong")
-    provider = wires.open(
-        "tc3",
-        await serve(Canned(body).app),
-        secrets={"secret_id": "q7plantedid", "secret_key": "q7plantedkey"},
-    )
+    canned = Canned(body, status, retry_after="0")
+    planted = {"secret_id": "q7plantedid", "secret_key": "q7plantedkey"}
+    provider = wires.open("tc3", await serve(canned.app), secrets=planted)
     for call in (provider.submit(wanted("tc3"), timeout_s=10), provider.poll(Submitted("7"))):
         with pytest.raises(ProviderError) as caught:
             await call
         shown = repr(caught.value) + str(caught.value) + str(caught.value.to_dict())
         assert "q7planted" not in shown
+    assert len(canned.seen) == 2
 
 
 # --- what a done task hands out
@@ -212,15 +249,16 @@ def done(**fields: Any) -> dict[str, Any]:
     return {"Response": {"JobStatusCode": "5", "RequestId": "rid-1", **fields}}
 
 
-async def progress_of(wires: Wires, serve: Serve, body: dict[str, Any]) -> Any:
-    provider = wires.open("tc3", await serve(Canned(body).app))
-    return await provider.poll(Submitted("7"))
-
-
-async def test_only_results_that_succeeded_count(wires: Wires, serve: Serve) -> None:
-    body = done(ResultImage=["https://x/1", "https://x/2"], ResultDetails=["ServerError", "Success"])
-    generated = await progress_of(wires, serve, body)
+def test_only_results_that_succeeded_count() -> None:
+    body = done(
+        ResultImage=["https://x/1", "https://x/2"],
+        ResultDetails=["ServerError", "Success"],
+        RevisedPrompt=["a nicer mug"],
+    )
+    generated = EVERY_WIRE["tc3"].progress(answer(body))
+    assert isinstance(generated, Generated)
     assert [picture.url for picture in generated.pictures] == ["https://x/2"]
+    assert (generated.revised_prompt, generated.provider_request_id) == ("a nicer mug", "rid-1")
 
 
 @pytest.mark.parametrize(
@@ -236,30 +274,20 @@ async def test_only_results_that_succeeded_count(wires: Wires, serve: Serve) -> 
         ({"ResultImage": [""], "ResultDetails": ["Success"]}, ErrorKind.NO_IMAGE),
     ],
 )
-async def test_a_task_that_is_done_without_a_good_picture_has_failed(
-    wires: Wires, serve: Serve, fields: dict[str, Any], kind: ErrorKind
+def test_a_task_that_is_done_without_a_good_picture_has_failed(
+    fields: dict[str, Any], kind: ErrorKind
 ) -> None:
-    with pytest.raises(ProviderError) as caught:
-        await progress_of(wires, serve, done(**fields))
-    assert caught.value.kind is kind
+    assert poll_refused("tc3", answer(done(**fields))).kind is kind
 
 
 @pytest.mark.parametrize("status", ["1", "2", "3", "", 2, None])
-async def test_a_status_that_is_no_end_is_a_wait(wires: Wires, serve: Serve, status: Any) -> None:
-    answer = await progress_of(wires, serve, {"Response": {"JobStatusCode": status}})
-    assert isinstance(answer, Pending)
+def test_a_status_that_is_no_end_is_a_wait(status: Any) -> None:
+    progress = EVERY_WIRE["tc3"].progress(answer({"Response": {"JobStatusCode": status}}))
+    assert isinstance(progress, Pending)
 
 
 # --- anything at all
 
-CLIENT = httpx2.AsyncClient(trust_env=False)
-URL = httpx2.URL("http://127.0.0.1:9")
-EVERY_WIRE: tuple[Wire, ...] = (
-    Tc3Wire(CLIENT, URL, "id", "key"),
-    TokenHubTaskWire(CLIENT, URL, "key"),
-    TokenHubSyncWire(CLIENT, URL, "key"),
-)
-NOTHING = Wanted(prompt="x", size=None, seed=None, revise=None, logo_add=None, footnote=None, images=())
 names = st.sampled_from(
     [
         *("Response", "Error", "Code", "Message", "JobId", "JobStatusCode", "JobErrorCode", "ResultImage"),
@@ -277,10 +305,11 @@ enveloped = documents | st.dictionaries(names, documents, max_size=4).map(lambda
 bodies = st.binary(max_size=40) | enveloped.map(orjson.dumps)
 
 
-@given(st.sampled_from(EVERY_WIRE), st.sampled_from([200, 302, 400, 404, 429, 500, 502]), bodies)
+@given(
+    st.sampled_from(list(EVERY_WIRE.values())), st.sampled_from([200, 302, 400, 404, 429, 500, 502]), bodies
+)
 def test_whatever_is_answered_is_a_result_or_one_of_our_errors(wire: Wire, status: int, body: bytes) -> None:
-    answer = Answer(status, httpx2.Headers({"content-type": "x"}), body)
     with suppress(ProviderError):
-        wire.accepted(answer, "m", NOTHING)
+        wire.accepted(answer(body, status), "m", NOTHING)
     with suppress(ProviderError):
-        wire.progress(answer)
+        wire.progress(answer(body, status))

@@ -176,7 +176,8 @@ async def test_a_submit_is_one_post_with_the_wires_own_names(
     wires: Wires, serve: Serve, wire: str, path: str, fields: dict[str, Any]
 ) -> None:
     canned = Canned(ACCEPTED[wire])
-    provider = wires.open(wire, await serve(canned.app), logo_add="false")
+    defaults: dict[str, Any] = {} if wire == "tokenhub_sync" else {"logo_add": "false"}
+    provider = wires.open(wire, await serve(canned.app), **defaults)
     await provider.submit(wanted(wire, "雨中", **FULL), timeout_s=10)
     assert canned.sent == fields
     assert [str(request.url.path) for request, _ in canned.seen] == [path]
@@ -223,6 +224,15 @@ async def test_a_poll_goes_to_the_configured_host_whatever_the_receipt_says(
     assert canned.sent == {"model": "m/1", "id": "7"}
 
 
+async def test_a_receipt_brings_the_model_back_whatever_its_name(wires: Wires, serve: Serve) -> None:
+    canned = Canned(ACCEPTED["tokenhub_async"])
+    provider = wires.open("tokenhub_async", await serve(canned.app))
+    submitted = await provider.submit(wanted("tokenhub_async", model="a/b&c=d #1"), timeout_s=10)
+    assert isinstance(submitted, Submitted)
+    await provider.poll(submitted)
+    assert canned.sent == {"model": "a/b&c=d #1", "id": "7"}
+
+
 async def test_a_base_url_may_end_in_v1_for_the_wires_that_have_one(wires: Wires, serve: Serve) -> None:
     canned = Canned(ACCEPTED["tokenhub_async"])
     provider = wires.open("tokenhub_async", f"{await serve(canned.app)}/v1/")
@@ -240,6 +250,10 @@ async def test_a_base_url_may_end_in_v1_for_the_wires_that_have_one(wires: Wires
         ({"options": {"regoin": "x"}}, "Did you mean 'region'"),
         ({"options": {"wire": "tokenhub_sync", "region": "x"}}, "has no regions"),
         ({"options": {"revise": "maybe"}}, '"true" or "false"'),
+        (
+            {"options": {"wire": "tokenhub_sync", "logo_add": "false"}, "secrets": {"api_key": "k"}},
+            "has no `logo_add`",
+        ),
         ({"secrets": {"secret_id": "AKIDx"}}, "secret_key"),
         ({"secrets": {"api_key": "k"}}, "secret_id"),
         (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import logging
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -26,6 +28,7 @@ from providers import (
     Provider,
     ProviderError,
     Retry,
+    Scope,
     Submitted,
     create_provider,
 )
@@ -38,6 +41,7 @@ from tests.providers.conftest import KEY, OpenProvider, request_for
 Serve = Callable[[Any], Any]
 
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
+BLOCKED = "Your resource has been temporarily blocked because we detected behavior that may violate our content policy."
 B64 = base64.b64encode(PNG).decode()
 
 
@@ -163,6 +167,8 @@ def error_body(
         (401, b"", "auth"),
         (403, error_body("country", None, "unsupported_country_region_territory"), "permission"),
         (403, error_body("flagged by our content filter"), "moderation_input"),
+        (403, error_body(BLOCKED, None, "Forbidden"), "permission"),
+        (422, error_body(BLOCKED, None, "content_policy_violation"), "permission"),
         (404, error_body("no model", None, "model_not_found"), "unsupported"),
         (
             400,
@@ -179,6 +185,7 @@ def error_body(
         (502, b"<html><h1>502 Bad Gateway</h1></html>", "ambiguous_submit"),
         (503, error_body("busy", None, "server_is_overloaded"), "overloaded"),
         (504, b"<html><h1>504</h1></html>", "ambiguous_submit"),
+        (520, b"error code: 520", "ambiguous_submit"),
         (524, b"error code: 524", "ambiguous_submit"),
         (529, b"", "overloaded"),
         (200, error_body("Rate limit exceeded", None, 429), "rate_limited"),
@@ -238,6 +245,24 @@ async def test_a_402_with_a_time_to_return_is_no_empty_account(
     assert (error.kind, error.retry_after_s) == (ErrorKind.BUDGET_IN_FLIGHT, 4.0)
 
 
+async def test_a_blocked_account_harms_no_job(open_provider: OpenProvider, serve: Serve) -> None:
+    """Its words are those of moderation, but what they are about is the account: every prompt meets them."""
+    canned = Canned(error_body(BLOCKED, None, "content_policy_violation"), 422)
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.retry, error.scope) == (Retry.PAUSE_QUOTA, Scope.KEY)
+
+
+@pytest.mark.parametrize(
+    ("param", "field"),
+    [("mask", "inputs"), ("image[]", "inputs"), ("output_format", "output.format"), ("model", None)],
+)
+async def test_a_refusal_names_the_jobs_field(
+    open_provider: OpenProvider, serve: Serve, param: str, field: str | None
+) -> None:
+    canned = Canned({"error": {"message": "no", "code": "invalid_value", "param": param}}, 400)
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).field == field
+
+
 async def test_a_refused_size_names_the_jobs_field(open_provider: OpenProvider, serve: Serve) -> None:
     canned = Canned(error_body("Invalid size", "invalid_request_error", "invalid_value", param="size"), 400)
     canned.body = canned.body.replace(b'"param":null,', b"")
@@ -257,6 +282,8 @@ async def test_a_refused_size_names_the_jobs_field(open_provider: OpenProvider, 
         (FaultKind.BAD_GATEWAY, ErrorKind.AMBIGUOUS_SUBMIT),
         (FaultKind.SERVER_ERROR, ErrorKind.PROVIDER_FAULT),
         (FaultKind.EMPTY, ErrorKind.NO_IMAGE),
+        (FaultKind.ERROR_INSIDE, ErrorKind.PROVIDER_FAULT),
+        (FaultKind.WITHHELD, ErrorKind.MODERATION_OUTPUT),
         (FaultKind.WRONG_TYPE, ErrorKind.BAD_RESPONSE),
         (FaultKind.NOT_A_PICTURE, ErrorKind.BAD_RESPONSE),
         (FaultKind.MODERATION, ErrorKind.MODERATION_INPUT),
@@ -364,15 +391,36 @@ async def test_compatible_gateways_get_seed_and_negative_prompt(
     assert generated.pictures[0].seed == 0
 
 
-async def test_inputs_become_a_multipart_edit(provider: Provider, simulator: Simulator) -> None:
+async def test_inputs_become_a_multipart_edit_byte_for_byte(
+    open_provider: OpenProvider, simulator: Simulator
+) -> None:
+    """Pictures hold every byte, also line ends and the dashes of a boundary, which forms treat specially."""
+    hostile = PNG + b"\r\n--boundary\r\n\n\r--\r\n" + bytes(range(256))
     inputs = (
-        InputImage(PNG, "image/png"),
-        InputImage(PNG, "image/png"),
+        InputImage(hostile, "image/png"),
+        InputImage(draw(Drawing("y", 2, 48, 32, format="jpeg")), "image/jpeg", "image"),
         InputImage(PNG, "image/png", "mask"),
     )
-    generated = await generate(provider, inputs=inputs, seed=4)
-    assert Image.open(io.BytesIO(generated.pictures[0].data or b"")).size == (64, 64)
-    assert simulator.ledger.calls_by_prompt() == {"a mug": 1}
+    provider = open_provider(simulator.base_url)
+    fields: dict[str, Any] = {"model": "gpt-image-2", "size": "1:1", "output_format": "webp", "quality": 70}
+    generated = await generate(
+        provider, "on marble", inputs=inputs, params={"input_fidelity": "high"}, **fields
+    )
+    assert Image.open(io.BytesIO(generated.pictures[0].data or b"")).size == (1024, 1024)
+    (call,) = simulator.ledger.calls
+    assert [(file.name, file.content_type, file.sha256) for file in call.files] == [
+        (name, image.content_type, hashlib.sha256(image.data).hexdigest())
+        for name, image in zip(("image[]", "image[]", "mask"), inputs, strict=True)
+    ]
+    assert call.fields == {
+        "model": "gpt-image-2",
+        "prompt": "on marble",
+        "n": "1",
+        "size": "1024x1024",
+        "output_format": "webp",
+        "output_compression": "70",
+        "input_fidelity": "high",
+    }
 
 
 async def test_an_edit_names_its_files_as_a_list(open_provider: OpenProvider, serve: Serve) -> None:
@@ -382,6 +430,61 @@ async def test_an_edit_names_its_files_as_a_list(open_provider: OpenProvider, se
     request, body = canned.seen[0]
     assert request.url.path == "/v1/images/edits"
     assert b'name="image[]"; filename="input-0.png"' in body
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sent"),
+    [
+        ("gpt-image-2", {"response_format": "url"}, None),
+        ("gpt-image-2", {}, None),
+        ("dall-e-3", {}, "b64_json"),
+        ("dall-e-3", {"response_format": "url"}, "url"),
+        ("flux-pro", {}, None),
+        ("flux-pro", {"response_format": "b64_json"}, "b64_json"),
+    ],
+)
+async def test_a_response_format_is_sent_to_those_that_know_it(
+    open_provider: OpenProvider, serve: Serve, model: str, options: dict[str, str], sent: str | None
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    await generate(open_provider(f"{await serve(canned.app)}/v1", **options), model=model, size="1:1")
+    assert canned.sent.get("response_format") == sent
+
+
+async def test_any_compatible_base_url_is_taken_with_its_path(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    await generate(open_provider(f"{await serve(canned.app)}/v1/accounts/7/openai/"))
+    assert canned.seen[0][0].url.path == "/v1/accounts/7/openai/images/generations"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"response_format": "png"}, "b64_json"),
+        ({"seed": "maybe"}, "true"),
+        ({"project": "a\nb"}, "printable ASCII"),
+        ({"wire": "chat"}, "not an option"),
+    ],
+)
+def test_a_wrong_option_is_a_sentence(options: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        create_provider("openai", base_url=None, secrets={"api_key": KEY}, options=options)
+
+
+# --- what it cost
+
+
+async def test_the_cost_is_that_of_the_tokens(open_provider: OpenProvider, simulator: Simulator) -> None:
+    provider = open_provider(simulator.base_url)
+    made = await generate(provider, model="gpt-image-2", size="1:1")
+    assert (made.cost, made.currency) == (Decimal("0.00821"), "USD")
+    inputs = (InputImage(PNG, "image/png"),) * 2
+    edited = await generate(provider, model="gpt-image-2.5-flare", size="1:1", inputs=inputs)
+    assert edited.cost == Decimal("0.013378")
+    foreign = await generate(provider)
+    assert (foreign.cost, foreign.currency) == (None, None)
 
 
 # --- what is refused free of charge
@@ -415,6 +518,17 @@ async def test_an_edit_names_its_files_as_a_list(open_provider: OpenProvider, se
             "takes none",
         ),
         ("inputs", {"inputs": (InputImage(PNG, "image/png", "mask"),)}, "mask"),
+        (
+            "inputs.1",
+            {"inputs": (InputImage(PNG, "image/png"), InputImage(PNG, "image/webp", "mask"))},
+            "PNG",
+        ),
+        (
+            "inputs.1",
+            {"inputs": (InputImage(PNG, "image/png"), InputImage(bytes(4 * 1024**2), "image/png", "mask"))},
+            "4 MiB",
+        ),
+        ("inputs.0", {"inputs": (InputImage(bytes(50 * 1024**2 + 1), "image/png"),)}, "50.0 MiB"),
     ],
 )
 async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(

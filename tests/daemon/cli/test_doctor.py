@@ -1,0 +1,108 @@
+"""`pixmill doctor`: one line a check, one document for programs, and an exit code that tells the worst."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from providers.simulator import Simulator, SimulatorSettings
+from tests.daemon.cli.conftest import Pixmill
+from tests.servers import RedisServer
+
+KEY = "sk-planted-secret-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def durable() -> Iterator[RedisServer]:
+    server = RedisServer(persistent=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(SimulatorSettings(api_keys=(KEY,))) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def config(environment: dict[str, str], tmp_path: Path, durable: RedisServer, simulator: Simulator) -> None:
+    environment["PIXMILL_REDIS__URL"] = durable.url
+    environment["ROUTER_KEY"] = KEY
+    (tmp_path / "pixmill.toml").write_text(
+        f"""
+[credentials.router]
+provider = "openrouter"
+wire = "chat"
+base_url = "{simulator.openrouter_url}"
+api_key_env = "ROUTER_KEY"
+
+[routes.slides]
+credential = "router"
+model = "google/gemini-3.1-flash-image"
+"""
+    )
+
+
+async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor")
+    lines = [re.split(r" {2,}", line) for line in ran.out.splitlines()]
+    assert [(state, check) for state, check, _ in lines] == [
+        ("ok", "configuration"),
+        ("ok", "redis"),
+        ("ok", "aof"),
+        ("ok", "eviction"),
+        ("ok", "scripts"),
+        ("ok", "clock"),
+        ("ok", "jobs"),
+        ("ok", "storage"),
+        ("ok", "credential router"),
+    ]
+    assert ran.code == 0
+
+
+async def test_programs_get_one_document(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", "--json")
+    assert ran.document["ok"] is True
+    assert {check["state"] for check in ran.document["checks"]} == {"ok"}
+
+
+async def test_a_revoked_key_is_a_partial_failure_and_is_not_shown(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", "--json", ROUTER_KEY="sk-planted-but-revoked-0123456789")
+    assert (ran.code, ran.document["ok"]) == (3, False)
+    (failed,) = [check for check in ran.document["checks"] if check["state"] == "fail"]
+    assert failed["check"] == "credential router"
+    assert "planted" not in ran.out + ran.err
+
+
+async def test_without_redis_nothing_works(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", "--redis-url", "redis://:planted@127.0.0.1:9/0")
+    assert ran.code == 4
+    assert [line for line in ran.out.splitlines() if line.startswith("fail")] == [
+        line for line in ran.out.splitlines() if "does not answer" in line
+    ]
+    assert "planted" not in ran.out + ran.err
+
+
+async def test_no_redis_at_all_says_what_to_do(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", PIXMILL_REDIS__URL=None)
+    assert ran.code == 4
+    assert "start `pixmill up`" in ran.out
+
+
+async def test_a_store_that_cannot_be_written_is_a_partial_failure(pixmill: Pixmill, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("")
+    ran = await pixmill("doctor", PIXMILL_STORAGE__URL=f"file://{tmp_path}/a-file/store")
+    assert ran.code == 3
+    assert re.search(r"fail +storage", ran.out)
+
+
+async def test_a_quota_that_cannot_be_is_found(pixmill: Pixmill, tmp_path: Path) -> None:
+    with (tmp_path / "pixmill.toml").open("a") as file:
+        file.write('\n[quotas.main]\nimages = "many"\n')
+    ran = await pixmill("doctor")
+    assert ran.code == 3
+    assert re.search(r"fail +configuration +.*main", ran.out)
