@@ -46,6 +46,11 @@ def litellm() -> Iterator[Sdk]:
     yield from started("litellm", "litellm_client.py")
 
 
+@pytest.fixture(scope="session")
+def openrouter() -> Iterator[Sdk]:
+    yield from started("openrouter", "openrouter_client.py")
+
+
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as opened:
