@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help setup demo up test check format bench-throughput bench-limiter clean
+.PHONY: help setup demo up test test-sdks check format bench-throughput bench-limiter clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -29,8 +29,12 @@ up: setup  ## everything in one process, until Ctrl-C
 # What keeps to a quota in real time runs alone: beside other tests its calls would arrive late for their slots.
 TIMED := tests/benchmarks tests/daemon/test_demo.py tests/deploy tests/docs tests/e2e
 test: setup  ## the test suite, on a real Valkey
-	$(BIN)/pytest -n 2 --dist worksteal $(TIMED:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
 	$(BIN)/pytest $(TIMED)
+
+test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
+	$(BIN)/python -m tests.sdks.environments
+	$(BIN)/pytest tests/sdks
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -49,4 +53,4 @@ bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 
 	$(BIN)/python -m benchmarks.limiter
 
 clean:  ## remove what make made
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs

@@ -25,6 +25,7 @@ from providers.simulator.tc3_check import Refusal, check_signature
 from providers.simulator.tokenhub_wire import TokenHubWire
 
 SERVICE, VERSION, REGIONS = "aiart", "2022-12-29", ("ap-guangzhou",)
+_BAD_VALUE = "InvalidParameterValue.ParameterValueError"
 _SUBMIT_FIELDS = frozenset({"Prompt", "Images", "Resolution", "Seed", "LogoAdd", "LogoParam", "Revise"})
 _STATUS_CODES = {TaskState.WAITING: ("1", "waiting"), TaskState.RUNNING: ("2", "running")}
 
@@ -91,8 +92,6 @@ class _Answers:
         self._tasks = tasks
 
     def refusal(self, kind: FaultKind, retry_after_s: float | None = None) -> Response:  # noqa: ARG002 (never told)
-        if kind is FaultKind.SERVER_ERROR:
-            return Response("Internal Server Error", 500, media_type="text/plain")
         if kind is FaultKind.OVERLOADED:
             return Response("Service Unavailable", 503, media_type="text/plain")
         if kind is FaultKind.EMPTY:
@@ -134,6 +133,7 @@ _REFUSALS = {
     FaultKind.BILLING: ("ResourceUnavailable.InArrears", "The account is in arrears."),
     FaultKind.AUTH: ("AuthFailure.SecretIdNotFound", "The SecretId is not found."),
     FaultKind.MODERATION: ("OperationDenied.TextIllegalDetected", "The text contains illegal content."),
+    FaultKind.SERVER_ERROR: ("FailedOperation.InnerError", "An internal error has occurred."),
 }
 
 
@@ -158,12 +158,12 @@ def _problem(fields: dict[str, Any]) -> Response | None:
     if len(prompt) > 8192:
         return _error("InvalidParameterValue.TextLengthExceed", "The text is too long.")
     if not isinstance(seed, int) or not 1 <= seed <= 4_294_967_295:
-        return _error("InvalidParameterValue", "Seed is out of range.")
+        return _error(_BAD_VALUE, "Seed is out of range.")
     if len(fields.get("Images", [])) > 3:
-        return _error("InvalidParameterValue", "There can be at most 3 Images.")
+        return _error(_BAD_VALUE, "There can be at most 3 Images.")
     width, height = _size(fields)
     if not 512 <= min(width, height) <= max(width, height) <= 2048 or width * height > 1024 * 1024:
-        return _error("InvalidParameterValue", f"Resolution {fields.get('Resolution')} is not supported.")
+        return _error(_BAD_VALUE, f"Resolution {fields.get('Resolution')} is not supported.")
     return None
 
 

@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from providers.simulator.recorder import Recorded
+
+_KEPT_REQUESTS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class SentFile:
@@ -57,6 +61,7 @@ class Ledger:
         self.in_flight = 0
         self.max_in_flight = 0
         self.polls = 0  # of tasks; polls are no calls
+        self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)  # whole, where the settings ask for it
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the call is filled in as it goes on."""

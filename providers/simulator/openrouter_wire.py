@@ -177,7 +177,8 @@ class _ChatWire(_Wire):
         checks: list[tuple[bool, str]] = [
             (bool(fields.get("model")), "model is required."),
             (bool(self._prompt(fields)), "A message with text is required."),
-            ("image" in (fields.get("modalities") or []), "modalities must name image."),
+            # Where a client says nothing, as litellm does, a model for pictures makes one.
+            ("image" in fields.get("modalities", ["image"]), "modalities must name image."),
             (config.get("aspect_ratio", "1:1") in CHAT_RATIOS, "aspect_ratio is not supported."),
             (config.get("image_size", "1K") in _TIERS, "image_size is not supported."),
             (fields.get("stream", False) is False, "The simulator does not stream."),

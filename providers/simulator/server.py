@@ -22,6 +22,7 @@ from providers.simulator.modelscope_wire import ModelScopeWire
 from providers.simulator.openai_wire import OpenAIWire
 from providers.simulator.openrouter_wire import OpenRouterWire
 from providers.simulator.quotas import Clock
+from providers.simulator.recorder import Recorded, Recorder
 from providers.simulator.settings import SimulatorSettings
 from providers.simulator.tasks import Tasks
 
@@ -52,7 +53,8 @@ class Simulator:
             Route("/healthz", self._healthz, methods=["GET"]),
         ]
         self.app = Starlette(routes=routes)
-        self._server = AsgiServer(self.app, host, port)
+        app = Recorder(self.app, self._record) if self.settings.record_requests else self.app
+        self._server = AsgiServer(app, host, port)
 
     @property
     def url(self) -> str:
@@ -109,6 +111,9 @@ class Simulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    def _record(self, request: Recorded) -> None:
+        self.ledger.requests.append(request)
 
     async def _get_ledger(self, request: Request) -> Response:
         rates = (self.settings.images, self.settings.requests)

@@ -60,3 +60,4 @@ class SimulatorSettings:
     moderation_words: tuple[str, ...] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
     seed: int = 0  # of the latencies
+    record_requests: bool = False  # keep requests whole, credentials too: for tests that compare clients
