@@ -178,17 +178,16 @@ class Executor:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
-            self._count_call(run, status, error.charged)
+            self._count_request(run, status)
             raise
-        self._count_call(run, "200", Charged.YES)
+        self._count_request(run, "200")
         if headers := rate_headers.get():
             await self._calls.call_answered(run, headers)
         return answer
 
-    def _count_call(self, run: Run, status: str, charged: Charged) -> None:
+    def _count_request(self, run: Run, status: str) -> None:
         provider = run.route.provider.name
         self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
-        self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
 
     async def _poll(self, run: Run, submitted: Submitted, *, resumed: bool) -> Generated:
         generated = await self._collector.ended(
@@ -273,7 +272,7 @@ def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any
         "queue_seconds": round(run.item.queue_us / 1e6, 3),
         "throttled_seconds": round(run.item.throttled_us / 1e6, 3),
         "provider_seconds": None,
-        "provider_task_id": None,
+        "provider_task_id": orjson.loads(run.item.receipt)["task_id"] if run.item.receipt else None,
         "revised_prompt": None,
         "cost": None,
     }

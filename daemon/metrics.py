@@ -99,7 +99,10 @@ class Metrics:
             "provider_429", "Calls refused for their rate.", "provider", "quota"
         )
         self.provider_calls = self._counter(
-            "provider_calls", "Calls by whether the provider takes money for them.", "provider", "charged"
+            "provider_calls",
+            "Calls by whether the provider takes money for them, counted when their runs end.",
+            "provider",
+            "charged",
         )
         self.limiter_grants = self._counter("limiter_grants", "Permits granted to this replica.", "quota")
         self.limiter_cooldowns = self._counter(
