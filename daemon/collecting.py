@@ -20,14 +20,19 @@ FETCH_TRIES = 5
 
 
 class Collector:
-    """Waits for tasks and fetches pictures; `draw` (0..1) spreads what would otherwise happen in step."""
+    """Waits for tasks and fetches pictures.
+
+    `turn` waits until a poll of the route may be sent; `draw` (0..1) spreads what would otherwise happen in step.
+    """
 
     def __init__(
         self,
         *,
+        turn: Callable[[Route], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self._turn = turn
         self._sleep = sleep
         self._draw = draw
 
@@ -43,16 +48,14 @@ class Collector:
             # It may have ended long ago, so it is looked at soon; but a restart takes many over at once.
             soon_s = self._draw() * next(waits_s)
             waits_s = chain((soon_s,), waits_s)
-        return await self._until_ended(route.provider, submitted, waits_s, cancel_requested)
+        return await self._until_ended(route, submitted, waits_s, cancel_requested)
 
     async def fresh(self, route: Route, submitted: Submitted, expired: ProviderError) -> Generated:
         """The finished task once more, with addresses that have not expired; raises `expired` if it gives none."""
         # No cancel is passed on: the picture is made and paid for, so it is kept.
         nobody = asyncio.Event()
         try:
-            generated = await self._until_ended(
-                route.provider, submitted, chain((0.0,), self._waits_s(route)), nobody
-            )
+            generated = await self._until_ended(route, submitted, chain((0.0,), self._waits_s(route)), nobody)
         except ProviderError:
             generated = None
         if generated is None:
@@ -77,17 +80,19 @@ class Collector:
 
     async def _until_ended(
         self,
-        provider: Provider,
+        route: Route,
         submitted: Submitted,
         waits_s: Iterable[float],
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
-        asked_s = 0.0
+        provider, asked_s = route.provider, 0.0
         for wait_s in waits_s:
             await self._sleep(max(wait_s, asked_s))
             if cancel_requested.is_set() and await provider.cancel(submitted):
                 return None
+            if self._turn is not None:
+                await self._turn(route)
             try:
                 answer = await provider.poll(submitted)
             except ProviderError as error:

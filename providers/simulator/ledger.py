@@ -37,12 +37,19 @@ class Ledger:
         self.in_flight = 0
         self.max_in_flight = 0
         self.polls = 0  # of tasks; polls are no calls
+        self.polls_refused = 0  # of those, by their own quota
+        self._polled_at_s: deque[float] = deque(maxlen=limit)
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the call is filled in as it goes on."""
         call = Call(self._clock(), digest(key.encode()), prompt, digest(body), images)
         self.calls.append(call)
         return call
+
+    def poll(self) -> None:
+        """Write down a poll of a task."""
+        self.polls += 1
+        self._polled_at_s.append(self._clock())
 
     def admit(self, call: Call) -> None:
         """The call got past the quotas and holds a slot until `end`."""
@@ -61,6 +68,10 @@ class Ledger:
         admitted = [call for call in self.calls if call.admitted and (key is None or call.key == key)]
         return max_in_window(((call.at_s, call.images) for call in admitted), window_s)
 
+    def max_polls_in_window(self, window_s: float) -> int:
+        """The most polls that arrived in any period of `window_s`, whatever they were answered."""
+        return max_in_window(((at_s, 1) for at_s in self._polled_at_s), window_s)
+
     def calls_by_prompt(self) -> dict[str, int]:
         """How many calls were admitted for each prompt: more than one is a repeated, perhaps paid, call."""
         return dict(Counter(call.prompt for call in self.calls if call.admitted))
@@ -73,13 +84,17 @@ class Ledger:
         """Pictures charged."""
         return sum(call.billed for call in self.calls)
 
-    def summary(self, windows_s: Iterable[float] = ()) -> dict[str, Any]:
+    def summary(self, windows_s: Iterable[float] = (), polls_window_s: float | None = None) -> dict[str, Any]:
         """The figures as plain JSON."""
         return {
             "calls": len(self.calls),
             "admitted": sum(call.admitted for call in self.calls),
             "billed": self.billed(),
             "polls": self.polls,
+            "polls_refused": self.polls_refused,
+            "max_polls_in_window": None
+            if polls_window_s is None
+            else self.max_polls_in_window(polls_window_s),
             "statuses": {str(status): count for status, count in sorted(self.statuses().items())},
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,

@@ -169,5 +169,6 @@ def _reclaimer(installation: Installation) -> Reclaimer:
 
 
 def _counted(installation: Installation) -> dict[str, int]:
-    samples = installation.metrics.provider_calls.collect()[0].samples
-    return {sample.labels["charged"]: int(sample.value) for sample in samples if sample.value}
+    families = installation.metrics.provider_calls.collect()
+    totals = [s for family in families for s in family.samples if s.name.endswith("_total")]
+    return {sample.labels["charged"]: int(sample.value) for sample in totals if sample.value}
