@@ -13,8 +13,9 @@ from itertools import chain
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from daemon.routes import Route
-from providers.base import Generated, Picture, Provider, Submitted
+from providers.base import Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
+from providers.http import on_leaving
 
 FETCH_TRIES = 5
 
@@ -22,13 +23,14 @@ FETCH_TRIES = 5
 class Collector:
     """Waits for tasks and fetches pictures.
 
-    `turn` waits until a poll of the route may be sent; `draw` (0..1) spreads what would otherwise happen in step.
+    `turn` waits until a poll of the route may be sent, and what it returns wants to be called when the poll leaves;
+    `draw` (0..1) spreads what would otherwise happen in step.
     """
 
     def __init__(
         self,
         *,
-        turn: Callable[[Route], Awaitable[None]] | None = None,
+        turn: Callable[[Route], Awaitable[Callable[[], None]]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -91,10 +93,8 @@ class Collector:
             await self._sleep(max(wait_s, asked_s))
             if cancel_requested.is_set() and await provider.cancel(submitted):
                 return None
-            if self._turn is not None:
-                await self._turn(route)
             try:
-                answer = await provider.poll(submitted)
+                answer = await self._poll(route, submitted)
             except ProviderError as error:
                 if error.retry is not Retry.POLL_AGAIN:
                     raise
@@ -104,6 +104,17 @@ class Collector:
                 return answer
             asked_s = answer.retry_after_s or 0.0
         raise AssertionError("the waits of a poll plan have no end")
+
+    async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:
+        if self._turn is None:
+            return await route.provider.poll(submitted)
+        left = await self._turn(route)
+        telling = on_leaving.set(left)
+        try:
+            return await route.provider.poll(submitted)
+        finally:
+            on_leaving.reset(telling)
+            left()
 
 
 def only_picture(generated: Generated) -> Picture:

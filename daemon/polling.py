@@ -11,7 +11,9 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 from redis.exceptions import RedisError
@@ -19,22 +21,60 @@ from redis.exceptions import RedisError
 from daemon.loops import pause_s, until_answered
 from daemon.metrics import Metrics
 from daemon.routes import Route
-from limiter import Grant, Later, Limiter, Quota
+from limiter import Grant, Later, Limiter, Permit, Quota
 from limiter.limits import POLLS
 
 # Polls that leave in one turn of the event loop, and the time before as many leave again: a poll is about a
 # millisecond of work, so a replica is busy with polls half of its time at most.
 TOGETHER = 25
 APART_S = 0.05
+# A poll that has not left by then never will: its run was cancelled, or its way to the provider is shut.
+LEAVES_IN_S = 1.0
 # A slot further away is asked for again: what was reserved is lost to the fleet when this replica dies.
 HORIZON_S = 1.0
+
+
+Left = Callable[[], None]
+
+
+class _Together:
+    """Polls that were let go at one moment, until the last of them has left."""
+
+    def __init__(self) -> None:
+        self._staying: set[object] = set()
+        self._gone = asyncio.Event()
+
+    def one(self) -> Left:
+        """One poll more; to be called when it leaves, and harmless after that."""
+        poll = object()
+        self._staying.add(poll)
+
+        def left() -> None:
+            self._staying.discard(poll)
+            if not self._staying:
+                self._gone.set()
+
+        return left
+
+    async def gone(self) -> None:
+        """Return when all have left."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVES_IN_S):
+                await self._gone.wait()
+
+
+class _Slot(NamedTuple):
+    """A permit, and the monotonic time from which it holds."""
+
+    permit: Permit
+    at: float
 
 
 @dataclass(slots=True)
 class _Line:
     """The polls of one route that wait for their turn, in the order in which they came."""
 
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: deque[asyncio.Future[Left]] = field(default_factory=deque)
     caller: asyncio.Task[None] | None = None
 
     def length(self) -> int:
@@ -42,13 +82,15 @@ class _Line:
         self.waiting = deque(turn for turn in self.waiting if not turn.done())
         return len(self.waiting)
 
-    def call(self, count: int) -> None:
+    def call(self, count: int) -> _Together:
         """Let the first `count` go."""
+        together = _Together()
         while self.waiting and count:
             turn = self.waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(together.one())
                 count -= 1
+        return together
 
 
 class Pacer:
@@ -70,14 +112,17 @@ class Pacer:
         self._lines: dict[str, _Line] = {}
         self._requests = itertools.count()
 
-    async def turn(self, route: Route) -> None:
-        """Return when one poll of the route may be sent, at once; while Redis does not answer, none may."""
+    async def turn(self, route: Route) -> Left:
+        """Return when one poll of the route may be sent, at once; while Redis does not answer, none may.
+
+        What is returned is to be called when the poll leaves.
+        """
         line = self._lines.setdefault(route.name, _Line())
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
         if line.caller is None:
             line.caller = asyncio.create_task(self._call(route, line), name=f"polls {route.name}")
-        await turn
+        return await turn
 
     async def aclose(self) -> None:
         """Give nobody a turn any more."""
@@ -94,8 +139,10 @@ class Pacer:
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
                 if quotas:
-                    await self._slot_for(count, quotas, route)
-                line.call(count)
+                    slot = await self._slot_for(count, quotas, route)
+                    await self._left_at(slot, line.call(count), quotas)
+                else:
+                    line.call(count)
         except Exception as error:
             # Whoever waits would wait for ever; a run that fails so goes on with its task later.
             for turn in line.waiting:
@@ -105,7 +152,7 @@ class Pacer:
         finally:
             line.caller = None
 
-    async def _slot_for(self, count: int, quotas: Sequence[Quota], route: Route) -> None:
+    async def _slot_for(self, count: int, quotas: Sequence[Quota], route: Route) -> _Slot:
         """Return when `count` polls may be sent: all of them are charged at one slot, which has come."""
         while True:
             answer = await self._answer(count, quotas, route)
@@ -114,9 +161,17 @@ class Pacer:
             await self._sleep(answer.retry_us / 1e6)
         slot_at = time.monotonic() + answer.wait_us / 1e6
         await self._sleep(answer.wait_us / 1e6)
-        if time.monotonic() - slot_at > min(quota.tolerance_s for quota in quotas):
-            permit = answer.permit
-            await until_answered("sent_late", lambda: self._limiter.sent_late(permit))
+        return _Slot(answer.permit, slot_at)
+
+    async def _left_at(self, slot: _Slot, together: _Together, quotas: Sequence[Quota]) -> None:
+        """Let the polls be counted from when the last of them left, where that was noticeably after their slot.
+
+        A loop with thousands of coroutines, and 25 new connections, take longer than the guard of a window. Until they
+        have left no others are let go, so a replica that is too slow polls less instead of later.
+        """
+        await together.gone()
+        if time.monotonic() - slot.at > min(quota.tolerance_s for quota in quotas):
+            await until_answered("sent_late", lambda: self._limiter.sent_late(slot.permit))
 
     async def _answer(self, count: int, quotas: Sequence[Quota], route: Route) -> Grant | Later:
         request_id = f"{self._holder}:polls:{route.name}:{next(self._requests)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "check_url",
     "create_client",
     "download",
+    "on_leaving",
     "parse_retry_after",
     "rate_headers",
     "send_once",
@@ -37,6 +38,9 @@ __all__ = [
 
 # What the latest answer in this task said of rate limits, with its date; for whoever called the provider.
 rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
+
+# Called when a request of this task begins to leave: only then is it known how late it is for the slot it was given.
+on_leaving: ContextVar[Callable[[], None] | None] = ContextVar("on_leaving", default=None)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -153,6 +157,8 @@ class _Progress:
         # CONNECT only asks a proxy for a way to the provider.
         if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
             self.sent = True
+            if (tell := on_leaving.get()) is not None:
+                tell()
 
 
 def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:

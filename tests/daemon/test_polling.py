@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.collecting import Collector
 from daemon.metrics import Metrics
 from daemon.polling import TOGETHER, Pacer
 from daemon.routes import Route
 from limiter import Grant, Limiter, Permit, parse_quota
+from providers.base import Request, Submitted
+from providers.registry import create_provider
+from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.ledger import max_in_window
 from tests.daemon.harness import ScriptedProvider, eventually
 
@@ -40,6 +45,7 @@ class Counting(Limiter):
         super().__init__(*args, **more)
         self.asked: list[str] = []
         self.granted: list[Permit] = []
+        self.late: list[Permit] = []
         self.failing = 0
 
     async def acquire(self, quotas: Any, **more: Any) -> Any:
@@ -51,6 +57,10 @@ class Counting(Limiter):
         if isinstance(answer, Grant):
             self.granted.append(answer.permit)
         return answer
+
+    async def sent_late(self, permit: Permit) -> None:
+        self.late.append(permit)
+        await super().sent_late(permit)
 
     @property
     def sizes(self) -> list[int]:
@@ -74,8 +84,9 @@ class Fleet:
         self.left_at_us: list[list[int]] = [[] for _ in self.pacers]
 
     async def poll(self, replica: int = 0) -> None:
-        await self.pacers[replica].turn(self.route)
+        left = await self.pacers[replica].turn(self.route)
         self.left_at_us[replica].append(self.clock.now_us)
+        left()
 
 
 async def test_the_replicas_of_a_fleet_share_one_limit_on_polls_and_use_it_up(redis: Redis) -> None:
@@ -130,6 +141,66 @@ async def test_a_question_whose_answer_was_lost_is_asked_again_and_charged_once(
     [state] = await fleet.limiters[0].snapshot(fleet.route.quotas)
     assert [unit.available for unit in state.units] == [6]
     assert fleet.metrics.limiter_errors._value.get() == 2
+
+
+async def test_polls_that_leave_late_are_counted_from_then_on_and_hold_back_those_behind(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
+    clock = time.monotonic
+    behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
+    gone = [await turn for turn in behind[:TOGETHER]]
+    for left in gone[1:]:
+        left()
+    await asyncio.sleep(0)
+    assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
+    monkeypatch.setattr("daemon.polling.time.monotonic", lambda: clock() + 0.1)
+    gone[0]()
+    await asyncio.gather(*behind)
+    assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
+
+
+async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.polling.LEAVES_IN_S", 0.01)
+    fleet = Fleet(redis, polls="10/10s")
+    await fleet.pacers[0].turn(fleet.route)
+    async with asyncio.timeout(5):
+        await fleet.poll()
+
+
+async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answered(redis: Redis) -> None:
+    told: list[str] = []
+
+    async def turn(_route: Route) -> Any:
+        return lambda: told.append("left")
+
+    settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
+    async with Simulator(settings) as simulator:
+        provider = create_provider(
+            "zimage", base_url=simulator.modelscope_url, secrets={"api_key": "ms-key"}, options={}
+        )
+        real = provider._standing  # type: ignore[attr-defined]
+
+        def answered(answer: Any) -> Any:
+            told.append("answered")
+            return real(answer)
+
+        provider._standing = answered  # type: ignore[attr-defined]
+        request = Request(request_id="r", model="Tongyi-MAI/Z-Image-Turbo", prompt="x", size="512x512")
+        submitted = await provider.submit(request, timeout_s=5)
+        assert isinstance(submitted, Submitted)
+        assert told == [], "a submit is no poll"
+        route = Route("default", provider, request.model)
+        collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
+        await collector.ended(route, submitted, resumed=False, cancel_requested=asyncio.Event())
+        told_of_polls = list(told)
+        (picture,) = (await provider.poll(submitted)).pictures  # type: ignore[union-attr]
+        await collector.fetch(provider, picture)
+        await provider.aclose()
+    assert told_of_polls[:2] == ["left", "answered"]
+    assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"
 
 
 async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(redis: Redis) -> None:

@@ -126,7 +126,8 @@ async def test_the_counts_sum_whatever_is_done_to_held_items_and_in_which_order(
                 await queue.cancel("group", "default/b1", ("held",))
             case _:
                 for item in await installation.claim(draw.randint(1, 3)):
-                    outcome: Outcome = draw.choice([LOST, made(item), Succeeded({"images": []})])
+                    outcomes: list[Outcome] = [LOST, made(item), Succeeded({"images": []})]
+                    outcome = draw.choice(outcomes)
                     await queue.settle(item, outcome, "yes")
         view = await group(installation)
         records = [await installation.record(uid) for uid in uids]
