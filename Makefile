@@ -48,7 +48,7 @@ bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis an
 bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
 	$(BIN)/python -m benchmarks.limiter
 
-bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (3 minutes)
+bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.polling
 
 clean:  ## remove what make made
