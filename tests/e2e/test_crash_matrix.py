@@ -334,7 +334,7 @@ def test_an_item_that_went_on_with_its_task_names_it(story: Story) -> None:
             assert result["provider_task_id"] == json.loads(story.records[case.item]["receipt"])["task_id"]
 
 
-def test_no_secret_of_an_account_is_in_any_output_or_key(story: Story, stage: Stage) -> None:
+def test_no_secret_of_an_account_is_in_any_output_or_record(story: Story, stage: Stage) -> None:
     for secret in (SECRETS["MATRIX_KEY"], SECRETS["MATRIX_SECRET"]):
         assert secret not in story.output
         assert all(secret not in json.dumps(record) for record in story.records.values())
