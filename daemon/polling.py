@@ -155,13 +155,14 @@ class Pacer:
     async def _slot_for(self, count: int, quotas: Sequence[Quota], route: Route) -> _Slot:
         """Return when `count` polls may be sent: all of them are charged at one slot, which has come."""
         while True:
+            asked_at = time.monotonic()
             answer = await self._answer(count, quotas, route)
             if isinstance(answer, Grant):
                 break
             await self._sleep(answer.retry_us / 1e6)
-        slot_at = time.monotonic() + answer.wait_us / 1e6
         await self._sleep(answer.wait_us / 1e6)
-        return _Slot(answer.permit, slot_at)
+        # Counted from the question and not from its answer, which a busy loop may have read long after it was given.
+        return _Slot(answer.permit, asked_at + answer.wait_us / 1e6)
 
     async def _left_at(self, slot: _Slot, together: _Together, quotas: Sequence[Quota]) -> None:
         """Let the polls be counted from when the last of them left, where that was noticeably after their slot.

@@ -160,6 +160,29 @@ async def test_polls_that_leave_late_are_counted_from_then_on_and_hold_back_thos
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
 
 
+async def test_an_answer_that_was_read_late_makes_its_polls_late(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="1000/10s")  # counted anew from 50 ms on
+    clock, read_late_s = time.monotonic, 0.0
+    monkeypatch.setattr("daemon.polling.time.monotonic", lambda: clock() + read_late_s)
+    acquire = fleet.limiters[0].acquire
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        nonlocal read_late_s
+        answer = await acquire(*args, **more)
+        read_late_s += 0.2
+        return answer
+
+    monkeypatch.setattr(fleet.limiters[0], "acquire", slowly)
+    await fleet.poll()
+
+    async def counted_anew() -> bool:
+        return fleet.limiters[0].late == fleet.limiters[0].granted
+
+    await eventually(counted_anew)
+
+
 async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
