@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help setup demo up test test-sdks check format bench-throughput bench-limiter clean
+.PHONY: help setup demo up test test-sdks check format bench-throughput bench-limiter bench-polling clean
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -51,6 +51,9 @@ bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis an
 
 bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
 	$(BIN)/python -m benchmarks.limiter
+
+bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
+	$(BIN)/python -m benchmarks.polling
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs

@@ -13,21 +13,28 @@ from itertools import chain
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from daemon.routes import Route
-from providers.base import Generated, Picture, Provider, Submitted
+from providers.base import Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
+from providers.http import before_send
 
 FETCH_TRIES = 5
 
 
 class Collector:
-    """Waits for tasks and fetches pictures; `draw` (0..1) spreads what would otherwise happen in step."""
+    """Waits for tasks and fetches pictures.
+
+    `turn` waits until a poll of the route may be sent, and what it returns wants to be called when the poll leaves;
+    `draw` (0..1) spreads what would otherwise happen in step.
+    """
 
     def __init__(
         self,
         *,
+        turn: Callable[[Route], Awaitable[Callable[[], None]]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self._turn = turn
         self._sleep = sleep
         self._draw = draw
 
@@ -43,16 +50,14 @@ class Collector:
             # It may have ended long ago, so it is looked at soon; but a restart takes many over at once.
             soon_s = self._draw() * next(waits_s)
             waits_s = chain((soon_s,), waits_s)
-        return await self._until_ended(route.provider, submitted, waits_s, cancel_requested)
+        return await self._until_ended(route, submitted, waits_s, cancel_requested)
 
     async def fresh(self, route: Route, submitted: Submitted, expired: ProviderError) -> Generated:
         """The finished task once more, with addresses that have not expired; raises `expired` if it gives none."""
         # No cancel is passed on: the picture is made and paid for, so it is kept.
         nobody = asyncio.Event()
         try:
-            generated = await self._until_ended(
-                route.provider, submitted, chain((0.0,), self._waits_s(route)), nobody
-            )
+            generated = await self._until_ended(route, submitted, chain((0.0,), self._waits_s(route)), nobody)
         except ProviderError:
             generated = None
         if generated is None:
@@ -77,19 +82,19 @@ class Collector:
 
     async def _until_ended(
         self,
-        provider: Provider,
+        route: Route,
         submitted: Submitted,
         waits_s: Iterable[float],
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
-        asked_s = 0.0
+        provider, asked_s = route.provider, 0.0
         for wait_s in waits_s:
             await self._sleep(max(wait_s, asked_s))
             if cancel_requested.is_set() and await provider.cancel(submitted):
                 return None
             try:
-                answer = await provider.poll(submitted)
+                answer = await self._poll(route, submitted)
             except ProviderError as error:
                 if error.retry is not Retry.POLL_AGAIN:
                     raise
@@ -99,6 +104,21 @@ class Collector:
                 return answer
             asked_s = answer.retry_after_s or 0.0
         raise AssertionError("the waits of a poll plan have no end")
+
+    async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:
+        if self._turn is None:
+            return await route.provider.poll(submitted)
+        left = await self._turn(route)
+
+        async def leaves(_rtt_s: float | None) -> None:
+            left()
+
+        before_send.set(leaves)
+        try:
+            return await route.provider.poll(submitted)
+        finally:
+            before_send.set(None)
+            left()
 
 
 def only_picture(generated: Generated) -> Picture:

@@ -189,23 +189,22 @@ class Executor:
             answer = await provider.submit(request, timeout_s=run.route.timeout_s)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
-            self._count_call(run, status, error.charged)
+            self._count_request(run, status)
             raise
         except Recalled:
             run.sent = False
             raise
         finally:
             before_send.set(None)
-        self._count_call(run, "200", Charged.YES)
+        self._count_request(run, "200")
         run.headers = rate_headers.get()
         if isinstance(answer, Generated):
             self._count_cost(run, answer)
         return answer
 
-    def _count_call(self, run: Run, status: str, charged: Charged) -> None:
+    def _count_request(self, run: Run, status: str) -> None:
         provider = run.route.provider.name
         self._metrics.provider_requests.labels(provider=provider, route=run.route.name, status=status).inc()
-        self._metrics.provider_calls.labels(provider=provider, charged=charged.value).inc()
 
     def _count_cost(self, run: Run, generated: Generated) -> None:
         self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
@@ -293,7 +292,7 @@ def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any
         "queue_seconds": round(run.item.queue_us / 1e6, 3),
         "throttled_seconds": round(run.item.throttled_us / 1e6, 3),
         "provider_seconds": None,
-        "provider_task_id": None,
+        "provider_task_id": orjson.loads(run.item.receipt)["task_id"] if run.item.receipt else None,
         "revised_prompt": None,
         "cost": None,
     }

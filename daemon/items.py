@@ -79,11 +79,15 @@ class Claim(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison."""
+    """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison.
+
+    `calls`: whether the provider takes money for each call of those that nobody has counted.
+    """
 
     cursor: str
     items: list[Claimed]
     poisoned: int
+    calls: tuple[str, ...] = ()
 
 
 class GroupCounts(NamedTuple):

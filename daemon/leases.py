@@ -128,6 +128,8 @@ class Reclaimer:
                 if page.poisoned:
                     self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
                     self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)
+                for charged in page.calls:
+                    self._metrics.provider_calls.labels(provider=route.provider.name, charged=charged).inc()
                 taken += len(page.items)
         if taken:
             self._metrics.reclaimed.inc(taken)

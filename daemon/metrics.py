@@ -111,7 +111,10 @@ class Metrics:
             "provider_429", "Calls refused for their rate.", "provider", "quota"
         )
         self.provider_calls = self._counter(
-            "provider_calls", "Calls by whether the provider takes money for them.", "provider", "charged"
+            "provider_calls",
+            "Calls by whether the provider takes money for them, counted when their runs end.",
+            "provider",
+            "charged",
         )
         self.cost = self._counter(
             "cost", "Money that calls cost, failed ones too, as providers tell it.", "provider", "currency"

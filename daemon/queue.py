@@ -72,7 +72,7 @@ class Queue:
         self.keys = keys
         self.worker = worker
         self._retention = (round(records_retention_s * 1e6), round(failed_retention_s * 1e6))
-        self._settles: Coalescer[tuple[Claimed, Outcome], str] = Coalescer(
+        self._settles: Coalescer[tuple[Claimed, Outcome, str], str] = Coalescer(
             self._settle_round, most=SETTLE_ROUND
         )
         self._notes: Coalescer[tuple[Claimed, str, bytes], bool] = Coalescer(
@@ -189,17 +189,18 @@ class Queue:
             args += (item.uid, item.epoch, what, text)
         return [bool(ours) for ours in await self._call("note", *args)]
 
-    async def settle(self, item: Claimed, outcome: Outcome) -> str:
+    async def settle(self, item: Claimed, outcome: Outcome, charged: str = "") -> str:
         """End a run, once: returns the item's state, or `lost` when it was not ours any more.
 
-        Asked again with the same outcome, as after a lost reply, it has the same answer.
+        `charged` (no, maybe, yes) goes to the item's account; empty where no call was begun. Asked again with the
+        same outcome, as after a lost reply, it has the same answer.
         """
-        return await self._settles.submit((item, outcome))
+        return await self._settles.submit((item, outcome, charged))
 
-    async def _settle_round(self, settles: Sequence[tuple[Claimed, Outcome]]) -> list[str]:
+    async def _settle_round(self, settles: Sequence[tuple[Claimed, Outcome, str]]) -> list[str]:
         args: list[str | bytes | int | float] = [*self._retention, len(settles)]
-        for item, outcome in settles:
-            args += (item.uid, item.epoch, outcome.name, *outcome_fields(outcome))
+        for item, outcome, charged in settles:
+            args += (item.uid, item.epoch, outcome.name, *outcome_fields(outcome), charged)
         return [state.decode() for state in await self._call("settle", *args)]
 
     async def renew(self, items: Sequence[Claimed]) -> list[str]:
@@ -236,8 +237,9 @@ class Queue:
         """
         lease_ms = round(lease_s * 1000)
         args = (route, lane, self.worker, lease_ms, cursor, count, most_crashes, not_after_us)
-        next_cursor, rows, poisoned = await self._call("reclaim", *self._retention, *args)
-        return Reclaimed(next_cursor.decode(), [read_reclaimed(row) for row in rows], poisoned)
+        next_cursor, rows, poisoned, calls = await self._call("reclaim", *self._retention, *args)
+        charged = tuple(call.decode() for call in calls)
+        return Reclaimed(next_cursor.decode(), [read_reclaimed(row) for row in rows], poisoned, charged)
 
     # Time
 

@@ -6,7 +6,7 @@ work did (`retention`): what is not found here may have existed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import orjson
 from redis.asyncio import Redis
@@ -83,18 +83,36 @@ class Records:
     async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
         """The newest batches and jobs, newest first; `active` leaves out what has ended."""
         views: list[View] = []
-        start = 0
-        while len(views) < count:
-            names = await ranked(self._client, self.keys.index, start, PAGE, newest_first=True)
-            views += [
-                view
-                for view in await self._views(names)
-                if tenant in (None, view.tenant) and not (active and view.ended)
-            ]
-            if len(names) < PAGE:
+        async for page in self._newest():
+            views += [view for view in page if tenant in (None, view.tenant) and not (active and view.ended)]
+            if len(views) >= count:
                 break
-            start += PAGE
         return views[:count]
+
+    async def held(self, count: int, *, tenant: str | None = None) -> list[ItemView]:
+        """The items that wait for a person, those of the newest work first."""
+        items: list[ItemView] = []
+        async for page in self._newest():
+            for view in page:
+                if tenant not in (None, view.tenant):
+                    continue
+                if isinstance(view, ItemView):
+                    items += [view] if view.needs_person else []
+                elif view.counts.held:
+                    items += [item for item in await self.all_members(view.gid) if item.needs_person]
+                if len(items) >= count:
+                    return items[:count]
+        return items
+
+    async def _newest(self) -> AsyncIterator[list[View]]:
+        """All batches and jobs on record, by pages."""
+        start = 0
+        while True:
+            names = await ranked(self._client, self.keys.index, start, PAGE, newest_first=True)
+            yield await self._views(names)
+            if len(names) < PAGE:
+                return
+            start += PAGE
 
     async def progress(self, view: GroupView) -> Progress:
         """How long a batch will take and what holds it back, as its replica last told."""

@@ -34,6 +34,7 @@ from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome
 from daemon.pictures import PictureKeeper
+from daemon.polling import Pacer
 from daemon.queue import Queue
 from daemon.quota_book import QuotaBook
 from daemon.results import ResultStore
@@ -94,6 +95,7 @@ class Replica:
         # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
+        self._pacer = Pacer(self.limiter, self.metrics, self.worker)
         recalls = Recalls()
         self.running = Running(
             self.queue,
@@ -164,7 +166,7 @@ class Replica:
             self.queue,
             PictureKeeper(self._store),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
-            Collector(),
+            Collector(turn=self._pacer.turn),
             Judge(self._accounts, self.metrics),
             self.metrics,
             calls=self.running,
@@ -211,6 +213,7 @@ class Replica:
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
+        await self._pacer.aclose()
         await self._end("scheduler", "gauges", "quota book", "bell")
         await self._end("heartbeat")
         try:

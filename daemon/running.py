@@ -15,11 +15,12 @@ import structlog
 from daemon.accounts import Accounts
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
-from daemon.outcomes import Outcome, Retry, Unknown
+from daemon.outcomes import Outcome, Released, Retry, Succeeded, Unknown
 from daemon.queue import Claimed, LeaseLost, Queue
 from daemon.routes import Route
 from limiter import Lag, Limiter, Permit, Recalls
 from providers.base import Submitted
+from providers.errors import Charged
 
 log = structlog.get_logger(__name__)
 
@@ -208,8 +209,10 @@ class Running:
             outcome = await self._outcome(run)
             await self.call_ended(run)
             run.settling = True
-            state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome))
+            charged = _charged(run, outcome)
+            state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome, charged))
             self._count(run, state, outcome)
+            self._count_call(run, state, charged)
         except LeaseLost:
             self._metrics.duplicate_results.inc()
             log.warning("another worker took the item over", item=run.item.uid)
@@ -229,7 +232,15 @@ class Running:
             log.exception("a bug while running an item", item=run.item.uid)
             message = f"Pixmill failed inside ({type(error).__name__}); the log has the details."
             record = {"kind": "unknown", "message": message, "charged": "maybe", "retryable": True}
+            if run.submitted is not None:
+                # The provider did its part: trying again goes on with its task.
+                record |= {"charged": "yes", "resumable": True}
             return Retry(record, BUG_DELAY_S)
+
+    def _count_call(self, run: Run, state: str, charged: str) -> None:
+        """Counted by whoever settles, as in the item's own account: so the call of a killed worker counts, and once."""
+        if charged and state != "lost":
+            self._metrics.provider_calls.labels(provider=run.route.provider.name, charged=charged).inc()
 
     def _count(self, run: Run, state: str, outcome: Outcome) -> None:
         route = run.route.name
@@ -251,3 +262,19 @@ def _unanswered_s(run: Run) -> float:
     if not run.adopted or run.item.receipt or run.item.intent_us is None:
         return 0.0
     return run.route.timeout_s - (time.time() - run.item.intent_us / 1e6)
+
+
+def _charged(run: Run, outcome: Outcome) -> str:
+    """Whether the provider takes money for the run's call: no, maybe, yes; '' where it has none to account for.
+
+    An intent that is still written down is that of a worker which went away before it could settle.
+    """
+    if not run.sent and not (run.adopted and run.item.intent_us is not None):
+        return ""
+    match outcome:
+        case Succeeded():
+            return Charged.YES.value
+        case Released():
+            return ""
+        case _:
+            return str(getattr(outcome, "error", {}).get("charged", Charged.MAYBE.value))

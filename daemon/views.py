@@ -12,6 +12,7 @@ import orjson
 from daemon.contract import FINAL_STATES
 from daemon.keys import Uid
 from daemon.queue import GroupCounts
+from providers.errors import Charged
 
 COUNTED = (
     "queued",
@@ -52,6 +53,9 @@ class ItemView:
     result: dict[str, Any] | None = None
     provider_task: dict[str, Any] | None = None
     cancel_asked: bool = False
+    calls: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of its runs that ended, by whether they are charged
 
     @property
     def id(self) -> str:
@@ -100,6 +104,7 @@ class ItemView:
             "throttled_seconds": round(self.throttled_s, 3),
             "error": self.error,
             "metadata": self.metadata,
+            "calls": dict(self.calls),
             **result,
         }
 
@@ -234,6 +239,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
         result=result,
         provider_task=_json(fields.get(b"receipt")),
         cancel_asked=b"cancel" in fields,
+        calls={charged: int(fields.get(f"calls_{charged}".encode(), 0)) for charged in map(str, Charged)},
     )
 
 

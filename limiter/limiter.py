@@ -89,8 +89,9 @@ class Limiter:
         """Ask for one call under all limits of all `quotas`; all of them are charged, at one slot, or none.
 
         `costs` are units; a unit that is not named costs nothing, and `in_flight` is the weight of the lease
-        (unnamed: 1). The slot is the earliest that suits all, also a gap before later reservations; one further
-        away than `max_wait_s` is Later. The same `request_id` asked again, because a reply was lost, has the same
+        (unnamed: 1). What costs nothing but polls passes pauses and cooldowns, which are about new calls. The slot
+        is the earliest that suits all, also a gap before later reservations; one further away than `max_wait_s` is
+        Later. The same `request_id` asked again, because a reply was lost, has the same
         answer and is charged once: until half a lease after its slot, or its release or give_back. Use a new one
         for each attempt. Sleep `wait_us` from the moment this returns, by a monotonic clock, then send. A caller
         that is cancelled meanwhile has been granted nothing.

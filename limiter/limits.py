@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-UNITS: Final = ("requests", "images", "polls")
+POLLS: Final = "polls"
+UNITS: Final = ("requests", "images", POLLS)
 IN_FLIGHT: Final = "in_flight"
 
 SECOND_US: Final = 1_000_000

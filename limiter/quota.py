@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from limiter.limits import (
     GUARD_LEAST_US,
     LONGEST_PERIOD_US,
+    POLLS,
     SECOND_US,
     UNITS,
     Bucket,
@@ -87,6 +88,15 @@ class Quota:
         if not self.adaptive:
             return ""
         return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
+
+    @property
+    def polls(self) -> Quota | None:
+        """Its limits on polls alone, under the same name; None where it has none.
+
+        A poll takes no place in flight, and its rate is neither learned nor a lesson.
+        """
+        limits = tuple(limit for limit in self.limits if limit.unit == POLLS)
+        return Quota(self.name, limits) if limits else None
 
     def limit(self, kind: type[LimitT]) -> LimitT | None:
         """Its first limit of that kind."""

@@ -37,7 +37,7 @@ async def follow(session: Session, client: Client, view: View) -> View:
     """Show the work until it has ended, or until only people can go on; returns the record as it is then."""
     if view.ended or view.needs_person:
         return view
-    ident = _ident(view)
+    ident = ident_of(view)
     try:
         return await _follow(session, client, view, ident)
     except asyncio.CancelledError:
@@ -99,7 +99,7 @@ async def _troubled(client: Client, view: GroupView) -> Sequence[ItemView]:
     return found[:wanted]
 
 
-def _ident(view: View) -> str:
+def ident_of(view: View) -> str:
     """The id by which a person finds it again."""
     if isinstance(view, ItemView) and view.batch:
         return f"{view.batch}/{view.id}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daemon.cli.session import ALL_WELL, Session, command
+
+if TYPE_CHECKING:
+    from daemon.records import View
 
 CANCEL_HELP = """Stop what has not ended: what waits ends at once, what runs is asked to stop.
 
@@ -69,6 +72,7 @@ async def retry(
     states = [state for state, is_wanted in wanted.items() if is_wanted] or ["failed"]
     async with session.client() as client:
         changed = await client.retry(ident, states=states)
+        waiting = 0 if changed.ended_or_queued or held else _held_in(await client.status(ident))
     if not changed.known:
         raise session.unknown(ident)
     if session.as_json:
@@ -78,4 +82,16 @@ async def retry(
         session.printer.note(f"follow it with: pixmill watch {ident}")
     else:
         session.printer.line(f"{ident}: nothing to retry, no item is {' or '.join(states)}")
+        if waiting:
+            session.printer.note(
+                f"{waiting} held: pixmill retry {ident} --held sends that again and may pay twice"
+            )
     return ALL_WELL
+
+
+def _held_in(view: View | None) -> int:
+    """How many of its items wait for a person."""
+    if view is None:
+        return 0
+    counts = getattr(view, "counts", None)
+    return counts.held if counts is not None else int(view.needs_person)

@@ -2,7 +2,8 @@
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 lane  5 worker
 --       6 lease (ms)  7 cursor  8 count  9 most crashes in a row  10 not after (us)
--- Returns  { next cursor, items, poisoned }, an item being
+-- Returns  { next cursor, items, poisoned, calls }, `calls` being whether the provider takes money for each call of the
+--          poisoned that nobody has counted (maybe | yes), and an item
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us,
 --            receipt, waived, intent_us, permit }
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
@@ -17,15 +18,15 @@
 
 local route, lane, worker = ARGV[3], ARGV[4], ARGV[5]
 -- Asked long ago: the server or the way to it stood still, and then so did everybody's heartbeat.
-if NOW > tonumber(ARGV[10]) then return { '0-0', {}, 0 } end
+if NOW > tonumber(ARGV[10]) then return { '0-0', {}, 0, {} } end
 local stream = stream_key(route, lane)
 local reply = redis.pcall('XAUTOCLAIM', stream, 'workers', worker, ARGV[6], ARGV[7], 'COUNT', ARGV[8], 'JUSTID')
-if reply.err then return { '0-0', {}, 0 } end  -- no stream or group yet
+if reply.err then return { '0-0', {}, 0, {} } end  -- no stream or group yet
 
 local FIELDS = { 'state', 'entry', 'epoch', 'spec', 'attempts', 'deliveries', 'throttles', 'accepted_us', 'queue_us',
   'throttled_us', 'receipt', 'intent_us', 'permit', 'group', 'head', 'crashes', 'waived' }
 
-local items, poisoned = {}, 0
+local items, poisoned, calls = {}, 0, {}
 for _, id in ipairs(reply[2]) do
   local entry = redis.call('XRANGE', stream, id, id)[1]
   local uid = entry and entry[2][2]
@@ -36,8 +37,10 @@ for _, id in ipairs(reply[2]) do
   else
     local deliveries, crashes = tonumber(f[6]) + 1, (tonumber(f[16]) or 0) + 1
     if crashes > tonumber(ARGV[9]) then
-      local err = cjson.encode({ kind = 'poison', charged = 'maybe', retryable = false,
-        message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
+      -- With a task id a person's retry polls the task; it buys nothing.
+      local task = (f[11] or '') ~= ''
+      local err = cjson.encode({ kind = 'poison', charged = task and 'yes' or 'maybe', retryable = false,
+        resumable = task or nil, message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
       local record = { state = f[1], group = f[14], head = f[15], route = route, lane = lane }
       finish_item(uid, record, 'failed', '"error":' .. err, { 'error', err })
       bury('poison', err, f[5], f[15], { 'data', f[4] })
@@ -45,6 +48,10 @@ for _, id in ipairs(reply[2]) do
       redis.call('XDEL', stream, id)
       unpark(f[14])
       poisoned = poisoned + 1
+      if (f[12] or '') ~= '' then
+        calls[#calls + 1] = task and 'yes' or 'maybe'
+        redis.call('HINCRBY', item_key(uid), 'calls_' .. calls[#calls], 1)
+      end
     else
       local epoch = int(tonumber(f[3]) + 1)
       redis.call('HSET', item_key(uid), 'worker', worker, 'epoch', epoch, 'deliveries', int(deliveries),
@@ -55,4 +62,4 @@ for _, id in ipairs(reply[2]) do
   end
 end
 write_counts()
-return { reply[1], items, poisoned }
+return { reply[1], items, poisoned, calls }

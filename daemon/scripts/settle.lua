@@ -1,7 +1,8 @@
 -- End the run of items: what became of each, once.
 -- KEYS  1 prefix
--- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 5 for each:
---       uid, epoch, outcome, text (JSON object: the result or the error), delay (us)
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 6 for each:
+--       uid, epoch, outcome, text (JSON object: the result or the error), delay (us), and whether the provider takes
+--       money for the item's call (no | maybe | yes; '' where none was begun)
 -- Outcomes  succeeded  failed  cancelled  expired  held
 --           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
 --           throttled  the provider asked to wait: costs nothing
@@ -9,7 +10,8 @@
 --           released   not begun, or handed over: back to the queue unharmed
 -- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
 --          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
--- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease.
+-- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease. A call
+-- is written to the item's account here and nowhere before: a killed worker's call is its successor's to count, once.
 -- @include base
 -- @include events
 -- @include ring
@@ -66,7 +68,11 @@ function outcomes.retry(uid, record, text, delay_us)
   if record.attempts + 1 >= record.max_attempts then
     return fail(uid, record, text, attempts, 'attempts_exhausted')
   end
-  requeue(uid, record, 'retry_wait', NOW + delay_us, { 'attempts', attempts, 'crashes', 0, 'error', text, 'receipt', '', 'intent_us', '' })
+  -- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
+  local ok, err = pcall(cjson.decode, text)
+  local fields = { 'attempts', attempts, 'crashes', 0, 'error', text, 'intent_us', '' }
+  if not (ok and err.resumable) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
+  requeue(uid, record, 'retry_wait', NOW + delay_us, fields)
   tell_retry(uid, record, text, delay_us, attempts)
   return 'retry_wait'
 end
@@ -98,7 +104,7 @@ end
 local NOT_ENDED = { retry = true, throttled = true, released = true, unknown = true }
 local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
 
-local function settle(uid, epoch, outcome, text, delay_us)
+local function settle(uid, epoch, outcome, text, delay_us, charged)
   local f = redis.call('HMGET', item_key(uid), unpack(FIELDS))
   local asked = epoch .. ' ' .. outcome
   if f[1] ~= 'running' or f[2] ~= epoch then
@@ -114,6 +120,7 @@ local function settle(uid, epoch, outcome, text, delay_us)
   if f[13] and NOT_ENDED[outcome] then outcome = 'cancelled' end
   local state = outcomes[outcome](uid, record, text, delay_us)
   redis.call('HSET', item_key(uid), 'settled', asked .. ' ' .. state)
+  if charged ~= '' then redis.call('HINCRBY', item_key(uid), 'calls_' .. charged, 1) end
   if RUN_AGAIN[state] then woken[f[3]] = true end
   unpark(f[6])
   return state
@@ -121,8 +128,8 @@ end
 
 local results = {}
 for i = 0, tonumber(ARGV[3]) - 1 do
-  local uid, epoch, outcome, text, delay_us = unpack(ARGV, 4 + i * 5, 8 + i * 5)
-  results[i + 1] = settle(uid, epoch, outcome, text, tonumber(delay_us))
+  local uid, epoch, outcome, text, delay_us, charged = unpack(ARGV, 4 + i * 6, 9 + i * 6)
+  results[i + 1] = settle(uid, epoch, outcome, text, tonumber(delay_us), charged)
 end
 for stream, entries in pairs(acks) do
   redis.call('XACK', stream, 'workers', unpack(entries))

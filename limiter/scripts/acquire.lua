@@ -112,6 +112,11 @@ local function next_slot(row, slot)
   return row.kind.next(row, row.count, others.ends)
 end
 
+-- A poll is about a call that has been sent and may be paid for; what stops new calls does not stop it.
+local first_row = 9 + 2 * quotas_n
+local polling = first_row <= #ARGV
+for i = first_row, #ARGV, FIELDS do polling = polling and ARGV[i + 3] == 'polls' end
+
 -- Phase 1, read only. First what says no whatever the slot; then the earliest slot.
 local slot, bound = now, nil
 local full, full_retry = nil, 0
@@ -119,14 +124,14 @@ local quotas = {}
 for q = 1, quotas_n do
   local name = ARGV[7 + 2 * q]
   local first = 3 + QUOTA_STRINGS * (q - 1)
-  local ends = pause_read(strings[first + 1])
+  local ends = not polling and pause_read(strings[first + 1]) or nil
   if ends == 0 then return later(LOOK_AGAIN_US, 'quota:' .. name .. '.paused') end
   -- An operator's end is a time of the server's clock.
   if ends and ends > clock.wall then
     return later(math.min(ends - clock.wall, LOOK_AGAIN_US), 'quota:' .. name .. '.paused')
   end
   local quota = {
-    name = name, cooldown = cooldown_read(strings[first + 2]), places = strings[first + 3], others = strings[first + 5],
+    name = name, cooldown = cooldown_read(not polling and strings[first + 2] or nil), places = strings[first + 3], others = strings[first + 5],
     fingerprint = ARGV[8 + 2 * q], learned = learned_read(strings[first + 4], ARGV[8 + 2 * q]),
     learned_key = KEYS[first + 4],
   }
@@ -135,7 +140,7 @@ for q = 1, quotas_n do
 end
 
 local rated, flying, keep = {}, {}, {}
-for i = 9 + 2 * quotas_n, #ARGV, FIELDS do
+for i = first_row, #ARGV, FIELDS do
   local quota, kind = quotas[tonumber(ARGV[i])], ARGV[i + 1]
   local row = {
     quota = quota, kind = kind, key = KEYS[tonumber(ARGV[i + 2])], unit = ARGV[i + 3], cost = tonumber(ARGV[i + 4]),

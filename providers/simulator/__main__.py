@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         api_keys=tuple(given.api_key) or None,
         moderation_words=tuple(given.moderation_word) or SimulatorSettings().moderation_words,
         plain=given.plain,
+        kept_pictures=given.kept_pictures,
         seed=given.seed,
     )
     try:
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--moderation-word", action="append", default=[], metavar="WORD", help="refuse prompts with this word"
     )
     option("--plain", action="store_true", help="one flat colour a picture, for load tests")
+    option("--kept-pictures", type=int, default=512, metavar="N", help="of tasks, the latest; 512")
     option("--seed", type=int, default=0, help="of the latencies")
     return parser
 

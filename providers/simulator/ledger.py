@@ -62,12 +62,19 @@ class Ledger:
         self.max_in_flight = 0
         self.polls = 0  # of tasks; polls are no calls
         self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)  # whole, where the settings ask for it
+        self.polls_refused = 0  # of those, by their own quota
+        self._polled_at_s: deque[float] = deque(maxlen=limit)
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the call is filled in as it goes on."""
         call = Call(self._clock(), digest(key.encode()), prompt, digest(body), images)
         self.calls.append(call)
         return call
+
+    def poll(self) -> None:
+        """Write down a poll of a task."""
+        self.polls += 1
+        self._polled_at_s.append(self._clock())
 
     def admit(self, call: Call) -> None:
         """The call got past the quotas and holds a slot until `end`."""
@@ -85,6 +92,10 @@ class Ledger:
         """The most pictures that were admitted in any period of `window_s` (its end excluded)."""
         admitted = [call for call in self.calls if call.admitted and (key is None or call.key == key)]
         return max_in_window(((call.at_s, call.images) for call in admitted), window_s)
+
+    def max_polls_in_window(self, window_s: float) -> int:
+        """The most polls that arrived in any period of `window_s`, whatever they were answered."""
+        return max_in_window(((at_s, 1) for at_s in self._polled_at_s), window_s)
 
     def calls_by_prompt(self) -> dict[str, int]:
         """How many calls were admitted for each prompt: more than one is a repeated, perhaps paid, call."""
@@ -106,7 +117,7 @@ class Ledger:
                 costs[call.currency] = costs.get(call.currency, Decimal(0)) + call.cost
         return costs
 
-    def summary(self, windows_s: Iterable[float] = ()) -> dict[str, Any]:
+    def summary(self, windows_s: Iterable[float] = (), polls_window_s: float | None = None) -> dict[str, Any]:
         """The figures as plain JSON."""
         return {
             "calls": len(self.calls),
@@ -114,6 +125,10 @@ class Ledger:
             "billed": self.billed(),
             "polls": self.polls,
             "costs": {currency: str(cost) for currency, cost in sorted(self.costs().items())},
+            "polls_refused": self.polls_refused,
+            "max_polls_in_window": None
+            if polls_window_s is None
+            else self.max_polls_in_window(polls_window_s),
             "statuses": {str(status): count for status, count in sorted(self.statuses().items())},
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,

@@ -117,7 +117,9 @@ class Simulator:
 
     async def _get_ledger(self, request: Request) -> Response:
         rates = (self.settings.images, self.settings.requests)
-        document = self.ledger.summary(sorted({rate.window_s for rate in rates if rate is not None}))
+        windows_s = sorted({rate.window_s for rate in rates if rate is not None})
+        polls = self.settings.polls
+        document = self.ledger.summary(windows_s, None if polls is None else polls.window_s)
         if "entries" in request.query_params:
             document["entries"] = self.ledger.entries()
         return _json(document)

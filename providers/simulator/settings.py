@@ -57,6 +57,7 @@ class SimulatorSettings:
         default_factory=lambda: {TC3_SECRET_ID: TC3_SECRET_KEY}, repr=False
     )
     picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
+    kept_pictures: int = 512  # of tasks, the latest; an older one's address leads nowhere
     moderation_words: tuple[str, ...] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
     seed: int = 0  # of the latencies

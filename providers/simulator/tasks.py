@@ -26,7 +26,6 @@ from providers.simulator.ledger import Call, Ledger, digest
 from providers.simulator.quotas import Clock, KeyQuotas
 
 _KEPT_TASKS = 10_000
-_KEPT_PICTURES = 512
 _NOT_A_PICTURE = b"this is no picture"
 
 T = TypeVar("T")
@@ -123,8 +122,10 @@ class Tasks:
             self._engine.settings, images=None, requests=self._engine.settings.polls, in_flight=None
         )
         quotas = self._poll_quotas.setdefault(key, KeyQuotas(settings, self._clock))
-        self._engine.ledger.polls += 1
+        ledger = self._engine.ledger
+        ledger.poll()
         if refusal := quotas.admit(0):
+            ledger.polls_refused += 1
             raise QuotaExceededError(refusal)
         quotas.leave()
         task = self._tasks.get(number)
@@ -176,7 +177,7 @@ class Tasks:
             secrets.token_hex(20),
             self._clock() + (0.0 if dead else self._engine.settings.picture_ttl_s),
         )
-        _keep(pictures, _name(task), kept, _KEPT_PICTURES)
+        _keep(pictures, _name(task), kept, self._engine.settings.kept_pictures)
         task.call.billed = 1
         task.state = TaskState.DONE
 

@@ -20,10 +20,12 @@ STARTED_S = 20.0
 class Command:
     """A running `python -m daemon ...`; its output is read all the time, so it never blocks on a full pipe."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, **environ: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], cwd: Path, *, module: str = "daemon", **environ: str
+    ) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "daemon", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
             stdout=subprocess.PIPE,
@@ -90,6 +92,11 @@ class SimulatorProcess:
         )
         document: dict[str, Any] = answer.json()
         return document
+
+    def do(self, kind: str, **fault: Any) -> None:
+        """Let the simulator do a fault to the next calls, see `Fault`."""
+        answer = httpx2.post(f"{self._root}/simulator/faults", json={"kind": kind, **fault}, trust_env=False)
+        assert answer.status_code == 200, answer.text
 
     def stop(self) -> None:
         self.command.stop()

@@ -1,0 +1,135 @@
+"""What is held: shown with its reason, sent again or given up by a person; the counts of its batch always sum."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.outcomes import Outcome, Succeeded, Unknown
+from daemon.records import GroupView, Records
+from tests.daemon.cli.conftest import Pixmill
+from tests.daemon.harness import Installation
+from tests.daemon.live import made, working
+
+LOST = Unknown({"kind": "ambiguous_submit", "message": "The answer is lost.", "charged": "maybe"})
+
+
+async def holding(redis: Redis, *ids: str, **more: Any) -> Installation:
+    """A batch whose items all had their answers lost."""
+    installation = Installation(redis)
+    items = [{"id": ident} for ident in ids]
+    await installation.submit(
+        {"id": "b1", "defaults": {"prompt": "x", "on_unknown_outcome": "hold"}, "items": items, **more},
+        type="pixmill.batch.v1",
+    )
+    for item in await installation.claim(len(ids)):
+        assert await installation.queue.settle(item, LOST) == "held"
+    return installation
+
+
+async def group(installation: Installation) -> GroupView:
+    view = await Records(installation.redis, installation.keys).group("default/b1")
+    assert view is not None
+    counts = view.counts.by_state()
+    assert sum(count for state, count in counts.items() if state != "total") == counts["total"]
+    return view
+
+
+async def test_what_is_held_is_listed_with_its_reason_and_with_what_can_be_done(
+    pixmill: Pixmill, redis: Redis
+) -> None:
+    installation = await holding(redis, "a", "c", tenant="studio")
+    await installation.submit({"id": "j1", "prompt": "x", "on_unknown_outcome": "hold"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, LOST)
+    listed = await pixmill("list", "--held")
+    assert listed.code == 0
+    lines = listed.out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["j1", "default"],
+        ["b1/a", "studio"],
+        ["b1/c", "studio"],
+    ]
+    assert all("The answer is lost. (ambiguous_submit, charged: maybe)" in line for line in lines[1:])
+    assert "retry ID --held sends it again and may pay twice" in listed.err
+    told = (await pixmill("list", "--held", "--tenant", "studio", "--json")).document
+    assert [(one["item"], one["state"], one["error"]["kind"]) for one in told] == [
+        ("a", "held", "ambiguous_submit"),
+        ("c", "held", "ambiguous_submit"),
+    ]
+    assert len((await pixmill("list", "--held", "--limit", "1", "--json")).document) == 1
+    assert "held and waits for you" in (await pixmill("list")).err
+
+
+async def test_where_nothing_is_held_the_list_says_so(pixmill: Pixmill, redis: Redis) -> None:
+    await Installation(redis).batch("b1", 1)
+    assert (await pixmill("list", "--held")).err == "Nothing is held.\n"
+    assert "held" not in (await pixmill("list")).err
+
+
+async def test_a_retry_sends_it_again_and_a_cancel_gives_it_up(pixmill: Pixmill, redis: Redis) -> None:
+    installation = await holding(redis, "a", "b", "c")
+    assert (await group(installation)).counts.held == 3
+    assert "1 queued again" in (await pixmill("retry", "b1/a", "--held")).out
+    assert "1 cancelled" in (await pixmill("cancel", "b1/b")).out
+    counts = (await group(installation)).counts
+    assert (counts.queued, counts.cancelled, counts.held) == (1, 1, 1)
+    assert "1 queued again" in (await pixmill("retry", "b1", "--held")).out
+    async with working(redis):
+        assert (await pixmill("watch", "b1")).code == 3
+    view = await group(installation)
+    assert (view.state, view.counts.succeeded, view.counts.cancelled) == ("completed_with_errors", 2, 1)
+
+
+async def test_a_retry_without_the_word_leaves_it_and_says_how_to_send_it_again(
+    pixmill: Pixmill, redis: Redis
+) -> None:
+    installation = await holding(redis, "a", "b")
+    ran = await pixmill("retry", "b1")
+    assert "nothing to retry" in ran.out
+    assert "2 held: pixmill retry b1 --held sends that again and may pay twice" in ran.err
+    assert "1 held" in (await pixmill("retry", "b1/a")).err
+    assert (await group(installation)).counts.held == 2
+
+
+async def test_a_retried_one_has_its_full_right_to_an_unknown_outcome_and_its_calls_add_up(
+    redis: Redis,
+) -> None:
+    installation = await holding(redis, "a")
+    await installation.queue.retry("group", "default/b1", ("held",))
+    (item,) = await installation.claim()
+    assert (item.receipt, item.attempts) == (b"", 0)
+    assert await installation.queue.settle(item, LOST, "maybe") == "held"
+    assert (await group(installation)).counts.held == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_the_counts_sum_whatever_is_done_to_held_items_and_in_which_order(
+    redis: Redis, seed: int
+) -> None:
+    draw = random.Random(seed)
+    installation = await holding(redis, *(f"i{number}" for number in range(6)))
+    queue = installation.queue
+    uids = [f"default/b1/i{number}" for number in range(6)]
+    for _ in range(40):
+        match draw.choice(("retry", "cancel", "settle", "retry all", "cancel all")):
+            case "retry":
+                await queue.retry("item", draw.choice(uids), ("held", "cancelled"))
+            case "cancel":
+                await queue.cancel("item", draw.choice(uids), ("held", "queued", "running"))
+            case "retry all":
+                await queue.retry("group", "default/b1", ("held",))
+            case "cancel all" if draw.random() < 0.2:
+                await queue.cancel("group", "default/b1", ("held",))
+            case _:
+                for item in await installation.claim(draw.randint(1, 3)):
+                    outcomes: list[Outcome] = [LOST, made(item), Succeeded({"images": []})]
+                    outcome = draw.choice(outcomes)
+                    await queue.settle(item, outcome, "yes")
+        view = await group(installation)
+        records = [await installation.record(uid) for uid in uids]
+        assert view.counts.held == sum(record["state"] == "held" for record in records)
+        assert view.ended == (view.counts.ended == 6)

@@ -1,0 +1,85 @@
+"""A worker whose items stand still at the step that their ids name, so that it can be killed with each at its own.
+
+`python -m tests.e2e.stopping_worker POINTS worker --config ...`; an item named `ROUTE-POINT-...` whose point is one of
+POINTS (by comma) goes no further than that, and `reached ITEM` is printed. All else is the real worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from daemon.cli.main import run
+from daemon.executor import Executor
+from daemon.queue import Queue
+from daemon.running import Running
+from providers import zimage
+from providers.base import PollPlan
+from providers.hunyuan import HunyuanProvider
+
+POINTS = frozenset(sys.argv.pop(1).split(","))
+# An answer is what a step has before it is written down; "twice" stands there in every run.
+STEPS = {"twice": "answer"}
+
+tasks: dict[str, str] = {}
+
+
+def stands_at(uid: str, step: str) -> bool:
+    item = uid.rpartition("/")[2]
+    point = item.split("-")[1]
+    if point not in POINTS or STEPS.get(point, point) != step:
+        return False
+    print(f"reached {item}.", flush=True)
+    return True
+
+
+def stopping_after(owner: type, method: str, step: str, uid_of: Callable[..., str]) -> None:
+    """Let `owner.method` do all that it does, and the items of this step never see its end."""
+    real: Callable[..., Awaitable[Any]] = getattr(owner, method)
+
+    async def stopped(*args: Any, **kwargs: Any) -> Any:
+        result = await real(*args, **kwargs)
+        if stands_at(uid_of(*args), step):
+            await asyncio.Event().wait()
+        return result
+
+    setattr(owner, method, stopped)
+
+
+def remembering_tasks() -> None:
+    real = Queue.note_receipt
+
+    async def note(self: Queue, item: Any, receipt: bytes) -> None:
+        tasks[orjson.loads(receipt)["task_id"]] = item.uid
+        await real(self, item, receipt)
+
+    Queue.note_receipt = note  # type: ignore[method-assign]  # what this module is for
+
+
+def telling_settles() -> None:
+    real = Running._count_call
+
+    def count(self: Running, run: Any, state: str, charged: str) -> None:
+        real(self, run, state, charged)
+        stands_at(run.item.uid, "settle")
+
+    Running._count_call = count  # type: ignore[method-assign]
+
+
+remembering_tasks()
+telling_settles()
+stopping_after(Queue, "note_intent", "intent", lambda _self, item: item.uid)
+stopping_after(Executor, "_submit", "answer", lambda _self, run, *_: run.item.uid)
+stopping_after(Queue, "note_receipt", "receipt", lambda _self, item, _receipt: item.uid)
+for provider in (zimage.ZImageProvider, HunyuanProvider):
+    stopping_after(provider, "poll", "poll", lambda _self, submitted: tasks.get(submitted.task_id, "/-none"))
+stopping_after(Executor, "_fetch", "download", lambda _self, run, *_: run.item.uid)
+stopping_after(Executor, "_keep", "store", lambda _self, run, *_: run.item.uid)
+zimage.POLL_PLAN = PollPlan(first_s=0.2, longest_s=0.5)
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,54 @@
+"""Polls of tasks: a rate of their own, which nothing that is about new calls can stop."""
+
+from __future__ import annotations
+
+import pytest
+
+from limiter import Grant, Later, parse_quota
+
+from .conftest import Rig
+
+POLLS = {"polls": 1}
+QUOTA = parse_quota("q", {"requests": "10/10s", "images": "5/10s", "in_flight": 2, "polls": "4/10s"})
+
+
+def test_a_quota_knows_its_limits_on_polls_alone() -> None:
+    polls = QUOTA.polls
+    assert polls is not None
+    assert (polls.name, [limit.unit for limit in polls.limits], polls.adaptive) == ("q", ["polls"], False)
+    assert parse_quota("r", {"requests": "10/10s"}).polls is None
+
+
+@pytest.mark.parametrize("stop", ["pause", "cooldown"])
+async def test_what_stops_new_calls_does_not_stop_polls(rig: Rig, stop: str) -> None:
+    assert QUOTA.polls is not None
+    if stop == "pause":
+        await rig.limiter.pause("q", "the invoice is disputed")
+    else:
+        await rig.limiter.penalise(QUOTA, reason="429", retry_after_s=60)
+    refused = await rig.ask(QUOTA, max_wait_s=0)
+    assert isinstance(refused, Later)
+    assert refused.bound == f"quota:q.{'paused' if stop == 'pause' else stop}"
+    for _ in range(4):
+        granted = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
+        assert isinstance(granted, Grant)
+        assert granted.wait_us == 0
+    full = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
+    assert isinstance(full, Later)
+    assert full.bound == "quota:q.polls", "their own limit holds all the same"
+
+
+async def test_a_call_under_a_quota_of_polls_alone_is_still_stopped_by_a_pause(rig: Rig) -> None:
+    quota = parse_quota("p", {"polls": "4/10s"})
+    await rig.limiter.pause("p", "stop")
+    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+
+
+async def test_polls_take_no_place_in_flight_and_use_up_no_calls(rig: Rig) -> None:
+    assert QUOTA.polls is not None
+    for _ in range(4):
+        await rig.ask(QUOTA.polls, costs=POLLS)
+    [state] = await rig.limiter.snapshot([QUOTA])
+    left = {unit.unit: unit.available for unit in state.units}
+    assert state.in_flight == 0
+    assert left == {"requests": 10, "images": 5, "in_flight": 2, "polls": 0}
