@@ -49,11 +49,11 @@ if grant ~= '' then
   end
 end
 
--- Concurrency has epochs of its own: since when there are fewer places.
-local cut = cooldown.cut
-if kind == 'concurrency' then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
+-- Fewer places have epochs of their own: since when there are so few.
+local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
+if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut
-if not sequel and kind ~= 'concurrency' then
+if not sequel and not fewer then
   local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
   cooldown.streak = now - cooldown.ends <= math.max(QUIET_US, last) and math.min(cooldown.streak + 1, 60) or 1
   cooldown.cut = now
@@ -62,10 +62,10 @@ if not sequel then cooldown.generation = cooldown.generation + 1 end
 
 -- Fewer calls at once: as many as ran when this one was turned away.
 local others_fly = 0
-if places > 0 and kind == 'concurrency' then
+if fewer then
   others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
   most = math.max(1, sequel and most - weight or math.min(most, others_fly))
-  redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, now),
+  redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, sequel and cut or now),
     'PX', ttl_ms((places - most) * PLACES_HOLD_US + KEPT_US))
 end
 

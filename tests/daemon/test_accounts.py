@@ -88,6 +88,15 @@ async def test_concurrency_lowers_the_places_and_a_busy_provider_neither(office:
     assert state.cooldown_s > 8
 
 
+async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis) -> None:
+    office = Office(redis, LEARNS)
+    shared = parse_quota("shared", {"requests": "100/min"})
+    office.route = Route("default", office.installation.provider, "model-1", (shared, LEARNS))
+    await office.refused(ErrorKind.CONCURRENCY_LIMITED, await office.permit())
+    [state] = await office.limiter.snapshot([shared])
+    assert (state.cooldown_s, state.cooldown_generation) == (0, 0)
+
+
 async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_for_an_operator(
     redis: Redis,
 ) -> None:

@@ -490,6 +490,23 @@ async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench
     assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
 
 
+async def test_headers_are_told_after_the_task_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_request: Request) -> Submitted:
+        rate_headers.set({"x-ratelimit-remaining": "7"})
+        return Submitted("task-1")
+
+    noted: list[bytes | str] = []
+
+    async def call_answered(run: Run) -> None:
+        noted.append((await bench.installation.record(run.item.uid))["receipt"])
+
+    monkeypatch.setattr(bench, "call_answered", call_answered)
+    bench.provider.answer = answer
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert '"task-1"' in str(noted[0])
+
+
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:
     bench = Bench(redis, {"images": "100/s"})
     bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "Your credit is used up.", http_status=429)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -218,6 +219,47 @@ async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_ke
     (state,) = await replica.limiter.snapshot([quota])
     assert state.in_flight == 0
     assert await redis.zcard("pixmill:limiter:q:log:images") == 0
+    await replica.close()
+
+
+async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_nothing(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = parse_quota("q", {"images": "5/min"})
+    replica = Replica(redis, quota)
+    asked_at = time.monotonic()
+    answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+
+    async def sent_late(*_: object) -> None:
+        replica.bell.recalls.hear("quota q")
+
+    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    run = Run(item, replica.route, answer.permit, slot_at=asked_at - 60, asked_at=asked_at)
+    with pytest.raises(Recalled):
+        await replica.running.call_begins(run)
+    await replica.close()
+
+
+async def test_a_call_whose_worker_went_away_without_an_answer_keeps_its_place_for_as_long_as_it_can_run(
+    redis: Redis,
+) -> None:
+    quota = parse_quota("q", {"in_flight": 1})
+    replica = Replica(redis, quota)
+    answer = await replica.limiter.acquire([quota], holder="w0", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    item = replace(item, intent_us=time.time_ns() // 1000 - 20_000_000)
+    await replica.running.call_ended(Run(item, replica.route, answer.permit, adopted=True))
+    expiry = (await redis.zrange("pixmill:limiter:q:leases", 0, 0, withscores=True))[0][1]
+    rest_s = expiry / 1e6 - time.time()
+    assert replica.route.timeout_s - 30 < rest_s < replica.route.timeout_s - 15
+    done = replace(item, receipt=b'{"task_id":"t"}')
+    await replica.running.call_ended(Run(done, replica.route, answer.permit, adopted=True))
+    assert await redis.zcard("pixmill:limiter:q:leases") == 0
     await replica.close()
 
 

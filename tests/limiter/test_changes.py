@@ -219,3 +219,13 @@ async def test_learning_that_is_switched_off_and_on_again_goes_on_where_it_was(r
     [state] = await rig.limiter.snapshot([learns])
     assert state.scale == learned.scale
     assert state.units[0].available == 0
+
+
+async def test_looking_with_another_configuration_moves_no_books(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": "20/min"})
+    for _ in range(20):
+        await rig.slot(quota)
+    before = await rig.dump()
+    await rig.limiter.explain([parse_quota("api", {"requests": {"rate": "20/min", "burst": 20}})])
+    assert await rig.dump() == before
+    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)

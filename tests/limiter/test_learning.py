@@ -247,3 +247,70 @@ async def test_a_guard_that_is_measured_anew_uses_up_nothing_of_a_large_window(r
         rig.time.advance(15 * S)
         [state] = await rig.limiter.snapshot([quota])
         assert state.units[0].available >= 25_600 - 5 * 2_500
+
+
+# --- what must not be learned from too little
+
+
+async def test_an_overloaded_provider_is_left_alone_longer_each_time_also_by_a_quota_that_learns(rig: Rig) -> None:
+    pauses = []
+    for _ in range(4):
+        penalty = await rig.limiter.penalise(
+            API, reason="busy", kind="overload", permit=await rig.permit(API)
+        )
+        pauses.append(penalty.pause_s)
+        rig.time.advance(round(penalty.pause_s * S) + S)
+    assert pauses == [1, 2, 4, 8]
+    [state] = await rig.limiter.snapshot([API])
+    assert state.scale == 1
+
+
+async def test_a_day_is_not_spread_evenly_because_of_one_refusal(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": ["20/min", "1000/d"], "adaptive": True})
+    await rig.limiter.penalise(quota, retry_after_s=0, reason="429", permit=await rig.permit(quota))
+    rig.time.advance(120 * S)
+    assert await _time_of(rig, quota, 10) < 60
+
+
+@pytest.mark.parametrize(
+    ("spec", "cost"),
+    [
+        ({"requests": {"rate": "3/s", "window": "fixed"}}, 1),
+        ({"requests": "10/min"}, 4),
+        ({"requests": "3/10s"}, 1),
+    ],
+    ids=["three by the clock", "ten in fours", "three"],
+)
+async def test_a_level_that_leaves_no_room_for_a_whole_call_rises_again(
+    rig: Rig, spec: dict[str, object], cost: int
+) -> None:
+    quota = parse_quota("api", {**spec, "adaptive": True})
+    await rig.limiter.penalise(quota, retry_after_s=0, reason="429", permit=await rig.permit(quota))
+    [state] = await rig.limiter.snapshot([quota])
+    assert state.scale < 1
+    for _ in range(600):
+        answer = await rig.ask(quota, costs={"requests": cost})
+        assert isinstance(answer, Grant)
+        rig.time.advance(answer.wait_us)
+    [state] = await rig.limiter.snapshot([quota])
+    assert state.scale == 1
+
+
+async def test_a_header_without_a_period_is_about_the_limit_with_its_count_or_the_shortest(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": ["20/min", "1000/d"], "adaptive": True})
+    for limit in (None, 20):
+        permit = await rig.permit(quota)
+        await rig.limiter.observe(quota, permit, [HeaderReading(limit=limit, remaining=0)])
+        assert isinstance(await rig.ask(quota, max_wait_s=61), Grant), "believed for a minute, not for a day"
+        rig.time.advance(120 * S)
+    await rig.limiter.observe(quota, await rig.permit(quota), [HeaderReading(limit=1000, remaining=0)])
+    [state] = await rig.limiter.snapshot([quota])
+    assert state.units[0].available == 0
+
+
+async def test_what_is_left_of_a_day_is_believed_for_an_hour_where_nobody_says_when_it_resets(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": "500/d", "adaptive": True})
+    said = [HeaderReading(limit=500, remaining=0, window_s=86_400)]
+    await rig.limiter.observe(quota, await rig.permit(quota), said)
+    slot = await rig.slot(quota)
+    assert 3599 * S <= slot <= 3601 * S

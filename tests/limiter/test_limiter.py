@@ -271,3 +271,13 @@ async def test_a_wait_needs_a_length(rig: Rig, wait_s: float) -> None:
 
 async def test_a_wait_may_be_without_end(rig: Rig) -> None:
     assert isinstance(await rig.ask(IMAGES, max_wait_s=float("inf")), Grant)
+
+
+async def test_a_call_that_is_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
+    quota = parse_quota("api", {"requests": "2/s"})
+    late = await rig.permit(quota)
+    rig.time.advance(5 * S)
+    await rig.slot(quota)
+    assert await rig.client.zcard(f"{rig.prefix}:limiter:api:log:requests") == 1, "its own has been swept"
+    await rig.limiter.sent_late(late, [quota])
+    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)

@@ -68,3 +68,13 @@ async def test_a_sleeper_wakes_for_its_own_recall_only() -> None:
     recalls.hear("quota a 1000")
     assert await asyncio.wait_for(sleeping, 5) is False
     assert await recalls.sleep(_permit("b"), now + 1e6, now - 1) is True
+
+
+def test_what_is_asked_for_after_a_recall_was_heard_is_never_covered_by_it() -> None:
+    """Whatever its time says: the clock may have been set, or the state lost."""
+    clock = _Clock()
+    recalls = Recalls(clock)
+    recalls.hear("quota a 9000000000000000")
+    clock.now_s = 100.5
+    assert recalls.covers(_permit("a"), 100.0)
+    assert not recalls.covers(_permit("a"), 100.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import itertools
 from typing import Any
 
@@ -172,3 +174,70 @@ async def test_a_cut_knows_the_permit_from_its_text(rig: Rig, lost: str) -> None
     await (other.release(permit) if lost == "released" else other.give_back(permit))
     first = await _penalise(rig, permit, 1)
     assert (await _penalise(rig, permit, 1)).generation == first.generation == 1
+
+
+async def test_a_report_that_is_sent_again_says_nothing_new(rig: Rig) -> None:
+    permits = [await rig.permit(PLACES) for _ in range(8)]
+    first = await _penalise(rig, permits[7], quota=PLACES, kind="concurrency")
+    for _ in range(3):
+        again = await _penalise(rig, permits[7], quota=PLACES, kind="concurrency")
+        assert (again.places, again.cut) == (first.places, False) == (7, False)
+
+
+async def test_a_late_report_of_an_old_cut_pauses_nobody_anew(rig: Rig) -> None:
+    permits = [await rig.permit(RATE) for _ in range(3)]
+    await _penalise(rig, permits[0])
+    rig.time.advance(30 * S)
+    assert (await _penalise(rig, permits[1])).pause_s == 0
+    assert (await _penalise(rig, permits[2], 4)).pause_s == 4, "unless the provider says for how long"
+
+
+async def test_concurrency_neither_paces_nor_calls_back_what_the_rate_allows(redis: Redis) -> None:
+    rig = Rig(redis)
+    quota = parse_quota("both", {"requests": "20/min", "in_flight": 8})
+    permits = [await rig.permit(quota) for _ in range(3)]
+    async with redis.pubsub(ignore_subscribe_messages=True) as bell:
+        await bell.subscribe(f"{rig.prefix}:bell")
+        while await bell.get_message(timeout=0.1) is not None:
+            pass
+        await _penalise(rig, permits[2], quota=quota, kind="concurrency")
+        await rig.limiter.release(permits[2])
+        await rig.limiter.release(permits[1])
+        messages = [await bell.get_message(timeout=1) for _ in range(2)]
+    assert [message and message["data"].split()[0] for message in messages] == [b"slot", b"slot"]
+    assert await rig.slot(quota) == 0
+
+
+async def test_a_refusal_of_the_rate_cuts_also_when_concurrency_was_cut_before(rig: Rig) -> None:
+    quota = parse_quota("both", {"requests": "20/min", "in_flight": 8})
+    permits = [await rig.permit(quota) for _ in range(3)]
+    assert (await _penalise(rig, permits[0], quota=quota, kind="concurrency")).cut
+    assert (await _penalise(rig, permits[1], 1, quota=quota)).cut
+
+
+async def test_nobody_has_to_wait_for_a_year(rig: Rig) -> None:
+    assert (await _penalise(rig, await rig.permit(RATE), 1e9)).pause_s == 86_400
+
+
+async def test_an_allowance_that_was_filled_since_the_call_was_sent_is_asked_again_soon(rig: Rig) -> None:
+    daily = parse_quota("daily", {"requests": {"rate": "100/day", "reset": "UTC"}})
+    rig.time.now_us = rig.time.now_us // (86_400 * S) * 86_400 * S + 86_395 * S
+    permit = await rig.permit(daily)
+    rig.time.advance(6 * S)
+    assert await rig.limiter.exhausted(daily, reason="daily", permit=permit) == rig.time.now_us + 60 * S
+    assert await rig.limiter.exhausted(daily, reason="daily") > rig.time.now_us + 86_000 * S
+
+
+@pytest.mark.parametrize("fields", [6, 7])
+async def test_a_permit_as_it_used_to_be_written_is_still_one(rig: Rig, fields: int) -> None:
+    permit = await rig.permit(PLACES)
+    old = Permit.from_json(json.dumps(json.loads(permit.to_json())[:fields]))
+    assert await rig.limiter.release(old)
+
+
+async def test_concurrency_of_a_quota_without_places_is_one_cut_and_pauses_longer_each_time(rig: Rig) -> None:
+    permits = [await rig.permit(RATE) for _ in range(3)]
+    answers = [await _penalise(rig, permit, kind="concurrency") for permit in permits]
+    assert [answer.cut for answer in answers] == [True, False, False]
+    rig.time.advance(2 * S)
+    assert (await _penalise(rig, await rig.permit(RATE), kind="concurrency")).pause_s == 2
