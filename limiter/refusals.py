@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from limiter.adaptive import PPM
 from limiter.headers import HeaderReading, tightest
-from limiter.limits import PERIODS_US, SECOND_US, CalendarDay, InFlight, Window
+from limiter.limits import PERIODS_US, SECOND_US, Bucket, CalendarDay, FixedWindow, InFlight, Window
 from limiter.lua import LuaScript
 from limiter.permit import Penalty, Permit, Scale
 from limiter.quota import Quota
@@ -65,13 +65,19 @@ async def penalise(
             [*head, *logs],
             [
                 *(server.now_us(), kind, pause_us, *granted, weight, reason, keys.bell, name),
-                *(quota.fingerprint, places.count if places else 0, *rows),
+                *(quota.fingerprint, places.count if places else 0, _period_us(quota), *rows),
             ],
         )
     )
     rest_us, cut, generation, old, new, most = map(int, reply)
     scale = Scale(name, old / PPM, new / PPM) if new != old else None
     return Penalty(rest_us / SECOND_US, cut == 1, generation, scale, most)
+
+
+def _period_us(quota: Quota) -> int:
+    """The period in which a quota without a log shows whether a rate holds: its longest one, a minute at most."""
+    periods = (limit.period_us for limit in quota.limits if isinstance(limit, Window | Bucket | FixedWindow))
+    return min(max(periods, default=PERIODS_US["min"]), PERIODS_US["min"])
 
 
 async def pause(server: Server, name: str, reason: str, until_us: int | None, *, unless_longer: bool) -> None:

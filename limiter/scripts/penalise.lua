@@ -5,7 +5,8 @@
 -- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 where none was told
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of what learns, or ''
---        12 places configured (0: none)   rest: rows of four, windows only: key index, count, span (µs), period (µs)
+--        12 places configured (0: none)   13 period (µs) of a quota without a log
+--        rest: rows of four, of windows with a log: key index, count, span (µs), period (µs)
 -- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says `quota NAME NOW` where
 -- calls that were granted until now have to ask again.
 --
@@ -39,7 +40,7 @@ local most = places > 0 and places_now(strings[4], places, now) or 0
 
 -- A report that is sent again, since its answer was lost, says nothing new; nor does a late one of an old pause.
 local longest = REMEMBERED_US
-for i = 13, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
+for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
   redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
   local known = redis.call('ZADD', KEYS[8], 'NX', text(slot > 0 and slot or now), grant) == 0
@@ -80,7 +81,7 @@ end
 local new_level = level
 if learned and kind == 'rate' then
   local fullest
-  for i = 13, #ARGV, 4 do
+  for i = 14, #ARGV, 4 do
     local key, count, span = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     local function accepted(from, to)
       local range = {'(' .. text(from), text(to)}
@@ -94,7 +95,7 @@ if learned and kind == 'rate' then
     end
   end
   -- Without a log (a token bucket) only the refusal itself is known.
-  fullest = fullest or {used = -1, left = -1, unit = 0, period = PACED_MOST_US}
+  fullest = fullest or {used = -1, left = -1, unit = 0, period = tonumber(ARGV[13])}
   if told < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
   if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
     redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))

@@ -490,7 +490,9 @@ async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench
     assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
 
 
-async def test_headers_are_told_after_the_task_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_headers_are_told_after_the_task_is_noted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def answer(_request: Request) -> Submitted:
         rate_headers.set({"x-ratelimit-remaining": "7"})
         return Submitted("task-1")

@@ -255,7 +255,7 @@ async def test_a_call_whose_worker_went_away_without_an_answer_keeps_its_place_f
     item = replace(item, intent_us=time.time_ns() // 1000 - 20_000_000)
     await replica.running.call_ended(Run(item, replica.route, answer.permit, adopted=True))
     expiry = (await redis.zrange("pixmill:limiter:q:leases", 0, 0, withscores=True))[0][1]
-    rest_s = expiry / 1e6 - time.time()
+    rest_s = float(expiry) / 1e6 - time.time()
     assert replica.route.timeout_s - 30 < rest_s < replica.route.timeout_s - 15
     done = replace(item, receipt=b'{"task_id":"t"}')
     await replica.running.call_ended(Run(done, replica.route, answer.permit, adopted=True))

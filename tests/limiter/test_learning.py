@@ -252,7 +252,9 @@ async def test_a_guard_that_is_measured_anew_uses_up_nothing_of_a_large_window(r
 # --- what must not be learned from too little
 
 
-async def test_an_overloaded_provider_is_left_alone_longer_each_time_also_by_a_quota_that_learns(rig: Rig) -> None:
+async def test_an_overloaded_provider_is_left_alone_longer_each_time_also_by_a_quota_that_learns(
+    rig: Rig,
+) -> None:
     pauses = []
     for _ in range(4):
         penalty = await rig.limiter.penalise(
@@ -308,7 +310,9 @@ async def test_a_header_without_a_period_is_about_the_limit_with_its_count_or_th
     assert state.units[0].available == 0
 
 
-async def test_what_is_left_of_a_day_is_believed_for_an_hour_where_nobody_says_when_it_resets(rig: Rig) -> None:
+async def test_what_is_left_of_a_day_is_believed_for_an_hour_where_nobody_says_when_it_resets(
+    rig: Rig,
+) -> None:
     quota = parse_quota("api", {"requests": "500/d", "adaptive": True})
     said = [HeaderReading(limit=500, remaining=0, window_s=86_400)]
     await rig.limiter.observe(quota, await rig.permit(quota), said)
