@@ -190,17 +190,15 @@ class Running:
     async def call_ended(self, run: Run) -> None:
         """The provider has answered: its in-flight place is free for the next call, wherever that is made.
 
-        A permit whose call was never sent is given back whole. A call of a worker that went away without noting an
-        answer may still run at the provider, so its place is kept for as long as it can.
+        A permit whose call was never sent is given back whole. The call of a worker that went away without noting an
+        answer may still run at the provider: its place is nobody's to free, and ends with its lease.
         """
         permit, run.permit = run.permit, None
         if permit is None:
             return
         if not run.sent and not run.adopted:
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
-        elif permit.leased and (rest_s := _unanswered_s(run)) > 0:
-            await until_answered("submitted", lambda: self._limiter.submitted(permit, longest_s=rest_s))
-        elif permit.leased:
+        elif permit.leased and not _is_unanswered(run):
             await until_answered("release", lambda: self._limiter.release(permit))
 
     async def _live(self, run: Run) -> None:
@@ -257,11 +255,9 @@ class Running:
             self._metrics.jobs_finished.labels(route=route, outcome=state).inc()
 
 
-def _unanswered_s(run: Run) -> float:
-    """For how long the call of a run that was taken over can still run, where nobody knows its end."""
-    if not run.adopted or run.item.receipt or run.item.intent_us is None:
-        return 0.0
-    return run.route.timeout_s - (time.time() - run.item.intent_us / 1e6)
+def _is_unanswered(run: Run) -> bool:
+    """Whether the run was taken over from a worker that had begun its call and noted no answer."""
+    return run.adopted and not run.item.receipt and run.item.intent_us is not None
 
 
 def _charged(run: Run, outcome: Outcome) -> str:

@@ -243,7 +243,7 @@ async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_not
     await replica.close()
 
 
-async def test_a_call_whose_worker_went_away_without_an_answer_keeps_its_place_for_as_long_as_it_can_run(
+async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_not_freed(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"in_flight": 1})
@@ -252,14 +252,12 @@ async def test_a_call_whose_worker_went_away_without_an_answer_keeps_its_place_f
     assert isinstance(answer, Grant)
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
-    item = replace(item, intent_us=time.time_ns() // 1000 - 20_000_000)
+    item = replace(item, intent_us=time.time_ns() // 1000)
     await replica.running.call_ended(Run(item, replica.route, answer.permit, adopted=True))
-    expiry = (await redis.zrange("pixmill:limiter:q:leases", 0, 0, withscores=True))[0][1]
-    rest_s = float(expiry) / 1e6 - time.time()
-    assert replica.route.timeout_s - 30 < rest_s < replica.route.timeout_s - 15
-    done = replace(item, receipt=b'{"task_id":"t"}')
-    await replica.running.call_ended(Run(done, replica.route, answer.permit, adopted=True))
-    assert await redis.zcard("pixmill:limiter:q:leases") == 0
+    assert await redis.zcard("pixmill:limiter:q:leases") == 1, "it may still run; the lease ends by itself"
+    for known in (replace(item, receipt=b'{"task_id":"t"}'), replace(item, intent_us=None)):
+        await replica.running.call_ended(Run(known, replica.route, answer.permit, adopted=True))
+        assert await redis.zcard("pixmill:limiter:q:leases") == 0
     await replica.close()
 
 
