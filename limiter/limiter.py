@@ -20,16 +20,16 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from limiter import looking, refusals
-from limiter.adaptive import PPM
 from limiter.explain import Explanation
 from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
 from limiter.limits import IN_FLIGHT, PERIODS_US
 from limiter.lua import LuaScript
-from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
+from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, UnitState
 from limiter.plan import Plan
 from limiter.quota import Quota, QuotaError
 from limiter.refusals import Refusal
+from limiter.replies import granted_of
 from limiter.server import Server, text_of
 from limiter.steps import finished, uninterrupted
 
@@ -138,7 +138,7 @@ class Limiter:
         server.epoch = epoch or server.epoch
         if not granted:
             return Later(int(amount_us), name)
-        return _grant(plan, holder, request_id, int(amount_us), name, *more[:4])
+        return granted_of(plan, holder, request_id, int(amount_us), name, *more[:4])
 
     async def give_back(self, permit: Permit) -> None:
         """Undo a grant whose call was not sent, not one byte of it. Twice is once.
@@ -332,39 +332,6 @@ class Limiter:
 
     def _record(self, permit: Permit) -> str:
         return self._keys.permit(permit.quotas[0], permit.request_id)
-
-
-def _grant(
-    plan: Plan,
-    holder: str,
-    request_id: str,
-    wait_us: int,
-    grant_id: str,
-    granted_us: str,
-    slot_us: str,
-    changes: str,
-    left: str,
-) -> Grant:
-    """The grant that a reply of acquire.lua means."""
-    permit = Permit(
-        request_id,
-        holder,
-        plan.names,
-        plan.costs,
-        tuple(plan.leased),
-        grant_id,
-        tuple(plan.leased.values()),
-        granted_us=int(granted_us),
-        slot_us=int(slot_us),
-        left={(quota, limit): int(rest) for quota, limit, rest in _threes(left)} if left else {},
-    )
-    scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))
-    return Grant(permit, wait_us, tuple(scales) if changes else ())
-
-
-def _threes(text: str) -> Iterator[tuple[str, str, str]]:
-    words = iter(text.split())
-    return zip(words, words, words, strict=True)
 
 
 def _grant_ids(origin: str) -> Iterator[str]:
