@@ -67,16 +67,21 @@ class Dispatcher:
         self._bell = bell
         self._metrics = metrics
         self._requests = itertools.count()
-        self._asked_at = 0.0
-        self._request_id = ""  # of the question that has no answer yet: asked again, it is charged once
+        self._asked_at: float | None = None  # when the question was asked that has no answer yet
+        self._request_id = ""  # of the question that has no grant yet: asked again, it is charged once
+        self._told: Later | None = None  # what that question was told last; it may hold a turn
         self._more = False
 
     async def run(self) -> None:
-        await run_forever(f"dispatcher {self.route.name}", self._step)
+        try:
+            await run_forever(f"dispatcher {self.route.name}", self._step)
+        finally:
+            await uninterrupted(self._leave_turn())
 
     async def _step(self) -> None:
         if not self._running.free:
             self.bound = "workers"
+            await uninterrupted(self._leave_turn())
             await self._queue.waiting(self.route.name, LANES)  # a full replica is consuming, if Redis answers
             self.looked_at = time.monotonic()
             await self._bell.wait(self.route.name, LOOK_EVERY_S)
@@ -84,6 +89,7 @@ class Dispatcher:
         if not self._more and not await self._queue.waiting(self.route.name, LANES):
             self.bound = None
             self.looked_at = time.monotonic()
+            await uninterrupted(self._leave_turn())
             await self._bell.wait(self.route.name, LOOK_EVERY_S)
             return
         if self.route.quotas:
@@ -127,15 +133,16 @@ class Dispatcher:
         """A permit whose slot has come, or when it makes sense to ask again."""
         if not self._request_id:
             self._request_id = f"{self._queue.worker}:{self.route.name}:{next(self._requests)}"
-            self._asked_at = time.monotonic()
         # Of the first time: a question that is asked again, since its answer was lost, may have been granted then.
-        asked_at = self._asked_at
         sent_at = time.monotonic()
+        asked_at = self._asked_at = sent_at if self._asked_at is None else self._asked_at
         answer = await uninterrupted(self._acquired(), undo=self._unused)
-        self._request_id = ""
+        self._asked_at = None
         self.looked_at = time.monotonic()
         if isinstance(answer, Later):
+            self._told = answer
             return answer
+        self._request_id, self._told = "", None
         if answer.scales and self._accounts is not None:
             await uninterrupted(self._accounts.rescaled(answer.scales))
         if not await self._slot_came(answer, asked_at):
@@ -152,8 +159,17 @@ class Dispatcher:
         return HORIZON_S if self._bell.listening else DEAF_HORIZON_S
 
     async def _unused(self, answer: Grant | Later) -> None:
-        if isinstance(answer, Grant):
-            await self._limiter.give_back(answer.permit)
+        charged = answer.permit if isinstance(answer, Grant) else answer.turn
+        if charged is not None:
+            await self._limiter.give_back(charged)
+
+    async def _leave_turn(self) -> None:
+        """Who cannot use its turn leaves it to others."""
+        told, self._told, self._request_id = self._told, None, ""
+        if told is not None and told.turn is not None:
+            # Where Redis is away, one call's quota is lost, as when a replica dies.
+            with suppress(RedisError):
+                await self._limiter.give_back(told.turn)
 
     async def _acquired(self) -> Grant | Later:
         try:
@@ -162,6 +178,7 @@ class Dispatcher:
                 holder=self._queue.worker,
                 request_id=self._request_id,
                 max_wait_s=self._horizon_s,
+                after=self._told,
             )
         except RedisError:
             # Fails closed: without an answer nothing is sent, and the loop asks again.

@@ -154,11 +154,14 @@ class Pacer:
 
     async def _slot_for(self, count: int, quotas: Sequence[Quota], route: Route) -> _Slot:
         """Return when `count` polls may be sent: all of them are charged at one slot, which has come."""
+        request_id = f"{self._holder}:polls:{route.name}:{next(self._requests)}"
+        told: Later | None = None
         while True:
             asked_at = time.monotonic()
-            answer = await self._answer(count, quotas, route)
+            answer = await self._answer(count, quotas, request_id, told)
             if isinstance(answer, Grant):
                 break
+            told = answer
             await self._sleep(answer.retry_us / 1e6)
         await self._sleep(answer.wait_us / 1e6)
         # Counted from the question and not from its answer, which a busy loop may have read long after it was given.
@@ -174,8 +177,9 @@ class Pacer:
         if time.monotonic() - slot.at > min(quota.tolerance_s for quota in quotas):
             await until_answered("sent_late", lambda: self._limiter.sent_late(slot.permit, quotas))
 
-    async def _answer(self, count: int, quotas: Sequence[Quota], route: Route) -> Grant | Later:
-        request_id = f"{self._holder}:polls:{route.name}:{next(self._requests)}"
+    async def _answer(
+        self, count: int, quotas: Sequence[Quota], request_id: str, told: Later | None
+    ) -> Grant | Later:
         for failures in itertools.count():
             try:
                 return await self._limiter.acquire(
@@ -184,6 +188,7 @@ class Pacer:
                     holder=self._holder,
                     request_id=request_id,
                     max_wait_s=HORIZON_S,
+                    after=told,
                 )
             except RedisError:
                 # Asked again, it is charged once; until there is an answer nothing is sent.

@@ -18,7 +18,7 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:others          string  use by others      /
     PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
-                                                 first quota
+                                                 first quota; of a turn, `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
     PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
                                          `quota NAME [UNTIL_US]` when grants until then (none: all) must ask again

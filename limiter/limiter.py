@@ -20,16 +20,15 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from limiter import looking, refusals
+from limiter.asking import Question, ask
 from limiter.explain import Explanation
 from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
 from limiter.limits import IN_FLIGHT, PERIODS_US
 from limiter.lua import LuaScript
 from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, UnitState
-from limiter.plan import Plan
 from limiter.quota import Quota, QuotaError
 from limiter.refusals import Refusal
-from limiter.replies import granted_of
 from limiter.server import Server, text_of
 from limiter.steps import finished, uninterrupted
 
@@ -39,15 +38,11 @@ __all__ = ["ONE_IMAGE", "Grant", "Later", "Limiter", "Permit", "QuotaError", "Qu
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
 _PACKAGE: Final = Path(__file__).parent
-_ACQUIRE: Final = LuaScript.load(_PACKAGE, "acquire")
 _GIVE_BACK: Final = LuaScript.load(_PACKAGE, "give_back")
 _SENT_LATE: Final = LuaScript.load(_PACKAGE, "sent_late")
 _RELEASE: Final = LuaScript.load(_PACKAGE, "release")
 _RENEW: Final = LuaScript.load(_PACKAGE, "renew")
 _SPREAD: Final = LuaScript.load(_PACKAGE, "spread")
-
-_OTHER_DAY: Final = 2  # acquire.lua: the server's day is none of those it was told of
-_LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
 
 
 class Limiter:
@@ -85,6 +80,7 @@ class Limiter:
         holder: str,
         request_id: str,
         max_wait_s: float,
+        after: Later | None = None,
     ) -> Grant | Later:
         """Ask for one call under all limits of all `quotas`; all of them are charged, at one slot, or none.
 
@@ -96,6 +92,10 @@ class Limiter:
         for each attempt. Sleep `wait_us` from the moment this returns, by a monotonic clock, then send. A caller
         that is cancelled meanwhile has been granted nothing.
 
+        Who is told Later and asks again should say what it was told (`after`), with the same `request_id`: told Later
+        once more for a rate, it has a turn, which nobody overtakes. Without, a call that looks ahead less far than
+        the backlog draws lots with the others, and one of many units may starve.
+
         Errors: QuotaError, at once, for a cost that no waiting could ever fit.
         """
         if not quotas:
@@ -105,43 +105,30 @@ class Limiter:
         if holder.split() != [holder]:
             raise ValueError(f"a holder is one word without spaces, not {holder!r}")
         plan = self._server.plan(quotas, costs)
-        asking = asyncio.ensure_future(self._ask(plan, holder, request_id, max_wait_s))
+        question = Question(
+            plan,
+            holder,
+            request_id,
+            next(self._grant_ids),
+            max_wait_s,
+            self._lease_us,
+            wants_turn=after is not None,
+        )
+        asking = asyncio.ensure_future(ask(self._server, question))
         try:
             return await finished(asking)
         except asyncio.CancelledError:
             if not asking.cancelled() and asking.exception() is None:
                 answer = asking.result()
-                if isinstance(answer, Grant):
-                    # Where Redis is away now, its lease ends by itself; who was cancelled must hear of that alone.
+                charged = answer.permit if isinstance(answer, Grant) else answer.turn
+                # Where Redis is away now, its lease ends by itself; who was cancelled must hear of that alone.
+                if charged is not None:
                     with suppress(RedisError):
-                        await self.give_back(answer.permit)
+                        await self.give_back(charged)
             raise
 
-    async def _ask(self, plan: Plan, holder: str, request_id: str, max_wait_s: float) -> Grant | Later:
-        server = self._server
-        record = self._keys.permit(plan.names[0], request_id)
-        keys = (plan.keys[0], record, *plan.keys[2:])
-        max_wait_us = round(min(max_wait_s, _LONGEST_WAIT_S) * 1e6)
-        ids = (next(self._grant_ids), request_id, holder)
-        for _ in range(2):
-            head = (server.now_us(), max_wait_us, self._lease_us, *ids, server.epoch, *plan.heads)
-            rows = plan.rows_at(server.wall_us())
-            granted, amount_us, *detail = await _ACQUIRE(self._client, keys, (*head, *rows))
-            if granted != _OTHER_DAY:
-                break
-            # This process's clock is days away from the server's, which alone decides.
-            server.is_at(int(amount_us))
-        else:
-            raise QuotaError("the server's clock moves between days; calendar days cannot be counted")
-        # A table of Lua ends before its first nil: where nothing stands in the way, as `explain` can hear, no bound.
-        name, epoch, *more = (*(text_of(each) for each in detail), "", "")
-        server.epoch = epoch or server.epoch
-        if not granted:
-            return Later(int(amount_us), name)
-        return granted_of(plan, holder, request_id, int(amount_us), name, *more[:4])
-
     async def give_back(self, permit: Permit) -> None:
-        """Undo a grant whose call was not sent, not one byte of it. Twice is once.
+        """Undo a grant whose call was not sent, not one byte of it, or a turn. Twice is once.
 
         What was charged comes back exactly, with two exceptions, in which it is lost: tokens of a bucket from
         which dozens were granted since, and units of a day or of a very large window half a lease after the slot.
@@ -327,7 +314,9 @@ class Limiter:
         # Without its places in flight: who asks for one in vain is noted as waiting for it.
         plan = self._server.plan([looking.rates_of(quota)], ONE_IMAGE)
         # A wait of less than nothing is never granted, and the answer is when it would be.
-        later = await self._ask(plan, "explain", next(self._grant_ids), -looking.TICK_US / 1e6)
+        nobody = next(self._grant_ids)
+        question = Question(plan, "explain", nobody, nobody, -looking.TICK_US / 1e6, self._lease_us)
+        later = await ask(self._server, question)
         return looking.explanation(quota, state, later if isinstance(later, Later) else None)
 
     def _record(self, permit: Permit) -> str:

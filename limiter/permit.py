@@ -116,13 +116,16 @@ class Penalty:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Not granted, nothing charged. Ask again in `retry_us`; `bound` is what stood in the way.
+    """Not granted. Ask again in `retry_us`; `bound` is what stood in the way.
 
-    `bound` is `quota:NAME.` and one of requests, images, polls, in_flight, cooldown, paused.
+    `bound` is `quota:NAME.` and one of requests, images, polls, in_flight, cooldown, paused. Nothing is charged,
+    unless the request was asked again with what it was told before: then it may have a `turn`, whose slot is charged
+    under all rates. Who asks once more finds that slot or an earlier one; who does not, gives the turn back.
     """
 
     retry_us: int
     bound: str
+    turn: Permit | None = None
 
 
 @dataclass(frozen=True, slots=True)

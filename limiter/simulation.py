@@ -199,26 +199,34 @@ class _Fleet:
 
     def dispatcher(self, replica: int) -> Event:
         """Asks, and asks again, as long as there are jobs and free workers."""
+        request_id = ""
+        told: Later | None = None
 
         async def ask() -> None:
+            nonlocal request_id, told
             run = self._run
-            if run.todo <= 0:
-                return
-            if not self._free[replica]:
-                return  # the end of one of its calls asks again
+            if run.todo <= 0 or not self._free[replica]:
+                if told is not None and told.turn is not None:
+                    await self._limiter.give_back(told.turn)
+                request_id, told = "", None
+                return  # where jobs are left, the end of one of its calls asks again
             run.report.asked += 1
+            request_id = request_id or str(next(self._ids))
             answer = await self._limiter.acquire(
                 run.scenario.quotas,
                 holder=str(replica),
-                request_id=str(next(self._ids)),
+                request_id=request_id,
                 max_wait_s=HORIZON_S,
+                after=told,
             )
+            told = answer if isinstance(answer, Later) else None
             if isinstance(answer, Later):
                 if answer.bound.endswith(".in_flight"):
                     self._parked.append(ask)
                 else:
                     run.timeline.at(run.timeline.now_us + answer.retry_us, ask)
                 return
+            request_id = ""
             self._free[replica] -= 1
             run.todo -= 1
             run.timeline.at(run.timeline.now_us + answer.wait_us, self._call(replica, answer.permit, ask))

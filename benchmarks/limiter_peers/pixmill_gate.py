@@ -104,6 +104,7 @@ class PixmillGate(Gate):
 
     async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float, float]:
         """The permit, when it was asked for, the earliest moment that its slot can be, and the latest."""
+        told: Later | None = None
         while True:
             asked_at = time.monotonic()
             answer = await self._limiter.acquire(
@@ -112,11 +113,13 @@ class PixmillGate(Gate):
                 holder=self._holder(job.model),
                 request_id=f"{job.id}.{attempt}",
                 max_wait_s=self._horizon_s,
+                after=told,
             )
             if isinstance(answer, Grant):
                 # Counted from the question, so that a slow answer makes a call late and never early.
                 wait_s = answer.wait_us / 1e6
                 return answer.permit, asked_at, asked_at + wait_s, time.monotonic() + wait_s
+            told = answer
             self.notes["laters"] += 1
             await self._wait(answer, self._rung[job.model])
 

@@ -3,7 +3,7 @@
 -- KEYS   1 clock   2 the request's own record   3 spread   then five of each quota, see include/quota.lua
 --        rest: the books: logs, slices, tokens, days, leases, waiting
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
---        7 the epoch that the caller knows or ''   8 number of quotas
+--        7 the epoch that the caller knows or ''   8 '1' if a refusal for a rate shall keep a turn   9 number of quotas
 --        then of each quota: its name, the fingerprint of its configuration if it learns or ''
 --        rest: rows of nine: number of the quota, kind, key index, unit, cost, count, span (µs), extra, indices of the
 --        keys of kinds that the unit does not have now but may have had
@@ -13,13 +13,16 @@
 --            day              extra: midnights
 --            in_flight        extra: key index of who waits
 -- Returns {1, wait (µs), grant id, epoch, when granted, slot, changes, what is left} granted; the wait of a repeated
---         question may be below 0; {0, retry (µs), bound, epoch} refused and nothing charged;
+--         question may be below 0; {0, retry (µs), bound, epoch} refused and nothing charged; {0, retry (µs), bound,
+--         epoch, grant id, slot} refused, with a turn: its slot is charged under all rates, and asked again it is found;
 --         {2, server's time (µs)} if it is in none of the days that the midnights describe.
 --         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. What is left: of each row that
 --         has a log and learns, `QUOTA unit:period left `.
 --
--- What a refusal may write: who waits for a place in flight, a backward step of the clock, that state was lost, and
--- what a limit takes over from a former kind.
+-- What a refusal may write: a turn if one is wanted, who waits for a place in flight, a backward step of the clock,
+-- that state was lost, and what a limit takes over from a former kind.
+-- A turn is what a grant is, without leases: whoever is asked in vain again and again is not overtaken for ever. It is
+-- given up and searched anew each time it is asked for, so it follows gaps, pauses and changed limits.
 -- Why atomic: a limit that is charged while another one refuses is quota lost, and a slot that is found in one
 -- step and written in another is sold twice.
 -- @include clock
@@ -31,13 +34,16 @@
 -- @include fixed
 -- @include leases
 -- @include takeover
+-- @include undo
 
 local FIELDS = 9
 -- Limits that keep disagreeing about the slot are asked so often; each question moves it on.
 local ROUNDS = 64
 local LEARNED_KEPT_US = 86400000000
+-- Stands in a request's record where a grant has the time at which it was granted.
+local TURN = '-'
 
-local quotas_n = tonumber(ARGV[8])
+local wants_turn, quotas_n = ARGV[8] == '1', tonumber(ARGV[9])
 local strings = redis.call('MGET', unpack(KEYS, 1, 3 + QUOTA_STRINGS * quotas_n))
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], ARGV[4])
 local now = clock.now
@@ -45,9 +51,11 @@ local max_wait, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
 local grant, who, holder = ARGV[4], ARGV[5] .. ' ' .. ARGV[6], ARGV[6]
 
 -- The same request again means that the first reply was lost: the answer is the grant it already has.
-if strings[2] then
-  local slot, granted, at = string.match(strings[2], '^(%S+) (%S+) (%S+)')
-  return {1, text(tonumber(slot) - now), granted, clock.epoch, at, slot, '', ''}
+local turn, turn_grant = strings[2], nil
+if turn then
+  local slot, granted, at = string.match(turn, '^(%S+) (%S+) (%S+)')
+  if at ~= TURN then return {1, text(tonumber(slot) - now), granted, clock.epoch, at, slot, '', ''} end
+  turn_grant = granted
 end
 
 local function later(retry, bound)
@@ -62,7 +70,7 @@ local function after_loss(span)
 end
 
 -- Each kind that has a rate: `load` reads its books once, `next` finds its earliest slot from one on under a count,
--- `charge` writes and returns the field of a hash that it charged.
+-- `charge` writes and returns the field of a hash that it charged, `undo` takes a charge back.
 local kinds = {
   window = {
     load = function() end,
@@ -73,6 +81,7 @@ local kinds = {
       return window_next_apart(row.key, row.cost, count, row.span, slot, gap)
     end,
     charge = function(row, slot) window_charge(row.key, row.cost, row.keep, grant, slot, now) end,
+    undo = function(key, cost) undo_window(key, turn_grant, cost) end,
   },
   slices = {
     load = function(row) return slices_load(row.key, row.span) end,
@@ -81,11 +90,13 @@ local kinds = {
       return slices_next(row.books, row.cost, count, row.span, math.max(slot, after_loss(row.span)), most)
     end,
     charge = function(row, slot) return slices_charge(row.key, row.books, row.cost, row.span, slot, now) end,
+    undo = function(key, cost) undo_field(key, turn, cost) end,
   },
   tokens = {
     load = function(row) return tokens_load(row.key, row.span, row.count, row.burst, row.lag, now, clock.lost) end,
     next = function(row, _, slot) return tokens_next(row.books, row.cost, slot) end,
     charge = function(row, slot) tokens_charge(row.key, row.books, row.cost, grant, slot, now) end,
+    undo = function(key, cost) undo_tokens(key, turn_grant, cost) end,
   },
   fixed = {
     load = function(row) return fixed_load(row.key, row.span, clock.wall) end,
@@ -93,11 +104,13 @@ local kinds = {
       return fixed_next(row.books, row.cost, count, tonumber(row.extra), clock.offset, slot)
     end,
     charge = function(row, slot) return fixed_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
+    undo = function(key, cost) undo_field(key, turn, cost) end,
   },
   day = {
     load = function(row) return day_load(row.key, row.extra) end,
     next = function(row, count, slot) return day_next(row.books, row.cost, count, clock.offset, slot) end,
     charge = function(row, slot) return day_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
+    undo = function(key, cost) undo_field(key, turn, cost) end,
   },
 }
 
@@ -113,7 +126,7 @@ local function next_slot(row, slot)
 end
 
 -- A poll is about a call that has been sent and may be paid for; what stops new calls does not stop it.
-local first_row = 9 + 2 * quotas_n
+local first_row = 10 + 2 * quotas_n
 local polling = first_row <= #ARGV
 for i = first_row, #ARGV, FIELDS do polling = polling and ARGV[i + 3] == 'polls' end
 
@@ -122,7 +135,7 @@ local slot, bound = now, nil
 local full, full_retry = nil, 0
 local quotas = {}
 for q = 1, quotas_n do
-  local name = ARGV[7 + 2 * q]
+  local name = ARGV[8 + 2 * q]
   local first = 3 + QUOTA_STRINGS * (q - 1)
   local ends = not polling and pause_read(strings[first + 1]) or nil
   if ends == 0 then return later(LOOK_AGAIN_US, 'quota:' .. name .. '.paused') end
@@ -132,11 +145,24 @@ for q = 1, quotas_n do
   end
   local quota = {
     name = name, cooldown = cooldown_read(not polling and strings[first + 2] or nil), places = strings[first + 3], others = strings[first + 5],
-    fingerprint = ARGV[8 + 2 * q], learned = learned_read(strings[first + 4], ARGV[8 + 2 * q]),
+    fingerprint = ARGV[9 + 2 * q], learned = learned_read(strings[first + 4], ARGV[9 + 2 * q]),
     learned_key = KEYS[first + 4],
   }
   if quota.cooldown.ends > slot then slot, bound = quota.cooldown.ends, 'quota:' .. name .. '.cooldown' end
   quotas[q] = quota
+end
+
+-- A turn is looked for anew, also by who wants none any more.
+if turn then
+  redis.call('DEL', KEYS[2])
+  local undone = {}
+  for i = first_row, #ARGV, FIELDS do
+    local kind, key = kinds[ARGV[i + 1]], KEYS[tonumber(ARGV[i + 2])]
+    if kind and not undone[key] then
+      kind.undo(key, tonumber(ARGV[i + 4]))
+      undone[key] = true
+    end
+  end
 end
 
 local rated, flying, keep = {}, {}, {}
@@ -190,6 +216,19 @@ for _, row in ipairs(rated) do
   if row.books and row.books.starts and not day_of(row.books, slot - clock.offset) then agreed, bound = false, row.bound end
 end
 
+-- Charge all rates at the slot and note it for the same request.
+local function charge_rates(granted_at)
+  local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
+  for _, row in ipairs(rated) do
+    row.keep = keep[row.key]
+    local field = row.kind.charge(row, slot)
+    if field then record = record .. ' ' .. row.key .. '=' .. field end
+  end
+  -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
+  redis.call('SET', KEYS[2], record, 'PX', text(math.ceil((slot - now + lease / 2) / 1000)))
+  clock_write(KEYS[1], clock)
+end
+
 -- Refused before anything is charged. Asking again when the slot is `max_wait` away is asking early enough.
 local wait = slot - now
 if full then
@@ -197,23 +236,19 @@ if full then
     if row.full then leases_wait(row.waiting, row.cost, holder, now) end
   end
 end
-if wait > max_wait and wait - max_wait >= full_retry then return later(wait - max_wait, bound) end
+if wait > max_wait and wait - max_wait >= full_retry then
+  if not (wants_turn and agreed) then return later(wait - max_wait, bound) end
+  charge_rates(TURN)
+  return {0, text(wait - max_wait), bound, clock.epoch, grant, text(slot)}
+end
 if full then return later(full_retry, full) end
 if not agreed then return later(LOOK_AGAIN_US, bound) end
 
 -- Phase 2: charge every limit at that slot.
-local record = text(slot) .. ' ' .. grant .. ' ' .. text(now)
-for _, row in ipairs(rated) do
-  row.keep = keep[row.key]
-  local field = row.kind.charge(row, slot)
-  if field then record = record .. ' ' .. row.key .. '=' .. field end
-end
+charge_rates(text(now))
 for _, row in ipairs(flying) do
   leases_charge(row.key, row.waiting, row.cost, grant, who, slot + lease, holder, now)
 end
--- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
-redis.call('SET', KEYS[2], record, 'PX', text(math.ceil((wait + lease / 2) / 1000)))
-clock_write(KEYS[1], clock)
 
 -- What this grant shows of the quotas that learn: how much of the level is in use, by the limit that is fullest.
 local changes, left = '', ''

@@ -7,13 +7,14 @@
 -- Of slices and days the record says which field was charged; they come back only while it is known.
 -- Why atomic: half of it undone would let a call start under some of its limits only.
 -- @include leases
+-- @include undo
 local grant, who = ARGV[1], ARGV[2]
 local logs, tokens = tonumber(ARGV[3]), tonumber(ARGV[4])
-local undone = 0
+local undone = false
 
 local record = redis.call('GET', KEYS[1])
 if record and string.match(record, '^%S+ (%S+)') == grant then
-  undone = redis.call('DEL', KEYS[1])
+  undone = redis.call('DEL', KEYS[1]) == 1
 else
   record = nil
 end
@@ -21,15 +22,12 @@ end
 for i = 2, #KEYS do
   local key, cost = KEYS[i], tonumber(ARGV[i + 3])
   if i <= logs + 1 then
-    for unit = 1, cost do
-      if redis.call('ZREM', key, grant .. ':' .. unit, lease_member(grant, unit, who)) > 0 then undone = 1 end
-    end
+    undone = undo_window(key, grant, cost) or undone
+    for unit = 1, cost do undone = redis.call('ZREM', key, lease_member(grant, unit, who)) == 1 or undone end
   elseif i <= tokens + 1 then
-    if redis.call('ZREM', key, grant .. ':' .. text(cost)) == 1 then undone = 1 end
+    undone = undo_tokens(key, grant, cost) or undone
   elseif record then
-    local from = select(2, string.find(record, ' ' .. key .. '=', 1, true))
-    local field = from and string.match(record, '^%S+', from + 1)
-    if field and redis.call('HINCRBY', key, field, -cost) <= 0 then redis.call('HDEL', key, field) end
+    undo_field(key, record, cost)
   end
 end
-return undone
+return undone and 1 or 0

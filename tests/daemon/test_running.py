@@ -18,7 +18,7 @@ from daemon.leases import Heartbeat, Reclaimer
 from daemon.outcomes import Failed, Outcome, Succeeded
 from daemon.routes import Route, Routes
 from daemon.running import Recalled, Run, Running
-from limiter import Grant, Limiter, Recalls
+from limiter import Grant, Later, Limiter, Recalls
 from limiter.quota import Quota, parse_quota
 from tests.daemon.harness import Installation, eventually
 
@@ -274,6 +274,32 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
     await eventually(waits)
     assert await redis.zcard("pixmill:limiter:q:log:images") == 1
     await replica.close()
+
+
+@pytest.mark.parametrize("cause", ["no work", "no free worker", "stopped"])
+async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cause: str) -> None:
+    replica = Replica(redis, parse_quota("q", {"images": "1/h"}))
+    dispatcher, log = replica.dispatcher, "pixmill:limiter:q:log:images"
+    await replica.limiter.acquire(replica.route.quotas, holder="other", request_id="r", max_wait_s=0)
+    for _ in range(2):
+        assert isinstance(await dispatcher._permit(), Later)
+    assert await redis.zcard(log) == 2
+    if cause == "stopped":
+        await replica.installation.submit({"id": "a", "prompt": "x"})
+        task = asyncio.create_task(dispatcher.run())
+
+        async def waits() -> bool:
+            return dispatcher.bound == "quota:q.images"
+
+        await eventually(waits)
+        assert await redis.zcard(log) == 2
+        task.cancel()
+        await asyncio.wait([task])
+    else:
+        if cause == "no free worker":
+            replica.running.reserve(replica.running.free)
+        await dispatcher._step()
+    assert await redis.zcard(log) == 1
 
 
 async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_run_only(

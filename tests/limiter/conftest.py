@@ -44,6 +44,7 @@ class Rig:
         costs: dict[str, int] | None = None,
         max_wait_s: float = 3600.0,
         request_id: str | None = None,
+        after: Later | None = None,
     ) -> Grant | Later:
         return await self.limiter.acquire(
             quotas,
@@ -51,6 +52,7 @@ class Rig:
             holder="replica-1",
             request_id=f"job-{next(self._requests)}" if request_id is None else request_id,
             max_wait_s=max_wait_s,
+            after=after,
         )
 
     async def slot(self, *quotas: Quota, costs: dict[str, int] | None = None) -> int:

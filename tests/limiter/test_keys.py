@@ -30,6 +30,7 @@ from limiter import (
     LuaScript,
     Quota,
     Window,
+    asking,
     looking,
     parse_quota,
     refusals,
@@ -132,7 +133,7 @@ async def node(one_slot: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter.limits, "EXACT_MOST", 30)
-    for module in (calls, looking, refusals):
+    for module in (asking, calls, looking, refusals):
         for name, script in vars(module).items():
             if isinstance(script, LuaScript):
                 monkeypatch.setattr(module, name, _watched(script))
@@ -202,6 +203,7 @@ async def _everything(rig: Rig) -> None:
     await own.give_back(permits[1])
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
+    await _turns(rig)
 
 
 async def _windows_by_the_clock(rig: Rig) -> None:
@@ -213,6 +215,25 @@ async def _windows_by_the_clock(rig: Rig) -> None:
     await rig.permit(Quota("was", (Window(9, S),)))
     await rig.permit(Quota("was", (FixedWindow(9, S),)))
     await rig.permit(Quota("was", (Window(9, S),)))
+
+
+async def _turns(rig: Rig) -> None:
+    """A turn in each kind of book, asked for once more."""
+    limits: list[Limit] = [
+        Window(2, S),
+        Window(40, S),
+        Bucket(2, S, 2),
+        FixedWindow(2, S),
+        CalendarDay(2, "UTC"),
+    ]
+    for number, limit in enumerate(limits):
+        quota = Quota(f"turns{number}", (limit,))
+        for _ in range(limit.count):
+            await rig.permit(quota)
+        told: Any = None
+        for _ in range(3):
+            told = await rig.ask(quota, max_wait_s=0, request_id=f"turns{number}", after=told)
+        assert told.turn is not None
 
 
 async def _old_and_changed(rig: Rig) -> None:

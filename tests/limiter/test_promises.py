@@ -23,10 +23,11 @@
      test_properties::test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place
      test_limiter::test_two_hundred_jobs_take_the_optimum_and_three_guards
      test_simulation::test_under_windows_the_makespan_is_the_optimum_and_the_guards
-7. Who reserves waits for what is ahead and a period, whatever its size. (Who looks ahead less than the backlog draws
-   lots; for large calls these are bad, which is known.)
+7. Nobody starves: who reserves waits for what is ahead and a period, whatever its size; who looks ahead less than the
+   backlog and asks again has a turn.
      test_starvation::test_who_reserves_waits_for_what_is_ahead_and_one_period
      test_starvation::test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves
+     test_starvation::test_a_call_of_all_units_has_its_turn_also_if_it_looks_ahead_less_than_the_backlog
      test_starvation::test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_they_look_ahead
      test_shared::test_a_slow_route_neither_starves_nor_holds_up_a_fast_one
      test_leases::test_a_heavy_call_gets_its_turn_among_light_ones

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter.limits
-from limiter import Bucket, CalendarDay, Grant, InFlight, Permit, Quota, Window
+from limiter import Bucket, CalendarDay, Grant, InFlight, Later, Permit, Quota, Window
 from limiter.quota import Limit, cost_of, guard_us
 
 from .conftest import Rig
@@ -63,10 +63,44 @@ class _Call:
     counts_until_us: int = 0
 
 
+@dataclass
+class _Question:
+    """One call that is asked for until it is granted."""
+
+    request_id: str
+    quotas: list[Quota]
+    costs: dict[str, int]
+    told: Later | None = None
+
+    async def asked(self, rig: Rig, max_wait_s: float) -> Grant | Later:
+        answer = await rig.ask(
+            *self.quotas,
+            costs=self.costs,
+            max_wait_s=max_wait_s,
+            request_id=self.request_id,
+            after=self.told,
+        )
+        self.told = answer if isinstance(answer, Later) else None
+        return answer
+
+    def granted(self, grant: Grant, now_us: int) -> _Call:
+        slot_us = now_us + grant.wait_us
+        names = tuple(quota.name for quota in self.quotas)
+        return _Call(slot_us, now_us, names, self.costs, grant.permit, counts_until_us=slot_us + _LEASE_US)
+
+    @property
+    def turn(self) -> _Call | None:
+        """What its turn is charged, as a call at its slot."""
+        permit = self.told and self.told.turn
+        return _Call(permit.slot_us, 0, permit.quotas, self.costs, permit) if permit else None
+
+
 _Step = tuple[str, int, str, dict[str, int], float, int]
 _STEPS: st.SearchStrategy[list[_Step]] = st.lists(
     st.tuples(
-        st.sampled_from(["ask"] * 9 + ["give_back", "give_back", "release", "submitted", "penalise"]),
+        st.sampled_from(
+            ["ask"] * 9 + ["ask again"] * 3 + ["give_back"] * 2 + ["release", "submitted", "penalise"]
+        ),
         # Time moves by nothing, by a little, and to the very edges of the windows.
         st.sampled_from([0, 0, 0, 1, 7_000, 33_333, 55_000, 105_000, 510_000, 1_010_000]),
         st.sampled_from(["a", "a", "b", "ab"]),
@@ -92,23 +126,28 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
     rig = Rig(server, lease_s=_LEASE_US / 1e6)
     rig.time.now_us = rig.time.start_us = 1_794_931_200_000_000 - to_midnight_us  # midnight in Shanghai
     calls: list[_Call] = []
+    refused: list[_Question] = []
     paused_until_us = 0
-    for action, pass_us, names, wanted, max_wait_s, pick in steps:
+    for number, (action, pass_us, names, wanted, max_wait_s, pick) in enumerate(steps):
         rig.time.advance(pass_us)
         now_us = rig.time.now_us
-        chosen = [quota for quota in quotas if quota.name in names]
         call = calls[pick % len(calls)] if calls else None
-        if action == "ask":
-            costs = {unit: min(cost, _most(quotas, unit)) for unit, cost in wanted.items()}
-            answer = await rig.ask(*chosen, costs=costs, max_wait_s=max_wait_s)
-            if isinstance(answer, Grant):
-                assert answer.wait_us <= max_wait_s * 1e6
-                slot_us = now_us + answer.wait_us
-                assert "a" not in names or slot_us >= paused_until_us
-                call = _Call(slot_us, now_us, tuple(quota.name for quota in chosen), costs, answer.permit)
-                call.counts_until_us = slot_us + _LEASE_US
-                calls.append(call)
-                _check_in_flight(chosen, calls, now_us)
+        if action in ("ask", "ask again"):
+            if refused and action == "ask again":
+                question = refused.pop(pick % len(refused))
+            else:
+                chosen = [quota for quota in quotas if quota.name in names]
+                costs = {unit: min(cost, _most(quotas, unit)) for unit, cost in wanted.items()}
+                question = _Question(f"request-{number}", chosen, costs)
+            answer = await question.asked(rig, max_wait_s)
+            if isinstance(answer, Later):
+                refused.append(question)
+                continue
+            assert answer.wait_us <= max_wait_s * 1e6
+            call = question.granted(answer, now_us)
+            assert "a" not in call.quotas or call.slot_us >= paused_until_us
+            calls.append(call)
+            _check_in_flight(question.quotas, calls, now_us)
         elif action == "penalise":
             await rig.limiter.penalise(Quota("a"), retry_after_s=pass_us / 1e6, reason="429")
             paused_until_us = max(paused_until_us, now_us + pass_us)
@@ -123,6 +162,7 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
         elif call.counts_until_us > now_us:
             await rig.limiter.submitted(call.permit, longest_s=2)
             call.counts_until_us = max(call.counts_until_us, now_us + 2_000_000)
+    calls += [turn for question in refused if (turn := question.turn)]
     for quota in quotas:
         for limit in quota.limits:
             _check_rate(limit, [call for call in calls if quota.name in call.quotas])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from limiter import Bucket, Grant, Quota, Window
+from limiter import Bucket, Grant, Later, Quota, Window
 
 from .conftest import Rig
 
@@ -26,13 +26,14 @@ _PARENTS = st.one_of(
 
 @dataclass(order=True)
 class _Asker:
-    """Asks for one call after the other; `waits` are what each of them waited for, `ahead` what it had ahead of it."""
+    """Asks for one call after the other, telling what it was told; `waits_us` are what each of them waited for."""
 
     wakes_us: int
     order: int
     quotas: tuple[Quota, ...] = field(compare=False)
     cost: int = field(compare=False)
     asked_us: int = field(compare=False, default=0)
+    told: Later | None = field(compare=False, default=None)
     waits_us: list[int] = field(compare=False, default_factory=list)
 
 
@@ -42,7 +43,14 @@ async def _run(rig: Rig, askers: list[_Asker], horizon_s: float, until_us: int) 
     while turns[0].wakes_us < until_us:
         asker = turns[0]
         rig.time.now_us = rig.time.start_us + asker.wakes_us
-        answer = await rig.ask(*asker.quotas, costs={"requests": asker.cost}, max_wait_s=horizon_s)
+        answer = await rig.ask(
+            *asker.quotas,
+            costs={"requests": asker.cost},
+            max_wait_s=horizon_s,
+            request_id=f"{asker.order}:{len(asker.waits_us)}",
+            after=asker.told,
+        )
+        asker.told = answer if isinstance(answer, Later) else None
         if isinstance(answer, Grant):
             asker.wakes_us += answer.wait_us
             asker.waits_us.append(asker.wakes_us - asker.asked_us)
@@ -90,26 +98,18 @@ async def test_who_reserves_waits_for_what_is_ahead_and_one_period(
 
 
 PARENTS = [Window(8, S), Bucket(8, S, 8)]
-# A known weakness, in tests that say when it is gone.
-NO_TURN = pytest.mark.xfail(
-    strict=True, reason="who is told Later holds no turn, and others take what it needs"
-)
 
 
 @pytest.mark.parametrize(
     ("parent", "horizon_s"),
-    [
-        *((PARENTS[0], horizon_s) for horizon_s in (0.02, 0.1, 0.5, 2.0, 3600.0)),
-        *((PARENTS[1], horizon_s) for horizon_s in (0.02, 0.1, 2.0, 3600.0)),
-        pytest.param(PARENTS[1], 0.5, marks=NO_TURN),
-    ],
+    [(parent, horizon_s) for parent in PARENTS for horizon_s in (0.02, 0.1, 0.5, 2.0, 3600.0)],
     ids=lambda value: type(value).__name__ if isinstance(value, Window | Bucket) else f"{value} s",
 )
 async def test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_they_look_ahead(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
-    """16 fast callers beside 4 of a model with 1/s: looking ahead less than the backlog makes turns a lottery, fair on
-    average."""
+    """16 fast callers beside 4 of a model with 1/s; who looks ahead less than the backlog has a turn when told Later
+    twice."""
     rig, shared = Rig(redis), Quota("account", (parent,))
     model = Quota("model", (Window(1, S),))
     askers = [_Asker(0, order, (shared,), 1) for order in range(16)]
@@ -117,10 +117,9 @@ async def test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_
     await _run(rig, askers, horizon_s, 20 * S)
     sent = [len(asker.waits_us) - 1 for asker in askers]
     assert sum(sent) >= 0.95 * 20 * 8
-    assert sum(sent[16:]) >= 8
-    if horizon_s > 20:
-        assert sum(sent[16:]) >= 19
-        assert max(max(asker.waits_us) for asker in askers[:16]) <= 3.1 * S
+    assert sum(sent[16:]) >= 15
+    assert max(max(asker.waits_us) for asker in askers[:16]) <= (3.1 if horizon_s > 20 else 4.1) * S
+    assert max(max(asker.waits_us) for asker in askers[16:]) <= 7.5 * S
 
 
 async def _longest_wait_of_a_large_call_us(redis: Redis, parent: Window | Bucket, horizon_s: float) -> int:
@@ -139,10 +138,10 @@ async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
     assert await _longest_wait_of_a_large_call_us(redis, parent, 3600.0) <= 3 * 1_010_000
 
 
-@NO_TURN
-@pytest.mark.parametrize("horizon_s", [0.1, 2.0])
+@pytest.mark.parametrize("horizon_s", [0.02, 0.1, 0.5, 2.0])
 @pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
 async def test_a_call_of_all_units_has_its_turn_also_if_it_looks_ahead_less_than_the_backlog(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
-    assert await _longest_wait_of_a_large_call_us(redis, parent, horizon_s) <= 6 * S
+    # Told Later twice, it has a turn behind what had reserved by then.
+    assert await _longest_wait_of_a_large_call_us(redis, parent, horizon_s) <= 5 * 1_010_000

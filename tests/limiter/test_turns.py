@@ -1,0 +1,161 @@
+"""A turn: who was told Later and asks again has a slot that nobody takes, although it is too far away to be granted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from limiter import Bucket, CalendarDay, FixedWindow, Grant, InFlight, Later, Quota, Window
+from limiter.limits import EXACT_MOST, Limit
+
+from .conftest import Rig
+
+S = 1_000_000
+COST = {"requests": 2}
+# A limit of each kind that two units fill.
+LIMITS: list[Limit] = [Window(2, S), Bucket(2, S, 2), FixedWindow(2, S), CalendarDay(2, "UTC")]
+
+
+async def told(rig: Rig, *quotas: Quota, request_id: str, after: Later | None = None) -> Later:
+    answer = await rig.ask(*quotas, costs=COST, max_wait_s=0.1, request_id=request_id, after=after)
+    assert isinstance(answer, Later)
+    return answer
+
+
+async def turn_of(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Later:
+    """What a request is told that is asked twice in vain."""
+    later = await told(
+        rig, *quotas, request_id=request_id, after=await told(rig, *quotas, request_id=request_id)
+    )
+    assert later.turn is not None
+    return later
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: type(limit).__name__)
+async def test_nobody_takes_the_slot_of_a_turn(rig: Rig, limit: Limit) -> None:
+    quota = Quota("q", (limit,))
+    await rig.ask(quota, costs=COST)
+    turn = await turn_of(rig, quota)
+    other = await rig.ask(quota, costs=COST, max_wait_s=1e6)
+    assert isinstance(other, Grant)
+    assert other.wait_us > turn.retry_us + 100_000
+    rig.time.advance(turn.retry_us)
+    answer = await rig.ask(quota, costs=COST, max_wait_s=0.1, request_id="patient", after=turn)
+    assert isinstance(answer, Grant)
+    assert answer.wait_us == 100_000
+
+
+@pytest.mark.parametrize(
+    "limit", [*LIMITS, Window(EXACT_MOST + 1, S)], ids=lambda limit: type(limit).__name__
+)
+@pytest.mark.parametrize("how", ["given back", "not wanted any more"])
+async def test_a_turn_that_is_left_was_charged_once_and_is_charged_no_more(
+    rig: Rig, limit: Limit, how: str
+) -> None:
+    quota = Quota("q", (limit,))
+
+    async def asked(request_id: str, after: Later | None = None) -> Later:
+        costs = {"requests": limit.most}
+        answer = await rig.ask(quota, costs=costs, max_wait_s=0, request_id=request_id, after=after)
+        assert isinstance(answer, Later)
+        return answer
+
+    await rig.ask(quota, costs={"requests": limit.most})
+    before = await asked("other")
+    turn = await asked("patient", after=before)
+    for _ in range(3):
+        turn = await asked("patient", after=turn)
+    assert turn.turn is not None
+    assert (await asked("other")).retry_us > before.retry_us
+    for _ in range(2):
+        if how == "given back":
+            await rig.limiter.give_back(turn.turn)
+        else:
+            assert await asked("patient") == before
+    assert await asked("other") == before
+    # Whoever has the place now keeps it, however often the former owner asks.
+    assert isinstance(await rig.ask(quota, costs={"requests": limit.most}, max_wait_s=1e6), Grant)
+    for _ in range(2):
+        assert (await asked("patient")).retry_us > before.retry_us
+
+
+async def test_told_later_for_the_first_time_a_request_has_no_turn(rig: Rig) -> None:
+    quota = Quota("q", (Window(2, S),))
+    await rig.ask(quota, costs=COST)
+    before = await rig.dump()
+    assert (await told(rig, quota, request_id="patient")).turn is None
+    assert await rig.dump() == before
+
+
+async def test_a_turn_that_is_asked_for_again_and_again_is_charged_once_and_stays_where_it_is(
+    rig: Rig,
+) -> None:
+    quota = Quota("q", (Window(2, S), Window(3, 10 * S)))
+    await rig.ask(quota, costs=COST)
+    turn = await turn_of(rig, quota)
+    for _ in range(5):
+        rig.time.advance(100_000)
+        again = await told(rig, quota, request_id="patient", after=turn)
+        assert (again.turn and again.turn.slot_us) == (turn.turn and turn.turn.slot_us)
+        turn = again
+    assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 4
+
+
+async def test_a_turn_moves_to_an_earlier_slot_when_one_is_free(rig: Rig) -> None:
+    quota = Quota("q", (Window(2, S),))
+    await rig.ask(quota, costs=COST)
+    reserved = await rig.ask(quota, costs=COST)
+    assert isinstance(reserved, Grant)
+    turn = await turn_of(rig, quota)
+    await rig.limiter.give_back(reserved.permit)
+    again = await told(rig, quota, request_id="patient", after=turn)
+    assert again.turn
+    assert turn.turn
+    assert again.turn.slot_us == turn.turn.slot_us - 1_010_000
+
+
+async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
+    quota = Quota("q", (Window(2, S),))
+    await rig.ask(quota, costs=COST)
+    turn = await turn_of(rig, quota)
+    await rig.limiter.penalise(quota, reason="429", retry_after_s=30)
+    rig.time.advance(turn.retry_us)
+    again = await told(rig, quota, request_id="patient", after=turn)
+    assert again.bound == "quota:q.cooldown"
+    rig.time.advance(again.retry_us)
+    assert isinstance(
+        await rig.ask(quota, costs=COST, max_wait_s=0.1, request_id="patient", after=again), Grant
+    )
+
+
+async def test_a_turn_holds_no_place_in_flight(rig: Rig) -> None:
+    """A place that waits for a far slot would be missing to the account's other routes."""
+    account, model = Quota("account", (InFlight(2),)), Quota("model", (Window(2, S),))
+    first = await rig.ask(account, model, costs=COST)
+    assert isinstance(first, Grant)
+    turn = await turn_of(rig, account, model)
+    assert isinstance(await rig.ask(account, costs=COST, max_wait_s=0), Grant)
+    # Now the places are taken: whoever has a turn waits for one as everybody does, and its slot is free again.
+    rig.time.advance(turn.retry_us)
+    assert (
+        await told(rig, account, model, request_id="patient", after=turn)
+    ).bound == "quota:account.in_flight"
+    assert isinstance(await rig.ask(model, costs=COST, max_wait_s=0.1), Grant)
+
+
+async def test_a_caller_that_is_cancelled_has_no_turn(rig: Rig) -> None:
+    quota = Quota("q", (Window(2, S),))
+    await rig.ask(quota, costs=COST)
+    first = await told(rig, quota, request_id="patient")
+    for passes in range(60):
+        asking = asyncio.ensure_future(told(rig, quota, request_id="patient", after=first))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        if asking.done():
+            break
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
+    assert passes > 1
