@@ -19,17 +19,17 @@ from typing import Final
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from limiter import looking, refusals
+from limiter import books, leases, looking, refusals
 from limiter.asking import Question, ask
 from limiter.explain import Explanation
 from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
-from limiter.limits import IN_FLIGHT, PERIODS_US
+from limiter.limits import PERIODS_US
 from limiter.lua import LuaScript
 from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, UnitState
 from limiter.quota import Quota, QuotaError
 from limiter.refusals import Refusal
-from limiter.server import Server, text_of
+from limiter.server import Server
 from limiter.steps import finished, uninterrupted
 
 __all__ = ["ONE_IMAGE", "Grant", "Later", "Limiter", "Permit", "QuotaError", "QuotaState", "UnitState"]
@@ -37,12 +37,7 @@ __all__ = ["ONE_IMAGE", "Grant", "Later", "Limiter", "Permit", "QuotaError", "Qu
 # What a call that makes one picture is charged; `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
-_PACKAGE: Final = Path(__file__).parent
-_GIVE_BACK: Final = LuaScript.load(_PACKAGE, "give_back")
-_SENT_LATE: Final = LuaScript.load(_PACKAGE, "sent_late")
-_RELEASE: Final = LuaScript.load(_PACKAGE, "release")
-_RENEW: Final = LuaScript.load(_PACKAGE, "renew")
-_SPREAD: Final = LuaScript.load(_PACKAGE, "spread")
+_SPREAD: Final = LuaScript.load(Path(__file__).parent, "spread")
 
 
 class Limiter:
@@ -135,25 +130,7 @@ class Limiter:
         No bell: who gives back found nothing to send, and ringing would send the others looking for it in turn,
         for ever.
         """
-        if not permit.quotas:
-            return
-        charged = list(_charged(permit))
-        logs = [(self._keys.log(quota, unit), cost) for quota, unit, cost in charged]
-        logs += [(self._keys.leases(quota), weight) for quota, weight in permit.leases]
-        tokens = [(self._keys.tokens(quota, unit), cost) for quota, unit, cost in charged]
-        hashes = [
-            (key(quota, unit), cost)
-            for key in (self._keys.slices, self._keys.fixed, self._keys.day)
-            for quota, unit, cost in charged
-        ]
-        keys, costs = zip(*logs, *tokens, *hashes, strict=True) if charged or logs else ((), ())
-        await uninterrupted(
-            _GIVE_BACK(
-                self._client,
-                (self._record(permit), *keys),
-                (permit.grant_id, _who(permit), len(logs), len(logs) + len(tokens), *costs),
-            )
-        )
+        await books.give_back(self._server, permit)
 
     async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         """The call is sent now, noticeably after its slot: windows and buckets count it from now on.
@@ -162,17 +139,7 @@ class Limiter:
         cover, see `Quota.tolerance_s`. Around midnight a calendar day keeps two seconds free on either side, and
         counts the call where it was granted.
         """
-        books = self._server.plan(quotas, permit.costs).late_books if quotas else ()
-        if not books:
-            return
-        keys = (self._keys.clock, self._record(permit), *(book.key for book in books))
-        rows = [
-            field
-            for place, book in enumerate(books, start=3)
-            for field in (place, book.kind, book.cost, book.keep_us)
-        ]
-        args = (self._server.now_us(), permit.grant_id, *rows)
-        await uninterrupted(_SENT_LATE(self._client, keys, args))
+        await books.sent_late(self._server, permit, quotas)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
         """The provider has the job: its leases count for `longest_s` from now, whoever renews them or does not.
@@ -183,7 +150,7 @@ class Limiter:
         """
         if not (math.isfinite(longest_s) and longest_s > 0):
             raise ValueError(f"longest_s must be a positive number of seconds, not {longest_s}")
-        await self._prolong([permit], math.ceil(longest_s * 1e6))
+        await leases.prolong(self._server, [permit], math.ceil(longest_s * 1e6))
 
     async def release(self, permit: Permit) -> bool:
         """The call has ended: its leases end, what it was charged stays. Twice is once.
@@ -191,17 +158,7 @@ class Limiter:
         True if a lease was freed by this call, and then the doorbell rang on `PREFIX:bell`: `slot`, and the
         holders that have waited longest for such a lease; without holders it is for everybody.
         """
-        if not permit.quotas:
-            return False
-        pairs = [key(quota) for quota in permit.leased for key in (self._keys.leases, self._keys.waiting)]
-        freed = await uninterrupted(
-            _RELEASE(
-                self._client,
-                (self._keys.clock, self._record(permit), *pairs),
-                (self._server.now_us(), permit.grant_id, _who(permit), self._keys.bell, *permit.weights),
-            )
-        )
-        return int(freed) > 0
+        return await leases.release(self._server, permit)
 
     async def renew(self, permits: Sequence[Permit]) -> list[Permit]:
         """Prolong the leases of all `permits` to `lease_s` from now, in one call; returns the unknown ones.
@@ -209,21 +166,7 @@ class Limiter:
         Renew three times a lease. A permit that is returned has lost its place: its lease had been expired
         for a minute, or it was released. Permits without a lease need no renewal and are passed over.
         """
-        return await self._prolong(permits, self._lease_us)
-
-    async def _prolong(self, permits: Sequence[Permit], by_us: int) -> list[Permit]:
-        held = [(permit, quota, weight) for permit in permits for quota, weight in permit.leases]
-        if not held:
-            return []
-        keys = dict.fromkeys(self._keys.leases(quota) for _, quota, _ in held)
-        numbers = {key: number for number, key in enumerate(keys, start=2)}
-        args: list[str | int] = [self._server.now_us(), by_us, self._server.epoch]
-        for permit, quota, weight in held:
-            args += [numbers[self._keys.leases(quota)], permit.grant_id, _who(permit), weight]
-        epoch, *lost = await uninterrupted(_RENEW(self._client, (self._keys.clock, *keys), args))
-        self._server.epoch = text_of(epoch)
-        lost_grants = {held[int(number) - 1][0].grant_id for number in lost}
-        return [permit for permit in permits if permit.grant_id in lost_grants]
+        return await leases.prolong(self._server, permits, self._lease_us)
 
     async def penalise(
         self,
@@ -319,20 +262,6 @@ class Limiter:
         later = await ask(self._server, question)
         return looking.explanation(quota, state, later if isinstance(later, Later) else None)
 
-    def _record(self, permit: Permit) -> str:
-        return self._keys.permit(permit.quotas[0], permit.request_id)
-
 
 def _grant_ids(origin: str) -> Iterator[str]:
     return (f"{origin}{number:x}" for number in count())
-
-
-def _who(permit: Permit) -> str:
-    """What tells an operator who looks at a lease whose it is."""
-    return f"{permit.request_id} {permit.holder}"
-
-
-def _charged(permit: Permit) -> Iterator[tuple[str, str, int]]:
-    """(quota, unit, cost) of all that a grant can have been charged, its leases apart."""
-    costs = [(unit, cost) for unit, cost in permit.costs.items() if cost and unit != IN_FLIGHT]
-    return ((quota, unit, cost) for quota in permit.quotas for unit, cost in costs)

@@ -34,6 +34,11 @@ class Permit:
             object.__setattr__(self, "weights", (1,) * len(self.leased))
 
     @property
+    def who(self) -> str:
+        """What tells an operator who looks at a lease whose it is."""
+        return f"{self.request_id} {self.holder}"
+
+    @property
     def leases(self) -> Iterator[tuple[str, int]]:
         """Each quota in which it holds a lease, with the lease's weight."""
         return zip(self.leased, self.weights, strict=True)

@@ -9,6 +9,7 @@ from typing import Final
 import redis.asyncio
 
 from limiter.keys import LimiterKeys
+from limiter.permit import Permit
 from limiter.plan import Plan, plan_for
 from limiter.quota import Quota
 
@@ -47,6 +48,10 @@ class Server:
     def is_at(self, server_us: int) -> None:
         """The server has told its time, and ours is days away from it; the server's counts."""
         self.skew_us = server_us - time.time_ns() // 1000
+
+    def record(self, permit: Permit) -> str:
+        """The key under which the permit's request finds its grant again."""
+        return self.keys.permit(permit.quotas[0], permit.request_id)
 
     def plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
         """The plan for such calls, made once. Errors: QuotaError, see `plan_for`."""

@@ -31,6 +31,8 @@ from limiter import (
     Quota,
     Window,
     asking,
+    books,
+    leases,
     looking,
     parse_quota,
     refusals,
@@ -133,7 +135,7 @@ async def node(one_slot: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter.limits, "EXACT_MOST", 30)
-    for module in (asking, calls, looking, refusals):
+    for module in (asking, books, calls, leases, looking, refusals):
         for name, script in vars(module).items():
             if isinstance(script, LuaScript):
                 monkeypatch.setattr(module, name, _watched(script))
