@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from providers.account import check_options, listed, secret_of
+from providers.account import check_options, chosen, listed, secret_of
 from providers.base import Capabilities, CredentialCheck, Generated, InputImage, Picture, Request, Scalar
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
@@ -40,10 +40,8 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     addresses may be plain http or private), `organization`, `project`.
     """
     check_options("openai", options, _OPTIONS)
-    if options.get("response_format", "url") not in ("url", "b64_json"):
-        raise ValueError('The option \'response_format\' is "url" or "b64_json".')
-    if options.get("seed", "true").lower() not in ("true", "false"):
-        raise ValueError('The option \'seed\' is "true" or "false".')
+    chosen(options, "response_format", ("url", "b64_json"), default="url")
+    chosen(options, "seed", ("true", "false"), default="true")
     return OpenAIProvider(base_url or DEFAULT_BASE_URL, secret_of("openai", secrets), options)
 
 
@@ -138,7 +136,8 @@ class OpenAIProvider(OneCallProvider):
     def _response_format(self, family: Family) -> str | None:
         if not family.has_response_format:
             return None
-        return self._options.get("response_format", family.response_format)
+        asked = self._options.get("response_format")
+        return asked.lower() if asked else family.response_format
 
     def _sent_seed(self, request: Request) -> int | None:
         return request.seed if self._seed_range(family_of(request.model)) else None
