@@ -107,7 +107,8 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.INVALID_REQUEST: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
     ErrorKind.UNSUPPORTED: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
     ErrorKind.INPUT_FETCH: Rule(Retry.BACKOFF, Scope.JOB, Charged.NO, max_retries=1),
-    ErrorKind.BAD_RESPONSE: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
+    # The call was taken, so what nobody can read may have been paid for: as good as a lost answer.
+    ErrorKind.BAD_RESPONSE: Rule(Retry.UNKNOWN_OUTCOME, Scope.PROVIDER, Charged.MAYBE),
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),

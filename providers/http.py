@@ -58,6 +58,11 @@ class Answer:
     body: bytes = field(repr=False)
 
     @property
+    def accepted(self) -> bool:
+        """Whether the status is one of success, whichever: gateways also say 201 and 202."""
+        return 200 <= self.status < 300
+
+    @property
     def text(self) -> str:
         """The beginning of the body, for classification and messages."""
         return self.body[:20_000].decode("utf-8", "replace")

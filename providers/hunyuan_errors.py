@@ -17,10 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-import orjson
 
 from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.refusals import json_object
 from providers.statuses import kind_of_status
 
 _CODES_BY_KIND: dict[ErrorKind, str] = {
@@ -157,22 +157,9 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
     )
 
 
-def unreadable(answer: Answer, host: str, what: str, *, of_poll: bool = False) -> ProviderError:
-    """A 200 that does not say what became of the call; for a submit that is as good as a lost answer."""
-    kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
-    message = f"{host} answered 200, but {what} ({answer.headers.get('content-type', 'no content type')})."
-    retry = None if of_poll else Retry.UNKNOWN_OUTCOME
-    return ProviderError(kind, message, http_status=200, retry=retry)
-
-
 def error_object(body: bytes) -> dict[str, str]:
     """The error in a body of either wire, its fields in lower case as text; empty if it holds none."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(document, dict):
-        return {}
+    document = json_object(body) or {}
     response = document.get("Response")
     if isinstance(response, dict):
         error, outer = response.get("Error"), {"request_id": response.get("RequestId")}
@@ -189,7 +176,7 @@ def _kind(status: int, error: dict[str, str], retry_after_s: float | None) -> Er
     message = error.get("message", "")
     kind = kind_of_code(error.get("upstream_code", "")) or kind_of_code(error.get("code", ""))
     if kind is None:
-        kind = ErrorKind.UNKNOWN if status == 200 else kind_of_status(status)
+        kind = kind_of_status(status)
     if kind is ErrorKind.RATE_LIMITED and _CONCURRENCY_WORDS.search(message):
         return ErrorKind.CONCURRENCY_LIMITED
     if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:

@@ -15,8 +15,9 @@ import orjson
 from providers.base import Generated, Pending, Picture, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.hunyuan_errors import error_object, refusal, task_failure, unreadable
+from providers.hunyuan_errors import error_object, refusal, task_failure
 from providers.hunyuan_rules import Rules, Wanted
+from providers.json_answers import answered_object, bad_answer
 from providers.tc3 import authorization
 
 SERVICE = "aiart"
@@ -74,7 +75,7 @@ class Tc3Wire:
         response = self._response(answer)
         number = response.get("JobId")
         if not isinstance(number, str | int) or not str(number):
-            raise unreadable(answer, self._url.host, "without a readable JobId")
+            raise bad_answer(answer, "holds no readable JobId", _text(response.get("RequestId")))
         return Submitted(str(number), provider_request_id=_text(response.get("RequestId")))
 
     def poll_request(self, submitted: Submitted) -> httpx2.Request:
@@ -118,15 +119,12 @@ class Tc3Wire:
         return request
 
     def _response(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
-        if answer.status != 200 or error_object(answer.body):
+        if not answer.accepted or error_object(answer.body):
             raise refusal(answer, self._url.host, of_poll=of_poll, now_s=self._now())
-        try:
-            document = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            document = None
-        response = document.get("Response") if isinstance(document, dict) else None
+        kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
+        response = answered_object(answer, kind=kind).get("Response")
         if not isinstance(response, dict):
-            raise unreadable(answer, self._url.host, "not with the JSON of Tencent's API", of_poll=of_poll)
+            raise bad_answer(answer, "is not the JSON of Tencent's API", kind=kind)
         return response
 
 

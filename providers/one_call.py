@@ -60,7 +60,7 @@ class OneCallProvider(HttpProvider, ABC):
         raise ProviderError(ErrorKind.TASK_LOST, message)
 
     async def _checked(self, path: str, timeout_s: float) -> CredentialCheck | Answer:
-        """The answer of 200 to a GET that costs nothing, or what another answer shows of the credential."""
+        """The answer of success to a GET that costs nothing, or what another answer shows of the credential."""
         request = self._client.build_request("GET", f"{self._base_url}{path}", headers=self._headers())
         try:
             answer = await self._call(
@@ -70,7 +70,7 @@ class OneCallProvider(HttpProvider, ABC):
             return CredentialCheck(
                 False, f"{error.message} Is base_url right, and can this machine reach it?"
             )
-        if answer.status == 200:
+        if answer.accepted:
             return answer
         kind = kind_of_status(answer.status)
         refused = word(error_object(answer.body).get("message")) or f"HTTP status {answer.status}"

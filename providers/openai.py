@@ -150,7 +150,7 @@ class OpenAIProvider(OneCallProvider):
     # --- the answer
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        if answer.status != 200:
+        if not answer.accepted:
             raise refusal(answer, self._host)
         request_id = answer.headers.get("x-request-id")
         document = answered_object(answer, request_id)
@@ -159,7 +159,7 @@ class OpenAIProvider(OneCallProvider):
         usage = usage_in(document)
         cost = cost_of(request.model, usage, edited=bool(request.inputs))
         try:
-            pictures = self._pictures(document, request, request_id)
+            pictures = self._pictures(answer, document, request, request_id)
         except ProviderError as error:
             raise error.billed(cost, CURRENCY) from None
         return Generated(
@@ -172,16 +172,16 @@ class OpenAIProvider(OneCallProvider):
         )
 
     def _pictures(
-        self, document: dict[str, Any], request: Request, request_id: str | None
+        self, answer: Answer, document: dict[str, Any], request: Request, request_id: str | None
     ) -> tuple[Picture, ...]:
         items = document.get("data") or []
         if not isinstance(items, list):
-            raise bad_answer(f"{self._host} answered 200, but `data` is not a list.", request_id)
+            raise bad_answer(answer, "`data` is not a list", request_id)
         found = (picture_of(item, self._host, self._sent_seed(request)) for item in items)
         pictures = tuple(picture for picture in found if picture is not None)
         if not pictures:
-            message = f"{self._host} answered 200 without a picture."
-            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
+            message = f"{self._host} answered {answer.status} without a picture."
+            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=answer.status, request_id=request_id)
         return pictures
 
 

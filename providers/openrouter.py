@@ -115,7 +115,7 @@ class OpenRouterProvider(OneCallProvider):
         return self._client.build_request("POST", url, content=body, headers=headers)
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        if answer.status != 200:
+        if not answer.accepted:
             raise refusal(answer, self._host)
         document = answered_object(answer, request_id_of(answer))
         request_id = request_id_of(answer) or word(document.get("id")) or None
@@ -144,11 +144,9 @@ class OpenRouterProvider(OneCallProvider):
             raise refusal(answer, self._host, error)
         items = self._wire.items(document)
         if not isinstance(items, list):
-            raise bad_answer(
-                f"{self._host} answered 200, but with something else than a list of pictures.", request_id
-            )
+            raise bad_answer(answer, "holds something else than a list of pictures", request_id)
         found = (picture_of(item, self._host, request.seed) for item in items)
         pictures = tuple(picture for picture in found if picture is not None)
         if not pictures:
-            raise no_picture(choice, self._host, request_id)
+            raise no_picture(choice, answer, self._host, request_id)
         return pictures

@@ -105,8 +105,8 @@ def refusal(answer: Answer, host: str, error: dict[str, Any] | None = None) -> P
     )
 
 
-def no_picture(choice: dict[str, Any], host: str, request_id: str | None) -> ProviderError:
-    """Why an answer of 200 holds no picture. Its tokens are billed all the same, as its `usage` says."""
+def no_picture(choice: dict[str, Any], answer: Answer, host: str, request_id: str | None) -> ProviderError:
+    """Why an answer of success holds no picture. Its tokens are billed all the same, as its `usage` says."""
     message = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish, native = (word(choice.get(name)) for name in ("finish_reason", "native_finish_reason"))
     refused, said = word(message.get("refusal")), word(message.get("content"))
@@ -116,13 +116,13 @@ def no_picture(choice: dict[str, Any], host: str, request_id: str | None) -> Pro
     elif finish.lower() == "error":
         kind, what = ErrorKind.PROVIDER_FAULT, "The model broke off with an error"
     else:
-        kind, what = ErrorKind.NO_IMAGE, f"{host} answered 200 without a picture"
+        kind, what = ErrorKind.NO_IMAGE, f"{host} answered {answer.status} without a picture"
     words = " ".join((refused or said).split())[:_SAID_LIMIT]
     return ProviderError(
         kind,
         f"{what}{f' ({reason})' if reason else ''}" + (f'; it wrote: "{words}".' if words else "."),
         provider_code=reason or None,
-        http_status=200,
+        http_status=answer.status,
         request_id=request_id,
     )
 

@@ -20,6 +20,7 @@ from providers.checks import check_inputs, check_params, check_prompts, check_se
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer, parse_retry_after
 from providers.http_provider import HttpProvider
+from providers.json_answers import answered_object
 from providers.refusals import error_object, json_object, word
 from providers.zimage_errors import poll_refusal, refusal, request_id, task_failure
 from providers.zimage_models import (
@@ -141,17 +142,13 @@ class ZImageProvider(HttpProvider):
     # --- the answers
 
     def _receipt(self, answer: Answer) -> Submitted:
-        accepted = 200 <= answer.status < 300
-        document = json_object(answer.body) if accepted else None
+        document = json_object(answer.body) if answer.accepted else None
         task_id = word((document or {}).get("task_id"))
         if _TASK_ID.fullmatch(task_id):
             return Submitted(task_id, provider_request_id=request_id(answer))
-        if not accepted or error_object(answer.body):
+        if not answer.accepted or error_object(answer.body):
             raise refusal(answer, self._host)
-        if document is None:
-            kind = answer.headers.get("content-type", "no content type")
-            message = f"The answer has status {answer.status}, but is no JSON object ({kind})."
-            raise ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=answer.status)
+        answered_object(answer, request_id(answer))
         # Accepted, as it seems, but nobody can ask for the picture: as if the answer had been lost.
         raise ProviderError(
             ErrorKind.AMBIGUOUS_SUBMIT,
@@ -161,7 +158,7 @@ class ZImageProvider(HttpProvider):
         )
 
     def _standing(self, answer: Answer) -> Pending | Generated:
-        document = json_object(answer.body) if 200 <= answer.status < 300 else None
+        document = json_object(answer.body) if answer.accepted else None
         status = word((document or {}).get("task_status"))
         if document is None or not status:
             raise poll_refusal(answer, self._host)

@@ -286,6 +286,31 @@ def test_a_status_that_is_no_end_is_a_wait(status: Any) -> None:
     assert isinstance(progress, Pending)
 
 
+# --- statuses of success
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "tc3": {"Response": {"JobId": "7", "RequestId": "rid-1"}},
+    "tokenhub_async": {"id": "7", "status": "queued"},
+    "tokenhub_sync": {"id": "7", "data": [{"url": "https://pictures.example/x.png"}]},
+}
+
+
+@pytest.mark.parametrize("status", [201, 202])
+@pytest.mark.parametrize("wire", list(EVERY_WIRE))
+def test_a_receipt_counts_with_any_status_of_success(wire: str, status: int) -> None:
+    made = EVERY_WIRE[wire].accepted(answer(ACCEPTED[wire], status), "m", NOTHING)
+    assert isinstance(made, Generated) or made.task_id == "7"
+
+
+@pytest.mark.parametrize("wire", ["tc3", "tokenhub_async"])
+def test_the_standing_of_a_task_counts_with_any_status_of_success(wire: str) -> None:
+    done_ = {
+        "tc3": done(ResultImage=["https://x/1"]),
+        "tokenhub_async": {"status": "completed", "data": [{"url": "u"}]},
+    }
+    assert isinstance(EVERY_WIRE[wire].progress(answer(done_[wire], 202)), Generated)
+
+
 # --- anything at all
 
 names = st.sampled_from(

@@ -213,6 +213,36 @@ async def test_an_answer_is_sorted(
     assert error.message
 
 
+UNREADABLE = [
+    b"<html>Please sign in.</html>",
+    b"",
+    b"[1, 2]",
+    {"data": "a string"},
+    {"data": [{"b64_json": B64[:-3]}]},
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_provider: OpenProvider, serve: Serve, body: Any
+) -> None:
+    """The call was taken, and may have been paid for: as good as a lost answer."""
+    error = await failure(open_provider(f"{await serve(Canned(body).app)}/v1"))
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.BAD_RESPONSE,
+        Retry.UNKNOWN_OUTCOME,
+        Charged.MAYBE,
+    )
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_a_picture_counts_with_any_status_of_success(
+    open_provider: OpenProvider, serve: Serve, status: int
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]}, status)
+    assert (await generate(open_provider(f"{await serve(canned.app)}/v1"))).pictures[0].data == PNG
+
+
 async def test_a_throttle_carries_its_wait_code_and_request_id(
     open_provider: OpenProvider, serve: Serve
 ) -> None:

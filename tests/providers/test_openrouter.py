@@ -280,6 +280,21 @@ async def test_an_answer_is_sorted(
     assert len(canned.seen) == 1
 
 
+@pytest.mark.parametrize("status", [201, 202])
+async def test_a_picture_counts_with_any_status_of_success(
+    open_openrouter: OpenProvider, serve: Serve, status: int
+) -> None:
+    canned = Canned(chat([{"image_url": {"url": DATA_URL}}]), status)
+    assert (await generate(open_openrouter(f"{await serve(canned.app)}/api/v1"))).pictures[0].data == PNG
+
+
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    error = await failure(open_openrouter(f"{await serve(Canned(b'<html>').app)}/api/v1"))
+    assert (error.kind, error.retry) == (ErrorKind.BAD_RESPONSE, Retry.UNKNOWN_OUTCOME)
+
+
 async def test_a_402_with_a_time_to_return_waits_and_one_that_names_a_spent_limit_does_not(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:

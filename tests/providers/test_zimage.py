@@ -253,6 +253,19 @@ async def test_a_refused_submit_is_sorted(
     assert len(canned.seen) == 1
 
 
+@pytest.mark.parametrize("body", [b"<html>Please sign in.</html>", b"[1, 2]", b"", b"x" * 2_000_000])
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_zimage: OpenProvider, serve: Serve, body: bytes
+) -> None:
+    """A task may have been made and be charged: as good as a lost answer."""
+    error = await submit_failure(open_zimage(await serve(Canned(body).app)))
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.BAD_RESPONSE,
+        Retry.UNKNOWN_OUTCOME,
+        Charged.MAYBE,
+    )
+
+
 async def test_a_refusal_carries_the_providers_words_code_wait_and_request_id(
     open_zimage: OpenProvider, serve: Serve
 ) -> None:
