@@ -20,7 +20,7 @@ import httpx2
 
 from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.refusals import json_object
+from providers.refusals import json_object, says_task_is_gone
 from providers.statuses import kind_of_status
 
 _CODES_BY_KIND: dict[ErrorKind, str] = {
@@ -113,9 +113,11 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
     retry_after_s = parse_retry_after(answer.headers, message)
     kind = _kind(answer.status, error, retry_after_s)
     retry: Retry | None = None
-    if of_poll and kind is not ErrorKind.TASK_LOST:
-        kind = ErrorKind.POLL_ERROR
-    elif kind is ErrorKind.TASK_LOST and not of_poll:
+    if of_poll:
+        in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, message)
+        gone = kind is ErrorKind.TASK_LOST or in_words
+        kind = ErrorKind.TASK_LOST if gone else ErrorKind.POLL_ERROR
+    elif kind is ErrorKind.TASK_LOST:
         kind = ErrorKind.UNSUPPORTED
     elif code.endswith(f".{_TRANSIENT_ACTIVATION}"):
         retry, retry_after_s = Retry.AFTER_THROTTLE, _ACTIVATION_WAIT_S

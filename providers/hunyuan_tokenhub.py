@@ -91,9 +91,6 @@ class TokenHubTaskWire(_Bearer):
 
     def progress(self, answer: Answer) -> Pending | Generated:
         """What the answer to a poll says; raises ProviderError when the task failed."""
-        if answer.status == 404:
-            message = "The provider does not know the task any more."
-            raise ProviderError(ErrorKind.TASK_LOST, message, http_status=404)
         document = self._object(answer, of_poll=True)
         status = str(document.get("status", "")).lower()
         error = error_object(answer.body)

@@ -12,7 +12,7 @@ from typing import Any
 
 from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
 from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.refusals import error_object, json_object, word
+from providers.refusals import error_object, json_object, says_task_is_gone, word
 from providers.statuses import kind_of_status
 
 # Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
@@ -41,10 +41,6 @@ _WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
     )
 )  # fmt: skip
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated|生成的?图", re.IGNORECASE)
-_GONE_WORDS = re.compile(
-    r"task.{0,80}\b(?:not (?:found|exists?)|no longer exists?|expired)|no such task|任务.{0,40}不存在",
-    re.IGNORECASE,
-)
 
 # Statuses that stand for many things; the others are taken at their word.
 _VAGUE = frozenset(
@@ -112,11 +108,8 @@ def poll_refusal(answer: Answer, host: str) -> ProviderError:
     """A poll without news: `poll_error`, or `task_lost` where the API itself says that there is no such task."""
     error = error_object(answer.body)
     message = word(error.get("message"))
-    gone = answer.status in (404, 410) or _GONE_WORDS.search(message)
-    # The web page of an edge in trouble has a 404 too; it knows nothing of tasks.
-    kind = ErrorKind.TASK_LOST if error and gone else ErrorKind.POLL_ERROR
     return ProviderError(
-        kind,
+        ErrorKind.TASK_LOST if says_task_is_gone(answer.status, message) else ErrorKind.POLL_ERROR,
         message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
         provider_code=_code(answer, error) or None,
         http_status=answer.status,

@@ -230,6 +230,30 @@ async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a
     assert bench.accepted == ["default//a"]
 
 
+GONE = ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)
+NO_NEWS = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+
+
+@pytest.mark.parametrize("between", [Pending("RUNNING"), NO_NEWS])
+async def test_a_task_that_is_only_once_or_twice_unknown_is_not_bought_again(
+    bench: Bench, between: Pending | ProviderError
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [GONE, GONE, between, GONE, GONE, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.provider.requests) == 1
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+
+
+async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["kind"] == "task_lost"
+    assert bench.provider.poll_answers == []
+
+
 async def test_a_provider_has_its_own_rhythm_of_polls(bench: Bench) -> None:
     bench.provider.plan = PollPlan(first_s=0.5, growth=2.0, longest_s=3.0)
     bench.answers = [Submitted("task-1")]
@@ -307,7 +331,7 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     bench.provider.poll_answers = [
         behind("https://x/old"),
         ProviderError(ErrorKind.POLL_ERROR, "no answer"),
-        ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404),
+        *[ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)] * 3,
     ]
     outcome = await bench.outcome()
     assert isinstance(outcome, Unknown)

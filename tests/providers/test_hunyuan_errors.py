@@ -152,6 +152,28 @@ def test_a_poll_of_an_unknown_job_says_that_it_is_lost(code: str) -> None:
     assert poll_refused("tc3", answer(tencent_error(code))).kind is ErrorKind.TASK_LOST
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, tokenhub_error("404001", "The task does not exist."), ErrorKind.TASK_LOST),
+        (400, tokenhub_error("", "no such task"), ErrorKind.TASK_LOST),
+        (400, tokenhub_error("400001", "no such task"), ErrorKind.POLL_ERROR),
+        (200, tokenhub_error("InternalError", "task not found in the cache"), ErrorKind.POLL_ERROR),
+        (502, tokenhub_error("502001", upstream_code="FailedOperation.JobNotExist"), ErrorKind.TASK_LOST),
+        (404, b"<html><h1>404 Not Found</h1></html>", ErrorKind.POLL_ERROR),
+        (404, b"", ErrorKind.POLL_ERROR),
+        (404, {"message": "no Route matched with those values"}, ErrorKind.POLL_ERROR),
+        (404, {"error": {"message": "Not Found"}}, ErrorKind.POLL_ERROR),
+        (503, tokenhub_error("503001", "The task service was not found."), ErrorKind.POLL_ERROR),
+        (401, tokenhub_error("401002", "The task or its owner does not exist."), ErrorKind.POLL_ERROR),
+    ],
+)
+def test_a_task_is_lost_where_the_api_itself_says_so_and_not_for_any_404(
+    status: int, body: Any, kind: ErrorKind
+) -> None:
+    assert poll_refused("tokenhub_async", answer(body, status)).kind is kind
+
+
 def test_a_submit_can_lose_no_task() -> None:
     error = refused("tc3", answer(tencent_error("ResourceNotFound")))
     assert error.kind is ErrorKind.UNSUPPORTED
