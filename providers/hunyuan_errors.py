@@ -19,9 +19,9 @@ from typing import Any
 import httpx2
 
 from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
-from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.http import Answer
 from providers.refusals import json_object, says_task_is_gone
-from providers.statuses import kind_of_status
+from providers.statuses import kind_without_code, with_wait
 
 _CODES_BY_KIND: dict[ErrorKind, str] = {
     ErrorKind.RATE_LIMITED: """
@@ -89,7 +89,8 @@ _HINTS = {
 _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
 _ACTIVATION_WAIT_S = 60.0
 _EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
-_CONCURRENCY_WORDS = re.compile(r"concurren|in[- ]flight", re.IGNORECASE)
+# TokenHub has one code for all limits, and names which one was met at the end of its message.
+_IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
     r"审核|违规|敏感|sensitive|moderation|content.filter|illegal (?:content|text|image)", re.IGNORECASE
 )
@@ -110,8 +111,7 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
     """
     error = error_object(answer.body)
     code, message = error.get("code", ""), error.get("message", "")
-    retry_after_s = parse_retry_after(answer.headers, message)
-    kind = _kind(answer.status, error, retry_after_s)
+    kind, retry_after_s = with_wait(_kind(answer, error), answer.headers, message)
     retry: Retry | None = None
     if of_poll:
         in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, message)
@@ -126,7 +126,7 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
         _HINTS.get(code, ""),
     ]
-    return ProviderError(
+    refused = ProviderError(
         kind,
         " ".join(filter(None, sentences)),
         provider_code=code or error.get("type"),
@@ -136,6 +136,8 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
         scope=Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=retry,
     )
+    # TC3 refuses with HTTP 200; elsewhere an error in an answer of success is one of a call that was let in.
+    return refused if not answer.accepted or is_tc3(answer.body) else refused.let_in()
 
 
 def task_failure(code: str, message: str, request_id: str | None) -> ProviderError:
@@ -155,7 +157,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
         provider_code=code or None,
         http_status=200,
         request_id=request_id,
-        charged=None if kind is ErrorKind.MODERATION_INPUT else Charged.MAYBE,
+        charged=Charged.MAYBE,
     )
 
 
@@ -174,16 +176,12 @@ def error_object(body: bytes) -> dict[str, str]:
     return {**_texts(outer), **_texts(error)}
 
 
-def _kind(status: int, error: dict[str, str], retry_after_s: float | None) -> ErrorKind:
+def _kind(answer: Answer, error: dict[str, str]) -> ErrorKind:
     message = error.get("message", "")
     kind = kind_of_code(error.get("upstream_code", "")) or kind_of_code(error.get("code", ""))
-    if kind is None:
-        kind = kind_of_status(status)
-    if kind is ErrorKind.RATE_LIMITED and _CONCURRENCY_WORDS.search(message):
+    if kind is ErrorKind.RATE_LIMITED and _IN_FLIGHT.search(message):
         return ErrorKind.CONCURRENCY_LIMITED
-    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
-        return ErrorKind.QUOTA_EXHAUSTED
-    return kind
+    return kind or kind_without_code(answer.status, answer.headers, message)
 
 
 def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
@@ -197,6 +195,11 @@ def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
         ahead_s = (time.time() if now_s is None else now_s) - server_s
         off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the provider's"
     return f"The clock of this machine is {off}, so its signatures are refused: set it (NTP), then resume the quota."
+
+
+def is_tc3(body: bytes) -> bool:
+    """Whether this is a body of Tencent Cloud's API 3.0."""
+    return "Response" in (json_object(body) or {})
 
 
 def _texts(fields: dict[str, Any]) -> dict[str, str]:

@@ -130,6 +130,13 @@ class TokenHubSyncWire(_Bearer):
             raise refusal(answer, self._host)
         return _generated(answer, document, self._host, seed=wanted.seed)
 
+    def _object(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
+        try:
+            return super()._object(answer, of_poll=of_poll)
+        except ProviderError as error:
+            # Whose content was rejected is not said: perhaps that of a picture which was made, and is charged.
+            raise error.let_in() if error.kind is ErrorKind.MODERATION_INPUT else error from None
+
     def poll_request(self, submitted: Submitted) -> httpx2.Request:
         """There is nothing to poll."""
         raise _no_task(submitted.task_id)

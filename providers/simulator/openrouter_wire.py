@@ -92,7 +92,8 @@ class _Wire(OneCallWire):
             case FaultKind.AUTH:
                 return self._unknown_key()
             case FaultKind.CONCURRENCY:
-                return _error(429, "Too many concurrent requests.", headers, error_type="rate_limit_exceeded")
+                # No canonical type says this, so only the words do.
+                return _error(429, "Too many concurrent requests.", headers)
             case _:
                 return _error(
                     429,

@@ -466,6 +466,21 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
     assert "quota.cooldown" in await bench.installation.kinds()
 
 
+async def test_a_throttle_that_may_have_been_charged_tells_the_account_and_costs_an_attempt(
+    redis: Redis,
+) -> None:
+    """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [
+        ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0).let_in()
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s >= 4.0
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert 3 < state.cooldown_s <= 4
+
+
 async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

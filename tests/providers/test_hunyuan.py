@@ -163,6 +163,8 @@ async def test_a_refused_call_is_sorted_and_costs_nothing(
 ) -> None:
     simulator.faults.add(Fault(kind))
     error = await failure(wires.open(wire, simulator.url), wire)
+    if (wire, kind) == ("tokenhub_sync", FaultKind.MODERATION):
+        charged = Charged.MAYBE  # it is not said whether the picture was made before
     assert (error.kind, error.charged) == (error_kind, charged)
     assert simulator.ledger.billed() == 0
     assert len(simulator.ledger.calls) == 1
