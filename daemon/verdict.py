@@ -9,12 +9,16 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from daemon.accounts import Accounts
 from daemon.metrics import Metrics
 from daemon.outcomes import Failed, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
 from daemon.running import Run
-from providers.errors import Charged, ProviderError, Retry
+from providers.errors import Charged, ProviderError, Retry, Scope
+
+log = structlog.get_logger(__name__)
 
 RETRY_FIRST_S = 2.0
 RETRY_LONGEST_S = 300.0
@@ -50,6 +54,9 @@ class Judge:
         self._metrics.job_errors.labels(route=route.name, kind=error.kind.value).inc()
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         match error.retry:
+            case Retry.AFTER_THROTTLE if error.scope is Scope.MACHINE:
+                log.error("the provider refuses this machine", route=route.name, reason=error.message)
+                return Throttled(record, self._throttle_s(run))
             case Retry.AFTER_THROTTLE:
                 await self._accounts.refused(error, route, run.permit)
                 if error.charged is Charged.NO:
@@ -77,4 +84,7 @@ class Judge:
             return 0.0
         if error.retry_after_s is not None:
             return error.retry_after_s
+        return self._throttle_s(run)
+
+    def _throttle_s(self, run: Run) -> float:
         return backoff_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S, self._draw)

@@ -53,6 +53,7 @@ class Scope(StrEnum):
     KEY = "key"
     MODEL = "model"
     PROVIDER = "provider"
+    MACHINE = "machine"  # the one that made the call; the account serves all others
 
 
 class Charged(StrEnum):

@@ -10,6 +10,7 @@ Sources: the error code modules of Tencent's SDK for aiart and hunyuan, cloud.te
 
 from __future__ import annotations
 
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ _HINTS = {
 }
 _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
 _ACTIVATION_WAIT_S = 60.0
-_EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
+EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
 # TokenHub has one code for all limits, and names which one was met at the end of its message.
 _IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
@@ -121,8 +122,12 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
         kind = ErrorKind.UNSUPPORTED
     elif code.endswith(f".{_TRANSIENT_ACTIVATION}"):
         retry, retry_after_s = Retry.AFTER_THROTTLE, _ACTIVATION_WAIT_S
+    wrong_clock = code == EXPIRED_SIGNATURE and not of_poll
+    if wrong_clock:
+        # Every other replica may have a right one, so this stops nobody else.
+        retry = Retry.AFTER_THROTTLE
     sentences = [
-        _clock_sentence(answer.headers, now_s) if code == _EXPIRED_SIGNATURE else "",
+        _clock_sentence(answer.headers, now_s) if code == EXPIRED_SIGNATURE else "",
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
         _HINTS.get(code, ""),
     ]
@@ -133,7 +138,7 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
         http_status=answer.status,
         retry_after_s=retry_after_s,
         request_id=error.get("request_id"),
-        scope=Scope.KEY if kind is ErrorKind.PERMISSION else None,
+        scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=retry,
     )
     # TC3 refuses with HTTP 200; elsewhere an error in an answer of success is one of a call that was let in.
@@ -184,17 +189,23 @@ def _kind(answer: Answer, error: dict[str, str]) -> ErrorKind:
     return kind or kind_without_code(answer.status, answer.headers, message)
 
 
-def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
-    """That the clock of this machine is wrong, and by how much where the answer's Date tells."""
-    off = "more than 5 minutes off"
+def clock_ahead_s(headers: httpx2.Headers, now_s: float | None = None) -> float | None:
+    """How far the clock of this machine is ahead of the provider's (s); None where the answer has no Date."""
     try:
         server_s = parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
-        pass
+        return None
+    return (time.time() if now_s is None else now_s) - server_s
+
+
+def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
+    """Whose clock is wrong, by how much where that can be told, and what to do."""
+    ahead_s = clock_ahead_s(headers, now_s)
+    if ahead_s is None:
+        off = "more than 5 minutes off"
     else:
-        ahead_s = (time.time() if now_s is None else now_s) - server_s
         off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the provider's"
-    return f"The clock of this machine is {off}, so its signatures are refused: set it (NTP), then resume the quota."
+    return f"The clock of {platform.node()} is {off}, so its signature was refused: set that clock (NTP)."
 
 
 def is_tc3(body: bytes) -> bool:

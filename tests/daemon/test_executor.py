@@ -30,7 +30,8 @@ from daemon.verdict import Judge
 from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Scope
+from providers.errors import Retry as ProviderRetry
 from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
@@ -479,6 +480,24 @@ async def test_a_throttle_that_may_have_been_charged_tells_the_account_and_costs
     assert outcome.delay_s >= 4.0
     (state,) = await bench.limiter.snapshot(bench.route.quotas)
     assert 3 < state.cooldown_s <= 4
+
+
+async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [
+        ProviderError(
+            ErrorKind.AUTH,
+            "The clock of w1 is wrong.",
+            scope=Scope.MACHINE,
+            retry=ProviderRetry.AFTER_THROTTLE,
+        )
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s > 0, "or it would be sent from here again and again"
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert (state.cooldown_s, state.paused_reason) == (0, None)
+    assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
 
 
 async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
