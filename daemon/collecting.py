@@ -18,6 +18,9 @@ from providers.errors import ErrorKind, ProviderError, Retry
 from providers.http import before_send
 
 FETCH_TRIES = 5
+# A task is lost when the provider has said so this many times in a row: one answer may come from a server that has not
+# heard of the task yet, and to believe it is to buy the picture again.
+LOST_POLLS = 3
 
 
 class Collector:
@@ -88,7 +91,7 @@ class Collector:
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
-        provider, asked_s = route.provider, 0.0
+        provider, asked_s, lost = route.provider, 0.0, 0
         for wait_s in waits_s:
             await self._sleep(max(wait_s, asked_s))
             if cancel_requested.is_set() and await provider.cancel(submitted):
@@ -96,13 +99,14 @@ class Collector:
             try:
                 answer = await self._poll(route, submitted)
             except ProviderError as error:
-                if error.retry is not Retry.POLL_AGAIN:
+                lost = lost + 1 if error.kind is ErrorKind.TASK_LOST else 0
+                if error.retry is not Retry.POLL_AGAIN and lost not in range(1, LOST_POLLS):
                     raise
                 asked_s = error.retry_after_s or 0.0
                 continue
             if isinstance(answer, Generated):
                 return answer
-            asked_s = answer.retry_after_s or 0.0
+            asked_s, lost = answer.retry_after_s or 0.0, 0
         raise AssertionError("the waits of a poll plan have no end")
 
     async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:

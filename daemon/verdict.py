@@ -6,14 +6,19 @@ Throttled is not failed: what the account must wait out costs the job nothing, a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
 
 from daemon.accounts import Accounts
 from daemon.metrics import Metrics
 from daemon.outcomes import Failed, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
 from daemon.running import Run
-from providers.errors import ProviderError, Retry
+from providers.errors import Charged, ProviderError, Retry, Scope
+
+log = structlog.get_logger(__name__)
 
 RETRY_FIRST_S = 2.0
 RETRY_LONGEST_S = 300.0
@@ -45,24 +50,33 @@ class Judge:
 
     async def outcome(self, error: ProviderError, run: Run, *, resumable: bool = False) -> Outcome:
         """`resumable`: the provider's task is still good, so a retry of the failed item polls it."""
-        item, route = run.item, run.route
+        route = run.route
         self._metrics.job_errors.labels(route=route.name, kind=error.kind.value).inc()
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         match error.retry:
+            case Retry.AFTER_THROTTLE if error.scope is Scope.MACHINE:
+                log.error("the provider refuses this machine", route=route.name, reason=error.message)
+                return Throttled(record, self._throttle_s(run))
             case Retry.AFTER_THROTTLE:
                 await self._accounts.refused(error, route, run.permit)
-                return Throttled(record, self._stand_back_s(error, run))
+                if error.charged is Charged.NO:
+                    return Throttled(record, self._stand_back_s(error, run))
+                # It was let in first and may cost money: free repeats could go on, and be billed, without end.
+                return self._again(error, run, record)
             case Retry.PAUSE_QUOTA:
                 await self._accounts.stopped(error, route, run.permit)
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
             case Retry.UNKNOWN_OUTCOME:
                 return Unknown(record)
-            case Retry.BACKOFF if error.max_retries is None or item.attempts < error.max_retries:
-                wait_s = backoff_s(item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
-                return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
+            case Retry.BACKOFF if error.max_retries is None or run.item.attempts < error.max_retries:
+                return self._again(error, run, record)
             case _:
                 # Never, or as often as this kind deserves; a picture that cannot be fetched ends here too.
                 return Failed(record)
+
+    def _again(self, error: ProviderError, run: Run, record: Mapping[str, Any]) -> RetryOutcome:
+        wait_s = backoff_s(run.item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
+        return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
 
     def _stand_back_s(self, error: ProviderError, run: Run) -> float:
         """With a quota the next permit carries the wait; the job keeps its place at the front of its queue."""
@@ -70,4 +84,7 @@ class Judge:
             return 0.0
         if error.retry_after_s is not None:
             return error.retry_after_s
+        return self._throttle_s(run)
+
+    def _throttle_s(self, run: Run) -> float:
         return backoff_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S, self._draw)

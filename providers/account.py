@@ -15,9 +15,20 @@ def check_options(provider: str, options: Mapping[str, str], known: Collection[s
     """Refuse an option that the provider does not have, with the nearest one that it has."""
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is not an option of the {provider} provider.{hint}")
+            raise ValueError(
+                f"{name!r} is not an option of the {provider} provider.{nearest_hint(name, known)}"
+            )
+
+
+def chosen(options: Mapping[str, str], name: str, choices: Collection[str], *, default: str) -> str:
+    """The value of an option that has few, in lower case; raises with the nearest one that there is."""
+    value = options.get(name, default).lower()
+    if value not in choices:
+        known = ", ".join(choices)
+        raise ValueError(
+            f"The option {name!r} is one of {known}, not {value!r}.{nearest_hint(value, choices)}"
+        )
+    return value
 
 
 def check_header_options(options: Mapping[str, str], names: Collection[str]) -> None:
@@ -60,3 +71,9 @@ def picture_hosts(base: httpx2.URL, options: Mapping[str, str]) -> tuple[str, ..
 def listed(text: str | None) -> tuple[str, ...]:
     """The parts of a list that is written with commas."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def nearest_hint(name: str, known: Collection[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest one that is known; empty where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -11,6 +11,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from providers.retry_after import THROTTLE_LIMIT_S
+
 
 class ErrorKind(StrEnum):
     """What went wrong."""
@@ -51,6 +53,7 @@ class Scope(StrEnum):
     KEY = "key"
     MODEL = "model"
     PROVIDER = "provider"
+    MACHINE = "machine"  # the one that made the call; the account serves all others
 
 
 class Charged(StrEnum):
@@ -66,7 +69,8 @@ class Retry(StrEnum):
 
     NEVER = "never"  # the same request would fail the same way
     BACKOFF = "backoff"  # submit again later; counts as an attempt
-    AFTER_THROTTLE = "after_throttle"  # nothing was done; wait with the account, the job loses no attempt
+    # Wait with the account. Nothing was done, so the job loses no attempt, unless the call may have been charged.
+    AFTER_THROTTLE = "after_throttle"
     UNKNOWN_OUTCOME = "unknown_outcome"  # may have been done and charged; the job's policy decides
     PAUSE_QUOTA = "pause_quota"  # the account cannot serve anyone; the job returns unharmed
     POLL_AGAIN = "poll_again"  # the receipt is still good: poll or fetch again, never submit
@@ -107,7 +111,8 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.INVALID_REQUEST: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
     ErrorKind.UNSUPPORTED: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
     ErrorKind.INPUT_FETCH: Rule(Retry.BACKOFF, Scope.JOB, Charged.NO, max_retries=1),
-    ErrorKind.BAD_RESPONSE: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
+    # The call was taken, so what nobody can read may have been paid for: as good as a lost answer.
+    ErrorKind.BAD_RESPONSE: Rule(Retry.UNKNOWN_OUTCOME, Scope.PROVIDER, Charged.MAYBE),
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
@@ -120,6 +125,8 @@ MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields
 class ProviderError(Exception):
     """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed.
 
+    `retry_after_s` is how long the provider asks to wait: at most 15 minutes (THROTTLE_LIMIT_S) but for an allowance
+    that is used up, since a busy hour would otherwise stop a fleet for as long as one wrong header says.
     `cost` is what the provider says that it takes for the failed call, in `currency` (ISO 4217); None: it says nothing
     (see `billed`).
     """
@@ -145,6 +152,8 @@ class ProviderError(Exception):
         self.provider_code = None if provider_code is None else _shortened(redact(provider_code), 100)
         self.http_status = http_status
         self.retry_after_s = retry_after_s
+        if retry_after_s is not None and kind is not ErrorKind.QUOTA_EXHAUSTED:
+            self.retry_after_s = min(retry_after_s, THROTTLE_LIMIT_S)
         self.request_id = None if request_id is None else _shortened(redact(request_id), 100)
         self.scope = scope or rule.scope
         self.retry = retry or rule.retry
@@ -158,6 +167,16 @@ class ProviderError(Exception):
         if cost is not None:
             self.cost, self.currency = cost, currency
             self.charged = Charged.YES if cost else Charged.NO
+        return self
+
+    def let_in(self) -> ProviderError:
+        """This error, of a call that was accepted before it failed: unlike one at the door it may be charged.
+
+        So a throttle like that is an attempt of the job, and ends with its attempts: repeated as freely as others, a
+        provider that bills and then complains would be paid without end.
+        """
+        if self.charged is Charged.NO:
+            self.charged = Charged.MAYBE
         return self
 
     @property

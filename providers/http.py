@@ -19,13 +19,14 @@ import httpx2
 
 from providers.download import DownloadError, check_url, download
 from providers.errors import ErrorKind, ProviderError
-from providers.retry_after import THROTTLE_LIMIT_S, parse_retry_after
+from providers.retry_after import THROTTLE_LIMIT_S, asks_to_wait, parse_retry_after
 from providers.tls import tls_context
 
 __all__ = [
     "THROTTLE_LIMIT_S",
     "Answer",
     "DownloadError",
+    "asks_to_wait",
     "before_send",
     "check_url",
     "create_client",
@@ -58,9 +59,9 @@ class Answer:
     body: bytes = field(repr=False)
 
     @property
-    def text(self) -> str:
-        """The beginning of the body, for classification and messages."""
-        return self.body[:20_000].decode("utf-8", "replace")
+    def accepted(self) -> bool:
+        """Whether the status is one of success, whichever: gateways also say 201 and 202."""
+        return 200 <= self.status < 300
 
 
 def create_client(base_url: str, *, max_connections: int = 1000) -> httpx2.AsyncClient:

@@ -10,6 +10,7 @@ Sources: the error code modules of Tencent's SDK for aiart and hunyuan, cloud.te
 
 from __future__ import annotations
 
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-import orjson
 
 from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
-from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.statuses import kind_of_status
+from providers.http import Answer
+from providers.refusals import json_object, says_task_is_gone
+from providers.statuses import kind_without_code, with_wait
 
 _CODES_BY_KIND: dict[ErrorKind, str] = {
     ErrorKind.RATE_LIMITED: """
@@ -88,8 +89,9 @@ _HINTS = {
 }
 _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
 _ACTIVATION_WAIT_S = 60.0
-_EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
-_CONCURRENCY_WORDS = re.compile(r"concurren|in[- ]flight", re.IGNORECASE)
+EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
+# TokenHub has one code for all limits, and names which one was met at the end of its message.
+_IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
     r"审核|违规|敏感|sensitive|moderation|content.filter|illegal (?:content|text|image)", re.IGNORECASE
 )
@@ -110,30 +112,37 @@ def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | 
     """
     error = error_object(answer.body)
     code, message = error.get("code", ""), error.get("message", "")
-    retry_after_s = parse_retry_after(answer.headers, message)
-    kind = _kind(answer.status, error, retry_after_s)
+    kind, retry_after_s = with_wait(_kind(answer, error), answer.headers, message)
     retry: Retry | None = None
-    if of_poll and kind is not ErrorKind.TASK_LOST:
-        kind = ErrorKind.POLL_ERROR
-    elif kind is ErrorKind.TASK_LOST and not of_poll:
+    if of_poll:
+        in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, message)
+        gone = kind is ErrorKind.TASK_LOST or in_words
+        kind = ErrorKind.TASK_LOST if gone else ErrorKind.POLL_ERROR
+    elif kind is ErrorKind.TASK_LOST:
         kind = ErrorKind.UNSUPPORTED
     elif code.endswith(f".{_TRANSIENT_ACTIVATION}"):
         retry, retry_after_s = Retry.AFTER_THROTTLE, _ACTIVATION_WAIT_S
+    wrong_clock = code == EXPIRED_SIGNATURE and not of_poll
+    if wrong_clock:
+        # Every other replica may have a right one, so this stops nobody else.
+        retry = Retry.AFTER_THROTTLE
     sentences = [
-        _clock_sentence(answer.headers, now_s) if code == _EXPIRED_SIGNATURE else "",
+        _clock_sentence(answer.headers, now_s) if code == EXPIRED_SIGNATURE else "",
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
         _HINTS.get(code, ""),
     ]
-    return ProviderError(
+    refused = ProviderError(
         kind,
         " ".join(filter(None, sentences)),
         provider_code=code or error.get("type"),
         http_status=answer.status,
         retry_after_s=retry_after_s,
         request_id=error.get("request_id"),
-        scope=Scope.KEY if kind is ErrorKind.PERMISSION else None,
+        scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=retry,
     )
+    # TC3 refuses with HTTP 200; elsewhere an error in an answer of success is one of a call that was let in.
+    return refused if not answer.accepted or is_tc3(answer.body) else refused.let_in()
 
 
 def task_failure(code: str, message: str, request_id: str | None) -> ProviderError:
@@ -153,26 +162,13 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
         provider_code=code or None,
         http_status=200,
         request_id=request_id,
-        charged=None if kind is ErrorKind.MODERATION_INPUT else Charged.MAYBE,
+        charged=Charged.MAYBE,
     )
-
-
-def unreadable(answer: Answer, host: str, what: str, *, of_poll: bool = False) -> ProviderError:
-    """A 200 that does not say what became of the call; for a submit that is as good as a lost answer."""
-    kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
-    message = f"{host} answered 200, but {what} ({answer.headers.get('content-type', 'no content type')})."
-    retry = None if of_poll else Retry.UNKNOWN_OUTCOME
-    return ProviderError(kind, message, http_status=200, retry=retry)
 
 
 def error_object(body: bytes) -> dict[str, str]:
     """The error in a body of either wire, its fields in lower case as text; empty if it holds none."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(document, dict):
-        return {}
+    document = json_object(body) or {}
     response = document.get("Response")
     if isinstance(response, dict):
         error, outer = response.get("Error"), {"request_id": response.get("RequestId")}
@@ -185,29 +181,36 @@ def error_object(body: bytes) -> dict[str, str]:
     return {**_texts(outer), **_texts(error)}
 
 
-def _kind(status: int, error: dict[str, str], retry_after_s: float | None) -> ErrorKind:
+def _kind(answer: Answer, error: dict[str, str]) -> ErrorKind:
     message = error.get("message", "")
     kind = kind_of_code(error.get("upstream_code", "")) or kind_of_code(error.get("code", ""))
-    if kind is None:
-        kind = ErrorKind.UNKNOWN if status == 200 else kind_of_status(status)
-    if kind is ErrorKind.RATE_LIMITED and _CONCURRENCY_WORDS.search(message):
+    if kind is ErrorKind.RATE_LIMITED and _IN_FLIGHT.search(message):
         return ErrorKind.CONCURRENCY_LIMITED
-    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
-        return ErrorKind.QUOTA_EXHAUSTED
-    return kind
+    return kind or kind_without_code(answer.status, answer.headers, message)
 
 
-def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
-    """That the clock of this machine is wrong, and by how much where the answer's Date tells."""
-    off = "more than 5 minutes off"
+def clock_ahead_s(headers: httpx2.Headers, now_s: float | None = None) -> float | None:
+    """How far the clock of this machine is ahead of the provider's (s); None where the answer has no Date."""
     try:
         server_s = parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
-        pass
+        return None
+    return (time.time() if now_s is None else now_s) - server_s
+
+
+def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
+    """Whose clock is wrong, by how much where that can be told, and what to do."""
+    ahead_s = clock_ahead_s(headers, now_s)
+    if ahead_s is None:
+        off = "more than 5 minutes off"
     else:
-        ahead_s = (time.time() if now_s is None else now_s) - server_s
         off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the provider's"
-    return f"The clock of this machine is {off}, so its signatures are refused: set it (NTP), then resume the quota."
+    return f"The clock of {platform.node()} is {off}, so its signature was refused: set that clock (NTP)."
+
+
+def is_tc3(body: bytes) -> bool:
+    """Whether this is a body of Tencent Cloud's API 3.0."""
+    return "Response" in (json_object(body) or {})
 
 
 def _texts(fields: dict[str, Any]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from providers.base import InputImage, Request, Scalar
-from providers.errors import ErrorKind, ProviderError
+from providers.base import Request, Scalar
+from providers.checks import check_inputs, check_params, check_prompts, check_seed, invalid
 
 MAX_PROMPT_CHARS = 8192
 MAX_INPUTS = 3
@@ -55,13 +55,14 @@ def wanted(request: Request, rules: Rules, defaults: Mapping[str, Scalar]) -> Wa
 
     Raises ProviderError `invalid_request`, whose `field` names the job's field.
     """
-    _check_prompt(request)
-    _check_inputs(request.inputs, rules)
-    _check_params(request.params, rules)
+    check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
+    check_seed(request.seed, SEED_RANGE)
+    check_inputs(request, max_inputs=MAX_INPUTS, max_bytes=rules.max_input_bytes, content_types=_INPUT_TYPES)
+    check_params(request.params, accepted=rules.params, choices={}, model=request.model)
     return Wanted(
         prompt=request.prompt,
         size=_size(request),
-        seed=_seed(request),
+        seed=request.seed,
         revise=_revise(request, defaults),
         logo_add=_flag(request.params, defaults, "logo_add"),
         footnote=_footnote(request.params),
@@ -69,50 +70,12 @@ def wanted(request: Request, rules: Rules, defaults: Mapping[str, Scalar]) -> Wa
     )
 
 
-def _check_prompt(request: Request) -> None:
-    if not request.prompt:
-        raise _invalid("prompt", "The prompt is empty.")
-    if len(request.prompt) > MAX_PROMPT_CHARS:
-        count = len(request.prompt)
-        raise _invalid(
-            "prompt", f"The prompt has {count} characters; hunyuan takes at most {MAX_PROMPT_CHARS}."
-        )
-    if request.negative_prompt:
-        raise _invalid("negative_prompt", "hunyuan has no negative prompt; say it in the prompt.")
-
-
-def _check_inputs(inputs: tuple[InputImage, ...], rules: Rules) -> None:
-    if len(inputs) > MAX_INPUTS:
-        raise _invalid(
-            "inputs", f"{len(inputs)} input pictures were given; hunyuan takes at most {MAX_INPUTS}."
-        )
-    for number, image in enumerate(inputs):
-        field = f"inputs.{number}"
-        if image.role == "mask":
-            raise _invalid(f"{field}.role", "hunyuan takes no masks; say in the prompt what to change.")
-        if image.content_type and image.content_type not in _INPUT_TYPES:
-            accepted = "JPEG, PNG, BMP, TIFF and WebP"
-            raise _invalid(field, f"hunyuan takes {accepted} pictures, not {image.content_type}.")
-        if len(image.data) > rules.max_input_bytes:
-            size = f"{len(image.data)} bytes"
-            raise _invalid(field, f"The picture has {size}; hunyuan takes at most {rules.max_input_bytes}.")
-
-
-def _check_params(params: Mapping[str, Scalar], rules: Rules) -> None:
-    for name in params:
-        if name not in rules.params:
-            known = ", ".join(sorted(rules.params))
-            raise _invalid(
-                f"params.{name}", f"hunyuan has no parameter {name!r} on this wire; it accepts {known}."
-            )
-
-
 def _size(request: Request) -> tuple[int, int] | None:
     """From `size`, or from `params.resolution`, as Tencent and its older clients call it."""
     given = {"size": request.size, "params.resolution": request.params.get("resolution")}
     found = {field: _pixels(field, str(text)) for field, text in given.items() if text is not None}
     if len(set(found.values())) > 1:
-        raise _invalid(
+        raise invalid(
             "params.resolution",
             f"`size` says {request.size} and `params.resolution` something else: keep one.",
         )
@@ -122,12 +85,12 @@ def _size(request: Request) -> tuple[int, int] | None:
 def _pixels(field: str, text: str) -> tuple[int, int]:
     parts = re.fullmatch(r"([1-9]\d{0,4})([x:])([1-9]\d{0,4})", text, re.ASCII)
     if parts is None:
-        raise _invalid(field, f"{text!r} is not a size; hunyuan takes {_SIZES_TEXT}.")
+        raise invalid(field, f"{text!r} is not a size; hunyuan takes {_SIZES_TEXT}.")
     width, height = int(parts[1]), int(parts[3])
     if parts[2] == ":" and max(width, height) <= _RATIO_MOST:
         width, height = _largest(width, height)
     if not SIDES[0] <= min(width, height) <= max(width, height) <= SIDES[1] or width * height > MAX_AREA:
-        raise _invalid(field, f"{text} is not accepted; hunyuan takes {_SIZES_TEXT}.")
+        raise invalid(field, f"{text} is not accepted; hunyuan takes {_SIZES_TEXT}.")
     return width, height
 
 
@@ -141,23 +104,12 @@ def _floor_16(side: float) -> int:
     return int(side + 1e-6) // 16 * 16  # a root that misses a whole number by a rounding error still is one
 
 
-def _seed(request: Request) -> int | None:
-    if request.seed is None:
-        return None
-    if not SEED_RANGE[0] <= request.seed <= SEED_RANGE[1]:
-        raise _invalid(
-            "seed",
-            f"The seed {request.seed} is outside {SEED_RANGE[0]}..{SEED_RANGE[1]}, which hunyuan takes.",
-        )
-    return request.seed
-
-
 def _revise(request: Request, defaults: Mapping[str, Scalar]) -> bool | None:
     # The provider ignores the seed while it rewrites the prompt, which it does unless it is told not to.
     if request.seed is None:
         return _flag(request.params, defaults, "revise")
     if _flag(request.params, {}, "revise"):
-        raise _invalid(
+        raise invalid(
             "params.revise", "hunyuan ignores the seed when it rewrites the prompt: leave out one of the two."
         )
     return False
@@ -168,7 +120,7 @@ def _flag(params: Mapping[str, Scalar], defaults: Mapping[str, Scalar], name: st
     if value is None:
         return None
     if value not in (0, 1):
-        raise _invalid(f"params.{name}", f"{value!r} is not a value of {name}; it accepts true and false.")
+        raise invalid(f"params.{name}", f"{value!r} is not a value of {name}; it accepts true and false.")
     return bool(value)
 
 
@@ -177,9 +129,5 @@ def _footnote(params: Mapping[str, Scalar]) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_FOOTNOTE_CHARS:
-        raise _invalid("params.footnote", f"A footnote is a text of 1 to {_MAX_FOOTNOTE_CHARS} characters.")
+        raise invalid("params.footnote", f"A footnote is a text of 1 to {_MAX_FOOTNOTE_CHARS} characters.")
     return text
-
-
-def _invalid(field: str, message: str) -> ProviderError:
-    return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)

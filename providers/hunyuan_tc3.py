@@ -15,8 +15,9 @@ import orjson
 from providers.base import Generated, Pending, Picture, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.hunyuan_errors import error_object, refusal, task_failure, unreadable
+from providers.hunyuan_errors import EXPIRED_SIGNATURE, clock_ahead_s, error_object, refusal, task_failure
 from providers.hunyuan_rules import Rules, Wanted
+from providers.json_answers import answered_object, bad_answer
 from providers.tc3 import authorization
 
 SERVICE = "aiart"
@@ -53,6 +54,7 @@ class Tc3Wire:
         self._secret_key = secret_key
         self._region = region
         self._now = now
+        self._ahead_s = 0.0  # of this machine's clock, once a signature was refused for its date
 
     def __repr__(self) -> str:
         return f"Tc3Wire({self._url}, {self._region})"
@@ -74,7 +76,7 @@ class Tc3Wire:
         response = self._response(answer)
         number = response.get("JobId")
         if not isinstance(number, str | int) or not str(number):
-            raise unreadable(answer, self._url.host, "without a readable JobId")
+            raise bad_answer(answer, "holds no readable JobId", _text(response.get("RequestId")))
         return Submitted(str(number), provider_request_id=_text(response.get("RequestId")))
 
     def poll_request(self, submitted: Submitted) -> httpx2.Request:
@@ -96,7 +98,7 @@ class Tc3Wire:
     def _signed(self, action: str, fields: dict[str, Any]) -> httpx2.Request:
         """The request, signed over the very bytes and the very host header that it will be sent with."""
         body = orjson.dumps({name: value for name, value in fields.items() if value is not None})
-        timestamp_s = int(self._now())
+        timestamp_s = int(self._now() - self._ahead_s)
         headers = {
             "Content-Type": "application/json",
             "X-TC-Action": action,
@@ -118,15 +120,16 @@ class Tc3Wire:
         return request
 
     def _response(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
-        if answer.status != 200 or error_object(answer.body):
-            raise refusal(answer, self._url.host, of_poll=of_poll, now_s=self._now())
-        try:
-            document = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            document = None
-        response = document.get("Response") if isinstance(document, dict) else None
+        if not answer.accepted or error_object(answer.body):
+            error = refusal(answer, self._url.host, of_poll=of_poll, now_s=self._now())
+            if error.provider_code == EXPIRED_SIGNATURE:
+                # Dated by the provider's clock from now on; when this machine's is set, that shows in the same way.
+                self._ahead_s = clock_ahead_s(answer.headers, self._now()) or 0.0
+            raise error
+        kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
+        response = answered_object(answer, kind=kind).get("Response")
         if not isinstance(response, dict):
-            raise unreadable(answer, self._url.host, "not with the JSON of Tencent's API", of_poll=of_poll)
+            raise bad_answer(answer, "is not the JSON of Tencent's API", kind=kind)
         return response
 
 

@@ -14,8 +14,9 @@ import orjson
 from providers.base import Generated, Pending, Picture, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.hunyuan_errors import error_object, refusal, task_failure, unreadable
+from providers.hunyuan_errors import error_object, refusal, task_failure
 from providers.hunyuan_rules import Rules, Wanted
+from providers.json_answers import answered_object, bad_answer
 
 DEFAULT_BASE_URL = "https://tokenhub.tencentmaas.com"
 DEFAULT_TASK_MODEL = "hy-image-v3.0"
@@ -46,15 +47,9 @@ class _Bearer:
         return self._client.build_request("POST", self._base_url + path, content=body, headers=headers)
 
     def _object(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
-        if answer.status != 200:
+        if not answer.accepted:
             raise refusal(answer, self._host, of_poll=of_poll)
-        try:
-            document = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            document = None
-        if not isinstance(document, dict):
-            raise unreadable(answer, self._host, "not with a JSON object", of_poll=of_poll)
-        return document
+        return answered_object(answer, kind=ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE)
 
 
 class TokenHubTaskWire(_Bearer):
@@ -84,7 +79,7 @@ class TokenHubTaskWire(_Bearer):
         if not isinstance(number, str | int) or not str(number):
             if error_object(answer.body):
                 raise refusal(answer, self._host)
-            raise unreadable(answer, self._host, "without a readable id")
+            raise bad_answer(answer, "holds no readable id", _request_id(document))
         return Submitted(str(number), f"{_QUERY}?model={quote(model, safe='')}", _request_id(document))
 
     def poll_request(self, submitted: Submitted) -> httpx2.Request:
@@ -96,16 +91,13 @@ class TokenHubTaskWire(_Bearer):
 
     def progress(self, answer: Answer) -> Pending | Generated:
         """What the answer to a poll says; raises ProviderError when the task failed."""
-        if answer.status == 404:
-            message = "The provider does not know the task any more."
-            raise ProviderError(ErrorKind.TASK_LOST, message, http_status=404)
         document = self._object(answer, of_poll=True)
         status = str(document.get("status", "")).lower()
         error = error_object(answer.body)
         if status == "failed":
             raise task_failure(error.get("code", ""), error.get("message", ""), _request_id(document))
         if status == "completed":
-            return _generated(document, self._host, seed=None)
+            return _generated(answer, document, self._host, seed=None)
         if error and not status:
             raise refusal(answer, self._host, of_poll=True)
         return Pending(status or "unknown")
@@ -136,7 +128,14 @@ class TokenHubSyncWire(_Bearer):
         document = self._object(answer)
         if error_object(answer.body):
             raise refusal(answer, self._host)
-        return _generated(document, self._host, seed=wanted.seed)
+        return _generated(answer, document, self._host, seed=wanted.seed)
+
+    def _object(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
+        try:
+            return super()._object(answer, of_poll=of_poll)
+        except ProviderError as error:
+            # Whose content was rejected is not said: perhaps that of a picture which was made, and is charged.
+            raise error.let_in() if error.kind is ErrorKind.MODERATION_INPUT else error from None
 
     def poll_request(self, submitted: Submitted) -> httpx2.Request:
         """There is nothing to poll."""
@@ -152,7 +151,7 @@ def _no_task(task_id: str) -> ProviderError:
     return ProviderError(ErrorKind.TASK_LOST, message)
 
 
-def _generated(document: dict[str, Any], host: str, *, seed: int | None) -> Generated:
+def _generated(answer: Answer, document: dict[str, Any], host: str, *, seed: int | None) -> Generated:
     items = document.get("data")
     entries = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     pictures = tuple(
@@ -161,8 +160,10 @@ def _generated(document: dict[str, Any], host: str, *, seed: int | None) -> Gene
         if isinstance(item.get("url"), str) and item["url"]
     )
     if not pictures:
-        message = f"{host} answered 200 without a picture."
-        raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=_request_id(document))
+        message = f"{host} answered {answer.status} without a picture."
+        raise ProviderError(
+            ErrorKind.NO_IMAGE, message, http_status=answer.status, request_id=_request_id(document)
+        )
     revised = entries[0].get("revised_prompt")
     return Generated(
         pictures,

@@ -1,4 +1,4 @@
-"""Reading answers of 200 that hold the picture in JSON: the document, its pictures, what they cost."""
+"""Reading answers of success that hold the picture in JSON: the document, its pictures, what they cost."""
 
 from __future__ import annotations
 
@@ -12,18 +12,34 @@ from providers.pictures import decoded_picture
 from providers.refusals import json_object
 
 
-def answered_object(answer: Answer, request_id: str | None) -> dict[str, Any]:
-    """The document of an answer with status 200; raises `bad_response` if it is no JSON object."""
+def answered_object(
+    answer: Answer, request_id: str | None = None, *, kind: ErrorKind = ErrorKind.BAD_RESPONSE
+) -> dict[str, Any]:
+    """The document of an answer with a status of success; raises `kind` if it is no JSON object."""
     document = json_object(answer.body)
     if document is None:
-        kind = answer.headers.get("content-type", "no content type")
-        raise bad_answer(f"The answer has status 200, but is no JSON object ({kind}).", request_id)
+        raise bad_answer(answer, "is no JSON object", request_id, kind=kind)
     return document
 
 
-def bad_answer(message: str, request_id: str | None) -> ProviderError:
-    """The error for an answer with status 200 that cannot be what it should be."""
-    return ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=200, request_id=request_id)
+def bad_answer(
+    answer: Answer,
+    what: str,
+    request_id: str | None = None,
+    *,
+    kind: ErrorKind = ErrorKind.BAD_RESPONSE,
+) -> ProviderError:
+    """The error for an answer with a status of success that does not say what became of the call.
+
+    For polls pass `poll_error`: that the call was taken says nothing new of a task.
+    """
+    content_type = answer.headers.get("content-type", "no content type")
+    return ProviderError(
+        kind,
+        f"The answer has status {answer.status}, but {what} ({content_type}).",
+        http_status=answer.status,
+        request_id=request_id,
+    )
 
 
 def picture_of(item: object, host: str, sent_seed: int | None) -> Picture | None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from providers.account import check_options, listed, secret_of
+from providers.account import check_options, chosen, listed, secret_of
 from providers.base import Capabilities, CredentialCheck, Generated, InputImage, Picture, Request, Scalar
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
@@ -40,10 +40,8 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     addresses may be plain http or private), `organization`, `project`.
     """
     check_options("openai", options, _OPTIONS)
-    if options.get("response_format", "url") not in ("url", "b64_json"):
-        raise ValueError('The option \'response_format\' is "url" or "b64_json".')
-    if options.get("seed", "true").lower() not in ("true", "false"):
-        raise ValueError('The option \'seed\' is "true" or "false".')
+    chosen(options, "response_format", ("url", "b64_json"), default="url")
+    chosen(options, "seed", ("true", "false"), default="true")
     return OpenAIProvider(base_url or DEFAULT_BASE_URL, secret_of("openai", secrets), options)
 
 
@@ -138,7 +136,8 @@ class OpenAIProvider(OneCallProvider):
     def _response_format(self, family: Family) -> str | None:
         if not family.has_response_format:
             return None
-        return self._options.get("response_format", family.response_format)
+        asked = self._options.get("response_format")
+        return asked.lower() if asked else family.response_format
 
     def _sent_seed(self, request: Request) -> int | None:
         return request.seed if self._seed_range(family_of(request.model)) else None
@@ -151,7 +150,7 @@ class OpenAIProvider(OneCallProvider):
     # --- the answer
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        if answer.status != 200:
+        if not answer.accepted:
             raise refusal(answer, self._host)
         request_id = answer.headers.get("x-request-id")
         document = answered_object(answer, request_id)
@@ -160,7 +159,7 @@ class OpenAIProvider(OneCallProvider):
         usage = usage_in(document)
         cost = cost_of(request.model, usage, edited=bool(request.inputs))
         try:
-            pictures = self._pictures(document, request, request_id)
+            pictures = self._pictures(answer, document, request, request_id)
         except ProviderError as error:
             raise error.billed(cost, CURRENCY) from None
         return Generated(
@@ -173,16 +172,16 @@ class OpenAIProvider(OneCallProvider):
         )
 
     def _pictures(
-        self, document: dict[str, Any], request: Request, request_id: str | None
+        self, answer: Answer, document: dict[str, Any], request: Request, request_id: str | None
     ) -> tuple[Picture, ...]:
         items = document.get("data") or []
         if not isinstance(items, list):
-            raise bad_answer(f"{self._host} answered 200, but `data` is not a list.", request_id)
+            raise bad_answer(answer, "`data` is not a list", request_id)
         found = (picture_of(item, self._host, self._sent_seed(request)) for item in items)
         pictures = tuple(picture for picture in found if picture is not None)
         if not pictures:
-            message = f"{self._host} answered 200 without a picture."
-            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
+            message = f"{self._host} answered {answer.status} without a picture."
+            raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=answer.status, request_id=request_id)
         return pictures
 
 

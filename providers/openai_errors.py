@@ -1,7 +1,7 @@
 """Refusals of OpenAI and of the gateways that speak like it, sorted into our taxonomy.
 
-What the body's code says counts most, then the HTTP status, then the words of the message: one status stands
-for several things (a 429 is a throttle, a spent balance, or a limit on parallel calls).
+What the body's code says counts most, then the HTTP status; how far the words of the message are believed, see
+`providers.statuses`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
-from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.http import Answer
 from providers.refusals import error_object, word
-from providers.statuses import kind_of_status, which_throttle
+from providers.statuses import kind_without_code, with_wait
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES: dict[str, ErrorKind] = {
@@ -24,6 +24,7 @@ _CODES: dict[str, ErrorKind] = {
     "billing_hard_limit_reached": ErrorKind.BILLING_EXHAUSTED,
     "billing_not_active": ErrorKind.BILLING_EXHAUSTED,
     "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
+    "rate_limit_error": ErrorKind.RATE_LIMITED,
     "slow_down": ErrorKind.RATE_LIMITED,
     "concurrency_limit_exceeded": ErrorKind.CONCURRENCY_LIMITED,
     "server_is_overloaded": ErrorKind.OVERLOADED,
@@ -45,9 +46,10 @@ _MODERATION_WORDS = re.compile(
 )
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated", re.IGNORECASE)
 
-# Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446).
-_BLOCKED_WORDS = re.compile(
-    r"resource has been temporarily blocked|account (?:is|has been) (?:blocked|suspended)", re.IGNORECASE
+# Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446), without a
+# code that says so. Its message begins with them; a prompt that a message quotes does not stand there.
+_BLOCKED = re.compile(
+    r"(?:your )?(?:resource|account) (?:is|has been) (?:temporarily )?(?:blocked|suspended)", re.IGNORECASE
 )
 
 # The API's parameters by the job's fields.
@@ -64,15 +66,10 @@ def refusal(answer: Answer, host: str) -> ProviderError:
     """The error that `answer` reports: its status is >= 400, or its body holds an error object."""
     error = error_object(answer.body)
     code, type_, message = (word(error.get(name)) for name in ("code", "type", "message"))
-    kind = _kind(answer.status, code, type_, message or answer.text)
-    retry_after_s = parse_retry_after(answer.headers, message or answer.text)
-    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
-        kind = ErrorKind.QUOTA_EXHAUSTED
-    if kind is ErrorKind.BILLING_EXHAUSTED and answer.status == 402 and "retry-after" in answer.headers:
-        # A spent balance has no time at which to come back: this is money that running calls hold.
-        kind = ErrorKind.BUDGET_IN_FLIGHT
-    blocked = kind is ErrorKind.PERMISSION and _BLOCKED_WORDS.search(message or answer.text)
-    return ProviderError(
+    kind = _kind(answer, code, type_, message)
+    blocked = kind is ErrorKind.PERMISSION and _BLOCKED.match(message)
+    kind, retry_after_s = with_wait(kind, answer.headers, message)
+    refused = ProviderError(
         kind,
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
         scope=Scope.KEY if blocked else None,
@@ -83,23 +80,21 @@ def refusal(answer: Answer, host: str) -> ProviderError:
         retry_after_s=retry_after_s,
         request_id=answer.headers.get("x-request-id") or word(error.get("request_id")) or None,
     )
+    return refused.let_in() if answer.accepted else refused
 
 
-def _kind(status: int, code: str, type_: str, words: str) -> ErrorKind:
-    if status >= 400 and _BLOCKED_WORDS.search(words):
-        return ErrorKind.PERMISSION
-    kind = _CODES.get(code.lower()) or _CODES.get(type_.lower()) or _by_status(status, code)
-    if kind is ErrorKind.RATE_LIMITED:
-        return which_throttle(words)
-    if kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION) and _MODERATION_WORDS.search(words):
-        kind = ErrorKind.MODERATION_INPUT
-    if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(words):
+def _kind(answer: Answer, code: str, type_: str, message: str) -> ErrorKind:
+    known = _CODES.get(code.lower()) or _CODES.get(type_.lower())
+    kind = known or kind_without_code(_status(answer.status, code), answer.headers, message)
+    if known is None and kind is ErrorKind.PERMISSION and _BLOCKED.match(message):
+        return kind
+    if known is None and kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION):
+        kind = ErrorKind.MODERATION_INPUT if _MODERATION_WORDS.search(message) else kind
+    if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(message):
         return ErrorKind.MODERATION_OUTPUT
     return kind
 
 
-def _by_status(status: int, code: str) -> ErrorKind:
-    if status < 400 and code.isdigit():
-        # Some gateways answer 200 and put the status into the body.
-        status = int(code)
-    return kind_of_status(status)
+def _status(status: int, code: str) -> int:
+    """Some gateways answer 200 and put the status into the body."""
+    return int(code) if status < 400 and code.isdigit() else status

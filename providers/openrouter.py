@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from providers.account import check_options, listed, secret_of
+from providers.account import check_options, chosen, listed, secret_of
 from providers.base import Capabilities, CredentialCheck, Generated, Picture, Request
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ProviderError
@@ -40,8 +40,7 @@ def create(
     (what OpenRouter shows of the application; nothing is sent without them).
     """
     check_options("openrouter", options, _OPTIONS)
-    if (wire := options.get("wire", "chat")) not in WIRES:
-        raise ValueError(f"The openrouter provider has no wire {wire!r}; it has {', '.join(WIRES)}.")
+    chosen(options, "wire", WIRES, default="chat")
     if not set(listed(options.get("modalities"))) <= {"image", "text"}:
         raise ValueError('The option \'modalities\' is "image" or "image,text".')
     return OpenRouterProvider(base_url or DEFAULT_BASE_URL, secret_of("openrouter", secrets), options)
@@ -55,7 +54,7 @@ class OpenRouterProvider(OneCallProvider):
 
     def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
         super().__init__(base_url, api_key, options)
-        self._wire = WIRES[options.get("wire", "chat")]
+        self._wire = WIRES[chosen(options, "wire", WIRES, default="chat")]
 
     def capabilities(self, model: str) -> Capabilities:  # noqa: ARG002 (the interface's signature)
         """See Provider.capabilities; the same for every model, as far as OpenRouter documents it."""
@@ -116,7 +115,7 @@ class OpenRouterProvider(OneCallProvider):
         return self._client.build_request("POST", url, content=body, headers=headers)
 
     def _generated(self, answer: Answer, request: Request) -> Generated:
-        if answer.status != 200:
+        if not answer.accepted:
             raise refusal(answer, self._host)
         document = answered_object(answer, request_id_of(answer))
         request_id = request_id_of(answer) or word(document.get("id")) or None
@@ -145,11 +144,9 @@ class OpenRouterProvider(OneCallProvider):
             raise refusal(answer, self._host, error)
         items = self._wire.items(document)
         if not isinstance(items, list):
-            raise bad_answer(
-                f"{self._host} answered 200, but with something else than a list of pictures.", request_id
-            )
+            raise bad_answer(answer, "holds something else than a list of pictures", request_id)
         found = (picture_of(item, self._host, request.seed) for item in items)
         pictures = tuple(picture for picture in found if picture is not None)
         if not pictures:
-            raise no_picture(choice, self._host, request_id)
+            raise no_picture(choice, answer, self._host, request_id)
         return pictures

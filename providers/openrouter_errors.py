@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 
 from providers.errors import ErrorKind, ProviderError
-from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
+from providers.http import Answer, asks_to_wait
 from providers.refusals import error_object, word
-from providers.statuses import kind_of_status, which_throttle
+from providers.statuses import kind_without_code, with_wait
 
 # Source: the canonical error types of OpenRouter's own Python client, 1.3. What is not listed goes by its status.
 _TYPES: dict[str, ErrorKind] = {
@@ -90,11 +90,10 @@ def refusal(answer: Answer, host: str, error: dict[str, Any] | None = None) -> P
     message = _message(error, metadata) or (
         f"{host} answered with HTTP status {answer.status} and no readable explanation."
     )
-    retry_after_s = parse_retry_after(_headers(answer, metadata), message)
-    kind = _kind(_status(answer, error), error, metadata, message, waits=retry_after_s is not None)
-    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
-        kind = ErrorKind.QUOTA_EXHAUSTED
-    return ProviderError(
+    headers = _headers(answer, metadata)
+    kind = _kind(_status(answer, error), error, metadata, headers)
+    kind, retry_after_s = with_wait(kind, headers, word(error.get("message")))
+    refused = ProviderError(
         kind,
         message,
         field=_FIELDS.get(type_),
@@ -103,10 +102,12 @@ def refusal(answer: Answer, host: str, error: dict[str, Any] | None = None) -> P
         retry_after_s=retry_after_s,
         request_id=request_id_of(answer),
     )
+    # Inside an answer of success it came while a picture was being made, and tokens are billed.
+    return refused.let_in() if answer.accepted else refused
 
 
-def no_picture(choice: dict[str, Any], host: str, request_id: str | None) -> ProviderError:
-    """Why an answer of 200 holds no picture. Its tokens are billed all the same, as its `usage` says."""
+def no_picture(choice: dict[str, Any], answer: Answer, host: str, request_id: str | None) -> ProviderError:
+    """Why an answer of success holds no picture. Its tokens are billed all the same, as its `usage` says."""
     message = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish, native = (word(choice.get(name)) for name in ("finish_reason", "native_finish_reason"))
     refused, said = word(message.get("refusal")), word(message.get("content"))
@@ -116,13 +117,13 @@ def no_picture(choice: dict[str, Any], host: str, request_id: str | None) -> Pro
     elif finish.lower() == "error":
         kind, what = ErrorKind.PROVIDER_FAULT, "The model broke off with an error"
     else:
-        kind, what = ErrorKind.NO_IMAGE, f"{host} answered 200 without a picture"
+        kind, what = ErrorKind.NO_IMAGE, f"{host} answered {answer.status} without a picture"
     words = " ".join((refused or said).split())[:_SAID_LIMIT]
     return ProviderError(
         kind,
         f"{what}{f' ({reason})' if reason else ''}" + (f'; it wrote: "{words}".' if words else "."),
         provider_code=reason or None,
-        http_status=200,
+        http_status=answer.status,
         request_id=request_id,
     )
 
@@ -132,9 +133,7 @@ def request_id_of(answer: Answer) -> str | None:
     return answer.headers.get("x-generation-id") or answer.headers.get("x-request-id")
 
 
-def _kind(
-    status: int, error: dict[str, Any], metadata: dict[str, Any], message: str, *, waits: bool
-) -> ErrorKind:
+def _kind(status: int, error: dict[str, Any], metadata: dict[str, Any], headers: httpx2.Headers) -> ErrorKind:
     source = word(metadata.get("limit_source"))
     if source == _IN_FLIGHT_BUDGET:
         return ErrorKind.BUDGET_IN_FLIGHT
@@ -142,17 +141,13 @@ def _kind(
         return ErrorKind.BILLING_EXHAUSTED
     if status == 403 and (metadata.get("reasons") or metadata.get("flagged_input")):
         return ErrorKind.MODERATION_INPUT
-    kind = _TYPES.get(word(metadata.get("error_type"))) or _by_status(status, error)
-    if kind is ErrorKind.BILLING_EXHAUSTED and waits:
+    kind = _TYPES.get(word(metadata.get("error_type")))
+    if kind is ErrorKind.BILLING_EXHAUSTED and asks_to_wait(headers):
         return ErrorKind.BUDGET_IN_FLIGHT
-    return which_throttle(message) if kind is ErrorKind.RATE_LIMITED else kind
-
-
-def _by_status(status: int, error: dict[str, Any]) -> ErrorKind:
-    if status == 502 and error:
+    if kind is None and status == 502 and error:
         # Said by OpenRouter itself: the model is down or answered nonsense. Only an edge's 502 leaves it open.
         return ErrorKind.PROVIDER_FAULT
-    return kind_of_status(status)
+    return kind or kind_without_code(status, headers, word(error.get("message")))
 
 
 def _status(answer: Answer, error: dict[str, Any]) -> int:

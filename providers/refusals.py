@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
+
+# Statuses with which an API speaks of one task; the others speak of keys, of rates, or of a server in trouble.
+_OF_ONE_TASK = frozenset({200, 400, 404, 410, 422})
+_GONE = re.compile(
+    r"task.{0,80}\b(?:not (?:found|exists?)|no longer exists?|expired)|no such task|任务.{0,40}不存在",
+    re.IGNORECASE,
+)
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
@@ -36,3 +44,11 @@ def error_in(document: dict[str, Any]) -> dict[str, Any]:
 def word(value: object) -> str:
     """A field of an error as text; empty for what is no word."""
     return "" if value is None or isinstance(value, dict | list) else str(value)
+
+
+def says_task_is_gone(status: int, message: str) -> bool:
+    """Whether the refusal of a poll says in words that there is no such task.
+
+    A 404 alone does not: gateways and edges in trouble have one too, and know nothing of tasks.
+    """
+    return status in _OF_ONE_TASK and _GONE.search(message) is not None

@@ -6,11 +6,11 @@ A package adds a provider with an entry point in the group `pixmill.providers` t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
+from providers.account import nearest_hint
 from providers.base import Provider
 
 ENTRY_POINT_GROUP = "pixmill.providers"
@@ -51,8 +51,7 @@ def _factory(name: str) -> Factory:
     if name in offered:
         loaded: Factory = offered[name].load()
         return loaded
-    near = difflib.get_close_matches(name, provider_names(), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = nearest_hint(name, provider_names())
     raise ValueError(f"There is no provider {name!r}; known are {', '.join(provider_names())}.{hint}")
 
 

@@ -30,6 +30,11 @@ def parse_retry_after(
     return wait if wait is not None else _from_text(text)
 
 
+def asks_to_wait(headers: Mapping[str, str]) -> bool:
+    """Whether an answer names a wait of its own; rate-limit headers come with every answer and do not count."""
+    return "retry-after" in headers or "retry-after-ms" in headers
+
+
 def _from_headers(headers: Mapping[str, str], server_now_s: float) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:

@@ -8,18 +8,19 @@ submit whose answer is lost cannot be looked up.
 from __future__ import annotations
 
 import base64
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from providers.account import base_address, check_options, listed, picture_hosts, secret_of
-from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Scalar, Submitted
+from providers.account import base_address, check_options, listed, secret_of
+from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
+from providers.checks import check_inputs, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
-from providers.http import Answer, create_client, parse_retry_after, send_once
-from providers.pictures import fetch_picture
+from providers.http import Answer, parse_retry_after
+from providers.http_provider import HttpProvider
+from providers.json_answers import answered_object
 from providers.refusals import error_object, json_object, word
 from providers.zimage_errors import poll_refusal, refusal, request_id, task_failure
 from providers.zimage_models import (
@@ -52,20 +53,18 @@ def create(*, base_url: str | None, secrets: Mapping[str, str], options: Mapping
     return ZImageProvider(base_url or DEFAULT_BASE_URL, secret_of("zimage", secrets), options)
 
 
-class ZImageProvider:
+class ZImageProvider(HttpProvider):
     """One ModelScope account."""
 
     name = "zimage"
 
     def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
         url = base_address(base_url)
+        super().__init__(url, (api_key,), options)
         # Written with and without the version, as clients of either kind know it.
         self._base_url = str(url).rstrip("/").removesuffix("/v1")
-        self._host = url.host
         self._api_key = api_key
         self._params = PARAMS | set(listed(options.get("params")))
-        self._allow_hosts = picture_hosts(url, options)
-        self._client = create_client(base_url)
 
     def __repr__(self) -> str:
         return f"ZImageProvider({self._base_url})"
@@ -82,20 +81,23 @@ class ZImageProvider:
 
     def check(self, request: Request) -> None:
         """See Provider.check."""
-        if not request.prompt:
-            raise _invalid("prompt", "The prompt is empty.")
-        for field, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt or "")):
-            if len(text) > MAX_PROMPT_CHARS:
-                takes = f"{request.model} takes at most {MAX_PROMPT_CHARS}"
-                raise _invalid(field, f"The {field} has {len(text)} characters; {takes}.")
+        rules = rules_of(request.model)
+        check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=True)
         try:
-            rules_of(request.model).wire_size(request.size)
+            rules.wire_size(request.size)
         except ValueError as error:
-            raise _invalid("size", str(error)) from None
-        if request.seed is not None and not SEED_RANGE[0] <= request.seed <= SEED_RANGE[1]:
-            raise _invalid("seed", f"The seed {request.seed} is outside {SEED_RANGE[0]}..{SEED_RANGE[1]}.")
-        self._check_inputs(request)
-        self._check_params(request.params, request.model)
+            raise invalid("size", str(error)) from None
+        check_seed(request.seed, SEED_RANGE)
+        check_inputs(
+            request,
+            max_inputs=rules.max_inputs,
+            max_bytes=None,  # not documented
+            why_none="models for editing have `Edit` or `Kontext` in their names",
+        )
+        check_params(request.params, accepted=self._params, choices={}, model=request.model)
+        for name, value in request.params.items():
+            if problem := param_problem(name, value):
+                raise invalid(f"params.{name}", problem)
 
     async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
         """One POST; its answer is a receipt. See Provider.submit."""
@@ -110,13 +112,7 @@ class ZImageProvider:
                 "X-ModelScope-Async-Mode": "true",
             },
         )
-        try:
-            answer = await send_once(
-                self._client, http_request, timeout_s=timeout_s, max_bytes=_MAX_ANSWER_BYTES
-            )
-            return self._receipt(answer)
-        except ProviderError as error:
-            raise error.without(self._api_key) from None
+        return await self._call(http_request, self._receipt, timeout_s=timeout_s, max_bytes=_MAX_ANSWER_BYTES)
 
     async def poll(self, submitted: Submitted) -> Pending | Generated:
         """See Provider.poll. The receipt's task id is all that is needed, so any replica can poll."""
@@ -130,74 +126,29 @@ class ZImageProvider:
             f"{self._base_url}/v1/tasks/{submitted.task_id}",
             headers={**self._headers(), "X-ModelScope-Task-Type": "image_generation"},
         )
-        try:
-            answer = await send_once(
-                self._client,
-                http_request,
-                timeout_s=POLL_TIMEOUT_S,
-                lost=ErrorKind.POLL_ERROR,
-                max_bytes=_MAX_ANSWER_BYTES,
-            )
-            return self._standing(answer)
-        except ProviderError as error:
-            raise error.without(self._api_key) from None
-
-    async def cancel(self, submitted: Submitted) -> bool:  # noqa: ARG002 (the interface's signature)
-        """Always False: the API has no cancel."""
-        return False
-
-    async def fetch(self, picture: Picture) -> bytes:
-        """See Provider.fetch and `fetch_picture`."""
-        return await fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+        return await self._call(
+            http_request,
+            self._standing,
+            timeout_s=POLL_TIMEOUT_S,
+            lost=ErrorKind.POLL_ERROR,
+            max_bytes=_MAX_ANSWER_BYTES,
+        )
 
     # --- the request
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_key}"}
 
-    def _check_inputs(self, request: Request) -> None:
-        most = rules_of(request.model).max_inputs
-        if len(request.inputs) > most:
-            takes = (
-                f"at most {most}"
-                if most
-                else "none; models for editing have `Edit` or `Kontext` in their names"
-            )
-            raise _invalid(
-                "inputs", f"{len(request.inputs)} input pictures were given; {request.model} takes {takes}."
-            )
-        if any(image.role == "mask" for image in request.inputs):
-            raise _invalid("inputs", "ModelScope's models take no mask; say in the prompt what to change.")
-
-    def _check_params(self, params: Mapping[str, Scalar], model: str) -> None:
-        for name, value in params.items():
-            if name not in self._params:
-                near = difflib.get_close_matches(name, self._params, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                known = ", ".join(sorted(self._params))
-                raise _invalid(
-                    f"params.{name}", f"{model} has no parameter {name!r}; it accepts {known}.{hint}"
-                )
-            if problem := param_problem(name, value):
-                raise _invalid(f"params.{name}", problem)
-
     # --- the answers
 
     def _receipt(self, answer: Answer) -> Submitted:
-        accepted = 200 <= answer.status < 300
-        document = json_object(answer.body) if accepted else None
+        document = json_object(answer.body) if answer.accepted else None
         task_id = word((document or {}).get("task_id"))
         if _TASK_ID.fullmatch(task_id):
             return Submitted(task_id, provider_request_id=request_id(answer))
-        if not accepted or error_object(answer.body):
+        if not answer.accepted or error_object(answer.body):
             raise refusal(answer, self._host)
-        if document is None:
-            kind = answer.headers.get("content-type", "no content type")
-            message = f"The answer has status {answer.status}, but is no JSON object ({kind})."
-            raise ProviderError(ErrorKind.BAD_RESPONSE, message, http_status=answer.status)
+        answered_object(answer, request_id(answer))
         # Accepted, as it seems, but nobody can ask for the picture: as if the answer had been lost.
         raise ProviderError(
             ErrorKind.AMBIGUOUS_SUBMIT,
@@ -207,7 +158,7 @@ class ZImageProvider:
         )
 
     def _standing(self, answer: Answer) -> Pending | Generated:
-        document = json_object(answer.body) if 200 <= answer.status < 300 else None
+        document = json_object(answer.body) if answer.accepted else None
         status = word((document or {}).get("task_status"))
         if document is None or not status:
             raise poll_refusal(answer, self._host)
@@ -247,7 +198,3 @@ def _pictures(addresses: object) -> tuple[Picture, ...]:
     if not isinstance(addresses, list):
         return ()
     return tuple(Picture(url=url) for url in addresses if isinstance(url, str) and url)
-
-
-def _invalid(field: str, message: str) -> ProviderError:
-    return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)

@@ -1,7 +1,8 @@
 """What ModelScope's API-Inference says when it makes no picture, sorted into our taxonomy.
 
 Three kinds of bad news: a submit that was refused, a task that failed, and a poll that was refused, which says
-nothing of its task. Codes are rare, so the status counts next, and the words of the message where it is vague.
+nothing of its task. Codes are rare, so the status counts next, and the words of the message where it is vague; how
+far those are believed, see `providers.statuses`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
-from providers.http import THROTTLE_LIMIT_S, Answer, parse_retry_after
-from providers.refusals import error_object, json_object, word
-from providers.statuses import kind_of_status
+from providers.http import Answer, parse_retry_after
+from providers.refusals import error_object, json_object, says_task_is_gone, word
+from providers.statuses import kind_without_code, with_wait
 
 # Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
 _CODES: dict[str, ErrorKind] = {
@@ -27,8 +28,6 @@ _WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"synchronous call|no provider supported", ErrorKind.UNSUPPORTED),
-        (r"authentication failed|valid modelscope token|real[- ]name|实名", ErrorKind.AUTH),
-        (r"(?:bind|绑定).{0,40}(?:alibaba|aliyun|阿里云)", ErrorKind.AUTH),
         (r"quota\W{0,3}(?:limit )?exceed|exceed\w* .{0,40}quota|daily (?:limit|quota)|QuotaLimitExceed|额度|魔粒",
          ErrorKind.QUOTA_EXHAUSTED),
         (r"concurren|in parallel|并发", ErrorKind.CONCURRENCY_LIMITED),
@@ -41,10 +40,6 @@ _WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
     )
 )  # fmt: skip
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated|生成的?图", re.IGNORECASE)
-_GONE_WORDS = re.compile(
-    r"task.{0,80}\b(?:not (?:found|exists?)|no longer exists?|expired)|no such task|任务.{0,40}不存在",
-    re.IGNORECASE,
-)
 
 # Statuses that stand for many things; the others are taken at their word.
 _VAGUE = frozenset(
@@ -56,8 +51,13 @@ _VAGUE = frozenset(
         ErrorKind.UNKNOWN,
     }
 )
-# Of a task they cannot be: it was let in. An inner service has refused another, or the words mislead.
-_NOT_OF_A_TASK = frozenset({ErrorKind.AUTH, ErrorKind.UNSUPPORTED})
+# Sentences about the account or the server that a message consists of: a prompt that is quoted does not begin one.
+_SENTENCES: tuple[tuple[re.Pattern[str], ErrorKind], ...] = (
+    (re.compile(r"authentication failed, please|please (?:first )?bind your|请先?(?:绑定|完成实名)", re.IGNORECASE),
+     ErrorKind.AUTH),
+    (re.compile(r"(?:the )?(?:server|service|system) is (?:busy|overloaded)|(?:服务器?|系统)繁忙", re.IGNORECASE),
+     ErrorKind.OVERLOADED),
+)  # fmt: skip
 
 
 def refusal(answer: Answer, host: str) -> ProviderError:
@@ -65,15 +65,8 @@ def refusal(answer: Answer, host: str) -> ProviderError:
     error = error_object(answer.body)
     message = word(error.get("message"))
     code = _code(answer, error)
-    kind = _CODES.get(code.lower()) or kind_of_status(answer.status)
-    if kind in _VAGUE:
-        kind = _by_words(message or answer.text) or kind
-    elif kind is ErrorKind.RATE_LIMITED:
-        kind = _which_throttle(answer.headers, message or answer.text)
-    retry_after_s = parse_retry_after(answer.headers, message)
-    if kind is ErrorKind.RATE_LIMITED and retry_after_s is not None and retry_after_s > THROTTLE_LIMIT_S:
-        kind = ErrorKind.QUOTA_EXHAUSTED
-    return ProviderError(
+    kind, retry_after_s = with_wait(_of_refusal(answer, code, message), answer.headers, message)
+    refused = ProviderError(
         kind,
         message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
         provider_code=code or None,
@@ -81,6 +74,7 @@ def refusal(answer: Answer, host: str) -> ProviderError:
         retry_after_s=retry_after_s,
         request_id=request_id(answer),
     )
+    return refused.let_in() if answer.accepted else refused
 
 
 def task_failure(answer: Answer, host: str) -> ProviderError:
@@ -92,11 +86,10 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
     error = error_object(answer.body)
     message = word(error.get("message"))
     code = _code(answer, error)
-    kind = _CODES.get(code.lower()) or _by_words(message) or ErrorKind.UNKNOWN
-    if kind in _NOT_OF_A_TASK:
-        kind = ErrorKind.UNKNOWN
-    # It was not turned away at the door: another try is another task, so it costs the job an attempt.
-    let_in = RULES[kind].retry is Retry.AFTER_THROTTLE
+    known = _CODES.get(code.lower())
+    kind = known or _by_words(message) or ErrorKind.UNKNOWN
+    if kind is ErrorKind.UNSUPPORTED:
+        kind = ErrorKind.UNKNOWN  # it was let in, so the words mislead
     return ProviderError(
         kind,
         f"The task failed: {message}" if message else f"{host} ended the task without a picture or a reason.",
@@ -104,7 +97,8 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
         http_status=answer.status,
         request_id=request_id(answer),
         charged=Charged.MAYBE,
-        retry=Retry.BACKOFF if let_in else None,
+        # It was not turned away at the door: another try is another task, so it costs the job an attempt.
+        retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
     )
 
 
@@ -112,11 +106,8 @@ def poll_refusal(answer: Answer, host: str) -> ProviderError:
     """A poll without news: `poll_error`, or `task_lost` where the API itself says that there is no such task."""
     error = error_object(answer.body)
     message = word(error.get("message"))
-    gone = answer.status in (404, 410) or _GONE_WORDS.search(message)
-    # The web page of an edge in trouble has a 404 too; it knows nothing of tasks.
-    kind = ErrorKind.TASK_LOST if error and gone else ErrorKind.POLL_ERROR
     return ProviderError(
-        kind,
+        ErrorKind.TASK_LOST if says_task_is_gone(answer.status, message) else ErrorKind.POLL_ERROR,
         message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
         provider_code=_code(answer, error) or None,
         http_status=answer.status,
@@ -136,6 +127,25 @@ def _code(answer: Answer, error: Mapping[str, Any]) -> str:
     return word(error.get("code")) or word((json_object(answer.body) or {}).get("code"))
 
 
+def _of_refusal(answer: Answer, code: str, message: str) -> ErrorKind:
+    if known := _CODES.get(code.lower()):
+        return known
+    kind = kind_without_code(answer.status, answer.headers, message)
+    if answer.status == 429:
+        return _which_throttle(kind, answer.headers, message)
+    if kind not in _VAGUE:
+        return kind
+    if said := next((said for sentence, said in _SENTENCES if sentence.match(message)), None):
+        return said
+    said = _by_words(message)
+    return kind if said is None or _is_the_accounts(said) else said
+
+
+def _is_the_accounts(kind: ErrorKind) -> bool:
+    """Whether a kind stops or slows the account: words that may be those of a prompt must not."""
+    return RULES[kind].retry in (Retry.AFTER_THROTTLE, Retry.PAUSE_QUOTA)
+
+
 def _by_words(text: str) -> ErrorKind | None:
     kind = next((kind for pattern, kind in _WORDS if pattern.search(text)), None)
     if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(text):
@@ -143,13 +153,13 @@ def _by_words(text: str) -> ErrorKind | None:
     return kind
 
 
-def _which_throttle(headers: Mapping[str, str], text: str) -> ErrorKind:
+def _which_throttle(kind: ErrorKind, headers: Mapping[str, str], message: str) -> ErrorKind:
     """A 429 is a day that is used up, or too much at a time. The day's headers are optional, so words count too."""
-    kind = _by_words(text)
-    if kind in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
-        return kind
+    said = _by_words(message)
+    if said in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
+        return said
     spent = any(
         headers.get(f"modelscope-ratelimit-{what}-remaining") == "0"
         for what in ("requests", "model-requests")
     )
-    return ErrorKind.QUOTA_EXHAUSTED if spent else ErrorKind.RATE_LIMITED
+    return ErrorKind.QUOTA_EXHAUSTED if spent else kind

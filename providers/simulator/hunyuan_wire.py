@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from providers.refusals import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
@@ -56,11 +57,8 @@ class HunyuanWire:
             return _error(*signer)
         if problem := _header_problem(request):
             return problem
-        try:
-            fields = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            fields = None
-        if not isinstance(fields, dict):
+        fields = json_object(body)
+        if fields is None:
             return _error("InvalidParameter", "The body is not a JSON object.")
         if request.headers["x-tc-action"] == "QueryTextToImageJob":
             return await self._desk.poll(request, signer, str(fields.get("JobId", "")))

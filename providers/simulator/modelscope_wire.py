@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from providers.refusals import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
@@ -54,7 +55,7 @@ class ModelScopeWire:
             return _bad_token()
         if request.headers.get("x-modelscope-async-mode") != "true":
             return _errors(400, _ASYNC_ONLY)
-        fields = _json_object(body)
+        fields = json_object(body)
         if fields is None:
             return _errors(400, "Invalid request: the body is not a JSON object.")
         problem = _problem(fields)
@@ -183,14 +184,6 @@ _REFUSALS = {
     FaultKind.TASK_LOST: (404, _NO_TASK),
     FaultKind.SERVER_ERROR: (500, "Internal server error"),
 }
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return fields if isinstance(fields, dict) else None
 
 
 def _bad_token() -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from providers.simulator.misbehaviour import CutResponse, HangingResponse, broke
 from providers.simulator.quotas import Refusal
 
 
-class OneCallWire:
+class OneCallWire(ABC):
     """Base of such wires, which say in their own words what happens here."""
 
     beginning: bytes  # what a truncated answer starts with
@@ -75,30 +76,33 @@ class OneCallWire:
     def _bill(self, call: Call, fields: dict[str, Any]) -> None:  # noqa: ARG002 (wires that tell a cost look there)
         call.billed = call.images
 
+    @abstractmethod
     def _unknown_key(self) -> Response:
-        raise NotImplementedError
+        """The answer for a key that is not one."""
 
+    @abstractmethod
     def _turned_away(self, fault: Fault) -> Response:
         """The answer for a fault at the door."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _throttled(self, refusal: Refusal) -> Response:
-        raise NotImplementedError
+        """The answer where a quota is used up."""
 
+    @abstractmethod
     def _problem(self, fields: dict[str, Any]) -> Response | None:
         """Why the request is not valid, as an answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _spoilt(self, fault: Fault, fields: dict[str, Any], call: Call) -> Response:
         """The answer for a fault that has a whole answer of this wire."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _moderated(self, call: Call) -> Response:
-        raise NotImplementedError
+        """The answer for a prompt that is not allowed."""
 
+    @abstractmethod
     async def _served(self, request: Request, fields: dict[str, Any], call: Call) -> Response:
         """The pictures."""
-        raise NotImplementedError
 
 
 def wait_headers(refusal: Refusal) -> dict[str, str]:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from providers.refusals import json_object
 from providers.simulator.drawing import CONTENT_TYPES, Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind
@@ -42,11 +43,8 @@ class OpenAIWire(OneCallWire):
 
     async def _generations(self, request: Request) -> Response:
         body = await request.body()
-        try:
-            fields = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            fields = None
-        if not isinstance(fields, dict):
+        fields = json_object(body)
+        if fields is None:
             return _error(400, "invalid_json", "The body is not a JSON object.")
         return await self._called(request, body, fields)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from abc import abstractmethod
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from providers.openrouter_models import CHAT_RATIOS, IMAGES_RATIOS
+from providers.refusals import json_object
 from providers.simulator.data_urls import file_in
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
@@ -57,24 +59,22 @@ class _Wire(OneCallWire):
 
     async def called(self, request: Request) -> Response:
         body = await request.body()
-        try:
-            fields = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            fields = None
-        if not isinstance(fields, dict):
+        fields = json_object(body)
+        if fields is None:
             return _error(400, "The body is not a JSON object.", error_type="invalid_request")
         return await self._answer(request, body, fields, prompt=self._prompt(fields), files=_files(fields))
 
+    @abstractmethod
     def _prompt(self, fields: dict[str, Any]) -> str:
-        raise NotImplementedError
+        """What is to be drawn; empty where nothing is said."""
 
+    @abstractmethod
     def _size(self, fields: dict[str, Any]) -> tuple[int, int]:
         """In pixels; the fields have been found to be valid."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _document(self, pictures: list[bytes], call: Call, **more: Any) -> dict[str, Any]:
         """An answer of this endpoint with `pictures`, and `more` for chat completions to say why there is none."""
-        raise NotImplementedError
 
     def _unknown_key(self) -> Response:
         return _error(401, "User not found.", error_type="authentication")
@@ -92,7 +92,8 @@ class _Wire(OneCallWire):
             case FaultKind.AUTH:
                 return self._unknown_key()
             case FaultKind.CONCURRENCY:
-                return _error(429, "Too many concurrent requests.", headers, error_type="rate_limit_exceeded")
+                # No canonical type says this, so only the words do.
+                return _error(429, "Too many concurrent requests.", headers)
             case _:
                 return _error(
                     429,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from providers.refusals import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
@@ -42,7 +43,7 @@ class TokenHubWire:
     async def _query(self, request: Request) -> Response:
         if (key := self._key(request)) is None:
             return _refusal(FaultKind.AUTH)
-        fields = _object(await request.body())
+        fields = json_object(await request.body())
         if not fields or not fields.get("model") or not fields.get("id"):
             return _error(400, "invalid_request_error", "400001", "model and id are required.")
         return await self._tasks.poll(request, key, str(fields["id"]))
@@ -53,7 +54,7 @@ class TokenHubWire:
         if (key := self._key(request)) is None:
             return _refusal(FaultKind.AUTH)
         body = await request.body()
-        fields = _object(body)
+        fields = json_object(body)
         if fields is None:
             return _error(400, "invalid_request_error", "400001", "The body is not a JSON object.")
         sides = _sides(str(fields.get(size[0], "1024" + size[1] + "1024")), size[1])
@@ -164,14 +165,6 @@ def _refusal(kind: FaultKind, retry_after_s: float | None = None) -> Response:
 def _sides(text: str, between: str) -> tuple[int, int]:
     width, _, height = text.partition(between)
     return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else (0, 0)
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return fields if isinstance(fields, dict) else None
 
 
 def _invalid(message: str) -> Response:

@@ -30,7 +30,8 @@ from daemon.verdict import Judge
 from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Scope
+from providers.errors import Retry as ProviderRetry
 from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
@@ -230,6 +231,30 @@ async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a
     assert bench.accepted == ["default//a"]
 
 
+GONE = ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)
+NO_NEWS = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+
+
+@pytest.mark.parametrize("between", [Pending("RUNNING"), NO_NEWS])
+async def test_a_task_that_is_only_once_or_twice_unknown_is_not_bought_again(
+    bench: Bench, between: Pending | ProviderError
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [GONE, GONE, between, GONE, GONE, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.provider.requests) == 1
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+
+
+async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["kind"] == "task_lost"
+    assert bench.provider.poll_answers == []
+
+
 async def test_a_provider_has_its_own_rhythm_of_polls(bench: Bench) -> None:
     bench.provider.plan = PollPlan(first_s=0.5, growth=2.0, longest_s=3.0)
     bench.answers = [Submitted("task-1")]
@@ -307,7 +332,7 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     bench.provider.poll_answers = [
         behind("https://x/old"),
         ProviderError(ErrorKind.POLL_ERROR, "no answer"),
-        ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404),
+        *[ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)] * 3,
     ]
     outcome = await bench.outcome()
     assert isinstance(outcome, Unknown)
@@ -440,6 +465,39 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
     (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
     assert 6.5 < state.cooldown_s <= 7.0
     assert "quota.cooldown" in await bench.installation.kinds()
+
+
+async def test_a_throttle_that_may_have_been_charged_tells_the_account_and_costs_an_attempt(
+    redis: Redis,
+) -> None:
+    """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [
+        ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0).let_in()
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s >= 4.0
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert 3 < state.cooldown_s <= 4
+
+
+async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [
+        ProviderError(
+            ErrorKind.AUTH,
+            "The clock of w1 is wrong.",
+            scope=Scope.MACHINE,
+            retry=ProviderRetry.AFTER_THROTTLE,
+        )
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s > 0, "or it would be sent from here again and again"
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert (state.cooldown_s, state.paused_reason) == (0, None)
+    assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
 
 
 async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
@@ -592,7 +650,7 @@ async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_
 async def test_bytes_that_are_no_picture_are_not_stored(bench: Bench) -> None:
     bench.answers = [generated(b"<html>busy</html>")]
     outcome = await bench.outcome()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Unknown), "it is paid for, so the job decides whether another one is bought"
     assert outcome.error["kind"] == "bad_response"
     assert "HTML" in outcome.error["message"]
 

@@ -140,7 +140,7 @@ def test_a_hunyuan_account_is_right_also_when_only_the_older_names_say_where_its
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('wire = "tc4"', "it has tc3, tokenhub_async, tokenhub_sync"),
+        ('wire = "tc4"', "one of tc3, tokenhub_async, tokenhub_sync"),
         ('wire = "tokenhub_sync"', "has no regions"),
         ('options = { revize = "true" }', "Did you mean 'revise'"),
     ],

@@ -45,6 +45,20 @@ def test_an_error_takes_its_rule_and_lets_a_provider_override_it() -> None:
     assert ProviderError(ErrorKind.NO_IMAGE, "x", charged=Charged.YES).charged is Charged.YES
 
 
+@given(st.sampled_from(ErrorKind), st.floats(0, 1e9))
+def test_only_a_spent_allowance_is_waited_for_longer_than_a_quarter_of_an_hour(
+    kind: ErrorKind, asked_s: float
+) -> None:
+    waits_s = ProviderError(kind, "later", retry_after_s=asked_s).retry_after_s
+    assert waits_s == (asked_s if kind is ErrorKind.QUOTA_EXHAUSTED else min(asked_s, 900))
+
+
+def test_a_call_that_was_let_in_may_have_been_charged() -> None:
+    assert ProviderError(ErrorKind.RATE_LIMITED, "x").let_in().charged is Charged.MAYBE
+    paid = ProviderError(ErrorKind.NO_IMAGE, "x", charged=Charged.YES)
+    assert paid.let_in().charged is Charged.YES
+
+
 def test_an_error_survives_pickling_with_all_its_fields() -> None:
     error = ProviderError(
         ErrorKind.RATE_LIMITED, "Slow down.", retry_after_s=2.5, http_status=429, field="size"

@@ -47,7 +47,7 @@ def refusal(provider: Provider, wire: str, **fields: Any) -> ProviderError:
     ("fields", "field", "says"),
     [
         ({"prompt": ""}, "prompt", "empty"),
-        ({"prompt": "x" * 8193}, "prompt", "8193 characters; hunyuan takes at most 8192"),
+        ({"prompt": "x" * 8193}, "prompt", "8193 characters"),
         ({"negative_prompt": "blur"}, "negative_prompt", "say it in the prompt"),
         ({"size": "2048x2048"}, "size", "at most 1048576 pixels"),
         ({"size": "256x256"}, "size", "sides of 512 to 2048"),
@@ -62,10 +62,11 @@ def refusal(provider: Provider, wire: str, **fields: Any) -> ProviderError:
         ({"seed": 5, "params": {"revise": True}}, "params.revise", "ignores the seed"),
         ({"params": {"revise": "yes"}}, "params.revise", "true and false"),
         ({"params": {"style": "anime"}}, "params.style", "it accepts"),
+        ({"params": {"resolutoin": "512:512"}}, "params.resolutoin", "Did you mean 'resolution'"),
         ({"inputs": (PNG,) * 4}, "inputs", "at most 3"),
-        ({"inputs": (InputImage(b"", "", "mask"),)}, "inputs.0.role", "no masks"),
-        ({"inputs": (PNG, InputImage(b"GIF8", "image/gif"))}, "inputs.1", "not image/gif"),
-        ({"inputs": (InputImage(b"x" * 8_000_000, "image/png"),)}, "inputs.0", "8000000 bytes"),
+        ({"inputs": (InputImage(b"", "", "mask"),)}, "inputs", "no mask"),
+        ({"inputs": (PNG, InputImage(b"GIF8", "image/gif"))}, "inputs.1", "image/gif is not accepted"),
+        ({"inputs": (InputImage(b"x" * 8_000_000, "image/png"),)}, "inputs.0", "7.6 MiB"),
     ],
 )
 async def test_what_the_provider_would_refuse_is_refused_for_free(
@@ -246,15 +247,19 @@ async def test_a_base_url_may_end_in_v1_for_the_wires_that_have_one(wires: Wires
 @pytest.mark.parametrize(
     ("given_", "says"),
     [
-        ({"options": {"wire": "tc4"}}, "it has tc3, tokenhub_async, tokenhub_sync. Did you mean 'tc3'"),
+        (
+            {"options": {"wire": "tc4"}},
+            "one of tc3, tokenhub_async, tokenhub_sync, not 'tc4'. Did you mean 'tc3'",
+        ),
         ({"options": {"regoin": "x"}}, "Did you mean 'region'"),
         ({"options": {"wire": "tokenhub_sync", "region": "x"}}, "has no regions"),
-        ({"options": {"revise": "maybe"}}, '"true" or "false"'),
+        ({"options": {"revise": "maybe"}}, "true, false"),
+        ({"options": {"region": "ap-guangzhou\r\nX-Other: 1"}}, "printable ASCII"),
         (
             {"options": {"wire": "tokenhub_sync", "logo_add": "false"}, "secrets": {"api_key": "k"}},
             "has no `logo_add`",
         ),
-        ({"secrets": {"secret_id": "AKIDx"}}, "secret_key"),
+        ({"secrets": {"secret_id": "AKIDx"}}, "(wire tc3) provider needs the secret `secret_key`"),
         ({"secrets": {"api_key": "k"}}, "secret_id"),
         (
             {"options": {"wire": "tokenhub_async"}, "secrets": {"secret_id": "i", "secret_key": "k"}},

@@ -43,6 +43,13 @@ Serve = Callable[[Any], Any]
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
 BLOCKED = "Your resource has been temporarily blocked because we detected behavior that may violate our content policy."
 B64 = base64.b64encode(PNG).decode()
+# Prompts in the words of troubles that are an account's.
+ECHOED = [
+    "a poster: billing, insufficient credit, spend limit, quota exceeded, daily quota, free allocated quota exceeded",
+    "a sign that says: too many concurrent requests, rate limit, server is busy, try again in 5 hours",
+    "a cartoon of a bank: your account has been suspended, your resource has been temporarily blocked",
+    "a card with: authentication failed, please bind your Alibaba Cloud account, 实名认证, 额度已用完",
+]
 
 
 async def generate(
@@ -168,7 +175,17 @@ def error_body(
         (403, error_body("country", None, "unsupported_country_region_territory"), "permission"),
         (403, error_body("flagged by our content filter"), "moderation_input"),
         (403, error_body(BLOCKED, None, "Forbidden"), "permission"),
-        (422, error_body(BLOCKED, None, "content_policy_violation"), "permission"),
+        (422, error_body(BLOCKED, None, "content_policy_violation"), "moderation_input"),
+        (
+            429,
+            error_body("Add a payment method: /account/billing", "requests", "rate_limit_exceeded"),
+            "rate_limited",
+        ),
+        (429, error_body("See /account/billing", "rate_limit_error"), "rate_limited"),
+        (429, error_body("Rate limit reached. Add credit at /account/billing."), "rate_limited"),
+        (429, error_body("no concurrent quota", None, "slow_down"), "rate_limited"),
+        (429, b"<html>Our billing page explains daily limits.</html>", "rate_limited"),
+        (429, error_body("busy", None, "concurrency_limit_exceeded"), "concurrency_limited"),
         (404, error_body("no model", None, "model_not_found"), "unsupported"),
         (
             400,
@@ -213,6 +230,36 @@ async def test_an_answer_is_sorted(
     assert error.message
 
 
+UNREADABLE = [
+    b"<html>Please sign in.</html>",
+    b"",
+    b"[1, 2]",
+    {"data": "a string"},
+    {"data": [{"b64_json": B64[:-3]}]},
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_provider: OpenProvider, serve: Serve, body: Any
+) -> None:
+    """The call was taken, and may have been paid for: as good as a lost answer."""
+    error = await failure(open_provider(f"{await serve(Canned(body).app)}/v1"))
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.BAD_RESPONSE,
+        Retry.UNKNOWN_OUTCOME,
+        Charged.MAYBE,
+    )
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_a_picture_counts_with_any_status_of_success(
+    open_provider: OpenProvider, serve: Serve, status: int
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]}, status)
+    assert (await generate(open_provider(f"{await serve(canned.app)}/v1"))).pictures[0].data == PNG
+
+
 async def test_a_throttle_carries_its_wait_code_and_request_id(
     open_provider: OpenProvider, serve: Serve
 ) -> None:
@@ -247,9 +294,45 @@ async def test_a_402_with_a_time_to_return_is_no_empty_account(
 
 async def test_a_blocked_account_harms_no_job(open_provider: OpenProvider, serve: Serve) -> None:
     """Its words are those of moderation, but what they are about is the account: every prompt meets them."""
-    canned = Canned(error_body(BLOCKED, None, "content_policy_violation"), 422)
+    canned = Canned(error_body(BLOCKED, None, "Forbidden"), 403)
     error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
     assert (error.retry, error.scope) == (Retry.PAUSE_QUOTA, Scope.KEY)
+
+
+@pytest.mark.parametrize("prompt", ECHOED)
+@pytest.mark.parametrize("status", [200, 400, 403, 413, 422, 451, 500])
+async def test_a_prompt_that_an_answer_quotes_stops_and_slows_no_account(
+    open_provider: OpenProvider, serve: Serve, prompt: str, status: int
+) -> None:
+    for body in (
+        error_body(f"Invalid prompt: '{prompt}'."),
+        error_body(f"Refused: {prompt}", "invalid_request_error"),
+    ):
+        error = await failure(open_provider(f"{await serve(Canned(body, status).app)}/v1"), prompt)
+        assert error.retry not in (Retry.PAUSE_QUOTA, Retry.AFTER_THROTTLE)
+        assert error.retry_after_s is None
+
+
+async def test_a_spent_balance_that_has_a_code_is_spent_whatever_a_header_says(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("pay", None, "credit_balance_exhausted"), 402, {"retry-after": "4"})
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).kind is ErrorKind.BILLING_EXHAUSTED
+
+
+async def test_a_402_that_only_speaks_of_waiting_is_a_spent_balance(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("Insufficient credits. Try again in 5s."), 402)
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).kind is ErrorKind.BILLING_EXHAUSTED
+
+
+async def test_a_throttle_inside_an_accepted_call_may_have_been_charged(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("Rate limit exceeded", None, 429))
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.kind, error.charged) == (ErrorKind.RATE_LIMITED, Charged.MAYBE)
 
 
 @pytest.mark.parametrize(

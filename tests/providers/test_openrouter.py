@@ -34,8 +34,8 @@ from providers.simulator import Simulator
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
 from tests.providers.conftest import KEY, OpenProvider, StartSimulator, request_for
+from tests.providers.test_openai import ECHOED, Serve
 from tests.providers.test_openai import Canned as OpenAICanned
-from tests.providers.test_openai import Serve
 
 MODEL = "google/gemini-3.1-flash-image"
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
@@ -236,6 +236,13 @@ async def test_a_cost_is_exact_or_there_is_none(
         (422, refused(422, error_type="unprocessable"), "invalid_request"),
         (429, refused(429, error_type="rate_limit_exceeded"), "rate_limited"),
         (429, refused(429, "Too many concurrent requests"), "concurrency_limited"),
+        (429, refused(429, "See your billing page", error_type="rate_limit_exceeded"), "rate_limited"),
+        (
+            429,
+            refused(429, "no", raw="insufficient credits, billing, daily limit", provider_name="x"),
+            "rate_limited",
+        ),
+        (402, refused(402, "Insufficient credits; retry in 5 s"), "billing_exhausted"),
         (429, b"", "rate_limited"),
         (500, refused(500, error_type="server"), "provider_fault"),
         (502, refused(502, "Provider returned error"), "provider_fault"),
@@ -280,6 +287,21 @@ async def test_an_answer_is_sorted(
     assert len(canned.seen) == 1
 
 
+@pytest.mark.parametrize("status", [201, 202])
+async def test_a_picture_counts_with_any_status_of_success(
+    open_openrouter: OpenProvider, serve: Serve, status: int
+) -> None:
+    canned = Canned(chat([{"image_url": {"url": DATA_URL}}]), status)
+    assert (await generate(open_openrouter(f"{await serve(canned.app)}/api/v1"))).pictures[0].data == PNG
+
+
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    error = await failure(open_openrouter(f"{await serve(Canned(b'<html>').app)}/api/v1"))
+    assert (error.kind, error.retry) == (ErrorKind.BAD_RESPONSE, Retry.UNKNOWN_OUTCOME)
+
+
 async def test_a_402_with_a_time_to_return_waits_and_one_that_names_a_spent_limit_does_not(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:
@@ -293,6 +315,33 @@ async def test_a_402_with_a_time_to_return_waits_and_one_that_names_a_spent_limi
     spent = Canned(refused(402, limit_source="openrouter_key_limit"), 402, {"retry-after": "4"})
     error = await failure(open_openrouter(f"{await serve(spent.app)}/api/v1"))
     assert (error.kind, error.retry) == (ErrorKind.BILLING_EXHAUSTED, Retry.PAUSE_QUOTA)
+
+
+@pytest.mark.parametrize("prompt", ECHOED)
+@pytest.mark.parametrize("status", [200, 400, 403, 422, 500])
+async def test_a_prompt_that_an_answer_quotes_stops_and_slows_no_account(
+    open_openrouter: OpenProvider, serve: Serve, prompt: str, status: int
+) -> None:
+    for body in (refused(status, f"Invalid prompt: {prompt}"), refused(status, "no", raw=prompt)):
+        error = await failure(open_openrouter(f"{await serve(Canned(body, status).app)}/api/v1"), prompt)
+        assert error.retry not in (Retry.PAUSE_QUOTA, Retry.AFTER_THROTTLE)
+        assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused(429, "Provider returned error"),
+        refused(503, error_type="provider_overloaded"),
+        chat(error={"code": 429, "message": "slow down"}, finish_reason="error") | {"usage": {}},
+        refused(403, reasons=["sexual"]),
+    ],
+)
+async def test_an_error_inside_an_accepted_call_may_have_been_charged(
+    open_openrouter: OpenProvider, serve: Serve, answer: dict[str, Any]
+) -> None:
+    error = await failure(open_openrouter(f"{await serve(Canned(answer).app)}/api/v1"))
+    assert error.charged is Charged.MAYBE
 
 
 async def test_the_limits_of_free_models_are_read_from_the_body(

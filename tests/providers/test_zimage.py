@@ -35,6 +35,7 @@ from providers.simulator.drawing import Drawing, draw
 from providers.zimage_models import rules_of
 from tests.providers.conftest import ZIMAGE_KEY as KEY
 from tests.providers.conftest import OpenProvider
+from tests.providers.test_openai import ECHOED
 
 Serve = Callable[[Any], Any]
 
@@ -208,6 +209,7 @@ async def test_a_redirect_is_not_followed_with_the_key(open_zimage: OpenProvider
         (402, errors("pay"), "billing_exhausted"),
         (403, errors("no"), "permission"),
         (403, errors("Please bind your Alibaba Cloud account first."), "auth"),
+        (400, errors("Please bind your Alibaba Cloud account before use."), "auth"),
         (403, errors("请先完成实名认证"), "auth"),
         (404, errors("no such model"), "unsupported"),
         (408, b"", "ambiguous_submit"),
@@ -227,7 +229,7 @@ async def test_a_redirect_is_not_followed_with_the_key(open_zimage: OpenProvider
         (524, b"error code: 524", "ambiguous_submit"),
         (200, errors("Server is busy, please try again later"), "overloaded"),
         (200, {"success": False, "code": "QuotaLimitExceed", "message": "no"}, "quota_exhausted"),
-        (200, {"success": False, "message": "rate limit"}, "rate_limited"),
+        (200, {"success": False, "message": "rate limit"}, "unknown"),
         (
             200,
             {"error": {"message": "Authentication failed, please make sure that a valid token is supplied."}},
@@ -251,6 +253,47 @@ async def test_a_refused_submit_is_sorted(
     assert error.kind == kind
     assert error.message
     assert len(canned.seen) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>Please sign in.</html>", b"[1, 2]", b"", b"x" * 2_000_000])
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_zimage: OpenProvider, serve: Serve, body: bytes
+) -> None:
+    """A task may have been made and be charged: as good as a lost answer."""
+    error = await submit_failure(open_zimage(await serve(Canned(body).app)))
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.BAD_RESPONSE,
+        Retry.UNKNOWN_OUTCOME,
+        Charged.MAYBE,
+    )
+
+
+@pytest.mark.parametrize("prompt", ECHOED)
+@pytest.mark.parametrize("status", [200, 400, 403, 422, 500])
+async def test_a_prompt_that_a_refusal_quotes_stops_and_slows_no_account(
+    open_zimage: OpenProvider, serve: Serve, prompt: str, status: int
+) -> None:
+    canned = Canned(errors(f"Cannot draw: {prompt}"), status)
+    error = await submit_failure(open_zimage(await serve(canned.app)), prompt=prompt)
+    assert error.retry not in (Retry.PAUSE_QUOTA, Retry.AFTER_THROTTLE)
+    assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize("prompt", ECHOED)
+async def test_a_prompt_that_a_failed_task_quotes_stops_and_slows_no_account(
+    open_zimage: OpenProvider, serve: Serve, prompt: str
+) -> None:
+    canned = Canned({"task_status": "FAILED", **errors(f"Cannot draw: {prompt}")})
+    assert (await poll_failure(open_zimage(await serve(canned.app)))).retry is not Retry.PAUSE_QUOTA
+
+
+async def test_words_of_a_body_that_is_no_error_are_not_searched(
+    open_zimage: OpenProvider, serve: Serve
+) -> None:
+    page = b"<html>Free allocated quota exceeded? Read about it.</html>"
+    assert (
+        await submit_failure(open_zimage(await serve(Canned(page, 429).app)))
+    ).kind is ErrorKind.RATE_LIMITED
 
 
 async def test_a_refusal_carries_the_providers_words_code_wait_and_request_id(
@@ -391,9 +434,15 @@ async def test_a_task_that_succeeds_without_a_picture_says_so(
         (403, b"", "poll_error"),
         (400, errors("bad header"), "poll_error"),
         (400, errors("task_id 4a0c does not exist"), "task_lost"),
-        (404, errors("not found"), "task_lost"),
+        (404, errors("task not found"), "task_lost"),
+        (404, errors("任务不存在"), "task_lost"),
+        (404, errors("not found"), "poll_error"),
+        (404, {"message": "no Route matched with those values"}, "poll_error"),
         (404, b"<html>nginx</html>", "poll_error"),
-        (410, errors("gone"), "task_lost"),
+        (410, errors("The task has expired"), "task_lost"),
+        (410, errors("gone"), "poll_error"),
+        (403, errors("task 4a0c does not exist in this region"), "poll_error"),
+        (503, errors("task executor not found"), "poll_error"),
         (429, errors("free allocated quota exceeded"), "poll_error"),
         (500, errors("Server is busy, please try again later"), "poll_error"),
         (502, b"<html></html>", "poll_error"),
