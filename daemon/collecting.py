@@ -13,11 +13,16 @@ from itertools import chain
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from daemon.routes import Route
+from daemon.time_left import TimeLimit, Unfinished
 from providers.base import Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
 from providers.http import before_send
 
 FETCH_TRIES = 5
+# A poll that asks for hours would leave the task alone for longer than its picture's address lives.
+LONGEST_ASKED_S = 60.0
+# For the last poll, which leaves when the time is over.
+LAST_POLL_S = 10.0
 
 
 class Collector:
@@ -39,25 +44,36 @@ class Collector:
         self._draw = draw
 
     async def ended(
-        self, route: Route, submitted: Submitted, *, resumed: bool, cancel_requested: asyncio.Event
+        self,
+        route: Route,
+        submitted: Submitted,
+        limit: TimeLimit,
+        *,
+        resumed: bool,
+        cancel_requested: asyncio.Event,
     ) -> Generated | None:
-        """The finished task, however long it takes; None: a cancel came, and the provider took it.
+        """The finished task; None: a cancel came, and the provider took it.
 
-        Raises ProviderError if the task has failed.
+        Raises ProviderError if the task has failed, or has not ended when it was asked after once more at the limit.
         """
         waits_s = self._waits_s(route)
         if resumed:
             # It may have ended long ago, so it is looked at soon; but a restart takes many over at once.
             soon_s = self._draw() * next(waits_s)
             waits_s = chain((soon_s,), waits_s)
-        return await self._until_ended(route, submitted, waits_s, cancel_requested)
+        return await self._until_ended(route, submitted, limit, waits_s, cancel_requested)
 
-    async def fresh(self, route: Route, submitted: Submitted, expired: ProviderError) -> Generated:
+    async def fresh(
+        self, route: Route, submitted: Submitted, limit: TimeLimit, expired: ProviderError
+    ) -> Generated:
         """The finished task once more, with addresses that have not expired; raises `expired` if it gives none."""
         # No cancel is passed on: the picture is made and paid for, so it is kept.
         nobody = asyncio.Event()
+        waits_s = chain((0.0,), self._waits_s(route))
         try:
-            generated = await self._until_ended(route, submitted, chain((0.0,), self._waits_s(route)), nobody)
+            generated = await self._until_ended(route, submitted, limit, waits_s, nobody)
+        except Unfinished:
+            raise
         except ProviderError:
             generated = None
         if generated is None:
@@ -84,26 +100,47 @@ class Collector:
         self,
         route: Route,
         submitted: Submitted,
+        limit: TimeLimit,
+        waits_s: Iterable[float],
+        cancel_requested: asyncio.Event,
+    ) -> Generated | None:
+        try:
+            async with asyncio.timeout(limit.left_s() + LAST_POLL_S):
+                return await self._polled(route, submitted, limit, waits_s, cancel_requested)
+        except TimeoutError:
+            raise limit.unfinished() from None
+
+    async def _polled(
+        self,
+        route: Route,
+        submitted: Submitted,
+        limit: TimeLimit,
         waits_s: Iterable[float],
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
-        provider, asked_s = route.provider, 0.0
+        asked_s = 0.0
         for wait_s in waits_s:
-            await self._sleep(max(wait_s, asked_s))
-            if cancel_requested.is_set() and await provider.cancel(submitted):
+            wait_s, left_s = max(wait_s, min(asked_s, LONGEST_ASKED_S)), limit.left_s()
+            await self._sleep(min(wait_s, left_s))
+            if cancel_requested.is_set() and await route.provider.cancel(submitted):
                 return None
-            try:
-                answer = await self._poll(route, submitted)
-            except ProviderError as error:
-                if error.retry is not Retry.POLL_AGAIN:
-                    raise
-                asked_s = error.retry_after_s or 0.0
-                continue
+            answer = await self._answer(route, submitted)
             if isinstance(answer, Generated):
                 return answer
+            if wait_s >= left_s:
+                break  # That was the poll at the limit: what was paid for may have been finished since the one before.
             asked_s = answer.retry_after_s or 0.0
-        raise AssertionError("the waits of a poll plan have no end")
+        raise limit.unfinished()
+
+    async def _answer(self, route: Route, submitted: Submitted) -> Pending | Generated | ProviderError:
+        """What a poll was told; the error where it was told nothing of the task."""
+        try:
+            return await self._poll(route, submitted)
+        except ProviderError as error:
+            if error.retry is not Retry.POLL_AGAIN:
+                raise
+            return error
 
     async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:
         if self._turn is None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -68,7 +69,7 @@ class Bench:
         self.draw = 0.5  # the middle: waits are as planned
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
-        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
+        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
         accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
         judge = Judge(accounts, metrics, draw=lambda: 1.0)
@@ -260,6 +261,15 @@ async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench:
     ]
     assert isinstance(await bench.outcome(), Succeeded)
     assert bench.slept == [2.0, 7.0, 5.0, 6.75]
+
+
+async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_minute(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=3600)
+    bench.answers = [Submitted("task-1")]
+    busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
+    bench.provider.poll_answers = [busy, Pending("RUNNING", retry_after_s=3600.0), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 60.0, 60.0]
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
@@ -529,17 +539,80 @@ async def test_an_allowance_that_comes_back_by_itself_pauses_until_then(redis: R
     assert explained.pause_ends_s == pytest.approx(7200, abs=30)
 
 
-async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(bench: Bench) -> None:
+async def never(_request: Request) -> Generated:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def due(run: Run, seconds: float) -> Run:
+    """The run with a deadline that many seconds from now."""
+    deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    spec = orjson.dumps({**orjson.loads(run.item.spec), "deadline": deadline})
+    return replace(run, item=replace(run.item, spec=spec))
+
+
+async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.time_left.GRACE_S", 0.0)
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
-
-    async def never(_request: Request) -> Generated:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     bench.provider.answer = never
     outcome = await bench.outcome()
     assert isinstance(outcome, Unknown)
     assert "0.05 s" in outcome.error["message"]
+
+
+async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.time_left.GRACE_S", 0.0)
+    bench.provider.answer = never
+    outcome = await bench.executor.run(due(await bench.claimed(), 0.1))
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("ambiguous_submit", "maybe")
+    assert "deadline" in outcome.error["message"]
+
+
+async def test_a_provider_is_given_no_more_time_than_the_job_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    async def submit(_request: Request, *, timeout_s: float) -> Generated:
+        given.append(timeout_s)
+        return generated()
+
+    monkeypatch.setattr(bench.provider, "submit", submit)
+    await bench.executor.run(due(await bench.claimed(), 3.0))
+    await bench.outcome(id="b")
+    assert 2.0 < given[0] <= 3.0
+    assert 55.0 < given[1] <= 60.0, "the route's own limit"
+
+
+async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.provider.plan = PollPlan(first_s=30.0, longest_s=30.0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [generated()]
+    bench.sleep = asyncio.sleep
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.slept) == 1
+    assert bench.slept[0] <= 0.05
+
+
+async def test_a_task_that_was_taken_over_after_its_deadline_is_asked_after_once(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    late = due(await bench.taken_over(), -60)
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(late), Succeeded)
+
+    bench.provider.poll_answers = [Pending("RUNNING")]
+    outcome = await bench.executor.run(replace(late, item=replace(late.item, accepted_us=2**52)))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["resumable"]) == ("deadline", True)
+    assert bench.provider.poll_answers == []
 
 
 async def test_a_task_that_does_not_end_in_time_fails_and_its_retry_polls_it_again(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from daemon.collecting import Collector
 from daemon.metrics import Metrics
 from daemon.polling import TOGETHER, Pacer
 from daemon.routes import Route
+from daemon.time_left import TimeLimit
 from limiter import Grant, Limiter, Permit, Quota, parse_quota
 from providers.base import Request, Submitted
 from providers.registry import create_provider
@@ -218,7 +219,8 @@ async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answere
         assert told == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
-        await collector.ended(route, submitted, resumed=False, cancel_requested=asyncio.Event())
+        limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
+        await collector.ended(route, submitted, limit, resumed=False, cancel_requested=asyncio.Event())
         told_of_polls = list(told)
         (picture,) = (await provider.poll(submitted)).pictures  # type: ignore[union-attr]
         await collector.fetch(provider, picture)
