@@ -32,6 +32,7 @@ from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
+from providers.errors import Retry as MayRetry
 from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
@@ -322,6 +323,39 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     outcome = await bench.outcome()
     assert isinstance(outcome, Unknown)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+
+
+async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_is_bought_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ProviderError(
+        ErrorKind.RESULT_DOWNLOAD,
+        "The picture was made, but 10.0.0.7 is not a public address.",
+        retry=MayRetry.NEVER,
+    )
+    tried: list[Picture] = []
+
+    async def fetch(picture: Picture) -> bytes:
+        tried.append(picture)
+        raise refused
+
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    run = await bench.claimed()
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.provider, "fetch", fetch)
+        outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    assert len(tried) == 1
+    await bench.installation.queue.settle(run.item, outcome)
+
+    await bench.installation.submit({"job": "a"}, type="pixmill.retry.v1")
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    bench.provider.behind = {"https://10.0.0.7/x": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
 
 
 async def test_the_expired_address_of_a_call_without_a_task_cannot_be_replaced(bench: Bench) -> None:
