@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from daemon.routes import Route
 from daemon.time_left import TimeLimit, Unfinished
@@ -18,7 +20,11 @@ from providers.base import Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
 from providers.http import before_send
 
-FETCH_TRIES = 5
+log = structlog.get_logger(__name__)
+
+FETCH_TRIES = 5  # of one address, within about 10 s
+# Of a picture's address, where its provider does not say: as most of those that do.
+LIFE_S = 3600.0
 # A poll that asks for hours would leave the task alone for longer than its picture's address lives.
 LONGEST_ASKED_S = 60.0
 # For the last poll, which leaves when the time is over.
@@ -63,10 +69,70 @@ class Collector:
             waits_s = chain((soon_s,), waits_s)
         return await self._until_ended(route, submitted, limit, waits_s, cancel_requested)
 
-    async def fresh(
-        self, route: Route, submitted: Submitted, limit: TimeLimit, expired: ProviderError
+    async def fetch(
+        self,
+        route: Route,
+        generated: Generated,
+        submitted: Submitted | None,
+        limit: TimeLimit,
+        *,
+        since: datetime,
+    ) -> bytes:
+        """The bytes of the one picture. It is paid for, so all is tried that costs nothing.
+
+        `since`: the result is no older. An address without a picture (403, 404, 410) may be ahead of its storage, so it
+        is tried again while the result is younger than its addresses live; then its task is polled for another one,
+        once. Raises `result_expired` when the result is older than that, or its task gives none any more: then buying
+        it again is for the job's policy to decide. Raises `result_download` for what should still be there.
+        """
+        lives_s = route.provider.capabilities(route.model).url_ttl_s or LIFE_S
+
+        def young() -> bool:
+            return (datetime.now(UTC) - since).total_seconds() < lives_s
+
+        found = await self._found(route.provider, only_picture(generated), young)
+        if isinstance(found, ProviderError) and submitted is not None:
+            log.info("the picture is not at its address; asking for another one", task=submitted.task_id)
+            again = await self._fresh(route, submitted, limit, found)
+            found = await self._found(route.provider, only_picture(again), young)
+        if not isinstance(found, ProviderError):
+            return found
+        if young():
+            raise ProviderError(ErrorKind.RESULT_DOWNLOAD, found.message, http_status=found.http_status)
+        raise found
+
+    async def _found(
+        self, provider: Provider, picture: Picture, young: Callable[[], bool]
+    ) -> bytes | ProviderError:
+        """The picture's bytes; the error where nothing is at its address."""
+        try:
+            return await self._fetched(provider, picture, young)
+        except ProviderError as error:
+            if error.kind is not ErrorKind.RESULT_EXPIRED:
+                raise
+            return error
+
+    async def _fetched(self, provider: Provider, picture: Picture, young: Callable[[], bool]) -> bytes:
+        def may_come(error: BaseException) -> bool:
+            if not isinstance(error, ProviderError):
+                return False
+            return error.retry is Retry.POLL_AGAIN or (error.kind is ErrorKind.RESULT_EXPIRED and young())
+
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(FETCH_TRIES),
+            wait=wait_exponential(multiplier=0.5, max=10) + wait_random(0, 0.5),
+            retry=retry_if_exception(may_come),
+            sleep=self._sleep,
+            reraise=True,
+        ):
+            with attempt:
+                return await provider.fetch(picture)
+        raise AssertionError("AsyncRetrying ends with a result or an exception")
+
+    async def _fresh(
+        self, route: Route, submitted: Submitted, limit: TimeLimit, gone: ProviderError
     ) -> Generated:
-        """The finished task once more, with addresses that have not expired; raises `expired` if it gives none."""
+        """The finished task once more, with addresses that its provider gives now; raises `gone` if it gives none."""
         # No cancel is passed on: the picture is made and paid for, so it is kept.
         nobody = asyncio.Event()
         waits_s = chain((0.0,), self._waits_s(route))
@@ -77,21 +143,8 @@ class Collector:
         except ProviderError:
             generated = None
         if generated is None:
-            raise expired
+            raise gone
         return generated
-
-    async def fetch(self, provider: Provider, picture: Picture) -> bytes:
-        """The bytes of a picture; it is paid for, so a failed download is tried again."""
-        async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(FETCH_TRIES),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            retry=retry_if_exception(_may_fetch_again),
-            sleep=self._sleep,
-            reraise=True,
-        ):
-            with attempt:
-                return await provider.fetch(picture)
-        raise AssertionError("AsyncRetrying ends with a result or an exception")
 
     def _waits_s(self, route: Route) -> Iterator[float]:
         return route.provider.capabilities(route.model).poll.waits_s(self._draw)
@@ -163,7 +216,3 @@ def only_picture(generated: Generated) -> Picture:
     if not generated.pictures:
         raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
     return generated.pictures[0]
-
-
-def _may_fetch_again(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.retry is Retry.POLL_AGAIN

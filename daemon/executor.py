@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -171,7 +171,7 @@ class Executor:
             answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
-            run.submitted = answer
+            run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
             receipt = orjson.dumps(answer.to_dict())
             # Also when the run is stopped just now: without this note the task would be bought again.
             await uninterrupted(
@@ -219,17 +219,7 @@ class Executor:
         return generated
 
     async def _fetch(self, run: Run, limit: TimeLimit, generated: Generated) -> bytes:
-        """The bytes of the one picture. Where its address has expired, its task is polled for another one, once."""
-        provider = run.route.provider
-        try:
-            return await self._collector.fetch(provider, only_picture(generated))
-        except ProviderError as error:
-            if error.kind is not ErrorKind.RESULT_EXPIRED or run.submitted is None:
-                raise
-            expired = error
-        log.info("the picture's address had expired; asking for another one", item=run.item.uid)
-        again = await self._collector.fresh(run.route, run.submitted, limit, expired)
-        return await self._collector.fetch(provider, only_picture(again))
+        return await self._collector.fetch(run.route, generated, run.submitted, limit, since=_oldest(run))
 
     async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
         started = time.monotonic()
@@ -254,6 +244,14 @@ async def _answered(provider: Provider, request: Request, limit: TimeLimit) -> S
             return await provider.submit(request, timeout_s=left_s)
     except TimeoutError:
         raise limit.unanswered() from None
+
+
+def _oldest(run: Run) -> datetime:
+    """The earliest time at which the run's result can have been made."""
+    if run.submitted is None:
+        return datetime.now(UTC)
+    # A receipt without a date is that of an older version.
+    return run.submitted.submitted_at or _place(run)[1]
 
 
 def _is_resumable(run: Run, error: ProviderError) -> bool:

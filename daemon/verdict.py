@@ -6,7 +6,8 @@ Throttled is not failed: what the account must wait out costs the job nothing, a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from daemon.accounts import Accounts
 from daemon.metrics import Metrics
@@ -45,7 +46,7 @@ class Judge:
 
     async def outcome(self, error: ProviderError, run: Run, *, resumable: bool = False) -> Outcome:
         """`resumable`: the provider's task is still good, so a retry of the failed item polls it."""
-        item, route = run.item, run.route
+        route = run.route
         self._metrics.job_errors.labels(route=route.name, kind=error.kind.value).inc()
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         match error.retry:
@@ -57,12 +58,18 @@ class Judge:
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
             case Retry.UNKNOWN_OUTCOME:
                 return Unknown(record)
-            case Retry.BACKOFF if error.max_retries is None or item.attempts < error.max_retries:
-                wait_s = backoff_s(item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
-                return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
+            case Retry.BACKOFF if _may_repeat(error, run):
+                return self._later(error, run, record)
+            case Retry.POLL_AGAIN if resumable and _may_repeat(error, run):
+                # The task is polled again then, so nothing is bought.
+                return self._later(error, run, record)
             case _:
-                # Never, or as often as this kind deserves; a picture that cannot be fetched ends here too.
+                # Never, or as often as this kind deserves.
                 return Failed(record)
+
+    def _later(self, error: ProviderError, run: Run, record: Mapping[str, Any]) -> Outcome:
+        wait_s = backoff_s(run.item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
+        return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
 
     def _stand_back_s(self, error: ProviderError, run: Run) -> float:
         """With a quota the next permit carries the wait; the job keeps its place at the front of its queue."""
@@ -71,3 +78,7 @@ class Judge:
         if error.retry_after_s is not None:
             return error.retry_after_s
         return backoff_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S, self._draw)
+
+
+def _may_repeat(error: ProviderError, run: Run) -> bool:
+    return error.max_retries is None or run.item.attempts < error.max_retries

@@ -178,7 +178,9 @@ async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after
     outcome = await bench.outcome()
     assert isinstance(outcome, Succeeded)
     assert seen == [(True, False)]
-    assert orjson.loads((await bench.installation.record("default//a"))["receipt"]) == {"task_id": "task-1"}
+    receipt = orjson.loads((await bench.installation.record("default//a"))["receipt"])
+    assert set(receipt) == {"task_id", "submitted_at"}
+    assert receipt["task_id"] == "task-1"
     assert outcome.result["provider_task_id"] == "task-1"
 
 
@@ -290,7 +292,36 @@ def behind(url: str) -> Generated:
     return Generated((Picture(url=url, seed=7),))
 
 
-async def test_an_expired_address_is_replaced_by_a_poll_and_the_picture_is_bought_once(bench: Bench) -> None:
+async def with_old_task(bench: Bench, age: timedelta | None) -> Run:
+    """An item whose task was submitted that long ago (None: nobody knows when), as its new owner has it."""
+    run = await bench.claimed()
+    at = None if age is None else datetime.now(UTC) - age
+    receipt = orjson.dumps(Submitted("task-1", submitted_at=at).to_dict())
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, receipt)
+    return await bench.taken_over()
+
+
+async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/new")]
+
+    async def it_comes(_seconds: float) -> None:
+        if len(bench.provider.fetched) == 3:
+            bench.provider.behind = {"https://x/new": png()}
+
+    bench.sleep = it_comes
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.provider.fetched == ["https://x/new"] * 4
+    first, *waits = bench.slept
+    assert first == 2.0
+    assert waits == sorted(waits)
+    assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
+
+
+async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_picture_is_bought_once(
+    bench: Bench,
+) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
     bench.provider.behind = {"https://x/new": png(16, 16)}
@@ -298,17 +329,73 @@ async def test_an_expired_address_is_replaced_by_a_poll_and_the_picture_is_bough
     assert isinstance(outcome, Succeeded)
     assert outcome.result["images"][0]["width"] == 16
     assert [poll.task_id for poll in bench.provider.polls] == ["task-1", "task-1"]
-    assert bench.slept == [2.0, 0.0], "the task has ended, so nothing is waited for"
+    assert bench.slept[-1] == 0.0, "the task has ended, so nothing is waited for"
     assert len(bench.provider.requests) == 1
 
 
-async def test_an_address_that_has_expired_again_is_not_asked_for_a_third_time(bench: Bench) -> None:
-    bench.answers = [Submitted("task-1")]
+@pytest.mark.parametrize(
+    ("age", "url_ttl_s"), [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)], ids=["unsaid", "said"]
+)
+async def test_an_address_older_than_addresses_live_is_replaced_at_once(
+    bench: Bench, age: timedelta, url_ttl_s: float | None
+) -> None:
+    bench.provider.url_ttl_s = url_ttl_s
+    run = await with_old_task(bench, age)
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png()}
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert bench.provider.fetched == ["https://x/old", "https://x/new"]
+
+
+async def test_an_old_picture_that_is_gone_for_good_is_bought_again_only_as_the_job_says(
+    bench: Bench,
+) -> None:
+    run = await with_old_task(bench, timedelta(hours=2))
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
-    outcome = await bench.outcome()
+    outcome = await bench.executor.run(run)
     assert isinstance(outcome, Unknown)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
     assert len(bench.provider.polls) == 2
+
+
+@pytest.mark.parametrize(("accepted_s_ago", "kind"), [(60, "result_download"), (7200, "result_expired")])
+async def test_a_receipt_without_a_date_is_no_older_than_its_item(
+    bench: Bench, accepted_s_ago: int, kind: str
+) -> None:
+    run = await with_old_task(bench, None)
+    accepted_us = round((datetime.now(UTC).timestamp() - accepted_s_ago) * 1e6)
+    run = replace(run, item=replace(run.item, accepted_us=accepted_us))
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry | Unknown)
+    assert outcome.error["kind"] == kind
+
+
+async def test_a_young_picture_that_stays_away_is_looked_for_again_later_and_never_bought_again(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    await bench.installation.queue.settle(run.item, replace(outcome, delay_s=0))
+
+    bench.provider.poll_answers = [behind("https://x/3")]
+    bench.provider.behind = {"https://x/3": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(replace(run, item=replace(run.item, attempts=5)))
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
 
 
 async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
@@ -358,11 +445,15 @@ async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_
     assert len(bench.provider.requests) == 1
 
 
-async def test_the_expired_address_of_a_call_without_a_task_cannot_be_replaced(bench: Bench) -> None:
-    bench.answers = [behind("https://x/old")]
+async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_again_for_it(
+    bench: Bench,
+) -> None:
+    bench.answers = [behind("https://x/new")]
     outcome = await bench.outcome()
-    assert isinstance(outcome, Unknown)
-    assert outcome.error["kind"] == "result_expired"
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    assert "resumable" not in outcome.error
+    assert len(bench.provider.fetched) == 5
     assert bench.provider.polls == []
 
 

@@ -69,15 +69,17 @@ async def test_an_expired_address_costs_one_more_poll_and_no_second_task(
     assert simulator.ledger.calls_by_prompt() == {"x": 1}
 
 
-async def test_an_address_that_always_expires_ends_as_paid_for_and_unknown(redis: Redis) -> None:
+async def test_a_fresh_address_that_always_leads_nowhere_is_no_reason_to_buy_again(redis: Redis) -> None:
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True, picture_ttl_s=0.0)
     async with Simulator(settings) as simulator:
         bench = Bench(redis)
         bench.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=10)
         outcome = await bench.outcome(**SIZE)
         await bench.route.provider.aclose()
-        assert isinstance(outcome, Unknown)
-        assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+        assert isinstance(outcome, Retry)
+        error = outcome.error
+        assert (error["kind"], error["charged"], error["resumable"]) == ("result_download", "yes", True)
+        assert error["http_status"] == 403
         assert simulator.ledger.billed() == 1
 
 
