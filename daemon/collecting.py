@@ -8,19 +8,30 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from daemon.routes import Route
+from daemon.time_left import TimeLimit, Unfinished
 from providers.base import Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
 from providers.http import before_send
 
-FETCH_TRIES = 5
+log = structlog.get_logger(__name__)
+
+FETCH_TRIES = 5  # of one address, within about 10 s
 # A task is lost when the provider has said so this many times in a row: one answer may come from a server that has not
 # heard of the task yet, and to believe it is to buy the picture again.
 LOST_POLLS = 3
+# Of a picture's address, where its provider does not say: as most of those that do.
+LIFE_S = 3600.0
+# A poll that asks for hours would leave the task alone for longer than its picture's address lives.
+LONGEST_ASKED_S = 60.0
+# For the last poll, which leaves when the time is over.
+LAST_POLL_S = 10.0
 
 
 class Collector:
@@ -42,43 +53,101 @@ class Collector:
         self._draw = draw
 
     async def ended(
-        self, route: Route, submitted: Submitted, *, resumed: bool, cancel_requested: asyncio.Event
+        self,
+        route: Route,
+        submitted: Submitted,
+        limit: TimeLimit,
+        *,
+        resumed: bool,
+        cancel_requested: asyncio.Event,
     ) -> Generated | None:
-        """The finished task, however long it takes; None: a cancel came, and the provider took it.
+        """The finished task; None: a cancel came, and the provider took it.
 
-        Raises ProviderError if the task has failed.
+        Raises ProviderError if the task has failed, or has not ended when it was asked after once more at the limit.
         """
         waits_s = self._waits_s(route)
         if resumed:
             # It may have ended long ago, so it is looked at soon; but a restart takes many over at once.
             soon_s = self._draw() * next(waits_s)
             waits_s = chain((soon_s,), waits_s)
-        return await self._until_ended(route, submitted, waits_s, cancel_requested)
+        return await self._until_ended(route, submitted, limit, waits_s, cancel_requested)
 
-    async def fresh(self, route: Route, submitted: Submitted, expired: ProviderError) -> Generated:
-        """The finished task once more, with addresses that have not expired; raises `expired` if it gives none."""
-        # No cancel is passed on: the picture is made and paid for, so it is kept.
-        nobody = asyncio.Event()
+    async def fetch(
+        self,
+        route: Route,
+        generated: Generated,
+        submitted: Submitted | None,
+        limit: TimeLimit,
+        *,
+        since: datetime,
+    ) -> bytes:
+        """The bytes of the one picture. It is paid for, so all is tried that costs nothing.
+
+        `since`: the result is no older. An address without a picture (403, 404, 410) may be ahead of its storage, so it
+        is tried again while the result is younger than its addresses live; then its task is polled for another one,
+        once. Raises `result_expired` when the result is older than that, or its task gives none any more: then buying
+        it again is for the job's policy to decide. Raises `result_download` for what should still be there.
+        """
+        lives_s = route.provider.capabilities(route.model).url_ttl_s or LIFE_S
+
+        def young() -> bool:
+            return (datetime.now(UTC) - since).total_seconds() < lives_s
+
+        found = await self._found(route.provider, only_picture(generated), young)
+        if isinstance(found, ProviderError) and submitted is not None:
+            log.info("the picture is not at its address; asking for another one", task=submitted.task_id)
+            again = await self._fresh(route, submitted, limit, found)
+            found = await self._found(route.provider, only_picture(again), young)
+        if not isinstance(found, ProviderError):
+            return found
+        if young():
+            raise ProviderError(ErrorKind.RESULT_DOWNLOAD, found.message, http_status=found.http_status)
+        raise found
+
+    async def _found(
+        self, provider: Provider, picture: Picture, young: Callable[[], bool]
+    ) -> bytes | ProviderError:
+        """The picture's bytes; the error where nothing is at its address."""
         try:
-            generated = await self._until_ended(route, submitted, chain((0.0,), self._waits_s(route)), nobody)
-        except ProviderError:
-            generated = None
-        if generated is None:
-            raise expired
-        return generated
+            return await self._fetched(provider, picture, young)
+        except ProviderError as error:
+            if error.kind is not ErrorKind.RESULT_EXPIRED:
+                raise
+            return error
 
-    async def fetch(self, provider: Provider, picture: Picture) -> bytes:
-        """The bytes of a picture; it is paid for, so a failed download is tried again."""
+    async def _fetched(self, provider: Provider, picture: Picture, young: Callable[[], bool]) -> bytes:
+        def may_come(error: BaseException) -> bool:
+            if not isinstance(error, ProviderError):
+                return False
+            return error.retry is Retry.POLL_AGAIN or (error.kind is ErrorKind.RESULT_EXPIRED and young())
+
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(FETCH_TRIES),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            retry=retry_if_exception(_may_fetch_again),
+            wait=wait_exponential(multiplier=0.5, max=10) + wait_random(0, 0.5),
+            retry=retry_if_exception(may_come),
             sleep=self._sleep,
             reraise=True,
         ):
             with attempt:
                 return await provider.fetch(picture)
         raise AssertionError("AsyncRetrying ends with a result or an exception")
+
+    async def _fresh(
+        self, route: Route, submitted: Submitted, limit: TimeLimit, gone: ProviderError
+    ) -> Generated:
+        """The finished task once more, with addresses that its provider gives now; raises `gone` if it gives none."""
+        # No cancel is passed on: the picture is made and paid for, so it is kept.
+        nobody = asyncio.Event()
+        waits_s = chain((0.0,), self._waits_s(route))
+        try:
+            generated = await self._until_ended(route, submitted, limit, waits_s, nobody)
+        except Unfinished:
+            raise
+        except ProviderError:
+            generated = None
+        if generated is None:
+            raise gone
+        return generated
 
     def _waits_s(self, route: Route) -> Iterator[float]:
         return route.provider.capabilities(route.model).poll.waits_s(self._draw)
@@ -87,27 +156,50 @@ class Collector:
         self,
         route: Route,
         submitted: Submitted,
+        limit: TimeLimit,
+        waits_s: Iterable[float],
+        cancel_requested: asyncio.Event,
+    ) -> Generated | None:
+        try:
+            async with asyncio.timeout(limit.left_s() + LAST_POLL_S):
+                return await self._polled(route, submitted, limit, waits_s, cancel_requested)
+        except TimeoutError:
+            raise limit.unfinished() from None
+
+    async def _polled(
+        self,
+        route: Route,
+        submitted: Submitted,
+        limit: TimeLimit,
         waits_s: Iterable[float],
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
-        provider, asked_s, lost = route.provider, 0.0, 0
+        asked_s, lost = 0.0, 0
         for wait_s in waits_s:
-            await self._sleep(max(wait_s, asked_s))
-            if cancel_requested.is_set() and await provider.cancel(submitted):
+            wait_s, left_s = max(wait_s, min(asked_s, LONGEST_ASKED_S)), limit.left_s()
+            await self._sleep(min(wait_s, left_s))
+            if cancel_requested.is_set() and await route.provider.cancel(submitted):
                 return None
-            try:
-                answer = await self._poll(route, submitted)
-            except ProviderError as error:
-                lost = lost + 1 if error.kind is ErrorKind.TASK_LOST else 0
-                if error.retry is not Retry.POLL_AGAIN and lost not in range(1, LOST_POLLS):
-                    raise
-                asked_s = error.retry_after_s or 0.0
-                continue
+            answer = await self._answer(route, submitted)
             if isinstance(answer, Generated):
                 return answer
-            asked_s, lost = answer.retry_after_s or 0.0, 0
-        raise AssertionError("the waits of a poll plan have no end")
+            lost = lost + 1 if isinstance(answer, ProviderError) and answer.kind is ErrorKind.TASK_LOST else 0
+            if isinstance(answer, ProviderError) and lost == LOST_POLLS:
+                raise answer
+            if wait_s >= left_s:
+                break  # That was the poll at the limit: what was paid for may have been finished since the one before.
+            asked_s = answer.retry_after_s or 0.0
+        raise limit.unfinished()
+
+    async def _answer(self, route: Route, submitted: Submitted) -> Pending | Generated | ProviderError:
+        """What a poll was told; the error where it was told nothing of the task, or that there is none."""
+        try:
+            return await self._poll(route, submitted)
+        except ProviderError as error:
+            if error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
+                raise
+            return error
 
     async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:
         if self._turn is None:
@@ -130,7 +222,3 @@ def only_picture(generated: Generated) -> Picture:
     if not generated.pictures:
         raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
     return generated.pictures[0]
-
-
-def _may_fetch_again(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.retry is Retry.POLL_AGAIN

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from daemon import time_left
 from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
@@ -28,9 +29,10 @@ from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.routes import request_of
 from daemon.running import Recalled, Run
+from daemon.time_left import TimeLimit, Unfinished
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
-from providers.errors import Charged, ErrorKind, ProviderError, Retry
+from providers.errors import ErrorKind, ProviderError
 from providers.http import before_send, rate_headers
 
 log = structlog.get_logger(__name__)
@@ -139,7 +141,8 @@ class Executor:
         request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
         # Only what the provider takes counts here: until then nothing was sent, whatever it took.
-        generated = await _in_time(run, job, self._answer(run, provider, request))
+        limit = TimeLimit.of(run, job)
+        generated = await self._answer(run, limit, request)
         provider_s = time.monotonic() - started
         await self._calls.call_answered(run)
         await self._calls.call_ended(run)
@@ -147,7 +150,7 @@ class Executor:
         self._metrics.provider_latency_seconds.labels(provider=provider.name, route=run.route.name).observe(
             provider_s
         )
-        data = await self._fetch(run, job, generated)
+        data = await self._fetch(run, limit, generated)
         return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
     async def _prepared(self, run: Run, job: Job) -> Request:
@@ -155,38 +158,36 @@ class Executor:
         request = request_of(job, run.route, await self._inputs.fetch(job))
         if run.cancel_requested.is_set():
             raise Stopped
-        if _seconds_left(run, job) <= 0:
-            raise ProviderError(
-                ErrorKind.DEADLINE, "Its deadline passed before the provider was asked.", charged=Charged.NO
-            )
+        TimeLimit.of(run, job).check_unsent()
         await until_answered("intent", lambda: self._queue.note_intent(run.item))
         await self._calls.call_begins(run)
         return request
 
-    async def _answer(self, run: Run, provider: Provider, request: Request | None) -> Generated:
+    async def _answer(self, run: Run, limit: TimeLimit, request: Request | None) -> Generated:
         """The finished call: of a new submit, or of the task that an earlier run of the item submitted."""
         if request is None:
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
-            answer = await self._submit(run, provider, request)
+            answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
-            run.submitted = answer
+            run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
             receipt = orjson.dumps(answer.to_dict())
-            # Also when the time is up just now: without this note the task would be bought again.
+            # Also when the run is stopped just now: without this note the task would be bought again.
             await uninterrupted(
                 until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
             )
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
-        return await self._poll(run, run.submitted, resumed=request is None)
+        return await self._poll(run, limit, run.submitted, resumed=request is None)
 
-    async def _submit(self, run: Run, provider: Provider, request: Request) -> Submitted | Generated:
+    async def _submit(self, run: Run, limit: TimeLimit, request: Request) -> Submitted | Generated:
+        limit.check_unsent()
         run.sent = True
         rate_headers.set({})
         before_send.set(partial(self._calls.call_leaves, run))
         try:
-            answer = await provider.submit(request, timeout_s=run.route.timeout_s)
+            answer = await _answered(run.route.provider, request, limit)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_request(run, status)
@@ -209,26 +210,16 @@ class Executor:
     def _count_cost(self, run: Run, generated: Generated) -> None:
         self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
 
-    async def _poll(self, run: Run, submitted: Submitted, *, resumed: bool) -> Generated:
+    async def _poll(self, run: Run, limit: TimeLimit, submitted: Submitted, *, resumed: bool) -> Generated:
         generated = await self._collector.ended(
-            run.route, submitted, resumed=resumed, cancel_requested=run.cancel_requested
+            run.route, submitted, limit, resumed=resumed, cancel_requested=run.cancel_requested
         )
         if generated is None:
             raise Stopped
         return generated
 
-    async def _fetch(self, run: Run, job: Job, generated: Generated) -> bytes:
-        """The bytes of the one picture. Where its address has expired, its task is polled for another one, once."""
-        provider = run.route.provider
-        try:
-            return await self._collector.fetch(provider, only_picture(generated))
-        except ProviderError as error:
-            if error.kind is not ErrorKind.RESULT_EXPIRED or run.submitted is None:
-                raise
-            expired = error
-        log.info("the picture's address had expired; asking for another one", item=run.item.uid)
-        again = await _in_time(run, job, self._collector.fresh(run.route, run.submitted, expired))
-        return await self._collector.fetch(provider, only_picture(again))
+    async def _fetch(self, run: Run, limit: TimeLimit, generated: Generated) -> bytes:
+        return await self._collector.fetch(run.route, generated, run.submitted, limit, since=_oldest(run))
 
     async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
         started = time.monotonic()
@@ -246,42 +237,27 @@ def _place(run: Run) -> tuple[Uid, datetime]:
     return Uid.parse(run.item.uid), datetime.fromtimestamp(run.item.accepted_us / 1e6, UTC)
 
 
-async def _in_time(run: Run, job: Job, answer: Awaitable[Generated]) -> Generated:
+async def _answered(provider: Provider, request: Request, limit: TimeLimit) -> Submitted | Generated:
+    left_s = limit.left_s()
     try:
-        async with asyncio.timeout(_seconds_left(run, job)):
-            return await answer
+        async with asyncio.timeout(left_s + time_left.GRACE_S):
+            return await provider.submit(request, timeout_s=left_s)
     except TimeoutError:
-        raise _too_late(run, job) from None
+        raise limit.unanswered() from None
 
 
-def _seconds_left(run: Run, job: Job) -> float:
-    if job.deadline is None or run.item.waived:
-        return run.route.timeout_s
-    return min(run.route.timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
-
-
-def _too_late(run: Run, job: Job) -> ProviderError:
-    """No answer in time. What that means depends on whether the provider has accepted a task."""
-    timeout_s = run.route.timeout_s
-    if job.deadline is not None and not run.item.waived and job.deadline <= datetime.now(UTC):
-        return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {job.deadline.isoformat()}.")
-    if run.submitted is not None:
-        return ProviderError(
-            ErrorKind.PROVIDER_TIMEOUT,
-            f"The provider's task did not end within {timeout_s:g} s; retrying this item goes on polling it.",
-            retry=Retry.NEVER,
-        )
-    return ProviderError(
-        ErrorKind.AMBIGUOUS_SUBMIT,
-        f"The provider did not answer within {timeout_s:g} s; whether it made the picture is not known.",
-    )
+def _oldest(run: Run) -> datetime:
+    """The earliest time at which the run's result can have been made."""
+    if run.submitted is None:
+        return datetime.now(UTC)
+    # A receipt without a date is that of an older version.
+    return run.submitted.submitted_at or _place(run)[1]
 
 
 def _is_resumable(run: Run, error: ProviderError) -> bool:
     """Whether the task is still good although the item has failed: a retry then polls it and buys nothing."""
-    ours = {ErrorKind.DEADLINE, ErrorKind.RESULT_DOWNLOAD}
-    timed_out = error.kind is ErrorKind.PROVIDER_TIMEOUT and error.retry is Retry.NEVER
-    return run.submitted is not None and (error.kind in ours or timed_out)
+    ours = isinstance(error, Unfinished) or error.kind is ErrorKind.RESULT_DOWNLOAD
+    return run.submitted is not None and ours
 
 
 def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any]:

@@ -68,10 +68,13 @@ class Judge:
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
             case Retry.UNKNOWN_OUTCOME:
                 return Unknown(record)
-            case Retry.BACKOFF if error.max_retries is None or run.item.attempts < error.max_retries:
+            case Retry.BACKOFF if _may_repeat(error, run):
+                return self._again(error, run, record)
+            case Retry.POLL_AGAIN if resumable and _may_repeat(error, run):
+                # The task is polled again then, so nothing is bought.
                 return self._again(error, run, record)
             case _:
-                # Never, or as often as this kind deserves; a picture that cannot be fetched ends here too.
+                # Never, or as often as this kind deserves.
                 return Failed(record)
 
     def _again(self, error: ProviderError, run: Run, record: Mapping[str, Any]) -> RetryOutcome:
@@ -88,3 +91,7 @@ class Judge:
 
     def _throttle_s(self, run: Run) -> float:
         return backoff_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S, self._draw)
+
+
+def _may_repeat(error: ProviderError, run: Run) -> bool:
+    return error.max_retries is None or run.item.attempts < error.max_retries

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -41,18 +42,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The receipt of an accepted task: written down at once, polled by whoever owns the job then."""
+    """The receipt of an accepted task: written down at once, polled by whoever owns the job then.
+
+    `submitted_at` (with a zone) is the writer's to fill in; no provider needs to.
+    """
 
     task_id: str
     poll_url: str | None = None
     provider_request_id: str | None = None
+    submitted_at: datetime | None = None
 
     def to_dict(self) -> dict[str, str]:
         """Plain JSON; fields without a value are left out."""
+        at = self.submitted_at
         fields = {
             "task_id": self.task_id,
             "poll_url": self.poll_url,
             "provider_request_id": self.provider_request_id,
+            "submitted_at": None if at is None else at.isoformat(timespec="seconds"),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -63,6 +70,7 @@ class Submitted:
             task_id=str(data["task_id"]),
             poll_url=data.get("poll_url"),
             provider_request_id=data.get("provider_request_id"),
+            submitted_at=datetime.fromisoformat(data["submitted_at"]) if "submitted_at" in data else None,
         )
 
 

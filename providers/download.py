@@ -27,14 +27,25 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 class DownloadError(Exception):
     """A download that was refused or failed; the message is a sentence that can be shown.
 
-    `refused`: the address or the content breaks a rule, so trying again is pointless. `http_status`: what the
-    server said, if it answered.
+    `problem` is the message without advice for whoever gave the address. `refused`: the address or the content breaks a
+    rule, so trying again is pointless. `allow`: the entry of `allow_hosts` that would let it through, where one would.
+    `http_status`: what the server said, if it answered.
     """
 
-    def __init__(self, message: str, *, refused: bool = False, http_status: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self,
+        problem: str,
+        *,
+        refused: bool = False,
+        advice: str = "",
+        allow: str | None = None,
+        http_status: int | None = None,
+    ) -> None:
+        self.problem = problem
+        self.message = f"{problem.removesuffix('.')}: {advice}." if advice else problem
+        super().__init__(self.message)
         self.refused = refused
+        self.allow = allow
         self.http_status = http_status
 
 
@@ -149,9 +160,9 @@ def _checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
         if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
             raise _private(host)
         if target.scheme != "https":
-            raise DownloadError(f"Plain http is not accepted for {host}: {_INSTEAD}.", refused=True)
+            raise _refused(f"Plain http is not accepted for {host}.", host)
         if target.port not in (None, 443):
-            raise DownloadError(f"Port {target.port} is not accepted for {host}: {_INSTEAD}.", refused=True)
+            raise _refused(f"Port {target.port} is not accepted for {host}.", f"{host}:{target.port}")
     return target.copy_with(fragment=None)
 
 
@@ -223,17 +234,24 @@ def _is_allowed(target: httpx2.URL, allow_hosts: Collection[str]) -> bool:
 
 
 def _private(host: str) -> DownloadError:
-    return DownloadError(f"{host} is not a public address: {_INSTEAD}.", refused=True)
+    return _refused(f"{host} is not a public address.", host)
+
+
+def _refused(problem: str, allow: str) -> DownloadError:
+    return DownloadError(
+        problem,
+        refused=True,
+        advice=f"{_INSTEAD}, or let the operator add the host to `allow_hosts`",
+        allow=allow,
+    )
 
 
 def _never(host: str) -> DownloadError:
-    message = (
-        f"{host} is not a public address, and one that is never fetched: give an https URL of a public host."
-    )
-    return DownloadError(message, refused=True)
+    problem = f"{host} is not a public address, and one that is never fetched."
+    return DownloadError(problem, refused=True, advice=_INSTEAD)
 
 
-_INSTEAD = "give an https URL of a public host, or let the operator add the host to `allow_hosts`"
+_INSTEAD = "give an https URL of a public host"
 
 
 def _name(target: httpx2.URL) -> str:

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Collection
 
 from providers.base import Picture
-from providers.errors import Charged, ErrorKind, ProviderError
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.http import DownloadError, download, sniff_format
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
@@ -29,8 +29,9 @@ def decoded_picture(encoded: str, host: str) -> bytes:
 async def fetch_picture(picture: Picture, *, host: str, allow_hosts: Collection[str]) -> bytes:
     """The bytes of `picture`, downloaded if it only has an address.
 
-    Raises `result_download` (try again), `result_expired` (the address is dead) or `bad_response` (the
-    address is refused, or leads to no picture). In each case the picture has been paid for.
+    Raises `result_download` (try again, or, where our own rules refuse the address, never), `result_expired` (nothing
+    is at the address: no more, or not yet) or `bad_response` (it leads to no picture). In each case the picture has
+    been paid for.
     """
     if picture.data is not None:
         return picture.data
@@ -50,14 +51,15 @@ def _recognised(data: bytes, what: str) -> bytes:
 
 
 def _download_failure(error: DownloadError) -> ProviderError:
+    message = f"The picture was made, but: {error.problem}"
+    if error.allow is not None:
+        message += f" If that host may be trusted, add {error.allow} to `allow_hosts` of the credential."
+    kind, retry = ErrorKind.RESULT_DOWNLOAD, None
     if error.refused:
-        kind = ErrorKind.BAD_RESPONSE
+        retry = Retry.NEVER  # another picture would be refused as well; the operator may allow the address
     elif error.http_status in (403, 404, 410):
         kind = ErrorKind.RESULT_EXPIRED
-    else:
-        kind = ErrorKind.RESULT_DOWNLOAD
-    message = f"The picture was made, but: {error.message}"
-    return ProviderError(kind, message, http_status=error.http_status, charged=Charged.YES)
+    return ProviderError(kind, message, http_status=error.http_status, retry=retry, charged=Charged.YES)
 
 
 def _bad(message: str) -> ProviderError:

@@ -18,7 +18,7 @@
 -- @include states
 
 local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
-  'spec', 'unknowns', 'cancel', 'settled' }
+  'spec', 'unknowns', 'cancel', 'settled', 'expires_us' }
 local acks, woken = {}, {}
 
 local function fail(uid, record, err, attempts, reason)
@@ -33,6 +33,8 @@ local function tell_retry(uid, record, err, delay_us, attempts)
   emit('job.retrying', record.head, batch, '"error":' .. err .. ',"attempts":' .. attempts ..
     string.format(',"delay_seconds":%.3f', delay_us / 1000000))
 end
+
+local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end
 
 local outcomes = {}
 
@@ -88,7 +90,8 @@ function outcomes.unknown(uid, record, text)
   local ok, spec = pcall(cjson.decode, record.spec)
   local policy = ok and spec.on_unknown_outcome or 'retry_once'
   if policy == 'hold' then return outcomes.held(uid, record, text) end
-  if policy == 'fail' or record.unknowns >= 1 then
+  -- After its expiry it would not be sent once more; and one that expires is told to have been free.
+  if policy == 'fail' or record.unknowns >= 1 or is_past(record.expires_us) then
     return fail(uid, record, text, int(record.attempts + 1), 'unknown_outcome')
   end
   requeue(uid, record, 'retry_wait', NOW, { 'unknowns', 1, 'error', text, 'intent_us', '', 'receipt', '' })
@@ -112,7 +115,8 @@ local function settle(uid, epoch, outcome, text, delay_us, charged)
     return before == asked and given or 'lost'
   end
   local record = { state = f[1], route = f[3], lane = f[4], group = f[6], head = f[7], attempts = tonumber(f[8]),
-    max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0 }
+    max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0,
+    expires_us = f[15] }
   local stream = stream_key(f[3], f[4])
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], f[5])

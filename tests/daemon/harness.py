@@ -33,10 +33,12 @@ class ScriptedProvider:
         self.poll_answers: list[Pending | Generated | ProviderError] = []
         self.cancelled: list[Submitted] = []
         self.plan = PollPlan()
-        self.behind: dict[str, bytes] = {}  # what addresses lead to; all others have expired
+        self.behind: dict[str, bytes] = {}  # what addresses lead to; all others to nothing
+        self.fetched: list[str] = []
+        self.url_ttl_s: float | None = None
 
     def capabilities(self, model: str) -> Capabilities:
-        return Capabilities("sync", 32000, 16, None, None, self.plan)
+        return Capabilities("sync", 32000, 16, None, self.url_ttl_s, self.plan)
 
     def check(self, request: Request) -> None:
         if request.size == "8192x8192":
@@ -64,8 +66,9 @@ class ScriptedProvider:
     async def fetch(self, picture: Picture) -> bytes:
         if picture.data is not None:
             return picture.data
+        self.fetched.append(picture.url or "")
         if picture.url not in self.behind:
-            raise ProviderError(ErrorKind.RESULT_EXPIRED, "The address has expired.", http_status=403)
+            raise ProviderError(ErrorKind.RESULT_EXPIRED, "Nothing is there.", http_status=404)
         return self.behind[picture.url]
 
     async def aclose(self) -> None:

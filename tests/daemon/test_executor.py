@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +32,7 @@ from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
-from providers.errors import Retry as ProviderRetry
+from providers.errors import Retry as MayRetry
 from providers.http import before_send, rate_headers
 from tests.daemon.harness import Installation
 
@@ -69,7 +70,7 @@ class Bench:
         self.draw = 0.5  # the middle: waits are as planned
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
-        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=5)
+        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
         accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
         judge = Judge(accounts, metrics, draw=lambda: 1.0)
@@ -177,7 +178,9 @@ async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after
     outcome = await bench.outcome()
     assert isinstance(outcome, Succeeded)
     assert seen == [(True, False)]
-    assert orjson.loads((await bench.installation.record("default//a"))["receipt"]) == {"task_id": "task-1"}
+    receipt = orjson.loads((await bench.installation.record("default//a"))["receipt"])
+    assert set(receipt) == {"task_id", "submitted_at"}
+    assert receipt["task_id"] == "task-1"
     assert outcome.result["provider_task_id"] == "task-1"
 
 
@@ -287,6 +290,15 @@ async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench:
     assert bench.slept == [2.0, 7.0, 5.0, 6.75]
 
 
+async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_minute(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=3600)
+    bench.answers = [Submitted("task-1")]
+    busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
+    bench.provider.poll_answers = [busy, Pending("RUNNING", retry_after_s=3600.0), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 60.0, 60.0]
+
+
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
 async def test_a_task_that_was_taken_over_is_looked_at_soon_but_not_in_step_with_others(
     bench: Bench, draw: float
@@ -304,7 +316,36 @@ def behind(url: str) -> Generated:
     return Generated((Picture(url=url, seed=7),))
 
 
-async def test_an_expired_address_is_replaced_by_a_poll_and_the_picture_is_bought_once(bench: Bench) -> None:
+async def with_old_task(bench: Bench, age: timedelta | None) -> Run:
+    """An item whose task was submitted that long ago (None: nobody knows when), as its new owner has it."""
+    run = await bench.claimed()
+    at = None if age is None else datetime.now(UTC) - age
+    receipt = orjson.dumps(Submitted("task-1", submitted_at=at).to_dict())
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, receipt)
+    return await bench.taken_over()
+
+
+async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/new")]
+
+    async def it_comes(_seconds: float) -> None:
+        if len(bench.provider.fetched) == 3:
+            bench.provider.behind = {"https://x/new": png()}
+
+    bench.sleep = it_comes
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.provider.fetched == ["https://x/new"] * 4
+    first, *waits = bench.slept
+    assert first == 2.0
+    assert waits == sorted(waits)
+    assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
+
+
+async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_picture_is_bought_once(
+    bench: Bench,
+) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
     bench.provider.behind = {"https://x/new": png(16, 16)}
@@ -312,17 +353,73 @@ async def test_an_expired_address_is_replaced_by_a_poll_and_the_picture_is_bough
     assert isinstance(outcome, Succeeded)
     assert outcome.result["images"][0]["width"] == 16
     assert [poll.task_id for poll in bench.provider.polls] == ["task-1", "task-1"]
-    assert bench.slept == [2.0, 0.0], "the task has ended, so nothing is waited for"
+    assert bench.slept[-1] == 0.0, "the task has ended, so nothing is waited for"
     assert len(bench.provider.requests) == 1
 
 
-async def test_an_address_that_has_expired_again_is_not_asked_for_a_third_time(bench: Bench) -> None:
-    bench.answers = [Submitted("task-1")]
+@pytest.mark.parametrize(
+    ("age", "url_ttl_s"), [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)], ids=["unsaid", "said"]
+)
+async def test_an_address_older_than_addresses_live_is_replaced_at_once(
+    bench: Bench, age: timedelta, url_ttl_s: float | None
+) -> None:
+    bench.provider.url_ttl_s = url_ttl_s
+    run = await with_old_task(bench, age)
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png()}
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert bench.provider.fetched == ["https://x/old", "https://x/new"]
+
+
+async def test_an_old_picture_that_is_gone_for_good_is_bought_again_only_as_the_job_says(
+    bench: Bench,
+) -> None:
+    run = await with_old_task(bench, timedelta(hours=2))
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
-    outcome = await bench.outcome()
+    outcome = await bench.executor.run(run)
     assert isinstance(outcome, Unknown)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
     assert len(bench.provider.polls) == 2
+
+
+@pytest.mark.parametrize(("accepted_s_ago", "kind"), [(60, "result_download"), (7200, "result_expired")])
+async def test_a_receipt_without_a_date_is_no_older_than_its_item(
+    bench: Bench, accepted_s_ago: int, kind: str
+) -> None:
+    run = await with_old_task(bench, None)
+    accepted_us = round((datetime.now(UTC).timestamp() - accepted_s_ago) * 1e6)
+    run = replace(run, item=replace(run.item, accepted_us=accepted_us))
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry | Unknown)
+    assert outcome.error["kind"] == kind
+
+
+async def test_a_young_picture_that_stays_away_is_looked_for_again_later_and_never_bought_again(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    await bench.installation.queue.settle(run.item, replace(outcome, delay_s=0))
+
+    bench.provider.poll_answers = [behind("https://x/3")]
+    bench.provider.behind = {"https://x/3": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(replace(run, item=replace(run.item, attempts=5)))
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
 
 
 async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
@@ -339,11 +436,48 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
 
 
-async def test_the_expired_address_of_a_call_without_a_task_cannot_be_replaced(bench: Bench) -> None:
-    bench.answers = [behind("https://x/old")]
+async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_is_bought_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ProviderError(
+        ErrorKind.RESULT_DOWNLOAD,
+        "The picture was made, but 10.0.0.7 is not a public address.",
+        retry=MayRetry.NEVER,
+    )
+    tried: list[Picture] = []
+
+    async def fetch(picture: Picture) -> bytes:
+        tried.append(picture)
+        raise refused
+
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    run = await bench.claimed()
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.provider, "fetch", fetch)
+        outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    assert len(tried) == 1
+    await bench.installation.queue.settle(run.item, outcome)
+
+    await bench.installation.submit({"job": "a"}, type="pixmill.retry.v1")
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    bench.provider.behind = {"https://10.0.0.7/x": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_again_for_it(
+    bench: Bench,
+) -> None:
+    bench.answers = [behind("https://x/new")]
     outcome = await bench.outcome()
-    assert isinstance(outcome, Unknown)
-    assert outcome.error["kind"] == "result_expired"
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    assert "resumable" not in outcome.error
+    assert len(bench.provider.fetched) == 5
     assert bench.provider.polls == []
 
 
@@ -489,7 +623,7 @@ async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_no
             ErrorKind.AUTH,
             "The clock of w1 is wrong.",
             scope=Scope.MACHINE,
-            retry=ProviderRetry.AFTER_THROTTLE,
+            retry=MayRetry.AFTER_THROTTLE,
         )
     ]
     outcome = await bench.outcome()
@@ -587,17 +721,80 @@ async def test_an_allowance_that_comes_back_by_itself_pauses_until_then(redis: R
     assert explained.pause_ends_s == pytest.approx(7200, abs=30)
 
 
-async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(bench: Bench) -> None:
+async def never(_request: Request) -> Generated:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def due(run: Run, seconds: float) -> Run:
+    """The run with a deadline that many seconds from now."""
+    deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    spec = orjson.dumps({**orjson.loads(run.item.spec), "deadline": deadline})
+    return replace(run, item=replace(run.item, spec=spec))
+
+
+async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.time_left.GRACE_S", 0.0)
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
-
-    async def never(_request: Request) -> Generated:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     bench.provider.answer = never
     outcome = await bench.outcome()
     assert isinstance(outcome, Unknown)
     assert "0.05 s" in outcome.error["message"]
+
+
+async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.time_left.GRACE_S", 0.0)
+    bench.provider.answer = never
+    outcome = await bench.executor.run(due(await bench.claimed(), 0.1))
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("ambiguous_submit", "maybe")
+    assert "deadline" in outcome.error["message"]
+
+
+async def test_a_provider_is_given_no_more_time_than_the_job_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    async def submit(_request: Request, *, timeout_s: float) -> Generated:
+        given.append(timeout_s)
+        return generated()
+
+    monkeypatch.setattr(bench.provider, "submit", submit)
+    await bench.executor.run(due(await bench.claimed(), 3.0))
+    await bench.outcome(id="b")
+    assert 2.0 < given[0] <= 3.0
+    assert 55.0 < given[1] <= 60.0, "the route's own limit"
+
+
+async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.provider.plan = PollPlan(first_s=30.0, longest_s=30.0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [generated()]
+    bench.sleep = asyncio.sleep
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.slept) == 1
+    assert bench.slept[0] <= 0.05
+
+
+async def test_a_task_that_was_taken_over_after_its_deadline_is_asked_after_once(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    late = due(await bench.taken_over(), -60)
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(late), Succeeded)
+
+    bench.provider.poll_answers = [Pending("RUNNING")]
+    outcome = await bench.executor.run(replace(late, item=replace(late.item, accepted_us=2**52)))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["resumable"]) == ("deadline", True)
+    assert bench.provider.poll_answers == []
 
 
 async def test_a_task_that_does_not_end_in_time_fails_and_its_retry_polls_it_again(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from daemon.collecting import Collector
 from daemon.metrics import Metrics
 from daemon.polling import TOGETHER, Pacer
 from daemon.routes import Route
+from daemon.time_left import TimeLimit
 from limiter import Grant, Limiter, Permit, Quota, parse_quota
-from providers.base import Request, Submitted
+from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.ledger import max_in_window
@@ -218,10 +220,12 @@ async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answere
         assert told == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
-        await collector.ended(route, submitted, resumed=False, cancel_requested=asyncio.Event())
+        limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
+        await collector.ended(route, submitted, limit, resumed=False, cancel_requested=asyncio.Event())
         told_of_polls = list(told)
-        (picture,) = (await provider.poll(submitted)).pictures  # type: ignore[union-attr]
-        await collector.fetch(provider, picture)
+        generated = await provider.poll(submitted)
+        assert isinstance(generated, Generated)
+        await collector.fetch(route, generated, None, limit, since=datetime.now(UTC))
         await provider.aclose()
     assert told_of_polls[:2] == ["left", "answered"]
     assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"

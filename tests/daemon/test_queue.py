@@ -394,6 +394,17 @@ async def test_a_throttled_job_keeps_its_attempts_and_its_place(installation: In
     assert again.throttled_us > 0
 
 
+async def test_an_unknown_outcome_of_what_may_not_start_any_more_fails_and_is_not_told_to_have_expired(
+    installation: Installation,
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "deadline": "2999-01-01T00:00:00Z"})
+    (item,) = await installation.claim()
+    await installation.redis.hset(installation.keys.item("default//a"), "expires_us", "1")
+    assert await installation.queue.settle(item, Unknown(ERROR), "maybe") == "failed"
+    (letter,) = await installation.dead()
+    assert letter["reason"] == "unknown_outcome"
+
+
 @pytest.mark.parametrize(
     ("policy", "state"), [("hold", "held"), ("fail", "failed"), ("retry_once", "retry_wait")]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,13 +13,14 @@ from redis.asyncio import Redis
 
 from daemon.outcomes import Failed, Retry, Succeeded, Throttled, Unknown
 from daemon.routes import Route
+from daemon.running import Run
 from limiter.limiter import Limiter
 from limiter.quota import parse_quota
 from providers.base import Provider
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.faults import Fault, FaultKind
-from tests.daemon.test_executor import Bench
+from tests.daemon.test_executor import Bench, due
 
 SIZE = {"size": "512x512"}
 
@@ -67,15 +69,17 @@ async def test_an_expired_address_costs_one_more_poll_and_no_second_task(
     assert simulator.ledger.calls_by_prompt() == {"x": 1}
 
 
-async def test_an_address_that_always_expires_ends_as_paid_for_and_unknown(redis: Redis) -> None:
+async def test_a_fresh_address_that_always_leads_nowhere_is_no_reason_to_buy_again(redis: Redis) -> None:
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True, picture_ttl_s=0.0)
     async with Simulator(settings) as simulator:
         bench = Bench(redis)
         bench.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=10)
         outcome = await bench.outcome(**SIZE)
         await bench.route.provider.aclose()
-        assert isinstance(outcome, Unknown)
-        assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+        assert isinstance(outcome, Retry)
+        error = outcome.error
+        assert (error["kind"], error["charged"], error["resumable"]) == ("result_download", "yes", True)
+        assert error["http_status"] == 403
         assert simulator.ledger.billed() == 1
 
 
@@ -93,6 +97,30 @@ async def test_whoever_takes_a_task_over_polls_it(bench: Bench, simulator: Simul
     await other.aclose()
     assert isinstance(outcome, Succeeded)
     assert simulator.ledger.calls_by_prompt() == {"x": 1}
+
+
+async def test_a_call_that_could_not_leave_in_time_was_not_sent_and_is_not_taken_for_a_lost_answer(
+    bench: Bench, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(_run: Run, _rtt_s: float | None) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench, "call_leaves", stuck)
+    bench.route = replace(bench.route, timeout_s=0.2)
+    outcome = await bench.outcome(**SIZE)
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("network_unsent", "no")
+    assert len(simulator.ledger.calls) == 0
+
+
+async def test_a_call_that_was_sent_and_not_answered_by_the_jobs_deadline_has_an_unknown_outcome(
+    bench: Bench, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault(FaultKind.HANG))
+    outcome = await bench.executor.run(due(await bench.claimed(**SIZE), 0.5))
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("ambiguous_submit", "maybe")
+    assert len(simulator.ledger.calls) == 1
 
 
 @pytest.mark.parametrize(

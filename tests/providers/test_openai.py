@@ -131,7 +131,7 @@ async def test_an_address_into_the_private_network_is_refused(
     picture = (await generate(provider)).pictures[0]
     with pytest.raises(ProviderError, match="not a public address") as caught:
         await provider.fetch(picture)
-    assert caught.value.kind is ErrorKind.BAD_RESPONSE
+    assert caught.value.kind is ErrorKind.RESULT_DOWNLOAD
 
 
 async def test_an_expired_address_is_told_apart(open_provider: OpenProvider, simulator: Simulator) -> None:
