@@ -21,7 +21,7 @@ from limiter.limiter import Limiter, Permit
 
 log = structlog.get_logger(__name__)
 
-# Pages of one stream a sweep: each is a look at 1,000 entries, so an orphan behind thousands of live ones is found at once.
+# Pages of one stream a sweep, each a look at 1,000 entries: an orphan behind thousands of live ones is found at once.
 MOST_PAGES = 10
 START = "0-0"  # a cursor at the beginning, and one that has come to the end
 

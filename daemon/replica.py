@@ -104,6 +104,7 @@ class Replica:
             self.metrics,
             execute or self._execute,
             slots=settings.worker.max_in_flight,
+            lease_s=lease_s,
             on_free=lambda: self._bell.ring_all(),
             accounts=self._accounts,
             recalls=recalls,
