@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
+    async def announce(self, run: Run) -> None: ...
+
     async def call_begins(self, run: Run) -> None: ...
 
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None: ...
@@ -159,7 +161,7 @@ class Executor:
         if run.cancel_requested.is_set():
             raise Stopped
         TimeLimit.of(run, job).check_unsent()
-        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        await self._calls.announce(run)
         await self._calls.call_begins(run)
         return request
 

@@ -14,12 +14,16 @@ from redis.exceptions import RedisError
 from daemon.keys import LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import FOREVER_US, Claimed, Queue
-from daemon.routes import Routes
+from daemon.queue import FOREVER_US, Claimed, Queue, Reclaimed
+from daemon.routes import Route, Routes
 from daemon.running import Running
 from limiter.limiter import Limiter, Permit
 
 log = structlog.get_logger(__name__)
+
+# Pages of one stream a sweep, each a look at 1,000 entries: an orphan behind thousands of live ones is found at once.
+MOST_PAGES = 10
+START = "0-0"  # a cursor at the beginning, and one that has come to the end
 
 
 class Heartbeat:
@@ -58,7 +62,7 @@ class Heartbeat:
 
 
 class Reclaimer:
-    """Looks through the pending entries of every route's streams, a page at a time.
+    """Looks through the pending entries of every route's streams, some pages at a time.
 
     An entry's idle time goes on while nobody can reach Redis. So after any disturbance, and when the server itself
     has just started, nothing is taken over until all live replicas have had a lease's time to renew.
@@ -110,31 +114,39 @@ class Reclaimer:
         return await self.sweep(not_after_us=now_us + lease_us // 2)
 
     async def sweep(self, *, not_after_us: int = FOREVER_US) -> int:
-        """One page of every stream; returns how many orphans were taken over."""
+        """Look through every stream, from where the last sweep stopped; returns how many orphans were taken over."""
         taken = 0
         for route in self._routes.values():
             for lane in LANES:
-                page = await self._queue.reclaim(
-                    route.name,
-                    lane,
-                    lease_s=self._lease_s,
-                    cursor=self._cursors.get((route.name, lane), "0-0"),
-                    not_after_us=not_after_us,
-                    most_crashes=self._most_crashes,
-                )
-                self._cursors[route.name, lane] = page.cursor
-                for item in page.items:
-                    self._running.start(item, route, _permit_of(item), adopted=True)
-                if page.poisoned:
-                    self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
-                    self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)
-                for charged in page.calls:
-                    self._metrics.provider_calls.labels(provider=route.provider.name, charged=charged).inc()
-                taken += len(page.items)
+                for _ in range(MOST_PAGES):
+                    page = await self._page(route, lane, not_after_us)
+                    taken += len(page.items)
+                    # A page with orphans is enough for one replica; the others take the rest.
+                    if page.items or page.cursor == START:
+                        break
         if taken:
             self._metrics.reclaimed.inc(taken)
             log.warning("took over items of a silent worker", items=taken)
         return taken
+
+    async def _page(self, route: Route, lane: str, not_after_us: int) -> Reclaimed:
+        page = await self._queue.reclaim(
+            route.name,
+            lane,
+            lease_s=self._lease_s,
+            cursor=self._cursors.get((route.name, lane), START),
+            not_after_us=not_after_us,
+            most_crashes=self._most_crashes,
+        )
+        self._cursors[route.name, lane] = page.cursor
+        for item in page.items:
+            self._running.start(item, route, _permit_of(item), adopted=True)
+        if page.poisoned:
+            self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
+            self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)
+        for charged in page.calls:
+            self._metrics.provider_calls.labels(provider=route.provider.name, charged=charged).inc()
+        return page
 
 
 def _permit_of(item: Claimed) -> Permit | None:

@@ -147,12 +147,21 @@ class Queue:
 
     async def leave(self, routes: Iterable[str]) -> int:
         """Take this replica's consumer names off all groups in which nothing is pending under them."""
+        left: int = await self._call("leave", self.worker, *self._groups(routes))
+        return left
+
+    async def forget(self, routes: Iterable[str], *, idle_s: float) -> int:
+        """Take off all groups the names that asked for nothing for `idle_s` and have nothing pending; how many."""
+        forgotten: int = await self._call("forget", round(idle_s * 1000), *self._groups(routes))
+        return forgotten
+
+    def _groups(self, routes: Iterable[str]) -> list[str]:
+        """Pairs of stream and group."""
         groups: list[str] = [self.keys.jobs, INTAKE_GROUP]
         for route in routes:
             for lane in LANES:
                 groups += (self.keys.stream(route, lane), WORKERS_GROUP)
-        left: int = await self._call("leave", self.worker, *groups)
-        return left
+        return groups
 
     # Running
 

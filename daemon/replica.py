@@ -28,6 +28,7 @@ from daemon.gauges import RedisGauges
 from daemon.health import health_app
 from daemon.inputs import InputFetcher
 from daemon.intake import Intake
+from daemon.janitor import Janitor
 from daemon.keys import Keys
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.loops import run_forever
@@ -103,6 +104,7 @@ class Replica:
             self.metrics,
             execute or self._execute,
             slots=settings.worker.max_in_flight,
+            lease_s=lease_s,
             on_free=lambda: self._bell.ring_all(),
             accounts=self._accounts,
             recalls=recalls,
@@ -135,6 +137,7 @@ class Replica:
         self._reclaimer = Reclaimer(
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
         )
+        self._janitor = Janitor(self.queue, list(routes), lease_s=lease_s)
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
         self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
@@ -186,6 +189,7 @@ class Replica:
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("reclaimer", self._reclaimer.run)
+        self._start("janitor", self._janitor.run)
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
         for name, dispatcher in self.dispatchers.items():
             self._start(f"dispatcher {name}", partial(self._dispatch, dispatcher))
@@ -214,7 +218,7 @@ class Replica:
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
         await self._pacer.aclose()
-        await self._end("scheduler", "gauges", "quota book", "bell")
+        await self._end("scheduler", "janitor", "gauges", "quota book", "bell")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)

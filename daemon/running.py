@@ -38,6 +38,7 @@ class Run:
     slot_at: float | None = None  # monotonic time for which the permit was granted
     asked_at: float = 0.0  # and at which it was asked for
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    announced_at: float = 0.0  # monotonic time at which its intent was last written down, and it was ours
     sent: bool = False  # the provider call has begun
     settling: bool = False
     submitted: Submitted | None = None  # the provider's task, once it is known
@@ -65,6 +66,7 @@ class Running:
         execute: Execute,
         *,
         slots: int,
+        lease_s: float = 15.0,
         on_free: Callable[[], None],
         accounts: Accounts | None = None,
         recalls: Recalls | None = None,
@@ -77,6 +79,8 @@ class Running:
         self._metrics = metrics
         self._execute = execute
         self._on_free = on_free
+        # So long after it was seen to be ours nobody can have taken an item over: heartbeats are no further apart.
+        self._surely_ours_s = lease_s / 3
         # By uid and epoch: a replica that stalled may take over its own item while the old run is still ending.
         self._runs: dict[tuple[str, str], Run] = {}
         self._reserved = 0
@@ -142,6 +146,11 @@ class Running:
             await asyncio.wait(late, timeout=5)
         return len(late)
 
+    async def announce(self, run: Run) -> None:
+        """Write down that the run's call is about to be sent. Raises LeaseLost: then nothing may be sent."""
+        run.announced_at = time.monotonic()
+        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+
     async def call_begins(self, run: Run) -> None:
         """The provider is about to be asked: a call that is late for its slot is counted from now on.
 
@@ -159,8 +168,11 @@ class Running:
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
         """Its first byte is about to leave: the same once more, since connecting takes its time.
 
-        `rtt_s` is how long it took to connect, None on a connection that stood.
+        `rtt_s` is how long it took to connect, None on a connection that stood. Raises LeaseLost where the process
+        slept meanwhile, or connecting took so long, that somebody else has the item.
         """
+        if time.monotonic() - run.announced_at > self._surely_ours_s:
+            await self.announce(run)
         late_at = run.slot_at
         await self.call_begins(run)
         # A call that was late counts from now on, so how late it was says nothing about the others.
@@ -187,25 +199,25 @@ class Running:
             longest_s = run.route.timeout_s
             await until_answered("submitted", lambda: self._limiter.submitted(permit, longest_s=longest_s))
 
-    async def call_ended(self, run: Run) -> None:
-        """The provider has answered: its in-flight place is free for the next call, wherever that is made.
+    async def call_ended(self, run: Run, *, answered: bool = True) -> None:
+        """The call is over: its in-flight place is free for the next one, wherever that is made.
 
-        A permit whose call was never sent is given back whole. The call of a worker that went away without noting an
-        answer may still run at the provider: its place is nobody's to free, and ends with its lease.
+        A permit whose call was never sent is given back whole. A call that was not answered, or whose worker went away
+        without noting an answer, may still run at the provider: its place is nobody's to free, and ends with its lease.
         """
         permit, run.permit = run.permit, None
         if permit is None:
             return
         if not run.sent and not run.adopted:
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
-        elif permit.leased and not _is_unanswered(run):
+        elif permit.leased and answered and not _is_unanswered(run):
             await until_answered("release", lambda: self._limiter.release(permit))
 
     async def _live(self, run: Run) -> None:
         self._metrics.in_flight.set(len(self._runs))
         try:
             outcome = await self._outcome(run)
-            await self.call_ended(run)
+            await self.call_ended(run, answered=run.submitted is not None or not isinstance(outcome, Unknown))
             run.settling = True
             charged = _charged(run, outcome)
             state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome, charged))

@@ -19,6 +19,7 @@ _SCRIPTS = {
         "close_groups",
         "done",
         "due",
+        "forget",
         "leave",
         "note",
         "open_batch",

@@ -59,6 +59,7 @@ class Engine:
         ledger = self.ledger
         quotas = self._quotas_of(key)
         if refusal := quotas.admit(call.images):
+            call.refused = refusal.quota
             raise QuotaExceededError(refusal)
         ledger.admit(call)
         try:

@@ -42,6 +42,8 @@ class Call:
     request_hash: str
     images: int
     admitted: bool = False  # got past the quotas
+    refused: str = ""  # the quota that turned it away; a fault at the door is none
+    task: str = ""  # the name of the task that it began
     status: int = 0
     billed: int = 0  # pictures charged
     code: str = ""

@@ -108,6 +108,7 @@ class Tasks:
             slot.enter_context(self._engine.admitted(call, key))
             fault = self._engine.faults.take_of(call.prompt, OF_TASKS)
             task = Task(_new_number(), digest(key.encode()), drawing, call, charge, fault)
+            call.task = task.number
             if charge is Charge.ACCEPTED:
                 call.billed = 1
             _keep(self._tasks, task.number, task, _KEPT_TASKS)

@@ -15,11 +15,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.bell import Bell
 from daemon.dispatcher import Dispatcher
 from daemon.leases import Heartbeat, Reclaimer
-from daemon.outcomes import Failed, Outcome, Succeeded
+from daemon.outcomes import Failed, Outcome, Succeeded, Unknown
+from daemon.queue import LeaseLost
 from daemon.routes import Route, Routes
 from daemon.running import Recalled, Run, Running
 from limiter import Grant, Later, Limiter, Recalls
 from limiter.quota import Quota, parse_quota
+from providers.base import Submitted
 from tests.daemon.harness import Installation, eventually
 
 DONE = Succeeded({"images": []})
@@ -259,6 +261,49 @@ async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_n
         await replica.running.call_ended(Run(known, replica.route, answer.permit, adopted=True))
         assert await redis.zcard("pixmill:limiter:q:leases") == 0
     await replica.close()
+
+
+@pytest.mark.parametrize(("task", "left"), [(None, 1), (Submitted("t"), 0)])
+async def test_the_place_of_a_call_whose_answer_is_lost_ends_with_its_lease_and_that_of_a_lost_task_at_once(
+    redis: Redis, task: Submitted | None, left: int
+) -> None:
+    quota = parse_quota("q", {"in_flight": 2})
+    replica = Replica(redis, quota)
+
+    async def lost(run: Run) -> Outcome:
+        run.sent, run.submitted = True, task
+        return Unknown({"kind": "ambiguous_submit", "charged": "maybe"})
+
+    replica.running._execute = lost
+    await replica.installation.submit({"id": "a", "prompt": "x", "on_unknown_outcome": "hold"})
+    replica.dispatch()
+
+    async def held() -> bool:
+        return (await replica.installation.record("default//a"))["state"] == "held"
+
+    await eventually(held)
+    assert await redis.zcard("pixmill:limiter:q:leases") == left
+    await replica.close()
+
+
+@pytest.mark.parametrize("slept_s", [0.1, 60.0])
+async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_sent(
+    replica: Replica, slept_s: float
+) -> None:
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    run = Run(item, replica.route, None)
+    await replica.running.announce(run)
+    run.announced_at -= slept_s
+    await replica.running.call_leaves(run, None)
+    await replica.installation.other("heir").reclaim("default", "normal", lease_s=0, cursor="0-0")
+    run.announced_at = time.monotonic() - slept_s
+    if slept_s > 15 / 3:
+        with pytest.raises(LeaseLost):
+            await replica.running.call_leaves(run, None)
+    else:
+        # Nobody takes over so soon; a question before every call would cost a round trip each.
+        await replica.running.call_leaves(run, None)
 
 
 async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: Redis) -> None:

@@ -63,6 +63,20 @@ async def test_a_throttled_call_is_told_when_to_return(
     assert simulator.ledger.statuses() == {200: 1, 429: 1}
 
 
+async def test_the_books_tell_a_quotas_refusal_from_one_that_was_ordered(
+    http: httpx2.AsyncClient, start_simulator: StartSimulator
+) -> None:
+    simulator = await start_simulator(images=Rate(1, 30))
+    simulator.faults.add(Fault(FaultKind.RATE_LIMIT))
+    for _ in range(3):
+        await ask(http, simulator)
+    assert [(call.status, call.refused) for call in simulator.ledger.calls] == [
+        (429, ""),
+        (200, ""),
+        (429, "images"),
+    ]
+
+
 async def test_retry_after_can_be_left_out(http: httpx2.AsyncClient, start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(images=Rate(1, 30), send_retry_after=False)
     await ask(http, simulator)

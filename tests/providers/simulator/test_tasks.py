@@ -79,6 +79,8 @@ async def test_a_task_holds_its_place_until_it_ends_not_until_it_was_answered(
     with pytest.raises(QuotaExceededError) as refused:
         one.accept()
     assert refused.value.refusal.quota == "in_flight"
+    calls = list(one.engine.ledger.calls)[1:]
+    assert [(call.task, call.refused) for call in calls] == [(first.number, ""), ("", "in_flight")]
     await until(lambda: first.ended)
     await until(lambda: one.engine.ledger.in_flight == 1)
     second = one.accept()
