@@ -64,7 +64,7 @@ async def _redis(session: Session) -> list[Finding]:
     url = _redis_url(session)
     if url is None:
         return [_nowhere()]
-    client = command_client(url)
+    client = command_client(url, session.settings.redis.prefix)
     try:
         away = await unreachable(client, masked_url(url))
         if away is not None:
