@@ -22,6 +22,7 @@ _SCRIPTS = {
         "leave",
         "note",
         "open_batch",
+        "probe",
         "progress",
         "reclaim",
         "refuse",
