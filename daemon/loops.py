@@ -23,11 +23,16 @@ T = TypeVar("T")
 
 
 async def run_forever(
-    name: str, step: Callable[[], Awaitable[None]], *, until: Callable[[], bool] = lambda: False
+    name: str,
+    step: Callable[[], Awaitable[None]],
+    *,
+    until: Callable[[], bool] = lambda: False,
+    longest_pause_s: float = LONGEST_PAUSE_S,
 ) -> None:
     """Call `step` until cancelled, or until `until` is true after a step.
 
-    Redis being away, or a bug, is logged at its first and last failure.
+    Redis being away, or a bug, is logged at its first and last failure; the pause between failures grows up to
+    `longest_pause_s`.
     """
     failures = 0
     while not until():
@@ -47,7 +52,7 @@ async def run_forever(
                 log.info("works again", part=name, failures=failures)
             failures = 0
             continue
-        await asyncio.sleep(pause_s(failures))
+        await asyncio.sleep(pause_s(failures, longest_pause_s))
         failures += 1
 
 
@@ -102,7 +107,7 @@ def _still_wanted() -> None:
         raise asyncio.CancelledError
 
 
-def pause_s(failures: int) -> float:
-    """Full jitter under an exponential bound, so that replicas do not come back together."""
-    bound = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 20))
+def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
+    """Jitter over half of an exponential bound, so that replicas do not come back together."""
+    bound = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 20))
     return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing
