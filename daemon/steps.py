@@ -22,6 +22,7 @@ _SCRIPTS = {
         "leave",
         "note",
         "open_batch",
+        "permitted",
         "probe",
         "progress",
         "reclaim",

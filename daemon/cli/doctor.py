@@ -69,7 +69,7 @@ async def _redis(session: Session) -> list[Finding]:
         away = await unreachable(client, masked_url(url))
         if away is not None:
             return [away]
-        return await examine(redis_checks(client, Keys(session.settings.redis.prefix).jobs))
+        return await examine(redis_checks(client, Keys(session.settings.redis.prefix)))
     finally:
         await client.aclose()
 

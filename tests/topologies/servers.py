@@ -32,6 +32,12 @@ def until(check: Callable[[], Any], what: str, timeout_s: float = READY_S) -> An
         time.sleep(0.02)
 
 
+def caught_up(master: RedisServer) -> None:
+    """Wait until its replica has everything that the master has written so far."""
+    with redis.Redis(port=master.port) as leader:
+        until(lambda: leader.wait(1, 1000) == 1, "a replica that has caught up")
+
+
 class Watched:
     """A master, a replica that follows it, and three Sentinels: what it takes to survive the master's death."""
 
@@ -61,11 +67,6 @@ class Watched:
             until(
                 lambda: follower.info("replication")["master_link_status"] == "up", "a replica that follows"
             )
-
-    def caught_up(self) -> None:
-        """Until the replica has everything that the master has written so far."""
-        with redis.Redis(port=self.master.port) as leader:
-            until(lambda: leader.wait(1, 1000) == 1, "a replica that has caught up")
 
     def fail_over(self) -> None:
         """Kill the master, and wait until the Sentinels have made a master of its replica."""
