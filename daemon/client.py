@@ -73,8 +73,8 @@ class Client:
     ) -> None:
         self.keys = Keys(prefix)
         self.tenant = tenant
-        self.redis = command_client(url)
-        self._blocking = blocking_client(url)
+        self.redis = command_client(url, prefix)
+        self._blocking = blocking_client(url, prefix)
         self.records = Records(self.redis, self.keys)
         self.sender = Sender(self.redis, self.keys)
         self.queue = Queue(

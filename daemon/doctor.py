@@ -17,10 +17,13 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from daemon.keys import INTAKE_GROUP
+from daemon.keys import INTAKE_GROUP, Keys
 from daemon.loops import CONNECTION_FAULTS
+from daemon.permissions import missing
+from daemon.redis_faults import in_words
 from daemon.results import ResultStore, StorageError
 from daemon.settings import Credential, SettingsError
+from daemon.steps import Steps
 from providers.base import ChecksCredential, CredentialCheck, Provider
 from providers.errors import redact
 from providers.registry import create_provider
@@ -96,15 +99,17 @@ async def unreachable(client: Redis, shown_url: str) -> Finding | None:
     return Finding("redis", State.FAIL, said)
 
 
-def redis_checks(client: Redis, jobs: str, *, now_s: Callable[[], float] = time.time) -> dict[str, Check]:
-    """Version, persistence, eviction, scripts, clock, and whether `jobs` (the stream of jobs) lost entries."""
+def redis_checks(client: Redis, keys: Keys, *, now_s: Callable[[], float] = time.time) -> dict[str, Check]:
+    """Version, persistence, eviction, scripts, writes, permissions, clock, and whether the jobs stream lost entries."""
     return {
         "redis": lambda: _version(client),
         "aof": lambda: _persistence(client),
         "eviction": lambda: _eviction(client),
         "scripts": lambda: _scripts(client),
+        "writes": lambda: _writes(client, keys),
+        "acl": lambda: _permissions(client, keys),
         "clock": lambda: _clock(client, now_s),
-        "jobs": lambda: _jobs(client, jobs),
+        "jobs": lambda: _jobs(client, keys.jobs),
     }
 
 
@@ -166,6 +171,21 @@ async def _scripts(client: Redis) -> Finding:
             f"Scripts are refused ({said}): allow EVAL and EVALSHA, in the ACL and in any proxy.",
         )
     return Finding("scripts", State.OK, "Scripts run.")
+
+
+async def _writes(client: Redis, keys: Keys) -> Finding:
+    try:
+        await Steps(client, keys.prefix)("probe")
+    except ResponseError as error:
+        return Finding("writes", State.FAIL, in_words(error))
+    return Finding("writes", State.OK, "Redis takes our writes.")
+
+
+async def _permissions(client: Redis, keys: Keys) -> Finding:
+    if names := await missing(client, keys):
+        said = f"The ACL of our user in `redis.url` lacks what a worker needs: {', '.join(names)}"
+        return Finding("acl", State.FAIL, f"{said}. deploy/redis/users.acl grants all of it.")
+    return Finding("acl", State.OK, "The user in `redis.url` may do all that a worker does.")
 
 
 async def _clock(client: Redis, now_s: Callable[[], float]) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 import structlog
@@ -62,6 +63,7 @@ class Intake:
         self._lease_s = lease_s
         self._stopping = False
         self._cursor = "0-0"
+        self._unfinished: list[Entry] = []  # what was read and is not at its end, by id
         self.read_at: float | None = None  # monotonic time of the last read that was answered
 
     async def run(self) -> None:
@@ -81,7 +83,30 @@ class Intake:
         self._stopping = False
 
     async def _step(self) -> None:
-        await self.take(await self._read())
+        # Redis may answer reads and refuse to write: nothing more is read while what was read cannot be accepted.
+        self._unfinished = await self._still_ours() or await self._read()
+        await self.take(self._unfinished)
+        self._unfinished = []
+
+    async def _still_ours(self) -> list[Entry]:
+        """Of what a fault kept from its end, that which is not accepted (its reply was lost) or taken over since."""
+        if not self._unfinished:
+            return []
+        try:
+            rows: Any = await self._client.xpending_range(
+                self._keys.jobs,
+                INTAKE_GROUP,
+                self._unfinished[0][0],
+                self._unfinished[-1][0],
+                ROUND,
+                consumername=self._queue.worker,
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return []  # read again, all of it
+        ours = {row["message_id"].decode() for row in rows}
+        return [entry for entry in self._unfinished if entry[0] in ours]
 
     async def _read(self) -> list[Entry]:
         try:
@@ -125,7 +150,9 @@ class Intake:
             await self.create_group()
             return
         self._cursor = reply[0].decode()
-        await self.take([(entry.decode(), fields) for entry, fields in reply[1] if fields])
+        in_hand = {entry for entry, _ in self._unfinished}  # our own, which we go on with ourselves
+        taken = [(entry.decode(), fields) for entry, fields in reply[1] if fields]
+        await self.take([(entry, fields) for entry, fields in taken if entry not in in_hand])
 
     async def take(self, entries: Sequence[Entry]) -> None:
         """Bring every entry to its end; single jobs together, everything else one by one and in order."""

@@ -7,6 +7,7 @@ stops last. The reclaimer takes entries that nobody renewed for a lease, with a 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 from redis.exceptions import RedisError
@@ -36,18 +37,21 @@ class Heartbeat:
         self._every_s = lease_s / 3
 
     async def run(self) -> None:
-        await run_forever("heartbeat", self._step)
+        # A pause that is longer than a lease would lose what is ours when Redis comes back.
+        await run_forever("heartbeat", self._step, longest_pause_s=self._every_s)
 
     async def _step(self) -> None:
         await asyncio.sleep(self._every_s)
         await self.beat()
         if (spread_us := self._running.lag.spread_us) is not None:
-            await self._limiter.report_spread(spread_us)
+            with suppress(
+                RedisError
+            ):  # a hint, which a Redis without memory refuses; the beat is what counts
+                await self._limiter.report_spread(spread_us)
 
     async def beat(self) -> None:
         """Renew everything now; a run that is not ours any more is stopped before it can send anything."""
-        # One that is being settled is not ours to keep any more, and would look lost a moment later.
-        runs = [run for run in self._running.current() if not run.settling]
+        runs = self._running.current()
         if not runs:
             return
         permits = [run.permit for run in runs if run.permit is not None]
@@ -55,7 +59,9 @@ class Heartbeat:
             self._queue.renew([run.item for run in runs]), self._limiter.renew(permits)
         )
         for run, state in zip(runs, states, strict=True):
-            if state == "lost":
+            # One whose settle waits, since Redis refuses it, is still to be kept; one whose settle has just been
+            # carried out looks lost.
+            if state == "lost" and not run.settling:
                 self._running.abandon(run)
             elif state == "cancel":
                 run.cancel_requested.set()

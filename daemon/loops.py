@@ -8,26 +8,31 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from daemon.redis_faults import CONNECTION_FAULTS, in_words, passes
+
+__all__ = ["CONNECTION_FAULTS", "pause_s", "run_forever", "uninterrupted", "until_answered"]
 
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 5.0
-# What a lost or restarting server looks like from here; the command may or may not have run.
-CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
 
 T = TypeVar("T")
 
 
 async def run_forever(
-    name: str, step: Callable[[], Awaitable[None]], *, until: Callable[[], bool] = lambda: False
+    name: str,
+    step: Callable[[], Awaitable[None]],
+    *,
+    until: Callable[[], bool] = lambda: False,
+    longest_pause_s: float = LONGEST_PAUSE_S,
 ) -> None:
     """Call `step` until cancelled, or until `until` is true after a step.
 
-    Redis being away, or a bug, is logged at its first and last failure.
+    Redis being away, or a bug, is logged at its first and last failure; the pause between failures grows up to
+    `longest_pause_s`.
     """
     failures = 0
     while not until():
@@ -38,7 +43,7 @@ async def run_forever(
             raise
         except RedisError as error:
             if failures == 0:
-                log.warning("redis does not answer; waiting", part=name, error=str(error))
+                log.warning("redis does not serve us; waiting", part=name, error=in_words(error))
         except Exception:
             # One bad entry or one bug must not stop the part; it is loud, and the loop is paced below.
             log.exception("unexpected error; the part goes on", part=name)
@@ -47,7 +52,7 @@ async def run_forever(
                 log.info("works again", part=name, failures=failures)
             failures = 0
             continue
-        await asyncio.sleep(pause_s(failures))
+        await asyncio.sleep(pause_s(failures, longest_pause_s))
         failures += 1
 
 
@@ -76,15 +81,20 @@ async def uninterrupted(
 
 
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a call that may safely be made twice until the server answers it, whatever the answer is."""
+    """Repeat a call that may safely be made twice until the server has carried it out.
+
+    Also while the server answers and refuses for a reason that passes, such as full memory.
+    """
     failures = 0
     while True:
         _still_wanted()
         try:
             return await call()
-        except CONNECTION_FAULTS as error:
+        except Exception as error:
+            if not passes(error):
+                raise
             if failures == 0:
-                log.warning("redis does not answer; asking again", call=name, error=str(error))
+                log.warning("redis does not serve us; asking again", call=name, error=in_words(error))
             await asyncio.sleep(pause_s(failures))
             failures += 1
 
@@ -97,7 +107,7 @@ def _still_wanted() -> None:
         raise asyncio.CancelledError
 
 
-def pause_s(failures: int) -> float:
-    """Full jitter under an exponential bound, so that replicas do not come back together."""
-    bound = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 20))
+def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
+    """Jitter over half of an exponential bound, so that replicas do not come back together."""
+    bound = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 20))
     return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing

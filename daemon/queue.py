@@ -219,6 +219,10 @@ class Queue:
             args += (item.uid, item.epoch)
         return [state.decode() for state in await self._call("renew", *args)]
 
+    async def probe(self) -> None:
+        """Write a small key of our own, which ends by itself: whatever refuses work refuses this, too."""
+        await self._call("probe")
+
     async def now_us(self) -> int:
         """The server's clock."""
         seconds, micros = await self._client.time()

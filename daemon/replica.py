@@ -44,6 +44,7 @@ from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.verdict import Judge
+from daemon.write_probe import WriteProbe
 from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
 from providers.http import warm_up
@@ -82,9 +83,10 @@ class Replica:
         self.keys = Keys(settings.redis.prefix)
         self._routes = routes
         self._store = store
-        self._client = command_client(redis_url)
-        self._blocking = blocking_client(redis_url)
-        self._listener = blocking_client(redis_url)
+        prefix = settings.redis.prefix
+        self._client = command_client(redis_url, prefix)
+        self._blocking = blocking_client(redis_url, prefix)
+        self._listener = blocking_client(redis_url, prefix)
         self.queue = Queue(
             self._client,
             self.keys,
@@ -141,6 +143,7 @@ class Replica:
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
         self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
+        self._probe = WriteProbe(self.queue)
         self._gauges = RedisGauges(
             self._client,
             self.keys,
@@ -184,6 +187,7 @@ class Replica:
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
         await warm_up()
         await self._server.start()
+        self._start("write probe", self._probe.run)
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
         self._start("heartbeat", self._heartbeat.run)
@@ -218,7 +222,7 @@ class Replica:
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
         await self._pacer.aclose()
-        await self._end("scheduler", "janitor", "gauges", "quota book", "bell")
+        await self._end("scheduler", "janitor", "gauges", "quota book", "bell", "write probe")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -240,6 +244,8 @@ class Replica:
         """Whether this replica is consuming, and if not, why, in a sentence."""
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
+        if self._probe.trouble is not None:
+            return False, self._probe.trouble
         now = time.monotonic()
         if self.intake.read_at is None or now - self.intake.read_at > SILENT_S:
             return False, "The intake has not been able to read the jobs stream lately; is Redis reachable?"

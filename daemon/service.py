@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis.asyncio.connection import parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from daemon.connections import command_client
 from daemon.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
 from daemon.loops import CONNECTION_FAULTS
+from daemon.redis_cli import redis_cli
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError
 from daemon.routes import build_routes
@@ -174,31 +174,10 @@ def banner(running: Running) -> str:
     return "\n".join(lines)
 
 
-def redis_cli(url: str) -> str:
-    """The `redis-cli` that reaches this Redis. Its password is not shown: it is read from $REDISCLI_AUTH."""
-    where = parse_url(url)
-    if path := where.get("path"):
-        words = ["-s", path]
-    else:
-        host = where.get("host", "localhost")
-        words = [] if host in ("localhost", "127.0.0.1") else ["-h", host]
-        words += ["-p", str(where.get("port", 6379))]
-    if db := where.get("db"):
-        words += ["-n", str(db)]
-    if url.startswith("rediss:"):
-        words.append("--tls")
-    variable = ""
-    if where.get("password"):
-        variable = 'REDISCLI_AUTH="$REDIS_PASSWORD" '
-        # A user without a password may be a token in the wrong place, so only this one is shown.
-        words += ["--user", user] if (user := where.get("username")) else []
-    return f"{variable}redis-cli {shlex.join(words)}"
-
-
 async def _tell_when_redis_answers(running: Running) -> None:
     """The banner, once it is true; raises SettingsError when Redis answers that we may not come in."""
     where = masked_url(running.redis_url)
-    client = command_client(running.redis_url)
+    client = command_client(running.redis_url, running.replica.settings.redis.prefix)
     waiting = False
     try:
         while True:

@@ -23,6 +23,8 @@ _SCRIPTS = {
         "leave",
         "note",
         "open_batch",
+        "permitted",
+        "probe",
         "progress",
         "reclaim",
         "refuse",

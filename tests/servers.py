@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -26,12 +27,18 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """One `valkey-server` (or `redis-server`) process on a loopback port, with AOF when `persistent`."""
+    """One `valkey-server` (or `redis-server`) process on a loopback port, with AOF when `persistent`.
 
-    def __init__(self, *, persistent: bool = False, binary: str | None = None) -> None:
+    `options` are further words of its command line.
+    """
+
+    def __init__(
+        self, *, persistent: bool = False, binary: str | None = None, options: Sequence[str] = ()
+    ) -> None:
         self.binary = binary or os.environ.get("TEST_REDIS_SERVER") or str(_binary.get_binary_path())
         self.directory = Path(tempfile.mkdtemp(prefix="pixmill-redis-"))
         self.persistent = persistent
+        self.options = tuple(options)
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -43,7 +50,13 @@ class RedisServer:
     def start(self) -> None:
         """Start (or restart on the same port and directory) and wait until it answers."""
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self.directory), "--appendonly", "yes" if self.persistent else "no"]
+        command += [
+            "--dir",
+            str(self.directory),
+            "--appendonly",
+            "yes" if self.persistent else "no",
+            *self.options,
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         client = redis.Redis(port=self.port)
         deadline = time.monotonic() + 10

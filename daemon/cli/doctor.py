@@ -64,12 +64,12 @@ async def _redis(session: Session) -> list[Finding]:
     url = _redis_url(session)
     if url is None:
         return [_nowhere()]
-    client = command_client(url)
+    client = command_client(url, session.settings.redis.prefix)
     try:
         away = await unreachable(client, masked_url(url))
         if away is not None:
             return [away]
-        return await examine(redis_checks(client, Keys(session.settings.redis.prefix).jobs))
+        return await examine(redis_checks(client, Keys(session.settings.redis.prefix)))
     finally:
         await client.aclose()
 

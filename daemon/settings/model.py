@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.values import (
     Bytes,
     Duration,
@@ -51,7 +52,9 @@ class Section(BaseModel):
 
 
 class RedisSettings(Section):
-    url: RedisUrl | None = Field(None, description="none: an embedded Valkey is started")
+    url: RedisUrl | None = Field(
+        None, description="redis://, rediss://, redis+sentinel://, redis+cluster://; none: an embedded Valkey"
+    )
     prefix: Prefix = Field("pixmill", description="first part of every key; `{pixmill}` on Redis Cluster")
 
 
@@ -207,6 +210,9 @@ class Settings(BaseSettings):
             yield from _doubled(("webhooks", name), webhook, ("secret",))
             if not webhook.secret_env and not webhook.secret_file:
                 yield ("webhooks", name), "needs `secret_env` or `secret_file`"
+        on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"
+        if on_cluster and not self.redis.prefix.startswith("{"):
+            yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)
         if self.gateway.keys_file is None and not self.gateway.listen.is_loopback:
             yield ("gateway", "listen"), "is reachable from other machines, so it needs `gateway.keys_file`"
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from pydantic_settings import NoDecode
+
+from daemon.settings.redis_url import REDIS_SCHEMES, RedisUrlError, read_redis_url
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2, "GB": 1000**3, "GiB": 1024**3}
@@ -168,32 +169,12 @@ def _url(*schemes: str) -> Callable[[Any], Any]:
 
 def _redis_url(value: Any) -> Any:
     """Refuse here what the client would refuse only later, with a part of the password in its words."""
-    _url("redis", "rediss", "unix")(value)
-    if not _is_readable(value):
-        raise _wrong(_REDIS_TEXT)
-    return value
-
-
-def _is_readable(url: str) -> bool:
-    from redis.asyncio.connection import parse_url  # not needed by those who only ask for help
-
+    _url(*REDIS_SCHEMES)(value)
     try:
-        parts = urlsplit(url)
-        parse_url(url)  # the port, and options that are numbers
-    except ValueError:
-        return False
-    if parts.scheme == "unix":
-        return True
-    # A bare `/`, `?` or `#` of a password ends the host before its `@`: a part of the password would be taken for the
-    # host or the port, and told to everybody when it does not answer.
-    return bool(_DATABASE.fullmatch(parts.path)) and "@" not in parts.query and not parts.fragment
-
-
-_DATABASE = re.compile(r"(?:/\d*)?", re.ASCII)
-_REDIS_TEXT = (
-    "redis://[user:password@]host[:port][/number], with `/`, `?`, `#`, `@` and `%` of a password written as %2F, %3F, "
-    "%23, %40 and %25"
-)
+        read_redis_url(value)
+    except RedisUrlError as error:
+        raise _wrong(str(error)) from None
+    return value
 
 
 def _http_base(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from daemon.doctor import (
     redis_checks,
     unreachable,
 )
-from daemon.keys import INTAKE_GROUP
+from daemon.keys import INTAKE_GROUP, Keys
 from daemon.results import ResultStore, StorageError
 from daemon.settings import Credential
 from providers.simulator import Simulator, SimulatorSettings
@@ -30,7 +31,8 @@ from tests.daemon.harness import Installation
 from tests.servers import RedisServer
 
 KEY = "sk-planted-secret-0123456789abcdef"
-JOBS = "pixmill:jobs"
+KEYS = Keys("pixmill")
+JOBS = KEYS.jobs
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +54,13 @@ async def client(durable: RedisServer) -> AsyncIterator[Redis]:
 
 
 async def found(client: Redis, check: str, **more: Any) -> Finding:
-    return await redis_checks(client, JOBS, **more)[check]()
+    return await redis_checks(client, KEYS, **more)[check]()
 
 
 async def test_a_healthy_server_gives_no_trouble(client: Redis) -> None:
-    findings = await examine(redis_checks(client, JOBS))
-    assert [finding.check for finding in findings] == ["redis", "aof", "eviction", "scripts", "clock", "jobs"]
+    findings = await examine(redis_checks(client, KEYS))
+    checks = ["redis", "aof", "eviction", "scripts", "writes", "acl", "clock", "jobs"]
+    assert [finding.check for finding in findings] == checks
     assert {finding.state for finding in findings} == {State.OK}
 
 
@@ -99,13 +102,58 @@ async def test_a_user_who_may_not_run_scripts_is_found(client: Redis, durable: R
     )
     limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
     try:
-        states = {finding.check: finding for finding in await examine(redis_checks(limited, JOBS))}
+        states = {finding.check: finding for finding in await examine(redis_checks(limited, KEYS))}
     finally:
         await limited.aclose()
         await client.acl_deluser("limited")
     assert states["scripts"].state is State.FAIL
     assert states["aof"].state is State.WARN
     assert "ACL" in states["aof"].says
+
+
+async def test_a_command_that_the_acl_lacks_is_named(client: Redis, durable: RedisServer) -> None:
+    without = ["hset", "zadd", "xgroup|create", "subscribe", "watch", "info"]
+    await client.acl_setuser(
+        "limited",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        channels=["*"],
+        categories=["+@all"],
+        commands=[f"-{name}" for name in without],
+    )
+    limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
+    keys_before = await client.keys("*")
+    try:
+        finding = await found(limited, "acl")
+    finally:
+        await limited.aclose()
+        await client.acl_deluser("limited")
+    assert finding.state is State.FAIL
+    assert re.findall(r"[a-z|]+(?=[,.])", finding.says.partition("needs: ")[2])[:6] == [
+        "hset", "xgroup|create", "zadd", "info", "subscribe", "watch"
+    ]  # fmt: skip
+    assert await client.keys("*") == keys_before, "nothing stays behind"
+
+
+async def test_a_user_who_may_not_hear_the_bell_is_found(client: Redis, durable: RedisServer) -> None:
+    await client.acl_setuser(
+        "limited", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], reset_channels=True
+    )
+    limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
+    try:
+        finding = await found(limited, "acl")
+    finally:
+        await limited.aclose()
+        await client.acl_deluser("limited")
+    assert "publish, subscribe" in finding.says
+
+
+async def test_a_server_without_memory_is_found(client: Redis) -> None:
+    await client.config_set("maxmemory", "1")
+    finding = await found(client, "writes")
+    assert finding.state is State.FAIL
+    assert "no memory left" in finding.says
 
 
 @pytest.mark.parametrize(("off_s", "state"), [(0.0, State.OK), (-5.0, State.WARN), (600.0, State.FAIL)])

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from daemon import signals
+from daemon.redis_cli import redis_cli
 from daemon.replica import Replica
-from daemon.service import redis_cli, run_up
+from daemon.service import run_up
 from daemon.settings import Settings
 from daemon.signals import until_signal
 from tests.daemon.harness import eventually
@@ -33,6 +34,12 @@ from tests.daemon.test_embedded import servers_in
         ("redis://planted@h:1", "redis-cli -h h -p 1"),
         ("redis://[::1]:1/0?db=4", "redis-cli -h ::1 -p 1 -n 4"),
         ("unix:///run/my redis.sock", "redis-cli -s '/run/my redis.sock'"),
+        ("redis+cluster://a,b:7001", "redis-cli -c -h a -p 6379"),
+        (
+            "redis+sentinel://me:planted@s1,s2:5/shop/2",
+            'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli $(redis-cli -h s1 -p 26379 SENTINEL GET-MASTER-ADDR-BY-NAME shop'
+            " | xargs printf -- '-h %s -p %s') -n 2 --user me",
+        ),
     ],
 )
 def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str, line: str) -> None:

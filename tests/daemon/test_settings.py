@@ -362,13 +362,22 @@ def test_the_password_of_redis_is_never_shown(load: Load, url: str, caplog: pyte
         "redis://h/hunter2",
         "redis://h?db=hunter2",
         "redis://[h",
+        "redis+sentinel://hunter2/shop@h/shop",
+        "redis+sentinel://:hunter2@s1,s2",
+        "redis+sentinel://:hunter2@s1:99999/shop",
+        "redis+sentinel://:hunter2@s1/shop/x",
+        "redis+sentinel://s1/shop?x=hunter2@y",
+        "redis+cluster://:hunter2@a,,b",
+        "redis+cluster://:hunter2@a/1",
+        "redis+cluster://:hunter2#x@a",
         "unix:///tmp/s?db=hunter2",
     ],
 )
 def test_a_redis_url_that_would_be_misread_is_refused_without_its_value(load: Load, url: str) -> None:
     """Otherwise a part of the password becomes the host or the port, which errors name."""
     (found,) = problems(load, f'[redis]\nurl = "{url}"\n')
-    assert found.startswith("pixmill.toml:2: `redis.url` must be redis://[user:password@]host")
+    scheme = "redis" if url.startswith("unix") else url.partition("://")[0]
+    assert found.startswith(f"pixmill.toml:2: `redis.url` must be {scheme}://[user:password@]host")
     assert "%2F" in found
     assert "hunter2" not in found
 
@@ -379,6 +388,8 @@ def test_a_redis_url_that_would_be_misread_is_refused_without_its_value(load: Lo
         "redis://h",
         "redis://h/",
         "rediss://u:a%2Fb%40c@[::1]:6380/15?socket_timeout=3",
+        "redis+sentinel://u:a%2Fb@s1:26379,s2,[::1]:5/shop/3?sentinel_password=p%40",
+        "rediss+sentinel://s1/shop",
         "unix:///run/redis.sock?db=2",
     ],
 )
@@ -386,6 +397,18 @@ def test_a_redis_url_that_is_right_is_kept_as_it_is(load: Load, url: str) -> Non
     settings = load(f'[redis]\nurl = "{url}"\n').settings
     assert settings.redis.url is not None
     assert settings.redis.url.reveal() == url
+
+
+def test_a_prefix_whose_keys_share_no_slot_is_refused_on_a_cluster(load: Load) -> None:
+    text = '[redis]\nurl = "redis+cluster://a:7000,b"\nprefix = "{shop}"\n'
+    assert load(text).settings.redis.prefix == "{shop}"
+    (found,) = problems(load, text.replace("{shop}", "shop"))
+    assert found == (
+        "pixmill.toml:3: `redis.prefix` must stand in braces on a cluster, or its keys share no slot: "
+        'write "{shop}".'
+    )
+    (found,) = problems(load, '[redis]\nurl = "redis+cluster://a:7000,b"\n')
+    assert found.endswith('write "{pixmill}".')
 
 
 def test_a_wrong_flag_is_called_by_the_name_that_was_typed(load: Load) -> None:

@@ -56,6 +56,8 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
         ("ok", "aof"),
         ("ok", "eviction"),
         ("ok", "scripts"),
+        ("ok", "writes"),
+        ("ok", "acl"),
         ("ok", "clock"),
         ("ok", "jobs"),
         ("ok", "storage"),

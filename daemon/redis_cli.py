@@ -1,0 +1,52 @@
+"""The `redis-cli` that reaches the Redis of a URL, to be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio.connection import parse_url
+
+from daemon.settings.redis_url import RedisAddress, read_redis_url
+
+
+def redis_cli(url: str) -> str:
+    """The words before the command. Its password is not shown: it is read from $REDISCLI_AUTH."""
+    address = read_redis_url(url)
+    if address.topology == "single":
+        where: Mapping[str, Any] = parse_url(url)
+        words = _of_one(where)
+    else:
+        where = address.options
+        words = _of_master(address) if address.topology == "sentinel" else _of_cluster(address)
+    if db := where.get("db"):
+        words += ["-n", str(db)]
+    if address.tls:
+        words.append("--tls")
+    variable = ""
+    if where.get("password"):
+        variable = 'REDISCLI_AUTH="$REDIS_PASSWORD" '
+        # A user without a password may be a token in the wrong place, so only this one is shown.
+        words += ["--user", shlex.quote(user)] if (user := where.get("username")) else []
+    return f"{variable}redis-cli {' '.join(words)}"
+
+
+def _of_one(where: Mapping[str, Any]) -> list[str]:
+    if path := where.get("path"):
+        return ["-s", shlex.quote(path)]
+    host = where.get("host", "localhost")
+    words = [] if host in ("localhost", "127.0.0.1") else ["-h", shlex.quote(host)]
+    return [*words, "-p", str(where.get("port", 6379))]
+
+
+def _of_master(address: RedisAddress) -> list[str]:
+    """The Sentinels know the master: the shell asks one of them, whose two words are host and port."""
+    host, port = address.nodes[0]
+    asked = f"redis-cli -h {shlex.quote(host)} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {address.service}"
+    return ["$(" + asked + " | xargs printf -- '-h %s -p %s')"]
+
+
+def _of_cluster(address: RedisAddress) -> list[str]:
+    host, port = address.nodes[0]
+    return ["-c", "-h", shlex.quote(host), "-p", str(port)]

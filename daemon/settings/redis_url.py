@@ -1,0 +1,116 @@
+"""What `redis.url` may lead to: one server, the master that Sentinels know, or a cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+SENTINEL_PORT = 26379
+REDIS_PORT = 6379
+
+Topology = Literal["single", "sentinel", "cluster"]
+
+_QUOTED = (
+    "with `/`, `?`, `#`, `@` and `%` of a password written as %2F, %3F, %23, %40 and %25"  # in every form
+)
+_FORMS: Mapping[str, str] = {
+    "single": f"redis://[user:password@]host[:port][/number], {_QUOTED}",
+    "sentinel": f"redis+sentinel://[user:password@]host[:port][,host...]/master[/number], {_QUOTED}; the hosts are "
+    "those of the Sentinels, and the password is that of the master",
+    "cluster": f"redis+cluster://[user:password@]host[:port][,host...], {_QUOTED}",
+}
+_NODE = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:,\s]+)(?::(\d{1,5}))?", re.ASCII)
+_PATHS = {
+    "single": re.compile(r"(?:/(?P<db>\d*))?", re.ASCII),
+    "sentinel": re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>\d*))?", re.ASCII),
+    "cluster": re.compile(r"(?:/0?)?", re.ASCII),
+}
+
+
+class RedisUrlError(ValueError):
+    """A URL that cannot be read; the text has the form that it must have, and nothing of the URL itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where a URL leads. `options` are what every connection gets, beside host and port; they may hold a password."""
+
+    topology: Topology
+    nodes: tuple[tuple[str, int], ...]
+    service: str
+    tls: bool
+    options: Mapping[str, Any]
+
+
+def topology_of(url: str) -> Topology:
+    """What kind of installation the URL's scheme names."""
+    kind = url.partition("://")[0].rpartition("+")[2]
+    return "sentinel" if kind == "sentinel" else "cluster" if kind == "cluster" else "single"
+
+
+def read_redis_url(url: str) -> RedisAddress:
+    """Take a URL apart. Raises RedisUrlError, whose text never has a part of the URL."""
+    from redis.asyncio.connection import parse_url  # not needed by those who only ask for help
+
+    topology = topology_of(url)
+    scheme, _, rest = url.partition("://")
+    authority = re.match(r"[^/?#]*", rest)
+    user, at, hosts = (authority[0] if authority else "").rpartition("@")
+    nodes = _nodes(hosts, topology)
+    try:
+        # Of one server, which the library reads: the password, and options that are numbers.
+        single = (
+            url if topology == "single" else f"redis://{user}{at}localhost{rest[len(user + at + hosts) :]}"
+        )
+        parts = urlsplit(single)
+        service, db = _path(scheme, topology, parts)
+        options: dict[str, Any] = dict(parse_url(parts._replace(path=f"/{db}").geturl() if nodes else single))
+    except ValueError:
+        raise RedisUrlError(_FORMS[topology]) from None
+    for name in ("host", "port") if nodes else ():
+        options.pop(name, None)
+    return RedisAddress(topology, nodes, service, scheme.startswith("rediss"), options)
+
+
+def _path(scheme: str, topology: Topology, parts: SplitResult) -> tuple[str, str]:
+    """The name of the master and the number of the database, where there are any."""
+    if scheme == "unix":
+        return "", ""
+    match = _PATHS[topology].fullmatch(parts.path)
+    # A bare `/`, `?` or `#` of a password ends the hosts before its `@`: a part of the password would be taken for a
+    # host or a port, and told to everybody when it does not answer.
+    if match is None or "@" in parts.query or parts.fragment:
+        raise RedisUrlError(_FORMS[topology])
+    found = match.groupdict()
+    return found.get("service") or "", found.get("db") or ""
+
+
+def one_slot_sentence(prefix: str) -> str:
+    """What is wrong with a prefix without braces on a cluster."""
+    return f'must stand in braces on a cluster, or its keys share no slot: write "{{{prefix}}}"'
+
+
+def _nodes(hosts: str, topology: Topology) -> tuple[tuple[str, int], ...]:
+    """The nodes to ask; none for one server, whose only host the library reads."""
+    if topology == "single":
+        return ()
+    default = SENTINEL_PORT if topology == "sentinel" else REDIS_PORT
+    nodes = []
+    for host in hosts.split(","):
+        match = _NODE.fullmatch(host)
+        if match is None or int(match[2] or default) > 65535:
+            raise RedisUrlError(_FORMS[topology])
+        nodes.append((match[1].strip("[]"), int(match[2] or default)))
+    return tuple(nodes)

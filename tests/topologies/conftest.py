@@ -1,0 +1,72 @@
+"""Where the core suite runs: one server, a master that Sentinels watch, a cluster of three."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.servers import RedisServer
+from tests.topologies.rig import Installed, installed
+from tests.topologies.servers import Cluster, Watched
+
+
+@dataclass(frozen=True)
+class Place:
+    """A Redis of some kind, and the prefix for it."""
+
+    url: str
+    prefix: str = "pixmill"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Not shared: a failover leaves a master without a replica."""
+    watched = Watched()
+    yield watched
+    watched.close()
+
+
+@pytest.fixture(scope="session")
+def lasting_watched() -> Iterator[Watched]:
+    """For tests that leave the master alone."""
+    watched = Watched()
+    yield watched
+    watched.close()
+
+
+@pytest.fixture(params=["single", "sentinel", "cluster"])
+def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> Place:
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.flush()
+        return Place(cluster.url, "{pixmill}")
+    if request.param == "sentinel":
+        watched: Watched = request.getfixturevalue("lasting_watched")
+        _flush(watched.master)
+        return Place(watched.url)
+    _flush(redis_server)
+    return Place(redis_server.url)
+
+
+@pytest.fixture
+async def installation(place: Place, tmp_path: Path) -> AsyncIterator[Installed]:
+    async with installed(place.url, tmp_path, prefix=place.prefix) as made:
+        yield made
+
+
+def _flush(server: RedisServer) -> None:
+    client: Any = redis.Redis(port=server.port)
+    client.flushall()
+    client.close()
