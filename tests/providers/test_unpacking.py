@@ -62,7 +62,7 @@ async def test_an_answer_that_grows_past_the_cap_is_refused_before_it_has_grown(
     finally:
         tracemalloc.stop()
     assert caught.value.kind is ErrorKind.BAD_RESPONSE
-    assert peak < 16 * MIB
+    assert peak < 5 * MIB
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "made-up"])
