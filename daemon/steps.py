@@ -26,6 +26,7 @@ _SCRIPTS = {
         "reclaim",
         "refuse",
         "renew",
+        "resend",
         "retry",
         "settle",
     )

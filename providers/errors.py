@@ -216,9 +216,9 @@ _SECRETS = (
 )  # fmt: skip
 
 
-def redact(text: str) -> str:
-    """`text` without keys, tokens, URL queries and long base64, whoever put them there."""
-    text = text[:20_000]  # a bound for the patterns; messages are shortened to far less afterwards
+def redact(text: str, *, limit: int = 20_000) -> str:
+    """`text` without keys, tokens, URL queries and long base64, whoever put them there; at most `limit` characters."""
+    text = text[:limit]  # a bound for the patterns; messages are shortened to far less afterwards
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
