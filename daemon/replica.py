@@ -42,6 +42,7 @@ from daemon.routes import Routes
 from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
+from daemon.storage_gate import StorageGate
 from daemon.verdict import Judge
 from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
@@ -96,6 +97,7 @@ class Replica:
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
         self._pacer = Pacer(self.limiter, self.metrics, self.worker)
+        self._gate = StorageGate(store, on_open=lambda: self._bell.ring_all())
         recalls = Recalls()
         self.running = Running(
             self.queue,
@@ -106,6 +108,7 @@ class Replica:
             on_free=lambda: self._bell.ring_all(),
             accounts=self._accounts,
             recalls=recalls,
+            may_buy=lambda: not self._gate.closed,
         )
         self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
         self._quota_book = QuotaBook(
@@ -127,7 +130,14 @@ class Replica:
         )
         self.dispatchers = {
             route.name: Dispatcher(
-                route, self.queue, self.limiter, self.running, self._bell, self.metrics, self._accounts
+                route,
+                self.queue,
+                self.limiter,
+                self.running,
+                self._bell,
+                self.metrics,
+                self._accounts,
+                self._gate,
             )
             for route in routes.values()
         }
@@ -164,7 +174,7 @@ class Replica:
         network = self.settings.network
         return Executor(
             self.queue,
-            PictureKeeper(self._store),
+            PictureKeeper(self._store, self._gate, on_duplicate=self.metrics.duplicate_results.inc),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
             Collector(turn=self._pacer.turn),
             Judge(self._accounts, self.metrics),
@@ -183,6 +193,7 @@ class Replica:
         await self._server.start()
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
+        self._start("storage gate", self._gate.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("reclaimer", self._reclaimer.run)
@@ -212,9 +223,9 @@ class Replica:
         await self._end(*(name for name in self._tasks if name.startswith("dispatcher")), "reclaimer")
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
-        self.left = await self.running.drain(self.settings.worker.drain_timeout)
+        self.left = await self.running.drain(self.settings.worker.drain_timeout, on_late=self._gate.give_up)
         await self._pacer.aclose()
-        await self._end("scheduler", "gauges", "quota book", "bell")
+        await self._end("scheduler", "gauges", "quota book", "bell", "storage gate")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -236,6 +247,8 @@ class Replica:
         """Whether this replica is consuming, and if not, why, in a sentence."""
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
+        if self._gate.closed:
+            return False, f"Nothing is claimed: pictures cannot be stored ({self._gate.why})."
         now = time.monotonic()
         if self.intake.read_at is None or now - self.intake.read_at > SILENT_S:
             return False, "The intake has not been able to read the jobs stream lately; is Redis reachable?"

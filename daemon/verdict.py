@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from daemon.accounts import Accounts
 from daemon.metrics import Metrics
-from daemon.outcomes import Failed, Outcome, Throttled, Unknown
+from daemon.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
 from daemon.running import Run
-from providers.errors import ProviderError, Retry
+from daemon.storage_gate import NotStored
+from providers.errors import ErrorKind, ProviderError, Retry
 
 RETRY_FIRST_S = 2.0
 RETRY_LONGEST_S = 300.0
@@ -21,6 +22,7 @@ THROTTLE_FIRST_S = 1.0
 THROTTLE_LONGEST_S = 60.0
 # Where nobody said when: the account is asked again this long after it could serve nobody.
 NO_QUOTA_PAUSE_S = 60.0
+STORE_AGAIN_S = 30.0
 
 
 def backoff_s(
@@ -63,6 +65,19 @@ class Judge:
             case _:
                 # Never, or as often as this kind deserves; a picture that cannot be fetched ends here too.
                 return Failed(record)
+
+    def not_stored(self, error: NotStored, run: Run) -> Outcome:
+        """A picture that is paid for, and that our own store does not take: its task is good for another download.
+
+        Without a task it cannot be had again for nothing, and that is for a person to decide.
+        """
+        self._metrics.job_errors.labels(route=run.route.name, kind=ErrorKind.STORAGE.value).inc()
+        if run.submitted is None:
+            gone = "the provider cannot give it again. It was paid for; a retry buys it a second time."
+            return Held(ProviderError(ErrorKind.STORAGE, f"{error}, and {gone}").to_dict())
+        kept = "its task is polled again, and nothing is paid twice."
+        record = ProviderError(ErrorKind.STORAGE, f"{error}; {kept}").to_dict()
+        return Throttled({**record, "resumable": True}, STORE_AGAIN_S)
 
     def _stand_back_s(self, error: ProviderError, run: Run) -> float:
         """With a quota the next permit carries the wait; the job keeps its place at the front of its queue."""

@@ -41,6 +41,7 @@ class ErrorKind(StrEnum):
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     WORKER_SHUTDOWN = "worker_shutdown"
+    STORAGE = "storage"
     UNKNOWN = "unknown"
 
 
@@ -111,6 +112,8 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
+    # Ours, not the provider's: the picture was made, and our object store did not take it.
+    ErrorKind.STORAGE: Rule(Retry.POLL_AGAIN, Scope.JOB, Charged.YES),
     ErrorKind.UNKNOWN: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
 }
 
