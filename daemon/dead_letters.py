@@ -16,10 +16,13 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon import streams
+from daemon.contract import Place, place_of
 from daemon.keys import Keys, Uid
 from daemon.queue import Queue
+from providers.errors import redact
 
-PAGE = 200  # entries a read: each may be as large as an entry of the jobs stream
+PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
+MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first
 OF_ITEMS = frozenset({"attempts_exhausted", "poison", "unknown_outcome"})
 CLIPPED = frozenset({"too_large"})  # the original is not whole
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
@@ -48,15 +51,32 @@ class DeadLetter:
         return str(self.error.get("message", "")) or self.reason
 
     @property
+    def field_path(self) -> str | None:
+        """The path of the field that was wrong, such as `items.3.size`; None where the whole entry is meant."""
+        named = self.error.get("field")
+        return named if isinstance(named, str) else None
+
+    @property
+    def place(self) -> Place | None:
+        """Where that field stands in the original, and its value as far as it may be shown."""
+        data = self.original.get(b"data")
+        if self.field_path is None or data is None or not self.may_be_sent:
+            return None
+        return place_of(data, self.field_path)
+
+    @property
     def may_be_sent(self) -> bool:
         """Whether the original is here as a whole: credentials are never kept, large entries only in part."""
         return b"data" in self.original and self.reason not in CLIPPED
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON answers; the original's `data` as the text that it is."""
+        """For JSON answers; the original's `data` as the text that it is, without what looks like a credential."""
+        place = self.place
         return {
             "id": self.entry,
             "reason": self.reason,
+            "field": self.field_path,
+            "place": place.as_dict() if place is not None else None,
             "error": self.error,
             "attempts": self.attempts,
             "at": self.at,
@@ -65,7 +85,7 @@ class DeadLetter:
             "item": self.item,
             "batch": self.batch,
             "original": {
-                name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+                name.decode("utf-8", "replace"): redact(value.decode("utf-8", "replace"), limit=len(value))
                 for name, value in self.original.items()
             },
         }
@@ -83,17 +103,40 @@ class DeadLetters:
     ) -> list[DeadLetter]:
         """The newest ones first, of one reason or tenant if asked."""
         found: list[DeadLetter] = []
-        async for letter in self._all():
+        async for letter in self._newest_first():
             if reason in (None, letter.reason) and tenant in (None, letter.tenant):
                 found.append(letter)
                 if len(found) == count:
                     break
         return found
 
+    async def oldest_first(
+        self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
+    ) -> AsyncIterator[DeadLetter]:
+        """Those that are there now, of one reason or tenant if asked, and at least so old by the server's clock.
+
+        What comes later is not among them, so whoever retries each of them sees none of them again.
+        """
+        end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
+        if older_than_s:
+            seconds, micros = await self._client.time()
+            end = min(end, (int(seconds) * 1000 + int(micros) // 1000 - round(older_than_s * 1000), 0))
+        while True:
+            rows = await streams.after(self._client, self._keys.dead, last, PAGE)
+            for entry, fields in rows:
+                last = entry
+                if _order(entry) > end:
+                    return
+                letter = _letter(entry, fields)
+                if reason in (None, letter.reason) and tenant in (None, letter.tenant):
+                    yield letter
+            if len(rows) < PAGE:
+                return
+
     async def by_reason(self, *, tenant: str | None = None) -> dict[str, int]:
         """How many there are of each reason, most first; reads the whole stream."""
         counts: dict[str, int] = {}
-        async for letter in self._all():
+        async for letter in self._newest_first():
             if tenant in (None, letter.tenant):
                 counts[letter.reason] = counts.get(letter.reason, 0) + 1
         return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
@@ -106,40 +149,29 @@ class DeadLetters:
         return _letter(entry, fields) if fields else None
 
     async def retry(self, letter: DeadLetter, queue: Queue) -> Retried:
-        """Try it again and take it off.
+        """Try it again and take it off, in one step: it happens once, whoever else asks and however often.
 
-        An accepted item's record is queued again (asking twice changes nothing); anything else is sent to the
-        jobs stream anew, in one transaction with the removal: `gone` means that somebody else had taken it off.
+        An accepted item's record is queued again; anything else is sent to the jobs stream anew, where its id keeps
+        it from becoming work twice. `gone` means that it had been taken off before.
         """
         if letter.reason in OF_ITEMS:
             uid = str(Uid(letter.tenant, letter.batch or "", letter.item))
-            changed = await queue.retry("item", uid, ("failed", "held"))
-            if changed.known:
-                await self._client.xdel(self._keys.dead, letter.entry)
-                return "requeued" if changed.ended_or_queued else "not_failed"
+            match await queue.retry_letter(uid, letter.entry):
+                case "queued":
+                    return "requeued"
+                case "unchanged":
+                    return "not_failed"
+                case "gone":
+                    return "gone"
         if not letter.may_be_sent:
             return "not_kept"
-        return "resent" if await self._send_again(letter) else "gone"
+        return "resent" if await queue.resend(letter.entry, len(_OWN)) else "gone"
 
     async def purge(self, entries: Sequence[str]) -> int:
         """Throw dead letters away; returns how many were there."""
         return int(await self._client.xdel(self._keys.dead, *entries)) if entries else 0
 
-    async def _send_again(self, letter: DeadLetter) -> bool:
-        sent: list[bool] = []
-
-        async def move(pipe: Any) -> None:
-            sent.append(bool(await pipe.xrange(self._keys.dead, letter.entry, letter.entry)))
-            pipe.multi()
-            if sent[-1]:
-                pipe.xadd(self._keys.jobs, dict(letter.original))
-                pipe.xdel(self._keys.dead, letter.entry)
-
-        # Watched, so that of two people who retry the same one only one sends it; asks again when others come in.
-        await self._client.transaction(move, self._keys.dead)
-        return sent[-1]
-
-    async def _all(self) -> AsyncIterator[DeadLetter]:
+    async def _newest_first(self) -> AsyncIterator[DeadLetter]:
         before = None
         while True:
             rows = await streams.newest(self._client, self._keys.dead, PAGE, before=before)
@@ -148,6 +180,11 @@ class DeadLetters:
             if len(rows) < PAGE:
                 return
             before = rows[-1][0]
+
+
+def _order(entry: str) -> tuple[int, int]:
+    millis, _, number = entry.partition("-")
+    return int(millis), int(number)
 
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:

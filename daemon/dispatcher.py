@@ -22,6 +22,7 @@ from daemon.metrics import Metrics
 from daemon.queue import Claim, Claimed, Queue
 from daemon.routes import Route
 from daemon.running import Running
+from daemon.storage_gate import StorageGate
 from limiter.limiter import Grant, Later, Limiter, Permit
 
 log = structlog.get_logger(__name__)
@@ -56,7 +57,9 @@ class Dispatcher:
         bell: Bell,
         metrics: Metrics,
         accounts: Accounts | None = None,
+        gate: StorageGate | None = None,
     ) -> None:
+        self._gate = gate
         self._accounts = accounts
         self.route = route
         self.bound: str | None = None  # what holds the route back right now, for people
@@ -79,6 +82,10 @@ class Dispatcher:
             await uninterrupted(self._leave_turn())
 
     async def _step(self) -> None:
+        if self._gate is not None and self._gate.closed:
+            self.bound = "storage"
+            await self._gate.wait_open(LOOK_EVERY_S)
+            return
         if not self._running.free:
             self.bound = "workers"
             await uninterrupted(self._leave_turn())

@@ -29,6 +29,7 @@ from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.routes import request_of
 from daemon.running import Recalled, Run
+from daemon.storage_gate import NotStored
 from daemon.time_left import TimeLimit, Unfinished
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
@@ -36,6 +37,10 @@ from providers.errors import ErrorKind, ProviderError
 from providers.http import before_send, rate_headers
 
 log = structlog.get_logger(__name__)
+
+
+# A finished task waits so long for our store before another replica may poll and store it.
+STORE_PATIENCE_S = 600.0
 
 
 class Calls(Protocol):
@@ -103,6 +108,8 @@ class Executor:
         except ProviderError as error:
             self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
             outcome = await self._judge.outcome(error, run, resumable=_is_resumable(run, error))
+        except NotStored as error:
+            outcome = self._judge.not_stored(error, run)
         except Stopped:
             outcome = Cancelled()
         except Recalled:
@@ -226,7 +233,9 @@ class Executor:
     async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
         started = time.monotonic()
         picture = only_picture(made.generated)
-        image = await self._keeper.keep(_place(run), job, made.data, seed=picture.seed)
+        # A picture without a task cannot be fetched again, so memory is the safest place for it.
+        patience_s = None if made.task_id is None else STORE_PATIENCE_S
+        image = await self._keeper.keep(_place(run), job, made.data, seed=picture.seed, patience_s=patience_s)
         self._metrics.persist_seconds.observe(time.monotonic() - started)
         self._metrics.images.labels(provider=run.route.provider.name, route=run.route.name).inc()
         self._metrics.image_bytes.inc(image["bytes"])

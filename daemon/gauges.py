@@ -89,9 +89,10 @@ class RedisGauges(Collector):
         pipe.hgetall(keys.depth)
         pipe.zcard(keys.active)
         pipe.exists(keys.jobs)
+        pipe.xlen(keys.dead)
         for route in self._routes:
             pipe.zrange(keys.waiting(route), 0, 0, withscores=True)
-        (seconds, micros), depth_fields, active, has_stream, *oldest = await pipe.execute()
+        (seconds, micros), depth_fields, active, has_stream, dead, *oldest = await pipe.execute()
         depth = self._depth(depth_fields)
         since_us = {route: first[0][1] for route, first in zip(self._routes, oldest, strict=True) if first}
         now_us = seconds * 1_000_000 + micros
@@ -110,6 +111,11 @@ class RedisGauges(Collector):
                 "route",
             ),
             _gauge("batches_active", "Batches that have not ended.", {(): active}),
+            _gauge(
+                "dead_letters_kept",
+                "Dead letters that are kept; past about 100,000 the oldest go.",
+                {(): dead},
+            ),
             *await self._stream(bool(has_stream)),
         ]
 

@@ -17,6 +17,7 @@ from daemon.images import EXTENSIONS, BadImage, ImageFacts, convert_image, inspe
 from daemon.keys import Uid
 from daemon.loops import pause_s
 from daemon.results import ResultStore, StorageError, object_key
+from daemon.storage_gate import StorageGate
 from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
@@ -32,10 +33,18 @@ class PictureKeeper:
     """Puts pictures into the store and finds those that an earlier run put there."""
 
     def __init__(
-        self, store: ResultStore, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        store: ResultStore,
+        gate: StorageGate | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_duplicate: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_duplicate` is called for a picture that finds another one in its place: it was bought for nothing."""
         self._store = store
+        self._gate = gate or StorageGate(store)
         self._sleep = sleep
+        self._on_duplicate = on_duplicate
 
     async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
         """The stored picture of an item, as its record tells of it; None when there is none."""
@@ -43,10 +52,13 @@ class PictureKeeper:
         found = await self._readable(key, place)
         return None if found is None else await self._told(key, *found, job, seed=None)
 
-    async def keep(self, place: Place, job: Job, data: bytes, *, seed: int | None) -> dict[str, Any]:
-        """Store a picture and its thumbnail; the first one stored stands. Waits as long as the store is away:
+    async def keep(
+        self, place: Place, job: Job, data: bytes, *, seed: int | None, patience_s: float | None = None
+    ) -> dict[str, Any]:
+        """Store a picture and its thumbnail; the first one stored stands.
 
-        the picture is paid for. Raises ProviderError when the bytes are not a picture.
+        The picture is paid for, so it waits in memory while the store is away. Raises NotStored after `patience_s`
+        (None: never) or when the replica has to stop, and ProviderError when the bytes are not a picture.
         """
         key = _key(place, job)
         try:
@@ -55,14 +67,24 @@ class PictureKeeper:
             raise ProviderError(
                 ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
             ) from error
-        stored = await self._patiently(lambda: self._store.put_image(key, data))
-        if not stored.created:
-            existing = await self._readable(key, place)
-            if existing is not None:
-                data, facts = existing
-            else:
-                await self._patiently(lambda: self._store.replace(key, data))
+        data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
         return await self._told(key, data, facts, job, seed=seed)
+
+    async def _first(
+        self, key: str, place: Place, data: bytes, facts: ImageFacts
+    ) -> tuple[bytes, ImageFacts]:
+        """Put a picture in its place; what stands there afterwards."""
+        stored = await self._patiently(lambda: self._store.put_image(key, data), len(data))
+        if stored.created:
+            return data, facts
+        existing = await self._readable(key, place)
+        if existing is None:
+            await self._patiently(lambda: self._store.replace(key, data), len(data))
+            return data, facts
+        if existing[0] != data:  # else it is our own, of a put whose answer was lost
+            log.warning("another picture of this item was stored before; it stands", key=key)
+            self._on_duplicate()
+        return existing
 
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
         """A stored picture of this item; None where there is none, or only what a power cut has left of one.
@@ -106,13 +128,14 @@ class PictureKeeper:
             return None
         return self._store.url_for(thumb_key)
 
-    async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Until the store answers. Giving up would throw away a picture that was paid for."""
+    async def _patiently(self, call: Callable[[], Awaitable[Any]], size: int = 0) -> Any:
+        """Until the store answers; meanwhile nothing new is bought. `size` is that of what is written, in bytes."""
         failures = 0
         while True:
             try:
                 return await call()
             except StorageError as error:
+                self._gate.failed(error, size)
                 if failures == 0:
                     log.warning(
                         "the object store does not answer; the picture waits in memory", error=str(error)

@@ -312,3 +312,22 @@ class Queue:
                 return Changed(known=False, ended_or_queued=0)
             queued += page_queued
         return Changed(known=True, ended_or_queued=queued)
+
+    async def retry_letter(self, uid: str, letter: str) -> Literal["queued", "unchanged", "unknown", "gone"]:
+        """Queue the item of a dead letter again and take the letter off, in one step; asked twice, it happens once.
+
+        `unchanged`: it is not failed or held any more, and the letter is taken off. `unknown`: its record has ended,
+        and the letter stays.
+        """
+        answer = await self._call("retry", *self._retention, "item", uid, 0, 1, "failed,held", letter)
+        state: Literal["ok", "unknown", "gone"] = answer[0].decode()
+        if state != "ok":
+            return state
+        return "queued" if answer[2] else "unchanged"
+
+    async def resend(self, letter: str, own_fields: int) -> bool:
+        """Send a dead letter's original anew and take the letter off, in one step; False where it is not there.
+
+        The last `own_fields` fields of the letter are not the original's.
+        """
+        return bool(await self._call("resend", letter, own_fields))

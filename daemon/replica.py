@@ -43,6 +43,7 @@ from daemon.routes import Routes
 from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
+from daemon.storage_gate import StorageGate
 from daemon.verdict import Judge
 from daemon.write_probe import WriteProbe
 from limiter import Limiter, Recalls
@@ -99,6 +100,7 @@ class Replica:
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
         self._pacer = Pacer(self.limiter, self.metrics, self.worker)
+        self._gate = StorageGate(store, on_open=lambda: self._bell.ring_all())
         recalls = Recalls()
         self.running = Running(
             self.queue,
@@ -110,6 +112,7 @@ class Replica:
             on_free=lambda: self._bell.ring_all(),
             accounts=self._accounts,
             recalls=recalls,
+            may_buy=lambda: not self._gate.closed,
         )
         self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
         self._quota_book = QuotaBook(
@@ -131,7 +134,14 @@ class Replica:
         )
         self.dispatchers = {
             route.name: Dispatcher(
-                route, self.queue, self.limiter, self.running, self._bell, self.metrics, self._accounts
+                route,
+                self.queue,
+                self.limiter,
+                self.running,
+                self._bell,
+                self.metrics,
+                self._accounts,
+                self._gate,
             )
             for route in routes.values()
         }
@@ -170,7 +180,7 @@ class Replica:
         network = self.settings.network
         return Executor(
             self.queue,
-            PictureKeeper(self._store),
+            PictureKeeper(self._store, self._gate, on_duplicate=self.metrics.duplicate_results.inc),
             InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
             Collector(turn=self._pacer.turn),
             Judge(self._accounts, self.metrics),
@@ -190,6 +200,7 @@ class Replica:
         self._start("write probe", self._probe.run)
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
+        self._start("storage gate", self._gate.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("reclaimer", self._reclaimer.run)
@@ -220,9 +231,9 @@ class Replica:
         await self._end(*(name for name in self._tasks if name.startswith("dispatcher")), "reclaimer")
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
-        self.left = await self.running.drain(self.settings.worker.drain_timeout)
+        self.left = await self.running.drain(self.settings.worker.drain_timeout, on_late=self._gate.give_up)
         await self._pacer.aclose()
-        await self._end("scheduler", "janitor", "gauges", "quota book", "bell", "write probe")
+        await self._end("scheduler", "janitor", "gauges", "quota book", "bell", "write probe", "storage gate")
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -246,6 +257,8 @@ class Replica:
             return False, "The replica is draining: it takes no new work."
         if self._probe.trouble is not None:
             return False, self._probe.trouble
+        if self._gate.closed:
+            return False, f"Nothing is claimed: pictures cannot be stored ({self._gate.why})."
         now = time.monotonic()
         if self.intake.read_at is None or now - self.intake.read_at > SILENT_S:
             return False, "The intake has not been able to read the jobs stream lately; is Redis reachable?"

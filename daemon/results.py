@@ -10,14 +10,14 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -25,6 +25,7 @@ from daemon.settings import masked_url
 from providers.errors import redact
 
 TRIES: Final = 3
+RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # inside one try
 SETTLE_S: Final = 0.05
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
 
@@ -73,7 +74,8 @@ class ResultStore:
             if url.startswith("file:"):
                 return cls(LocalStore(_prepared_root(url), mkdir=True), url, wait=wait)
             endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-            options: dict[str, Any] = {}
+            # obstore would retry by itself for three minutes, and nobody would know that the store fails.
+            options: dict[str, Any] = {} if url.startswith("memory:") else {"retry_config": RETRIES}
             if url.startswith("s3:") and endpoint.startswith("http:"):
                 options["client_options"] = {"allow_http": True}
             return cls(
@@ -116,7 +118,9 @@ class ResultStore:
         async def read() -> bytes | None:
             try:
                 answer = await obstore.get_async(self._store, key)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _is_bucket(error):
+                    raise
                 return None
             if since is not None and answer.meta["last_modified"] < since:
                 return None
@@ -128,11 +132,14 @@ class ResultStore:
         """The object's address in the store, as people and other tools name it."""
         return f"{self._url}/{key}"
 
-    async def check(self) -> None:
-        """Write, read and delete a small object. Raises StorageError."""
-        probe = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}"
-        await self.put_image(probe, b"ok")
-        if await self.get(probe) != b"ok":
+    async def check(self, size: int = 0) -> None:
+        """Write, read and delete an object of `size` bytes, or a small one. Raises StorageError.
+
+        A disk that is full takes a small object when it takes no picture.
+        """
+        probe, content = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}", b"ok".ljust(size, b".")
+        await self.put_image(probe, content)
+        if await self.get(probe) != content:
             raise StorageError(f"{masked_url(self._url)} did not give back what was written to it.")
         await self._tried(lambda: obstore.delete_async(self._store, probe))
 
@@ -169,7 +176,7 @@ class ResultStore:
         except AlreadyExistsError:
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise StorageError(f"{masked_url(self._url)}: {_first_line(error)}") from error
+            raise StorageError(f"{masked_url(self._url)}: {_first_line(error)}{_hint(error)}") from error
         raise AssertionError("AsyncRetrying ends with a result or an exception")
 
 
@@ -208,6 +215,25 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_bucket(error: Exception) -> bool:
+    """Whether the bucket itself is missing; obstore tells of it as of a missing object."""
+    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
+
+
+def _hint(error: Exception) -> str:
+    """What the operator may have to do, where that can be told."""
+    said = str(error)
+    if _is_bucket(error):
+        return ". There is no such bucket: check storage.url."
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return ". Check the store's credential and what it may do."
+    if "os error 28" in said or "os error 122" in said:
+        return ". The disk is full."
+    if "os error 30" in said or "os error 13" in said:
+        return ". The directory cannot be written."
+    return ""
 
 
 def _first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from providers.errors import Charged
 log = structlog.get_logger(__name__)
 
 BUG_DELAY_S = 5.0
+LATE_S = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +71,10 @@ class Running:
         on_free: Callable[[], None],
         accounts: Accounts | None = None,
         recalls: Recalls | None = None,
+        may_buy: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_buy` is asked before each provider call; False keeps it from being sent."""
+        self._may_buy = may_buy
         self.lag = Lag()
         self._accounts = accounts
         self._recalls = recalls or Recalls()
@@ -134,12 +138,17 @@ class Running:
         if run.task is not None:
             run.task.cancel()
 
-    async def drain(self, timeout_s: float) -> int:
-        """Wait until everything that runs has been settled; returns how many runs were left and handed over."""
+    async def drain(self, timeout_s: float, *, on_late: Callable[[], bool] = lambda: False) -> int:
+        """Wait until everything that runs has been settled; returns how many runs were left and handed over.
+
+        `on_late` is called when the time is over; where it answers True, some of them now end by themselves.
+        """
         tasks = [run.task for run in self._runs.values() if run.task is not None]
         if not tasks:
             return 0
         _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        if late and on_late():
+            _, late = await asyncio.wait(late, timeout=LATE_S)
         for task in late:
             task.cancel()
         if late:
@@ -154,8 +163,10 @@ class Running:
     async def call_begins(self, run: Run) -> None:
         """The provider is about to be asked: a call that is late for its slot is counted from now on.
 
-        Raises Recalled where its permit does not hold any more.
+        Raises Recalled where its permit does not hold any more, and where nothing may be bought now.
         """
+        if not self._may_buy():
+            raise Recalled
         permit, quotas = run.permit, run.route.quotas
         if permit is None or run.slot_at is None:
             return

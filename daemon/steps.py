@@ -29,6 +29,7 @@ _SCRIPTS = {
         "reclaim",
         "refuse",
         "renew",
+        "resend",
         "retry",
         "settle",
     )

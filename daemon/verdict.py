@@ -13,10 +13,11 @@ import structlog
 
 from daemon.accounts import Accounts
 from daemon.metrics import Metrics
-from daemon.outcomes import Failed, Outcome, Throttled, Unknown
+from daemon.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
 from daemon.running import Run
-from providers.errors import Charged, ProviderError, Retry, Scope
+from daemon.storage_gate import NotStored
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ THROTTLE_FIRST_S = 1.0
 THROTTLE_LONGEST_S = 60.0
 # Where nobody said when: the account is asked again this long after it could serve nobody.
 NO_QUOTA_PAUSE_S = 60.0
+STORE_AGAIN_S = 30.0
 
 
 def backoff_s(
@@ -80,6 +82,19 @@ class Judge:
     def _again(self, error: ProviderError, run: Run, record: Mapping[str, Any]) -> RetryOutcome:
         wait_s = backoff_s(run.item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
         return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
+
+    def not_stored(self, error: NotStored, run: Run) -> Outcome:
+        """A picture that is paid for, and that our own store does not take: its task is good for another download.
+
+        Without a task it cannot be had again for nothing, and that is for a person to decide.
+        """
+        self._metrics.job_errors.labels(route=run.route.name, kind=ErrorKind.STORAGE.value).inc()
+        if run.submitted is None:
+            gone = "the provider cannot give it again. It was paid for; a retry buys it a second time."
+            return Held(ProviderError(ErrorKind.STORAGE, f"{error}, and {gone}").to_dict())
+        kept = "its task is polled again, and nothing is paid twice."
+        record = ProviderError(ErrorKind.STORAGE, f"{error}; {kept}").to_dict()
+        return Throttled({**record, "resumable": True}, STORE_AGAIN_S)
 
     def _stand_back_s(self, error: ProviderError, run: Run) -> float:
         """With a quota the next permit carries the wait; the job keeps its place at the front of its queue."""

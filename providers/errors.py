@@ -43,6 +43,7 @@ class ErrorKind(StrEnum):
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     WORKER_SHUTDOWN = "worker_shutdown"
+    STORAGE = "storage"
     UNKNOWN = "unknown"
 
 
@@ -116,6 +117,8 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
+    # Ours, not the provider's: the picture was made, and our object store did not take it.
+    ErrorKind.STORAGE: Rule(Retry.POLL_AGAIN, Scope.JOB, Charged.YES),
     ErrorKind.UNKNOWN: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
 }
 
@@ -235,9 +238,9 @@ _SECRETS = (
 )  # fmt: skip
 
 
-def redact(text: str) -> str:
-    """`text` without keys, tokens, URL queries and long base64, whoever put them there."""
-    text = text[:20_000]  # a bound for the patterns; messages are shortened to far less afterwards
+def redact(text: str, *, limit: int = 20_000) -> str:
+    """`text` without keys, tokens, URL queries and long base64, whoever put them there; at most `limit` characters."""
+    text = text[:limit]  # a bound for the patterns; messages are shortened to far less afterwards
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

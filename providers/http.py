@@ -21,6 +21,7 @@ from providers.download import DownloadError, check_url, download
 from providers.errors import ErrorKind, ProviderError
 from providers.retry_after import THROTTLE_LIMIT_S, asks_to_wait, parse_retry_after
 from providers.tls import tls_context
+from providers.unpacking import ACCEPTED, unpacked
 
 __all__ = [
     "THROTTLE_LIMIT_S",
@@ -80,7 +81,7 @@ def create_client(base_url: str, *, max_connections: int = 1000) -> httpx2.Async
         ),
         follow_redirects=False,
         trust_env=not _is_loopback(base_url),
-        headers={"User-Agent": "pixmill"},
+        headers={"User-Agent": "pixmill", "Accept-Encoding": ACCEPTED},
     )
 
 
@@ -131,7 +132,7 @@ async def _send(
     response = await client.send(request, stream=True)
     body = bytearray()
     try:
-        async for chunk in response.aiter_bytes():
+        async for chunk in unpacked(response):
             body += chunk
             if len(body) > max_bytes:
                 message = f"{request.url.host} sent an answer larger than {max_bytes} bytes."

@@ -41,6 +41,7 @@ from daemon.contract.jobs import (
     Output,
     RetryRequest,
 )
+from daemon.contract.place import Place, place_of
 from daemon.contract.rejection import Rejection, RejectionCode
 from daemon.contract.schema import SCHEMA_NAMES, SchemaName, schema
 from daemon.contract.studio import studio_batch
@@ -72,6 +73,7 @@ __all__ = [
     "JobDefaults",
     "Output",
     "Payload",
+    "Place",
     "Priority",
     "Rejection",
     "RejectionCode",
@@ -83,6 +85,7 @@ __all__ = [
     "parse_entry",
     "parse_payload",
     "pixel_fingerprint",
+    "place_of",
     "schema",
     "studio_batch",
 ]

@@ -2,7 +2,8 @@
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 group | item  4 gid or uid
 --       5 first member  6 members a page  7 states, comma between (failed,held,cancelled,expired)
--- Returns  { state of affairs, next member or -1, queued again }; the state is ok | unknown
+--       8 for an item: the dead letter that goes with it, or ''; where it has been taken off, nothing is done
+-- Returns  { state of affairs, next member or -1, queued again }; the state is ok | unknown | gone (that dead letter)
 -- `waived` tells the executor that a deadline in the past does not hold any more: the person wants it now.
 -- One step a page: record, counts and queue agree; what succeeded is never touched, so nothing is bought again.
 -- @include base
@@ -54,8 +55,11 @@ end
 local id = ARGV[4]
 local result
 if ARGV[3] == 'item' then
+  local letter = ARGV[8] or ''
+  if letter ~= '' and #redis.call('XRANGE', P .. ':dead', letter, letter) == 0 then return { 'gone', -1, 0 } end
   if redis.call('EXISTS', item_key(id)) == 0 then return { 'unknown', -1, 0 } end
   again(id)
+  if letter ~= '' then redis.call('XDEL', P .. ':dead', letter) end
   result = { 'ok', -1, queued }
 else
   if redis.call('EXISTS', group_key(id)) == 0 then return { 'unknown', -1, 0 } end

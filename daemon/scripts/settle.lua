@@ -65,23 +65,27 @@ function outcomes.held(uid, record, text)
   return 'held'
 end
 
+-- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
+local function without_task(fields, text)
+  local ok, err = pcall(cjson.decode, text)
+  if not (ok and err.resumable) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
+  return fields
+end
+
 function outcomes.retry(uid, record, text, delay_us)
   local attempts = int(record.attempts + 1)
   if record.attempts + 1 >= record.max_attempts then
     return fail(uid, record, text, attempts, 'attempts_exhausted')
   end
-  -- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
-  local ok, err = pcall(cjson.decode, text)
-  local fields = { 'attempts', attempts, 'crashes', 0, 'error', text, 'intent_us', '' }
-  if not (ok and err.resumable) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
-  requeue(uid, record, 'retry_wait', NOW + delay_us, fields)
+  requeue(uid, record, 'retry_wait', NOW + delay_us,
+    without_task({ 'attempts', attempts, 'crashes', 0, 'error', text, 'intent_us', '' }, text))
   tell_retry(uid, record, text, delay_us, attempts)
   return 'retry_wait'
 end
 
 function outcomes.throttled(uid, record, text, delay_us)
   requeue(uid, record, 'throttled', NOW + delay_us,
-    { 'throttles', int(record.throttles + 1), 'crashes', 0, 'error', text, 'receipt', '', 'intent_us', '' })
+    without_task({ 'throttles', int(record.throttles + 1), 'crashes', 0, 'error', text, 'intent_us', '' }, text))
   tell_retry(uid, record, text, delay_us, int(record.attempts))
   return 'throttled'
 end

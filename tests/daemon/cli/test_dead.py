@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from daemon.dead_letters import DeadLetters
 from tests.daemon.cli.conftest import Pixmill
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Installation, eventually
+from tests.daemon.live import working
+from tests.servers import RedisServer
 
 
 @pytest.fixture
@@ -25,7 +34,7 @@ async def installation(redis: Redis) -> Installation:
 async def test_list_shows_why_and_groups_by_reason(pixmill: Pixmill, installation: Installation) -> None:
     ran = await pixmill("dead", "list")
     assert ran.code == 0
-    assert ran.out.splitlines()[0].split() == ["ID", "AT", "REASON", "TENANT", "JOB", "WHY"]
+    assert ran.out.splitlines()[0].split() == ["ID", "AT", "REASON", "FIELD", "TENANT", "JOB", "WHY"]
     assert 'There is no route "later"' in ran.out
     assert (await pixmill("dead", "list", "--group-by", "reason", "--json")).document == {
         "unknown_route": 2,
@@ -52,6 +61,25 @@ async def test_show_has_the_original(pixmill: Pixmill, installation: Installatio
     assert (await pixmill("dead", "show", "1-1")).code == 4
 
 
+async def test_show_points_at_the_field_and_never_at_a_secret(
+    pixmill: Pixmill, installation: Installation
+) -> None:
+    await installation.add(
+        '{"id": "d",\n "size": "huge", "prompt": "x", "x_link": "https://a.example/p?sig=planted"}'
+    )
+    await installation.take_all()
+    (letter,) = await _letters(pixmill, "invalid")
+    assert (letter["field"], letter["place"]) == (
+        "size",
+        {"field": "size", "line": 2, "column": 10, "value": '"huge"'},
+    )
+    shown = await pixmill("dead", "show", letter["id"])
+    assert '`size` is "huge": line 2, column 10 of `data`' in shown.out
+    listed = await pixmill("dead", "list", "--reason", "invalid")
+    assert listed.out.splitlines()[1].split()[3] == "size"
+    assert "planted" not in shown.out + listed.out + str(letter)
+
+
 async def test_retry_sends_them_again(pixmill: Pixmill, installation: Installation, redis: Redis) -> None:
     ran = await pixmill("dead", "retry", "--reason", "unknown_route")
     assert (ran.code, ran.out) == (0, "2 of 2 tried again\n")
@@ -74,6 +102,77 @@ async def test_what_was_not_kept_cannot_be_tried_again(
     assert everything.code == 3
     assert everything.document["retried"] == 3
     assert len(await installation.dead()) == 1
+
+
+async def test_a_rate_spreads_the_retries(pixmill: Pixmill, installation: Installation) -> None:
+    began = time.monotonic()
+    ran = await pixmill("dead", "retry", "--all", "--rate", "20/s", "--json")
+    assert time.monotonic() - began >= 2 / 20
+    assert ran.document["retried"] == 3
+    for rate in ("fast", "0/s", "2"):
+        refused = await pixmill("dead", "retry", "--all", "--rate", rate)
+        assert (refused.code, refused.err) == (
+            2,
+            f'--rate: "{rate}" is no rate; write such as 2/s or 100/min.\n',
+        )
+
+
+async def test_a_retry_sees_none_of_those_that_come_back(
+    pixmill: Pixmill, installation: Installation
+) -> None:
+    """The reason is still there: a worker beside it refuses each at once, and it must end all the same."""
+    async with working(installation.redis):
+        ran = await pixmill("dead", "retry", "--reason", "unknown_route", "--rate", "20/s")
+        assert ran.out == "2 of 2 tried again\n"
+        await eventually(lambda: _has_dead(installation, 3))
+
+
+async def test_an_interrupted_retry_goes_on_with_the_rest_and_sends_each_once(
+    redis_server: RedisServer, installation: Installation, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "daemon", "dead", "retry", "--all", "--rate", "1/h"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        "--redis-url",
+        redis_server.url,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await eventually(lambda: _has_dead(installation, 2), timeout_s=45)
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (
+        130,
+        "Stopped after 1; the same command goes on with the rest.\n",
+    )
+    letters = DeadLetters(installation.redis, installation.keys)
+    rest = [letter async for letter in letters.oldest_first()]
+    assert [await letters.retry(letter, installation.queue) for letter in rest] == ["resent", "resent"]
+    sent = [fields[b"data"] for _, fields in await installation.redis.xrange(installation.keys.jobs)]
+    assert len(sent) == len(set(sent)) == 3
+
+
+async def test_purge_may_spare_what_is_young(pixmill: Pixmill, installation: Installation) -> None:
+    old = {"reason": "malformed", "error": "{}", "attempts": 0, "at": "2026-01-01T00:00:00Z", "ids": "{}"}
+    await installation.redis.delete(installation.keys.dead)
+    await installation.redis.xadd(installation.keys.dead, old, id="1767225600000-0")
+    await installation.submit({"id": "a", "prompt": "x", "route": "later"})
+    spared = await pixmill("dead", "purge", "--reason", "unknown_route", "--older-than", "7d", "--yes")
+    assert (spared.code, spared.out) == (0, "0 purged\n")
+    assert (await pixmill("dead", "purge", "--older-than", "7d", "--yes", "--json")).document == {"purged": 1}
+    assert [letter["reason"] for letter in await installation.dead()] == ["unknown_route"]
+    assert (await pixmill("dead", "purge", "--older-than", "soon", "--yes")).code == 2
+    assert (await pixmill("dead", "purge", "1-1", "--older-than", "7d", "--yes")).code == 2
+
+
+async def test_purge_without_anybody_to_answer_throws_nothing_away(
+    pixmill: Pixmill, installation: Installation
+) -> None:
+    ran = await pixmill("dead", "purge", "--all", stdin="")
+    assert ran.code == 2
+    assert "--yes does it without asking" in ran.err
+    assert len(await installation.dead()) == 3
 
 
 async def test_purge_asks_before_it_throws_away(pixmill: Pixmill, installation: Installation) -> None:
@@ -101,3 +200,7 @@ async def test_which_ones_are_meant_must_be_said(pixmill: Pixmill, order: str) -
 async def _letters(pixmill: Pixmill, reason: str) -> list[dict[str, Any]]:
     letters: list[dict[str, Any]] = (await pixmill("dead", "list", "--reason", reason, "--json")).document
     return letters
+
+
+async def _has_dead(installation: Installation, count: int) -> bool:
+    return len(await installation.dead()) == count
