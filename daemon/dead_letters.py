@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from daemon import streams
 from daemon.keys import Keys, Uid
+from daemon.outbox import Outbox
 from daemon.queue import Queue
 
 PAGE = 200  # entries a read: each may be as large as an entry of the jobs stream
@@ -25,7 +26,7 @@ CLIPPED = frozenset({"too_large"})  # the original is not whole
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _OWN = (b"reason", b"error", b"attempts", b"at", b"ids")
 
-Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed"]
+Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,15 @@ class DeadLetters:
             if changed.known:
                 await self._client.xdel(self._keys.dead, letter.entry)
                 return "requeued" if changed.ended_or_queued else "not_failed"
+        if (message := letter.original.get(b"callback")) is not None:
+            return await self._call_back_again(message.decode(), letter)
         if not letter.may_be_sent:
             return "not_kept"
         return "resent" if await self._send_again(letter) else "gone"
+
+    async def _call_back_again(self, message: str, letter: DeadLetter) -> Retried:
+        again = await Outbox(self._client, self._keys.prefix).again(message, letter.entry)
+        return "resent" if again else "ended"
 
     async def purge(self, entries: Sequence[str]) -> int:
         """Throw dead letters away; returns how many were there."""

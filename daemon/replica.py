@@ -19,6 +19,7 @@ import structlog
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.callbacks import Callbacks
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
@@ -32,6 +33,7 @@ from daemon.keys import Keys
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
+from daemon.outbox import Outbox
 from daemon.outcomes import Outcome
 from daemon.pictures import PictureKeeper
 from daemon.polling import Pacer
@@ -43,6 +45,7 @@ from daemon.running import Execute, Run, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.verdict import Judge
+from daemon.webhooks import Webhooks
 from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
 from providers.http import warm_up
@@ -73,6 +76,7 @@ class Replica:
         store: ResultStore,
         *,
         execute: Execute | None = None,
+        webhooks: Webhooks | None = None,
         worker: str | None = None,
     ) -> None:
         self.settings = settings
@@ -116,12 +120,20 @@ class Replica:
             rung=self._bell.quota_rung,
             on_change=self._quotas_changed,
         )
+        webhooks = webhooks or Webhooks(allow_hosts=settings.network.allow_hosts)
+        self._callbacks = Callbacks(
+            Outbox(self._client, settings.redis.prefix),
+            webhooks,
+            self.metrics,
+            rung=self._bell.callback_rung,
+        )
         self.intake = Intake(
             self._client,
             self._blocking,
             self.queue,
             routes,
             self.metrics,
+            webhooks=webhooks,
             studio_route=settings.gateway.studio_route,
             lease_s=lease_s,
         )
@@ -185,6 +197,7 @@ class Replica:
         self._start("quota book", self._quota_book.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
+        self._start("callbacks", self._callbacks.run)
         self._start("reclaimer", self._reclaimer.run)
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
         for name, dispatcher in self.dispatchers.items():
@@ -214,7 +227,8 @@ class Replica:
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
         await self._pacer.aclose()
-        await self._end("scheduler", "gauges", "quota book", "bell")
+        await self._end("scheduler", "gauges", "quota book", "bell", "callbacks")
+        await self._callbacks.drain()
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)

@@ -30,6 +30,21 @@ EventType = Literal[
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
+# What a callback may ask for: events of work that was accepted. Progress is for those who watch.
+CallbackEvent = Literal[
+    "batch.accepted",
+    "batch.finished",
+    "job.queued",
+    "job.started",
+    "job.submitted",
+    "job.retrying",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "job.expired",
+    "job.held",
+]
+
 BatchState = Literal["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"]
 ItemState = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired", "held"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})

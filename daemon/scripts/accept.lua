@@ -52,6 +52,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
     'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
     'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
+  keep_callback(key, 'job', spec)
   emit('job.queued', head, batch, '')
   if gid == '' then
     redis.call('ZADD', P .. ':index', NOW_US, uid)
