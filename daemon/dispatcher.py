@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from daemon.bell import Bell
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
 from daemon.metrics import Metrics
+from daemon.pauses import Pause
 from daemon.queue import Claim, Claimed, Queue
 from daemon.routes import Route
 from daemon.running import Running
@@ -56,10 +58,13 @@ class Dispatcher:
         bell: Bell,
         metrics: Metrics,
         accounts: Accounts | None = None,
+        paused: Callable[[str], Pause | None] = lambda _route: None,
     ) -> None:
         self._accounts = accounts
+        self._paused = paused
         self.route = route
         self.bound: str | None = None  # what holds the route back right now, for people
+        self.slot_at: float | None = None  # monotonic time of the next slot, as the limiter last told
         self.looked_at: float | None = None  # monotonic time of the last claim or empty look that succeeded
         self._queue = queue
         self._limiter = limiter
@@ -74,10 +79,16 @@ class Dispatcher:
     async def run(self) -> None:
         await run_forever(f"dispatcher {self.route.name}", self._step)
 
+    @property
+    def pause(self) -> Pause | None:
+        """The pause that holds the route back, if there is one."""
+        return self._paused(self.route.name)
+
     async def _step(self) -> None:
-        if not self._running.free:
-            self.bound = "workers"
-            await self._queue.waiting(self.route.name, LANES)  # a full replica is consuming, if Redis answers
+        if (pause := self.pause) is not None or not self._running.free:
+            self.bound = "workers" if pause is None else pause.bound
+            # A full or a paused replica is consuming, if Redis answers.
+            await self._queue.waiting(self.route.name, LANES)
             self.looked_at = time.monotonic()
             await self._bell.wait(self.route.name, LOOK_EVERY_S)
             return
@@ -121,6 +132,9 @@ class Dispatcher:
         if isinstance(answer, Later):
             # Without the slot: a route that waits for its quota must not hold a worker back from the others.
             self.bound = answer.bound
+            # When places in flight are freed, or a pause ends, the limiter cannot know.
+            timed = not answer.bound.endswith((".in_flight", ".paused"))
+            self.slot_at = time.monotonic() + answer.retry_us / 1e6 + self._horizon_s if timed else None
             await self._wait_for(answer)
 
     async def _permit(self) -> Slot | Later:
@@ -138,7 +152,7 @@ class Dispatcher:
             return answer
         if answer.scales and self._accounts is not None:
             await uninterrupted(self._accounts.rescaled(answer.scales))
-        if not await self._slot_came(answer, asked_at):
+        if not await self._slot_came(answer, asked_at) or self.pause is not None:
             await uninterrupted(self._limiter.give_back(answer.permit))
             return Later(0, RECALLED)
         for quota in self.route.quotas:

@@ -59,6 +59,7 @@ class Keys:
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
         self.quotas = f"{prefix}:quotas"
+        self.paused = f"{prefix}:paused"
         self.outbox = f"{prefix}:outbox"
 
     def item(self, uid: str) -> str:

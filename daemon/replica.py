@@ -35,6 +35,7 @@ from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.outbox import Outbox
 from daemon.outcomes import Outcome
+from daemon.pauses import PauseBook
 from daemon.pictures import PictureKeeper
 from daemon.polling import Pacer
 from daemon.queue import Queue
@@ -120,6 +121,9 @@ class Replica:
             rung=self._bell.quota_rung,
             on_change=self._quotas_changed,
         )
+        self._pause_book = PauseBook(
+            self._client, self.keys, rung=self._bell.pause_rung, on_change=self._bell.ring_all
+        )
         webhooks = webhooks or Webhooks(allow_hosts=settings.network.allow_hosts)
         self._callbacks = Callbacks(
             Outbox(self._client, settings.redis.prefix),
@@ -139,7 +143,14 @@ class Replica:
         )
         self.dispatchers = {
             route.name: Dispatcher(
-                route, self.queue, self.limiter, self.running, self._bell, self.metrics, self._accounts
+                route,
+                self.queue,
+                self.limiter,
+                self.running,
+                self._bell,
+                self.metrics,
+                self._accounts,
+                self._pause_book.over,
             )
             for route in routes.values()
         }
@@ -195,6 +206,7 @@ class Replica:
         await self._server.start()
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
+        self._start("pause book", self._pause_book.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
         self._start("callbacks", self._callbacks.run)
@@ -227,7 +239,7 @@ class Replica:
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout)
         await self._pacer.aclose()
-        await self._end("scheduler", "gauges", "quota book", "bell", "callbacks")
+        await self._end("scheduler", "gauges", "quota book", "pause book", "bell", "callbacks")
         await self._callbacks.drain()
         await self._end("heartbeat")
         try:
@@ -279,8 +291,9 @@ class Replica:
         await self._end("intake")
 
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
-        # An operator may have set less than the configuration allows.
+        # An operator may have set less than the configuration allows, or paused it.
         await self._quota_book.known.wait()
+        await self._pause_book.known.wait()
         await dispatcher.run()
 
     async def _refresh_gauges(self) -> None:

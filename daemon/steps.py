@@ -25,10 +25,12 @@ _SCRIPTS = {
         "outbox_again",
         "outbox_settle",
         "outbox_take",
+        "pause",
         "progress",
         "reclaim",
         "refuse",
         "renew",
+        "resume",
         "retry",
         "settle",
     )

@@ -66,7 +66,11 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
       finish_item(uid, record, 'cancelled', '', {})
       return 'queued'
     end
-    if g[2] and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
+    -- Nobody can promise that the batch is done before its last item may start.
+    if not_before ~= '' and tonumber(not_before) > (tonumber(redis.call('HGET', group, 'latest_us') or '0')) then
+      redis.call('HSET', group, 'latest_us', not_before)
+    end
+    if batch ~= '' and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
       redis.call('HSET', group, 'places', (g[3] and g[3] .. ',' or '') .. route .. '|' .. lane)
     end
   end

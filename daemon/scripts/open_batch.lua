@@ -40,6 +40,7 @@ trim_index()
 redis.call('ZADD', P .. ':active', NOW_US, gid)
 if kind == 'batch' then
   local _, batch = string.match(gid, '^([^/]*)/(.*)$')
+  redis.call('SADD', P .. ':dirty', gid)
   emit('batch.accepted', head, batch, '"total":' .. members .. ',"part":' .. part .. ',"parts":' .. parts)
 end
 return 'new'

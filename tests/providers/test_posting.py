@@ -81,6 +81,18 @@ async def test_a_name_that_leads_into_the_private_network_is_refused() -> None:
     assert caught.value.refused
 
 
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example/x", "https://127.0.0.1/x", "https://hooks.example:8443/x"]
+)
+async def test_an_address_that_breaks_a_rule_is_refused_without_asking_the_network(url: str) -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        raise AssertionError("the network was asked")
+
+    with pytest.raises(OutsideError) as caught:
+        await post(url, b"", {}, timeout_s=5, resolver=resolve)
+    assert caught.value.refused
+
+
 async def test_the_connection_goes_to_the_resolved_address_and_keeps_the_name(serve: Serve) -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return ["127.0.0.1"]

@@ -6,6 +6,10 @@ local MESSAGE_TTL_MS = 20 * 3600 * 1000
 local DEFAULT_EVENTS = { batch = ',batch.finished,', job = ',job.succeeded,job.failed,job.cancelled,job.expired,' }
 local NEVER = { ['job.rejected'] = true, ['job.duplicate'] = true }
 
+-- Set with the first callback of the installation, for good: where nobody has ever asked for one, no event looks for it.
+local CALLED_FOR = P .. ':callbacks'
+local called_for = nil
+
 local function message_key(id) return P .. ':message:' .. id end
 
 -- Take the callback out of what a producer sent (JSON) into the record under `key`. Inside of a JSON text quotes are
@@ -18,6 +22,8 @@ local function keep_callback(key, kind, json)
   if type(callback.events) == 'table' then events = ',' .. table.concat(callback.events, ',') .. ',' end
   local secret = type(callback.secret) == 'string' and callback.secret or ''
   redis.call('HSET', key, 'callback_events', events, 'callback_url', callback.url, 'callback_secret', secret)
+  redis.call('SET', CALLED_FOR, 1)
+  called_for = true
 end
 
 local rung = false
@@ -37,6 +43,8 @@ end
 -- For every event of a job or a batch: `event` is its id in the stream of all events.
 local function call_back(kind, batch, event, head, data)
   if NEVER[kind] then return end
+  if called_for == nil then called_for = redis.call('EXISTS', CALLED_FOR) == 1 end
+  if not called_for then return end
   local tenant, item = string.match(head, '^"tenant":"([^"]*)","job":"[^"]*","item":"([^"]*)"')
   if not tenant then return end
   if string.sub(kind, 1, 4) == 'job.' then
