@@ -1,8 +1,9 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
-Messages: `work ROUTE` (items were queued), `slot [WORKER...]` (a lease was freed, and who has waited longest for
-one; nobody named is everybody), `cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or
-somebody set, paused or resumed it; see limiter/recalls.py).
+Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
+resumed), `slot [WORKER...]` (a lease was freed, and who has waited longest for one; nobody named is everybody), `cancel
+UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or somebody set, paused or resumed it; see
+limiter/recalls.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Bell:
         self._on_cancel = on_cancel
         self._rung: dict[str, asyncio.Event] = {}
         self.quota_rung = asyncio.Event()  # for the quota book
+        self.pause_rung = asyncio.Event()  # for the pause book
+        self.callback_rung = asyncio.Event()  # for the callbacks
 
     def of(self, route: str) -> asyncio.Event:
         """The event that is set when the route should be looked at."""
@@ -87,5 +90,9 @@ class Bell:
             # One freed place wakes the one who is next and not the whole fleet.
             if not name or self._worker in name.split():
                 self.ring_all()
+        elif what == "pause":
+            self.pause_rung.set()
+        elif what == "callback":
+            self.callback_rung.set()
         elif what == "cancel":
             self._on_cancel(name)

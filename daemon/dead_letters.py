@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from daemon import streams
 from daemon.contract import Place, place_of
 from daemon.keys import Keys, Uid
+from daemon.outbox import Outbox
 from daemon.queue import Queue
 from providers.errors import redact
 
@@ -28,7 +29,7 @@ CLIPPED = frozenset({"too_large"})  # the original is not whole
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _OWN = (b"reason", b"error", b"attempts", b"at", b"ids")
 
-Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed"]
+Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +164,15 @@ class DeadLetters:
                     return "not_failed"
                 case "gone":
                     return "gone"
+        if (message := letter.original.get(b"callback")) is not None:
+            return await self._call_back_again(message.decode(), letter)
         if not letter.may_be_sent:
             return "not_kept"
         return "resent" if await queue.resend(letter.entry, len(_OWN)) else "gone"
+
+    async def _call_back_again(self, message: str, letter: DeadLetter) -> Retried:
+        again = await Outbox(self._client, self._keys.prefix).again(message, letter.entry)
+        return "resent" if again else "ended"
 
     async def purge(self, entries: Sequence[str]) -> int:
         """Throw dead letters away; returns how many were there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from daemon.bell import Bell
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
 from daemon.metrics import Metrics
+from daemon.pauses import Pause
 from daemon.queue import Claim, Claimed, Queue
 from daemon.routes import Route
 from daemon.running import Running
@@ -58,11 +60,14 @@ class Dispatcher:
         metrics: Metrics,
         accounts: Accounts | None = None,
         gate: StorageGate | None = None,
+        paused: Callable[[str], Pause | None] = lambda _route: None,
     ) -> None:
         self._gate = gate
         self._accounts = accounts
+        self._paused = paused
         self.route = route
         self.bound: str | None = None  # what holds the route back right now, for people
+        self.slot_at: float | None = None  # monotonic time of the next slot, as the limiter last told
         self.looked_at: float | None = None  # monotonic time of the last claim or empty look that succeeded
         self._queue = queue
         self._limiter = limiter
@@ -81,15 +86,22 @@ class Dispatcher:
         finally:
             await uninterrupted(self._leave_turn())
 
+    @property
+    def pause(self) -> Pause | None:
+        """The pause that holds the route back, if there is one."""
+        return self._paused(self.route.name)
+
     async def _step(self) -> None:
         if self._gate is not None and self._gate.closed:
             self.bound = "storage"
+            await uninterrupted(self._leave_turn())
             await self._gate.wait_open(LOOK_EVERY_S)
             return
-        if not self._running.free:
-            self.bound = "workers"
+        if (pause := self.pause) is not None or not self._running.free:
+            self.bound = "workers" if pause is None else pause.bound
             await uninterrupted(self._leave_turn())
-            await self._queue.waiting(self.route.name, LANES)  # a full replica is consuming, if Redis answers
+            # A full or a paused replica is consuming, if Redis answers.
+            await self._queue.waiting(self.route.name, LANES)
             self.looked_at = time.monotonic()
             await self._bell.wait(self.route.name, LOOK_EVERY_S)
             return
@@ -134,6 +146,9 @@ class Dispatcher:
         if isinstance(answer, Later):
             # Without the slot: a route that waits for its quota must not hold a worker back from the others.
             self.bound = answer.bound
+            # When places in flight are freed, or a pause ends, the limiter cannot know.
+            timed = not answer.bound.endswith((".in_flight", ".paused"))
+            self.slot_at = time.monotonic() + answer.retry_us / 1e6 + self._horizon_s if timed else None
             await self._wait_for(answer)
 
     async def _permit(self) -> Slot | Later:
@@ -152,7 +167,7 @@ class Dispatcher:
         self._request_id, self._told = "", None
         if answer.scales and self._accounts is not None:
             await uninterrupted(self._accounts.rescaled(answer.scales))
-        if not await self._slot_came(answer, asked_at):
+        if not await self._slot_came(answer, asked_at) or self.pause is not None:
             await uninterrupted(self._limiter.give_back(answer.permit))
             return Later(0, RECALLED)
         for quota in self.route.quotas:

@@ -23,6 +23,7 @@ from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.queue import NewItem, PartEnd, Queue, Target
 from daemon.routes import Routes
+from daemon.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class Intake:
         routes: Routes,
         metrics: Metrics,
         *,
+        webhooks: Webhooks | None = None,
         studio_route: str = "studio",
         lease_s: float = LEASE_S,
     ) -> None:
@@ -59,6 +61,7 @@ class Intake:
         self._keys: Keys = queue.keys
         self._routes = routes
         self._metrics = metrics
+        self._webhooks = webhooks or Webhooks()
         self._studio_route = studio_route
         self._lease_s = lease_s
         self._stopping = False
@@ -161,7 +164,7 @@ class Intake:
             try:
                 payload = parse_entry(fields, studio_route=self._studio_route)
                 if isinstance(payload, Job) and payload.n == 1:
-                    self._routes.check(payload)
+                    self._check(payload)
                     singles.append(single_item(payload, entry, cloud_event(fields)))
                     continue
                 await self._accept_singles(singles)
@@ -175,6 +178,11 @@ class Intake:
                 log.exception("a bug while taking an entry", entry=entry)
                 await self._refuse(entry, fields, Rejection("unsupported", _BUG))
         await self._accept_singles(singles)
+
+    def _check(self, job: Job) -> None:
+        """Refuse what cannot work, before anything is queued; raises Rejection."""
+        self._routes.check(job)
+        self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
 
     async def _accept_singles(self, items: list[NewItem]) -> None:
         if not items:
@@ -195,7 +203,7 @@ class Intake:
                 await self._retry(entry, payload)
 
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
-        self._routes.check(job)
+        self._check(job)
         gid = job_gid(job.tenant, job.id)
         items = pictures_of(job, gid, "", "1", origin)
         head = head_of(job.tenant, job.id, job.id, None, job.metadata, origin)
@@ -206,9 +214,10 @@ class Intake:
 
     async def _take_batch(self, entry: str, batch: Batch, origin: Mapping[str, str]) -> None:
         jobs = batch.jobs()
+        self._webhooks.check(batch.callback, tenant=batch.tenant, ident=batch.id)
         for index, job in enumerate(jobs):
             try:
-                self._routes.check(job)
+                self._check(job)
             except Rejection as rejection:
                 # One wrong item refuses the batch: half a batch is not what anybody asked for.
                 rejection.field = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"

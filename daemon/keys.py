@@ -59,6 +59,8 @@ class Keys:
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
         self.quotas = f"{prefix}:quotas"
+        self.paused = f"{prefix}:paused"
+        self.outbox = f"{prefix}:outbox"
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"
@@ -68,6 +70,9 @@ class Keys:
 
     def members(self, gid: str) -> str:
         return f"{self.prefix}:members:{gid}"
+
+    def message(self, ident: str) -> str:
+        return f"{self.prefix}:message:{ident}"
 
     def stream(self, route: str, lane: str) -> str:
         return f"{self.prefix}:q:{route}:{lane}"

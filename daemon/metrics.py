@@ -27,6 +27,8 @@ from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
+CALLBACK_FAILED = "callback_failed"
+TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by what a try came to
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 _JOB_S = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
@@ -135,8 +137,13 @@ class Metrics:
             "duplicate_results",
             "Results for items that had already ended; each may have been paid for twice.",
         )
-        for reason in (*OF_ITEMS, *get_args(RejectionCode)):
+        self.callbacks = self._counter(
+            "callbacks", "Tries to deliver a callback; failed and gone: it was given up.", "result"
+        )
+        for reason in (*OF_ITEMS, CALLBACK_FAILED, *get_args(RejectionCode)):
             self.dead_letters.labels(reason=reason)
+        for tried in TRIED:
+            self.callbacks.labels(result=tried)
 
     def _observe_times_and_sizes(self) -> None:
         self.provider_latency_seconds = self._histogram(

@@ -115,14 +115,23 @@ class Records:
             start += PAGE
 
     async def progress(self, view: GroupView) -> Progress:
-        """How long a batch will take and what holds it back, as its replica last told."""
-        for _, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
-            if fields.get(b"type") == b"batch.progress":
+        """How long a batch will take and what holds it back, as its replica last told, less the time since then."""
+        for entry, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
+            if fields.get(b"type") in (b"batch.progress", b"batch.finished"):
                 data = orjson.loads(fields[b"data"])
-                # Batches of one name in two tenants share a stream.
+                # Batches of one name in two tenants share a stream. After an end, which a retry took back, nothing is
+                # known yet.
                 if data.get("tenant") == view.tenant:
-                    return Progress(data.get("eta_seconds"), data.get("bound"))
+                    return Progress(await self._left_s(data.get("eta_seconds"), entry), data.get("bound"))
         return Progress(None, None)
+
+    async def _left_s(self, eta_s: float | None, told: str) -> float | None:
+        """What is left of an estimate that an event told; None when its time has passed."""
+        if eta_s is None:
+            return None
+        seconds, micros = await self._client.time()
+        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(told.partition("-")[0]) / 1000)
+        return round(left_s, 1) if left_s >= 0 else None
 
     async def _views(self, names: Sequence[str]) -> list[View]:
         """Whatever the names are; a job of one picture and one of several look the same by name."""

@@ -19,6 +19,7 @@ import structlog
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.callbacks import Callbacks
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
@@ -33,7 +34,9 @@ from daemon.keys import Keys
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
+from daemon.outbox import Outbox
 from daemon.outcomes import Outcome
+from daemon.pauses import PauseBook
 from daemon.pictures import PictureKeeper
 from daemon.polling import Pacer
 from daemon.queue import Queue
@@ -45,6 +48,7 @@ from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.storage_gate import StorageGate
 from daemon.verdict import Judge
+from daemon.webhooks import Webhooks
 from daemon.write_probe import WriteProbe
 from limiter import Limiter, Recalls
 from providers.asgi import AsgiServer
@@ -76,6 +80,7 @@ class Replica:
         store: ResultStore,
         *,
         execute: Execute | None = None,
+        webhooks: Webhooks | None = None,
         worker: str | None = None,
     ) -> None:
         self.settings = settings
@@ -123,12 +128,23 @@ class Replica:
             rung=self._bell.quota_rung,
             on_change=self._quotas_changed,
         )
+        self._pause_book = PauseBook(
+            self._client, self.keys, rung=self._bell.pause_rung, on_change=self._bell.ring_all
+        )
+        webhooks = webhooks or Webhooks(allow_hosts=settings.network.allow_hosts)
+        self._callbacks = Callbacks(
+            Outbox(self._client, settings.redis.prefix),
+            webhooks,
+            self.metrics,
+            rung=self._bell.callback_rung,
+        )
         self.intake = Intake(
             self._client,
             self._blocking,
             self.queue,
             routes,
             self.metrics,
+            webhooks=webhooks,
             studio_route=settings.gateway.studio_route,
             lease_s=lease_s,
         )
@@ -142,6 +158,7 @@ class Replica:
                 self.metrics,
                 self._accounts,
                 self._gate,
+                self._pause_book.over,
             )
             for route in routes.values()
         }
@@ -201,8 +218,10 @@ class Replica:
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
         self._start("storage gate", self._gate.run)
+        self._start("pause book", self._pause_book.run)
         self._start("heartbeat", self._heartbeat.run)
         self._start("scheduler", self._scheduler.run)
+        self._start("callbacks", self._callbacks.run)
         self._start("reclaimer", self._reclaimer.run)
         self._start("janitor", self._janitor.run)
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
@@ -233,7 +252,9 @@ class Replica:
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout, on_late=self._gate.give_up)
         await self._pacer.aclose()
-        await self._end("scheduler", "janitor", "gauges", "quota book", "bell", "write probe", "storage gate")
+        await self._end("scheduler", "janitor", "gauges", "quota book", "pause book")
+        await self._end("bell", "callbacks", "write probe", "storage gate")
+        await self._callbacks.drain()
         await self._end("heartbeat")
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
@@ -288,8 +309,9 @@ class Replica:
         await self._end("intake")
 
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
-        # An operator may have set less than the configuration allows.
+        # An operator may have set less than the configuration allows, or paused it.
         await self._quota_book.known.wait()
+        await self._pause_book.known.wait()
         await dispatcher.run()
 
     async def _refresh_gauges(self) -> None:

@@ -23,6 +23,7 @@ from daemon.results import ResultStore, StorageError
 from daemon.routes import build_routes
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.signals import unless_leaving, until_signal
+from daemon.webhooks import Webhooks
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
@@ -94,8 +95,9 @@ async def worker(
 
 @asynccontextmanager
 async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str]) -> AsyncIterator[Replica]:
+    webhooks = Webhooks.configured(settings, environ)
     store = ResultStore.open(settings.storage.url.reveal())
-    replica = Replica(settings, redis_url, build_routes(settings, environ), store)
+    replica = Replica(settings, redis_url, build_routes(settings, environ), store, webhooks=webhooks)
     try:
         await replica.start()
         yield replica

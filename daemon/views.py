@@ -128,6 +128,7 @@ class GroupView:
     warnings: tuple[str, ...] = ()
     max_in_flight: int | None = None
     cancel_asked: bool = False
+    paused: str | None = None  # the reason that was given, perhaps empty
 
     @property
     def ended(self) -> bool:
@@ -178,7 +179,7 @@ class Progress:
 
 GROUP_FIELDS = (
     "kind", "state", "head", "accepted_us", "finished_us", "parts", "parts_left", "route", "details",
-    "max_in_flight", "cancel", "total", *COUNTED,
+    "max_in_flight", "cancel", "paused", "total", *COUNTED,
 )  # fmt: skip
 
 
@@ -208,6 +209,7 @@ def group_view(gid: str, row: Sequence[bytes | None]) -> GroupView | None:
         warnings=tuple(details.get("warnings", ())),
         max_in_flight=int(cap) if cap else None,
         cancel_asked=values["cancel"] is not None,
+        paused=None if values["paused"] is None else orjson.loads(values["paused"]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from daemon.settings import Credential, LoadedSettings, Settings, SettingsError, load_settings
 from daemon.settings.values import Shown, masked_url
+from daemon.webhooks import secret_bytes
 from providers.registry import create_provider, provider_names
 
 USAGE_ERROR = 2
@@ -79,6 +81,18 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
             )
         else:
             yield from (f"credentials.{name}: {problem}" for problem in _refused(credential, environ))
+    for name, webhook in settings.webhooks.items():
+        with suppress(SettingsError):  # a note: the secrets need not be on this machine
+            for text in (webhook.resolve(environ), webhook.resolve_old(environ)):
+                yield from (f"webhooks.{name}: {problem}" for problem in _no_secret(text))
+
+
+def _no_secret(text: str | None) -> Iterator[str]:
+    try:
+        if text is not None:
+            secret_bytes(text)
+    except SettingsError as error:
+        yield from error.problems
 
 
 def _refused(credential: Credential, environ: Mapping[str, str]) -> Iterator[str]:
@@ -103,6 +117,12 @@ def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             credential.resolve(environ)
         except SettingsError as error:
             yield from (f"credentials.{name}: {problem}" for problem in error.problems)
+    for name, webhook in settings.webhooks.items():
+        try:
+            webhook.resolve(environ)
+            webhook.resolve_old(environ)
+        except SettingsError as error:
+            yield from (f"webhooks.{name}: {problem}" for problem in error.problems)
     if not settings.routes:
         yield "no route is configured; jobs name routes, and the default one is `default`."
 

@@ -169,6 +169,7 @@ async def purge(
 _NOT_AGAIN = {
     "gone": "somebody else has taken it off.",
     "not_kept": "its original was not kept as a whole (it was too large, or carried a credential); send it anew.",
+    "ended": "what it would send has ended; the record of its job says how that is.",
     "not_failed": "its job is not failed any more; the dead letter was taken off.",
 }
 

@@ -41,6 +41,7 @@ async def explain(
     session: Session,
     ident: Annotated[str, typer.Argument(metavar="ID", help="A batch, a job, or BATCH/ITEM.")],
 ) -> int:
+    from daemon.cli.pausing import pause_of
     from daemon.records import ItemView
 
     async with session.client() as client:
@@ -51,6 +52,9 @@ async def explain(
             why = await _item(session, client, view, ident)
         else:
             why = await _group(session, client, view)
+        paused = await pause_of(client, view)
+    if paused is not None:
+        why = Why([paused.sentence, *why.sentences], {**why.facts, "paused": paused.as_dict()})
     if session.as_json:
         session.printer.document(
             {"id": ident, "state": view.state, "why": " ".join(why.sentences), **why.facts}

@@ -50,6 +50,8 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed(
             "quota", "daemon.cli.quotas:register_quota", "Pause, resume or set a quota, for all replicas."
         ),
+        Listed("pause", "daemon.cli.pausing", "Begin no new call: of all work, a route or a batch."),
+        Listed("resume", "daemon.cli.pausing", "End such a pause."),
         Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),
     ),
     CHECK: (

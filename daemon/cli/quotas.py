@@ -66,13 +66,19 @@ async def quotas(
     configured = session.settings.parsed_quotas()
     async with session.client() as client:
         if session.as_json:
-            session.printer.document([as_dict(one, now) for one, now in await _look(session, client)])
+            over = await _pauses(session, client)
+            session.printer.document(
+                [
+                    {**as_dict(one, now), "work_paused": over.get(now.quota.name, [])}
+                    for one, now in await _look(session, client)
+                ]
+            )
         elif not configured:
             session.printer.note("No quota is configured: nothing limits how fast calls are sent.")
         elif watch:
             await _watch(session, client)
         else:
-            for line in lines_of(await _look(session, client)):
+            for line in [*await _paused_lines(client), *lines_of(await _look(session, client))]:
                 session.printer.line(line)
     return ALL_WELL
 
@@ -89,7 +95,7 @@ async def pause(
     from daemon.cli.output import seconds
     from daemon.quota_store import ring
 
-    for_s = None if duration is None else _duration_s(duration)
+    for_s = None if duration is None else duration_s(duration)
     named(session, name)
     reason = " ".join(reason.split())
     async with session.client() as client:
@@ -209,12 +215,31 @@ async def _look(session: Session, client: Client) -> list[tuple[Explanation, InF
     return list(zip(explanations, now, strict=True))
 
 
+async def _paused_lines(client: Client) -> list[str]:
+    """What stops calls whatever the quotas say."""
+    from daemon.pauses import read_pauses
+
+    return [pause.sentence for pause in (await read_pauses(client.redis, client.keys)).values()]
+
+
+async def _pauses(session: Session, client: Client) -> dict[str, list[dict[str, Any]]]:
+    """By quota, the pauses of the fleet and of routes that spend it."""
+    from daemon.pauses import FLEET, read_pauses
+
+    pauses = await read_pauses(client.redis, client.keys)
+    over: dict[str, list[dict[str, Any]]] = {}
+    for name in session.settings.quotas:
+        routes = [f"route:{key}" for key, route in session.settings.routes.items() if name in route.quotas]
+        over[name] = [pauses[key].as_dict() for key in (FLEET, *routes) if key in pauses]
+    return over
+
+
 async def _watch(session: Session, client: Client) -> None:
     screen = _Screen() if _is_terminal() else None
     last: list[str] = []
     with screen or nullcontext():
         while True:
-            lines = lines_of(await _look(session, client))
+            lines = [*await _paused_lines(client), *lines_of(await _look(session, client))]
             if screen is not None:
                 screen.show(lines)
             else:
@@ -253,7 +278,8 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _duration_s(text: str) -> float:
+def duration_s(text: str) -> float:
+    """What `--for` says; raises CommandError."""
     from daemon.settings.values import parse_duration
 
     problem = f'--for {text} is not a time; write one such as "30s", "10min" or "2h".'

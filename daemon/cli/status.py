@@ -30,17 +30,21 @@ async def status(
     ] = False,
 ) -> int:
     from daemon.cli.following import exit_code, lines_of
+    from daemon.cli.pausing import pause_of
     from daemon.records import GroupView
 
     async with session.client() as client:
         view = await client.status(ident)
         if view is None:
             raise session.unknown(ident)
+        paused = await pause_of(client, view)
         if not session.as_json:
             for line in await lines_of(client, view):
                 session.printer.line(line)
+            if paused is not None:
+                session.printer.line(f"  {paused.sentence}")
             return exit_code(view)
-        content = view.as_dict()
+        content = view.as_dict() | {"paused": None if paused is None else paused.as_dict()}
         if isinstance(view, GroupView):
             progress = await client.records.progress(view)
             content |= {"eta_seconds": None if view.ended else progress.eta_s}

@@ -27,8 +27,25 @@ EventType = Literal[
     "quota.cooldown",
     "quota.adapted",
     "quota.paused",
+    "work.paused",
+    "work.resumed",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+
+# What a callback may ask for: events of work that was accepted. Progress is for those who watch.
+CallbackEvent = Literal[
+    "batch.accepted",
+    "batch.finished",
+    "job.queued",
+    "job.started",
+    "job.submitted",
+    "job.retrying",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "job.expired",
+    "job.held",
+]
 
 BatchState = Literal["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"]
 ItemState = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired", "held"]
@@ -150,6 +167,20 @@ class QuotaEvent(_Open):
     time: AwareDatetime | None = None
 
 
+class WorkEvent(_Open):
+    """About the whole fleet, one route, or one batch (then also on that batch's stream)."""
+
+    scope: Literal["fleet", "route", "batch"]
+    route: str | None = None
+    batch: str | None = None
+    time: AwareDatetime
+
+
+class WorkPaused(WorkEvent):
+    reason: str
+    until: AwareDatetime | None = Field(None, description="null: until somebody resumes it")
+
+
 EVENT_DATA: dict[EventType, type[_Open]] = {
     "batch.accepted": BatchEvent,
     "batch.progress": BatchProgress,
@@ -168,6 +199,8 @@ EVENT_DATA: dict[EventType, type[_Open]] = {
     "quota.cooldown": QuotaEvent,
     "quota.adapted": QuotaEvent,
     "quota.paused": QuotaEvent,
+    "work.paused": WorkPaused,
+    "work.resumed": WorkEvent,
 }
 
 

@@ -11,7 +11,7 @@ import orjson
 from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from daemon.contract.events import EventType
+from daemon.contract.events import CallbackEvent
 from daemon.contract.fields import (
     IDENT_TEXT,
     METADATA_TEXT,
@@ -68,14 +68,14 @@ class Output(Model):
 
 
 class Callback(Model):
-    """A signed webhook. `secret` is the name of a configured secret, never the secret."""
+    """A signed webhook. `secret` is the name of a configured secret (`default` if not given), never the secret."""
 
     url: Url = Field(description=URL_TEXT)
-    events: list[EventType] | None = Field(
+    events: list[CallbackEvent] | None = Field(
         None,
         min_length=1,
         max_length=32,
-        description="a list of event types such as job.succeeded or batch.finished",
+        description="a list of event types such as job.succeeded or batch.finished; without it, those of the end",
     )
     secret: Name | None = Field(
         None, description="the name of a configured secret: 1 to 64 letters, digits or `.` `_` `-`"

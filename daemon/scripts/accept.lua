@@ -52,6 +52,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
     'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
     'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
+  keep_callback(key, 'job', spec)
   emit('job.queued', head, batch, '')
   if gid == '' then
     redis.call('ZADD', P .. ':index', NOW_US, uid)
@@ -65,7 +66,11 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
       finish_item(uid, record, 'cancelled', '', {})
       return 'queued'
     end
-    if g[2] and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
+    -- Nobody can promise that the batch is done before its last item may start.
+    if not_before ~= '' and tonumber(not_before) > (tonumber(redis.call('HGET', group, 'latest_us') or '0')) then
+      redis.call('HSET', group, 'latest_us', not_before)
+    end
+    if batch ~= '' and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
       redis.call('HSET', group, 'places', (g[3] and g[3] .. ',' or '') .. route .. '|' .. lane)
     end
   end

@@ -97,7 +97,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = lane }
     local running_here = f[1] == 'running' and f[15] == entry
     local expired = WAITING[f[1]] and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
-    if not running_here then left_ring(tenant, batch) end
+    local paused = not running_here and left_ring(tenant, batch)
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
@@ -109,6 +109,12 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
       unpark(f[2] or '')
       for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
+      skipped = skipped + 1
+    elseif paused then
+      -- Its batch was paused after it had joined the ring: back to the head of its backlog.
+      redis.call('XACK', stream_key(route, lane), 'workers', entry)
+      redis.call('XDEL', stream_key(route, lane), entry)
+      enqueue(uid, route, lane, true)
       skipped = skipped + 1
     else
       local waited = NOW - tonumber(f[9])

@@ -33,12 +33,14 @@ redis.call('HSET', group, 'kind', kind, 'head', head, 'state', 'running', 'accep
   'total', members, 'queued', members, 'open', members, 'parts', parts, 'parts_left', parts,
   'running', 0, 'retry_wait', 0, 'throttled', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'expired', 0,
   'held', 0, 'part:' .. part, fp, 'details', ARGV[11], 'route', ARGV[12])
+keep_callback(group, kind, ARGV[11])
 if ARGV[10] ~= '' then redis.call('HSET', group, 'max_in_flight', ARGV[10], 'in_ring', 0) end
 redis.call('ZADD', P .. ':index', NOW_US, gid)
 trim_index()
 redis.call('ZADD', P .. ':active', NOW_US, gid)
 if kind == 'batch' then
   local _, batch = string.match(gid, '^([^/]*)/(.*)$')
+  redis.call('SADD', P .. ':dirty', gid)
   emit('batch.accepted', head, batch, '"total":' .. members .. ',"part":' .. part .. ',"parts":' .. parts)
 end
 return 'new'

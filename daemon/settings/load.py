@@ -113,7 +113,7 @@ def _sentence(detail: ErrorDetails, labels: Mapping[Path_, str]) -> str:
 
 
 def _unknown(at: Path_) -> str:
-    if at[0] in ("credentials", "webhooks") and at[-1] in (*SECRET_NAMES, "secret"):
+    if at[0] in ("credentials", "webhooks") and at[-1] in (*SECRET_NAMES, "secret", "old_secret"):
         return (
             f"would hold a secret itself; write `{at[-1]}_env` with the name of an environment variable, "
             f"or `{at[-1]}_file` with a path"

@@ -134,10 +134,18 @@ class WebhookSecret(Section):
 
     secret_env: EnvName | None = None
     secret_file: Path | None = None
+    old_secret_env: EnvName | None = Field(None, description="signs as well, while receivers change over")
+    old_secret_file: Path | None = None
 
     def resolve(self, environ: Mapping[str, str] = os.environ) -> str:
         """The secret; raises SettingsError when it is not there."""
         return read_secret("secret", self.secret_env, self.secret_file, environ)
+
+    def resolve_old(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """The secret of before, None where none is configured; raises SettingsError when it is not there."""
+        if not self.old_secret_env and not self.old_secret_file:
+            return None
+        return read_secret("old_secret", self.old_secret_env, self.old_secret_file, environ)
 
 
 class Route(Section):
@@ -207,7 +215,7 @@ class Settings(BaseSettings):
         for name, credential in self.credentials.items():
             yield from _doubled(("credentials", name), credential, SECRET_NAMES)
         for name, webhook in self.webhooks.items():
-            yield from _doubled(("webhooks", name), webhook, ("secret",))
+            yield from _doubled(("webhooks", name), webhook, ("secret", "old_secret"))
             if not webhook.secret_env and not webhook.secret_file:
                 yield ("webhooks", name), "needs `secret_env` or `secret_file`"
         on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"

@@ -15,6 +15,7 @@ from daemon.keys import Keys
 from daemon.metrics import Metrics
 from daemon.queue import Claimed, Queue
 from daemon.routes import Route, Routes
+from daemon.webhooks import Webhooks
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 
@@ -78,14 +79,21 @@ class ScriptedProvider:
 class Installation:
     """Intake and queue of one replica, driven step by step."""
 
-    def __init__(self, redis: Redis, *, routes: tuple[str, ...] = ("default",), worker: str = "w1") -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        routes: tuple[str, ...] = ("default",),
+        worker: str = "w1",
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self.redis: Any = redis  # the client's answers are unions over protocols; here they are bytes
         self.keys = Keys("pixmill")
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker)
         self.metrics = Metrics()
-        self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics)
+        self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics, webhooks=webhooks)
 
     def other(self, worker: str) -> Queue:
         """The same queue as another replica sees it."""

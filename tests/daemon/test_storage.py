@@ -211,7 +211,8 @@ async def test_the_first_of_two_pictures_of_an_item_stands_and_the_other_is_coun
             key = object_key("default", _day(accepted_s), None, "a", "png")
             await ResultStore.open(BUCKET).put_image(key, theirs)
             assert sell is not None
-            return await sell(request)
+            answer: Submitted | Generated = await sell(request)
+            return answer
 
         here.provider.answer = sell_slowly
         await here.submit("a")

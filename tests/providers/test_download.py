@@ -248,7 +248,7 @@ async def test_tls_is_verified_against_the_name_and_not_the_address(
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*certificate)
     trusting = ssl.create_default_context(cafile=certificate[0])
-    monkeypatch.setattr("providers.download.tls_context", lambda: trusting)
+    monkeypatch.setattr("providers.outside.tls_context", lambda: trusting)
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
 

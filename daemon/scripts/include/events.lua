@@ -1,18 +1,21 @@
 -- Events leave in the script that changes the state, so no reader sees one without the other.
 -- A head is the JSON of an item's identity without its braces; `extra` is more JSON of that kind, or ''.
+-- @include outbox
 local EVENTS = P .. ':events'
 local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
 
 local function emit_data(kind, batch, data)
-  redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data)
+  local event = redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data)
   if batch ~= '' then
     redis.call('XADD', EVENTS .. ':' .. batch, '*', 'type', kind, 'data', data)
   end
+  return event
 end
 
 local function emit(kind, head, batch, extra)
   local tail = extra ~= '' and (',' .. extra .. '}') or '}'
-  emit_data(kind, batch, '{' .. head .. TIME_FIELD .. tail)
+  local data = '{' .. head .. TIME_FIELD .. tail
+  call_back(kind, batch, emit_data(kind, batch, data), head, data)
 end
 
 -- The inside of a JSON object, to be joined with others.

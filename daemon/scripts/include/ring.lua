@@ -7,13 +7,14 @@ local function backlog_key(route, lane, tenant, source)
   return P .. ':backlog:' .. route .. ':' .. lane .. ':' .. tenant .. '/' .. source
 end
 
--- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running.
--- Returns whether the source has such a cap, and whether it is reached.
+-- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. While it is paused
+-- nothing of it may run. Returns whether the source has such a cap, and whether it is held back.
 local function cap_of(tenant, source)
   if source == '' then return false, false end
-  local fields = redis.call('HMGET', group_key(tenant .. '/' .. source), 'max_in_flight', 'running', 'in_ring')
-  if not fields[1] then return false, false end
-  return true, (tonumber(fields[2]) or 0) + (tonumber(fields[3]) or 0) >= tonumber(fields[1])
+  local fields = redis.call('HMGET', group_key(tenant .. '/' .. source), 'max_in_flight', 'running', 'in_ring', 'paused')
+  local paused = fields[4] and true or false
+  if not fields[1] then return false, paused end
+  return true, paused or (tonumber(fields[2]) or 0) + (tonumber(fields[3]) or 0) >= tonumber(fields[1])
 end
 
 -- Give the tenant its next waiting entry: the first source in turn that may run; it goes to the end of the turns.
@@ -54,11 +55,13 @@ local function enqueue(uid, route, lane, first)
   join_ring(route, lane, tenant)
 end
 
--- The entry of a source with a cap has left the ring.
+-- The entry of a source has left the ring, which counts where it has a cap. Returns whether the source is paused.
 local function left_ring(tenant, source)
-  if source == '' then return end
+  if source == '' then return false end
   local group = group_key(tenant .. '/' .. source)
-  if redis.call('HEXISTS', group, 'max_in_flight') == 1 then redis.call('HINCRBY', group, 'in_ring', -1) end
+  local fields = redis.call('HMGET', group, 'max_in_flight', 'paused')
+  if fields[1] then redis.call('HINCRBY', group, 'in_ring', -1) end
+  return fields[2] and true or false
 end
 
 -- One knock for each route that got work; dispatchers also look by themselves, so a lost knock only costs time.

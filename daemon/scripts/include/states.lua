@@ -21,7 +21,7 @@ local function finish_group(gid)
   elseif tonumber(f[5]) == total then state = 'expired' end
   redis.call('HSET', group, 'state', state, 'finished_us', NOW_US)
   redis.call('ZADD', P .. ':closing', NOW_US, gid)
-  redis.call('HDEL', group, 'closed_to')
+  redis.call('HDEL', group, 'closed_to', 'paused')
   redis.call('ZREM', P .. ':active', gid)
   redis.call('SREM', P .. ':dirty', gid)
   if f[7] == 'batch' then
@@ -109,14 +109,18 @@ local function requeue(uid, record, state, due_us, fields)
   end
 end
 
--- What a settle frees for a batch with a cap of its own: its parked items may run now, wherever they stand.
-local function unpark(gid)
-  if gid == '' then return end
-  local fields = redis.call('HMGET', group_key(gid), 'max_in_flight', 'places')
-  if not fields[1] or not fields[2] then return end
+-- The parked items of a batch may run now, wherever they stand.
+local function rejoin(gid, places)
   local tenant = string.match(gid, '^[^/]*')
-  for route, lane in string.gmatch(fields[2], '([^|,]+)|([^,]+)') do
+  for route, lane in string.gmatch(places, '([^|,]+)|([^,]+)') do
     join_ring(route, lane, tenant)
     redis.call('PUBLISH', P .. ':bell', 'work ' .. route)
   end
+end
+
+-- What a settle frees for a batch with a cap of its own.
+local function unpark(gid)
+  if gid == '' then return end
+  local fields = redis.call('HMGET', group_key(gid), 'max_in_flight', 'places')
+  if fields[1] and fields[2] then rejoin(gid, fields[2]) end
 end
