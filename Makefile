@@ -34,7 +34,7 @@ test: setup  ## the test suite, on a real Valkey
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
 	$(BIN)/python -m tests.sdks.environments
-	$(BIN)/pytest tests/sdks
+	$(BIN)/pytest -rs tests/sdks
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

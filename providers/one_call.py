@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -14,6 +15,9 @@ from providers.http import Answer
 from providers.http_provider import HttpProvider
 from providers.refusals import error_object, word
 from providers.statuses import kind_of_status
+
+# A restricted key may draw without being allowed to look around; OpenAI says so with a 401 as well as a 403.
+_RESTRICTED = re.compile(r"missing scopes|insufficient permissions", re.IGNORECASE)
 
 
 class OneCallProvider(HttpProvider, ABC):
@@ -75,9 +79,12 @@ class OneCallProvider(HttpProvider, ABC):
         kind = kind_of_status(answer.status)
         refused = word(error_object(answer.body).get("message")) or f"HTTP status {answer.status}"
         said = ProviderError(kind, refused).without(self._api_key).message
-        if kind in (ErrorKind.AUTH, ErrorKind.PERMISSION, ErrorKind.BILLING_EXHAUSTED):
+        if kind in (ErrorKind.AUTH, ErrorKind.BILLING_EXHAUSTED) and not _RESTRICTED.search(said):
             return CredentialCheck(False, f"{self._host} refuses the key: {said}")
-        return CredentialCheck(None, f"{self._host}{path} does not tell about the key: {said}")
+        return CredentialCheck(
+            None,
+            f"{self._host}{path} does not tell, so whether the key may draw cannot be told for free: {said}",
+        )
 
     def _headers(self) -> dict[str, str]:
         named = self.option_headers.items()

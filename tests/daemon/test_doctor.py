@@ -10,6 +10,10 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
 from tenacity import wait_none
 
 from daemon.connections import command_client
@@ -26,6 +30,7 @@ from daemon.doctor import (
 from daemon.keys import INTAKE_GROUP, Keys
 from daemon.results import ResultStore, StorageError
 from daemon.settings import Credential
+from providers.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 from tests.daemon.harness import Installation
 from tests.servers import RedisServer
@@ -284,6 +289,37 @@ async def test_a_credential_that_cannot_be_tried_says_why(
 async def test_a_gateway_that_lists_no_models_leaves_it_open(simulator: Simulator) -> None:
     finding = await credential("openai", f"{simulator.url}/elsewhere", {"KEY": KEY})
     assert finding.state is State.WARN
+
+
+MISSING = "You have insufficient permissions for this operation. Missing scopes: api.model.read."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "state"),
+    [
+        (403, MISSING, State.WARN),
+        (401, MISSING, State.WARN),
+        (403, "Forbidden", State.WARN),
+        (401, "Incorrect API key provided.", State.FAIL),
+        (402, "Insufficient credits.", State.FAIL),
+    ],
+)
+async def test_a_restricted_key_may_still_draw_and_a_refused_one_may_not(
+    status: int, message: str, state: State
+) -> None:
+    """OpenAI answers 401 or 403 where a key lacks the scope to list models; whether it may draw, only a call tells."""
+
+    async def refused(_: HttpRequest) -> Response:
+        return JSONResponse({"error": {"message": message, "code": None}}, status)
+
+    server = AsgiServer(Starlette(routes=[HttpRoute("/v1/models", refused)]))
+    await server.start()
+    try:
+        finding = await credential("openai", f"{server.url}/v1", {"KEY": KEY})
+    finally:
+        await server.stop()
+    assert finding.state is state
+    assert message in finding.says
 
 
 async def test_a_provider_that_is_away_is_a_finding() -> None:

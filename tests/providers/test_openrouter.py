@@ -652,7 +652,7 @@ async def test_what_a_key_has_left_is_told(
 
 
 @pytest.mark.parametrize(
-    ("status", "good"), [(401, False), (403, False), (402, False), (404, None), (429, None), (500, None)]
+    ("status", "good"), [(401, False), (403, None), (402, False), (404, None), (429, None), (500, None)]
 )
 async def test_a_key_that_is_refused_is_told_from_a_server_that_is_busy(
     open_openrouter: OpenProvider, serve: Serve, status: int, good: bool | None

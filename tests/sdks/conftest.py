@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from providers.simulator import Simulator, SimulatorSettings
+from tests.sdks.environments import must_be_there
 from tests.sdks.worker import Sdk
 
 KEY = "sk-planted-0123456789abcdef"
@@ -17,10 +18,12 @@ StartSimulator = Callable[..., Any]
 
 
 def started(name: str, script: str) -> Iterator[Sdk]:
-    """The SDK of that name; skips, with the reason, where its environment cannot be made."""
+    """The SDK of that name; without an environment its tests are skipped with the reason, or fail in CI."""
     try:
         sdk = Sdk(name, script)
     except (FileNotFoundError, RuntimeError) as error:
+        if must_be_there():
+            pytest.fail(str(error))
         pytest.skip(str(error))
     yield sdk
     sdk.close()

@@ -1,11 +1,14 @@
 """Makes the environments that the SDKs live in: before the tests, because a download may take longer than a test may.
 
-One that cannot be made is no failure here: the tests that need it are skipped with the reason.
+One that cannot be made is told, and the tests that need it are skipped; in CI (`CI=true`) it is a failure, since what
+was skipped there would pass for tested.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.venvs import python_for
@@ -20,9 +23,26 @@ def python_of(name: str) -> Path:
     return python_for(name, HERE, VENVS)
 
 
-if __name__ == "__main__":
-    for wanted in NAMES:
+def must_be_there() -> bool:
+    """Whether a missing environment is a failure."""
+    return os.environ.get("CI", "").lower() in ("true", "1")
+
+
+def make_all(make: Callable[[str], Path] = python_of) -> int:
+    """Make every environment; returns the exit code: 1 where one is missing that must be there."""
+    missing = []
+    for name in NAMES:
         try:
-            python_of(wanted)
+            make(name)
         except (FileNotFoundError, RuntimeError) as error:
+            missing.append(name)
             print(error, file=sys.stderr)
+    if not missing:
+        return 0
+    verdict = "CI needs them" if must_be_there() else "their tests are SKIPPED"
+    print(f"SDKs without an environment: {', '.join(missing)}; {verdict}.", file=sys.stderr)
+    return 1 if must_be_there() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(make_all())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.venvs import python_for
-from tests.sdks import conftest
+from tests.sdks import conftest, environments
 from tests.sdks.environments import HERE, NAMES
 
 
@@ -24,8 +24,35 @@ def test_an_sdk_without_an_environment_skips_its_tests_with_the_reason(
         raise RuntimeError(f"uv could not make the environment of {name}: no such version")
 
     monkeypatch.setattr(conftest, "Sdk", refused)
+    monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no such version"):
         next(conftest.started("tencent", "tencent_client.py"))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no such version"):
+        next(conftest.started("tencent", "tencent_client.py"))
+
+
+@pytest.mark.parametrize(
+    ("ci", "code", "says"), [("true", 1, "CI needs them"), ("", 0, "their tests are SKIPPED")]
+)
+def test_an_environment_that_cannot_be_made_fails_ci_and_is_told_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ci: str, code: int, says: str
+) -> None:
+    def make(name: str) -> Path:
+        if name == "litellm":
+            raise RuntimeError("uv could not make the environment of litellm: offline")
+        return Path(name)
+
+    monkeypatch.setenv("CI", ci)
+    assert environments.make_all(make) == code
+    told = capsys.readouterr().err
+    assert f"SDKs without an environment: litellm; {says}." in told
+    assert "offline" in told
+
+
+def test_all_environments_made_is_all_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    assert environments.make_all(Path) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
