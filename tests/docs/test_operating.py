@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -61,7 +62,7 @@ def test_the_users_get_their_passwords_as_it_is_shown(tmp_path: Path) -> None:
     copy.write_bytes((ROOT / "deploy" / "redis" / "users.acl").read_bytes())
     server = RedisServer(options=("--aclfile", str(copy)))
     try:
-        client = redis.Redis(port=server.port)
+        client: Any = redis.Redis(port=server.port)
         for line in _lines("ACL SETUSER"):
             assert client.execute_command(*line.split())
         client.close()
