@@ -59,6 +59,8 @@ class Keys:
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
         self.quotas = f"{prefix}:quotas"
+        self.probe = f"{prefix}:probe"
+        self.doctor = f"{prefix}:doctor"  # there only while the doctor asks
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"
