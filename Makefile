@@ -4,9 +4,9 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help setup demo up test test-sdks check format bench-throughput bench-limiter bench-polling clean
+.PHONY: help setup demo up test test-redis7 test-sdks check format bench-throughput bench-limiter bench-polling clean
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +31,13 @@ TIMED := tests/benchmarks tests/daemon/test_demo.py tests/deploy tests/docs test
 test: setup  ## the test suite, on a real Valkey
 	$(BIN)/pytest -n 2 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
 	$(BIN)/pytest $(TIMED)
+
+# The oldest server of which a package is common; the rest of `make test` looks at what no server has a part in.
+test-redis7: setup  ## what a Redis has a part in, on the redis-server of this machine instead of the Valkey
+	@redis-server --version || { echo "This needs a redis-server; on Debian: apt install redis-server."; exit 1; }
+	TEST_REDIS_SERVER="$$(command -v redis-server)" \
+	  $(BIN)/pytest -n 2 --dist worksteal tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/test_demo.py
+	TEST_REDIS_SERVER="$$(command -v redis-server)" $(BIN)/pytest tests/e2e --ignore=tests/e2e/test_up.py
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
 	$(BIN)/python -m tests.sdks.environments

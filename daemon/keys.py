@@ -61,6 +61,8 @@ class Keys:
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
         self.outbox = f"{prefix}:outbox"
+        self.probe = f"{prefix}:probe"
+        self.doctor = f"{prefix}:doctor"  # there only while the doctor asks
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"

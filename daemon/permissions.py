@@ -102,8 +102,7 @@ async def missing(client: Redis, keys: Keys) -> list[str]:
 
 def _words(command: str, keys: Keys) -> list[str]:
     name, *rest = command.split()
-    scratch = f"{keys.prefix}:doctor"
-    return [*name.split("|"), *(word.replace("KEY", scratch).replace("BELL", keys.bell) for word in rest)]
+    return [*name.split("|"), *(word.replace("KEY", keys.doctor).replace("BELL", keys.bell) for word in rest)]
 
 
 async def _missing_beside_scripts(client: Redis, keys: Keys) -> AsyncIterator[str]:

@@ -25,6 +25,14 @@ from providers.errors import redact
 # What a lost or restarting server looks like from here; the command may or may not have run.
 CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
 
+NO_COMMON_SLOT = (
+    'Redis is a cluster, and our keys share no slot: write redis.prefix in braces, as in "{pixmill}", and '
+    "redis+cluster:// in redis.url."
+)
+OTHER_NODE = (
+    "Redis is a node of a cluster which does not have our keys: write redis+cluster:// in redis.url, and redis.prefix "
+    'in braces, as in "{pixmill}".'
+)
 # Where an error is known by its text: some have no class of their own, and before Redis 7 a script's error is a text
 # around that of its command. The first that fits counts.
 _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] = (
@@ -52,13 +60,12 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
     (
         (ClusterCrossSlotError,),
         ("non local key", "do not hash to the same slot", "CROSSSLOT"),
-        'Redis is a cluster, and our keys share no slot: write redis.prefix in braces, as in "{pixmill}", and '
-        "redis+cluster:// in redis.url.",
+        NO_COMMON_SLOT,
     ),
     (
         (MovedError,),
         ("-MOVED",),
-        "Redis is a node of a cluster which does not have our keys: write redis+cluster:// in redis.url.",
+        OTHER_NODE,
     ),
     (
         (AskError, TryAgainError),
@@ -87,6 +94,11 @@ def passes(error: BaseException) -> bool:
     Also what an operator must mend, such as an ACL: until then a result that was paid for is better kept than dropped.
     """
     return isinstance(error, CONNECTION_FAULTS) or _refusal(error) is not None
+
+
+def needs_other_settings(error: BaseException) -> bool:
+    """Whether this Redis will never do with the configuration that there is."""
+    return _refusal(error) in (NO_COMMON_SLOT, OTHER_NODE)
 
 
 def in_words(error: BaseException) -> str:

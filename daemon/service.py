@@ -12,17 +12,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 from daemon.connections import command_client
 from daemon.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
 from daemon.loops import CONNECTION_FAULTS
 from daemon.redis_cli import redis_cli
+from daemon.redis_faults import in_words, needs_other_settings, passes
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError
 from daemon.routes import build_routes
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.signals import unless_leaving, until_signal
+from daemon.steps import Steps
 from daemon.webhooks import Webhooks
 from providers.errors import redact
 from providers.simulator.server import Simulator
@@ -177,33 +180,38 @@ def banner(running: Running) -> str:
 
 
 async def _tell_when_redis_answers(running: Running) -> None:
-    """The banner, once it is true; raises SettingsError when Redis answers that we may not come in."""
+    """The banner, once it is true; raises SettingsError when Redis will never serve us as we are configured."""
     where = masked_url(running.redis_url)
-    client = command_client(running.redis_url, running.replica.settings.redis.prefix)
+    prefix = running.replica.settings.redis.prefix
+    client = command_client(running.redis_url, prefix)
     waiting = False
     try:
-        while True:
-            try:
-                await client.ping()
-                break
-            except (AuthenticationError, AuthorizationError, ResponseError) as error:
-                raise SettingsError(
-                    [
-                        f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."
-                    ]
-                ) from None
-            except CONNECTION_FAULTS as error:
-                if not waiting:
-                    print(
-                        f"{where} does not answer ({redact(str(error))}); waiting for it. Ctrl-C stops.",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                waiting = True
-                await asyncio.sleep(REDIS_AGAIN_S)
+        while (trouble := await _trouble(client, prefix, where)) is not None:
+            if not waiting:
+                print(f"{trouble}; waiting for it. Ctrl-C stops.", file=sys.stderr, flush=True)
+            waiting = True
+            await asyncio.sleep(REDIS_AGAIN_S)
     finally:
         await client.aclose()
     print(banner(running), flush=True)
+
+
+async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
+    """What keeps Redis from serving us now; raises SettingsError for what will not pass."""
+    try:
+        await client.ping()
+        await Steps(client, prefix)("probe")
+    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+        raise SettingsError(
+            [f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."]
+        ) from None
+    except CONNECTION_FAULTS as error:
+        return f"{where} does not answer ({redact(str(error))})"
+    except ResponseError as error:
+        if needs_other_settings(error) or not passes(error):
+            raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
+        return f"{where} does not serve us ({in_words(error)})"
+    return None
 
 
 def _end_at_once(servers: Iterable[EmbeddedRedis]) -> None:

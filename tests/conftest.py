@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,8 +14,9 @@ from redis.backoff import NoBackoff
 
 from tests.servers import RedisServer
 
-# The scripts' own tests run on each of these; all others on the shipped Valkey alone.
-EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring")
+# The scripts' own tests, and those of what keeps work alive, run on each of these; all others on the shipped Valkey
+# alone, or on the server that TEST_REDIS_SERVER names (`make test-redis7`).
+EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring", "test_running", "limiter.test_leases")
 REDIS = shutil.which("redis-server")
 SERVERS = [
     pytest.param(None, id="valkey"),
@@ -25,6 +27,8 @@ SERVERS = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "TEST_REDIS_SERVER" in os.environ:
+        return
     if metafunc.module.__name__.endswith(EVERY_SERVER) and "redis_server" in metafunc.fixturenames:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
 

@@ -11,6 +11,7 @@ from daemon.cli.session import FAILED, USAGE, CommandError
 from daemon.client import NotRunningError, RejectedError
 from daemon.contract import Rejection
 from daemon.loops import CONNECTION_FAULTS
+from daemon.redis_faults import in_words
 from daemon.settings import SettingsError, masked_url
 from providers.errors import redact
 
@@ -48,4 +49,4 @@ def _redis(error: Exception, session: Session) -> str:
     where = masked_url(url.reveal()) if url is not None else "the Redis of `pixmill up`"
     if isinstance(error, CONNECTION_FAULTS):
         return f"{where} does not answer ({redact(str(error))}). Is it running, and is the address right?"
-    return f"{where} refused the command: {redact(str(error))}"
+    return f"{where} refused the command. {in_words(error)}"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.conftest import REDIS
 from tests.servers import RedisServer
 from tests.topologies.rig import Installed, installed
 from tests.topologies.servers import Cluster, Watched
@@ -46,8 +47,18 @@ def lasting_watched() -> Iterator[Watched]:
     watched.close()
 
 
-@pytest.fixture(params=["single", "sentinel", "cluster"])
-def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> Place:
+@pytest.fixture(scope="session")
+def other_server() -> Iterator[RedisServer]:
+    """A Redis, beside the shipped Valkey."""
+    if REDIS is None:
+        pytest.skip("needs redis-server on PATH")
+    server = RedisServer(binary=REDIS)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["valkey", "redis", "sentinel", "cluster"])
+def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         cluster.flush()
@@ -56,8 +67,10 @@ def place(request: pytest.FixtureRequest, redis_server: RedisServer) -> Place:
         watched: Watched = request.getfixturevalue("lasting_watched")
         _flush(watched.master)
         return Place(watched.url)
-    _flush(redis_server)
-    return Place(redis_server.url)
+    name = "redis_server" if request.param == "valkey" else "other_server"
+    server: RedisServer = request.getfixturevalue(name)
+    _flush(server)
+    return Place(server.url)
 
 
 @pytest.fixture

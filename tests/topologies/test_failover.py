@@ -13,7 +13,7 @@ from tests.topologies.rig import PATIENCE_S, Installed, installed
 from tests.topologies.servers import Cluster, Watched, caught_up
 
 SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
-ITEMS = 30
+ITEMS = 16
 
 
 async def _goes_on(made: Installed, batch: str) -> None:

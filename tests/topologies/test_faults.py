@@ -21,7 +21,7 @@ from tests.topologies.proxy import Wire, wire_to
 from tests.topologies.rig import FIELDS, LEASE_S, PATIENCE_S, Installed, installed
 
 SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
-ITEMS = 30
+ITEMS = 16
 ROUND = 64  # entries that an intake reads at a time
 
 pytestmark = pytest.mark.timeout(150)
