@@ -254,8 +254,8 @@ async def test_what_was_claimed_before_the_store_failed_goes_back_before_it_is_b
         await eventually(lambda: _is_open(here))
         checks: list[Request] = []
 
-        def check(request: Request) -> None:  # the last look at a job before its call
-            if not checks:
+        def check(request: Request) -> None:  # when it is accepted, and as the last look before its call
+            if len(checks) == 1:
                 front.fault = "503"
                 here.replica._gate.failed(StorageError("gone"))
             checks.append(request)
