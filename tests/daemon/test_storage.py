@@ -20,6 +20,7 @@ from tenacity import wait_none
 
 from daemon import executor
 from daemon.keys import Keys
+from daemon.queue import Claimed
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError, object_key
 from daemon.routes import Route, Routes
@@ -252,15 +253,15 @@ async def test_what_was_claimed_before_the_store_failed_goes_back_before_it_is_b
 ) -> None:
     async with shop(BUCKET) as here:
         await eventually(lambda: _is_open(here))
-        checks: list[Request] = []
+        note_intent = here.replica.queue.note_intent
 
-        def check(request: Request) -> None:  # when it is accepted, and as the last look before its call
-            if len(checks) == 1:
+        async def fails_just_then(item: Claimed) -> Any:
+            if item.deliveries == 1:
                 front.fault = "503"
                 here.replica._gate.failed(StorageError("gone"))
-            checks.append(request)
+            return await note_intent(item)
 
-        monkeypatch.setattr(here.provider, "check", check)
+        monkeypatch.setattr(here.replica.queue, "note_intent", fails_just_then)
         await here.submit("a")
         await eventually(lambda: _has_kind(here, "job.started"))
         await here.until("a", "queued")
