@@ -20,6 +20,7 @@ from tenacity import wait_none
 
 from daemon import executor
 from daemon.keys import Keys
+from daemon.queue import Claimed
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError, object_key
 from daemon.routes import Route, Routes
@@ -204,15 +205,12 @@ async def test_the_first_of_two_pictures_of_an_item_stands_and_the_other_is_coun
     """Another worker stored it while this one's provider call was on its way."""
     async with shop(BUCKET) as here:
         theirs = png(8)
-        sell = here.provider.answer
 
-        async def sell_slowly(request: Request) -> Submitted | Generated:
+        async def sell_slowly(_: Request) -> Submitted | Generated:
             accepted_s = int((await here.record("a"))["accepted_us"]) / 1e6
             key = object_key("default", _day(accepted_s), None, "a", "png")
             await ResultStore.open(BUCKET).put_image(key, theirs)
-            assert sell is not None
-            answer: Submitted | Generated = await sell(request)
-            return answer
+            return Generated((Picture(png()),))
 
         here.provider.answer = sell_slowly
         await here.submit("a")
@@ -248,6 +246,28 @@ async def test_a_disk_that_takes_no_picture_is_waited_for(fault: str, tmp_path: 
             assert here.sold == 3
     finally:
         disk.close()
+
+
+async def test_what_was_claimed_before_the_store_failed_goes_back_before_it_is_bought(
+    front: Front, shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shop(BUCKET) as here:
+        await eventually(lambda: _is_open(here))
+        note_intent = here.replica.queue.note_intent
+
+        async def fails_just_then(item: Claimed) -> Any:
+            if item.deliveries == 1:
+                front.fault = "503"
+                here.replica._gate.failed(StorageError("gone"))
+            return await note_intent(item)
+
+        monkeypatch.setattr(here.replica.queue, "note_intent", fails_just_then)
+        await here.submit("a")
+        await eventually(lambda: _has_kind(here, "job.started"))
+        await here.until("a", "queued")
+        front.fault = "none"
+        record = await here.until("a", "succeeded")
+        assert (here.sold, record["deliveries"], record["attempts"]) == (1, "2", "0")
 
 
 # A store that cannot be
@@ -415,6 +435,11 @@ async def _seen_more(front: Front, count: int) -> bool:
 
 async def _is_open(shop: Shop) -> bool:
     return not shop.replica._gate.closed
+
+
+async def _has_kind(shop: Shop, kind: str) -> bool:
+    rows = await shop.redis.xrange(shop.keys.events)
+    return kind.encode() in [fields[b"type"] for _, fields in rows]
 
 
 async def _any_file(directory: Path) -> bool:
