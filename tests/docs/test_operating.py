@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
+import orjson
+import pytest
+from redis.asyncio import Redis
+from typer.testing import CliRunner
+
+from daemon.cli.main import app
+from daemon.contract import Callback, Job
+from daemon.pauses import read_pauses
 from daemon.routes import build_routes
 from daemon.settings import load_settings
+from daemon.webhooks import Webhooks
+from tests.daemon.harness import Installation
+from tests.docs.test_readme import run
+from tests.servers import RedisServer
 
+PRODUCING = (Path(__file__).parents[2] / "docs" / "producing.md").read_text()
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
-[ACCOUNTS] = [
-    block for block in re.findall(r"(?:^    .*\n|^\n)+", TEXT, re.MULTILINE) if "[credentials." in block
-]
+BLOCKS = re.findall(r"(?:^    .*\n|^\n)+", TEXT, re.MULTILINE)
+[ACCOUNTS] = [block for block in BLOCKS if "[credentials." in block]
+[WEBHOOKS] = [block for block in BLOCKS if "[webhooks." in block]
+[PAUSES] = [block for block in BLOCKS if "pixmill pause" in block]
 
 
 def test_the_accounts_that_are_shown_load_and_can_be_called(tmp_path: Path) -> None:
@@ -26,3 +42,39 @@ def test_the_accounts_that_are_shown_load_and_can_be_called(tmp_path: Path) -> N
     environ = dict.fromkeys(variables, "planted")
     made = build_routes(load_settings(path, environ=environ).settings, environ)
     assert {route.provider.name for route in made.values()} == {"openrouter", "hunyuan", "zimage"}
+
+
+def test_the_command_for_a_webhook_secret_makes_one_that_is_accepted(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(echo whsec_\S+ rand -base64 \d+\))`", TEXT)
+    made = run(command, tmp_path)
+    assert made.returncode == 0, made.stderr
+    path = tmp_path / "pixmill.toml"
+    path.write_text(WEBHOOKS)
+    environ = {"HOOK_SECRET": made.stdout}
+    webhooks = Webhooks.configured(load_settings(path, environ=environ).settings, environ)
+    webhooks.check(Callback(url="https://shop.example/hook", events=None, secret=None), tenant="t", ident="j")
+
+
+def test_the_job_with_a_callback_that_producers_are_shown_is_accepted() -> None:
+    (text,) = re.findall(r'^    (\{"id": .*"callback": .*\})$', PRODUCING, re.MULTILINE)
+    job = Job.model_validate(orjson.loads(text))
+    Webhooks({"shop": (b"k" * 24,)}).check(job.callback, tenant=job.tenant, ident=job.id)
+
+
+async def test_the_commands_that_pause_and_resume_work_in_their_order(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    installation = Installation(redis)
+    await installation.batch("autumn-skus", 1)
+    commands = [line.strip() for line in PAUSES.splitlines() if line.strip()]
+    assert len(commands) == 6
+    for command in commands:
+        arguments, environ = shlex.split(command)[1:], {"PIXMILL_REDIS__URL": redis_server.url}
+        done = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environ)
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+        assert "nothing" not in done.stdout
+        if command == commands[2]:
+            assert {*await read_pauses(redis, installation.keys)} == {"fleet", "route:slides"}
+    assert await read_pauses(redis, installation.keys) == {}
+    assert "paused" not in await installation.group("default/autumn-skus")
