@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-import redis
+import redis as redis_client
+from redis.asyncio import Redis
+from typer.testing import CliRunner
 
+from daemon.cli.main import app
 from daemon.connections import command_client
+from daemon.contract import Callback, Job
+from daemon.pauses import read_pauses
 from daemon.routes import build_routes
 from daemon.settings import load_settings
+from daemon.webhooks import Webhooks
+from tests.daemon.harness import Installation
+from tests.docs.test_readme import run
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
+PRODUCING = (ROOT / "docs" / "producing.md").read_text()
 TEXT = (ROOT / "docs" / "operating.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n|^\n)+", TEXT, re.MULTILINE)
 [ACCOUNTS] = [block for block in BLOCKS if "[credentials." in block]
+[WEBHOOKS] = [block for block in BLOCKS if "[webhooks." in block]
+[PAUSES] = [block for block in BLOCKS if "pixmill pause" in block]
 
 
 def _lines(mark: str) -> list[str]:
@@ -50,7 +64,7 @@ def test_a_redis_that_is_shown_can_be_configured(tmp_path: Path, mark: str) -> N
 
 
 def test_the_bound_of_a_failover_is_set_as_it_is_shown(redis_server: RedisServer) -> None:
-    client = redis.Redis(port=redis_server.port)
+    client = redis_client.Redis(port=redis_server.port)
     for line in _lines("min-replicas-to-write"):
         assert client.config_set(*line.split())
     client.config_set("min-replicas-to-write", 0)
@@ -62,14 +76,50 @@ def test_the_users_get_their_passwords_as_it_is_shown(tmp_path: Path) -> None:
     copy.write_bytes((ROOT / "deploy" / "redis" / "users.acl").read_bytes())
     server = RedisServer(options=("--aclfile", str(copy)))
     try:
-        client: Any = redis.Redis(port=server.port)
+        client: Any = redis_client.Redis(port=server.port)
         for line in _lines("ACL SETUSER"):
             assert client.execute_command(*line.split())
         client.close()
-        with redis.Redis(
+        with redis_client.Redis(
             port=server.port, username="pixmill-worker", password="the-password-of-workers"
         ) as worker:
             assert worker.ping()
         assert "pixmill-producer" in copy.read_text()
     finally:
         server.close()
+
+
+def test_the_command_for_a_webhook_secret_makes_one_that_is_accepted(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(echo whsec_\S+ rand -base64 \d+\))`", TEXT)
+    made = run(command, tmp_path)
+    assert made.returncode == 0, made.stderr
+    path = tmp_path / "pixmill.toml"
+    path.write_text(WEBHOOKS)
+    environ = {"HOOK_SECRET": made.stdout}
+    webhooks = Webhooks.configured(load_settings(path, environ=environ).settings, environ)
+    webhooks.check(Callback(url="https://shop.example/hook", events=None, secret=None), tenant="t", ident="j")
+
+
+def test_the_job_with_a_callback_that_producers_are_shown_is_accepted() -> None:
+    (text,) = re.findall(r'^    (\{"id": .*"callback": .*\})$', PRODUCING, re.MULTILINE)
+    job = Job.model_validate(orjson.loads(text))
+    Webhooks({"shop": (b"k" * 24,)}).check(job.callback, tenant=job.tenant, ident=job.id)
+
+
+async def test_the_commands_that_pause_and_resume_work_in_their_order(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    installation = Installation(redis)
+    await installation.batch("autumn-skus", 1)
+    commands = [line.strip() for line in PAUSES.splitlines() if line.strip()]
+    assert len(commands) == 6
+    for command in commands:
+        arguments, environ = shlex.split(command)[1:], {"PIXMILL_REDIS__URL": redis_server.url}
+        done = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environ)
+        assert done.exit_code == 0, f"{command}\n{done.output}"
+        assert "nothing" not in done.stdout
+        if command == commands[2]:
+            assert {*await read_pauses(redis, installation.keys)} == {"fleet", "route:slides"}
+    assert await read_pauses(redis, installation.keys) == {}
+    assert "paused" not in await installation.group("default/autumn-skus")

@@ -1,0 +1,110 @@
+-- Accept items: write their records, queue them, tell it, and take their stream entries off the intake stream.
+-- KEYS  1 prefix
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 12 for each:
+--       uid, gid or '', part or '', route, lane, head, spec (JSON), fingerprint,
+--       not_before (us or ''), expires (us or ''), max_attempts, entry to acknowledge or ''
+--       after the items: '' or the gid and the part whose last item this call holds, and its entry
+-- Returns  one of queued | duplicate | conflict | resumed for each item
+-- One step, because a crash between the record and the acknowledgement must not make a second picture:
+-- an entry read again finds its record.
+-- @include base
+-- @include events
+-- @include ring
+-- @include states
+
+local STEP = 12
+local count = tonumber(ARGV[3])
+local results, woken, done = {}, {}, {}
+
+-- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
+-- interrupted comes here twice.
+local function withdraw(uid, gid)
+  if gid == '' then return end
+  local group = group_key(gid)
+  if redis.call('HSETNX', group, 'withdrawn:' .. uid, 1) == 0 then return end
+  redis.call('HINCRBY', group, 'total', -1)
+  redis.call('HINCRBY', group, 'queued', -1)
+  redis.call('HINCRBY', group, 'open', -1)
+end
+
+local function refuse(uid, gid, head, known_fp, fp)
+  withdraw(uid, gid)
+  local _, batch = split_uid(uid)
+  if known_fp == fp then
+    emit('job.duplicate', head, batch, '')
+    return 'duplicate'
+  end
+  emit('job.rejected', head, batch, '"code":"id_conflict","message":"This id is taken by a job with other ' ..
+    'content, whose result stands; send the changed job under a new id."')
+  return 'conflict'
+end
+
+local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, expires, max_attempts)
+  local key = item_key(uid)
+  local known = redis.call('HMGET', key, 'fp', 'part')
+  if known[1] then
+    if part ~= '' and known[2] == part and known[1] == fp then return 'resumed' end
+    return refuse(uid, gid, head, known[1], fp)
+  end
+  if gid == '' and redis.call('EXISTS', group_key(uid)) == 1 then return refuse(uid, gid, head, '', fp) end
+
+  local tenant, batch, _ = split_uid(uid)
+  redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
+    'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
+    'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
+  emit('job.queued', head, batch, '')
+  if gid == '' then
+    redis.call('ZADD', P .. ':index', NOW_US, uid)
+  else
+    redis.call('ZADD', P .. ':members:' .. gid, 'NX', redis.call('ZCARD', P .. ':members:' .. gid), uid)
+    local group = group_key(gid)
+    local g = redis.call('HMGET', group, 'cancel', 'max_in_flight', 'places')
+    if g[1] then
+      local record = { group = gid, state = 'queued', head = head, route = route, lane = lane }
+      count_depth(record, 'queued', 1)
+      finish_item(uid, record, 'cancelled', '', {})
+      return 'queued'
+    end
+    if g[2] and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
+      redis.call('HSET', group, 'places', (g[3] and g[3] .. ',' or '') .. route .. '|' .. lane)
+    end
+  end
+  count_depth({ route = route, lane = lane }, 'queued', 1)
+  redis.call('ZADD', P .. ':waiting:' .. route, NOW_US, uid)
+  if expires ~= '' then redis.call('ZADD', P .. ':expiring', expires, uid) end
+  if not_before ~= '' and tonumber(not_before) > NOW then
+    redis.call('ZADD', P .. ':delayed', not_before, uid)
+  else
+    enqueue(uid, route, lane, false)
+    woken[route] = true
+  end
+  return 'queued'
+end
+
+for i = 0, count - 1 do
+  local a = 4 + i * STEP
+  results[i + 1] = accept(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6],
+    ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10])
+  if ARGV[a + 11] ~= '' then done[#done + 1] = ARGV[a + 11] end
+end
+
+local closing = ARGV[4 + count * STEP]
+if closing ~= '' then
+  local part, entry = ARGV[5 + count * STEP], ARGV[6 + count * STEP]
+  local group = group_key(closing)
+  if redis.call('HSETNX', group, 'done:' .. part, 1) == 1 then
+    -- A cancelled batch waits for no part, so there is nothing to count down.
+    local cancelled = redis.call('HEXISTS', group, 'cancel') == 1
+    local parts_left = cancelled and 0 or redis.call('HINCRBY', group, 'parts_left', -1)
+    if parts_left <= 0 and redis.call('HGET', group, 'open') == '0' then finish_group(closing) end
+  end
+  if entry ~= '' then done[#done + 1] = entry end
+end
+if #done > 0 then
+  redis.call('XACK', P .. ':jobs', 'intake', unpack(done))
+  redis.call('XDEL', P .. ':jobs', unpack(done))
+end
+write_counts()
+ring_bell(woken)
+trim_index()
+return results

@@ -1,0 +1,122 @@
+-- Moves between states, each with its counts, in one place (a script that includes this ends with write_counts()). An item's record says where it is; its group (a batch,
+-- or a job of several pictures) counts its members by state, and `open` counts those that have not ended.
+local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
+local WAITING = { queued = true, retry_wait = true, throttled = true }
+
+local RETENTION_US = tonumber(ARGV[1])
+local FAILED_RETENTION_US = tonumber(ARGV[2])
+
+local function retention_us(state) return state == 'succeeded' and RETENTION_US or FAILED_RETENTION_US end
+
+-- A group whose last member has ended gets its own final state, its event, and a place in the janitor's list.
+local function finish_group(gid)
+  local group = group_key(gid)
+  local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us', 'state')
+  if f[9] ~= 'running' then return end
+  local total = tonumber(f[1])
+  local state = 'completed_with_errors'
+  if tonumber(f[2]) == total then state = 'completed'
+  elseif tonumber(f[3]) == total then state = 'failed'
+  elseif tonumber(f[4]) == total then state = 'cancelled'
+  elseif tonumber(f[5]) == total then state = 'expired' end
+  redis.call('HSET', group, 'state', state, 'finished_us', NOW_US)
+  redis.call('ZADD', P .. ':closing', NOW_US, gid)
+  redis.call('HDEL', group, 'closed_to')
+  redis.call('ZREM', P .. ':active', gid)
+  redis.call('SREM', P .. ':dirty', gid)
+  if f[7] == 'batch' then
+    local _, batch = string.match(gid, '^([^/]*)/(.*)$')
+    local counts = string.format(
+      '"state":"%s","counts":{"total":%d,"queued":0,"throttled":0,"retry_wait":0,"running":0,"succeeded":%d,' ..
+      '"failed":%d,"cancelled":%d,"expired":%d,"held":0},"seconds":%.3f',
+      state, total, f[2], f[3], f[4], f[5], (NOW - tonumber(f[8])) / 1000000)
+    emit('batch.finished', f[6], batch, counts)
+  end
+end
+
+-- Queue depth by route, lane and state: summed up here and written once a call, however many items it moves.
+local depth = {}
+local function count_depth(record, state, change)
+  if FINAL[state] then return end
+  local field = record.route .. '|' .. record.lane .. '|' .. state
+  depth[field] = (depth[field] or 0) + change
+end
+
+-- Ends by route and outcome that no run tells of: a cancel, an expiry. A replica that runs an item counts its end by
+-- itself; these wait here until one takes them into its metrics.
+local ended = {}
+local function count_end(record, state)
+  if record.state == 'running' then return end
+  local field = record.route .. '|' .. state
+  ended[field] = (ended[field] or 0) + 1
+end
+
+local function write_counts()
+  for field, change in pairs(depth) do
+    if change ~= 0 then redis.call('HINCRBY', P .. ':depth', field, change) end
+  end
+  for field, count in pairs(ended) do redis.call('HINCRBY', P .. ':ended', field, count) end
+end
+
+-- Count one member from one state to another; the last one to end closes its group.
+local function count_member(gid, from, to)
+  local group = group_key(gid)
+  redis.call('HINCRBY', group, from, -1)
+  redis.call('HINCRBY', group, to, 1)
+  redis.call('SADD', P .. ':dirty', gid)
+  local change = (FINAL[from] and 1 or 0) - (FINAL[to] and 1 or 0)
+  if change ~= 0 then
+    local open = redis.call('HINCRBY', group, 'open', change)
+    if open == 0 and tonumber(redis.call('HGET', group, 'parts_left')) <= 0 then finish_group(gid) end
+  end
+end
+
+-- Everything that is counted when an item goes from record.state to another one.
+local function count_move(uid, record, to)
+  local from = record.state
+  count_depth(record, from, -1)
+  count_depth(record, to, 1)
+  local waiting = P .. ':waiting:' .. record.route
+  if WAITING[from] and not WAITING[to] then redis.call('ZREM', waiting, uid)
+  elseif WAITING[to] and not WAITING[from] then redis.call('ZADD', waiting, NOW_US, uid) end
+  if record.group ~= '' then count_member(record.group, from, to) end
+end
+
+-- End an item: its record, its counts, its event. `extra` is the inside of a JSON object for the event.
+local function finish_item(uid, record, state, extra, fields)
+  local key = item_key(uid)
+  local set = { 'HSET', key, 'state', state, 'finished_us', NOW_US }
+  for _, value in ipairs(fields) do set[#set + 1] = value end
+  redis.call(unpack(set))
+  -- Members live as long as their group; the janitor gives them their time when the group has ended.
+  if record.group == '' then redis.call('PEXPIRE', key, math.ceil(retention_us(state) / 1000)) end
+  local _, batch = split_uid(uid)
+  emit('job.' .. state, record.head, batch, extra)
+  count_end(record, state)
+  count_move(uid, record, state)
+end
+
+-- Send an item back to its queue: now, before its source's others, or when it is due.
+local function requeue(uid, record, state, due_us, fields)
+  local set = { 'HSET', item_key(uid), 'state', state, 'since_us', NOW_US, 'entry', '', 'worker', '' }
+  for _, value in ipairs(fields) do set[#set + 1] = value end
+  redis.call(unpack(set))
+  count_move(uid, record, state)
+  if due_us > NOW then
+    redis.call('ZADD', P .. ':delayed', int(due_us), uid)
+  else
+    enqueue(uid, record.route, record.lane, true)
+  end
+end
+
+-- What a settle frees for a batch with a cap of its own: its parked items may run now, wherever they stand.
+local function unpark(gid)
+  if gid == '' then return end
+  local fields = redis.call('HMGET', group_key(gid), 'max_in_flight', 'places')
+  if not fields[1] or not fields[2] then return end
+  local tenant = string.match(gid, '^[^/]*')
+  for route, lane in string.gmatch(fields[2], '([^|,]+)|([^,]+)') do
+    join_ring(route, lane, tenant)
+    redis.call('PUBLISH', P .. ':bell', 'work ' .. route)
+  end
+end

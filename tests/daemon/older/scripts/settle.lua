@@ -1,0 +1,140 @@
+-- End the run of items: what became of each, once.
+-- KEYS  1 prefix
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 6 for each:
+--       uid, epoch, outcome, text (JSON object: the result or the error), delay (us), and whether the provider takes
+--       money for the item's call (no | maybe | yes; '' where none was begun)
+-- Outcomes  succeeded  failed  cancelled  expired  held
+--           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
+--           throttled  the provider asked to wait: costs nothing
+--           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
+--           released   not begun, or handed over: back to the queue unharmed
+-- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
+--          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
+-- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease. A call
+-- is written to the item's account here and nowhere before: a killed worker's call is its successor's to count, once.
+-- @include base
+-- @include events
+-- @include ring
+-- @include states
+
+local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
+  'spec', 'unknowns', 'cancel', 'settled' }
+local acks, woken = {}, {}
+
+local function fail(uid, record, err, attempts, reason)
+  finish_item(uid, record, 'failed', '"error":' .. err .. ',"attempts":' .. attempts,
+    { 'error', err, 'attempts', attempts })
+  if reason then bury(reason, err, attempts, record.head, { 'data', record.spec }) end
+  return 'failed'
+end
+
+local function tell_retry(uid, record, err, delay_us, attempts)
+  local _, batch = split_uid(uid)
+  emit('job.retrying', record.head, batch, '"error":' .. err .. ',"attempts":' .. attempts ..
+    string.format(',"delay_seconds":%.3f', delay_us / 1000000))
+end
+
+local outcomes = {}
+
+function outcomes.succeeded(uid, record, text)
+  finish_item(uid, record, 'succeeded', inside(text), { 'result', text })
+  return 'succeeded'
+end
+
+function outcomes.failed(uid, record, text)
+  return fail(uid, record, text, int(record.attempts + 1), nil)
+end
+
+function outcomes.cancelled(uid, record)
+  finish_item(uid, record, 'cancelled', '', {})
+  return 'cancelled'
+end
+
+function outcomes.expired(uid, record)
+  finish_item(uid, record, 'expired', '', {})
+  return 'expired'
+end
+
+function outcomes.held(uid, record, text)
+  redis.call('HSET', item_key(uid), 'state', 'held', 'error', text, 'since_us', NOW_US, 'entry', '', 'worker', '')
+  count_move(uid, record, 'held')
+  local _, batch = split_uid(uid)
+  emit('job.held', record.head, batch, '"error":' .. text)
+  return 'held'
+end
+
+function outcomes.retry(uid, record, text, delay_us)
+  local attempts = int(record.attempts + 1)
+  if record.attempts + 1 >= record.max_attempts then
+    return fail(uid, record, text, attempts, 'attempts_exhausted')
+  end
+  -- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
+  local ok, err = pcall(cjson.decode, text)
+  local fields = { 'attempts', attempts, 'crashes', 0, 'error', text, 'intent_us', '' }
+  if not (ok and err.resumable) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
+  requeue(uid, record, 'retry_wait', NOW + delay_us, fields)
+  tell_retry(uid, record, text, delay_us, attempts)
+  return 'retry_wait'
+end
+
+function outcomes.throttled(uid, record, text, delay_us)
+  requeue(uid, record, 'throttled', NOW + delay_us,
+    { 'throttles', int(record.throttles + 1), 'crashes', 0, 'error', text, 'receipt', '', 'intent_us', '' })
+  tell_retry(uid, record, text, delay_us, int(record.attempts))
+  return 'throttled'
+end
+
+function outcomes.unknown(uid, record, text)
+  local ok, spec = pcall(cjson.decode, record.spec)
+  local policy = ok and spec.on_unknown_outcome or 'retry_once'
+  if policy == 'hold' then return outcomes.held(uid, record, text) end
+  if policy == 'fail' or record.unknowns >= 1 then
+    return fail(uid, record, text, int(record.attempts + 1), 'unknown_outcome')
+  end
+  requeue(uid, record, 'retry_wait', NOW, { 'unknowns', 1, 'error', text, 'intent_us', '', 'receipt', '' })
+  tell_retry(uid, record, text, 0, int(record.attempts))
+  return 'retry_wait'
+end
+
+function outcomes.released(uid, record)
+  requeue(uid, record, 'queued', NOW, { 'intent_us', '' })
+  return 'queued'
+end
+
+local NOT_ENDED = { retry = true, throttled = true, released = true, unknown = true }
+local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
+
+local function settle(uid, epoch, outcome, text, delay_us, charged)
+  local f = redis.call('HMGET', item_key(uid), unpack(FIELDS))
+  local asked = epoch .. ' ' .. outcome
+  if f[1] ~= 'running' or f[2] ~= epoch then
+    local before, given = string.match(f[14] or '', '^(%S+ %S+) (%S+)$')
+    return before == asked and given or 'lost'
+  end
+  local record = { state = f[1], route = f[3], lane = f[4], group = f[6], head = f[7], attempts = tonumber(f[8]),
+    max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0 }
+  local stream = stream_key(f[3], f[4])
+  acks[stream] = acks[stream] or {}
+  table.insert(acks[stream], f[5])
+  -- A cancel that came while it ran: what would run again does not.
+  if f[13] and NOT_ENDED[outcome] then outcome = 'cancelled' end
+  local state = outcomes[outcome](uid, record, text, delay_us)
+  redis.call('HSET', item_key(uid), 'settled', asked .. ' ' .. state)
+  if charged ~= '' then redis.call('HINCRBY', item_key(uid), 'calls_' .. charged, 1) end
+  if RUN_AGAIN[state] then woken[f[3]] = true end
+  unpark(f[6])
+  return state
+end
+
+local results = {}
+for i = 0, tonumber(ARGV[3]) - 1 do
+  local uid, epoch, outcome, text, delay_us, charged = unpack(ARGV, 4 + i * 6, 9 + i * 6)
+  results[i + 1] = settle(uid, epoch, outcome, text, tonumber(delay_us), charged)
+end
+for stream, entries in pairs(acks) do
+  redis.call('XACK', stream, 'workers', unpack(entries))
+  redis.call('XDEL', stream, unpack(entries))
+end
+write_counts()
+ring_bell(woken)
+return results

@@ -1,0 +1,44 @@
+"""The queue's scripts by name: one atomic step each, in daemon/scripts; their one key is the installation's prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from limiter.lua import LuaScript
+
+_HERE = Path(__file__).parent
+_SCRIPTS = {
+    name: LuaScript.load(_HERE, name)
+    for name in (
+        "accept",
+        "cancel",
+        "claim",
+        "close_groups",
+        "done",
+        "due",
+        "leave",
+        "note",
+        "open_batch",
+        "progress",
+        "reclaim",
+        "refuse",
+        "renew",
+        "retry",
+        "settle",
+    )
+}
+
+
+class Steps:
+    """Calls a script by its name. Errors: whatever the Redis client raises; nothing is sent twice."""
+
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+
+    async def __call__(self, script: str, *args: str | bytes | int | float) -> Any:
+        """What the script returns, as its header says."""
+        return await _SCRIPTS[script](self._client, [self._prefix], args)
