@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import httpx2
 import redis
 
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.plan import ROUTES, Entry, Plan
-from providers.simulator.faults import FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Rate
 from tests.e2e.processes import SimulatorProcess
 from tests.servers import RedisServer
@@ -67,8 +67,6 @@ SECRETS = {
 }
 KEYS = {route: SECRETS.get(f"CHAOS_{route.upper()}", TC3_SECRET_ID) for route in ROUTES}
 
-T = TypeVar("T")
-
 
 class Stage:
     """Everything that is there before the first replica, and what is asked of it."""
@@ -91,15 +89,17 @@ class Stage:
 
     def set_faults(self, plan: Plan) -> None:
         """Let the simulator know what it is to do to whom."""
-        for fault in plan.faults():
-            self.simulator.do(**{**fault, "kind": FaultKind(fault["kind"]).value})
+        url = self.simulator.base_url.removesuffix("/v1") + "/simulator/faults"
+        with httpx2.Client(trust_env=False) as http:
+            for fault in plan.faults():
+                http.post(url, json=fault).raise_for_status()
 
     def send(self, entry: Entry) -> bool:
         """As a producer sends it; False while Redis is away, and then it may have arrived all the same."""
         fields = {"type": entry.type, "data": json.dumps(entry.payload)}
         return self.asked(lambda: self.redis.xadd("pixmill:jobs", fields)) is not None
 
-    def asked(self, question: Any) -> Any:
+    def asked(self, question: Callable[[], Any]) -> Any:
         """The answer of Redis, or None while it is away."""
         try:
             return question()
@@ -158,13 +158,13 @@ class Stage:
         self.server.close()
 
 
-def until(check: Any, timeout_s: float) -> bool:
+def until(check: Callable[[], object], timeout_s: float, look_s: float = LOOK_S) -> bool:
     """Ask until the answer is truthy; False if it is not in time."""
     deadline = time.monotonic() + timeout_s
     while not check():
         if time.monotonic() > deadline:
             return False
-        time.sleep(LOOK_S)
+        time.sleep(look_s)
     return True
 
 

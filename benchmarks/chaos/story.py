@@ -17,6 +17,7 @@ from benchmarks.chaos.plan import Item, Plan
 from benchmarks.chaos.stage import Stage, until
 
 LEASES_END_S = 30.0  # a call without an answer keeps its place until its lease is over
+ASK_S = 0.2
 NAMES_GO_S = 60.0  # names of killed replicas are taken off some leases later
 
 
@@ -87,9 +88,9 @@ class Story:
 
 def told(stage: Stage, plan: Plan, exit_codes: list[int]) -> Story:
     """Read everything; what ends by itself is waited for, and at last what is held is cancelled."""
-    until(lambda: stage.simulator.ledger()["in_flight"] == 0, LEASES_END_S)
-    until(lambda: not any(stage.leases().values()) and not any(stage.pending().values()), LEASES_END_S)
-    until(lambda: not _dead_names(stage), NAMES_GO_S)
+    until(lambda: stage.simulator.ledger()["in_flight"] == 0, LEASES_END_S, ASK_S)
+    until(lambda: not any(stage.leases().values()) and not any(stage.pending().values()), LEASES_END_S, ASK_S)
+    until(lambda: not _dead_names(stage), NAMES_GO_S, ASK_S)
     stage.follow()
     ledger = stage.simulator.ledger(entries=True)
     records = stage.records(item.uid for item in plan.items)

@@ -17,6 +17,7 @@ SLEEP_S = (1.2 * LEASE_S, 2.2 * LEASE_S)  # longer than the lease: the others ta
 AWAY_S = 0.7  # how long Redis is gone when it restarts
 RESTART_AT, DEPLOY_AT = 0.3, 0.55  # of the items have ended
 SEND_EVERY_S = 0.25
+FOLLOW_EVERY_S = 0.2
 
 
 class Director:
@@ -29,7 +30,7 @@ class Director:
         self.deployed: list[Replica] = []
         self._draw = random.Random(plan.seed)
         self._to_send = list(reversed(plan.entries))
-        self._next_send = self._next_strike = 0.0
+        self._next_send = self._next_strike = self._next_follow = 0.0
         self._to_start: list[float] = []  # when killed replicas come back
         self._old: list[Replica] = []  # of the deploy, still to be replaced
         self._new: Replica | None = None
@@ -47,7 +48,7 @@ class Director:
             if now >= self._next_strike:
                 self._next_strike = now + EVERY_S
                 self._strike(now)
-            self.stage.follow()
+            self._follow(now)
             time.sleep(LOOK_S)
         return True
 
@@ -71,6 +72,11 @@ class Director:
             self._next_send = now + SEND_EVERY_S
             if self.stage.send(self._to_send[-1]):
                 self._to_send.pop()
+
+    def _follow(self, now: float) -> None:
+        if now >= self._next_follow:
+            self._next_follow = now + FOLLOW_EVERY_S
+            self.stage.follow()
 
     def _keep_up(self, now: float) -> None:
         fleet = self.stage.fleet

@@ -8,17 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import SimulatorProcess, wait_until
-from tests.e2e.test_fleet import Fleet
+from tests.e2e.test_fleet import CONFIG, Fleet
 from tests.servers import RedisServer
 
 ITEMS = 8
+# Long enough for a busy machine: a replica that it leaves without CPU for a lease is lawfully taken for dead.
+SLOW = CONFIG.replace('lease = "1s"', 'lease = "3s"').replace(
+    'drain_timeout = "10s"', 'drain_timeout = "19s"'
+)
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, redis_server: RedisServer) -> Iterator[Fleet]:
-    # Three leases long, with room for everything at once.
-    simulator = SimulatorProcess(tmp_path, "--plain", "--latency", "3-3")
-    fleet = Fleet(tmp_path, redis_server, simulator, "in_flight = 16")
+    # A call takes more than two leases, and there is room for all of them at once.
+    simulator = SimulatorProcess(tmp_path, "--plain", "--latency", "8-8")
+    fleet = Fleet(tmp_path, redis_server, simulator, "in_flight = 16", SLOW)
     yield fleet
     fleet.close()
 
