@@ -190,6 +190,28 @@ async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_f
     await replica.close()
 
 
+async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(redis, parse_quota("q", {"in_flight": 1}))
+    await replica.installation.batch("b1", 1)
+    slept_s = iter((60.0, 0.0))
+
+    async def woke(_grant: Grant, _asked_at: float) -> bool:
+        now = time.monotonic() + next(slept_s)
+        monkeypatch.setattr("daemon.dispatcher.time.monotonic", lambda: now)
+        return True
+
+    monkeypatch.setattr(replica.dispatcher, "_slot_came", woke)
+    await replica.dispatcher._step()
+    monkeypatch.undo()
+    assert replica.started == []
+    assert await redis.zcard("pixmill:limiter:q:leases") == 0, "its place may have been given to another one"
+    await replica.dispatcher._step()
+    await replica.has_started(1)
+    await replica.close()
+
+
 @pytest.mark.parametrize("change", ["pause", "cut"])
 async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_keeps_the_job_whole(
     redis: Redis, change: str
