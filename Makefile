@@ -4,7 +4,8 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help setup demo up test test-redis7 test-sdks check format bench-throughput bench-limiter bench-polling clean
+.PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-polling \
+        clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -52,6 +53,9 @@ check: setup  ## format, lint, types, import rules
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chaos: setup  ## kills, stops, cuts and faults while 2,000 items run; then what must hold (10 minutes; CHAOS="--seed 1")
+	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
 bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
 	$(BIN)/python -m benchmarks.throughput

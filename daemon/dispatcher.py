@@ -167,14 +167,20 @@ class Dispatcher:
         self._request_id, self._told = "", None
         if answer.scales and self._accounts is not None:
             await uninterrupted(self._accounts.rescaled(answer.scales))
-        if not await self._slot_came(answer, asked_at) or self.pause is not None:
+        # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
+        slot_at = sent_at + answer.wait_us / 1e6
+        came = await self._slot_came(answer, asked_at)
+        if not came or self._slept_past(slot_at) or self.pause is not None:
             await uninterrupted(self._limiter.give_back(answer.permit))
             return Later(0, RECALLED)
         for quota in self.route.quotas:
             self._metrics.limiter_grants.labels(quota=quota.name).inc()
             self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(time.monotonic() - asked_at)
-        # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
-        return Slot(answer.permit, sent_at + answer.wait_us / 1e6, asked_at)
+        return Slot(answer.permit, slot_at, asked_at)
+
+    def _slept_past(self, slot_at: float) -> bool:
+        """Whether this process stood still for so long that its place in flight may be another one's by now."""
+        return time.monotonic() - slot_at > self._limiter.lease_s / 2
 
     @property
     def _horizon_s(self) -> float:

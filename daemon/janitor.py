@@ -1,4 +1,4 @@
-"""Takes the names of dead replicas off the consumer groups: each start has a new one, a killed one leaves its own."""
+"""Takes the names of dead replicas off the consumer groups: each start has its own, and a kill leaves it there."""
 
 from __future__ import annotations
 

@@ -179,10 +179,13 @@ class Running:
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
         """Its first byte is about to leave: the same once more, since connecting takes its time.
 
-        `rtt_s` is how long it took to connect, None on a connection that stood. Raises LeaseLost where the process
-        slept meanwhile, or connecting took so long, that somebody else has the item.
+        `rtt_s` is how long it took to connect, None on a connection that stood. Where the process slept since then
+        or connecting took long, somebody else may have the item: raises LeaseLost then.
         """
         if time.monotonic() - run.announced_at > self._surely_ours_s:
+            if rtt_s is None:
+                # It slept, and the provider may have closed the connection meanwhile: what is sent on it would be lost.
+                raise Recalled
             await self.announce(run)
         late_at = run.slot_at
         await self.call_begins(run)

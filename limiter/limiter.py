@@ -67,6 +67,11 @@ class Limiter:
         # Unique over the fleet without a round trip: 64 random bits a limiter, then a count.
         self._grant_ids = _grant_ids(secrets.token_hex(8))
 
+    @property
+    def lease_s(self) -> float:
+        """How long a place in flight is kept that nobody renews."""
+        return self._lease_us / 1e6
+
     async def acquire(
         self,
         quotas: Sequence[Quota],

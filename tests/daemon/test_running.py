@@ -190,6 +190,28 @@ async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_f
     await replica.close()
 
 
+async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = Replica(redis, parse_quota("q", {"in_flight": 1}))
+    await replica.installation.batch("b1", 1)
+    slept_s = iter((60.0, 0.0))
+
+    async def woke(_grant: Grant, _asked_at: float) -> bool:
+        now = time.monotonic() + next(slept_s)
+        monkeypatch.setattr("daemon.dispatcher.time.monotonic", lambda: now)
+        return True
+
+    monkeypatch.setattr(replica.dispatcher, "_slot_came", woke)
+    await replica.dispatcher._step()
+    monkeypatch.undo()
+    assert replica.started == []
+    assert await redis.zcard("pixmill:limiter:q:leases") == 0, "its place may have been given to another one"
+    await replica.dispatcher._step()
+    await replica.has_started(1)
+    await replica.close()
+
+
 @pytest.mark.parametrize("change", ["pause", "cut"])
 async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_keeps_the_job_whole(
     redis: Redis, change: str
@@ -286,24 +308,43 @@ async def test_the_place_of_a_call_whose_answer_is_lost_ends_with_its_lease_and_
     await replica.close()
 
 
-@pytest.mark.parametrize("slept_s", [0.1, 60.0])
-async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_sent(
-    replica: Replica, slept_s: float
-) -> None:
+@pytest.fixture
+async def announced(replica: Replica) -> Run:
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
     run = Run(item, replica.route, None)
     await replica.running.announce(run)
-    run.announced_at -= slept_s
-    await replica.running.call_leaves(run, None)
+    return run
+
+
+async def taken_over(replica: Replica) -> None:
     await replica.installation.other("heir").reclaim("default", "normal", lease_s=0, cursor="0-0")
-    run.announced_at = time.monotonic() - slept_s
-    if slept_s > 15 / 3:
-        with pytest.raises(LeaseLost):
-            await replica.running.call_leaves(run, None)
-    else:
-        # Nobody takes over so soon; a question before every call would cost a round trip each.
-        await replica.running.call_leaves(run, None)
+
+
+async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_sent(
+    replica: Replica, announced: Run
+) -> None:
+    announced.announced_at -= 60
+    await replica.running.call_leaves(announced, 0.01)
+    await taken_over(replica)
+    announced.announced_at -= 60
+    with pytest.raises(LeaseLost):
+        await replica.running.call_leaves(announced, 0.01)
+
+
+async def test_a_call_that_was_just_announced_asks_nobody_again(replica: Replica, announced: Run) -> None:
+    # Nobody takes over so soon, and a question before every call would cost a round trip each.
+    await taken_over(replica)
+    await replica.running.call_leaves(announced, 0.01)
+
+
+async def test_a_worker_that_slept_sends_nothing_on_a_connection_that_may_be_closed_by_now(
+    replica: Replica, announced: Run
+) -> None:
+    await replica.running.call_leaves(announced, None)
+    announced.announced_at -= 60
+    with pytest.raises(Recalled):
+        await replica.running.call_leaves(announced, None)
 
 
 async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: Redis) -> None:

@@ -1,12 +1,15 @@
 """A worker whose items stand still at the step that their ids name, so that it can be killed with each at its own.
 
 `python -m tests.e2e.stopping_worker POINTS worker --config ...`; an item named `ROUTE-POINT-...` whose point is one of
-POINTS (by comma) goes no further than that, and `reached ITEM` is printed. All else is the real worker.
+POINTS (by comma) goes no further than that, and `reached ITEM` is printed. With `asleep` among POINTS the whole process
+stops there instead (SIGSTOP), and goes on when it is woken. All else is the real worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -37,6 +40,13 @@ def stands_at(uid: str, step: str) -> bool:
     return True
 
 
+async def stand() -> None:
+    if "asleep" in POINTS:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        await asyncio.Event().wait()
+
+
 def stopping_after(owner: type, method: str, step: str, uid_of: Callable[..., str]) -> None:
     """Let `owner.method` do all that it does, and the items of this step never see its end."""
     real: Callable[..., Awaitable[Any]] = getattr(owner, method)
@@ -44,7 +54,7 @@ def stopping_after(owner: type, method: str, step: str, uid_of: Callable[..., st
     async def stopped(*args: Any, **kwargs: Any) -> Any:
         result = await real(*args, **kwargs)
         if stands_at(uid_of(*args), step):
-            await asyncio.Event().wait()
+            await stand()
         return result
 
     setattr(owner, method, stopped)

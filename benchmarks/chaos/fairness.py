@@ -1,0 +1,86 @@
+"""How long a tenant with few items waits beside one with thousands: the order of claims on a real server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from daemon.intake import Intake
+from daemon.keys import Keys, Uid
+from daemon.metrics import Metrics
+from daemon.outcomes import Succeeded
+from daemon.queue import Queue
+from daemon.routes import Route, Routes
+from providers.openai import create
+
+ROUTE = "default"
+BOUND_SLOTS = 2
+BATCH = 1000  # items an entry
+UNDER_WAY = 5  # items of the large tenant that run when the small one comes
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Slots of the route until each of the small tenant's items: from its coming, then from its item before.
+
+    Alone, each waits one slot.
+    """
+
+    slots: tuple[int, ...]
+
+    @property
+    def more_than_alone(self) -> int:
+        """The most that one of them waited in its turn because of the others."""
+        return max(self.slots) - 1
+
+
+async def waits(redis: Redis, *, small: int = 4, large: int = 10_000) -> Waits:
+    """Let a tenant with `small` items come while one with `large` is served, and claim until it is served."""
+    queue, intake = _installation(redis)
+    for first in range(0, large, BATCH):
+        await _submit(redis, intake, "large", f"b{first}", min(BATCH, large - first))
+    for _ in range(min(UNDER_WAY, large)):
+        await _next(queue)
+    await _submit(redis, intake, "small", "b", small)
+    slots: list[int] = []
+    since = 0
+    while len(slots) < small and since <= large:
+        since += 1
+        if await _next(queue) == "small":
+            slots.append(since)
+            since = 0
+    return Waits(tuple(slots))
+
+
+async def _next(queue: Queue) -> str:
+    """Whose turn it is; the item ends at once, so that the run grows no longer than the queue."""
+    (item,) = (await queue.claim(ROUTE, 1)).items
+    await queue.settle(item, Succeeded({"images": []}))
+    return Uid.parse(item.uid).tenant
+
+
+def _installation(redis: Redis) -> tuple[Queue, Intake]:
+    provider = create(base_url="http://127.0.0.1:9/v1", secrets={"api_key": "none"}, options={})
+    keys = Keys("fairness")
+    queue = Queue(redis, keys, "w1")
+    return queue, Intake(redis, redis, queue, Routes([Route(ROUTE, provider, "no-op")]), Metrics())
+
+
+async def _submit(redis: Any, intake: Intake, tenant: str, batch: str, items: int) -> None:
+    await intake.create_group()
+    payload = {
+        "id": batch,
+        "tenant": tenant,
+        "defaults": {"prompt": "x"},
+        "items": [{"id": f"i{number}"} for number in range(items)],
+    }
+    keys = Keys("fairness")
+    fields = {"type": "pixmill.batch.v1", "data": json.dumps(payload)}
+    await redis.xadd(keys.jobs, fields)
+    reply: Any = await redis.xreadgroup("intake", "w1", {keys.jobs: ">"}, count=1)
+    pages = reply.values() if isinstance(reply, dict) else [page for _, page in reply]
+    entries = [(entry.decode(), fields) for page in pages for entry, fields in page]
+    await intake.take(entries)

@@ -1,0 +1,223 @@
+"""A short chaos run holds all that it promises, and each of its invariants can be broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from benchmarks.chaos.__main__ import Outcome, table
+from benchmarks.chaos.fairness import BOUND_SLOTS, Waits, waits
+from benchmarks.chaos.invariants import INVARIANTS, violations
+from benchmarks.chaos.plan import Entry, Item, Plan, make_plan
+from benchmarks.chaos.story import Call, Story
+from providers.simulator.faults import FaultKind
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(240)
+def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_path: Path) -> None:
+    out = tmp_path / "deeper" / "chaos.json"
+    options = ["--items", "80", "--seed", "7", "--minutes", "2", "--kills", "2", "--json", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.chaos", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=230,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads(out.read_text())
+    assert written["held"] is True
+    assert sum(written["states"].values()) == 80
+    assert written["struck"]["redis restart"] == written["struck"]["rolling deploy"] == 1
+    assert sum(written["struck"].values()) >= 4, "it was struck every two seconds"
+    assert written["calls"]["arrived"] > 80, "faults and kills cost further calls"
+    assert len(written["recoveries_s"]) == 2
+    assert set(written["broken"]) == set(INVARIANTS)
+    assert done.stdout.startswith("seed 7\n")
+
+
+async def test_a_tenant_with_four_items_waits_two_slots_more_than_alone_beside_ten_thousand(
+    redis: Redis,
+) -> None:
+    assert (await waits(redis, small=4, large=100)).more_than_alone <= BOUND_SLOTS
+    await redis.flushall()
+    measured = await waits(redis)
+    assert len(measured.slots) == 4
+    assert measured.more_than_alone <= BOUND_SLOTS
+
+
+async def test_alone_every_item_has_the_next_slot(redis: Redis) -> None:
+    assert await waits(redis, small=4, large=0) == Waits((1, 1, 1, 1))
+
+
+def test_the_same_seed_makes_the_same_plan_and_another_one_another() -> None:
+    plan = make_plan(200, 3)
+    assert plan == make_plan(200, 3)
+    assert plan != make_plan(200, 4)
+    assert len({item.id for item in plan.items}) == 200
+    assert sum(plan.batches.values()) == sum(bool(item.batch) for item in plan.items)
+    assert {item.route for item in plan.items} == {"zimage", "hunyuan", "openai", "openrouter"}
+    assert 20 <= sum(1 for _ in plan.faults()) <= 60
+
+
+TASK = Item("i00000", "anna", "b0", "zimage", "retry_once", "normal", None)
+CALL = Item("i00001", "bert", "", "openai", "hold", "normal", None)
+MADE = Call(TASK.id, "k1", 1.0, 2.0, admitted=True, refused="", task="t1", paid=True, images=1)
+
+
+def story() -> Story:
+    """Two items: a task that was taken over and bought once, and a call whose answer was lost and that is held."""
+    plan = Plan(1, (TASK, CALL), (Entry("x", {}),), {"anna/b0": 1})
+    task, call = {"item": TASK.id}, {"item": CALL.id}
+    counts = {"total": 1, "succeeded": 1}
+    return Story(
+        plan,
+        events=[
+            ("job.queued", task),
+            ("job.started", task),
+            ("job.submitted", {**task, "task_id": "t1"}),
+            ("job.queued", call),
+            ("job.started", call),
+            ("job.duplicate", call),
+            ("job.succeeded", task),
+            ("batch.finished", {"tenant": "anna", "batch": "b0", "counts": counts}),
+            ("job.held", call),
+        ],
+        calls=[MADE, replace(MADE, item=CALL.id, key="k2", task="")],
+        records={
+            TASK.id: {"state": "succeeded", "deliveries": "2", "calls_yes": "1"},
+            CALL.id: {"state": "held", "deliveries": "1", "calls_maybe": "1", "error": "{}"},
+        },
+        groups={"anna/b0": {"total": "1", "succeeded": "1"}},
+        members={"anna/b0": {TASK.uid}},
+        pictures={TASK.id: ""},
+        leases={"zimage": 0},
+        pending={"pixmill:jobs": 0},
+        keys_forever={"pixmill:events", "pixmill:q:zimage:normal", "pixmill:lanes:openai"},
+        exit_codes=[0, 0, 0],
+    )
+
+
+def test_a_story_as_it_should_be_breaks_nothing() -> None:
+    assert violations(story()) == {name: [] for name in INVARIANTS}
+
+
+def with_record(item: Item, **fields: str) -> Callable[[Story], None]:
+    return lambda told: told.records[item.id].update(fields)
+
+
+def with_event(kind: str, **data: object) -> Callable[[Story], None]:
+    return lambda told: told.events.append((kind, data))
+
+
+def with_call(**fields: object) -> Callable[[Story], None]:
+    def add(told: Story) -> None:
+        told.calls.append(replace(MADE, **fields))  # type: ignore[arg-type]  # any field
+
+    return add
+
+
+def spoilt(told: Story) -> None:
+    """The same second call is lawful where the provider spoilt the first task."""
+    item = replace(TASK, fault={"kind": FaultKind.TASK_FAILED})
+    told.plan = replace(told.plan, items=(item, CALL))
+    told.calls.append(replace(MADE, task="t2", at_s=3.0))
+
+
+BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
+    ("a running item", "lost", with_record(TASK, state="running")),
+    ("no record", "lost", lambda told: told.records[CALL.id].clear()),
+    ("no reason", "lost", lambda told: told.records[CALL.id].pop("error")),
+    ("no picture", "lost", lambda told: told.pictures.update({TASK.id: "there is no such file"})),
+    ("two ends", "settled twice", with_event("job.succeeded", item=TASK.id)),
+    ("another end", "settled twice", with_event("job.failed", item=TASK.id)),
+    ("a start after the end", "settled twice", with_event("job.started", item=TASK.id)),
+    ("an end that was not told", "settled twice", lambda told: told.events.pop()),
+    ("a second task", "paid twice after a receipt", with_call(task="t2", at_s=3.0)),
+    (
+        "a receipt for nothing",
+        "paid twice after a receipt",
+        lambda told: told.events.insert(3, ("job.submitted", {"item": TASK.id, "task_id": "t9"})),
+    ),
+    (
+        "a second call in silence",
+        "unknown outcomes against the job's word",
+        with_call(item=CALL.id, key="k2", task="", at_s=3.0),
+    ),
+    (
+        "sent again although it says hold",
+        "unknown outcomes against the job's word",
+        lambda told: told.events.insert(
+            5, ("job.retrying", {"item": CALL.id, "error": {"kind": "ambiguous_submit"}})
+        ),
+    ),
+    ("a call that nobody counted", "items whose books differ", with_record(TASK, calls_yes="0")),
+    ("a call that nobody made", "items whose books differ", with_record(CALL, calls_maybe="2")),
+    (
+        "a charge that counts as none",
+        "items whose books differ",
+        with_record(TASK, calls_yes="0", calls_no="1"),
+    ),
+    ("a stranger", "items whose books differ", with_call(item="i77777")),
+    (
+        "a key for ever",
+        "keys without a TTL or an owner",
+        lambda told: told.keys_forever.add("pixmill:item:a//b"),
+    ),
+    ("an open batch", "keys without a TTL or an owner", lambda told: setattr(told, "closed", False)),
+    ("counts", "batches with wrong counts", lambda told: told.groups["anna/b0"].update(failed="1")),
+    ("a stranger in a batch", "batches with wrong counts", lambda told: told.members["anna/b0"].add("x//y")),
+    (
+        "progress",
+        "batches with wrong counts",
+        with_event("batch.progress", tenant="anna", batch="b0", counts={"total": 2, "queued": 1}),
+    ),
+    ("a refusal", "quotas exceeded", with_call(refused="images", admitted=False)),
+    ("a poll refused", "quotas exceeded", lambda told: setattr(told, "polls_refused", 1)),
+    ("a full window", "quotas exceeded", lambda told: told.calls.extend([MADE] * 30)),
+    ("a lease", "places and entries left", lambda told: told.leases.update(zimage=1)),
+    ("an entry", "places and entries left", lambda told: told.pending.update({"pixmill:jobs": 1})),
+    ("a name", "places and entries left", lambda told: told.dead_names.add("vm-1-ab")),
+    ("a hand-over", "deploys that handed over", lambda told: told.exit_codes.append(1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "breaking"), [(b[1], b[2]) for b in BROKEN], ids=[b[0] for b in BROKEN]
+)
+def test_each_invariant_can_be_broken(invariant: str, breaking: Callable[[Story], object]) -> None:
+    told = story()
+    breaking(told)
+    assert violations(told)[invariant]
+
+
+def test_a_task_that_the_provider_spoilt_may_be_bought_again() -> None:
+    told = story()
+    spoilt(told)
+    assert violations(told)["paid twice after a receipt"] == []
+    told.calls.append(replace(MADE, task="t3", at_s=4.0))
+    told.events.insert(4, ("job.submitted", {"item": TASK.id, "task_id": "t2"}))
+    assert violations(told)["paid twice after a receipt"]
+
+
+def test_a_broken_run_says_so_with_the_first_sentences() -> None:
+    calls = {"arrived": 2, "admitted": 2, "charged": 2, "turned away": 0}
+    broken = {"lost": [f"i{number} is running" for number in range(9)], "settled twice": []}
+    outcome = Outcome(1, 9, 3.0, True, {"running": 9}, {"kill": 1}, calls, broken, [1.0], 4.0, (2, 2))
+    assert not outcome.held
+    assert "BROKEN" in table(outcome)
+    assert "i0 is running" in table(outcome)
+    assert replace(outcome, broken={"lost": []}).held
+    assert not replace(outcome, broken={}, recoveries_s=[99.0]).held
+    assert not replace(outcome, broken={}, waits_slots=(9,)).held
+    assert not replace(outcome, broken={}, rested=False).held
