@@ -11,7 +11,7 @@ import asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.keys import LANES
+from daemon.keys import CACHED, LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.queue import FOREVER_US, Claimed, Queue
@@ -113,7 +113,7 @@ class Reclaimer:
         """One page of every stream; returns how many orphans were taken over."""
         taken = 0
         for route in self._routes.values():
-            for lane in LANES:
+            for lane in (*LANES, CACHED):
                 page = await self._queue.reclaim(
                     route.name,
                     lane,

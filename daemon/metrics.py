@@ -26,6 +26,7 @@ from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
+CACHE = ("hit", "miss", "joined")
 POISON = "poison"  # the dead letter of an item that took its workers down with it; the others are rejections
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
@@ -96,8 +97,13 @@ class Metrics:
         self.retries = self._counter("retries", "Runs that failed and will be tried again.", "route", "kind")
         self.images = self._counter("images", "Images kept in the object store.", "provider", "route")
         self.image_bytes = self._counter("image_bytes", "Bytes of the images kept.")
+        self.cache = self._counter(
+            "cache", "Items with `cache: use` that succeeded, by where their picture came from.", "result"
+        )
         for lane in LANES:
             self.jobs_received.labels(lane=lane)
+        for result in CACHE:
+            self.cache.labels(result=result)
 
     def _count_calls(self) -> None:
         self.provider_requests = self._counter(
