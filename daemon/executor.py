@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -21,12 +21,14 @@ from daemon import time_left
 from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
-from daemon.keys import Uid
+from daemon.keys import CACHED
 from daemon.loops import uninterrupted, until_answered
 from daemon.metrics import Metrics
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
+from daemon.result_record import Made, place_of, result_of
+from daemon.reuse import Reuse
 from daemon.routes import request_of
 from daemon.running import Recalled, Run
 from daemon.storage_gate import NotStored
@@ -63,16 +65,6 @@ class Stopped(Exception):  # noqa: N818 - an outcome, not a fault
     """A cancel came while stopping was still free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A picture that the provider has made, with what it says of it."""
-
-    data: bytes
-    generated: Generated
-    task_id: str | None
-    provider_s: float
-
-
 class Executor:
     """Runs items; every failure becomes one of the closed set of outcomes."""
 
@@ -96,6 +88,7 @@ class Executor:
         self._calls = calls
         self._observe_latency = observe_latency
         self._collector = collector
+        self._reuse = Reuse(queue, keeper)
 
     async def run(self, run: Run) -> Outcome:
         """What became of the item. Raises LeaseLost when it is somebody else's now."""
@@ -122,9 +115,11 @@ class Executor:
         return outcome
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
+        if run.item.lane == CACHED:
+            return await self._reuse.outcome(run, job)
         kept = await self._kept_before(run, job)
         if kept is not None:
-            return Succeeded(_result(run, kept, None))
+            return Succeeded(result_of(run, job, kept, None))
         if run.adopted and not run.item.receipt:
             if run.item.intent_us is None:
                 return Released()
@@ -137,13 +132,13 @@ class Executor:
         if made.task_id is not None:
             # Not when it is told: whoever takes the item over is told of the same task's cost again.
             self._count_cost(run, made.generated)
-        return Succeeded(_result(run, image, made))
+        return Succeeded(result_of(run, job, image, made))
 
     async def _kept_before(self, run: Run, job: Job) -> dict[str, Any] | None:
         """The picture of an earlier run that was stored and never settled; only an item delivered before has one."""
         if run.item.deliveries == 1:
             return None
-        return await self._keeper.find(_place(run), job)
+        return await self._keeper.find(place_of(run), job)
 
     async def _make(self, run: Run, job: Job) -> Made:
         provider = run.route.provider
@@ -235,17 +230,14 @@ class Executor:
         picture = only_picture(made.generated)
         # A picture without a task cannot be fetched again, so memory is the safest place for it.
         patience_s = None if made.task_id is None else STORE_PATIENCE_S
-        image = await self._keeper.keep(_place(run), job, made.data, seed=picture.seed, patience_s=patience_s)
+        image = await self._keeper.keep(
+            place_of(run), job, made.data, seed=picture.seed, patience_s=patience_s
+        )
         self._metrics.persist_seconds.observe(time.monotonic() - started)
         self._metrics.images.labels(provider=run.route.provider.name, route=run.route.name).inc()
         self._metrics.image_bytes.inc(image["bytes"])
         self._metrics.image_size_bytes.observe(image["bytes"])
         return image
-
-
-def _place(run: Run) -> tuple[Uid, datetime]:
-    """What an image's key is made of: the item's name and the time of its acceptance, the same for every run."""
-    return Uid.parse(run.item.uid), datetime.fromtimestamp(run.item.accepted_us / 1e6, UTC)
 
 
 async def _answered(provider: Provider, request: Request, limit: TimeLimit) -> Submitted | Generated:
@@ -262,31 +254,10 @@ def _oldest(run: Run) -> datetime:
     if run.submitted is None:
         return datetime.now(UTC)
     # A receipt without a date is that of an older version.
-    return run.submitted.submitted_at or _place(run)[1]
+    return run.submitted.submitted_at or place_of(run)[1]
 
 
 def _is_resumable(run: Run, error: ProviderError) -> bool:
     """Whether the task is still good although the item has failed: a retry then polls it and buys nothing."""
     ours = isinstance(error, Unfinished) or error.kind is ErrorKind.RESULT_DOWNLOAD
     return run.submitted is not None and ours
-
-
-def _result(run: Run, image: dict[str, Any], made: Made | None) -> dict[str, Any]:
-    """What the record and the event tell of a finished item (contract: states, events, results)."""
-    result: dict[str, Any] = {
-        "images": [image],
-        "attempts": run.item.attempts + 1,
-        "queue_seconds": round(run.item.queue_us / 1e6, 3),
-        "throttled_seconds": round(run.item.throttled_us / 1e6, 3),
-        "provider_seconds": None,
-        "provider_task_id": orjson.loads(run.item.receipt)["task_id"] if run.item.receipt else None,
-        "revised_prompt": None,
-        "cost": None,
-    }
-    if made is not None:
-        result["provider_seconds"] = round(made.provider_s, 3)
-        result["provider_task_id"] = made.task_id
-        result["revised_prompt"] = made.generated.revised_prompt
-        if made.generated.cost is not None:
-            result["cost"] = {"amount": f"{made.generated.cost:f}", "currency": made.generated.currency}
-    return result

@@ -11,9 +11,10 @@ from datetime import datetime
 
 import orjson
 
-from daemon.contract import Batch, Job, fingerprint_content
+from daemon.contract import Batch, Job, fingerprint_content, pixel_fingerprint
 from daemon.keys import Uid
 from daemon.queue import NewItem
+from daemon.routes import Route
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
 
@@ -44,14 +45,28 @@ def head_of(
     return orjson.dumps(head).decode()[1:-1]
 
 
-def single_item(job: Job, entry: str, origin: Mapping[str, str]) -> NewItem:
+def single_item(job: Job, routes: Mapping[str, Route], entry: str, origin: Mapping[str, str]) -> NewItem:
     """The item of a job of one picture that belongs to no batch."""
+    uid, fingerprint = Uid(job.tenant, "", job.id), fingerprint_content(job)
     return _item(
-        job, Uid(job.tenant, "", job.id), "", "", job.id, None, fingerprint_content(job), origin, entry
+        job, uid, "", "", job.id, None, fingerprint, origin, entry, cache_mark(job, routes[job.route])
     )
 
 
-def pictures_of(job: Job, gid: str, batch: str, part: str, origin: Mapping[str, str]) -> list[NewItem]:
+def cache_mark(job: Job, route: Route, k: int = 0) -> str:
+    """How the cache knows picture k of a job: its mode and the fingerprint of its pixels; empty where it has no part.
+
+    An input without a sha256 cannot be compared before it is fetched, and then it is about to be paid for.
+    """
+    hashes = [image.sha256 for image in job.inputs or () if image.sha256 is not None]
+    if job.cache == "off" or len(hashes) < len(job.inputs or ()):
+        return ""
+    return f"{job.cache} {pixel_fingerprint(job, route.provider.name, route.model, hashes, k)}"
+
+
+def pictures_of(
+    job: Job, routes: Mapping[str, Route], gid: str, batch: str, part: str, origin: Mapping[str, str]
+) -> list[NewItem]:
     """The items of a job in a group: itself, or picture k of n under `{id}.{k}` with seed + k."""
     fingerprint = fingerprint_content(job)
     return [
@@ -65,6 +80,7 @@ def pictures_of(job: Job, gid: str, batch: str, part: str, origin: Mapping[str, 
             f"{fingerprint}.{k}",
             origin,
             "",
+            cache_mark(job, routes[job.route], k),
         )
         for k, picture in enumerate(_pictures(job))
     ]
@@ -101,6 +117,7 @@ def _item(
     fingerprint: str,
     origin: Mapping[str, str],
     entry: str,
+    cache: str,
 ) -> NewItem:
     times = [_us(time) for time in (job.expires_at, job.deadline) if time is not None]
     return NewItem(
@@ -117,6 +134,7 @@ def _item(
         expires_us=min(times) if times else None,
         max_attempts=job.max_attempts,
         entry=entry,
+        cache=cache,
     )
 
 

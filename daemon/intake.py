@@ -165,7 +165,7 @@ class Intake:
                 payload = parse_entry(fields, studio_route=self._studio_route)
                 if isinstance(payload, Job) and payload.n == 1:
                     self._check(payload)
-                    singles.append(single_item(payload, entry, cloud_event(fields)))
+                    singles.append(single_item(payload, self._routes, entry, cloud_event(fields)))
                     continue
                 await self._accept_singles(singles)
                 singles = []
@@ -205,7 +205,7 @@ class Intake:
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
         self._check(job)
         gid = job_gid(job.tenant, job.id)
-        items = pictures_of(job, gid, "", "1", origin)
+        items = pictures_of(job, self._routes, gid, "", "1", origin)
         head = head_of(job.tenant, job.id, job.id, None, job.metadata, origin)
         opened = await self._queue.open_group(
             gid, "job", head=head, fingerprint=items[0].fingerprint, members=len(items), route=job.route
@@ -224,7 +224,8 @@ class Intake:
                 rejection.ident = batch.id
                 raise
         gid, part = batch_gid(batch.tenant, batch.id), str(batch.part)
-        items = [item for job in jobs for item in pictures_of(job, gid, batch.id, part, origin)]
+        routes = self._routes
+        items = [item for job in jobs for item in pictures_of(job, routes, gid, batch.id, part, origin)]
         head = head_of(batch.tenant, batch.id, batch.id, batch.id, batch.metadata, origin)
         opened = await self._queue.open_group(
             gid,

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from daemon.outcomes import Outcome, Retry, Succeeded, Throttled
+from daemon.outcomes import Missed, Outcome, Retry, Succeeded, Throttled
 
 FOREVER_US = 2**53
 
@@ -39,6 +39,7 @@ class NewItem(NamedTuple):
     expires_us: int | None
     max_attempts: int
     entry: str  # the intake entry to take off with it, or ''
+    cache: str = ""  # `use` or `refresh`, a space and the fingerprint of its pixels; or ''
 
 
 class PartEnd(NamedTuple):
@@ -88,6 +89,17 @@ class Reclaimed(NamedTuple):
     items: list[Claimed]
     poisoned: int
     calls: tuple[str, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What an item of the lane `cached` is to be given: an entry of the cache, or a refusal; both may have gone.
+
+    `joined`: it waited for an identical item, instead of finding its picture.
+    """
+
+    entry: bytes
+    refusal: bytes
+    joined: bool
 
 
 class GroupCounts(NamedTuple):
@@ -173,6 +185,8 @@ def outcome_fields(outcome: Outcome) -> tuple[bytes, int]:
     match outcome:
         case Succeeded(result):
             return orjson.dumps(result), 0
+        case Missed(entry):
+            return entry, 0
         case Retry(error, delay_s) | Throttled(error, delay_s):
             return orjson.dumps(error), round(delay_s * 1e6)
         case _:

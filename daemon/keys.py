@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LANES = ("high", "normal", "low")
+# Two more, for what needs no call now (scripts/include/flight.lua): copies, and items that wait for an identical one.
+CACHED = "cached"
+JOINED = "joined"
 INTAKE_GROUP = "intake"
 WORKERS_GROUP = "workers"
 
@@ -87,6 +90,12 @@ class Keys:
 
     def backlog(self, route: str, lane: str, tenant: str, source: str) -> str:
         return f"{self.prefix}:backlog:{route}:{lane}:{tenant}/{source}"
+
+    def flight(self, tenant: str, fingerprint: str) -> str:
+        return f"{self.prefix}:flight:{tenant}/{fingerprint}"
+
+    def picture(self, tenant: str, fingerprint: str) -> str:
+        return f"{self.prefix}:picture:{tenant}/{fingerprint}"
 
     def batch_events(self, batch: str) -> str:
         return f"{self.prefix}:events:{batch}"

@@ -12,7 +12,7 @@ from contextlib import suppress
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.keys import LANES
+from daemon.keys import CACHED, LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.queue import FOREVER_US, Claimed, Queue, Reclaimed
@@ -123,7 +123,7 @@ class Reclaimer:
         """Look through every stream, from where the last sweep stopped; returns how many orphans were taken over."""
         taken = 0
         for route in self._routes.values():
-            for lane in LANES:
+            for lane in (*LANES, CACHED):
                 for _ in range(MOST_PAGES):
                     page = await self._page(route, lane, not_after_us)
                     taken += len(page.items)

@@ -29,6 +29,7 @@ OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
 CALLBACK_FAILED = "callback_failed"
 TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by what a try came to
+CACHE = ("hit", "miss", "joined")
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 _JOB_S = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
@@ -98,8 +99,13 @@ class Metrics:
         self.retries = self._counter("retries", "Runs that failed and will be tried again.", "route", "kind")
         self.images = self._counter("images", "Images kept in the object store.", "provider", "route")
         self.image_bytes = self._counter("image_bytes", "Bytes of the images kept.")
+        self.cache = self._counter(
+            "cache", "Items with `cache: use` that succeeded, by where their picture came from.", "result"
+        )
         for lane in LANES:
             self.jobs_received.labels(lane=lane)
+        for result in CACHE:
+            self.cache.labels(result=result)
 
     def _count_calls(self) -> None:
         self.provider_requests = self._counter(

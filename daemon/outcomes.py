@@ -71,4 +71,12 @@ class Released:
     name: ClassVar[str] = "released"
 
 
-Outcome = Succeeded | Failed | Retry | Throttled | Unknown | Held | Cancelled | Released
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """The picture that it was to have a copy of is not there: `entry` is what named it, empty if that has gone too."""
+
+    name: ClassVar[str] = "missed"
+    entry: bytes
+
+
+Outcome = Succeeded | Failed | Retry | Throttled | Unknown | Held | Cancelled | Released | Missed

@@ -6,6 +6,7 @@ The object store's create-only put is what makes a picture exist exactly once, w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,6 +86,14 @@ class PictureKeeper:
             log.warning("another picture of this item was stored before; it stands", key=key)
             self._on_duplicate()
         return existing
+
+    async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
+        """Keep another item's picture for this one too; None where it has gone, or is not what its record says."""
+        data = await self._patiently(lambda: self._store.get(image["key"]))
+        if data is None or (await asyncio.to_thread(hashlib.sha256, data)).hexdigest() != image["sha256"]:
+            log.warning("a picture of the cache has gone or changed and is made again", key=image["key"])
+            return None
+        return await self.keep(place, job, data, seed=image["seed"])
 
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
         """A stored picture of this item; None where there is none, or only what a power cut has left of one.

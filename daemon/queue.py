@@ -17,6 +17,7 @@ from daemon.coalesce import Coalescer
 from daemon.items import (
     FOREVER_US,
     Accepted,
+    Answer,
     Changed,
     Claim,
     Claimed,
@@ -32,13 +33,14 @@ from daemon.items import (
     read_counts,
     read_reclaimed,
 )
-from daemon.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
+from daemon.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.outcomes import Outcome
 from daemon.steps import Steps
 
 __all__ = [
     "FOREVER_US",
     "Accepted",
+    "Answer",
     "Changed",
     "Claim",
     "Claimed",
@@ -88,7 +90,7 @@ class Queue:
             args += item[:8]
             args.append("" if item.not_before_us is None else item.not_before_us)
             args.append("" if item.expires_us is None else item.expires_us)
-            args += (item.max_attempts, item.entry)
+            args += (item.max_attempts, item.entry, item.cache)
         args += end if end is not None else ("",)
         return [state.decode() for state in await self._call("accept", *args)]
 
@@ -159,15 +161,18 @@ class Queue:
         """Pairs of stream and group."""
         groups: list[str] = [self.keys.jobs, INTAKE_GROUP]
         for route in routes:
-            for lane in LANES:
+            for lane in (*LANES, CACHED):
                 groups += (self.keys.stream(route, lane), WORKERS_GROUP)
         return groups
 
     # Running
 
-    async def claim(self, route: str, count: int, permits: Sequence[str] = ()) -> Claim:
+    async def claim(
+        self, route: str, count: int, permits: Sequence[str] = (), lanes: Sequence[str] = LANES
+    ) -> Claim:
         """Take up to `count` items of the route's queue, in its fair order."""
-        more, lost, rows = await self._call("claim", *self._retention, route, self.worker, count, *permits)
+        args: list[str | int] = [route, self.worker, count, ",".join(lanes), *permits]
+        more, lost, rows = await self._call("claim", *self._retention, *args)
         items = [read_claimed(row) for row in rows]
         if permits:
             items = [replace(item, permit=permit) for item, permit in zip(items, permits, strict=False)]
@@ -179,6 +184,11 @@ class Queue:
         for lane in lanes:
             pipe.exists(self.keys.ring(route, lane))
         return any(await pipe.execute())
+
+    async def answer(self, item: Claimed) -> Answer:
+        """What an item that was claimed from the lane `cached` is to be given."""
+        entry, refusal, joined = await self._call("answer", item.uid)
+        return Answer(entry, refusal, bool(joined))
 
     async def note_intent(self, item: Claimed) -> None:
         """Write down that a call is about to be sent. Raises LeaseLost: then nothing may be sent."""

@@ -22,6 +22,7 @@ from daemon.bell import Bell
 from daemon.callbacks import Callbacks
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
+from daemon.copies import Copies
 from daemon.dispatcher import Dispatcher
 from daemon.estimate import Estimator
 from daemon.executor import Executor
@@ -162,6 +163,7 @@ class Replica:
             )
             for route in routes.values()
         }
+        self._copies = Copies(list(routes.values()), self.queue, self.running, self._bell)
         self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
         self._reclaimer = Reclaimer(
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
@@ -227,6 +229,7 @@ class Replica:
         self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
         for name, dispatcher in self.dispatchers.items():
             self._start(f"dispatcher {name}", partial(self._dispatch, dispatcher))
+        self._start("copies", self._copies.run)
         self._start("intake", self.intake.run)
         log.info(
             "replica started",
@@ -247,7 +250,9 @@ class Replica:
         self._stopping = True
         self.metrics.draining.set(1)
         self.intake.stop()
-        await self._end(*(name for name in self._tasks if name.startswith("dispatcher")), "reclaimer")
+        await self._end(
+            *(name for name in self._tasks if name.startswith("dispatcher")), "copies", "reclaimer"
+        )
         await self._intake_ended()
         log.info("draining", running=len(self.running.current()))
         self.left = await self.running.drain(self.settings.worker.drain_timeout, on_late=self._gate.give_up)

@@ -279,6 +279,8 @@ class Running:
                 reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
                 self._metrics.dead_letters.labels(reason=reason).inc()
             self._metrics.jobs_finished.labels(route=route, outcome=state).inc()
+            if isinstance(outcome, Succeeded) and (cache := outcome.result.get("cache")) is not None:
+                self._metrics.cache.labels(result=cache).inc()
 
 
 def _is_unanswered(run: Run) -> bool:

@@ -14,6 +14,7 @@ _SCRIPTS = {
     name: LuaScript.load(_HERE, name)
     for name in (
         "accept",
+        "answer",
         "cancel",
         "claim",
         "close_groups",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from daemon.contract import FINAL_STATES
-from daemon.keys import Uid
+from daemon.keys import JOINED, Uid
 from daemon.queue import GroupCounts
 from providers.errors import Charged
 
@@ -71,6 +71,11 @@ class ItemView:
         return self.uid.batch or None
 
     @property
+    def priority(self) -> str:
+        """As it was asked for; `lane` is where it stands, which is another one for what the cache answers."""
+        return str(self.spec.get("priority", "normal"))
+
+    @property
     def ended(self) -> bool:
         return self.state in FINAL_STATES
 
@@ -94,7 +99,7 @@ class ItemView:
             "batch": self.batch,
             "state": self.state,
             "route": self.route,
-            "priority": self.lane,
+            "priority": self.priority,
             "accepted_at": _text(self.accepted_at),
             "started_at": _text(self.started_at),
             "finished_at": _text(self.finished_at),
@@ -227,7 +232,8 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
         accepted_at=_time(fields[b"accepted_us"]) or _EPOCH,
         started_at=_time(fields.get(b"started_us")),
         finished_at=_time(fields.get(b"finished_us")),
-        due_at=None if due_us is None else _time(due_us),
+        # Where an identical item makes the picture, the time is only when it looks after that one.
+        due_at=None if due_us is None or fields[b"lane"] == JOINED.encode() else _time(due_us),
         # A success is not counted in the record's attempts, which are the failed ones; its result counts it.
         attempts=int((result or {}).get("attempts", fields[b"attempts"])),
         max_attempts=int(fields[b"max_attempts"]),

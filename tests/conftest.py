@@ -16,7 +16,14 @@ from tests.servers import RedisServer
 
 # The scripts' own tests, and those of what keeps work alive, run on each of these; all others on the shipped Valkey
 # alone, or on the server that TEST_REDIS_SERVER names (`make test-redis7`).
-EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring", "test_running", "limiter.test_leases")
+EVERY_SERVER = (
+    "test_queue",
+    "test_intake",
+    "test_fair_ring",
+    "test_single_flight",
+    "test_running",
+    "limiter.test_leases",
+)
 REDIS = shutil.which("redis-server")
 SERVERS = [
     pytest.param(None, id="valkey"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.cli.session import ALL_WELL, Session, command
+from daemon.keys import CACHED, JOINED
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -30,6 +31,12 @@ class Why:
 
     sentences: Sequence[str]
     facts: dict[str, Any]
+
+
+_REUSED = {
+    JOINED: "An identical item makes its picture already (`cache: use`); it gets a copy when that one is done.",
+    CACHED: "Its picture is there already (`cache: use`) and is copied next.",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -80,6 +87,8 @@ async def _item(session: Session, client: Client, item: ItemView, ident: str) ->
         )
     if item.state == "running":
         return await _running(client, item)
+    if (reused := _REUSED.get(item.lane)) is not None:
+        return Why([reused], {})
     if item.due_at is not None:
         return _due(item)
     return await _in_line(session, client, item)

@@ -181,7 +181,7 @@ def item_lines(view: ItemView) -> list[str]:
     if view.error:
         lines.append(f"  {sentence(view)}")
     lines.append(
-        f"  route {view.route}, priority {view.lane}, attempts {view.attempts} of {view.max_attempts}"
+        f"  route {view.route}, priority {view.priority}, attempts {view.attempts} of {view.max_attempts}"
     )
     lines.append(f"  accepted {moment(view.accepted_at)}{_ended_text(view)}")
     for image in view.images:

@@ -146,6 +146,12 @@ class JobSucceeded(JobEvent):
     provider_task_id: str | None = None
     revised_prompt: str | None = None
     cost: Any = None
+    cache: Literal["hit", "joined", "miss"] | None = Field(
+        None, description="for `cache: use`: it was there, was being made, or had to be made"
+    )
+    cached_from: str | None = Field(
+        None, description="the item, or BATCH/ITEM, of whose picture it is a copy"
+    )
 
 
 class JobFailed(JobEvent):

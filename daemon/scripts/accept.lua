@@ -1,8 +1,9 @@
 -- Accept items: write their records, queue them, tell it, and take their stream entries off the intake stream.
 -- KEYS  1 prefix
--- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 12 for each:
+-- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 13 for each:
 --       uid, gid or '', part or '', route, lane, head, spec (JSON), fingerprint,
---       not_before (us or ''), expires (us or ''), max_attempts, entry to acknowledge or ''
+--       not_before (us or ''), expires (us or ''), max_attempts, entry to acknowledge or '',
+--       cache ('use' or 'refresh', a space and the fingerprint of its pixels; or '')
 --       after the items: '' or the gid and the part whose last item this call holds, and its entry
 -- Returns  one of queued | duplicate | conflict | resumed for each item
 -- One step, because a crash between the record and the acknowledgement must not make a second picture:
@@ -12,7 +13,7 @@
 -- @include ring
 -- @include states
 
-local STEP = 12
+local STEP = 13
 local count = tonumber(ARGV[3])
 local results, woken, done = {}, {}, {}
 
@@ -39,7 +40,16 @@ local function refuse(uid, gid, head, known_fp, fp)
   return 'conflict'
 end
 
-local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, expires, max_attempts)
+-- Where a batch with a cap of its own may have parked items, for whoever frees one of its places.
+local function note_place(group, route, lane)
+  local g = redis.call('HMGET', group, 'max_in_flight', 'places')
+  local place = route .. '|' .. lane
+  if g[1] and not string.find(',' .. (g[2] or '') .. ',', ',' .. place .. ',', 1, true) then
+    redis.call('HSET', group, 'places', (g[2] and g[2] .. ',' or '') .. place)
+  end
+end
+
+local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, expires, max_attempts, cache)
   local key = item_key(uid)
   local known = redis.call('HMGET', key, 'fp', 'part')
   if known[1] then
@@ -53,14 +63,14 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
     'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
     'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
   keep_callback(key, 'job', spec)
+  if cache ~= '' then redis.call('HSET', key, 'cache', cache) end
   emit('job.queued', head, batch, '')
   if gid == '' then
     redis.call('ZADD', P .. ':index', NOW_US, uid)
   else
     redis.call('ZADD', P .. ':members:' .. gid, 'NX', redis.call('ZCARD', P .. ':members:' .. gid), uid)
     local group = group_key(gid)
-    local g = redis.call('HMGET', group, 'cancel', 'max_in_flight', 'places')
-    if g[1] then
+    if redis.call('HEXISTS', group, 'cancel') == 1 then
       local record = { group = gid, state = 'queued', head = head, route = route, lane = lane }
       count_depth(record, 'queued', 1)
       finish_item(uid, record, 'cancelled', '', {})
@@ -70,9 +80,8 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
     if not_before ~= '' and tonumber(not_before) > (tonumber(redis.call('HGET', group, 'latest_us') or '0')) then
       redis.call('HSET', group, 'latest_us', not_before)
     end
-    if batch ~= '' and not (g[3] and string.find(g[3], route .. '|' .. lane, 1, true)) then
-      redis.call('HSET', group, 'places', (g[3] and g[3] .. ',' or '') .. route .. '|' .. lane)
-    end
+    note_place(group, route, lane)
+    if cache ~= '' then note_place(group, route, CACHED) end
   end
   count_depth({ route = route, lane = lane }, 'queued', 1)
   redis.call('ZADD', P .. ':waiting:' .. route, NOW_US, uid)
@@ -80,8 +89,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   if not_before ~= '' and tonumber(not_before) > NOW then
     redis.call('ZADD', P .. ':delayed', not_before, uid)
   else
-    enqueue(uid, route, lane, false)
-    woken[route] = true
+    woken[queue_up(uid, { state = 'queued', route = route, lane = lane }, false)] = true
   end
   return 'queued'
 end
@@ -89,7 +97,7 @@ end
 for i = 0, count - 1 do
   local a = 4 + i * STEP
   results[i + 1] = accept(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6],
-    ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10])
+    ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10], ARGV[a + 12])
   if ARGV[a + 11] ~= '' then done[#done + 1] = ARGV[a + 11] end
 end
 

@@ -1,13 +1,14 @@
 -- Take up to `count` items of one route, fairly: lanes by weight, tenants in turn. Permits are held already.
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 worker  5 count
---       6.. the permit of each item, in order ('' where the route has no quota)
+--       6 lanes, comma between (high,normal,low, or cached: what needs no permit)
+--       7.. the permit of each item, in order ('' where the route has no quota)
 -- Returns  { more (1 when work is still waiting), entries that had vanished from the stream, items }, an item being
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt,
 --            waived }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it
 -- leaves a pending entry that a reclaim finds, and nothing in between.
--- Cancelled and expired items are skipped here (tombstones); an undelivered entry is never deleted, since XDEL of
+-- Items that were cancelled, expired or queued elsewhere since are skipped here (tombstones); an undelivered entry is never deleted, since XDEL of
 -- one makes the group's lag unknown for good.
 -- @include base
 -- @include events
@@ -15,7 +16,8 @@
 -- @include states
 
 local route, worker, wanted = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local LANES = { 'high', 'normal', 'low' }
+local LANES = {}
+for lane in string.gmatch(ARGV[6], '[^,]+') do LANES[#LANES + 1] = lane end
 local WEIGHTS = { high = 8, normal = 3, low = 1 }
 local MOST_TOMBSTONES = 500
 
@@ -79,7 +81,7 @@ end
 
 local healed = {}
 local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'throttles', 'epoch', 'since_us',
-  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived' }
+  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane' }
 
 local items, skipped = {}, 0
 while #items < wanted and skipped < MOST_TOMBSTONES do
@@ -94,7 +96,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local tenant, batch = split_uid(uid)
     local key = item_key(uid)
     local f = redis.call('HMGET', key, unpack(FIELDS))
-    local record = { state = f[1], group = f[2], head = f[3], route = route, lane = lane }
+    local record = { state = f[1], group = f[2], head = f[3], route = route, lane = f[17] }
     local running_here = f[1] == 'running' and f[15] == entry
     local expired = WAITING[f[1]] and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
     local paused = not running_here and left_ring(tenant, batch)
@@ -102,7 +104,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
       skipped = skipped + 1
-    elseif expired or not WAITING[f[1]] then
+    elseif expired or not WAITING[f[1]] or f[17] ~= lane then
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
       if expired then finish_item(uid, record, 'expired', '', {}) end
@@ -121,7 +123,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       local queue_us, throttled_us = tonumber(f[11]), tonumber(f[12])
       if f[1] == 'throttled' then throttled_us = throttled_us + waited else queue_us = queue_us + waited end
       local epoch, deliveries = int(tonumber(f[8]) + 1), int(tonumber(f[6]) + 1)
-      local permit = ARGV[6 + #items] or ''
+      local permit = ARGV[7 + #items] or ''
       redis.call('HSET', key, 'state', 'running', 'worker', worker, 'entry', entry, 'epoch', epoch,
         'deliveries', deliveries, 'started_us', NOW_US, 'queue_us', int(queue_us), 'throttled_us', int(throttled_us),
         'permit', permit)

@@ -26,8 +26,7 @@ end
 -- What expires while it stands in a backlog stays there as a tombstone; the claim steps over it.
 take_due(P .. ':expiring', function(uid, record) finish_item(uid, record, 'expired', '', {}) end)
 take_due(P .. ':delayed', function(uid, record)
-  enqueue(uid, record.route, record.lane, true)
-  woken[record.route] = true
+  woken[queue_up(uid, record, true)] = true
 end)
 write_counts()
 ring_bell(woken)

@@ -7,6 +7,7 @@
 --           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
 --           throttled  the provider asked to wait: costs nothing
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
+--           missed     the picture that it was to have a copy of is not there: text is the entry that named it, or ''
 --           released   not begun, or handed over: back to the queue unharmed
 -- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
 --          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
@@ -108,7 +109,13 @@ function outcomes.released(uid, record)
   return 'queued'
 end
 
-local NOT_ENDED = { retry = true, throttled = true, released = true, unknown = true }
+function outcomes.missed(uid, record, text)
+  forget_picture(uid, text)
+  requeue(uid, record, 'queued', NOW, {})
+  return 'queued'
+end
+
+local NOT_ENDED = { missed = true, retry = true, throttled = true, released = true, unknown = true }
 local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
 
 local function settle(uid, epoch, outcome, text, delay_us, charged)

@@ -152,3 +152,14 @@ async def test_a_capped_batch_goes_on_in_its_other_lane_when_the_item_in_the_rin
         await installation.submit({"batch": "b1", "job": "first"}, type="pixmill.cancel.v1")
     found = [item.uid for _ in range(3) for item in await installation.claim(5)]
     assert found == ["default/b1/second"]
+
+
+async def test_a_capped_batch_goes_on_in_a_route_whose_name_ends_that_of_another(redis: Redis) -> None:
+    installation = Installation(redis, routes=("ab", "b"))
+    items = [{"id": "first", "route": "ab"}, {"id": "second", "route": "b"}]
+    payload = {"id": "b1", "max_in_flight": 1, "defaults": {"prompt": "x"}, "items": items}
+    await installation.submit(payload, type="pixmill.batch.v1")
+    (first,) = await installation.claim(2, "ab")
+    assert await installation.claim(2, "b") == []
+    await installation.queue.settle(first, Succeeded({"images": []}))
+    assert len(await installation.claim(2, "b")) == 1

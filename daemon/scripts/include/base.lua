@@ -11,6 +11,9 @@ local NOW_US = int(NOW)
 
 local function item_key(uid) return P .. ':item:' .. uid end
 local function group_key(gid) return P .. ':batch:' .. gid end
+local function flight_key(name) return P .. ':flight:' .. name end
+local function picture_key(name) return P .. ':picture:' .. name end
+local function refusal_key(name) return P .. ':refusal:' .. name end
 local function stream_key(route, lane) return P .. ':q:' .. route .. ':' .. lane end
 
 -- The list of what came last is for people; older work is still found by its id.
@@ -18,6 +21,13 @@ local function trim_index() redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -100
 
 -- uid = tenant/batch/item, with an empty batch for a job of its own; ids never contain a slash.
 local function split_uid(uid) return string.match(uid, '^([^/]*)/([^/]*)/(.*)$') end
+
+-- An item's `cache` is its mode and its fingerprint. Names begin with the tenant, so none meets another's pictures.
+-- Returns nil for an item that has nothing to do with the cache.
+local function flight_of(uid, cache)
+  local mode, fingerprint = string.match(cache or '', '^(%a+) (%x+)$')
+  if mode then return mode, split_uid(uid) .. '/' .. fingerprint end
+end
 
 -- Days to a civil date by whole-number arithmetic (Howard Hinnant, "chrono-compatible low-level date algorithms").
 local function iso(us)

@@ -42,6 +42,8 @@ local function count_depth(record, state, change)
   depth[field] = (depth[field] or 0) + change
 end
 
+-- @include flight
+
 -- Ends by route and outcome that no run tells of: a cancel, an expiry. A replica that runs an item counts its end by
 -- itself; these wait here until one takes them into its metrics.
 local ended = {}
@@ -79,6 +81,7 @@ local function count_move(uid, record, to)
   local waiting = P .. ':waiting:' .. record.route
   if WAITING[from] and not WAITING[to] then redis.call('ZREM', waiting, uid)
   elseif WAITING[to] and not WAITING[from] then redis.call('ZADD', waiting, NOW_US, uid) end
+  if FINAL[to] or to == 'held' then leave_flight(uid, record, to) end
   if record.group ~= '' then count_member(record.group, from, to) end
 end
 
@@ -105,7 +108,8 @@ local function requeue(uid, record, state, due_us, fields)
   if due_us > NOW then
     redis.call('ZADD', P .. ':delayed', int(due_us), uid)
   else
-    enqueue(uid, record.route, record.lane, true)
+    record.state = state
+    queue_up(uid, record, true)
   end
 end
 

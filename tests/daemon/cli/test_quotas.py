@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract.events import EVENT_DATA
-from daemon.outcomes import Retry, Throttled
+from daemon.outcomes import Retry, Succeeded, Throttled
 from limiter import Grant, Later, Limiter, parse_quota
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
@@ -205,6 +205,17 @@ async def test_explain_knows_what_may_not_start_yet(pixmill: Pixmill, redis: Red
     await installation.submit({"id": "j1", "prompt": "x", "not_before": "2099-01-02T03:04:05Z"})
     assert "may not start before 2099-01-02 03:04:05Z" in (await pixmill("explain", "j1")).out
     assert (await pixmill("explain", "j1", "--json")).document["until"].startswith("2099-01-02T03:04:05")
+
+
+async def test_explain_says_what_an_item_that_is_copied_waits_for(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit(*({"id": f"j{k}", "prompt": "x", "cache": "use"} for k in (1, 2)))
+    assert "An identical item makes its picture already" in (await pixmill("explain", "j2")).out
+    (leader,) = await installation.claim()
+    await installation.queue.settle(leader, Succeeded({"images": [], "attempts": 1}))
+    await installation.queue.due()
+    assert "is copied next" in (await pixmill("explain", "j2")).out
+    assert "priority normal" in (await pixmill("status", "j2")).out
 
 
 async def test_explain_names_the_cap_of_a_batch(pixmill: Pixmill, redis: Redis) -> None:

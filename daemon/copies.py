@@ -1,0 +1,50 @@
+"""Copies of pictures that are there already: claimed without a permit, since no provider is asked.
+
+They begin also where all worker slots are taken: a copy takes milliseconds, a call that it would wait for a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from daemon.bell import Bell
+from daemon.dispatcher import LOOK_EVERY_S
+from daemon.keys import CACHED
+from daemon.loops import run_forever, uninterrupted
+from daemon.queue import Queue
+from daemon.routes import Route
+from daemon.running import Running
+
+AT_ONCE = 8
+
+
+class Copies:
+    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time."""
+
+    def __init__(self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell) -> None:
+        self._routes = routes
+        self._queue = queue
+        self._running = running
+        self._bell = bell
+
+    async def run(self) -> None:
+        await run_forever("copies", self.step)
+
+    async def step(self) -> None:
+        """Claim once from every route; wait for the bell where there was nothing to claim, or no room."""
+        found = 0
+        for route in self._routes:
+            if self._room and await self._queue.waiting(route.name, (CACHED,)):
+                found += await uninterrupted(self._claim(route))
+        if not found:
+            await self._bell.wait(CACHED, LOOK_EVERY_S)
+
+    @property
+    def _room(self) -> int:
+        return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
+
+    async def _claim(self, route: Route) -> int:
+        claim = await self._queue.claim(route.name, self._room, lanes=(CACHED,))
+        for item in claim.items:
+            self._running.start(item, route, None)
+        return len(claim.items)
