@@ -17,7 +17,7 @@ from daemon.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
 from daemon.running import Run
 from daemon.storage_gate import NotStored
-from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
+from providers.errors import ErrorKind, ProviderError, Retry, Scope
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +61,10 @@ class Judge:
                 return Throttled(record, self._throttle_s(run))
             case Retry.AFTER_THROTTLE:
                 await self._accounts.refused(error, route, run.permit)
-                if error.charged is Charged.NO:
-                    return Throttled(record, self._stand_back_s(error, run))
-                # It was let in first and may cost money: free repeats could go on, and be billed, without end.
-                return self._again(error, run, record)
+                if error.was_let_in:
+                    # Repeated for free it could go on, and be billed, without end.
+                    return self._again(error, run, record)
+                return Throttled(record, self._stand_back_s(error, run))
             case Retry.PAUSE_QUOTA:
                 await self._accounts.stopped(error, route, run.permit)
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)

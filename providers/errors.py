@@ -70,7 +70,7 @@ class Retry(StrEnum):
 
     NEVER = "never"  # the same request would fail the same way
     BACKOFF = "backoff"  # submit again later; counts as an attempt
-    # Wait with the account. Nothing was done, so the job loses no attempt, unless the call may have been charged.
+    # Wait with the account. Nothing was done, so the job loses no attempt, unless the call was let in first (`let_in`).
     AFTER_THROTTLE = "after_throttle"
     UNKNOWN_OUTCOME = "unknown_outcome"  # may have been done and charged; the job's policy decides
     PAUSE_QUOTA = "pause_quota"  # the account cannot serve anyone; the job returns unharmed
@@ -163,6 +163,7 @@ class ProviderError(Exception):
         self.charged = charged or rule.charged
         self.cost: Decimal | None = None
         self.currency: str | None = None
+        self.was_let_in = False
         super().__init__(self.message)
 
     def billed(self, cost: Decimal | None, currency: str) -> ProviderError:
@@ -178,6 +179,7 @@ class ProviderError(Exception):
         So a throttle like that is an attempt of the job, and ends with its attempts: repeated as freely as others, a
         provider that bills and then complains would be paid without end.
         """
+        self.was_let_in = True
         if self.charged is Charged.NO:
             self.charged = Charged.MAYBE
         return self

@@ -42,6 +42,16 @@ def bad_answer(
     )
 
 
+def pictures_in(
+    items: object, answer: Answer, host: str, sent_seed: int | None, request_id: str | None
+) -> tuple[Picture, ...]:
+    """The pictures of what should be a list of them; see `picture_of`. Raises `bad_response` for anything else."""
+    if not isinstance(items, list):
+        raise bad_answer(answer, "holds something else than a list of pictures", request_id)
+    found = (picture_of(item, host, sent_seed) for item in items)
+    return tuple(picture for picture in found if picture is not None)
+
+
 def picture_of(item: object, host: str, sent_seed: int | None) -> Picture | None:
     """The picture that an item of an answer holds, in any of the forms in use; None if it holds none.
 

@@ -16,7 +16,7 @@ from providers.base import Capabilities, CredentialCheck, Generated, InputImage,
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ErrorKind, ProviderError
 from providers.http import Answer
-from providers.json_answers import answered_object, bad_answer, picture_of, usage_in
+from providers.json_answers import answered_object, pictures_in, usage_in
 from providers.one_call import OneCallProvider
 from providers.openai_errors import refusal
 from providers.openai_models import Family, family_of
@@ -174,11 +174,8 @@ class OpenAIProvider(OneCallProvider):
     def _pictures(
         self, answer: Answer, document: dict[str, Any], request: Request, request_id: str | None
     ) -> tuple[Picture, ...]:
-        items = document.get("data") or []
-        if not isinstance(items, list):
-            raise bad_answer(answer, "`data` is not a list", request_id)
-        found = (picture_of(item, self._host, self._sent_seed(request)) for item in items)
-        pictures = tuple(picture for picture in found if picture is not None)
+        items, seed = document.get("data") or [], self._sent_seed(request)
+        pictures = pictures_in(items, answer, self._host, seed, request_id)
         if not pictures:
             message = f"{self._host} answered {answer.status} without a picture."
             raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=answer.status, request_id=request_id)

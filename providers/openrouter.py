@@ -16,7 +16,7 @@ from providers.base import Capabilities, CredentialCheck, Generated, Picture, Re
 from providers.checks import check_inputs, check_output, check_params, check_prompts, check_seed, invalid
 from providers.errors import ProviderError
 from providers.http import Answer
-from providers.json_answers import amount, answered_object, bad_answer, picture_of, usage_in
+from providers.json_answers import amount, answered_object, pictures_in, usage_in
 from providers.one_call import OneCallProvider
 from providers.openrouter_errors import no_picture, refusal, request_id_of
 from providers.openrouter_models import MAX_INPUT_BYTES, MAX_INPUTS, MAX_PROMPT_CHARS, SEED_RANGE
@@ -143,10 +143,7 @@ class OpenRouterProvider(OneCallProvider):
         if error := error_in(document) or inside:
             raise refusal(answer, self._host, error)
         items = self._wire.items(document)
-        if not isinstance(items, list):
-            raise bad_answer(answer, "holds something else than a list of pictures", request_id)
-        found = (picture_of(item, self._host, request.seed) for item in items)
-        pictures = tuple(picture for picture in found if picture is not None)
+        pictures = pictures_in(items, answer, self._host, request.seed, request_id)
         if not pictures:
             raise no_picture(choice, answer, self._host, request_id)
         return pictures

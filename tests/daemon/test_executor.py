@@ -604,14 +604,14 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
     assert "quota.cooldown" in await bench.installation.kinds()
 
 
-async def test_a_throttle_that_may_have_been_charged_tells_the_account_and_costs_an_attempt(
-    redis: Redis,
+@pytest.mark.parametrize("cost", [None, Decimal(0), Decimal("0.04")])
+async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an_attempt(
+    redis: Redis, cost: Decimal | None
 ) -> None:
     """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
     bench = Bench(redis, quota={"requests": "100/s"})
-    bench.answers = [
-        ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0).let_in()
-    ]
+    throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
+    bench.answers = [throttle.let_in().billed(cost, "USD")]
     outcome = await bench.outcome()
     assert isinstance(outcome, Retry)
     assert outcome.delay_s >= 4.0
