@@ -23,10 +23,10 @@ from daemon.contract import Job
 from daemon.inputs import InputFetcher
 from daemon.keys import Uid
 from daemon.loops import uninterrupted, until_answered
-from daemon.metrics import Metrics
+from daemon.metrics import LATE_RECEIPT, Metrics
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
-from daemon.queue import Queue
+from daemon.queue import LeaseLost, Queue
 from daemon.routes import request_of
 from daemon.running import Recalled, Run
 from daemon.time_left import TimeLimit, Unfinished
@@ -153,13 +153,20 @@ class Executor:
         data = await self._fetch(run, limit, generated)
         return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
-    async def _prepared(self, run: Run, job: Job) -> Request:
-        """The request, after the last moment at which stopping is free; the intent is written down with it."""
+    async def _prepared(self, run: Run, job: Job) -> Request | None:
+        """The request, after the last moment at which stopping is free; the intent is written down with it.
+
+        None: there is a task already, whose receipt the run now has.
+        """
         request = request_of(job, run.route, await self._inputs.fetch(job))
         if run.cancel_requested.is_set():
             raise Stopped
         TimeLimit.of(run, job).check_unsent()
-        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        receipt = await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        if receipt:
+            log.info("a task of the item has come to light; polling it", item=run.item.uid)
+            run.item = replace(run.item, receipt=receipt)
+            return None
         await self._calls.call_begins(run)
         return request
 
@@ -172,11 +179,8 @@ class Executor:
             if isinstance(answer, Generated):
                 return answer
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
-            receipt = orjson.dumps(answer.to_dict())
             # Also when the run is stopped just now: without this note the task would be bought again.
-            await uninterrupted(
-                until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
-            )
+            await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
         return await self._poll(run, limit, run.submitted, resumed=request is None)
@@ -202,6 +206,16 @@ class Executor:
         if isinstance(answer, Generated):
             self._count_cost(run, answer)
         return answer
+
+    async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
+        """Raises LeaseLost when the item is somebody else's now, who then finds the receipt."""
+        receipt = orjson.dumps(submitted.to_dict())
+        noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
+        if noted in ("second", "buried"):
+            self._metrics.dead_letters.labels(reason=LATE_RECEIPT).inc()
+        if noted in ("kept", "buried"):
+            log.warning("a receipt came late", item=run.item.uid, task=submitted.task_id, noted=noted)
+            raise LeaseLost(f"{run.item.uid} was taken over by another worker")
 
     def _count_request(self, run: Run, status: str) -> None:
         provider = run.route.provider.name

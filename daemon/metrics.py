@@ -26,7 +26,8 @@ from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
-POISON = "poison"  # the dead letter of an item that took its workers down with it; the others are rejections
+POISON = "poison"  # the dead letter of an item that took its workers down with it
+LATE_RECEIPT = "late_receipt"  # of a task whose worker had lost the item; the others are rejections
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 _JOB_S = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
@@ -135,7 +136,7 @@ class Metrics:
             "duplicate_results",
             "Results for items that had already ended; each may have been paid for twice.",
         )
-        for reason in (POISON, *get_args(RejectionCode)):
+        for reason in (POISON, LATE_RECEIPT, *get_args(RejectionCode)):
             self.dead_letters.labels(reason=reason)
 
     def _observe_times_and_sizes(self) -> None:

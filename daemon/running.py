@@ -39,6 +39,8 @@ class Run:
     asked_at: float = 0.0  # and at which it was asked for
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     sent: bool = False  # the provider call has begun
+    left: bool = False  # and its first byte was about to leave
+    abandoned: bool = False  # the item is somebody else's now
     settling: bool = False
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(
@@ -125,9 +127,17 @@ class Running:
                 run.cancel_requested.set()
 
     def abandon(self, run: Run) -> None:
-        """The item is somebody else's now: stop at once and settle nothing."""
-        log.warning("lost its lease; stopped", item=run.item.uid)
-        if run.task is not None:
+        """The item is somebody else's now: stop at once and settle nothing.
+
+        A call that has left is waited for all the same: its receipt, or its picture in the store, is what keeps the new
+        owner from paying again.
+        """
+        if run.abandoned:
+            return
+        run.abandoned = True
+        waits = run.left and run.submitted is None
+        log.warning("lost its lease", item=run.item.uid, waits_for_its_answer=waits)
+        if run.task is not None and not waits:
             run.task.cancel()
 
     async def drain(self, timeout_s: float) -> int:
@@ -163,6 +173,7 @@ class Running:
         """
         late_at = run.slot_at
         await self.call_begins(run)
+        run.left = True
         # A call that was late counts from now on, so how late it was says nothing about the others.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:
             self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))

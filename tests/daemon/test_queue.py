@@ -137,8 +137,6 @@ async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_rene
 
     with pytest.raises(LeaseLost):
         await installation.queue.note_intent(zombie)
-    with pytest.raises(LeaseLost):
-        await installation.queue.note_receipt(zombie, b'{"task_id":"t"}')
     assert await installation.queue.renew([zombie]) == ["lost"]
     assert await installation.queue.settle(zombie, DONE) == "lost"
     assert await other.renew([adopted]) == ["ours"]
