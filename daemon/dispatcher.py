@@ -16,10 +16,11 @@ from redis.exceptions import RedisError
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.items import Claim, Claimed
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
 from daemon.metrics import Metrics
-from daemon.queue import Claim, Claimed, Queue
+from daemon.queue import Queue
 from daemon.routes import Route
 from daemon.running import Running
 from limiter.limiter import Grant, Later, Limiter, Permit

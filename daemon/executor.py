@@ -21,12 +21,13 @@ from daemon import time_left
 from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
+from daemon.items import LeaseLost
 from daemon.keys import Uid
 from daemon.loops import uninterrupted, until_answered
 from daemon.metrics import LATE_RECEIPT, Metrics
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
-from daemon.queue import LeaseLost, Queue
+from daemon.queue import Queue
 from daemon.routes import request_of
 from daemon.running import Recalled, Run
 from daemon.time_left import TimeLimit, Unfinished

@@ -11,10 +11,11 @@ import asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from daemon.items import FOREVER_US, Claimed
 from daemon.keys import LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import FOREVER_US, Claimed, Queue
+from daemon.queue import Queue
 from daemon.routes import Routes
 from daemon.running import Running
 from limiter.limiter import Limiter, Permit

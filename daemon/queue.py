@@ -37,23 +37,6 @@ from daemon.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.outcomes import Outcome
 from daemon.steps import Steps
 
-__all__ = [
-    "FOREVER_US",
-    "Accepted",
-    "Changed",
-    "Claim",
-    "Claimed",
-    "GroupCounts",
-    "LeaseLost",
-    "NewItem",
-    "Noted",
-    "Opened",
-    "PartEnd",
-    "Queue",
-    "Reclaimed",
-    "Target",
-]
-
 SETTLE_ROUND = 64  # items a settle call; keeps one script well below a millisecond or two
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from daemon.accounts import Accounts
+from daemon.items import Claimed, LeaseLost
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome, Released, Retry, Succeeded, Unknown
-from daemon.queue import Claimed, LeaseLost, Queue
+from daemon.queue import Queue
 from daemon.routes import Route
 from limiter import Lag, Limiter, Permit, Recalls
 from providers.base import Submitted

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import orjson
 
 from daemon.contract import FINAL_STATES
+from daemon.items import GroupCounts
 from daemon.keys import Uid
-from daemon.queue import GroupCounts
 from providers.errors import Charged
 
 COUNTED = (

@@ -21,9 +21,9 @@ from daemon.accounts import Accounts
 from daemon.collecting import Collector
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
+from daemon.items import LeaseLost
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.pictures import PictureKeeper
-from daemon.queue import LeaseLost
 from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
 from daemon.running import Recalled, Run

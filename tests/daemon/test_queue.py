@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon import steps
+from daemon.items import LeaseLost, PartEnd, Target
 from daemon.keys import Keys
 from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
-from daemon.queue import LeaseLost, PartEnd, Target
 from limiter.lua import LuaScript
 from tests.daemon.harness import Installation, eventually
 

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.dead_letters import DeadLetters
+from daemon.items import Claimed, Noted
 from daemon.leases import Reclaimer
 from daemon.outcomes import Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
-from daemon.queue import Claimed, Noted
 from daemon.records import ItemView, Records
 from daemon.running import Run, Running
 from limiter import Limiter

@@ -15,7 +15,8 @@ import orjson
 
 from daemon.cli.main import run
 from daemon.executor import Executor
-from daemon.queue import Noted, Queue
+from daemon.items import Noted
+from daemon.queue import Queue
 from daemon.running import Running
 from providers import zimage
 from providers.base import PollPlan
