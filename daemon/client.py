@@ -23,8 +23,9 @@ import orjson
 
 from daemon.connections import blocking_client, command_client
 from daemon.contract import Batch, Job
+from daemon.items import Changed, Target
 from daemon.keys import Keys, batch_gid
-from daemon.queue import Changed, Queue, Target
+from daemon.queue import Queue
 from daemon.records import GroupView, ItemView, Records, View
 from daemon.sending import Acceptance, RejectedError, Sender, Sent
 from daemon.watching import Start, StreamEvent, Watcher

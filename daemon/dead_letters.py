@@ -1,8 +1,8 @@
 """The stream of dead letters: what it holds, by which reason, and how one is tried again or thrown away.
 
 A dead letter keeps the fields of the original entry. One of an item that was accepted before (`poison`,
-`attempts_exhausted`, `unknown_outcome`) has a record that still counts in its batch: trying it again means that
-record.
+`attempts_exhausted`, `unknown_outcome`, `late_receipt`) has a record that still counts in its batch: trying it again
+means that record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from providers.errors import redact
 
 PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
 MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first
-OF_ITEMS = frozenset({"attempts_exhausted", "poison", "unknown_outcome"})
+OF_ITEMS = frozenset({"attempts_exhausted", "late_receipt", "poison", "unknown_outcome"})
 CLIPPED = frozenset({"too_large"})  # the original is not whole
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _OWN = (b"reason", b"error", b"attempts", b"at", b"ids")

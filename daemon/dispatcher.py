@@ -17,11 +17,12 @@ from redis.exceptions import RedisError
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.items import Claim, Claimed
 from daemon.keys import LANES
 from daemon.loops import run_forever, uninterrupted
 from daemon.metrics import Metrics
 from daemon.pauses import Pause
-from daemon.queue import Claim, Claimed, Queue
+from daemon.queue import Queue
 from daemon.routes import Route
 from daemon.running import Running
 from daemon.storage_gate import StorageGate

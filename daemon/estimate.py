@@ -14,8 +14,8 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 
 from daemon.dispatcher import Dispatcher
+from daemon.items import GroupCounts
 from daemon.keys import Keys
-from daemon.queue import GroupCounts
 from daemon.routes import Route
 
 LATENCY_WEIGHT = 0.1  # of the newest call in the running average

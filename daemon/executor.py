@@ -21,9 +21,10 @@ from daemon import time_left
 from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
+from daemon.items import LeaseLost
 from daemon.keys import CACHED
 from daemon.loops import uninterrupted, until_answered
-from daemon.metrics import Metrics
+from daemon.metrics import LATE_RECEIPT, Metrics
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
@@ -48,7 +49,7 @@ STORE_PATIENCE_S = 600.0
 class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
-    async def announce(self, run: Run) -> None: ...
+    async def announce(self, run: Run) -> bytes: ...
 
     async def call_begins(self, run: Run) -> None: ...
 
@@ -157,13 +158,20 @@ class Executor:
         data = await self._fetch(run, limit, generated)
         return Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
 
-    async def _prepared(self, run: Run, job: Job) -> Request:
-        """The request, after the last moment at which stopping is free; the intent is written down with it."""
+    async def _prepared(self, run: Run, job: Job) -> Request | None:
+        """The request, after the last moment at which stopping is free; the intent is written down with it.
+
+        None: there is a task already, whose receipt the run now has.
+        """
         request = request_of(job, run.route, await self._inputs.fetch(job))
         if run.cancel_requested.is_set():
             raise Stopped
         TimeLimit.of(run, job).check_unsent()
-        await self._calls.announce(run)
+        receipt = await self._calls.announce(run)
+        if receipt:
+            log.info("a task of the item has come to light; polling it", item=run.item.uid)
+            run.item = replace(run.item, receipt=receipt)
+            return None
         await self._calls.call_begins(run)
         return request
 
@@ -176,11 +184,8 @@ class Executor:
             if isinstance(answer, Generated):
                 return answer
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
-            receipt = orjson.dumps(answer.to_dict())
             # Also when the run is stopped just now: without this note the task would be bought again.
-            await uninterrupted(
-                until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
-            )
+            await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
         return await self._poll(run, limit, run.submitted, resumed=request is None)
@@ -206,6 +211,16 @@ class Executor:
         if isinstance(answer, Generated):
             self._count_cost(run, answer)
         return answer
+
+    async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
+        """Raises LeaseLost when the item is somebody else's now, who then finds the receipt."""
+        receipt = orjson.dumps(submitted.to_dict())
+        noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
+        if noted in ("second", "buried"):
+            self._metrics.dead_letters.labels(reason=LATE_RECEIPT).inc()
+        if noted in ("kept", "buried"):
+            log.warning("a receipt came late", item=run.item.uid, task=submitted.task_id, noted=noted)
+            raise LeaseLost(f"{run.item.uid} was taken over by another worker")
 
     def _count_request(self, run: Run, status: str) -> None:
         provider = run.route.provider.name

@@ -12,8 +12,8 @@ from datetime import datetime
 import orjson
 
 from daemon.contract import Batch, Job, fingerprint_content, pixel_fingerprint
+from daemon.items import NewItem
 from daemon.keys import Uid
-from daemon.queue import NewItem
 from daemon.routes import Route
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")

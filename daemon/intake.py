@@ -18,10 +18,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
 from daemon.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
-from daemon.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
+from daemon.items import NewItem, PartEnd
+from daemon.keys import INTAKE_GROUP, Keys, batch_gid, job_gid
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import NewItem, PartEnd, Queue, Target
+from daemon.orders import carry_out
+from daemon.queue import Queue
 from daemon.routes import Routes
 from daemon.webhooks import Webhooks
 
@@ -32,8 +34,6 @@ CHUNK = 100  # items an accept call
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 LEASE_S = 15.0  # entries read by somebody who went silent this long ago are read again
 UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
-DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
-DEFAULT_RETRY = ("failed",)
 MOST_KEPT_FIELDS = 64
 MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
 
@@ -197,10 +197,9 @@ class Intake:
                 await self._take_job(entry, payload, cloud_event(fields))
             case Batch():
                 await self._take_batch(entry, payload, cloud_event(fields))
-            case Cancel():
-                await self._cancel(entry, payload)
-            case RetryRequest():
-                await self._retry(entry, payload)
+            case Cancel() | RetryRequest():
+                await carry_out(payload, self._queue)
+                await self._queue.done(entry)
 
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
         self._check(job)
@@ -259,22 +258,6 @@ class Intake:
                 if state == "queued":
                     self._metrics.jobs_received.labels(lane=item.lane).inc()
 
-    async def _cancel(self, entry: str, order: Cancel) -> None:
-        states = order.statuses or DEFAULT_CANCEL
-        for kind, name in _targets(order):
-            if (await self._queue.cancel(kind, name, states)).known:
-                await self._queue.done(entry)
-                return
-        raise _not_found(order)
-
-    async def _retry(self, entry: str, order: RetryRequest) -> None:
-        states = order.statuses or DEFAULT_RETRY
-        for kind, name in _targets(order):
-            if (await self._queue.retry(kind, name, states)).known:
-                await self._queue.done(entry)
-                return
-        raise _not_found(order)
-
     async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
         if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:
             # Left pending: when its lease is over it is read again, perhaps by a newer replica that knows it.
@@ -320,27 +303,6 @@ def _entries(reply: object) -> list[Entry]:
 def _details(batch: Batch) -> bytes:
     callback = batch.callback.model_dump(exclude_none=True) if batch.callback else None
     return orjson.dumps({"metadata": batch.metadata or {}, "warnings": batch.warnings, "callback": callback})
-
-
-def _targets(order: Cancel | RetryRequest) -> list[tuple[Target, str]]:
-    """What the ids may name, most likely first: an item of a batch, a batch, a job of several pictures, a job."""
-    tenant = order.tenant
-    if order.batch is not None and order.job is not None:
-        return [("item", str(Uid(tenant, order.batch, order.job)))]
-    if order.batch is not None:
-        return [("group", batch_gid(tenant, order.batch))]
-    return [("group", job_gid(tenant, order.job or "")), ("item", str(Uid(tenant, "", order.job or "")))]
-
-
-def _not_found(order: Cancel | RetryRequest) -> Rejection:
-    name = order.job or order.batch
-    return Rejection(
-        "not_found",
-        f'No work named "{name}" is known in tenant "{order.tenant}"; it may have expired.',
-        field="job" if order.job else "batch",
-        tenant=order.tenant,
-        ident=name,
-    )
 
 
 def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:

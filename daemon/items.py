@@ -18,6 +18,8 @@ FOREVER_US = 2**53
 Accepted = Literal["queued", "duplicate", "conflict", "resumed"]
 Target = Literal["group", "item"]
 Opened = Literal["new", "resume", "duplicate", "conflict"]
+# What became of a receipt: noted; noted, and a late one buried; kept for the item's new owner; buried (see note.lua).
+Noted = Literal["ours", "second", "kept", "buried"]
 
 
 class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault

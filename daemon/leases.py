@@ -12,10 +12,11 @@ from contextlib import suppress
 import structlog
 from redis.exceptions import RedisError
 
+from daemon.items import FOREVER_US, Claimed, Reclaimed
 from daemon.keys import CACHED, LANES
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import FOREVER_US, Claimed, Queue, Reclaimed
+from daemon.queue import Queue
 from daemon.routes import Route, Routes
 from daemon.running import Running
 from limiter.limiter import Limiter, Permit

@@ -30,6 +30,7 @@ CHARGED = ("no", "maybe", "yes")
 CALLBACK_FAILED = "callback_failed"
 TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by what a try came to
 CACHE = ("hit", "miss", "joined")
+LATE_RECEIPT = "late_receipt"  # the dead letter of a task whose worker had lost the item
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 _JOB_S = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)

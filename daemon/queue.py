@@ -24,6 +24,7 @@ from daemon.items import (
     GroupCounts,
     LeaseLost,
     NewItem,
+    Noted,
     Opened,
     PartEnd,
     Reclaimed,
@@ -36,23 +37,6 @@ from daemon.items import (
 from daemon.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.outcomes import Outcome
 from daemon.steps import Steps
-
-__all__ = [
-    "FOREVER_US",
-    "Accepted",
-    "Answer",
-    "Changed",
-    "Claim",
-    "Claimed",
-    "GroupCounts",
-    "LeaseLost",
-    "NewItem",
-    "Opened",
-    "PartEnd",
-    "Queue",
-    "Reclaimed",
-    "Target",
-]
 
 SETTLE_ROUND = 64  # items a settle call; keeps one script well below a millisecond or two
 
@@ -77,7 +61,7 @@ class Queue:
         self._settles: Coalescer[tuple[Claimed, Outcome, str], str] = Coalescer(
             self._settle_round, most=SETTLE_ROUND
         )
-        self._notes: Coalescer[tuple[Claimed, str, bytes], bool] = Coalescer(
+        self._notes: Coalescer[tuple[Claimed, str, bytes], tuple[str, bytes]] = Coalescer(
             self._note_round, most=SETTLE_ROUND
         )
 
@@ -190,23 +174,27 @@ class Queue:
         entry, refusal, joined = await self._call("answer", item.uid)
         return Answer(entry, refusal, bool(joined))
 
-    async def note_intent(self, item: Claimed) -> None:
-        """Write down that a call is about to be sent. Raises LeaseLost: then nothing may be sent."""
-        await self._note(item, "intent", b"")
+    async def note_intent(self, item: Claimed) -> bytes:
+        """Write down that a call is about to be sent. Raises LeaseLost: then nothing may be sent.
 
-    async def note_receipt(self, item: Claimed, receipt: bytes) -> None:
-        """Write down the provider's task id (a JSON object). Raises LeaseLost."""
-        await self._note(item, "receipt", receipt)
-
-    async def _note(self, item: Claimed, what: str, text: bytes) -> None:
-        if not await self._notes.submit((item, what, text)):
+        Nor where it returns a receipt: that is of a task of the item which has come to light, to be polled instead.
+        """
+        verdict, receipt = await self._notes.submit((item, "intent", b""))
+        if verdict == "lost":
             raise LeaseLost(f"{item.uid} was taken over by another worker")
+        return receipt
 
-    async def _note_round(self, notes: Sequence[tuple[Claimed, str, bytes]]) -> list[bool]:
+    async def note_receipt(self, item: Claimed, receipt: bytes) -> Noted:
+        """Write down the provider's task id (a JSON object), also where the item is somebody else's now."""
+        verdict, _ = await self._notes.submit((item, "receipt", receipt))
+        noted: Noted = verdict  # type: ignore[assignment]  # the script's header lists them
+        return noted
+
+    async def _note_round(self, notes: Sequence[tuple[Claimed, str, bytes]]) -> list[tuple[str, bytes]]:
         args: list[str | bytes | int | float] = [len(notes)]
         for item, what, text in notes:
             args += (item.uid, item.epoch, what, text)
-        return [bool(ours) for ours in await self._call("note", *args)]
+        return [(verdict.decode(), receipt) for verdict, receipt in await self._call("note", *args)]
 
     async def settle(self, item: Claimed, outcome: Outcome, charged: str = "") -> str:
         """End a run, once: returns the item's state, or `lost` when it was not ours any more.

@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 
 from daemon.contract import Job
+from daemon.items import Answer
 from daemon.keys import Uid
 from daemon.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succeeded
 from daemon.pictures import PictureKeeper
-from daemon.queue import Answer, Queue
+from daemon.queue import Queue
 from daemon.result_record import place_of, result_of
 from daemon.running import Run
 from daemon.storage_gate import NotStored

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from daemon.accounts import Accounts
+from daemon.items import Claimed, LeaseLost
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome, Released, Retry, Succeeded, Unknown
-from daemon.queue import Claimed, LeaseLost, Queue
+from daemon.queue import Queue
 from daemon.routes import Route
 from limiter import Lag, Limiter, Permit, Recalls
 from providers.base import Submitted
@@ -41,6 +42,8 @@ class Run:
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     announced_at: float = 0.0  # monotonic time at which its intent was last written down, and it was ours
     sent: bool = False  # the provider call has begun
+    left: bool = False  # and its first byte was about to leave
+    abandoned: bool = False  # the item is somebody else's now
     settling: bool = False
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(
@@ -133,9 +136,17 @@ class Running:
                 run.cancel_requested.set()
 
     def abandon(self, run: Run) -> None:
-        """The item is somebody else's now: stop at once and settle nothing."""
-        log.warning("lost its lease; stopped", item=run.item.uid)
-        if run.task is not None:
+        """The item is somebody else's now: stop at once and settle nothing.
+
+        A call that has left is waited for all the same: its receipt, or its picture in the store, is what keeps the new
+        owner from paying again.
+        """
+        if run.abandoned:
+            return
+        run.abandoned = True
+        waits = run.left and run.submitted is None
+        log.warning("lost its lease", item=run.item.uid, waits_for_its_answer=waits)
+        if run.task is not None and not waits:
             run.task.cancel()
 
     async def drain(self, timeout_s: float, *, on_late: Callable[[], bool] = lambda: False) -> int:
@@ -155,10 +166,13 @@ class Running:
             await asyncio.wait(late, timeout=5)
         return len(late)
 
-    async def announce(self, run: Run) -> None:
-        """Write down that the run's call is about to be sent. Raises LeaseLost: then nothing may be sent."""
+    async def announce(self, run: Run) -> bytes:
+        """Write down that the run's call is about to be sent. Raises LeaseLost: then nothing may be sent.
+
+        Nor where it returns a receipt: that is of a task of the item which has come to light, to be polled instead.
+        """
         run.announced_at = time.monotonic()
-        await until_answered("intent", lambda: self._queue.note_intent(run.item))
+        return await until_answered("intent", lambda: self._queue.note_intent(run.item))
 
     async def call_begins(self, run: Run) -> None:
         """The provider is about to be asked: a call that is late for its slot is counted from now on.
@@ -186,9 +200,11 @@ class Running:
             if rtt_s is None:
                 # It slept, and the provider may have closed the connection meanwhile: what is sent on it would be lost.
                 raise Recalled
-            await self.announce(run)
+            if await self.announce(run):
+                raise Recalled  # The next run of the item polls that task.
         late_at = run.slot_at
         await self.call_begins(run)
+        run.left = True
         # A call that was late counts from now on, so how late it was says nothing about the others.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:
             self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))

@@ -11,10 +11,11 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon.estimate import Estimator
+from daemon.items import GroupCounts
 from daemon.keys import Keys
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
-from daemon.queue import GroupCounts, Queue
+from daemon.queue import Queue
 
 DUE_LOOK_S = 0.5  # also the longest an expiry may be late beside its own time
 PROGRESS_GAP_S = 0.5

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import orjson
 
 from daemon.contract import FINAL_STATES
+from daemon.items import GroupCounts
 from daemon.keys import JOINED, Uid
-from daemon.queue import GroupCounts
 from providers.errors import Charged
 
 COUNTED = (
@@ -245,7 +245,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
         spec=orjson.loads(fields[b"spec"]),
         error=_json(fields.get(b"error")),
         result=result,
-        provider_task=_json(fields.get(b"receipt")),
+        provider_task=_json(fields.get(b"receipt") or fields.get(b"late_receipt")),
         cancel_asked=b"cancel" in fields,
         calls={charged: int(fields.get(f"calls_{charged}".encode(), 0)) for charged in map(str, Charged)},
     )

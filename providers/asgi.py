@@ -21,11 +21,21 @@ class AsgiServer:
     then closes their connections; stopping twice, or without a start, does nothing.
     """
 
-    def __init__(self, app: Any, host: str = "127.0.0.1", port: int = 0, *, grace_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        app: Any,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        grace_s: float = 1.0,
+        listener: type[socket.socket] = socket.socket,
+    ) -> None:
+        """`listener` makes the socket that connections are accepted from."""
         self.host = host
         self.port = port
         self._app = app
         self._grace_s = grace_s
+        self._listener = listener
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -70,7 +80,7 @@ class AsgiServer:
 
     def _bound(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = self._listener(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.host, self.port))

@@ -14,6 +14,7 @@
 -- @include events
 -- @include ring
 -- @include states
+-- @include receipts
 
 local route, worker, wanted = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local LANES = {}
@@ -81,7 +82,7 @@ end
 
 local healed = {}
 local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'throttles', 'epoch', 'since_us',
-  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane' }
+  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane', 'late_receipt' }
 
 local items, skipped = {}, 0
 while #items < wanted and skipped < MOST_TOMBSTONES do
@@ -98,7 +99,9 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local f = redis.call('HMGET', key, unpack(FIELDS))
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = f[17] }
     local running_here = f[1] == 'running' and f[15] == entry
-    local expired = WAITING[f[1]] and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
+    -- What has a task has started, and may be paid for.
+    local started = (f[14] or '') ~= '' or (f[18] or '') ~= ''
+    local expired = WAITING[f[1]] and not started and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
     local paused = not running_here and left_ring(tenant, batch)
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
@@ -130,7 +133,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       count_move(uid, record, 'running')
       emit('job.started', f[3], batch, '')
       items[#items + 1] = { uid, lane, entry, epoch, f[4], f[5], deliveries, f[7], f[10], int(queue_us),
-        int(throttled_us), f[14] or '', f[16] or '' }
+        int(throttled_us), take_up(key, f[14], f[18]), f[16] or '' }
     end
     if not running_here and not release(route, lane, tenant) then waiting[lane] = waiting[lane] - 1 end
   end

@@ -10,21 +10,24 @@
 
 local most = tonumber(ARGV[3])
 local moved, woken = 0, {}
+local EXPIRING = P .. ':expiring'
 
 local function take_due(set, act)
   local due = redis.call('ZRANGEBYSCORE', set, '-inf', NOW_US, 'LIMIT', 0, most)
   for _, uid in ipairs(due) do
     redis.call('ZREM', set, uid)
-    local f = redis.call('HMGET', item_key(uid), 'state', 'route', 'lane', 'group', 'head')
-    if WAITING[f[1]] then
+    local f = redis.call('HMGET', item_key(uid), 'state', 'route', 'lane', 'group', 'head', 'receipt', 'late_receipt')
+    local started = (f[6] or '') ~= '' or (f[7] or '') ~= ''
+    if WAITING[f[1]] and not (started and set == EXPIRING) then
       act(uid, { state = f[1], route = f[2], lane = f[3], group = f[4], head = f[5] })
       moved = moved + 1
     end
   end
 end
 
--- What expires while it stands in a backlog stays there as a tombstone; the claim steps over it.
-take_due(P .. ':expiring', function(uid, record) finish_item(uid, record, 'expired', '', {}) end)
+-- What expires while it stands in a backlog stays there as a tombstone; the claim steps over it. What has a task has
+-- started, so it does not expire.
+take_due(EXPIRING, function(uid, record) finish_item(uid, record, 'expired', '', {}) end)
 take_due(P .. ':delayed', function(uid, record)
   woken[queue_up(uid, record, true)] = true
 end)
@@ -32,7 +35,7 @@ write_counts()
 ring_bell(woken)
 
 local wait = -1
-for _, set in ipairs({ P .. ':expiring', P .. ':delayed' }) do
+for _, set in ipairs({ EXPIRING, P .. ':delayed' }) do
   local head = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
   if head[2] then
     local gap = math.max(0, tonumber(head[2]) - NOW)

@@ -15,6 +15,7 @@
 -- @include events
 -- @include ring
 -- @include states
+-- @include receipts
 
 local route, lane, worker = ARGV[3], ARGV[4], ARGV[5]
 -- Asked long ago: the server or the way to it stood still, and then so did everybody's heartbeat.
@@ -24,7 +25,7 @@ local reply = redis.pcall('XAUTOCLAIM', stream, 'workers', worker, ARGV[6], ARGV
 if reply.err then return { '0-0', {}, 0, {} } end  -- no stream or group yet
 
 local FIELDS = { 'state', 'entry', 'epoch', 'spec', 'attempts', 'deliveries', 'throttles', 'accepted_us', 'queue_us',
-  'throttled_us', 'receipt', 'intent_us', 'permit', 'group', 'head', 'crashes', 'waived' }
+  'throttled_us', 'receipt', 'intent_us', 'permit', 'group', 'head', 'crashes', 'waived', 'late_receipt' }
 
 local items, poisoned, calls = {}, 0, {}
 for _, id in ipairs(reply[2]) do
@@ -35,10 +36,11 @@ for _, id in ipairs(reply[2]) do
     redis.call('XACK', stream, 'workers', id)
     redis.call('XDEL', stream, id)
   else
+    local receipt = take_up(item_key(uid), f[11], f[18])
     local deliveries, crashes = tonumber(f[6]) + 1, (tonumber(f[16]) or 0) + 1
     if crashes > tonumber(ARGV[9]) then
       -- With a task id a person's retry polls the task; it buys nothing.
-      local task = (f[11] or '') ~= ''
+      local task = receipt ~= ''
       local err = cjson.encode({ kind = 'poison', charged = task and 'yes' or 'maybe', retryable = false,
         resumable = task or nil, message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
       local record = { state = f[1], group = f[14], head = f[15], route = route, lane = lane }
@@ -57,7 +59,7 @@ for _, id in ipairs(reply[2]) do
       redis.call('HSET', item_key(uid), 'worker', worker, 'epoch', epoch, 'deliveries', int(deliveries),
         'crashes', int(crashes))
       items[#items + 1] = { uid, lane, id, epoch, f[4], f[5], int(deliveries), f[7], f[8], f[9], f[10],
-        f[11] or '', f[17] or '', f[12] or '', f[13] or '' }
+        receipt, f[17] or '', f[12] or '', f[13] or '' }
     end
   end
 end

@@ -19,7 +19,7 @@
 -- @include states
 
 local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
-  'spec', 'unknowns', 'cancel', 'settled', 'expires_us' }
+  'spec', 'unknowns', 'cancel', 'settled', 'expires_us', 'late_receipt' }
 local acks, woken = {}, {}
 
 local function fail(uid, record, err, attempts, reason)
@@ -36,6 +36,11 @@ local function tell_retry(uid, record, err, delay_us, attempts)
 end
 
 local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end
+
+local function is_resumable(text)
+  local ok, err = pcall(cjson.decode, text)
+  return ok and type(err) == 'table' and err.resumable
+end
 
 local outcomes = {}
 
@@ -68,8 +73,7 @@ end
 
 -- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
 local function without_task(fields, text)
-  local ok, err = pcall(cjson.decode, text)
-  if not (ok and err.resumable) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
+  if not is_resumable(text) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
   return fields
 end
 
@@ -104,6 +108,13 @@ function outcomes.unknown(uid, record, text)
   return 'retry_wait'
 end
 
+-- What the run could not do, a task may have done whose receipt came late. The next claim takes that up, before anything
+-- is given up or bought again.
+function outcomes.in_reserve(uid, record)
+  requeue(uid, record, 'queued', NOW, { 'receipt', '', 'intent_us', '', 'crashes', 0 })
+  return 'queued'
+end
+
 function outcomes.released(uid, record)
   requeue(uid, record, 'queued', NOW, { 'intent_us', '' })
   return 'queued'
@@ -116,6 +127,7 @@ function outcomes.missed(uid, record, text)
 end
 
 local NOT_ENDED = { missed = true, retry = true, throttled = true, released = true, unknown = true }
+local WITHOUT_A_PICTURE = { retry = true, unknown = true, failed = true, held = true }
 local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
 
 local function settle(uid, epoch, outcome, text, delay_us, charged)
@@ -127,12 +139,16 @@ local function settle(uid, epoch, outcome, text, delay_us, charged)
   end
   local record = { state = f[1], route = f[3], lane = f[4], group = f[6], head = f[7], attempts = tonumber(f[8]),
     max_attempts = tonumber(f[9]), throttles = tonumber(f[10]), spec = f[11], unknowns = tonumber(f[12]) or 0,
-    expires_us = f[15] }
+    expires_us = f[15], late_receipt = f[16] or '' }
   local stream = stream_key(f[3], f[4])
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], f[5])
   -- A cancel that came while it ran: what would run again does not.
-  if f[13] and NOT_ENDED[outcome] then outcome = 'cancelled' end
+  if f[13] and NOT_ENDED[outcome] then
+    outcome = 'cancelled'
+  elseif not f[13] and record.late_receipt ~= '' and WITHOUT_A_PICTURE[outcome] and not is_resumable(text) then
+    outcome = 'in_reserve'
+  end
   local state = outcomes[outcome](uid, record, text, delay_us)
   redis.call('HSET', item_key(uid), 'settled', asked .. ' ' .. state)
   if charged ~= '' then redis.call('HINCRBY', item_key(uid), 'calls_' .. charged, 1) end

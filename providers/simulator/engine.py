@@ -29,9 +29,13 @@ class QuotaExceededError(Exception):
 class Engine:
     """State that all wires share: quotas by key, the ledger, the faults."""
 
-    def __init__(self, settings: SimulatorSettings, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, settings: SimulatorSettings, clock: Clock = time.monotonic, arrived: Clock | None = None
+    ) -> None:
+        """`arrived` is the time at which the request that is being handled came; else it is that of `clock`."""
         self.settings = settings
         self._clock = clock
+        self.arrived = arrived or clock
         # One drawing at a time: several fight over the interpreter, and then arrivals are noticed late.
         self._artist = ThreadPoolExecutor(1, "drawing")
         self.reset()
@@ -39,7 +43,7 @@ class Engine:
     def reset(self) -> None:
         """Forget quotas, ledger and faults, as if just started. Calls that still run end in the old books."""
         self.faults = Faults()
-        self.ledger = Ledger(self._clock)
+        self.ledger = Ledger(self._clock, self.arrived)
         self._quotas: dict[str, KeyQuotas] = {}
         self._asked: Counter[str] = Counter()
         self._random = random.Random(self.settings.seed)  # noqa: S311 (latencies, no secrets)
@@ -93,4 +97,4 @@ class Engine:
         return int.from_bytes(digest[:4]) % 1_000_000
 
     def _quotas_of(self, key: str) -> KeyQuotas:
-        return self._quotas.setdefault(key, KeyQuotas(self.settings, self._clock))
+        return self._quotas.setdefault(key, KeyQuotas(self.settings, self.arrived))

@@ -57,8 +57,16 @@ class Call:
 class Ledger:
     """Every arrival, the latest `limit` of them."""
 
-    def __init__(self, clock: Callable[[], float], limit: int = 100_000) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        arrived: Callable[[], float] | None = None,
+        *,
+        limit: int = 100_000,
+    ) -> None:
+        """`arrived` is the time at which the request that is being handled came; else it is that of `clock`."""
         self._clock = clock
+        self._arrived = arrived or clock
         self.calls: deque[Call] = deque(maxlen=limit)
         self.in_flight = 0
         self.max_in_flight = 0
@@ -69,14 +77,14 @@ class Ledger:
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the call is filled in as it goes on."""
-        call = Call(self._clock(), digest(key.encode()), prompt, digest(body), images)
+        call = Call(self._arrived(), digest(key.encode()), prompt, digest(body), images)
         self.calls.append(call)
         return call
 
     def poll(self) -> None:
         """Write down a poll of a task."""
         self.polls += 1
-        self._polled_at_s.append(self._clock())
+        self._polled_at_s.append(self._arrived())
 
     def admit(self, call: Call) -> None:
         """The call got past the quotas and holds a slot until `end`."""

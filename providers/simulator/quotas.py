@@ -5,6 +5,7 @@ Clocks are injected; nothing here sleeps.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class SlidingWindow:
         return self._rate.window_s  # more than a whole window holds
 
     def add(self, now_s: float, cost: int) -> None:
-        self._arrivals.append((now_s, cost))
+        # What arrived earlier may be handled later.
+        insort(self._arrivals, (now_s, cost))
         self._used += cost
 
     def left(self, now_s: float) -> int:
@@ -96,7 +98,8 @@ class FixedWindow:
 
     def _turn(self, now_s: float) -> None:
         period = int(now_s // self._rate.window_s)
-        if period != self._period:
+        # What arrived earlier may be handled later.
+        if period > self._period:
             self._period, self._used = period, 0
 
 

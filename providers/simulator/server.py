@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from providers.asgi import AsgiServer
+from providers.simulator.arrivals import Arrivals, StampedSocket
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
 from providers.simulator.hunyuan_wire import HunyuanWire
@@ -39,7 +40,8 @@ class Simulator:
         clock: Clock = time.monotonic,
     ) -> None:
         self.settings = settings or SimulatorSettings()
-        self._engine = Engine(self.settings, clock)
+        arrivals = Arrivals(clock)
+        self._engine = Engine(self.settings, clock, arrivals.now_s)
         self._tasks = Tasks(self._engine, clock)
         routes = [
             *OpenAIWire(self._engine).routes,
@@ -54,7 +56,7 @@ class Simulator:
         ]
         self.app = Starlette(routes=routes)
         app = Recorder(self.app, self._record) if self.settings.record_requests else self.app
-        self._server = AsgiServer(app, host, port)
+        self._server = AsgiServer(arrivals.around(app), host, port, listener=StampedSocket)
 
     @property
     def url(self) -> str:

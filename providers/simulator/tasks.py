@@ -122,7 +122,7 @@ class Tasks:
         settings = replace(
             self._engine.settings, images=None, requests=self._engine.settings.polls, in_flight=None
         )
-        quotas = self._poll_quotas.setdefault(key, KeyQuotas(settings, self._clock))
+        quotas = self._poll_quotas.setdefault(key, KeyQuotas(settings, self._engine.arrived))
         ledger = self._engine.ledger
         ledger.poll()
         if refusal := quotas.admit(0):

@@ -11,9 +11,10 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon.intake import Intake
+from daemon.items import Claimed
 from daemon.keys import Keys
 from daemon.metrics import Metrics
-from daemon.queue import Claimed, Queue
+from daemon.queue import Queue
 from daemon.routes import Route, Routes
 from daemon.webhooks import Webhooks
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted

@@ -11,9 +11,9 @@ from typing import Any
 from redis.asyncio import Redis
 
 from daemon.contract import Job
+from daemon.items import Claimed
 from daemon.keys import Uid
 from daemon.outcomes import Failed, Held, Outcome, Succeeded
-from daemon.queue import Claimed
 from daemon.results import object_key
 from tests.daemon.harness import Installation
 

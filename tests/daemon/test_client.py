@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.client import Client, NotRunningError, RejectedError, Result
 from daemon.contract import Batch, Job, Rejection
 from daemon.dead_letters import DeadLetters
+from daemon.items import Claimed
 from daemon.outcomes import Outcome, Retry
-from daemon.queue import Claimed
 from daemon.records import GroupView, ItemView
 from daemon.watching import StreamEvent, Watcher
 from tests.daemon.harness import Installation, eventually

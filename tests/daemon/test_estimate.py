@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from daemon import pauses
 from daemon.estimate import Estimate, Estimator
+from daemon.items import GroupCounts
 from daemon.metrics import Metrics
 from daemon.outcomes import Held, Succeeded
 from daemon.pauses import Pause
-from daemon.queue import GroupCounts
 from daemon.records import GroupView, Records
 from daemon.routes import Route
 from daemon.scheduler import Scheduler

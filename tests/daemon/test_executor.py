@@ -21,9 +21,9 @@ from daemon.accounts import Accounts
 from daemon.collecting import Collector
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
+from daemon.items import LeaseLost
 from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.pictures import PictureKeeper
-from daemon.queue import LeaseLost
 from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
 from daemon.running import Recalled, Run
@@ -91,8 +91,8 @@ class Bench:
             raise answer
         return answer
 
-    async def announce(self, run: Run) -> None:
-        await self.installation.queue.note_intent(run.item)
+    async def announce(self, run: Run) -> bytes:
+        return await self.installation.queue.note_intent(run.item)
 
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
@@ -555,6 +555,93 @@ async def test_nothing_is_sent_by_a_worker_that_lost_the_item(bench: Bench) -> N
     with pytest.raises(LeaseLost):
         await bench.executor.run(zombie)
     assert bench.provider.requests == []
+
+
+class Sleeper:
+    """A worker that sleeps through its lease with its call on the wire."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.wake = asyncio.Event()
+        self.asleep = asyncio.Event()
+
+    async def answer(self, request: Request) -> Submitted | Generated:
+        if len(self.bench.provider.requests) > 1:
+            return await self.bench._answer(request)
+        self.asleep.set()
+        await self.wake.wait()
+        return Submitted("task-late")
+
+    async def falls_asleep(self) -> asyncio.Task[Outcome]:
+        self.bench.provider.answer = self.answer
+        run = asyncio.create_task(self.bench.executor.run(await self.bench.claimed()))
+        await self.asleep.wait()
+        return run
+
+    async def wakes(self, run: asyncio.Task[Outcome]) -> None:
+        self.wake.set()
+        with pytest.raises(LeaseLost):
+            await run
+
+    async def sent_once_more(self) -> Run:
+        """The item as its new owner has it, after the sleeper's call had an unknown outcome."""
+        orphan = await self.bench.taken_over()
+        await self.bench.installation.queue.settle(orphan.item, await self.bench.executor.run(orphan))
+        (item,) = await self.bench.installation.claim()
+        return Run(item, self.bench.route, None)
+
+    def late_letters(self) -> float:
+        labels = {"reason": "late_receipt"}
+        registry = self.bench.installation.metrics.registry
+        return registry.get_sample_value("pixmill_dead_letters_total", labels) or 0.0
+
+
+async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt_and_nothing_is_bought_again(
+    bench: Bench,
+) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+    await sleeper.wakes(run)
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(new)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["provider_task_id"] == "task-late"
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-late"]
+    assert len(bench.provider.requests) == 1
+    assert bench.begun == ["default//a"], "the new owner began no call"
+    assert not new.sent, "its permit is given back whole"
+    assert sleeper.late_letters() == 0
+
+
+async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(bench: Bench) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+    outcome = await bench.executor.run(new)
+    await bench.installation.queue.settle(new.item, outcome)
+    await sleeper.wakes(run)
+    assert len(bench.provider.requests) == 2
+    (letter,) = await bench.installation.dead()
+    assert letter["reason"] == "late_receipt"
+    assert sleeper.late_letters() == 1
+
+
+async def test_a_late_receipt_that_a_second_task_makes_needless_is_counted_by_its_owner(bench: Bench) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+
+    async def meanwhile(_request: Request) -> Submitted:
+        await sleeper.wakes(run)
+        return Submitted("task-2")
+
+    bench.provider.answer = meanwhile
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(new)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["provider_task_id"] == "task-2"
+    assert sleeper.late_letters() == 1
 
 
 async def test_a_cancel_before_the_call_costs_nothing(bench: Bench) -> None:

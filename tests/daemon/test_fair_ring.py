@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
+from daemon.items import Claimed
 from daemon.keys import Uid
 from daemon.outcomes import Succeeded
-from daemon.queue import Claimed
 from tests.daemon.harness import Installation
 
 

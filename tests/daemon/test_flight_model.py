@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from daemon.items import Claimed
 from daemon.keys import CACHED, JOINED, Uid
 from daemon.outcomes import Cancelled, Failed, Held, Missed, Outcome, Released, Succeeded, Throttled
-from daemon.queue import Claimed
 from tests.daemon.harness import Installation
 
 FAULT = {"kind": "provider_fault", "message": "It failed.", "charged": "maybe", "retryable": True}

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon import steps
+from daemon.items import LeaseLost, PartEnd, Target
 from daemon.keys import Keys
 from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
-from daemon.queue import LeaseLost, PartEnd, Target
 from limiter.lua import LuaScript
 from tests.daemon.harness import Installation, eventually
 
@@ -137,8 +137,6 @@ async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_rene
 
     with pytest.raises(LeaseLost):
         await installation.queue.note_intent(zombie)
-    with pytest.raises(LeaseLost):
-        await installation.queue.note_receipt(zombie, b'{"task_id":"t"}')
     assert await installation.queue.renew([zombie]) == ["lost"]
     assert await installation.queue.settle(zombie, DONE) == "lost"
     assert await other.renew([adopted]) == ["ours"]

@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.bell import Bell
 from daemon.dispatcher import Dispatcher
+from daemon.items import LeaseLost
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.outcomes import Failed, Outcome, Succeeded, Unknown
-from daemon.queue import LeaseLost
 from daemon.routes import Route, Routes
 from daemon.running import Recalled, Run, Running
 from limiter import Grant, Later, Limiter, Recalls
@@ -591,3 +591,40 @@ async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_onc
     assert value("pixmill_duplicate_results_total") == 0
     assert value("pixmill_jobs_finished_total", {"route": "default", "outcome": "succeeded"}) == 1
     await replica.close()
+
+
+async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> Run:
+    """A run whose item another replica has taken over."""
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await replica.installation.claim()
+    replica.running.start(item, replica.route, None)
+    await replica.has_started(1)
+    (run,) = replica.started
+    if leaves:
+        await replica.running.call_leaves(run, None)
+    run.submitted = task
+    await replica.installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
+    return run
+
+
+async def test_a_call_that_has_left_is_waited_for_although_the_item_is_lost(replica: Replica) -> None:
+    run = await started(replica, leaves=True, task=None)
+    for _ in range(3):
+        await replica.heartbeat.beat()
+    assert run.task is not None
+    assert not run.task.cancelling()
+    replica.may_end.set()
+    await run.task
+    assert replica.installation.metrics.duplicate_results._value.get() == 1
+    assert (await replica.installation.record("default//a"))["state"] == "running", "as its new owner has it"
+
+
+@pytest.mark.parametrize(("leaves", "task"), [(False, None), (True, Submitted("task-1"))])
+async def test_a_run_that_has_sent_nothing_or_noted_its_task_stops_when_its_item_is_lost(
+    replica: Replica, leaves: bool, task: Submitted | None
+) -> None:
+    run = await started(replica, leaves=leaves, task=task)
+    await replica.heartbeat.beat()
+    assert run.task is not None
+    await asyncio.wait([run.task], timeout=5)
+    assert run.task.cancelled()

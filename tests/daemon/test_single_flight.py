@@ -8,6 +8,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from daemon.items import Claimed
 from daemon.keys import CACHED, JOINED, LANES
 from daemon.outcomes import (
     Cancelled,
@@ -21,7 +22,6 @@ from daemon.outcomes import (
     Throttled,
     Unknown,
 )
-from daemon.queue import Claimed
 from tests.daemon.harness import Installation
 
 HASH = "a" * 64

@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from tenacity import wait_none
 
 from daemon import executor
+from daemon.items import Claimed
 from daemon.keys import Keys
-from daemon.queue import Claimed
 from daemon.replica import Replica
 from daemon.results import ResultStore, StorageError, object_key
 from daemon.routes import Route, Routes

@@ -18,6 +18,7 @@ import orjson
 
 from daemon.cli.main import run
 from daemon.executor import Executor
+from daemon.items import Noted
 from daemon.queue import Queue
 from daemon.running import Running
 from providers import zimage
@@ -63,9 +64,9 @@ def stopping_after(owner: type, method: str, step: str, uid_of: Callable[..., st
 def remembering_tasks() -> None:
     real = Queue.note_receipt
 
-    async def note(self: Queue, item: Any, receipt: bytes) -> None:
+    async def note(self: Queue, item: Any, receipt: bytes) -> Noted:
         tasks[orjson.loads(receipt)["task_id"]] = item.uid
-        await real(self, item, receipt)
+        return await real(self, item, receipt)
 
     Queue.note_receipt = note  # type: ignore[method-assign]  # what this module is for
 
