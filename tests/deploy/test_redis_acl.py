@@ -34,6 +34,9 @@ SERVERS = [
 ]
 
 
+pytestmark = pytest.mark.timeout(150)
+
+
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
     """A server with exactly the shipped file; the server writes to its file, so it gets a copy."""

@@ -12,6 +12,8 @@ from tests.daemon.harness import eventually
 from tests.topologies.conftest import Place
 from tests.topologies.rig import FIELDS, PATIENCE_S, Installed, installed
 
+pytestmark = pytest.mark.timeout(150)  # a cluster is started within the first test that needs one
+
 
 async def test_a_job_becomes_a_picture(installation: Installed) -> None:
     ident = await installation.client.submit({"prompt": "a red kettle", **FIELDS}, wait_accepted_s=PATIENCE_S)

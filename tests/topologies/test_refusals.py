@@ -21,6 +21,8 @@ from tests.servers import RedisServer
 from tests.topologies.rig import installed
 from tests.topologies.servers import Cluster
 
+pytestmark = pytest.mark.timeout(150)  # a cluster is started within the first test that needs one
+
 
 @pytest.fixture(
     scope="module",
