@@ -32,6 +32,7 @@ def owners(fleet: Fleet) -> list[str]:
     return [(fleet.redis.hget(key, "worker") or b"").decode() for key in keys]
 
 
+@pytest.mark.timeout(180)
 def test_what_a_leaving_replica_still_runs_is_taken_over_by_nobody(fleet: Fleet) -> None:
     leaving, staying = fleet.start(2)
     fleet.submit_batch("b1", ITEMS)
