@@ -60,6 +60,7 @@ class Keys:
         self.ended = f"{prefix}:ended"
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
+        self.callbacks = f"{prefix}:callbacks"  # whether anybody has ever asked for one
         self.outbox = f"{prefix}:outbox"
 
     def item(self, uid: str) -> str:
