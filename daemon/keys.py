@@ -63,6 +63,7 @@ class Keys:
         self.ended = f"{prefix}:ended"
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
+        self.callbacks = f"{prefix}:callbacks"  # whether anybody has ever asked for one
         self.outbox = f"{prefix}:outbox"
         self.probe = f"{prefix}:probe"
         self.doctor = f"{prefix}:doctor"  # there only while the doctor asks

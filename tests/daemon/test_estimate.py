@@ -166,8 +166,11 @@ async def test_a_time_that_was_told_a_while_ago_is_shorter_by_that_while(desk: D
 
 async def test_after_a_retry_the_progress_from_before_the_end_is_not_told_any_more(desk: Desk) -> None:
     await desk.installation.batch("b1", 1)
+    desk.dispatcher.bound = "quota:q.requests"
     for counts in await desk.installation.queue.progress(gap_s=0):
         await desk.scheduler._tell(counts)
+    before = await Records(desk.redis, desk.keys).progress(await desk.view())
+    assert before.bound == "quota:q.requests"
     await desk.installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
     await desk.installation.submit({"batch": "b1", "statuses": ["cancelled"]}, type="pixmill.retry.v1")
     progress = await Records(desk.redis, desk.keys).progress(await desk.view())

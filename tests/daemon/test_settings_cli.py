@@ -153,3 +153,13 @@ def test_check_asks_the_provider_what_it_thinks_of_a_credential(tmp_path: Path, 
     assert "credentials.hunyuan-main: " in result.stderr
     assert says in result.stderr
     assert "planted" not in result.output
+
+
+def test_check_refuses_a_webhook_secret_that_is_no_good_and_notes_one_that_is_not_here(config: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"HOOK_SECRET": "planted-without-prefix"})
+    assert result.exit_code == 2
+    assert "webhooks.main: This does not begin with `whsec_`" in result.stderr
+    assert "planted-without-prefix" not in result.output
+    result = run(config_app, ["check", "--config", config], env={"HOOK_SECRET": ""})
+    assert result.exit_code == 0
+    assert "note: webhooks.main: The environment variable HOOK_SECRET" in result.stdout
