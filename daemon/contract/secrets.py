@@ -25,7 +25,10 @@ _PASSWORD_IN_URL = re.compile(rb"://[^/\s\"'<>@]*:[^/\s\"'<>@]+@")
 
 def has_credential(data: bytes) -> bool:
     """Whether a text has something in the form of a credential."""
-    return _IN_BYTES.search(data) is not None
+    # Nearly no job has any of these beginnings, and looking for them costs a tenth of the pattern.
+    begins = b"sk-" in data or b"ms-" in data or b"AKI" in data or b"ASIA" in data
+    begins = begins or b"whsec_" in data or b"Bearer" in data
+    return begins and _IN_BYTES.search(data) is not None
 
 
 def has_password_in_url(data: bytes) -> bool:
