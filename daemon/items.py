@@ -15,9 +15,9 @@ from daemon.outcomes import Outcome, Retry, Succeeded, Throttled
 
 FOREVER_US = 2**53
 
-Accepted = Literal["queued", "duplicate", "conflict", "resumed"]
+Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
-Opened = Literal["new", "resume", "duplicate", "conflict"]
+Opened = Literal["new", "resume", "duplicate", "conflict", "full"]
 
 
 class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault

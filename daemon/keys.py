@@ -58,6 +58,7 @@ class Keys:
         self.active = f"{prefix}:active"
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
+        self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
 
     def item(self, uid: str) -> str:

@@ -134,7 +134,9 @@ def _secret_found(path: str) -> Rejection:
 
 
 def _secret_value(path: str) -> Rejection:
-    sentence = f"`{path}` has the form of a credential, and jobs carry none: configure it, and name a `route`."
+    sentence = (
+        f"`{path}` has the form of a credential, and jobs carry none: configure it, and name a `route`."
+    )
     return Rejection("secret_in_payload", sentence, field=path)
 
 

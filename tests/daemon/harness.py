@@ -75,12 +75,14 @@ class ScriptedProvider:
 class Installation:
     """Intake and queue of one replica, driven step by step."""
 
-    def __init__(self, redis: Redis, *, routes: tuple[str, ...] = ("default",), worker: str = "w1") -> None:
+    def __init__(
+        self, redis: Redis, *, routes: tuple[str, ...] = ("default",), worker: str = "w1", cap: int = 0
+    ) -> None:
         self.redis: Any = redis  # the client's answers are unions over protocols; here they are bytes
         self.keys = Keys("pixmill")
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
-        self.queue = Queue(redis, self.keys, worker)
+        self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
         self.metrics = Metrics()
         self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics)
 
