@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
 from daemon.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
 from daemon.items import NewItem, PartEnd
-from daemon.keys import INTAKE_GROUP, Keys, batch_gid, job_gid
+from daemon.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
 from daemon.loops import run_forever
 from daemon.metrics import Metrics
 from daemon.orders import carry_out
@@ -38,6 +38,7 @@ MOST_KEPT_FIELDS = 64
 MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
 
 Entry = tuple[str, Mapping[bytes, bytes]]
+Single = tuple[NewItem, Mapping[bytes, bytes]]  # a job of one picture, and its entry's fields
 
 
 class Intake:
@@ -159,13 +160,13 @@ class Intake:
 
     async def take(self, entries: Sequence[Entry]) -> None:
         """Bring every entry to its end; single jobs together, everything else one by one and in order."""
-        singles: list[NewItem] = []
+        singles: list[Single] = []
         for entry, fields in entries:
             try:
                 payload = parse_entry(fields, studio_route=self._studio_route)
                 if isinstance(payload, Job) and payload.n == 1:
                     self._check(payload)
-                    singles.append(single_item(payload, self._routes, entry, cloud_event(fields)))
+                    singles.append((single_item(payload, self._routes, entry, cloud_event(fields)), fields))
                     continue
                 await self._accept_singles(singles)
                 singles = []
@@ -184,12 +185,16 @@ class Intake:
         self._routes.check(job)
         self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
 
-    async def _accept_singles(self, items: list[NewItem]) -> None:
-        if not items:
+    async def _accept_singles(self, singles: list[Single]) -> None:
+        if not singles:
             return
-        for item, state in zip(items, await self._queue.accept(items), strict=True):
+        states = await self._queue.accept([item for item, _ in singles])
+        for (item, fields), state in zip(singles, states, strict=True):
             if state == "queued":
                 self._metrics.jobs_received.labels(lane=item.lane).inc()
+            elif state == "full":
+                uid = Uid.parse(item.uid)
+                await self._refuse(item.entry, fields, self._full(uid.tenant, uid.item))
 
     async def _take_group(self, entry: str, fields: Mapping[bytes, bytes], payload: object) -> None:
         match payload:
@@ -209,6 +214,8 @@ class Intake:
         opened = await self._queue.open_group(
             gid, "job", head=head, fingerprint=items[0].fingerprint, members=len(items), route=job.route
         )
+        if opened == "full":
+            raise self._full(job.tenant, job.id)
         await self._fill(entry, opened, head, "", items, PartEnd(gid, "1", entry))
 
     async def _take_batch(self, entry: str, batch: Batch, origin: Mapping[str, str]) -> None:
@@ -238,6 +245,8 @@ class Intake:
             route=jobs[0].route,
             details=_details(batch),
         )
+        if opened == "full":
+            raise self._full(batch.tenant, batch.id)
         await self._fill(entry, opened, head, batch.id, items, PartEnd(gid, part, entry))
 
     async def _fill(
@@ -257,6 +266,13 @@ class Intake:
             for item, state in zip(chunk, states, strict=True):
                 if state == "queued":
                     self._metrics.jobs_received.labels(lane=item.lane).inc()
+
+    def _full(self, tenant: str, ident: str) -> Rejection:
+        message = (
+            f'Tenant "{tenant}" may have {self._queue.max_backlog_per_tenant} items waiting '
+            "(worker.max_backlog_per_tenant), and with this there would be more; send it again when some have ended."
+        )
+        return Rejection("backlog_full", message, tenant=tenant, ident=ident)
 
     async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
         if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:

@@ -15,9 +15,9 @@ from daemon.outcomes import Missed, Outcome, Retry, Succeeded, Throttled
 
 FOREVER_US = 2**53
 
-Accepted = Literal["queued", "duplicate", "conflict", "resumed"]
+Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
-Opened = Literal["new", "resume", "duplicate", "conflict"]
+Opened = Literal["new", "resume", "duplicate", "conflict", "full"]
 # What became of a receipt: noted; noted, and a late one buried; kept for the item's new owner; buried (see note.lua).
 Noted = Literal["ours", "second", "kept", "buried"]
 

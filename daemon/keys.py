@@ -61,6 +61,7 @@ class Keys:
         self.active = f"{prefix}:active"
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
+        self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
         self.callbacks = f"{prefix}:callbacks"  # whether anybody has ever asked for one

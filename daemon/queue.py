@@ -52,7 +52,9 @@ class Queue:
         *,
         records_retention_s: float = 24 * 3600,
         failed_retention_s: float = 7 * 24 * 3600,
+        max_backlog_per_tenant: int = 0,
     ) -> None:
+        self.max_backlog_per_tenant = max_backlog_per_tenant  # items that may wait; 0: no cap
         self._client = client
         self._call = Steps(client, keys.prefix)
         self.keys = keys
@@ -76,6 +78,7 @@ class Queue:
             args.append("" if item.expires_us is None else item.expires_us)
             args += (item.max_attempts, item.entry, item.cache)
         args += end if end is not None else ("",)
+        args.append(self.max_backlog_per_tenant)
         return [state.decode() for state in await self._call("accept", *args)]
 
     async def open_group(
@@ -107,6 +110,7 @@ class Queue:
             cap,
             details,
             route,
+            self.max_backlog_per_tenant,
         )
         opened: Opened = answer.decode()
         return opened

@@ -100,6 +100,7 @@ class Replica:
             self.worker,
             records_retention_s=settings.retention.records,
             failed_retention_s=settings.retention.failed_records,
+            max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
         )
         lease_s = settings.worker.lease
         # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.

@@ -16,6 +16,7 @@ from daemon.contract.explain import refused
 from daemon.contract.fields import IDENT_PATTERN
 from daemon.contract.jobs import Batch, Cancel, Job, RetryRequest
 from daemon.contract.rejection import Rejection, clipped, shown, shown_path
+from daemon.contract.secrets import credential_path, has_credential, has_password_in_url
 from daemon.contract.studio import STUDIO_ROUTE, studio_batch
 
 MAX_DATA_BYTES = 256 * 1024
@@ -57,6 +58,8 @@ def parse_payload(data: bytes, kind: str = JOB_TYPE, *, studio_route: str = STUD
     try:
         if _inspect(payload, allowed):
             raise _unread(data, "malformed", f"`data` is nested deeper than {MAX_DEPTH} levels.")
+        if kind != STUDIO_TYPE and has_credential(data) and (path := credential_path(payload)) is not None:
+            raise _secret_value(shown_path(path))
         if kind == STUDIO_TYPE:
             return studio_batch(payload, route=studio_route)
         return _validated(_MODELS[kind], payload)
@@ -86,7 +89,8 @@ def load_object(data: bytes) -> dict[str, Any]:
 def contains_secret(data: bytes) -> bool:
     """Whether unread bytes look as if they carry a credential; such data must not be copied anywhere."""
     # Without zero bytes, UTF-16 reads like plain text.
-    return _SECRET_KEY_IN_TEXT.search(data.replace(b"\0", b"")) is not None
+    data = data.replace(b"\0", b"")
+    return bool(_SECRET_KEY_IN_TEXT.search(data)) or has_credential(data) or has_password_in_url(data)
 
 
 def _validated(model: type[Payload], payload: dict[str, Any]) -> Payload:
@@ -126,6 +130,13 @@ def _is_secret(key: str) -> bool:
 
 def _secret_found(path: str) -> Rejection:
     sentence = f"`{path}` is a place for a credential, and jobs carry none: configure it, and name a `route`."
+    return Rejection("secret_in_payload", sentence, field=path)
+
+
+def _secret_value(path: str) -> Rejection:
+    sentence = (
+        f"`{path}` has the form of a credential, and jobs carry none: configure it, and name a `route`."
+    )
     return Rejection("secret_in_payload", sentence, field=path)
 
 

@@ -20,6 +20,7 @@ RejectionCode = Literal[
     "unsupported",
     "not_found",
     "expired",
+    "backlog_full",
 ]
 
 SHOWN_CHARS = 80

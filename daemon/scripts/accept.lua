@@ -5,7 +5,9 @@
 --       not_before (us or ''), expires (us or ''), max_attempts, entry to acknowledge or '',
 --       cache ('use' or 'refresh', a space and the fingerprint of its pixels; or '')
 --       after the items: '' or the gid and the part whose last item this call holds, and its entry
--- Returns  one of queued | duplicate | conflict | resumed for each item
+--       last: how many items of a tenant may wait, 0 for no cap
+-- Returns  one of queued | duplicate | conflict | resumed | full for each item; an item of no group is full when its
+--          tenant has its cap waiting: nothing is written for it, and its entry stays
 -- One step, because a crash between the record and the acknowledgement must not make a second picture:
 -- an entry read again finds its record.
 -- @include base
@@ -14,7 +16,7 @@
 -- @include states
 
 local STEP = 13
-local count = tonumber(ARGV[3])
+local count, cap = tonumber(ARGV[3]), ARGV[#ARGV]
 local results, woken, done = {}, {}, {}
 
 -- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
@@ -26,6 +28,7 @@ local function withdraw(uid, gid)
   redis.call('HINCRBY', group, 'total', -1)
   redis.call('HINCRBY', group, 'queued', -1)
   redis.call('HINCRBY', group, 'open', -1)
+  count_waiting((split_uid(uid)), -1)
 end
 
 local function refuse(uid, gid, head, known_fp, fp)
@@ -59,6 +62,10 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   if gid == '' and redis.call('EXISTS', group_key(uid)) == 1 then return refuse(uid, gid, head, '', fp) end
 
   local tenant, batch, _ = split_uid(uid)
+  if gid == '' then
+    if is_full(tenant, 1, cap) then return 'full' end
+    count_waiting(tenant, 1)
+  end
   redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
     'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
     'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
@@ -98,7 +105,7 @@ for i = 0, count - 1 do
   local a = 4 + i * STEP
   results[i + 1] = accept(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6],
     ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10], ARGV[a + 12])
-  if ARGV[a + 11] ~= '' then done[#done + 1] = ARGV[a + 11] end
+  if ARGV[a + 11] ~= '' and results[i + 1] ~= 'full' then done[#done + 1] = ARGV[a + 11] end
 end
 
 local closing = ARGV[4 + count * STEP]

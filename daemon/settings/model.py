@@ -61,6 +61,9 @@ class RedisSettings(Section):
 class WorkerSettings(Section):
     max_in_flight: int = Field(64, ge=1, le=100_000, description="jobs that one replica runs at a time")
     drain_timeout: Duration = Field(120.0, ge=0, le=86_400, description="how long a stop waits for what runs")
+    max_backlog_per_tenant: int = Field(
+        1_000_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
+    )
     lease: Duration = Field(15.0, ge=1, le=3_600, description="a replica silent for so long has crashed")
 
 

@@ -87,12 +87,13 @@ class Installation:
         routes: tuple[str, ...] = ("default",),
         worker: str = "w1",
         webhooks: Webhooks | None = None,
+        cap: int = 0,
     ) -> None:
         self.redis: Any = redis  # the client's answers are unions over protocols; here they are bytes
         self.keys = Keys("pixmill")
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
-        self.queue = Queue(redis, self.keys, worker)
+        self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
         self.metrics = Metrics()
         self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics, webhooks=webhooks)
 

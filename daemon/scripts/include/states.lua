@@ -1,5 +1,6 @@
 -- Moves between states, each with its counts, in one place (a script that includes this ends with write_counts()). An item's record says where it is; its group (a batch,
 -- or a job of several pictures) counts its members by state, and `open` counts those that have not ended.
+-- @include tenants
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local WAITING = { queued = true, retry_wait = true, throttled = true }
 
@@ -54,6 +55,7 @@ local function count_end(record, state)
 end
 
 local function write_counts()
+  write_waiting()
   for field, change in pairs(depth) do
     if change ~= 0 then redis.call('HINCRBY', P .. ':depth', field, change) end
   end
@@ -79,8 +81,13 @@ local function count_move(uid, record, to)
   count_depth(record, from, -1)
   count_depth(record, to, 1)
   local waiting = P .. ':waiting:' .. record.route
-  if WAITING[from] and not WAITING[to] then redis.call('ZREM', waiting, uid)
-  elseif WAITING[to] and not WAITING[from] then redis.call('ZADD', waiting, NOW_US, uid) end
+  if WAITING[from] and not WAITING[to] then
+    redis.call('ZREM', waiting, uid)
+    count_waiting((split_uid(uid)), -1)
+  elseif WAITING[to] and not WAITING[from] then
+    redis.call('ZADD', waiting, NOW_US, uid)
+    count_waiting((split_uid(uid)), 1)
+  end
   if FINAL[to] or to == 'held' then leave_flight(uid, record, to) end
   if record.group ~= '' then count_member(record.group, from, to) end
 end
