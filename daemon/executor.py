@@ -255,16 +255,25 @@ async def _in_time(run: Run, job: Job, answer: Awaitable[Generated]) -> Generate
 
 
 def _seconds_left(run: Run, job: Job) -> float:
-    if job.deadline is None or run.item.waived:
+    deadline = _deadline(run, job)
+    if deadline is None:
         return run.route.timeout_s
-    return min(run.route.timeout_s, (job.deadline - datetime.now(UTC)).total_seconds())
+    return min(run.route.timeout_s, (deadline - datetime.now(UTC)).total_seconds())
+
+
+def _deadline(run: Run, job: Job) -> datetime | None:
+    """The time by which the item must have ended; None where it has none, or had passed when a person retried it."""
+    if job.deadline is None or job.deadline.timestamp() * 1e6 <= run.item.waived_us:
+        return None
+    return job.deadline
 
 
 def _too_late(run: Run, job: Job) -> ProviderError:
     """No answer in time. What that means depends on whether the provider has accepted a task."""
     timeout_s = run.route.timeout_s
-    if job.deadline is not None and not run.item.waived and job.deadline <= datetime.now(UTC):
-        return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {job.deadline.isoformat()}.")
+    deadline = _deadline(run, job)
+    if deadline is not None and deadline <= datetime.now(UTC):
+        return ProviderError(ErrorKind.DEADLINE, f"Not finished by its deadline, {deadline.isoformat()}.")
     if run.submitted is not None:
         return ProviderError(
             ErrorKind.PROVIDER_TIMEOUT,
