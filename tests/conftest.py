@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from tests.servers import RedisServer
 
 # The scripts' own tests run on each of these; all others on the shipped Valkey alone.
-EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring")
+EVERY_SERVER = ("test_queue", "test_intake", "test_fair_ring", "test_waiting", "test_parts")
 REDIS = shutil.which("redis-server")
 SERVERS = [
     pytest.param(None, id="valkey"),

@@ -96,16 +96,19 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local f = redis.call('HMGET', key, unpack(FIELDS))
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = lane }
     local running_here = f[1] == 'running' and f[15] == entry
-    local expired = WAITING[f[1]] and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
+    local expires = f[13] and f[13] ~= '' and tonumber(f[13])
+    local expired = expires and expires <= NOW and next_state('expired', f[1])
+    local state = next_state('claimed', f[1])
+    if expires and state then redis.call('ZREM', P .. ':expiring', uid) end
     if not running_here then left_ring(tenant, batch) end
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
       skipped = skipped + 1
-    elseif expired or not WAITING[f[1]] then
+    elseif expired or not state then
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
-      if expired then finish_item(uid, record, 'expired', '', {}) end
+      if expired then finish_item(uid, record, 'expired', '', {}) else redis.call('HDEL', key, 'tombstone') end
       -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
       unpark(f[2] or '')
       for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
@@ -116,10 +119,10 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       if f[1] == 'throttled' then throttled_us = throttled_us + waited else queue_us = queue_us + waited end
       local epoch, deliveries = int(tonumber(f[8]) + 1), int(tonumber(f[6]) + 1)
       local permit = ARGV[6 + #items] or ''
-      redis.call('HSET', key, 'state', 'running', 'worker', worker, 'entry', entry, 'epoch', epoch,
+      redis.call('HSET', key, 'state', state, 'worker', worker, 'entry', entry, 'epoch', epoch,
         'deliveries', deliveries, 'started_us', NOW_US, 'queue_us', int(queue_us), 'throttled_us', int(throttled_us),
         'permit', permit)
-      count_move(uid, record, 'running')
+      count_move(uid, record, state)
       emit('job.started', f[3], batch, '')
       items[#items + 1] = { uid, lane, entry, epoch, f[4], f[5], deliveries, f[7], f[10], int(queue_us),
         int(throttled_us), f[14] or '', f[16] or '' }

@@ -24,7 +24,7 @@ local function take_due(set, act)
 end
 
 -- What expires while it stands in a backlog stays there as a tombstone; the claim steps over it.
-take_due(P .. ':expiring', function(uid, record) finish_item(uid, record, 'expired', '', {}) end)
+take_due(P .. ':expiring', function(uid, record) finish_idle(uid, record, 'expired') end)
 take_due(P .. ':delayed', function(uid, record)
   enqueue(uid, record.route, record.lane, true)
   woken[record.route] = true

@@ -54,6 +54,13 @@ local function enqueue(uid, route, lane, first)
   join_ring(route, lane, tenant)
 end
 
+-- Whether an item is its tenant's waiting entry or in its source's backlog; a walk through that, so not for every item.
+local function stands(uid, route, lane)
+  local tenant, source = split_uid(uid)
+  if redis.call('HGET', ring_key(route, lane), tenant) == uid then return true end
+  return redis.call('LPOS', backlog_key(route, lane, tenant, source), uid) ~= false
+end
+
 -- The entry of a source with a cap has left the ring.
 local function left_ring(tenant, source)
   if source == '' then return end
