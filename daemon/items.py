@@ -68,7 +68,7 @@ class Claimed:
     queue_us: int
     throttled_us: int
     receipt: bytes
-    waived: bool = False  # a person retried it after its deadline, which so does not hold any more
+    waived_us: int = 0  # when a person last retried it: a deadline before that does not hold any more
     intent_us: int | None = None
     permit: str = ""
 
@@ -167,7 +167,7 @@ def read_claimed(row: Sequence[bytes]) -> Claimed:
         int(queue),
         int(throttled),
         receipt,
-        bool(waived),
+        int(waived or 0),
     )
 
 

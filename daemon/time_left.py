@@ -31,8 +31,10 @@ class TimeLimit:
 
     @classmethod
     def of(cls, run: Run, job: Job) -> TimeLimit:
-        """The limit of a call that begins now. A deadline that a person has waived does not count."""
-        deadline = None if run.item.waived else job.deadline
+        """The limit of a call that begins now. What had passed at a person's retry is no deadline any more."""
+        deadline = job.deadline
+        if deadline is not None and deadline.timestamp() * 1e6 <= run.item.waived_us:
+            deadline = None
         left_s = timeout_s = run.route.timeout_s
         if deadline is not None:
             left_s = min(timeout_s, max(0.0, (deadline - datetime.now(UTC)).total_seconds()))

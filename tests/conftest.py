@@ -21,6 +21,8 @@ EVERY_SERVER = (
     "test_intake",
     "test_fair_ring",
     "test_single_flight",
+    "test_waiting",
+    "test_parts",
     "test_running",
     "limiter.test_leases",
 )

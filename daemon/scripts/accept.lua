@@ -21,18 +21,18 @@ local results, woken, done = {}, {}, {}
 
 -- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
 -- interrupted comes here twice.
-local function withdraw(uid, gid)
+local function withdraw(uid, gid, part)
   if gid == '' then return end
   local group = group_key(gid)
-  if redis.call('HSETNX', group, 'withdrawn:' .. uid, 1) == 0 then return end
+  if redis.call('HSETNX', group, 'withdrawn:' .. part .. ':' .. uid, 1) == 0 then return end
   redis.call('HINCRBY', group, 'total', -1)
   redis.call('HINCRBY', group, 'queued', -1)
   redis.call('HINCRBY', group, 'open', -1)
   count_waiting((split_uid(uid)), -1)
 end
 
-local function refuse(uid, gid, head, known_fp, fp)
-  withdraw(uid, gid)
+local function refuse(uid, gid, part, head, known_fp, fp)
+  withdraw(uid, gid, part)
   local _, batch = split_uid(uid)
   if known_fp == fp then
     emit('job.duplicate', head, batch, '')
@@ -57,17 +57,17 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   local known = redis.call('HMGET', key, 'fp', 'part')
   if known[1] then
     if part ~= '' and known[2] == part and known[1] == fp then return 'resumed' end
-    return refuse(uid, gid, head, known[1], fp)
+    return refuse(uid, gid, part, head, known[1], fp)
   end
-  if gid == '' and redis.call('EXISTS', group_key(uid)) == 1 then return refuse(uid, gid, head, '', fp) end
+  if gid == '' and redis.call('EXISTS', group_key(uid)) == 1 then return refuse(uid, gid, part, head, '', fp) end
 
   local tenant, batch, _ = split_uid(uid)
   if gid == '' then
     if is_full(tenant, 1, cap) then return 'full' end
     count_waiting(tenant, 1)
   end
-  redis.call('HSET', key, 'state', 'queued', 'route', route, 'lane', lane, 'group', gid, 'part', part, 'head', head,
-    'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
+  redis.call('HSET', key, 'state', next_state('accepted', 'new'), 'route', route, 'lane', lane, 'group', gid,
+    'part', part, 'head', head, 'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
     'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
   keep_callback(key, 'job', spec)
   if cache ~= '' then redis.call('HSET', key, 'cache', cache) end
@@ -80,7 +80,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
     if redis.call('HEXISTS', group, 'cancel') == 1 then
       local record = { group = gid, state = 'queued', head = head, route = route, lane = lane }
       count_depth(record, 'queued', 1)
-      finish_item(uid, record, 'cancelled', '', {})
+      finish_item(uid, record, 'cancel_order', '', {})
       return 'queued'
     end
     -- Nobody can promise that the batch is done before its last item may start.

@@ -17,9 +17,8 @@ for state in string.gmatch(ARGV[7], '[^,]+') do meant[state] = true end
 local function cancel(uid)
   local f = redis.call('HMGET', item_key(uid), 'state', 'group', 'head', 'route', 'lane')
   if not meant[f[1]] then return end
-  if WAITING[f[1]] or f[1] == 'held' then
-    redis.call('ZREM', P .. ':delayed', uid)  -- or a later retry would find it there and start early
-    finish_item(uid, { state = f[1], group = f[2], head = f[3], route = f[4], lane = f[5] }, 'cancelled', '', {})
+  local record = { state = f[1], group = f[2], head = f[3], route = f[4], lane = f[5] }
+  if finish_idle(uid, record, 'cancel_order') then
     cancelled = cancelled + 1
   elseif f[1] == 'running' then
     redis.call('HSET', item_key(uid), 'cancel', NOW_US)

@@ -99,18 +99,27 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local f = redis.call('HMGET', key, unpack(FIELDS))
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = f[17] }
     local running_here = f[1] == 'running' and f[15] == entry
+    -- An entry that its item left for another lane is a tombstone, whatever becomes of the item.
+    local here = f[17] == lane
+    local expires = here and f[13] and f[13] ~= '' and tonumber(f[13])
     -- What has a task has started, and may be paid for.
     local started = (f[14] or '') ~= '' or (f[18] or '') ~= ''
-    local expired = WAITING[f[1]] and not started and f[13] and f[13] ~= '' and tonumber(f[13]) <= NOW
+    local expired = expires and expires <= NOW and not started and next_state('expired', f[1])
+    local state = here and next_state('claimed', f[1])
     local paused = not running_here and left_ring(tenant, batch)
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
       skipped = skipped + 1
-    elseif expired or not WAITING[f[1]] or f[17] ~= lane then
+    elseif expired or not state then
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
-      if expired then finish_item(uid, record, 'expired', '', {}) end
+      if expired then
+        redis.call('ZREM', P .. ':expiring', uid)
+        finish_item(uid, record, 'expired', '', {})
+      elseif here then
+        redis.call('HDEL', key, 'tombstone')
+      end
       -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
       unpark(f[2] or '')
       for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
@@ -126,11 +135,12 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       local queue_us, throttled_us = tonumber(f[11]), tonumber(f[12])
       if f[1] == 'throttled' then throttled_us = throttled_us + waited else queue_us = queue_us + waited end
       local epoch, deliveries = int(tonumber(f[8]) + 1), int(tonumber(f[6]) + 1)
+      if expires then redis.call('ZREM', P .. ':expiring', uid) end
       local permit = ARGV[7 + #items] or ''
-      redis.call('HSET', key, 'state', 'running', 'worker', worker, 'entry', entry, 'epoch', epoch,
+      redis.call('HSET', key, 'state', state, 'worker', worker, 'entry', entry, 'epoch', epoch,
         'deliveries', deliveries, 'started_us', NOW_US, 'queue_us', int(queue_us), 'throttled_us', int(throttled_us),
         'permit', permit)
-      count_move(uid, record, 'running')
+      count_move(uid, record, state)
       emit('job.started', f[3], batch, '')
       items[#items + 1] = { uid, lane, entry, epoch, f[4], f[5], deliveries, f[7], f[10], int(queue_us),
         int(throttled_us), take_up(key, f[14], f[18]), f[16] or '' }

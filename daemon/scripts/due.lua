@@ -27,7 +27,7 @@ end
 
 -- What expires while it stands in a backlog stays there as a tombstone; the claim steps over it. What has a task has
 -- started, so it does not expire.
-take_due(EXPIRING, function(uid, record) finish_item(uid, record, 'expired', '', {}) end)
+take_due(EXPIRING, function(uid, record) finish_idle(uid, record, 'expired') end)
 take_due(P .. ':delayed', function(uid, record)
   woken[queue_up(uid, record, true)] = true
 end)

@@ -10,20 +10,23 @@
 -- One step, because two replicas may hold the same entry: only one of them may find the batch new.
 -- @include base
 -- @include events
--- @include tenants
+-- @include ring
+-- @include states
 
 local gid, kind, head, fp = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local members, part, parts = tonumber(ARGV[7]), ARGV[8], ARGV[9]
 local group = group_key(gid)
 local tenant = string.match(gid, '^[^/]*')
 
-local known = redis.call('HMGET', group, 'part:' .. part, 'done:' .. part, 'parts', 'kind')
+local known = redis.call('HMGET', group, 'part:' .. part, 'done:' .. part, 'parts', 'kind', 'cancel')
 if known[3] then
   if known[4] ~= kind or known[3] ~= parts then return 'conflict' end
   if known[1] then
     if known[1] ~= fp then return 'conflict' end
     return known[2] and 'duplicate' or 'resume'
   end
+  -- A batch whose cancel was taken back may have ended without this part.
+  if not known[5] then reopen_group(gid) end
   redis.call('HINCRBY', group, 'total', members)
   redis.call('HINCRBY', group, 'queued', members)
   redis.call('HINCRBY', group, 'open', members)
@@ -38,7 +41,7 @@ if is_full(tenant, members * tonumber(parts), ARGV[13]) then return 'full' end
 count_waiting(tenant, members)
 write_waiting()
 
-redis.call('HSET', group, 'kind', kind, 'head', head, 'state', 'running', 'accepted_us', NOW_US,
+redis.call('HSET', group, 'kind', kind, 'head', head, 'state', GROUP_TRANSITIONS.opened.new, 'accepted_us', NOW_US,
   'total', members, 'queued', members, 'open', members, 'parts', parts, 'parts_left', parts,
   'running', 0, 'retry_wait', 0, 'throttled', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'expired', 0,
   'held', 0, 'part:' .. part, fp, 'details', ARGV[11], 'route', ARGV[12])

@@ -32,7 +32,7 @@ for _, id in ipairs(reply[2]) do
   local entry = redis.call('XRANGE', stream, id, id)[1]
   local uid = entry and entry[2][2]
   local f = uid and redis.call('HMGET', item_key(uid), unpack(FIELDS))
-  if not f or f[1] ~= 'running' or f[2] ~= id then
+  if not f or not next_state('reclaimed', f[1]) or f[2] ~= id then
     redis.call('XACK', stream, 'workers', id)
     redis.call('XDEL', stream, id)
   else
@@ -44,7 +44,7 @@ for _, id in ipairs(reply[2]) do
       local err = cjson.encode({ kind = 'poison', charged = task and 'yes' or 'maybe', retryable = false,
         resumable = task or nil, message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
       local record = { state = f[1], group = f[14], head = f[15], route = route, lane = lane }
-      finish_item(uid, record, 'failed', '"error":' .. err, { 'error', err })
+      finish_item(uid, record, 'poison', '"error":' .. err, { 'error', err })
       bury('poison', err, f[5], f[15], { 'data', f[4] })
       redis.call('XACK', stream, 'workers', id)
       redis.call('XDEL', stream, id)

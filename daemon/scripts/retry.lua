@@ -4,7 +4,7 @@
 --       5 first member  6 members a page  7 states, comma between (failed,held,cancelled,expired)
 --       8 for an item: the dead letter that goes with it, or ''; where it has been taken off, nothing is done
 -- Returns  { state of affairs, next member or -1, queued again }; the state is ok | unknown | gone (that dead letter)
--- `waived` tells the executor that a deadline in the past does not hold any more: the person wants it now.
+-- `waived` is the time of the retry: a deadline that has passed by then does not hold any more, a later one does.
 -- One step a page: record, counts and queue agree; what succeeded is never touched, so nothing is bought again.
 -- @include base
 -- @include events
@@ -12,33 +12,21 @@
 -- @include states
 
 local queued, woken = 0, {}
-local allowed = {}
-for state in string.gmatch(ARGV[7], '[^,]+') do allowed[state] = state ~= 'succeeded' end
-
-local function reopen(gid)
-  local group = group_key(gid)
-  redis.call('HDEL', group, 'cancel')
-  if redis.call('HGET', group, 'state') == 'running' then return end
-  redis.call('HDEL', group, 'finished_us', 'closed_to')
-  redis.call('HSET', group, 'state', 'running')
-  redis.call('ZADD', P .. ':active', NOW_US, gid)
-  redis.call('PERSIST', group)
-  redis.call('PERSIST', P .. ':members:' .. gid)
-  local _, name = string.match(gid, '^([^/]*)/(.*)$')
-  redis.call('PERSIST', P .. ':events:' .. name)
-  -- The members that had ended have a time to live by now; the janitor takes it away, a page at a time.
-  redis.call('ZADD', P .. ':closing', NOW_US, gid)
-end
+local meant = {}
+for state in string.gmatch(ARGV[7], '[^,]+') do meant[state] = true end
 
 local function again(uid)
   local key = item_key(uid)
   local f = redis.call('HMGET', key, 'state', 'route', 'lane', 'group', 'head', 'expires_us',
     'receipt', 'error')
-  if not f[1] or not allowed[f[1]] then return end
+  if not meant[f[1]] or not next_state('retry_order', f[1]) then return end
   -- An expiry in the past would end it at once; the person who asks for it now wants it now.
   local expires = f[6]
   if expires and expires ~= '' and tonumber(expires) <= NOW then expires = '' end
-  if f[4] ~= '' then reopen(f[4]) end
+  if f[4] ~= '' then
+    redis.call('HDEL', group_key(f[4]), 'cancel')
+    reopen_group(f[4])
+  end
   redis.call('PERSIST', key)
   redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
   local _, batch = split_uid(uid)
@@ -46,7 +34,7 @@ local function again(uid)
   -- A task that is still good is polled again; anything else begins anew.
   local ok, err = pcall(cjson.decode, f[8] or '')
   local receipt = ok and type(err) == 'table' and err.resumable and f[7] or ''
-  requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'queued', NOW,
+  requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'retry_order', NOW,
     { 'attempts', 0, 'crashes', 0, 'throttles', 0, 'waived', NOW_US, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
   woken[f[2]] = true
   queued = queued + 1

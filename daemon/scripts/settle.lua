@@ -3,7 +3,7 @@
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 6 for each:
 --       uid, epoch, outcome, text (JSON object: the result or the error), delay (us), and whether the provider takes
 --       money for the item's call (no | maybe | yes; '' where none was begun)
--- Outcomes  succeeded  failed  cancelled  expired  held
+-- Outcomes  succeeded  failed  cancelled  held
 --           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
 --           throttled  the provider asked to wait: costs nothing
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
@@ -22,11 +22,16 @@ local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'a
   'spec', 'unknowns', 'cancel', 'settled', 'expires_us', 'late_receipt' }
 local acks, woken = {}, {}
 
-local function fail(uid, record, err, attempts, reason)
-  finish_item(uid, record, 'failed', '"error":' .. err .. ',"attempts":' .. attempts,
+local function fail(uid, record, cause, err)
+  local attempts = int(record.attempts + 1)
+  return finish_item(uid, record, cause, '"error":' .. err .. ',"attempts":' .. attempts,
     { 'error', err, 'attempts', attempts })
-  if reason then bury(reason, err, attempts, record.head, { 'data', record.spec }) end
-  return 'failed'
+end
+
+-- The causes of an end that leave a dead letter are its reasons.
+local function fail_for_good(uid, record, cause, err)
+  bury(cause, err, int(record.attempts + 1), record.head, { 'data', record.spec })
+  return fail(uid, record, cause, err)
 end
 
 local function tell_retry(uid, record, err, delay_us, attempts)
@@ -45,30 +50,24 @@ end
 local outcomes = {}
 
 function outcomes.succeeded(uid, record, text)
-  finish_item(uid, record, 'succeeded', inside(text), { 'result', text })
-  return 'succeeded'
+  return finish_item(uid, record, 'succeeded', inside(text), { 'result', text })
 end
 
 function outcomes.failed(uid, record, text)
-  return fail(uid, record, text, int(record.attempts + 1), nil)
+  return fail(uid, record, 'failed', text)
 end
 
 function outcomes.cancelled(uid, record)
-  finish_item(uid, record, 'cancelled', '', {})
-  return 'cancelled'
-end
-
-function outcomes.expired(uid, record)
-  finish_item(uid, record, 'expired', '', {})
-  return 'expired'
+  return finish_item(uid, record, 'cancelled', '', {})
 end
 
 function outcomes.held(uid, record, text)
-  redis.call('HSET', item_key(uid), 'state', 'held', 'error', text, 'since_us', NOW_US, 'entry', '', 'worker', '')
-  count_move(uid, record, 'held')
+  local state = next_state('held', record.state)
+  redis.call('HSET', item_key(uid), 'state', state, 'error', text, 'since_us', NOW_US, 'entry', '', 'worker', '')
+  count_move(uid, record, state)
   local _, batch = split_uid(uid)
   emit('job.held', record.head, batch, '"error":' .. text)
-  return 'held'
+  return state
 end
 
 -- What went wrong on our side alone leaves the provider's task good: it is polled, and nothing is bought again.
@@ -78,21 +77,19 @@ local function without_task(fields, text)
 end
 
 function outcomes.retry(uid, record, text, delay_us)
+  if record.attempts + 1 >= record.max_attempts then return fail_for_good(uid, record, 'attempts_exhausted', text) end
   local attempts = int(record.attempts + 1)
-  if record.attempts + 1 >= record.max_attempts then
-    return fail(uid, record, text, attempts, 'attempts_exhausted')
-  end
-  requeue(uid, record, 'retry_wait', NOW + delay_us,
+  local state = requeue(uid, record, 'retry', NOW + delay_us,
     without_task({ 'attempts', attempts, 'crashes', 0, 'error', text, 'intent_us', '' }, text))
   tell_retry(uid, record, text, delay_us, attempts)
-  return 'retry_wait'
+  return state
 end
 
 function outcomes.throttled(uid, record, text, delay_us)
-  requeue(uid, record, 'throttled', NOW + delay_us,
+  local state = requeue(uid, record, 'throttled', NOW + delay_us,
     without_task({ 'throttles', int(record.throttles + 1), 'crashes', 0, 'error', text, 'intent_us', '' }, text))
   tell_retry(uid, record, text, delay_us, int(record.attempts))
-  return 'throttled'
+  return state
 end
 
 function outcomes.unknown(uid, record, text)
@@ -101,29 +98,26 @@ function outcomes.unknown(uid, record, text)
   if policy == 'hold' then return outcomes.held(uid, record, text) end
   -- After its expiry it would not be sent once more; and one that expires is told to have been free.
   if policy == 'fail' or record.unknowns >= 1 or is_past(record.expires_us) then
-    return fail(uid, record, text, int(record.attempts + 1), 'unknown_outcome')
+    return fail_for_good(uid, record, 'unknown_outcome', text)
   end
-  requeue(uid, record, 'retry_wait', NOW, { 'unknowns', 1, 'error', text, 'intent_us', '', 'receipt', '' })
+  local state = requeue(uid, record, 'unknown', NOW, { 'unknowns', 1, 'error', text, 'intent_us', '', 'receipt', '' })
   tell_retry(uid, record, text, 0, int(record.attempts))
-  return 'retry_wait'
+  return state
 end
 
 -- What the run could not do, a task may have done whose receipt came late. The next claim takes that up, before anything
 -- is given up or bought again.
 function outcomes.in_reserve(uid, record)
-  requeue(uid, record, 'queued', NOW, { 'receipt', '', 'intent_us', '', 'crashes', 0 })
-  return 'queued'
+  return requeue(uid, record, 'in_reserve', NOW, { 'receipt', '', 'intent_us', '', 'crashes', 0 })
 end
 
 function outcomes.released(uid, record)
-  requeue(uid, record, 'queued', NOW, { 'intent_us', '' })
-  return 'queued'
+  return requeue(uid, record, 'released', NOW, { 'intent_us', '' })
 end
 
 function outcomes.missed(uid, record, text)
   forget_picture(uid, text)
-  requeue(uid, record, 'queued', NOW, {})
-  return 'queued'
+  return requeue(uid, record, 'missed', NOW, {})
 end
 
 local NOT_ENDED = { missed = true, retry = true, throttled = true, released = true, unknown = true }

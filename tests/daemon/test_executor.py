@@ -969,8 +969,21 @@ async def test_a_deadline_that_passes_before_the_call_is_no_lost_answer(bench: B
 async def test_a_deadline_that_a_person_has_waived_does_not_hold(bench: Bench) -> None:
     run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
     late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
-    run = Run(replace(run.item, spec=late, waived=True), bench.route, None)
+    run = Run(
+        replace(run.item, spec=late, waived_us=await bench.installation.queue.now_us()), bench.route, None
+    )
     assert isinstance(await bench.executor.run(run), Succeeded)
+
+
+async def test_a_deadline_that_had_not_passed_when_a_person_retried_still_holds(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    before_us = 1_500_000_000_000_000  # in 2017
+    outcome = await bench.executor.run(
+        Run(replace(run.item, spec=late, waived_us=before_us), bench.route, None)
+    )
+    assert isinstance(outcome, Failed)
+    assert outcome.error["kind"] == "deadline"
 
 
 async def test_the_picture_of_older_work_with_the_same_name_is_not_taken_for_this_one(bench: Bench) -> None:

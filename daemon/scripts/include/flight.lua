@@ -77,7 +77,8 @@ local function lane_in_flight(uid, record, mode, name, has_task)
   return own_lane(uid, record)
 end
 
--- Queue an item whose state is record.state: for a call, for a copy, or behind its leader. Returns whom to ring for.
+-- Queue an item whose state is record.state: for a call, for a copy, or behind its leader; as a tombstone it may stand
+-- where it belongs already. Returns whom to ring for.
 local function queue_up(uid, record, first)
   local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt')
   local mode, name = flight_of(uid, f[1])
@@ -85,7 +86,12 @@ local function queue_up(uid, record, first)
     set_lane(uid, record, lane_in_flight(uid, record, mode, name, (f[2] or '') ~= ''))
     if record.lane == JOINED then return record.route end
   end
-  enqueue(uid, record.route, record.lane, first)
+  -- Looked for as well: a claim of an older version steps over a tombstone and leaves the mark.
+  if record.is_tombstone and stands(uid, record.route, record.lane) then
+    join_ring(record.route, record.lane, (split_uid(uid)))
+  else
+    enqueue(uid, record.route, record.lane, first)
+  end
   return record.lane == CACHED and CACHED or record.route
 end
 

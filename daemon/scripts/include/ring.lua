@@ -55,6 +55,13 @@ local function enqueue(uid, route, lane, first)
   join_ring(route, lane, tenant)
 end
 
+-- Whether an item is its tenant's waiting entry or in its source's backlog; a walk through that, so not for every item.
+local function stands(uid, route, lane)
+  local tenant, source = split_uid(uid)
+  if redis.call('HGET', ring_key(route, lane), tenant) == uid then return true end
+  return redis.call('LPOS', backlog_key(route, lane, tenant, source), uid) ~= false
+end
+
 -- The entry of a source has left the ring, which counts where it has a cap. Returns whether the source is paused.
 local function left_ring(tenant, source)
   if source == '' then return false end

@@ -1,6 +1,7 @@
 -- Moves between states, each with its counts, in one place (a script that includes this ends with write_counts()). An item's record says where it is; its group (a batch,
 -- or a job of several pictures) counts its members by state, and `open` counts those that have not ended.
 -- @include tenants
+-- @include transitions
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local WAITING = { queued = true, retry_wait = true, throttled = true }
 
@@ -13,14 +14,20 @@ local function retention_us(state) return state == 'succeeded' and RETENTION_US 
 local function finish_group(gid)
   local group = group_key(gid)
   local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us', 'state')
-  if f[9] ~= 'running' then return end
+  if not f[9] then return end
+  if f[9] ~= 'running' then
+    -- A part of a cancelled batch came after its end: these members need their time to live as well.
+    redis.call('ZADD', P .. ':closing', NOW_US, gid)
+    redis.call('HDEL', group, 'closed_to')
+    return
+  end
   local total = tonumber(f[1])
   local state = 'completed_with_errors'
   if tonumber(f[2]) == total then state = 'completed'
   elseif tonumber(f[3]) == total then state = 'failed'
   elseif tonumber(f[4]) == total then state = 'cancelled'
   elseif tonumber(f[5]) == total then state = 'expired' end
-  redis.call('HSET', group, 'state', state, 'finished_us', NOW_US)
+  redis.call('HSET', group, 'state', GROUP_TRANSITIONS[state][f[9]], 'finished_us', NOW_US)
   redis.call('ZADD', P .. ':closing', NOW_US, gid)
   redis.call('HDEL', group, 'closed_to', 'paused')
   redis.call('ZREM', P .. ':active', gid)
@@ -33,6 +40,22 @@ local function finish_group(gid)
       state, total, f[2], f[3], f[4], f[5], (NOW - tonumber(f[8])) / 1000000)
     emit('batch.finished', f[6], batch, counts)
   end
+end
+
+-- A group that has ended gets work again: a person's retry, or a part that was waited for no more.
+local function reopen_group(gid)
+  local group = group_key(gid)
+  local state = GROUP_TRANSITIONS.reopened[redis.call('HGET', group, 'state')]
+  if not state then return end
+  redis.call('HDEL', group, 'finished_us', 'closed_to')
+  redis.call('HSET', group, 'state', state)
+  redis.call('ZADD', P .. ':active', NOW_US, gid)
+  redis.call('PERSIST', group)
+  redis.call('PERSIST', P .. ':members:' .. gid)
+  local _, name = string.match(gid, '^([^/]*)/(.*)$')
+  redis.call('PERSIST', P .. ':events:' .. name)
+  -- The members that had ended have a time to live by now; the janitor takes it away, a page at a time.
+  redis.call('ZADD', P .. ':closing', NOW_US, gid)
 end
 
 -- Queue depth by route, lane and state: summed up here and written once a call, however many items it moves.
@@ -92,9 +115,11 @@ local function count_move(uid, record, to)
   if record.group ~= '' then count_member(record.group, from, to) end
 end
 
--- End an item: its record, its counts, its event. `extra` is the inside of a JSON object for the event.
-local function finish_item(uid, record, state, extra, fields)
-  local key = item_key(uid)
+-- End an item: its record, its counts, its event. `extra` is the inside of a JSON object for the event. Returns the
+-- state it has now; nil, and nothing is changed, where the cause may not happen to it.
+local function finish_item(uid, record, cause, extra, fields)
+  local key, state = item_key(uid), next_state(cause, record.state)
+  if not state then return nil end
   local set = { 'HSET', key, 'state', state, 'finished_us', NOW_US }
   for _, value in ipairs(fields) do set[#set + 1] = value end
   redis.call(unpack(set))
@@ -104,20 +129,36 @@ local function finish_item(uid, record, state, extra, fields)
   emit('job.' .. state, record.head, batch, extra)
   count_end(record, state)
   count_move(uid, record, state)
+  return state
 end
 
--- Send an item back to its queue: now, before its source's others, or when it is due.
-local function requeue(uid, record, state, due_us, fields)
-  local set = { 'HSET', item_key(uid), 'state', state, 'since_us', NOW_US, 'entry', '', 'worker', '' }
+-- End an item that no worker has. What stands in a backlog or the ring stays there as a tombstone: the claim steps over
+-- it, and a retry that comes before finds it in its place.
+local function finish_idle(uid, record, cause)
+  if not next_state(cause, record.state) then return nil end
+  redis.call('ZREM', P .. ':expiring', uid)
+  local was_delayed = redis.call('ZREM', P .. ':delayed', uid) == 1
+  local stands = WAITING[record.state] and not was_delayed
+  return finish_item(uid, record, cause, '', stands and { 'tombstone', 1 } or {})
+end
+
+-- Send an item back to its queue: now, before its source's others, or when it is due. Returns as `finish_item` does.
+local function requeue(uid, record, cause, due_us, fields)
+  local key, state = item_key(uid), next_state(cause, record.state)
+  if not state then return nil end
+  local set = { 'HSET', key, 'state', state, 'since_us', NOW_US, 'entry', '', 'worker', '' }
   for _, value in ipairs(fields) do set[#set + 1] = value end
   redis.call(unpack(set))
   count_move(uid, record, state)
+  local expires = redis.call('HGET', key, 'expires_us')
+  if expires and expires ~= '' then redis.call('ZADD', P .. ':expiring', expires, uid) end
   if due_us > NOW then
     redis.call('ZADD', P .. ':delayed', int(due_us), uid)
   else
-    record.state = state
+    record.state, record.is_tombstone = state, redis.call('HDEL', key, 'tombstone') == 1
     queue_up(uid, record, true)
   end
+  return state
 end
 
 -- The parked items of a batch may run now, wherever they stand.

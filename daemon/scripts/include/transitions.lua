@@ -1,0 +1,37 @@
+-- What may happen to an item and to a group: cause, state before, state after. Scripts take every next state from here,
+-- so what is not here is refused. docs/state-machine.md draws it; a test holds the page, the tables and the scripts together.
+local function from_waiting(to) return { queued = to, retry_wait = to, throttled = to } end
+
+local TRANSITIONS = {
+  accepted = { new = 'queued' },
+  claimed = from_waiting('running'),
+  expired = from_waiting('expired'),
+  cancel_order = { queued = 'cancelled', retry_wait = 'cancelled', throttled = 'cancelled', held = 'cancelled' },
+  retry_order = { failed = 'queued', cancelled = 'queued', expired = 'queued', held = 'queued' },
+  -- What a settle is told, and what it makes of that.
+  succeeded = { running = 'succeeded' },
+  failed = { running = 'failed' },
+  cancelled = { running = 'cancelled' },
+  held = { running = 'held' },
+  released = { running = 'queued' },
+  missed = { running = 'queued' },
+  in_reserve = { running = 'queued' },
+  throttled = { running = 'throttled' },
+  retry = { running = 'retry_wait' },
+  attempts_exhausted = { running = 'failed' },
+  unknown = { running = 'retry_wait' },
+  unknown_outcome = { running = 'failed' },
+  -- A worker went silent.
+  reclaimed = { running = 'running' },
+  poison = { running = 'failed' },
+}
+
+local ENDS = { 'completed', 'completed_with_errors', 'failed', 'cancelled', 'expired' }
+local GROUP_TRANSITIONS = { opened = { new = 'running' }, reopened = {} }
+for _, state in ipairs(ENDS) do
+  GROUP_TRANSITIONS[state] = { running = state }
+  GROUP_TRANSITIONS.reopened[state] = 'running'
+end
+
+-- The item's next state; nil where the cause may not happen to it.
+local function next_state(cause, state) return TRANSITIONS[cause][state] end
