@@ -33,6 +33,7 @@ UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an 
 DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
 DEFAULT_RETRY = ("failed",)
 MOST_KEPT_FIELDS = 64
+MOST_KEPT_NAME = 256
 MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
 
 Entry = tuple[str, Mapping[bytes, bytes]]
@@ -328,5 +329,6 @@ def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[byt
     if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":
-        fields = {name: value[:MOST_KEPT_BYTES] for name, value in fields.items()}
+        kept = list(fields.items())[:MOST_KEPT_FIELDS]
+        return [(name[:MOST_KEPT_NAME], value[:MOST_KEPT_BYTES]) for name, value in kept]
     return list(fields.items())[:MOST_KEPT_FIELDS]
