@@ -35,6 +35,7 @@ BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 LEASE_S = 15.0  # entries read by somebody who went silent this long ago are read again
 UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
 MOST_KEPT_FIELDS = 64
+MOST_KEPT_NAME = 256
 MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
 
 Entry = tuple[str, Mapping[bytes, bytes]]
@@ -327,5 +328,6 @@ def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[byt
     if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":
-        fields = {name: value[:MOST_KEPT_BYTES] for name, value in fields.items()}
+        kept = list(fields.items())[:MOST_KEPT_FIELDS]
+        return [(name[:MOST_KEPT_NAME], value[:MOST_KEPT_BYTES]) for name, value in kept]
     return list(fields.items())[:MOST_KEPT_FIELDS]

@@ -20,6 +20,7 @@ from daemon.contract.secrets import credential_path, has_credential, has_passwor
 from daemon.contract.studio import STUDIO_ROUTE, studio_batch
 
 MAX_DATA_BYTES = 256 * 1024
+MAX_ATTRIBUTE_BYTES = 16 * 1024  # the names and values of all fields but `data`
 MAX_DEPTH = 32
 JOB_TYPE = "pixmill.job.v1"
 BATCH_TYPE = "pixmill.batch.v1"
@@ -41,6 +42,10 @@ def parse_entry(fields: Mapping[bytes, bytes], *, studio_route: str = STUDIO_ROU
     for name in fields:
         if _is_secret(clipped(name.decode("utf-8", "replace"))):
             raise _secret_found(clipped(name.decode("utf-8", "replace")))
+    if (size := sum(map(len, fields)) + sum(map(len, fields.values())) - len(data)) > MAX_ATTRIBUTE_BYTES:
+        limit = MAX_ATTRIBUTE_BYTES // 1024
+        message = f"The fields beside `data` have {-(-size // 1024)} KiB; at most {limit} KiB are allowed."
+        raise Rejection("too_large", message)
     kind = fields.get(b"type", b"pixmill.job.v1").decode("utf-8", "replace")
     return parse_payload(data, kind, studio_route=studio_route)
 

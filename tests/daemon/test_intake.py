@@ -61,6 +61,27 @@ BAD_INPUT = {
 }
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"blob": "x" * 2_000_000},
+        {"n" * 100_000: "x"},
+        {f"field-{number}": "x" * 100 for number in range(500)},
+        {"type": "t" * 100_000},
+    ],
+    ids=["a value", "a name", "many", "the type"],
+)
+async def test_what_stands_beside_the_data_is_capped_too_and_not_kept_whole(
+    installation: Installation, beside: dict[str, str]
+) -> None:
+    await installation.add({"id": "a", "prompt": "x"}, **beside)
+    await installation.take_all()
+    rejection = await the_only_rejection(installation)
+    assert (rejection["code"], "at most 16 KiB" in rejection["message"]) == ("too_large", True)
+    assert len(str(await installation.dead())) < 64 * 1024
+    await nothing_is_left_behind(installation)
+
+
 @pytest.mark.parametrize("case", BAD_INPUT)
 async def test_bad_input_ends_as_one_dead_letter_with_a_sentence_and_the_rest_goes_on(
     installation: Installation, case: str

@@ -682,7 +682,7 @@ async def test_python_and_lua_build_the_same_key_names(installation: Installatio
         known.events, known.batch_events("b1"), known.index, known.active, known.depth, known.dirty, known.jobs,
         known.item("default/b1/i0"), known.item("default/b1/i1"), known.group("default/b1"),
         known.members("default/b1"), known.stream("default", "normal"), known.ring("default", "normal"),
-        known.waiting("default"),
+        known.waiting("default"), known.tenants,
     }  # fmt: skip
     assert {key.decode() for key in await installation.redis.keys("*")} == expected
 
