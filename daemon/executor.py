@@ -39,8 +39,6 @@ log = structlog.get_logger(__name__)
 class Calls(Protocol):
     """Who has to know when a provider call begins and ends: the limiter's side of a run."""
 
-    async def announce(self, run: Run) -> None: ...
-
     async def call_begins(self, run: Run) -> None: ...
 
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None: ...
@@ -161,7 +159,8 @@ class Executor:
             raise ProviderError(
                 ErrorKind.DEADLINE, "Its deadline passed before the provider was asked.", charged=Charged.NO
             )
-        await self._calls.announce(run)
+        run.announced_at = time.monotonic()
+        await until_answered("intent", lambda: self._queue.note_intent(run.item))
         await self._calls.call_begins(run)
         return request
 

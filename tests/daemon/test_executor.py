@@ -89,9 +89,6 @@ class Bench:
             raise answer
         return answer
 
-    async def announce(self, run: Run) -> None:
-        await self.installation.queue.note_intent(run.item)
-
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
 
