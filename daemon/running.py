@@ -21,7 +21,7 @@ from daemon.queue import Queue
 from daemon.routes import Route
 from limiter import Lag, Limiter, Permit, Recalls
 from providers.base import Submitted
-from providers.errors import Charged
+from providers.errors import Charged, ErrorKind
 
 log = structlog.get_logger(__name__)
 
@@ -247,6 +247,10 @@ class Running:
         self._metrics.in_flight.set(len(self._runs))
         try:
             outcome = await self._outcome(run)
+            if _kind(outcome) == ErrorKind.NETWORK_UNSENT:
+                run.sent = (
+                    False  # not one byte of it left: it was no call, and its permit is given back whole
+                )
             await self.call_ended(run, answered=run.submitted is not None or not isinstance(outcome, Unknown))
             run.settling = True
             charged = _charged(run, outcome)
@@ -288,8 +292,7 @@ class Running:
             self._metrics.duplicate_results.inc()
             log.warning("settled by another worker before", item=run.item.uid, outcome=outcome.name)
         elif state in {"retry_wait", "throttled"}:
-            error = getattr(outcome, "error", {})
-            self._metrics.retries.labels(route=route, kind=error.get("kind", "unknown")).inc()
+            self._metrics.retries.labels(route=route, kind=_kind(outcome) or "unknown").inc()
         elif state != "queued":
             if state == "failed" and isinstance(outcome, Retry | Unknown):
                 reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
@@ -302,6 +305,10 @@ class Running:
 def _is_unanswered(run: Run) -> bool:
     """Whether the run was taken over from a worker that had begun its call and noted no answer."""
     return run.adopted and not run.item.receipt and run.item.intent_us is not None
+
+
+def _kind(outcome: Outcome) -> str:
+    return str(getattr(outcome, "error", {}).get("kind", ""))
 
 
 def _charged(run: Run, outcome: Outcome) -> str:

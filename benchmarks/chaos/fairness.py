@@ -26,7 +26,7 @@ UNDER_WAY = 5  # items of the large tenant that run when the small one comes
 class Waits:
     """Slots of the route until each of the small tenant's items: from its coming, then from its item before.
 
-    Alone, each waits one slot.
+    Alone, each waits one slot. One that is never served counts as waiting for all of the large tenant's.
     """
 
     slots: tuple[int, ...]
@@ -47,17 +47,21 @@ async def waits(redis: Redis, *, small: int = 4, large: int = 10_000) -> Waits:
     await _submit(redis, intake, "small", "b", small)
     slots: list[int] = []
     since = 0
-    while len(slots) < small and since <= large:
+    while len(slots) < small:
         since += 1
-        if await _next(queue) == "small":
+        tenant = await _next(queue)
+        if tenant == "small" or tenant is None:
             slots.append(since)
-            since = 0
+            since = 0 if tenant else large
     return Waits(tuple(slots))
 
 
-async def _next(queue: Queue) -> str:
-    """Whose turn it is; the item ends at once, so that the run grows no longer than the queue."""
-    (item,) = (await queue.claim(ROUTE, 1)).items
+async def _next(queue: Queue) -> str | None:
+    """Whose turn it is, None for nobody's. The item ends at once, so that nothing else is waited for."""
+    items = (await queue.claim(ROUTE, 1)).items
+    if not items:
+        return None
+    (item,) = items
     await queue.settle(item, Succeeded({"images": []}))
     return Uid.parse(item.uid).tenant
 

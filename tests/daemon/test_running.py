@@ -308,6 +308,27 @@ async def test_the_place_of_a_call_whose_answer_is_lost_ends_with_its_lease_and_
     await replica.close()
 
 
+async def test_a_call_that_never_left_is_no_call_and_its_permit_is_given_back_whole(redis: Redis) -> None:
+    replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 2}))
+
+    async def unreachable(run: Run) -> Outcome:
+        run.sent = True
+        return Failed({"kind": "network_unsent", "charged": "no"})
+
+    replica.running._execute = unreachable
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+
+    async def failed() -> bool:
+        return (await replica.installation.record("default//a"))["state"] == "failed"
+
+    await eventually(failed)
+    assert await redis.zcard("pixmill:limiter:q:log:images") == 0
+    assert await redis.zcard("pixmill:limiter:q:leases") == 0
+    assert not [name for name in await replica.installation.record("default//a") if name.startswith("calls_")]
+    await replica.close()
+
+
 @pytest.fixture
 async def announced(replica: Replica) -> Run:
     await replica.installation.submit({"id": "a", "prompt": "x"})
