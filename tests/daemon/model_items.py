@@ -14,6 +14,7 @@ from daemon.keys import Uid, batch_gid, job_gid
 WAITING = frozenset({"queued", "retry_wait", "throttled"})
 FINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
 RETRYABLE = frozenset({"failed", "cancelled", "expired", "held"})
+WITHOUT_A_PICTURE = frozenset({"retry", "unknown", "failed", "held"})
 WOULD_RUN_AGAIN = frozenset({"retry", "throttled", "unknown", "released"})
 
 
@@ -39,6 +40,10 @@ class Item:
     epoch: int = 0
     cancel: bool = False
     silent: bool = False
+    intent: bool = False  # a call of its was about to be sent
+    receipt: str = ""
+    late: str = ""  # a receipt of a worker that had lost it
+    resumable: bool = False  # its failure leaves the task good
     settled: tuple[int, str, str] | None = None
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -47,7 +52,20 @@ class Item:
         return self.state in WAITING
 
     def overdue(self, now_us: int) -> bool:
-        return self.waits and self.expires_us is not None and self.expires_us <= now_us
+        """What has a task has started, and does not expire."""
+        return self.waits and not self.has_task and self.past(now_us)
+
+    @property
+    def has_task(self) -> bool:
+        return bool(self.receipt or self.late)
+
+    def past(self, now_us: int) -> bool:
+        return self.expires_us is not None and self.expires_us <= now_us
+
+    def take_up(self) -> None:
+        """It goes on with its own receipt, else with a late one."""
+        if not self.receipt:
+            self.receipt, self.late = self.late, ""
 
 
 @dataclass(eq=False)

@@ -11,7 +11,9 @@ from typing import Any
 
 from daemon.keys import Uid
 from tests.daemon.model_items import (
+    FINAL,
     RETRYABLE,
+    WITHOUT_A_PICTURE,
     WOULD_RUN_AGAIN,
     Group,
     Item,
@@ -135,6 +137,7 @@ class QueueModel:
         item.state = "running"
         item.epoch += 1
         item.deliveries += 1
+        item.take_up()
         if item.group is not None and item.group.cap is not None:
             assert item.group.running <= item.group.cap
         self._tell("job.started", item.uid)
@@ -155,15 +158,47 @@ class QueueModel:
         item = self.items[uid]
         return item.state == "running" and item.epoch == epoch
 
-    def submitted(self, uid: str) -> None:
-        self._tell("job.submitted", self.items[uid].uid)
+    def note_intent(self, uid: str) -> str:
+        """What its owner may poll instead of sending its call; nothing: it may be sent."""
+        item = self.items[uid]
+        item.take_up()
+        item.intent = not item.receipt
+        return item.receipt
+
+    def note_receipt(self, uid: str, epoch: int, receipt: str) -> str:
+        """What becomes of the receipt of a worker that has the item, or had it."""
+        item = self.items[uid]
+        if not self.owns(uid, epoch):
+            return self._note_late(item, receipt)
+        if item.receipt != receipt:
+            item.receipt = receipt
+            self._tell("job.submitted", item.uid)
+            if item.late:
+                self.dead["late_receipt"] += 1
+                return "second"
+        return "ours"
+
+    def _note_late(self, item: Item, receipt: str) -> str:
+        if receipt in (item.receipt, item.late):
+            return "kept"
+        free, needed = not item.late, not item.receipt and item.state != "succeeded"
+        item.late = item.late or receipt
+        if free and needed and item.state not in FINAL:
+            self._tell("job.submitted", item.uid)
+            return "kept"
+        self.dead["late_receipt"] += 1
+        return "buried"
 
     def take_over(self, uid: str, most_crashes: int) -> bool:
         """A reclaim has found it silent; False when it is given up as poison."""
         item = self.items[uid]
         item.silent = False
+        item.take_up()
         if item.crashes == most_crashes:
             self.dead["poison"] += 1
+            item.resumable = bool(item.receipt)
+            if item.intent:
+                item.calls["yes" if item.receipt else "maybe"] += 1
             self._end(item, "failed")
             return False
         item.crashes += 1
@@ -176,8 +211,13 @@ class QueueModel:
         item = self.items[uid]
         if not self.owns(uid, epoch):
             return item.settled[2] if item.settled and item.settled[:2] == (epoch, outcome) else "lost"
-        self._outcome(item, "cancelled" if item.cancel and outcome in WOULD_RUN_AGAIN else outcome, now_us)
-        if item.waits and outcome in {"retry", "throttled"} and delay_us > 0:
+        if item.cancel and outcome in WOULD_RUN_AGAIN:
+            self._outcome(item, "cancelled", now_us)
+        elif not item.cancel and item.late and outcome in WITHOUT_A_PICTURE:
+            item.state, item.receipt, item.intent, item.crashes = "queued", "", False, 0
+        else:
+            self._outcome(item, outcome, now_us)
+        if item.state in {"retry_wait", "throttled"} and outcome in {"retry", "throttled"} and delay_us > 0:
             item.due_us = now_us + delay_us
         item.silent = False
         item.calls[charged] += 1
@@ -194,7 +234,7 @@ class QueueModel:
                 item.state = "held"
                 self._tell("job.held", item.uid)
             case "released":
-                item.state = "queued"
+                item.state, item.intent = "queued", False
             case "retry" if item.attempts + 1 >= item.max_attempts:
                 self._fail(item, "attempts_exhausted")
             case "retry":
@@ -207,14 +247,14 @@ class QueueModel:
                 self._wait(item, "throttled")
             case "unknown" if item.policy == "hold":
                 self._outcome(item, "held", now_us)
-            case "unknown" if item.policy == "fail" or item.unknowns:
+            case "unknown" if item.policy == "fail" or item.unknowns or item.past(now_us):
                 self._fail(item, "unknown_outcome")
             case "unknown":
                 item.unknowns += 1
                 self._wait(item, "retry_wait")
 
     def _wait(self, item: Item, state: str) -> None:
-        item.state = state
+        item.state, item.receipt, item.intent = state, "", False
         self._tell("job.retrying", item.uid)
 
     def _fail(self, item: Item, reason: str | None) -> None:
@@ -270,6 +310,7 @@ class QueueModel:
         for item in chosen:
             item.state, item.cancel, item.due_us = "queued", False, None
             item.attempts = item.throttles = item.crashes = item.unknowns = 0
+            item.receipt, item.resumable, item.intent = item.receipt if item.resumable else "", False, False
             if item.expires_us is not None and item.expires_us <= now_us:
                 item.expires_us = None
             self._tell("job.queued", item.uid)
@@ -281,6 +322,13 @@ class QueueModel:
         if kind == "group":
             return list(self.groups[name].members) if name in self.groups else None
         return [self.items[name]] if name in self.items else None
+
+    def waiting_by_tenant(self) -> Counter[str]:
+        """How many items of each tenant wait, those that are still to come among them."""
+        waiting = Counter(item.uid.tenant for item in self.items.values() if item.waits)
+        for group in self.groups.values():
+            waiting[group.gid.partition("/")[0]] += group.to_come.total()
+        return +waiting
 
     # Ends
 

@@ -15,7 +15,7 @@ from daemon.keys import Keys
 
 # What belongs to the installation or to its configuration, not to a piece of work: it is there for good.
 FOR_GOOD = re.compile(
-    r"(jobs|events|dead|index|depth|ended|dirty|active|closing|delayed|expiring|progress_at)$|(waiting|lanes|q):"
+    r"(jobs|events|dead|index|depth|tenants|ended|dirty|active|closing|delayed|expiring|progress_at)$|(waiting|lanes|q):"
 )
 BY_WORK = re.compile(r"(?P<kind>item|batch|members|events|ring|turns|backlog):(?P<name>.*)$", re.DOTALL)
 
@@ -51,6 +51,7 @@ class Reading:
     places: dict[str, list[str]] = field(default_factory=dict)  # of an item: delayed, backlog, ring, pending
     pending: dict[str, tuple[str, str]] = field(default_factory=dict)  # of an item: its entry and worker
     waiting: set[str] = field(default_factory=set)
+    tenants: Counter[str] = field(default_factory=Counter)  # how many items of each wait
     expiring: dict[str, int] = field(default_factory=dict)
     closing: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
@@ -118,6 +119,10 @@ def _read_waiting(reading: Reading, _: str, value: Any) -> None:
     reading.waiting |= set(_mapping(value))
 
 
+def _read_tenants(reading: Reading, _: str, value: Any) -> None:
+    reading.tenants = _counter(value)
+
+
 def _read_expiring(reading: Reading, _: str, value: Any) -> None:
     reading.expiring = {uid: int(us) for uid, us in _mapping(value).items()}
 
@@ -155,6 +160,7 @@ _SINGLE: dict[str, Callable[[Reading, str, Any], None]] = {
     "depth": _read_depth,
     "ended": _read_ended,
     "dead": _read_dead,
+    "tenants": _read_tenants,
     "events": _read_events,
 }
 _READERS = {

@@ -220,16 +220,19 @@ class QueueMachine(RuleBasedStateMachine):
         item = self._handle(pick)
         owned = self.model.owns(item.uid, int(item.epoch))
         queue = self.installation.queue
-        note = queue.note_intent(item) if what == "intent" else queue.note_receipt(item, b'{"task_id":"t"}')
+        if what == "receipt":
+            receipt = f'{{"task_id":"t{item.epoch}"}}'
+            expected = self.model.note_receipt(item.uid, int(item.epoch), receipt)
+            assert self.do(queue.note_receipt(item, receipt.encode())) == expected
+            return
         try:
-            self.do(note)
+            polled = self.do(queue.note_intent(item))
         except LeaseLost:
             self.sound = True
             assert not owned
             return
         assert owned, "a worker that lost its lease may send nothing"
-        if what == "receipt":
-            self.model.submitted(item.uid)
+        assert polled.decode() == self.model.note_intent(item.uid)
 
     @precondition(lambda self: self.handles)
     @rule(pick=_PICK, worker=st.integers(0, 1))
@@ -348,11 +351,15 @@ class QueueMachine(RuleBasedStateMachine):
             check_group(group, reading.groups[gid])
         waiting = {uid for uid, item in self.model.items.items() if item.waits}
         assert reading.waiting == waiting
-        assert reading.expiring == {
-            uid: item.expires_us
-            for uid, item in self.model.items.items()
-            if item.waits and item.expires_us is not None
+        assert reading.tenants == self.model.waiting_by_tenant()
+        # Of what has a task an expiry may have come, and is forgotten then.
+        expiring = {
+            uid: item for uid, item in self.model.items.items() if item.waits and item.expires_us is not None
         }
+        assert all(reading.expiring[uid] == expiring[uid].expires_us for uid in reading.expiring)
+        assert {
+            uid for uid in expiring.keys() - reading.expiring.keys() if not expiring[uid].has_task
+        } == set()
         assert reading.depth == Counter(
             f"default|{item.lane}|{item.state}"
             for item in self.model.items.values()
