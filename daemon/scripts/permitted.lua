@@ -5,7 +5,7 @@
 -- One step, because the key that all commands are tried on is a text that exists only meanwhile: what is meant for
 -- another type finds the wrong one and changes nothing.
 -- @include base
-local REFUSED = { "can't run this", "can't access", 'NOPERM', 'no permissions' }
+local REFUSED = { "user executing the script can't", "can't access", 'NOPERM', 'no permissions' }
 local scratch = P .. ':doctor'
 redis.pcall('SET', scratch, '', 'PX', 1000)
 local refused = {}

@@ -108,7 +108,7 @@ async def test_a_batch_of_2500_goes_in_parts_that_are_one_batch(client: Client, 
     items = [{"id": f"i{k}", "prompt": "x"} for k in range(2500)]
     async with working(redis):
         ident = await client.submit_batch({"id": "big"}, items, wait_accepted_s=20)
-        view = await eventually(lambda: _ended(client, ident))
+        view = await eventually(lambda: _ended(client, ident), 40)
     assert (view.counts.total, view.counts.succeeded, view.parts, view.state) == (2500, 2500, 3, "completed")
     assert [result.id for result in await client.results(ident)] == [item["id"] for item in items]
 

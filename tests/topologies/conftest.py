@@ -83,3 +83,19 @@ def _flush(server: RedisServer) -> None:
     client: Any = redis.Redis(port=server.port)
     client.flushall()
     client.close()
+
+
+@pytest.fixture
+def durable() -> Iterator[RedisServer]:
+    """A server of the test's own, with an AOF that is written with every command."""
+    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost reply is noticed in a second instead of ten."""
+    monkeypatch.setattr("daemon.connections.COMMAND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("daemon.connections.BLOCKING_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("daemon.bell.POLL_S", 0.5)

@@ -18,6 +18,7 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self._torn: set[asyncio.StreamWriter] = set()
         self._requests = self._replies = self._open = True
+        self._fatal = b""
         self.connections = 0
 
     @property
@@ -32,6 +33,14 @@ class Wire:
     def drop_replies(self) -> None:
         """What we send arrives and is carried out; we never hear of it."""
         self._replies = False
+
+    def drop_replies_from(self, mark: bytes) -> None:
+        """The same, beginning with the next request that has these bytes: it is carried out, its reply is lost."""
+        self._fatal = mark
+
+    @property
+    def drops_replies(self) -> bool:
+        return not self._replies
 
     def cut(self) -> None:
         """Every connection breaks, and a new one is closed at once."""
@@ -78,6 +87,8 @@ class Wire:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
+                if requests and self._fatal and self._fatal in data:
+                    self._fatal, self._replies = b"", False
                 if self._requests if requests else self._replies:
                     writer.write(data)
                     await writer.drain()

@@ -21,6 +21,7 @@ KEY = {"SIMULATED_KEY": "sk-planted-simulated"}
 LEASE_S = 1.0
 # Also on a busy machine, and after what a test does to Redis.
 PATIENCE_S = 45.0
+SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
 FIELDS = {"output": {"thumbnail": False}}
 
 
@@ -103,6 +104,31 @@ class Installed:
         """The items that such events tell of, in order."""
         rows: Any = await self.client.redis.xrange(self.client.keys.events)
         return [orjson.loads(f[b"data"]).get("item") for _, f in rows if f[b"type"] == kind.encode()]
+
+    async def nothing_held(self) -> None:
+        """No entry is pending, and no place in flight is taken: those that a lost reply left behind have ended."""
+        redis: Any = self.client.redis
+        keys = self.client.keys
+
+        async def free() -> bool:
+            # Of the jobs stream and the two routes; a group that was never made has nothing pending.
+            for stream, group in [
+                (keys.jobs, "intake"),
+                (keys.stream("default", "normal"), "workers"),
+                (keys.stream("tasks", "normal"), "workers"),
+            ]:
+                if await redis.exists(stream) and (await redis.xpending(stream, group))["pending"]:
+                    return False
+            seconds, micros = await redis.time()
+            now_us = seconds * 1_000_000 + micros
+            return not any(
+                [
+                    await redis.zcount(f"pixmill:limiter:{quota}:leases", now_us, "+inf")
+                    for quota in ("sync", "task")
+                ]
+            )
+
+        await eventually(free, PATIENCE_S)
 
 
 @asynccontextmanager

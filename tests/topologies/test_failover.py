@@ -9,10 +9,9 @@ import pytest
 
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
-from tests.topologies.rig import PATIENCE_S, Installed, installed
+from tests.topologies.rig import PATIENCE_S, SLOW, Installed, installed
 from tests.topologies.servers import Cluster, Watched, caught_up
 
-SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
 ITEMS = 16
 
 

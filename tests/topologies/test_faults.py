@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError
 
 from daemon.client import Client
-from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
-from tests.topologies.proxy import Wire, wire_to
-from tests.topologies.rig import FIELDS, LEASE_S, PATIENCE_S, Installed, installed
+from tests.topologies.rig import FIELDS, LEASE_S, PATIENCE_S, SLOW, Installed, installed
 
-SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
 ITEMS = 16
 ROUND = 64  # entries that an intake reads at a time
 
 pytestmark = pytest.mark.timeout(150)
-
-
-@pytest.fixture
-def durable() -> Iterator[RedisServer]:
-    """A server of the test's own, with an AOF that is written with every command."""
-    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -42,46 +31,12 @@ async def admin(durable: RedisServer) -> AsyncIterator[Any]:
     await client.aclose()
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost reply is noticed in a second instead of ten."""
-    monkeypatch.setattr("daemon.connections.COMMAND_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("daemon.connections.BLOCKING_TIMEOUT_S", 3.0)
-    monkeypatch.setattr("daemon.bell.POLL_S", 0.5)
-
-
 async def _all_made_once(made: Installed, batch: str, items: int = ITEMS) -> None:
     counts = await made.ended(batch)
     assert counts["succeeded"] == counts["total"] == items
     assert sorted(await made.events("job.succeeded")) == sorted(f"i{k}" for k in range(items))
     assert made.calls() == {f"product {batch} {k}": 1 for k in range(items)}
-    await _nothing_held(made)
-
-
-async def _nothing_held(made: Installed) -> None:
-    """No entry is pending, and no place in flight is taken: those that a lost reply left behind have ended."""
-    redis: Any = made.client.redis
-    keys = made.client.keys
-
-    async def free() -> bool:
-        # Of the jobs stream and the two routes; a group that was never made has nothing pending.
-        for stream, group in [
-            (keys.jobs, "intake"),
-            (keys.stream("default", "normal"), "workers"),
-            (keys.stream("tasks", "normal"), "workers"),
-        ]:
-            if await redis.exists(stream) and (await redis.xpending(stream, group))["pending"]:
-                return False
-        seconds, micros = await redis.time()
-        now_us = seconds * 1_000_000 + micros
-        return not any(
-            [
-                await redis.zcount(f"pixmill:limiter:{quota}:leases", now_us, "+inf")
-                for quota in ("sync", "task")
-            ]
-        )
-
-    await eventually(free, PATIENCE_S)
+    await made.nothing_held()
 
 
 async def test_a_restart_that_reads_the_aof_again_loses_nothing(durable: RedisServer, tmp_path: Path) -> None:
@@ -126,7 +81,7 @@ async def test_groups_that_are_deleted_under_us_are_made_again_from_the_beginnin
         counts = await made.ended("b1")
         assert counts["succeeded"] == ITEMS
         assert set(made.calls().values()) == {1}
-        await _nothing_held(made)
+        await made.nothing_held()
 
 
 async def test_with_full_memory_nothing_is_taken_in_or_acknowledged_and_readiness_says_why(
@@ -198,85 +153,4 @@ async def test_what_runs_while_the_memory_is_full_keeps_its_receipts_and_is_sett
             assert (await made.ended(batch))["succeeded"] == ITEMS
         assert set(made.calls().values()) == {1}
         await made.ready()
-        await _nothing_held(made)
-
-
-@pytest.mark.parametrize("dropped", ["requests", "replies", "both", "connections"])
-@pytest.mark.usefixtures("impatient")
-async def test_a_replica_that_is_cut_off_for_a_while_does_nothing_twice(
-    durable: RedisServer, tmp_path: Path, dropped: str
-) -> None:
-    async with (
-        wire_to(durable.port) as wire,
-        installed(wire.url, tmp_path, simulator=SLOW, quota={"in_flight": 4}, client_url=durable.url) as made,
-    ):
-        await made.send("b1", ITEMS)
-        await made.reached("b1", succeeded=3)
-        _disturb(wire, dropped)
-        await made.unready("does not answer")
-        await made.send("b2", 2)  # others can still send
-        wire.heal()
-        await made.ready()
-        assert (await made.ended("b2"))["succeeded"] == 2
-        counts = await made.ended("b1")
-        assert counts["succeeded"] == ITEMS
-        assert set(made.calls().values()) == {1}
-        done = await made.events("job.succeeded")
-        assert len(done) == ITEMS + 2
-        await _nothing_held(made)
-
-
-def _disturb(wire: Wire, dropped: str) -> None:
-    if dropped == "connections":
-        wire.cut()
-    if dropped in ("requests", "both"):
-        wire.drop_requests()
-    if dropped in ("replies", "both"):
-        wire.drop_replies()
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_tasks_of_a_replica_that_is_cut_off_are_finished_by_another_and_bought_once(
-    durable: RedisServer, tmp_path: Path
-) -> None:
-    """It goes on polling them without knowing, and comes back when they have been settled."""
-    long = SimulatorSettings(plain=True, latency_s=(5.0, 6.0))
-    async with (
-        wire_to(durable.port) as wire,
-        installed(wire.url, tmp_path, simulator=long, client_url=durable.url) as made,
-    ):
-        await made.send("long", 6, route="tasks")
-
-        async def submitted() -> bool:
-            return len(await made.events("job.submitted")) == 6
-
-        await eventually(submitted, PATIENCE_S)
-        async with made.another(durable.url) as other:
-            wire.drop_replies()
-            counts = await made.ended("long")
-            assert counts["succeeded"] == 6
-            assert other.metrics.reclaimed._value.get() == 6
-            wire.heal()
-            await made.ready()
-            assert len(await made.events("job.succeeded")) == 6
-            assert set(made.calls().values()) == {1}
-            assert made.simulator.ledger.billed() == 6
-            await _nothing_held(made)
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_replicas_do_not_come_back_together(durable: RedisServer, tmp_path: Path) -> None:
-    """Every part of a replica waits by chance, and longer each time: a server that comes up is not stormed."""
-    async with (
-        wire_to(durable.port) as wire,
-        installed(wire.url, tmp_path, replicas=2, client_url=durable.url) as made,
-    ):
-        await made.ready()
-        wire.cut()
-        await made.unready("does not answer")
-        before = wire.connections
-        await asyncio.sleep(3.0)  # the rate is what is asked about
-        # 2 replicas of 12 parts each; with fixed pauses of 50 ms there would be over a thousand.
-        assert wire.connections - before < 250
-        wire.heal()
-        await made.ready()
+        await made.nothing_held()

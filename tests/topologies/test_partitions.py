@@ -1,0 +1,132 @@
+"""The wire to Redis is cut or loses what it should carry, while work goes on: nothing is done or paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from limiter import LuaScript
+from providers.simulator.settings import SimulatorSettings
+from tests.daemon.harness import eventually
+from tests.servers import RedisServer
+from tests.topologies.proxy import Wire, wire_to
+from tests.topologies.rig import PATIENCE_S, SLOW, Installed, installed
+
+ROOT = Path(__file__).parents[2]
+ITEMS = 16
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.mark.parametrize("dropped", ["requests", "connections"])
+@pytest.mark.usefixtures("impatient")
+async def test_a_replica_that_is_cut_off_for_a_while_does_nothing_twice(
+    durable: RedisServer, tmp_path: Path, dropped: str
+) -> None:
+    async with _cut_off(durable, tmp_path) as (wire, made):
+        await made.send("b1", ITEMS)
+        await made.reached("b1", succeeded=3)
+        if dropped == "requests":
+            wire.drop_requests()
+        else:
+            wire.cut()
+        await _comes_back(wire, made)
+
+
+STEPS = ("accept", "claim", "note", "settle", "acquire", "release")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("impatient")
+async def test_a_step_whose_reply_is_lost_is_carried_out_once(
+    durable: RedisServer, tmp_path: Path, step: str
+) -> None:
+    """Requests arrive; from the first reply to this step on, nothing comes back for a while."""
+    package = "limiter" if step in ("acquire", "release") else "daemon"
+    sha = LuaScript.load(ROOT / package, step).sha.encode()
+    async with _cut_off(durable, tmp_path) as (wire, made):
+        await made.send("b0", 3)
+        await made.ended("b0")  # the server knows every script by its hash now
+        wire.drop_replies_from(sha)
+        await made.send("b1", ITEMS)
+
+        async def lost() -> bool:
+            return wire.drops_replies
+
+        await eventually(lost, PATIENCE_S)
+        await _comes_back(wire, made, others=3)
+
+
+@asynccontextmanager
+async def _cut_off(server: RedisServer, directory: Path) -> AsyncIterator[tuple[Wire, Installed]]:
+    """A replica whose wire the test holds, beside a producer whose wire is whole."""
+    quota = {"in_flight": 4}
+    async with (
+        wire_to(server.port) as wire,
+        installed(wire.url, directory, simulator=SLOW, quota=quota, client_url=server.url) as made,
+    ):
+        yield wire, made
+
+
+async def _comes_back(wire: Wire, made: Installed, others: int = 0) -> None:
+    await made.unready("does not answer")
+    await made.send("b2", 2)  # others can still send
+    wire.heal()
+    await made.ready()
+    assert (await made.ended("b2"))["succeeded"] == 2
+    assert (await made.ended("b1"))["succeeded"] == ITEMS
+    assert set(made.calls().values()) == {1}
+    assert len(await made.events("job.succeeded")) == ITEMS + 2 + others
+    assert await made.events("job.duplicate") == []
+    await made.nothing_held()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_tasks_of_a_replica_that_is_cut_off_are_finished_by_another_and_bought_once(
+    durable: RedisServer, tmp_path: Path
+) -> None:
+    """It goes on polling them without knowing, and comes back when they have been settled."""
+    long = SimulatorSettings(plain=True, latency_s=(5.0, 6.0))
+    async with (
+        wire_to(durable.port) as wire,
+        installed(wire.url, tmp_path, simulator=long, client_url=durable.url) as made,
+    ):
+        await made.send("long", 6, route="tasks")
+
+        async def submitted() -> bool:
+            return len(await made.events("job.submitted")) == 6
+
+        await eventually(submitted, PATIENCE_S)
+        async with made.another(durable.url) as other:
+            wire.drop_replies()
+            counts = await made.ended("long")
+            assert counts["succeeded"] == 6
+            assert other.metrics.reclaimed._value.get() == 6
+            wire.heal()
+            await made.ready()
+            assert len(await made.events("job.succeeded")) == 6
+            assert set(made.calls().values()) == {1}
+            assert made.simulator.ledger.billed() == 6
+            await made.nothing_held()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_replicas_do_not_come_back_together(durable: RedisServer, tmp_path: Path) -> None:
+    """Every part of a replica waits by chance, and longer each time: a server that comes up is not stormed."""
+    async with (
+        wire_to(durable.port) as wire,
+        installed(wire.url, tmp_path, replicas=2, client_url=durable.url) as made,
+    ):
+        await made.ready()
+        wire.cut()
+        await made.unready("does not answer")
+        before = wire.connections
+        await asyncio.sleep(3.0)  # the rate is what is asked about
+        # 2 replicas of 12 parts each; with fixed pauses of 50 ms there would be over a thousand.
+        assert wire.connections - before < 250
+        wire.heal()
+        await made.ready()
