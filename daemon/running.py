@@ -248,9 +248,8 @@ class Running:
         try:
             outcome = await self._outcome(run)
             if _kind(outcome) == ErrorKind.NETWORK_UNSENT:
-                run.sent = (
-                    False  # not one byte of it left: it was no call, and its permit is given back whole
-                )
+                # Not one byte of it left: it was no call, and its permit is given back whole.
+                run.sent = False
             await self.call_ended(run, answered=run.submitted is not None or not isinstance(outcome, Unknown))
             run.settling = True
             charged = _charged(run, outcome)
