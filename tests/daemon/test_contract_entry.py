@@ -301,12 +301,6 @@ def test_the_valid_payloads_of_these_tests_are_valid() -> None:
         assert not isinstance(read(payload, kind), Rejection)
 
 
-def test_reading_a_small_job_is_cheap() -> None:
-    """About 8 µs where this was written; the bound only catches another order of magnitude."""
-    fields = entry({**MINIMAL, "seed": 1, "size": "1024x1024", "metadata": {"a": "b"}})
-    assert min(timeit.repeat(lambda: parse_entry(fields), number=500, repeat=5)) / 500 < 80e-6
-
-
 def mutated(payload: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
     """A copy in which one value, somewhere, is replaced, removed, or has a new neighbour."""
     copy: dict[str, Any] = orjson.loads(orjson.dumps(payload))

@@ -506,7 +506,7 @@ async def test_a_picture_is_fetched_without_the_key(open_zimage: OpenProvider, s
 async def test_an_address_into_the_private_network_is_refused(provider: Provider, url: str) -> None:
     with pytest.raises(ProviderError) as caught:
         await provider.fetch(Picture(url=url))
-    assert (caught.value.kind, caught.value.charged) == (ErrorKind.BAD_RESPONSE, Charged.YES)
+    assert (caught.value.kind, caught.value.charged) == (ErrorKind.RESULT_DOWNLOAD, Charged.YES)
 
 
 # --- what is refused free of charge
