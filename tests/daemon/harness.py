@@ -136,7 +136,10 @@ class Installation:
     async def dead(self) -> list[dict[str, str]]:
         rows = await self.redis.xrange(self.keys.dead)
         return [
-            {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+            {
+                name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+                for name, value in fields.items()
+            }
             for _, fields in rows
         ]
 
