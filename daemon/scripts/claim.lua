@@ -108,7 +108,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     elseif expired or not state then
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
-      if expired then finish_item(uid, record, 'expired', '', {}) else redis.call('HDEL', key, 'tombstone') end
+      if expired then finish_item(uid, record, 'expired', '', {}) end
       -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
       unpark(f[2] or '')
       for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end

@@ -144,7 +144,7 @@ local function requeue(uid, record, cause, due_us, fields)
   if expires and expires ~= '' then redis.call('ZADD', P .. ':expiring', expires, uid) end
   if due_us > NOW then
     redis.call('ZADD', P .. ':delayed', int(due_us), uid)
-  -- Looked for as well: a claim of an older version steps over a tombstone and leaves the mark.
+  -- Looked for as well: a claim that has stepped over the tombstone leaves the mark.
   elseif redis.call('HDEL', key, 'tombstone') == 1 and stands(uid, record.route, record.lane) then
     join_ring(record.route, record.lane, (split_uid(uid)))
   else
