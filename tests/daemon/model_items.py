@@ -39,6 +39,8 @@ class Item:
     epoch: int = 0
     cancel: bool = False
     silent: bool = False
+    intent: bool = False  # a call was about to be sent, and what became of it is not known yet
+    receipt: bool = False  # the provider has a task for it
     settled: tuple[int, str, str] | None = None
     calls: Counter[str] = field(default_factory=Counter)
 

@@ -155,8 +155,11 @@ class QueueModel:
         item = self.items[uid]
         return item.state == "running" and item.epoch == epoch
 
-    def submitted(self, uid: str) -> None:
-        self._tell("job.submitted", self.items[uid].uid)
+    def note(self, uid: str, what: str) -> None:
+        item = self.items[uid]
+        setattr(item, what, True)
+        if what == "receipt":
+            self._tell("job.submitted", item.uid)
 
     def take_over(self, uid: str, most_crashes: int) -> bool:
         """A reclaim has found it silent; False when it is given up as poison."""
@@ -164,6 +167,8 @@ class QueueModel:
         item.silent = False
         if item.crashes == most_crashes:
             self.dead["poison"] += 1
+            if item.intent:
+                item.calls["yes" if item.receipt else "maybe"] += 1
             self._end(item, "failed")
             return False
         item.crashes += 1
@@ -179,6 +184,9 @@ class QueueModel:
         self._outcome(item, "cancelled" if item.cancel and outcome in WOULD_RUN_AGAIN else outcome, now_us)
         if item.waits and outcome in {"retry", "throttled"} and delay_us > 0:
             item.due_us = now_us + delay_us
+        if item.waits:
+            item.intent = False
+            item.receipt = item.receipt and outcome == "released"
         item.silent = False
         item.calls[charged] += 1
         item.settled = (epoch, outcome, item.state)
@@ -269,6 +277,7 @@ class QueueModel:
         chosen = [item for item in targets if item.state in RETRYABLE and item.state in states]
         for item in chosen:
             item.state, item.cancel, item.due_us = "queued", False, None
+            item.intent = item.receipt = False
             item.attempts = item.throttles = item.crashes = item.unknowns = 0
             if item.expires_us is not None and item.expires_us <= now_us:
                 item.expires_us = None
