@@ -117,8 +117,6 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       if expired then
         redis.call('ZREM', P .. ':expiring', uid)
         finish_item(uid, record, 'expired', '', {})
-      elseif here then
-        redis.call('HDEL', key, 'tombstone')
       end
       -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
       unpark(f[2] or '')

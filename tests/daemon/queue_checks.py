@@ -59,11 +59,16 @@ def check_owners(model: QueueModel, reading: Reading) -> None:
         if match["kind"] == "item":
             item = model.items[owner]
             gone = item.state in FINAL if item.group is None else item.group.gid in ended
-            alive = item.state not in FINAL
+            alive = item.state not in FINAL or (item.group is not None and _is_open(item.group, reading))
         elif match["kind"] in {"batch", "members"}:
             gone = owner in ended
-            alive = model.groups[owner].state == "running" and owner not in reading.closing
+            alive = _is_open(model.groups[owner], reading)
         else:
             continue
         assert is_mortal or not gone, f"{name} stays for ever"
         assert not is_mortal or not alive, f"{name} would vanish while it is needed"
+
+
+def _is_open(group: Group, reading: Reading) -> bool:
+    """It runs, and the janitor has nothing to do for it."""
+    return group.state == "running" and group.gid not in reading.closing

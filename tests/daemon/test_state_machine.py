@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -56,22 +57,10 @@ _FIELDS = st.fixed_dictionaries(
         "on_unknown_outcome": st.sampled_from(["hold", "fail"]),
     },
 )
-_STATES = st.lists(
-    st.sampled_from(
-        [
-            "queued",
-            "throttled",
-            "retry_wait",
-            "running",
-            "held",
-            "succeeded",
-            "failed",
-            "cancelled",
-            "expired",
-        ]
-    ),
-    min_size=1,
-    unique=True,
+_ALL_STATES = ["queued", "throttled", "retry_wait", "running", "held", *sorted(FINAL)]
+_STATES = st.one_of(
+    *(st.just(_ALL_STATES) for _ in range(3)),
+    st.lists(st.sampled_from(_ALL_STATES), min_size=1, unique=True),
 )
 _OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Succeeded({"images": []})),
@@ -84,6 +73,7 @@ _OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Released()),
 )
 _PICK = st.integers(0, 99)
+_CAPS = st.sampled_from([None, None, 1, 2])
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -116,6 +106,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.sound = True
         return answer
 
+    @initialize(cap=_CAPS)
+    def work_is_under_way(self, cap: int | None) -> None:
+        self.a_batch_comes(
+            "anna", (1, 1), [(number, {"prompt": "x"}, (None, None)) for number in range(3)], cap, None
+        )
+        self.a_worker_claims(0, 2)
+
     # Entries
 
     @rule(tenant=_TENANTS, ident=st.sampled_from(["j1", "j2", "j3"]), fields=_FIELDS, times=_TIMES)
@@ -145,7 +142,7 @@ class QueueMachine(RuleBasedStateMachine):
             max_size=4,
             unique_by=lambda item: item[0],
         ),
-        cap=st.sampled_from([None, None, 1, 2]),
+        cap=_CAPS,
         dies_after=st.sampled_from([None, None, 0, 1]),
     )
     def a_batch_comes(
@@ -197,7 +194,7 @@ class QueueMachine(RuleBasedStateMachine):
     # Runs
 
     @precondition(lambda self: self.model.items)
-    @rule(worker=st.integers(0, 1), count=st.integers(1, 5))
+    @rule(worker=st.integers(0, 1), count=st.sampled_from([1, 5, 5]))
     def a_worker_claims(self, worker: int, count: int) -> None:
         overdue = [uid for uid, item in self.model.items.items() if item.overdue(self.time.now_us)]
         items = self.do(self.queues[worker].claim("default", count)).items
@@ -213,6 +210,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert (item.attempts, item.deliveries, item.throttles, int(item.epoch), item.lane) == (
             *(model.attempts, model.deliveries, model.throttles, model.epoch, model.lane),
         )
+        assert (item.intent_us is not None, item.receipt != b"") == (model.intent, model.receipt)
 
     @precondition(lambda self: self.handles)
     @rule(pick=_PICK, what=st.sampled_from(["intent", "receipt"]))
@@ -256,8 +254,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.do(self.installation.queue.settle(item, outcome, charged)) == expected
 
     @precondition(lambda self: self.handles)
-    @rule(pick=_PICK)
-    def a_worker_goes_silent(self, pick: int) -> None:
+    @rule(pick=_PICK, noticed=st.booleans())
+    def a_worker_goes_silent(self, pick: int, noticed: bool) -> None:
         item = self._handle(pick)
         if not self.model.owns(item.uid, int(item.epoch)):
             return
@@ -265,6 +263,8 @@ class QueueMachine(RuleBasedStateMachine):
         stream = self.installation.keys.stream("default", item.lane)
         idle = {"idle": round(LEASE_S * 1000) + 1000, "justid": True}
         self.do(self.redis.xclaim(stream, "workers", "silent", 0, [item.entry], **idle))
+        if noticed:
+            self.silent_workers_lose_their_items(1)
 
     @precondition(lambda self: self.model.items)
     @rule(worker=st.integers(0, 1))
@@ -319,18 +319,15 @@ class QueueMachine(RuleBasedStateMachine):
             return "group", list(self.model.groups)[pick % len(self.model.groups)]
         return "item", list(self.model.items)[pick % len(self.model.items)]
 
-    @precondition(lambda self: self.model.items)
-    @rule()
-    def progress_is_told(self) -> None:
+    @precondition(lambda self: self.model.groups)
+    @rule(pages=st.integers(1, 9))
+    def the_house_is_kept(self, pages: int) -> None:
+        """Progress is told, and the janitor goes some way."""
         for counts in self.do(self.installation.queue.progress(gap_s=0)):
             group = self.model.groups[counts.gid]
             told = {name: count for name, count in counts.by_state().items() if count and name != "total"}
             assert told == dict(group.counts())
             assert counts.total == sum(told.values())
-
-    @precondition(lambda self: self.model.items)
-    @rule(pages=st.integers(1, 9))
-    def the_janitor_comes(self, pages: int) -> None:
         for _ in range(pages):
             if not self.do(self.installation.queue.close_groups(page=2)):
                 break

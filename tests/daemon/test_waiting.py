@@ -175,17 +175,6 @@ async def test_a_tombstone_that_a_claim_has_stepped_over_is_no_place(
     assert [item.uid for item in await installation.claim(5)] == [NAME]
 
 
-async def test_a_tombstone_that_an_older_claim_has_stepped_over_does_not_lose_the_item(
-    installation: Installation, time: VirtualTime
-) -> None:
-    await submit(installation)
-    await installation.queue.cancel("item", NAME, ["queued"])
-    assert await installation.claim(5) == []
-    await installation.redis.hset(installation.keys.item(NAME), "tombstone", 1)  # as that one leaves it
-    await installation.queue.retry("item", NAME, ["cancelled"])
-    assert [item.uid for item in await installation.claim(5)] == [NAME]
-
-
 @pytest.mark.parametrize("states", [["running"], ["queued"], ["retry_wait"], ["succeeded"]])
 async def test_a_retry_of_what_has_not_ended_or_has_its_picture_changes_nothing(
     installation: Installation, time: VirtualTime, states: list[str]

@@ -86,7 +86,7 @@ local function queue_up(uid, record, first)
     set_lane(uid, record, lane_in_flight(uid, record, mode, name, (f[2] or '') ~= ''))
     if record.lane == JOINED then return record.route end
   end
-  -- Looked for as well: a claim of an older version steps over a tombstone and leaves the mark.
+  -- Looked for as well: a claim that has stepped over the tombstone leaves the mark.
   if record.is_tombstone and stands(uid, record.route, record.lane) then
     join_ring(record.route, record.lane, (split_uid(uid)))
   else
