@@ -210,7 +210,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert (item.attempts, item.deliveries, item.throttles, int(item.epoch), item.lane) == (
             *(model.attempts, model.deliveries, model.throttles, model.epoch, model.lane),
         )
-        assert (item.intent_us is not None, item.receipt != b"") == (model.intent, model.receipt)
+        assert (item.intent_us is not None, item.receipt.decode()) == (model.intent, model.receipt)
 
     @precondition(lambda self: self.handles)
     @rule(pick=_PICK, what=st.sampled_from(["intent", "receipt"]))
