@@ -13,6 +13,7 @@ from daemon import service
 from daemon.client import Client
 from daemon.replica import Replica
 from daemon.settings import Settings
+from limiter.keys import LimiterKeys
 from providers.simulator.server import Simulator
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
@@ -105,6 +106,13 @@ class Installed:
         rows: Any = await self.client.redis.xrange(self.client.keys.events)
         return [orjson.loads(f[b"data"]).get("item") for _, f in rows if f[b"type"] == kind.encode()]
 
+    async def places(self) -> dict[str, int]:
+        """How many places in flight count at this moment, by quota."""
+        redis, keys = self.client.redis, LimiterKeys(self.client.keys.prefix)
+        seconds, micros = await redis.time()
+        now_us = int(seconds) * 1_000_000 + int(micros)
+        return {quota: await redis.zcount(keys.leases(quota), now_us, "+inf") for quota in ("sync", "task")}
+
     async def nothing_held(self) -> None:
         """No entry is pending, and no place in flight is taken: those that a lost reply left behind have ended."""
         redis: Any = self.client.redis
@@ -119,14 +127,7 @@ class Installed:
             ]:
                 if await redis.exists(stream) and (await redis.xpending(stream, group))["pending"]:
                     return False
-            seconds, micros = await redis.time()
-            now_us = seconds * 1_000_000 + micros
-            return not any(
-                [
-                    await redis.zcount(f"pixmill:limiter:{quota}:leases", now_us, "+inf")
-                    for quota in ("sync", "task")
-                ]
-            )
+            return not any((await self.places()).values())
 
         await eventually(free, PATIENCE_S)
 

@@ -14,7 +14,7 @@ from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 from tests.topologies.proxy import Wire, wire_to
-from tests.topologies.rig import PATIENCE_S, SLOW, Installed, installed
+from tests.topologies.rig import FIELDS, PATIENCE_S, SLOW, Installed, installed
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 16
@@ -61,6 +61,27 @@ async def test_a_step_whose_reply_is_lost_is_carried_out_once(
         await _comes_back(wire, made, others=3)
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_job_whose_acceptance_is_not_heard_of_is_no_duplicate_of_itself(
+    durable: RedisServer, tmp_path: Path
+) -> None:
+    async with _cut_off(durable, tmp_path) as (wire, made):
+        await made.send("b0", 1)
+        await made.ended("b0")
+        wire.drop_replies_from(LuaScript.load(ROOT / "daemon", "accept").sha.encode())
+        ident = await made.client.submit({"prompt": "a red kettle", **FIELDS})
+        await made.unready("does not answer")
+        wire.heal()
+
+        async def done() -> bool:
+            return ident in await made.events("job.succeeded")
+
+        await eventually(done, PATIENCE_S)
+        await made.ready()
+        assert await made.events("job.duplicate") == []
+        assert made.calls()["a red kettle"] == 1
+
+
 @asynccontextmanager
 async def _cut_off(server: RedisServer, directory: Path) -> AsyncIterator[tuple[Wire, Installed]]:
     """A replica whose wire the test holds, beside a producer whose wire is whole."""
@@ -82,6 +103,9 @@ async def _comes_back(wire: Wire, made: Installed, others: int = 0) -> None:
     assert set(made.calls().values()) == {1}
     assert len(await made.events("job.succeeded")) == ITEMS + 2 + others
     assert await made.events("job.duplicate") == []
+    (replica,) = made.replicas
+    counted = replica.metrics.jobs_finished.labels(route="default", outcome="succeeded")._value.get()
+    assert counted == ITEMS + 2 + others, "each end is counted once"
     await made.nothing_held()
 
 
