@@ -19,6 +19,7 @@ import structlog
 
 from daemon.accounts import Accounts
 from daemon.bell import Bell
+from daemon.calls import PermittedCalls
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.dispatcher import Dispatcher
@@ -39,7 +40,8 @@ from daemon.queue import Queue
 from daemon.quota_book import QuotaBook
 from daemon.results import ResultStore
 from daemon.routes import Routes
-from daemon.running import Execute, Run, Running
+from daemon.run import Run
+from daemon.running import Execute, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.verdict import Judge
@@ -97,15 +99,14 @@ class Replica:
         self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
         self._pacer = Pacer(self.limiter, self.metrics, self.worker)
         recalls = Recalls()
+        self._calls = PermittedCalls(self.limiter, accounts=self._accounts, recalls=recalls)
         self.running = Running(
             self.queue,
-            self.limiter,
+            self._calls,
             self.metrics,
             execute or self._execute,
             slots=settings.worker.max_in_flight,
             on_free=lambda: self._bell.ring_all(),
-            accounts=self._accounts,
-            recalls=recalls,
         )
         self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
         self._quota_book = QuotaBook(
@@ -131,7 +132,7 @@ class Replica:
             )
             for route in routes.values()
         }
-        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
+        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, self._calls.lag, lease_s=lease_s)
         self._reclaimer = Reclaimer(
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
         )
@@ -169,7 +170,7 @@ class Replica:
             Collector(turn=self._pacer.turn),
             Judge(self._accounts, self.metrics),
             self.metrics,
-            calls=self.running,
+            calls=self._calls,
             observe_latency=self._estimator.observe,
         )
 

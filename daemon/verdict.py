@@ -13,7 +13,7 @@ from daemon.accounts import Accounts
 from daemon.metrics import Metrics
 from daemon.outcomes import Failed, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
-from daemon.running import Run
+from daemon.run import Run
 from providers.errors import ProviderError, Retry
 
 RETRY_FIRST_S = 2.0
