@@ -25,7 +25,7 @@ from daemon.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
 from daemon.results import ResultStore
 from daemon.routes import Route, Routes
-from daemon.running import Run
+from daemon.run import Run
 from daemon.settings import Settings
 from providers.openai import create
 

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
 
 from daemon import time_left
+from daemon.calls import Calls
 from daemon.collecting import Collector, only_picture
 from daemon.contract import Job
 from daemon.inputs import InputFetcher
@@ -31,35 +32,19 @@ from daemon.queue import Queue
 from daemon.result_record import Made, place_of, result_of
 from daemon.reuse import Reuse
 from daemon.routes import request_of
-from daemon.running import Recalled, Run
+from daemon.run import Recalled, Run
 from daemon.storage_gate import NotStored
 from daemon.time_left import TimeLimit, Unfinished
 from daemon.verdict import Judge
 from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http import before_send, rate_headers
+from providers.http import after_send, before_send, rate_headers
 
 log = structlog.get_logger(__name__)
 
 
 # A finished task waits so long for our store before another replica may poll and store it.
 STORE_PATIENCE_S = 600.0
-
-
-class Calls(Protocol):
-    """Who has to know when a provider call begins and ends: the limiter's side of a run."""
-
-    async def announce(self, run: Run) -> bytes: ...
-
-    async def call_begins(self, run: Run) -> None: ...
-
-    async def call_leaves(self, run: Run, rtt_s: float | None) -> None: ...
-
-    async def call_answered(self, run: Run) -> None: ...
-
-    async def call_accepted(self, run: Run) -> None: ...
-
-    async def call_ended(self, run: Run) -> None: ...
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome, not a fault
@@ -195,6 +180,7 @@ class Executor:
         run.sent = True
         rate_headers.set({})
         before_send.set(partial(self._calls.call_leaves, run))
+        after_send.set(partial(self._calls.call_sent, run))
         try:
             answer = await _answered(run.route.provider, request, limit)
         except ProviderError as error:
@@ -206,6 +192,7 @@ class Executor:
             raise
         finally:
             before_send.set(None)
+            after_send.set(None)
         self._count_request(run, "200")
         run.headers = rate_headers.get()
         if isinstance(answer, Generated):

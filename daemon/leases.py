@@ -19,7 +19,7 @@ from daemon.metrics import Metrics
 from daemon.queue import Queue
 from daemon.routes import Route, Routes
 from daemon.running import Running
-from limiter.limiter import Limiter, Permit
+from limiter import Lag, Limiter, Permit
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,11 @@ START = "0-0"  # a cursor at the beginning, and one that has come to the end
 class Heartbeat:
     """Three renewals a lease, so two may be lost before anybody thinks we are gone."""
 
-    def __init__(self, queue: Queue, limiter: Limiter, running: Running, *, lease_s: float) -> None:
+    def __init__(self, queue: Queue, limiter: Limiter, running: Running, lag: Lag, *, lease_s: float) -> None:
         self._queue = queue
         self._limiter = limiter
         self._running = running
+        self._lag = lag
         self._every_s = lease_s / 3
 
     async def run(self) -> None:
@@ -44,10 +45,9 @@ class Heartbeat:
     async def _step(self) -> None:
         await asyncio.sleep(self._every_s)
         await self.beat()
-        if (spread_us := self._running.lag.spread_us) is not None:
-            with suppress(
-                RedisError
-            ):  # a hint, which a Redis without memory refuses; the beat is what counts
+        if (spread_us := self._lag.spread_us) is not None:
+            # A hint, which a Redis without memory refuses; the beat is what counts.
+            with suppress(RedisError):
                 await self._limiter.report_spread(spread_us)
 
     async def beat(self) -> None:

@@ -20,6 +20,7 @@ import structlog
 from daemon.accounts import Accounts
 from daemon.bell import Bell
 from daemon.callbacks import Callbacks
+from daemon.calls import PermittedCalls
 from daemon.collecting import Collector
 from daemon.connections import blocking_client, command_client
 from daemon.copies import Copies
@@ -44,7 +45,8 @@ from daemon.queue import Queue
 from daemon.quota_book import QuotaBook
 from daemon.results import ResultStore
 from daemon.routes import Routes
-from daemon.running import Execute, Run, Running
+from daemon.run import Run
+from daemon.running import Execute, Running
 from daemon.scheduler import Scheduler
 from daemon.settings import Settings
 from daemon.storage_gate import StorageGate
@@ -109,17 +111,21 @@ class Replica:
         self._pacer = Pacer(self.limiter, self.metrics, self.worker)
         self._gate = StorageGate(store, on_open=lambda: self._bell.ring_all())
         recalls = Recalls()
-        self.running = Running(
-            self.queue,
+        self._calls = PermittedCalls(
             self.limiter,
-            self.metrics,
-            execute or self._execute,
-            slots=settings.worker.max_in_flight,
+            self.queue,
             lease_s=lease_s,
-            on_free=lambda: self._bell.ring_all(),
             accounts=self._accounts,
             recalls=recalls,
             may_buy=lambda: not self._gate.closed,
+        )
+        self.running = Running(
+            self.queue,
+            self._calls,
+            self.metrics,
+            execute or self._execute,
+            slots=settings.worker.max_in_flight,
+            on_free=lambda: self._bell.ring_all(),
         )
         self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
         self._quota_book = QuotaBook(
@@ -165,7 +171,7 @@ class Replica:
             for route in routes.values()
         }
         self._copies = Copies(list(routes.values()), self.queue, self.running, self._bell)
-        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=lease_s)
+        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, self._calls.lag, lease_s=lease_s)
         self._reclaimer = Reclaimer(
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
         )
@@ -205,7 +211,7 @@ class Replica:
             Collector(turn=self._pacer.turn),
             Judge(self._accounts, self.metrics),
             self.metrics,
-            calls=self.running,
+            calls=self._calls,
             observe_latency=self._estimator.observe,
         )
 

@@ -11,7 +11,7 @@ import orjson
 from daemon.contract import Job
 from daemon.keys import Uid
 from daemon.pictures import Place
-from daemon.running import Run
+from daemon.run import Run
 from providers.base import Generated
 
 

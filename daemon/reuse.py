@@ -17,7 +17,7 @@ from daemon.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succee
 from daemon.pictures import PictureKeeper
 from daemon.queue import Queue
 from daemon.result_record import place_of, result_of
-from daemon.running import Run
+from daemon.run import Run
 from daemon.storage_gate import NotStored
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from daemon.contract import Job
-from daemon.running import Run
+from daemon.run import Run
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 
 # Behind the provider's own timer, for one that keeps no time: far enough that a busy loop does not find both due.

@@ -15,7 +15,7 @@ from daemon.accounts import Accounts
 from daemon.metrics import Metrics
 from daemon.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.outcomes import Retry as RetryOutcome
-from daemon.running import Run
+from daemon.run import Run
 from daemon.storage_gate import NotStored
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 

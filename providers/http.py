@@ -27,6 +27,7 @@ __all__ = [
     "THROTTLE_LIMIT_S",
     "Answer",
     "DownloadError",
+    "after_send",
     "asks_to_wait",
     "before_send",
     "check_url",
@@ -47,6 +48,10 @@ rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default
 before_send: ContextVar[Callable[[float | None], Awaitable[None]] | None] = ContextVar(
     "before_send", default=None
 )
+
+# Called when the last byte of a request of this task has been written. Nothing may be waited for then: the answer may
+# be there at any moment.
+after_send: ContextVar[Callable[[], None] | None] = ContextVar("after_send", default=None)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 
@@ -171,6 +176,8 @@ class _Progress:
             if (tell := before_send.get()) is not None:
                 await tell(self._rtt_s)
             self.sent = True
+        if event.endswith("send_request_body.complete") and (told := after_send.get()) is not None:
+            told()
 
 
 def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:

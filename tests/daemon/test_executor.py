@@ -26,7 +26,7 @@ from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeed
 from daemon.pictures import PictureKeeper
 from daemon.results import ResultStore, StorageError, Stored
 from daemon.routes import Route
-from daemon.running import Recalled, Run
+from daemon.run import Recalled, Run
 from daemon.verdict import Judge
 from limiter import Limiter, Penalty
 from limiter.quota import parse_quota
@@ -63,6 +63,7 @@ class Bench:
         self.limiter = Limiter(redis, "pixmill")
         self.begun: list[str] = []
         self.left: list[str] = []
+        self.written: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         self.ended: list[str] = []
         self.accepted: list[str] = []
@@ -100,6 +101,9 @@ class Bench:
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
         self.left.append(run.item.uid)
 
+    def call_sent(self, run: Run) -> None:
+        self.written.append(run.item.uid)
+
     async def call_answered(self, run: Run) -> None:
         headers, run.headers = run.headers, {}
         if headers:
@@ -108,7 +112,7 @@ class Bench:
     async def call_accepted(self, run: Run) -> None:
         self.accepted.append(run.item.uid)
 
-    async def call_ended(self, run: Run) -> None:
+    async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
     async def _sleep(self, seconds: float) -> None:

@@ -9,12 +9,14 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon import leases
+from daemon.calls import PermittedCalls
 from daemon.intake import ROUND
 from daemon.janitor import IDLE_LEASES, Janitor
 from daemon.leases import Reclaimer
 from daemon.outcomes import Outcome, Succeeded
 from daemon.queue import Queue
-from daemon.running import Run, Running
+from daemon.run import Run
+from daemon.running import Running
 from limiter import Limiter
 from tests.daemon.harness import Installation, eventually
 
@@ -29,8 +31,8 @@ class Heir:
 
     def __init__(self, installation: Installation) -> None:
         queue, metrics = installation.other("heir"), installation.metrics
-        limiter = Limiter(installation.redis, "pixmill")
-        self.running = Running(queue, limiter, metrics, _forever, slots=4, on_free=lambda: None)
+        calls = PermittedCalls(Limiter(installation.redis, "pixmill"), queue)
+        self.running = Running(queue, calls, metrics, _forever, slots=4, on_free=lambda: None)
         self.reclaimer = Reclaimer(
             queue, installation.routes, self.running, metrics, lease_s=LEASE_S, most_crashes=5
         )

@@ -11,13 +11,15 @@ from redis.asyncio import Redis
 
 from daemon import pauses
 from daemon.bell import Bell
+from daemon.calls import PermittedCalls
 from daemon.contract import Event
 from daemon.dispatcher import Dispatcher
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome, Succeeded, Throttled
 from daemon.pauses import Pause, PauseBook, read_pauses
 from daemon.routes import Route
-from daemon.running import Run, Running
+from daemon.run import Run
+from daemon.running import Running
 from limiter import Limiter
 from limiter.quota import parse_quota
 from tests.daemon.harness import Installation, ScriptedProvider, eventually
@@ -48,7 +50,8 @@ class Fleet:
     def _add_replica(self, worker: str, routes: list[Route]) -> None:
         queue, metrics = self.installation.other(worker), Metrics()
         limiter = Limiter(self.redis, "pixmill")
-        running = Running(queue, limiter, metrics, self._execute, slots=64, on_free=lambda: bell.ring_all())
+        calls = PermittedCalls(limiter, queue)
+        running = Running(queue, calls, metrics, self._execute, slots=64, on_free=lambda: bell.ring_all())
         bell = Bell(self.redis, self.keys.bell, running.ask_cancel, worker)
         book = PauseBook(self.redis, self.keys, rung=bell.pause_rung, on_change=bell.ring_all)
         self.running.append(running)

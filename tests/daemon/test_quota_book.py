@@ -17,7 +17,7 @@ from daemon.quota_store import reset, set_limits, stored_tables
 from daemon.replica import Replica
 from daemon.results import ResultStore
 from daemon.routes import Route, Routes
-from daemon.running import Run
+from daemon.run import Run
 from daemon.settings import Settings
 from limiter.explain import spelled
 from limiter.quota import parse_quota

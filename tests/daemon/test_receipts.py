@@ -8,12 +8,14 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from daemon.calls import PermittedCalls
 from daemon.dead_letters import DeadLetters
 from daemon.items import Claimed, Noted
 from daemon.leases import Reclaimer
 from daemon.outcomes import Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.records import ItemView, Records
-from daemon.running import Run, Running
+from daemon.run import Run
+from daemon.running import Running
 from limiter import Limiter
 from providers.base import Submitted
 from tests.daemon.harness import Installation
@@ -425,7 +427,7 @@ async def test_at_whatever_step_of_others_it_comes_a_receipt_is_somewhere_and_st
 def _running(installation: Installation, execute: object) -> Running:
     return Running(
         installation.queue,
-        Limiter(installation.redis, "pixmill"),
+        PermittedCalls(Limiter(installation.redis, "pixmill"), installation.queue),
         installation.metrics,
         execute,  # type: ignore[arg-type]  # a function of the test
         slots=4,

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from daemon.outcomes import Released, Retry, Throttled, Unknown
 from daemon.routes import Route
-from daemon.running import Run
+from daemon.run import Run
 from daemon.verdict import (
     RETRY_FIRST_S,
     RETRY_LONGEST_S,

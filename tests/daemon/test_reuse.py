@@ -10,6 +10,7 @@ import pytest
 from obstore.store import MemoryStore
 from redis.asyncio import Redis
 
+from daemon.calls import PermittedCalls
 from daemon.copies import AT_ONCE, Copies
 from daemon.keys import CACHED, Uid
 from daemon.leases import Reclaimer
@@ -17,7 +18,8 @@ from daemon.outcomes import Cancelled, Failed, Missed, Outcome, Succeeded
 from daemon.records import ItemView, Records
 from daemon.results import ResultStore, StorageError
 from daemon.routes import Routes
-from daemon.running import Run, Running
+from daemon.run import Run
+from daemon.running import Running
 from limiter import Limiter
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import eventually
@@ -215,7 +217,7 @@ class Copier:
         self.looks: list[float] = []
         self.running = Running(
             installation.queue,
-            Limiter(redis, "pixmill"),
+            PermittedCalls(Limiter(redis, "pixmill"), installation.queue),
             installation.metrics,
             bench.executor.run,
             slots=slots,

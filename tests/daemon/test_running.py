@@ -13,12 +13,14 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.bell import Bell
+from daemon.calls import PermittedCalls
 from daemon.dispatcher import Dispatcher
 from daemon.items import LeaseLost
 from daemon.leases import Heartbeat, Reclaimer
 from daemon.outcomes import Failed, Outcome, Succeeded, Unknown
 from daemon.routes import Route, Routes
-from daemon.running import Recalled, Run, Running
+from daemon.run import Recalled, Run
+from daemon.running import Running
 from limiter import Grant, Later, Limiter, Recalls
 from limiter.quota import Quota, parse_quota
 from providers.base import Submitted
@@ -39,18 +41,18 @@ class Replica:
         self.may_end = asyncio.Event()
         self.started: list[Run] = []
         recalls = Recalls()
+        self.calls = PermittedCalls(self.limiter, self.queue, recalls=recalls)
         self.running = Running(
             self.queue,
-            self.limiter,
+            self.calls,
             metrics,
             self._execute,
             slots=slots,
             on_free=lambda: self.bell.ring_all(),
-            recalls=recalls,
         )
         self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel, worker, recalls)
         self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
-        self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, lease_s=1)
+        self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, self.calls.lag, lease_s=1)
         self.reclaimer = Reclaimer(
             self.queue, Routes([self.route]), self.running, metrics, lease_s=0, most_crashes=5
         )
@@ -233,13 +235,13 @@ async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_ke
 
     async def called_back() -> bool:
         try:
-            await replica.running.call_begins(run)
+            await replica.calls.call_begins(run)
         except Recalled:
             return True
         return False
 
     await eventually(called_back)
-    await replica.running.call_ended(run)
+    await replica.calls.call_ended(run)
     (state,) = await replica.limiter.snapshot([quota])
     assert state.in_flight == 0
     assert await redis.zcard("pixmill:limiter:q:log:images") == 0
@@ -263,8 +265,40 @@ async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_not
     [item] = await replica.installation.claim()
     run = Run(item, replica.route, answer.permit, slot_at=asked_at - 60, asked_at=asked_at)
     with pytest.raises(Recalled):
-        await replica.running.call_begins(run)
+        await replica.calls.call_begins(run)
     await replica.close()
+
+
+async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on_and_does_not_wait_for_it(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = parse_quota("q", {"images": "5/min"})
+    replica = Replica(redis, quota)
+    answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    told: list[object] = []
+    away = asyncio.Event()
+
+    async def sent_late(permit: object, _quotas: object) -> None:
+        await away.wait()
+        told.append(permit)
+
+    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    run = Run(item, replica.route, answer.permit, slot_at=time.monotonic() + 60)
+    replica.calls.call_sent(run)
+    run.slot_at = time.monotonic() - 60
+    for _ in range(2):
+        replica.calls.call_sent(run)
+    away.set()
+
+    async def told_once() -> bool:
+        return told == [answer.permit]
+
+    await eventually(told_once)
+    await replica.close()
+    assert told == [answer.permit], "not when it was in time, and once when it was not"
 
 
 async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_not_freed(
@@ -277,10 +311,10 @@ async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_n
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
     item = replace(item, intent_us=time.time_ns() // 1000)
-    await replica.running.call_ended(Run(item, replica.route, answer.permit, adopted=True))
+    await replica.calls.call_ended(Run(item, replica.route, answer.permit, adopted=True))
     assert await redis.zcard("pixmill:limiter:q:leases") == 1, "it may still run; the lease ends by itself"
     for known in (replace(item, receipt=b'{"task_id":"t"}'), replace(item, intent_us=None)):
-        await replica.running.call_ended(Run(known, replica.route, answer.permit, adopted=True))
+        await replica.calls.call_ended(Run(known, replica.route, answer.permit, adopted=True))
         assert await redis.zcard("pixmill:limiter:q:leases") == 0
     await replica.close()
 
@@ -334,7 +368,7 @@ async def announced(replica: Replica) -> Run:
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
     run = Run(item, replica.route, None)
-    await replica.running.announce(run)
+    await replica.calls.announce(run)
     return run
 
 
@@ -346,26 +380,26 @@ async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_se
     replica: Replica, announced: Run
 ) -> None:
     announced.announced_at -= 60
-    await replica.running.call_leaves(announced, 0.01)
+    await replica.calls.call_leaves(announced, 0.01)
     await taken_over(replica)
     announced.announced_at -= 60
     with pytest.raises(LeaseLost):
-        await replica.running.call_leaves(announced, 0.01)
+        await replica.calls.call_leaves(announced, 0.01)
 
 
 async def test_a_call_that_was_just_announced_asks_nobody_again(replica: Replica, announced: Run) -> None:
     # Nobody takes over so soon, and a question before every call would cost a round trip each.
     await taken_over(replica)
-    await replica.running.call_leaves(announced, 0.01)
+    await replica.calls.call_leaves(announced, 0.01)
 
 
 async def test_a_worker_that_slept_sends_nothing_on_a_connection_that_may_be_closed_by_now(
     replica: Replica, announced: Run
 ) -> None:
-    await replica.running.call_leaves(announced, None)
+    await replica.calls.call_leaves(announced, None)
     announced.announced_at -= 60
     with pytest.raises(Recalled):
-        await replica.running.call_leaves(announced, None)
+        await replica.calls.call_leaves(announced, None)
 
 
 async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: Redis) -> None:
@@ -622,7 +656,7 @@ async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> 
     await replica.has_started(1)
     (run,) = replica.started
     if leaves:
-        await replica.running.call_leaves(run, None)
+        await replica.calls.call_leaves(run, None)
     run.submitted = task
     await replica.installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
     return run

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.outcomes import Failed, Retry, Succeeded, Throttled, Unknown
 from daemon.routes import Route
-from daemon.running import Run
+from daemon.run import Run
 from limiter.limiter import Limiter
 from limiter.quota import parse_quota
 from providers.base import Provider
@@ -53,6 +53,7 @@ def account(simulator: Simulator) -> Provider:
 
 async def test_a_task_becomes_a_stored_picture(bench: Bench, simulator: Simulator) -> None:
     outcome = await bench.outcome(seed=0, **SIZE)
+    assert bench.left == bench.written == ["default//a"], "polls and downloads are no calls"
     assert isinstance(outcome, Succeeded)
     (image,) = outcome.result["images"]
     assert (image["width"], image["height"], image["seed"]) == (512, 512, 0)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from providers.asgi import AsgiServer
 from providers.errors import ErrorKind, ProviderError
-from providers.http import before_send, create_client, rate_headers, send_once
+from providers.http import after_send, before_send, create_client, rate_headers, send_once
 
 
 class _Provider:
@@ -48,6 +48,23 @@ async def test_who_wants_to_know_is_told_once_a_request_before_it_leaves() -> No
     finally:
         before_send.set(None)
     assert told == [(0, True), (1, False)], "only the first one connected"
+
+
+async def test_who_wants_to_know_is_told_once_a_request_when_it_has_been_written() -> None:
+    provider = _Provider()
+    told: list[str] = []
+
+    async def leaves(_rtt_s: float | None) -> None:
+        told.append("leaves")
+
+    before_send.set(leaves)
+    after_send.set(lambda: told.append("written"))
+    try:
+        await provider.call(times=2)
+    finally:
+        before_send.set(None)
+        after_send.set(None)
+    assert told == ["leaves", "written"] * 2
 
 
 async def test_what_is_raised_then_keeps_the_request_from_leaving() -> None:

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 
 from daemon.outcomes import Failed, Outcome, Retry, Succeeded, Throttled, Unknown
-from daemon.running import Run
+from daemon.run import Run
 from providers import Provider, create_provider
 from providers.asgi import AsgiServer
 from providers.hunyuan import create as create_hunyuan
