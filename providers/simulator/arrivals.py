@@ -48,8 +48,7 @@ class StampedSocket(socket.socket):
         for level, kind, stamp in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and self._peer is not None:
                 seconds, nanos = _TIMESPEC.unpack(stamp)
-                ago_s = time.time() - (seconds + nanos / 1e9)
-                _stamps_s[self._peer] = time.monotonic() - max(0.0, ago_s)
+                _stamps_s[self._peer] = min(time.monotonic(), seconds + nanos / 1e9 - _wall_clock_ahead_s())
         return data
 
     def close(self) -> None:
@@ -57,6 +56,18 @@ class StampedSocket(socket.socket):
         if self._peer is not None:
             _stamps_s.pop(self._peer, None)
         super().close()
+
+
+def _wall_clock_ahead_s() -> float:
+    """How far the clock of the stamps is ahead of the monotonic one, by the quickest of a few looks at both.
+
+    Between two looks this process may stand still, and all of that would be taken for the distance.
+    """
+    looks = []
+    for _ in range(4):
+        before_s, wall_s, after_s = time.monotonic(), time.time(), time.monotonic()
+        looks.append((after_s - before_s, wall_s - (before_s + after_s) / 2))
+    return min(looks)[1]
 
 
 class Arrivals:
