@@ -5,7 +5,8 @@
 -- One step, because the key that all commands are tried on is a text that exists only meanwhile: what is meant for
 -- another type finds the wrong one and changes nothing.
 -- @include base
-local REFUSED = { "user executing the script can't", "can't access", 'NOPERM', 'no permissions' }
+-- As Redis and as Valkey say it.
+local REFUSED = { "user executing the script can't", 'ACL failure in script', 'NOPERM' }
 local scratch = P .. ':doctor'
 redis.pcall('SET', scratch, '', 'PX', 1000)
 local refused = {}
