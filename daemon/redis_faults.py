@@ -81,7 +81,7 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
     ((), ("BUSY Redis is busy", "BUSY Valkey is busy"), "Redis is held up by a script that runs too long."),
     (
         (NoPermissionError,),
-        ("NOPERM", "has no permissions", "The user executing the script"),
+        ("NOPERM", "ACL failure in script", "The user executing the script"),
         "The ACL does not let our Redis user do what is needed: `pixmill doctor` names it, and "
         "deploy/redis/users.acl has it all.",
     ),
