@@ -43,12 +43,13 @@ local function refuse(uid, gid, part, head, known_fp, fp)
   return 'conflict'
 end
 
--- Where a batch with a cap of its own may have parked items, for whoever frees one of its places.
+-- Where a batch may have parked items, for whoever frees one of its places or ends its pause.
 local function note_place(group, route, lane)
-  local g = redis.call('HMGET', group, 'max_in_flight', 'places')
-  local place = route .. '|' .. lane
-  if g[1] and not string.find(',' .. (g[2] or '') .. ',', ',' .. place .. ',', 1, true) then
-    redis.call('HSET', group, 'places', (g[2] and g[2] .. ',' or '') .. place)
+  local places, place = redis.call('HGET', group, 'places'), route .. '|' .. lane
+  if not places then
+    redis.call('HSET', group, 'places', place)
+  elseif not string.find(',' .. places .. ',', ',' .. place .. ',', 1, true) then
+    redis.call('HSET', group, 'places', places .. ',' .. place)
   end
 end
 
@@ -87,8 +88,10 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
     if not_before ~= '' and tonumber(not_before) > (tonumber(redis.call('HGET', group, 'latest_us') or '0')) then
       redis.call('HSET', group, 'latest_us', not_before)
     end
-    note_place(group, route, lane)
-    if cache ~= '' then note_place(group, route, CACHED) end
+    if batch ~= '' then
+      note_place(group, route, lane)
+      if cache ~= '' then note_place(group, route, CACHED) end
+    end
   end
   count_depth({ route = route, lane = lane }, 'queued', 1)
   redis.call('ZADD', P .. ':waiting:' .. route, NOW_US, uid)

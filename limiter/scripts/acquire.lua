@@ -245,10 +245,10 @@ if full then return later(full_retry, full) end
 if not agreed then return later(LOOK_AGAIN_US, bound) end
 
 -- Phase 2: charge every limit at that slot.
-charge_rates(text(now))
 for _, row in ipairs(flying) do
   leases_charge(row.key, row.waiting, row.cost, grant, who, slot + lease, holder, now)
 end
+charge_rates(text(now))
 
 -- What this grant shows of the quotas that learn: how much of the level is in use, by the limit that is fullest.
 local changes, left = '', ''

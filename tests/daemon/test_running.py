@@ -656,6 +656,7 @@ async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> 
     await replica.has_started(1)
     (run,) = replica.started
     if leaves:
+        await replica.calls.announce(run)
         await replica.calls.call_leaves(run, None)
     run.submitted = task
     await replica.installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
