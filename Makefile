@@ -37,7 +37,7 @@ test: setup  ## the test suite, on a real Valkey
 test-redis7: setup  ## what a Redis has a part in, on the redis-server of this machine instead of the Valkey
 	@redis-server --version || { echo "This needs a redis-server; on Debian: apt install redis-server."; exit 1; }
 	TEST_REDIS_SERVER="$$(command -v redis-server)" \
-	  $(BIN)/pytest -n 2 --dist worksteal tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/test_demo.py
+	  $(BIN)/pytest -n 2 --dist worksteal -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/test_demo.py
 	TEST_REDIS_SERVER="$$(command -v redis-server)" $(BIN)/pytest tests/e2e --ignore=tests/e2e/test_up.py
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
