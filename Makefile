@@ -30,7 +30,7 @@ up: setup  ## everything in one process, until Ctrl-C
 # What keeps to a quota in real time runs alone: beside other tests its calls would arrive late for their slots.
 TIMED := tests/benchmarks tests/daemon/test_demo.py tests/deploy tests/docs tests/e2e
 test: setup  ## the test suite, on a real Valkey
-	$(BIN)/pytest -n 2 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
+	$(BIN)/pytest -n 3 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
 	$(BIN)/pytest $(TIMED)
 
 # The oldest server of which a package is common; the rest of `make test` looks at what no server has a part in.

@@ -27,10 +27,11 @@ from tests.daemon.harness import ScriptedProvider, eventually
 
 
 class Clock:
-    """The limiter's time, in µs; sleeping moves it on."""
+    """The limiter's time, in µs; sleeping moves it on, but not while a question with the old time is on its way."""
 
     def __init__(self) -> None:
         self.now_us = 1_795_000_000_000_000
+        self.still = asyncio.Lock()
 
     def __call__(self) -> int:
         return self.now_us
@@ -38,14 +39,16 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         wake_us = self.now_us + round(seconds * 1e6)
         await asyncio.sleep(0)
-        self.now_us = max(self.now_us, wake_us)
+        async with self.still:
+            self.now_us = max(self.now_us, wake_us)
 
 
 class Counting(Limiter):
     """Remembers what it was asked for."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+        super().__init__(redis, prefix, clock=clock)
+        self.clock = clock
         self.asked: list[str] = []
         self.granted: list[Permit] = []
         self.late: list[Permit] = []
@@ -53,7 +56,8 @@ class Counting(Limiter):
 
     async def acquire(self, quotas: Any, **more: Any) -> Any:
         self.asked.append(more["request_id"])
-        answer = await super().acquire(quotas, **more)
+        async with self.clock.still:
+            answer = await super().acquire(quotas, **more)
         if self.failing:
             self.failing -= 1
             raise RedisConnectionError("the reply is lost")
@@ -63,7 +67,8 @@ class Counting(Limiter):
 
     async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         self.late.append(permit)
-        await super().sent_late(permit, quotas)
+        async with self.clock.still:
+            await super().sent_late(permit, quotas)
 
     @property
     def sizes(self) -> list[int]:
