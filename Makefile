@@ -28,7 +28,7 @@ up: setup  ## everything in one process, until Ctrl-C
 	@$(BIN)/pixmill up
 
 # What keeps to a quota in real time runs alone: beside other tests its calls would arrive late for their slots.
-TIMED := tests/benchmarks tests/daemon/test_demo.py tests/deploy tests/docs tests/e2e
+TIMED := tests/benchmarks tests/daemon/test_demo.py tests/docs tests/e2e/test_fleet.py tests/e2e/test_up.py
 test: setup  ## the test suite, on a real Valkey
 	$(BIN)/pytest -n 3 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
 	$(BIN)/pytest $(TIMED)
