@@ -73,7 +73,8 @@ def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures_whatever_the_quot
     assert (ledger["calls"], ledger["billed"]) == (1, 1)
     assert one_picture(fleet, 15)
     assert counted(fleet) == Counter(miss=1, joined=9, hit=5)
-    assert {data["cached_from"] for data in fleet.events("job.succeeded")} == {None, "page-0"}
+    sources = {data["cached_from"] for data in fleet.events("job.succeeded")} - {None}
+    assert len(sources) == 1, "all have the picture of the one that came first"
     assert fleet.redis.xpending("pixmill:q:default:cached", "workers")["pending"] == 0
 
 
