@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from daemon.dead_letters import CALLBACK_FAILED
 from daemon.loops import run_forever, until_answered
-from daemon.metrics import CALLBACK_FAILED, Metrics
+from daemon.metrics import Metrics
 from daemon.outbox import Message, Outbox, Tried
 from daemon.webhooks import DEFAULT_SECRET, Webhooks
 from providers.outside import OutsideError, host_of

@@ -55,7 +55,8 @@ class PermittedCalls:
         self.lag = Lag()
         self._limiter = limiter
         self._queue = queue
-        self._surely_ours_s = lease_s / 3
+        # So long after it was seen to be ours nobody can have taken an item over: heartbeats are no further apart.
+        self._ours_for_s = lease_s / 3
         self._may_buy = may_buy
         self._accounts = accounts
         self._recalls = recalls or Recalls()
@@ -91,14 +92,11 @@ class PermittedCalls:
         `rtt_s` is how long it took to connect, None on a connection that stood. Where the process slept since then
         or connecting took long, somebody else may have the item: raises LeaseLost then.
         """
-        if time.monotonic() - run.announced_at > self._surely_ours_s:
-            if rtt_s is None:
-                # It slept, and the provider may have closed the connection meanwhile: what is sent on it would be lost.
-                raise Recalled
-            if await self.announce(run):
-                raise Recalled  # The next run of the item polls that task.
         late_at = run.slot_at
+        await self._surely_ours(run, rtt_s)
         await self.call_begins(run)
+        # That may have waited for Redis for longer than a lease lasts.
+        await self._surely_ours(run, rtt_s)
         run.left = True
         # A call that was late counts from now on, so how late it was says nothing about the others.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:
@@ -115,6 +113,15 @@ class PermittedCalls:
             report = asyncio.create_task(self._counted_from_now(permit, run.route.quotas))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
+
+    async def _surely_ours(self, run: Run, rtt_s: float | None) -> None:
+        if time.monotonic() - run.announced_at <= self._ours_for_s:
+            return
+        if rtt_s is None:
+            # It slept, and the provider may have closed the connection meanwhile: what is sent on it would be lost.
+            raise Recalled
+        if await self.announce(run):
+            raise Recalled  # The next run of the item polls that task.
 
     async def _counted_from_now(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         await until_answered("sent_late", lambda: self._limiter.sent_late(permit, quotas))

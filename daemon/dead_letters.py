@@ -24,6 +24,7 @@ from providers.errors import redact
 
 PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
 MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first
+CALLBACK_FAILED = "callback_failed"
 OF_ITEMS = frozenset({"attempts_exhausted", "late_receipt", "poison", "unknown_outcome"})
 CLIPPED = frozenset({"too_large"})  # the original is not whole
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
@@ -157,14 +158,14 @@ class DeadLetters:
         """
         if letter.reason in OF_ITEMS:
             uid = str(Uid(letter.tenant, letter.batch or "", letter.item))
-            match await queue.retry_letter(uid, letter.entry):
+            match await queue.retry_letter(uid, letter.entry, _states_of(letter.reason)):
                 case "queued":
                     return "requeued"
                 case "unchanged":
                     return "not_failed"
                 case "gone":
                     return "gone"
-        if (message := letter.original.get(b"callback")) is not None:
+        if letter.reason == CALLBACK_FAILED and (message := letter.original.get(b"callback")) is not None:
             return await self._call_back_again(message.decode(), letter)
         if not letter.may_be_sent:
             return "not_kept"
@@ -187,6 +188,12 @@ class DeadLetters:
             if len(rows) < PAGE:
                 return
             before = rows[-1][0]
+
+
+def _states_of(reason: str) -> tuple[str, ...]:
+    """In which states its item is queued again. A task that came late is polled also for what ended without a call."""
+    ended = ("failed", "held")
+    return (*ended, "cancelled", "expired") if reason == "late_receipt" else ended
 
 
 def _order(entry: str) -> tuple[int, int]:

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0  # the slow poll behind the doorbell
 CLAIM_MOST = 64  # items a claim where no quota paces the route
-# A slot further away is not reserved yet: what a replica holds in advance is lost to the others when it dies.
+# A slot further away is not granted yet: what a replica holds in advance is lost to the others when it dies.
 HORIZON_S = 2.0
 # While nobody hears the bell, nobody would hear that a slot further away does not hold any more.
 DEAF_HORIZON_S = 0.25
@@ -167,7 +167,11 @@ class Dispatcher:
             return answer
         self._request_id, self._told = "", None
         if answer.scales and self._accounts is not None:
-            await uninterrupted(self._accounts.rescaled(answer.scales))
+            try:
+                await uninterrupted(self._accounts.rescaled(answer.scales))
+            except asyncio.CancelledError:
+                await uninterrupted(self._limiter.give_back(answer.permit))
+                raise
         # Counted from the question and not from its answer: then a slow answer makes a call late, never early.
         slot_at = sent_at + answer.wait_us / 1e6
         came = await self._slot_came(answer, asked_at)
@@ -194,7 +198,7 @@ class Dispatcher:
 
     async def _leave_turn(self) -> None:
         """Who cannot use its turn leaves it to others."""
-        told, self._told, self._request_id = self._told, None, ""
+        told, self._told, self._request_id, self._asked_at = self._told, None, "", None
         if told is not None and told.turn is not None:
             # Where Redis is away, one call's quota is lost, as when a replica dies.
             with suppress(RedisError):

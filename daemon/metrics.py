@@ -21,13 +21,12 @@ from prometheus_client import (
 )
 
 from daemon.contract.rejection import RejectionCode
-from daemon.dead_letters import OF_ITEMS
+from daemon.dead_letters import CALLBACK_FAILED, OF_ITEMS
 from daemon.keys import LANES
 from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
-CALLBACK_FAILED = "callback_failed"
 TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by what a try came to
 CACHE = ("hit", "miss", "joined")
 LATE_RECEIPT = "late_receipt"  # the dead letter of a task whose worker had lost the item

@@ -156,14 +156,22 @@ class Pacer:
         """Return when `count` polls may be sent: all of them are charged at one slot, which has come."""
         request_id = f"{self._holder}:polls:{route.name}:{next(self._requests)}"
         told: Later | None = None
-        while True:
-            asked_at = time.monotonic()
-            answer = await self._answer(count, quotas, request_id, told)
-            if isinstance(answer, Grant):
-                break
-            told = answer
-            await self._sleep(answer.retry_us / 1e6)
-        await self._sleep(answer.wait_us / 1e6)
+        charged: Permit | None = None
+        try:
+            while True:
+                asked_at = time.monotonic()
+                answer = await self._answer(count, quotas, request_id, told)
+                if isinstance(answer, Grant):
+                    break
+                told, charged = answer, answer.turn
+                await self._sleep(answer.retry_us / 1e6)
+            charged = answer.permit
+            await self._sleep(answer.wait_us / 1e6)
+        except asyncio.CancelledError:
+            if charged is not None:
+                with suppress(RedisError):
+                    await self._limiter.give_back(charged)
+            raise
         # Counted from the question and not from its answer, which a busy loop may have read long after it was given.
         return _Slot(answer.permit, asked_at + answer.wait_us / 1e6)
 

@@ -315,13 +315,15 @@ class Queue:
             queued += page_queued
         return Changed(known=True, ended_or_queued=queued)
 
-    async def retry_letter(self, uid: str, letter: str) -> Literal["queued", "unchanged", "unknown", "gone"]:
+    async def retry_letter(
+        self, uid: str, letter: str, states: Sequence[str]
+    ) -> Literal["queued", "unchanged", "unknown", "gone"]:
         """Queue the item of a dead letter again and take the letter off, in one step; asked twice, it happens once.
 
-        `unchanged`: it is not failed or held any more, and the letter is taken off. `unknown`: its record has ended,
+        `unchanged`: it is in none of `states` any more, and the letter is taken off. `unknown`: its record has ended,
         and the letter stays.
         """
-        answer = await self._call("retry", *self._retention, "item", uid, 0, 1, "failed,held", letter)
+        answer = await self._call("retry", *self._retention, "item", uid, 0, 1, ",".join(states), letter)
         state: Literal["ok", "unknown", "gone"] = answer[0].decode()
         if state != "ok":
             return state

@@ -32,10 +32,12 @@ class Reuse:
         """Its copy; or the refusal of the identical item that it waited for; or `Missed`, when there is neither."""
         if run.cancel_requested.is_set():
             return Cancelled()
+        if run.item.receipt:
+            return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
         answer = await self._queue.answer(run.item)
         if answer.entry:
             return await self._copied(run, job, answer)
-        if answer.refusal:
+        if answer.refusal and answer.joined:
             return Failed(_shared(answer.refusal))
         return Missed(b"")
 

@@ -47,7 +47,6 @@ class Running:
         self._metrics = metrics
         self._execute = execute
         self._on_free = on_free
-        # So long after it was seen to be ours nobody can have taken an item over: heartbeats are no further apart.
         # By uid and epoch: a replica that stalled may take over its own item while the old run is still ending.
         self._runs: dict[tuple[str, str], Run] = {}
         self._reserved = 0
@@ -130,7 +129,7 @@ class Running:
         self._metrics.in_flight.set(len(self._runs))
         try:
             outcome = await self._outcome(run)
-            if _kind(outcome) == ErrorKind.NETWORK_UNSENT:
+            if run.submitted is None and _kind(outcome) == ErrorKind.NETWORK_UNSENT:
                 # Not one byte of it left: it was no call, and its permit is given back whole.
                 run.sent = False
             answered = run.submitted is not None or not isinstance(outcome, Unknown)
@@ -162,6 +161,8 @@ class Running:
             if run.submitted is not None:
                 # The provider did its part: trying again goes on with its task.
                 record |= {"charged": "yes", "resumable": True}
+            elif run.left:
+                return Unknown(record)  # The call may be paid for, so what is done now is the job's to say.
             return Retry(record, BUG_DELAY_S)
 
     def _count_call(self, run: Run, state: str, charged: str) -> None:

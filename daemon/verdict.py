@@ -67,6 +67,8 @@ class Judge:
                 return Throttled(record, self._stand_back_s(error, run))
             case Retry.PAUSE_QUOTA:
                 await self._accounts.stopped(error, route, run.permit)
+                if error.was_let_in or run.submitted is not None:
+                    return self._again(error, run, record)
                 return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
             case Retry.UNKNOWN_OUTCOME:
                 return Unknown(record)

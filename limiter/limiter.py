@@ -93,7 +93,8 @@ class Limiter:
         that is cancelled meanwhile has been granted nothing.
 
         Who is told Later and asks again should say what it was told (`after`), with the same `request_id`: told Later
-        once more for a rate, it has a turn, which nobody overtakes. Without, a call that looks ahead less far than
+        once more for a rate, it has a turn, which nobody overtakes; where a pause or a place in flight is what is
+        missing, it has none, since who waits for those is known apart. Without, a call that looks ahead less far than
         the backlog draws lots with the others, and one of many units may starve.
 
         Errors: QuotaError, at once, for a cost that no waiting could ever fit.

@@ -130,6 +130,19 @@ local first_row = 10 + 2 * quotas_n
 local polling = first_row <= #ARGV
 for i = first_row, #ARGV, FIELDS do polling = polling and ARGV[i + 3] == 'polls' end
 
+-- A turn is looked for anew, also by who wants none any more.
+if turn then
+  redis.call('DEL', KEYS[2])
+  local undone = {}
+  for i = first_row, #ARGV, FIELDS do
+    local kind, key = kinds[ARGV[i + 1]], KEYS[tonumber(ARGV[i + 2])]
+    if kind and not undone[key] then
+      kind.undo(key, tonumber(ARGV[i + 4]))
+      undone[key] = true
+    end
+  end
+end
+
 -- Phase 1, read only. First what says no whatever the slot; then the earliest slot.
 local slot, bound = now, nil
 local full, full_retry = nil, 0
@@ -150,19 +163,6 @@ for q = 1, quotas_n do
   }
   if quota.cooldown.ends > slot then slot, bound = quota.cooldown.ends, 'quota:' .. name .. '.cooldown' end
   quotas[q] = quota
-end
-
--- A turn is looked for anew, also by who wants none any more.
-if turn then
-  redis.call('DEL', KEYS[2])
-  local undone = {}
-  for i = first_row, #ARGV, FIELDS do
-    local kind, key = kinds[ARGV[i + 1]], KEYS[tonumber(ARGV[i + 2])]
-    if kind and not undone[key] then
-      kind.undo(key, tonumber(ARGV[i + 4]))
-      undone[key] = true
-    end
-  end
 end
 
 local rated, flying, keep = {}, {}, {}

@@ -710,6 +710,16 @@ async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an
     assert 3 < state.cooldown_s <= 4
 
 
+async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_costs_an_attempt(
+    redis: Redis,
+) -> None:
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "top up", http_status=200).let_in()]
+    assert isinstance(await bench.outcome(), Retry)
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert state.paused_reason is not None
+
+
 async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
     bench.answers = [

@@ -356,6 +356,19 @@ async def test_a_paused_batch_can_be_cancelled_and_its_items_expire(installation
     assert await claimed(installation) == []
 
 
+async def test_a_batch_that_is_cancelled_while_it_is_parked_leaves_no_queue_behind(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 3)
+    await pauses.pause(installation.redis, installation.keys, "batch", "default/b1")
+    assert await claimed(installation) == [], "which parks it"
+    await installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
+    for _ in range(4):
+        assert await claimed(installation) == []
+    left = {key.decode().split(":")[1] for key in await installation.redis.keys("*")}
+    assert not left & {"backlog", "turns", "ring"}
+
+
 async def test_only_a_batch_that_runs_can_be_paused(installation: Installation) -> None:
     await installation.submit(job("single"), job("several", n=2))
     redis, keys = installation.redis, installation.keys

@@ -455,6 +455,18 @@ async def test_a_retry_whose_task_is_still_good_polls_it_and_waits_for_nobody(ca
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
 
 
+async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobody(cache: Cache) -> None:
+    await cache.use("a")
+    item = await cache.leader()
+    await cache.queue.settle(item, Failed(FAULT))
+    await cache.queue.note_receipt(item, RECEIPT)
+    await cache.use("b")
+    assert names(await cache.calls()) == ["b"]
+    await cache.queue.retry("item", "default//a", ["failed"])
+    (again,) = await cache.calls()
+    assert (again.uid, again.receipt) == ("default//a", RECEIPT)
+
+
 async def test_an_entry_that_a_cancelled_leader_left_in_its_line_does_not_run_it_when_it_waits(
     cache: Cache,
 ) -> None:

@@ -129,6 +129,16 @@ async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
     )
 
 
+async def test_an_operators_pause_ends_a_turn(rig: Rig) -> None:
+    quota = Quota("q", (Window(2, S),))
+    await rig.ask(quota, costs=COST)
+    turn = await turn_of(rig, quota)
+    await rig.limiter.pause("q", "stop")
+    again = await told(rig, quota, request_id="patient", after=turn)
+    assert (again.bound, again.turn) == ("quota:q.paused", None)
+    assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
+
+
 async def test_a_turn_holds_no_place_in_flight(rig: Rig) -> None:
     """A place that waits for a far slot would be missing to the account's other routes."""
     account, model = Quota("account", (InFlight(2),)), Quota("model", (Window(2, S),))

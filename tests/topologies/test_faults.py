@@ -146,10 +146,11 @@ async def test_what_runs_while_the_memory_is_full_keeps_its_receipts_and_is_sett
 
         await eventually(stands_still, PATIENCE_S)
         done = [(await made.counts(batch))["succeeded"] for batch in ("b1", "b2")]
-        calls, places = made.calls(), await made.places()
-        assert places["sync"] == 4
+        calls = made.calls()
+        # Not those of the tasks' route, whose dispatcher may hold one that it is about to give back.
+        assert (await made.places())["sync"] == 4
         await asyncio.sleep(2 * LEASE_S + ADOPTED_IN_S + 1)  # longer than any lease that nobody renews
-        assert await made.places() == places, "what runs at a provider still counts"
+        assert (await made.places())["sync"] == 4, "what runs at a provider still counts"
         assert [(await made.counts(batch))["succeeded"] for batch in ("b1", "b2")] == done
         assert made.calls() == calls
         assert made.replicas[0].metrics.reclaimed._value.get() == 0

@@ -80,10 +80,10 @@ end
 -- Queue an item whose state is record.state: for a call, for a copy, or behind its leader; as a tombstone it may stand
 -- where it belongs already. Returns whom to ring for.
 local function queue_up(uid, record, first)
-  local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt')
+  local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt', 'late_receipt')
   local mode, name = flight_of(uid, f[1])
   if mode then
-    set_lane(uid, record, lane_in_flight(uid, record, mode, name, (f[2] or '') ~= ''))
+    set_lane(uid, record, lane_in_flight(uid, record, mode, name, (f[2] or '') .. (f[3] or '') ~= ''))
     if record.lane == JOINED then return record.route end
   end
   -- Looked for as well: a claim that has stepped over the tombstone leaves the mark.

@@ -10,10 +10,20 @@ local FAILED_RETENTION_US = tonumber(ARGV[2])
 
 local function retention_us(state) return state == 'succeeded' and RETENTION_US or FAILED_RETENTION_US end
 
+-- The parked items of a batch may run now, wherever they stand.
+local function rejoin(gid, places)
+  local tenant = string.match(gid, '^[^/]*')
+  for route, lane in string.gmatch(places, '([^|,]+)|([^,]+)') do
+    join_ring(route, lane, tenant)
+    redis.call('PUBLISH', P .. ':bell', 'work ' .. route)
+  end
+end
+
 -- A group whose last member has ended gets its own final state, its event, and a place in the janitor's list.
 local function finish_group(gid)
   local group = group_key(gid)
-  local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us', 'state')
+  local f = redis.call('HMGET', group, 'total', 'succeeded', 'failed', 'cancelled', 'expired', 'head', 'kind', 'accepted_us', 'state',
+    'paused', 'places')
   if not f[9] then return end
   if f[9] ~= 'running' then
     -- A part of a cancelled batch came after its end: these members need their time to live as well.
@@ -30,6 +40,8 @@ local function finish_group(gid)
   redis.call('HSET', group, 'state', GROUP_TRANSITIONS[state][f[9]], 'finished_us', NOW_US)
   redis.call('ZADD', P .. ':closing', NOW_US, gid)
   redis.call('HDEL', group, 'closed_to', 'paused')
+  -- What was parked is tombstones now, for a claim to step over: else nobody would ever clear them away.
+  if f[10] and f[11] then rejoin(gid, f[11]) end
   redis.call('ZREM', P .. ':active', gid)
   redis.call('SREM', P .. ':dirty', gid)
   if f[7] == 'batch' then
@@ -159,15 +171,6 @@ local function requeue(uid, record, cause, due_us, fields)
     queue_up(uid, record, true)
   end
   return state
-end
-
--- The parked items of a batch may run now, wherever they stand.
-local function rejoin(gid, places)
-  local tenant = string.match(gid, '^[^/]*')
-  for route, lane in string.gmatch(places, '([^|,]+)|([^,]+)') do
-    join_ring(route, lane, tenant)
-    redis.call('PUBLISH', P .. ':bell', 'work ' .. route)
-  end
 end
 
 -- What a settle frees for a batch with a cap of its own.
