@@ -22,7 +22,8 @@ from providers.http import before_send
 
 log = structlog.get_logger(__name__)
 
-FETCH_TRIES = 5  # of one address, within about 10 s
+FETCH_TRIES = 5  # of one address, within about 10 s; then its task may know another one
+ONLY_ADDRESS_TRIES = 10  # of a picture that has no task to ask, within about a minute
 # A task is lost when the provider has said so this many times in a row: one answer may come from a server that has not
 # heard of the task yet, and to believe it is to buy the picture again.
 LOST_POLLS = 3
@@ -93,11 +94,12 @@ class Collector:
         def young() -> bool:
             return (datetime.now(UTC) - since).total_seconds() < lives_s
 
-        found = await self._found(route.provider, only_picture(generated), young)
+        tries = FETCH_TRIES if submitted is not None else ONLY_ADDRESS_TRIES
+        found = await self._found(route.provider, only_picture(generated), young, tries)
         if isinstance(found, ProviderError) and submitted is not None:
             log.info("the picture is not at its address; asking for another one", task=submitted.task_id)
             again = await self._fresh(route, submitted, limit, found)
-            found = await self._found(route.provider, only_picture(again), young)
+            found = await self._found(route.provider, only_picture(again), young, tries)
         if not isinstance(found, ProviderError):
             return found
         if young():
@@ -105,24 +107,26 @@ class Collector:
         raise found
 
     async def _found(
-        self, provider: Provider, picture: Picture, young: Callable[[], bool]
+        self, provider: Provider, picture: Picture, young: Callable[[], bool], tries: int
     ) -> bytes | ProviderError:
         """The picture's bytes; the error where nothing is at its address."""
         try:
-            return await self._fetched(provider, picture, young)
+            return await self._fetched(provider, picture, young, tries)
         except ProviderError as error:
             if error.kind is not ErrorKind.RESULT_EXPIRED:
                 raise
             return error
 
-    async def _fetched(self, provider: Provider, picture: Picture, young: Callable[[], bool]) -> bytes:
+    async def _fetched(
+        self, provider: Provider, picture: Picture, young: Callable[[], bool], tries: int
+    ) -> bytes:
         def may_come(error: BaseException) -> bool:
             if not isinstance(error, ProviderError):
                 return False
             return error.retry is Retry.POLL_AGAIN or (error.kind is ErrorKind.RESULT_EXPIRED and young())
 
         async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(FETCH_TRIES),
+            stop=stop_after_attempt(tries),
             wait=wait_exponential(multiplier=0.5, max=10) + wait_random(0, 0.5),
             retry=retry_if_exception(may_come),
             sleep=self._sleep,
@@ -145,7 +149,7 @@ class Collector:
             raise
         except ProviderError:
             generated = None
-        if generated is None:
+        if generated is None or not generated.pictures:
             raise gone
         return generated
 

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts import Accounts
-from daemon.collecting import Collector
+from daemon.collecting import ONLY_ADDRESS_TRIES, Collector
 from daemon.executor import Executor
 from daemon.inputs import InputFetcher
 from daemon.items import LeaseLost
@@ -484,7 +484,7 @@ async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_agai
     assert isinstance(outcome, Failed)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
     assert "resumable" not in outcome.error
-    assert len(bench.provider.fetched) == 5
+    assert len(bench.provider.fetched) == ONLY_ADDRESS_TRIES, "it is all that is left of what was paid for"
     assert bench.provider.polls == []
 
 

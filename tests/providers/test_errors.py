@@ -33,6 +33,18 @@ def test_a_refusal_of_the_account_costs_the_job_nothing(kind: ErrorKind) -> None
     assert RULES[kind].charged is Charged.NO
 
 
+def test_of_a_key_that_a_pattern_knows_only_in_part_nothing_is_told() -> None:
+    secret = "sk-abcdefghijklmnop.the/tail+of/it"
+    error = ProviderError(ErrorKind.AUTH, f"The key {secret} is wrong.").without(secret)
+    for told in (
+        error.message,
+        str(error),
+        str(error.to_dict()),
+        str(pickle.loads(pickle.dumps(error)).__dict__),
+    ):
+        assert "tail" not in told
+
+
 def test_nothing_that_may_be_charged_is_resubmitted_without_a_cap() -> None:
     for kind, rule in RULES.items():
         if rule.charged is not Charged.NO and rule.retry is Retry.BACKOFF:
