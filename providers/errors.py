@@ -150,15 +150,17 @@ class ProviderError(Exception):
     ) -> None:
         rule = RULES[kind]
         self.kind = kind
-        # As they were said, for `without`: of a key that a pattern knows only in part it would find no trace in what is
-        # told. They are told nowhere.
-        self._said = (message, provider_code or "", request_id or "")
-        self._tell()
+        # As it was said, for `without`: of a key that a pattern knows only in part it would find no trace in what is
+        # told. It is told nowhere.
+        self._said = message
+        self.message = _shortened(redact(message), MESSAGE_LIMIT)
         self.field = field
+        self.provider_code = None if provider_code is None else _shortened(redact(provider_code), 100)
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         if retry_after_s is not None and kind is not ErrorKind.QUOTA_EXHAUSTED:
             self.retry_after_s = min(retry_after_s, THROTTLE_LIMIT_S)
+        self.request_id = None if request_id is None else _shortened(redact(request_id), 100)
         self.scope = scope or rule.scope
         self.retry = retry or rule.retry
         self.charged = charged or rule.charged
@@ -197,19 +199,14 @@ class ProviderError(Exception):
 
     def without(self, secret: str) -> ProviderError:
         """This error, cleared of `secret`: providers quote keys in forms that no pattern foresees."""
-        message, code, request_id = (
-            _without_beginning(text.replace(secret, "***"), secret) for text in self._said
-        )
-        self._said = (message, code, request_id)
-        self._tell()
+        self._said = _without_beginning(self._said.replace(secret, "***"), secret)
+        self.message = _shortened(redact(self._said), MESSAGE_LIMIT)
+        for name in ("provider_code", "request_id"):
+            text = getattr(self, name)
+            if text is not None:
+                setattr(self, name, _without_beginning(text.replace(secret, "***"), secret))
         self.args = (self.message,)
         return self
-
-    def _tell(self) -> None:
-        message, code, request_id = self._said
-        self.message = _shortened(redact(message), MESSAGE_LIMIT)
-        self.provider_code = _shortened(redact(code), 100) or None
-        self.request_id = _shortened(redact(request_id), 100) or None
 
     def to_dict(self) -> dict[str, Any]:
         """For records and events: plain JSON of at most 2 KB, without secrets; empty fields are left out."""
@@ -233,8 +230,7 @@ class ProviderError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep every field when the error crosses a process; BaseException would keep only the message."""
-        told = {"_said": (self.message, self.provider_code or "", self.request_id or "")}
-        return _rebuild, (self.kind, self.message, {**self.__dict__, **told})
+        return _rebuild, (self.kind, self.message, {**self.__dict__, "_said": self.message})
 
 
 _SECRETS = (
