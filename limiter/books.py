@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,21 +23,17 @@ async def give_back(server: Server, permit: Permit) -> None:
     if not permit.quotas:
         return
     keys = server.keys
-    charged = list(_charged(permit))
-    logs = [(keys.log(quota, unit), cost) for quota, unit, cost in charged]
-    logs += [(keys.leases(quota), weight) for quota, weight in permit.leases]
-    tokens = [(keys.tokens(quota, unit), cost) for quota, unit, cost in charged]
-    hashes = [
-        (key(quota, unit), cost)
-        for key in (keys.slices, keys.fixed, keys.day)
-        for quota, unit, cost in charged
-    ]
-    names, costs = zip(*logs, *tokens, *hashes, strict=True) if charged or logs else ((), ())
+    leases = [(keys.leases(quota), weight) for quota, weight in permit.leases]
+    charges = list(leases)
+    for unit, cost in permit.costs.items():
+        if cost and unit != IN_FLIGHT:
+            charges += [(book, cost) for quota in permit.quotas for book in keys.books(quota, unit)]
+    names, costs = zip(*charges, strict=True) if charges else ((), ())
     await uninterrupted(
         _GIVE_BACK(
             server.client,
             (server.record(permit), *names),
-            (permit.grant_id, permit.who, len(logs), len(logs) + len(tokens), *costs),
+            (permit.grant_id, permit.who, len(leases), *costs),
         )
     )
 
@@ -54,9 +50,3 @@ async def sent_late(server: Server, permit: Permit, quotas: Sequence[Quota]) -> 
         for field in (place, book.kind, book.cost, book.keep_us)
     ]
     await uninterrupted(_SENT_LATE(server.client, keys, (server.now_us(), permit.grant_id, *rows)))
-
-
-def _charged(permit: Permit) -> Iterator[tuple[str, str, int]]:
-    """(quota, unit, cost) of all that a grant can have been charged, its leases apart."""
-    costs = [(unit, cost) for unit, cost in permit.costs.items() if cost and unit != IN_FLIGHT]
-    return ((quota, unit, cost) for quota in permit.quotas for unit, cost in costs)

@@ -55,6 +55,10 @@ class LimiterKeys:
     def fixed(self, quota: str, unit: str) -> str:
         return f"{self._root}{quota}:fixed:{unit}"
 
+    def books(self, quota: str, unit: str) -> tuple[str, ...]:
+        """One of each kind of rate; a unit's limits use some of them."""
+        return tuple(book(quota, unit) for book in (self.log, self.slices, self.tokens, self.fixed, self.day))
+
     def leases(self, quota: str) -> str:
         return f"{self._root}{quota}:leases"
 

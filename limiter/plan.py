@@ -151,8 +151,7 @@ def _gone(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
     if isinstance(limit, InFlight):
         return []
     kept = {book for other in quota.limits for book in _books(keys, quota.name, other)}
-    kinds = (keys.log, keys.slices, keys.tokens, keys.fixed, keys.day)
-    return [key(quota.name, limit.unit) for key in kinds if key(quota.name, limit.unit) not in kept]
+    return [book for book in keys.books(quota.name, limit.unit) if book not in kept]
 
 
 def _shape(limit: Limit, others: Sequence[int]) -> tuple[str, int, Arg]:

@@ -69,60 +69,54 @@ local function after_loss(span)
   return clock.lost > 0 and clock.lost + math.min(span, LOST_US) or 0
 end
 
--- Each kind that has a rate: `load` reads its books once, `next` finds its earliest slot from one on under a count,
--- `charge` writes and returns the field of a hash that it charged, `undo` takes a charge back.
-local kinds = {
-  window = {
-    load = function() end,
-    next = function(row, count, slot)
-      slot = math.max(slot, after_loss(row.span))
-      local gap = row.cost * (slot < row.paced and math.max(row.gap, row.even) or row.gap)
-      if gap == 0 then return window_next(row.key, row.cost, count, row.span, slot) end
-      return window_next_apart(row.key, row.cost, count, row.span, slot, gap)
-    end,
-    charge = function(row, slot) window_charge(row.key, row.cost, row.keep, grant, slot, now) end,
-    undo = function(key, cost) undo_window(key, turn_grant, cost) end,
-  },
-  slices = {
-    load = function(row) return slices_load(row.key, row.span) end,
-    next = function(row, count, slot)
-      local most = slot < row.paced and math.ceil(count / SLICES) or nil
-      return slices_next(row.books, row.cost, count, row.span, math.max(slot, after_loss(row.span)), most)
-    end,
-    charge = function(row, slot) return slices_charge(row.key, row.books, row.cost, row.span, slot, now) end,
-    undo = function(key, cost) undo_field(key, turn, cost) end,
-  },
-  tokens = {
-    load = function(row) return tokens_load(row.key, row.span, row.count, row.burst, row.lag, now, clock.lost) end,
-    next = function(row, _, slot) return tokens_next(row.books, row.cost, slot) end,
-    charge = function(row, slot) tokens_charge(row.key, row.books, row.cost, grant, slot, now) end,
-    undo = function(key, cost) undo_tokens(key, turn_grant, cost) end,
-  },
-  fixed = {
-    load = function(row) return fixed_load(row.key, row.span, clock.wall) end,
-    next = function(row, count, slot)
-      return fixed_next(row.books, row.cost, count, tonumber(row.extra), clock.offset, slot)
-    end,
-    charge = function(row, slot) return fixed_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
-    undo = function(key, cost) undo_field(key, turn, cost) end,
-  },
-  day = {
-    load = function(row) return day_load(row.key, row.extra) end,
-    next = function(row, count, slot) return day_next(row.books, row.cost, count, clock.offset, slot) end,
-    charge = function(row, slot) return day_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end,
-    undo = function(key, cost) undo_field(key, turn, cost) end,
-  },
-}
+-- Each kind that has a rate, by its name and not in a table of functions: those would be made anew for every question,
+-- and what a script makes its server has to clear away.
+-- The books of a row, read once.
+local function load_books(row)
+  local kind = row.kind
+  if kind == 'slices' then return slices_load(row.key, row.span) end
+  if kind == 'tokens' then return tokens_load(row.key, row.span, row.count, row.burst, row.lag, now, clock.lost) end
+  if kind == 'fixed' then return fixed_load(row.key, row.span, clock.wall) end
+  if kind == 'day' then return day_load(row.key, row.extra) end
+end
+
+-- Its earliest slot from one on, under a count.
+local function own_next(row, count, slot)
+  local kind = row.kind
+  if kind == 'window' then
+    slot = math.max(slot, after_loss(row.span))
+    local gap = row.cost * (slot < row.paced and math.max(row.gap, row.even) or row.gap)
+    if gap == 0 then return window_next(row.key, row.cost, count, row.span, slot) end
+    return window_next_apart(row.key, row.cost, count, row.span, slot, gap)
+  end
+  if kind == 'slices' then
+    local most = slot < row.paced and math.ceil(count / SLICES) or nil
+    return slices_next(row.books, row.cost, count, row.span, math.max(slot, after_loss(row.span)), most)
+  end
+  if kind == 'tokens' then return tokens_next(row.books, row.cost, slot) end
+  if kind == 'fixed' then return fixed_next(row.books, row.cost, count, tonumber(row.extra), clock.offset, slot) end
+  return day_next(row.books, row.cost, count, clock.offset, slot)
+end
+
+-- Write it down; returns the field of a hash that was charged.
+local function charge(row, slot)
+  local kind = row.kind
+  if kind == 'window' then return window_charge(row.key, row.cost, row.keep, grant, slot, now) end
+  if kind == 'slices' then return slices_charge(row.key, row.books, row.cost, row.span, slot, now) end
+  if kind == 'tokens' then return tokens_charge(row.key, row.books, row.cost, grant, slot, now) end
+  if kind == 'fixed' then return fixed_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall) end
+  return day_charge(row.key, row.books, row.cost, clock.offset, slot, clock.wall)
+end
 
 -- Use by others counts like our own until it ends; also a slot after that may be the earlier one.
 local function next_slot(row, slot)
   local others = row.others
-  if not others or slot >= others.ends then return row.kind.next(row, row.count, slot) end
+  if not others or slot >= others.ends then return own_next(row, row.count, slot) end
   if others.cost + row.cost <= row.count then
-    local at = row.kind.next(row, row.count - others.cost, slot)
+    local at = own_next(row, row.count - others.cost, slot)
     if at < others.ends then return at end
   end
-  return row.kind.next(row, row.count, others.ends)
+  return own_next(row, row.count, others.ends)
 end
 
 -- A poll is about a call that has been sent and may be paid for; what stops new calls does not stop it.
@@ -134,12 +128,16 @@ for i = first_row, #ARGV, FIELDS do polling = polling and ARGV[i + 3] == 'polls'
 if turn then
   redis.call('DEL', KEYS[2])
   local undone = {}
+  local function undo_once(index, cost)
+    local key = KEYS[tonumber(index)]
+    if not undone[key] then undo_charge(key, turn, turn_grant, cost) end
+    undone[key] = true
+  end
   for i = first_row, #ARGV, FIELDS do
-    local kind, key = kinds[ARGV[i + 1]], KEYS[tonumber(ARGV[i + 2])]
-    if kind and not undone[key] then
-      kind.undo(key, tonumber(ARGV[i + 4]))
-      undone[key] = true
-    end
+    local cost = tonumber(ARGV[i + 4])
+    if ARGV[i + 1] ~= 'in_flight' then undo_once(ARGV[i + 2], cost) end
+    -- It may be older than the kind that its limit has now.
+    for index in string.gmatch(ARGV[i + 8], '%d+') do undo_once(index, cost) end
   end
 end
 
@@ -191,10 +189,9 @@ for i = first_row, #ARGV, FIELDS do
     if kind == 'window' then keep[row.key] = math.max(keep[row.key] or 0, row.span) end
     local gone = {}
     for index in string.gmatch(ARGV[i + 8], '%d+') do gone[#gone + 1] = KEYS[tonumber(index)] end
-    row.kind = kinds[kind]
     -- Who only looks (a wait below nothing) changes no books, whatever its own configuration says.
     if max_wait >= 0 then take_over(kind, row, gone, now, clock.wall, LOST_US) end
-    row.books = row.kind.load(row)
+    row.books = load_books(row)
     if kind == 'day' and not day_of(row.books, clock.wall) then return {2, text(clock.wall)} end
     rated[#rated + 1] = row
   end
@@ -206,10 +203,10 @@ local rounds, agreed = 0, false
 while not agreed and rounds < ROUNDS do
   agreed, rounds = true, rounds + 1
   for _, row in ipairs(rated) do
-    local at = next_slot(row, slot)
-    if at > slot then slot, bound, agreed = at, row.bound, false end
+    -- Where it sent the others to it agrees.
+    if row.at ~= slot then row.at = next_slot(row, slot) end
+    if row.at > slot then slot, bound, agreed = row.at, row.bound, false end
   end
-  if #rated == 1 then agreed = true end
 end
 for _, row in ipairs(rated) do
   -- Beyond the days that the midnights describe: ask again when they describe more.
@@ -221,7 +218,7 @@ local function charge_rates(granted_at)
   local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
   for _, row in ipairs(rated) do
     row.keep = keep[row.key]
-    local field = row.kind.charge(row, slot)
+    local field = charge(row, slot)
     if field then record = record .. ' ' .. row.key .. '=' .. field end
   end
   -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
@@ -254,18 +251,18 @@ charge_rates(text(now))
 local changes, left = '', ''
 for _, row in ipairs(rated) do
   local state = row.quota.learned
-  if state and row.kind == kinds.window then
+  if state and row.kind == 'window' then
     local used = redis.call('ZCOUNT', row.key, '(' .. text(slot - row.span), text(slot))
     row.used, row.busy = adapt_share(used, row.full), used + row.cost > row.count
     left = left .. string.format('%s %s:%.0f %.0f ', row.quota.name, row.unit, row.period, math.max(0, row.count - used))
-  elseif state and row.kind == kinds.fixed then
+  elseif state and row.kind == 'fixed' then
     local used = (row.books.used[text(fixed_number(row.books, slot - clock.offset))] or 0) + row.cost
     row.used, row.busy = adapt_share(used, row.full), used + row.cost > row.count
-  elseif state and row.kind == kinds.slices then
+  elseif state and row.kind == 'slices' then
     local used, last = 0, math.floor(slot / row.books.width)
     for slice = last - math.floor(row.span / row.books.width), last do used = used + (row.books[slice] or 0) end
     row.used, row.busy = adapt_share(used + row.cost, row.full), used + 2 * row.cost > row.count
-  elseif state and row.kind == kinds.tokens then
+  elseif state and row.kind == 'tokens' then
     row.used = bound == row.bound and state.level or 0
   end
   -- Full is full, also where rounding leaves a part of the level that no call fits into.

@@ -104,6 +104,28 @@ async def test_a_kind_that_granted_nothing_hands_on_what_it_took_over(rig: Rig, 
     assert await _granted_now(rig, window) == 0
 
 
+@pytest.mark.parametrize("after", [WINDOW, SLICES, BUCKET], ids=["window", "slices", "bucket"])
+@pytest.mark.parametrize("before", [WINDOW, SLICES, BUCKET, DAY], ids=["window", "slices", "bucket", "day"])
+async def test_a_turn_that_is_older_than_its_limits_kind_is_left_like_any_other(
+    rig: Rig, before: object, after: object
+) -> None:
+    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
+    told = []
+    for name in ("turned", "plain"):
+        old, new = (parse_quota(name, {"requests": spec}) for spec in (before, after))
+        await rig.ask(old, costs={"requests": old.limits[0].most}, max_wait_s=0)
+        costs = {"requests": min(old.limits[0].most, new.limits[0].most)}
+        if name == "turned":
+            later = await rig.ask(old, costs=costs, max_wait_s=0, request_id=name)
+            assert isinstance(later, Later)
+            turn = await rig.ask(old, costs=costs, max_wait_s=0, request_id=name, after=later)
+            assert isinstance(turn, Later)
+            assert turn.turn is not None
+        answer = await rig.ask(new, costs=costs, max_wait_s=0, request_id=name)
+        told.append(answer.retry_us if isinstance(answer, Later) else 0)
+    assert told[0] == told[1]
+
+
 async def test_a_unit_that_loses_one_of_two_limits_keeps_the_others_books(rig: Rig) -> None:
     both = _quota([WINDOW, BUCKET])
     for _ in range(10):

@@ -28,17 +28,16 @@ local function tokens_load(key, period, count, burst, lag, now, lost)
     full = burst * period, period = period, count = count, lag = lag * count,
   }
   local credit, time = read.full, nil
-  for i = 1, #flat, 2 do
-    local old_credit, old_period, old_time = string.match(flat[i], '^base (%S+) (%S+) (%S+)$')
-    if old_credit then
-      read.base, credit, time = flat[i], tonumber(old_credit), tonumber(old_time)
-      -- The configuration was changed: the tokens stay, their size in credit is new.
-      if tonumber(old_period) ~= period then credit = math.floor(credit * period / tonumber(old_period)) end
-    else
-      read.n = read.n + 1
-      read.at[read.n] = tonumber(flat[i + 1])
-      read.cost[read.n] = tonumber(string.match(flat[i], ':(%d+)$')) * period
-    end
+  local old_credit, old_period, old_time = string.match(flat[1] or '', '^base (%S+) (%S+) (%S+)$')
+  if old_credit then
+    read.base, credit, time = flat[1], tonumber(old_credit), tonumber(old_time)
+    -- The configuration was changed: the tokens stay, their size in credit is new.
+    if tonumber(old_period) ~= period then credit = math.floor(credit * period / tonumber(old_period)) end
+  end
+  for i = old_credit and 3 or 1, #flat, 2 do
+    read.n = read.n + 1
+    read.at[read.n] = tonumber(flat[i + 1])
+    read.cost[read.n] = tonumber(string.match(flat[i], ':(%d+)$')) * period
   end
   if not read.base and lost > 0 then credit, time = 0, lost end
   read.credit, read.time = math.min(credit, read.full), time or read.at[1] or now

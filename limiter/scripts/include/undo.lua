@@ -19,3 +19,11 @@ local function undo_field(key, record, cost)
   if redis.call('HINCRBY', key, field, -cost) <= 0 then redis.call('HDEL', key, field) end
   return true
 end
+
+-- Whatever the book is: its name says how its charges are kept.
+local function undo_charge(key, record, grant, cost)
+  local book = string.match(key, ':(%l+):%l+$')
+  if book == 'log' then return undo_window(key, grant, cost) end
+  if book == 'tokens' then return undo_tokens(key, grant, cost) end
+  return record and undo_field(key, record, cost)
+end
