@@ -149,13 +149,14 @@ class PermittedCalls:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         """The call is over: its in-flight place is free for the next one, wherever that is made.
 
-        A permit whose call was never sent is given back whole. A call that was not answered, or whose worker went away
-        without noting an answer, may still run at the provider: its place is nobody's to free, and ends with its lease.
+        A permit whose call was never sent is given back whole; so is that of a worker which went away before it wrote
+        down its intent, since it can write none now. A call that was not answered, or whose worker went away without
+        noting an answer, may still run at the provider: its place is nobody's to free, and ends with its lease.
         """
         permit, run.permit = run.permit, None
         if permit is None:
             return
-        if not run.sent and not run.adopted:
+        if not run.sent and not _was_sent_before(run):
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
         elif permit.leased and answered and not _is_unanswered(run):
             await until_answered("release", lambda: self._limiter.release(permit))
@@ -169,6 +170,11 @@ def _is_late(run: Run) -> bool:
     return time.monotonic() - run.slot_at > min(quota.tolerance_s for quota in quotas)
 
 
+def _was_sent_before(run: Run) -> bool:
+    """Whether the run was taken over from a worker that may have begun its call."""
+    return run.adopted and (bool(run.item.receipt) or run.item.intent_us is not None)
+
+
 def _is_unanswered(run: Run) -> bool:
-    """Whether the run was taken over from a worker that had begun its call and noted no answer."""
+    """Whether it noted no answer."""
     return run.adopted and not run.item.receipt and run.item.intent_us is not None

@@ -31,6 +31,8 @@ LOST_POLLS = 3
 LIFE_S = 3600.0
 # A poll that asks for hours would leave the task alone for longer than its picture's address lives.
 LONGEST_ASKED_S = 60.0
+# What a task cannot end with, beside what an account is told.
+_NOT_HEARD = (ErrorKind.PERMISSION, ErrorKind.NETWORK_UNSENT, ErrorKind.AMBIGUOUS_SUBMIT)
 # For the last poll, which leaves when the time is over.
 LAST_POLL_S = 10.0
 
@@ -201,9 +203,9 @@ class Collector:
         try:
             return await self._poll(route, submitted)
         except ProviderError as error:
-            if error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
-                raise
-            return error
+            if error.kind is ErrorKind.TASK_LOST or _is_of_the_poll(error):
+                return error
+            raise
 
     async def _poll(self, route: Route, submitted: Submitted) -> Pending | Generated:
         if self._turn is None:
@@ -219,6 +221,14 @@ class Collector:
         finally:
             before_send.set(None)
             left()
+
+
+def _is_of_the_poll(error: ProviderError) -> bool:
+    """Whether it was the question that was refused or lost, and nothing is said of the task."""
+    if error.retry is Retry.POLL_AGAIN:
+        return True
+    turned_away = error.retry in (Retry.AFTER_THROTTLE, Retry.PAUSE_QUOTA) or error.kind in _NOT_HEARD
+    return turned_away and not error.was_let_in
 
 
 def only_picture(generated: Generated) -> Picture:

@@ -197,12 +197,13 @@ class Dispatcher:
             await self._limiter.give_back(charged)
 
     async def _leave_turn(self) -> None:
-        """Who cannot use its turn leaves it to others."""
-        told, self._told, self._request_id, self._asked_at = self._told, None, "", None
-        if told is not None and told.turn is not None:
-            # Where Redis is away, one call's quota is lost, as when a replica dies.
-            with suppress(RedisError):
-                await self._limiter.give_back(told.turn)
+        """Who cannot use its turn leaves it to others; a question without an answer may have been given one."""
+        # Where Redis is away, one call's quota is lost, as when a replica dies.
+        with suppress(RedisError):
+            told = self._told if self._asked_at is None else await self._acquired()
+            if told is not None:
+                await self._unused(told)
+        self._told, self._request_id, self._asked_at = None, "", None
 
     async def _acquired(self) -> Grant | Later:
         try:

@@ -207,6 +207,9 @@ class Executor:
             self._metrics.dead_letters.labels(reason=LATE_RECEIPT).inc()
         if noted in ("kept", "buried"):
             log.warning("a receipt came late", item=run.item.uid, task=submitted.task_id, noted=noted)
+            if noted == "buried":
+                # Nobody polls it, but it occupies the account; a `kept` one is polled under the permit of who does.
+                await self._calls.call_accepted(run)
             raise LeaseLost(f"{run.item.uid} was taken over by another worker")
 
     def _count_request(self, run: Run, status: str) -> None:

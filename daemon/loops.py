@@ -11,6 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from daemon.redis_faults import CONNECTION_FAULTS, in_words, passes
+from limiter.steps import finished
 
 __all__ = ["CONNECTION_FAULTS", "pause_s", "run_forever", "uninterrupted", "until_answered"]
 
@@ -65,19 +66,12 @@ async def uninterrupted(
     result that a cancelled caller never gets.
     """
     task = asyncio.ensure_future(step)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-        except Exception:  # noqa: S110 - the task is done, and its error is raised below
-            pass
-    if cancelled:
-        if task.exception() is None and undo is not None:
+    try:
+        return await finished(task)
+    except asyncio.CancelledError:
+        if undo is not None and not task.cancelled() and task.exception() is None:
             await undo(task.result())
-        raise asyncio.CancelledError
-    return task.result()
+        raise
 
 
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from daemon.calls import Calls
 from daemon.items import Claimed, LeaseLost
 from daemon.loops import until_answered
 from daemon.metrics import Metrics
-from daemon.outcomes import Outcome, Released, Retry, Succeeded, Unknown
+from daemon.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Unknown
 from daemon.queue import Queue
 from daemon.routes import Route
 from daemon.run import Run
@@ -202,5 +202,7 @@ def _charged(run: Run, outcome: Outcome) -> str:
             return Charged.YES.value
         case Released():
             return ""
+        case Cancelled():
+            return Charged.NO.value  # the provider promised not to run the task
         case _:
             return str(getattr(outcome, "error", {}).get("charged", Charged.MAYBE.value))

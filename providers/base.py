@@ -173,9 +173,11 @@ class Provider(Protocol):
     async def poll(self, submitted: Submitted) -> Pending | Generated:
         """How the task stands; polling a finished one again gives fresh addresses for its pictures.
 
-        A failed task raises what became of it. A poll that was refused or had no answer raises `poll_error`,
-        whatever the reason: it says nothing of the task, which must not be bought a second time. `task_lost` is
-        for an API that says itself that it knows no such task; callers believe it when it has said so a few times.
+        A failed task raises what became of it, with `ProviderError.let_in`: without, whatever can be said of an
+        account (`rate_limited`, `auth`, ...) is taken for the poll's. A poll that was refused or had no answer
+        raises `poll_error`, whatever the reason: it says nothing of the task, which must not be bought a second time.
+        `task_lost` is for an API that says itself that it knows no such task; callers believe it when it has said so
+        a few times.
         """
         ...
 

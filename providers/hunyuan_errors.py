@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
+from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http import Answer
 from providers.refusals import json_object, says_task_is_gone
 from providers.statuses import kind_without_code, with_wait
@@ -162,8 +162,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
         provider_code=code or None,
         http_status=200,
         request_id=request_id,
-        charged=Charged.MAYBE,
-    )
+    ).let_in()
 
 
 def error_object(body: bytes) -> dict[str, str]:

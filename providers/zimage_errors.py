@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from providers.errors import RULES, Charged, ErrorKind, ProviderError, Retry
+from providers.errors import RULES, ErrorKind, ProviderError, Retry
 from providers.http import Answer, parse_retry_after
 from providers.refusals import error_object, json_object, says_task_is_gone, word
 from providers.statuses import kind_without_code, with_wait
@@ -96,10 +96,9 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
         provider_code=code or None,
         http_status=answer.status,
         request_id=request_id(answer),
-        charged=Charged.MAYBE,
         # It was not turned away at the door: another try is another task, so it costs the job an attempt.
         retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
-    )
+    ).let_in()
 
 
 def poll_refusal(answer: Answer, host: str) -> ProviderError:

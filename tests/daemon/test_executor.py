@@ -256,6 +256,40 @@ async def test_a_task_that_is_only_once_or_twice_unknown_is_not_bought_again(
     assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
 
 
+REFUSED_POLLS = [
+    ErrorKind.RATE_LIMITED,
+    ErrorKind.CONCURRENCY_LIMITED,
+    ErrorKind.OVERLOADED,
+    ErrorKind.AUTH,
+    ErrorKind.PERMISSION,
+    ErrorKind.BILLING_EXHAUSTED,
+    ErrorKind.QUOTA_EXHAUSTED,
+    ErrorKind.NETWORK_UNSENT,
+    ErrorKind.AMBIGUOUS_SUBMIT,
+]
+
+
+@pytest.mark.parametrize("kind", REFUSED_POLLS)
+async def test_a_poll_that_the_account_may_not_make_says_nothing_of_the_task(
+    bench: Bench, kind: ErrorKind
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[ProviderError(kind, "not you")] * 4, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+@pytest.mark.parametrize("kind", REFUSED_POLLS)
+async def test_a_task_that_was_let_in_and_failed_for_such_a_reason_has_failed(
+    bench: Bench, kind: ErrorKind
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(kind, "not this one").let_in()]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry | Unknown | Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == (kind.value, "maybe")
+
+
 async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
@@ -615,6 +649,7 @@ async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt_and_noth
     assert len(bench.provider.requests) == 1
     assert bench.begun == ["default//a"], "the new owner began no call"
     assert not new.sent, "its permit is given back whole"
+    assert bench.accepted == [], "the place of its task is that of who polls it"
     assert sleeper.late_letters() == 0
 
 
@@ -629,6 +664,7 @@ async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(ben
     (letter,) = await bench.installation.dead()
     assert letter["reason"] == "late_receipt"
     assert sleeper.late_letters() == 1
+    assert bench.accepted == ["default//a"], "nobody polls its task, which occupies the account all the same"
 
 
 async def test_a_late_receipt_that_a_second_task_makes_needless_is_counted_by_its_owner(bench: Bench) -> None:

@@ -316,9 +316,27 @@ async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_n
     item = replace(item, intent_us=time.time_ns() // 1000)
     await replica.calls.call_ended(Run(item, replica.route, answer.permit, adopted=True))
     assert await redis.zcard("pixmill:limiter:q:leases") == 1, "it may still run; the lease ends by itself"
-    for known in (replace(item, receipt=b'{"task_id":"t"}'), replace(item, intent_us=None)):
-        await replica.calls.call_ended(Run(known, replica.route, answer.permit, adopted=True))
-        assert await redis.zcard("pixmill:limiter:q:leases") == 0
+    await replica.calls.call_ended(
+        Run(replace(item, receipt=b'{"task_id":"t"}'), replica.route, answer.permit, adopted=True)
+    )
+    assert await redis.zcard("pixmill:limiter:q:leases") == 0
+    await replica.close()
+
+
+@pytest.mark.parametrize(("intent_us", "left"), [(None, 0), (1, 1)])
+async def test_a_call_that_its_worker_had_not_announced_was_not_sent_so_its_permit_is_given_back_whole(
+    redis: Redis, intent_us: int | None, left: int
+) -> None:
+    quota = parse_quota("q", {"images": "5/min", "in_flight": 1})
+    replica = Replica(redis, quota)
+    answer = await replica.limiter.acquire([quota], holder="w0", request_id="r", max_wait_s=0)
+    assert isinstance(answer, Grant)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    [item] = await replica.installation.claim()
+    orphan = Run(replace(item, intent_us=intent_us), replica.route, answer.permit, adopted=True)
+    await replica.calls.call_ended(orphan)
+    for book in ("leases", "log:images"):
+        assert await redis.zcard(f"pixmill:limiter:q:{book}") == left
     await replica.close()
 
 
@@ -641,6 +659,29 @@ async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
     await replica.has_started(1)
     assert await redis.zcard("pixmill:limiter:q:log:images") == 1
     await replica.close()
+
+
+@pytest.mark.parametrize("cause", ["no work", "no free worker"])
+async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_more(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
+    real = replica.limiter.acquire
+
+    async def reply_lost(*args: Any, **options: Any) -> Any:
+        await real(*args, **options)
+        raise RedisConnectionError("the reply is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replica.limiter, "acquire", reply_lost)
+        with pytest.raises(RedisConnectionError):
+            await replica.dispatcher._permit()
+    books = [f"pixmill:limiter:q:{book}" for book in ("log:images", "leases")]
+    assert [await redis.zcard(book) for book in books] == [1, 1]
+    if cause == "no free worker":
+        replica.running.reserve(replica.running.free)
+    await replica.dispatcher._step()
+    assert [await redis.zcard(book) for book in books] == [0, 0]
 
 
 @pytest.mark.parametrize("sent", [True, False])
