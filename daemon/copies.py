@@ -14,24 +14,31 @@ from daemon.loops import run_forever, uninterrupted
 from daemon.queue import Queue
 from daemon.routes import Route
 from daemon.running import Running
+from daemon.storage_gate import StorageGate
 
 AT_ONCE = 8
 
 
 class Copies:
-    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time."""
+    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read."""
 
-    def __init__(self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell) -> None:
+    def __init__(
+        self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate
+    ) -> None:
         self._routes = routes
         self._queue = queue
         self._running = running
         self._bell = bell
+        self._gate = gate
 
     async def run(self) -> None:
         await run_forever("copies", self.step)
 
     async def step(self) -> None:
         """Claim once from every route; wait for the bell where there was nothing to claim, or no room."""
+        if self._gate.closed:
+            await self._gate.wait_open(LOOK_EVERY_S)
+            return
         found = 0
         for route in self._routes:
             if self._room and await self._queue.waiting(route.name, (CACHED,)):

@@ -88,8 +88,12 @@ class PictureKeeper:
         return existing
 
     async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
-        """Keep another item's picture for this one too; None where it has gone, or is not what its record says."""
-        data = await self._patiently(lambda: self._store.get(image["key"]))
+        """Keep another item's picture for this one too; None where it has gone, or is not what its record says.
+
+        Raises NotStored when the replica has to stop.
+        """
+        reading = self._patiently(lambda: self._store.get(image["key"]))
+        data = await self._gate.storing(reading, patience_s=None)
         if data is None or (await asyncio.to_thread(hashlib.sha256, data)).hexdigest() != image["sha256"]:
             log.warning("a picture of the cache has gone or changed and is made again", key=image["key"])
             return None
@@ -146,9 +150,7 @@ class PictureKeeper:
             except StorageError as error:
                 self._gate.failed(error, size)
                 if failures == 0:
-                    log.warning(
-                        "the object store does not answer; the picture waits in memory", error=str(error)
-                    )
+                    log.warning("the object store does not answer; what needs it waits", error=str(error))
                 await self._sleep(pause_s(failures))
                 failures += 1
 

@@ -145,6 +145,14 @@ class Queue:
         forgotten: int = await self._call("forget", round(idle_s * 1000), *self._groups(routes))
         return forgotten
 
+    async def recount(self, most: int = 10_000) -> int:
+        """Correct how many items of each tenant wait; returns for how many tenants.
+
+        Nothing is done where more than `most` items wait.
+        """
+        wrong: int = await self._call("recount", most)
+        return max(0, wrong)
+
     def _groups(self, routes: Iterable[str]) -> list[str]:
         """Pairs of stream and group."""
         groups: list[str] = [self.keys.jobs, INTAKE_GROUP]

@@ -170,7 +170,7 @@ class Replica:
             )
             for route in routes.values()
         }
-        self._copies = Copies(list(routes.values()), self.queue, self.running, self._bell)
+        self._copies = Copies(list(routes.values()), self.queue, self.running, self._bell, self._gate)
         self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, self._calls.lag, lease_s=lease_s)
         self._reclaimer = Reclaimer(
             self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES

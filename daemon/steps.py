@@ -32,6 +32,7 @@ _SCRIPTS = {
         "pause",
         "progress",
         "reclaim",
+        "recount",
         "refuse",
         "renew",
         "resend",

@@ -17,7 +17,7 @@
 
 local STEP = 13
 local count, cap = tonumber(ARGV[3]), ARGV[#ARGV]
-local results, woken, done = {}, {}, {}
+local results, done = {}, {}
 
 -- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
 -- interrupted comes here twice.
@@ -99,7 +99,7 @@ local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, e
   if not_before ~= '' and tonumber(not_before) > NOW then
     redis.call('ZADD', P .. ':delayed', not_before, uid)
   else
-    woken[queue_up(uid, { state = 'queued', route = route, lane = lane }, false)] = true
+    queue_up(uid, { state = 'queued', route = route, lane = lane }, false)
   end
   return 'queued'
 end
@@ -127,7 +127,6 @@ if #done > 0 then
   redis.call('XACK', P .. ':jobs', 'intake', unpack(done))
   redis.call('XDEL', P .. ':jobs', unpack(done))
 end
-write_counts()
-ring_bell(woken)
+conclude()
 trim_index()
 return results

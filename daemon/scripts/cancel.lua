@@ -31,7 +31,7 @@ local id = ARGV[4]
 if ARGV[3] == 'item' then
   if redis.call('EXISTS', item_key(id)) == 0 then return { 'unknown', -1, 0, 0 } end
   cancel(id)
-  write_counts()
+  conclude()
   return { 'ok', -1, cancelled, asked }
 end
 if redis.call('EXISTS', group_key(id)) == 0 then return { 'unknown', -1, 0, 0 } end
@@ -43,5 +43,5 @@ end
 local first, page = tonumber(ARGV[5]), tonumber(ARGV[6])
 local members = redis.call('ZRANGE', P .. ':members:' .. id, first, first + page - 1)
 for _, uid in ipairs(members) do cancel(uid) end
-write_counts()
+conclude()
 return { 'ok', #members == page and first + page or -1, cancelled, asked }

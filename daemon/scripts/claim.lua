@@ -8,8 +8,8 @@
 --            waived }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it
 -- leaves a pending entry that a reclaim finds, and nothing in between.
--- Items that were cancelled, expired or queued elsewhere since are skipped here (tombstones); an undelivered entry is never deleted, since XDEL of
--- one makes the group's lag unknown for good.
+-- Items that were cancelled, expired or queued elsewhere since are skipped here (tombstones), and so is who stands aside
+-- for an identical item; an undelivered entry is never deleted, since XDEL of one makes the group's lag unknown for good.
 -- @include base
 -- @include events
 -- @include ring
@@ -80,9 +80,25 @@ local function read_one(lane)
   return entry[1], entry[2][2]
 end
 
+-- An item that waits for its time stands in no queue. What is queued at once is never early.
+local function is_early(uid, state)
+  if state ~= 'retry_wait' and state ~= 'throttled' then return false end
+  local due_us = redis.call('ZSCORE', P .. ':delayed', uid)
+  return due_us ~= false and tonumber(due_us) > NOW
+end
+
+-- Give up the entry of an item, which does not start by it.
+local function step_over(lane, entry, gid)
+  redis.call('XACK', stream_key(route, lane), 'workers', entry)
+  redis.call('XDEL', stream_key(route, lane), entry)
+  -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
+  unpark(gid)
+  for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
+end
+
 local healed = {}
 local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'throttles', 'epoch', 'since_us',
-  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane', 'late_receipt' }
+  'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane', 'late_receipt', 'cache' }
 
 local items, skipped = {}, 0
 while #items < wanted and skipped < MOST_TOMBSTONES do
@@ -99,8 +115,9 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local f = redis.call('HMGET', key, unpack(FIELDS))
     local record = { state = f[1], group = f[2], head = f[3], route = route, lane = f[17] }
     local running_here = f[1] == 'running' and f[15] == entry
-    -- An entry that its item left for another lane is a tombstone, whatever becomes of the item.
-    local here = f[17] == lane
+    -- An entry that its item left for another lane is a tombstone, whatever becomes of the item; also when it has come
+    -- back, and is not due.
+    local here = f[17] == lane and not is_early(uid, f[1])
     local expires = here and f[13] and f[13] ~= '' and tonumber(f[13])
     -- What has a task has started, and may be paid for.
     local started = (f[14] or '') ~= '' or (f[18] or '') ~= ''
@@ -112,21 +129,20 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       -- pending, so that it is found when that worker goes silent.
       skipped = skipped + 1
     elseif expired or not state then
-      redis.call('XACK', stream_key(route, lane), 'workers', entry)
-      redis.call('XDEL', stream_key(route, lane), entry)
       if expired then
         redis.call('ZREM', P .. ':expiring', uid)
         finish_item(uid, record, 'expired', '', {})
       end
-      -- It held a place of its batch's cap; what is parked, here or in another lane, may have it.
-      unpark(f[2] or '')
-      for _, name in ipairs(LANES) do waiting[name] = redis.call('HLEN', ring_key(route, name)) end
+      step_over(lane, entry, f[2] or '')
       skipped = skipped + 1
     elseif paused then
       -- Its batch was paused after it had joined the ring: back to the head of its backlog.
       redis.call('XACK', stream_key(route, lane), 'workers', entry)
       redis.call('XDEL', stream_key(route, lane), entry)
       enqueue(uid, route, lane, true)
+      skipped = skipped + 1
+    elseif lane ~= CACHED and stands_aside(uid, record, f[19], started) then
+      step_over(lane, entry, f[2])
       skipped = skipped + 1
     else
       local waited = NOW - tonumber(f[9])
@@ -150,7 +166,7 @@ end
 if credits then
   redis.call('HSET', P .. ':lanes:' .. route, 'high', credits.high, 'normal', credits.normal, 'low', credits.low)
 end
-write_counts()
+conclude()
 local more = 0
 for _, lane in ipairs(LANES) do if redis.call('HLEN', ring_key(route, lane)) > 0 then more = 1 end end
 return { more, lost, items }

@@ -9,7 +9,7 @@
 -- @include states
 
 local most = tonumber(ARGV[3])
-local moved, woken = 0, {}
+local moved = 0
 local EXPIRING = P .. ':expiring'
 
 local function take_due(set, act)
@@ -29,10 +29,9 @@ end
 -- started, so it does not expire.
 take_due(EXPIRING, function(uid, record) finish_idle(uid, record, 'expired') end)
 take_due(P .. ':delayed', function(uid, record)
-  woken[queue_up(uid, record, true)] = true
+  queue_up(uid, record, true)
 end)
-write_counts()
-ring_bell(woken)
+conclude()
 
 local wait = -1
 for _, set in ipairs({ EXPIRING, P .. ':delayed' }) do

@@ -25,6 +25,7 @@ end
 local ends = ARGV[6] ~= '' and int(NOW + tonumber(ARGV[6])) or ''
 local field = scope == 'route' and 'route:' .. name or 'fleet'
 redis.call('HSET', P .. ':paused', field, ends .. ' ' .. reason)
+date_pauses()
 tell_pause('work.paused', scope, name,
   ',"reason":' .. reason .. ',"until":' .. (ends ~= '' and '"' .. iso(tonumber(ends)) .. '"' or 'null'))
 return 'ok'

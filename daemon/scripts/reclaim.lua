@@ -63,5 +63,5 @@ for _, id in ipairs(reply[2]) do
     end
   end
 end
-write_counts()
+conclude()
 return { reply[1], items, poisoned, calls }

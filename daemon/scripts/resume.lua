@@ -21,9 +21,11 @@ if scope == 'batch' then
   local _, batch = string.match(name, '^([^/]*)/(.*)$')
   emit('work.resumed', f[1], batch, '"scope":"batch"')
   redis.call('SADD', P .. ':dirty', name)
+  conclude()
   return 'resumed'
 end
 local field = scope == 'route' and 'route:' .. name or 'fleet'
 if redis.call('HDEL', P .. ':paused', field) == 0 then return 'nothing' end
+date_pauses()
 tell_pause('work.resumed', scope, name, '')
 return 'resumed'

@@ -11,7 +11,7 @@
 -- @include ring
 -- @include states
 
-local queued, woken = 0, {}
+local queued = 0
 local meant = {}
 for state in string.gmatch(ARGV[7], '[^,]+') do meant[state] = true end
 
@@ -36,7 +36,6 @@ local function again(uid)
   local receipt = ok and type(err) == 'table' and err.resumable and f[7] or ''
   requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'retry_order', NOW,
     { 'attempts', 0, 'crashes', 0, 'throttles', 0, 'waived', NOW_US, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
-  woken[f[2]] = true
   queued = queued + 1
 end
 
@@ -56,6 +55,5 @@ else
   for _, uid in ipairs(members) do again(uid) end
   result = { 'ok', #members == page and first + page or -1, queued }
 end
-write_counts()
-ring_bell(woken)
+conclude()
 return result

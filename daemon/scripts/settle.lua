@@ -9,6 +9,8 @@
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
 --           missed     the picture that it was to have a copy of is not there: text is the entry that named it, or ''
 --           released   not begun, or handed over: back to the queue unharmed
+-- Where the item has a task that came late and the run has no picture, each of these means `in_reserve`: that is polled.
+-- A cancel that was asked for meanwhile ends everything but a picture.
 -- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
 --          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
 -- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease. A call
@@ -20,7 +22,7 @@
 
 local FIELDS = { 'state', 'epoch', 'route', 'lane', 'entry', 'group', 'head', 'attempts', 'max_attempts', 'throttles',
   'spec', 'unknowns', 'cancel', 'settled', 'expires_us', 'late_receipt' }
-local acks, woken = {}, {}
+local acks = {}
 
 local function fail(uid, record, cause, err)
   local attempts = int(record.attempts + 1)
@@ -57,8 +59,9 @@ function outcomes.failed(uid, record, text)
   return fail(uid, record, 'failed', text)
 end
 
-function outcomes.cancelled(uid, record)
-  return finish_item(uid, record, 'cancelled', '', {})
+-- `text` is what went wrong with the call that the cancel came too late for.
+function outcomes.cancelled(uid, record, text)
+  return finish_item(uid, record, 'cancelled', '', text ~= '{}' and { 'error', text } or {})
 end
 
 function outcomes.held(uid, record, text)
@@ -107,8 +110,11 @@ end
 
 -- What the run could not do, a task may have done whose receipt came late. The next claim takes that up, before anything
 -- is given up or bought again.
-function outcomes.in_reserve(uid, record)
-  return requeue(uid, record, 'in_reserve', NOW, { 'receipt', '', 'intent_us', '', 'crashes', 0 })
+function outcomes.in_reserve(uid, record, text)
+  local fields = { 'receipt', '', 'intent_us', '', 'crashes', 0, 'error', text }
+  local state = requeue(uid, record, 'in_reserve', NOW, fields)
+  tell_retry(uid, record, text, 0, int(record.attempts))
+  return state
 end
 
 function outcomes.released(uid, record)
@@ -120,9 +126,9 @@ function outcomes.missed(uid, record, text)
   return requeue(uid, record, 'missed', NOW, {})
 end
 
-local NOT_ENDED = { missed = true, retry = true, throttled = true, released = true, unknown = true }
+local TELLS_AN_ERROR = { retry = true, throttled = true, unknown = true, held = true }
+local NOT_ENDED = { missed = true, retry = true, throttled = true, released = true, unknown = true, held = true }
 local WITHOUT_A_PICTURE = { retry = true, unknown = true, failed = true, held = true }
-local RUN_AGAIN = { retry_wait = true, throttled = true, queued = true }
 
 local function settle(uid, epoch, outcome, text, delay_us, charged)
   local f = redis.call('HMGET', item_key(uid), unpack(FIELDS))
@@ -137,8 +143,9 @@ local function settle(uid, epoch, outcome, text, delay_us, charged)
   local stream = stream_key(f[3], f[4])
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], f[5])
-  -- A cancel that came while it ran: what would run again does not.
+  -- A cancel that came while it ran: what would run again, or be held for somebody to decide, does not.
   if f[13] and NOT_ENDED[outcome] then
+    text = TELLS_AN_ERROR[outcome] and text or '{}'
     outcome = 'cancelled'
   elseif not f[13] and record.late_receipt ~= '' and WITHOUT_A_PICTURE[outcome] and not is_resumable(text) then
     outcome = 'in_reserve'
@@ -146,7 +153,6 @@ local function settle(uid, epoch, outcome, text, delay_us, charged)
   local state = outcomes[outcome](uid, record, text, delay_us)
   redis.call('HSET', item_key(uid), 'settled', asked .. ' ' .. state)
   if charged ~= '' then redis.call('HINCRBY', item_key(uid), 'calls_' .. charged, 1) end
-  if RUN_AGAIN[state] then woken[f[3]] = true end
   unpark(f[6])
   return state
 end
@@ -160,6 +166,5 @@ for stream, entries in pairs(acks) do
   redis.call('XACK', stream, 'workers', unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
-write_counts()
-ring_bell(woken)
+conclude()
 return results

@@ -15,7 +15,7 @@ WAITING = frozenset({"queued", "retry_wait", "throttled"})
 FINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
 RETRYABLE = frozenset({"failed", "cancelled", "expired", "held"})
 WITHOUT_A_PICTURE = frozenset({"retry", "unknown", "failed", "held"})
-WOULD_RUN_AGAIN = frozenset({"retry", "throttled", "unknown", "released"})
+NOT_ENDED = frozenset({"retry", "throttled", "unknown", "released", "held"})
 
 
 @dataclass(eq=False)

@@ -12,9 +12,9 @@ from typing import Any
 from daemon.keys import Uid
 from tests.daemon.model_items import (
     FINAL,
+    NOT_ENDED,
     RETRYABLE,
     WITHOUT_A_PICTURE,
-    WOULD_RUN_AGAIN,
     Group,
     Item,
     content_of,
@@ -211,10 +211,11 @@ class QueueModel:
         item = self.items[uid]
         if not self.owns(uid, epoch):
             return item.settled[2] if item.settled and item.settled[:2] == (epoch, outcome) else "lost"
-        if item.cancel and outcome in WOULD_RUN_AGAIN:
+        if item.cancel and outcome in NOT_ENDED:
             self._outcome(item, "cancelled", now_us)
         elif not item.cancel and item.late and outcome in WITHOUT_A_PICTURE:
             item.state, item.receipt, item.intent, item.crashes = "queued", "", False, 0
+            self._tell("job.retrying", item.uid)
         else:
             self._outcome(item, outcome, now_us)
         if item.state in {"retry_wait", "throttled"} and outcome in {"retry", "throttled"} and delay_us > 0:

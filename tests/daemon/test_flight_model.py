@@ -49,7 +49,7 @@ STATES = (
 
 @dataclass
 class Flight:
-    """One tenant's identical items. Places: call (queued or running), wait, copy, ended."""
+    """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended."""
 
     places: dict[str, str] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,6 @@ class Flight:
     waiting: list[str] = field(default_factory=list)
     picture: bool = False
     refused: bool = False
-    calls: int = 0  # pictures that were bought although one was there, or being made; refreshes do not count
 
     def arrive(self, item: str, mode: str) -> None:
         self.modes[item] = mode
@@ -67,12 +66,23 @@ class Flight:
             self.waiting.append(item)
             self.places[item] = "wait"
         else:
-            self.leads_or_runs(item)
+            self.places[item] = "line"
 
-    def leads_or_runs(self, item: str) -> None:
-        self.places[item] = "call"
-        if self.leader is None:
-            self.leader, self.refused = item, False
+    def claimed(self, items: list[str], joined: list[str]) -> None:
+        """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait, in theirs."""
+        line = [item for item, place in self.places.items() if place == "line"]
+        assert sorted(items + joined) == sorted(line)
+        assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
+        alone = [item for item in items if self.modes[item] == "use"]
+        assert len(alone) <= 1, "one is made, the others wait for it"
+        assert not alone or (self.leader is None and items[0] == alone[0])
+        for item in items:
+            self.places[item] = "call"
+            if self.leader is None:
+                self.leader, self.refused = item, False
+        for item in joined:
+            self.places[item] = "wait"
+            self.waiting.append(item)
 
     def ends(self, item: str, how: str) -> None:
         led = self.leader == item
@@ -87,11 +97,22 @@ class Flight:
         if how == "is refused" and led:
             self.refused = True
         if made or (how == "is refused" and led):
-            for follower in self.waiting:
-                self.places[follower] = "copy"
+            for follower, place in self.places.items():
+                if place == "wait" or (place == "line" and self.modes[follower] == "use"):
+                    self.places[follower] = "copy"
             self.waiting = []
-        elif led and self.waiting:
-            self.leads_or_runs(self.waiting.pop(0))
+        self.wakes_next()
+
+    def wakes_next(self) -> None:
+        if self.leader is None and self.waiting:
+            self.places[self.waiting.pop(0)] = "line"
+
+    def runs_on(self, item: str) -> None:
+        """It has to wait again, and leads no more."""
+        if self.leader == item:
+            self.leader = None
+            self.wakes_next()
+        self.arrive(item, self.modes[item])
 
     def misses(self, item: str, *, forget: bool) -> None:
         if forget:
@@ -121,18 +142,42 @@ class Both:
         self.flights[kind].arrive(uid, mode)
 
     async def claim(self) -> None:
-        for lanes in (("normal",), (CACHED,)):
-            claim = await self.real.queue.claim("default", 100, lanes=lanes)
-            self.claims |= {item.uid: item for item in claim.items}
+        claim = await self.real.queue.claim("default", 100, lanes=("normal",))
+        self.claims |= {item.uid: item for item in claim.items}
+        claimed = [item.uid for item in claim.items]
+        for kind, flight in self.flights.items():
+            known = set(flight.waiting)
+            joined = [uid for uid in await self.joined(kind) if uid not in known]
+            flight.claimed([uid for uid in claimed if self.of[uid] == kind], joined)
+
+    async def claim_copies(self) -> None:
+        claim = await self.real.queue.claim("default", 100, lanes=(CACHED,))
+        self.claims |= {item.uid: item for item in claim.items}
+
+    async def members(self, kind: tuple[str, str]) -> list[tuple[str, float]]:
+        """Of the flight of these items, in the order of their scores."""
+        uids = [uid for uid, its in self.of.items() if its == kind]
+        if not uids:
+            return []
+        cache = (await self.real.record(uids[0]))["cache"]
+        key = self.real.keys.flight(kind[0], cache.split()[1])
+        return [
+            (uid.decode(), score) for uid, score in await self.real.redis.zrange(key, 0, -1, withscores=True)
+        ]
+
+    async def joined(self, kind: tuple[str, str]) -> list[str]:
+        return [uid for uid, score in await self.members(kind) if score > 0]
 
     async def end_call(self, uid: str, how: str) -> None:
-        await self.claim()
         assert await self.real.queue.settle(self.claims.pop(uid), ENDS[how]) != "lost"
-        if how not in RUNS_ON:
-            self.flights[self.of[uid]].ends(uid, how)
+        flight = self.flights[self.of[uid]]
+        if how in RUNS_ON:
+            flight.runs_on(uid)
+        else:
+            flight.ends(uid, how)
 
     async def end_copy(self, uid: str, *, gone: bool) -> None:
-        await self.claim()
+        await self.claim_copies()
         flight, item = self.flights[self.of[uid]], self.claims.pop(uid)
         answer = await self.real.queue.answer(item)
         assert (bool(answer.entry), bool(answer.refusal)) == (flight.picture, flight.refused)
@@ -180,22 +225,22 @@ class Both:
 
     async def check(self) -> None:
         await self.look()
-        lanes = {"wait": JOINED, "copy": CACHED, "call": "normal"}
+        lanes = {"wait": JOINED, "copy": CACHED, "line": "normal", "call": "normal"}
         for uid, kind in self.of.items():
             record, place = await self.real.record(uid), self.flights[kind].places[uid]
             ended = record["state"] in ("succeeded", "failed", "cancelled", "held")
             assert ended == (place == "ended"), (uid, place, record["state"])
             if not ended:
                 assert record["lane"] == lanes[place], (uid, place, record["state"])
-        for (tenant, _), flight in self.flights.items():
-            uids = [uid for uid in flight.places if self.flights[self.of[uid]] is flight]
-            if not uids:
-                continue
-            cache = (await self.real.record(uids[0]))["cache"]
-            key = self.real.keys.flight(tenant, cache.split()[1])
-            members = [uid.decode() for uid in await self.real.redis.zrange(key, 0, -1)]
-            assert members == [uid for uid in (flight.leader, *flight.waiting) if uid]
-            assert not flight.waiting or flight.leader, "nobody waits for nobody"
+        for kind, flight in self.flights.items():
+            members = await self.members(kind)
+            line = {
+                uid for uid, place in flight.places.items() if place == "line" and flight.modes[uid] == "use"
+            }
+            assert {uid for uid, score in members if score < 0} == line
+            assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
+            assert [uid for uid, score in members if score > 0] == flight.waiting
+            assert not flight.waiting or flight.leader or line, "nobody waits for nobody"
 
     async def check_counts(self) -> None:
         for tenant in {kind[0] for kind in self.of.values()}:
@@ -211,10 +256,12 @@ class Both:
     async def finish(self) -> None:
         """All that is left gets its picture; who wants to use one is called for at most once more."""
         calls = dict.fromkeys(KINDS, 0)
-        while left := self.those("call", "copy"):
+        while left := self.those("line", "call", "copy"):
             uid = left[0]
             flight = self.flights[self.of[uid]]
-            if flight.places[uid] == "call":
+            if flight.places[uid] == "line":
+                await self.claim()
+            elif flight.places[uid] == "call":
                 calls[self.of[uid]] += flight.modes[uid] == "use"
                 await self.end_call(uid, "succeeds")
             else:
@@ -229,6 +276,7 @@ STEPS = st.lists(
         st.sampled_from(
             [
                 *["arrive"] * 4,
+                *["claim"] * 3,
                 *["end call"] * 4,
                 *["end copy"] * 2,
                 "lose",
@@ -257,12 +305,15 @@ async def test_who_leads_waits_and_is_copied_is_as_the_model_says(
     for what, kind, mode, how, which in steps:
         if what == "arrive":
             await both.arrive(kind, mode)
+        elif what == "claim":
+            await both.claim()
         elif what == "crash":
             await both.claim()
+            await both.claim_copies()
             await both.crash()
         else:
             places = {"end call": ["call"], "end copy": ["copy"], "lose": ["copy"], "retry": ["ended"]}
-            if not (choice := both.those(*places.get(what, ["call", "wait", "copy"]))):
+            if not (choice := both.those(*places.get(what, ["line", "call", "wait", "copy"]))):
                 continue
             uid = choice[which % len(choice)]
             if what == "end call":

@@ -238,6 +238,17 @@ async def test_between_two_looks_an_end_passes_by_the_own_clock(redis: Redis) ->
     assert book.over("slides") == Pause("route", "slides", "broken")
 
 
+async def test_pauses_that_end_by_themselves_leave_nothing_behind(redis: Redis) -> None:
+    keys = Installation(redis).keys
+    await pauses.pause(redis, keys, "route", "slides", for_s=60)
+    await pauses.pause(redis, keys, "fleet", for_s=10)
+    assert 10_000 < await redis.pttl(keys.paused) <= 60_000
+    await pauses.pause(redis, keys, "route", "default")
+    assert await redis.pttl(keys.paused) == -1
+    await pauses.resume(redis, keys, "route", "default")
+    assert 10_000 < await redis.pttl(keys.paused) <= 60_000
+
+
 async def test_a_pause_is_told_to_everybody_who_looks(redis: Redis) -> None:
     installation = Installation(redis)
     await pauses.pause(redis, installation.keys, "route", "slides", reason='a "reason"', for_s=3600)

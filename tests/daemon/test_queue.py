@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -452,14 +453,26 @@ async def test_a_cancel_ends_what_waits_and_asks_what_runs(installation: Install
     assert (await installation.group("default/b1"))["state"] == "cancelled"
 
 
-@pytest.mark.parametrize("outcome", [Retry(ERROR, 0), Throttled(ERROR, 0), Released(), Unknown(ERROR)])
-async def test_what_would_run_again_after_a_cancel_does_not(
-    installation: Installation, outcome: Outcome
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Retry(ERROR, 0), ERROR),
+        (Throttled(ERROR, 0), ERROR),
+        (Unknown(ERROR), ERROR),
+        (Held(ERROR), ERROR),
+        (Released(), None),
+        (Cancelled(), None),
+    ],
+)
+async def test_what_would_run_again_or_wait_for_somebody_after_a_cancel_does_not(
+    installation: Installation, outcome: Outcome, told: object
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
     await installation.submit({"job": "a"}, type="pixmill.cancel.v1")
     assert await installation.queue.settle(item, outcome) == "cancelled"
+    error = (await installation.record("default//a")).get("error")
+    assert (None if error is None else orjson.loads(error)) == told
 
 
 async def test_a_picture_that_came_in_spite_of_a_cancel_is_kept(installation: Installation) -> None:

@@ -12,7 +12,7 @@ from daemon.calls import PermittedCalls
 from daemon.dead_letters import DeadLetters
 from daemon.items import Claimed, Noted
 from daemon.leases import Reclaimer
-from daemon.outcomes import Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
+from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.records import ItemView, Records
 from daemon.run import Run
 from daemon.running import Running
@@ -114,6 +114,8 @@ async def test_a_poisoned_item_that_nobody_began_has_no_call(installation: Insta
         (Failed({"kind": "moderation_input", "message": "No.", "charged": "no"}), True, {"no": 1}),
         (Failed({"kind": "invalid_request", "message": "No.", "charged": "no"}), False, {}),
         (Unknown({"kind": "ambiguous_submit", "message": "Lost.", "charged": "maybe"}), True, {"maybe": 1}),
+        (Cancelled(), True, {"no": 1}),  # a task which the provider promised not to run
+        (Cancelled(), False, {}),
     ],
 )
 async def test_a_run_counts_its_call_when_it_ends_and_only_if_it_made_one(
@@ -277,6 +279,8 @@ async def test_a_new_owner_whose_own_call_came_to_nothing_falls_back_on_the_rece
     await zombie.new.note_intent(item)
     assert await zombie.wakes() == "kept"
     await zombie.new.settle(item, outcome, "maybe")
+    assert (await installation.events())[-1][0] == "job.retrying", "what went wrong is told"
+    assert (await installation.record("default//a"))["error"] == orjson.dumps(OURS).decode()
     assert (await zombie.claimed()).receipt == LATE
 
 

@@ -20,6 +20,7 @@ from daemon.results import ResultStore, StorageError
 from daemon.routes import Routes
 from daemon.run import Run
 from daemon.running import Running
+from daemon.storage_gate import StorageGate
 from limiter import Limiter
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import eventually
@@ -167,6 +168,26 @@ async def test_a_copy_that_somebody_cancels_in_time_is_cancelled(bench: CacheBen
     assert isinstance(await bench.end(run), Cancelled)
 
 
+async def test_an_item_that_was_to_be_copied_and_has_a_task_of_its_own_polls_that(bench: CacheBench) -> None:
+    await bench.made()
+    await bench.use("b")
+    run = await bench.next(CACHED)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"t1"}')
+    adopted = await bench.taken_over_copy()
+    assert adopted.item.receipt
+    assert await bench.end(adopted) == Missed(b"")
+    again = await bench.next()
+    assert (again.item.lane, again.item.receipt) == ("normal", b'{"task_id":"t1"}')
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.end(again)
+    assert isinstance(outcome, Succeeded)
+    assert (outcome.result["provider_task_id"], outcome.result["cache"]) == ("t1", "miss")
+    assert len(bench.provider.requests) == 1, "the first picture's"
+    await bench.use("c")
+    copy = await bench.end(await bench.next(CACHED))
+    assert isinstance(copy, Succeeded)
+
+
 async def test_a_copy_that_was_stored_and_never_settled_is_settled_by_the_next_owner(
     bench: CacheBench,
 ) -> None:
@@ -223,7 +244,10 @@ class Copier:
             slots=slots,
             on_free=lambda: None,
         )
-        self.copies = Copies([bench.route], installation.queue, self.running, self)  # type: ignore[arg-type]  # a bell that only tells when it was waited for
+        self.gate = StorageGate(bench.store)
+        self.gate.why = None
+        bell: Any = self  # one that only tells when it was waited for
+        self.copies = Copies([bench.route], installation.queue, self.running, bell, self.gate)
 
     async def wait(self, route: str, timeout_s: float) -> None:
         self.looks.append(timeout_s)
@@ -286,6 +310,25 @@ async def test_no_more_copies_run_at_once_than_are_meant_to(full: Copier) -> Non
         return len(await bench.objects()) == 2 * (AT_ONCE + 4)
 
     await eventually(all_done)
+
+
+async def test_nothing_is_copied_while_the_store_is_away(
+    full: Copier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await full.bench.made()
+    await full.bench.use("b")
+    waited: list[float] = []
+
+    async def wait_open(timeout_s: float) -> None:
+        waited.append(timeout_s)
+
+    monkeypatch.setattr(full.gate, "wait_open", wait_open)
+    full.gate.failed(StorageError("it is away"))
+    await full.copies.step()
+    assert (full.running.current(), len(waited)) == ([], 1)
+    full.gate.why = None
+    await full.copies.step()
+    assert len(full.running.current()) == 1
 
 
 async def test_a_copy_of_a_silent_worker_is_taken_over_and_made(full: Copier) -> None:

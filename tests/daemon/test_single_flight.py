@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from daemon.outcomes import (
     Throttled,
     Unknown,
 )
+from daemon.pauses import pause
 from tests.daemon.harness import Installation
 
 HASH = "a" * 64
@@ -210,6 +212,102 @@ async def test_picture_k_of_a_seeded_job_is_the_picture_of_that_seed(cache: Cach
     await cache.use("b", seed=7)
     assert names(await cache.calls()) == ["a.0", "a.1", "a.2"]
     assert await cache.lane("b") == JOINED
+
+
+# Who leads is decided when it is claimed
+
+
+async def paused(cache: Cache) -> None:
+    await cache.batch("b1", 1, defaults=IDENTICAL)
+    await pause(cache.redis, cache.keys, "batch", "default/b1")
+
+
+async def behind_the_cap_of_its_batch(cache: Cache) -> None:
+    items = [{"id": "i0", "prompt": "y"}, {"id": "i1", **IDENTICAL}]
+    await cache.submit({"id": "b1", "items": items, "max_in_flight": 1}, type="pixmill.batch.v1")
+    assert names(await cache.claim(9)) == ["i0"]
+
+
+async def at_the_end_of_its_batch(cache: Cache) -> None:
+    items = [{"id": f"i{k}", "prompt": f"{k}"} for k in range(50)]
+    await cache.submit({"id": "b1", "items": [*items, {"id": "last", **IDENTICAL}]}, type="pixmill.batch.v1")
+
+
+async def of_lower_priority(cache: Cache) -> None:
+    await cache.use("low", priority="low")
+
+
+@pytest.mark.parametrize(
+    "first", [paused, behind_the_cap_of_its_batch, at_the_end_of_its_batch, of_lower_priority]
+)
+async def test_nobody_waits_for_an_identical_item_whose_turn_has_not_come(cache: Cache, first: Any) -> None:
+    await first(cache)
+    await cache.use("mine", priority="high")
+    await cache.look()
+    (item,) = await cache.claim(1)
+    assert item.uid == "default//mine"
+
+
+async def test_who_stands_aside_costs_nobody_its_permit(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    await cache.use("d", prompt="y")
+    (leader,) = await cache.claim(1)
+    permits = ['{"id":"p1"}', '{"id":"p2"}']
+    (item,) = (await cache.queue.claim("default", 2, permits)).items
+    assert (leader.uid, item.uid, item.permit) == ("default//a", "default//d", permits[0])
+    assert await cache.depth() == {"default|normal|running": 2, "default|joined|queued": 2}
+
+
+async def test_a_leader_that_waits_again_keeps_nobody_and_is_copied_in_its_turn(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    await cache.queue.settle(await cache.leader(), Retry(FAULT, 300))
+    leader = await cache.leader()
+    assert leader.uid == "default//b"
+    await cache.queue.settle(leader, picture(leader))
+    assert names(await cache.copies()) == ["c"]
+    await cache.redis.zadd(cache.keys.delayed, {"default//a": 1})
+    assert names(await cache.copies()) == ["a"]
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless_its_batch_is_paused(
+    cache: Cache, held_back: bool
+) -> None:
+    await cache.batch("b1", 1, defaults=IDENTICAL)
+    await cache.use("a")
+    item = await cache.leader()
+    await cache.queue.note_receipt(item, RECEIPT)
+    if held_back:
+        await pause(cache.redis, cache.keys, "batch", "default/b1")
+    await cache.queue.settle(item, Throttled({**FAULT, "resumable": True}, 300))
+    await cache.redis.zadd(cache.keys.delayed, {"default//a": 1})
+    assert names(await cache.calls()) == (["a"] if held_back else [])
+
+
+async def test_an_item_that_waits_for_its_time_is_not_begun_by_an_entry_of_before(cache: Cache) -> None:
+    await cache.use("first", cache="refresh")
+    await cache.use("a")
+    (item,) = await cache.claim(1)
+    await cache.queue.settle(item, picture(item))
+    (copy,) = await cache.copies()
+    await cache.queue.settle(copy, Missed((await cache.queue.answer(copy)).entry))
+    (call,) = await cache.claim(1)
+    assert call.uid == "default//a"
+    await cache.queue.settle(call, Retry(FAULT, 300))
+    assert await cache.calls() == [], "the entry with which it had stood in line first is still there"
+    assert await cache.state("a") == "retry_wait"
+
+
+async def test_who_may_be_copied_is_rung_for(cache: Cache) -> None:
+    await cache.use("a", "b")
+    leader = await cache.leader()
+    async with cache.redis.pubsub() as bell:
+        await bell.subscribe(cache.keys.bell)
+        await cache.queue.settle(leader, picture(leader))
+        await cache.look()
+        async with asyncio.timeout(10):
+            while (await bell.get_message(timeout=1) or {}).get("data") != b"work cached":
+                pass
 
 
 # Refresh
@@ -467,15 +565,13 @@ async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobo
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
 
 
-async def test_an_entry_that_a_cancelled_leader_left_in_its_line_does_not_run_it_when_it_waits(
-    cache: Cache,
-) -> None:
+async def test_who_was_cancelled_and_retried_in_its_line_meets_the_others_there(cache: Cache) -> None:
     await cache.use("a", "b")
     await cache.queue.cancel("item", "default//a", ["queued"])
     await cache.look()
     await cache.queue.retry("item", "default//a", ["cancelled"])
-    assert (await cache.leader()).uid == "default//b"
-    assert (await cache.lane("a"), await cache.state("a")) == (JOINED, "queued")
+    assert (await cache.leader()).uid == "default//a"
+    assert (await cache.lane("b"), await cache.state("b")) == (JOINED, "queued")
 
 
 # A picture that has gone

@@ -1,9 +1,12 @@
 -- Single flight: of identical items that may have each other's picture one makes it, and the others wait for it.
--- A flight is a sorted set. Score 0 leads: its item is queued or runs like any other. Higher scores wait, in the order
--- in which they came. Two lanes say where an item stands that needs no call now: `joined` has no stream, its items wait
--- for their leader; `cached` has one, and what is claimed from it needs no permit, since it is only copied.
--- Whoever leaves a flight without a leader wakes its next one: it becomes due, and looks again (queue_up).
+-- A flight is a sorted set of them. Score 0 leads: it runs, or has a task. IN_LINE stands in its own queue like any item.
+-- Higher scores have joined the leader, in the order in which they came.
+-- Who leads is decided when it is claimed. So nobody waits for one that could not start: the end of a long batch, one
+-- that is paused, a lower priority. Whoever stops leading without a picture wakes the first that joined.
+-- Two lanes say where an item stands that needs no call now: `joined` has no stream, its items wait for their leader;
+-- `cached` has one, and what is claimed from it needs no permit, since it is only copied.
 local CACHED, JOINED = 'cached', 'joined'
+local IN_LINE = -1
 -- A leader that a replica of an older version settles wakes nobody; who waits finds out after this time.
 local LOOK_AGAIN_US = 60000000
 -- How long those who waited for a leader have to read that it was refused.
@@ -23,12 +26,19 @@ local function own_lane(uid, record)
   return ok and spec.priority or 'normal'
 end
 
-local function has_leader(flight)
-  local head = redis.call('ZRANGE', flight, 0, 0, 'WITHSCORES')
-  if head[2] ~= '0' then return false end
-  local state = redis.call('HGET', item_key(head[1]), 'state')
-  if state and not FINAL[state] and state ~= 'held' then return true end
-  redis.call('ZREM', flight, head[1])
+-- Whether another item than this one leads. What has a task has paid for its picture, so it leads also while it waits,
+-- unless its batch holds it back.
+local function has_leader(flight, uid)
+  local leader = redis.call('ZRANGEBYSCORE', flight, 0, 0, 'LIMIT', 0, 1)[1]
+  if not leader or leader == uid then return false end
+  local f = redis.call('HMGET', item_key(leader), 'state', 'receipt', 'late_receipt')
+  if f[1] == 'running' then return true end
+  if WAITING[f[1]] and (f[2] or '') .. (f[3] or '') ~= '' then
+    local tenant, batch = split_uid(leader)
+    local _, held_back = cap_of(tenant, batch)
+    if not held_back then return true end
+  end
+  redis.call('ZREM', flight, leader)
   return false
 end
 
@@ -43,61 +53,101 @@ local function wake(uids)
   end
 end
 
-local function drop_out(flight, uid)
-  redis.call('ZREM', flight, uid)
-  if not has_leader(flight) then wake(redis.call('ZRANGE', flight, 0, 0)) end
+local function wake_next(flight)
+  if not has_leader(flight) then wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf', 'LIMIT', 0, 1)) end
 end
 
 local function join(flight, uid)
   local last = redis.call('ZRANGE', flight, -1, -1, 'WITHSCORES')
-  redis.call('ZADD', flight, 'NX', int(tonumber(last[2]) + 1), uid)
+  redis.call('ZADD', flight, int(tonumber(last[2]) + 1), uid)
   redis.call('ZADD', P .. ':delayed', int(NOW + LOOK_AGAIN_US), uid)
+  return JOINED
 end
 
--- Where a waiting item belongs now. One that has a task has paid for it, and goes on with that.
-local function lane_in_flight(uid, record, mode, name, has_task)
-  local flight = flight_key(name)
+-- Whether a copy or a refusal is there for the item: then it is out of the flight. A refusal is for those who waited for
+-- it: who asks later may have another answer.
+local function take_answer(flight, uid, name)
   local place = redis.call('ZSCORE', flight, uid)
-  if mode == 'use' and place ~= '0' and not has_task then
-    -- A refusal is for those who waited for it: who asks later may have another answer.
-    if redis.call('EXISTS', picture_key(name)) == 1 or (place and redis.call('EXISTS', refusal_key(name)) == 1) then
-      redis.call('HSET', item_key(uid), 'joined', place and 1 or 0)
-      if place then drop_out(flight, uid) end
-      return CACHED
-    end
-    if has_leader(flight) then
-      join(flight, uid)
-      return JOINED
-    end
+  if redis.call('EXISTS', picture_key(name)) == 0 and not (place and redis.call('EXISTS', refusal_key(name)) == 1) then
+    return false
   end
-  if not has_leader(flight) then
-    redis.call('ZADD', flight, 0, uid)
-    redis.call('DEL', refusal_key(name))  -- it asks anew
-  end
-  return own_lane(uid, record)
+  redis.call('HSET', item_key(uid), 'joined', place and 1 or 0)
+  redis.call('ZREM', flight, uid)
+  return true
 end
 
--- Queue an item whose state is record.state: for a call, for a copy, or behind its leader; as a tombstone it may stand
--- where it belongs already. Returns whom to ring for.
+-- Queue an item whose state is record.state: for a call, for a copy, or behind its leader. It may stand where it belongs
+-- already, as a tombstone or because it was woken there.
 local function queue_up(uid, record, first)
   local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt', 'late_receipt')
   local mode, name = flight_of(uid, f[1])
+  local may_stand = record.is_tombstone
   if mode then
-    set_lane(uid, record, lane_in_flight(uid, record, mode, name, (f[2] or '') .. (f[3] or '') ~= ''))
-    if record.lane == JOINED then return record.route end
+    local flight, lane = flight_key(name), own_lane(uid, record)
+    if mode == 'use' and (f[2] or '') .. (f[3] or '') == '' then
+      if take_answer(flight, uid, name) then
+        lane = CACHED
+      elseif has_leader(flight, uid) then
+        lane = join(flight, uid)
+      else
+        may_stand = may_stand or redis.call('ZSCORE', flight, uid) == tostring(IN_LINE)
+        redis.call('ZADD', flight, IN_LINE, uid)
+      end
+    elseif redis.call('ZSCORE', flight, uid) ~= '0' then
+      redis.call('ZREM', flight, uid)
+    end
+    set_lane(uid, record, lane)
+    if lane == JOINED then return end
   end
-  -- Looked for as well: a claim that has stepped over the tombstone leaves the mark.
-  if record.is_tombstone and stands(uid, record.route, record.lane) then
+  woken[record.lane == CACHED and CACHED or record.route] = true
+  -- Looked for: a claim that has stepped over the tombstone leaves the mark.
+  if may_stand and stands(uid, record.route, record.lane) then
     join_ring(record.route, record.lane, (split_uid(uid)))
   else
     enqueue(uid, record.route, record.lane, first)
   end
-  return record.lane == CACHED and CACHED or record.route
+end
+
+-- An item's turn has come. Whether it is answered without a call of its own, now or when its leader has ended: then it is
+-- in another lane from here on. Else it goes on, and leads if nobody does.
+local function stands_aside(uid, record, cache, has_task)
+  local mode, name = flight_of(uid, cache)
+  if not mode then return false end
+  local flight = flight_key(name)
+  redis.call('ZREM', P .. ':delayed', uid)  -- it may have been woken
+  local led = has_leader(flight, uid)
+  if mode == 'use' and not has_task then
+    if redis.call('EXISTS', picture_key(name)) == 1 then
+      queue_up(uid, record, true)
+      return true
+    elseif led then
+      set_lane(uid, record, join(flight, uid))
+      return true
+    end
+  end
+  if not led then
+    redis.call('ZADD', flight, 0, uid)
+    redis.call('DEL', refusal_key(name))  -- it asks anew
+  end
+  return false
+end
+
+-- A leader that has to wait again leads no more, unless it has a task.
+local function stand_down(uid)
+  local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt', 'late_receipt')
+  local mode, name = flight_of(uid, f[1])
+  if not mode or (f[2] or '') .. (f[3] or '') ~= '' then return end
+  if redis.call('ZREM', flight_key(name), uid) == 1 then wake_next(flight_key(name)) end
 end
 
 local function is_refusal(text)
   local ok, err = pcall(cjson.decode, text)
   return ok and (err.kind == 'moderation_input' or err.kind == 'moderation_output')
+end
+
+local function wake_all(flight)
+  wake(redis.call('ZRANGEBYSCORE', flight, '-inf', '(0'))
+  wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf'))
 end
 
 -- An item that has ended, or is held, leaves its flight; what it leaves behind decides what the others do.
@@ -111,13 +161,14 @@ local function leave_flight(uid, record, state)
   if state == 'succeeded' and record.lane ~= CACHED then
     local entry = '{"from":"' .. uid .. '","result":' .. redis.call('HGET', key, 'result') .. '}'
     redis.call('SET', picture_key(name), entry, 'PX', math.max(1, math.ceil(RETENTION_US / 1000)))
-    wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf'))
+    wake_all(flight)
   elseif err and is_refusal(err) then
     redis.call('SET', refusal_key(name), err, 'PX', REFUSAL_MS)
-    wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf'))
+    wake_all(flight)
   end
   redis.call('ZREM', P .. ':delayed', uid)
-  drop_out(flight, uid)
+  redis.call('ZREM', flight, uid)
+  wake_next(flight)
 end
 
 -- The picture of this entry is not there any more, so nobody else shall look for it.

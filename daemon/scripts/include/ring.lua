@@ -71,7 +71,9 @@ local function left_ring(tenant, source)
   return fields[2] and true or false
 end
 
--- One knock for each route that got work; dispatchers also look by themselves, so a lost knock only costs time.
-local function ring_bell(routes)
-  for route in pairs(routes) do redis.call('PUBLISH', P .. ':bell', 'work ' .. route) end
+-- One knock for each route that got work, at the script's end; dispatchers also look by themselves, so a lost knock only
+-- costs time.
+local woken = {}
+local function ring_bell()
+  for route in pairs(woken) do redis.call('PUBLISH', P .. ':bell', 'work ' .. route) end
 end

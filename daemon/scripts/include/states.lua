@@ -1,5 +1,6 @@
--- Moves between states, each with its counts, in one place (a script that includes this ends with write_counts()). An item's record says where it is; its group (a batch,
--- or a job of several pictures) counts its members by state, and `open` counts those that have not ended.
+-- Moves between states, each with its counts, in one place (a script that includes this ends with conclude()). An item's
+-- record says where it is; its group (a batch, or a job of several pictures) counts its members by state, and `open`
+-- counts those that have not ended.
 -- @include tenants
 -- @include transitions
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
@@ -15,7 +16,7 @@ local function rejoin(gid, places)
   local tenant = string.match(gid, '^[^/]*')
   for route, lane in string.gmatch(places, '([^|,]+)|([^,]+)') do
     join_ring(route, lane, tenant)
-    redis.call('PUBLISH', P .. ':bell', 'work ' .. route)
+    woken[lane == 'cached' and lane or route] = true
   end
 end
 
@@ -89,12 +90,14 @@ local function count_end(record, state)
   ended[field] = (ended[field] or 0) + 1
 end
 
-local function write_counts()
+-- What is written once a call, however many items it moved.
+local function conclude()
   write_waiting()
   for field, change in pairs(depth) do
     if change ~= 0 then redis.call('HINCRBY', P .. ':depth', field, change) end
   end
   for field, count in pairs(ended) do redis.call('HINCRBY', P .. ':ended', field, count) end
+  ring_bell()
 end
 
 -- Count one member from one state to another; the last one to end closes its group.
@@ -162,6 +165,7 @@ local function requeue(uid, record, cause, due_us, fields)
   for _, value in ipairs(fields) do set[#set + 1] = value end
   redis.call(unpack(set))
   count_move(uid, record, state)
+  stand_down(uid)
   local expires = redis.call('HGET', key, 'expires_us')
   if expires and expires ~= '' then redis.call('ZADD', P .. ':expiring', expires, uid) end
   if due_us > NOW then

@@ -210,8 +210,8 @@ async def test_explain_knows_what_may_not_start_yet(pixmill: Pixmill, redis: Red
 async def test_explain_says_what_an_item_that_is_copied_waits_for(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit(*({"id": f"j{k}", "prompt": "x", "cache": "use"} for k in (1, 2)))
+    (leader,) = await installation.claim(2)
     assert "An identical item makes its picture already" in (await pixmill("explain", "j2")).out
-    (leader,) = await installation.claim()
     await installation.queue.settle(leader, Succeeded({"images": [], "attempts": 1}))
     await installation.queue.due()
     assert "is copied next" in (await pixmill("explain", "j2")).out
