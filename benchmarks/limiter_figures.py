@@ -172,7 +172,7 @@ def cut(seen: Observed) -> list[Figure]:
     used = sum(well for well, _ in late) / (count * len(late)) if late else None
     return [
         Figure("x 429 before the cut", between(refused, 0, begin), at_most=0),
-        Figure("x 429 until settled", sum(ill for _, ill in counts[:settled]), at_most=10),
+        Figure("x 429 after it", sum(ill for _, ill in counts), at_most=10),
         Figure("periods until settled", settled, at_most=PERIODS_TO_SETTLE),
         Figure(
             f"% used from period {PERIODS_TO_SETTLE}",
@@ -180,7 +180,6 @@ def cut(seen: Observed) -> list[Figure]:
             at_least=100 * NEW_QUOTA_SHARE,
             digits=0,
         ),
-        Figure("x 429 from then on", sum(ill for _, ill in late)),
         basics(seen)[1],
     ]
 

@@ -182,6 +182,7 @@ class Collector:
     ) -> Generated | None:
         """A poll without an answer is only another wait; a provider that asks for a longer one gets it."""
         asked_s, lost = 0.0, 0
+        refused: ProviderError | None = None
         for wait_s in waits_s:
             wait_s, left_s = max(wait_s, min(asked_s, LONGEST_ASKED_S)), limit.left_s()
             await self._sleep(min(wait_s, left_s))
@@ -190,13 +191,14 @@ class Collector:
             answer = await self._answer(route, submitted)
             if isinstance(answer, Generated):
                 return answer
-            lost = lost + 1 if isinstance(answer, ProviderError) and answer.kind is ErrorKind.TASK_LOST else 0
-            if isinstance(answer, ProviderError) and lost == LOST_POLLS:
-                raise answer
+            refused = answer if isinstance(answer, ProviderError) else None
+            lost = lost + 1 if refused is not None and refused.kind is ErrorKind.TASK_LOST else 0
+            if refused is not None and lost == LOST_POLLS:
+                raise refused
             if wait_s >= left_s:
                 break  # That was the poll at the limit: what was paid for may have been finished since the one before.
             asked_s = answer.retry_after_s or 0.0
-        raise limit.unfinished()
+        raise limit.unfinished(refused)
 
     async def _answer(self, route: Route, submitted: Submitted) -> Pending | Generated | ProviderError:
         """What a poll was told; the error where it was told nothing of the task, or that there is none."""

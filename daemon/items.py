@@ -96,7 +96,7 @@ class Reclaimed(NamedTuple):
 class Answer(NamedTuple):
     """What an item of the lane `cached` is to be given: an entry of the cache, or a refusal; both may have gone.
 
-    `joined`: it waited for an identical item, instead of finding its picture.
+    `joined`: it was there when the picture was made, and did not find it when it came.
     """
 
     entry: bytes

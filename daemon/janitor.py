@@ -44,5 +44,10 @@ class Janitor:
 
     async def recount(self) -> None:
         """Correct how many items of a tenant wait, where that has a cap."""
-        if self._queue.max_backlog_per_tenant and (wrong := await self._queue.recount()):
+        if not self._queue.max_backlog_per_tenant:
+            return
+        wrong = await self._queue.recount()
+        if wrong > 0:
             log.warning("counts of waiting items were wrong and are corrected", tenants=wrong)
+        elif wrong < 0:
+            log.info("too many items wait to look whether they are counted right")

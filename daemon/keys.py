@@ -55,6 +55,7 @@ class Keys:
         self.bell = f"{prefix}:bell"
         self.index = f"{prefix}:index"
         self.delayed = f"{prefix}:delayed"
+        self.looks = f"{prefix}:looks"
         self.expiring = f"{prefix}:expiring"
         self.closing = f"{prefix}:closing"
         self.dirty = f"{prefix}:dirty"

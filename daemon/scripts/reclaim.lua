@@ -15,7 +15,6 @@
 -- @include events
 -- @include ring
 -- @include states
--- @include receipts
 
 local route, lane, worker = ARGV[3], ARGV[4], ARGV[5]
 -- Asked long ago: the server or the way to it stood still, and then so did everybody's heartbeat.

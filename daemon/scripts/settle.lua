@@ -9,8 +9,8 @@
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
 --           missed     the picture that it was to have a copy of is not there: text is the entry that named it, or ''
 --           released   not begun, or handed over: back to the queue unharmed
--- Where the item has a task that came late and the run has no picture, each of these means `in_reserve`: that is polled.
--- A cancel that was asked for meanwhile ends everything but a picture.
+-- Where the item has a task that came late, retry, unknown, failed and held mean `in_reserve`: that task is polled.
+-- Where a cancel was asked for meanwhile, all but succeeded and failed mean `cancelled`.
 -- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed).
 --          Asked again, because the reply was lost: the state that it was given then. An item remembers its last settle.
 -- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease. A call
@@ -111,6 +111,7 @@ end
 -- What the run could not do, a task may have done whose receipt came late. The next claim takes that up, before anything
 -- is given up or bought again.
 function outcomes.in_reserve(uid, record, text)
+  text = '{"resumable":true' .. (text == '{}' and '}' or ',' .. string.sub(text, 2))
   local fields = { 'receipt', '', 'intent_us', '', 'crashes', 0, 'error', text }
   local state = requeue(uid, record, 'in_reserve', NOW, fields)
   tell_retry(uid, record, text, 0, int(record.attempts))

@@ -187,5 +187,5 @@ async def test_with_very_many_waiting_the_server_is_not_held_up_to_count_them(
 ) -> None:
     await installation.submit(job("a"), job("b"))
     await installation.redis.hset(installation.keys.tenants, "default", 9)
-    assert await installation.queue.recount(most=1) == 0
+    assert await installation.queue.recount(most=1) == -1
     assert await waiting(installation) == {"default": 9}

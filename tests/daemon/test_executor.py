@@ -290,6 +290,18 @@ async def test_a_task_that_was_let_in_and_failed_for_such_a_reason_has_failed(
     assert (outcome.error["kind"], outcome.error["charged"]) == (kind.value, "maybe")
 
 
+async def test_a_task_whose_polls_are_refused_to_the_end_says_why_it_did_not_end(bench: Bench) -> None:
+    bench.route = replace(bench.route, timeout_s=0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(ErrorKind.AUTH, "This key has been revoked.")]
+    run = await bench.claimed()
+    run.item = replace(run.item, receipt=b'{"task_id":"task-1"}')
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    assert outcome.error["message"].endswith("The last poll was refused: This key has been revoked.")
+
+
 async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]

@@ -49,12 +49,17 @@ STATES = (
 
 @dataclass
 class Flight:
-    """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended."""
+    """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended.
+
+    `looking` are those that were woken and have not looked yet where they belong; in the place `wait` they stand in no
+    line until they do.
+    """
 
     places: dict[str, str] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
     leader: str | None = None
     waiting: list[str] = field(default_factory=list)
+    looking: set[str] = field(default_factory=set)
     picture: bool = False
     refused: bool = False
 
@@ -68,9 +73,17 @@ class Flight:
         else:
             self.places[item] = "line"
 
+    def takes_answer(self, item: str) -> bool:
+        """Whether an item that uses others' pictures, and is woken, has its answer without a call."""
+        return self.picture or (item in self.looking and self.refused)
+
     def claimed(self, items: list[str], joined: list[str]) -> None:
         """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait, in theirs."""
         line = [item for item, place in self.places.items() if place == "line"]
+        for item in [item for item in line if self.modes[item] == "use" and self.takes_answer(item)]:
+            self.places[item] = "copy"
+            line.remove(item)
+        self.looking -= {item for item, place in self.places.items() if place in ("line", "copy")}
         assert sorted(items + joined) == sorted(line)
         assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
         alone = [item for item in items if self.modes[item] == "use"]
@@ -88,30 +101,36 @@ class Flight:
         led = self.leader == item
         made = self.places[item] == "call" and how == "succeeds"
         self.places[item] = "ended"
+        self.looking.discard(item)
         if item in self.waiting:
             self.waiting.remove(item)
         if led:
             self.leader = None
+            self.looking |= set(self.waiting)
         if made:
             self.picture = True
         if how == "is refused" and led:
             self.refused = True
         if made or (how == "is refused" and led):
-            for follower, place in self.places.items():
-                if place == "wait" or (place == "line" and self.modes[follower] == "use"):
-                    self.places[follower] = "copy"
-            self.waiting = []
-        self.wakes_next()
+            line = {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
+            self.looking |= line | set(self.waiting)
 
-    def wakes_next(self) -> None:
-        if self.leader is None and self.waiting:
-            self.places[self.waiting.pop(0)] = "line"
+    def looks(self) -> None:
+        """Whoever was woken looks where it belongs now."""
+        for item in sorted(self.looking):
+            if self.takes_answer(item):
+                self.places[item] = "copy"
+            elif self.leader is None:
+                self.places[item] = "line"
+            if self.places[item] != "wait" and item in self.waiting:
+                self.waiting.remove(item)
+        self.looking = set()
 
     def runs_on(self, item: str) -> None:
         """It has to wait again, and leads no more."""
         if self.leader == item:
             self.leader = None
-            self.wakes_next()
+            self.looking |= set(self.waiting)
         self.arrive(item, self.modes[item])
 
     def misses(self, item: str, *, forget: bool) -> None:
@@ -219,12 +238,13 @@ class Both:
     async def look(self) -> None:
         while (await self.real.queue.due())[0]:
             pass
+        for flight in self.flights.values():
+            flight.looks()
 
     async def state(self, uid: str) -> str:
         return (await self.real.record(uid))["state"]
 
     async def check(self) -> None:
-        await self.look()
         lanes = {"wait": JOINED, "copy": CACHED, "line": "normal", "call": "normal"}
         for uid, kind in self.of.items():
             record, place = await self.real.record(uid), self.flights[kind].places[uid]
@@ -240,7 +260,8 @@ class Both:
             assert {uid for uid, score in members if score < 0} == line
             assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
             assert [uid for uid, score in members if score > 0] == flight.waiting
-            assert not flight.waiting or flight.leader or line, "nobody waits for nobody"
+            lost = set(flight.waiting) - flight.looking
+            assert not lost or flight.leader, "nobody waits for nobody"
 
     async def check_counts(self) -> None:
         for tenant in {kind[0] for kind in self.of.values()}:
@@ -256,8 +277,10 @@ class Both:
     async def finish(self) -> None:
         """All that is left gets its picture; who wants to use one is called for at most once more."""
         calls = dict.fromkeys(KINDS, 0)
-        while left := self.those("line", "call", "copy"):
-            uid = left[0]
+        while left := self.those("line", "call", "copy", "wait"):
+            await self.look()
+            await self.check()
+            uid = next((uid for uid in left if self.flights[self.of[uid]].places[uid] != "wait"), left[0])
             flight = self.flights[self.of[uid]]
             if flight.places[uid] == "line":
                 await self.claim()
@@ -267,7 +290,6 @@ class Both:
             else:
                 await self.end_copy(uid, gone=False)
             await self.check()
-        assert not self.those("wait")
         assert max(calls.values()) <= 1
 
 
@@ -277,6 +299,7 @@ STEPS = st.lists(
             [
                 *["arrive"] * 4,
                 *["claim"] * 3,
+                *["look"] * 3,
                 *["end call"] * 4,
                 *["end copy"] * 2,
                 "lose",
@@ -307,6 +330,8 @@ async def test_who_leads_waits_and_is_copied_is_as_the_model_says(
             await both.arrive(kind, mode)
         elif what == "claim":
             await both.claim()
+        elif what == "look":
+            await both.look()
         elif what == "crash":
             await both.claim()
             await both.claim_copies()

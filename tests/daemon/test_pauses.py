@@ -249,6 +249,23 @@ async def test_pauses_that_end_by_themselves_leave_nothing_behind(redis: Redis) 
     assert 10_000 < await redis.pttl(keys.paused) <= 60_000
 
 
+async def test_a_pause_that_ended_while_another_held_leaves_nothing_behind_either(redis: Redis) -> None:
+    keys = Installation(redis).keys
+    await pauses.pause(redis, keys, "route", "default")
+    await pauses.pause(redis, keys, "route", "slides", for_s=0.001)
+
+    async def ended() -> bool:
+        return "route:slides" not in await read_pauses(redis, keys)
+
+    await eventually(ended)
+    await pauses.resume(redis, keys, "route", "default")
+
+    async def gone() -> bool:
+        return not await redis.exists(keys.paused)
+
+    await eventually(gone)
+
+
 async def test_a_pause_is_told_to_everybody_who_looks(redis: Redis) -> None:
     installation = Installation(redis)
     await pauses.pause(redis, installation.keys, "route", "slides", reason='a "reason"', for_s=3600)

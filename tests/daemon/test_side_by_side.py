@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon import steps as today_steps
+from daemon.keys import CACHED
 from daemon.outcomes import Failed, Retry, Succeeded, Throttled
 from daemon.queue import Queue
 from daemon.webhooks import Webhooks
@@ -191,6 +192,23 @@ async def test_a_callback_survives_an_older_version_and_is_told_of_what_today_pu
         for ident in await both.redis.zrange(both.keys.outbox, 0, -1)
     ]
     assert sorted(told) == ["batch.finished", "job.succeeded"]
+
+
+async def test_who_waits_for_an_identical_item_is_not_lost_where_an_older_replica_does_what_is_due(
+    both: Both,
+) -> None:
+    await both.installation.batch("b1", 3, defaults={"prompt": "x", "cache": "use"})
+    today, older = both.queues["today"], both.queues["older"]
+    (leader,) = (await today.claim("default", 9)).items
+    await both.redis.zadd(both.keys.looks, {"default/b1/i1": 1})  # its minute is over
+    while (await older.due())[0]:
+        pass
+    await today.settle(leader, DONE)
+    while (await older.due())[0] or (await today.due())[0]:
+        pass
+    for item in (await today.claim("default", 9, lanes=(CACHED,))).items:
+        await today.settle(item, DONE)
+    assert (await both.check_counts())["state"] == "completed"
 
 
 async def test_both_go_on_after_the_server_has_forgotten_all_scripts(both: Both) -> None:

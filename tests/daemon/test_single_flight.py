@@ -280,8 +280,34 @@ async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless
     if held_back:
         await pause(cache.redis, cache.keys, "batch", "default/b1")
     await cache.queue.settle(item, Throttled({**FAULT, "resumable": True}, 300))
-    await cache.redis.zadd(cache.keys.delayed, {"default//a": 1})
+    await cache.redis.zadd(cache.keys.looks, {"default//a": 1})
     assert names(await cache.calls()) == (["a"] if held_back else [])
+
+
+async def test_a_leader_with_a_task_still_leads_when_others_of_its_batch_have_taken_its_places(
+    cache: Cache,
+) -> None:
+    items = [{"id": "i0", **IDENTICAL}, {"id": "i1", "prompt": "y"}]
+    await cache.submit({"id": "b1", "items": items, "max_in_flight": 1}, type="pixmill.batch.v1")
+    (item,) = await cache.claim(9)
+    await cache.queue.note_receipt(item, RECEIPT)
+    await cache.queue.settle(item, Throttled({**FAULT, "resumable": True}, 300))
+    assert names(await cache.claim(9)) == ["i1"]
+    await cache.use("a")
+    assert await cache.calls() == []
+    assert await cache.lane("a") == JOINED
+
+
+async def test_all_that_joined_take_their_own_turns_when_the_leader_fails(cache: Cache) -> None:
+    await cache.use("a")
+    leader = await cache.leader()
+    await cache.use("slow", priority="low")
+    await cache.use("quick", priority="high")
+    await cache.queue.settle(leader, Failed(FAULT))
+    await cache.look()
+    assert (await cache.lane("slow"), await cache.lane("quick")) == ("low", "high")
+    assert names(await cache.claim(9)) == ["quick"]
+    assert await cache.lane("slow") == JOINED
 
 
 async def test_an_item_that_waits_for_its_time_is_not_begun_by_an_entry_of_before(cache: Cache) -> None:
@@ -396,7 +422,7 @@ async def test_when_the_leader_ends_without_a_picture_the_next_one_leads_and_the
 @pytest.mark.parametrize(
     "outcome", [Retry(FAULT, 0), Throttled(FAULT, 0), Unknown(FAULT), Released()], ids=lambda o: o.name
 )
-async def test_a_leader_that_runs_again_still_leads(cache: Cache, outcome: Outcome) -> None:
+async def test_a_leader_that_runs_again_at_once_leads_again(cache: Cache, outcome: Outcome) -> None:
     await cache.use("a", "b")
     await cache.queue.settle(await cache.leader(), outcome)
     again = await cache.leader()
@@ -431,6 +457,14 @@ async def test_a_refusal_of_the_prompt_is_that_of_all_who_waited_for_it_and_of_n
     await cache.use("d")
     assert names(await cache.calls()) == ["d"]
     assert await cache.forever() == {cache.keys.flight("default", await fingerprint(cache, "d"))}
+
+
+async def test_a_refusal_is_shared_also_with_who_is_claimed_before_anybody_has_looked(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    (leader,) = await cache.claim(1)
+    await cache.queue.settle(leader, Failed(REFUSAL))
+    assert await cache.claim(9) == []
+    assert names(await cache.copies()) == ["b", "c"]
 
 
 async def test_a_refusal_does_not_outlast_the_next_one_that_asks(cache: Cache) -> None:
@@ -511,22 +545,34 @@ async def test_who_waits_finds_a_leader_gone_that_an_older_replica_settled(cache
     await cache.redis.hset(cache.keys.item(leader.uid), "state", "failed")  # nobody was woken
     assert await cache.calls() == []
     for uid in ("default//b", "default//c"):
-        (due_us,) = await cache.redis.zmscore(cache.keys.delayed, [uid])
-        assert 0 < due_us - await cache.queue.now_us() <= 60e6
-        await cache.redis.zadd(cache.keys.delayed, {uid: 1})
+        (look_us,) = await cache.redis.zmscore(cache.keys.looks, [uid])
+        assert 0 < look_us - await cache.queue.now_us() <= 60e6
+        await cache.redis.zadd(cache.keys.looks, {uid: 1})
     assert names(await cache.calls()) == ["b"]
 
 
-async def test_a_cap_of_the_batch_holds_for_copies_too(cache: Cache) -> None:
-    await cache.made("a")
-    await cache.batch("b1", 5, defaults=IDENTICAL, max_in_flight=2)
-    done = 0
-    while items := await cache.copies():
-        assert len(items) <= 2
-        for item in items:
-            await cache.queue.settle(item, picture(item))
-        done += len(items)
-    assert done == 5
+async def test_who_looks_again_keeps_its_turn(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    await cache.leader()
+    await cache.redis.zadd(cache.keys.looks, {"default//b": 1})
+    await cache.look()
+    flight = cache.keys.flight("default", await fingerprint(cache, "b"))
+    assert await cache.redis.zrange(flight, 0, -1) == [b"default//a", b"default//b", b"default//c"]
+
+
+async def test_copies_wait_neither_for_the_cap_of_their_batch_nor_for_a_permit_to_clear_its_line(
+    cache: Cache,
+) -> None:
+    await cache.batch("b1", 3, defaults=IDENTICAL, max_in_flight=1)
+    (leader,) = await cache.claim(1)
+    await cache.queue.settle(leader, picture(leader))
+    copies = await cache.copies()
+    assert names(copies) == ["i1", "i2"]
+    for item in copies:
+        await cache.queue.settle(item, picture(item))
+    group = await cache.group("default/b1")
+    assert (group["state"], await cache.calls()) == ("completed", [])
+    assert (await cache.group("default/b1"))["in_ring"] == "0"
 
 
 # A person's retry
@@ -551,6 +597,17 @@ async def test_a_retry_whose_task_is_still_good_polls_it_and_waits_for_nobody(ca
     await cache.queue.retry("item", "default//a", ["failed"])
     (again,) = await cache.calls()
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
+
+
+async def test_a_retry_whose_task_is_still_good_leads_at_once(cache: Cache) -> None:
+    await cache.use("a")
+    item = await cache.leader()
+    await cache.queue.note_receipt(item, RECEIPT)
+    await cache.queue.settle(item, Failed({**FAULT, "resumable": True}), "yes")
+    await cache.queue.retry("item", "default//a", ["failed"])
+    await cache.use("b", priority="high")
+    assert names(await cache.calls()) == ["a"]
+    assert await cache.lane("b") == JOINED
 
 
 async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobody(cache: Cache) -> None:

@@ -1,12 +1,14 @@
 -- Single flight: of identical items that may have each other's picture one makes it, and the others wait for it.
--- A flight is a sorted set of them. Score 0 leads: it runs, or has a task. IN_LINE stands in its own queue like any item.
--- Higher scores have joined the leader, in the order in which they came.
+-- A flight is a sorted set of those that may have it. Score 0 leads: it runs, or has a task. IN_LINE stands in its own
+-- queue like any item. Higher scores have joined the leader, in the order in which they came.
 -- Who leads is decided when it is claimed. So nobody waits for one that could not start: the end of a long batch, one
--- that is paused, a lower priority. Whoever stops leading without a picture wakes the first that joined.
+-- that is paused, a lower priority. Whoever stops leading without a picture wakes all that joined, and they are queued.
 -- Two lanes say where an item stands that needs no call now: `joined` has no stream, its items wait for their leader;
 -- `cached` has one, and what is claimed from it needs no permit, since it is only copied.
 local CACHED, JOINED = 'cached', 'joined'
 local IN_LINE = -1
+-- Who looks again, and when. A key of its own: a replica of an older version would queue what joined, for nobody.
+local LOOKS = P .. ':looks'
 -- A leader that a replica of an older version settles wakes nobody; who waits finds out after this time.
 local LOOK_AGAIN_US = 60000000
 -- How long those who waited for a leader have to read that it was refused.
@@ -26,41 +28,46 @@ local function own_lane(uid, record)
   return ok and spec.priority or 'normal'
 end
 
--- Whether another item than this one leads. What has a task has paid for its picture, so it leads also while it waits,
--- unless its batch holds it back.
+-- Whether another item than this one leads; one that does not any more is taken off. What has a task has paid for its
+-- picture, so it leads also while it waits, unless its batch is paused: then nobody knows for how long.
 local function has_leader(flight, uid)
   local leader = redis.call('ZRANGEBYSCORE', flight, 0, 0, 'LIMIT', 0, 1)[1]
   if not leader or leader == uid then return false end
-  local f = redis.call('HMGET', item_key(leader), 'state', 'receipt', 'late_receipt')
+  local f = redis.call('HMGET', item_key(leader), 'state', 'receipt', 'late_receipt', 'group')
   if f[1] == 'running' then return true end
-  if WAITING[f[1]] and (f[2] or '') .. (f[3] or '') ~= '' then
-    local tenant, batch = split_uid(leader)
-    local _, held_back = cap_of(tenant, batch)
-    if not held_back then return true end
-  end
+  local has_paid = WAITING[f[1]] and has_task(f[2], f[3])
+  if has_paid and not (f[4] ~= '' and redis.call('HEXISTS', group_key(f[4]), 'paused') == 1) then return true end
   redis.call('ZREM', flight, leader)
   return false
 end
 
+-- Look at once where they belong now.
 local function wake(uids)
   for first = 1, #uids, 1000 do
-    local due = { 'ZADD', P .. ':delayed' }
+    local looks = { 'ZADD', LOOKS }
     for i = first, math.min(first + 999, #uids) do
-      due[#due + 1] = NOW_US
-      due[#due + 1] = uids[i]
+      looks[#looks + 1] = NOW_US
+      looks[#looks + 1] = uids[i]
     end
-    redis.call(unpack(due))
+    redis.call(unpack(looks))
   end
 end
 
-local function wake_next(flight)
-  if not has_leader(flight) then wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf', 'LIMIT', 0, 1)) end
+local function wake_joined(flight) wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf')) end
+
+local function wake_all(flight)
+  wake(redis.call('ZRANGEBYSCORE', flight, '-inf', '(0'))
+  wake_joined(flight)
 end
 
+-- Who looks again keeps its turn.
 local function join(flight, uid)
-  local last = redis.call('ZRANGE', flight, -1, -1, 'WITHSCORES')
-  redis.call('ZADD', flight, int(tonumber(last[2]) + 1), uid)
-  redis.call('ZADD', P .. ':delayed', int(NOW + LOOK_AGAIN_US), uid)
+  local place = redis.call('ZSCORE', flight, uid)
+  if not place or tonumber(place) < 0 then
+    local last = redis.call('ZRANGE', flight, -1, -1, 'WITHSCORES')
+    redis.call('ZADD', flight, int(tonumber(last[2]) + 1), uid)
+  end
+  redis.call('ZADD', LOOKS, int(NOW + LOOK_AGAIN_US), uid)
   return JOINED
 end
 
@@ -84,7 +91,10 @@ local function queue_up(uid, record, first)
   local may_stand = record.is_tombstone
   if mode then
     local flight, lane = flight_key(name), own_lane(uid, record)
-    if mode == 'use' and (f[2] or '') .. (f[3] or '') == '' then
+    redis.call('ZREM', LOOKS, uid)
+    if has_task(f[2], f[3]) then
+      if has_leader(flight, uid) then redis.call('ZREM', flight, uid) else redis.call('ZADD', flight, 0, uid) end
+    elseif mode == 'use' then
       if take_answer(flight, uid, name) then
         lane = CACHED
       elseif has_leader(flight, uid) then
@@ -93,8 +103,6 @@ local function queue_up(uid, record, first)
         may_stand = may_stand or redis.call('ZSCORE', flight, uid) == tostring(IN_LINE)
         redis.call('ZADD', flight, IN_LINE, uid)
       end
-    elseif redis.call('ZSCORE', flight, uid) ~= '0' then
-      redis.call('ZREM', flight, uid)
     end
     set_lane(uid, record, lane)
     if lane == JOINED then return end
@@ -110,14 +118,16 @@ end
 
 -- An item's turn has come. Whether it is answered without a call of its own, now or when its leader has ended: then it is
 -- in another lane from here on. Else it goes on, and leads if nobody does.
-local function stands_aside(uid, record, cache, has_task)
+local function stands_aside(uid, record, cache, needs_call)
   local mode, name = flight_of(uid, cache)
   if not mode then return false end
   local flight = flight_key(name)
-  redis.call('ZREM', P .. ':delayed', uid)  -- it may have been woken
+  local was_woken = redis.call('ZREM', LOOKS, uid) == 1
   local led = has_leader(flight, uid)
-  if mode == 'use' and not has_task then
-    if redis.call('EXISTS', picture_key(name)) == 1 then
+  if mode == 'use' and needs_call then
+    local answered = redis.call('EXISTS', picture_key(name)) == 1
+    -- Who was woken for a refusal waited for it.
+    if answered or was_woken and redis.call('EXISTS', refusal_key(name)) == 1 then
       queue_up(uid, record, true)
       return true
     elseif led then
@@ -125,7 +135,9 @@ local function stands_aside(uid, record, cache, has_task)
       return true
     end
   end
-  if not led then
+  if led then
+    redis.call('ZREM', flight, uid)
+  else
     redis.call('ZADD', flight, 0, uid)
     redis.call('DEL', refusal_key(name))  -- it asks anew
   end
@@ -136,18 +148,13 @@ end
 local function stand_down(uid)
   local f = redis.call('HMGET', item_key(uid), 'cache', 'receipt', 'late_receipt')
   local mode, name = flight_of(uid, f[1])
-  if not mode or (f[2] or '') .. (f[3] or '') ~= '' then return end
-  if redis.call('ZREM', flight_key(name), uid) == 1 then wake_next(flight_key(name)) end
+  if not mode or has_task(f[2], f[3]) then return end
+  if redis.call('ZREM', flight_key(name), uid) == 1 then wake_joined(flight_key(name)) end
 end
 
 local function is_refusal(text)
   local ok, err = pcall(cjson.decode, text)
   return ok and (err.kind == 'moderation_input' or err.kind == 'moderation_output')
-end
-
-local function wake_all(flight)
-  wake(redis.call('ZRANGEBYSCORE', flight, '-inf', '(0'))
-  wake(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf'))
 end
 
 -- An item that has ended, or is held, leaves its flight; what it leaves behind decides what the others do.
@@ -166,9 +173,9 @@ local function leave_flight(uid, record, state)
     redis.call('SET', refusal_key(name), err, 'PX', REFUSAL_MS)
     wake_all(flight)
   end
-  redis.call('ZREM', P .. ':delayed', uid)
+  redis.call('ZREM', LOOKS, uid)
   redis.call('ZREM', flight, uid)
-  wake_next(flight)
+  if led then wake_joined(flight) end
 end
 
 -- The picture of this entry is not there any more, so nobody else shall look for it.

@@ -17,5 +17,5 @@ local function date_pauses()
     end
     last_us = math.max(last_us, tonumber(ends_us))
   end
-  if last_us > NOW then redis.call('PEXPIRE', P .. ':paused', math.ceil((last_us - NOW) / 1000)) end
+  if last_us > 0 then redis.call('PEXPIRE', P .. ':paused', math.max(1, math.ceil((last_us - NOW) / 1000))) end
 end

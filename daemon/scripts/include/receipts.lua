@@ -1,6 +1,9 @@
 -- A receipt may come from a worker that had lost its item meanwhile (it was stopped, or cut off, for longer than its
 -- lease): the task is there and may be paid for. It waits in `late_receipt` of the record until it is needed.
 
+-- Whether a record has the receipt of a task, its own or a late one.
+local function has_task(receipt, late) return (receipt or '') ~= '' or (late or '') ~= '' end
+
 -- The receipt with which an item goes on: its own, else the late one, which is thereby its own.
 local function take_up(key, receipt, late)
   receipt, late = receipt or '', late or ''

@@ -7,13 +7,14 @@ local function backlog_key(route, lane, tenant, source)
   return P .. ':backlog:' .. route .. ':' .. lane .. ':' .. tenant .. '/' .. source
 end
 
--- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. While it is paused
--- nothing of it may run. Returns whether the source has such a cap, and whether it is held back.
-local function cap_of(tenant, source)
+-- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. A copy makes no call,
+-- so it has no part in that. While a batch is paused nothing of it may run. Returns whether the source has such a cap,
+-- and whether it is held back.
+local function cap_of(tenant, source, lane)
   if source == '' then return false, false end
   local fields = redis.call('HMGET', group_key(tenant .. '/' .. source), 'max_in_flight', 'running', 'in_ring', 'paused')
   local paused = fields[4] and true or false
-  if not fields[1] then return false, paused end
+  if not fields[1] or lane == 'cached' then return false, paused end
   return true, paused or (tonumber(fields[2]) or 0) + (tonumber(fields[3]) or 0) >= tonumber(fields[1])
 end
 
@@ -22,7 +23,7 @@ local function release(route, lane, tenant)
   local turns = turns_key(route, lane, tenant)
   for _ = 1, redis.call('LLEN', turns) do
     local source = redis.call('LPOP', turns)
-    local capped, full = cap_of(tenant, source)
+    local capped, full = cap_of(tenant, source, lane)
     if full then
       redis.call('RPUSH', turns, source)
     else
@@ -63,11 +64,11 @@ local function stands(uid, route, lane)
 end
 
 -- The entry of a source has left the ring, which counts where it has a cap. Returns whether the source is paused.
-local function left_ring(tenant, source)
+local function left_ring(tenant, source, lane)
   if source == '' then return false end
   local group = group_key(tenant .. '/' .. source)
   local fields = redis.call('HMGET', group, 'max_in_flight', 'paused')
-  if fields[1] then redis.call('HINCRBY', group, 'in_ring', -1) end
+  if fields[1] and lane ~= 'cached' then redis.call('HINCRBY', group, 'in_ring', -1) end
   return fields[2] and true or false
 end
 

@@ -1,6 +1,7 @@
 -- Moves between states, each with its counts, in one place (a script that includes this ends with conclude()). An item's
 -- record says where it is; its group (a batch, or a job of several pictures) counts its members by state, and `open`
 -- counts those that have not ended.
+-- @include receipts
 -- @include tenants
 -- @include transitions
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
@@ -153,7 +154,7 @@ local function finish_idle(uid, record, cause)
   if not next_state(cause, record.state) then return nil end
   redis.call('ZREM', P .. ':expiring', uid)
   local was_delayed = redis.call('ZREM', P .. ':delayed', uid) == 1
-  local stands = WAITING[record.state] and not was_delayed
+  local stands = WAITING[record.state] and not was_delayed and record.lane ~= JOINED
   return finish_item(uid, record, cause, '', stands and { 'tombstone', 1 } or {})
 end
 
