@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -41,6 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.endswith(EVERY_SERVER) and "redis_server" in metafunc.fixturenames:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
 
+
+# Who is started in the background ignores Ctrl-C, and so would each command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing here: the machine may be busy, and a fresh clone first builds its tables.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
