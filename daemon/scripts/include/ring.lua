@@ -8,7 +8,7 @@ local function backlog_key(route, lane, tenant, source)
 end
 
 -- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. A copy makes no call,
--- so it has no part in that. While a batch is paused nothing of it may run. Returns whether the source has such a cap,
+-- so it does not wait for that; while it runs it counts. While a batch is paused nothing of it may run. Returns whether the source has such a cap,
 -- and whether it is held back.
 local function cap_of(tenant, source, lane)
   if source == '' then return false, false end
