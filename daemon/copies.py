@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from daemon.bell import Bell
 from daemon.dispatcher import LOOK_EVERY_S
-from daemon.keys import CACHED
+from daemon.keys import CACHED, WITHOUT_CALLS
 from daemon.loops import run_forever, uninterrupted
 from daemon.queue import Queue
 from daemon.routes import Route
@@ -20,7 +20,10 @@ AT_ONCE = 8
 
 
 class Copies:
-    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read."""
+    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read.
+
+    And of the lane `joined`, where only a replica of an older version puts anything: the claim puts that right.
+    """
 
     def __init__(
         self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate
@@ -41,8 +44,9 @@ class Copies:
             return
         found = 0
         for route in self._routes:
-            if self._room and await self._queue.waiting(route.name, (CACHED,)):
-                found += await uninterrupted(self._claim(route))
+            for lane in WITHOUT_CALLS:
+                if self._room and await self._queue.waiting(route.name, (lane,)):
+                    found += await uninterrupted(self._claim(route, lane))
         if not found:
             await self._bell.wait(CACHED, LOOK_EVERY_S)
 
@@ -50,8 +54,8 @@ class Copies:
     def _room(self) -> int:
         return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
 
-    async def _claim(self, route: Route) -> int:
-        claim = await self._queue.claim(route.name, self._room, lanes=(CACHED,))
+    async def _claim(self, route: Route, lane: str) -> int:
+        claim = await self._queue.claim(route.name, self._room, lanes=(lane,))
         for item in claim.items:
             self._running.start(item, route, None)
         return len(claim.items)

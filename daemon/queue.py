@@ -34,7 +34,7 @@ from daemon.items import (
     read_counts,
     read_reclaimed,
 )
-from daemon.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
+from daemon.keys import INTAKE_GROUP, LANES, WITHOUT_CALLS, WORKERS_GROUP, Keys
 from daemon.outcomes import Outcome
 from daemon.steps import Steps
 
@@ -157,7 +157,7 @@ class Queue:
         """Pairs of stream and group."""
         groups: list[str] = [self.keys.jobs, INTAKE_GROUP]
         for route in routes:
-            for lane in (*LANES, CACHED):
+            for lane in (*LANES, *WITHOUT_CALLS):
                 groups += (self.keys.stream(route, lane), WORKERS_GROUP)
         return groups
 

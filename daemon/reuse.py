@@ -30,10 +30,10 @@ class Reuse:
 
     async def outcome(self, run: Run, job: Job) -> Outcome:
         """Its copy; or the refusal of the identical item that it waited for; or `Missed`, when there is neither."""
-        if run.cancel_requested.is_set():
-            return Cancelled()
         if run.item.receipt:
             return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
+        if run.cancel_requested.is_set():
+            return Cancelled()
         answer = await self._queue.answer(run.item)
         if answer.entry:
             return await self._copied(run, job, answer)

@@ -15,8 +15,9 @@ local meant = {}
 for state in string.gmatch(ARGV[7], '[^,]+') do meant[state] = true end
 
 local function cancel(uid)
-  local f = redis.call('HMGET', item_key(uid), 'state', 'group', 'head', 'route', 'lane')
+  local f = redis.call('HMGET', item_key(uid), 'state', 'group', 'head', 'route', 'lane', 'error')
   if not meant[f[1]] then return end
+  if f[1] == 'held' and not is_resumable(f[6]) then redis.call('HSET', item_key(uid), 'receipt', '') end
   local record = { state = f[1], group = f[2], head = f[3], route = f[4], lane = f[5] }
   if finish_idle(uid, record, 'cancel_order') then
     cancelled = cancelled + 1

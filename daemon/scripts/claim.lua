@@ -1,7 +1,7 @@
 -- Take up to `count` items of one route, fairly: lanes by weight, tenants in turn. Permits are held already.
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 worker  5 count
---       6 lanes, comma between (high,normal,low, or cached: what needs no permit)
+--       6 lanes, comma between (high,normal,low, or alone cached or joined: what needs no permit)
 --       7.. the permit of each item, in order ('' where the route has no quota)
 -- Returns  { more (1 when work is still waiting), entries that had vanished from the stream, items }, an item being
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt,
@@ -60,7 +60,7 @@ local function heal(lane)
   redis.call('DEL', ring_key(route, lane))
   for i = 1, #vanished, 2 do
     local tenant, source = split_uid(vanished[i + 1])
-    left_ring(tenant, source, lane)
+    left_ring(tenant, source)
     enqueue(vanished[i + 1], route, lane, true)
     lost = lost + 1
   end
@@ -123,7 +123,7 @@ while #items < wanted and skipped < MOST_SKIPPED do
     local started = has_task(f[14], f[18])
     local expired = expires and expires <= NOW and not started and next_state('expired', f[1])
     local state = here and next_state('claimed', f[1])
-    local paused = not running_here and left_ring(tenant, batch, lane)
+    local paused = not running_here and left_ring(tenant, batch)
     if running_here then
       -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays
       -- pending, so that it is found when that worker goes silent.
@@ -134,6 +134,11 @@ while #items < wanted and skipped < MOST_SKIPPED do
         finish_item(uid, record, 'expired', '', {})
       end
       step_over(lane, entry, f[2] or '')
+      skipped = skipped + 1
+    elseif lane == JOINED then
+      -- Nothing of this version stands there: a replica of an older one has queued what it knows nothing of.
+      queue_up(uid, record, true)
+      step_over(lane, entry, f[2])
       skipped = skipped + 1
     elseif paused then
       -- Its batch was paused after it had joined the ring: back to the head of its backlog.

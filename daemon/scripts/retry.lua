@@ -31,9 +31,8 @@ local function again(uid)
   redis.call('HDEL', key, 'finished_us', 'cancel', 'unknowns')
   local _, batch = split_uid(uid)
   emit('job.queued', f[5], batch, '')
-  -- A task that is still good is polled again; anything else begins anew.
-  local ok, err = pcall(cjson.decode, f[8] or '')
-  local receipt = ok and type(err) == 'table' and err.resumable and f[7] or ''
+  -- A task that is still good is polled again, and what is cancelled keeps no other; anything else begins anew.
+  local receipt = (f[1] == 'cancelled' or is_resumable(f[8])) and f[7] or ''
   requeue(uid, { state = f[1], route = f[2], lane = f[3], group = f[4] }, 'retry_order', NOW,
     { 'attempts', 0, 'crashes', 0, 'throttles', 0, 'waived', NOW_US, 'error', '', 'receipt', receipt, 'intent_us', '', 'expires_us', expires or '' })
   queued = queued + 1

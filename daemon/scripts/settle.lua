@@ -44,11 +44,6 @@ end
 
 local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end
 
-local function is_resumable(text)
-  local ok, err = pcall(cjson.decode, text)
-  return ok and type(err) == 'table' and err.resumable
-end
-
 local outcomes = {}
 
 function outcomes.succeeded(uid, record, text)
@@ -57,11 +52,6 @@ end
 
 function outcomes.failed(uid, record, text)
   return fail(uid, record, 'failed', text)
-end
-
--- `text` is what went wrong with the call that the cancel came too late for.
-function outcomes.cancelled(uid, record, text)
-  return finish_item(uid, record, 'cancelled', '', text ~= '{}' and { 'error', text } or {})
 end
 
 function outcomes.held(uid, record, text)
@@ -77,6 +67,13 @@ end
 local function without_task(fields, text)
   if not is_resumable(text) then fields[#fields + 1] = 'receipt'; fields[#fields + 1] = '' end
   return fields
+end
+
+-- The receipt that stays is good, for a retry to poll. `text` is what went wrong with the call that the cancel came too
+-- late for; '{}' of a run that was stopped: then no task is left; '' of one that did nothing.
+function outcomes.cancelled(uid, record, text)
+  local fields = text == '{}' and { 'receipt', '' } or text ~= '' and without_task({ 'error', text }, text) or {}
+  return finish_item(uid, record, 'cancelled', '', fields)
 end
 
 function outcomes.retry(uid, record, text, delay_us)
@@ -146,7 +143,7 @@ local function settle(uid, epoch, outcome, text, delay_us, charged)
   table.insert(acks[stream], f[5])
   -- A cancel that came while it ran: what would run again, or be held for somebody to decide, does not.
   if f[13] and NOT_ENDED[outcome] then
-    text = TELLS_AN_ERROR[outcome] and text or '{}'
+    text = TELLS_AN_ERROR[outcome] and text or ''
     outcome = 'cancelled'
   elseif not f[13] and record.late_receipt ~= '' and WITHOUT_A_PICTURE[outcome] and not is_resumable(text) then
     outcome = 'in_reserve'

@@ -212,7 +212,9 @@ class QueueModel:
         if not self.owns(uid, epoch):
             return item.settled[2] if item.settled and item.settled[:2] == (epoch, outcome) else "lost"
         if item.cancel and outcome in NOT_ENDED:
-            self._outcome(item, "cancelled", now_us)
+            if outcome != "released":
+                item.receipt = ""
+            self._end(item, "cancelled")
         elif not item.cancel and item.late and outcome in WITHOUT_A_PICTURE:
             item.state, item.receipt, item.intent, item.crashes = "queued", "", False, 0
             self._tell("job.retrying", item.uid)
@@ -227,7 +229,10 @@ class QueueModel:
 
     def _outcome(self, item: Item, outcome: str, now_us: int) -> None:
         match outcome:
-            case "succeeded" | "cancelled":
+            case "succeeded":
+                self._end(item, outcome)
+            case "cancelled":
+                item.receipt = ""
                 self._end(item, outcome)
             case "failed":
                 self._fail(item, None)
@@ -294,6 +299,8 @@ class QueueModel:
             self._end_group_if_done(group)
         ended = asked = 0
         for item in [item for item in targets if item.state in states]:
+            if item.state == "held" and not item.resumable:
+                item.receipt = ""
             if item.waits or item.state == "held":
                 self._end(item, "cancelled")
                 ended += 1
@@ -309,9 +316,10 @@ class QueueModel:
             return None
         chosen = [item for item in targets if item.state in RETRYABLE and item.state in states]
         for item in chosen:
+            resumable = item.resumable or item.state == "cancelled"
             item.state, item.cancel, item.due_us = "queued", False, None
             item.attempts = item.throttles = item.crashes = item.unknowns = 0
-            item.receipt, item.resumable, item.intent = item.receipt if item.resumable else "", False, False
+            item.receipt, item.resumable, item.intent = item.receipt if resumable else "", False, False
             if item.expires_us is not None and item.expires_us <= now_us:
                 item.expires_us = None
             self._tell("job.queued", item.uid)

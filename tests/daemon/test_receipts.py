@@ -12,7 +12,7 @@ from daemon.calls import PermittedCalls
 from daemon.dead_letters import DeadLetters
 from daemon.items import Claimed, Noted
 from daemon.leases import Reclaimer
-from daemon.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
+from daemon.outcomes import Cancelled, Failed, Held, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.records import ItemView, Records
 from daemon.run import Run
 from daemon.running import Running
@@ -42,6 +42,39 @@ async def calls(installation: Installation) -> dict[str, int]:
     view = await Records(installation.redis, installation.keys).item("default//a")
     assert isinstance(view, ItemView)
     return {charged: count for charged, count in view.as_dict()["calls"].items() if count}
+
+
+async def test_a_task_that_its_provider_took_back_is_not_polled_by_a_retry(
+    installation: Installation,
+) -> None:
+    item = await accepted(installation)
+    await installation.queue.settle(item, Retry({**OURS, "resumable": True}, 0), "yes")
+    (again,) = await installation.claim()
+    assert again.receipt == RECEIPT
+    await installation.queue.settle(again, Cancelled(), "no")
+    await installation.queue.retry("item", again.uid, ["cancelled"])
+    (anew,) = await installation.claim()
+    assert not anew.receipt
+
+
+async def test_a_task_of_an_item_that_was_cancelled_while_it_waited_is_polled_by_a_retry(
+    installation: Installation,
+) -> None:
+    item = await accepted(installation)
+    await installation.queue.settle(item, Released())
+    await installation.queue.cancel("item", item.uid, ["queued"])
+    await installation.queue.retry("item", item.uid, ["cancelled"])
+    (again,) = await installation.claim()
+    assert again.receipt == RECEIPT
+
+
+async def test_a_held_task_that_is_lost_is_forgotten_by_a_cancel(installation: Installation) -> None:
+    item = await accepted(installation)
+    await installation.queue.settle(item, Held({**OURS, "kind": "task_lost"}), "maybe")
+    await installation.queue.cancel("item", item.uid, ["held"])
+    await installation.queue.retry("item", item.uid, ["cancelled"])
+    (anew,) = await installation.claim()
+    assert not anew.receipt
 
 
 async def test_a_retry_of_what_went_wrong_on_our_side_keeps_the_task_and_another_one_does_not(

@@ -188,6 +188,21 @@ async def test_an_item_that_was_to_be_copied_and_has_a_task_of_its_own_polls_tha
     assert isinstance(copy, Succeeded)
 
 
+async def test_a_cancel_of_a_copy_with_a_task_of_its_own_keeps_the_task(bench: CacheBench) -> None:
+    await bench.made()
+    await bench.use("b")
+    run = await bench.next(CACHED)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"t1"}')
+    adopted = await bench.taken_over_copy()
+    await bench.installation.queue.cancel("item", adopted.item.uid, ["running"])
+    adopted.cancel_requested.set()
+    await bench.end(adopted)
+    record = await bench.installation.record(adopted.item.uid)
+    assert record["state"] == "cancelled"
+    await bench.installation.queue.retry("item", adopted.item.uid, ["cancelled"])
+    assert (await bench.next()).item.receipt == b'{"task_id":"t1"}'
+
+
 async def test_a_copy_that_was_stored_and_never_settled_is_settled_by_the_next_owner(
     bench: CacheBench,
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon import steps as today_steps
-from daemon.keys import CACHED
+from daemon.items import Claimed
+from daemon.keys import CACHED, JOINED
 from daemon.outcomes import Failed, Retry, Succeeded, Throttled
 from daemon.queue import Queue
 from daemon.webhooks import Webhooks
@@ -56,6 +57,13 @@ class Both:
         states = (*OPEN, "succeeded", "failed", "cancelled", "expired")
         assert sum(int(group[state]) for state in states) == int(group["total"])
         return group
+
+    async def copies(self) -> list[Claimed]:
+        """What today's replica claims to copy, when all that is due has been done."""
+        assert not (await self.queues["today"].claim("default", 9, lanes=(JOINED,))).items
+        while (await self.queues["today"].due())[0]:
+            pass
+        return list((await self.queues["today"].claim("default", 9, lanes=(CACHED,))).items)
 
     async def is_idle(self) -> bool:
         """Nothing is left in the ring, the backlogs and the group of the ready stream."""
@@ -204,11 +212,58 @@ async def test_who_waits_for_an_identical_item_is_not_lost_where_an_older_replic
     while (await older.due())[0]:
         pass
     await today.settle(leader, DONE)
-    while (await older.due())[0] or (await today.due())[0]:
+    while (await older.due())[0]:
         pass
-    for item in (await today.claim("default", 9, lanes=(CACHED,))).items:
+    for item in await both.copies():
         await today.settle(item, DONE)
     assert (await both.check_counts())["state"] == "completed"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_who_had_joined_is_cancelled_by_either_and_retried_by_the_older_and_still_ends(
+    both: Both, version: str
+) -> None:
+    await both.installation.batch("b1", 3, defaults={"prompt": "x", "cache": "use"}, max_in_flight=2)
+    today, older = both.queues["today"], both.queues["older"]
+    (leader,) = (await today.claim("default", 9)).items
+    await both.queues[version].cancel("item", "default/b1/i1", ["queued"])
+    await older.retry("item", "default/b1/i1", ["cancelled"])
+    await today.settle(leader, DONE)
+    copies = await both.copies()
+    assert sorted(item.uid for item in copies) == ["default/b1/i1", "default/b1/i2"]
+    for item in copies:
+        await today.settle(item, DONE)
+    group = await both.check_counts()
+    assert (group["state"], group["in_ring"]) == ("completed", "0")
+
+
+async def test_who_had_joined_and_is_retried_by_the_older_needs_a_permit_when_its_leader_has_failed(
+    both: Both,
+) -> None:
+    await both.installation.batch("b1", 2, defaults={"prompt": "x", "cache": "use"})
+    today, older = both.queues["today"], both.queues["older"]
+    (leader,) = (await today.claim("default", 9)).items
+    await older.cancel("item", "default/b1/i1", ["queued"])
+    await older.retry("item", "default/b1/i1", ["cancelled"])
+    await today.settle(leader, Failed(ERROR))
+    assert await both.copies() == []
+    (item,) = (await today.claim("default", 9)).items
+    assert (item.uid, item.lane) == ("default/b1/i1", "normal")
+
+
+async def test_a_copy_that_the_older_version_queued_leaves_the_cap_of_its_batch_as_it_was(both: Both) -> None:
+    await both.installation.batch("b1", 2, defaults={"prompt": "x", "cache": "use"}, max_in_flight=1)
+    today, older = both.queues["today"], both.queues["older"]
+    (leader,) = (await today.claim("default", 9)).items
+    await today.settle(leader, DONE)
+    (copy,) = await both.copies()
+    await today.settle(copy, Failed(ERROR))
+    await older.retry("item", copy.uid, ["failed"])
+    assert (await today.claim("default", 9)).items == [], "only what is left of the copy's place in line"
+    (copy,) = await both.copies()
+    await today.settle(copy, DONE)
+    group = await both.check_counts()
+    assert (group["state"], group["in_ring"]) == ("completed", "0")
 
 
 async def test_both_go_on_after_the_server_has_forgotten_all_scripts(both: Both) -> None:

@@ -4,6 +4,12 @@
 -- Whether a record has the receipt of a task, its own or a late one.
 local function has_task(receipt, late) return (receipt or '') ~= '' or (late or '') ~= '' end
 
+-- Whether an error (JSON) is of our side alone: then the provider's task is still good.
+local function is_resumable(text)
+  local ok, err = pcall(cjson.decode, text or '')
+  return ok and type(err) == 'table' and err.resumable
+end
+
 -- The receipt with which an item goes on: its own, else the late one, which is thereby its own.
 local function take_up(key, receipt, late)
   receipt, late = receipt or '', late or ''

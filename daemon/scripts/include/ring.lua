@@ -7,15 +7,16 @@ local function backlog_key(route, lane, tenant, source)
   return P .. ':backlog:' .. route .. ':' .. lane .. ':' .. tenant .. '/' .. source
 end
 
--- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. A copy makes no call,
--- so it does not wait for that; while it runs it counts. While a batch is paused nothing of it may run. Returns whether the source has such a cap,
--- and whether it is held back.
+-- A batch may lower its own concurrency (max_in_flight); what waits in the ring counts as running. A copy makes no call, so
+-- it does not wait for that, though it counts like any other. While a batch is paused nothing of it may run. Returns
+-- whether the source has such a cap, and whether it is held back in this lane.
 local function cap_of(tenant, source, lane)
   if source == '' then return false, false end
   local fields = redis.call('HMGET', group_key(tenant .. '/' .. source), 'max_in_flight', 'running', 'in_ring', 'paused')
   local paused = fields[4] and true or false
-  if not fields[1] or lane == 'cached' then return false, paused end
-  return true, paused or (tonumber(fields[2]) or 0) + (tonumber(fields[3]) or 0) >= tonumber(fields[1])
+  if not fields[1] then return false, paused end
+  local full = (tonumber(fields[2]) or 0) + (tonumber(fields[3]) or 0) >= tonumber(fields[1])
+  return true, paused or (full and lane ~= 'cached')
 end
 
 -- Give the tenant its next waiting entry: the first source in turn that may run; it goes to the end of the turns.
@@ -64,11 +65,11 @@ local function stands(uid, route, lane)
 end
 
 -- The entry of a source has left the ring, which counts where it has a cap. Returns whether the source is paused.
-local function left_ring(tenant, source, lane)
+local function left_ring(tenant, source)
   if source == '' then return false end
   local group = group_key(tenant .. '/' .. source)
   local fields = redis.call('HMGET', group, 'max_in_flight', 'paused')
-  if fields[1] and lane ~= 'cached' then redis.call('HINCRBY', group, 'in_ring', -1) end
+  if fields[1] then redis.call('HINCRBY', group, 'in_ring', -1) end
   return fields[2] and true or false
 end
 
