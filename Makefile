@@ -28,7 +28,7 @@ up: setup  ## everything in one process, until Ctrl-C
 	@$(BIN)/pixmill up
 
 # What keeps to a quota in real time runs alone: beside other tests its calls would arrive late for their slots.
-TIMED := tests/benchmarks tests/daemon/test_demo.py tests/docs tests/e2e/test_fleet.py tests/e2e/test_up.py
+TIMED := tests/benchmarks tests/daemon/demo/test_demo.py tests/docs tests/e2e/test_fleet.py tests/e2e/test_up.py
 test: setup  ## the test suite, on a real Valkey
 	$(BIN)/pytest -n 3 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
 	$(BIN)/pytest $(TIMED)
@@ -37,7 +37,7 @@ test: setup  ## the test suite, on a real Valkey
 test-redis7: setup  ## what a Redis has a part in, on the redis-server of this machine instead of the Valkey
 	@redis-server --version || { echo "This needs a redis-server; on Debian: apt install redis-server."; exit 1; }
 	TEST_REDIS_SERVER="$$(command -v redis-server)" \
-	  $(BIN)/pytest -n 2 --dist worksteal -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/test_demo.py
+	  $(BIN)/pytest -n 2 --dist worksteal -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/demo/test_demo.py
 	TEST_REDIS_SERVER="$$(command -v redis-server)" $(BIN)/pytest tests/e2e --ignore=tests/e2e/test_up.py
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator

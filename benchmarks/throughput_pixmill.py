@@ -18,16 +18,16 @@ import redis
 import uvloop
 from redis.asyncio import Redis
 
+from daemon.accounts.routes import Route, Routes
 from daemon.contract import Job
-from daemon.keys import Keys
-from daemon.logs import configure_logs
-from daemon.outcomes import Outcome, Succeeded
+from daemon.queue.keys import Keys
+from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
-from daemon.results import ResultStore
-from daemon.routes import Route, Routes
-from daemon.run import Run
 from daemon.settings import Settings
-from providers.openai import create
+from daemon.storage.object_store import ResultStore
+from daemon.telemetry.logs import configure_logs
+from daemon.worker.run import Run
+from providers.openai.provider import create
 
 POLL_S = 0.02
 

@@ -17,45 +17,47 @@ from typing import Any
 
 import structlog
 
-from daemon.accounts import Accounts
-from daemon.bell import Bell
-from daemon.callbacks import Callbacks
-from daemon.calls import PermittedCalls
-from daemon.collecting import Collector
-from daemon.connections import blocking_client, command_client
-from daemon.copies import Copies
-from daemon.dispatcher import Dispatcher
-from daemon.estimate import Estimator
-from daemon.executor import Executor
-from daemon.gauges import RedisGauges
-from daemon.health import health_app
-from daemon.inputs import InputFetcher
-from daemon.intake import Intake
-from daemon.janitor import Janitor
-from daemon.keys import Keys
-from daemon.leases import Heartbeat, Reclaimer
-from daemon.loops import run_forever
-from daemon.metrics import Metrics
-from daemon.outbox import Outbox
-from daemon.outcomes import Outcome
-from daemon.pauses import PauseBook
-from daemon.pictures import PictureKeeper
-from daemon.polling import Pacer
-from daemon.queue import Queue
-from daemon.quota_book import QuotaBook
-from daemon.results import ResultStore
-from daemon.routes import Routes
-from daemon.run import Run
-from daemon.running import Execute, Running
-from daemon.scheduler import Scheduler
+from daemon.accounts.feedback import Accounts
+from daemon.accounts.quota_book import QuotaBook
+from daemon.accounts.routes import Routes
+from daemon.broker.connect import blocking_client, command_client
+from daemon.broker.loops import run_forever
+from daemon.callbacks.delivery import Callbacks
+from daemon.callbacks.signing import Webhooks
+from daemon.compat.studio import studio_types
+from daemon.intake.reader import Intake
+from daemon.maintenance.eta import Estimator
+from daemon.maintenance.heartbeat import Heartbeat
+from daemon.maintenance.janitor import Janitor
+from daemon.maintenance.reclaimer import Reclaimer
+from daemon.maintenance.scheduler import Scheduler
+from daemon.maintenance.write_probe import WriteProbe
+from daemon.queue.bell import Bell
+from daemon.queue.keys import Keys
+from daemon.queue.outbox import Outbox
+from daemon.queue.outcomes import Outcome
+from daemon.queue.pauses import PauseBook
+from daemon.queue.queue import Queue
 from daemon.settings import Settings
-from daemon.storage_gate import StorageGate
-from daemon.verdict import Judge
-from daemon.webhooks import Webhooks
-from daemon.write_probe import WriteProbe
+from daemon.storage.gate import StorageGate
+from daemon.storage.keeper import PictureKeeper
+from daemon.storage.object_store import ResultStore
+from daemon.telemetry.gauges import RedisGauges
+from daemon.telemetry.health import health_app
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.cache import Copies
+from daemon.worker.dispatcher import Dispatcher
+from daemon.worker.executor import Executor
+from daemon.worker.inputs import InputFetcher
+from daemon.worker.permits import PermittedCalls
+from daemon.worker.poll_pacer import Pacer
+from daemon.worker.polling import Collector
+from daemon.worker.pool import Execute, Running
+from daemon.worker.retry_policy import Judge
+from daemon.worker.run import Run
 from limiter import Limiter, Recalls
-from providers.asgi import AsgiServer
-from providers.http import warm_up
+from providers.http.asgi import AsgiServer
+from providers.http.client import warm_up
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +155,7 @@ class Replica:
             routes,
             self.metrics,
             webhooks=webhooks,
-            studio_route=settings.gateway.studio_route,
+            types=studio_types(settings.gateway.studio_route),
             lease_s=lease_s,
         )
         self.dispatchers = {

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
-from daemon.connections import command_client
-from daemon.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
-from daemon.loops import CONNECTION_FAULTS
-from daemon.redis_cli import redis_cli
-from daemon.redis_faults import in_words, needs_other_settings, passes
+from daemon.accounts.routes import build_routes
+from daemon.broker.connect import command_client
+from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
+from daemon.broker.errors import CONNECTION_FAULTS, in_words, needs_other_settings, passes
+from daemon.callbacks.signing import Webhooks
+from daemon.queue.steps import Steps
 from daemon.replica import Replica
-from daemon.results import ResultStore, StorageError
-from daemon.routes import build_routes
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
-from daemon.signals import unless_leaving, until_signal
-from daemon.steps import Steps
-from daemon.webhooks import Webhooks
+from daemon.storage.object_store import ResultStore, StorageError
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
 
+log = structlog.get_logger(__name__)
+
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
+# `timeout`, and many a supervisor, signal a process and then its group: what comes so soon is the same signal.
+SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 # Tight enough to be seen at work, loose enough not to bore.
 SIMULATOR_SETTINGS = SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4))
 SIMULATOR_QUOTA: Mapping[str, object] = {"images": "20/10s", "in_flight": 8}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,11 @@ async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str
         await replica.stop()
 
 
-async def run_up(settings: Settings) -> int:
-    """`pixmill up` until a signal; returns how many runs were handed over unfinished."""
+async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
+    """`pixmill up` until a signal; returns how many runs were handed over unfinished.
+
+    `banner` is printed once it is true: when Redis serves us.
+    """
     if _is_taken(settings.metrics.listen):
         settings = _with_free_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
@@ -121,16 +129,16 @@ async def run_up(settings: Settings) -> int:
             running = await unless_leaving(leaving, everything)
             if running is None:
                 return 0
-            await _serve(running, leaving)
+            await _serve(running, banner, leaving)
             print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
     finally:
         leaving.cancel()
     return running.replica.left
 
 
-async def _serve(running: Running, leaving: asyncio.Task[None]) -> None:
+async def _serve(running: Running, banner: Callable[[Running], str], leaving: asyncio.Task[None]) -> None:
     """Until a signal; raises SettingsError when Redis refuses us."""
-    telling = asyncio.create_task(_tell_when_redis_answers(running))
+    telling = asyncio.create_task(_greet_when_redis_answers(running, banner))
     try:
         await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
         if telling.done():
@@ -155,31 +163,7 @@ async def run_worker(settings: Settings) -> int:
     return running.replica.left
 
 
-def banner(running: Running) -> str:
-    """What somebody who has just started `pixmill up` needs next, ready to paste."""
-    replica = running.replica
-    lines = [
-        "Pixmill is up.",
-        f"  redis     {masked_url(running.redis_url)}",
-        f"  pictures  {masked_url(replica.settings.storage.url.reveal())}",
-        f"  metrics   {replica.metrics_url}/metrics",
-    ]
-    if running.simulator is not None:
-        lines.append(
-            f"  provider  the simulator at {running.simulator.url}: nothing is paid, pictures are drawn"
-        )
-    lines += [
-        "Send a job from any language:",
-        f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
-        + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
-        "or from another terminal:",
-        '  pixmill submit "a red kettle on a white table" --wait --out pictures',
-        "Ctrl-C stops; jobs that wait are kept.",
-    ]
-    return "\n".join(lines)
-
-
-async def _tell_when_redis_answers(running: Running) -> None:
+async def _greet_when_redis_answers(running: Running, banner: Callable[[Running], str]) -> None:
     """The banner, once it is true; raises SettingsError when Redis will never serve us as we are configured."""
     where = masked_url(running.redis_url)
     prefix = running.replica.settings.redis.prefix
@@ -251,3 +235,43 @@ def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -
 def _url_of(settings: Settings) -> str:
     assert settings.redis.url is not None  # noqa: S101 - the caller has looked
     return settings.redis.url.reveal()
+
+
+async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
+    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as impatient people expect, after `on_leave`.
+
+    Repeats within SAME_SIGNAL_S of the first one are no impatience.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    asked_at = 0.0
+
+    def hear() -> None:
+        nonlocal asked_at
+        if not asked.is_set():
+            asked_at = loop.time()
+            asked.set()
+        elif loop.time() - asked_at >= SAME_SIGNAL_S:
+            log.warning("second signal: leaving at once; another replica takes over what runs")
+            on_leave()
+            os._exit(130)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear)
+    await asked.wait()
+
+
+async def unless_leaving(leaving: asyncio.Task[None], start: Coroutine[Any, Any, T]) -> T | None:
+    """What was started, or None when it was undone because somebody wants to leave before it is there."""
+    starting = asyncio.create_task(start)
+    try:
+        await asyncio.wait((starting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            starting.cancel()
+        return await starting
+    except asyncio.CancelledError:
+        if not leaving.done():
+            raise
+        return None
+    finally:
+        starting.cancel()

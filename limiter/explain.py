@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from limiter.limits import IN_FLIGHT, PERIODS_US, Bucket, CalendarDay, FixedWindow, InFlight, Limit, Window
 from limiter.permit import QuotaState, UnitState
-from limiter.quota import Quota
+from limiter.quota.limits import (
+    IN_FLIGHT,
+    PERIODS_US,
+    Bucket,
+    CalendarDay,
+    FixedWindow,
+    InFlight,
+    Limit,
+    Window,
+)
+from limiter.quota.quota import Quota
 
 PAUSED: Final = "paused"
 COOLDOWN: Final = "cooldown"

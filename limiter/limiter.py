@@ -19,16 +19,16 @@ from typing import Final
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from limiter import books, leases, looking, refusals
-from limiter.asking import Question, ask
 from limiter.explain import Explanation
-from limiter.headers import HeaderReading
 from limiter.keys import LimiterKeys
-from limiter.limits import PERIODS_US
+from limiter.learning.headers import HeaderReading
 from limiter.lua import LuaScript
 from limiter.permit import Grant, Later, Penalty, Permit, QuotaState, UnitState
-from limiter.quota import Quota, QuotaError
-from limiter.refusals import Refusal
+from limiter.quota.limits import PERIODS_US
+from limiter.quota.quota import Quota, QuotaError
+from limiter.scripts import charges, leases, looking, refusals
+from limiter.scripts.acquire import Question, ask
+from limiter.scripts.refusals import Refusal
 from limiter.server import Server
 from limiter.steps import finished, uninterrupted
 
@@ -37,7 +37,7 @@ __all__ = ["ONE_IMAGE", "Grant", "Later", "Limiter", "Permit", "QuotaError", "Qu
 # What a call that makes one picture is charged; `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
-_SPREAD: Final = LuaScript.load(Path(__file__).parent, "spread")
+_SPREAD: Final = LuaScript.load(Path(__file__).parent / "scripts", "spread")
 
 
 class Limiter:
@@ -136,7 +136,7 @@ class Limiter:
         No bell: who gives back found nothing to send, and ringing would send the others looking for it in turn,
         for ever.
         """
-        await books.give_back(self._server, permit)
+        await charges.give_back(self._server, permit)
 
     async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         """The call is sent now, noticeably after its slot: windows and buckets count it from now on.
@@ -145,7 +145,7 @@ class Limiter:
         cover, see `Quota.tolerance_s`. Around midnight a calendar day keeps two seconds free on either side, and
         counts the call where it was granted.
         """
-        await books.sent_late(self._server, permit, quotas)
+        await charges.sent_late(self._server, permit, quotas)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
         """The provider has the job: its leases count for `longest_s` from now, whoever renews them or does not.

@@ -34,14 +34,15 @@ class LuaScript:
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
-    def load(cls, package_dir: Path, name: str) -> LuaScript:
-        """Read `scripts/{name}.lua` of a package; each `-- @include x` line becomes `scripts/include/x.lua`.
+    def load(cls, scripts: Path, name: str) -> LuaScript:
+        """Read `{name}.lua` of the folder `scripts`; each line `-- @include x` becomes its `include/x.lua`.
 
         An include is expanded where it is first named and is empty from then on, so two includes may need the
         same third one. Errors: FileNotFoundError, when the package is incomplete.
         """
-        scripts = package_dir / "scripts"
-        return cls(name, _expand((scripts / f"{name}.lua").read_text("utf-8"), scripts / "include", set()))
+        return cls(
+            Path(name).name, _expand((scripts / f"{name}.lua").read_text("utf-8"), scripts / "include", set())
+        )
 
     async def __call__(
         self,

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from limiter.keys import LimiterKeys
-from limiter.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
-from limiter.quota import Quota, check_cost, cost_of
+from limiter.quota.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
+from limiter.quota.quota import Quota, check_cost, cost_of
 
 Arg = str | int
 _FIELDS = 9

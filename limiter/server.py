@@ -11,7 +11,7 @@ import redis.asyncio
 from limiter.keys import LimiterKeys
 from limiter.permit import Permit
 from limiter.plan import Plan, plan_for
-from limiter.quota import Quota
+from limiter.quota.quota import Quota
 
 _PLANS_KEPT: Final = 1024
 

@@ -7,16 +7,27 @@ the `wait_for` in it swallows a cancellation that comes together with what it wa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def uninterrupted(step: Coroutine[Any, Any, T]) -> T:
-    """Run `step` to its end; a cancellation of the caller comes after it."""
-    return await finished(asyncio.ensure_future(step))
+async def uninterrupted(
+    step: Coroutine[Any, Any, T], *, undo: Callable[[T], Awaitable[None]] | None = None
+) -> T:
+    """Run `step` to its end; a cancellation of the caller comes after it.
+
+    `undo` takes back the result that a cancelled caller never gets.
+    """
+    task = asyncio.ensure_future(step)
+    try:
+        return await finished(task)
+    except asyncio.CancelledError:
+        if undo is not None and not task.cancelled() and task.exception() is None:
+            await undo(task.result())
+        raise
 
 
 async def finished(task: asyncio.Task[T]) -> T:

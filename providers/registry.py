@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from providers.account import nearest_hint
 from providers.base import Provider
+from providers.shared.account import nearest_hint
 
 ENTRY_POINT_GROUP = "pixmill.providers"
 
 # Imported when used, so that a broken or slow one disturbs nobody else.
 _BUILT_IN = {
-    "hunyuan": "providers.hunyuan:create",
-    "openai": "providers.openai:create",
-    "openrouter": "providers.openrouter:create",
-    "zimage": "providers.zimage:create",
+    "hunyuan": "providers.hunyuan.provider:create",
+    "openai": "providers.openai.provider:create",
+    "openrouter": "providers.openrouter.provider:create",
+    "zimage": "providers.modelscope.provider:create",
 }
 
 Factory = Callable[..., Provider]

@@ -19,12 +19,12 @@ from tests.servers import RedisServer
 # alone, or on the server that TEST_REDIS_SERVER names (`make test-redis7`).
 EVERY_SERVER = (
     "test_queue",
-    "test_intake",
+    "intake.test_reader",
     "test_fair_ring",
     "test_single_flight",
     "test_waiting",
     "test_parts",
-    "test_running",
+    "test_pool",
     "limiter.test_leases",
 )
 REDIS = shutil.which("redis-server")

@@ -8,13 +8,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.intake import Intake
-from daemon.keys import Keys, Uid
-from daemon.metrics import Metrics
-from daemon.outcomes import Succeeded
-from daemon.queue import Queue
-from daemon.routes import Route, Routes
-from providers.openai import create
+from daemon.accounts.routes import Route, Routes
+from daemon.intake.reader import Intake
+from daemon.queue.keys import Keys, Uid
+from daemon.queue.outcomes import Succeeded
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
+from providers.openai.provider import create
 
 ROUTE = "default"
 BOUND_SLOTS = 2

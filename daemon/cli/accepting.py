@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from daemon.cli.session import CommandError, Session
+from daemon.cli.exits import CommandError
+from daemon.cli.session import Session
 from daemon.client import Client, RejectedError
-from daemon.sending import Acceptance, Sent
+from daemon.client.sending import Acceptance, Sent
 
 ACCEPT_S = 10.0
 PATIENT_S = 3600.0

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 BATCH_HELP = """Send a CSV or JSONL file as one batch.
 
@@ -44,8 +45,8 @@ async def batch(
         Path | None, typer.Option(help="Save the pictures into this directory; implies --watch.")
     ] = None,
 ) -> int:
-    from daemon.batch_file import read_batch_file
     from daemon.cli.planning import batch_id, plan_of, tell_plan
+    from daemon.client.batch_file import read_batch_file
 
     given = {"route": route, "size": size, "priority": priority}
     defaults = {name: value for name, value in given.items() if value is not None}

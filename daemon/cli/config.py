@@ -12,9 +12,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import BaseModel
 
+from daemon.callbacks.signing import secret_bytes
+from daemon.compat.aliases import alias_source
 from daemon.settings import Credential, LoadedSettings, Settings, SettingsError, load_settings
 from daemon.settings.values import Shown, masked_url
-from daemon.webhooks import secret_bytes
 from providers.registry import create_provider, provider_names
 
 USAGE_ERROR = 2
@@ -31,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Say whether the configuration is right, or everything that is wrong with it."""
     try:
-        loaded = load_settings(config, environ=os.environ)
+        loaded = load_settings(config, environ=os.environ, offers=[alias_source])
     except SettingsError as error:
         _fail(error.problems, as_json)
     if problems := tuple(problems_of(loaded.settings, os.environ)):
@@ -49,7 +50,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def print_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show every effective value and where it comes from, with secrets masked."""
     try:
-        loaded = load_settings(config, environ=os.environ)
+        loaded = load_settings(config, environ=os.environ, offers=[alias_source])
     except SettingsError as error:
         _fail(error.problems, as_json)
     rows = [(key, shown(value), loaded.source(key)) for key, value in values_of(loaded.settings)]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.session import ALL_WELL, FAILED, PARTLY, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, FAILED, PARTLY, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
     from daemon.client import Client
-    from daemon.dead_letters import DeadLetter, DeadLetters, Retried
+    from daemon.queue.dead_letters import DeadLetter, DeadLetters, Retried
 
 LIST_HELP = """List dead letters, newest first, or count them by reason.
 
@@ -175,7 +176,7 @@ _NOT_AGAIN = {
 
 
 def _letters(client: Client) -> DeadLetters:
-    from daemon.dead_letters import DeadLetters
+    from daemon.queue.dead_letters import DeadLetters
 
     return DeadLetters(client.redis, client.keys)
 
@@ -215,7 +216,7 @@ def _pause_s(rate: str | None) -> float:
     """Seconds between two; none without a rate."""
     if rate is None:
         return 0.0
-    from limiter.quota import QuotaError, Window, parse_quota
+    from limiter.quota.quota import QuotaError, Window, parse_quota
 
     try:
         (limit,) = parse_quota("rate", {"requests": rate}).limits

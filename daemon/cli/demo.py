@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daemon.cli.exits import ALL_WELL, INTERRUPTED
 from daemon.cli.output import Printer
-from daemon.cli.session import ALL_WELL, INTERRUPTED, JsonOption
+from daemon.cli.session import JsonOption
 
 if TYPE_CHECKING:
     from daemon.demo.run import Report
@@ -39,8 +40,8 @@ def demo(
     import uvloop
 
     from daemon.demo.run import DemoError
-    from daemon.logs import configure_logs
     from daemon.service import EXPECTED_ERRORS
+    from daemon.telemetry.logs import configure_logs
 
     configure_logs(level="error")
     printer = Printer(as_json)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from daemon.cli.session import ALL_WELL, FAILED, PARTLY, Session, command
+from daemon.cli.exits import ALL_WELL, FAILED, PARTLY
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from daemon.doctor import Check, Finding
+    from daemon.doctor.checks import Check, Finding
 
 DOCTOR_HELP = """Check Redis, the object store and every credential. Nothing is spent.
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 @command
 async def doctor(session: Session) -> int:
-    from daemon.doctor import examine
+    from daemon.doctor.checks import examine
 
     findings = [
         *_configuration(session),
@@ -41,7 +42,7 @@ async def doctor(session: Session) -> int:
 
 def _configuration(session: Session) -> list[Finding]:
     """A file that cannot be read ends the command before; these are the quotas, which are parsed later."""
-    from daemon.doctor import Finding, State
+    from daemon.doctor.checks import Finding, State
     from daemon.settings import SettingsError
 
     try:
@@ -56,9 +57,9 @@ def _configuration(session: Session) -> list[Finding]:
 
 
 async def _redis(session: Session) -> list[Finding]:
-    from daemon.connections import command_client
-    from daemon.doctor import examine, redis_checks, unreachable
-    from daemon.keys import Keys
+    from daemon.broker.connect import command_client
+    from daemon.doctor.checks import examine, redis_checks, unreachable
+    from daemon.queue.keys import Keys
     from daemon.settings import masked_url
 
     url = _redis_url(session)
@@ -77,7 +78,7 @@ async def _redis(session: Session) -> list[Finding]:
 def _checks_beside_redis(session: Session) -> dict[str, Check]:
     from functools import partial
 
-    from daemon.doctor import check_storage, credential_checks
+    from daemon.doctor.checks import check_storage, credential_checks
 
     return {
         "storage": partial(check_storage, session.store),
@@ -87,7 +88,7 @@ def _checks_beside_redis(session: Session) -> dict[str, Check]:
 
 def _redis_url(session: Session) -> str | None:
     """The Redis that is configured, or that of the `pixmill up` that runs here."""
-    from daemon.client import NotRunningError, running_url
+    from daemon.client.client import NotRunningError, running_url
 
     if session.settings.redis.url is not None:
         return session.settings.redis.url.reveal()
@@ -98,7 +99,7 @@ def _redis_url(session: Session) -> str | None:
 
 
 def _nowhere() -> Finding:
-    from daemon.doctor import Finding, State
+    from daemon.doctor.checks import Finding, State
 
     return Finding(
         "redis",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from daemon.archive import Saved, save_directory, save_zip
+from daemon.cli.exits import ALL_WELL, FAILED, PARTLY
 from daemon.cli.following import exit_code, follow, lines_of
-from daemon.cli.session import ALL_WELL, FAILED, PARTLY, Session
+from daemon.cli.session import Session
 from daemon.client import Client
-from daemon.records import ItemView, View
+from daemon.client.archive import Saved, save_directory, save_zip
+from daemon.queue.records import ItemView, View
 
 
 async def finish(session: Session, client: Client, view: View, *, out: Path | None = None) -> int:

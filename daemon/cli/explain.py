@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.session import ALL_WELL, Session, command
-from daemon.keys import CACHED, JOINED
+from daemon.cli.exits import ALL_WELL
+from daemon.cli.session import Session, command
+from daemon.queue.keys import CACHED, JOINED
 
 if TYPE_CHECKING:
     from daemon.client import Client
-    from daemon.records import GroupView, ItemView
-    from daemon.turns import Place
+    from daemon.queue.position import Place
+    from daemon.queue.records import GroupView, ItemView
     from limiter.explain import Explanation
 
 EXPLAIN_HELP = """Say why a job or a batch is waiting, and until when.
@@ -49,7 +50,7 @@ async def explain(
     ident: Annotated[str, typer.Argument(metavar="ID", help="A batch, a job, or BATCH/ITEM.")],
 ) -> int:
     from daemon.cli.pausing import pause_of
-    from daemon.records import ItemView
+    from daemon.queue.records import ItemView
 
     async with session.client() as client:
         view = await client.status(ident)
@@ -121,7 +122,7 @@ def _due(item: ItemView) -> Why:
 
 
 async def _in_line(session: Session, client: Client, item: ItemView) -> Why:
-    from daemon.turns import Turns
+    from daemon.queue.position import Turns
 
     turns = Turns(client.redis, client.keys)
     place = await turns.place(item.uid, item.route, item.lane)
@@ -170,8 +171,8 @@ async def _group(session: Session, client: Client, group: GroupView) -> Why:
 
 async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | None:
     """The batch's item whose turn comes first on its route, with its place."""
-    from daemon.keys import LANES
-    from daemon.turns import Turns
+    from daemon.queue.keys import LANES
+    from daemon.queue.position import Turns
 
     turns = Turns(client.redis, client.keys)
     # A job of several pictures stands among its tenant's single jobs.

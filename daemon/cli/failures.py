@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from daemon.batch_file import BatchFileError
-from daemon.cli.session import FAILED, USAGE, CommandError
+from daemon.broker.errors import CONNECTION_FAULTS, in_words
+from daemon.cli.exits import FAILED, USAGE, CommandError
 from daemon.client import NotRunningError, RejectedError
+from daemon.client.batch_file import BatchFileError
 from daemon.contract import Rejection
-from daemon.loops import CONNECTION_FAULTS
-from daemon.redis_faults import in_words
-from daemon.settings import SettingsError, masked_url
+from daemon.settings import SecretUrl, SettingsError, masked_url
 from providers.errors import redact
 
-if TYPE_CHECKING:
-    from daemon.cli.session import Session
 
-
-def explained(error: Exception, session: Session) -> CommandError | None:
+def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> CommandError | None:
     """The error as people should read it; None for one that nobody expects."""
     match error:
         case CommandError():
@@ -34,18 +30,17 @@ def explained(error: Exception, session: Session) -> CommandError | None:
         case NotRunningError():
             return CommandError(str(error), FAILED)
         case RedisError():
-            return CommandError(_redis(error, session), FAILED, code="redis")
+            return CommandError(_redis(error, redis_url()), FAILED, code="redis")
         case OSError() if error.filename is not None:
             return CommandError(f"{error.filename}: {error.strerror}.", USAGE)
         case OSError() if isinstance(error, CONNECTION_FAULTS):
-            return CommandError(_redis(error, session), FAILED, code="redis")
-    from daemon.results import StorageError
+            return CommandError(_redis(error, redis_url()), FAILED, code="redis")
+    from daemon.storage.object_store import StorageError
 
     return CommandError(str(error), FAILED, code="storage") if isinstance(error, StorageError) else None
 
 
-def _redis(error: Exception, session: Session) -> str:
-    url = session.settings.redis.url
+def _redis(error: Exception, url: SecretUrl | None) -> str:
     where = masked_url(url.reveal()) if url is not None else "the Redis of `pixmill up`"
     if isinstance(error, CONNECTION_FAULTS):
         return f"{where} does not answer ({redact(str(error))}). Is it running, and is the address right?"

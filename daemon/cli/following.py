@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
+from daemon.broker.errors import CONNECTION_FAULTS
 from daemon.cli import output
-from daemon.cli.session import ALL_WELL, CANCELLED, FAILED, PARTLY, Session
+from daemon.cli.exits import ALL_WELL, CANCELLED, FAILED, PARTLY
+from daemon.cli.session import Session
 from daemon.client import Client
-from daemon.loops import CONNECTION_FAULTS
-from daemon.records import GroupView, ItemView, Progress, View
+from daemon.queue.records import GroupView, ItemView, Progress, View
 
 LOOK_S = 0.5  # two lines a second at most
 MOST_TOLD = 10  # items whose errors are listed

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from daemon.cli.session import USAGE, CommandError
+from daemon.cli.exits import USAGE, CommandError
 
 
 def limits_table(given: Sequence[str], option: str = "") -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.session import ALL_WELL, Session, command
+from daemon.cli.exits import ALL_WELL
+from daemon.cli.session import Session, command
 
 LIST_HELP = """List the newest batches and jobs, of all tenants unless one is named.
 
@@ -30,7 +31,7 @@ async def list_(
     if held:
         return await _held(session, limit)
     from daemon.cli.output import extent, moment, states
-    from daemon.records import GroupView
+    from daemon.queue.records import GroupView
 
     async with session.client() as client:
         views = await client.records.recent(limit, tenant=session.given_tenant, active=active)

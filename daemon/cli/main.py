@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("explain", "daemon.cli.explain", "Say why something waits, and until when."),
         Listed(
             "quotas",
-            "daemon.cli.quotas:register_quotas",
+            "daemon.cli.quotas",
             "Show what each quota has left and what holds it back.",
         ),
         Listed("dead", "daemon.cli.dead", "Look at dead letters, retry or purge them."),
@@ -47,9 +47,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("up", "daemon.cli.serve", "Run everything here; nothing needs to be installed or configured."),
         Listed("worker", "daemon.cli.serve", "Run one replica."),
         Listed("demo", "daemon.cli.demo", "Show it: a batch, start to finish, with nothing to configure."),
-        Listed(
-            "quota", "daemon.cli.quotas:register_quota", "Pause, resume or set a quota, for all replicas."
-        ),
+        Listed("quota", "daemon.cli.quota_set", "Pause, resume or set a quota, for all replicas."),
         Listed("pause", "daemon.cli.pausing", "Begin no new call: of all work, a route or a batch."),
         Listed("resume", "daemon.cli.pausing", "End such a pause."),
         Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.session import ALL_WELL, Session, command
+from daemon.cli.exits import ALL_WELL
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from daemon.records import View
+    from daemon.queue.records import View
 
 CANCEL_HELP = """Stop what has not ended: what waits ends at once, what runs is asked to stop.
 
@@ -38,7 +39,7 @@ async def cancel(
     ident: Ident,
     waiting: Annotated[bool, typer.Option("--waiting", help="Only what waits; what runs goes on.")] = False,
 ) -> int:
-    from daemon.client import CANCEL_STATES
+    from daemon.client.client import CANCEL_STATES
 
     states = [state for state in CANCEL_STATES if not waiting or state not in ("running", "held")]
     async with session.client() as client:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from daemon.records import GroupView, ItemView, Progress, View
+    from daemon.queue.records import GroupView, ItemView, Progress, View
 
 _ENDED = ("succeeded", "failed", "cancelled", "expired")
 _OPEN = ("running", "queued", "throttled", "retry_wait", "held")

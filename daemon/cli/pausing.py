@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.session import ALL_WELL, FAILED, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, FAILED, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
     from daemon.client import Client
-    from daemon.pauses import Pause, Scope
-    from daemon.records import View
+    from daemon.queue.pauses import Pause, Scope
+    from daemon.queue.records import View
 
 PAUSE_HELP = """Begin no new call: on the whole fleet, on a route, or of a batch, until it is resumed or for a time.
 
@@ -47,8 +48,8 @@ async def pause(
         str | None, typer.Option("--for", help="Resume by itself after this time, such as 10min.")
     ] = None,
 ) -> int:
-    from daemon import pauses
     from daemon.cli.quotas import duration_s
+    from daemon.queue import pauses
 
     if ident is not None and duration is not None:
         raise CommandError("A batch is paused until it is resumed; leave out --for.", USAGE)
@@ -70,7 +71,7 @@ async def pause(
 
 @command
 async def resume(session: Session, ident: Batch = None, route: RouteOption = None) -> int:
-    from daemon import pauses
+    from daemon.queue import pauses
 
     async with session.client() as client:
         scope, name = await _target(session, client, ident, route)
@@ -88,8 +89,8 @@ async def resume(session: Session, ident: Batch = None, route: RouteOption = Non
 
 async def pause_of(client: Client, view: View) -> Pause | None:
     """What holds a batch or a job back that has not ended: its own pause, the fleet's or its route's."""
-    from daemon.pauses import Pause, pause_over, read_pauses
-    from daemon.records import GroupView
+    from daemon.queue.pauses import Pause, pause_over, read_pauses
+    from daemon.queue.records import GroupView
 
     if view.ended:
         return None
@@ -106,7 +107,7 @@ async def _target(
     session: Session, client: Client, ident: str | None, route: str | None
 ) -> tuple[Scope, str]:
     """What is meant, by the names of the pauses; raises CommandError."""
-    from daemon.records import GroupView
+    from daemon.queue.records import GroupView
 
     if ident is not None and route is not None:
         raise CommandError("Name a batch or a --route, not both.", USAGE)

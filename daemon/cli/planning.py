@@ -13,8 +13,8 @@ import orjson
 
 from daemon.cli.output import seconds
 from daemon.cli.session import Session
-from daemon.contract.studio import as_ident
-from daemon.sending import batch_parts
+from daemon.client.sending import batch_parts
+from daemon.compat.studio import as_ident
 from daemon.settings import Settings
 
 FIRST = 3  # items that are shown

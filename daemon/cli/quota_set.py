@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, USAGE, CommandError
+from daemon.cli.quotas import PAUSE_HELP, RESUME_HELP, named, pause, resume
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from daemon.quota_store import InForce
+    from daemon.accounts.quota_store import InForce
 
 SET_HELP = """Change limits of a quota, on every replica within seconds, until they are reset.
 
@@ -20,6 +22,14 @@ What is named takes the place of the same limit of the configuration; the others
     pixmill quota set openai-main 'requests={ rate = "50/min", burst = 5 }'
     pixmill quota set openai-main --reset
 """
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Pause, resume or set a quota, for all replicas.", no_args_is_help=True)
+    group.command("pause", help=PAUSE_HELP)(pause)
+    group.command("resume", help=RESUME_HELP)(resume)
+    group.command("set", help=SET_HELP)(set_)
+    app.add_typer(group, name="quota")
 
 
 @command
@@ -44,10 +54,9 @@ async def set_(
 
 
 async def _set(session: Session, name: str, limits: list[str]) -> int:
+    from daemon.accounts.quota_store import set_limits
     from daemon.cli.limits import limits_table
-    from daemon.cli.quotas import named
-    from daemon.quota_store import set_limits
-    from limiter.quota import QuotaError
+    from limiter.quota.quota import QuotaError
 
     fields = limits_table(limits)
     named(session, name)
@@ -69,8 +78,7 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
 
 
 async def _reset(session: Session, name: str) -> int:
-    from daemon.cli.quotas import named
-    from daemon.quota_store import in_force, reset
+    from daemon.accounts.quota_store import in_force, reset
 
     async with session.client() as client:
         was_set = await reset(client.redis, client.keys, name)

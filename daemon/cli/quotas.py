@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.session import ALL_WELL, FAILED, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, FAILED, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
+    from daemon.accounts.quota_store import InForce
     from daemon.client import Client
-    from daemon.quota_store import InForce
     from limiter.explain import Explanation
     from limiter.limiter import Limiter
-    from limiter.quota import Quota
+    from limiter.quota.quota import Quota
 
 QUOTAS_HELP = """Show each quota: its limits, what is left, what holds the next call back, and until when.
 
@@ -42,18 +43,8 @@ LOOK_S = 1.0  # between two looks of --watch
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A quota, as `pixmill quotas` names it.")]
 
 
-def register_quotas(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     app.command("quotas", help=QUOTAS_HELP)(quotas)
-
-
-def register_quota(app: typer.Typer) -> None:
-    from daemon.cli.quota_set import SET_HELP, set_
-
-    group = typer.Typer(help="Pause, resume or set a quota, for all replicas.", no_args_is_help=True)
-    group.command("pause", help=PAUSE_HELP)(pause)
-    group.command("resume", help=RESUME_HELP)(resume)
-    group.command("set", help=SET_HELP)(set_)
-    app.add_typer(group, name="quota")
 
 
 @command
@@ -92,8 +83,8 @@ async def pause(
         str | None, typer.Option("--for", help="Resume by itself after this time, such as 10min.")
     ] = None,
 ) -> int:
+    from daemon.accounts.quota_store import ring
     from daemon.cli.output import seconds
-    from daemon.quota_store import ring
 
     for_s = None if duration is None else duration_s(duration)
     named(session, name)
@@ -123,7 +114,7 @@ async def pause(
 
 @command
 async def resume(session: Session, name: Name) -> int:
-    from daemon.quota_store import ring
+    from daemon.accounts.quota_store import ring
 
     named(session, name)
     async with session.client() as client:
@@ -148,7 +139,7 @@ def limiter_of(client: Client) -> Limiter:
 
 async def in_force(session: Session, client: Client) -> dict[str, InForce]:
     """The configured quotas with what operators have set since; raises SettingsError."""
-    from daemon.quota_store import quotas_in_force
+    from daemon.accounts.quota_store import quotas_in_force
 
     session.settings.parsed_quotas()  # which tells every problem of the configuration at once
     return await quotas_in_force(client.redis, client.keys, session.settings.quotas)
@@ -217,14 +208,14 @@ async def _look(session: Session, client: Client) -> list[tuple[Explanation, InF
 
 async def _paused_lines(client: Client) -> list[str]:
     """What stops calls whatever the quotas say."""
-    from daemon.pauses import read_pauses
+    from daemon.queue.pauses import read_pauses
 
     return [pause.sentence for pause in (await read_pauses(client.redis, client.keys)).values()]
 
 
 async def _pauses(session: Session, client: Client) -> dict[str, list[dict[str, Any]]]:
     """By quota, the pauses of the fleet and of routes that spend it."""
-    from daemon.pauses import FLEET, read_pauses
+    from daemon.queue.pauses import FLEET, read_pauses
 
     pauses = await read_pauses(client.redis, client.keys)
     over: dict[str, list[dict[str, Any]]] = {}

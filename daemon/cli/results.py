@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.session import USAGE, CommandError, Session, command
+from daemon.cli.exits import USAGE, CommandError
+from daemon.cli.session import Session, command
 
 RESULTS_HELP = """Save the pictures of a batch or a job, with a manifest.json that says what each file is.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli.choices import one_of
+
+if TYPE_CHECKING:
+    from daemon.service import Running
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -53,7 +57,34 @@ def up(
     """
     from daemon.service import run_up
 
-    _serve(lambda settings: run_up(settings), config, redis_url, prefix, metrics, log_level)
+    _serve(lambda settings: run_up(settings, banner), config, redis_url, prefix, metrics, log_level)
+
+
+def banner(running: Running) -> str:
+    """What somebody who has just started `pixmill up` needs next, ready to paste."""
+    from daemon.broker.redis_cli import redis_cli
+    from daemon.settings import masked_url
+
+    replica = running.replica
+    lines = [
+        "Pixmill is up.",
+        f"  redis     {masked_url(running.redis_url)}",
+        f"  pictures  {masked_url(replica.settings.storage.url.reveal())}",
+        f"  metrics   {replica.metrics_url}/metrics",
+    ]
+    if running.simulator is not None:
+        lines.append(
+            f"  provider  the simulator at {running.simulator.url}: nothing is paid, pictures are drawn"
+        )
+    lines += [
+        "Send a job from any language:",
+        f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
+        + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
+        "or from another terminal:",
+        '  pixmill submit "a red kettle on a white table" --wait --out pictures',
+        "Ctrl-C stops; jobs that wait are kept.",
+    ]
+    return "\n".join(lines)
 
 
 def worker(
@@ -92,14 +123,15 @@ def _serve(
 ) -> None:
     import uvloop
 
-    from daemon.logs import configure_logs
+    from daemon.compat.aliases import alias_source
     from daemon.service import EXPECTED_ERRORS
     from daemon.settings import load_settings
+    from daemon.telemetry.logs import configure_logs
 
     configure_logs(level=log_level)
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
     try:
-        loaded = load_settings(config, overrides=overrides)
+        loaded = load_settings(config, overrides=overrides, offers=[alias_source])
         left = uvloop.run(run(loaded.settings))
     except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from daemon.cli.exits import INTERRUPTED, CommandError
 from daemon.cli.output import Printer
 
 if TYPE_CHECKING:
     from daemon.client import Client
-    from daemon.results import ResultStore
     from daemon.settings import Settings
+    from daemon.storage.object_store import ResultStore
 
-ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 
 ConfigOption = Annotated[
@@ -37,15 +37,6 @@ JsonOption = Annotated[
 ]
 
 P = ParamSpec("P")
-
-
-class CommandError(Exception):
-    """A command ends here: a sentence, and the exit code."""
-
-    def __init__(self, message: str, exit_code: int = FAILED, **details: Any) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.details = details
 
 
 class Session:
@@ -69,9 +60,10 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The configuration of file, environment and flags; raises SettingsError."""
+        from daemon.compat.aliases import alias_source
         from daemon.settings import load_settings
 
-        return load_settings(self._config, overrides=self._flags).settings
+        return load_settings(self._config, overrides=self._flags, offers=[alias_source]).settings
 
     def client(self) -> Client:
         """A client of the configured Redis, or of the `pixmill up` that runs here; raises NotRunningError."""
@@ -90,7 +82,7 @@ class Session:
 
     def store(self) -> ResultStore:
         """The configured object store."""
-        from daemon.results import ResultStore
+        from daemon.storage.object_store import ResultStore
 
         return ResultStore.open(self.settings.storage.url.reveal())
 
@@ -144,7 +136,7 @@ def _run(session: Session, function: Callable[..., Coroutine[Any, Any, int]], ow
     except Exception as error:
         from daemon.cli.failures import explained
 
-        told = explained(error, session)
+        told = explained(error, lambda: session.settings.redis.url)
         if told is None:
             raise
         for sentence in str(told).splitlines():

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.session import ALL_WELL, FAILED, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, FAILED, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from limiter.quota import Quota
-    from limiter.simulation import Report, Scenario
+    from limiter.quota.quota import Quota
+    from limiter.simulation.fleet import Report, Scenario
 
 SIMULATE_HELP = """Try a plan in virtual time: how long it takes, and how often the provider refuses.
 
@@ -42,7 +43,7 @@ async def simulate(
     latency: Annotated[str, typer.Option(help="Seconds that a call takes: 3, or 2-4.")] = "2-4",
     seed: Annotated[int, typer.Option(help="Another seed is another run.")] = 0,
 ) -> int:
-    from limiter.simulation import Scenario
+    from limiter.simulation.fleet import Scenario
 
     scenario = Scenario(
         quotas=(_quota(quota),),
@@ -73,9 +74,10 @@ async def simulate(
 
 async def _reports(scenario: Scenario) -> list[Report]:
     """Ours first, then each strategy; on a Redis of their own, which ends with them."""
-    from daemon.connections import command_client
-    from daemon.embedded import EmbeddedRedis, EmbeddedRedisError
-    from limiter import simulation, strategies
+    from daemon.broker.connect import command_client
+    from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError
+    from limiter.simulation import fleet as simulation
+    from limiter.simulation import strategies
 
     with tempfile.TemporaryDirectory(prefix="pixmill-simulate-") as directory:
         try:
@@ -93,7 +95,7 @@ async def _reports(scenario: Scenario) -> list[Report]:
 
 def _quota(given: list[str]) -> Quota:
     from daemon.cli.limits import limits_table
-    from limiter.quota import CalendarDay, QuotaError, parse_quota
+    from limiter.quota.quota import CalendarDay, QuotaError, parse_quota
 
     try:
         quota = parse_quota("simulated", limits_table(given, "--quota"))

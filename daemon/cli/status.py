@@ -31,7 +31,7 @@ async def status(
 ) -> int:
     from daemon.cli.following import exit_code, lines_of
     from daemon.cli.pausing import pause_of
-    from daemon.records import GroupView
+    from daemon.queue.records import GroupView
 
     async with session.client() as client:
         view = await client.status(ident)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.session import ALL_WELL, USAGE, CommandError, Session, command
+from daemon.cli.exits import ALL_WELL, USAGE, CommandError
+from daemon.cli.session import Session, command
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -44,7 +45,7 @@ async def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the pictures into this directory.")] = None,
 ) -> int:
-    from daemon.client import new_id
+    from daemon.client.client import new_id
 
     given: dict[str, Any] = {
         "route": route,

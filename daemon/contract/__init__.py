@@ -9,8 +9,9 @@ from daemon.contract.entry import (
     JOB_TYPE,
     MAX_DATA_BYTES,
     RETRY_TYPE,
-    STUDIO_TYPE,
     Payload,
+    PayloadType,
+    PayloadTypes,
     contains_secret,
     load_object,
     parse_entry,
@@ -44,7 +45,6 @@ from daemon.contract.jobs import (
 from daemon.contract.place import Place, place_of
 from daemon.contract.rejection import Rejection, RejectionCode
 from daemon.contract.schema import SCHEMA_NAMES, SchemaName, schema
-from daemon.contract.studio import studio_batch
 
 __all__ = [
     "BATCH_TYPE",
@@ -56,7 +56,6 @@ __all__ = [
     "MAX_DATA_BYTES",
     "RETRY_TYPE",
     "SCHEMA_NAMES",
-    "STUDIO_TYPE",
     "Batch",
     "BatchItem",
     "BatchState",
@@ -73,6 +72,8 @@ __all__ = [
     "JobDefaults",
     "Output",
     "Payload",
+    "PayloadType",
+    "PayloadTypes",
     "Place",
     "Priority",
     "Rejection",
@@ -87,5 +88,4 @@ __all__ = [
     "pixel_fingerprint",
     "place_of",
     "schema",
-    "studio_batch",
 ]

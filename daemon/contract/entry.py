@@ -6,7 +6,9 @@ Nothing else ever leaves `parse_entry`, whatever a producer sends.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -17,7 +19,6 @@ from daemon.contract.fields import IDENT_PATTERN
 from daemon.contract.jobs import Batch, Cancel, Job, RetryRequest
 from daemon.contract.rejection import Rejection, clipped, shown, shown_path
 from daemon.contract.secrets import credential_path, has_credential, has_password_in_url
-from daemon.contract.studio import STUDIO_ROUTE, studio_batch
 
 MAX_DATA_BYTES = 256 * 1024
 MAX_ATTRIBUTE_BYTES = 16 * 1024  # the names and values of all fields but `data`
@@ -26,15 +27,32 @@ JOB_TYPE = "pixmill.job.v1"
 BATCH_TYPE = "pixmill.batch.v1"
 CANCEL_TYPE = "pixmill.cancel.v1"
 RETRY_TYPE = "pixmill.retry.v1"
-STUDIO_TYPE = "image-studio.batch.v1"
 
 Payload = Job | Batch | Cancel | RetryRequest
 
 
-def parse_entry(fields: Mapping[bytes, bytes], *, studio_route: str = STUDIO_ROUTE) -> Payload:
+@dataclass(frozen=True, slots=True)
+class PayloadType:
+    """How one `type` of entry is read.
+
+    `parse` makes the model of a JSON object or raises Rejection. `tenant` and `idents` are the fields that name the
+    work also where the rest is refused. `drops` are credential fields that are left out instead of refused.
+    """
+
+    parse: Callable[[dict[str, Any]], Payload]
+    tenant: str = "tenant"
+    idents: tuple[str, ...] = ("id",)
+    drops: frozenset[str] = frozenset()
+
+
+PayloadTypes = Mapping[str, PayloadType]
+NO_TYPES: PayloadTypes = MappingProxyType({})
+
+
+def parse_entry(fields: Mapping[bytes, bytes], others: PayloadTypes = NO_TYPES) -> Payload:
     """The job, batch, cancel or retry of one stream entry; raises Rejection, and nothing else.
 
-    `studio_route` is the route for `image-studio.batch.v1`, whose payload names none.
+    `others` are further types beside those of the contract.
     """
     data = fields.get(b"data")
     if data is None:
@@ -47,27 +65,25 @@ def parse_entry(fields: Mapping[bytes, bytes], *, studio_route: str = STUDIO_ROU
         message = f"The fields beside `data` have {-(-size // 1024)} KiB; at most {limit} KiB are allowed."
         raise Rejection("too_large", message)
     kind = fields.get(b"type", b"pixmill.job.v1").decode("utf-8", "replace")
-    return parse_payload(data, kind, studio_route=studio_route)
+    return parse_payload(data, kind, others)
 
 
-def parse_payload(data: bytes, kind: str = JOB_TYPE, *, studio_route: str = STUDIO_ROUTE) -> Payload:
+def parse_payload(data: bytes, kind: str = JOB_TYPE, others: PayloadTypes = NO_TYPES) -> Payload:
     """The model that `data` (JSON of at most 256 KiB) describes under the type `kind`; raises Rejection."""
-    if kind not in _TYPES:
-        known = ", ".join(_TYPES)
+    known_types = {**_TYPES, **others}
+    if (read := known_types.get(kind)) is None:
+        known = ", ".join(known_types)
         raise Rejection(
             "unknown_type", f"The type {shown(kind)} is not known here; known are {known}.", field="type"
         )
     payload = load_object(data)
-    allowed = _STUDIO_DROPS if kind == STUDIO_TYPE else frozenset()
-    tenant, ident = _who(payload, kind)
+    tenant, ident = _who(payload, read)
     try:
-        if _inspect(payload, allowed):
+        if _inspect(payload, read.drops):
             raise _unread(data, "malformed", f"`data` is nested deeper than {MAX_DEPTH} levels.")
-        if kind != STUDIO_TYPE and has_credential(data) and (path := credential_path(payload)) is not None:
+        if not read.drops and has_credential(data) and (path := credential_path(payload)) is not None:
             raise _secret_value(shown_path(path))
-        if kind == STUDIO_TYPE:
-            return studio_batch(payload, route=studio_route)
-        return _validated(_MODELS[kind], payload)
+        return read.parse(payload)
     except Rejection as rejection:
         rejection.tenant, rejection.ident = tenant, ident
         raise
@@ -98,11 +114,14 @@ def contains_secret(data: bytes) -> bool:
     return bool(_SECRET_KEY_IN_TEXT.search(data)) or has_credential(data) or has_password_in_url(data)
 
 
-def _validated(model: type[Payload], payload: dict[str, Any]) -> Payload:
-    try:
-        return model.model_validate(payload)
-    except ValidationError as error:
-        raise refused(error, model) from None
+def _model(model: type[Payload]) -> Callable[[dict[str, Any]], Payload]:
+    def parse(payload: dict[str, Any]) -> Payload:
+        try:
+            return model.model_validate(payload)
+        except ValidationError as error:
+            raise refused(error, model) from None
+
+    return parse
 
 
 def _inspect(payload: dict[str, Any], allowed: frozenset[str]) -> bool:
@@ -151,13 +170,10 @@ def _unread(data: bytes, code: Any, message: str) -> Rejection:
     return Rejection(code, message, field="data")
 
 
-def _who(payload: dict[str, Any], kind: str) -> tuple[str | None, str | None]:
+def _who(payload: dict[str, Any], read: PayloadType) -> tuple[str | None, str | None]:
     """The tenant and id that a refused payload claims, as far as they have the form of such."""
-    names = ("user_id", "job_id") if kind == STUDIO_TYPE else ("tenant", "id")
-    tenant, ident = (_as_ident(payload.get(name)) for name in names)
-    if kind in (CANCEL_TYPE, RETRY_TYPE):
-        ident = _as_ident(payload.get("job")) or _as_ident(payload.get("batch"))
-    return tenant, ident
+    idents = (_as_ident(payload.get(name)) for name in read.idents)
+    return _as_ident(payload.get(read.tenant)), next((ident for ident in idents if ident), None)
 
 
 def _as_ident(value: object) -> str | None:
@@ -176,14 +192,11 @@ _SECRET_KEY_IN_TEXT = re.compile(
     | (?<![\w?&-]) token \s* [:=] \s* \\*["']? [\w.+/=-]{16}
     """
 )
-_STUDIO_DROPS = frozenset({"api_key", "api_base"})
-
-_MODELS: dict[str, type[Payload]] = {
-    JOB_TYPE: Job,
-    BATCH_TYPE: Batch,
-    CANCEL_TYPE: Cancel,
-    RETRY_TYPE: RetryRequest,
+_TYPES: PayloadTypes = {
+    JOB_TYPE: PayloadType(_model(Job)),
+    BATCH_TYPE: PayloadType(_model(Batch)),
+    CANCEL_TYPE: PayloadType(_model(Cancel), idents=("job", "batch")),
+    RETRY_TYPE: PayloadType(_model(RetryRequest), idents=("job", "batch")),
 }
-_TYPES = (*_MODELS, STUDIO_TYPE)
 # Keys that need no closer look; most keys of most payloads are these.
 _HARMLESS: frozenset[str] = Job.known_fields | Batch.known_fields

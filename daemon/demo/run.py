@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from daemon.archive import pictures_of, save_directory
-from daemon.batch_file import read_batch_file
 from daemon.client import Client
+from daemon.client.archive import pictures_of, save_directory
+from daemon.client.batch_file import read_batch_file
 from daemon.demo.contact_sheet import Tile, contact_sheet
 from daemon.demo.summary import Books, Failure, Summary
-from daemon.records import GroupView, ItemView, Progress, View
-from daemon.results import ResultStore
+from daemon.queue.records import GroupView, ItemView, Progress, View
 from daemon.service import DATA_DIR, Running, up
 from daemon.settings import Listen, Settings
-from limiter.quota import parse_quota
+from daemon.storage.object_store import ResultStore
+from limiter.quota.quota import parse_quota
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.settings import Rate, SimulatorSettings
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from limiter.quota import InFlight, Quota, Window
+from limiter.quota.quota import InFlight, Quota, Window
 from providers.simulator.ledger import Call, Ledger
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,9 +11,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from daemon.settings.aliases import alias_source
 from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
 from daemon.settings.sources import Path_, Source, config_file, environment_source, flag_source, toml_source
+
+# Given what the sources say and the environment, a source of what they leave open.
+Offer = Callable[[Mapping[str, Any], Mapping[str, str]], Source]
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ def load_settings(
     *,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, object] = {},
+    offers: Sequence[Offer] = (),
 ) -> LoadedSettings:
     """The configuration of file, environment and flags.
 
     Without `path`: $PIXMILL_CONFIG, or ./pixmill.toml if there is one. `overrides` are flags by dotted key
-    (`{"redis.url": "redis://..."}`); None is a flag that was not given. Raises SettingsError, which has
-    every problem.
+    (`{"redis.url": "redis://..."}`); None is a flag that was not given. `offers` fill in what the sources leave
+    open. Raises SettingsError, which has every problem.
     """
     file = config_file(path, environ)
     sources = [toml_source(file)] if file else []
@@ -54,9 +57,10 @@ def load_settings(
     tables: dict[Path_, str] = {}
     for source in sources:
         _lay_over(values, labels, tables, source)
-    aliases = alias_source(values, environ)
-    _lay_over(values, labels, tables, aliases)  # they only offer what is missing
-    problems = [problem for source in (*sources, aliases) for problem in source.problems]
+    for offer in offers:
+        sources.append(offer(values, environ))
+        _lay_over(values, labels, tables, sources[-1])
+    problems = [problem for source in sources for problem in source.problems]
     settings = _validated(values, {**tables, **labels}, problems)
     if problems or settings is None:
         raise SettingsError(problems)

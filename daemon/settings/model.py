@@ -28,7 +28,7 @@ from daemon.settings.values import (
 )
 
 if TYPE_CHECKING:
-    from limiter.quota import Quota
+    from limiter.quota.quota import Quota
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Prefix = Annotated[
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
 
     def parsed_quotas(self) -> dict[str, Quota]:
         """The quotas by name; raises SettingsError with every problem."""
-        from limiter.quota import QuotaError, parse_quota
+        from limiter.quota.quota import QuotaError, parse_quota
 
         quotas: dict[str, Quota] = {}
         problems: list[str] = []

@@ -13,19 +13,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers.asgi import AsgiServer
+from providers.http.asgi import AsgiServer
 from providers.simulator.arrivals import Arrivals, StampedSocket
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
-from providers.simulator.hunyuan_wire import HunyuanWire
 from providers.simulator.ledger import Ledger
-from providers.simulator.modelscope_wire import ModelScopeWire
-from providers.simulator.openai_wire import OpenAIWire
-from providers.simulator.openrouter_wire import OpenRouterWire
 from providers.simulator.quotas import Clock
 from providers.simulator.recorder import Recorded, Recorder
 from providers.simulator.settings import SimulatorSettings
 from providers.simulator.tasks import Tasks
+from providers.simulator.wires.hunyuan import HunyuanWire
+from providers.simulator.wires.modelscope import ModelScopeWire
+from providers.simulator.wires.openai import OpenAIWire
+from providers.simulator.wires.openrouter import OpenRouterWire
 
 
 class Simulator:

@@ -10,13 +10,14 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from daemon.intake import Intake
-from daemon.items import Claimed
-from daemon.keys import Keys
-from daemon.metrics import Metrics
-from daemon.queue import Queue
-from daemon.routes import Route, Routes
-from daemon.webhooks import Webhooks
+from daemon.accounts.routes import Route, Routes
+from daemon.callbacks.signing import Webhooks
+from daemon.compat.studio import studio_types
+from daemon.intake.reader import Intake
+from daemon.queue.keys import Keys
+from daemon.queue.messages import Claimed
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 
@@ -95,7 +96,15 @@ class Installation:
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
         self.metrics = Metrics()
-        self.intake = Intake(redis, redis, self.queue, self.routes, self.metrics, webhooks=webhooks)
+        self.intake = Intake(
+            redis,
+            redis,
+            self.queue,
+            self.routes,
+            self.metrics,
+            webhooks=webhooks,
+            types=studio_types("studio"),
+        )
 
     def other(self, worker: str) -> Queue:
         """The same queue as another replica sees it."""

@@ -16,11 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from daemon.accounts.routes import build_routes
 from daemon.replica import Replica
-from daemon.results import ResultStore
-from daemon.routes import build_routes
 from daemon.settings import Settings
-from providers.asgi import AsgiServer
+from daemon.storage.object_store import ResultStore
+from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind

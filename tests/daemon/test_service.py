@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon import signals
-from daemon.redis_cli import redis_cli
+from daemon import service as signals
+from daemon.broker.redis_cli import redis_cli
+from daemon.cli.serve import banner
 from daemon.replica import Replica
-from daemon.service import run_up
+from daemon.service import run_up, until_signal
 from daemon.settings import Settings
-from daemon.signals import until_signal
+from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually
-from tests.daemon.test_embedded import servers_in
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens when the process would end, in its order."""
     told: list[str] = []
-    monkeypatch.setattr("daemon.signals.os._exit", lambda code: told.append(f"exit {code}"))
+    monkeypatch.setattr("daemon.service.os._exit", lambda code: told.append(f"exit {code}"))
     return told
 
 
@@ -82,7 +82,9 @@ async def test_a_signal_while_everything_is_started_undoes_what_was_started(
         await may_go_on.wait()
 
     monkeypatch.setattr(Replica, "start", start)
-    running = asyncio.create_task(run_up(Settings.model_validate({"metrics": {"listen": "127.0.0.1:0"}})))
+    running = asyncio.create_task(
+        run_up(Settings.model_validate({"metrics": {"listen": "127.0.0.1:0"}}), banner)
+    )
     await begun.wait()
     assert servers_in(tmp_path / ".pixmill" / "redis")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon import steps as today_steps
-from daemon.items import Claimed
-from daemon.keys import CACHED, JOINED
-from daemon.outcomes import Failed, Retry, Succeeded, Throttled
-from daemon.queue import Queue
-from daemon.webhooks import Webhooks
+from daemon.callbacks.signing import Webhooks
+from daemon.queue import steps as today_steps
+from daemon.queue.keys import CACHED, JOINED
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Failed, Retry, Succeeded, Throttled
+from daemon.queue.queue import Queue
 from tests.daemon.harness import Installation
 from tests.daemon.older import steps as older_steps
 from tests.daemon.older.items import NewItem, PartEnd

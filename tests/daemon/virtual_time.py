@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon import steps
+from daemon.queue import steps
 from limiter.lua import LuaScript
 
 KEY = "test:clock"

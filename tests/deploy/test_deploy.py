@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from daemon.settings import Settings, load_settings
-from limiter.quota import InFlight, Window
+from limiter.quota.quota import InFlight, Window
 from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, dashboard, panels, read_yaml
 
 COMPOSE: dict[str, Any] = read_yaml(ROOT / "compose.yaml")

@@ -18,13 +18,13 @@ import pytest
 import yaml
 from redis.asyncio import Redis
 
-from daemon.gauges import RedisGauges
-from daemon.health import health_app
-from daemon.keys import INTAKE_GROUP, Keys
-from daemon.metrics import Metrics
+from daemon.queue.keys import INTAKE_GROUP, Keys
+from daemon.telemetry.gauges import RedisGauges
+from daemon.telemetry.health import health_app
+from daemon.telemetry.metrics import Metrics
 from limiter.limiter import Limiter
-from limiter.quota import InFlight, Quota, Window
-from providers.asgi import AsgiServer
+from limiter.quota.quota import InFlight, Quota, Window
+from providers.http.asgi import AsgiServer
 from tests.deploy.files import DEPLOY, RULES, alerts, panels, read_yaml
 from tests.servers import free_port
 

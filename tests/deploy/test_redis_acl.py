@@ -14,10 +14,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from daemon.connections import command_client
-from daemon.doctor import State, examine, redis_checks
-from daemon.permissions import OTHERS, TRIED
-from daemon.quota_store import reset, set_limits
+from daemon.accounts.quota_store import reset, set_limits
+from daemon.broker.connect import command_client
+from daemon.doctor.checks import State, examine, redis_checks
+from daemon.doctor.permissions import OTHERS, TRIED
 from providers.simulator.faults import Fault, FaultKind
 from tests.conftest import REDIS
 from tests.daemon.harness import eventually
@@ -130,7 +130,7 @@ async def _whole_path(made: Installed, producer: Any) -> None:
 
 async def _operators(made: Installed) -> None:
     """What people ask with the worker's user."""
-    from daemon.dead_letters import DeadLetters
+    from daemon.queue.dead_letters import DeadLetters
 
     client, (replica,) = made.client, made.replicas
     quota = {"in_flight": 4, "images": "40/s"}
@@ -223,4 +223,4 @@ async def test_every_command_of_a_script_is_granted(redis: Redis) -> None:
     known: Any = await redis.command()
     granted = {name.partition("|")[0] for name in _granted("worker")}
     lacking = {word: words[word] for word in words.keys() & known.keys() - granted}
-    assert not lacking, f"write them in deploy/redis/users.acl and daemon/permissions.py: {lacking}"
+    assert not lacking, f"write them in deploy/redis/users.acl and daemon/doctor/permissions.py: {lacking}"

@@ -15,13 +15,13 @@ import redis as redis_client
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
+from daemon.accounts.routes import build_routes
+from daemon.broker.connect import command_client
+from daemon.callbacks.signing import Webhooks
 from daemon.cli.main import app
-from daemon.connections import command_client
 from daemon.contract import Callback, Job
-from daemon.pauses import read_pauses
-from daemon.routes import build_routes
+from daemon.queue.pauses import read_pauses
 from daemon.settings import load_settings
-from daemon.webhooks import Webhooks
 from tests.daemon.harness import Installation
 from tests.docs.test_readme import run
 from tests.servers import RedisServer

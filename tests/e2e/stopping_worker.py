@@ -17,13 +17,13 @@ from typing import Any
 import orjson
 
 from daemon.cli.main import run
-from daemon.executor import Executor
-from daemon.items import Noted
-from daemon.queue import Queue
-from daemon.running import Running
-from providers import zimage
+from daemon.queue.messages import Noted
+from daemon.queue.queue import Queue
+from daemon.worker.executor import Executor
+from daemon.worker.pool import Running
 from providers.base import PollPlan
-from providers.hunyuan import HunyuanProvider
+from providers.hunyuan.provider import HunyuanProvider
+from providers.modelscope import provider as zimage
 
 POINTS = frozenset(sys.argv.pop(1).split(","))
 # An answer is what a step has before it is written down; "twice" stands there in every run.

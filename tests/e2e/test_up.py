@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.daemon.test_embedded import servers_in
+from tests.daemon.broker.test_embedded import servers_in
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from limiter.adaptive import (
+from limiter.learning.adaptive import (
     UNKNOWN,
     Learned,
     Refused,

@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-import limiter.limits
+import limiter.quota.limits
 from limiter import Bucket, Grant, Permit, Quota, Window
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 _FLEXIBLE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -122,7 +121,7 @@ async def test_every_period_of_arrivals_holds_no_more_than_the_count_whatever_wa
 ) -> None:
     """Also while a quota is opened anew after a pause, and at every level that it may have learned."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limiter.limits, "EXACT_MOST", exact_most)
+        patch.setattr(limiter.quota.limits, "EXACT_MOST", exact_most)
         limits = [Window(*window) for window in windows]
         sliced = [limit for limit in limits if not limit.exact]
         quota = Quota("q", tuple(limit for limit in limits if limit.exact or limit is sliced[0]), adaptive)

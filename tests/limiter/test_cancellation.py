@@ -11,8 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from limiter import CalendarDay, Grant, HeaderReading, InFlight, Limiter, Permit, Quota, Window, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 # One book of each kind: a log, slices, a bucket and a day, places, and it learns.

@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-import limiter.limits
+import limiter.quota.limits
 from limiter import Bucket, Grant, InFlight, Later, Permit, Quota, Window, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 MIDNIGHT_US = 1_795_305_600_000_000  # 2026-11-22 00:00 UTC
@@ -21,7 +20,7 @@ MIDNIGHT_US = 1_795_305_600_000_000  # 2026-11-22 00:00 UTC
 
 @pytest.fixture(autouse=True)
 def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter.limits, "EXACT_MOST", 20)
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 20)
 
 
 def _quota(spec: object) -> Quota:

@@ -9,8 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from limiter import Grant, Later, Limiter, Quota, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 WINDOW = parse_quota("api", {"requests": "2/10s"})

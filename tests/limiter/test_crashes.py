@@ -15,10 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from limiter import Grant, Limiter
+from tests.limiter.crash_provider import CrashProvider
+from tests.limiter.crash_replica import DEAD, LEASE_S, NOTES, PREFIX, QUOTA, TOLD_S
 from tests.servers import RedisServer
-
-from .crash_provider import CrashProvider
-from .crash_replica import DEAD, LEASE_S, NOTES, PREFIX, QUOTA, TOLD_S
 
 PLACES = 5
 # Who waits for a place is believed for so long after its last question, so the dead hold the living up once.

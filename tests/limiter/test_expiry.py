@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter.keys
-import limiter.limits
+import limiter.quota.limits
 from limiter import (
     Bucket,
     CalendarDay,
@@ -27,8 +27,7 @@ from limiter import (
     Window,
     parse_quota,
 )
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 MIN = 60 * S
@@ -41,7 +40,7 @@ EXACT = ("permit", "spread", "leases")
 
 @pytest.fixture(autouse=True)
 def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter.limits, "EXACT_MOST", 3)
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 3)
 
 
 class _Mortal(Rig):

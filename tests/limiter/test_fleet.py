@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from limiter import Grant, Limiter, parse_quota
-from limiter.limits import EXACT_MOST
+from limiter.quota.limits import EXACT_MOST
 from tests.servers import RedisServer, free_port
 
 WINDOW = parse_quota("api", {"requests": "20/s"})

@@ -10,9 +10,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from limiter import Grant, Later, Limiter, Permit, QuotaError, parse_quota
-from limiter.quota import guard_us
-
-from .conftest import Rig
+from limiter.quota.quota import guard_us
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 IMAGES = parse_quota("img", {"images": "2/10s"})

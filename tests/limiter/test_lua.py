@@ -14,11 +14,11 @@ from limiter.lua import LuaScript
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    include = tmp_path / "scripts" / "include"
+    include = tmp_path / "include"
     include.mkdir(parents=True)
     (include / "one.lua").write_text("local one = 1\n")
     (include / "two.lua").write_text("-- @include one\nlocal two = one + one\n")
-    (tmp_path / "scripts" / "sum.lua").write_text(
+    (tmp_path / "sum.lua").write_text(
         "-- @include two\n-- @include one\nreturn {two, KEYS[1], ARGV[1], ARGV[2]}\n"
     )
     return tmp_path
@@ -32,7 +32,7 @@ def test_an_include_is_expanded_once_also_when_two_files_want_it(package: Path) 
 
 
 def test_a_missing_include_is_found_when_the_package_is_loaded(package: Path) -> None:
-    (package / "scripts" / "include" / "one.lua").unlink()
+    (package / "include" / "one.lua").unlink()
     with pytest.raises(FileNotFoundError, match=r"one\.lua"):
         LuaScript.load(package, "sum")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from limiter import Grant, Later, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 POLLS = {"polls": 1}
 QUOTA = parse_quota("q", {"requests": "10/10s", "images": "5/10s", "in_flight": 2, "polls": "4/10s"})

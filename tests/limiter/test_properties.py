@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-import limiter.limits
+import limiter.quota.limits
 from limiter import Bucket, CalendarDay, Grant, InFlight, Later, Permit, Quota, Window
-from limiter.quota import Limit, cost_of, guard_us
-
-from .conftest import Rig
+from limiter.quota.quota import Limit, cost_of, guard_us
+from tests.limiter.conftest import Rig
 
 _PERIODS_US = st.sampled_from([100_000, 1_000_000, 1_000_003])
 _LEASE_US = 500_000
@@ -24,7 +23,7 @@ _EXACT_MOST = 3  # larger windows are kept in slices, so that few calls reach th
 
 @pytest.fixture(autouse=True)
 def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter.limits, "EXACT_MOST", _EXACT_MOST)
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", _EXACT_MOST)
 
 
 @st.composite

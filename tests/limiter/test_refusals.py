@@ -10,8 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from limiter import Grant, Later, Limiter, Permit, Quota, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 RATE = parse_quota("api", {"requests": "10/10s"})

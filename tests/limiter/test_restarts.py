@@ -14,9 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from limiter import Grant, HeaderReading, Later, Limiter, Quota, Window, parse_quota
+from tests.limiter.conftest import Rig
 from tests.servers import RedisServer
-
-from .conftest import Rig
 
 PREFIX = "restarts"
 WINDOW = Quota("api", (Window(5, 500_000),))

@@ -8,10 +8,9 @@ from itertools import count
 
 import pytest
 
-import limiter.limits
+import limiter.quota.limits
 from limiter import Grant, Later, Quota, parse_quota
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 
@@ -158,7 +157,7 @@ async def test_a_limit_is_asked_again_when_another_one_has_moved_the_slot(rig: R
 async def test_slices_that_leave_are_forgotten_and_no_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limiter.limits, "EXACT_MOST", 20)
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 20)
     quota = parse_quota("large", {"requests": "250/250s"})
     slots: list[int] = []
     for number in range(900):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from limiter import Bucket, Grant, Later, Quota, Window
-
-from .conftest import Rig
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 _FLEXIBLE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

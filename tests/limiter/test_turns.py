@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from limiter import Bucket, CalendarDay, FixedWindow, Grant, InFlight, Later, Quota, Window
-from limiter.limits import EXACT_MOST, Limit
-
-from .conftest import Rig
+from limiter.quota.limits import EXACT_MOST, Limit
+from tests.limiter.conftest import Rig
 
 S = 1_000_000
 COST = {"requests": 2}

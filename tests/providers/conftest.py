@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from providers import Provider, Request, create_provider
-from providers.asgi import AsgiServer
+from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 
 KEY = "sk-planted-secret-0123456789abcdef"

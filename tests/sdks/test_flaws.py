@@ -21,15 +21,15 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 
-from daemon.outcomes import Failed, Outcome, Retry, Succeeded, Throttled, Unknown
-from daemon.run import Run
+from daemon.queue.outcomes import Failed, Outcome, Retry, Succeeded, Throttled, Unknown
+from daemon.worker.run import Run
 from providers import Provider, create_provider
-from providers.asgi import AsgiServer
-from providers.hunyuan import create as create_hunyuan
+from providers.http.asgi import AsgiServer
+from providers.hunyuan.provider import create as create_hunyuan
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
-from tests.daemon.test_executor import Bench
+from tests.daemon.worker.test_executor import Bench
 from tests.sdks.conftest import KEY
 from tests.sdks.worker import Sdk
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from providers import ErrorKind, Pending, Provider, ProviderError, Submitted
 from providers.base import Request
-from providers.hunyuan import create
-from providers.hunyuan_errors import kind_of_code
+from providers.hunyuan.errors import kind_of_code
+from providers.hunyuan.provider import create
+from providers.hunyuan.signature import authorization
 from providers.simulator import Simulator
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.recorder import Recorded
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
-from providers.tc3 import authorization
 from tests.sdks.conftest import StartSimulator
 from tests.sdks.same_request import assert_same
 from tests.sdks.worker import Sdk

@@ -91,7 +91,7 @@ async def test_the_bell_is_heard_and_work_starts_by_it(
 
     await eventually(listening, PATIENCE_S)
     # Nobody looks by himself any more, so only the bell can start what follows.
-    monkeypatch.setattr("daemon.dispatcher.LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr("daemon.worker.dispatcher.LOOK_EVERY_S", 3600.0)
     await installation.send("first", 1)
     await installation.ended("first")
     await installation.send("rung", 1)

@@ -17,6 +17,16 @@ from tests.topologies.proxy import Wire, wire_to
 from tests.topologies.rig import FIELDS, PATIENCE_S, SLOW, Installed, installed
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = (ROOT / "limiter" / "scripts", ROOT / "daemon" / "queue" / "scripts")
+
+
+def sha_of(step: str) -> bytes:
+    """The hash by which a script is called."""
+    (path,) = (path for folder in SCRIPTS for path in folder.rglob(f"{step}.lua"))
+    scripts = next(folder for folder in SCRIPTS if path.is_relative_to(folder))
+    return LuaScript.load(scripts, str(path.relative_to(scripts).with_suffix(""))).sha.encode()
+
+
 ITEMS = 16
 
 pytestmark = pytest.mark.timeout(150)
@@ -46,8 +56,7 @@ async def test_a_step_whose_reply_is_lost_is_carried_out_once(
     durable: RedisServer, tmp_path: Path, step: str
 ) -> None:
     """Requests arrive; from the first reply to this step on, nothing comes back for a while."""
-    package = "limiter" if step in ("acquire", "release") else "daemon"
-    sha = LuaScript.load(ROOT / package, step).sha.encode()
+    sha = sha_of(step)
     async with _cut_off(durable, tmp_path) as (wire, made):
         await made.send("b0", 3)
         await made.ended("b0")  # the server knows every script by its hash now
@@ -68,7 +77,7 @@ async def test_a_job_whose_acceptance_is_not_heard_of_is_no_duplicate_of_itself(
     async with _cut_off(durable, tmp_path) as (wire, made):
         await made.send("b0", 1)
         await made.ended("b0")
-        wire.drop_replies_from(LuaScript.load(ROOT / "daemon", "accept").sha.encode())
+        wire.drop_replies_from(sha_of("accept"))
         ident = await made.client.submit({"prompt": "a red kettle", **FIELDS})
         await made.unready("does not answer")
         wire.heal()

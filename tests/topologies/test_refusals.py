@@ -13,8 +13,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from daemon import service
-from daemon.connections import command_client
-from daemon.redis_faults import in_words, passes
+from daemon.broker.connect import command_client
+from daemon.broker.errors import in_words, passes
+from daemon.cli.serve import banner
 from daemon.settings import Settings, SettingsError
 from tests.conftest import REDIS
 from tests.servers import RedisServer
@@ -98,7 +99,7 @@ async def test_a_node_of_a_cluster_under_a_plain_url_is_told_at_the_start(
             await made.unready('"{pixmill}"')
             (replica,) = made.replicas
             with pytest.raises(SettingsError, match="redis\\+cluster://"):
-                await service._tell_when_redis_answers(service.Running(replica, node.url, None))
+                await service._greet_when_redis_answers(service.Running(replica, node.url, None), banner)
 
 
 # As Redis 6.2 tells what a script's command was refused for.

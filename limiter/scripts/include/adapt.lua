@@ -1,5 +1,5 @@
 -- @include text
--- What a quota really grants, learned from grants and refusals: the twin of limiter/adaptive.py, where each step
+-- What a quota really grants, learned from grants and refusals: the twin of limiter/learning/adaptive.py, where each step
 -- and constant is explained. The state is the string `level good base top step fails since epoch hold`: ppm of the
 -- configured quota and µs. No key is the configured quota itself, never refused.
 local ADAPT_PPM, ADAPT_LEAST, ADAPT_ANSWER_US = 1000000, 10000, 250000

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.outcomes import Outcome, Succeeded, Unknown
-from daemon.records import GroupView, Records
+from daemon.queue.outcomes import Outcome, Succeeded, Unknown
+from daemon.queue.records import GroupView, Records
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import made, working

@@ -22,13 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from daemon.keys import Keys
-from daemon.logs import configure_logs
+from daemon.accounts.routes import build_routes
+from daemon.queue.keys import Keys
 from daemon.replica import Replica
-from daemon.results import ResultStore
-from daemon.routes import build_routes
 from daemon.settings import load_settings
-from providers.asgi import AsgiServer
+from daemon.storage.object_store import ResultStore
+from daemon.telemetry.logs import configure_logs
+from providers.http.asgi import AsgiServer
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract.events import EVENT_DATA
-from daemon.outcomes import Retry, Succeeded, Throttled
+from daemon.queue.outcomes import Retry, Succeeded, Throttled
 from limiter import Grant, Later, Limiter, parse_quota
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from daemon.archive import pictures_of, safe_name
 from daemon.client import Client
-from daemon.records import ItemView
-from daemon.results import ResultStore
+from daemon.client.archive import pictures_of, safe_name
+from daemon.queue.records import ItemView
+from daemon.storage.object_store import ResultStore
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import image_key, made, picture, refused

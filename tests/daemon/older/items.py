@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from daemon.outcomes import Outcome, Retry, Succeeded, Throttled
+from daemon.queue.outcomes import Outcome, Retry, Succeeded, Throttled
 
 FOREVER_US = 2**53
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
-from daemon.coalesce import Coalescer
-from daemon.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
-from daemon.outcomes import Outcome
+from daemon.queue.group_commit import Coalescer
+from daemon.queue.keys import INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
+from daemon.queue.outcomes import Outcome
 from tests.daemon.older.items import (
     FOREVER_US,
     Accepted,

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from limiter.lua import LuaScript
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent / "scripts"
 _SCRIPTS = {
     name: LuaScript.load(_HERE, name)
     for name in (

@@ -1,0 +1,92 @@
+"""A replica's knowledge of the limits in force: the configuration, and what operators have set since.
+
+It is read at the start, when the bell says `quota NAME`, and every few seconds; a change is swapped into the routes
+as a whole. The limiter takes the books of the former limits over, so what was used stays used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import structlog
+from redis.asyncio import Redis
+
+from daemon.accounts.quota_store import InForce, in_force, stored_tables
+from daemon.accounts.routes import Routes
+from daemon.broker.loops import run_forever
+from daemon.queue.keys import Keys
+from limiter.explain import spelled
+from limiter.quota.quota import Quota
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 3.0
+
+
+class QuotaBook:
+    """Keeps `quotas` of each of the `routes` as they are in force. `configured` are the tables by quota.
+
+    `known` is set when it has been read for the first time: before that nobody can know whether an operator allows
+    what the configuration does, so nothing may be sent. `rung` is the bell's, `on_change` is told of each change.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        routes: Routes,
+        configured: Mapping[str, Mapping[str, object]],
+        *,
+        rung: asyncio.Event,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.known = asyncio.Event()
+        self._client = client
+        self._keys = keys
+        self._routes = routes
+        self._configured = configured
+        self._rung = rung
+        self._on_change = on_change
+        self._seen: dict[str, bytes] = {}
+
+    async def run(self) -> None:
+        await run_forever("quota book", self._step)
+
+    async def _step(self) -> None:
+        await self.read()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._rung.wait()
+        self._rung.clear()
+
+    async def read(self) -> None:
+        """Look now, and swap what was changed. What cannot be read is told once, and its configuration counts."""
+        stored = await stored_tables(self._client, self._keys)
+        for name, table in self._configured.items():
+            if stored.get(name) != self._seen.get(name):
+                self._change(name, in_force(name, table, stored.get(name)))
+        self._seen = stored
+        self.known.set()
+
+    def _change(self, name: str, now: InForce) -> None:
+        limits = ", ".join(map(spelled, now.quota.limits))
+        if now.problem is not None:
+            log.error(
+                "what an operator set for a quota cannot be read, so its configuration counts; "
+                "`pixmill quota set` or `--reset` ends this",
+                quota=name,
+                problem=now.problem,
+                limits=limits,
+            )
+        elif now.set_at is None:
+            log.info("the quota is as configured again", quota=name, limits=limits)
+        else:
+            log.info("an operator set the quota", quota=name, limits=limits, at=now.set_at)
+        self._swap(now.quota)
+        self._on_change()
+
+    def _swap(self, quota: Quota) -> None:
+        for route in self._routes.values():
+            route.quotas = tuple(quota if each.name == quota.name else each for each in route.quotas)

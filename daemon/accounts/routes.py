@@ -1,0 +1,137 @@
+"""What a route name stands for: a provider account, a model, and the quotas that it spends.
+
+Producers name routes, never addresses or credentials; everything else about them is configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from daemon.contract import Job, Rejection
+from daemon.settings import Settings, SettingsError
+from limiter.quota.quota import Quota
+from providers.base import InputImage, Provider, Request
+from providers.errors import ProviderError
+from providers.http.download import check_url
+from providers.registry import create_provider
+
+
+@dataclass(eq=False, slots=True)
+class Route:
+    """One way to make pictures. `timeout_s` bounds one provider call, from the request to its last byte.
+
+    `quotas` are those in force: the quota book swaps the tuple when an operator sets a limit. Their names and their
+    number never change. Whoever needs them at two moments keeps the tuple.
+    """
+
+    name: str
+    provider: Provider
+    model: str
+    quotas: tuple[Quota, ...] = ()
+    timeout_s: float = 180.0
+
+
+class Routes(Mapping[str, Route]):
+    """The configured routes, and the checks that need no money: is there such a route, can it make this picture?"""
+
+    def __init__(self, routes: Collection[Route], allow_hosts: Collection[str] = ()) -> None:
+        self._routes = {route.name: route for route in routes}
+        self._allow_hosts = frozenset(allow_hosts)
+
+    def __getitem__(self, name: str) -> Route:
+        return self._routes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def quotas(self) -> dict[str, tuple[Quota, ...]]:
+        """The quotas in force at this moment, by route."""
+        return {name: route.quotas for name, route in self._routes.items()}
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that cannot work, before anything is queued or paid; raises Rejection."""
+        route = self._routes.get(job.route)
+        if route is None:
+            raise self._unknown(job)
+        for index, image in enumerate(job.inputs or ()):
+            if image.url is not None and (problem := check_url(image.url, self._allow_hosts)) is not None:
+                raise Rejection(
+                    "unsupported", problem, field=f"inputs.{index}.url", tenant=job.tenant, ident=job.id
+                )
+        placeholders = tuple(InputImage(b"", "", image.role) for image in job.inputs or ())
+        try:
+            route.provider.check(request_of(job, route, placeholders))
+        except ProviderError as error:
+            raise Rejection(
+                "unsupported", error.message, field=error.field, tenant=job.tenant, ident=job.id
+            ) from error
+
+    def _unknown(self, job: Job) -> Rejection:
+        near = difflib.get_close_matches(job.route, self._routes, n=1)
+        hint = (
+            f'did you mean "{near[0]}"?' if near else f"configured are {', '.join(self._routes) or 'none'}."
+        )
+        return Rejection(
+            "unknown_route",
+            f'There is no route "{job.route}"; {hint}',
+            field="route",
+            tenant=job.tenant,
+            ident=job.id,
+        )
+
+
+def request_of(job: Job, route: Route, inputs: tuple[InputImage, ...]) -> Request:
+    """What the provider is asked for. The id stays the same however often the job is delivered."""
+    return Request(
+        request_id=f"{job.tenant}/{job.id}",
+        model=route.model,
+        prompt=job.prompt,
+        negative_prompt=job.negative_prompt,
+        size=job.size,
+        seed=job.seed,
+        params=job.params or {},
+        inputs=inputs,
+        output_format=job.output.format,
+        quality=job.output.quality,
+    )
+
+
+def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
+    """The routes of a configuration, with one provider object for each credential that a route uses.
+
+    Raises SettingsError: a missing secret, a malformed quota, an unknown provider.
+    """
+    quotas = settings.parsed_quotas()
+    problems: list[str] = []
+    providers: dict[str, Provider] = {}
+    for name in dict.fromkeys(route.credential for route in settings.routes.values()):
+        credential = settings.credentials[name]
+        try:
+            providers[name] = create_provider(
+                credential.provider,
+                base_url=credential.base_url,
+                secrets=credential.resolve(environ),
+                options=credential.provider_options(),
+            )
+        except SettingsError as error:
+            problems += [f"credentials.{name}: {problem}" for problem in error.problems]
+        except ValueError as error:
+            problems.append(f"credentials.{name}: {error}")
+    if problems:
+        raise SettingsError(problems)
+    routes = [
+        Route(
+            name=name,
+            provider=providers[route.credential],
+            model=route.model,
+            quotas=tuple(quotas[quota] for quota in route.quotas),
+            timeout_s=route.provider_timeout,
+        )
+        for name, route in settings.routes.items()
+    ]
+    return Routes(routes, settings.network.allow_hosts)

@@ -1,0 +1,1 @@
+"""Redis itself: clients, their errors, streams, and the embedded server."""

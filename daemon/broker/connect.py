@@ -1,0 +1,98 @@
+"""Redis clients as this project needs them: a command is sent once; blocking reads have their own connection.
+
+`redis.url` leads to one server, to the master that Sentinels know, or to a cluster. A client is the same everywhere:
+all keys of an installation share a slot, so also on a cluster one node has them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from daemon.broker.cluster import OwnerConnection, OwnerSSLConnection, SlotOwner
+from daemon.settings.redis_url import RedisAddress, one_slot_sentence, read_redis_url
+
+COMMAND_TIMEOUT_S = 10.0
+# Longer than any blocking read here, so a quiet stream is not taken for a dead server, yet a dead one is noticed.
+BLOCKING_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 5.0
+# Who only knows the way answers at once, or the next one is asked.
+LOOKUP_TIMEOUT_S = 2.0
+
+
+def command_client(url: str, prefix: str = "pixmill") -> Redis:
+    """For commands and scripts. `prefix` is that of the installation: on a cluster it says which node is meant.
+
+    redis-py retries a command up to ten times by default, also one whose reply was lost: one XADD then becomes
+    several. Our steps are repeated by us, where repeating is known to be safe. Raises ValueError for a URL that
+    cannot be read, and for a cluster without a prefix in braces.
+    """
+    return _client(url, prefix, COMMAND_TIMEOUT_S)
+
+
+def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
+    """For blocking reads and subscriptions; never shared with commands, which would wait behind them."""
+    return _client(url, prefix, BLOCKING_TIMEOUT_S)
+
+
+def _client(url: str, prefix: str, timeout_s: float) -> Redis:
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "max_connections": 256,
+        # Commands which nobody needs, and which an ACL would have to allow.
+        "driver_info": None,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    address = read_redis_url(url)
+    if address.topology == "sentinel":
+        return _of_sentinels(address, {**options, **address.options})
+    if address.topology == "cluster":
+        return _of_cluster(address, prefix, {**options, **address.options})
+    return Redis.from_url(url, **options)
+
+
+class _SentinelClient(Redis):
+    """A client of the master which also closes the connections to the Sentinels that it was found with."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        if isinstance(self.connection_pool, SentinelConnectionPool):
+            await self.connection_pool.sentinel_manager.aclose()
+
+
+def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
+    of_sentinels = {
+        name: options.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in options
+    }
+    own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
+    for name in ("username", "password"):  # those in the URL are the master's
+        if f"{name}" not in of_sentinels:
+            own.pop(name, None)
+    sentinel = Sentinel(address.nodes, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]  # the library's
+    client: Redis = sentinel.master_for(address.service, redis_class=_SentinelClient, ssl=address.tls)
+    return client
+
+
+def _of_cluster(address: RedisAddress, prefix: str, options: dict[str, Any]) -> Redis:
+    if not prefix.startswith("{"):
+        raise ValueError(f"`redis.prefix` {one_slot_sentence(prefix)}.")
+    owner = SlotOwner(address.nodes, prefix, {**_of_lookups(options), "ssl": address.tls})
+    kind = OwnerSSLConnection if address.tls else OwnerConnection
+    return Redis.from_pool(ConnectionPool(connection_class=kind, owner=owner, **options))
+
+
+def _of_lookups(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a connection that only asks for the way: the same, with less patience."""
+    less = {"socket_timeout": LOOKUP_TIMEOUT_S, "socket_connect_timeout": LOOKUP_TIMEOUT_S, "db": 0}
+    return {**{name: value for name, value in options.items() if name != "max_connections"}, **less}

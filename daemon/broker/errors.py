@@ -1,0 +1,132 @@
+"""What an error of Redis means: whether it passes by itself, and how it is told to people."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from providers.errors import redact
+
+# What a lost or restarting server looks like from here; the command may or may not have run.
+CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+
+NO_COMMON_SLOT = (
+    'Redis is a cluster, and our keys share no slot: write redis.prefix in braces, as in "{pixmill}", and '
+    "redis+cluster:// in redis.url."
+)
+OTHER_NODE = (
+    "Redis is a node of a cluster which does not have our keys: write redis+cluster:// in redis.url, and redis.prefix "
+    'in braces, as in "{pixmill}".'
+)
+# Where an error is known by its text: some have no class of their own, and before Redis 7 a script's error is a text
+# around that of its command. The first that fits counts.
+_REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] = (
+    (
+        (OutOfMemoryError,),
+        ("OOM command not allowed",),
+        "Redis has no memory left and refuses to write: raise its maxmemory, or remove what is not ours. Nothing is "
+        "accepted or sent until then, and nothing is lost.",
+    ),
+    (
+        (ReadOnlyError,),
+        ("-READONLY", "read only replica"),
+        "Redis is a read-only replica here: let redis.url lead to the master.",
+    ),
+    (
+        (),
+        ("MISCONF",),
+        "Redis cannot save its data and refuses to write: look at its log and at its disk.",
+    ),
+    (
+        (),
+        ("NOREPLICAS",),
+        "Redis has lost the replicas without which it refuses to write (min-replicas-to-write): bring them back.",
+    ),
+    (
+        (ClusterCrossSlotError,),
+        ("non local key", "do not hash to the same slot", "CROSSSLOT"),
+        NO_COMMON_SLOT,
+    ),
+    (
+        (MovedError,),
+        ("-MOVED",),
+        OTHER_NODE,
+    ),
+    (
+        (AskError, TryAgainError),
+        ("-ASK", "TRYAGAIN"),
+        "The cluster is moving our keys to another node; work goes on when that is done.",
+    ),
+    (
+        (ClusterDownError,),
+        ("CLUSTERDOWN", "MASTERDOWN"),
+        "The cluster does not serve our keys now: one of its masters is missing.",
+    ),
+    ((BusyLoadingError,), ("LOADING",), "Redis is reading its data from the disk."),
+    ((), ("BUSY Redis is busy", "BUSY Valkey is busy"), "Redis is held up by a script that runs too long."),
+    (
+        (NoPermissionError,),
+        ("NOPERM", "ACL failure in script", "The user executing the script"),
+        "The ACL does not let our Redis user do what is needed: `pixmill doctor` names it, and "
+        "deploy/redis/users.acl has it all.",
+    ),
+)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same command can succeed later without us doing anything about it: Redis is away, or refuses now.
+
+    Also what an operator must mend, such as an ACL: until then a result that was paid for is better kept than dropped.
+    """
+    return isinstance(error, CONNECTION_FAULTS) or _refusal(error) is not None
+
+
+def needs_other_settings(error: BaseException) -> bool:
+    """Whether this Redis will never do with the configuration that there is."""
+    return _refusal(error) in (NO_COMMON_SLOT, OTHER_NODE)
+
+
+def in_words(error: BaseException) -> str:
+    """A sentence for people: what Redis does not do, and what to do about it."""
+    if isinstance(error, AuthenticationError):
+        return f"Redis refuses us ({redact(str(error))}): are user and password in redis.url right?"
+    if (refusal := _refusal(error)) is not None:
+        return refusal
+    if isinstance(error, CONNECTION_FAULTS):
+        return f"Redis does not answer ({redact(str(error))})."
+    return f"Redis refuses a command ({redact(str(error))})."
+
+
+def _refusal(error: BaseException) -> str | None:
+    if not isinstance(error, RedisError):
+        return None
+    text = str(error)
+    for classes, marks, sentence in _REFUSALS:
+        if isinstance(error, classes) or any(mark in text for mark in marks):
+            return sentence
+    return None
+
+
+def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
+    """Jitter over half of an exponential bound, so that replicas do not come back together."""
+    bound = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 20))
+    return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing

@@ -1,0 +1,1 @@
+"""Signed messages to the addresses that jobs name."""

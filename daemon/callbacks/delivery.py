@@ -1,0 +1,188 @@
+"""Delivers callbacks: what is due in the outbox is signed and posted, tried again on a schedule, and given up at last.
+
+At least once, with an id that stays the same over all tries; one replica at a time has a message, by a lease. What
+becomes of a callback changes nothing for its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from daemon.broker.loops import run_forever, until_answered
+from daemon.callbacks.signing import DEFAULT_SECRET, Webhooks
+from daemon.queue.bell import LOOK_EVERY_S
+from daemon.queue.dead_letters import CALLBACK_FAILED
+from daemon.queue.outbox import Message, Outbox, Tried
+from daemon.telemetry.metrics import Metrics
+from providers.http.addresses import OutsideError, host_of
+from providers.http.post import post
+
+log = structlog.get_logger(__name__)
+
+TIMEOUT_S = 15.0
+LEASE_S = 2 * TIMEOUT_S
+# After the first try, and each further one. Source: the schedule of the Standard Webhooks specification, up to the
+# ten hours: 17.6 h in all, which is less than a record lives.
+DELAYS_S = (5.0, 5 * 60.0, 30 * 60.0, 2 * 3600.0, 5 * 3600.0, 10 * 3600.0)
+MOST_AT_ONCE = 64
+# So that the messages for a receiver that hangs do not hold up those for all others.
+MOST_A_HOST = 8
+POSTPONED_S = 2.0
+GONE = 410
+
+
+class Send(Protocol):
+    """Posts once; the HTTP status. Raises OutsideError."""
+
+    def __call__(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float
+    ) -> Awaitable[int]: ...
+
+
+class Result(NamedTuple):
+    """What one try came to; `problem` is a sentence that names the host alone."""
+
+    tried: Tried
+    problem: str = ""
+    http_status: int | None = None
+    delay_s: float = 0.0
+
+    def error(self) -> dict[str, object]:
+        """For the dead letter."""
+        return {"kind": CALLBACK_FAILED, "message": self.problem, "http_status": self.http_status}
+
+
+class Callbacks:
+    """A part of a replica. `rung` is set when there may be something to deliver; `now_s` is the time of day."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        webhooks: Webhooks,
+        metrics: Metrics,
+        *,
+        rung: asyncio.Event,
+        send: Send | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._outbox = outbox
+        self._webhooks = webhooks
+        self._metrics = metrics
+        self._rung = rung
+        self._send = send or partial(post, allow_hosts=webhooks.allow_hosts)
+        self._now_s = now_s
+        self._sending: set[asyncio.Task[None]] = set()
+        self._by_host: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        await run_forever("callbacks", self._step)
+
+    async def _step(self) -> None:
+        self._rung.clear()
+        next_s = await self.deliver_due()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S)):
+                await self._rung.wait()
+
+    async def deliver_due(self) -> float | None:
+        """Begin to deliver what is due, as far as there is room; seconds until more may be (None: there is none)."""
+        room = MOST_AT_ONCE - len(self._sending)
+        if room <= 0:
+            return None  # who is done rings
+        taken = await self._outbox.take(room, lease_s=LEASE_S)
+        if taken.given_up:
+            self._metrics.callbacks.labels(result="failed").inc(taken.given_up)
+            self._metrics.dead_letters.labels(reason=CALLBACK_FAILED).inc(taken.given_up)
+        for message in taken.messages:
+            task = asyncio.create_task(self._deliver(message), name=f"callback {message.id}")
+            self._sending.add(task)
+            task.add_done_callback(self._done)
+        return taken.next_s
+
+    async def drain(self) -> None:
+        """Wait until what is being sent has been answered; what is not comes again when its lease has ended."""
+        if self._sending:
+            _, late = await asyncio.wait(self._sending, timeout=TIMEOUT_S + 1)
+            for task in late:
+                task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._rung.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a bug while delivering a callback; it comes again", error=repr(error))
+
+    async def _deliver(self, message: Message) -> None:
+        host = host_of(message.url)
+        if self._by_host[host] >= MOST_A_HOST:
+            await self._settle(message, Result("postponed", delay_s=POSTPONED_S))
+            return
+        self._by_host[host] += 1
+        try:
+            result = await self._try(message, host)
+        finally:
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
+        if await self._settle(message, result):
+            self._tell(message, host, result)
+
+    async def _try(self, message: Message, host: str) -> Result:
+        secret = message.secret or DEFAULT_SECRET
+        if secret not in self._webhooks:
+            # It was there when the job was accepted: perhaps another replica has it still, or already.
+            return _failed(message, f'No webhook secret "{secret}" is configured here to sign with.')
+        sent_s = int(self._now_s())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "pixmill",
+            "webhook-id": message.id,
+            "webhook-timestamp": str(sent_s),
+            "webhook-signature": self._webhooks.sign(secret, message.id, sent_s, message.body),
+        }
+        try:
+            status = await self._send(message.url, message.body, headers, timeout_s=TIMEOUT_S)
+        except OutsideError as error:
+            return Result("failed", error.message) if error.refused else _failed(message, error.message)
+        if 200 <= status < 300:
+            return Result("delivered", http_status=status)
+        problem = f"{host} answered the callback with HTTP status {status}."
+        if status == GONE:
+            return Result("gone", f"{problem} It wants no more of them.", status)
+        return _failed(message, problem, status)
+
+    async def _settle(self, message: Message, result: Result) -> bool:
+        error = result.error() if result.problem else None
+        return await until_answered(
+            "settle a callback",
+            lambda: self._outbox.settle(message, result.tried, delay_s=result.delay_s, error=error),
+        )
+
+    def _tell(self, message: Message, host: str, result: Result) -> None:
+        self._metrics.callbacks.labels(result=result.tried).inc()
+        if result.tried in ("failed", "gone"):
+            self._metrics.dead_letters.labels(reason=CALLBACK_FAILED).inc()
+            log.error("a callback was given up", callback=message.id, host=host, problem=result.problem)
+        elif result.tried == "retry":
+            log.warning(
+                "a callback failed; it is tried again",
+                callback=message.id,
+                host=host,
+                problem=result.problem,
+                in_s=result.delay_s,
+            )
+
+
+def _failed(message: Message, problem: str, http_status: int | None = None) -> Result:
+    """One more try, or none where all have been made."""
+    if message.attempts >= len(DELAYS_S):
+        return Result("failed", problem, http_status)
+    return Result("retry", problem, http_status, DELAYS_S[message.attempts])

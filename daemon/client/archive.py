@@ -1,0 +1,176 @@
+"""The pictures of a batch or a job as files: safe names, a manifest, into a directory or a ZIP file.
+
+What is there already with the right content is not fetched again, so saving twice completes what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import unicodedata
+import zipfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from daemon.queue.records import ItemView, View
+
+AT_A_TIME = 8
+NAME_BYTES = 120
+MANIFEST = "manifest.json"
+
+
+class Store(Protocol):
+    """Where pictures are."""
+
+    async def get(self, key: str, /) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One stored picture and the file that it becomes."""
+
+    item: ItemView
+    image: dict[str, Any]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How many files there are now, and the pictures that the store did not have, a sentence each."""
+
+    files: int
+    problems: tuple[str, ...]
+
+
+def pictures_of(items: Sequence[ItemView]) -> list[Picture]:
+    """Every picture with a name of its own, also on systems that know no upper and lower case."""
+    taken: set[str] = {MANIFEST}
+    pictures = []
+    for item in items:
+        for k, image in enumerate(item.images):
+            stem = item.id if k == 0 else f"{item.id}.{k}"
+            pictures.append(Picture(item, image, _unique(safe_name(stem), _extension(image["key"]), taken)))
+    return pictures
+
+
+def manifest_of(view: View, items: Sequence[ItemView], pictures: Sequence[Picture]) -> dict[str, Any]:
+    """What each file is, and what became of the items that have none."""
+    files: dict[str, list[str]] = {}
+    for picture in pictures:
+        files.setdefault(str(picture.item.uid), []).append(picture.file)
+    rows = [
+        {**item.as_dict(), "files": files.get(str(item.uid), []), "prompt": item.spec.get("prompt")}
+        for item in items
+    ]
+    return {**view.as_dict(), "items": rows}
+
+
+async def save_directory(
+    store: Store, view: View, items: Sequence[ItemView], out: Path, on_saved: Callable[[int, int], None]
+) -> Saved:
+    """Write `{item}.{ext}` and manifest.json into `out`, which is created; a file is there whole or not at all."""
+    await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+    pictures = pictures_of(items)
+    missing = [
+        picture for picture in pictures if not await asyncio.to_thread(_is_there, out / picture.file, picture)
+    ]
+    done, problems = len(pictures) - len(missing), []
+    async for picture, data in _fetched(store, missing):
+        if isinstance(data, str):
+            problems.append(data)
+            continue
+        await asyncio.to_thread(_write, out / picture.file, data)
+        done += 1
+        on_saved(done, len(pictures))
+    manifest = manifest_of(view, items, pictures)
+    _write(out / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+    return Saved(done, tuple(problems))
+
+
+async def save_zip(
+    store: Store, view: View, items: Sequence[ItemView], file: Path, on_saved: Callable[[int, int], None]
+) -> Saved:
+    """Write one ZIP file with the same content; it appears under its name when it is complete."""
+    pictures = pictures_of(items)
+    problems: list[str] = []
+    done = 0
+    part = file.with_name(f".{file.name}.part")
+    try:
+        # Pictures are compressed already.
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            async for picture, data in _fetched(store, pictures):
+                if isinstance(data, str):
+                    problems.append(data)
+                    continue
+                await asyncio.to_thread(archive.writestr, picture.file, data)
+                done += 1
+                on_saved(done, len(pictures))
+            manifest = manifest_of(view, items, pictures)
+            archive.writestr(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return Saved(done, tuple(problems))
+
+
+def safe_name(text: str) -> str:
+    """A file name that every system takes, of at most 120 bytes."""
+    text = unicodedata.normalize("NFC", text)
+    text = _UNSAFE.sub("_", text).strip(" .") or "_"
+    text = text.encode()[:NAME_BYTES].decode("utf-8", "ignore").rstrip(" .") or "_"
+    return f"_{text}" if text.split(".")[0].upper() in _RESERVED else text
+
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+
+
+def _unique(stem: str, extension: str, taken: set[str]) -> str:
+    name, number = f"{stem}{extension}", 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}{extension}"
+    taken.add(name.casefold())
+    return name
+
+
+def _extension(key: str) -> str:
+    suffix = Path(key).suffix
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
+
+
+async def _fetched(store: Store, pictures: Sequence[Picture]) -> AsyncIterator[tuple[Picture, bytes | str]]:
+    """Each picture with its bytes, or with the sentence that says why there are none, in order."""
+    for start in range(0, len(pictures), AT_A_TIME):
+        chunk = pictures[start : start + AT_A_TIME]
+        for picture, data in zip(
+            chunk, await asyncio.gather(*(_fetch(store, one) for one in chunk)), strict=True
+        ):
+            yield picture, data
+
+
+async def _fetch(store: Store, picture: Picture) -> bytes | str:
+    key = picture.image["key"]
+    data = await store.get(key)
+    if data is None:
+        return f'{picture.item.id}: there is no object "{key}" in this store; is it the store that the workers use?'
+    if hashlib.sha256(data).hexdigest() != picture.image["sha256"]:
+        return f'{picture.item.id}: the object "{key}" is not the picture of the record (its sha256 differs).'
+    return data
+
+
+def _is_there(path: Path, picture: Picture) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == str(picture.image["sha256"])
+    except OSError:
+        return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)

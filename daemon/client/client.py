@@ -1,0 +1,294 @@
+"""The Python client: submit jobs and batches, watch them, and get what became of them.
+
+    async with Client.connect("redis://localhost:6379/0") as pixmill:
+        results = await pixmill.generate_batch(["a red kettle", "a blue kettle"], on_progress=print)
+
+Errors: `Rejection` for what the contract does not allow (nothing was sent), `RejectedError` for what a worker
+refused, `NotRunningError` when there is no Redis to talk to, redis-py's own for a lost connection: writes are
+sent once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from daemon.broker.connect import blocking_client, command_client
+from daemon.client.sending import Acceptance, RejectedError, Sender, Sent
+from daemon.client.watching import Start, StreamEvent, Watcher
+from daemon.contract import Batch, Job
+from daemon.queue.keys import Keys, batch_gid
+from daemon.queue.messages import Changed, Target
+from daemon.queue.queue import Queue
+from daemon.queue.records import GroupView, ItemView, Records, View
+
+DATA_DIR = Path(".pixmill")  # where `pixmill up` keeps what it needs, below the directory it was started in
+CANCEL_STATES = ("queued", "throttled", "retry_wait", "running", "held")
+DEFAULT_RETRY = ("failed",)
+
+OnProgress = Callable[[int, int], Awaitable[None] | None]
+
+
+class NotRunningError(Exception):
+    """There is no Redis to talk to; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one picture: `images` has one entry if it `succeeded`, `error` says why it `failed`."""
+
+    id: str
+    job: str
+    state: str
+    images: tuple[dict[str, Any], ...]
+    error: dict[str, Any] | None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "succeeded"
+
+
+class Client:
+    """One installation, seen by a producer. Use it as an async context manager, or call `aclose`."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str = "pixmill",
+        *,
+        tenant: str = "default",
+        records_retention_s: float = 24 * 3600,
+        failed_retention_s: float = 7 * 24 * 3600,
+        patience_s: float | None = None,
+        on_trouble: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self.keys = Keys(prefix)
+        self.tenant = tenant
+        self.redis = command_client(url, prefix)
+        self._blocking = blocking_client(url, prefix)
+        self.records = Records(self.redis, self.keys)
+        self.sender = Sender(self.redis, self.keys)
+        self.queue = Queue(
+            self.redis,
+            self.keys,
+            "client",
+            records_retention_s=records_retention_s,
+            failed_retention_s=failed_retention_s,
+        )
+        self._watcher = Watcher(self.records, self._blocking, patience_s=patience_s, on_trouble=on_trouble)
+
+    @classmethod
+    def connect(
+        cls, url: str | None = None, prefix: str = "pixmill", *, data_dir: Path = DATA_DIR, **how: Any
+    ) -> Self:
+        """A client for `url`, or for the `pixmill up` that runs in this directory; raises NotRunningError.
+
+        `how`: `tenant`, the two retentions, and for watches while Redis is away `patience_s` and `on_trouble`.
+        """
+        return cls(url or running_url(data_dir), prefix, **how)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.redis.aclose()
+        await self._blocking.aclose()
+
+    # Sending
+
+    async def submit(self, job: Job | Mapping[str, Any], *, wait_accepted_s: float | None = None) -> str:
+        """Send a job and return its id (a new one when the mapping has none).
+
+        With `wait_accepted_s`, wait so long for intake and raise RejectedError when it refuses the job.
+        """
+        if not isinstance(job, Job):
+            job = {"id": new_id("job"), "tenant": self.tenant, **job}
+        return (await self._accepted(await self.sender.job(job), wait_accepted_s)).id
+
+    async def submit_batch(
+        self,
+        batch: Batch | Mapping[str, Any],
+        items: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        wait_accepted_s: float | None = None,
+    ) -> str:
+        """Send a batch of any size and return its id; `items` come from `batch` unless they are given."""
+        fields = (
+            orjson.loads(batch.model_dump_json(exclude_unset=True))
+            if isinstance(batch, Batch)
+            else dict(batch)
+        )
+        fields = {"id": new_id("batch"), "tenant": self.tenant, **fields}
+        own = fields.pop("items", ())
+        sent = await self.sender.batch(fields, list(own if items is None else items))
+        return (await self._accepted(sent, wait_accepted_s)).id
+
+    async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
+        """What intake made of what `sender` sent."""
+        return await self.sender.acceptance(sent, timeout_s)
+
+    async def _accepted(self, sent: Sent, wait_s: float | None) -> Sent:
+        if wait_s is not None:
+            acceptance = await self.acceptance(sent, wait_s)
+            if acceptance.state == "rejected":
+                raise RejectedError(acceptance)
+        return sent
+
+    # Reading
+
+    async def status(self, ident: str, *, tenant: str | None = None) -> View | None:
+        """A batch, a job, or `BATCH/ITEM`; None when there is no record of it."""
+        return await self.records.find(tenant or self.tenant, ident)
+
+    async def watch(
+        self, ident: str, *, tenant: str | None = None, start: Start | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """The events of a batch or job until it has ended; raises KeyError for one that is not known.
+
+        `start` is the id of the last event seen, "beginning" (the default for a batch) or "now" (for a job).
+        Lost connections are survived, and no event is told twice.
+        """
+        view = await self.status(ident, tenant=tenant)
+        if view is None:
+            raise KeyError(ident)
+        if isinstance(view, GroupView) and view.kind == "batch":
+            events = self._watcher.batch(view, start or "beginning")
+        else:
+            events = self._watcher.job(view, start or "now")
+        async for event in events:
+            yield event
+
+    async def results(self, ident: str, *, tenant: str | None = None) -> list[Result]:
+        """What became of every picture so far, in their order; raises KeyError for an unknown id."""
+        return [result_of(item) for item in await self.items(ident, tenant=tenant)]
+
+    async def items(self, ident: str, *, tenant: str | None = None) -> list[ItemView]:
+        """The records behind an id; raises KeyError for an unknown one."""
+        view = await self.status(ident, tenant=tenant)
+        if view is None:
+            raise KeyError(ident)
+        return [view] if isinstance(view, ItemView) else await self.records.all_members(view.gid)
+
+    # Orders
+
+    async def cancel(
+        self, ident: str, *, tenant: str | None = None, states: Sequence[str] = CANCEL_STATES
+    ) -> Changed:
+        """Cancel what waits, and ask what runs to stop."""
+        kind, name = await self._target(ident, tenant)
+        return await self.queue.cancel(kind, name, states) if name else Changed(False, 0)
+
+    async def retry(
+        self, ident: str, *, tenant: str | None = None, states: Sequence[str] = DEFAULT_RETRY
+    ) -> Changed:
+        """Queue again what is in one of `states` (failed, cancelled, expired, held); never what succeeded."""
+        kind, name = await self._target(ident, tenant)
+        return await self.queue.retry(kind, name, states) if name else Changed(False, 0)
+
+    async def _target(self, ident: str, tenant: str | None) -> tuple[Target, str]:
+        view = await self.status(ident, tenant=tenant)
+        if isinstance(view, GroupView):
+            return "group", view.gid
+        return "item", "" if view is None else str(view.uid)
+
+    # The whole way
+
+    async def generate_batch(
+        self,
+        items: Iterable[str | Mapping[str, Any]],
+        *,
+        on_progress: OnProgress | None = None,
+        batch_id: str | None = None,
+        accept_timeout_s: float = 30.0,
+        **defaults: Any,
+    ) -> list[Result]:
+        """Make pictures of prompts (or of items with job fields); returns what became of each, in their order.
+
+        Partial success is a success: a picture that failed is a Result with its error, and those that were made
+        are there. `on_progress(done, total)` hears of every one. Leaving early (a timeout, a cancelled task)
+        stops nothing: `results(batch_id)` has them later. `defaults` are job fields for all, such as `route`.
+        Raises RejectedError when the batch is refused, TimeoutError when nobody takes it in `accept_timeout_s`.
+        """
+        batch_id = batch_id or new_id("batch")
+        rows = [
+            {"id": f"item-{number:04d}", **({"prompt": item} if isinstance(item, str) else item)}
+            for number, item in enumerate(items, 1)
+        ]
+        if not rows:
+            return []
+        tenant = str(defaults.pop("tenant", self.tenant))
+        sent = await self.sender.batch({"id": batch_id, "tenant": tenant, "defaults": defaults}, rows)
+        acceptance = await self.acceptance(sent, accept_timeout_s)
+        if acceptance.state == "rejected":
+            raise RejectedError(acceptance)
+        if acceptance.state in ("unread", "lost"):
+            raise TimeoutError(f'No worker has taken the batch "{batch_id}" in {accept_timeout_s:g} s.')
+        await self._to_its_end(batch_gid(tenant, batch_id), tenant, batch_id, on_progress)
+        return await self.results(batch_id, tenant=tenant)
+
+    async def _to_its_end(self, gid: str, tenant: str, batch_id: str, on_progress: OnProgress | None) -> None:
+        told = 0
+        async for event in self.watch(batch_id, tenant=tenant):
+            group = await self.records.group(gid) if event.type in _CHANGES else None
+            if group is None:
+                continue
+            while told < group.counts.ended:
+                told += 1
+                if on_progress is not None and inspect.isawaitable(
+                    answer := on_progress(told, group.counts.total)
+                ):
+                    await answer
+            if group.needs_person:
+                return
+
+
+_CHANGES = frozenset(
+    {
+        "batch.accepted",
+        "batch.finished",
+        "job.succeeded",
+        "job.failed",
+        "job.cancelled",
+        "job.expired",
+        "job.held",
+    }
+)
+
+
+def result_of(item: ItemView) -> Result:
+    """The part of a record that a producer asks for."""
+    return Result(item.id, item.job, item.state, tuple(item.images), item.error)
+
+
+def running_url(data_dir: Path = DATA_DIR) -> str:
+    """The address of the Valkey of the `pixmill up` that runs in this directory; raises NotRunningError."""
+    url = None
+    with suppress(ImportError):  # the embedded server is not there on every platform
+        from daemon.broker.embedded import find_running
+
+        url = find_running(data_dir)
+    if url is None:
+        raise NotRunningError(
+            "No Redis is configured, and no `pixmill up` is running here. Start `pixmill up` in this directory, "
+            "or name a Redis with --redis-url, PIXMILL_REDIS__URL or `[redis] url` in pixmill.toml."
+        )
+    return url
+
+
+def new_id(kind: str) -> str:
+    """An id that nobody else has."""
+    return f"{kind}-{secrets.token_hex(6)}"

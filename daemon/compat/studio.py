@@ -1,0 +1,213 @@
+"""Adapter for `image-studio.batch.v1`: the e-commerce studio's own payload becomes a batch.
+
+One item for each picture of `sku_images_map`, so progress counts pictures, not SKUs. The payload's
+credentials are dropped, with a warning: they come from the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from daemon.contract.entry import PayloadType, PayloadTypes
+from daemon.contract.explain import refused
+from daemon.contract.fields import IDENT_PATTERN
+from daemon.contract.jobs import ITEMS_MAX, Batch
+from daemon.contract.rejection import Rejection, clipped, shown
+
+STUDIO_TYPE = "image-studio.batch.v1"
+_CREDENTIALS = frozenset({"api_key", "api_base"})
+
+
+def studio_types(route: str) -> PayloadTypes:
+    """The studio's type for `parse_entry`; its payload names no route, so its pictures go to `route`."""
+    return {
+        STUDIO_TYPE: PayloadType(
+            lambda payload: studio_batch(payload, route=route),
+            tenant="user_id",
+            idents=("job_id",),
+            drops=_CREDENTIALS,
+        )
+    }
+
+
+def studio_batch(payload: dict[str, Any], *, route: str) -> Batch:
+    """The batch that a studio payload asks for, with its warnings; raises Rejection.
+
+    Fields that this adapter has no use for are ignored: the payload is the studio's, not ours.
+    """
+    options = _object(payload.get("options"), "options")
+    pictures = list(_pictures(_object(options.get("sku_images_map"), "options.sku_images_map")))
+    if not 1 <= len(pictures) <= ITEMS_MAX:
+        raise _invalid("options.sku_images_map", f"must hold 1 to {ITEMS_MAX} pictures, not {len(pictures)}")
+    warnings = _dropped(payload, options)
+    prompts = _Prompts(payload, options)
+    items = [_item(sku, stem, picture, prompts.of(is_main)) for sku, stem, picture, is_main in pictures]
+    _make_ids_unique(items, warnings)
+    content = {
+        "id": _text(payload.get("job_id"), "job_id"),
+        "tenant": as_ident(_text(payload.get("user_id", "default"), "user_id")),
+        "defaults": _defaults(options, route),
+        "items": items,
+        "metadata": {"mode": clipped(str(payload.get("mode")))},
+    }
+    try:
+        return Batch.model_validate(content).with_warnings(warnings)
+    except ValidationError as error:
+        raise refused(error, Batch) from None
+
+
+def as_ident(text: str) -> str:
+    """A name in the form of an id. A changed one ends in a hash of the original, so no two become one."""
+    if _IDENT.fullmatch(text):
+        return text
+    kept = re.sub(r"[^A-Za-z0-9._:-]+", "-", text).strip("._:-")[:100] or "x"
+    return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+
+
+class _Prompts:
+    """The prompt of a main and of a secondary picture, from the templates that mode and language name."""
+
+    def __init__(self, payload: dict[str, Any], options: dict[str, Any]) -> None:
+        mode = payload.get("mode")
+        if not isinstance(mode, str) or mode not in _ROLES:
+            raise _invalid("mode", f"must be one of {', '.join(_ROLES)}, not {shown(mode)}")
+        self._mode = mode
+        self._options = options
+        self._templates = _object(options.get("prompt_templates", {}), "options.prompt_templates")
+        self._languages = ("en", "cn") if options.get("use_english") is True else ("cn",)
+
+    def of(self, is_main: bool) -> str:
+        role = _ROLES[self._mode] or ("main" if is_main else "secondary")
+        parts = [
+            self._template("common"),
+            self._template(role) or self._template("main"),
+            self._template("title_details_prompt"),
+            *(self._template(name) for name in self._optional()),
+            self._options.get("extra_prompt"),
+        ]
+        prompt = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+        if not prompt:
+            name = f"{role}_{self._languages[0]}"
+            raise _invalid(
+                "options.prompt_templates", f"has no text under `{name}` nor `common_{self._languages[0]}`"
+            )
+        return prompt
+
+    def _optional(self) -> list[str]:
+        """Templates such as opt_remove_logo_cn count when the option remove_logo is on."""
+        names = sorted(
+            {key[4:-3] for key in self._templates if key.startswith("opt_") and key[-3:] in ("_cn", "_en")}
+        )
+        return [f"opt_{name}" for name in names if self._options.get(name) is True]
+
+    def _template(self, name: str) -> str | None:
+        found = (self._templates.get(f"{name}_{language}") for language in self._languages)
+        return next((text for text in found if isinstance(text, str) and text.strip()), None)
+
+
+_ROLES: dict[str, str | None] = {
+    "batch_series_generate": None,
+    "batch_main_generate": "main",
+    "batch_secondary_generate": "secondary",
+}
+
+
+def _pictures(skus: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """(sku, stem, picture, whether it is the SKU's main one: the stem ends in _1, or else it comes first)."""
+    for sku, entries in skus.items():
+        path = f"options.sku_images_map.{clipped(sku)}"
+        if not isinstance(entries, list):
+            raise _invalid(path, f"must be a list of pictures, not {shown(entries)}")
+        pictures = [_object(entry, f"{path}.{index}") for index, entry in enumerate(entries)]
+        stems = [_stem(picture, index) for index, picture in enumerate(pictures)]
+        main = {index for index, stem in enumerate(stems) if stem.rpartition("_")[2] == "1"} or {0}
+        for index, (stem, picture) in enumerate(zip(stems, pictures, strict=True)):
+            yield sku, stem, picture, index in main
+
+
+def _stem(picture: dict[str, Any], index: int) -> str:
+    for name in ("stem", "name"):
+        if isinstance(value := picture.get(name), str) and value:
+            return value.rpartition(".")[0] or value if name == "name" else value
+    return str(index + 1)
+
+
+def _item(sku: str, stem: str, picture: dict[str, Any], prompt: str) -> dict[str, Any]:
+    metadata = {"sku": sku[:256], "stem": stem[:256]}
+    if isinstance(name := picture.get("name"), str):
+        metadata["name"] = name[:256]
+    return {
+        "id": as_ident(f"{sku}.{stem}"),
+        "prompt": prompt,
+        "inputs": [{"url": picture.get("url")}],
+        "metadata": metadata,
+    }
+
+
+def _make_ids_unique(items: list[dict[str, Any]], warnings: list[str]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        ident, count = item["id"], 1
+        while item["id"] in seen:
+            count += 1
+            item["id"] = f"{ident[:120]}-{count}"
+        if count > 1:
+            warnings.append(
+                f'Two pictures are called "{clipped(ident)}"; the later one is now "{item["id"]}".'
+            )
+        seen.add(item["id"])
+
+
+def _defaults(options: dict[str, Any], route: str) -> dict[str, Any]:
+    settings = _object(options.get("settings") or {}, "options.settings")
+    defaults: dict[str, Any] = {"route": route}
+    width, height = options.get("target_width"), options.get("target_height")
+    if width is not None and height is not None:
+        for name, value in (("target_width", width), ("target_height", height)):
+            if type(value) is not int:
+                raise _invalid(f"options.{name}", f"must be a whole number of pixels, not {shown(value)}")
+        defaults["size"] = f"{width}x{height}"
+    elif settings.get("imageSize") is not None:
+        defaults["size"] = settings["imageSize"]
+    output: dict[str, Any] = {}
+    if (form := options.get("output_format") or settings.get("imageFormat")) is not None:
+        lowered = form.lower() if isinstance(form, str) else form
+        output["format"] = "jpeg" if lowered == "jpg" else lowered
+    if (quality := settings.get("quality")) is not None:
+        output["quality"] = quality
+    return {**defaults, "output": output} if output else defaults
+
+
+def _dropped(payload: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    warnings = [
+        f"`{name}` was dropped: credentials and addresses come from the configuration; do not send it."
+        for name in ("api_key", "api_base")
+        if name in payload or name in options
+    ]
+    if "model" in options:
+        warnings.append("`model` was ignored: the route decides the provider and the model.")
+    return warnings
+
+
+def _object(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _invalid(path, f"must be an object, not {shown(value)}")
+    return value
+
+
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _invalid(path, f"must be a text, not {shown(value)}")
+    return value
+
+
+def _invalid(path: str, what: str) -> Rejection:
+    return Rejection("invalid", f"`{path}` {what}.", field=path)
+
+
+_IDENT = re.compile(IDENT_PATTERN.strip("^$"))

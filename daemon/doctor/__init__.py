@@ -1,0 +1,1 @@
+"""Whether everything that the daemon stands on is fit for work."""

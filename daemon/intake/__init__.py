@@ -1,0 +1,1 @@
+"""From stream entries to accepted work."""

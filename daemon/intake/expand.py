@@ -1,0 +1,142 @@
+"""Jobs and batches become items: one item is one provider call that makes one picture.
+
+Pure functions from the contract's models to what `accept.lua` stores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import orjson
+
+from daemon.accounts.routes import Route
+from daemon.contract import Batch, Job, fingerprint_content, pixel_fingerprint
+from daemon.queue.keys import Uid
+from daemon.queue.messages import NewItem
+
+CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
+
+
+def cloud_event(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The CloudEvents attributes of an entry that are kept and echoed."""
+    return {
+        name.decode(): fields[name][:512].decode("utf-8", "replace")
+        for name in CLOUD_EVENT_FIELDS
+        if name in fields
+    }
+
+
+def head_of(
+    tenant: str,
+    job: str,
+    item: str,
+    batch: str | None,
+    metadata: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> str:
+    """The identity that every event of an item begins with: the inside of a JSON object."""
+    head: dict[str, object] = {"tenant": tenant, "job": job, "item": item, "batch": batch}
+    if metadata:
+        head["metadata"] = metadata
+    if origin:
+        head["cloudevent"] = origin
+    return orjson.dumps(head).decode()[1:-1]
+
+
+def single_item(job: Job, routes: Mapping[str, Route], entry: str, origin: Mapping[str, str]) -> NewItem:
+    """The item of a job of one picture that belongs to no batch."""
+    uid, fingerprint = Uid(job.tenant, "", job.id), fingerprint_content(job)
+    return _item(
+        job, uid, "", "", job.id, None, fingerprint, origin, entry, cache_mark(job, routes[job.route])
+    )
+
+
+def cache_mark(job: Job, route: Route, k: int = 0) -> str:
+    """How the cache knows picture k of a job: its mode and the fingerprint of its pixels; empty where it has no part.
+
+    An input without a sha256 cannot be compared before it is fetched, and then it is about to be paid for.
+    """
+    hashes = [image.sha256 for image in job.inputs or () if image.sha256 is not None]
+    if job.cache == "off" or len(hashes) < len(job.inputs or ()):
+        return ""
+    return f"{job.cache} {pixel_fingerprint(job, route.provider.name, route.model, hashes, k)}"
+
+
+def pictures_of(
+    job: Job, routes: Mapping[str, Route], gid: str, batch: str, part: str, origin: Mapping[str, str]
+) -> list[NewItem]:
+    """The items of a job in a group: itself, or picture k of n under `{id}.{k}` with seed + k."""
+    fingerprint = fingerprint_content(job)
+    return [
+        _item(
+            picture,
+            Uid(job.tenant, batch, picture.id),
+            gid,
+            part,
+            job.id,
+            batch or None,
+            f"{fingerprint}.{k}",
+            origin,
+            "",
+            cache_mark(job, routes[job.route], k),
+        )
+        for k, picture in enumerate(_pictures(job))
+    ]
+
+
+def batch_fingerprint(batch: Batch, jobs: Iterable[Job]) -> str:
+    """Whether two entries with one batch id (and part) are the same submission."""
+    digest = hashlib.sha256()
+    for job in jobs:
+        digest.update(fingerprint_content(job).encode())
+    rest = batch.model_dump(exclude_defaults=True, exclude={"items", "defaults"})
+    digest.update(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS))
+    return digest.hexdigest()
+
+
+def _pictures(job: Job) -> Iterable[Job]:
+    if job.n == 1:
+        yield job
+        return
+    for k, ident in enumerate(job.item_ids()):
+        change: dict[str, object] = {"id": ident, "n": 1}
+        if job.seed is not None:
+            change["seed"] = job.seed + k
+        yield job.model_copy(update=change)
+
+
+def _item(
+    job: Job,
+    uid: Uid,
+    gid: str,
+    part: str,
+    parent: str,
+    batch: str | None,
+    fingerprint: str,
+    origin: Mapping[str, str],
+    entry: str,
+    cache: str,
+) -> NewItem:
+    times = [_us(time) for time in (job.expires_at, job.deadline) if time is not None]
+    return NewItem(
+        uid=str(uid),
+        gid=gid,
+        part=part,
+        route=job.route,
+        lane=job.priority,
+        head=head_of(uid.tenant, parent, uid.item, batch, job.metadata, origin),
+        spec=job.to_spec(),
+        fingerprint=fingerprint,
+        not_before_us=_us(job.not_before) if job.not_before is not None else None,
+        # A job whose deadline has passed cannot be finished in time, so it need not start.
+        expires_us=min(times) if times else None,
+        max_attempts=job.max_attempts,
+        entry=entry,
+        cache=cache,
+    )
+
+
+def _us(time: datetime) -> int:
+    return round(time.timestamp() * 1_000_000)

@@ -1,0 +1,44 @@
+"""What people order by the jobs stream, a cancel or a retry, and what the ids that they give may name."""
+
+from __future__ import annotations
+
+from daemon.contract import Cancel, Rejection, RetryRequest
+from daemon.queue.keys import Uid, batch_gid, job_gid
+from daemon.queue.messages import Target
+from daemon.queue.queue import Queue
+
+DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
+DEFAULT_RETRY = ("failed",)
+
+
+async def carry_out(order: Cancel | RetryRequest, queue: Queue) -> None:
+    """Do what the order says; doing it twice changes nothing more. Raises Rejection when nothing has that name."""
+    for kind, name in _targets(order):
+        if isinstance(order, Cancel):
+            changed = await queue.cancel(kind, name, order.statuses or DEFAULT_CANCEL)
+        else:
+            changed = await queue.retry(kind, name, order.statuses or DEFAULT_RETRY)
+        if changed.known:
+            return
+    raise _not_found(order)
+
+
+def _targets(order: Cancel | RetryRequest) -> list[tuple[Target, str]]:
+    """What the ids may name, most likely first: an item of a batch, a batch, a job of several pictures, a job."""
+    tenant = order.tenant
+    if order.batch is not None and order.job is not None:
+        return [("item", str(Uid(tenant, order.batch, order.job)))]
+    if order.batch is not None:
+        return [("group", batch_gid(tenant, order.batch))]
+    return [("group", job_gid(tenant, order.job or "")), ("item", str(Uid(tenant, "", order.job or "")))]
+
+
+def _not_found(order: Cancel | RetryRequest) -> Rejection:
+    name = order.job or order.batch
+    return Rejection(
+        "not_found",
+        f'No work named "{name}" is known in tenant "{order.tenant}"; it may have expired.',
+        field="job" if order.job else "batch",
+        tenant=order.tenant,
+        ident=name,
+    )

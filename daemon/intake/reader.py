@@ -1,0 +1,343 @@
+"""From stream entries to accepted work: validate, refuse, dedupe, expand. One entry ends exactly one way.
+
+Jobs of one picture go in rounds, one script call for all of them; batches go in chunks, so that no script runs
+long, and an entry is taken off the stream only with its last chunk: what a crash interrupts is resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from daemon.accounts.routes import Routes
+from daemon.broker.loops import run_forever
+from daemon.callbacks.signing import Webhooks
+from daemon.contract import (
+    Batch,
+    Cancel,
+    Job,
+    PayloadTypes,
+    Rejection,
+    RetryRequest,
+    contains_secret,
+    parse_entry,
+)
+from daemon.contract.entry import NO_TYPES
+from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
+from daemon.intake.orders import carry_out
+from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
+from daemon.queue.messages import NewItem, PartEnd
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+ROUND = 64  # entries a read
+CHUNK = 100  # items an accept call
+BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
+LEASE_S = 15.0  # entries read by somebody who went silent this long ago are read again
+UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
+MOST_KEPT_FIELDS = 64
+MOST_KEPT_NAME = 256
+MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
+
+Entry = tuple[str, Mapping[bytes, bytes]]
+Single = tuple[NewItem, Mapping[bytes, bytes]]  # a job of one picture, and its entry's fields
+
+
+class Intake:
+    """Reads `{prefix}:jobs` through the group `intake`. `blocking` is a client of its own, for the blocking read."""
+
+    def __init__(
+        self,
+        client: Redis,
+        blocking: Redis,
+        queue: Queue,
+        routes: Routes,
+        metrics: Metrics,
+        *,
+        webhooks: Webhooks | None = None,
+        types: PayloadTypes = NO_TYPES,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._client = client
+        self._blocking = blocking
+        self._queue = queue
+        self._keys: Keys = queue.keys
+        self._routes = routes
+        self._metrics = metrics
+        self._webhooks = webhooks or Webhooks()
+        self._types = types
+        self._lease_s = lease_s
+        self._stopping = False
+        self._cursor = "0-0"
+        self._unfinished: list[Entry] = []  # what was read and is not at its end, by id
+        self.read_at: float | None = None  # monotonic time of the last read that was answered
+
+    async def run(self) -> None:
+        """Read until `stop`, and read again what a silent replica left behind."""
+        sweeper = asyncio.create_task(run_forever("intake reclaim", self._sweep), name="intake reclaim")
+        try:
+            await run_forever("intake", self._step, until=lambda: self._stopping)
+        finally:
+            sweeper.cancel()
+
+    def stop(self) -> None:
+        """Read nothing more; `run` ends when what has been read is accepted, at most one blocking read later."""
+        self._stopping = True
+
+    def resume(self) -> None:
+        """Allow `run` again after a `stop`."""
+        self._stopping = False
+
+    async def _step(self) -> None:
+        # Redis may answer reads and refuse to write: nothing more is read while what was read cannot be accepted.
+        self._unfinished = await self._still_ours() or await self._read()
+        await self.take(self._unfinished)
+        self._unfinished = []
+
+    async def _still_ours(self) -> list[Entry]:
+        """Of what a fault kept from its end, that which is not accepted (its reply was lost) or taken over since."""
+        if not self._unfinished:
+            return []
+        try:
+            rows: Any = await self._client.xpending_range(
+                self._keys.jobs,
+                INTAKE_GROUP,
+                self._unfinished[0][0],
+                self._unfinished[-1][0],
+                ROUND,
+                consumername=self._queue.worker,
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return []  # read again, all of it
+        ours = {row["message_id"].decode() for row in rows}
+        return [entry for entry in self._unfinished if entry[0] in ours]
+
+    async def _read(self) -> list[Entry]:
+        try:
+            reply = await self._blocking.xreadgroup(
+                INTAKE_GROUP, self._queue.worker, {self._keys.jobs: ">"}, count=ROUND, block=BLOCK_MS
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.create_group()
+            return []
+        self.read_at = time.monotonic()
+        return _entries(reply)
+
+    async def create_group(self) -> None:
+        """From 0, not from the end: jobs may have been added before the first worker came, or before a failover."""
+        try:
+            await self._client.xgroup_create(self._keys.jobs, INTAKE_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def _sweep(self) -> None:
+        await self.reclaim()
+        await asyncio.sleep(self._lease_s / 3)
+
+    async def reclaim(self) -> None:
+        """Take entries that somebody read and never finished; the cursor is kept, as the scan is short."""
+        try:
+            reply = await self._client.xautoclaim(
+                self._keys.jobs,
+                INTAKE_GROUP,
+                self._queue.worker,
+                min_idle_time=round(self._lease_s * 1000),
+                start_id=self._cursor,
+                count=ROUND,
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.create_group()
+            return
+        self._cursor = reply[0].decode()
+        in_hand = {entry for entry, _ in self._unfinished}  # our own, which we go on with ourselves
+        taken = [(entry.decode(), fields) for entry, fields in reply[1] if fields]
+        await self.take([(entry, fields) for entry, fields in taken if entry not in in_hand])
+
+    async def take(self, entries: Sequence[Entry]) -> None:
+        """Bring every entry to its end; single jobs together, everything else one by one and in order."""
+        singles: list[Single] = []
+        for entry, fields in entries:
+            try:
+                payload = parse_entry(fields, self._types)
+                if isinstance(payload, Job) and payload.n == 1:
+                    self._check(payload)
+                    singles.append((single_item(payload, self._routes, entry, cloud_event(fields)), fields))
+                    continue
+                await self._accept_singles(singles)
+                singles = []
+                await self._take_group(entry, fields, payload)
+            except Rejection as rejection:
+                await self._refuse(entry, fields, rejection)
+            except (RedisError, OSError):
+                raise  # the server is away: the entry is read again
+            except Exception:
+                log.exception("a bug while taking an entry", entry=entry)
+                await self._refuse(entry, fields, Rejection("unsupported", _BUG))
+        await self._accept_singles(singles)
+
+    def _check(self, job: Job) -> None:
+        """Refuse what cannot work, before anything is queued; raises Rejection."""
+        self._routes.check(job)
+        self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
+
+    async def _accept_singles(self, singles: list[Single]) -> None:
+        if not singles:
+            return
+        states = await self._queue.accept([item for item, _ in singles])
+        for (item, fields), state in zip(singles, states, strict=True):
+            if state == "queued":
+                self._metrics.jobs_received.labels(lane=item.lane).inc()
+            elif state == "full":
+                uid = Uid.parse(item.uid)
+                await self._refuse(item.entry, fields, self._full(uid.tenant, uid.item))
+
+    async def _take_group(self, entry: str, fields: Mapping[bytes, bytes], payload: object) -> None:
+        match payload:
+            case Job():
+                await self._take_job(entry, payload, cloud_event(fields))
+            case Batch():
+                await self._take_batch(entry, payload, cloud_event(fields))
+            case Cancel() | RetryRequest():
+                await carry_out(payload, self._queue)
+                await self._queue.done(entry)
+
+    async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
+        self._check(job)
+        gid = job_gid(job.tenant, job.id)
+        items = pictures_of(job, self._routes, gid, "", "1", origin)
+        head = head_of(job.tenant, job.id, job.id, None, job.metadata, origin)
+        opened = await self._queue.open_group(
+            gid, "job", head=head, fingerprint=items[0].fingerprint, members=len(items), route=job.route
+        )
+        if opened == "full":
+            raise self._full(job.tenant, job.id)
+        await self._fill(entry, opened, head, "", items, PartEnd(gid, "1", entry))
+
+    async def _take_batch(self, entry: str, batch: Batch, origin: Mapping[str, str]) -> None:
+        jobs = batch.jobs()
+        self._webhooks.check(batch.callback, tenant=batch.tenant, ident=batch.id)
+        for index, job in enumerate(jobs):
+            try:
+                self._check(job)
+            except Rejection as rejection:
+                # One wrong item refuses the batch: half a batch is not what anybody asked for.
+                rejection.field = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
+                rejection.ident = batch.id
+                raise
+        gid, part = batch_gid(batch.tenant, batch.id), str(batch.part)
+        routes = self._routes
+        items = [item for job in jobs for item in pictures_of(job, routes, gid, batch.id, part, origin)]
+        head = head_of(batch.tenant, batch.id, batch.id, batch.id, batch.metadata, origin)
+        opened = await self._queue.open_group(
+            gid,
+            "batch",
+            head=head,
+            fingerprint=batch_fingerprint(batch, jobs),
+            members=len(items),
+            part=batch.part,
+            parts=batch.parts,
+            max_in_flight=batch.max_in_flight,
+            route=jobs[0].route,
+            details=_details(batch),
+        )
+        if opened == "full":
+            raise self._full(batch.tenant, batch.id)
+        await self._fill(entry, opened, head, batch.id, items, PartEnd(gid, part, entry))
+
+    async def _fill(
+        self, entry: str, opened: str, head: str, batch: str, items: list[NewItem], end: PartEnd
+    ) -> None:
+        if opened == "duplicate":
+            await self._queue.refuse(entry, event="job.duplicate", head=head, batch=batch, extra="")
+            return
+        if opened == "conflict":
+            extra = orjson.dumps({"code": "id_conflict", "message": _CONFLICT}).decode()[1:-1]
+            await self._queue.refuse(entry, event="job.rejected", head=head, batch="", extra=extra)
+            return
+        for start in range(0, len(items), CHUNK):
+            chunk = items[start : start + CHUNK]
+            last = start + CHUNK >= len(items)
+            states = await self._queue.accept(chunk, end if last else None)
+            for item, state in zip(chunk, states, strict=True):
+                if state == "queued":
+                    self._metrics.jobs_received.labels(lane=item.lane).inc()
+
+    def _full(self, tenant: str, ident: str) -> Rejection:
+        message = (
+            f'Tenant "{tenant}" may have {self._queue.max_backlog_per_tenant} items waiting '
+            "(worker.max_backlog_per_tenant), and with this there would be more; send it again when some have ended."
+        )
+        return Rejection("backlog_full", message, tenant=tenant, ident=ident)
+
+    async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
+        if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:
+            # Left pending: when its lease is over it is read again, perhaps by a newer replica that knows it.
+            return
+        ident = rejection.ident or entry
+        head = head_of(rejection.tenant or "default", ident, ident, None, None, cloud_event(fields))
+        error = {"code": rejection.code, "field": rejection.field, "message": rejection.message}
+        if await self._queue.refuse(
+            entry,
+            event="job.rejected",
+            head=head,
+            batch="",
+            extra=orjson.dumps(error).decode()[1:-1],
+            reason=rejection.code,
+            error=orjson.dumps(error),
+            kept=_kept(fields, rejection),
+        ):
+            self._metrics.dead_letters.labels(reason=rejection.code).inc()
+            log.warning("entry refused", entry=entry, code=rejection.code, field=rejection.field)
+
+    async def _reads(self, entry: str) -> int:
+        rows = await self._client.xpending_range(self._keys.jobs, INTAKE_GROUP, entry, entry, 1)
+        return int(rows[0]["times_delivered"]) if rows else UNKNOWN_TYPE_READS
+
+
+_BUG = "Pixmill failed inside while reading this entry; the daemon's log has the details. Nothing was sent for it."
+_CONFLICT = (
+    "This id is taken by work with other content, whose result stands; send the changed work under a new id."
+)
+
+
+def _entries(reply: object) -> list[Entry]:
+    """The entries of a reply that names one stream: a list of pairs in RESP2, a mapping in RESP3."""
+    if not reply:
+        return []
+    streams = reply.values() if isinstance(reply, dict) else [pairs for _, pairs in reply]  # type: ignore[attr-defined]  # redis-py types the reply as Any-of-two
+    rows = [row for pairs in streams for row in pairs]
+    if rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], (tuple, list)):
+        rows = [row for nested in rows for row in nested]
+    return [(entry.decode(), fields) for entry, fields in rows if fields]
+
+
+def _details(batch: Batch) -> bytes:
+    callback = batch.callback.model_dump(exclude_none=True) if batch.callback else None
+    return orjson.dumps({"metadata": batch.metadata or {}, "warnings": batch.warnings, "callback": callback})
+
+
+def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:
+    """What of a refused entry its dead letter keeps: all, but no credential, and not all of what is too large."""
+    # Also what was refused for another reason: a studio's payload carries its key, an unknown type was never read.
+    if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
+        return []
+    if rejection.code == "too_large":
+        kept = list(fields.items())[:MOST_KEPT_FIELDS]
+        return [(name[:MOST_KEPT_NAME], value[:MOST_KEPT_BYTES]) for name, value in kept]
+    return list(fields.items())[:MOST_KEPT_FIELDS]

@@ -1,0 +1,119 @@
+"""When will it be done, and what holds it back: arithmetic on quotas that are known.
+
+The bound is what holds back the items that have not ended: a pause, a person, a time, or what the route's dispatcher
+last waited for. The time follows from the quotas, the work ahead under the fair turns, and how long a call takes; where
+nobody can know it, as in a pause without an end, there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from daemon.accounts.routes import Route
+from daemon.queue.keys import Keys
+from daemon.queue.messages import GroupCounts
+from daemon.worker.dispatcher import Dispatcher
+
+LATENCY_WEIGHT = 0.1  # of the newest call in the running average
+HELD = "held"  # all that is left waits for a person
+PARTS = "parts"  # all that was read has ended, and parts of the batch have not come
+PAUSED = "paused:batch"
+NOT_BEFORE = "not_before"
+
+
+class Estimate(NamedTuple):
+    """`eta_s` is None while nothing is known of the route's pace, and where only a person could tell."""
+
+    eta_s: float | None
+    bound: str | None
+
+
+class _Batch(NamedTuple):
+    """What its record says: its route, whether it is paused, parts that have not come, when its last item may start."""
+
+    route: str
+    paused: bool
+    parts_left: int
+    starts_s: float
+
+
+class Estimator:
+    """Knows this replica's dispatchers and how long calls take on each route."""
+
+    def __init__(self, client: Redis, keys: Keys, dispatchers: Mapping[str, Dispatcher], slots: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._dispatchers = dispatchers
+        self._slots = slots
+        self._latency_s: dict[str, float] = {}
+
+    def observe(self, route: str, seconds: float) -> None:
+        """A call took this long."""
+        known = self._latency_s.get(route)
+        self._latency_s[route] = seconds if known is None else known + LATENCY_WEIGHT * (seconds - known)
+
+    async def batch(self, counts: GroupCounts) -> Estimate:
+        """For a batch whose items share the route of its first one (most do)."""
+        batch = await self._batch(counts.gid)
+        dispatcher = self._dispatchers.get(batch.route)
+        if dispatcher is None:
+            return Estimate(None, f"route:{batch.route} is not served here")
+        left = counts.total - counts.ended - counts.held
+        if left <= 0:
+            return _nothing_runs(counts, batch)
+        ours = left - counts.running
+        if ours and batch.paused:
+            return Estimate(None, PAUSED)
+        waiting = await self._client.zcard(self._keys.waiting(batch.route))
+        active = await self._client.zcard(self._keys.active)
+        # Sources take turns: beside each of ours, every other batch has at most one of its own.
+        ahead = min(max(0, waiting - ours), ours * max(0, active - 1))
+        eta_s = self._eta_s(dispatcher.route, left + ahead)
+        first_s, bound = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
+        if eta_s is None or first_s is None:
+            return Estimate(None, bound)
+        eta_s += first_s
+        latest_s = batch.starts_s + self._latency_s.get(batch.route, 0.0)
+        if ours and latest_s > eta_s:
+            return Estimate(round(latest_s, 1), NOT_BEFORE)
+        return Estimate(round(eta_s, 1), bound)
+
+    def _eta_s(self, route: Route, calls: int) -> float | None:
+        service_s = self._latency_s.get(route.name)
+        if service_s is None and not route.quotas:
+            return None
+        service_s = service_s or 0.0
+        by_quota = max((quota.optimum_s(calls, service_s) for quota in route.quotas), default=0.0)
+        by_slots = -(-calls // self._slots) * service_s
+        return max(by_quota, by_slots)
+
+    async def _batch(self, gid: str) -> _Batch:
+        pipe = self._client.pipeline(transaction=False)
+        pipe.time()
+        pipe.hmget(self._keys.group(gid), "route", "paused", "parts_left", "latest_us")
+        (seconds, micros), (route, paused, parts_left, latest_us) = await pipe.execute()
+        starts_s = int(latest_us or 0) / 1e6 - (int(seconds) + int(micros) / 1e6)
+        name = route.decode() if route else ""
+        return _Batch(name, paused is not None, max(0, int(parts_left or 0)), max(0.0, starts_s))
+
+
+def _nothing_runs(counts: GroupCounts, batch: _Batch) -> Estimate:
+    if counts.held:
+        return Estimate(None, HELD)
+    return Estimate(None, PARTS) if batch.parts_left else Estimate(0.0, None)
+
+
+def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, str | None]:
+    """In how many seconds the route may begin a call, None where nobody can know, and what it waits for."""
+    if (pause := dispatcher.pause) is not None:
+        return pause.ends_s, pause.bound
+    bound = dispatcher.bound
+    if bound is not None and bound.endswith(".paused"):
+        return None, bound
+    if bound is None or dispatcher.slot_at is None:
+        return 0.0, bound
+    return max(0.0, dispatcher.slot_at - time.monotonic()), bound

@@ -1,0 +1,120 @@
+"""Takes over the entries that nobody renewed for a lease, with a cursor of its own for each stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from redis.exceptions import RedisError
+
+from daemon.accounts.routes import Route, Routes
+from daemon.broker.loops import run_forever
+from daemon.queue.keys import CACHED, LANES
+from daemon.queue.messages import FOREVER_US, Claimed, Reclaimed
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.pool import Running
+from limiter import Permit
+
+log = structlog.get_logger(__name__)
+
+# Pages of one stream a sweep, each a look at 1,000 entries: an orphan behind thousands of live ones is found at once.
+MOST_PAGES = 10
+START = "0-0"  # a cursor at the beginning, and one that has come to the end
+
+
+class Reclaimer:
+    """Looks through the pending entries of every route's streams, some pages at a time.
+
+    An entry's idle time goes on while nobody can reach Redis. So after any disturbance, and when the server itself
+    has just started, nothing is taken over until all live replicas have had a lease's time to renew.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        routes: Routes,
+        running: Running,
+        metrics: Metrics,
+        *,
+        lease_s: float,
+        most_crashes: int,
+    ) -> None:
+        self._queue = queue
+        self._routes = routes
+        self._running = running
+        self._metrics = metrics
+        self._lease_s = lease_s
+        self._most_crashes = most_crashes
+        self._cursors: dict[tuple[str, str], str] = {}
+        self._last_us: int | None = None
+        self._calm_us: int | None = None  # when the present undisturbed time began, by the server's clock
+
+    async def run(self) -> None:
+        await run_forever("reclaimer", self._step)
+
+    async def _step(self) -> None:
+        try:
+            await self.watch()
+        except RedisError:
+            self._calm_us = None
+            raise
+        await asyncio.sleep(min(self._lease_s / 4, 1.0))
+
+    async def watch(self) -> int:
+        """Sweep, if the last lease's time was undisturbed; returns how many orphans were taken over."""
+        now_us = await self._queue.now_us()
+        lease_us = round(self._lease_s * 1e6)
+        if self._last_us is None:
+            # A replica that starts beside a server that has been there for long has missed nothing.
+            self._calm_us = now_us - round(await self._queue.server_uptime_s() * 1e6)
+        elif self._calm_us is None or not 0 <= now_us - self._last_us <= lease_us // 2:
+            self._calm_us = now_us
+        self._last_us = now_us
+        if now_us - self._calm_us < lease_us:
+            return 0
+        return await self.sweep(not_after_us=now_us + lease_us // 2)
+
+    async def sweep(self, *, not_after_us: int = FOREVER_US) -> int:
+        """Look through every stream, from where the last sweep stopped; returns how many orphans were taken over."""
+        taken = 0
+        for route in self._routes.values():
+            for lane in (*LANES, CACHED):
+                for _ in range(MOST_PAGES):
+                    page = await self._page(route, lane, not_after_us)
+                    taken += len(page.items)
+                    # A page with orphans is enough for one replica; the others take the rest.
+                    if page.items or page.cursor == START:
+                        break
+        if taken:
+            self._metrics.reclaimed.inc(taken)
+            log.warning("took over items of a silent worker", items=taken)
+        return taken
+
+    async def _page(self, route: Route, lane: str, not_after_us: int) -> Reclaimed:
+        page = await self._queue.reclaim(
+            route.name,
+            lane,
+            lease_s=self._lease_s,
+            cursor=self._cursors.get((route.name, lane), START),
+            not_after_us=not_after_us,
+            most_crashes=self._most_crashes,
+        )
+        self._cursors[route.name, lane] = page.cursor
+        for item in page.items:
+            self._running.start(item, route, _permit_of(item), adopted=True)
+        if page.poisoned:
+            self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
+            self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)
+        for charged in page.calls:
+            self._metrics.provider_calls.labels(provider=route.provider.name, charged=charged).inc()
+        return page
+
+
+def _permit_of(item: Claimed) -> Permit | None:
+    try:
+        return Permit.from_json(item.permit) if item.permit else None
+    except ValueError:
+        # Its lease ends by itself; the item must not suffer for it.
+        log.warning("a permit cannot be read; taken over without it", item=item.uid)
+        return None

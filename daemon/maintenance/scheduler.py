@@ -1,0 +1,82 @@
+"""What is due: retries and not-before items, expiries and their count, progress events, the retention of ended batches.
+
+Every replica runs it; the scripts see to it that each thing happens once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.broker.loops import run_forever
+from daemon.maintenance.eta import Estimator
+from daemon.queue.keys import Keys
+from daemon.queue.messages import GroupCounts
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
+
+DUE_LOOK_S = 0.5  # also the longest an expiry may be late beside its own time
+PROGRESS_GAP_S = 0.5
+CLOSE_LOOK_S = 2.0
+COUNT_LOOK_S = 1.0
+
+
+class Scheduler:
+    """Four small loops beside each other."""
+
+    def __init__(self, client: Redis, queue: Queue, estimator: Estimator, metrics: Metrics) -> None:
+        self._client = client
+        self._queue = queue
+        self._keys: Keys = queue.keys
+        self._estimator = estimator
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_forever("due", self._due))
+            group.create_task(run_forever("progress", self._progress))
+            group.create_task(run_forever("retention", self._close))
+            group.create_task(run_forever("ended", self._ended))
+
+    async def _due(self) -> None:
+        _, next_s = await self._queue.due()
+        await asyncio.sleep(DUE_LOOK_S if next_s is None else min(next_s, DUE_LOOK_S))
+
+    async def _ended(self) -> None:
+        await self.count_ended()
+        await asyncio.sleep(COUNT_LOOK_S)
+
+    async def count_ended(self) -> None:
+        """Count what ended while it waited, whoever ended it; the replica that runs an item counts that one itself."""
+        for (route, outcome), count in (await self._queue.take_ended()).items():
+            self._metrics.jobs_finished.labels(route=route, outcome=outcome).inc(count)
+
+    async def _progress(self) -> None:
+        for counts in await self._queue.progress(gap_s=PROGRESS_GAP_S):
+            await self._tell(counts)
+        await asyncio.sleep(PROGRESS_GAP_S)
+
+    async def _tell(self, counts: GroupCounts) -> None:
+        estimate = await self._estimator.batch(counts)
+        body = orjson.dumps(
+            {
+                "counts": counts.by_state(),
+                "progress": round(counts.ended / counts.total, 4) if counts.total else 1.0,
+                "eta_seconds": estimate.eta_s,
+                "bound": estimate.bound,
+            }
+        ).decode()
+        data = f"{{{counts.head},{body[1:]}"
+        batch = counts.gid.split("/", 1)[1]
+        fields = {"type": "batch.progress", "data": data}
+        pipe = self._client.pipeline(transaction=False)
+        pipe.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)  # type: ignore[arg-type]  # invariance of the stubs' dict
+        pipe.xadd(self._keys.batch_events(batch), fields, maxlen=200_000, approximate=True)  # type: ignore[arg-type]  # as above
+        await pipe.execute()
+
+    async def _close(self) -> None:
+        while await self._queue.close_groups():
+            pass
+        await asyncio.sleep(CLOSE_LOOK_S)

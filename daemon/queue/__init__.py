@@ -1,0 +1,1 @@
+"""Everything that an installation keeps in Redis: its keys, its scripts, typed calls on them, and readers."""

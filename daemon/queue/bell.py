@@ -1,0 +1,99 @@
+"""The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
+
+Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
+resumed), `slot [WORKER...]` (a lease was freed, and who has waited longest for one; nobody named is everybody), `cancel
+UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or somebody set, paused or resumed it; see
+limiter/recalls.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from redis.asyncio import Redis
+
+from daemon.broker.loops import run_forever
+from limiter import Recalls
+
+LOOK_EVERY_S = 1.0  # the slow poll behind the doorbell: each waiter looks so often without it
+POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
+
+
+class Bell:
+    """One subscription a replica; dispatchers wait on it by route."""
+
+    def __init__(
+        self,
+        client: Redis,
+        channel: str,
+        on_cancel: Callable[[str], None],
+        worker: str,
+        recalls: Recalls | None = None,
+    ) -> None:
+        self.recalls = recalls or Recalls()
+        self.listening = False
+        self._client = client
+        self._worker = worker
+        self._channel = channel
+        self._on_cancel = on_cancel
+        self._rung: dict[str, asyncio.Event] = {}
+        self.quota_rung = asyncio.Event()  # for the quota book
+        self.pause_rung = asyncio.Event()  # for the pause book
+        self.callback_rung = asyncio.Event()  # for the callbacks
+
+    def of(self, route: str) -> asyncio.Event:
+        """The event that is set when the route should be looked at."""
+        return self._rung.setdefault(route, asyncio.Event())
+
+    async def wait(self, route: str, timeout_s: float) -> None:
+        """Until the route is rung for, or `timeout_s` has passed."""
+        event = self.of(route)
+        # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the ring.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        event.clear()
+
+    def ring_all(self) -> None:
+        """Wake every dispatcher of this replica (a worker slot is free, or something changed that we know of)."""
+        for event in self._rung.values():
+            event.set()
+
+    async def run(self) -> None:
+        await run_forever("bell", self._listen)
+
+    async def _listen(self) -> None:
+        async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(self._channel)
+            # What was rung while nobody listened is unknown, so everybody looks once.
+            self.recalls.deaf()
+            self.ring_all()
+            self.listening = True
+            try:
+                while True:
+                    message = await pubsub.get_message(timeout=POLL_S)
+                    if message is not None:
+                        self._hear(message["data"].decode())
+            finally:
+                self.listening = False
+
+    def _hear(self, message: str) -> None:
+        what, _, name = message.partition(" ")
+        if self.recalls.hear(message):
+            if " " not in name:  # not a refusal: somebody may have set it
+                self.quota_rung.set()
+            return
+        if what == "work":
+            self.of(name).set()
+        elif what == "slot":
+            # One freed place wakes the one who is next and not the whole fleet.
+            if not name or self._worker in name.split():
+                self.ring_all()
+        elif what == "pause":
+            self.pause_rung.set()
+        elif what == "callback":
+            self.callback_rung.set()
+        elif what == "cancel":
+            self._on_cancel(name)

@@ -1,0 +1,222 @@
+"""The stream of dead letters: what it holds, by which reason, and how one is tried again or thrown away.
+
+A dead letter keeps the fields of the original entry. One of an item that was accepted before (`poison`,
+`attempts_exhausted`, `unknown_outcome`, `late_receipt`) has a record that still counts in its batch: trying it again
+means that record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.broker import streams
+from daemon.contract import Place, place_of
+from daemon.queue.keys import Keys, Uid
+from daemon.queue.outbox import Outbox
+from daemon.queue.queue import Queue
+from providers.errors import redact
+
+PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
+MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first
+CALLBACK_FAILED = "callback_failed"
+OF_ITEMS = frozenset({"attempts_exhausted", "late_receipt", "poison", "unknown_outcome"})
+CLIPPED = frozenset({"too_large"})  # the original is not whole
+_ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+_OWN = (b"reason", b"error", b"attempts", b"at", b"ids")
+
+Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One entry: why it ended here, whose it was, and the fields that were sent."""
+
+    entry: str
+    reason: str
+    error: dict[str, Any]
+    attempts: int
+    at: str
+    tenant: str
+    job: str
+    item: str
+    batch: str | None
+    original: Mapping[bytes, bytes] = field(repr=False)
+
+    @property
+    def sentence(self) -> str:
+        return str(self.error.get("message", "")) or self.reason
+
+    @property
+    def field_path(self) -> str | None:
+        """The path of the field that was wrong, such as `items.3.size`; None where the whole entry is meant."""
+        named = self.error.get("field")
+        return named if isinstance(named, str) else None
+
+    @property
+    def place(self) -> Place | None:
+        """Where that field stands in the original, and its value as far as it may be shown."""
+        data = self.original.get(b"data")
+        if self.field_path is None or data is None or not self.may_be_sent:
+            return None
+        return place_of(data, self.field_path)
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether the original is here as a whole: credentials are never kept, large entries only in part."""
+        return b"data" in self.original and self.reason not in CLIPPED
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON answers; the original's `data` as the text that it is, without what looks like a credential."""
+        place = self.place
+        return {
+            "id": self.entry,
+            "reason": self.reason,
+            "field": self.field_path,
+            "place": place.as_dict() if place is not None else None,
+            "error": self.error,
+            "attempts": self.attempts,
+            "at": self.at,
+            "tenant": self.tenant,
+            "job": self.job,
+            "item": self.item,
+            "batch": self.batch,
+            "original": {
+                name.decode("utf-8", "replace"): redact(value.decode("utf-8", "replace"), limit=len(value))
+                for name, value in self.original.items()
+            },
+        }
+
+
+class DeadLetters:
+    """Reads `{prefix}:dead`, and carries out what people decide about it."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def newest(
+        self, count: int, *, reason: str | None = None, tenant: str | None = None
+    ) -> list[DeadLetter]:
+        """The newest ones first, of one reason or tenant if asked."""
+        found: list[DeadLetter] = []
+        async for letter in self._newest_first():
+            if reason in (None, letter.reason) and tenant in (None, letter.tenant):
+                found.append(letter)
+                if len(found) == count:
+                    break
+        return found
+
+    async def oldest_first(
+        self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
+    ) -> AsyncIterator[DeadLetter]:
+        """Those that are there now, of one reason or tenant if asked, and at least so old by the server's clock.
+
+        What comes later is not among them, so whoever retries each of them sees none of them again.
+        """
+        end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
+        if older_than_s:
+            seconds, micros = await self._client.time()
+            end = min(end, (int(seconds) * 1000 + int(micros) // 1000 - round(older_than_s * 1000), 0))
+        while True:
+            rows = await streams.after(self._client, self._keys.dead, last, PAGE)
+            for entry, fields in rows:
+                last = entry
+                if _order(entry) > end:
+                    return
+                letter = _letter(entry, fields)
+                if reason in (None, letter.reason) and tenant in (None, letter.tenant):
+                    yield letter
+            if len(rows) < PAGE:
+                return
+
+    async def by_reason(self, *, tenant: str | None = None) -> dict[str, int]:
+        """How many there are of each reason, most first; reads the whole stream."""
+        counts: dict[str, int] = {}
+        async for letter in self._newest_first():
+            if tenant in (None, letter.tenant):
+                counts[letter.reason] = counts.get(letter.reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+
+    async def get(self, entry: str) -> DeadLetter | None:
+        """The dead letter with this entry id."""
+        if not _ENTRY.fullmatch(entry):
+            return None
+        fields = await streams.entry(self._client, self._keys.dead, entry)
+        return _letter(entry, fields) if fields else None
+
+    async def retry(self, letter: DeadLetter, queue: Queue) -> Retried:
+        """Try it again and take it off, in one step: it happens once, whoever else asks and however often.
+
+        An accepted item's record is queued again; anything else is sent to the jobs stream anew, where its id keeps
+        it from becoming work twice. `gone` means that it had been taken off before.
+        """
+        if letter.reason in OF_ITEMS:
+            uid = str(Uid(letter.tenant, letter.batch or "", letter.item))
+            match await queue.retry_letter(uid, letter.entry, _states_of(letter.reason)):
+                case "queued":
+                    return "requeued"
+                case "unchanged":
+                    return "not_failed"
+                case "gone":
+                    return "gone"
+        if letter.reason == CALLBACK_FAILED and (message := letter.original.get(b"callback")) is not None:
+            return await self._call_back_again(message.decode(), letter)
+        if not letter.may_be_sent:
+            return "not_kept"
+        return "resent" if await queue.resend(letter.entry, len(_OWN)) else "gone"
+
+    async def _call_back_again(self, message: str, letter: DeadLetter) -> Retried:
+        again = await Outbox(self._client, self._keys.prefix).again(message, letter.entry)
+        return "resent" if again else "ended"
+
+    async def purge(self, entries: Sequence[str]) -> int:
+        """Throw dead letters away; returns how many were there."""
+        return int(await self._client.xdel(self._keys.dead, *entries)) if entries else 0
+
+    async def _newest_first(self) -> AsyncIterator[DeadLetter]:
+        before = None
+        while True:
+            rows = await streams.newest(self._client, self._keys.dead, PAGE, before=before)
+            for entry, fields in rows:
+                yield _letter(entry, fields)
+            if len(rows) < PAGE:
+                return
+            before = rows[-1][0]
+
+
+def _states_of(reason: str) -> tuple[str, ...]:
+    """In which states its item is queued again. A task that came late is polled also for what ended without a call."""
+    ended = ("failed", "held")
+    return (*ended, "cancelled", "expired") if reason == "late_receipt" else ended
+
+
+def _order(entry: str) -> tuple[int, int]:
+    millis, _, number = entry.partition("-")
+    return int(millis), int(number)
+
+
+def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
+    ids = _object(fields.get(b"ids"))
+    return DeadLetter(
+        entry=entry,
+        reason=fields.get(b"reason", b"unknown").decode("utf-8", "replace"),
+        error=_object(fields.get(b"error")),
+        attempts=int(fields.get(b"attempts", b"0")),
+        at=fields.get(b"at", b"").decode("utf-8", "replace"),
+        tenant=str(ids.get("tenant", "default")),
+        job=str(ids.get("job", "")),
+        item=str(ids.get("item", "")),
+        batch=ids.get("batch") or None,
+        original={name: value for name, value in fields.items() if name not in _OWN},
+    )
+
+
+def _object(text: bytes | None) -> dict[str, Any]:
+    loaded = orjson.loads(text) if text else {}
+    return loaded if isinstance(loaded, dict) else {}

@@ -1,0 +1,163 @@
+"""Pauses that operators set on work: of the whole fleet, of a route, of a batch; and how a replica follows them.
+
+A pause stops new calls. What runs goes on and is polled, what waits keeps its place and its attempts, and what expires
+meanwhile expires. The fleet's and the routes' are the hash `PREFIX:paused`, which every replica reads when the bell
+says `pause` and once a second; a batch's is in its record, where the scripts park its items as under `max_in_flight`.
+Pauses of an account are the limiter's (`pixmill quota pause`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+
+from daemon.broker.loops import run_forever
+from daemon.queue.bell import LOOK_EVERY_S
+from daemon.queue.keys import Keys
+from daemon.queue.steps import Steps
+from limiter.explain import wait_text
+
+log = structlog.get_logger(__name__)
+
+Scope = Literal["fleet", "route", "batch"]
+FLEET = "fleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """One pause as it was read. `ends_s` is in how many seconds it ends, None: when somebody resumes it."""
+
+    scope: Scope
+    name: str
+    reason: str = ""
+    ends_s: float | None = None
+
+    @property
+    def bound(self) -> str:
+        """For progress events and answers, beside `quota:NAME.UNIT`."""
+        return f"paused:{self.scope}"
+
+    @property
+    def sentence(self) -> str:
+        """What is paused, why, and until when."""
+        what = {"fleet": "The whole fleet", "route": f"Route {self.name}", "batch": "This batch"}[self.scope]
+        why = f" ({self.reason})" if self.reason else ""
+        ends = "until it is resumed" if self.ends_s is None else f"for another {wait_text(self.ends_s)}"
+        return f"{what} is paused{why}, {ends}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON answers."""
+        ends_s = None if self.ends_s is None else round(self.ends_s, 3)
+        return {"scope": self.scope, "name": self.name, "reason": self.reason, "ends_seconds": ends_s}
+
+
+async def pause(
+    client: Redis, keys: Keys, scope: Scope, name: str = "", *, reason: str = "", for_s: float | None = None
+) -> Literal["ok", "unknown", "ended"]:
+    """Pause, and ring for it; `name` is a route's or a batch's gid. `unknown` and `ended` are said of batches alone,
+    and these are paused until somebody resumes them, whatever `for_s` says."""
+    length_us = "" if for_s is None else round(for_s * 1e6)
+    # The two retentions stand first in every script about states; a pause ends nothing that they could date.
+    args = (0, 0, scope, name, orjson.dumps(reason), length_us)
+    answer: Literal["ok", "unknown", "ended"] = (await Steps(client, keys.prefix)("pause", *args)).decode()
+    return answer
+
+
+async def resume(
+    client: Redis, keys: Keys, scope: Scope, name: str = ""
+) -> Literal["resumed", "nothing", "unknown"]:
+    """End a pause, and ring for it; `nothing` when there was none."""
+    answer: Literal["resumed", "nothing", "unknown"] = (
+        await Steps(client, keys.prefix)("resume", 0, 0, scope, name)
+    ).decode()
+    return answer
+
+
+async def read_pauses(client: Redis, keys: Keys) -> dict[str, Pause]:
+    """The pauses that hold at this moment: of the fleet under "fleet", of a route under `route:NAME`."""
+    pipe = client.pipeline(transaction=True)
+    pipe.time()
+    pipe.hgetall(keys.paused)
+    (seconds, micros), fields = await pipe.execute()
+    now_us = int(seconds) * 1_000_000 + int(micros)
+    read = {name.decode(): _pause(name.decode(), value.decode(), now_us) for name, value in fields.items()}
+    return _holding(read)
+
+
+def pause_over(pauses: Mapping[str, Pause], route: str) -> Pause | None:
+    """What holds a route back: the pause of the fleet, or its own."""
+    return pauses.get(FLEET) or pauses.get(f"route:{route}")
+
+
+def _holding(pauses: Mapping[str, Pause]) -> dict[str, Pause]:
+    return {name: pause for name, pause in pauses.items() if pause.ends_s is None or pause.ends_s > 0}
+
+
+def _pause(field: str, value: str, now_us: int) -> Pause:
+    ends, _, reason = value.partition(" ")
+    scope, _, name = field.partition(":")
+    ends_s = (int(ends) - now_us) / 1e6 if ends else None
+    return Pause("route" if scope == "route" else "fleet", name, orjson.loads(reason), ends_s)
+
+
+class PauseBook:
+    """A replica's knowledge of the pauses of the fleet and of routes.
+
+    `known` is set when they have been read for the first time: before that nothing may be begun. `rung` is the bell's;
+    `on_change` is told when a pause begins or ends.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        *,
+        rung: asyncio.Event,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.known = asyncio.Event()
+        self._client = client
+        self._keys = keys
+        self._rung = rung
+        self._on_change = on_change
+        self._clock = clock
+        self._pauses: dict[str, Pause] = {}
+        self._read_at = 0.0
+
+    async def run(self) -> None:
+        await run_forever("pause book", self._step)
+
+    def over(self, route: str) -> Pause | None:
+        """What holds the route back now. Between two looks its end passes by this machine's clock."""
+        passed_s = self._clock() - self._read_at
+        held = {
+            name: replace(pause, ends_s=None if pause.ends_s is None else pause.ends_s - passed_s)
+            for name, pause in self._pauses.items()
+        }
+        return pause_over(_holding(held), route)
+
+    async def read(self) -> None:
+        """Look now."""
+        pauses = await read_pauses(self._client, self._keys)
+        self._read_at = self._clock()
+        before, self._pauses = self._pauses, pauses
+        self.known.set()
+        if before.keys() != pauses.keys():
+            log.info("pauses changed", paused=sorted(pauses))
+            self._on_change()
+
+    async def _step(self) -> None:
+        self._rung.clear()
+        await self.read()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._rung.wait()

@@ -1,0 +1,142 @@
+"""What Redis knows of jobs and batches, as typed values; it only reads.
+
+Every question is one pipeline or two, however many records it is about. Records end some time after their
+work did (`retention`): what is not found here may have existed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import orjson
+from redis.asyncio import Redis
+
+from daemon.broker.streams import newest, ranked
+from daemon.queue.keys import Keys, Uid, batch_gid, job_gid
+from daemon.queue.views import GROUP_FIELDS, GroupView, ItemView, Progress, View, group_view, item_view
+
+__all__ = ["GroupView", "ItemView", "Progress", "Records", "View"]
+
+PAGE = 500
+PROGRESS_LOOK_BACK = 200  # entries of a batch's event stream in which its newest progress is looked for
+
+
+class Records:
+    """Reads the records of one installation."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client = client
+        self.keys = keys
+
+    async def item(self, uid: Uid | str) -> ItemView | None:
+        """The item of this name, or None when there is no record of it."""
+        return (await self.items([str(uid)]))[0]
+
+    async def items(self, uids: Sequence[str]) -> list[ItemView | None]:
+        """Many items in one round trip, in their order."""
+        pipe = self._client.pipeline(transaction=False)
+        for uid in uids:
+            pipe.hgetall(self.keys.item(uid))
+            pipe.zscore(self.keys.delayed, uid)
+        replies = await pipe.execute()
+        return [
+            item_view(uid, fields, due_us) if fields else None
+            for uid, fields, due_us in zip(uids, replies[::2], replies[1::2], strict=True)
+        ]
+
+    async def group(self, gid: str) -> GroupView | None:
+        """The batch or the job of several pictures of this name."""
+        return (await self.groups([gid]))[0]
+
+    async def groups(self, gids: Iterable[str]) -> list[GroupView | None]:
+        """Many groups in one round trip, in their order."""
+        pipe = self._client.pipeline(transaction=False)
+        names = list(gids)
+        for gid in names:
+            pipe.hmget(self.keys.group(gid), *GROUP_FIELDS)
+        return [group_view(gid, row) for gid, row in zip(names, await pipe.execute(), strict=True)]
+
+    async def find(self, tenant: str, ident: str) -> View | None:
+        """What people mean by an id: a batch, else a job; `BATCH/ITEM` is one item of a batch."""
+        if "/" in ident:
+            batch, item = ident.split("/", 1)
+            return await self.item(Uid(tenant, batch, item))
+        groups = await self.groups([batch_gid(tenant, ident), job_gid(tenant, ident)])
+        return groups[0] or groups[1] or await self.item(Uid(tenant, "", ident))
+
+    async def members(self, gid: str, start: int = 0, count: int = PAGE) -> list[ItemView]:
+        """A page of a group's items in the order of acceptance; those whose record has ended are left out."""
+        uids = await ranked(self._client, self.keys.members(gid), start, count)
+        return [view for view in await self.items(uids) if view is not None]
+
+    async def all_members(self, gid: str) -> list[ItemView]:
+        """Every item of a group, read by pages."""
+        views: list[ItemView] = []
+        start = 0
+        while True:
+            uids = await ranked(self._client, self.keys.members(gid), start, PAGE)
+            views += [view for view in await self.items(uids) if view is not None]
+            if len(uids) < PAGE:
+                return views
+            start += PAGE
+
+    async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
+        """The newest batches and jobs, newest first; `active` leaves out what has ended."""
+        views: list[View] = []
+        async for page in self._newest():
+            views += [view for view in page if tenant in (None, view.tenant) and not (active and view.ended)]
+            if len(views) >= count:
+                break
+        return views[:count]
+
+    async def held(self, count: int, *, tenant: str | None = None) -> list[ItemView]:
+        """The items that wait for a person, those of the newest work first."""
+        items: list[ItemView] = []
+        async for page in self._newest():
+            for view in page:
+                if tenant not in (None, view.tenant):
+                    continue
+                if isinstance(view, ItemView):
+                    items += [view] if view.needs_person else []
+                elif view.counts.held:
+                    items += [item for item in await self.all_members(view.gid) if item.needs_person]
+                if len(items) >= count:
+                    return items[:count]
+        return items
+
+    async def _newest(self) -> AsyncIterator[list[View]]:
+        """All batches and jobs on record, by pages."""
+        start = 0
+        while True:
+            names = await ranked(self._client, self.keys.index, start, PAGE, newest_first=True)
+            yield await self._views(names)
+            if len(names) < PAGE:
+                return
+            start += PAGE
+
+    async def progress(self, view: GroupView) -> Progress:
+        """How long a batch will take and what holds it back, as its replica last told, less the time since then."""
+        for entry, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
+            if fields.get(b"type") in (b"batch.progress", b"batch.finished"):
+                data = orjson.loads(fields[b"data"])
+                # Batches of one name in two tenants share a stream. After an end, which a retry took back, nothing is
+                # known yet.
+                if data.get("tenant") == view.tenant:
+                    return Progress(await self._left_s(data.get("eta_seconds"), entry), data.get("bound"))
+        return Progress(None, None)
+
+    async def _left_s(self, eta_s: float | None, told: str) -> float | None:
+        """What is left of an estimate that an event told; None when its time has passed."""
+        if eta_s is None:
+            return None
+        seconds, micros = await self._client.time()
+        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(told.partition("-")[0]) / 1000)
+        return round(left_s, 1) if left_s >= 0 else None
+
+    async def _views(self, names: Sequence[str]) -> list[View]:
+        """Whatever the names are; a job of one picture and one of several look the same by name."""
+        groups = await self.groups(names)
+        jobs = [name for name, group in zip(names, groups, strict=True) if group is None]
+        items = iter(await self.items(jobs) if jobs else [])
+        found = [group or next(items) for group in groups]
+        return [view for view in found if view is not None]

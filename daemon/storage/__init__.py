@@ -1,0 +1,1 @@
+"""Pictures: checked, converted, and written once into the object store."""

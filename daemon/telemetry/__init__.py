@@ -1,0 +1,1 @@
+"""What a replica shows of itself: metrics, health, logs."""

@@ -1,0 +1,117 @@
+"""An item whose picture is there already: it gets a copy under its own key, and no provider is asked.
+
+A copy, and not the other one's key: both pictures then live and end by themselves. That somebody's picture has gone
+is only seen here, where it is read; then the item is made like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from daemon.accounts.routes import Route
+from daemon.broker.loops import run_forever
+from daemon.contract import Job
+from daemon.queue.bell import LOOK_EVERY_S, Bell
+from daemon.queue.keys import CACHED, WITHOUT_CALLS, Uid
+from daemon.queue.messages import Answer
+from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succeeded
+from daemon.queue.queue import Queue
+from daemon.storage.gate import NotStored, StorageGate
+from daemon.storage.keeper import PictureKeeper
+from daemon.worker.pool import Running
+from daemon.worker.result import place_of, result_of
+from daemon.worker.run import Run
+from limiter.steps import uninterrupted
+
+AT_ONCE = 8
+
+
+class Reuse:
+    """Runs the items of the lane `cached`."""
+
+    def __init__(self, queue: Queue, keeper: PictureKeeper) -> None:
+        self._queue = queue
+        self._keeper = keeper
+
+    async def outcome(self, run: Run, job: Job) -> Outcome:
+        """Its copy; or the refusal of the identical item that it waited for; or `Missed`, when there is neither."""
+        if run.item.receipt:
+            return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
+        if run.cancel_requested.is_set():
+            return Cancelled()
+        answer = await self._queue.answer(run.item)
+        if answer.entry:
+            return await self._copied(run, job, answer)
+        if answer.refusal and answer.joined:
+            return Failed(_shared(answer.refusal))
+        return Missed(b"")
+
+    async def _copied(self, run: Run, job: Job, answer: Answer) -> Outcome:
+        entry = orjson.loads(answer.entry)
+        source = entry["result"]
+        try:
+            image = await self._keeper.copy(place_of(run), job, source["images"][0])
+        except NotStored:
+            return Released()  # the replica has to stop; nothing was bought, and another one copies it
+        if image is None:
+            return Missed(answer.entry)
+        uid = Uid.parse(entry["from"])
+        told = {
+            "attempts": run.item.attempts,
+            "revised_prompt": source["revised_prompt"],
+            "cache": "joined" if answer.joined else "hit",
+            "cached_from": f"{uid.batch}/{uid.item}" if uid.batch else uid.item,
+        }
+        return Succeeded({**result_of(run, job, image, None), **told})
+
+
+def _shared(refusal: bytes) -> dict[str, Any]:
+    """The error of an item whose own call was never made."""
+    error: dict[str, Any] = orjson.loads(refusal)
+    error.pop("cost", None)
+    return {**error, "charged": "no"}
+
+
+class Copies:
+    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read.
+
+    And of the lane `joined`, where only a replica of an older version puts anything: the claim puts that right.
+    """
+
+    def __init__(
+        self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate
+    ) -> None:
+        self._routes = routes
+        self._queue = queue
+        self._running = running
+        self._bell = bell
+        self._gate = gate
+
+    async def run(self) -> None:
+        await run_forever("copies", self.step)
+
+    async def step(self) -> None:
+        """Claim once from every route; wait for the bell where there was nothing to claim, or no room."""
+        if self._gate.closed:
+            await self._gate.wait_open(LOOK_EVERY_S)
+            return
+        found = 0
+        for route in self._routes:
+            for lane in WITHOUT_CALLS:
+                if self._room and await self._queue.waiting(route.name, (lane,)):
+                    found += await uninterrupted(self._claim(route, lane))
+        if not found:
+            await self._bell.wait(CACHED, LOOK_EVERY_S)
+
+    @property
+    def _room(self) -> int:
+        return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
+
+    async def _claim(self, route: Route, lane: str) -> int:
+        claim = await self._queue.claim(route.name, self._room, lanes=(lane,))
+        for item in claim.items:
+            self._running.start(item, route, None)
+        return len(claim.items)

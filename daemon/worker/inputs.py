@@ -1,0 +1,69 @@
+"""The pictures to work from: fetched by safe rules or read from our store, checked, and handed on as bytes.
+
+Addresses come from producers: they are never passed on to a provider, which would fetch them by its own rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection
+
+from daemon.contract import Input, Job
+from daemon.storage.imaging import BadImage, inspect_image
+from daemon.storage.object_store import ResultStore, StorageError
+from providers.base import InputImage
+from providers.errors import ErrorKind, ProviderError
+from providers.http.download import DownloadError, download
+
+
+class InputFetcher:
+    """Fetches the inputs of one job at a time; all errors are ProviderError with the job's field."""
+
+    def __init__(self, store: ResultStore, *, max_bytes: int, allow_hosts: Collection[str] = ()) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+        self._allow_hosts = allow_hosts
+
+    async def fetch(self, job: Job) -> tuple[InputImage, ...]:
+        """The inputs in their order."""
+        if not job.inputs:
+            return ()
+        return tuple(
+            await asyncio.gather(*(self._one(index, image) for index, image in enumerate(job.inputs)))
+        )
+
+    async def _one(self, index: int, image: Input) -> InputImage:
+        field = f"inputs.{index}"
+        data = await self._data(image, field)
+        if image.sha256 is not None and hashlib.sha256(data).hexdigest() != image.sha256:
+            raise _invalid(
+                f"{field}.sha256", "The picture at this address is not the one that `sha256` names."
+            )
+        try:
+            facts = await asyncio.to_thread(inspect_image, data)
+        except BadImage as error:
+            raise _invalid(field, f"The input cannot be used: {error}") from error
+        return InputImage(data, facts.content_type, image.role)
+
+    async def _data(self, image: Input, field: str) -> bytes:
+        if image.url is None:
+            return await self._object(image.object or "", field)
+        try:
+            return await download(image.url, max_bytes=self._max_bytes, allow_hosts=self._allow_hosts)
+        except DownloadError as error:
+            kind = ErrorKind.INVALID_REQUEST if error.refused else ErrorKind.INPUT_FETCH
+            raise ProviderError(kind, error.message, field=f"{field}.url") from error
+
+    async def _object(self, key: str, field: str) -> bytes:
+        try:
+            data = await self._store.get(key)
+        except (StorageError, ValueError) as error:
+            raise ProviderError(ErrorKind.INPUT_FETCH, str(error), field=f"{field}.object") from error
+        if data is None:
+            raise _invalid(f"{field}.object", "There is no object under this key.")
+        return data
+
+
+def _invalid(field: str, message: str) -> ProviderError:
+    return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)

@@ -1,0 +1,1 @@
+"""What answers of a provider teach about its quota."""

@@ -1,0 +1,1 @@
+"""What a quota is: its limits, how they are written, and published ones."""

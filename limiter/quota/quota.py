@@ -1,0 +1,169 @@
+"""What a quota is: a name and the limits of one provider account, all of which hold together. Everything is pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from limiter.quota.limits import (
+    GUARD_LEAST_US,
+    LONGEST_PERIOD_US,
+    POLLS,
+    SECOND_US,
+    UNITS,
+    Bucket,
+    CalendarDay,
+    FixedWindow,
+    InFlight,
+    Limit,
+    QuotaError,
+    Window,
+    guard_us,
+)
+from limiter.quota.parse import parse_limits
+from limiter.quota.presets import PRESETS
+
+__all__ = [
+    "PRESETS",
+    "UNITS",
+    "Bucket",
+    "CalendarDay",
+    "FixedWindow",
+    "InFlight",
+    "Limit",
+    "Quota",
+    "QuotaError",
+    "Window",
+    "check_cost",
+    "cost_of",
+    "guard_us",
+    "parse_quota",
+]
+
+LimitT = TypeVar("LimitT", bound=Limit)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The limits of one provider account; all of them hold together.
+
+    A unit can have several windows ("10/s" and "120/min"), beside them one token bucket and one calendar day.
+    An `adaptive` one learns from refusals and headers what it really grants; the limits are then a ceiling.
+    """
+
+    name: str
+    limits: tuple[Limit, ...] = field(default=())
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise QuotaError(
+                f"quota name {self.name!r} is not usable; write letters, digits, . _ -, like 'openai-main'"
+            )
+        # Each kind keeps its books of a unit under one key; windows that remember each unit share theirs.
+        kinds = [(type(limit), limit.unit) for limit in self.limits if not _shares_a_log(limit)]
+        for kind, unit in kinds:
+            if kinds.count((kind, unit)) > 1:
+                raise QuotaError(
+                    f"quota {self.name!r} has two limits on {unit} of a kind that it can have once: "
+                    "give the second one a quota of its own, and name both in the route"
+                )
+
+    @property
+    def tolerance_s(self) -> float:
+        """How late after its slot a call may be sent, in seconds, without being counted anew: half the guard.
+
+        The other half is for the way to the provider. Without a rate there is nothing to be late for.
+        """
+        return min(map(_guard_us, self.limits), default=LONGEST_PERIOD_US) / 2 / SECOND_US
+
+    @property
+    def fingerprint(self) -> str:
+        """What was learned belongs to these limits and no others; empty for a quota that does not learn."""
+        if not self.adaptive:
+            return ""
+        return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
+
+    @property
+    def polls(self) -> Quota | None:
+        """Its limits on polls alone, under the same name; None where it has none.
+
+        A poll takes no place in flight, and its rate is neither learned nor a lesson.
+        """
+        limits = tuple(limit for limit in self.limits if limit.unit == POLLS)
+        return Quota(self.name, limits) if limits else None
+
+    def limit(self, kind: type[LimitT]) -> LimitT | None:
+        """Its first limit of that kind."""
+        return next((limit for limit in self.limits if isinstance(limit, kind)), None)
+
+    def optimum_s(self, n: int, service_s: float = 0) -> float:
+        """The least time, in seconds from an idle start, in which `n` calls of cost 1 can have ended.
+
+        `service_s` is how long one call takes. Exact under one limit, a lower bound under several; without
+        guards, so a perfect sender that knows the provider's clock could reach it. A calendar day is taken to
+        begin when that helps most.
+        """
+        if n <= 0:
+            return 0.0
+        return max((limit.last_start_s(n, service_s) for limit in self.limits), default=0.0) + service_s
+
+
+def cost_of(limit: Limit, costs: Mapping[str, int]) -> int:
+    """What a call of these `costs` is charged by one limit; every call in flight weighs at least 1."""
+    if not isinstance(limit, InFlight):
+        return costs.get(limit.unit, 0)
+    return costs.get(limit.unit, costs.get(limit.weighed_by, 1)) or 1
+
+
+def check_cost(quota: Quota, costs: Mapping[str, int]) -> None:
+    """Refuse, with QuotaError, a cost below 0 or one that no waiting can ever fit under this quota."""
+    for limit in quota.limits:
+        cost = cost_of(limit, costs)
+        if not 0 <= cost <= limit.most:
+            raise QuotaError(
+                f"a cost of {cost} {limit.unit} can never be granted by quota {quota.name!r}, "
+                f"which grants 0 to {limit.most} at once: split the call, or raise the limit"
+            )
+
+
+def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
+    """The quota that a `[quotas.NAME]` table of the configuration describes.
+
+    Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
+    """
+    fields = dict(spec)
+    adaptive = fields.pop("adaptive", False)
+    if not isinstance(adaptive, bool):
+        raise QuotaError(
+            f"quota {name!r}, field 'adaptive': {adaptive!r} is neither true nor false; write adaptive = true"
+        )
+    limits = parse_limits(name, fields)
+    if not limits:
+        raise QuotaError(f'quota {name!r} sets no limit: write at least one, like images = "20/min"')
+    if adaptive and not any(isinstance(limit, Window | Bucket | FixedWindow) for limit in limits):
+        raise QuotaError(
+            f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
+        )
+    return Quota(name, limits, adaptive)
+
+
+def _guard_us(limit: Limit) -> int:
+    match limit:
+        case Window():
+            return guard_us(limit.period_us)
+        case Bucket():
+            return max(limit.lag_us, GUARD_LEAST_US)
+        case FixedWindow():
+            return limit.guard_us
+        case CalendarDay() | InFlight():
+            return LONGEST_PERIOD_US
+
+
+def _shares_a_log(limit: Limit) -> bool:
+    return isinstance(limit, Window) and limit.exact

@@ -1,0 +1,1 @@
+"""The scripts, each beside the calls that it serves."""

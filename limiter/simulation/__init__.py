@@ -1,0 +1,1 @@
+"""The limiter in virtual time, and what people do without one."""

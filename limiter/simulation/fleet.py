@@ -1,0 +1,264 @@
+"""A fleet in virtual time: the real scripts on a clock that jumps, against a provider that enforces its quota.
+
+A day of quota, or a thousand replicas, takes seconds, because nothing waits: every event is run at its own time, one
+after the other. The hand-made strategies that people use without a limiter run beside it on the same provider.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import redis.asyncio
+
+from limiter.limiter import Later, Limiter
+from limiter.permit import Permit
+from limiter.quota.quota import Bucket, FixedWindow, InFlight, Limit, Quota, Window
+
+START_US: Final = 1_795_000_000_000_000
+HORIZON_S: Final = 2.0  # how far ahead a replica reserves, as the daemon's dispatchers do
+
+Event = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated. Times in seconds; `jitter_s` is how much the way to the provider varies."""
+
+    quotas: tuple[Quota, ...]
+    jobs: int
+    replicas: int = 1
+    workers: int = 16  # coroutines of each replica
+    latency_s: tuple[float, float] = (2.0, 4.0)
+    jitter_s: float = 0.005
+    retry_after_s: float = 1.0  # what the provider's 429 tells
+    seed: int = 0
+
+    @property
+    def optimum_s(self) -> float:
+        """The least makespan that the quotas allow, with calls of mean latency."""
+        service_s = sum(self.latency_s) / 2
+        return max((quota.optimum_s(self.jobs, service_s) for quota in self.quotas), default=service_s)
+
+
+@dataclass(slots=True)
+class Report:
+    """How a strategy did. `utilisation` is the optimum as a share of the makespan."""
+
+    strategy: str
+    jobs: int = 0
+    done: int = 0  # fewer than `jobs`: it gave up
+    makespan_s: float = 0.0
+    calls: int = 0
+    throttled: int = 0
+    asked: int = 0  # calls of the limiter
+    optimum_s: float = 0.0
+
+    @property
+    def utilisation(self) -> float:
+        if self.done < self.jobs:
+            return 0.0
+        return self.optimum_s / self.makespan_s if self.makespan_s else 1.0
+
+
+class Timeline:
+    """Events in order of time. `now_us` is what every script and every actor takes for the time."""
+
+    def __init__(self) -> None:
+        self.now_us = START_US
+        self._events: list[tuple[int, int, Event]] = []
+        self._order = itertools.count()
+
+    def at(self, us: int, event: Event) -> None:
+        """Run `event` at a time; events of one time run in the order in which they were added."""
+        heapq.heappush(self._events, (max(us, self.now_us), next(self._order), event))
+
+    def after(self, seconds: float, event: Event) -> None:
+        self.at(self.now_us + round(seconds * 1e6), event)
+
+    async def run(self) -> None:
+        while self._events:
+            self.now_us, _, event = heapq.heappop(self._events)
+            await event()
+
+
+class Provider:
+    """Enforces every limit on arrival, as a real one does: sliding windows, buckets, true calls in flight."""
+
+    def __init__(self, limits: Sequence[Limit], timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._limits = limits
+        self._arrivals: dict[Limit, deque[int]] = {limit: deque() for limit in limits}
+        self._tokens: dict[Limit, tuple[float, int]] = {}
+        self._running = 0
+
+    def admits(self) -> bool:
+        """One call arrives now; False is a 429, which uses up nothing."""
+        if not all(self._has_room(limit) for limit in self._limits):
+            return False
+        for limit in self._limits:
+            self._charge(limit)
+        self._running += 1
+        return True
+
+    def ended(self) -> None:
+        self._running -= 1
+
+    def _has_room(self, limit: Limit) -> bool:
+        now = self._timeline.now_us
+        match limit:
+            case Window(count, period_us):
+                arrivals = self._arrivals[limit]
+                while arrivals and arrivals[0] <= now - period_us:
+                    arrivals.popleft()
+                return len(arrivals) < count
+            case FixedWindow(count, period_us):
+                arrivals = self._arrivals[limit]
+                while arrivals and arrivals[0] < now - now % period_us:
+                    arrivals.popleft()
+                return len(arrivals) < count
+            case Bucket():
+                return self._tokens_of(limit) >= 1 - 1e-9
+            case InFlight(count):
+                return self._running < count
+        return True
+
+    def _charge(self, limit: Limit) -> None:
+        if isinstance(limit, Window | FixedWindow):
+            self._arrivals[limit].append(self._timeline.now_us)
+        elif isinstance(limit, Bucket):
+            self._tokens[limit] = (self._tokens_of(limit) - 1, self._timeline.now_us)
+
+    def _tokens_of(self, limit: Bucket) -> float:
+        tokens, since = self._tokens.get(limit, (float(limit.burst), self._timeline.now_us))
+        return min(
+            float(limit.burst), tokens + (self._timeline.now_us - since) * limit.count / limit.period_us
+        )
+
+
+@dataclass
+class Run:
+    """One strategy on one scenario: jobs to do, what has been counted, and the ends of calls."""
+
+    scenario: Scenario
+    strategy: str
+    timeline: Timeline = field(default_factory=Timeline)
+
+    def __post_init__(self) -> None:
+        limits = [limit for quota in self.scenario.quotas for limit in quota.limits]
+        self.provider = Provider(limits, self.timeline)
+        self.random = random.Random(self.scenario.seed)  # noqa: S311 - a simulation, no secrets
+        self.todo = self.scenario.jobs
+        self.report = Report(self.strategy, self.scenario.jobs, optimum_s=self.scenario.optimum_s)
+
+    def send(self, ended: Event, refused: Event) -> None:
+        """Send one call now: it arrives a little later, and is then made or refused."""
+
+        async def arrive() -> None:
+            self.report.calls += 1
+            if not self.provider.admits():
+                self.report.throttled += 1
+                await refused()
+                return
+            self.timeline.after(self.random.uniform(*self.scenario.latency_s), end)
+
+        async def end() -> None:
+            self.provider.ended()
+            self.report.done += 1
+            self.report.makespan_s = (self.timeline.now_us - START_US) / 1e6
+            await ended()
+
+        self.timeline.after(self.random.uniform(0, self.scenario.jitter_s), arrive)
+
+
+async def simulate(client: redis.asyncio.Redis, prefix: str, scenario: Scenario) -> Report:
+    """Pixmill's limiter on `client`, under keys of `prefix` that nobody else uses."""
+    run = Run(scenario, "pixmill")
+    limiter = Limiter(client, prefix, clock=lambda: run.timeline.now_us)
+    fleet = _Fleet(run, limiter)
+    for replica in range(scenario.replicas):
+        run.timeline.at(START_US, fleet.dispatcher(replica))
+    await run.timeline.run()
+    return run.report
+
+
+class _Fleet:
+    """Replicas that ask for one permit at a time, as the daemon's dispatchers do."""
+
+    def __init__(self, run: Run, limiter: Limiter) -> None:
+        self._run = run
+        self._limiter = limiter
+        self._free = [run.scenario.workers] * run.scenario.replicas
+        self._parked: deque[Event] = deque()
+        self._ids = itertools.count()
+
+    def dispatcher(self, replica: int) -> Event:
+        """Asks, and asks again, as long as there are jobs and free workers."""
+        request_id = ""
+        told: Later | None = None
+
+        async def ask() -> None:
+            nonlocal request_id, told
+            run = self._run
+            if run.todo <= 0 or not self._free[replica]:
+                if told is not None and told.turn is not None:
+                    await self._limiter.give_back(told.turn)
+                request_id, told = "", None
+                return  # where jobs are left, the end of one of its calls asks again
+            run.report.asked += 1
+            request_id = request_id or str(next(self._ids))
+            answer = await self._limiter.acquire(
+                run.scenario.quotas,
+                holder=str(replica),
+                request_id=request_id,
+                max_wait_s=HORIZON_S,
+                after=told,
+            )
+            told = answer if isinstance(answer, Later) else None
+            if isinstance(answer, Later):
+                if answer.bound.endswith(".in_flight"):
+                    self._parked.append(ask)
+                else:
+                    run.timeline.at(run.timeline.now_us + answer.retry_us, ask)
+                return
+            request_id = ""
+            self._free[replica] -= 1
+            run.todo -= 1
+            run.timeline.at(run.timeline.now_us + answer.wait_us, self._call(replica, answer.permit, ask))
+
+        return ask
+
+    def _call(self, replica: int, permit: Permit, ask: Event) -> Event:
+        async def leave() -> None:
+            was_full = not self._free[replica]
+            self._free[replica] += 1
+            if permit.leased:
+                await self._limiter.release(permit)
+                # The bell: everybody who waits for a place looks, and the first one finds it.
+                while self._parked:
+                    self._run.timeline.at(self._run.timeline.now_us, self._parked.popleft())
+            if was_full:
+                self._run.timeline.at(self._run.timeline.now_us, ask)
+
+        async def refused() -> None:
+            self._run.todo += 1
+            for quota in self._run.scenario.quotas:
+                await self._limiter.penalise(
+                    quota,
+                    retry_after_s=self._run.scenario.retry_after_s,
+                    reason="rate_limited",
+                    permit=permit,
+                )
+            await leave()
+            self._run.timeline.at(self._run.timeline.now_us, ask)
+
+        async def send() -> None:
+            self._run.send(leave, refused)
+            self._run.timeline.at(self._run.timeline.now_us, ask)
+
+        return send

@@ -1,0 +1,1 @@
+"""The way out: one client, other people's addresses, downloads, posts."""

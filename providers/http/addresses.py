@@ -1,0 +1,225 @@
+"""Requests to addresses that somebody else chose, without becoming their door into the private network.
+
+https only, every resolved address is checked, and the connection goes to a checked one. No credential, cookie or
+proxy is ever involved, and no redirect is followed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import httpx2
+
+from providers.http.tls import tls_context
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+# What a request that was allowed to leave can fail with.
+NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, ValueError)
+
+
+class OutsideError(Exception):
+    """A request that was refused or failed; the message is a sentence that can be shown.
+
+    `problem` is the message without `advice` for whoever gave the address. `refused`: the address or the content
+    breaks a rule, so trying again is pointless. `allow`: the entry of `allow_hosts` that would let it through.
+    `http_status`: what the server said, if it answered.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        refused: bool = False,
+        advice: str = "",
+        allow: str | None = None,
+        http_status: int | None = None,
+    ) -> None:
+        self.problem = problem
+        self.advice = advice
+        self.message = f"{problem.removesuffix('.')}: {advice}." if advice else problem
+        super().__init__(self.message)
+        self.refused = refused
+        self.allow = allow
+        self.http_status = http_status
+
+
+def check_url(url: str, allow_hosts: Collection[str] = ()) -> str | None:
+    """Why `url` may not be asked, as a sentence, or None. Asks no network, so names are not resolved here.
+
+    `allow_hosts` holds `host` or `host:port`: these may use plain http, any port (or that one) and private
+    addresses. Link-local addresses, where clouds keep credentials, are never allowed.
+    """
+    try:
+        checked(url, allow_hosts)
+    except OutsideError as error:
+        return error.message
+    return None
+
+
+@asynccontextmanager
+async def exchange(
+    method: str, target: httpx2.URL, address: str, headers: Mapping[str, str], content: bytes = b""
+) -> AsyncIterator[httpx2.Response]:
+    """The answer of `target` at an `address` that was checked; its body is read by the caller, or not at all.
+
+    Raises one of NETWORK_FAULTS. A client for each request: a pooled connection is keyed by address here, and must
+    never serve another name.
+    """
+    request = httpx2.Request(
+        method,
+        target.copy_with(host=address),
+        headers={"Host": target.netloc.decode("ascii"), **headers},
+        content=content,
+        extensions={
+            "sni_hostname": name_of(target),
+            "timeout": {"connect": 10.0, "read": 20.0, "write": 10.0, "pool": 10.0},
+        },
+    )
+    async with httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False) as transport:
+        response = await transport.handle_async_request(request)
+        response.request = request
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+
+def checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
+    """`url` parsed, its scheme, port and literal address checked; raises OutsideError."""
+    try:
+        target = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        raise OutsideError("This is not a valid URL.", refused=True) from None
+    host = name_of(target).rstrip(".")
+    if target.scheme not in ("http", "https") or not host:
+        raise OutsideError("Only https:// URLs are accepted.", refused=True)
+    if not re.fullmatch(r"[a-z0-9._:-]+", host):
+        raise OutsideError("The URL's host name is not valid.", refused=True)
+    if target.userinfo:
+        raise OutsideError("A URL with a user name or password is not accepted.", refused=True)
+    allowed = _is_allowed(target, allow_hosts)
+    # Before scheme and port, so that nobody is told to change what would not help.
+    if (literal := _literal_address(host)) is not None:
+        _check_address(host, literal, allowed=allowed)
+    if not allowed:
+        if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+            raise _private(host)
+        if target.scheme != "https":
+            raise _refused(f"Plain http is not accepted for {host}.", host)
+        if target.port not in (None, 443):
+            raise _refused(f"Port {target.port} is not accepted for {host}.", f"{host}:{target.port}")
+    return target.copy_with(fragment=None)
+
+
+async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> str:
+    """One address of the host to connect to, after all of them were found harmless; raises OutsideError."""
+    host = name_of(target)
+    literal = _literal_address(host)
+    if literal is not None:
+        return str(literal)
+    port = target.port or (443 if target.scheme == "https" else 80)
+    try:
+        addresses = await resolver(host, port)
+    except OSError:
+        raise OutsideError(f"The host name {host} could not be resolved.") from None
+    if not addresses:
+        raise OutsideError(f"The host name {host} has no address.")
+    allowed = _is_allowed(target, allow_hosts)
+    for address in addresses:
+        _check_address(host, ipaddress.ip_address(address.partition("%")[0]), allowed=allowed)
+    return addresses[0]
+
+
+def _check_address(host: str, address: IPAddress, *, allowed: bool) -> None:
+    for inner in _unwrapped(address):
+        if inner.is_link_local or inner.is_multicast or inner.is_unspecified:
+            raise _never(host)
+        if not allowed and not inner.is_global:
+            raise _private(host)
+
+
+def _unwrapped(address: IPAddress) -> tuple[IPAddress, ...]:
+    """The address, and the IPv4 one inside it where IPv6 only wraps one (mapped, 6to4, NAT64, Teredo)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return (address,)
+    if address.ipv4_mapped is not None:
+        return (address.ipv4_mapped,)
+    inner: list[IPAddress] = [address]
+    if address.sixtofour is not None:
+        inner.append(address.sixtofour)
+    if address.teredo is not None:
+        inner.extend(address.teredo)
+    if address in _NAT64:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return tuple(inner)
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _literal_address(host: str) -> IPAddress | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        pass
+    if not re.fullmatch(r"[0-9a-fx.]+", host, re.IGNORECASE):
+        return None
+    try:
+        # The C library reads 127.1, 0x7f000001 and 2130706433 as addresses too.
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+def _is_allowed(target: httpx2.URL, allow_hosts: Collection[str]) -> bool:
+    host = name_of(target).rstrip(".")
+    port = target.port or (443 if target.scheme == "https" else 80)
+    bracketed = f"[{host}]" if ":" in host else host
+    return not {host, bracketed, f"{bracketed}:{port}"}.isdisjoint(entry.lower() for entry in allow_hosts)
+
+
+def _private(host: str) -> OutsideError:
+    return _refused(f"{host} is not a public address.", host)
+
+
+def _refused(problem: str, allow: str) -> OutsideError:
+    return OutsideError(
+        problem,
+        refused=True,
+        advice=f"{_INSTEAD}, or let the operator add the host to `allow_hosts`",
+        allow=allow,
+    )
+
+
+def _never(host: str) -> OutsideError:
+    problem = f"{host} is not a public address, and one that is never fetched."
+    return OutsideError(problem, refused=True, advice=_INSTEAD)
+
+
+_INSTEAD = "give an https URL of a public host"
+
+
+def name_of(target: httpx2.URL) -> str:
+    """The host as it goes to DNS: lower case, and look-alike digits and dots made plain."""
+    return target.raw_host.decode("ascii").lower()
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, for messages: the rest of it may carry a signature."""
+    try:
+        return httpx2.URL(url).host or "the given URL"
+    except (httpx2.InvalidURL, ValueError):
+        return "the given URL"
+
+
+async def system_resolver(host: str, port: int) -> list[str]:
+    """As the machine resolves names."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]

@@ -1,0 +1,1 @@
+"""Tencent Hunyuan Image 3.0."""

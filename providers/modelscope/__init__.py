@@ -1,0 +1,1 @@
+"""ModelScope's API-Inference (Z-Image and others)."""

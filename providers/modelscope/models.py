@@ -1,0 +1,132 @@
+"""What the image models of ModelScope's API-Inference accept, checked before anything is sent.
+
+Source: modelscope.cn, documentation of API-Inference, image generation (2026-11). Any model id of the hub may be
+named; those that the page does not list get the widest rules that it gives.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from providers.base import Scalar
+from providers.shared.sizes import RATIO, SIZE, near_one_megapixel, not_a_size
+
+MAX_PROMPT_CHARS = 1999  # "less than 2000"
+SEED_RANGE = (0, 2**31 - 1)
+MAX_LORAS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one family of models takes: sides of `least` to `longest` pixels, and whether it edits pictures."""
+
+    least: int
+    longest: int
+    max_inputs: int
+
+    def wire_size(self, size: str | None) -> str | None:
+        """The size to send for what a job asks for; raises ValueError with what is accepted."""
+        if size is None:
+            return None
+        if ratio := RATIO.fullmatch(size):
+            width, height = near_one_megapixel(int(ratio[1]), int(ratio[2]), longest=self.longest)
+            if min(width, height) < self.least:
+                most = self.longest // self.least
+                raise ValueError(f"{size} is too long for this model; ratios may be 1:{most} to {most}:1.")
+            return f"{width}x{height}"
+        if not (exact := SIZE.fullmatch(size)):
+            raise ValueError(not_a_size(size))
+        if not all(self.least <= int(side) <= self.longest for side in exact.groups()):
+            span = f"from {self.least}x{self.least} to {self.longest}x{self.longest}"
+            raise ValueError(f"{size} is not accepted by this model; it accepts sizes {span}.")
+        return size
+
+
+# Edit models take several pictures; the documentation names no largest number.
+_INPUTS = 16
+_FAMILIES: tuple[tuple[str, int, int], ...] = (
+    (r"z-image", 512, 2048),
+    (r"qwen-image", 64, 1664),
+    (r"flux", 64, 1024),
+    (r"stable-diffusion|sdxl|\bsd[-_]?\d", 64, 2048),
+)
+_EDITS = re.compile(r"edit|kontext", re.IGNORECASE)
+
+
+def rules_of(model: str) -> Rules:
+    """The rules for a model id such as `Tongyi-MAI/Z-Image-Turbo`."""
+    for pattern, least, longest in _FAMILIES:
+        if re.search(pattern, model, re.IGNORECASE):
+            return Rules(least, longest, _INPUTS if _EDITS.search(model) else 0)
+    return Rules(64, 2048, _INPUTS)
+
+
+def param_problem(name: str, value: Scalar) -> str | None:
+    """Why the value of a parameter is not accepted, with what is; None where it is, or nothing is known of it."""
+    check = _PARAMS.get(name)
+    return None if check is None else check(value)
+
+
+def wire_params(params: Mapping[str, Scalar]) -> dict[str, object]:
+    """Parameters as they are sent; `loras` becomes what the API takes. They have been checked before."""
+    loras = params.get("loras")
+    sent: dict[str, object] = dict(params)
+    if isinstance(loras, str):
+        sent["loras"] = _loras(loras)
+    return sent
+
+
+def _steps_problem(value: Scalar) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
+        return None
+    return f"{value!r} is not accepted; `steps` is a whole number from 1 to 100."
+
+
+def _guidance_problem(value: Scalar) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1.5 <= value <= 20:
+        return None
+    return (
+        f"{value!r} is not accepted; `guidance` is a number from 1.5 to 20 (leave it out for Turbo models)."
+    )
+
+
+def _loras_problem(value: Scalar) -> str | None:
+    try:
+        _loras(value if isinstance(value, str) else "")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+_LORA = re.compile(r"(?P<repo>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:=(?P<weight>\d(?:\.\d{1,6})?))?")
+
+
+def _loras(text: str) -> str | dict[str, float]:
+    """One repository, or several with their weights; raises ValueError with a sentence."""
+    parts = [part.strip() for part in text.split(",")]
+    found = [_LORA.fullmatch(part) for part in parts]
+    if not all(found):
+        raise ValueError(
+            '`loras` is one repository like "owner/name", or several with weights: "owner/one=0.6, owner/two=0.4".'
+        )
+    if len(parts) == 1 and found[0] is not None and found[0]["weight"] is None:
+        return found[0]["repo"]
+    weights = {each["repo"]: float(each["weight"] or math.nan) for each in found if each is not None}
+    if len(weights) < len(parts) or len(weights) > MAX_LORAS:
+        raise ValueError(
+            f"`loras` names {len(parts)} repositories; at most {MAX_LORAS} different ones are taken."
+        )
+    if not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6):
+        raise ValueError("Each of several `loras` needs a weight, and the weights must add up to 1.")
+    return weights
+
+
+_PARAMS: dict[str, Callable[[Scalar], str | None]] = {
+    "steps": _steps_problem,
+    "guidance": _guidance_problem,
+    "loras": _loras_problem,
+}
+PARAMS = frozenset(_PARAMS)

@@ -1,0 +1,129 @@
+"""What OpenRouter's two wires take: ratios, sizes, parameters, and what a model can put out.
+
+Any model name goes through: OpenRouter has hundreds, and says itself which of them it does not have.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+from providers.shared.sizes import RATIO, SIZE, not_a_size
+
+# The longest prompt that a job can have; the models' own limits are in tokens, and larger.
+MAX_PROMPT_CHARS = 32_000
+MAX_INPUTS = 16
+MAX_INPUT_BYTES = 20 * 1024**2  # of one picture; base64 makes a third more of it
+SEED_RANGE = (0, 2**31 - 1)
+
+# Ratios of `image_config`, and the pixels that they give at 1K (source: OpenRouter's guide to image generation).
+CHAT_RATIOS = {
+    "1:1": (1024, 1024),
+    "2:3": (832, 1248),
+    "3:2": (1248, 832),
+    "3:4": (864, 1184),
+    "4:3": (1184, 864),
+    "4:5": (896, 1152),
+    "5:4": (1152, 896),
+    "9:16": (768, 1344),
+    "16:9": (1344, 768),
+    "21:9": (1536, 672),
+}
+_CHAT_TIERS = {"1K": 1, "2K": 2, "4K": 4}  # by how much each side is longer than at 1K
+_NEAR = 0.03  # the pixels of a ratio are not exactly its ratio
+
+# Source: the request type of the images endpoint in OpenRouter's own Python client, 1.3.
+# fmt: off
+IMAGES_RATIOS = (
+    "1:1", "1:2", "1:4", "1:8", "2:1", "2:3", "2.35:1", "3:2", "3:4", "4:1", "4:3", "4:5", "5:2", "5:4", "5:7", "7:5",
+    "8:1", "9:16", "16:9", "9:19.5", "19.5:9", "9:20", "20:9", "9:21", "21:9",
+)
+# fmt: on
+_SIDES = (64, 8192)
+
+CHAT_PARAMS: dict[str, tuple[str, ...]] = {"image_size": tuple(_CHAT_TIERS), "user": ()}
+IMAGES_PARAMS: dict[str, tuple[str, ...]] = {
+    "resolution": ("512", "768", "1K", "1.5K", "2K", "4K"),
+    "quality": ("auto", "low", "medium", "high", "xhigh", "max"),
+    "background": ("auto", "transparent", "opaque"),
+    "user": (),
+}
+
+# They put out pictures alone, and a request for text as well finds no endpoint.
+_PICTURES_ONLY = re.compile(r"(?:black-forest-labs|sourceful|bytedance-seed)/")
+
+
+def modalities(model: str) -> list[str]:
+    """What a chat request asks `model` to put out."""
+    return ["image"] if _PICTURES_ONLY.match(model.lower()) else ["image", "text"]
+
+
+def chat_config(size: str | None) -> dict[str, str]:
+    """The `image_config` for a job's size; raises ValueError with what is accepted.
+
+    A size in pixels becomes its ratio and the smallest resolution that is as large; 1K is what models make anyway,
+    and the only one that some of them know, so it is not named.
+    """
+    if size is None:
+        return {}
+    if (ratio := _ratio(size)) is not None:
+        return {"aspect_ratio": _named(size, ratio, tuple(CHAT_RATIOS))}
+    width, height = _pixels(size)
+    name = _nearest(size, width, height)
+    at_1k = CHAT_RATIOS[name]
+    for tier, times in _CHAT_TIERS.items():
+        if all(side * (1 - _NEAR) <= made * times for side, made in zip((width, height), at_1k, strict=True)):
+            return {"aspect_ratio": name} | ({} if tier == "1K" else {"image_size": tier})
+    most = "x".join(str(side * _CHAT_TIERS["4K"]) for side in at_1k)
+    raise ValueError(f"{size} is too large: at {name} these models make {most} at most.")
+
+
+def images_size(size: str | None) -> dict[str, str]:
+    """The fields of an images request for a job's size; raises ValueError with what is accepted."""
+    if size is None:
+        return {}
+    if (ratio := _ratio(size)) is not None:
+        return {"aspect_ratio": _named(size, ratio, IMAGES_RATIOS)}
+    width, height = _pixels(size)
+    if not _SIDES[0] <= min(width, height) <= max(width, height) <= _SIDES[1]:
+        raise ValueError(f"{size} is not accepted: sides must lie in {_SIDES[0]}..{_SIDES[1]}.")
+    return {"size": size}
+
+
+def _ratio(size: str) -> Fraction | None:
+    found = RATIO.fullmatch(size)
+    if found is None:
+        return None
+    if not int(found[1]) or not int(found[2]):
+        raise ValueError(f"{size} is not a ratio.")
+    return Fraction(int(found[1]), int(found[2]))
+
+
+def _pixels(size: str) -> tuple[int, int]:
+    found = SIZE.fullmatch(size)
+    if found is None or not int(found[1]) or not int(found[2]):
+        raise ValueError(not_a_size(size))
+    return int(found[1]), int(found[2])
+
+
+def _named(size: str, ratio: Fraction, accepted: tuple[str, ...]) -> str:
+    """The accepted ratio that is the same as the one asked for, as 32:18 is 16:9."""
+    for name in accepted:
+        width, _, height = name.partition(":")
+        if Fraction(width) / Fraction(height) == ratio:
+            return name
+    raise ValueError(f"The ratio {size} is not accepted; accepted are {', '.join(accepted)}.")
+
+
+def _nearest(size: str, width: int, height: int) -> str:
+    """The ratio of a size in pixels: exactly that of its name, or that of the pixels made for it."""
+
+    def off(name: str) -> float:
+        of_name = [int(side) for side in name.split(":")]
+        return min(abs(math.log(width / height * h / w)) for w, h in (of_name, CHAT_RATIOS[name]))
+
+    nearest = min(CHAT_RATIOS, key=off)
+    if off(nearest) > _NEAR:
+        raise ValueError(f"{size} has none of the accepted ratios, which are {', '.join(CHAT_RATIOS)}.")
+    return nearest

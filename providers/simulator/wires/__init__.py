@@ -1,0 +1,1 @@
+"""The providers' wires as the simulator speaks them."""

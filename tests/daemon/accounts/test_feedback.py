@@ -1,0 +1,129 @@
+"""What providers say of their accounts: the limiter acts on it, operators hear of it, jobs do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.accounts.feedback import Accounts
+from daemon.accounts.routes import Route
+from daemon.contract.events import EVENT_DATA
+from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
+from providers.errors import ErrorKind, ProviderError
+from tests.daemon.harness import Installation
+
+LEARNS = parse_quota("q", {"images": "40/4s", "in_flight": 8, "adaptive": True})
+
+
+class Office:
+    """An account with one quota, and what was told of it."""
+
+    def __init__(self, redis: Redis, quota: Quota) -> None:
+        self.installation = Installation(redis)
+        self.quota = quota
+        self.limiter = Limiter(redis, "pixmill")
+        self.route = Route("default", self.installation.provider, "model-1", (quota,))
+        self.accounts = Accounts(redis, self.installation.keys, self.limiter, self.installation.metrics)
+
+    async def permit(self, request_id: str = "r") -> Permit:
+        answer = await self.limiter.acquire([self.quota], holder="w", request_id=request_id, max_wait_s=5)
+        assert isinstance(answer, Grant)
+        return answer.permit
+
+    async def refused(self, kind: ErrorKind, permit: Permit, retry_after_s: float | None = None) -> None:
+        error = ProviderError(kind, "slow down", http_status=429, retry_after_s=retry_after_s)
+        await self.accounts.refused(error, self.route, permit)
+
+    async def state(self) -> QuotaState:
+        [state] = await self.limiter.snapshot([self.quota])
+        return state
+
+    async def told(self) -> list[tuple[str, dict[str, Any]]]:
+        events = await self.installation.events()
+        for kind, data in events:
+            EVENT_DATA[kind].model_validate(data)  # type: ignore[index] # the key is one of its literals
+        return events
+
+    def counted(self, name: str, **labels: str) -> float | None:
+        return self.installation.metrics.registry.get_sample_value(f"pixmill_{name}", labels)
+
+
+@pytest.fixture
+def office(redis: Redis) -> Office:
+    return Office(redis, LEARNS)
+
+
+async def test_ten_refusals_of_one_moment_are_one_cooldown_one_cut_and_ten_429s(office: Office) -> None:
+    permits = [await office.permit(f"r{number}") for number in range(8)]
+    for permit in permits:
+        await office.refused(ErrorKind.RATE_LIMITED, permit, 5)
+    state = await office.state()
+    assert state.cooldown_generation == 1
+    assert state.scale < 1
+    assert [kind for kind, _ in await office.told()] == ["quota.cooldown", "quota.adapted"]
+    assert office.counted("limiter_cooldowns_total", quota="q") == 1
+    assert office.counted("provider_429_total", provider="scripted", quota="q") == 8
+
+
+async def test_an_adapted_rate_is_told_with_what_it_was(office: Office) -> None:
+    await office.refused(ErrorKind.RATE_LIMITED, await office.permit(), 1)
+    [(_, data)] = [event for event in await office.told() if event[0] == "quota.adapted"]
+    assert data["quota"] == "q"
+    assert data["before"] == 1 > data["scale"] == (await office.state()).scale
+
+
+async def test_concurrency_lowers_the_places_and_a_busy_provider_neither(office: Office) -> None:
+    permits = [await office.permit(f"r{number}") for number in range(3)]
+    await office.refused(ErrorKind.CONCURRENCY_LIMITED, permits[0])
+    state = await office.state()
+    in_flight = next(unit for unit in state.units if unit.unit == "in_flight")
+    assert (state.in_flight + in_flight.available, state.scale, state.cooldown_s) == (3, 1, 0)
+    for permit in permits:
+        await office.limiter.release(permit)
+    await office.refused(ErrorKind.OVERLOADED, await office.permit("late"), 9)
+    state = await office.state()
+    assert state.scale == 1
+    assert state.cooldown_s > 8
+
+
+async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis) -> None:
+    office = Office(redis, LEARNS)
+    shared = parse_quota("shared", {"requests": "100/min"})
+    office.route = Route("default", office.installation.provider, "model-1", (shared, LEARNS))
+    await office.refused(ErrorKind.CONCURRENCY_LIMITED, await office.permit())
+    [state] = await office.limiter.snapshot([shared])
+    assert (state.cooldown_s, state.cooldown_generation) == (0, 0)
+
+
+async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_for_an_operator(
+    redis: Redis,
+) -> None:
+    office = Office(redis, parse_quota("q", {"images": {"rate": "9/day", "reset": "UTC"}}))
+    error = ProviderError(ErrorKind.QUOTA_EXHAUSTED, "daily limit", http_status=429)
+    await office.accounts.stopped(error, office.route)
+    state = await office.state()
+    assert state.pause_s is not None
+    assert 0 < state.pause_s <= 86_400
+    await office.accounts.stopped(ProviderError(ErrorKind.BILLING_EXHAUSTED, "no credit"), office.route)
+    state = await office.state()
+    assert (state.paused_reason, state.pause_s) == ("no credit", None)
+    [first, second] = await office.told()
+    assert first[1]["until_us"] % 86_400_000_000 == 0
+    assert "until_us" not in second[1]
+
+
+async def test_headers_tighten_a_quota_that_learns_and_no_other(redis: Redis) -> None:
+    headers = {"x-ratelimit-limit-images": "40", "x-ratelimit-remaining-images": "3"}
+    for quota, available in ((parse_quota("q", {"images": "40/4s"}), 39), (LEARNS, 3)):
+        await redis.flushall()
+        office = Office(redis, quota)
+        await office.accounts.heard(headers, office.route, await office.permit())
+        assert (await office.state()).units[0].available == available
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-images": "lots"}, {"ratelimit": ";;;"}])
+async def test_headers_that_say_nothing_change_nothing(office: Office, headers: dict[str, str]) -> None:
+    await office.accounts.heard(headers, office.route, await office.permit())
+    assert (await office.state()).units[0].available == 39

@@ -1,0 +1,114 @@
+"""Limits that operators set: what merges with the configuration, and what is told of what cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from daemon.accounts.quota_store import in_force, quotas_in_force, reset, set_limits
+from daemon.queue.keys import Keys
+from limiter.explain import spelled
+from limiter.quota.quota import QuotaError, parse_quota
+
+KEYS = Keys("pixmill")
+CONFIGURED: Mapping[str, object] = {"images": ["10/s", "120/min"], "in_flight": 8}
+
+
+def limits(configured: Mapping[str, object], stored: object) -> list[str]:
+    now = in_force("main", configured, orjson.dumps(stored))
+    assert now.problem is None
+    return [spelled(limit) for limit in now.quota.limits]
+
+
+# What merges
+
+
+def test_a_field_that_was_set_takes_the_place_of_the_configured_one_and_the_others_stay() -> None:
+    assert limits(CONFIGURED, {"images": "20/min"}) == ["images 20/min", "in_flight 8"]
+    assert limits(CONFIGURED, {"in_flight": 2}) == ["images 10/s", "images 120/min", "in_flight 2"]
+    assert limits(CONFIGURED, {"requests": "5/s"})[-1] == "requests 5/s"
+    assert limits({"preset": "tencent-hunyuan"}, {"in_flight": 3}) == ["in_flight 3", "requests 20/s"]
+
+
+async def test_what_is_set_twice_keeps_the_later_word_and_what_was_set_before_stays_set(redis: Redis) -> None:
+    await set_limits(redis, KEYS, "main", CONFIGURED, {"images": "20/min", "in_flight": 4})
+    now = await set_limits(redis, KEYS, "main", CONFIGURED, {"in_flight": 2})
+    assert [spelled(limit) for limit in now.quota.limits] == ["images 20/min", "in_flight 2"]
+    assert await quotas_in_force(redis, KEYS, {"main": CONFIGURED}) == {"main": now}
+    assert now.configured == parse_quota("main", CONFIGURED)
+
+
+async def test_two_operators_at_once_both_have_their_word(redis: Redis) -> None:
+    fields: list[dict[str, object]] = [{"images": "20/min"}, {"in_flight": 2}, {"requests": "5/s"}]
+    await asyncio.gather(*(set_limits(redis, KEYS, "main", CONFIGURED, each) for each in fields))
+    now = (await quotas_in_force(redis, KEYS, {"main": CONFIGURED}))["main"]
+    assert {spelled(limit) for limit in now.quota.limits} == {"images 20/min", "in_flight 2", "requests 5/s"}
+
+
+async def test_a_reset_takes_away_all_that_was_set_and_tells_whether_there_was_anything(redis: Redis) -> None:
+    await set_limits(redis, KEYS, "main", CONFIGURED, {"in_flight": 2})
+    assert await reset(redis, KEYS, "main")
+    assert not await reset(redis, KEYS, "main")
+    now = (await quotas_in_force(redis, KEYS, {"main": CONFIGURED}))["main"]
+    assert (now.quota, now.set_at) == (parse_quota("main", CONFIGURED), None)
+
+
+# What is refused, what cannot be read
+
+
+@pytest.mark.parametrize("field", [{"images": "fast"}, {"imges": "2/s"}, {"in_flight": 10**30}])
+async def test_limits_that_make_no_quota_are_refused_and_change_nothing(
+    redis: Redis, field: dict[str, object]
+) -> None:
+    await set_limits(redis, KEYS, "main", CONFIGURED, {"in_flight": 2})
+    before = await redis.hgetall(KEYS.quotas)
+    with pytest.raises(QuotaError, match="main"):
+        await set_limits(redis, KEYS, "main", CONFIGURED, field)
+    assert await redis.hgetall(KEYS.quotas) == before
+
+
+async def test_what_was_set_and_cannot_be_read_is_replaced(redis: Redis) -> None:
+    await redis.hset(KEYS.quotas, "main", '{"images": "20 a fortnight", "in_flight": 1}')
+    assert (await quotas_in_force(redis, KEYS, {"main": CONFIGURED}))["main"].problem
+    now = await set_limits(redis, KEYS, "main", CONFIGURED, {"images": "20/min"})
+    assert [spelled(limit) for limit in now.quota.limits] == ["images 20/min", "in_flight 8"]
+
+
+async def test_a_table_written_by_hand_counts_with_or_without_a_time(redis: Redis) -> None:
+    assert in_force("main", CONFIGURED, b'{"in_flight": 2}').set_at == ""
+    assert in_force("main", CONFIGURED, b'{"in_flight": 2, "set_at": "yesterday"}').set_at == ""
+    told = in_force("main", CONFIGURED, b'{"in_flight": 2, "set_at": "2026-11-24T12:00:00+08:00"}')
+    assert told.set_at == "2026-11-24T04:00:00.000Z"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+NAMES = st.sampled_from(["images", "requests", "polls", "in_flight", "preset", "adaptive", "set_at"])
+RATES = st.sampled_from(["10/min", "0/s", "9/999999999d"]) | VALUES
+LIMITS = st.dictionaries(st.sampled_from(["rate", "burst", "reset", "every", "images"]), RATES, max_size=3)
+
+
+@given(st.dictionaries(NAMES | st.text(), RATES | LIMITS | st.lists(RATES), max_size=4) | VALUES)
+def test_whatever_is_stored_the_quota_is_the_merged_or_the_configured_one(stored: Any) -> None:
+    now = in_force("main", CONFIGURED, orjson.dumps(stored))
+    if now.problem is not None:
+        assert now.quota == parse_quota("main", CONFIGURED)
+    else:
+        stored.pop("set_at", None)
+        assert now.quota == parse_quota("main", {**CONFIGURED, **stored})
+
+
+@pytest.mark.parametrize("stored", [b"", b"{", b"\xff", b"[]", b"3"])
+def test_what_is_no_table_is_told_and_the_configuration_counts(stored: bytes) -> None:
+    now = in_force("main", CONFIGURED, stored)
+    assert now.problem
+    assert now.quota == now.configured

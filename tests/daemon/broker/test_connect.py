@@ -1,0 +1,70 @@
+"""What the clients of each kind of URL are made of; that they work is shown in tests/topologies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
+
+URLS = [
+    "redis://h",
+    "rediss://h",
+    "redis+sentinel://s1,s2/shop",
+    "rediss+sentinel://s1,s2/shop",
+    "redis+cluster://a,b",
+    "rediss+cluster://a,b",
+]
+
+
+def _options(client: Redis) -> dict[str, Any]:
+    return client.connection_pool.connection_kwargs
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_no_client_sends_a_command_a_second_time(url: str) -> None:
+    client = command_client(url, "{pixmill}")
+    assert _options(client)["retry"].get_retries() == 0
+    await client.aclose()
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_blocking_read_has_more_patience_than_a_command(url: str) -> None:
+    command, blocking = command_client(url, "{pixmill}"), blocking_client(url, "{pixmill}")
+    assert _options(command)["socket_timeout"] == COMMAND_TIMEOUT_S
+    assert _options(blocking)["socket_timeout"] == BLOCKING_TIMEOUT_S
+    await command.aclose()
+    await blocking.aclose()
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_tls_is_spoken_where_the_url_says_so_and_nowhere_else(url: str) -> None:
+    client = command_client(url, "{pixmill}")
+    assert ("SSL" in client.connection_pool.connection_class.__name__) is url.startswith("rediss")
+    await client.aclose()
+
+
+async def test_the_masters_password_is_not_shown_to_the_sentinels() -> None:
+    client = command_client("redis+sentinel://me:of-master@s1/shop/2")
+    manager: Any = client.connection_pool.sentinel_manager  # type: ignore[attr-defined]  # of Sentinel's own pool
+    (sentinel,) = manager.sentinels
+    assert (_options(client)["username"], _options(client)["password"], _options(client)["db"]) == (
+        "me",
+        "of-master",
+        2,
+    )
+    assert "of-master" not in str(_options(sentinel))
+    assert _options(sentinel)["db"] == 0
+    await client.aclose()
+
+
+async def test_the_sentinels_have_their_own_password_where_the_url_has_one() -> None:
+    client = command_client("redis+sentinel://me:of-master@s1:5/shop?sentinel_password=of-sentinel")
+    manager: Any = client.connection_pool.sentinel_manager  # type: ignore[attr-defined]  # of Sentinel's own pool
+    (sentinel,) = manager.sentinels
+    assert (_options(sentinel)["host"], _options(sentinel)["port"]) == ("s1", 5)
+    assert _options(sentinel)["password"] == "of-sentinel"
+    assert "sentinel_password" not in _options(client)
+    await client.aclose()

@@ -1,0 +1,168 @@
+"""`pixmill config check` and `print`: for people, for programs, and without secrets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from daemon.accounts.routes import build_routes
+from daemon.cli.config import config_app
+from daemon.compat.aliases import alias_source
+from daemon.contract import Job
+from daemon.settings import load_settings
+from limiter.quota.quota import Quota, Window
+from tests.daemon.settings.test_settings import WHOLE
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(WHOLE)
+    return str(path)
+
+
+def test_check_says_that_all_is_well(config: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted"})
+    assert result.exit_code == 0
+    assert "OK: " in result.stdout
+    assert "2 routes, 2 credentials, 2 quotas" in result.stdout
+    assert "note: credentials.hunyuan-main: The environment variable TENCENT_ID" in result.stdout
+    assert "hunter2" not in result.output
+    assert "sk-planted" not in result.output
+
+
+def test_check_tells_every_problem_and_exits_2(config: str) -> None:
+    environ = {"PIXMILL_WORKER__LEASE": "x", "PIXMILL_NONE__A": "1"}
+    result = run(config_app, ["check", "--config", config], env=environ)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_check_knows_what_quotas_and_providers_there_are(config: str) -> None:
+    environ = {"PIXMILL_CREDENTIALS__NEW__PROVIDER": "opneai", "PIXMILL_QUOTAS__NEW__IMAGES": "lots"}
+    result = run(config_app, ["check", "--json", "--config", config], env=environ)
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    assert "new" in document["problems"][0]
+    assert '"opneai"' in document["problems"][1]
+
+
+def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
+    result = run(config_app, ["print", "--config", config], env={"PIXMILL_WORKER__LEASE": "90s"})
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert rows["worker.lease"].split(maxsplit=1)[1] == rows["worker.lease"].split(maxsplit=1)[1].lstrip()
+    assert rows["worker.lease"].endswith("environment PIXMILL_WORKER__LEASE")
+    assert " 90s " in rows["worker.lease"]
+    assert rows["redis.url"].split()[1] == "redis://worker:***@cache.example:6379/0"
+    assert rows["redis.url"].endswith(f"{config}:3")
+    assert rows["gateway.listen"].split()[1:] == ["127.0.0.1:8080", "default"]
+    assert rows["quotas.openai-main.images"].split()[1] == "20/min"
+
+
+def test_print_as_json_is_one_document_without_secrets(config: str) -> None:
+    result = run(config_app, ["print", "--json", "--config", config])
+    document = json.loads(result.stdout)
+    assert document["worker.drain_timeout"]["value"] == "2min"
+    assert document["network.allow_hosts"]["value"] == ["minio.internal"]
+    assert document["quotas.openai-main.requests"]["value"] == {"rate": "50/min", "burst": 5}
+    assert "hunter2" not in result.output
+
+
+def test_older_names_alone_make_a_working_account_at_modelscope(tmp_path: Path) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(
+        """
+        [credentials.zimage-main]
+        provider = "zimage"
+        [routes.previews]
+        credential = "zimage-main"
+        model = "Tongyi-MAI/Z-Image-Turbo"
+        """
+    )
+    environ = {"MODELSCOPE_API_KEY": "ms-planted-secret", "ZIMAGE_BATCH_DELAY": "2.0"}
+    result = run(config_app, ["check", "--config", str(path)], env=environ)
+    assert result.exit_code == 0, result.output
+    assert "note:" not in result.stdout
+    assert "1 routes, 1 credentials, 1 quotas" in result.stdout
+    assert "ms-planted-secret" not in result.output
+    routes = build_routes(load_settings(path, environ=environ, offers=[alias_source]).settings, environ)
+    route = routes["previews"]
+    assert route.provider.name == "zimage"
+    assert route.quotas == (Quota("zimage-main", (Window(1, 2_000_000),)),)
+    job = {"id": "a", "prompt": "a mug", "route": "previews", "size": "16:9", "seed": 0}
+    routes.check(Job.model_validate(job))
+    assert "ms-planted-secret" not in repr(route)
+
+
+HUNYUAN = """
+[credentials.hunyuan-main]
+provider = "hunyuan"
+wire = "tc3"
+region = "ap-guangzhou"
+secret_id_env = "HUNYUAN_SECRET_ID"
+secret_key_env = "HUNYUAN_SECRET_KEY"
+[quotas.hunyuan-main]
+preset = "tencent-hunyuan"
+[routes.default]
+credential = "hunyuan-main"
+model = "hunyuan-image-3.0"
+quotas = ["hunyuan-main"]
+"""
+HUNYUAN_SECRETS = {"HUNYUAN_SECRET_ID": "AKIDplanted0123456789", "HUNYUAN_SECRET_KEY": "planted-key"}
+
+
+@pytest.mark.parametrize("names_its_secrets", [True, False])
+def test_a_hunyuan_account_is_right_also_when_only_the_older_names_say_where_its_secrets_are(
+    tmp_path: Path, names_its_secrets: bool
+) -> None:
+    lines = [line for line in HUNYUAN.splitlines() if names_its_secrets or "_env" not in line]
+    path = tmp_path / "pixmill.toml"
+    path.write_text("\n".join(lines))
+    result = run(config_app, ["check", "--config", str(path)], env=HUNYUAN_SECRETS)
+    assert result.exit_code == 0
+    assert "OK: " in result.stdout
+    assert "note" not in result.stdout
+    settings = load_settings(
+        path, environ={**HUNYUAN_SECRETS, "HUNYUAN_MAX_CONCURRENT": "2"}, offers=[alias_source]
+    ).settings
+    (route,) = build_routes(settings, HUNYUAN_SECRETS).values()
+    assert route.provider.name == "hunyuan"
+    assert route.provider.capabilities(route.model).mode == "task"
+    assert settings.quotas["hunyuan-main"]["in_flight"] == 2
+    assert "planted" not in result.output + repr(route) + repr(route.provider)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('wire = "tc4"', "one of tc3, tokenhub_async, tokenhub_sync"),
+        ('wire = "tokenhub_sync"', "has no regions"),
+        ('options = { revize = "true" }', "Did you mean 'revise'"),
+    ],
+)
+def test_check_asks_the_provider_what_it_thinks_of_a_credential(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(HUNYUAN.replace('wire = "tc3"', line))
+    result = run(config_app, ["check", "--config", str(path)], env=HUNYUAN_SECRETS)
+    assert result.exit_code == 2
+    assert "credentials.hunyuan-main: " in result.stderr
+    assert says in result.stderr
+    assert "planted" not in result.output
+
+
+def test_check_refuses_a_webhook_secret_that_is_no_good_and_notes_one_that_is_not_here(config: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"HOOK_SECRET": "planted-without-prefix"})
+    assert result.exit_code == 2
+    assert "webhooks.main: This does not begin with `whsec_`" in result.stderr
+    assert "planted-without-prefix" not in result.output
+    result = run(config_app, ["check", "--config", config], env={"HOOK_SECRET": ""})
+    assert result.exit_code == 0
+    assert "note: webhooks.main: The environment variable HOOK_SECRET" in result.stdout

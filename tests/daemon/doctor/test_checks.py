@@ -1,0 +1,363 @@
+"""What the doctor finds in a real server, and that it finds nothing in a healthy one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
+from tenacity import wait_none
+
+from daemon.broker.connect import command_client
+from daemon.doctor.checks import (
+    Check,
+    Finding,
+    State,
+    check_storage,
+    credential_checks,
+    examine,
+    redis_checks,
+    unreachable,
+)
+from daemon.queue.keys import INTAKE_GROUP, Keys
+from daemon.settings import Credential
+from daemon.storage.object_store import ResultStore, StorageError
+from providers.http.asgi import AsgiServer
+from providers.simulator import Simulator, SimulatorSettings
+from tests.daemon.harness import Installation
+from tests.servers import RedisServer
+
+KEY = "sk-planted-secret-0123456789abcdef"
+KEYS = Keys("pixmill")
+JOBS = KEYS.jobs
+
+
+@pytest.fixture(scope="module")
+def durable() -> Iterator[RedisServer]:
+    """A server of its own, as an operator should run one; tests may change its configuration."""
+    server = RedisServer(persistent=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def client(durable: RedisServer) -> AsyncIterator[Redis]:
+    made = command_client(durable.url)
+    await made.flushall()
+    for setting, value in (("maxmemory-policy", "noeviction"), ("maxmemory", "0"), ("appendonly", "yes")):
+        await made.config_set(setting, value)
+    yield made
+    await made.aclose()
+
+
+async def found(client: Redis, check: str, **more: Any) -> Finding:
+    return await redis_checks(client, KEYS, **more)[check]()
+
+
+async def test_a_healthy_server_gives_no_trouble(client: Redis) -> None:
+    findings = await examine(redis_checks(client, KEYS))
+    checks = ["redis", "aof", "eviction", "scripts", "writes", "acl", "clock", "jobs"]
+    assert [finding.check for finding in findings] == checks
+    assert {finding.state for finding in findings} == {State.OK}
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [("6.0.16", State.FAIL), ("6.2.0", State.OK), ("10.0", State.OK), ("", State.WARN)]
+)
+async def test_an_old_server_is_told_from_a_new_one(version: str, state: State) -> None:
+    class Server:
+        async def info(self, _section: str) -> dict[str, str]:
+            return {"redis_version": version}
+
+    assert (await found(cast("Redis", Server()), "redis")).state is state
+
+
+async def test_a_server_that_forgets_is_found(client: Redis) -> None:
+    await client.config_set("appendonly", "no")
+    finding = await found(client, "aof")
+    assert finding.state is State.FAIL
+    assert "appendonly yes" in finding.says
+
+
+async def test_a_server_that_deletes_jobs_is_found(client: Redis) -> None:
+    await client.config_set("maxmemory-policy", "allkeys-lru")
+    assert (await found(client, "eviction")).state is State.WARN  # nothing is evicted without a limit
+    await client.config_set("maxmemory", "1gb")
+    finding = await found(client, "eviction")
+    assert finding.state is State.FAIL
+    assert "noeviction" in finding.says
+
+
+async def test_a_user_who_may_not_run_scripts_is_found(client: Redis, durable: RedisServer) -> None:
+    await client.acl_setuser(
+        "limited",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        categories=["+@all"],
+        commands=["-eval", "-info"],
+    )
+    limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
+    try:
+        states = {finding.check: finding for finding in await examine(redis_checks(limited, KEYS))}
+    finally:
+        await limited.aclose()
+        await client.acl_deluser("limited")
+    assert states["scripts"].state is State.FAIL
+    assert states["aof"].state is State.WARN
+    assert "ACL" in states["aof"].says
+
+
+async def test_a_command_that_the_acl_lacks_is_named(client: Redis, durable: RedisServer) -> None:
+    without = ["hset", "zadd", "xgroup|create", "subscribe", "watch", "info"]
+    await client.acl_setuser(
+        "limited",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        channels=["*"],
+        categories=["+@all"],
+        commands=[f"-{name}" for name in without],
+    )
+    limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
+    keys_before = await client.keys("*")
+    try:
+        finding = await found(limited, "acl")
+    finally:
+        await limited.aclose()
+        await client.acl_deluser("limited")
+    assert finding.state is State.FAIL
+    assert re.findall(r"[a-z|]+(?=[,.])", finding.says.partition("needs: ")[2])[:6] == [
+        "hset", "xgroup|create", "zadd", "info", "subscribe", "watch"
+    ]  # fmt: skip
+    assert await client.keys("*") == keys_before, "nothing stays behind"
+
+
+async def test_a_user_who_may_not_hear_the_bell_is_found(client: Redis, durable: RedisServer) -> None:
+    await client.acl_setuser(
+        "limited", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], reset_channels=True
+    )
+    limited = command_client(durable.url.replace("redis://", "redis://limited:pw@"))
+    try:
+        finding = await found(limited, "acl")
+    finally:
+        await limited.aclose()
+        await client.acl_deluser("limited")
+    assert "publish, subscribe" in finding.says
+
+
+async def test_a_server_without_memory_is_found(client: Redis) -> None:
+    await client.config_set("maxmemory", "1")
+    finding = await found(client, "writes")
+    assert finding.state is State.FAIL
+    assert "no memory left" in finding.says
+
+
+@pytest.mark.parametrize(("off_s", "state"), [(0.0, State.OK), (-5.0, State.WARN), (600.0, State.FAIL)])
+async def test_clocks_that_differ_are_found(client: Redis, off_s: float, state: State) -> None:
+    seconds, micros = await client.time()
+    frozen = int(seconds) + int(micros) / 1e6 + off_s
+    finding = await found(client, "clock", now_s=lambda: frozen)
+    assert finding.state is state
+    assert ("behind" if off_s > 0 else "ahead of") in finding.says
+
+
+async def test_a_slow_answer_is_no_difference_of_clocks(client: Redis) -> None:
+    """The time was read somewhere between question and answer, so that much is in doubt."""
+    seconds, _ = await client.time()
+    told = iter((int(seconds) - 30.0, int(seconds) + 90.0))
+    assert (await found(client, "clock", now_s=lambda: next(told))).state is State.OK
+
+
+# --- lost entries
+
+
+async def test_work_that_goes_its_way_is_not_lost(client: Redis) -> None:
+    installation = Installation(client)
+    for number in range(5):
+        await installation.submit({"id": f"j{number}", "prompt": "x"})
+    await installation.add("no json")
+    await installation.take_all()
+    await installation.add({"id": "waiting", "prompt": "x"})
+    finding = await found(client, "jobs")
+    assert finding.state is State.OK
+    assert "waiting: 1" in finding.says
+
+
+async def test_entries_that_a_producer_trimmed_away_are_counted(client: Redis) -> None:
+    installation = Installation(client)
+    await installation.submit({"id": "first", "prompt": "x"})
+    for number in range(5):
+        await installation.add({"id": f"j{number}", "prompt": "x"})
+    await client.xtrim(JOBS, maxlen=2, approximate=False)
+    finding = await found(client, "jobs")
+    assert finding.state is State.FAIL
+    assert "accepted: 3." in finding.says
+    assert "MAXLEN" in finding.says
+
+
+async def test_what_a_worker_is_just_reading_is_not_lost_and_hides_no_loss(client: Redis) -> None:
+    installation = Installation(client)
+    await installation.submit({"id": "first", "prompt": "x"})
+    entries = [await installation.add({"id": f"j{number}", "prompt": "x"}) for number in range(5)]
+    await client.xreadgroup(INTAKE_GROUP, "w", {JOBS: ">"}, count=1)
+    assert (await found(client, "jobs")).state is State.OK
+    await client.xdel(JOBS, *entries[3:])
+    assert "accepted: 2." in (await found(client, "jobs")).says
+
+
+async def test_a_stream_that_nobody_reads_is_a_warning_and_one_that_is_not_there_is_none(
+    client: Redis,
+) -> None:
+    assert (await found(client, "jobs")).state is State.OK
+    await client.xadd(JOBS, {"data": "{}"})
+    assert (await found(client, "jobs")).state is State.WARN
+
+
+# --- storage, credentials, trouble
+
+
+async def test_a_store_is_written_to_and_left_as_it_was() -> None:
+    store = ResultStore.open("memory://")
+    assert (await check_storage(lambda: store)).state is State.OK
+    assert [entry async for page in store._store.list() for entry in page] == []
+
+
+async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> ResultStore:
+        raise StorageError("storage.url file:///nowhere cannot be used.")
+
+    async def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    assert (await check_storage(broken)).state is State.FAIL
+    store = ResultStore.open("memory://", wait=wait_none())
+    monkeypatch.setattr("obstore.put_async", full)
+    finding = await check_storage(lambda: store)
+    assert finding.state is State.FAIL
+    assert "no space left" in finding.says
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True, api_keys=(KEY,))
+    async with Simulator(settings) as running:
+        yield running
+
+
+async def credential(provider: str, base_url: str | None, environ: dict[str, str]) -> Finding:
+    configured = Credential(provider=provider, base_url=base_url, api_key_env="KEY")
+    (finding,) = await examine(credential_checks({"main": configured}, environ))
+    assert finding.check == "credential main"
+    return finding
+
+
+@pytest.mark.parametrize("provider", ["openai", "openrouter"])
+async def test_a_key_is_tried_where_that_is_free(simulator: Simulator, provider: str) -> None:
+    base_url = {"openai": simulator.base_url, "openrouter": simulator.openrouter_url}[provider]
+    assert (await credential(provider, base_url, {"KEY": KEY})).state is State.OK
+    wrong = await credential(provider, base_url, {"KEY": "sk-planted-but-revoked-0123456789"})
+    assert wrong.state is State.FAIL
+    assert "planted" not in wrong.says
+    assert not simulator.ledger.calls
+
+
+@pytest.mark.parametrize(
+    ("provider", "environ", "state", "says"),
+    [
+        ("openai", {}, State.FAIL, "KEY"),
+        ("opanai", {"KEY": KEY}, State.FAIL, "openai"),
+        ("zimage", {"KEY": KEY}, State.OK, "nothing that is free to ask"),
+    ],
+)
+async def test_a_credential_that_cannot_be_tried_says_why(
+    provider: str, environ: dict[str, str], state: State, says: str
+) -> None:
+    finding = await credential(provider, None, environ)
+    assert finding.state is state
+    assert says in finding.says
+
+
+async def test_a_gateway_that_lists_no_models_leaves_it_open(simulator: Simulator) -> None:
+    finding = await credential("openai", f"{simulator.url}/elsewhere", {"KEY": KEY})
+    assert finding.state is State.WARN
+
+
+MISSING = "You have insufficient permissions for this operation. Missing scopes: api.model.read."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "state"),
+    [
+        (403, MISSING, State.WARN),
+        (401, MISSING, State.WARN),
+        (403, "Forbidden", State.WARN),
+        (401, "Incorrect API key provided.", State.FAIL),
+        (402, "Insufficient credits.", State.FAIL),
+    ],
+)
+async def test_a_restricted_key_may_still_draw_and_a_refused_one_may_not(
+    status: int, message: str, state: State
+) -> None:
+    """OpenAI answers 401 or 403 where a key lacks the scope to list models; whether it may draw, only a call tells."""
+
+    async def refused(_: HttpRequest) -> Response:
+        return JSONResponse({"error": {"message": message, "code": None}}, status)
+
+    server = AsgiServer(Starlette(routes=[HttpRoute("/v1/models", refused)]))
+    await server.start()
+    try:
+        finding = await credential("openai", f"{server.url}/v1", {"KEY": KEY})
+    finally:
+        await server.stop()
+    assert finding.state is state
+    assert message in finding.says
+
+
+async def test_a_provider_that_is_away_is_a_finding() -> None:
+    finding = await credential("openrouter", "http://127.0.0.1:9/api/v1", {"KEY": KEY})
+    assert finding.state is State.FAIL
+    assert KEY not in finding.says
+
+
+async def test_a_check_that_breaks_or_hangs_is_a_finding_and_the_others_go_on() -> None:
+    async def hangs() -> Finding:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def breaks() -> Finding:
+        raise KeyError("a bug")
+
+    async def away() -> Finding:
+        raise RedisConnectionError("gone")
+
+    async def well() -> Finding:
+        return Finding("well", State.OK, "Fine.")
+
+    checks: dict[str, Check] = {"hangs": hangs, "breaks": breaks, "away": away, "well": well}
+    findings = await examine(checks, timeout_s=0.05)
+    assert [finding.state for finding in findings] == [State.FAIL] * 3 + [State.OK]
+
+
+async def test_a_server_that_is_away_or_refuses_the_password_is_told_apart(
+    client: Redis, durable: RedisServer
+) -> None:
+    assert await unreachable(client, "here") is None
+    for url, says in (
+        ("redis://127.0.0.1:9", "does not answer"),
+        (durable.url.replace("redis://", "redis://nobody:planted@"), "password"),
+    ):
+        other = command_client(url)
+        finding = await unreachable(other, "there")
+        await other.aclose()
+        assert finding is not None
+        assert says in finding.says
+        assert "planted" not in finding.says

@@ -1,0 +1,116 @@
+"""A dead letter that is tried again is tried once, as it was, whoever asks and however often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.queue.dead_letters import OF_ITEMS, PAGE, DeadLetter, DeadLetters
+from daemon.queue.outcomes import Retry
+from tests.daemon.harness import Installation
+
+BUSY = {"kind": "provider_fault", "message": "Busy.", "charged": "no", "retryable": True}
+
+
+@pytest.fixture
+def installation(redis: Redis) -> Installation:
+    return Installation(redis)
+
+
+@pytest.fixture
+def letters(installation: Installation) -> DeadLetters:
+    return DeadLetters(installation.redis, installation.keys)
+
+
+async def failed(installation: Installation, letters: DeadLetters) -> DeadLetter:
+    """Let the one item that waits use up its only attempt."""
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Retry(BUSY, 0))
+    return (await letters.newest(1))[0]
+
+
+async def test_of_many_who_retry_one_exactly_one_sends_it(
+    installation: Installation, letters: DeadLetters
+) -> None:
+    await installation.add("{not json")
+    await installation.take_all()
+    (letter,) = await letters.newest(1)
+    outcomes = await asyncio.gather(*(letters.retry(letter, installation.queue) for _ in range(8)))
+    assert sorted(outcomes) == ["gone"] * 7 + ["resent"]
+    assert await installation.redis.xlen(installation.keys.jobs) == 1
+
+
+async def test_the_original_is_sent_as_it_was(installation: Installation, letters: DeadLetters) -> None:
+    """Its own fields may have the names of ours."""
+    fields = {"type": "pixmill.job.v9", "reason": "mine", "at": "noon", "ids": "7", "traceparent": "00-1"}
+    await installation.redis.xadd(installation.keys.jobs, {"data": "{}", **fields})
+    for _ in range(4):  # a type that nobody knows is left for a newer replica first
+        await installation.intake.create_group()
+        await installation.redis.xreadgroup("intake", "w1", {installation.keys.jobs: ">"})
+        await installation.redis.xautoclaim(installation.keys.jobs, "intake", "w1", 0)
+    await installation.intake.take(
+        [(e.decode(), f) for e, f in await installation.redis.xrange("pixmill:jobs")]
+    )
+    (letter,) = await letters.newest(1)
+    assert letter.reason == "unknown_type"
+    assert await letters.retry(letter, installation.queue) == "resent"
+    ((_, sent),) = await installation.redis.xrange(installation.keys.jobs)
+    assert {name.decode(): value.decode() for name, value in sent.items()} == {"data": "{}", **fields}
+
+
+async def test_an_item_is_queued_and_its_letter_taken_off_in_one_step(
+    installation: Installation, letters: DeadLetters
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
+    first = await failed(installation, letters)
+    outcomes = await asyncio.gather(*(letters.retry(first, installation.queue) for _ in range(4)))
+    assert sorted(outcomes) == ["gone"] * 3 + ["requeued"]
+    second = await failed(installation, letters)
+    assert await letters.retry(first, installation.queue) == "gone"
+    assert (await installation.record("default//a"))["state"] == "failed"
+    assert await letters.retry(second, installation.queue) == "requeued"
+    assert await installation.dead() == []
+
+
+async def test_the_letter_of_an_item_that_goes_on_already_is_taken_off(
+    installation: Installation, letters: DeadLetters
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
+    letter = await failed(installation, letters)
+    await installation.queue.retry("item", "default//a", ("failed",))
+    assert await letters.retry(letter, installation.queue) == "not_failed"
+    assert await installation.dead() == []
+
+
+async def test_an_item_whose_record_has_ended_is_sent_anew(
+    installation: Installation, letters: DeadLetters
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
+    letter = await failed(installation, letters)
+    await installation.redis.delete(installation.keys.item("default//a"))
+    assert await letters.retry(letter, installation.queue) == "resent"
+    await installation.take_all()
+    assert (await installation.record("default//a"))["state"] == "queued"
+
+
+async def test_the_oldest_come_first_over_all_pages_and_those_that_come_later_not_at_all(
+    installation: Installation, letters: DeadLetters
+) -> None:
+    for number in range(2 * PAGE + 1):
+        await installation.add({"id": f"j{number}", "prompt": "x", "route": "none"})
+    await installation.take_all()
+    seen = []
+    async for letter in letters.oldest_first():
+        seen.append(letter.job)
+        await letters.retry(letter, installation.queue)
+        await installation.take_all()  # it comes back at once
+    assert seen == [f"j{number}" for number in range(2 * PAGE + 1)]
+    assert len(await installation.dead()) == 2 * PAGE + 1
+
+
+def test_every_reason_has_its_series_before_it_happens(installation: Installation) -> None:
+    metrics = installation.metrics
+    for reason in (*OF_ITEMS, "malformed", "id_conflict"):
+        assert metrics.registry.get_sample_value("pixmill_dead_letters_total", {"reason": reason}) == 0

@@ -1,0 +1,356 @@
+"""Whatever happens to identical items in whatever order: who leads, who waits and who is copied is as a model says.
+
+The model is what docs/producing.md promises, in plain lists. Each step is done to both, on a real server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import orjson
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from daemon.queue.keys import CACHED, JOINED, Uid
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Cancelled, Failed, Held, Missed, Outcome, Released, Succeeded, Throttled
+from tests.daemon.harness import Installation
+
+FAULT = {"kind": "provider_fault", "message": "It failed.", "charged": "maybe", "retryable": True}
+REFUSAL = {"kind": "moderation_output", "message": "Not this.", "charged": "maybe", "retryable": False}
+ENDS: dict[str, Outcome] = {
+    "succeeds": Succeeded({"images": [], "attempts": 1}),
+    "fails": Failed(FAULT),
+    "is refused": Failed(REFUSAL),
+    "is held": Held(FAULT),
+    "stops": Cancelled(),
+    "is throttled": Throttled(FAULT, 0),
+    "is released": Released(),
+}
+RUNS_ON = {"is throttled", "is released"}
+KINDS = (
+    ("default", "x"),
+    ("default", "y"),
+    ("anna", "x"),
+)  # what items may be identical in: tenant and prompt
+STATES = (
+    "queued",
+    "throttled",
+    "retry_wait",
+    "running",
+    "held",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "expired",
+)
+
+
+@dataclass
+class Flight:
+    """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended.
+
+    `looking` are those that were woken and have not looked yet where they belong; in the place `wait` they stand in no
+    line until they do.
+    """
+
+    places: dict[str, str] = field(default_factory=dict)
+    modes: dict[str, str] = field(default_factory=dict)
+    leader: str | None = None
+    waiting: list[str] = field(default_factory=list)
+    looking: set[str] = field(default_factory=set)
+    picture: bool = False
+    refused: bool = False
+
+    def arrive(self, item: str, mode: str) -> None:
+        self.modes[item] = mode
+        if mode == "use" and self.picture:
+            self.places[item] = "copy"
+        elif mode == "use" and self.leader:
+            self.waiting.append(item)
+            self.places[item] = "wait"
+        else:
+            self.places[item] = "line"
+
+    def takes_answer(self, item: str) -> bool:
+        """Whether an item that uses others' pictures, and is woken, has its answer without a call."""
+        return self.picture or (item in self.looking and self.refused)
+
+    def claimed(self, items: list[str], joined: list[str]) -> None:
+        """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait, in theirs."""
+        line = [item for item, place in self.places.items() if place == "line"]
+        for item in [item for item in line if self.modes[item] == "use" and self.takes_answer(item)]:
+            self.places[item] = "copy"
+            line.remove(item)
+        self.looking -= {item for item, place in self.places.items() if place in ("line", "copy")}
+        assert sorted(items + joined) == sorted(line)
+        assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
+        alone = [item for item in items if self.modes[item] == "use"]
+        assert len(alone) <= 1, "one is made, the others wait for it"
+        assert not alone or (self.leader is None and items[0] == alone[0])
+        for item in items:
+            self.places[item] = "call"
+            if self.leader is None:
+                self.leader, self.refused = item, False
+        for item in joined:
+            self.places[item] = "wait"
+            self.waiting.append(item)
+
+    def ends(self, item: str, how: str) -> None:
+        led = self.leader == item
+        made = self.places[item] == "call" and how == "succeeds"
+        self.places[item] = "ended"
+        self.looking.discard(item)
+        if item in self.waiting:
+            self.waiting.remove(item)
+        if led:
+            self.leader = None
+            self.looking |= set(self.waiting)
+        if made:
+            self.picture = True
+        if how == "is refused" and led:
+            self.refused = True
+        if made or (how == "is refused" and led):
+            line = {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
+            self.looking |= line | set(self.waiting)
+
+    def looks(self) -> None:
+        """Whoever was woken looks where it belongs now."""
+        for item in sorted(self.looking):
+            if self.takes_answer(item):
+                self.places[item] = "copy"
+            elif self.leader is None:
+                self.places[item] = "line"
+            if self.places[item] != "wait" and item in self.waiting:
+                self.waiting.remove(item)
+        self.looking = set()
+
+    def runs_on(self, item: str) -> None:
+        """It has to wait again, and leads no more."""
+        if self.leader == item:
+            self.leader = None
+            self.looking |= set(self.waiting)
+        self.arrive(item, self.modes[item])
+
+    def misses(self, item: str, *, forget: bool) -> None:
+        if forget:
+            self.picture = False
+        self.arrive(item, "use")
+
+
+class Both:
+    """The model and the server, which every step is done to."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.real = Installation(redis)
+        self.flights = {kind: Flight() for kind in KINDS}
+        self.of: dict[str, tuple[str, str]] = {}
+        self.claims: dict[str, Claimed] = {}
+
+    def those(self, *places: str) -> list[str]:
+        return [uid for uid, kind in self.of.items() if self.flights[kind].places[uid] in places]
+
+    async def arrive(self, kind: tuple[str, str], mode: str) -> None:
+        tenant, prompt = kind
+        uid = str(Uid(tenant, "b", f"i{len(self.of):02}"))
+        self.of[uid] = kind
+        item = {"id": Uid.parse(uid).item, "prompt": prompt, "cache": mode}
+        payload = {"id": "b", "tenant": tenant, "items": [item], "part": len(self.of), "parts": 1000}
+        await self.real.submit(payload, type="pixmill.batch.v1")
+        self.flights[kind].arrive(uid, mode)
+
+    async def claim(self) -> None:
+        claim = await self.real.queue.claim("default", 100, lanes=("normal",))
+        self.claims |= {item.uid: item for item in claim.items}
+        claimed = [item.uid for item in claim.items]
+        for kind, flight in self.flights.items():
+            known = set(flight.waiting)
+            joined = [uid for uid in await self.joined(kind) if uid not in known]
+            flight.claimed([uid for uid in claimed if self.of[uid] == kind], joined)
+
+    async def claim_copies(self) -> None:
+        claim = await self.real.queue.claim("default", 100, lanes=(CACHED,))
+        self.claims |= {item.uid: item for item in claim.items}
+
+    async def members(self, kind: tuple[str, str]) -> list[tuple[str, float]]:
+        """Of the flight of these items, in the order of their scores."""
+        uids = [uid for uid, its in self.of.items() if its == kind]
+        if not uids:
+            return []
+        cache = (await self.real.record(uids[0]))["cache"]
+        key = self.real.keys.flight(kind[0], cache.split()[1])
+        return [
+            (uid.decode(), score) for uid, score in await self.real.redis.zrange(key, 0, -1, withscores=True)
+        ]
+
+    async def joined(self, kind: tuple[str, str]) -> list[str]:
+        return [uid for uid, score in await self.members(kind) if score > 0]
+
+    async def end_call(self, uid: str, how: str) -> None:
+        assert await self.real.queue.settle(self.claims.pop(uid), ENDS[how]) != "lost"
+        flight = self.flights[self.of[uid]]
+        if how in RUNS_ON:
+            flight.runs_on(uid)
+        else:
+            flight.ends(uid, how)
+
+    async def end_copy(self, uid: str, *, gone: bool) -> None:
+        await self.claim_copies()
+        flight, item = self.flights[self.of[uid]], self.claims.pop(uid)
+        answer = await self.real.queue.answer(item)
+        assert (bool(answer.entry), bool(answer.refusal)) == (flight.picture, flight.refused)
+        if answer.entry and not gone:
+            source = orjson.loads(answer.entry)["from"]
+            assert self.of[source] == self.of[uid], (
+                "nobody's picture but that of an identical item of the tenant"
+            )
+            await self.real.queue.settle(item, ENDS["succeeds"])
+            flight.ends(uid, "succeeds")
+        elif answer.refusal and not answer.entry:
+            await self.real.queue.settle(item, ENDS["is refused"])
+            flight.ends(uid, "is refused")
+        else:
+            await self.real.queue.settle(item, Missed(answer.entry))
+            flight.misses(uid, forget=True)
+
+    async def cancel(self, uid: str) -> None:
+        if uid not in self.claims:
+            await self.real.queue.cancel("item", uid, ["queued", "throttled", "retry_wait"])
+            self.flights[self.of[uid]].ends(uid, "stops")
+
+    async def retry(self, uid: str) -> None:
+        if await self.state(uid) == "succeeded":
+            return
+        await self.real.queue.retry("item", uid, ["failed", "cancelled", "held"])
+        flight = self.flights[self.of[uid]]
+        flight.arrive(uid, flight.modes[uid])
+
+    async def crash(self) -> None:
+        """All workers go silent; one takes everything over, and the old ones may settle nothing."""
+        for lane in ("normal", CACHED):
+            page = await self.real.queue.reclaim("default", lane, lease_s=0, cursor="0-0", most_crashes=99)
+            for item in page.items:
+                zombie = self.claims[item.uid]
+                assert await self.real.queue.settle(zombie, ENDS["succeeds"]) == "lost"
+                self.claims[item.uid] = item
+
+    async def look(self) -> None:
+        while (await self.real.queue.due())[0]:
+            pass
+        for flight in self.flights.values():
+            flight.looks()
+
+    async def state(self, uid: str) -> str:
+        return (await self.real.record(uid))["state"]
+
+    async def check(self) -> None:
+        lanes = {"wait": JOINED, "copy": CACHED, "line": "normal", "call": "normal"}
+        for uid, kind in self.of.items():
+            record, place = await self.real.record(uid), self.flights[kind].places[uid]
+            ended = record["state"] in ("succeeded", "failed", "cancelled", "held")
+            assert ended == (place == "ended"), (uid, place, record["state"])
+            if not ended:
+                assert record["lane"] == lanes[place], (uid, place, record["state"])
+        for kind, flight in self.flights.items():
+            members = await self.members(kind)
+            line = {
+                uid for uid, place in flight.places.items() if place == "line" and flight.modes[uid] == "use"
+            }
+            assert {uid for uid, score in members if score < 0} == line
+            assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
+            assert [uid for uid, score in members if score > 0] == flight.waiting
+            lost = set(flight.waiting) - flight.looking
+            assert not lost or flight.leader, "nobody waits for nobody"
+
+    async def check_counts(self) -> None:
+        for tenant in {kind[0] for kind in self.of.values()}:
+            group = await self.real.group(f"{tenant}/b")
+            assert sum(int(group[state]) for state in STATES) == int(group["total"])
+        depth = {
+            name: int(count) for name, count in (await self.real.redis.hgetall(self.real.keys.depth)).items()
+        }
+        open_ = [uid for uid in self.of if await self.state(uid) not in ("succeeded", "failed", "cancelled")]
+        assert sum(depth.values()) == len(open_)
+        assert min(depth.values(), default=0) >= 0
+
+    async def finish(self) -> None:
+        """All that is left gets its picture; who wants to use one is called for at most once more."""
+        calls = dict.fromkeys(KINDS, 0)
+        while left := self.those("line", "call", "copy", "wait"):
+            await self.look()
+            await self.check()
+            uid = next((uid for uid in left if self.flights[self.of[uid]].places[uid] != "wait"), left[0])
+            flight = self.flights[self.of[uid]]
+            if flight.places[uid] == "line":
+                await self.claim()
+            elif flight.places[uid] == "call":
+                calls[self.of[uid]] += flight.modes[uid] == "use"
+                await self.end_call(uid, "succeeds")
+            else:
+                await self.end_copy(uid, gone=False)
+            await self.check()
+        assert max(calls.values()) <= 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *["arrive"] * 4,
+                *["claim"] * 3,
+                *["look"] * 3,
+                *["end call"] * 4,
+                *["end copy"] * 2,
+                "lose",
+                "cancel",
+                "cancel",
+                "retry",
+                "crash",
+            ]
+        ),
+        st.sampled_from(KINDS),
+        st.sampled_from(["use", "use", "use", "refresh"]),
+        st.sampled_from(list(ENDS)),
+        st.integers(0, 99),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_who_leads_waits_and_is_copied_is_as_the_model_says(
+    redis: Redis, steps: list[tuple[str, tuple[str, str], str, str, int]]
+) -> None:
+    await redis.flushall()
+    both = Both(redis)
+    for what, kind, mode, how, which in steps:
+        if what == "arrive":
+            await both.arrive(kind, mode)
+        elif what == "claim":
+            await both.claim()
+        elif what == "look":
+            await both.look()
+        elif what == "crash":
+            await both.claim()
+            await both.claim_copies()
+            await both.crash()
+        else:
+            places = {"end call": ["call"], "end copy": ["copy"], "lose": ["copy"], "retry": ["ended"]}
+            if not (choice := both.those(*places.get(what, ["line", "call", "wait", "copy"]))):
+                continue
+            uid = choice[which % len(choice)]
+            if what == "end call":
+                await both.end_call(uid, how)
+            elif what in ("end copy", "lose"):
+                await both.end_copy(uid, gone=what == "lose")
+            elif what == "cancel":
+                await both.cancel(uid)
+            else:
+                await both.retry(uid)
+        await both.check()
+    if both.of:
+        await both.check_counts()
+        await both.finish()
+        await both.check_counts()

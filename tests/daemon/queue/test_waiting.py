@@ -1,0 +1,187 @@
+"""What waits stands in one place, starts not before its time, and ends at its expiry, to the second and for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.maintenance.scheduler import DUE_LOOK_S
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled
+from tests.daemon.harness import Installation
+from tests.daemon.queue.queue_reading import read_all
+from tests.daemon.virtual_time import VirtualTime, use_virtual_time
+
+ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "no", "retryable": True}
+DONE = Succeeded({"images": []})
+MS, S = 1000, 1_000_000
+NAME = "default//a"
+
+
+@pytest.fixture
+def installation(redis: Redis) -> Installation:
+    return Installation(redis)
+
+
+@pytest.fixture
+async def time(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    use_virtual_time(monkeypatch)
+    time = VirtualTime(redis)
+    await time.advance()
+    return time
+
+
+async def submit(installation: Installation, **fields: Any) -> None:
+    await installation.submit({"id": "a", "prompt": "x", **fields})
+
+
+async def started(installation: Installation, **fields: Any) -> Claimed:
+    await submit(installation, **fields)
+    (item,) = await installation.claim()
+    return item
+
+
+async def state(installation: Installation) -> str:
+    return (await installation.record(NAME))["state"]
+
+
+async def places(installation: Installation) -> list[str]:
+    return (await read_all(installation.redis, installation.keys)).places.get(NAME, [])
+
+
+# To the second. Who looks for what is due looks at least this often, and is told how long until the next.
+
+
+async def test_a_not_before_starts_at_its_time_and_not_a_millisecond_sooner(
+    installation: Installation, time: VirtualTime
+) -> None:
+    await submit(installation, not_before=time.at(90))
+    await time.advance(90 * S - MS)
+    assert await installation.queue.due() == (0, 0.001)
+    assert await installation.claim() == []
+    await time.advance(MS)
+    assert await installation.queue.due() == (1, None)
+    assert len(await installation.claim()) == 1
+    assert DUE_LOOK_S <= 0.5
+
+
+@pytest.mark.parametrize("field", ["expires_at", "deadline"])
+async def test_what_waits_may_start_until_its_expiry_and_ends_at_it_for_nothing(
+    installation: Installation, time: VirtualTime, field: str
+) -> None:
+    await submit(installation, **{field: time.at(90)})
+    await time.advance(90 * S - MS)
+    assert await installation.queue.due() == (0, 0.001)
+    assert await state(installation) == "queued"
+    await time.advance(MS)
+    await installation.queue.due()
+    assert await state(installation) == "expired"
+    assert await installation.claim() == []
+
+
+async def test_a_claim_at_the_very_expiry_starts_nothing(
+    installation: Installation, time: VirtualTime
+) -> None:
+    await submit(installation, expires_at=time.at(90))
+    await time.advance(90 * S)
+    assert await installation.claim() == [], "nobody had looked for what is due"
+    assert await state(installation) == "expired"
+
+
+async def test_what_had_started_before_its_expiry_may_end_after_it(
+    installation: Installation, time: VirtualTime
+) -> None:
+    item = await started(installation, expires_at=time.at(90))
+    await time.advance(91 * S)
+    assert (await installation.queue.due())[0] == 0
+    assert await installation.queue.settle(item, DONE) == "succeeded"
+
+
+@pytest.mark.parametrize("outcome", [Retry(ERROR, 300), Throttled(ERROR, 300), Released()])
+async def test_what_waits_again_expires_at_its_time_also_when_that_came_while_it_ran(
+    installation: Installation, time: VirtualTime, outcome: Outcome
+) -> None:
+    item = await started(installation, expires_at=time.at(90))
+    await time.advance(91 * S)
+    await installation.queue.due()
+    await installation.queue.settle(item, outcome)
+    await installation.queue.due()
+    assert await state(installation) == "expired", "it could never start again"
+
+
+async def test_a_retried_item_still_expires_at_its_time(
+    installation: Installation, time: VirtualTime
+) -> None:
+    item = await started(installation, expires_at=time.at(90))
+    await installation.queue.settle(item, Failed(ERROR))
+    await installation.queue.retry("item", NAME, ["failed"])
+    await time.advance(90 * S)
+    await installation.queue.due()
+    assert await state(installation) == "expired"
+
+
+@pytest.mark.parametrize("outcome", [DONE, Failed(ERROR), Cancelled()])
+async def test_what_has_ended_is_not_looked_for_any_more(
+    installation: Installation, time: VirtualTime, outcome: Outcome
+) -> None:
+    item = await started(installation, expires_at=time.at(90))
+    await installation.queue.settle(item, outcome)
+    assert await installation.queue.due() == (0, None)
+
+
+# In one place.
+
+
+async def test_what_expired_before_its_time_had_come_is_queued_once_when_it_is_retried(
+    installation: Installation, time: VirtualTime
+) -> None:
+    item = await started(installation, expires_at=time.at(90))
+    await installation.queue.settle(item, Retry(ERROR, 300))
+    await time.advance(90 * S)
+    await installation.queue.due()
+    assert await places(installation) == []
+    await installation.queue.retry("item", NAME, ["expired"])
+    assert await places(installation) == ["ring"]
+
+
+@pytest.mark.parametrize("end", ["cancel", "expire"])
+async def test_what_ended_in_its_queue_and_is_retried_is_in_the_queue_once(
+    installation: Installation, time: VirtualTime, end: str
+) -> None:
+    await submit(installation, expires_at=time.at(90))
+    if end == "cancel":
+        await installation.queue.cancel("item", NAME, ["queued"])
+    else:
+        await time.advance(90 * S)
+        await installation.queue.due()
+    assert await places(installation) == ["ring"], "its tombstone"
+    await installation.queue.retry("item", NAME, ["cancelled", "expired"])
+    assert await places(installation) == ["ring"]
+    (item,) = await installation.claim(5)
+    await installation.queue.settle(item, Retry(ERROR, 300))
+    assert await places(installation) == ["delayed"]
+    assert await installation.claim(5) == [], "a second entry of it would start it now"
+
+
+async def test_a_tombstone_that_a_claim_has_stepped_over_is_no_place(
+    installation: Installation, time: VirtualTime
+) -> None:
+    await submit(installation)
+    await installation.queue.cancel("item", NAME, ["queued"])
+    assert await installation.claim(5) == []
+    await installation.queue.retry("item", NAME, ["cancelled"])
+    assert [item.uid for item in await installation.claim(5)] == [NAME]
+
+
+@pytest.mark.parametrize("states", [["running"], ["queued"], ["retry_wait"], ["succeeded"]])
+async def test_a_retry_of_what_has_not_ended_or_has_its_picture_changes_nothing(
+    installation: Installation, time: VirtualTime, states: list[str]
+) -> None:
+    item = await started(installation)
+    changed = await installation.queue.retry("item", NAME, states)
+    assert (changed.ended_or_queued, await places(installation)) == (0, ["pending"])
+    assert await installation.queue.settle(item, DONE) == "succeeded"
+    assert (await installation.queue.retry("item", NAME, states)).ended_or_queued == 0
+    assert await installation.claim(5) == []

@@ -1,0 +1,235 @@
+"""Pictures are recognised by their bytes, measured before they are decoded, and refused in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from daemon.storage.imaging import MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def encoded(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **how: Any) -> bytes:
+    target = io.BytesIO()
+    picture = Image.effect_noise(size, 60).convert(mode)
+    picture.save(target, kind, **how)
+    return target.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of one bit a pixel that is all white: some 100 bytes for each million pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    rows = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(BadImage) as caught:
+        inspect_image(data)
+    return str(caught.value)
+
+
+# Recognised and measured
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_facts_are_those_of_the_bytes(kind: str) -> None:
+    data = encoded(kind)
+    facts = inspect_image(data)
+    assert (facts.width, facts.height, facts.format) == (60, 40, kind.lower())
+    assert (facts.bytes, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert facts.content_type == f"image/{kind.lower()}"
+
+
+def test_a_jpeg_has_the_extension_that_people_expect() -> None:
+    assert inspect_image(encoded("JPEG")).extension == "jpg"
+
+
+def test_a_jpeg_that_holds_a_second_picture_is_a_jpeg() -> None:
+    data = encoded("MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])
+    facts = inspect_image(data)
+    assert (facts.format, facts.extension, facts.width) == ("jpeg", "jpg", 60)
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "it is empty."),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "it is SVG; only PNG, JPEG and WebP pictures are kept.",
+        ),
+        (b"<?xml version='1.0'?><svg/>", "it is XML or SVG;"),
+        (encoded("GIF", mode="P"), "it is GIF;"),
+        (b"\n <!doctype html><title>Sign in</title>", "it is HTML;"),
+        (b'{"error": "no"}', "it is JSON;"),
+        (encoded("TIFF"), "no PNG, JPEG or WebP"),
+        (encoded("BMP"), "no PNG, JPEG or WebP"),
+        (b"\x89PNG\r\n\x1a\n", "no PNG, JPEG or WebP"),
+        (bytes(1000), "no PNG, JPEG or WebP"),
+    ],
+    ids=["empty", "svg", "xml", "gif", "html", "json", "tiff", "bmp", "signature only", "zeros"],
+)
+def test_what_is_no_picture_of_ours_is_refused_by_its_name(data: bytes, says: str) -> None:
+    assert says in reason(data)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_picture_is_refused(kind: str, share: float) -> None:
+    data = encoded(kind, (200, 200))
+    assert (
+        "damaged or truncated" in (told := reason(data[: int(len(data) * share)])) or "no PNG, JPEG" in told
+    )
+
+
+@pytest.mark.parametrize(("side", "says"), [(13_500, "far too large"), (7_200, "at most 50 megapixels")])
+def test_a_header_bomb_is_refused_before_it_is_decoded(
+    side: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bomb(side)
+    assert len(data) < 30_000
+    assert side * side > MAX_PIXELS
+
+    def decode(_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decode)
+    for look in (inspect_image, thumbnail, lambda data: convert_image(data, "webp", None)):
+        with pytest.raises(BadImage, match=says):
+            look(data)
+
+
+def test_a_picture_at_the_limit_is_taken_and_one_above_it_is_not() -> None:
+    data = encoded("PNG", (10, 10))
+    assert inspect_image(data, max_pixels=100).width == 10
+    with pytest.raises(BadImage, match="10 x 10 pixels"):
+        inspect_image(data, max_pixels=99)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about notes that are broken
+@pytest.mark.parametrize("kind", FORMATS)
+def test_whatever_is_broken_in_a_file_is_a_refusal_and_never_another_error(kind: str) -> None:
+    dice = random.Random(kind)
+    note = Image.Exif()
+    note[0x0112] = 6
+    whole = encoded(kind, (24, 24), exif=note)
+    refusals = []
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(dice.randint(1, 6)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        try:
+            convert_image(bytes(data), "png", None)
+        except BadImage as error:
+            refusals.append(str(error))
+    assert refusals
+    assert all(refusal.endswith(".") for refusal in refusals)
+
+
+# Converted
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("target", ["png", "jpeg", "webp"])
+def test_every_format_becomes_every_other(kind: str, target: str) -> None:
+    facts = inspect_image(convert_image(encoded(kind), target, None))
+    assert (facts.format, facts.width, facts.height) == (target, 60, 40)
+
+
+@pytest.mark.parametrize("target", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("PNG", "1"),
+        ("PNG", "L"),
+        ("PNG", "LA"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("PNG", "I;16"),
+        ("JPEG", "CMYK"),
+    ],
+)
+def test_every_mode_of_a_picture_can_be_converted_and_shrunk(kind: str, mode: str, target: str) -> None:
+    data = encoded(kind, mode=mode)
+    assert inspect_image(convert_image(data, target, None)).format == target
+    assert inspect_image(thumbnail(data, 30)).width == 30
+
+
+def test_a_picture_of_sixteen_bits_keeps_its_brightness() -> None:
+    target = io.BytesIO()
+    Image.new("I;16", (8, 8), 0x8000).save(target, "PNG")
+    grey = decoded(convert_image(target.getvalue(), "jpeg", None)).convert("L").getpixel((4, 4))
+    assert isinstance(grey, int)
+    assert abs(grey - 128) <= 2
+
+
+def test_transparency_becomes_white_where_a_format_has_none() -> None:
+    target = io.BytesIO()
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(target, "PNG")
+    assert decoded(convert_image(target.getvalue(), "jpeg", None)).getpixel((4, 4)) == (255, 255, 255)
+    assert decoded(convert_image(target.getvalue(), "webp", None)).getpixel((4, 4))[3] == 0  # type: ignore[index]  # RGBA
+
+
+def test_a_lower_quality_is_a_smaller_file() -> None:
+    data = encoded("PNG", (200, 200))
+    assert len(convert_image(data, "jpeg", 20)) < len(convert_image(data, "jpeg", 95))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_picture_that_lies_on_its_side_is_turned_where_the_note_about_it_is_lost(kind: str) -> None:
+    lying = Image.new("RGB", (60, 40), "white")
+    lying.paste("black", (0, 0, 60, 20))
+    note = Image.Exif()
+    note[0x0112] = 6  # turn it a quarter to the right
+    target = io.BytesIO()
+    lying.save(target, kind, exif=note, quality=95)
+    for data in (convert_image(target.getvalue(), "png", None), thumbnail(target.getvalue(), 60)):
+        upright = decoded(data).convert("L")
+        assert upright.size == (40, 60)
+        assert upright.getpixel((35, 30)) < 60  # type: ignore[operator]  # one number a pixel
+        assert upright.getpixel((5, 30)) > 200  # type: ignore[operator]  # as above
+
+
+# Thumbnails
+
+
+@pytest.mark.parametrize(
+    ("size", "small"), [((1536, 1024), (256, 171)), ((1024, 1536), (171, 256)), ((64, 32), (64, 32))]
+)
+def test_a_thumbnail_keeps_the_proportions_and_never_grows(
+    size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    facts = inspect_image(thumbnail(encoded("PNG", size)))
+    assert (facts.format, facts.width, facts.height) == ("webp", *small)
+
+
+def test_the_same_picture_gives_the_same_bytes() -> None:
+    data = encoded("PNG")
+    assert thumbnail(data) == thumbnail(data)
+    assert convert_image(data, "jpeg", 80) == convert_image(data, "jpeg", 80)

@@ -1,0 +1,36 @@
+"""What reaches a log: never a credential, never a local variable."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from daemon.telemetry.logs import configure_logs
+
+SECRET = "sk-planted-4f9a8b7c6d5e4f3a2b1c"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_planted_secret_reaches_no_log_line(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(json=as_json)
+    log = structlog.get_logger()
+    log.info(
+        "a call",
+        header=f"Authorization: Bearer {SECRET}",
+        url=f"https://cdn.example/a.png?signature={SECRET}",
+        error=ValueError(f"api_key={SECRET}"),
+        listed=[f"Bearer {SECRET}"],
+    )
+
+    def fails(key: str) -> None:
+        raise RuntimeError("it fails beside a key")
+
+    try:
+        fails(SECRET)
+    except RuntimeError:
+        log.exception("failed")
+    written = capsys.readouterr().err
+    assert "a call" in written
+    assert "it fails beside a key" in written
+    assert SECRET not in written
+    structlog.reset_defaults()

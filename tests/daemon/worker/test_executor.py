@@ -1,0 +1,1087 @@
+"""The life of one item: what is written down before and after each step, and what a run resumes that was taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from obstore.store import MemoryStore
+from PIL import Image
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from daemon.accounts.feedback import Accounts
+from daemon.accounts.routes import Route
+from daemon.queue.messages import LeaseLost
+from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
+from daemon.storage.keeper import PictureKeeper
+from daemon.storage.object_store import ResultStore, StorageError, Stored
+from daemon.worker.executor import Executor
+from daemon.worker.inputs import InputFetcher
+from daemon.worker.polling import ONLY_ADDRESS_TRIES, Collector
+from daemon.worker.retry_policy import Judge
+from daemon.worker.run import Recalled, Run
+from limiter import Limiter, Penalty
+from limiter.quota.quota import parse_quota
+from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
+from providers.errors import ErrorKind, ProviderError, Scope
+from providers.errors import Retry as MayRetry
+from providers.http.client import before_send, rate_headers
+from tests.daemon.harness import Installation
+
+
+def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(target, kind)
+    return target.getvalue()
+
+
+def generated(data: bytes | None = None) -> Generated:
+    return Generated(
+        (Picture(data=data or png(), seed=7),),
+        revised_prompt="a nicer x",
+        cost=Decimal("0.04"),
+        currency="USD",
+    )
+
+
+class Bench:
+    """An executor whose every neighbour is real but the provider, with a note of the order of things."""
+
+    def __init__(self, redis: Redis, quota: dict[str, object] | None = None) -> None:
+        self.installation = Installation(redis)
+        self.provider = self.installation.provider
+        self.provider.answer = self._answer
+        self.store = ResultStore.open("memory://")
+        self.limiter = Limiter(redis, "pixmill")
+        self.begun: list[str] = []
+        self.left: list[str] = []
+        self.written: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.ended: list[str] = []
+        self.accepted: list[str] = []
+        self.slept: list[float] = []
+        self.draw = 0.5  # the middle: waits are as planned
+        self.sleep: Callable[[float], Awaitable[None]] | None = None
+        quotas = () if quota is None else (parse_quota("q", quota),)
+        self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
+        metrics = self.installation.metrics
+        accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
+        judge = Judge(accounts, metrics, draw=lambda: 1.0)
+        self.executor = Executor(
+            self.installation.queue,
+            PictureKeeper(self.store, sleep=self._sleep),
+            InputFetcher(self.store, max_bytes=1_000_000),
+            Collector(sleep=self._sleep, draw=lambda: self.draw),
+            judge,
+            self.installation.metrics,
+            calls=self,
+        )
+        self.answers: list[Submitted | Generated | ProviderError] = []
+
+    async def _answer(self, request: Request) -> Submitted | Generated:
+        answer = self.answers.pop(0) if self.answers else generated()
+        if isinstance(answer, ProviderError):
+            raise answer
+        return answer
+
+    async def announce(self, run: Run) -> bytes:
+        return await self.installation.queue.note_intent(run.item)
+
+    async def call_begins(self, run: Run) -> None:
+        self.begun.append(run.item.uid)
+
+    async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
+        self.left.append(run.item.uid)
+
+    def call_sent(self, run: Run) -> None:
+        self.written.append(run.item.uid)
+
+    async def call_answered(self, run: Run) -> None:
+        headers, run.headers = run.headers, {}
+        if headers:
+            self.headers.append(headers)
+
+    async def call_accepted(self, run: Run) -> None:
+        self.accepted.append(run.item.uid)
+
+    async def call_ended(self, run: Run, *, answered: bool = True) -> None:
+        self.ended.append(run.item.uid)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if self.sleep is not None:
+            await self.sleep(seconds)
+
+    async def claimed(self, **fields: Any) -> Run:
+        await self.installation.submit({"id": "a", "prompt": "x", **fields})
+        (item,) = await self.installation.claim()
+        return Run(item, self.route, None)
+
+    async def taken_over(self) -> Run:
+        """The item as another worker gets it after this one's death."""
+        page = await self.installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
+        (item,) = page.items
+        return Run(item, self.route, None, adopted=True)
+
+    def cost(self) -> float:
+        """What the metrics say that calls have cost, in USD."""
+        labels = {"provider": "scripted", "currency": "USD"}
+        return self.installation.metrics.registry.get_sample_value("pixmill_cost_total", labels) or 0.0
+
+    async def outcome(self, **fields: Any) -> Outcome:
+        return await self.executor.run(await self.claimed(**fields))
+
+
+@pytest.fixture
+def bench(redis: Redis) -> Bench:
+    return Bench(redis)
+
+
+async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_it(bench: Bench) -> None:
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["key"].startswith("default/20")
+    assert image["key"].endswith("/single/a.png")
+    assert (image["width"], image["height"], image["content_type"], image["seed"]) == (8, 8, "image/png", 7)
+    assert await bench.store.get(image["key"]) == png()
+    assert image["thumb_url"].endswith("/single/a~thumb.webp")
+    assert outcome.result["attempts"] == 1
+    assert outcome.result["revised_prompt"] == "a nicer x"
+    assert outcome.result["cost"] == {"amount": "0.04", "currency": "USD"}
+    assert bench.ended == ["default//a"]
+    assert bench.accepted == []
+
+
+async def test_the_picture_has_the_format_that_was_asked_for_whatever_the_provider_sends(
+    bench: Bench,
+) -> None:
+    outcome = await bench.outcome(output={"format": "webp", "thumbnail": False})
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["content_type"] == "image/webp"
+    assert image["key"].endswith(".webp")
+    assert image["thumb_url"] is None
+
+
+async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after_it(bench: Bench) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    async def look(request: Request) -> Submitted:
+        record = await bench.installation.record("default//a")
+        seen.append(("intent_us" in record, "receipt" in record))
+        return Submitted("task-1")
+
+    bench.provider.answer = look
+    bench.provider.poll_answers = [Pending("RUNNING"), generated()]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert seen == [(True, False)]
+    receipt = orjson.loads((await bench.installation.record("default//a"))["receipt"])
+    assert set(receipt) == {"task_id", "submitted_at"}
+    assert receipt["task_id"] == "task-1"
+    assert outcome.result["provider_task_id"] == "task-1"
+
+
+async def test_what_a_call_cost_is_in_the_record_and_counted(bench: Bench) -> None:
+    bench.answers = [replace(generated(), cost=Decimal("0.0000001"))]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["cost"] == {"amount": "0.0000001", "currency": "USD"}
+    assert bench.cost() == pytest.approx(0.0000001)
+
+
+async def test_a_failed_call_that_was_billed_is_counted_too(bench: Bench) -> None:
+    error = ProviderError(ErrorKind.NO_IMAGE, "Only words came.")
+    bench.answers = [error.billed(Decimal("0.0387"), "USD")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["charged"], outcome.error["cost"]["amount"]) == ("yes", "0.0387")
+    assert bench.cost() == pytest.approx(0.0387)
+
+
+async def test_a_paid_picture_that_cannot_be_used_has_been_paid_for(bench: Bench) -> None:
+    bench.answers = [generated(b"no picture")]
+    assert not isinstance(await bench.outcome(), Succeeded)
+    assert bench.cost() == pytest.approx(0.04)
+
+
+async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [replace(generated(), pictures=(Picture(data=b"no picture"),)), generated()]
+    first = await bench.claimed()
+    await bench.executor.run(first)
+    assert bench.cost() == 0
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
+    assert bench.cost() == pytest.approx(0.04)
+
+
+async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+    bench.provider.poll_answers = [
+        Pending("QUEUED"),
+        lost,
+        Pending("RUNNING"),
+        lost,
+        Pending("RUNNING"),
+        generated(),
+    ]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+    assert len(bench.provider.requests) == 1
+    assert bench.accepted == ["default//a"]
+
+
+GONE = ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)
+NO_NEWS = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+
+
+@pytest.mark.parametrize("between", [Pending("RUNNING"), NO_NEWS])
+async def test_a_task_that_is_only_once_or_twice_unknown_is_not_bought_again(
+    bench: Bench, between: Pending | ProviderError
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [GONE, GONE, between, GONE, GONE, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.provider.requests) == 1
+    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+
+
+REFUSED_POLLS = [
+    ErrorKind.RATE_LIMITED,
+    ErrorKind.CONCURRENCY_LIMITED,
+    ErrorKind.OVERLOADED,
+    ErrorKind.AUTH,
+    ErrorKind.PERMISSION,
+    ErrorKind.BILLING_EXHAUSTED,
+    ErrorKind.QUOTA_EXHAUSTED,
+    ErrorKind.NETWORK_UNSENT,
+    ErrorKind.AMBIGUOUS_SUBMIT,
+]
+
+
+@pytest.mark.parametrize("kind", REFUSED_POLLS)
+async def test_a_poll_that_the_account_may_not_make_says_nothing_of_the_task(
+    bench: Bench, kind: ErrorKind
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[ProviderError(kind, "not you")] * 4, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+@pytest.mark.parametrize("kind", REFUSED_POLLS)
+async def test_a_task_that_was_let_in_and_failed_for_such_a_reason_has_failed(
+    bench: Bench, kind: ErrorKind
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(kind, "not this one").let_in()]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry | Unknown | Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == (kind.value, "maybe")
+
+
+async def test_a_task_whose_polls_are_refused_to_the_end_says_why_it_did_not_end(bench: Bench) -> None:
+    bench.route = replace(bench.route, timeout_s=0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(ErrorKind.AUTH, "This key has been revoked.")]
+    run = await bench.claimed()
+    run.item = replace(run.item, receipt=b'{"task_id":"task-1"}')
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    assert outcome.error["message"].endswith("The last poll was refused: This key has been revoked.")
+
+
+async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["kind"] == "task_lost"
+    assert bench.provider.poll_answers == []
+
+
+async def test_a_provider_has_its_own_rhythm_of_polls(bench: Bench) -> None:
+    bench.provider.plan = PollPlan(first_s=0.5, growth=2.0, longest_s=3.0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[Pending("RUNNING")] * 4, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(("draw", "waits"), [(0.0, [1.8, 2.7]), (1.0, [2.2, 3.3])])
+async def test_polls_are_spread_so_that_tasks_of_one_moment_do_not_stay_in_step(
+    bench: Bench, draw: float, waits: list[float]
+) -> None:
+    bench.draw = draw
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == pytest.approx(waits)
+
+
+async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=7.0)
+    bench.provider.poll_answers = [
+        busy,
+        Pending("RUNNING", retry_after_s=5.0),
+        Pending("RUNNING"),
+        generated(),
+    ]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 7.0, 5.0, 6.75]
+
+
+async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_minute(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=3600)
+    bench.answers = [Submitted("task-1")]
+    busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
+    bench.provider.poll_answers = [busy, Pending("RUNNING", retry_after_s=3600.0), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [2.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
+async def test_a_task_that_was_taken_over_is_looked_at_soon_but_not_in_step_with_others(
+    bench: Bench, draw: float
+) -> None:
+    bench.draw = draw
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
+    assert bench.slept == [pytest.approx(draw * 2.0 * (0.9 + 0.2 * draw))]
+
+
+def behind(url: str) -> Generated:
+    return Generated((Picture(url=url, seed=7),))
+
+
+async def with_old_task(bench: Bench, age: timedelta | None) -> Run:
+    """An item whose task was submitted that long ago (None: nobody knows when), as its new owner has it."""
+    run = await bench.claimed()
+    at = None if age is None else datetime.now(UTC) - age
+    receipt = orjson.dumps(Submitted("task-1", submitted_at=at).to_dict())
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, receipt)
+    return await bench.taken_over()
+
+
+async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/new")]
+
+    async def it_comes(_seconds: float) -> None:
+        if len(bench.provider.fetched) == 3:
+            bench.provider.behind = {"https://x/new": png()}
+
+    bench.sleep = it_comes
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.provider.fetched == ["https://x/new"] * 4
+    first, *waits = bench.slept
+    assert first == 2.0
+    assert waits == sorted(waits)
+    assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
+
+
+async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_picture_is_bought_once(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png(16, 16)}
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 16
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-1", "task-1"]
+    assert bench.slept[-1] == 0.0, "the task has ended, so nothing is waited for"
+    assert len(bench.provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "url_ttl_s"), [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)], ids=["unsaid", "said"]
+)
+async def test_an_address_older_than_addresses_live_is_replaced_at_once(
+    bench: Bench, age: timedelta, url_ttl_s: float | None
+) -> None:
+    bench.provider.url_ttl_s = url_ttl_s
+    run = await with_old_task(bench, age)
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png()}
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert bench.provider.fetched == ["https://x/old", "https://x/new"]
+
+
+async def test_an_old_picture_that_is_gone_for_good_is_bought_again_only_as_the_job_says(
+    bench: Bench,
+) -> None:
+    run = await with_old_task(bench, timedelta(hours=2))
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+    assert len(bench.provider.polls) == 2
+
+
+@pytest.mark.parametrize(("accepted_s_ago", "kind"), [(60, "result_download"), (7200, "result_expired")])
+async def test_a_receipt_without_a_date_is_no_older_than_its_item(
+    bench: Bench, accepted_s_ago: int, kind: str
+) -> None:
+    run = await with_old_task(bench, None)
+    accepted_us = round((datetime.now(UTC).timestamp() - accepted_s_ago) * 1e6)
+    run = replace(run, item=replace(run.item, accepted_us=accepted_us))
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/older")]
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry | Unknown)
+    assert outcome.error["kind"] == kind
+
+
+async def test_a_young_picture_that_stays_away_is_looked_for_again_later_and_never_bought_again(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Retry)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    await bench.installation.queue.settle(run.item, replace(outcome, delay_s=0))
+
+    bench.provider.poll_answers = [behind("https://x/3")]
+    bench.provider.behind = {"https://x/3": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
+    run = await bench.claimed()
+    outcome = await bench.executor.run(replace(run, item=replace(run.item, attempts=5)))
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+
+
+async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
+    bench: Bench,
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [
+        behind("https://x/old"),
+        ProviderError(ErrorKind.POLL_ERROR, "no answer"),
+        *[ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)] * 3,
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
+
+
+async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_is_bought_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ProviderError(
+        ErrorKind.RESULT_DOWNLOAD,
+        "The picture was made, but 10.0.0.7 is not a public address.",
+        retry=MayRetry.NEVER,
+    )
+    tried: list[Picture] = []
+
+    async def fetch(picture: Picture) -> bytes:
+        tried.append(picture)
+        raise refused
+
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    run = await bench.claimed()
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.provider, "fetch", fetch)
+        outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    assert len(tried) == 1
+    await bench.installation.queue.settle(run.item, outcome)
+
+    await bench.installation.submit({"job": "a"}, type="pixmill.retry.v1")
+    bench.provider.poll_answers = [behind("https://10.0.0.7/x")]
+    bench.provider.behind = {"https://10.0.0.7/x": png()}
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_again_for_it(
+    bench: Bench,
+) -> None:
+    bench.answers = [behind("https://x/new")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    assert "resumable" not in outcome.error
+    assert len(bench.provider.fetched) == ONLY_ADDRESS_TRIES, "it is all that is left of what was paid for"
+    assert bench.provider.polls == []
+
+
+async def test_a_cancel_that_comes_after_the_task_has_ended_throws_no_paid_picture_away(bench: Bench) -> None:
+    run = await bench.claimed()
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
+    bench.provider.behind = {"https://x/new": png()}
+
+    async def cancelled_meanwhile(seconds: float) -> None:
+        if seconds == 0.0:
+            run.cancel_requested.set()
+
+    bench.sleep = cancelled_meanwhile
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert bench.provider.cancelled == []
+
+
+async def test_a_fresh_address_that_nobody_gives_in_time_leaves_the_task_for_a_retry(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.answers = [Submitted("task-1")]
+    lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
+    bench.provider.poll_answers = [behind("https://x/old"), *[lost] * 10_000]
+
+    async def a_moment(_seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+    bench.sleep = a_moment
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+
+
+async def test_a_run_that_was_taken_over_with_a_receipt_polls_and_never_submits(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(await bench.taken_over())
+    assert isinstance(outcome, Succeeded)
+    assert bench.provider.requests == []
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-1"]
+
+
+async def test_a_run_that_was_taken_over_before_its_intent_is_released(bench: Bench) -> None:
+    await bench.claimed()
+    assert await bench.executor.run(await bench.taken_over()) == Released()
+    assert bench.provider.requests == []
+
+
+async def test_a_run_that_was_taken_over_after_its_intent_has_an_unknown_outcome(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    outcome = await bench.executor.run(await bench.taken_over())
+    assert isinstance(outcome, Unknown)
+    assert outcome.error["charged"] == "maybe"
+    assert bench.provider.requests == []
+
+
+async def test_a_picture_that_was_stored_and_not_settled_is_found_and_not_bought_again(bench: Bench) -> None:
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    second = await bench.executor.run(await bench.taken_over())
+    assert isinstance(second, Succeeded)
+    assert second.result["images"][0]["sha256"] == first.result["images"][0]["sha256"]
+    assert len(bench.provider.requests) == 1
+
+
+async def test_nothing_is_sent_by_a_worker_that_lost_the_item(bench: Bench) -> None:
+    zombie = await bench.claimed()
+    await bench.taken_over()
+    with pytest.raises(LeaseLost):
+        await bench.executor.run(zombie)
+    assert bench.provider.requests == []
+
+
+class Sleeper:
+    """A worker that sleeps through its lease with its call on the wire."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.wake = asyncio.Event()
+        self.asleep = asyncio.Event()
+
+    async def answer(self, request: Request) -> Submitted | Generated:
+        if len(self.bench.provider.requests) > 1:
+            return await self.bench._answer(request)
+        self.asleep.set()
+        await self.wake.wait()
+        return Submitted("task-late")
+
+    async def falls_asleep(self) -> asyncio.Task[Outcome]:
+        self.bench.provider.answer = self.answer
+        run = asyncio.create_task(self.bench.executor.run(await self.bench.claimed()))
+        await self.asleep.wait()
+        return run
+
+    async def wakes(self, run: asyncio.Task[Outcome]) -> None:
+        self.wake.set()
+        with pytest.raises(LeaseLost):
+            await run
+
+    async def sent_once_more(self) -> Run:
+        """The item as its new owner has it, after the sleeper's call had an unknown outcome."""
+        orphan = await self.bench.taken_over()
+        await self.bench.installation.queue.settle(orphan.item, await self.bench.executor.run(orphan))
+        (item,) = await self.bench.installation.claim()
+        return Run(item, self.bench.route, None)
+
+    def late_letters(self) -> float:
+        labels = {"reason": "late_receipt"}
+        registry = self.bench.installation.metrics.registry
+        return registry.get_sample_value("pixmill_dead_letters_total", labels) or 0.0
+
+
+async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt_and_nothing_is_bought_again(
+    bench: Bench,
+) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+    await sleeper.wakes(run)
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(new)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["provider_task_id"] == "task-late"
+    assert [poll.task_id for poll in bench.provider.polls] == ["task-late"]
+    assert len(bench.provider.requests) == 1
+    assert bench.begun == ["default//a"], "the new owner began no call"
+    assert not new.sent, "its permit is given back whole"
+    assert bench.accepted == [], "the place of its task is that of who polls it"
+    assert sleeper.late_letters() == 0
+
+
+async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(bench: Bench) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+    outcome = await bench.executor.run(new)
+    await bench.installation.queue.settle(new.item, outcome)
+    await sleeper.wakes(run)
+    assert len(bench.provider.requests) == 2
+    (letter,) = await bench.installation.dead()
+    assert letter["reason"] == "late_receipt"
+    assert sleeper.late_letters() == 1
+    assert bench.accepted == ["default//a"], "nobody polls its task, which occupies the account all the same"
+
+
+async def test_a_late_receipt_that_a_second_task_makes_needless_is_counted_by_its_owner(bench: Bench) -> None:
+    sleeper = Sleeper(bench)
+    run = await sleeper.falls_asleep()
+    new = await sleeper.sent_once_more()
+
+    async def meanwhile(_request: Request) -> Submitted:
+        await sleeper.wakes(run)
+        return Submitted("task-2")
+
+    bench.provider.answer = meanwhile
+    bench.provider.poll_answers = [generated()]
+    outcome = await bench.executor.run(new)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["provider_task_id"] == "task-2"
+    assert sleeper.late_letters() == 1
+
+
+async def test_a_cancel_before_the_call_costs_nothing(bench: Bench) -> None:
+    run = await bench.claimed()
+    run.cancel_requested.set()
+    assert await bench.executor.run(run) == Cancelled()
+    assert bench.provider.requests == []
+
+
+async def test_a_cancel_while_a_task_runs_is_passed_on_to_the_provider(bench: Bench) -> None:
+    run = await bench.claimed()
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING")]
+
+    async def cancelled_meanwhile(seconds: float) -> None:
+        run.cancel_requested.set()
+
+    bench.sleep = cancelled_meanwhile
+    assert await bench.executor.run(run) == Cancelled()
+    assert [task.task_id for task in bench.provider.cancelled] == ["task-1"]
+
+
+async def test_a_moderated_prompt_fails_alone_with_the_providers_sentence(bench: Bench) -> None:
+    bench.answers = [
+        ProviderError(ErrorKind.MODERATION_INPUT, "Rejected by the safety system.", http_status=400)
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("moderation_input", "no")
+
+
+async def test_a_fault_is_tried_again_later_and_longer_each_time(bench: Bench) -> None:
+    bench.answers = [ProviderError(ErrorKind.PROVIDER_FAULT, "500")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s == 2.0
+
+
+async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharmed(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == 0.0, "the permit carries the wait"
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert 6.5 < state.cooldown_s <= 7.0
+    assert "quota.cooldown" in await bench.installation.kinds()
+
+
+@pytest.mark.parametrize("cost", [None, Decimal(0), Decimal("0.04")])
+async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an_attempt(
+    redis: Redis, cost: Decimal | None
+) -> None:
+    """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
+    bench = Bench(redis, quota={"requests": "100/s"})
+    throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
+    bench.answers = [throttle.let_in().billed(cost, "USD")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Retry)
+    assert outcome.delay_s >= 4.0
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert 3 < state.cooldown_s <= 4
+
+
+async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_costs_an_attempt(
+    redis: Redis,
+) -> None:
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "top up", http_status=200).let_in()]
+    assert isinstance(await bench.outcome(), Retry)
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert state.paused_reason is not None
+
+
+async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
+    bench = Bench(redis, quota={"requests": "100/s"})
+    bench.answers = [
+        ProviderError(
+            ErrorKind.AUTH,
+            "The clock of w1 is wrong.",
+            scope=Scope.MACHINE,
+            retry=MayRetry.AFTER_THROTTLE,
+        )
+    ]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s > 0, "or it would be sent from here again and again"
+    (state,) = await bench.limiter.snapshot(bench.route.quotas)
+    assert (state.cooldown_s, state.paused_reason) == (0, None)
+    assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
+
+
+async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run) -> None:
+        raise Recalled
+
+    monkeypatch.setattr(bench, "call_begins", called_back)
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert bench.provider.requests == []
+    await bench.installation.queue.settle(run.item, Released())
+    record = await bench.installation.record(run.item.uid)
+    assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
+
+
+async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def called_back(_run: Run, _rtt_s: float | None) -> None:
+        raise Recalled
+
+    async def connects(_request: Request) -> Generated:
+        tell = before_send.get()
+        assert tell is not None
+        await tell(None)
+        raise AssertionError("it was sent")
+
+    monkeypatch.setattr(bench, "call_leaves", called_back)
+    bench.provider.answer = connects
+    run = await bench.claimed()
+    assert await bench.executor.run(run) == Released()
+    assert not run.sent, "its permit is given back whole"
+    assert before_send.get() is None
+
+
+async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
+    async def answer(_request: Request) -> Generated:
+        rate_headers.set({"x-ratelimit-remaining": "7"})
+        return generated()
+
+    bench.provider.answer = answer
+    await bench.outcome()
+    assert bench.headers == [{"x-ratelimit-remaining": "7"}]
+    bench.provider.answer = bench._answer
+    await bench.outcome(id="b")
+    assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
+
+
+async def test_headers_are_told_after_the_task_is_noted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_request: Request) -> Submitted:
+        rate_headers.set({"x-ratelimit-remaining": "7"})
+        return Submitted("task-1")
+
+    noted: list[bytes | str] = []
+
+    async def call_answered(run: Run) -> None:
+        noted.append((await bench.installation.record(run.item.uid))["receipt"])
+
+    monkeypatch.setattr(bench, "call_answered", call_answered)
+    bench.provider.answer = answer
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert '"task-1"' in str(noted[0])
+
+
+async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "Your credit is used up.", http_status=429)]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Throttled)
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert state.paused_reason == "Your credit is used up."
+    assert "quota.paused" in await bench.installation.kinds()
+
+
+async def test_an_allowance_that_comes_back_by_itself_pauses_until_then(redis: Redis) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    spent = ProviderError(ErrorKind.QUOTA_EXHAUSTED, "50 a day are used up.", retry_after_s=7200.0)
+    bench.answers = [spent]
+    assert isinstance(await bench.outcome(), Throttled)
+    (explained,) = await Limiter(redis, "pixmill").explain(bench.route.quotas)
+    assert explained.state.paused_reason == "50 a day are used up."
+    assert explained.pause_ends_s == pytest.approx(7200, abs=30)
+
+
+async def never(_request: Request) -> Generated:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def due(run: Run, seconds: float) -> Run:
+    """The run with a deadline that many seconds from now."""
+    deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    spec = orjson.dumps({**orjson.loads(run.item.spec), "deadline": deadline})
+    return replace(run, item=replace(run.item, spec=spec))
+
+
+async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.provider.answer = never
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown)
+    assert "0.05 s" in outcome.error["message"]
+
+
+async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    bench.provider.answer = never
+    outcome = await bench.executor.run(due(await bench.claimed(), 0.1))
+    assert isinstance(outcome, Unknown)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("ambiguous_submit", "maybe")
+    assert "deadline" in outcome.error["message"]
+
+
+async def test_a_provider_is_given_no_more_time_than_the_job_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    async def submit(_request: Request, *, timeout_s: float) -> Generated:
+        given.append(timeout_s)
+        return generated()
+
+    monkeypatch.setattr(bench.provider, "submit", submit)
+    await bench.executor.run(due(await bench.claimed(), 3.0))
+    await bench.outcome(id="b")
+    assert 2.0 < given[0] <= 3.0
+    assert 55.0 < given[1] <= 60.0, "the route's own limit"
+
+
+async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.provider.plan = PollPlan(first_s=30.0, longest_s=30.0)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [generated()]
+    bench.sleep = asyncio.sleep
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(bench.slept) == 1
+    assert bench.slept[0] <= 0.05
+
+
+async def test_a_task_that_was_taken_over_after_its_deadline_is_asked_after_once(bench: Bench) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    late = due(await bench.taken_over(), -60)
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(late), Succeeded)
+
+    bench.provider.poll_answers = [Pending("RUNNING")]
+    outcome = await bench.executor.run(replace(late, item=replace(late.item, accepted_us=2**52)))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["resumable"]) == ("deadline", True)
+    assert bench.provider.poll_answers == []
+
+
+async def test_a_task_that_does_not_end_in_time_fails_and_its_retry_polls_it_again(bench: Bench) -> None:
+    bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING")] * 10_000
+
+    async def a_moment(_seconds: float) -> None:
+        await asyncio.sleep(0.001)
+
+    bench.sleep = a_moment
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["resumable"] is True
+    await bench.installation.queue.settle(run.item, outcome)
+
+    await bench.installation.submit({"job": "a"}, type="pixmill.retry.v1")
+    bench.provider.poll_answers = [generated()]
+    (item,) = await bench.installation.claim()
+    assert isinstance(await bench.executor.run(Run(item, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1, "the task was paid once"
+
+
+class BrokenStore(ResultStore):
+    """Fails a number of puts, and notes whether the item was settled meanwhile."""
+
+    failures = 3
+
+    async def put_image(self, key: str, data: bytes) -> Stored:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the disk is full")
+        return await super().put_image(key, data)
+
+
+async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_memory(bench: Bench) -> None:
+    broken = BrokenStore(MemoryStore(), "memory://")
+    bench.executor._keeper = PictureKeeper(broken, sleep=bench._sleep)
+    run = await bench.claimed()
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Succeeded)
+    assert len(bench.slept) == 3
+    assert len(bench.provider.requests) == 1
+    assert (await bench.installation.record("default//a"))["state"] == "running", (
+        "settled only by what follows"
+    )
+
+
+async def test_bytes_that_are_no_picture_are_not_stored(bench: Bench) -> None:
+    bench.answers = [generated(b"<html>busy</html>")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Unknown), "it is paid for, so the job decides whether another one is bought"
+    assert outcome.error["kind"] == "bad_response"
+    assert "HTML" in outcome.error["message"]
+
+
+async def test_an_input_is_read_from_the_store_and_checked(bench: Bench) -> None:
+    await bench.store.put_image("default/input.png", png(4, 4))
+    outcome = await bench.outcome(inputs=[{"object": "default/input.png"}])
+    assert isinstance(outcome, Succeeded)
+    assert bench.provider.requests[0].inputs[0].content_type == "image/png"
+
+
+async def test_a_missing_input_says_which(bench: Bench) -> None:
+    outcome = await bench.outcome(inputs=[{"object": "default/none.png"}])
+    assert isinstance(outcome, Failed)
+    assert outcome.error["field"] == "inputs.0.object"
+    assert bench.provider.requests == []
+
+
+async def test_a_deadline_that_passes_before_the_call_is_no_lost_answer(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    outcome = await bench.executor.run(Run(replace(run.item, spec=late), bench.route, None))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("deadline", "no")
+    assert bench.provider.requests == []
+    assert "intent_us" not in await bench.installation.record("default//a")
+
+
+async def test_a_deadline_that_a_person_has_waived_does_not_hold(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    run = Run(
+        replace(run.item, spec=late, waived_us=await bench.installation.queue.now_us()), bench.route, None
+    )
+    assert isinstance(await bench.executor.run(run), Succeeded)
+
+
+async def test_a_deadline_that_had_not_passed_when_a_person_retried_still_holds(bench: Bench) -> None:
+    run = await bench.claimed(deadline="2999-01-01T00:00:00Z")
+    late = orjson.dumps({**orjson.loads(run.item.spec), "deadline": "2020-01-01T00:00:00Z"})
+    before_us = 1_500_000_000_000_000  # in 2017
+    outcome = await bench.executor.run(
+        Run(replace(run.item, spec=late, waived_us=before_us), bench.route, None)
+    )
+    assert isinstance(outcome, Failed)
+    assert outcome.error["kind"] == "deadline"
+
+
+async def test_the_picture_of_older_work_with_the_same_name_is_not_taken_for_this_one(bench: Bench) -> None:
+    first = await bench.outcome()
+    assert isinstance(first, Succeeded)
+    run = await bench.taken_over()
+    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    assert await bench.executor.run(Run(later, bench.route, None, adopted=True)) == Released()
+    bench.answers = [generated(png(32, 32))]
+    outcome = await bench.executor.run(Run(later, bench.route, None))
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 32
+
+
+async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    await bench.store.replace(first.result["images"][0]["key"], b"")
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Unknown), "nothing usable is there"
+
+
+async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=429, retry_after_s=7.0)]
+    real, calls = bench.limiter.penalise, 0
+
+    async def away_once(*args: Any, **options: Any) -> Penalty:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RedisConnectionError("gone")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(bench.limiter, "penalise", away_once)
+    assert isinstance(await bench.outcome(), Throttled)
+    (state,) = await Limiter(redis, "pixmill").snapshot(bench.route.quotas)
+    assert state.cooldown_s > 6

@@ -1,0 +1,296 @@
+"""Polls stand in line: a fleet's limit on them holds, few questions are asked, and never do thousands leave at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from daemon.accounts.routes import Route
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.poll_pacer import TOGETHER, Pacer
+from daemon.worker.polling import Collector
+from daemon.worker.time_limit import TimeLimit
+from limiter import Grant, Limiter, Permit, Quota, parse_quota
+from providers.base import Generated, Request, Submitted
+from providers.registry import create_provider
+from providers.simulator import Simulator, SimulatorSettings
+from providers.simulator.ledger import max_in_window
+from tests.daemon.harness import ScriptedProvider, eventually
+
+
+class Clock:
+    """The limiter's time, in µs; sleeping moves it on, but not while a question with the old time is on its way."""
+
+    def __init__(self) -> None:
+        self.now_us = 1_795_000_000_000_000
+        self.still = asyncio.Lock()
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    async def sleep(self, seconds: float) -> None:
+        wake_us = self.now_us + round(seconds * 1e6)
+        await asyncio.sleep(0)
+        async with self.still:
+            self.now_us = max(self.now_us, wake_us)
+
+
+class Counting(Limiter):
+    """Remembers what it was asked for."""
+
+    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+        super().__init__(redis, prefix, clock=clock)
+        self.clock = clock
+        self.asked: list[str] = []
+        self.granted: list[Permit] = []
+        self.late: list[Permit] = []
+        self.failing = 0
+
+    async def acquire(self, quotas: Any, **more: Any) -> Any:
+        self.asked.append(more["request_id"])
+        async with self.clock.still:
+            answer = await super().acquire(quotas, **more)
+        if self.failing:
+            self.failing -= 1
+            raise RedisConnectionError("the reply is lost")
+        if isinstance(answer, Grant):
+            self.granted.append(answer.permit)
+        return answer
+
+    async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
+        self.late.append(permit)
+        async with self.clock.still:
+            await super().sent_late(permit, quotas)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many polls each permit was for."""
+        return [permit.costs["polls"] for permit in self.granted]
+
+
+class Fleet:
+    """Replicas that share one account, in virtual time."""
+
+    def __init__(self, redis: Redis, replicas: int = 1, **quota: Any) -> None:
+        self.clock = Clock()
+        self.metrics = Metrics()
+        self.limiters = [Counting(redis, "pixmill", clock=self.clock) for _ in range(replicas)]
+        self.pacers = [
+            Pacer(limiter, self.metrics, f"w{number}", sleep=self.clock.sleep)
+            for number, limiter in enumerate(self.limiters)
+        ]
+        quotas = (parse_quota("q", quota),) if quota else ()
+        self.route = Route("default", ScriptedProvider(), "model-1", quotas)
+        self.left_at_us: list[list[int]] = [[] for _ in self.pacers]
+
+    async def poll(self, replica: int = 0) -> None:
+        left = await self.pacers[replica].turn(self.route)
+        self.left_at_us[replica].append(self.clock.now_us)
+        left()
+
+
+async def test_the_replicas_of_a_fleet_share_one_limit_on_polls_and_use_it_up(redis: Redis) -> None:
+    fleet = Fleet(redis, 3, polls="40/10s", in_flight=1, images="1/h")
+    await asyncio.gather(*(fleet.poll(number % 3) for number in range(120)))
+    permits = [permit for limiter in fleet.limiters for permit in limiter.granted]
+    slots_s = [(permit.slot_us / 1e6, permit.costs["polls"]) for permit in permits]
+    assert sum(count for _, count in slots_s) == 120
+    assert max_in_window(slots_s, 10) == 40
+    for limiter, left_at_us in zip(fleet.limiters, fleet.left_at_us, strict=True):
+        slots_us = [permit.slot_us for permit in limiter.granted for _ in range(permit.costs["polls"])]
+        assert all(left >= slot for left, slot in zip(left_at_us, slots_us, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [("1000/10s", TOGETHER), ({"rate": "10/s", "burst": 4}, 4), ({"every": "2s"}, 1)],
+)
+async def test_one_question_is_for_as_many_polls_as_may_leave_together(
+    redis: Redis, limit: object, most: int
+) -> None:
+    fleet = Fleet(redis, polls=limit)
+    await asyncio.gather(*(fleet.poll() for _ in range(60)))
+    sizes = fleet.limiters[0].sizes
+    assert (sum(sizes), max(sizes), len(sizes)) == (60, most, -(-60 // most))
+
+
+async def test_never_more_leave_in_one_turn_of_the_loop_than_may_together(redis: Redis) -> None:
+    fleet = Fleet(redis)
+    turn, left = 0, Counter[int]()
+
+    async def polls() -> None:
+        await fleet.poll()
+        left[turn] += 1
+
+    everybody = asyncio.gather(*(polls() for _ in range(200)))
+    while not everybody.done():
+        turn += 1
+        await asyncio.sleep(0)
+    await everybody
+    assert sum(left.values()) == 200
+    assert max(left.values()) <= TOGETHER
+    assert fleet.limiters[0].asked == [], "where polls have no limit, nobody is asked"
+
+
+async def test_a_question_whose_answer_was_lost_is_asked_again_and_charged_once(redis: Redis) -> None:
+    fleet = Fleet(redis, polls="10/10s")
+    fleet.limiters[0].failing = 2
+    await asyncio.gather(*(fleet.poll() for _ in range(4)))
+    assert len(fleet.limiters[0].asked) == 3
+    assert len(set(fleet.limiters[0].asked)) == 1, "one request, so one charge"
+    [state] = await fleet.limiters[0].snapshot(fleet.route.quotas)
+    assert [unit.available for unit in state.units] == [6]
+    assert fleet.metrics.limiter_errors._value.get() == 2
+
+
+async def test_polls_that_leave_late_are_counted_from_then_on_and_hold_back_those_behind(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
+    clock = time.monotonic
+    behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
+    gone = [await turn for turn in behind[:TOGETHER]]
+    for left in gone[1:]:
+        left()
+    await asyncio.sleep(0)
+    assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
+    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + 0.1)
+    gone[0]()
+    await asyncio.gather(*behind)
+    assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
+
+
+async def test_an_answer_that_was_read_late_makes_its_polls_late(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="1000/10s")  # counted anew from 50 ms on
+    clock, read_late_s = time.monotonic, 0.0
+    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + read_late_s)
+    acquire = fleet.limiters[0].acquire
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        nonlocal read_late_s
+        answer = await acquire(*args, **more)
+        read_late_s += 0.2
+        return answer
+
+    monkeypatch.setattr(fleet.limiters[0], "acquire", slowly)
+    await fleet.poll()
+
+    async def counted_anew() -> bool:
+        return fleet.limiters[0].late == fleet.limiters[0].granted
+
+    await eventually(counted_anew)
+
+
+async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.worker.poll_pacer.LEAVES_IN_S", 0.01)
+    fleet = Fleet(redis, polls="10/10s")
+    await fleet.pacers[0].turn(fleet.route)
+    async with asyncio.timeout(5):
+        await fleet.poll()
+
+
+async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answered(redis: Redis) -> None:
+    told: list[str] = []
+
+    async def turn(_route: Route) -> Any:
+        return lambda: told.append("left")
+
+    settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
+    async with Simulator(settings) as simulator:
+        provider = create_provider(
+            "zimage", base_url=simulator.modelscope_url, secrets={"api_key": "ms-key"}, options={}
+        )
+        real = provider._standing  # type: ignore[attr-defined]
+
+        def answered(answer: Any) -> Any:
+            told.append("answered")
+            return real(answer)
+
+        provider._standing = answered  # type: ignore[attr-defined]
+        request = Request(request_id="r", model="Tongyi-MAI/Z-Image-Turbo", prompt="x", size="512x512")
+        submitted = await provider.submit(request, timeout_s=5)
+        assert isinstance(submitted, Submitted)
+        assert told == [], "a submit is no poll"
+        route = Route("default", provider, request.model)
+        collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
+        limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
+        await collector.ended(route, submitted, limit, resumed=False, cancel_requested=asyncio.Event())
+        told_of_polls = list(told)
+        generated = await provider.poll(submitted)
+        assert isinstance(generated, Generated)
+        await collector.fetch(route, generated, None, limit, since=datetime.now(UTC))
+        await provider.aclose()
+    assert told_of_polls[:2] == ["left", "answered"]
+    assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"
+
+
+async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(redis: Redis) -> None:
+    fleet = Fleet(redis, polls="2/10s")
+    gate = asyncio.Event()
+    sleep = fleet.clock.sleep
+
+    async def held(seconds: float) -> None:
+        await gate.wait()
+        await sleep(seconds)
+
+    fleet.pacers[0]._sleep = held
+    runs = [asyncio.create_task(fleet.poll()) for _ in range(5)]
+
+    async def asked() -> bool:
+        return bool(fleet.limiters[0].asked)
+
+    await eventually(asked)
+    runs[1].cancel()
+    runs[3].cancel()
+    gate.set()
+    ended = await asyncio.gather(*runs, return_exceptions=True)
+    assert [isinstance(end, asyncio.CancelledError) for end in ended] == [False, True, False, True, False]
+    assert sum(fleet.limiters[0].sizes) == 3, "what the first permit was for went to those behind"
+
+
+async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -> None:
+    fleet = Fleet(redis, requests="1/h", polls="10/10s")
+    await fleet.limiters[0].pause("q", "the invoice is disputed")
+    async with asyncio.timeout(5):
+        await fleet.poll()
+
+
+async def test_what_cannot_be_granted_fails_the_polls_that_wait_instead_of_holding_them(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="10/10s")
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fleet.limiters[0], "acquire", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(fleet.poll(), 5)
+
+
+async def test_closing_ends_the_line(redis: Redis) -> None:
+    fleet = Fleet(redis, polls="1/h")
+    fleet.pacers[0]._sleep = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
+
+    async def asked() -> bool:
+        return bool(fleet.limiters[0].asked)
+
+    await eventually(asked)
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
+    await asyncio.wait_for(fleet.pacers[0].aclose(), 5)
+    assert not any(task.get_name().startswith("polls") for task in asyncio.all_tasks())

@@ -1,0 +1,686 @@
+"""The OpenAI wire: every answer and refusal, sorted; nothing sent twice; the key never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from providers import (
+    Charged,
+    ErrorKind,
+    Generated,
+    InputImage,
+    Picture,
+    Provider,
+    ProviderError,
+    Retry,
+    Scope,
+    Submitted,
+    create_provider,
+)
+from providers.openai.models import family_of
+from providers.simulator import Simulator
+from providers.simulator.drawing import Drawing, draw
+from providers.simulator.faults import Fault, FaultKind
+from tests.providers.conftest import KEY, OpenProvider, request_for
+
+Serve = Callable[[Any], Any]
+
+PNG = draw(Drawing("x", 1, 32, 32, plain=True))
+BLOCKED = "Your resource has been temporarily blocked because we detected behavior that may violate our content policy."
+B64 = base64.b64encode(PNG).decode()
+# Prompts in the words of troubles that are an account's.
+ECHOED = [
+    "a poster: billing, insufficient credit, spend limit, quota exceeded, daily quota, free allocated quota exceeded",
+    "a sign that says: too many concurrent requests, rate limit, server is busy, try again in 5 hours",
+    "a cartoon of a bank: your account has been suspended, your resource has been temporarily blocked",
+    "a card with: authentication failed, please bind your Alibaba Cloud account, 实名认证, 额度已用完",
+]
+
+
+async def generate(
+    provider: Provider, prompt: str = "a mug", timeout_s: float = 10, **fields: Any
+) -> Generated:
+    generated = await provider.submit(request_for(prompt, **fields), timeout_s=timeout_s)
+    assert isinstance(generated, Generated)
+    return generated
+
+
+async def failure(
+    provider: Provider, prompt: str = "a mug", timeout_s: float = 10, **fields: Any
+) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await provider.submit(request_for(prompt, **fields), timeout_s=timeout_s)
+    return caught.value
+
+
+class Canned:
+    """An app that gives one answer to every call and keeps what was sent."""
+
+    def __init__(
+        self, body: bytes | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        self.body = body if isinstance(body, bytes) else orjson.dumps(body)
+        self.status = status
+        self.headers = headers or {}
+        self.seen: list[tuple[HttpRequest, bytes]] = []
+        self.app = Starlette(routes=[Route("/v1/{path:path}", self.answer, methods=["POST"])])
+
+    async def answer(self, request: HttpRequest) -> Response:
+        self.seen.append((request, await request.body()))
+        return Response(self.body, self.status, {"content-type": "application/json", **self.headers})
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        fields = orjson.loads(self.seen[-1][1])
+        assert isinstance(fields, dict)
+        return fields
+
+
+# --- answers
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"b64_json": B64},
+        {"b64_json": f"data:image/png;base64,{B64}"},
+        {"url": f"data:image/png;base64,{B64}"},
+        {"b64_json": B64, "url": None},
+    ],
+)
+async def test_a_picture_may_come_as_base64_or_as_a_data_url(
+    open_provider: OpenProvider, serve: Serve, item: dict[str, Any]
+) -> None:
+    canned = Canned({"data": [item | {"revised_prompt": "a nicer mug"}], "usage": {"total_tokens": 7}})
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    generated = await generate(provider)
+    assert await provider.fetch(generated.pictures[0]) == PNG
+    assert generated.revised_prompt == "a nicer mug"
+    assert generated.usage == {"total_tokens": 7}
+
+
+async def test_a_picture_behind_an_address_is_fetched_without_the_key(
+    open_provider: OpenProvider, simulator: Simulator
+) -> None:
+    provider = open_provider(simulator.base_url, response_format="url")
+    picture = (await generate(provider)).pictures[0]
+    assert picture.data is None
+    assert Image.open(io.BytesIO(await provider.fetch(picture))).size == (64, 64)
+
+
+async def test_an_address_into_the_private_network_is_refused(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"url": "https://169.254.169.254/latest/meta-data/"}]})
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    picture = (await generate(provider)).pictures[0]
+    with pytest.raises(ProviderError, match="not a public address") as caught:
+        await provider.fetch(picture)
+    assert caught.value.kind is ErrorKind.RESULT_DOWNLOAD
+
+
+async def test_an_expired_address_is_told_apart(open_provider: OpenProvider, simulator: Simulator) -> None:
+    provider = open_provider(simulator.base_url)
+    with pytest.raises(ProviderError) as caught:
+        await provider.fetch(Picture(url=f"{simulator.url}/pictures/gone.png"))
+    assert caught.value.kind is ErrorKind.RESULT_EXPIRED
+    assert caught.value.charged is Charged.YES
+
+
+# --- refusals, by wire example
+
+
+def error_body(
+    message: str = "no", type_: str | None = None, code: Any = None, **more: Any
+) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type_, "param": None, "code": code, **more}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, error_body("Rate limit reached", "rate_limit_error", "rate_limit_exceeded"), "rate_limited"),
+        (429, error_body("Slow down", None, "slow_down"), "rate_limited"),
+        (429, b"", "rate_limited"),
+        (429, b"<html>Too Many Requests</html>", "rate_limited"),
+        (429, error_body("quota", "insufficient_quota", "credit_balance_exhausted"), "billing_exhausted"),
+        (429, error_body("quota", "insufficient_quota", None), "billing_exhausted"),
+        (429, error_body("limit", None, "organization_spend_limit_exceeded"), "billing_exhausted"),
+        (429, error_body("limit", None, "billing_hard_limit_reached"), "billing_exhausted"),
+        (
+            429,
+            error_body("You exceeded your current quota, check your billing details."),
+            "billing_exhausted",
+        ),
+        (429, error_body("Too many concurrent requests"), "concurrency_limited"),
+        (429, error_body("no available image quota", "channel_error"), "quota_exhausted"),
+        (402, error_body("pay"), "billing_exhausted"),
+        (401, error_body("bad key", None, "invalid_api_key"), "auth"),
+        (401, b"", "auth"),
+        (403, error_body("country", None, "unsupported_country_region_territory"), "permission"),
+        (403, error_body("flagged by our content filter"), "moderation_input"),
+        (403, error_body(BLOCKED, None, "Forbidden"), "permission"),
+        (422, error_body(BLOCKED, None, "content_policy_violation"), "moderation_input"),
+        (
+            429,
+            error_body("Add a payment method: /account/billing", "requests", "rate_limit_exceeded"),
+            "rate_limited",
+        ),
+        (429, error_body("See /account/billing", "rate_limit_error"), "rate_limited"),
+        (429, error_body("Rate limit reached. Add credit at /account/billing."), "rate_limited"),
+        (429, error_body("no concurrent quota", None, "slow_down"), "rate_limited"),
+        (429, b"<html>Our billing page explains daily limits.</html>", "rate_limited"),
+        (429, error_body("busy", None, "concurrency_limit_exceeded"), "concurrency_limited"),
+        (404, error_body("no model", None, "model_not_found"), "unsupported"),
+        (
+            400,
+            error_body("safety system", "image_generation_user_error", "moderation_blocked"),
+            "moderation_input",
+        ),
+        (400, error_body("no", "invalid_request_error", "content_policy_violation"), "moderation_input"),
+        (400, error_body("no", None, "contentFilter"), "moderation_input"),
+        (400, error_body("The generated image was filtered", None, "content_filter"), "moderation_output"),
+        (400, error_body("bad size", "invalid_request_error", "invalid_value"), "invalid_request"),
+        (413, b"", "invalid_request"),
+        (409, b"", "overloaded"),
+        (500, error_body("oops", "server_error"), "provider_fault"),
+        (502, b"<html><h1>502 Bad Gateway</h1></html>", "ambiguous_submit"),
+        (503, error_body("busy", None, "server_is_overloaded"), "overloaded"),
+        (504, b"<html><h1>504</h1></html>", "ambiguous_submit"),
+        (520, b"error code: 520", "ambiguous_submit"),
+        (524, b"error code: 524", "ambiguous_submit"),
+        (529, b"", "overloaded"),
+        (200, error_body("Rate limit exceeded", None, 429), "rate_limited"),
+        (200, error_body("no", None, "moderation_blocked"), "moderation_input"),
+        (200, {"error": "something odd"}, "unknown"),
+        (200, {"data": []}, "no_image"),
+        (200, {"data": None}, "no_image"),
+        (200, {"data": [{"revised_prompt": "only words"}]}, "no_image"),
+        (200, {"created": 1}, "no_image"),
+        (200, {"data": "a string"}, "bad_response"),
+        (200, b"<html>Please sign in.</html>", "bad_response"),
+        (200, b"", "bad_response"),
+        (200, b"[1, 2]", "bad_response"),
+        (200, {"data": [{"b64_json": B64[:-3]}]}, "bad_response"),
+        (200, {"data": [{"b64_json": "bm8gcGljdHVyZQ=="}]}, "bad_response"),
+    ],
+)
+async def test_an_answer_is_sorted(
+    open_provider: OpenProvider, serve: Serve, status: int, body: Any, kind: str
+) -> None:
+    canned = Canned(body, status, {"x-request-id": "req_7"})
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert error.kind == kind
+    assert len(canned.seen) == 1
+    assert error.message
+
+
+UNREADABLE = [
+    b"<html>Please sign in.</html>",
+    b"",
+    b"[1, 2]",
+    {"data": "a string"},
+    {"data": [{"b64_json": B64[:-3]}]},
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_an_answer_that_nobody_can_read_leaves_the_decision_to_the_job(
+    open_provider: OpenProvider, serve: Serve, body: Any
+) -> None:
+    """The call was taken, and may have been paid for: as good as a lost answer."""
+    error = await failure(open_provider(f"{await serve(Canned(body).app)}/v1"))
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.BAD_RESPONSE,
+        Retry.UNKNOWN_OUTCOME,
+        Charged.MAYBE,
+    )
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_a_picture_counts_with_any_status_of_success(
+    open_provider: OpenProvider, serve: Serve, status: int
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]}, status)
+    assert (await generate(open_provider(f"{await serve(canned.app)}/v1"))).pictures[0].data == PNG
+
+
+async def test_a_throttle_carries_its_wait_code_and_request_id(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    body = error_body(
+        "Rate limit reached. Please try again in 12s.", "rate_limit_error", "rate_limit_exceeded"
+    )
+    canned = Canned(body, 429, {"x-request-id": "req_7"})
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.retry_after_s, error.provider_code, error.request_id) == (
+        12.0,
+        "rate_limit_exceeded",
+        "req_7",
+    )
+    assert error.retry is Retry.AFTER_THROTTLE
+
+
+async def test_a_throttle_of_more_than_fifteen_minutes_is_an_exhausted_allowance(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("later"), 429, {"retry-after": "7200"})
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.kind, error.retry_after_s) == (ErrorKind.QUOTA_EXHAUSTED, 7200.0)
+
+
+async def test_a_402_with_a_time_to_return_is_no_empty_account(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("pay"), 402, {"retry-after": "4"})
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.kind, error.retry_after_s) == (ErrorKind.BUDGET_IN_FLIGHT, 4.0)
+
+
+async def test_a_blocked_account_harms_no_job(open_provider: OpenProvider, serve: Serve) -> None:
+    """Its words are those of moderation, but what they are about is the account: every prompt meets them."""
+    canned = Canned(error_body(BLOCKED, None, "Forbidden"), 403)
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.retry, error.scope) == (Retry.PAUSE_QUOTA, Scope.KEY)
+
+
+@pytest.mark.parametrize("prompt", ECHOED)
+@pytest.mark.parametrize("status", [200, 400, 403, 413, 422, 451, 500])
+async def test_a_prompt_that_an_answer_quotes_stops_and_slows_no_account(
+    open_provider: OpenProvider, serve: Serve, prompt: str, status: int
+) -> None:
+    for body in (
+        error_body(f"Invalid prompt: '{prompt}'."),
+        error_body(f"Refused: {prompt}", "invalid_request_error"),
+    ):
+        error = await failure(open_provider(f"{await serve(Canned(body, status).app)}/v1"), prompt)
+        assert error.retry not in (Retry.PAUSE_QUOTA, Retry.AFTER_THROTTLE)
+        assert error.retry_after_s is None
+
+
+async def test_a_spent_balance_that_has_a_code_is_spent_whatever_a_header_says(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("pay", None, "credit_balance_exhausted"), 402, {"retry-after": "4"})
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).kind is ErrorKind.BILLING_EXHAUSTED
+
+
+async def test_a_402_that_only_speaks_of_waiting_is_a_spent_balance(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("Insufficient credits. Try again in 5s."), 402)
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).kind is ErrorKind.BILLING_EXHAUSTED
+
+
+async def test_a_throttle_inside_an_accepted_call_may_have_been_charged(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned(error_body("Rate limit exceeded", None, 429))
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert (error.kind, error.charged) == (ErrorKind.RATE_LIMITED, Charged.MAYBE)
+
+
+@pytest.mark.parametrize(
+    ("param", "field"),
+    [("mask", "inputs"), ("image[]", "inputs"), ("output_format", "output.format"), ("model", None)],
+)
+async def test_a_refusal_names_the_jobs_field(
+    open_provider: OpenProvider, serve: Serve, param: str, field: str | None
+) -> None:
+    canned = Canned({"error": {"message": "no", "code": "invalid_value", "param": param}}, 400)
+    assert (await failure(open_provider(f"{await serve(canned.app)}/v1"))).field == field
+
+
+async def test_a_refused_size_names_the_jobs_field(open_provider: OpenProvider, serve: Serve) -> None:
+    canned = Canned(error_body("Invalid size", "invalid_request_error", "invalid_value", param="size"), 400)
+    canned.body = canned.body.replace(b'"param":null,', b"")
+    error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert error.field == "size"
+
+
+# --- lost answers
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (FaultKind.HANG, ErrorKind.AMBIGUOUS_SUBMIT),
+        (FaultKind.DROP, ErrorKind.AMBIGUOUS_SUBMIT),
+        (FaultKind.TRUNCATE, ErrorKind.AMBIGUOUS_SUBMIT),
+        (FaultKind.BAD_GATEWAY, ErrorKind.AMBIGUOUS_SUBMIT),
+        (FaultKind.SERVER_ERROR, ErrorKind.PROVIDER_FAULT),
+        (FaultKind.EMPTY, ErrorKind.NO_IMAGE),
+        (FaultKind.ERROR_INSIDE, ErrorKind.PROVIDER_FAULT),
+        (FaultKind.WITHHELD, ErrorKind.MODERATION_OUTPUT),
+        (FaultKind.WRONG_TYPE, ErrorKind.BAD_RESPONSE),
+        (FaultKind.NOT_A_PICTURE, ErrorKind.BAD_RESPONSE),
+        (FaultKind.MODERATION, ErrorKind.MODERATION_INPUT),
+        (FaultKind.RATE_LIMIT, ErrorKind.RATE_LIMITED),
+        (FaultKind.CONCURRENCY, ErrorKind.CONCURRENCY_LIMITED),
+        (FaultKind.BILLING, ErrorKind.BILLING_EXHAUSTED),
+        (FaultKind.OVERLOADED, ErrorKind.OVERLOADED),
+        (FaultKind.AUTH, ErrorKind.AUTH),
+    ],
+)
+async def test_each_fault_is_recognised_and_the_call_is_sent_once(
+    provider: Provider, simulator: Simulator, fault: FaultKind, kind: ErrorKind
+) -> None:
+    simulator.faults.add(Fault(fault))
+    error = await failure(provider, timeout_s=0.4 if fault is FaultKind.HANG else 10)
+    assert error.kind is kind
+    assert len(simulator.ledger.calls) == 1
+    assert (await generate(provider)).pictures
+
+
+async def test_a_lost_answer_may_have_been_charged_and_is_never_plainly_retried(
+    provider: Provider, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault(FaultKind.DROP))
+    error = await failure(provider)
+    assert (error.retry, error.charged) == (Retry.UNKNOWN_OUTCOME, Charged.MAYBE)
+    assert simulator.ledger.billed() == 1
+
+
+async def test_a_refused_connection_means_that_nothing_was_sent(open_provider: OpenProvider) -> None:
+    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    error = await failure(open_provider(f"http://127.0.0.1:{port}/v1"))
+    assert (error.kind, error.charged, error.retry) == (ErrorKind.NETWORK_UNSENT, Charged.NO, Retry.BACKOFF)
+
+
+async def test_an_unknown_host_name_means_that_nothing_was_sent(open_provider: OpenProvider) -> None:
+    error = await failure(open_provider("http://no-such-host.invalid/v1"))
+    assert error.kind is ErrorKind.NETWORK_UNSENT
+
+
+async def test_a_dribbling_answer_is_given_up_in_time(open_provider: OpenProvider, serve: Serve) -> None:
+    async def dribble(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            await asyncio.sleep(0.01)
+
+    error = await failure(open_provider(f"{await serve(dribble)}/v1"), timeout_s=0.3)
+    assert error.kind is ErrorKind.AMBIGUOUS_SUBMIT
+
+
+async def test_a_redirect_is_not_followed_with_the_key(open_provider: OpenProvider, serve: Serve) -> None:
+    elsewhere = Canned({"data": [{"b64_json": B64}]})
+    url = await serve(elsewhere.app)
+    canned = Canned(b"", 307, {"location": f"{url}/v1/images/generations"})
+    await failure(open_provider(f"{await serve(canned.app)}/v1"))
+    assert not elsewhere.seen
+
+
+# --- what is sent
+
+
+async def test_gpt_image_models_get_no_response_format_and_no_seed(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    provider = open_provider(f"{await serve(canned.app)}/v1", response_format="url")
+    await generate(
+        provider,
+        model="gpt-image-1.5",
+        size="16:9",
+        seed=7,
+        output_format="webp",
+        quality=70,
+        params={"quality": "low", "background": "opaque"},
+    )
+    assert canned.sent == {
+        "model": "gpt-image-1.5",
+        "prompt": "a mug",
+        "n": 1,
+        "size": "1536x1024",
+        "output_format": "webp",
+        "output_compression": 70,
+        "quality": "low",
+        "background": "opaque",
+    }
+    headers = canned.seen[0][0].headers
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_compatible_gateways_get_seed_and_negative_prompt(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    generated = await generate(provider, seed=0, negative_prompt="text", output_format="png", quality=70)
+    assert canned.sent["seed"] == 0
+    assert canned.sent["negative_prompt"] == "text"
+    assert "output_compression" not in canned.sent
+    assert generated.pictures[0].seed == 0
+
+
+async def test_inputs_become_a_multipart_edit_byte_for_byte(
+    open_provider: OpenProvider, simulator: Simulator
+) -> None:
+    """Pictures hold every byte, also line ends and the dashes of a boundary, which forms treat specially."""
+    hostile = PNG + b"\r\n--boundary\r\n\n\r--\r\n" + bytes(range(256))
+    inputs = (
+        InputImage(hostile, "image/png"),
+        InputImage(draw(Drawing("y", 2, 48, 32, format="jpeg")), "image/jpeg", "image"),
+        InputImage(PNG, "image/png", "mask"),
+    )
+    provider = open_provider(simulator.base_url)
+    fields: dict[str, Any] = {"model": "gpt-image-2", "size": "1:1", "output_format": "webp", "quality": 70}
+    generated = await generate(
+        provider, "on marble", inputs=inputs, params={"input_fidelity": "high"}, **fields
+    )
+    assert Image.open(io.BytesIO(generated.pictures[0].data or b"")).size == (1024, 1024)
+    (call,) = simulator.ledger.calls
+    assert [(file.name, file.content_type, file.sha256) for file in call.files] == [
+        (name, image.content_type, hashlib.sha256(image.data).hexdigest())
+        for name, image in zip(("image[]", "image[]", "mask"), inputs, strict=True)
+    ]
+    assert call.fields == {
+        "model": "gpt-image-2",
+        "prompt": "on marble",
+        "n": "1",
+        "size": "1024x1024",
+        "output_format": "webp",
+        "output_compression": "70",
+        "input_fidelity": "high",
+    }
+
+
+async def test_an_edit_names_its_files_as_a_list(open_provider: OpenProvider, serve: Serve) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    await generate(provider, inputs=(InputImage(PNG, "image/png"),))
+    request, body = canned.seen[0]
+    assert request.url.path == "/v1/images/edits"
+    assert b'name="image[]"; filename="input-0.png"' in body
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sent"),
+    [
+        ("gpt-image-2", {"response_format": "url"}, None),
+        ("gpt-image-2", {}, None),
+        ("dall-e-3", {}, "b64_json"),
+        ("dall-e-3", {"response_format": "url"}, "url"),
+        ("flux-pro", {}, None),
+        ("flux-pro", {"response_format": "b64_json"}, "b64_json"),
+    ],
+)
+async def test_a_response_format_is_sent_to_those_that_know_it(
+    open_provider: OpenProvider, serve: Serve, model: str, options: dict[str, str], sent: str | None
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    await generate(open_provider(f"{await serve(canned.app)}/v1", **options), model=model, size="1:1")
+    assert canned.sent.get("response_format") == sent
+
+
+async def test_any_compatible_base_url_is_taken_with_its_path(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"b64_json": B64}]})
+    await generate(open_provider(f"{await serve(canned.app)}/v1/accounts/7/openai/"))
+    assert canned.seen[0][0].url.path == "/v1/accounts/7/openai/images/generations"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"response_format": "png"}, "b64_json"),
+        ({"seed": "maybe"}, "true"),
+        ({"project": "a\nb"}, "printable ASCII"),
+        ({"wire": "chat"}, "not an option"),
+    ],
+)
+def test_a_wrong_option_is_a_sentence(options: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        create_provider("openai", base_url=None, secrets={"api_key": KEY}, options=options)
+
+
+# --- what it cost
+
+
+async def test_the_cost_is_that_of_the_tokens(open_provider: OpenProvider, simulator: Simulator) -> None:
+    provider = open_provider(simulator.base_url)
+    made = await generate(provider, model="gpt-image-2", size="1:1")
+    assert (made.cost, made.currency) == (Decimal("0.00821"), "USD")
+    inputs = (InputImage(PNG, "image/png"),) * 2
+    edited = await generate(provider, model="gpt-image-2.5-flare", size="1:1", inputs=inputs)
+    assert edited.cost == Decimal("0.013378")
+    foreign = await generate(provider)
+    assert (foreign.cost, foreign.currency) == (None, None)
+
+
+# --- what is refused free of charge
+
+
+@pytest.mark.parametrize(
+    ("field", "fields", "says"),
+    [
+        ("size", {"model": "gpt-image-1", "size": "512x512"}, "1024x1024, 1536x1024"),
+        ("size", {"model": "gpt-image-2", "size": "1000x1000"}, "multiples of 16"),
+        ("size", {"model": "gpt-image-2", "size": "2048x512"}, "between 1:3 and 3:1"),
+        ("size", {"model": "gpt-image-2", "size": "3840x3840"}, "3840x2160"),
+        ("size", {"size": "8x8"}, "16..4096"),
+        ("size", {"size": "large"}, "1024x1024"),
+        ("size", {"size": "0:9"}, "not a ratio"),
+        ("prompt", {"model": "dall-e-2", "size": None, "prompt": "x" * 1001}, "at most 1000"),
+        ("prompt", {"prompt": ""}, "empty"),
+        (
+            "negative_prompt",
+            {"model": "gpt-image-2", "size": None, "negative_prompt": "x"},
+            "no negative prompt",
+        ),
+        ("seed", {"seed": 2**32}, "0..4294967295"),
+        ("output.quality", {"quality": 0}, "1..100"),
+        ("params.qality", {"params": {"qality": "low"}}, "quality"),
+        ("params.quality", {"model": "gpt-image-2", "size": None, "params": {"quality": "max"}}, "auto, low"),
+        ("params.n", {"params": {"n": 4}}, "no parameter 'n'"),
+        (
+            "inputs",
+            {"model": "dall-e-3", "size": None, "inputs": (InputImage(PNG, "image/png"),)},
+            "takes none",
+        ),
+        ("inputs", {"inputs": (InputImage(PNG, "image/png", "mask"),)}, "mask"),
+        (
+            "inputs.1",
+            {"inputs": (InputImage(PNG, "image/png"), InputImage(PNG, "image/webp", "mask"))},
+            "PNG",
+        ),
+        (
+            "inputs.1",
+            {"inputs": (InputImage(PNG, "image/png"), InputImage(bytes(4 * 1024**2), "image/png", "mask"))},
+            "4 MiB",
+        ),
+        ("inputs.0", {"inputs": (InputImage(bytes(50 * 1024**2 + 1), "image/png"),)}, "50.0 MiB"),
+    ],
+)
+async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
+    provider: Provider, simulator: Simulator, field: str, fields: dict[str, Any], says: str
+) -> None:
+    given = {"prompt": "a mug"} | fields
+    error = await failure(provider, **given)
+    assert (error.kind, error.field, error.charged) == (ErrorKind.INVALID_REQUEST, field, Charged.NO)
+    assert says in error.message
+    assert not simulator.ledger.calls
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "wire"),
+    [
+        ("gpt-image-1", "16:9", "1536x1024"),
+        ("gpt-image-1", "9:16", "1024x1536"),
+        ("gpt-image-1", "1:1", "1024x1024"),
+        ("gpt-image-1", None, None),
+        ("dall-e-3", "16:9", "1792x1024"),
+        ("gpt-image-2", "16:9", "1360x768"),
+        ("gpt-image-2", "3840x2160", "3840x2160"),
+        ("openai/gpt-image-2.5-flare", "1:1", "1024x1024"),
+        ("flux-pro", "768x768", "768x768"),
+    ],
+)
+def test_sizes_are_mapped_to_what_the_model_takes(model: str, size: str | None, wire: str | None) -> None:
+    assert family_of(model).wire_size(size) == wire
+
+
+def test_capabilities_tell_whether_a_seed_is_sent(open_provider: OpenProvider) -> None:
+    assert open_provider("http://127.0.0.1:9/v1").capabilities("gpt-image-2").seed_range is None
+    assert open_provider("http://127.0.0.1:9/v1").capabilities("flux").seed_range == (0, 2**32 - 1)
+    assert (
+        open_provider("http://127.0.0.1:9/v1", seed="true").capabilities("gpt-image-2").seed_range is not None
+    )
+    assert open_provider("http://127.0.0.1:9/v1", seed="false").capabilities("flux").seed_range is None
+
+
+async def test_there_are_no_tasks_to_poll_or_cancel(provider: Provider) -> None:
+    assert await provider.cancel(Submitted("t1")) is False
+    with pytest.raises(ProviderError) as caught:
+        await provider.poll(Submitted("t1"))
+    assert caught.value.kind is ErrorKind.TASK_LOST
+
+
+# --- secrets
+
+
+async def test_the_key_is_in_no_repr_error_or_log(
+    open_provider: OpenProvider, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    canned = Canned(
+        error_body(f"Incorrect API key provided: {KEY[:4]}{KEY[4:]}.", None, "invalid_api_key"), 401
+    )
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    error = await failure(provider)
+    shown = [repr(provider), str(provider), repr(error), str(error), str(error.to_dict()), repr(error.args)]
+    for text in (*shown, caplog.text):
+        assert KEY not in text
+
+
+async def test_a_quoted_key_of_any_form_is_removed(serve: Serve) -> None:
+    canned = Canned(error_body("The key unusual!form,of=key is wrong."), 401)
+    url = await serve(canned.app)
+    provider = create_provider(
+        "openai", base_url=f"{url}/v1", secrets={"api_key": "unusual!form,of=key"}, options={}
+    )
+    error = await failure(provider)
+    await provider.aclose()
+    assert "unusual!form" not in f"{error} {error!r} {error.to_dict()}"

@@ -1,0 +1,41 @@
+"""A picture's address: what it means that it cannot be fetched, and that it is paid for all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from providers.base import Picture
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
+from providers.shared.pictures import fetch_picture
+
+
+async def failure(url: str) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await fetch_picture(Picture(url=url), host="api.example.com", allow_hosts=())
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("url", "entry"),
+    [
+        ("https://10.0.0.7/x.png", "10.0.0.7"),
+        ("http://cdn.example.com/x.png", "cdn.example.com"),
+        ("https://cdn.example.com:8443/x.png", "cdn.example.com:8443"),
+    ],
+)
+async def test_an_address_that_our_rules_refuse_is_nothing_to_buy_again_and_says_which_setting_allows_it(
+    url: str, entry: str
+) -> None:
+    error = await failure(url)
+    assert (error.kind, error.retry, error.charged) == (
+        ErrorKind.RESULT_DOWNLOAD,
+        Retry.NEVER,
+        Charged.YES,
+    )
+    assert f"add {entry} to `allow_hosts` of the credential" in error.message
+
+
+async def test_an_address_that_nothing_can_allow_is_not_said_to_be_allowable() -> None:
+    error = await failure("https://169.254.169.254/latest/meta-data")
+    assert (error.kind, error.retry) == (ErrorKind.RESULT_DOWNLOAD, Retry.NEVER)
+    assert "allow_hosts" not in error.message
