@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment["load_average_after"] = os.getloadavg()
     rows = summarise(runs)
     print(report(rows, [SCENARIOS[name] for name in options.only], options.gates, environment))
-    server_costs = asyncio.run(costs())
+    server_costs = asyncio.run(costs(options.questions))
     print(sentence(server_costs))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     document = {"environment": environment, "summary": [asdict(row) for row in rows]}
@@ -241,6 +241,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--peers", nargs="*", choices=peers, default=peers, help="beside ours; none: ours alone"
     )
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--questions", type=int, default=4000, help="of which the server's costs are measured"
+    )
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "limiter.json", help="where to")
     parser.add_argument("--horizon", type=float, metavar="SECONDS", help="how far ahead ours takes a slot")
     options = parser.parse_args(arguments)

@@ -12,7 +12,6 @@ from limiter import Grant, Limiter, Permit, parse_quota
 from tests.servers import RedisServer
 
 WAITING = 16
-QUESTIONS = 4000
 COUNT = 2000
 # A bound on the worst common case: the server does nothing else meanwhile.
 MOST_US = 1000
@@ -24,18 +23,18 @@ QUOTAS: dict[str, dict[str, object]] = {
 }
 
 
-async def costs() -> dict[str, dict[str, float]]:
+async def costs(questions: int) -> dict[str, dict[str, float]]:
     """For each of QUOTAS the median and the 99th percentile in µs, as the server measures commands."""
     server = await asyncio.to_thread(RedisServer)
     client = redis.asyncio.Redis.from_url(server.url)
     try:
-        return {name: await _cost(client, spec) for name, spec in QUOTAS.items()}
+        return {name: await _cost(client, spec, questions) for name, spec in QUOTAS.items()}
     finally:
         await client.aclose()
         server.close()
 
 
-async def _cost(client: redis.asyncio.Redis, spec: dict[str, object]) -> dict[str, float]:
+async def _cost(client: redis.asyncio.Redis, spec: dict[str, object], questions: int) -> dict[str, float]:
     await client.flushall()
     quota = parse_quota("api", spec)
     now_us = 1_795_000_000_000_000
@@ -54,7 +53,7 @@ async def _cost(client: redis.asyncio.Redis, spec: dict[str, object]) -> dict[st
         now_us += 60_000_000 // COUNT
     await client.config_resetstat()
     waiting: list[tuple[int, Permit]] = []
-    for question in range(QUESTIONS):
+    for question in range(questions):
         waiting.append(await ask())
         if question % 10 == 9:  # a gap, which the next one fills
             await limiter.give_back(waiting.pop(WAITING // 2)[1])

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.throughput import SCRIPTS, Row, summarise, table
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(120)
 def test_the_benchmark_drains_a_small_queue_and_writes_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "deeper" / "throughput.json"
     names = [name for name in ("bare", "pixmill") if SCRIPTS[name].exists()]
@@ -21,7 +24,7 @@ def test_the_benchmark_drains_a_small_queue_and_writes_its_figures(tmp_path: Pat
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr
