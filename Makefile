@@ -4,6 +4,9 @@ UV := .uv/bin/uv
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
+# Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-polling \
         clean
 help:  ## this list
@@ -27,17 +30,16 @@ demo: setup  ## 40 product pictures under a quota, from a CSV, with nothing conf
 up: setup  ## everything in one process, until Ctrl-C
 	@$(BIN)/pixmill up
 
-# What keeps to a quota in real time runs alone: beside other tests its calls would arrive late for their slots.
-TIMED := tests/benchmarks tests/daemon/demo/test_demo.py tests/docs tests/e2e/test_fleet.py tests/e2e/test_up.py
+# A test marked `timed` keeps to a quota in real time: on a busy machine its calls would arrive late for their slots.
 test: setup  ## the test suite, on a real Valkey
-	$(BIN)/pytest -n 3 --dist worksteal $(TIMED:%=--ignore=%) --ignore=tests/sdks
-	$(BIN)/pytest $(TIMED)
+	$(BIN)/pytest -n 4 -m "not timed" --ignore=tests/sdks
+	$(BIN)/pytest -n 2 -m timed $$(grep -rl "mark\.timed" tests --include="test_*.py")
 
 # The oldest server of which a package is common; the rest of `make test` looks at what no server has a part in.
 test-redis7: setup  ## what a Redis has a part in, on the redis-server of this machine instead of the Valkey
 	@redis-server --version || { echo "This needs a redis-server; on Debian: apt install redis-server."; exit 1; }
 	TEST_REDIS_SERVER="$$(command -v redis-server)" \
-	  $(BIN)/pytest -n 2 --dist worksteal -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/demo/test_demo.py
+	  $(BIN)/pytest -n 2 -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/demo/test_demo.py
 	TEST_REDIS_SERVER="$$(command -v redis-server)" $(BIN)/pytest tests/e2e --ignore=tests/e2e/test_up.py
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 from tests.servers import RedisServer
 
@@ -34,6 +37,26 @@ SERVERS = [
         REDIS, id="redis", marks=pytest.mark.skipif(REDIS is None, reason="needs redis-server on PATH")
     ),
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "timed: keeps to a quota in real time, so it needs a quiet machine")
+
+
+# Tests that share a fixture of several seconds; one worker runs all tests in whose id the same word is.
+TOGETHER = re.compile("zombies|crash_matrix|test_gate|test_readme|cluster|sentinel")
+
+
+class OneByOne(LoadScopeScheduling):  # type: ignore[misc]  # its base has no types
+    """A worker that is free gets the next test. xdist's own `loadgroup` would do, but pytest 9.2 ignores its groups."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = TOGETHER.search(nodeid)
+        return shared[0] if shared else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne:
+    return OneByOne(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

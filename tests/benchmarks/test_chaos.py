@@ -22,6 +22,7 @@ from providers.simulator.faults import FaultKind
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(600)
 def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_path: Path) -> None:
     out = tmp_path / "deeper" / "chaos.json"

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.polling import Figures, table
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timed
 def test_a_few_tasks_are_polled_under_their_quota_and_the_figures_written(tmp_path: Path) -> None:
     out = tmp_path / "deeper" / "polling.json"
     options = ["--tasks", "40", "--latency", "1.5", "--polls", "20/2s", "--json", str(out)]

@@ -14,6 +14,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "limiter.md").read_text()
 [EXAMPLE] = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.timed
 async def test_the_example_sends_its_calls_under_the_quota(
     redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_the_worker_command_makes_a_replica_of_that_configuration(tmp_path: Path
         simulator.stop()
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(120)
 def test_make_demo_shows_what_the_readme_says(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}

@@ -131,6 +131,7 @@ IN_FLIGHT = (["--in-flight", "3", "--latency", "0.2-0.4"], "in_flight = 3")
 SLOW = (["--latency", "1.0-1.5"], "in_flight = 16")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fleet", [STRICT], indirect=True)
 def test_two_replicas_share_one_quota_by_the_providers_own_count(fleet: Fleet) -> None:
     fleet.start(2)
@@ -149,6 +150,7 @@ def _workers_of(fleet: Fleet, batch: str) -> set[str]:
     return {(fleet.redis.hget(b"pixmill:item:" + uid, "worker") or b"").decode() for uid in uids}
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("fleet", [IN_FLIGHT], indirect=True)
 def test_two_replicas_share_the_places_in_flight_by_the_providers_own_count(fleet: Fleet) -> None:
     fleet.start(2)

@@ -193,6 +193,7 @@ def small(tmp_path: Path) -> Scenario:
     return Scenario(products=file, images=Rate(6, 5.0), in_flight=4, latency_s=(0.1, 0.2))
 
 
+@pytest.mark.timed
 async def test_every_harmless_row_gets_one_picture_and_the_moderated_one_fails_alone(
     small: Scenario, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ def _look_at_files(report: Report, scenario: Scenario) -> None:
     assert report.kept is None
 
 
+@pytest.mark.timed
 async def test_a_kept_run_leaves_what_pixmill_up_finds_again(
     small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
