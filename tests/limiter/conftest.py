@@ -72,6 +72,10 @@ class Rig:
         return {key: (await self.client.dump(key), await self.client.pexpiretime(key)) for key in keys}
 
 
+# For long runs. fakeredis takes several times as long, and the short tests show that both servers agree.
+on_valkey = pytest.mark.parametrize("server", ["valkey"], indirect=True)
+
+
 @pytest.fixture(params=["valkey", "fakeredis"])
 async def server(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterator[Redis]:
     if request.param == "valkey":

@@ -8,7 +8,7 @@ import pytest
 
 from limiter import Grant, Later, Limiter, Quota, QuotaError, parse_quota
 from limiter.quota.quota import guard_us
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
 IMAGES = parse_quota("img", {"images": "2/10s"})
@@ -25,6 +25,7 @@ async def test_two_hundred_jobs_take_the_optimum_and_three_guards(rig: Rig) -> N
     assert slots == sorted(slots)
 
 
+@on_valkey
 async def test_a_bucket_starts_full_and_then_keeps_its_rate_exactly(rig: Rig) -> None:
     quota = parse_quota("odd", {"requests": {"rate": "59/min", "burst": 3}})
     slots = [await rig.slot(quota) for _ in range(3 + 590)]

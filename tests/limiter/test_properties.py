@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 import limiter.quota.limits
 from limiter import Bucket, CalendarDay, Grant, InFlight, Later, Permit, Quota, Window
 from limiter.quota.quota import Limit, cost_of, guard_us
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, on_valkey
 
 _PERIODS_US = st.sampled_from([100_000, 1_000_000, 1_000_003])
 _LEASE_US = 500_000
@@ -117,6 +117,7 @@ _FLEXIBLE = settings(
 )
 
 
+@on_valkey
 @_FLEXIBLE
 @given(quotas=_quotas(), steps=_STEPS, to_midnight_us=st.sampled_from([10**10, 4_000_000, 500_000]))
 async def test_no_order_of_calls_gets_more_than_the_quota(
@@ -218,6 +219,7 @@ _PLACES: st.SearchStrategy[list[tuple[int, int]]] = st.lists(
 )
 
 
+@on_valkey
 @settings(_FLEXIBLE, max_examples=100)
 @given(limit=_EXACT_RATES, earlier=_PLACES, cost=st.integers(1, 2))
 async def test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place(

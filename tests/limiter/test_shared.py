@@ -10,7 +10,7 @@ import pytest
 
 import limiter.quota.limits
 from limiter import Grant, Later, Quota, parse_quota
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
 
@@ -50,6 +50,7 @@ async def _sent(
     return sent
 
 
+@on_valkey
 @pytest.mark.parametrize("horizon_s", [3600.0, 2.0])
 @pytest.mark.parametrize(
     "account",
@@ -107,6 +108,7 @@ async def test_one_quota_holds_four_limits_and_each_binds_in_its_time(rig: Rig) 
     assert state.in_flight == 16
 
 
+@on_valkey
 @pytest.mark.parametrize(
     "spec",
     ["50/5s", "7/s", "59/min", "1/2s", "2100/min"],
@@ -123,6 +125,7 @@ async def test_a_saturated_window_is_used_to_its_formula(rig: Rig, spec: str) ->
     assert greedy_us <= slots[-1] <= greedy_us * (1 + slices) + window.span_us * slices  # type: ignore[union-attr]
 
 
+@on_valkey
 async def test_no_rate_drifts_however_long(rig: Rig) -> None:
     quota = parse_quota("odd", {"requests": {"rate": "59/min", "burst": 3}})
     lag_us = quota.limits[0].lag_us  # type: ignore[union-attr] # it is a bucket
@@ -154,6 +157,7 @@ async def test_a_limit_is_asked_again_when_another_one_has_moved_the_slot(rig: R
     assert await rig.slot(*quotas) == 3_510_000
 
 
+@on_valkey
 async def test_slices_that_leave_are_forgotten_and_no_others(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

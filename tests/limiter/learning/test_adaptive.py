@@ -33,6 +33,7 @@ from limiter.learning.adaptive import (
 )
 from limiter.lua import LuaScript
 from tests.limiter.closed_loop import Scenario, run
+from tests.limiter.conftest import on_valkey
 
 W = 10_000_000
 UNIT = share(1, 60)
@@ -306,6 +307,7 @@ def adapt_lua(tmp_path: Path) -> LuaScript:
     return LuaScript.load(tmp_path, "drive")
 
 
+@on_valkey
 @settings(
     max_examples=400,
     deadline=None,

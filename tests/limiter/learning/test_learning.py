@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 
 from limiter import Grant, HeaderReading, Permit, Quota, parse_quota
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
 API = parse_quota("api", {"requests": "40/4s", "adaptive": True})
@@ -71,6 +71,7 @@ class _Run:
             self.scales.append((penalty.scale.before, penalty.scale.now))
 
 
+@on_valkey
 @pytest.mark.parametrize("tells", [True, False], ids=["tells when", "tells nothing"])
 async def test_a_quota_that_was_halved_is_found_with_few_refusals_and_then_used(
     rig: Rig, tells: bool
@@ -90,6 +91,7 @@ async def test_a_quota_that_was_halved_is_found_with_few_refusals_and_then_used(
     assert run.scales[0][0] == 1.0
 
 
+@on_valkey
 async def test_a_quota_that_was_restored_is_found_again(rig: Rig) -> None:
     provider = _Provider(20)
     run = _Run(rig, provider)
@@ -273,6 +275,7 @@ async def test_a_day_is_not_spread_evenly_because_of_one_refusal(rig: Rig) -> No
     assert await _time_of(rig, quota, 10) < 60
 
 
+@on_valkey
 @pytest.mark.parametrize(
     ("spec", "cost"),
     [

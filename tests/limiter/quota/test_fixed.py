@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from limiter import FixedWindow, Grant, Quota, parse_quota
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
 MINUTE = parse_quota("api", {"requests": {"rate": "20/min", "window": "fixed"}})
@@ -75,6 +75,7 @@ async def test_a_fixed_window_that_becomes_a_sliding_one_keeps_what_was_used(rig
     assert [await rig.slot(sliding) for _ in range(6)][4:] == [0, 60 * S + 100_000]
 
 
+@on_valkey
 @settings(
     max_examples=60,
     deadline=None,
