@@ -1,4 +1,4 @@
-"""Fixtures that every part shares: a real server, empty at the start of each test."""
+"""A real server for every test, empty at its start, and the order in which xdist gives out the tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] 
 
 from tests.servers import RedisServer
 
-# The scripts' own tests, and those of what keeps work alive, run on each of these; all others on the shipped Valkey
-# alone, or on the server that TEST_REDIS_SERVER names (`make test-redis7`).
+# These tests of the scripts run on both servers; all others run on the shipped Valkey alone, or on the server that
+# TEST_REDIS_SERVER names (`make test-redis7`).
 EVERY_SERVER = (
     "test_queue",
     "intake.test_reader",
@@ -43,12 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timed: keeps to a quota in real time, so it needs a quiet machine")
 
 
-# Tests that share a fixture of several seconds; one worker runs all tests in whose id the same word is.
+# Tests with one of these words in their id share a fixture that takes seconds, so one worker runs them all.
 TOGETHER = re.compile("zombies|crash_matrix|test_gate|test_readme|cluster|sentinel")
 
 
 class OneByOne(LoadScopeScheduling):  # type: ignore[misc]  # its base has no types
-    """A worker that is free gets the next test. xdist's own `loadgroup` would do, but pytest 9.2 ignores its groups."""
+    """Gives the next test to a free worker. (With pytest 9.2, the `loadgroup` of xdist 3.8 ignores its groups.)"""
 
     def _split_scope(self, nodeid: str) -> str:
         shared = TOGETHER.search(nodeid)
@@ -66,11 +66,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
 
 
-# Who is started in the background ignores Ctrl-C, and so would each command that a test interrupts.
+# A process in the background ignores Ctrl-C, and so would each command that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says nothing here: the machine may be busy, and a fresh clone first builds its tables.
+# No deadline: the machine may be busy, and the first example in a fresh clone builds tables.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 

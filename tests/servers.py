@@ -1,4 +1,4 @@
-"""Real Redis-protocol servers for the tests: the shipped Valkey, or whatever TEST_REDIS_SERVER names.
+"""Real servers for the tests: the shipped Valkey, or the one that TEST_REDIS_SERVER names.
 
 A server lives as long as the object; each pytest worker starts one of its own, so tests run in parallel.
 """
@@ -24,7 +24,7 @@ PORTS_TRIED = 5
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on at this moment."""
+    """A loopback TCP port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -61,7 +61,7 @@ class RedisServer:
             raise RuntimeError(f"{self.binary} does not start again on port {self.port}")
 
     def _answers(self) -> bool:
-        """Start it; False when it ended at once, as where another process was quicker to take the port."""
+        """Start the server; False if it ended at once because another process took the port."""
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += [
             "--dir",
@@ -76,7 +76,7 @@ class RedisServer:
             while self.process.poll() is None:
                 try:
                     client.ping()
-                    # Whoever took the port may be a server as well.
+                    # Another server may have taken the port.
                     if client.info("server")["process_id"] == self.process.pid:
                         return True
                 except redis.ConnectionError:

@@ -48,7 +48,7 @@ def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_p
 
 
 @pytest.mark.timeout(180)
-async def test_a_tenant_with_four_items_waits_two_slots_more_than_alone_beside_ten_thousand(
+async def test_four_items_beside_ten_thousand_wait_two_slots_more_than_alone(
     redis: Redis,
 ) -> None:
     assert (await waits(redis, small=4, large=100)).more_than_alone <= BOUND_SLOTS
@@ -78,7 +78,7 @@ MADE = Call(TASK.id, "k1", 1.0, 2.0, admitted=True, refused="", task="t1", paid=
 
 
 def story() -> Story:
-    """Two items: a task that was taken over and bought once, and a call whose answer was lost and that is held."""
+    """Two items: a task that was taken over and bought once, and a held call with a lost reply."""
     plan = Plan(1, (TASK, CALL), (Entry("x", {}),), {"anna/b0": 1})
     task, call = {"item": TASK.id}, {"item": CALL.id}
     counts = {"total": 1, "succeeded": 1}
@@ -115,41 +115,41 @@ def test_a_story_as_it_should_be_breaks_nothing() -> None:
 
 
 def with_record(item: Item, **fields: str) -> Callable[[Story], None]:
-    return lambda told: told.records[item.id].update(fields)
+    return lambda changed: changed.records[item.id].update(fields)
 
 
 def with_event(kind: str, **data: object) -> Callable[[Story], None]:
-    return lambda told: told.events.append((kind, data))
+    return lambda changed: changed.events.append((kind, data))
 
 
 def with_call(**fields: object) -> Callable[[Story], None]:
-    def add(told: Story) -> None:
-        told.calls.append(replace(MADE, **fields))  # type: ignore[arg-type]  # any field
+    def add(changed: Story) -> None:
+        changed.calls.append(replace(MADE, **fields))  # type: ignore[arg-type]  # any field
 
     return add
 
 
-def spoilt(told: Story) -> None:
-    """The same second call is lawful where the provider spoilt the first task."""
+def spoilt(changed: Story) -> None:
+    """A second call is right after the provider spoilt the first task."""
     item = replace(TASK, fault={"kind": FaultKind.TASK_FAILED})
-    told.plan = replace(told.plan, items=(item, CALL))
-    told.calls.append(replace(MADE, task="t2", at_s=3.0))
+    changed.plan = replace(changed.plan, items=(item, CALL))
+    changed.calls.append(replace(MADE, task="t2", at_s=3.0))
 
 
 BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
     ("a running item", "lost", with_record(TASK, state="running")),
-    ("no record", "lost", lambda told: told.records[CALL.id].clear()),
-    ("no reason", "lost", lambda told: told.records[CALL.id].pop("error")),
-    ("no picture", "lost", lambda told: told.pictures.update({TASK.id: "there is no such file"})),
+    ("no record", "lost", lambda changed: changed.records[CALL.id].clear()),
+    ("no reason", "lost", lambda changed: changed.records[CALL.id].pop("error")),
+    ("no picture", "lost", lambda changed: changed.pictures.update({TASK.id: "there is no such file"})),
     ("two ends", "settled twice", with_event("job.succeeded", item=TASK.id)),
     ("another end", "settled twice", with_event("job.failed", item=TASK.id)),
     ("a start after the end", "settled twice", with_event("job.started", item=TASK.id)),
-    ("an end that was not told", "settled twice", lambda told: told.events.pop()),
+    ("an end without an event", "settled twice", lambda changed: changed.events.pop()),
     ("a second task", "paid twice after a receipt", with_call(task="t2", at_s=3.0)),
     (
         "a receipt for nothing",
         "paid twice after a receipt",
-        lambda told: told.events.insert(3, ("job.submitted", {"item": TASK.id, "task_id": "t9"})),
+        lambda changed: changed.events.insert(3, ("job.submitted", {"item": TASK.id, "task_id": "t9"})),
     ),
     (
         "a second call in silence",
@@ -159,7 +159,7 @@ BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
     (
         "sent again although it says hold",
         "unknown outcomes against the job's word",
-        lambda told: told.events.insert(
+        lambda changed: changed.events.insert(
             5, ("job.retrying", {"item": CALL.id, "error": {"kind": "ambiguous_submit"}})
         ),
     ),
@@ -174,23 +174,27 @@ BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
     (
         "a key for ever",
         "keys without a TTL or an owner",
-        lambda told: told.keys_forever.add("pixmill:item:a//b"),
+        lambda changed: changed.keys_forever.add("pixmill:item:a//b"),
     ),
-    ("an open batch", "keys without a TTL or an owner", lambda told: setattr(told, "closed", False)),
-    ("counts", "batches with wrong counts", lambda told: told.groups["anna/b0"].update(failed="1")),
-    ("a stranger in a batch", "batches with wrong counts", lambda told: told.members["anna/b0"].add("x//y")),
+    ("an open batch", "keys without a TTL or an owner", lambda changed: setattr(changed, "closed", False)),
+    ("counts", "batches with wrong counts", lambda changed: changed.groups["anna/b0"].update(failed="1")),
+    (
+        "a stranger in a batch",
+        "batches with wrong counts",
+        lambda changed: changed.members["anna/b0"].add("x//y"),
+    ),
     (
         "progress",
         "batches with wrong counts",
         with_event("batch.progress", tenant="anna", batch="b0", counts={"total": 2, "queued": 1}),
     ),
     ("a refusal", "quotas exceeded", with_call(refused="images", admitted=False)),
-    ("a poll refused", "quotas exceeded", lambda told: setattr(told, "polls_refused", 1)),
-    ("a full window", "quotas exceeded", lambda told: told.calls.extend([MADE] * 30)),
-    ("a lease", "places and entries left", lambda told: told.leases.update(zimage=1)),
-    ("an entry", "places and entries left", lambda told: told.pending.update({"pixmill:jobs": 1})),
-    ("a name", "places and entries left", lambda told: told.dead_names.add("vm-1-ab")),
-    ("a hand-over", "deploys that handed over", lambda told: told.exit_codes.append(1)),
+    ("a poll refused", "quotas exceeded", lambda changed: setattr(changed, "polls_refused", 1)),
+    ("a full window", "quotas exceeded", lambda changed: changed.calls.extend([MADE] * 30)),
+    ("a lease", "places and entries left", lambda changed: changed.leases.update(zimage=1)),
+    ("an entry", "places and entries left", lambda changed: changed.pending.update({"pixmill:jobs": 1})),
+    ("a name", "places and entries left", lambda changed: changed.dead_names.add("vm-1-ab")),
+    ("a hand-over", "deploys that handed over", lambda changed: changed.exit_codes.append(1)),
 ]
 
 
@@ -198,18 +202,18 @@ BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
     ("invariant", "breaking"), [(b[1], b[2]) for b in BROKEN], ids=[b[0] for b in BROKEN]
 )
 def test_each_invariant_can_be_broken(invariant: str, breaking: Callable[[Story], object]) -> None:
-    told = story()
-    breaking(told)
-    assert violations(told)[invariant]
+    changed = story()
+    breaking(changed)
+    assert violations(changed)[invariant]
 
 
 def test_a_task_that_the_provider_spoilt_may_be_bought_again() -> None:
-    told = story()
-    spoilt(told)
-    assert violations(told)["paid twice after a receipt"] == []
-    told.calls.append(replace(MADE, task="t3", at_s=4.0))
-    told.events.insert(4, ("job.submitted", {"item": TASK.id, "task_id": "t2"}))
-    assert violations(told)["paid twice after a receipt"]
+    changed = story()
+    spoilt(changed)
+    assert violations(changed)["paid twice after a receipt"] == []
+    changed.calls.append(replace(MADE, task="t3", at_s=4.0))
+    changed.events.insert(4, ("job.submitted", {"item": TASK.id, "task_id": "t2"}))
+    assert violations(changed)["paid twice after a receipt"]
 
 
 def test_a_broken_run_says_so_with_the_first_sentences() -> None:

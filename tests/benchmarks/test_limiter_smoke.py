@@ -31,7 +31,7 @@ def test_a_small_burst_keeps_to_the_limit_and_leaves_its_figures(tmp_path: Path)
     options = ["--only", "tiny", "--peers", "--questions", "200", "--json", str(out)]
     command = [sys.executable, "-m", "benchmarks.limiter", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    # 1 is a bound that was missed, as a busy machine may make it: the benchmark judges that, this test does not.
+    # 1 means a missed bound, which a busy machine may cause; only the benchmark itself judges that.
     assert done.returncode in (0, 1), done.stderr
     (run,) = json.loads(out.read_text())["runs"]
     assert run["contestant"] == "pixmill"
@@ -52,7 +52,7 @@ def test_every_peer_has_a_gate_and_requirements_and_takes_part_or_says_why_not()
 def test_the_oracle_fills_each_window_and_every_gap() -> None:
     fast, slow = Rule("s", 2, 1.0), Rule("images", 4, 10.0, unit="images")
     assert greedy_slots([fast], [(1, 0.0)] * 5) == [0, 0, 1, 1, 2]
-    # The big one must wait for the pictures; the small one behind it need not.
+    # The big call must wait for the pictures; the small one behind it need not.
     assert greedy_slots([fast, slow], [(3, 0.0), (4, 0.0), (1, 0.0)]) == [0, 10, 0]
     assert greedy_slots([Rule("in_flight", 2)], [(1, 3.0), (1, 1.0), (1, 1.0), (1, 1.0)]) == [0, 0, 1, 2]
 
@@ -66,7 +66,7 @@ def test_a_window_is_half_open_and_so_is_a_call() -> None:
     assert steady_rate([0, 1], 2, 1.0) is None
 
 
-def test_the_provider_enforces_all_rules_on_arrival_and_charges_nothing_for_a_refusal() -> None:
+def test_the_provider_enforces_all_rules_on_arrival_and_refuses_for_free() -> None:
     rules = Rules((Rule("window", 2, 5.0), Rule("a", 1, 1.0, models=("A",)), Rule("in_flight", 1)))
     account = Account(Rules.from_json(rules.to_json()))
     first = Arrival(0.0, 0, "A", 1, 0)
@@ -83,8 +83,8 @@ def test_the_provider_enforces_all_rules_on_arrival_and_charges_nothing_for_a_re
 
 def test_the_provider_refuses_once_and_stays_closed() -> None:
     account = Account(Rules((), Refusal(at_s=2, retry_after_s=5)), started_at_s=10)
-    asked = [(11.9, None), (12.5, 5.0), (13.5, 4.0), (17.5, None)]
-    assert [(at_s, account.admit(Arrival(at_s, 0, "A", 1, 0))) for at_s, _ in asked] == asked
+    replies = [(11.9, None), (12.5, 5.0), (13.5, 4.0), (17.5, None)]
+    assert [(at_s, account.admit(Arrival(at_s, 0, "A", 1, 0))) for at_s, _ in replies] == replies
     assert [arrival.rule for arrival in account.ledger] == ["", "injected", "closed", ""]
 
 

@@ -36,7 +36,7 @@ def test_a_few_tasks_are_polled_under_their_quota_and_the_figures_written(tmp_pa
     assert "kept" in done.stdout
 
 
-def test_a_quota_that_was_exceeded_is_told_in_capitals() -> None:
+def test_an_exceeded_quota_is_shown_in_capitals() -> None:
     figures = Figures(1, 1, 1, 1.0, 1.0, 50.0, 9, 9.0, None, "5/1s", 6, 0)
     assert not figures.kept
     assert "EXCEEDED" in table(figures)

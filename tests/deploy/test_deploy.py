@@ -40,7 +40,7 @@ def resolved(value: str) -> str:
 
 
 def mounts(service: str) -> dict[str, str]:
-    """What is mounted, by its place in the container."""
+    """The mounted files, by their path in the container."""
     return {parts[1]: parts[0] for parts in (volume.split(":") for volume in SERVICES[service]["volumes"])}
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_published_beyond_this_machine() -> None:
     assert published == {"127.0.0.1:3000:3000", "127.0.0.1:9090:9090", "127.0.0.1:6379:6379"}
 
 
-def test_redis_keeps_what_it_was_told() -> None:
+def test_redis_keeps_its_data_and_evicts_nothing() -> None:
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
@@ -158,15 +158,15 @@ def test_our_services_run_commands_that_exist() -> None:
         pytest.skip("there is no command line to compare with")
     for service in OURS.values():
         command, *arguments = service["command"]
-        asked = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "daemon", command, "--help"],
             env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert asked.returncode == 0, asked.stderr
-        assert {argument for argument in arguments if argument.startswith("--")} <= set(asked.stdout.split())
+        assert done.returncode == 0, done.stderr
+        assert {argument for argument in arguments if argument.startswith("--")} <= set(done.stdout.split())
 
 
 def test_grafana_is_provisioned_with_the_dashboard_and_its_data_source() -> None:

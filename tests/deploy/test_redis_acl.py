@@ -92,7 +92,7 @@ async def test_a_worker_may_do_all_that_a_run_needs_and_nothing_is_refused(
 
 
 async def _whole_path(made: Installed, producer: Any) -> None:
-    """Everything that changes or reads something: the producer sends it, or the worker's user asks for it."""
+    """Every order and every query, sent as the producer or as the worker's user."""
     keys, client = made.client.keys, made.client
     made.simulator.faults.add(Fault(kind=FaultKind.RATE_LIMIT, count=1))
     made.simulator.faults.add(Fault(kind=FaultKind.SERVER_ERROR, count=1))
@@ -123,13 +123,13 @@ async def _whole_path(made: Installed, producer: Any) -> None:
     await made.send("tasks", 3, route="tasks")
     await made.ended("tasks")
     await _operators(made)
-    # What the producer hears: its batch's own events, and those of single jobs.
-    told: Any = await producer.xread({keys.batch_events("b1"): "0", keys.events: "0"})
-    assert told
+    # The producer reads the events of its batch and those of single jobs.
+    events: Any = await producer.xread({keys.batch_events("b1"): "0", keys.events: "0"})
+    assert events
 
 
 async def _operators(made: Installed) -> None:
-    """What people ask with the worker's user."""
+    """Commands that people run as the worker's user."""
     from daemon.queue.dead_letters import DeadLetters
 
     client, (replica,) = made.client, made.replicas
@@ -210,12 +210,12 @@ def _granted(user: str) -> set[str]:
     return set(re.findall(r" \+(\S+)", line))
 
 
-def test_what_the_file_grants_a_worker_is_what_the_doctor_tries() -> None:
+def test_the_doctor_tries_all_that_the_file_grants_a_worker() -> None:
     assert _granted("worker") == {command.split()[0] for command in TRIED} | set(OTHERS)
 
 
 async def test_every_command_of_a_script_is_granted(redis: Redis) -> None:
-    """Also of those that no run here happens to come to."""
+    """Commands that no run here happens to send are included."""
     words: dict[str, str] = {}
     for path in [*(ROOT / "daemon").rglob("*.lua"), *(ROOT / "limiter").rglob("*.lua")]:
         code = re.sub(r"--.*", "", path.read_text())

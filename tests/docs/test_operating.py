@@ -1,4 +1,4 @@
-"""The configurations that operators are shown are right: each of them loads and makes its providers."""
+"""The examples in docs/operating.md are right: each configuration loads, each command works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README is true: every command block in it is run, in its order, as a newcomer would."""
+"""The README is true: the tests run its commands in their order, as a newcomer would."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = [
 ]
 TOML = next(text for kind, text in BLOCKS if kind == "toml")
 
-# Run by a test of its own below, or by this very run (`make test`, and the set-up before it).
+# A test of its own below runs these, or they run the tests (`make test`).
 ELSEWHERE = {"make demo", "make test", "make setup", "pixmill up", "docker compose up --build"}
 
 

@@ -1,4 +1,4 @@
-"""Real processes for end-to-end tests: `pixmill` commands in directories of their own, and what they print."""
+"""Processes for end-to-end tests: `pixmill` commands in a directory, with their output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED_S = 60.0  # a busy machine takes long to start an interpreter
 
 
 class Command:
-    """A running `python -m daemon ...`; its output is read all the time, so it never blocks on a full pipe."""
+    """A running `python -m daemon ...`; a thread reads its output, so it never blocks on a full pipe."""
 
     def __init__(
         self, arguments: Sequence[str], cwd: Path, *, module: str = "daemon", **environ: str
@@ -68,7 +68,7 @@ class Command:
 def wait_until(
     check: Callable[[], Any], timeout_s: float, message: Callable[[], str] = lambda: "not in time"
 ) -> Any:
-    """Ask until the answer is truthy."""
+    """Call `check` until it returns something true, and return that."""
     deadline = time.monotonic() + timeout_s
     while not (answer := check()):
         if time.monotonic() > deadline:
@@ -78,7 +78,7 @@ def wait_until(
 
 
 class SimulatorProcess:
-    """The simulator as a process of its own: it counts what arrives, whoever sends it."""
+    """The simulator as a process of its own; it counts the calls of all replicas."""
 
     def __init__(self, cwd: Path, *options: str) -> None:
         self.command = Command(["simulator", "--port", "0", *options], cwd)
@@ -94,7 +94,7 @@ class SimulatorProcess:
         return document
 
     def do(self, kind: str, **fault: Any) -> None:
-        """Let the simulator do a fault to the next calls, see `Fault`."""
+        """Inject a fault into the next calls, see `Fault`."""
         answer = httpx2.post(f"{self._root}/simulator/faults", json={"kind": kind, **fault}, trust_env=False)
         assert answer.status_code == 200, answer.text
 

@@ -1,4 +1,4 @@
-"""A server for callbacks that keeps what verifies by Standard Webhooks, and counts what does not."""
+"""A server for callbacks: it keeps the events with a valid signature (Standard Webhooks) and counts the others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Receiver:
             self.forged += 1
 
     def kinds(self) -> list[str]:
-        """One for each id, however often it came."""
+        """One for each id, however often it arrived."""
         return [tries[0]["type"] for tries in self.events.values()]
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from providers.hunyuan.provider import HunyuanProvider
 from providers.modelscope import provider as zimage
 
 POINTS = frozenset(sys.argv.pop(1).split(","))
-# An answer is what a step has before it is written down; "twice" stands there in every run.
+# A step has its answer before the answer is stored; "twice" stands there in every run.
 STEPS = {"twice": "answer"}
 
 tasks: dict[str, str] = {}
@@ -49,7 +49,7 @@ async def stand() -> None:
 
 
 def stopping_after(owner: type, method: str, step: str, uid_of: Callable[..., str]) -> None:
-    """Let `owner.method` do all that it does, and the items of this step never see its end."""
+    """Let `owner.method` do its work and never return to the items of this step."""
     real: Callable[..., Awaitable[Any]] = getattr(owner, method)
 
     async def stopped(*args: Any, **kwargs: Any) -> Any:

@@ -30,7 +30,7 @@ def fleet(tmp_path: Path, redis_server: RedisServer) -> Iterator[Fleet]:
 
 @pytest.fixture
 def task_fleet(tmp_path: Path, redis_server: RedisServer) -> Iterator[Fleet]:
-    """With a provider whose calls are tasks: what was submitted outlives who submitted it."""
+    """A provider whose calls are tasks, which outlive the worker that submitted them."""
     simulator = SimulatorProcess(tmp_path, "--plain", "--latency", "1-1")
     simulator.base_url = simulator.base_url.removesuffix("/v1")
     config = HUNYUAN.replace('api_key_env = "E2E_API_KEY"', KEYED)
@@ -61,11 +61,11 @@ def one_picture(fleet: Fleet, stored: int) -> bool:
     return len(fleet.pictures()) == stored and len({path.read_bytes() for path in fleet.pictures()}) == 1
 
 
-def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures_whatever_the_quota(fleet: Fleet) -> None:
+def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures(fleet: Fleet) -> None:
     fleet.start(2)
     for k in range(10):
         fleet.redis.xadd("pixmill:jobs", {"data": json.dumps({"id": f"page-{k}", **IDENTICAL})})
-    # The quota grants one call a minute: whoever took a permit for a copy would not be done in time.
+    # The quota grants one call a minute, so a copy that took a permit would be late.
     wait_until(lambda: len(fleet.events("job.succeeded")) == 10, 30, lambda: fleet.replicas[0].output[-3000:])
     submit_batch(fleet, 5)
     assert fleet.wait_finished("b1") == "completed"
@@ -78,7 +78,7 @@ def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures_whatever_the_quot
     assert fleet.redis.xpending("pixmill:q:default:cached", "workers")["pending"] == 0
 
 
-def test_when_the_leaders_worker_is_killed_its_task_is_still_the_only_one(task_fleet: Fleet) -> None:
+def test_the_task_of_a_killed_leader_stays_the_only_one(task_fleet: Fleet) -> None:
     fleet = task_fleet
     (victim,) = fleet.start(1)
     submit_batch(fleet, 10)

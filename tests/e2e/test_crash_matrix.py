@@ -1,4 +1,4 @@
-"""One worker is killed with an item at every step of its life: what is then bought, told, counted and given back.
+"""One worker is killed with an item at every step of its life: calls, events, counts and places must be right.
 
 All items of the matrix stand at their steps in one worker (stopping_worker.py) when SIGKILL comes; an undisturbed one
 takes them over. Each test is one claim about that one run, by the simulator's books and by ours.
@@ -80,7 +80,7 @@ POINTS = {
     "zimage": ("intent", "sent", "answer", "receipt", "poll", "download", "store", "settle"),
     "hunyuan": ("answer", "receipt"),
 }
-# Where nobody can know whether the call was paid for.
+# Steps at which the charge of the call is unknown.
 UNKNOWN = {
     "openai": {"intent", "sent", "answer", "download"},
     "zimage": {"intent", "sent", "answer"},
@@ -89,7 +89,7 @@ UNKNOWN = {
 
 
 class Case(NamedTuple):
-    """An item; its name tells the workers where it is to stand."""
+    """An item; its name holds the step at which the worker stops."""
 
     route: str
     point: str
@@ -111,7 +111,7 @@ ITEMS = CASES + TWICE
 
 @dataclass
 class Story:
-    """What was left when all had ended: the simulator's books, the records, the metrics, the events."""
+    """The simulator's books, the records, the metrics and the events after the run."""
 
     calls: dict[str, int] = field(default_factory=dict)
     billed: Counter[str] = field(default_factory=Counter)
@@ -197,7 +197,7 @@ class Stage:
         }
 
     def rest(self, cases: list[Case], worker: Command) -> None:
-        """Wait until nothing will happen to these by itself any more."""
+        """Wait until these have ended or are held."""
         wanted = {case.item for case in cases}
 
         def moving() -> dict[str, str]:
@@ -226,7 +226,7 @@ class Stage:
             json.loads("{" + fields["ids"].strip("{}") + "}")["item"]
             for _, fields in self.redis.xrange("pixmill:dead")
         ]
-        # Those of calls without an answer end with their leases, which nobody renews.
+        # Places of calls without a reply end with their leases.
         wait_until(lambda: not any(self._places().values()), 15, lambda: str(self._places()))
         story.leases = self._places()
         for route in POINTS:
@@ -281,7 +281,7 @@ def arrived(case: Case) -> int:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.item)
-def test_what_is_bought_again_is_what_the_job_allows_and_nothing_else(story: Story, case: Case) -> None:
+def test_a_picture_is_bought_again_only_where_its_job_allows_it(story: Story, case: Case) -> None:
     again = 1 if case.unknown and case.policy == "retry_once" else 0
     assert story.calls.get(case.item, 0) == arrived(case) + again
     states = {"retry_once": "succeeded", "hold": "held", "fail": "failed"}
@@ -293,7 +293,7 @@ def test_each_call_is_in_the_items_account_once(story: Story, case: Case) -> Non
     account = story.account(case)
     made = story.records[case.item]["state"] == "succeeded"
     assert account == {"no": 0, "maybe": int(case.unknown), "yes": int(made)}
-    # What is not known may have been bought; here it was, but for the intents that were never sent.
+    # A call that counts as `maybe` was charged here, unless it was an intent that was never sent.
     never_sent = 1 if case.point == "intent" else 0
     assert story.billed[case.item] == account["yes"] + account["maybe"] - never_sent
 
@@ -307,7 +307,7 @@ def test_a_second_lost_answer_ends_the_item_and_no_third_call_is_made(story: Sto
     assert case.item in story.dead
 
 
-def test_the_metrics_of_all_workers_are_the_sum_of_the_accounts_and_of_the_simulators_books(
+def test_all_workers_metrics_sum_to_the_accounts_and_the_simulators_books(
     story: Story,
 ) -> None:
     accounts: Counter[tuple[str, str]] = Counter()

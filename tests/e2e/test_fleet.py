@@ -1,4 +1,4 @@
-"""Several real replicas, a real server, a simulator that counts for itself: one quota, nothing lost, nothing twice."""
+"""Several replicas on one Redis and one account keep its quota, lose nothing and pay for nothing twice."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_two_replicas_share_the_places_in_flight_by_the_providers_own_count(flee
 
 
 @pytest.mark.parametrize("fleet", [SLOW], indirect=True)
-def test_when_a_worker_is_killed_in_a_batch_the_other_finishes_it_with_one_result_for_every_item(
+def test_a_killed_workers_batch_ends_with_one_result_for_every_item(
     fleet: Fleet,
 ) -> None:
     victim, _ = fleet.start(2)
@@ -180,11 +180,11 @@ def test_when_a_worker_is_killed_in_a_batch_the_other_finishes_it_with_one_resul
         for prompt, calls in fleet.simulator.ledger(entries=True)["calls_by_prompt"].items()
         if calls > 1
     ]
-    assert len(resent) <= 16, "at most what was in flight at the killed worker was asked for again"
+    assert len(resent) <= 16, "at most the calls in flight at the killed worker were sent again"
 
 
 @pytest.mark.parametrize("fleet", [SLOW], indirect=True)
-def test_a_replica_that_is_told_to_stop_finishes_what_it_has_paid_for(fleet: Fleet) -> None:
+def test_a_stopping_replica_finishes_the_calls_that_it_has_paid_for(fleet: Fleet) -> None:
     (replica,) = fleet.start(1)
     fleet.submit_batch("b1", 30)
     wait_until(lambda: fleet.simulator.ledger()["calls"] >= 8, 20)
@@ -195,11 +195,11 @@ def test_a_replica_that_is_told_to_stop_finishes_what_it_has_paid_for(fleet: Fle
     assert counts["running"] == 0
     fleet.start(1)
     assert fleet.wait_finished("b1") == "completed"
-    assert fleet.simulator.ledger()["calls"] == 30, "and nothing was asked for twice"
+    assert fleet.simulator.ledger()["calls"] == 30, "and no call was made twice"
 
 
 @pytest.mark.parametrize("persistent_fleet", [SLOW], indirect=True)
-def test_a_batch_goes_on_after_a_redis_restart_with_one_result_for_every_item(
+def test_a_redis_restart_leaves_one_result_for_every_item(
     persistent_fleet: tuple[Fleet, RedisServer],
 ) -> None:
     fleet, server = persistent_fleet
@@ -212,7 +212,7 @@ def test_a_batch_goes_on_after_a_redis_restart_with_one_result_for_every_item(
     finished = [data["item"] for data in fleet.events("job.succeeded")]
     assert sorted(finished) == sorted(f"i{k}" for k in range(60))
     assert fleet.simulator.ledger()["calls"] == 60, "no call was made twice"
-    # The bell rings again too: new work is taken at once.
+    # The bell works again too: new work starts at once.
     fleet.submit_batch("b2", 2)
     assert fleet.wait_finished("b2", 15) == "completed"
 

@@ -1,4 +1,4 @@
-"""A replica that leaves keeps its leases until its last item is settled, also when that takes several of them."""
+"""A replica that leaves renews its leases until its last item is settled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.test_fleet import CONFIG, Fleet
 from tests.servers import RedisServer
 
 ITEMS = 8
-# Long enough for a busy machine: a replica that it leaves without CPU for a lease is lawfully taken for dead.
+# Long enough for a busy machine, where a replica without CPU for a whole lease counts as dead.
 SLOW = CONFIG.replace('lease = "1s"', 'lease = "3s"').replace(
     'drain_timeout = "10s"', 'drain_timeout = "19s"'
 )
@@ -33,7 +33,7 @@ def owners(fleet: Fleet) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-def test_what_a_leaving_replica_still_runs_is_taken_over_by_nobody(fleet: Fleet) -> None:
+def test_no_replica_takes_over_the_running_items_of_a_leaving_one(fleet: Fleet) -> None:
     leaving, staying = fleet.start(2)
     fleet.submit_batch("b1", ITEMS)
     wait_until(lambda: fleet.simulator.ledger()["calls"] == ITEMS, 20)
@@ -42,5 +42,5 @@ def test_what_a_leaving_replica_still_runs_is_taken_over_by_nobody(fleet: Fleet)
     assert fleet.wait_finished("b1") == "completed"
     assert own > 0, "it had something to finish"
     assert sum(f"-{leaving.process.pid}-" in worker for worker in owners(fleet)) == own
-    assert fleet.simulator.ledger()["calls"] == ITEMS, "nothing was asked for twice"
+    assert fleet.simulator.ledger()["calls"] == ITEMS, "no call was made twice"
     assert "took over" not in staying.output

@@ -14,7 +14,7 @@ from tests.e2e.receiver import SECRET, Receiver
 from tests.e2e.test_fleet import CONFIG, Fleet
 from tests.servers import RedisServer
 
-# Nobody is to be taken for dead here, also where the machine is busy.
+# A longer lease, so that no replica counts as dead on a busy machine.
 CALLING_BACK = (
     CONFIG.replace('lease = "1s"', 'lease = "6s"')
     + """

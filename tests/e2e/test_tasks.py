@@ -1,4 +1,4 @@
-"""A provider with tasks, one at a time: what a killed worker had submitted is polled by the next, not bought again."""
+"""The next worker polls the tasks of a killed one instead of buying them again."""
 
 from __future__ import annotations
 

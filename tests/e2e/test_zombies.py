@@ -1,4 +1,4 @@
-"""A worker that slept for longer than its lease wakes up: what it ran is not its own any more."""
+"""A worker that slept past its lease has lost its items: it pays for nothing more and settles nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import RedisServer
 
 pytestmark = pytest.mark.timeout(180)
 
-# A busy machine itself stands still for half a second now and then, after which nobody is taken for dead for a lease.
+# A busy machine may pause all processes for half a second; after a pause, no worker counts as dead for one lease.
 LEASE = "1.5s"
 ENDS = ("job.succeeded", "job.failed", "job.held", "job.cancelled", "job.expired")
 SETTLED = (
@@ -36,7 +36,7 @@ GAVE_UP = ("lost its lease", "another worker took the item over", "settled by an
 
 @dataclass(frozen=True)
 class Sleep:
-    """Where the worker falls asleep with its item, and what there must be when all is over."""
+    """The step at which the worker falls asleep with its item, and the expected end."""
 
     route: str
     step: str
@@ -50,10 +50,10 @@ class Sleep:
 
 
 SLEEPS = [
-    # Announced and not sent: the heir cannot know that, and the sleeper must not send any more.
+    # Announced and not sent: the heir cannot know that, and the sleeper must not send it later.
     Sleep("openai", "intent", "hold", 0, "held"),
     Sleep("openai", "intent", "retry_once", 1, "succeeded"),
-    # Answered, and not written down.
+    # The provider has replied, and the reply is not stored.
     Sleep("zimage", "answer", "fail", 1, "failed"),
     # The heir goes on with the task, or finds the picture.
     Sleep("zimage", "receipt", "retry_once", 1, "succeeded"),
@@ -62,7 +62,7 @@ SLEEPS = [
 
 
 class Night:
-    """One sleeper and one heir, and what was known of each item before the sleeper woke, after it, and at the end."""
+    """One sleeper and one heir, and the records of each item before the sleeper woke and at the end."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -75,12 +75,12 @@ class Night:
     def pass_by(self) -> None:
         for sleep in SLEEPS:
             self._sleep_through(sleep)
-        # Whatever it would still do it has done when it has left.
+        # After it has left, it can change nothing more.
         self.sleeper.stop()
         self.after = {sleep.item: self._known_of(sleep) for sleep in SLEEPS}
 
     def _sleep_through(self, sleep: Sleep) -> None:
-        # The heir sleeps first, or it could be the one who claims.
+        # The heir is stopped meanwhile, or it might claim the item itself.
         self.heir.process.send_signal(signal.SIGSTOP)
         self._submit(sleep)
         wait_until(self._fallen_asleep, 20, lambda: self.sleeper.output[-3000:])
@@ -109,12 +109,12 @@ class Night:
         return bool(os.waitid(os.P_PID, self.sleeper.process.pid, os.WSTOPPED | os.WNOHANG))
 
     def has_given_up(self, sleep: Sleep) -> bool:
-        """Whether the sleeper has said that the item is not its own any more."""
+        """Whether the sleeper has logged that it lost the item."""
         lines = [line for line in list(self.sleeper.lines) if sleep.item in line]
         return any(text in line for line in lines for text in GAVE_UP)
 
     def _known_of(self, sleep: Sleep) -> dict[str, Any]:
-        """What became of the item, what was told of that, and its calls at the provider."""
+        """The item's record, its final events, and its calls at the provider."""
         rows = self.stage.redis.xrange("pixmill:events")
         events = [(fields["type"], json.loads(fields["data"])) for _, fields in rows]
         calls = self.stage.simulator.ledger()["calls_by_prompt"]
@@ -148,6 +148,6 @@ def test_a_worker_that_slept_past_its_lease_pays_nothing_and_settles_nothing(
     assert len(after["ends"]) == 1
 
 
-def test_the_sleeper_says_what_it_has_lost_and_lives_on(night: Night) -> None:
+def test_the_sleeper_logs_each_lost_item_and_lives_on(night: Night) -> None:
     assert all(night.has_given_up(sleep) for sleep in SLEEPS)
     assert night.sleeper.process.returncode == 0

@@ -102,7 +102,7 @@ async def a_spent_balance_is_asked_once(client: Client, simulator: Simulator) ->
     assert asked == 1, f"a spent balance was asked {asked} times"
 
 
-async def test_a_client_that_takes_every_429_for_a_throttle_asks_a_spent_balance_again(
+async def test_a_client_that_takes_every_429_for_a_throttle_retries_a_spent_balance(
     simulator: Simulator, http: httpx2.AsyncClient
 ) -> None:
     async def flawed() -> None:
@@ -137,7 +137,7 @@ async def one_throttle_ends_in_one_job(client: Client, simulator: Simulator) -> 
     assert accepted == 1, f"one job was accepted {accepted} times"
 
 
-async def test_a_client_that_never_forgets_an_old_error_submits_an_accepted_job_again(
+async def test_a_client_that_keeps_an_old_error_submits_an_accepted_job_again(
     simulator: Simulator, http: httpx2.AsyncClient
 ) -> None:
     async def flawed() -> None:

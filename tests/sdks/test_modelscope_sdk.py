@@ -125,9 +125,7 @@ async def test_a_token_that_is_not_known_is_refused(modelscope: Sdk, start_simul
     assert "401 Unauthorized" in theirs["text"]
 
 
-async def test_a_client_that_wants_the_picture_at_once_is_told_to_ask_for_a_task(
-    litellm: Sdk, simulator: Simulator
-) -> None:
+async def test_a_client_without_the_header_for_tasks_is_refused(litellm: Sdk, simulator: Simulator) -> None:
     """litellm's modelscope provider lacks the header, and the vendor refuses it with these words."""
     given = {"base_url": f"{simulator.modelscope_url}/v1", "api_key": KEY}
     theirs = await litellm.call(**given, fields={"model": f"modelscope/{MODEL}", "prompt": "a mug"})

@@ -110,7 +110,7 @@ async def test_an_edit_is_the_form_that_the_sdk_sends(
         (FaultKind.HANG, None, "APITimeoutError", None, None, ErrorKind.AMBIGUOUS_SUBMIT),
     ],
 )  # fmt: skip
-async def test_the_sdk_raises_for_each_trouble_what_it_raises_for_the_vendors(
+async def test_the_sdk_raises_the_same_errors_as_for_the_vendor(
     openai: Sdk,
     simulator: Simulator,
     ours: Provider,

@@ -97,7 +97,7 @@ async def test_a_call_is_sent_as_the_sdk_sends_it(
         (FaultKind.SERVER_ERROR, None, "InternalServerResponseError", 500, ErrorKind.PROVIDER_FAULT),
     ],
 )
-async def test_the_sdk_raises_for_each_trouble_what_it_raises_for_the_vendors(
+async def test_the_sdk_raises_the_same_errors_as_for_the_vendor(
     openrouter: Sdk,
     simulator: Simulator,
     open_ours: Open,

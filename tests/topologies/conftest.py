@@ -1,4 +1,4 @@
-"""Where the core suite runs: one server, a master that Sentinels watch, a cluster of three."""
+"""Servers for the core suite: a single one, a master with Sentinels, a cluster of three."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ CHUNK = 65536
 
 
 class Wire:
-    """A TCP proxy. What is dropped is gone: when the wire is whole again, connections that lost something end."""
+    """A TCP proxy. Dropped bytes are gone: when the wire is healed, connections that lost some are closed."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -27,15 +27,15 @@ class Wire:
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
     def drop_requests(self) -> None:
-        """What we send does not arrive."""
+        """Requests are lost."""
         self._requests = False
 
     def drop_replies(self) -> None:
-        """What we send arrives and is carried out; we never hear of it."""
+        """Requests arrive and are carried out; their replies are lost."""
         self._replies = False
 
     def drop_replies_from(self, mark: bytes) -> None:
-        """The same, beginning with the next request that has these bytes: it is carried out, its reply is lost."""
+        """Drop replies from the next request on that contains `mark`."""
         self._fatal = mark
 
     @property

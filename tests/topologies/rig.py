@@ -20,7 +20,7 @@ from tests.daemon.harness import eventually
 
 KEY = {"SIMULATED_KEY": "sk-planted-simulated"}
 LEASE_S = 1.0
-# Also on a busy machine, and after what a test does to Redis.
+# Enough for a busy machine and for the outage that a test makes.
 PATIENCE_S = 45.0
 SLOW = SimulatorSettings(plain=True, latency_s=(0.3, 0.6))
 FIELDS = {"output": {"thumbnail": False}}
@@ -39,17 +39,17 @@ class Installed:
 
     @asynccontextmanager
     async def another(self, url: str) -> AsyncIterator[Replica]:
-        """One more replica, which reaches Redis by its own way."""
+        """One more replica, which reaches Redis by `url`."""
         async with service.worker(self._settings, url, environ=KEY) as running:
             yield running.replica
 
     async def send(self, batch: str, items: int, **more: Any) -> str:
-        """A batch, as a producer sends it; its prompts are its own."""
+        """Send a batch as a producer does; no other batch has its prompts."""
         rows = [{"id": f"i{k}", "prompt": f"product {batch} {k}", **FIELDS, **more} for k in range(items)]
         return await self.client.submit_batch({"id": batch}, rows)
 
     async def counts(self, batch: str) -> dict[str, int]:
-        """Its counts by state; none while it is not known."""
+        """Its counts by state; empty while the batch is unknown."""
         view: Any = await self.client.status(batch)
         return {} if view is None else view.counts.by_state()
 
@@ -81,7 +81,7 @@ class Installed:
             return {}  # Redis is away; the test waits for it
 
     async def ready(self) -> None:
-        """Wait until every replica says that it is consuming."""
+        """Wait until every replica reports that it is consuming."""
 
         async def agreed() -> bool:
             return all(replica.readiness() == (True, "consuming") for replica in self.replicas)
@@ -89,20 +89,20 @@ class Installed:
         await eventually(agreed, PATIENCE_S)
 
     async def unready(self, because: str) -> None:
-        """Wait until every replica says that it is not consuming, with these words in its sentence."""
+        """Wait until every replica reports that it is not consuming, with these words."""
 
         async def agreed() -> bool:
-            told = [replica.readiness() for replica in self.replicas]
-            return all(not ready and because in sentence for ready, sentence in told)
+            reports = [replica.readiness() for replica in self.replicas]
+            return all(not ready and because in sentence for ready, sentence in reports)
 
         await eventually(agreed, PATIENCE_S)
 
     def calls(self) -> dict[str, int]:
-        """By prompt, how often the provider was asked for a picture."""
+        """The provider's count of calls, by prompt."""
         return self.simulator.ledger.calls_by_prompt()
 
     async def events(self, kind: str) -> list[str]:
-        """The items that such events tell of, in order."""
+        """The items of the events of this kind, in order."""
         rows: Any = await self.client.redis.xrange(self.client.keys.events)
         return [orjson.loads(f[b"data"]).get("item") for _, f in rows if f[b"type"] == kind.encode()]
 
@@ -114,12 +114,12 @@ class Installed:
         return {quota: await redis.zcount(keys.leases(quota), now_us, "+inf") for quota in ("sync", "task")}
 
     async def nothing_held(self) -> None:
-        """No entry is pending, and no place in flight is taken: those that a lost reply left behind have ended."""
+        """Wait until no entry is pending and no place in flight is taken, also by a lost reply."""
         redis: Any = self.client.redis
         keys = self.client.keys
 
         async def free() -> bool:
-            # Of the jobs stream and the two routes; a group that was never made has nothing pending.
+            # The jobs stream and the two routes; a stream that was never made has nothing pending.
             for stream, group in [
                 (keys.jobs, "intake"),
                 (keys.stream("default", "normal"), "workers"),
@@ -143,7 +143,7 @@ async def installed(
     quota: Mapping[str, object] | None = None,
     client_url: str | None = None,
 ) -> AsyncIterator[Installed]:
-    """Start it, and end it again. `client_url`: where the producer finds Redis, if not where the replicas do."""
+    """Start the installation and stop it. `client_url`: the producer's way to Redis, if it has another."""
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(
             Simulator(simulator or SimulatorSettings(plain=True, latency_s=(0.02, 0.05)))

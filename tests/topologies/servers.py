@@ -19,7 +19,7 @@ READY_S = 20.0
 
 
 def until(check: Callable[[], Any], what: str, timeout_s: float = READY_S) -> Any:
-    """Ask until the answer is truthy; a server that does not answer yet has none."""
+    """Call `check` until it returns something true; a server that does not reply yet counts as false."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -55,7 +55,7 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """The first of the hosts is one where nobody listens: also then the others are asked."""
+        """Nothing listens at the first host, so a client must go on to the others."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in (free_port(), *self._sentinels))
         return f"redis+sentinel://{hosts}/{self.service}/0"
 

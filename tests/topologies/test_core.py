@@ -28,19 +28,19 @@ async def test_a_job_becomes_a_picture(installation: Installed) -> None:
 
 
 async def test_a_batch_is_made_and_its_events_end_with_its_last_item(installation: Installed) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     rows = [{"prompt": f"cup {k}", **FIELDS} for k in range(20)]
     results = await installation.client.generate_batch(
-        rows, batch_id="cups", on_progress=lambda done, total: told.append((done, total))
+        rows, batch_id="cups", on_progress=lambda done, total: reported.append((done, total))
     )
     assert [result.ok for result in results] == [True] * 20
-    assert told == [(k, 20) for k in range(1, 21)]
+    assert reported == [(k, 20) for k in range(1, 21)]
     kinds = [event.type async for event in installation.client.watch("cups")]
     assert (kinds[0], kinds[-1]) == ("batch.accepted", "batch.finished")
     assert kinds.count("job.succeeded") == 20
 
 
-async def test_what_is_refused_is_told_and_takes_nobody_with_it(installation: Installed) -> None:
+async def test_a_refused_job_is_reported_and_harms_no_other(installation: Installed) -> None:
     await installation.client.redis.xadd(installation.client.keys.jobs, {"data": "{"})
     await installation.send("good", 3)
     assert (await installation.ended("good"))["succeeded"] == 3
@@ -48,7 +48,9 @@ async def test_what_is_refused_is_told_and_takes_nobody_with_it(installation: In
     assert await installation.client.redis.xlen(installation.client.keys.dead) == 1
 
 
-async def test_a_cancelled_batch_ends_and_a_retry_makes_what_is_missing(place: Place, tmp_path: Path) -> None:
+async def test_a_cancelled_batch_ends_and_a_retry_makes_the_missing_pictures(
+    place: Place, tmp_path: Path
+) -> None:
     slow = SimulatorSettings(plain=True, latency_s=(0.1, 0.2))
     async with installed(
         place.url, tmp_path, prefix=place.prefix, simulator=slow, quota={"in_flight": 2}
@@ -81,16 +83,14 @@ async def test_replicas_share_the_quota_by_the_providers_own_count(place: Place,
         assert made.simulator.ledger.max_in_window(1.7) <= 10
 
 
-async def test_the_bell_is_heard_and_work_starts_by_it(
-    installation: Installed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_bell_alone_starts_work(installation: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     (replica,) = installation.replicas
 
     async def listening() -> bool:
         return replica._bell.listening
 
     await eventually(listening, PATIENCE_S)
-    # Nobody looks by himself any more, so only the bell can start what follows.
+    # No replica polls any more, so only the bell can start the next job.
     monkeypatch.setattr("daemon.worker.dispatcher.LOOK_EVERY_S", 3600.0)
     await installation.send("first", 1)
     await installation.ended("first")
@@ -98,7 +98,7 @@ async def test_the_bell_is_heard_and_work_starts_by_it(
     assert (await installation.ended("rung"))["succeeded"] == 1
 
 
-async def test_a_task_is_submitted_once_and_its_receipt_is_told(installation: Installed) -> None:
+async def test_a_task_is_submitted_once_and_its_receipt_is_reported(installation: Installed) -> None:
     await installation.send("tasks", 4, route="tasks")
     assert (await installation.ended("tasks"))["succeeded"] == 4
     assert set(installation.calls().values()) == {1}
@@ -108,7 +108,7 @@ async def test_a_task_is_submitted_once_and_its_receipt_is_told(installation: In
 async def test_every_key_of_an_installation_begins_with_its_prefix(
     installation: Installed, place: Place
 ) -> None:
-    """On a cluster that is one slot: nothing lies on a node where nobody would look."""
+    """On a cluster all keys are in one slot, so no other node has any."""
     await installation.send("keys", 4)
     await installation.ended("keys")
     keys: Any = await installation.client.redis.keys("*")

@@ -16,7 +16,7 @@ ITEMS = 16
 
 
 async def _goes_on(made: Installed, batch: str) -> None:
-    """What any installation must do after it: finish what there is, and take new work, with every part of it."""
+    """After it the installation must finish its work and take new work, with every part of it."""
     counts = await made.ended(batch)
     assert counts["succeeded"] == counts["total"] == ITEMS
     done = await made.events("job.succeeded")
@@ -78,7 +78,7 @@ async def test_on_a_cluster_a_batch_survives_that_its_slot_goes_to_another_node(
         await made.reached("b1", succeeded=3)
         await asyncio.to_thread(cluster.hand_over)
         await _goes_on(made, "b1")
-        assert set(made.calls().values()) == {1}, "a failover that is asked for loses nothing"
+        assert set(made.calls().values()) == {1}, "a planned failover loses nothing"
         # The old owner is alive, as a replica, and answers everything with MOVED.
 
 

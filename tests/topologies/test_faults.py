@@ -77,7 +77,7 @@ async def test_groups_that_are_deleted_under_us_are_made_again_from_the_beginnin
         await made.reached("b1", succeeded=3)
         assert await admin.xgroup_destroy(keys.stream("default", "normal"), "workers")
         assert await admin.xgroup_destroy(keys.jobs, "intake")
-        # Added while there is no group, or right after: a group that began at the end would never see it.
+        # Added while there is no group or right after, so a group that begins at the end would miss it.
         await made.send("b2", 2)
         assert (await made.ended("b2"))["succeeded"] == 2
         counts = await made.ended("b1")
@@ -86,7 +86,7 @@ async def test_groups_that_are_deleted_under_us_are_made_again_from_the_beginnin
         await made.nothing_held()
 
 
-async def test_with_full_memory_nothing_is_taken_in_or_acknowledged_and_readiness_says_why(
+async def test_a_full_memory_stops_the_intake_and_readiness_says_why(
     durable: RedisServer, admin: Any, tmp_path: Path
 ) -> None:
     async with Client(durable.url) as producer:
@@ -126,10 +126,10 @@ async def test_with_full_memory_nothing_is_taken_in_or_acknowledged_and_readines
         assert await made.events("job.duplicate") == []
 
 
-async def test_what_runs_while_the_memory_is_full_keeps_its_receipts_and_is_settled_after_it(
+async def test_items_that_run_while_the_memory_is_full_are_settled_after_it(
     durable: RedisServer, admin: Any, tmp_path: Path
 ) -> None:
-    """Its notes and its settle wait; a call that has not begun does not begin."""
+    """Receipts and settles wait; no new call begins."""
     async with installed(durable.url, tmp_path, simulator=SLOW, quota={"in_flight": 4}) as made:
         await made.send("b1", ITEMS)
         await made.send("b2", ITEMS, route="tasks")
@@ -147,7 +147,7 @@ async def test_what_runs_while_the_memory_is_full_keeps_its_receipts_and_is_sett
         await eventually(stands_still, PATIENCE_S)
         done = [(await made.counts(batch))["succeeded"] for batch in ("b1", "b2")]
         calls = made.calls()
-        # Not those of the tasks' route, whose dispatcher may hold one that it is about to give back.
+        # The route of the tasks is left out: its dispatcher may hold a permit that it is about to give back.
         assert (await made.places())["sync"] == 4
         await asyncio.sleep(2 * LEASE_S + ADOPTED_IN_S + 1)  # longer than any lease that nobody renews
         assert (await made.places())["sync"] == 4, "what runs at a provider still counts"

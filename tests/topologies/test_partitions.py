@@ -52,7 +52,7 @@ STEPS = ("accept", "claim", "note", "settle", "acquire", "release")
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.usefixtures("impatient")
-async def test_a_step_whose_reply_is_lost_is_carried_out_once(
+async def test_a_step_with_a_lost_reply_is_carried_out_once(
     durable: RedisServer, tmp_path: Path, step: str
 ) -> None:
     """Requests arrive; from the first reply to this step on, nothing comes back for a while."""
@@ -71,7 +71,7 @@ async def test_a_step_whose_reply_is_lost_is_carried_out_once(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_job_whose_acceptance_is_not_heard_of_is_no_duplicate_of_itself(
+async def test_a_job_with_a_lost_acceptance_is_no_duplicate_of_itself(
     durable: RedisServer, tmp_path: Path
 ) -> None:
     async with _cut_off(durable, tmp_path) as (wire, made):
@@ -93,7 +93,7 @@ async def test_a_job_whose_acceptance_is_not_heard_of_is_no_duplicate_of_itself(
 
 @asynccontextmanager
 async def _cut_off(server: RedisServer, directory: Path) -> AsyncIterator[tuple[Wire, Installed]]:
-    """A replica whose wire the test holds, beside a producer whose wire is whole."""
+    """A replica on a wire that the test can cut, and a producer on a whole one."""
     quota = {"in_flight": 4}
     async with (
         wire_to(server.port) as wire,
@@ -119,10 +119,10 @@ async def _comes_back(wire: Wire, made: Installed, others: int = 0) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_tasks_of_a_replica_that_is_cut_off_are_finished_by_another_and_bought_once(
+async def test_another_replica_finishes_the_tasks_of_one_that_is_cut_off(
     durable: RedisServer, tmp_path: Path
 ) -> None:
-    """It goes on polling them without knowing, and comes back when they have been settled."""
+    """The first one goes on polling without knowing, and comes back after the tasks were settled."""
     long = SimulatorSettings(plain=True, latency_s=(5.0, 6.0))
     async with (
         wire_to(durable.port) as wire,
@@ -149,7 +149,7 @@ async def test_tasks_of_a_replica_that_is_cut_off_are_finished_by_another_and_bo
 
 @pytest.mark.usefixtures("impatient")
 async def test_replicas_do_not_come_back_together(durable: RedisServer, tmp_path: Path) -> None:
-    """Every part of a replica waits by chance, and longer each time: a server that comes up is not stormed."""
+    """Every part of a replica retries after a random, growing pause, so a server that comes up is not stormed."""
     async with (
         wire_to(durable.port) as wire,
         installed(wire.url, tmp_path, replicas=2, client_url=durable.url) as made,
@@ -158,7 +158,7 @@ async def test_replicas_do_not_come_back_together(durable: RedisServer, tmp_path
         wire.cut()
         await made.unready("does not answer")
         before = wire.connections
-        await asyncio.sleep(3.0)  # the rate is what is asked about
+        await asyncio.sleep(3.0)  # the rate of connections counts here
         # 2 replicas of 12 parts each; with fixed pauses of 50 ms there would be over a thousand.
         assert wire.connections - before < 250
         wire.heal()

@@ -1,4 +1,4 @@
-"""A Redis that answers and does not serve us: readiness tells why in a sentence, and what to do."""
+"""A Redis replies and refuses our commands: readiness says why, and what to do."""
 
 from __future__ import annotations
 
@@ -90,10 +90,8 @@ async def test_readiness_says_why_redis_does_not_take_our_writes(
         await made.ready()
 
 
-async def test_a_node_of_a_cluster_under_a_plain_url_is_told_at_the_start(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    """Whichever node it is: one refuses the keys' slot, the other the keys of other slots."""
+async def test_the_start_reports_a_cluster_node_under_a_plain_url(cluster: Cluster, tmp_path: Path) -> None:
+    """Every node is tried: one refuses the keys' slot, the others all other slots."""
     for node in cluster.nodes:
         async with installed(node.url, tmp_path, client_url=node.url) as made:
             await made.unready('"{pixmill}"')
@@ -102,7 +100,7 @@ async def test_a_node_of_a_cluster_under_a_plain_url_is_told_at_the_start(
                 await service._greet_when_redis_answers(service.Running(replica, node.url, None), banner)
 
 
-# As Redis 6.2 tells what a script's command was refused for.
+# Redis 6.2 puts this before the error of a script's command.
 IN_A_SCRIPT = "Error running script (call to f_1): @user_script:7: "
 
 

@@ -1,6 +1,6 @@
-"""Secrets are planted everywhere, everything that can go wrong does, and none of them is in any output.
+"""Secrets are planted everywhere, every error is provoked, and no output shows a secret.
 
-Signed addresses of inputs are needed for the work, so an item's own spec keeps them; nothing else does.
+Only an item's own spec keeps the signed addresses of its inputs, since the work needs them.
 """
 
 from __future__ import annotations
@@ -80,17 +80,17 @@ ENDED = ("succeeded", "failed", "held", "cancelled")
 
 
 async def _unkind(request: Request) -> Response:
-    """A provider that tells everybody what it was told in confidence."""
-    told = request.headers["authorization"]
+    """A provider that echoes the secret of each request in its replies."""
+    secret = request.headers["authorization"]
     prompt = (await request.json())["prompt"]
-    echo = (
-        f"Incorrect API key provided: {told}, in {told.removeprefix('Bearer ')} header Authorization: {told}"
-    )
+    echo = f"Incorrect API key provided: {secret}, in {secret.removeprefix('Bearer ')} header Authorization: {secret}"
     match prompt:
         case "refused":
-            return JSONResponse({"error": {"message": echo, "code": told, "type": echo}}, status_code=400)
+            return JSONResponse({"error": {"message": echo, "code": secret, "type": echo}}, status_code=400)
         case "html":
-            return PlainTextResponse(f"<html>{echo}</html>", status_code=500, headers={"x-request-id": told})
+            return PlainTextResponse(
+                f"<html>{echo}</html>", status_code=500, headers={"x-request-id": secret}
+            )
         case "throttled":
             return JSONResponse({"error": {"message": echo}}, status_code=429, headers={"retry-after": "1"})
         case "no json":
@@ -261,7 +261,7 @@ def _over(state: bytes | None) -> bool:
 
 
 async def _lock_out(server: RedisServer, client: Any) -> None:
-    """Redis gets another password and forgets who was there; then it takes the old one again."""
+    """Change the password of Redis, close all connections, and change it back."""
     keys = Redis(port=server.port, password=SECRETS["redis password"])
     await keys.config_set("requirepass", "another")
     await keys.client_kill_filter(_type="normal", skipme=True)
