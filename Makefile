@@ -70,3 +70,4 @@ bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, poll
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs
+	find daemon limiter providers tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
