@@ -1,4 +1,4 @@
-"""Object stores that fail as they are told: an S3 (moto) behind a front with faults, and a small disk of its own."""
+"""Object stores with faults: an S3 (moto) behind a front that fails on request, and a small disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SDKs, started once each, and the simulator that they and our clients are sent to."""
+"""The SDKs, each started once, and the simulator that they and our clients call."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def start_simulator(stack: AsyncExitStack) -> StartSimulator:
-    """Starts a quick simulator that keeps requests, with the given settings."""
+    """Start a quick simulator that records requests, with these settings."""
 
     async def start(**settings: Any) -> Simulator:
         given: dict[str, Any] = {"latency_s": (0.0, 0.0), "plain": True, "record_requests": True} | settings

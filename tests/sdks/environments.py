@@ -1,7 +1,7 @@
-"""Makes the environments that the SDKs live in: before the tests, because a download may take longer than a test may.
+"""Make the SDKs' environments before the tests, because a download may take longer than a test may.
 
-One that cannot be made is told, and the tests that need it are skipped; in CI (`CI=true`) it is a failure, since what
-was skipped there would pass for tested.
+Without its environment, an SDK's tests are skipped with a message; in CI (`CI=true`) that is a failure, since skipped
+tests there would pass for done.
 """
 
 from __future__ import annotations
