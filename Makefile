@@ -32,7 +32,7 @@ up: setup  ## everything in one process, until Ctrl-C
 
 # A test marked `timed` keeps to a quota in real time: on a busy machine its calls would arrive late for their slots.
 test: setup  ## the test suite, on a real Valkey
-	$(BIN)/pytest -n 4 --timeout 120 -m "not timed" --ignore=tests/sdks
+	$(BIN)/pytest -n 4 -m "not timed" --ignore=tests/sdks
 	$(BIN)/pytest -n 2 -m timed $$(grep -rl "mark\.timed" tests --include="test_*.py")
 
 # The oldest server of which a package is common; the rest of `make test` looks at what no server has a part in.

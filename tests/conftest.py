@@ -39,10 +39,6 @@ SERVERS = [
 ]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "timed: keeps to a quota in real time, so it needs a quiet machine")
-
-
 # Tests with one of these words in their id share a fixture that takes seconds, so one worker runs them all.
 TOGETHER = re.compile("zombies|crash_matrix|test_gate|test_readme|cluster|sentinel")
 
