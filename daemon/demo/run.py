@@ -76,7 +76,7 @@ class Scenario:
         """The ids of the rows that the provider will refuse."""
         return frozenset(item["id"] for item in self.items() if self.moderated_word in item["prompt"].lower())
 
-    def told(self) -> str:
+    def outlook(self) -> str:
         """Two lines about what will happen."""
         refused = ", ".join(sorted(self.moderated())) or "no row"
         return (

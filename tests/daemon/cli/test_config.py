@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.accounts.routes import build_routes
-from daemon.cli.config import config_app
+from daemon.cli.commands.config import config as config_app
 from daemon.compat.aliases import alias_source
 from daemon.contract import Job
 from daemon.settings import load_settings

@@ -113,7 +113,7 @@ async def test_a_rate_spreads_the_retries(pixmill: Pixmill, installation: Instal
         refused = await pixmill("dead", "retry", "--all", "--rate", rate)
         assert (refused.code, refused.err) == (
             2,
-            f'--rate: "{rate}" is no rate; write such as 2/s or 100/min.\n',
+            f'--rate: "{rate}" is not a rate; write one such as 2/s or 100/min.\n',
         )
 
 

@@ -236,7 +236,7 @@ async def test_explain_says_when_there_is_nothing_to_wait_for(pixmill: Pixmill, 
     await installation.queue.settle(first, made(first))
     await installation.queue.settle(second, held())
     assert (await pixmill("explain", "j1")).out == "j1: It waits for nothing; it has succeeded.\n"
-    assert "j2: It waits for you: The answer is lost." in (await pixmill("explain", "j2")).out
+    assert "j2: It is held: The answer is lost." in (await pixmill("explain", "j2")).out
 
 
 async def test_explain_a_batch_that_runs_and_a_route_that_is_not_here(pixmill: Pixmill, redis: Redis) -> None:

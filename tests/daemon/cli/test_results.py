@@ -113,7 +113,7 @@ async def test_out_after_watching_saves_too(pixmill: Pixmill, batch: Installatio
 async def test_where_the_pictures_go_must_be_said(pixmill: Pixmill) -> None:
     for args in ((), ("--out", "x", "--zip", "y.zip")):
         ran = await pixmill("results", "b1", *args)
-        assert (ran.code, ran.err) == (2, "Say where the pictures go: --out DIR or --zip FILE.\n")
+        assert (ran.code, ran.err) == (2, "Name the place for the pictures: --out DIR or --zip FILE.\n")
 
 
 @given(st.text(max_size=300))

@@ -80,7 +80,7 @@ async def test_submit_with_a_value_that_cannot_be_is_a_usage_error_and_sends_not
 async def test_submit_without_a_worker_says_that_the_job_stays(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     ran = await pixmill("submit", "x", "--id", "j1")
     assert ran.code == 0
     assert "No worker has taken job j1 yet; it stays in the stream." in ran.err
@@ -120,7 +120,7 @@ async def test_what_looks_like_a_file_of_this_machine_is_no_input_either(
 async def test_an_object_key_is_an_input(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     assert (await pixmill("submit", "x", "--input", "default/20261122/single/a.png")).code == 0
     rows: Any = await redis.xrange(KEYS.jobs)
     ((_, fields),) = rows
@@ -265,7 +265,7 @@ async def test_watch_shows_the_estimate_and_the_bound(pixmill: Pixmill, redis: R
 async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, command: str) -> None:
     ran = await pixmill(command, "nobody")
     assert (ran.code, ran.out) == (4, "")
-    assert ran.err.startswith('Nothing is known of "nobody" in tenant "default"')
+    assert ran.err.startswith('There is no record of "nobody" in tenant "default"')
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
@@ -279,9 +279,9 @@ async def test_status_says_that_a_batch_was_asked_to_stop_only_when_it_was(
     await pixmill("cancel", "b1")
     after = await pixmill("status", "b1")
     assert before.out.startswith("batch b1 (tenant default): running")
-    assert "asked to be cancelled" not in before.out
+    assert "a cancel was requested" not in before.out
     assert after.out.startswith("batch b1 (tenant default): running")
-    assert "it was asked to be cancelled" in after.out
+    assert "a cancel was requested" in after.out
 
 
 async def test_status_tells_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
@@ -374,7 +374,7 @@ async def test_without_any_redis_the_sentence_says_what_to_do(pixmill: Pixmill) 
 async def test_prefix_and_config_choose_the_installation(
     pixmill: Pixmill, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     (tmp_path / "other.toml").write_text('[redis]\nprefix = "fromfile"\n')
     await pixmill("submit", "x", "--config", "other.toml", "--id", "j1", "--json")
     assert await redis.xlen("fromfile:jobs") == 1

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from typer import Typer
 from typer.testing import CliRunner
 
-from daemon.cli.schema import schema_command
+from daemon.cli.commands.config import schema_ as schema_command
 from daemon.contract import EVENT_TYPES, SCHEMA_NAMES, Event, Job, schema
 
 

@@ -1,32 +1,24 @@
-"""`pixmill simulate`: a run in virtual time before it is paid for, and what people do without a limiter beside it."""
+"""`pixmill simulate`: a plan in virtual time before it is paid for, and four ways without a limiter beside it."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.exits import ALL_WELL, FAILED, USAGE, CommandError
+from daemon.broker.connect import command_client
+from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError
+from daemon.cli.errors import FAILED, USAGE, CommandError
+from daemon.cli.options import limits_table
 from daemon.cli.session import Session, command
+from limiter.explain import wait_text
+from limiter.quota.quota import CalendarDay, Quota, QuotaError, parse_quota
+from limiter.simulation import fleet, strategies
+from limiter.simulation.fleet import Report, Scenario
 
-if TYPE_CHECKING:
-    from limiter.quota.quota import Quota
-    from limiter.simulation.fleet import Report, Scenario
-
-SIMULATE_HELP = """Try a plan in virtual time: how long it takes, and how often the provider refuses.
-
-The real limiter runs against a provider that enforces the quota, and so do four ways without one. Nothing is sent,
-nothing is paid, and one --seed always gives one answer.
-
-    pixmill simulate --quota images=20/min --quota in_flight=8 --jobs 200 --replicas 4 --latency 2-4
-"""
 MOST_JOBS, MOST_REPLICAS, MOST_WORKERS = 20_000, 1_000, 1_000
-
-
-def register(app: typer.Typer) -> None:
-    app.command("simulate", help=SIMULATE_HELP)(simulate)
 
 
 @command
@@ -43,8 +35,13 @@ async def simulate(
     latency: Annotated[str, typer.Option(help="Seconds that a call takes: 3, or 2-4.")] = "2-4",
     seed: Annotated[int, typer.Option(help="Another seed is another run.")] = 0,
 ) -> int:
-    from limiter.simulation.fleet import Scenario
+    """Try a plan in virtual time: how long it takes, and how often the provider refuses.
 
+    The real limiter runs against a provider that enforces the quota, and so do four ways without one.
+    Nothing is sent, nothing is paid, and one --seed always gives one result.
+
+        pixmill simulate --quota images=20/min --quota in_flight=8 --jobs 200 --replicas 4 --latency 2-4
+    """
     scenario = Scenario(
         quotas=(_quota(quota),),
         jobs=jobs,
@@ -54,31 +51,21 @@ async def simulate(
         seed=seed,
     )
     reports = await _reports(scenario)
-    if session.as_json:
-        session.printer.document(
-            {
-                "jobs": jobs,
-                "replicas": replicas,
-                "optimum_seconds": round(scenario.optimum_s, 3),
-                "strategies": [_as_dict(report) for report in reports],
-            }
-        )
-        return ALL_WELL
-    session.printer.line(
-        f"{jobs} jobs on {replicas} replicas; no sender can be faster than {_seconds(scenario.optimum_s)}"
-    )
-    rows = [("STRATEGY", "MAKESPAN", "x OPTIMUM", "429s", "CALLS"), *map(_row, reports)]
-    session.printer.table(rows)
-    return ALL_WELL
+    document = {
+        "jobs": jobs,
+        "replicas": replicas,
+        "optimum_seconds": round(scenario.optimum_s, 3),
+        "strategies": [_as_dict(report) for report in reports],
+    }
+    least = wait_text(scenario.optimum_s)
+    if not session.as_json:
+        session.printer.line(f"{jobs} jobs on {replicas} replicas; no sender can be faster than {least}")
+    rows = [_row(report) for report in reports]
+    return session.printer.table(document, rows, ("STRATEGY", "MAKESPAN", "x OPTIMUM", "429s", "CALLS"))
 
 
 async def _reports(scenario: Scenario) -> list[Report]:
     """Ours first, then each strategy; on a Redis of their own, which ends with them."""
-    from daemon.broker.connect import command_client
-    from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError
-    from limiter.simulation import fleet as simulation
-    from limiter.simulation import strategies
-
     with tempfile.TemporaryDirectory(prefix="pixmill-simulate-") as directory:
         try:
             server = await EmbeddedRedis.start(Path(directory))
@@ -86,7 +73,7 @@ async def _reports(scenario: Scenario) -> list[Report]:
             raise CommandError(str(error), FAILED, code="no_server") from error
         client = command_client(server.url)
         try:
-            ours = await simulation.simulate(client, "simulated", scenario)
+            ours = await fleet.simulate(client, "simulated", scenario)
         finally:
             await client.aclose()
             await server.stop()
@@ -94,16 +81,12 @@ async def _reports(scenario: Scenario) -> list[Report]:
 
 
 def _quota(given: list[str]) -> Quota:
-    from daemon.cli.limits import limits_table
-    from limiter.quota.quota import CalendarDay, QuotaError, parse_quota
-
     try:
         quota = parse_quota("simulated", limits_table(given, "--quota"))
     except QuotaError as error:
         raise CommandError(f"--quota: {error}", USAGE) from error
-    for limit in quota.limits:
-        if isinstance(limit, CalendarDay) or limit.unit == "polls":
-            raise CommandError("--quota: calendar days and polls cannot be simulated; leave them out.", USAGE)
+    if any(isinstance(limit, CalendarDay) or limit.unit == "polls" for limit in quota.limits):
+        raise CommandError("--quota: calendar days and polls cannot be simulated; leave them out.", USAGE)
     return quota
 
 
@@ -119,11 +102,11 @@ def _latency(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _row(report: Report) -> tuple[str, str, str, str, str]:
-    counts = (str(report.throttled), str(report.calls))
-    if report.done < report.jobs:
-        return report.strategy, f"gave up after {report.calls} calls", "-", *counts
-    return report.strategy, _seconds(report.makespan_s), f"{_ratio(report):.2f}", *counts
+def _row(report: Report) -> tuple[str, ...]:
+    times, ratio = f"gave up after {report.calls} calls", "-"
+    if report.done == report.jobs:
+        times, ratio = wait_text(report.makespan_s), f"{_ratio(report):.2f}"
+    return report.strategy, times, ratio, str(report.throttled), str(report.calls)
 
 
 def _ratio(report: Report) -> float:
@@ -141,9 +124,3 @@ def _as_dict(report: Report) -> dict[str, Any]:
         "throttled": report.throttled,
         "calls": report.calls,
     }
-
-
-def _seconds(amount: float) -> str:
-    from limiter.explain import wait_text
-
-    return wait_text(amount)
