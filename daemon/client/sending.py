@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from daemon.broker.streams import after
 from daemon.contract import BATCH_TYPE, JOB_TYPE, Job, Rejection, parse_payload
-from daemon.contract.jobs import ITEMS_MAX
+from daemon.contract.batches import ITEMS_MAX
 from daemon.queue.keys import Keys, batch_gid, job_gid
 
 PART_BYTES = 200 * 1024  # of at most 256 KiB an entry; the rest is room for attributes

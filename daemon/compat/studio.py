@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from daemon.contract.batches import ITEMS_MAX, Batch
 from daemon.contract.entry import PayloadType, PayloadTypes
 from daemon.contract.explain import refused
 from daemon.contract.fields import IDENT_PATTERN
-from daemon.contract.jobs import ITEMS_MAX, Batch
 from daemon.contract.rejection import Rejection, clipped, shown
 
 STUDIO_TYPE = "image-studio.batch.v1"

@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from daemon.contract.batches import Batch
 from daemon.contract.events import EVENT_DATA
-from daemon.contract.jobs import Batch, Job
+from daemon.contract.jobs import Job
 
 SchemaName = Literal["job", "batch", "event"]
 SCHEMA_NAMES: tuple[SchemaName, ...] = get_args(SchemaName)

@@ -12,19 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.compat.studio import STUDIO_TYPE, studio_types
-from daemon.contract import (
-    BATCH_TYPE,
-    CANCEL_TYPE,
-    JOB_TYPE,
-    RETRY_TYPE,
-    Batch,
-    Cancel,
-    Job,
-    Rejection,
-    RetryRequest,
-    contains_secret,
-    parse_entry,
-)
+from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
+from daemon.contract.entry import BATCH_TYPE, CANCEL_TYPE, JOB_TYPE, RETRY_TYPE
 from tests.daemon.contract.test_job import MINIMAL, entry, job, refusal
 
 TYPES = (JOB_TYPE, BATCH_TYPE, CANCEL_TYPE, RETRY_TYPE, STUDIO_TYPE)

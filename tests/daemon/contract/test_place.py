@@ -37,6 +37,10 @@ def test_what_is_no_json_has_no_places(data: bytes) -> None:
     assert place_of(data, "n") is None
 
 
+def test_of_a_doubled_name_the_last_one_is_the_place() -> None:
+    assert place_of(b'{"n": 1, "n": 2}', "n") == Place("n", 1, 15, "2")
+
+
 def test_a_value_that_may_be_a_secret_is_not_shown() -> None:
     planted = b'{"prompt": 7, "size": "sk-planted-4f9a8b7c6d5e4f3a2b1c"}'
     assert place_of(planted, "size") == Place("size", 1, 23, "a text of 31 characters")
