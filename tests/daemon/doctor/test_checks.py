@@ -275,7 +275,7 @@ async def test_a_key_is_tried_where_that_is_free(simulator: Simulator, provider:
     [
         ("openai", {}, State.FAIL, "KEY"),
         ("opanai", {"KEY": KEY}, State.FAIL, "openai"),
-        ("zimage", {"KEY": KEY}, State.OK, "nothing that is free to ask"),
+        ("zimage", {"KEY": KEY}, State.OK, "no request that is free"),
     ],
 )
 async def test_a_credential_that_cannot_be_tried_says_why(
