@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.cli.ending import finish
 from daemon.cli.errors import CommandError
 from daemon.cli.session import Session
-from daemon.client import Acceptance, Client, RejectedError, Sent
+from daemon.client import Acceptance, Client, Sent
 
 ACCEPT_S = 10.0
 PATIENT_S = 3600.0
@@ -43,8 +43,7 @@ async def _accepted(session: Session, client: Client, sent: Sent, *, patient: bo
         if not patient:
             return acceptance
         acceptance = await client.acceptance(sent, PATIENT_S)
-    if acceptance.state == "rejected":
-        raise RejectedError(acceptance)
+    acceptance.unless_rejected()
     if acceptance.state == "lost":
         raise CommandError(
             f"The entry of {sent.kind} {sent.id} has vanished from the stream without a record. Does a producer "
