@@ -127,7 +127,8 @@ class _EnvReader(EnvSettingsSource):
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        super().__init__(Settings)
+        model: Any = Settings  # any model will do; only its fields are read
+        super().__init__(model, env_prefix=PREFIX, env_nested_delimiter="__")
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return parse_env_vars(self._environ, case_sensitive=False)

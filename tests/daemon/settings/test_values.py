@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from daemon.settings import Listen, SecretUrl, masked_url, parse_duration, parse_size
-from daemon.settings.values import duration_text
+from daemon.settings import Listen, SecretUrl, masked_url, parse_duration
+from daemon.settings.values import duration_text, parse_size
 
 
 @pytest.mark.parametrize(
