@@ -9,20 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.cli.errors import ALL_WELL
+from daemon.contract import FINAL_STATES
 from daemon.queue.records import GroupView, ItemView, Progress, View
 from limiter.explain import wait_text
 
-_ORDER = (
-    "succeeded",
-    "failed",
-    "cancelled",
-    "expired",
-    "running",
-    "queued",
-    "throttled",
-    "retry_wait",
-    "held",
-)
 _WORDS = {"retry_wait": "waiting to retry"}
 
 
@@ -72,11 +62,13 @@ def extent(view: View) -> tuple[int, int]:
 
 
 def states(view: View) -> str:
-    """The counts that are not zero, or the state of the one item."""
+    """The counts that are not zero, final states first; or the state of the one item."""
     if isinstance(view, ItemView):
         return _item_state(view)
     counts = view.counts.by_state()
-    return ", ".join(f"{counts[name]} {_WORDS.get(name, name)}" for name in _ORDER if counts[name])
+    del counts["total"]
+    order = sorted(counts, key=lambda state: state not in FINAL_STATES)
+    return ", ".join(f"{counts[state]} {_WORDS.get(state, state)}" for state in order if counts[state])
 
 
 def headline(view: View) -> str:

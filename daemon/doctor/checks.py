@@ -24,7 +24,7 @@ from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.queue.steps import Steps
 from daemon.settings import Credential, SettingsError
 from daemon.storage.object_store import ResultStore, StorageError
-from providers.base import ChecksCredential
+from providers.base import ChecksCredential, Provider
 from providers.errors import redact
 from providers.registry import create_provider
 
@@ -239,14 +239,22 @@ def credential_checks(credentials: Mapping[str, Credential], environ: Mapping[st
     }
 
 
+def provider_of(credential: Credential, environ: Mapping[str, str]) -> Provider:
+    """The provider of a credential; nothing is sent.
+
+    Raises SettingsError for a secret that is not here, ValueError for what the provider refuses.
+    """
+    return create_provider(
+        credential.provider,
+        base_url=credential.base_url,
+        secrets=credential.resolve(environ),
+        options=credential.provider_options(),
+    )
+
+
 async def _credential(credential: Credential, environ: Mapping[str, str]) -> Finding:
     try:
-        provider = create_provider(
-            credential.provider,
-            base_url=credential.base_url,
-            secrets=credential.resolve(environ),
-            options=credential.provider_options(),
-        )
+        provider = provider_of(credential, environ)
     except (SettingsError, ValueError) as error:
         return _fail(str(error))
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel
@@ -18,10 +18,11 @@ from daemon.cli.errors import USAGE
 from daemon.cli.options import ConfigOption, JsonOption, one_of
 from daemon.cli.output import Printer
 from daemon.compat.aliases import alias_source
-from daemon.contract.schema import SCHEMA_NAMES, SchemaName, schema
-from daemon.settings import Credential, LoadedSettings, Settings, SettingsError, load_settings
+from daemon.contract.schema import SCHEMA_NAMES, schema
+from daemon.doctor.checks import provider_of
+from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings
 from daemon.settings.values import Shown, masked_url
-from providers.registry import create_provider, provider_names
+from providers.registry import provider_names
 
 config = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 
@@ -57,7 +58,7 @@ def schema_(
     ],
 ) -> None:
     """Print the JSON Schema of a job, a batch or an event."""
-    typer.echo(json.dumps(schema(cast("SchemaName", name)), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(schema(name), indent=2, ensure_ascii=False))
 
 
 def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -74,7 +75,7 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
             continue
         with suppress(SettingsError):  # a missing secret is a note: it need not be on this machine
             try:
-                _create(credential, environ)
+                provider_of(credential, environ)
             except ValueError as error:
                 yield f"credentials.{name}: {error}"
     for name, webhook in settings.webhooks.items():
@@ -128,16 +129,6 @@ def shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: shown(inner) for name, inner in value.items()}
     return [shown(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _create(credential: Credential, environ: Mapping[str, str]) -> None:
-    """Raises ValueError for what the provider has against it, SettingsError for secrets that are not here."""
-    create_provider(
-        credential.provider,
-        base_url=credential.base_url,
-        secrets=credential.resolve(environ),
-        options=credential.provider_options(),
-    )
 
 
 def _problems(place: str, call: Callable[[], object]) -> list[str]:

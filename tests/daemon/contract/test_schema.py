@@ -25,7 +25,7 @@ def test_every_field_of_a_job_is_described() -> None:
 
 @pytest.mark.parametrize("name", ["job", "batch"])
 def test_objects_are_closed_except_for_own_fields(name: str) -> None:
-    document = schema("job" if name == "job" else "batch")
+    document = schema(name)
     for model in (document, *document["$defs"].values()):
         assert model["additionalProperties"] is False
         assert model["patternProperties"] == {"^x_": {}}
