@@ -37,7 +37,7 @@ def exit_code(view: View, saved: Saved | None = None) -> int:
 async def finish(session: Session, client: Client, ident: str, *, out: Path | None = None) -> int:
     """Wait for the end, save the pictures if they are wanted, and return the exit code."""
     view = await follow(session, client, await session.find(client, ident))
-    items = await items_of(client, view) if out is not None or session.as_json else []
+    items = await client.items_of(view) if out is not None or session.as_json else []
     saved = await save(session, view, items, out=out) if out is not None else None
     lines = [] if session.as_json else await lines_of(client, view)
     session.printer.answer(document(view, items, saved), *lines)
@@ -81,8 +81,3 @@ def document(view: View, items: list[ItemView], saved: Saved | None) -> dict[str
     if saved is not None:
         content["saved"] = {"files": saved.files, "problems": list(saved.problems)}
     return content
-
-
-async def items_of(client: Client, view: View) -> list[ItemView]:
-    """The items behind a record."""
-    return [view] if isinstance(view, ItemView) else await client.records.all_members(view.gid)

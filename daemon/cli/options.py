@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,15 +33,15 @@ ForOption = Annotated[
 ]
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """A typer parser for one of a few words; typer's own choices refuse others with "Value error, ..."."""
+def one_of(*words: str) -> dict[str, Any]:
+    """Typer's settings for one of a few words; its own choices refuse others with "Value error, ..."."""
 
     def word(text: str) -> str:
         if text not in words:
             raise typer.BadParameter(f"{text!r} is not one of {', '.join(words)}.")
         return text
 
-    return word
+    return {"metavar": "|".join(words), "parser": word}
 
 
 def duration_s(option: str, text: str | None) -> float | None:

@@ -61,6 +61,11 @@ def extent(view: View) -> tuple[int, int]:
     return (view.counts.ended, view.counts.total) if isinstance(view, GroupView) else (int(view.ended), 1)
 
 
+def held_in(view: View) -> int:
+    """How many of its items are held, until a person decides."""
+    return view.counts.held if isinstance(view, GroupView) else int(view.needs_person)
+
+
 def states(view: View) -> str:
     """The counts that are not zero, final states first; or the state of the one item."""
     if isinstance(view, ItemView):

@@ -48,7 +48,10 @@ def plan_of(
         "parts": len(parts),
         "routes": dict(routes.most_common()),
         "unknown_routes": sorted(routes.keys() - settings.routes.keys()) if settings.routes else [],
-        "first": [{"id": item["id"], "prompt": _prompt(item, defaults)} for item in items[:SHOWN_ITEMS]],
+        "first": [
+            {"id": item["id"], "prompt": _shortened(item.get("prompt") or defaults["prompt"])}
+            for item in items[:SHOWN_ITEMS]
+        ],
         "bound": bound,
         "at_least_seconds": at_least_s,
     }
@@ -84,6 +87,6 @@ def _bound(routes: Mapping[str, int], settings: Settings) -> tuple[float | None,
     return max(((quotas[name].optimum_s(count), name) for name, count in spent.items()), default=(None, None))
 
 
-def _prompt(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    prompt = " ".join(str(item.get("prompt") or defaults.get("prompt") or "").split())
+def _shortened(prompt: str) -> str:
+    prompt = " ".join(prompt.split())
     return prompt if len(prompt) <= PROMPT_CHARS else f"{prompt[: PROMPT_CHARS - 1]}…"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -29,28 +30,25 @@ PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 P = ParamSpec("P")
 
 
+@dataclass
 class Session:
     """The common options of one call, and what follows from them."""
 
-    def __init__(
-        self,
-        config: Path | None,
-        redis_url: str | None,
-        prefix: str | None,
-        tenant: str | None,
-        as_json: bool,
-    ) -> None:
-        self._config = config
-        self._flags = {"redis.url": redis_url, "redis.prefix": prefix}
-        self.given_tenant = tenant
-        self.tenant = tenant or "default"
-        self.as_json = as_json
-        self.printer = Printer(as_json)
+    config: Path | None
+    redis_url: str | None
+    prefix: str | None
+    given_tenant: str | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        self.tenant = self.given_tenant or "default"
+        self.printer = Printer(self.as_json)
 
     @cached_property
     def settings(self) -> Settings:
         """The configuration of file, environment and flags; raises SettingsError."""
-        return load_settings(self._config, overrides=self._flags, offers=[alias_source]).settings
+        flags = {"redis.url": self.redis_url, "redis.prefix": self.prefix}
+        return load_settings(self.config, overrides=flags, offers=[alias_source]).settings
 
     def client(self) -> Client:
         """A client of the configured Redis, or of the `pixmill up` that runs here; raises NotRunningError."""

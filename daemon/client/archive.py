@@ -149,7 +149,7 @@ def _extension(key: str) -> str:
 
 
 async def _fetch(store: Store, picture: Picture) -> bytes | str:
-    """The bytes of a picture, or a sentence that says why there are none."""
+    """The bytes of a picture, or a sentence with the reason why there are none."""
     key = picture.image["key"]
     data = await store.get(key)
     if data is None:

@@ -21,7 +21,7 @@ from daemon.contract.batches import TakenIds
 
 WHOLE_NUMBERS = frozenset({"n", "seed", "max_attempts"})
 INSIDE = frozenset({"params", "metadata", "output"})
-TEXTS = BatchItem.known_fields - WHOLE_NUMBERS - INSIDE - {"inputs", "callback"}
+TEXTS = BatchItem.model_fields.keys() - WHOLE_NUMBERS - INSIDE - {"inputs", "callback"}
 MOST_BYTES = 256 * 1024 * 1024
 
 
@@ -154,7 +154,7 @@ class _Reader:
             }
             if self._has_columns(line, values):
                 # A field that only the template uses is no job field, so it goes no further.
-                known = BatchItem.known_fields
+                known = BatchItem.model_fields
                 yield (
                     line,
                     values,

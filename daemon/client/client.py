@@ -35,12 +35,12 @@ OnProgress = Callable[[int, int], Awaitable[None] | None]
 
 
 class NotRunningError(Exception):
-    """There is no Redis to talk to; the text says what to do."""
+    """There is no Redis to talk to; the text names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one picture: `images` has one entry if it `succeeded`, `error` says why it `failed`."""
+    """The result of one picture: `images` has one entry if it `succeeded`, `error` is the reason why it `failed`."""
 
     id: str
     job: str
@@ -174,6 +174,10 @@ class Client:
         view = await self.status(ident, tenant=tenant)
         if view is None:
             raise KeyError(ident)
+        return await self.items_of(view)
+
+    async def items_of(self, view: View) -> list[ItemView]:
+        """The items of a record that was read."""
         return [view] if isinstance(view, ItemView) else await self.records.all_members(view.gid)
 
     # Orders

@@ -191,7 +191,7 @@ _WEIGHT = {"accepted": 0, "duplicate": 1, "rejected": 2}
 
 
 def _answer(fields: Mapping[bytes, bytes], sent: Sent) -> Acceptance:
-    """What one event says about the entries; `accepted` for one that says nothing against it."""
+    """The answer in one event; `accepted` for an event about other entries."""
     kind = fields.get(b"type", b"")
     if kind in (b"job.rejected", b"job.duplicate"):
         data = orjson.loads(fields[b"data"])

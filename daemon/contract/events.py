@@ -138,7 +138,7 @@ class JobSucceeded(JobEvent):
         None, description="for `cache: use`: the picture was there, was being made, or had to be made"
     )
     cached_from: str | None = Field(
-        None, description="the item, or BATCH/ITEM, of whose picture it is a copy"
+        None, description="the item, or BATCH/ITEM, that the picture is a copy of"
     )
 
 
@@ -172,7 +172,7 @@ class WorkEvent(_Open):
 
 class WorkPaused(WorkEvent):
     reason: str
-    until: AwareDatetime | None = Field(None, description="null: until somebody resumes it")
+    until: AwareDatetime | None = Field(None, description="null: until it is resumed")
 
 
 EVENT_DATA: dict[EventType, type[_Open]] = {
@@ -199,7 +199,7 @@ EVENT_DATA: dict[EventType, type[_Open]] = {
 
 
 class Event(BaseModel):
-    """One entry of an event stream: `type` says which fields `data` has."""
+    """One entry of an event stream: `type` decides which fields `data` has."""
 
     model_config = ConfigDict(frozen=True)
 

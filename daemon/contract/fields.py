@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -40,18 +40,14 @@ class Model(BaseModel):
         extra="allow",  # `x_` fields are kept; `_refuse_unknown` refuses the others
         json_schema_extra={"additionalProperties": False, "patternProperties": {"^x_": {}}},
     )
-    known_fields: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def __pydantic_on_complete__(cls) -> None:
-        cls.known_fields = frozenset(cls.model_fields)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, data: Any, info: ValidationInfo) -> Any:
-        if isinstance(data, dict) and not data.keys() <= cls.known_fields and info.context is not TRUSTED:
+        known = cls.model_fields.keys()
+        if isinstance(data, dict) and not data.keys() <= known and info.context is not TRUSTED:
             for name in data:
-                if name not in cls.known_fields and not (isinstance(name, str) and name.startswith("x_")):
+                if name not in known and not (isinstance(name, str) and name.startswith("x_")):
                     raise PydanticCustomError("unknown_field", "unknown field", {"name": name, "model": cls})
         return data
 

@@ -125,7 +125,9 @@ class JobDefaults(Model):
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, as they are (nested models stay models)."""
-        fields = {name: getattr(self, name) for name in self.model_fields_set if name in self.known_fields}
+        fields = {
+            name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields
+        }
         return {**fields, **(self.model_extra or {})}
 
 

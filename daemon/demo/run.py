@@ -40,7 +40,7 @@ Show = Callable[[View, Progress], None]
 
 
 class DemoError(Exception):
-    """The demo could not be brought to its end; the message says why."""
+    """The demo failed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -51,10 +51,6 @@ class Finding:
     check: str
     state: State
     says: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON answers."""
-        return asdict(self)
 
 
 Check = Callable[[], Awaitable[Finding]]  # `examine` puts the check's name into the finding

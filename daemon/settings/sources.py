@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,10 @@ def _typed(limits: Any) -> Any:
     """Limits as TOML would have them: the environment has only texts, so numbers and tables are JSON."""
     if not isinstance(limits, dict):
         return limits
-    typed: dict[str, Any] = {}
+    typed = dict(limits)
     for name, value in limits.items():
-        try:
+        with suppress(TypeError, ValueError):
             typed[name] = json.loads(value)
-        except (TypeError, ValueError):
-            typed[name] = value
     return typed
 
 

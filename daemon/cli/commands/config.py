@@ -52,11 +52,7 @@ def print_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     )
 
 
-def schema_(
-    name: Annotated[
-        str, typer.Argument(help="Which one.", metavar="|".join(SCHEMA_NAMES), parser=one_of(*SCHEMA_NAMES))
-    ],
-) -> None:
+def schema_(name: Annotated[str, typer.Argument(help="Which one.", **one_of(*SCHEMA_NAMES))]) -> None:
     """Print the JSON Schema of a job, a batch or an event."""
     typer.echo(json.dumps(schema(name), indent=2, ensure_ascii=False))
 

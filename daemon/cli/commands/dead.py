@@ -117,12 +117,11 @@ async def retry(
         pixmill dead retry --reason unknown_route --rate 2/s
     """
     pause_s = _pause_s(rate)
-    _check_choice(idents, reason, everything)
     outcomes: dict[str, Retried] = {}
     async with session.client() as client:
         letters = _letters(client)
         try:
-            async for letter in _chosen(session, letters, idents, reason):
+            async for letter in _chosen(session, letters, (idents, reason, everything), None):
                 if outcomes:
                     await asyncio.sleep(pause_s)
                 outcomes[letter.entry] = await letters.retry(letter, client.queue)
@@ -159,10 +158,10 @@ async def purge(
         pixmill dead purge --reason malformed --older-than 7d --yes
     """
     age_s = duration_s("--older-than", older_than)
-    _check_choice(idents, reason, everything, aged=age_s is not None)
     async with session.client() as client:
         letters = _letters(client)
-        chosen = [letter.entry async for letter in _chosen(session, letters, idents, reason, age_s or 0.0)]
+        found = _chosen(session, letters, (idents, reason, everything), age_s)
+        chosen = [letter.entry async for letter in found]
         if chosen and not yes and not _confirmed(f"Throw {len(chosen)} dead letters away?"):
             raise CommandError("Nothing was thrown away; --yes does it without asking.", USAGE)
         purged = 0
@@ -175,32 +174,25 @@ def _letters(client: Client) -> DeadLetters:
     return DeadLetters(client.redis, client.keys)
 
 
-def _check_choice(
-    idents: Sequence[str] | None, reason: str | None, everything: bool, *, aged: bool = False
-) -> None:
-    """Raise CommandError unless the command names which dead letters are meant, in one way."""
-    ways = sum((bool(idents), reason is not None, everything))
-    if ways > 1 or (ways == 0 and not aged):
-        more = ", --older-than TIME" if aged else ""
-        raise CommandError(f"Name the dead letters: their ids, --reason REASON{more}, or --all.", USAGE)
-    if idents and aged:
-        raise CommandError("--older-than goes with --reason or --all, not with ids.", USAGE)
-
-
 async def _chosen(
     session: Session,
     letters: DeadLetters,
-    idents: Sequence[str] | None,
-    reason: str | None,
-    older_than_s: float = 0.0,
+    choice: tuple[list[str] | None, str | None, bool],
+    age_s: float | None,
 ) -> AsyncIterator[DeadLetter]:
-    if idents:
-        for letter in await _named(letters, idents):
-            yield letter
-        return
-    found = letters.oldest_first(reason=reason, tenant=session.given_tenant, older_than_s=older_than_s)
-    async for letter in found:
+    """The dead letters of a choice by ids, by reason, or of all; raises CommandError unless it is one of these."""
+    idents, reason, everything = choice
+    ways = sum((bool(idents), reason is not None, everything))
+    if ways > 1 or (ways == 0 and age_s is None):
+        raise CommandError("Name the dead letters: their ids, --reason REASON, or --all.", USAGE)
+    if idents and age_s is not None:
+        raise CommandError("--older-than goes with --reason or --all, not with ids.", USAGE)
+    for letter in await _named(letters, idents or ()):
         yield letter
+    if not idents:
+        tenant = session.given_tenant
+        async for letter in letters.oldest_first(reason=reason, tenant=tenant, older_than_s=age_s or 0.0):
+            yield letter
 
 
 async def _named(letters: DeadLetters, idents: Sequence[str]) -> list[DeadLetter]:

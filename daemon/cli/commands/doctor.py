@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from functools import partial
 
 from daemon.broker.connect import command_client
@@ -41,7 +42,7 @@ async def doctor(session: Session) -> int:
     findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
-        {"ok": not failed, "checks": [finding.as_dict() for finding in findings]},
+        {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
         [(finding.state.value, finding.check, finding.says) for finding in findings],
     )
     if not failed:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from daemon.cli.bounds import pause_of
-from daemon.cli.ending import document, exit_code, finish, items_of, save
+from daemon.cli.ending import document, exit_code, finish, save
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.following import ident_of, lines_of
 from daemon.cli.options import Ident
-from daemon.cli.output import extent, moment, sentence, states
+from daemon.cli.output import extent, held_in, moment, sentence, states
 from daemon.cli.session import Session, command
 from daemon.queue.records import GroupView, View
 
@@ -28,7 +28,7 @@ async def watch(
     """Follow a batch or a job to its end.
 
     Ctrl-C stops the watching, not the work.
-    The exit code tells the end: 0 all well, 3 partly failed, 4 failed, 5 cancelled.
+    The exit code: 0 all well, 3 partly failed, 4 failed, 5 cancelled.
 
         pixmill watch autumn-skus --out pictures
     """
@@ -46,7 +46,7 @@ async def status(
 ) -> int:
     """Show how far a batch or a job is, and why something failed.
 
-    The exit code tells the end: 0 all well so far, 3 partly failed, 4 failed or unknown, 5 cancelled.
+    The exit code: 0 all well so far, 3 partly failed, 4 failed or unknown, 5 cancelled.
 
         pixmill status autumn-skus
         pixmill status autumn-skus/sku1-main --json
@@ -60,7 +60,7 @@ async def status(
             content |= {"eta_seconds": None if view.ended else progress.eta_s}
             content |= {"bound": None if view.ended else progress.bound}
             if items:
-                content["items"] = [item.as_dict() for item in await items_of(client, view)]
+                content["items"] = [item.as_dict() for item in await client.items_of(view)]
         lines = [] if session.as_json else await lines_of(client, view)
     session.printer.answer(content, *lines, *([f"  {paused.sentence}"] if paused is not None else []))
     return exit_code(view)
@@ -84,7 +84,7 @@ async def results(
         raise CommandError("Name the place for the pictures: --out DIR or --zip FILE.", USAGE)
     async with session.client() as client:
         view = await session.find(client, ident)
-        items = await items_of(client, view)
+        items = await client.items_of(view)
     saved = await save(session, view, items, out=out, archive=archive)
     if not view.ended:
         session.printer.note(f"{ident} has not ended: save again later for the rest.")
@@ -116,7 +116,7 @@ async def list_(
         ("ID", "KIND", "TENANT", "STATE", "DONE", "ITEMS", "ACCEPTED"),
         empty="There is no work." if active else "There is no work on record.",
     )
-    if not session.as_json and any(_has_held(view) for view in views):
+    if not session.as_json and any(map(held_in, views)):
         session.printer.note("some of it is held and waits for your decision: pixmill list --held")
     return code
 
@@ -125,10 +125,6 @@ def _row(view: View) -> tuple[str, ...]:
     done, total = extent(view)
     kind, counts = (view.kind, states(view)) if isinstance(view, GroupView) else ("job", "")
     return (view.id, kind, view.tenant, view.state, f"{done}/{total}", counts, moment(view.accepted_at))
-
-
-def _has_held(view: View) -> bool:
-    return view.counts.held > 0 if isinstance(view, GroupView) else view.needs_person
 
 
 async def _held(session: Session, limit: int) -> int:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from daemon.cli.options import Ident
+from daemon.cli.output import held_in
 from daemon.cli.session import Session, command
 from daemon.client.client import CANCEL_STATES
-from daemon.queue.records import GroupView, View
 
 
 @command
@@ -58,9 +58,9 @@ async def retry(
     states = [state for state, is_wanted in wanted.items() if is_wanted] or ["failed"]
     async with session.client() as client:
         changed = await client.retry(ident, states=states)
-        waiting = 0 if changed.ended_or_queued or held else _held_in(await client.status(ident))
-    if not changed.known:
-        raise session.unknown(ident)
+        if not changed.known:
+            raise session.unknown(ident)
+        waiting = 0 if changed.ended_or_queued or held else held_in(await session.find(client, ident))
     document = {"id": ident, "queued": changed.ended_or_queued, "states": states}
     if changed.ended_or_queued:
         line, note = (
@@ -72,10 +72,3 @@ async def retry(
     if waiting:
         note = f"{waiting} held: pixmill retry {ident} --held sends that again and may pay twice"
     return session.printer.answer(document, line, note=note)
-
-
-def _held_in(view: View | None) -> int:
-    """How many of its items are held, until a person decides."""
-    if isinstance(view, GroupView):
-        return view.counts.held
-    return int(view is not None and view.needs_person)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import ExitStack
+import sys
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,6 @@ from rich.text import Text
 from daemon.accounts.quota_store import InForce
 from daemon.cli.bounds import in_force, limiter_of
 from daemon.cli.errors import USAGE, CommandError
-from daemon.cli.output import Printer
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
@@ -111,26 +110,15 @@ def _over(session: Session, pauses: Pauses, quota: str) -> list[dict[str, Any]]:
 
 
 async def _watch(session: Session, client: Client) -> None:
-    with ExitStack() as screen:
-        show = _display(session.printer, screen)
-        while True:
-            show(_lines(*await _look(session, client)))
-            await asyncio.sleep(LOOK_S)
-
-
-def _display(printer: Printer, screen: ExitStack) -> Callable[[list[str]], None]:
     """On a terminal the lines are replaced in place; in a pipe each line that changed is printed."""
-    import sys
-
-    if sys.stdout.isatty():
-        live = screen.enter_context(Live(auto_refresh=False))
-        return lambda lines: live.update(Text("\n".join(lines)), refresh=True)
+    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
     last: list[str] = []
-
-    def print_changes(lines: list[str]) -> None:
-        for line in lines:
-            if line not in last:
-                printer.line(line)
-        last[:] = lines
-
-    return print_changes
+    with live or nullcontext():
+        while True:
+            lines = _lines(*await _look(session, client))
+            if live is not None:
+                live.update(Text("\n".join(lines)), refresh=True)
+            else:
+                session.printer.answer(None, *(line for line in lines if line not in last))
+            last = lines
+            await asyncio.sleep(LOOK_S)

@@ -19,17 +19,8 @@ from daemon.settings import Settings, load_settings, masked_url
 from daemon.telemetry.logs import configure_logs
 from providers.simulator.__main__ import main as simulator_main
 
-LEVELS = ("debug", "info", "warning", "error")
-
-LogOption = Annotated[
-    str,
-    typer.Option(
-        "--log-level",
-        help="The least level that is logged.",
-        metavar="|".join(LEVELS),
-        parser=one_of(*LEVELS),
-    ),
-]
+LEVELS = one_of("debug", "info", "warning", "error")
+LogOption = Annotated[str, typer.Option("--log-level", help="The least level that is logged.", **LEVELS)]
 MetricsOption = Annotated[
     str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,15 +92,12 @@ def _quota(given: list[str]) -> Quota:
 
 
 def _latency(text: str) -> tuple[float, float]:
-    first, dash, last = text.partition("-")
-    try:
-        low = float(first)
-        high = float(last) if dash else low
-    except ValueError:
-        low, high = 0.0, -1.0
-    if not 0 <= low <= high <= 86_400:
-        raise CommandError(f"--latency {text} is not a time; write seconds such as 3, or 2-4.", USAGE)
-    return low, high
+    low, dash, high = text.partition("-")
+    with suppress(ValueError):
+        least, most = float(low), float(high if dash else low)
+        if 0 <= least <= most <= 86_400:
+            return least, most
+    raise CommandError(f"--latency {text} is not a time; write seconds such as 3, or 2-4.", USAGE)
 
 
 def _row(report: Report) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""submit, batch, watch, status, list, cancel, retry: what they print, and the exit code that tells the end."""
+"""submit, batch, watch, status, list, cancel, retry: what they print, and the exit code for each end."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ async def test_submit_prints_the_id_and_nothing_else_on_stdout(pixmill: Pixmill,
 
 
 @pytest.mark.parametrize(
-    ("prompt", "code", "said"),
+    ("prompt", "code", "sentence"),
     [
         ("a kettle", 0, "succeeded"),
         ("bad kettle", 4, "The provider refuses this prompt."),
         ("odd kettle", 4, "held"),
     ],
 )
-async def test_submit_wait_stays_to_the_end_and_tells_it(
-    pixmill: Pixmill, redis: Redis, prompt: str, code: int, said: str
+async def test_submit_wait_stays_to_the_end_and_prints_it(
+    pixmill: Pixmill, redis: Redis, prompt: str, code: int, sentence: str
 ) -> None:
     async with working(redis):
         ran = await pixmill("submit", prompt, "--id", "j1", "--wait")
     assert (ran.code, ran.err) == (code, "")
-    assert said in ran.out
+    assert sentence in ran.out
 
 
-async def test_submit_of_a_refused_job_says_why_and_fails(pixmill: Pixmill, redis: Redis) -> None:
+async def test_submit_of_a_refused_job_prints_the_reason_and_fails(pixmill: Pixmill, redis: Redis) -> None:
     async with working(redis):
         ran = await pixmill("submit", "x", "--route", "defualt")
     assert (ran.code, ran.out) == (4, "")
     assert ran.err == 'There is no route "defualt"; did you mean "default"?\n'
 
 
-async def test_submit_with_a_value_that_cannot_be_is_a_usage_error_and_sends_nothing(
+async def test_submit_with_a_wrong_value_is_a_usage_error_and_sends_nothing(
     pixmill: Pixmill, redis: Redis
 ) -> None:
     ran = await pixmill("submit", "x", "--size", "huge")
@@ -77,7 +77,7 @@ async def test_submit_with_a_value_that_cannot_be_is_a_usage_error_and_sends_not
     assert await redis.xlen(KEYS.jobs) == 0
 
 
-async def test_submit_without_a_worker_says_that_the_job_stays(
+async def test_submit_without_a_worker_notes_that_the_job_stays(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
@@ -108,9 +108,7 @@ async def test_a_file_of_this_machine_is_no_input(pixmill: Pixmill, tmp_path: Pa
     "path",
     ["./missing.png", "../missing.png", "/tmp/missing.png", "~/missing.png", "file:///tmp/missing.png"],
 )
-async def test_what_looks_like_a_file_of_this_machine_is_no_input_either(
-    pixmill: Pixmill, redis: Redis, path: str
-) -> None:
+async def test_a_path_on_this_machine_is_no_input(pixmill: Pixmill, redis: Redis, path: str) -> None:
     ran = await pixmill("submit", "x", "--input", path)
     assert ran.code == 2
     assert "URL, or the key of an object" in ran.err
@@ -130,7 +128,7 @@ async def test_an_object_key_is_an_input(
 # batch
 
 
-async def test_batch_watch_stays_to_the_end_and_tells_what_failed(
+async def test_batch_watch_stays_to_the_end_and_prints_failures(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "skus.csv").write_text("id,title\na,Kettle\nb,Cup\n")
@@ -170,7 +168,7 @@ async def test_a_file_sent_twice_is_one_batch(pixmill: Pixmill, redis: Redis, tm
     assert await redis.zcard(KEYS.index) == 2
 
 
-async def test_a_wrong_file_is_told_line_by_line_and_not_sent(
+async def test_a_wrong_file_is_reported_by_line_and_not_sent(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "skus.csv").write_text("id,prompt,n\na,Kettle,0\nb,,1\n")
@@ -185,7 +183,7 @@ async def test_a_wrong_file_is_told_line_by_line_and_not_sent(
     assert await redis.xlen(KEYS.jobs) == 0
 
 
-async def test_dry_run_tells_what_would_be_sent_and_the_least_time(
+async def test_dry_run_prints_the_plan_and_the_least_time(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "pixmill.toml").write_text(
@@ -203,8 +201,8 @@ async def test_dry_run_tells_what_would_be_sent_and_the_least_time(
     assert "i0: Title 0, white" in ran.out
     # Both routes spend one quota: 300 pictures at 20 a minute, the first 20 at once.
     assert "At least 14 min 0 s by quota main" in ran.out
-    told = (await pixmill(*options, "--json")).document
-    assert (told["items"], told["at_least_seconds"], told["bound"]) == (300, 840.0, "main")
+    document = (await pixmill(*options, "--json")).document
+    assert (document["items"], document["at_least_seconds"], document["bound"]) == (300, 840.0, "main")
     assert await redis.xlen(KEYS.jobs) == 0
 
 
@@ -218,9 +216,7 @@ async def test_dry_run_needs_no_redis(pixmill: Pixmill, tmp_path: Path) -> None:
 # watch and status
 
 
-async def test_watch_of_something_that_has_ended_tells_its_end_at_once(
-    pixmill: Pixmill, redis: Redis
-) -> None:
+async def test_watch_of_ended_work_prints_its_end_at_once(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
     await installation.queue.cancel("group", "default/b1", ["queued"])
@@ -255,10 +251,10 @@ async def test_watch_shows_the_estimate_and_the_bound(pixmill: Pixmill, redis: R
     status = await pixmill("status", "b1")
     assert "about 2 h 0 min left; held back by quota:main.images" in status.out
     assert status.code == 0
-    told = (await pixmill("status", "b1", "--json")).document
-    assert (told["batch"], told["bound"]) == ("b1", "quota:main.images")
-    assert 7200 < told["eta_seconds"] <= 7250
-    assert told["counts"]["total"] == 4
+    document = (await pixmill("status", "b1", "--json")).document
+    assert (document["batch"], document["bound"]) == ("b1", "quota:main.images")
+    assert 7200 < document["eta_seconds"] <= 7250
+    assert document["counts"]["total"] == 4
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "cancel", "retry"])
@@ -269,9 +265,7 @@ async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, comma
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
-async def test_status_says_that_a_batch_was_asked_to_stop_only_when_it_was(
-    pixmill: Pixmill, redis: Redis
-) -> None:
+async def test_status_shows_a_requested_cancel(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
     await installation.claim(1)
@@ -284,7 +278,7 @@ async def test_status_says_that_a_batch_was_asked_to_stop_only_when_it_was(
     assert "a cancel was requested" in after.out
 
 
-async def test_status_tells_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
+async def test_status_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2, tenant="studio")
     items = await installation.claim(2)
@@ -336,7 +330,7 @@ async def test_cancel_and_retry_say_how_many(pixmill: Pixmill, redis: Redis) -> 
     }
 
 
-async def test_cancel_of_what_waits_leaves_alone_what_runs(pixmill: Pixmill, redis: Redis) -> None:
+async def test_cancel_waiting_leaves_running_items_alone(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)
     await installation.claim(1)
@@ -347,7 +341,7 @@ async def test_cancel_of_what_waits_leaves_alone_what_runs(pixmill: Pixmill, red
 # what all commands share
 
 
-async def test_a_redis_that_is_away_is_a_sentence_without_its_password(pixmill: Pixmill) -> None:
+async def test_an_unreachable_redis_is_a_sentence_without_its_password(pixmill: Pixmill) -> None:
     ran = await pixmill("status", "x", "--redis-url", f"redis://:planted-password@127.0.0.1:{free_port()}/0")
     assert ran.code == 4
     assert "does not answer" in ran.err
@@ -365,7 +359,7 @@ async def test_a_password_that_breaks_the_url_is_a_sentence_and_not_a_traceback(
     assert "s3cr" not in ran.err + ran.out
 
 
-async def test_without_any_redis_the_sentence_says_what_to_do(pixmill: Pixmill) -> None:
+async def test_without_any_redis_the_sentence_names_the_remedy(pixmill: Pixmill) -> None:
     ran = await pixmill("list", PIXMILL_REDIS__URL=None)
     assert (ran.code, ran.out) == (4, "")
     assert ran.err.startswith("No Redis is configured, and no `pixmill up` is running here.")
@@ -402,7 +396,7 @@ async def test_in_a_pipe_watch_prints_a_line_for_each_change(
     assert b"b1: 2/2 done (2 succeeded)\nbatch b1 (tenant default): completed, 2 of 2 done\n" in rest
 
 
-async def test_ctrl_c_stops_the_watching_and_says_how_to_come_back(
+async def test_ctrl_c_stops_the_watching_and_prints_the_command_to_come_back(
     redis: Redis, environment: dict[str, str], tmp_path: Path
 ) -> None:
     installation = Installation(redis)

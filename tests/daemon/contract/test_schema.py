@@ -1,4 +1,4 @@
-"""The JSON Schema says what the models check, and knows every event."""
+"""The JSON Schema describes the models and every event."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_event_type_has_its_branch() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EVENT_DATA if kind.startswith("job.")])
-def test_every_job_event_says_whose_it_is(kind: str) -> None:
+def test_every_job_event_names_tenant_and_job(kind: str) -> None:
     document = schema("event")
     branch = next(branch for branch in document["oneOf"] if branch["properties"]["type"]["const"] == kind)
     model = document["$defs"][branch["properties"]["data"]["$ref"].removeprefix("#/$defs/")]
