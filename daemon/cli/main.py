@@ -32,12 +32,12 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
     WORK: (
         Listed("submit", "submit:submit", "Ask for pictures of one prompt."),
         Listed("batch", "batch:batch", "Send a CSV or JSONL file as one batch."),
-        Listed("cancel", "orders:cancel", "Stop what has not ended."),
-        Listed("retry", "orders:retry", "Run again what did not succeed."),
+        Listed("cancel", "orders:cancel", "Cancel items that have not ended."),
+        Listed("retry", "orders:retry", "Run again items that did not succeed."),
     ),
     LOOK: (
         Listed("watch", "look:watch", "Follow a batch or a job to its end."),
-        Listed("status", "look:status", "Show how far a batch or a job is, and why."),
+        Listed("status", "look:status", "Show how far a batch or a job is, and what failed."),
         Listed("list", "look:list_", "List the newest batches and jobs."),
         Listed("results", "look:results", "Save the pictures of a batch or a job."),
         Listed("explain", "explain:explain", "Explain why something waits, and until when."),

@@ -96,7 +96,7 @@ async def results(
 async def list_(
     session: Session,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
-    active: Annotated[bool, typer.Option("--active", help="Only what has not ended.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only work that has not ended.")] = False,
     held: Annotated[
         bool, typer.Option("--held", help="Items that wait for your decision, and why each is held.")
     ] = False,

@@ -16,9 +16,11 @@ from daemon.client.client import CANCEL_STATES
 async def cancel(
     session: Session,
     ident: Ident,
-    waiting: Annotated[bool, typer.Option("--waiting", help="Only what waits; what runs goes on.")] = False,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only waiting items; running items go on.")
+    ] = False,
 ) -> int:
-    """Stop what has not ended: what waits ends at once, what runs is asked to stop.
+    """Cancel items that have not ended: waiting items end at once, running items are asked to stop.
 
     A picture that the provider is already making is paid for; it is kept when it comes.
 
@@ -41,16 +43,16 @@ async def cancel(
 async def retry(
     session: Session,
     ident: Ident,
-    failed: Annotated[bool, typer.Option("--failed", help="What failed (also without any option).")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Failed items (also without any option).")] = False,
     held: Annotated[
-        bool, typer.Option("--held", help="What is held: it may be paid for a second time.")
+        bool, typer.Option("--held", help="Held items: they may be paid for a second time.")
     ] = False,
-    cancelled: Annotated[bool, typer.Option("--cancelled", help="What was cancelled.")] = False,
-    expired: Annotated[bool, typer.Option("--expired", help="What expired.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Cancelled items.")] = False,
+    expired: Annotated[bool, typer.Option("--expired", help="Expired items.")] = False,
 ) -> int:
-    """Run again what did not succeed; what succeeded is never touched, so nothing is bought twice.
+    """Run again items that did not succeed; the others are never touched, so nothing is bought twice.
 
-    Without an option: what failed. A held item had an unknown outcome: it may have been paid for already.
+    Without an option it runs failed items. A held item had an unknown outcome: it may have been paid for already.
 
         pixmill retry autumn-skus --failed --expired
     """

@@ -26,9 +26,9 @@ async def pause(
     reason: ReasonOption = "",
     duration: ForOption = None,
 ) -> int:
-    """Begin no new call: on the whole fleet, on a route, or of a batch, until it is resumed or for a time.
+    """Stop new calls of the whole fleet, of a route or of a batch, until it is resumed or for a time.
 
-    What runs goes on and is kept; what waits keeps its place. `pixmill quota pause` pauses an account.
+    Running items go on and are kept; waiting items keep their place. `pixmill quota pause` pauses an account.
 
         pixmill pause --reason "new prompts come at noon" --for 2h
         pixmill pause --route slides

@@ -29,7 +29,7 @@ quota = typer.Typer(help="Pause, resume or set a quota, for all replicas.", no_a
 async def pause(session: Session, name: Name, reason: ReasonOption = "", duration: ForOption = None) -> int:
     """Stop all calls under a quota, on every replica, until it is resumed or for a time.
 
-    What runs goes on; what waits keeps its place.
+    Running items go on; waiting items keep their place.
 
         pixmill quota pause openai-main --reason "invoice dispute" --for 10min
     """

@@ -16,7 +16,7 @@ from daemon.client.client import new_id
 @command
 async def submit(
     session: Session,
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    prompt: Annotated[str, typer.Argument(help="A description of the picture.")],
     route: Annotated[str | None, typer.Option(help="A configured route (default).")] = None,
     inputs: Annotated[
         list[str] | None,
@@ -25,7 +25,9 @@ async def submit(
     n: Annotated[int | None, typer.Option("--n", help="How many pictures, 1 to 10.")] = None,
     size: Annotated[str | None, typer.Option(help='Such as "1024x1024" or "16:9".')] = None,
     seed: Annotated[int | None, typer.Option(help="Picture k gets seed + k; 0 is a seed.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What the picture must not show.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="A description of what must not be in it.")
+    ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
     ident: Annotated[
         str | None, typer.Option("--id", help="An id of your own; sent twice, it is paid once.")
