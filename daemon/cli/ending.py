@@ -1,29 +1,47 @@
-"""The end of every command that waits: follow the work, save its pictures, say how it ended."""
+"""The end of every command that waits: follow the work, save its pictures, and turn its end into an exit code."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from daemon.cli.exits import ALL_WELL, FAILED, PARTLY
-from daemon.cli.following import exit_code, follow, lines_of
+from daemon.cli.errors import ALL_WELL, CANCELLED, FAILED, PARTLY
+from daemon.cli.following import follow, lines_of
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.client.archive import Saved, save_directory, save_zip
-from daemon.queue.records import ItemView, View
+from daemon.queue.records import GroupView, ItemView, View
+
+_CODES = {
+    "completed_with_errors": PARTLY,
+    "failed": FAILED,
+    "expired": FAILED,
+    "held": FAILED,
+    "cancelled": CANCELLED,
+}
 
 
-async def finish(session: Session, client: Client, view: View, *, out: Path | None = None) -> int:
+def exit_code(view: View, saved: Saved | None = None) -> int:
+    """What the state means for a script; work that has not ended counts as good.
+
+    Pictures that could not be saved make a good end a partial one, or a failed one when none could.
+    """
+    if isinstance(view, GroupView) and view.needs_person:
+        return PARTLY if view.counts.succeeded else FAILED
+    code = _CODES.get(view.state, ALL_WELL)
+    if code == ALL_WELL and saved is not None and saved.problems:
+        return PARTLY if saved.files else FAILED
+    return code
+
+
+async def finish(session: Session, client: Client, ident: str, *, out: Path | None = None) -> int:
     """Wait for the end, save the pictures if they are wanted, and return the exit code."""
-    view = await follow(session, client, view)
-    items = await _items(client, view) if out is not None or session.as_json else []
+    view = await follow(session, client, await session.find(client, ident))
+    items = await client.items_of(view) if out is not None or session.as_json else []
     saved = await save(session, view, items, out=out) if out is not None else None
-    if session.as_json:
-        session.printer.document(document(view, items, saved))
-    else:
-        for line in await lines_of(client, view):
-            session.printer.line(line)
-    return max_code(exit_code(view), saved)
+    lines = [] if session.as_json else await lines_of(client, view)
+    session.printer.answer(document(view, items, saved), *lines)
+    return exit_code(view, saved)
 
 
 async def save(
@@ -34,7 +52,7 @@ async def save(
     out: Path | None = None,
     archive: Path | None = None,
 ) -> Saved:
-    """Put the pictures into a directory or a ZIP file; what is missing in the store is told, and is no error yet."""
+    """Put the pictures into a directory or a ZIP file; pictures that the store lacks are reported on stderr."""
 
     def on_saved(done: int, total: int) -> None:
         if done % 100 == 0 and done < total:
@@ -50,7 +68,7 @@ async def save(
         await store.aclose()
         await asyncio.sleep(0)
     for problem in saved.problems:
-        session.printer.error(problem)
+        session.printer.note(problem)
     session.printer.note(f"{saved.files} picture{'s' * (saved.files != 1)} in {archive or out}")
     return saved
 
@@ -63,14 +81,3 @@ def document(view: View, items: list[ItemView], saved: Saved | None) -> dict[str
     if saved is not None:
         content["saved"] = {"files": saved.files, "problems": list(saved.problems)}
     return content
-
-
-def max_code(code: int, saved: Saved | None) -> int:
-    """Pictures that could not be saved make a good end a partial one, or a failed one when none could."""
-    if saved is None or not saved.problems or code != ALL_WELL:
-        return code
-    return PARTLY if saved.files else FAILED
-
-
-async def _items(client: Client, view: View) -> list[ItemView]:
-    return [view] if isinstance(view, ItemView) else await client.records.all_members(view.gid)

@@ -1,62 +1,50 @@
-"""Waits for a batch or a job on the screen, and says how it ended: the exit code follows from the end."""
+"""Follows a batch or a job on the screen to its end.
+
+On a terminal progress is a bar that stays in place; in a pipe it is a line for each change, at most two a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from daemon.broker.errors import CONNECTION_FAULTS
-from daemon.cli import output
-from daemon.cli.exits import ALL_WELL, CANCELLED, FAILED, PARTLY
+from daemon.cli.output import Printer, extent, group_lines, headline, item_lines, outlook, states
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.queue.records import GroupView, ItemView, Progress, View
 
 LOOK_S = 0.5  # two lines a second at most
-MOST_TOLD = 10  # items whose errors are listed
-
-_BATCH_CODES = {
-    "completed": ALL_WELL,
-    "completed_with_errors": PARTLY,
-    "cancelled": CANCELLED,
-    "running": ALL_WELL,
-}
-_ITEM_CODES = {"failed": FAILED, "expired": FAILED, "held": FAILED, "cancelled": CANCELLED}
-
-
-def exit_code(view: View) -> int:
-    """What the state means for a script; what has not ended yet is well."""
-    if isinstance(view, ItemView):
-        return _ITEM_CODES.get(view.state, ALL_WELL)
-    if view.needs_person:
-        return PARTLY if view.counts.succeeded else FAILED
-    return _BATCH_CODES.get(view.state, FAILED)
+MOST_LISTED = 10  # items whose errors are listed
 
 
 async def follow(session: Session, client: Client, view: View) -> View:
-    """Show the work until it has ended, or until only people can go on; returns the record as it is then."""
+    """Show the work until it has ended or only a person can go on; returns the record as it is then."""
     if view.ended or view.needs_person:
         return view
-    ident = ident_of(view)
     try:
-        return await _follow(session, client, view, ident)
+        return await _follow(session, client, view)
     except asyncio.CancelledError:
-        session.printer.note(f"Stopped watching; the work goes on. Come back with: pixmill watch {ident}")
+        session.printer.note(
+            f"Stopped watching; the work goes on. Come back with: pixmill watch {ident_of(view)}"
+        )
         raise
 
 
-async def _follow(session: Session, client: Client, view: View, ident: str) -> View:
-    told = [await _progress(client, view)]
-    display = output.display(session.printer, as_json=session.as_json)
-    listener = asyncio.create_task(_listen(client, ident, told))
+async def _follow(session: Session, client: Client, view: View) -> View:
+    newest = [await progress_of(client, view)]
+    display = display_on(session.printer)
+    listener = asyncio.create_task(_listen(client, ident_of(view), newest))
     try:
         while True:
             done, _ = await asyncio.wait([listener], timeout=LOOK_S)
             # The listener waits for a lost Redis; this look may fail meanwhile.
             with suppress(*CONNECTION_FAULTS):
-                view = await client.status(ident) or view
-                display.show(view, told[0])
+                view = await client.status(ident_of(view)) or view
+                display.show(view, newest[0])
             if done:
                 await listener
             if done or view.ended or view.needs_person:
@@ -69,28 +57,29 @@ async def _follow(session: Session, client: Client, view: View, ident: str) -> V
             await asyncio.wait([listener], timeout=LOOK_S)
 
 
-async def _listen(client: Client, ident: str, told: list[Progress]) -> None:
+async def _listen(client: Client, ident: str, newest: list[Progress]) -> None:
     async for event in client.watch(ident, start="now"):
         if event.type == "batch.progress":
-            told[0] = Progress(event.data.get("eta_seconds"), event.data.get("bound"))
+            newest[0] = Progress(event.data.get("eta_seconds"), event.data.get("bound"))
 
 
 async def lines_of(client: Client, view: View) -> list[str]:
     """A record in words."""
     if isinstance(view, ItemView):
-        return output.item_lines(view)
-    return output.group_lines(view, await _progress(client, view), await _troubled(client, view))
+        return item_lines(view, ident_of(view))
+    return group_lines(view, await progress_of(client, view), await _troubled(client, view))
 
 
-async def _progress(client: Client, view: View) -> Progress:
+async def progress_of(client: Client, view: View) -> Progress:
+    """The newest estimate of a batch that has not ended; nothing is known of others."""
     if isinstance(view, ItemView) or view.kind != "batch" or view.ended:
         return Progress(None, None)
     return await client.records.progress(view)
 
 
 async def _troubled(client: Client, view: GroupView) -> Sequence[ItemView]:
-    """The first items that failed or are held; a batch without any is not read."""
-    wanted = min(MOST_TOLD, view.counts.failed + view.counts.held)
+    """The first items that failed or are held; items are read only where there are any."""
+    wanted = min(MOST_LISTED, view.counts.failed + view.counts.held)
     found: list[ItemView] = []
     start, page = 0, 500
     while len(found) < wanted and start < view.counts.total:
@@ -102,6 +91,61 @@ async def _troubled(client: Client, view: GroupView) -> Sequence[ItemView]:
 
 def ident_of(view: View) -> str:
     """The id by which a person finds it again."""
-    if isinstance(view, ItemView) and view.batch:
-        return f"{view.batch}/{view.id}"
-    return view.id
+    return f"{view.batch}/{view.id}" if isinstance(view, ItemView) and view.batch else view.id
+
+
+def display_on(printer: Printer) -> Lines | Bar:
+    """A bar where a person looks, lines elsewhere; with `--json` both on stderr."""
+    stream = sys.stderr if printer.as_json else sys.stdout
+    return Bar(stream) if stream.isatty() else Lines(printer)
+
+
+class Lines:
+    """A plain line for each change."""
+
+    def __init__(self, printer: Printer) -> None:
+        self._printer = printer
+        self._last = ""
+
+    def show(self, view: View, progress: Progress) -> None:
+        # The estimate moves all the time; only a change of the counts is worth a line.
+        if (counts := headline(view)) != self._last:
+            self._last = counts
+            self._printer.line(f"{counts}{outlook(view, progress)}")
+
+    def close(self) -> None:
+        pass
+
+
+class Bar:
+    """A progress bar with counts, estimate and bound, in place."""
+
+    def __init__(self, stream: Any) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        fixed = Column(no_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", table_column=fixed),
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=fixed.copy()),
+            # On a narrow terminal the words are cut, not the figures.
+            TextColumn(
+                "{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            console=Console(file=stream),
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=1, words="")
+        self._bar.start()
+
+    def show(self, view: View, progress: Progress) -> None:
+        from rich.markup import escape
+
+        done, total = extent(view)
+        words = escape(f"{states(view)}{outlook(view, progress)}")
+        self._bar.update(self._task, description=escape(view.id), completed=done, total=total, words=words)
+
+    def close(self) -> None:
+        self._bar.stop()

@@ -1,12 +1,12 @@
-"""`pixmill`: the table of commands. A command's module is imported when it is called, so that help comes at once.
+"""`pixmill`: the table of commands.
 
-A module has `register(app)`, which adds its commands to a typer app under the names that the table gives them.
+A command's module is imported when the command is called, so that `pixmill --help` comes at once.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -14,53 +14,53 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class Listed(NamedTuple):
-    """A line of `pixmill --help`, and the module that has the command."""
+    """A line of `pixmill --help`, and the function or typer app behind it: `module:name` in daemon.cli.commands."""
 
     name: str
-    module: str
+    target: str
     help: str
+    settings: dict[str, Any] | None = None
 
 
 WORK, LOOK, RUN, CHECK = "Send work", "Look at it", "Run it", "Check it"
+_OWN_PARSER = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
 
 COMMANDS: dict[str, tuple[Listed, ...]] = {
     WORK: (
-        Listed("submit", "daemon.cli.submit", "Ask for pictures of one prompt."),
-        Listed("batch", "daemon.cli.batch", "Send a CSV or JSONL file as one batch."),
-        Listed("cancel", "daemon.cli.orders", "Stop what has not ended."),
-        Listed("retry", "daemon.cli.orders", "Run again what did not succeed."),
+        Listed("submit", "submit:submit", "Ask for pictures of one prompt."),
+        Listed("batch", "batch:batch", "Send a CSV or JSONL file as one batch."),
+        Listed("cancel", "orders:cancel", "Cancel items that have not ended."),
+        Listed("retry", "orders:retry", "Run again items that did not succeed."),
     ),
     LOOK: (
-        Listed("watch", "daemon.cli.watch", "Follow a batch or a job to its end."),
-        Listed("status", "daemon.cli.status", "Say how far a batch or a job is, and why."),
-        Listed("list", "daemon.cli.lists", "List the newest batches and jobs."),
-        Listed("results", "daemon.cli.results", "Save the pictures of a batch or a job."),
-        Listed("explain", "daemon.cli.explain", "Say why something waits, and until when."),
-        Listed(
-            "quotas",
-            "daemon.cli.quotas",
-            "Show what each quota has left and what holds it back.",
-        ),
-        Listed("dead", "daemon.cli.dead", "Look at dead letters, retry or purge them."),
+        Listed("watch", "look:watch", "Follow a batch or a job to its end."),
+        Listed("status", "look:status", "Show how far a batch or a job is, and what failed."),
+        Listed("list", "look:list_", "List the newest batches and jobs."),
+        Listed("results", "look:results", "Save the pictures of a batch or a job."),
+        Listed("explain", "explain:explain", "Explain why something waits, and until when."),
+        Listed("quotas", "quotas:quotas", "Show what each quota has left and what holds it back."),
+        Listed("dead", "dead:dead", "Look at dead letters, retry or purge them."),
     ),
     RUN: (
-        Listed("up", "daemon.cli.serve", "Run everything here; nothing needs to be installed or configured."),
-        Listed("worker", "daemon.cli.serve", "Run one replica."),
-        Listed("demo", "daemon.cli.demo", "Show it: a batch, start to finish, with nothing to configure."),
-        Listed("quota", "daemon.cli.quota_set", "Pause, resume or set a quota, for all replicas."),
-        Listed("pause", "daemon.cli.pausing", "Begin no new call: of all work, a route or a batch."),
-        Listed("resume", "daemon.cli.pausing", "End such a pause."),
-        Listed("simulator", "daemon.cli.serve", "Run the simulated provider."),
+        Listed("up", "serve:up", "Run everything here; nothing needs to be installed or configured."),
+        Listed("worker", "serve:worker", "Run one replica."),
+        Listed("demo", "demo:demo", "Run a demo batch from start to finish, with nothing to configure."),
+        Listed("quota", "quota:quota", "Pause, resume or set a quota, for all replicas."),
+        Listed("pause", "pausing:pause", "Pause all work, a route or a batch: no new call begins."),
+        Listed("resume", "pausing:resume", "End such a pause."),
+        Listed("simulator", "serve:simulator", "Run the simulated provider.", _OWN_PARSER),
     ),
     CHECK: (
-        Listed(
-            "doctor", "daemon.cli.doctor", "Check Redis, the object store and every credential, for free."
-        ),
-        Listed("simulate", "daemon.cli.simulate", "Try a plan in virtual time: how long, how many 429s."),
-        Listed("config", "daemon.cli.main:register_config", "Check and show the configuration."),
-        Listed("schema", "daemon.cli.main:register_schema", "Print the JSON Schema of what travels."),
+        Listed("doctor", "doctor:doctor", "Check Redis, the object store and every credential, for free."),
+        Listed("simulate", "simulate:simulate", "Try a plan in virtual time: how long, how many 429s."),
+        Listed("config", "config:config", "Check and show the configuration."),
+        Listed("schema", "config:schema_", "Print the JSON Schema of a job, a batch or an event."),
     ),
 }
+_LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for listed in row}
 
 
 def run() -> None:
@@ -69,18 +69,17 @@ def run() -> None:
 
 
 class LazyGroup(TyperGroup):
-    """Knows the names and one line of each command; builds the command that is called."""
+    """Knows the name and one line of each command; builds only the command that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        for panel, listed in _listed():
+        for panel, listed in _LISTED.values():
             self.commands[listed.name] = TyperCommand(listed.name, help=listed.help, rich_help_panel=panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Build the command before it is looked up."""
-        for _, listed in _listed():
-            if args and listed.name == args[0]:
-                self.commands[listed.name] = _build(listed)
+        if args and args[0] in _LISTED:
+            self.commands[args[0]] = _build(_LISTED[args[0]][1])
         return super().resolve_command(ctx, args)
 
 
@@ -96,9 +95,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"pixmill {version('pixmill')}")
+        typer.echo(f"pixmill {installed_version('pixmill')}")
         raise typer.Exit
 
 
@@ -111,31 +108,14 @@ def _main(
     pass
 
 
-def register_config(to: typer.Typer) -> None:
-    """`config check|print`."""
-    from daemon.cli.config import config_app
-
-    to.add_typer(config_app, name="config")
-
-
-def register_schema(to: typer.Typer) -> None:
-    """`schema job|batch|event`."""
-    from daemon.cli.schema import schema_command
-
-    to.command("schema")(schema_command)
-
-
-def _listed() -> Iterator[tuple[str, Listed]]:
-    return ((panel, listed) for panel, row in COMMANDS.items() for listed in row)
-
-
 def _build(listed: Listed) -> Any:
-    module, _, register = listed.module.partition(":")
-    part = typer.Typer(callback=_group_of_its_own, pretty_exceptions_enable=False)
-    getattr(importlib.import_module(module), register or "register")(part)
+    module, _, name = listed.target.partition(":")
+    command = getattr(importlib.import_module(f"daemon.cli.commands.{module}"), name)
+    # With a callback, typer makes a group even of one command.
+    part = typer.Typer(callback=lambda: None, pretty_exceptions_enable=False)
+    if isinstance(command, typer.Typer):
+        part.add_typer(command, name=listed.name)
+    else:
+        part.command(listed.name, **(listed.settings or {}))(command)
     group: Any = typer.main.get_command(part)
     return group.commands[listed.name]
-
-
-def _group_of_its_own() -> None:
-    """Without a callback, typer makes an app of one command that command itself."""

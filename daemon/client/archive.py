@@ -1,6 +1,6 @@
 """The pictures of a batch or a job as files: safe names, a manifest, into a directory or a ZIP file.
 
-What is there already with the right content is not fetched again, so saving twice completes what is missing.
+A file that is there already with the right content is not fetched again, so saving twice completes what is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 class Store(Protocol):
-    """Where pictures are."""
+    """The object store, as far as it is needed here."""
 
     async def get(self, key: str, /) -> bytes | None: ...
 
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """How many files there are now, and the pictures that the store did not have, a sentence each."""
+    """How many files there are now, and a sentence for each picture that the store did not have."""
 
     files: int
     problems: tuple[str, ...]
@@ -57,18 +57,6 @@ def pictures_of(items: Sequence[ItemView]) -> list[Picture]:
     return pictures
 
 
-def manifest_of(view: View, items: Sequence[ItemView], pictures: Sequence[Picture]) -> dict[str, Any]:
-    """What each file is, and what became of the items that have none."""
-    files: dict[str, list[str]] = {}
-    for picture in pictures:
-        files.setdefault(str(picture.item.uid), []).append(picture.file)
-    rows = [
-        {**item.as_dict(), "files": files.get(str(item.uid), []), "prompt": item.spec.get("prompt")}
-        for item in items
-    ]
-    return {**view.as_dict(), "items": rows}
-
-
 async def save_directory(
     store: Store, view: View, items: Sequence[ItemView], out: Path, on_saved: Callable[[int, int], None]
 ) -> Saved:
@@ -78,17 +66,9 @@ async def save_directory(
     missing = [
         picture for picture in pictures if not await asyncio.to_thread(_is_there, out / picture.file, picture)
     ]
-    done, problems = len(pictures) - len(missing), []
-    async for picture, data in _fetched(store, missing):
-        if isinstance(data, str):
-            problems.append(data)
-            continue
-        await asyncio.to_thread(_write, out / picture.file, data)
-        done += 1
-        on_saved(done, len(pictures))
-    manifest = manifest_of(view, items, pictures)
-    _write(out / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
-    return Saved(done, tuple(problems))
+    saved = await _save(store, missing, len(pictures), lambda name, data: _write(out / name, data), on_saved)
+    _write(out / MANIFEST, _manifest(view, items, pictures))
+    return saved
 
 
 async def save_zip(
@@ -96,25 +76,50 @@ async def save_zip(
 ) -> Saved:
     """Write one ZIP file with the same content; it appears under its name when it is complete."""
     pictures = pictures_of(items)
-    problems: list[str] = []
-    done = 0
     part = file.with_name(f".{file.name}.part")
     try:
         # Pictures are compressed already.
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            async for picture, data in _fetched(store, pictures):
-                if isinstance(data, str):
-                    problems.append(data)
-                    continue
-                await asyncio.to_thread(archive.writestr, picture.file, data)
-                done += 1
-                on_saved(done, len(pictures))
-            manifest = manifest_of(view, items, pictures)
-            archive.writestr(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1))
+            saved = await _save(store, pictures, len(pictures), archive.writestr, on_saved)
+            archive.writestr(MANIFEST, _manifest(view, items, pictures))
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+    return saved
+
+
+async def _save(
+    store: Store,
+    pictures: Sequence[Picture],
+    total: int,
+    write: Callable[[str, bytes], None],
+    on_saved: Callable[[int, int], None],
+) -> Saved:
+    """Fetch and write the pictures that are missing of `total`, a few at a time and in their order."""
+    done, problems = total - len(pictures), []
+    for start in range(0, len(pictures), AT_A_TIME):
+        chunk = pictures[start : start + AT_A_TIME]
+        fetched = await asyncio.gather(*(_fetch(store, picture) for picture in chunk))
+        for picture, data in zip(chunk, fetched, strict=True):
+            if isinstance(data, str):
+                problems.append(data)
+                continue
+            await asyncio.to_thread(write, picture.file, data)
+            done += 1
+            on_saved(done, total)
     return Saved(done, tuple(problems))
+
+
+def _manifest(view: View, items: Sequence[ItemView], pictures: Sequence[Picture]) -> bytes:
+    """JSON about each file, and about the items that have none."""
+    files: dict[str, list[str]] = {}
+    for picture in pictures:
+        files.setdefault(str(picture.item.uid), []).append(picture.file)
+    rows = [
+        {**item.as_dict(), "files": files.get(str(item.uid), []), "prompt": item.spec.get("prompt")}
+        for item in items
+    ]
+    return json.dumps({**view.as_dict(), "items": rows}, ensure_ascii=False, indent=1).encode()
 
 
 def safe_name(text: str) -> str:
@@ -143,17 +148,8 @@ def _extension(key: str) -> str:
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
 
 
-async def _fetched(store: Store, pictures: Sequence[Picture]) -> AsyncIterator[tuple[Picture, bytes | str]]:
-    """Each picture with its bytes, or with the sentence that says why there are none, in order."""
-    for start in range(0, len(pictures), AT_A_TIME):
-        chunk = pictures[start : start + AT_A_TIME]
-        for picture, data in zip(
-            chunk, await asyncio.gather(*(_fetch(store, one) for one in chunk)), strict=True
-        ):
-            yield picture, data
-
-
 async def _fetch(store: Store, picture: Picture) -> bytes | str:
+    """The bytes of a picture, or a sentence with the reason why there are none."""
     key = picture.image["key"]
     data = await store.get(key)
     if data is None:

@@ -1,11 +1,11 @@
-"""The Python client: submit jobs and batches, watch them, and get what became of them.
+"""The Python client: submit jobs and batches, watch them, and get their results.
 
     async with Client.connect("redis://localhost:6379/0") as pixmill:
         results = await pixmill.generate_batch(["a red kettle", "a blue kettle"], on_progress=print)
 
-Errors: `Rejection` for what the contract does not allow (nothing was sent), `RejectedError` for what a worker
-refused, `NotRunningError` when there is no Redis to talk to, redis-py's own for a lost connection: writes are
-sent once.
+Errors: `Rejection` for a job that the contract does not allow (nothing was sent), `RejectedError` for a refusal by
+a worker, `NotRunningError` when there is no Redis to talk to, redis-py's own for a lost connection. Writes are sent
+once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import orjson
-
 from daemon.broker.connect import blocking_client, command_client
-from daemon.client.sending import Acceptance, RejectedError, Sender, Sent
-from daemon.client.watching import Start, StreamEvent, Watcher
+from daemon.client.sending import Acceptance, Sender, Sent
+from daemon.client.watching import ENDS, Start, StreamEvent, Watcher
 from daemon.contract import Batch, Job
 from daemon.queue.keys import Keys, batch_gid
 from daemon.queue.messages import Changed, Target
@@ -38,12 +35,12 @@ OnProgress = Callable[[int, int], Awaitable[None] | None]
 
 
 class NotRunningError(Exception):
-    """There is no Redis to talk to; the text says what to do."""
+    """There is no Redis to talk to; the text names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one picture: `images` has one entry if it `succeeded`, `error` says why it `failed`."""
+    """The result of one picture: `images` has one entry if it `succeeded`, `error` is the reason why it `failed`."""
 
     id: str
     job: str
@@ -98,9 +95,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -113,11 +108,11 @@ class Client:
     async def submit(self, job: Job | Mapping[str, Any], *, wait_accepted_s: float | None = None) -> str:
         """Send a job and return its id (a new one when the mapping has none).
 
-        With `wait_accepted_s`, wait so long for intake and raise RejectedError when it refuses the job.
+        With `wait_accepted_s`, wait up to that time for intake, and raise RejectedError when it refuses the job.
         """
         if not isinstance(job, Job):
             job = {"id": new_id("job"), "tenant": self.tenant, **job}
-        return (await self._accepted(await self.sender.job(job), wait_accepted_s)).id
+        return await self._accepted(await self.sender.job(job), wait_accepted_s)
 
     async def submit_batch(
         self,
@@ -127,26 +122,21 @@ class Client:
         wait_accepted_s: float | None = None,
     ) -> str:
         """Send a batch of any size and return its id; `items` come from `batch` unless they are given."""
-        fields = (
-            orjson.loads(batch.model_dump_json(exclude_unset=True))
-            if isinstance(batch, Batch)
-            else dict(batch)
-        )
-        fields = {"id": new_id("batch"), "tenant": self.tenant, **fields}
+        if isinstance(batch, Batch):
+            batch = batch.model_dump(mode="json", exclude_unset=True)
+        fields = {"id": new_id("batch"), "tenant": self.tenant, **batch}
         own = fields.pop("items", ())
         sent = await self.sender.batch(fields, list(own if items is None else items))
-        return (await self._accepted(sent, wait_accepted_s)).id
+        return await self._accepted(sent, wait_accepted_s)
 
     async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
-        """What intake made of what `sender` sent."""
+        """The answer of intake to what `sender` sent."""
         return await self.sender.acceptance(sent, timeout_s)
 
-    async def _accepted(self, sent: Sent, wait_s: float | None) -> Sent:
+    async def _accepted(self, sent: Sent, wait_s: float | None) -> str:
         if wait_s is not None:
-            acceptance = await self.acceptance(sent, wait_s)
-            if acceptance.state == "rejected":
-                raise RejectedError(acceptance)
-        return sent
+            (await self.acceptance(sent, wait_s)).unless_rejected()
+        return sent.id
 
     # Reading
 
@@ -157,10 +147,10 @@ class Client:
     async def watch(
         self, ident: str, *, tenant: str | None = None, start: Start | None = None
     ) -> AsyncIterator[StreamEvent]:
-        """The events of a batch or job until it has ended; raises KeyError for one that is not known.
+        """The events of a batch or job until it has ended; raises KeyError for an unknown id.
 
         `start` is the id of the last event seen, "beginning" (the default for a batch) or "now" (for a job).
-        Lost connections are survived, and no event is told twice.
+        Lost connections are survived, and no event comes twice.
         """
         view = await self.status(ident, tenant=tenant)
         if view is None:
@@ -173,14 +163,21 @@ class Client:
             yield event
 
     async def results(self, ident: str, *, tenant: str | None = None) -> list[Result]:
-        """What became of every picture so far, in their order; raises KeyError for an unknown id."""
-        return [result_of(item) for item in await self.items(ident, tenant=tenant)]
+        """The result of every picture so far, in their order; raises KeyError for an unknown id."""
+        return [
+            Result(item.id, item.job, item.state, tuple(item.images), item.error)
+            for item in await self.items(ident, tenant=tenant)
+        ]
 
     async def items(self, ident: str, *, tenant: str | None = None) -> list[ItemView]:
         """The records behind an id; raises KeyError for an unknown one."""
         view = await self.status(ident, tenant=tenant)
         if view is None:
             raise KeyError(ident)
+        return await self.items_of(view)
+
+    async def items_of(self, view: View) -> list[ItemView]:
+        """The items of a record that was read."""
         return [view] if isinstance(view, ItemView) else await self.records.all_members(view.gid)
 
     # Orders
@@ -188,14 +185,14 @@ class Client:
     async def cancel(
         self, ident: str, *, tenant: str | None = None, states: Sequence[str] = CANCEL_STATES
     ) -> Changed:
-        """Cancel what waits, and ask what runs to stop."""
+        """Cancel waiting items, and ask running ones to stop."""
         kind, name = await self._target(ident, tenant)
         return await self.queue.cancel(kind, name, states) if name else Changed(False, 0)
 
     async def retry(
         self, ident: str, *, tenant: str | None = None, states: Sequence[str] = DEFAULT_RETRY
     ) -> Changed:
-        """Queue again what is in one of `states` (failed, cancelled, expired, held); never what succeeded."""
+        """Queue again the items in one of `states` (failed, cancelled, expired, held), never one that succeeded."""
         kind, name = await self._target(ident, tenant)
         return await self.queue.retry(kind, name, states) if name else Changed(False, 0)
 
@@ -216,12 +213,12 @@ class Client:
         accept_timeout_s: float = 30.0,
         **defaults: Any,
     ) -> list[Result]:
-        """Make pictures of prompts (or of items with job fields); returns what became of each, in their order.
+        """Make pictures of prompts (or of items with job fields); returns a result for each, in their order.
 
-        Partial success is a success: a picture that failed is a Result with its error, and those that were made
-        are there. `on_progress(done, total)` hears of every one. Leaving early (a timeout, a cancelled task)
-        stops nothing: `results(batch_id)` has them later. `defaults` are job fields for all, such as `route`.
-        Raises RejectedError when the batch is refused, TimeoutError when nobody takes it in `accept_timeout_s`.
+        Partial success is a success: a picture that failed is a Result with its error beside the good ones.
+        `on_progress(done, total)` is called for each. Leaving early (a timeout, a cancelled task) stops nothing:
+        `results(batch_id)` has them later. `defaults` are job fields for all, such as `route`.
+        Raises RejectedError when the batch is refused, TimeoutError when no worker takes it in `accept_timeout_s`.
         """
         batch_id = batch_id or new_id("batch")
         rows = [
@@ -232,46 +229,29 @@ class Client:
             return []
         tenant = str(defaults.pop("tenant", self.tenant))
         sent = await self.sender.batch({"id": batch_id, "tenant": tenant, "defaults": defaults}, rows)
-        acceptance = await self.acceptance(sent, accept_timeout_s)
-        if acceptance.state == "rejected":
-            raise RejectedError(acceptance)
+        acceptance = (await self.acceptance(sent, accept_timeout_s)).unless_rejected()
         if acceptance.state in ("unread", "lost"):
             raise TimeoutError(f'No worker has taken the batch "{batch_id}" in {accept_timeout_s:g} s.')
         await self._to_its_end(batch_gid(tenant, batch_id), tenant, batch_id, on_progress)
         return await self.results(batch_id, tenant=tenant)
 
     async def _to_its_end(self, gid: str, tenant: str, batch_id: str, on_progress: OnProgress | None) -> None:
-        told = 0
+        reported = 0
         async for event in self.watch(batch_id, tenant=tenant):
             group = await self.records.group(gid) if event.type in _CHANGES else None
             if group is None:
                 continue
-            while told < group.counts.ended:
-                told += 1
-                if on_progress is not None and inspect.isawaitable(
-                    answer := on_progress(told, group.counts.total)
-                ):
-                    await answer
+            while reported < group.counts.ended:
+                reported += 1
+                if on_progress is not None:
+                    awaited = on_progress(reported, group.counts.total)
+                    if inspect.isawaitable(awaited):
+                        await awaited
             if group.needs_person:
                 return
 
 
-_CHANGES = frozenset(
-    {
-        "batch.accepted",
-        "batch.finished",
-        "job.succeeded",
-        "job.failed",
-        "job.cancelled",
-        "job.expired",
-        "job.held",
-    }
-)
-
-
-def result_of(item: ItemView) -> Result:
-    """The part of a record that a producer asks for."""
-    return Result(item.id, item.job, item.state, tuple(item.images), item.error)
+_CHANGES = ENDS | {"batch.accepted", "batch.finished", "job.held"}
 
 
 def running_url(data_dir: Path = DATA_DIR) -> str:
@@ -290,5 +270,5 @@ def running_url(data_dir: Path = DATA_DIR) -> str:
 
 
 def new_id(kind: str) -> str:
-    """An id that nobody else has."""
+    """A new unique id."""
     return f"{kind}-{secrets.token_hex(6)}"

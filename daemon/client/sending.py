@@ -1,4 +1,4 @@
-"""From a job or a batch to entries of the jobs stream, and what became of them there.
+"""From a job or a batch to entries of the jobs stream, and the answer of intake.
 
 A batch that is too large for one entry goes as `parts`, all added in one transaction: all of them or none.
 The acceptance is read from the events since that moment, and is complete when intake has taken the entries off.
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from daemon.broker.streams import after
 from daemon.contract import BATCH_TYPE, JOB_TYPE, Job, Rejection, parse_payload
-from daemon.contract.jobs import ITEMS_MAX
+from daemon.contract.batches import ITEMS_MAX, TakenIds
 from daemon.queue.keys import Keys, batch_gid, job_gid
 
 PART_BYTES = 200 * 1024  # of at most 256 KiB an entry; the rest is room for attributes
@@ -28,27 +28,32 @@ EVENTS_PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was added to the jobs stream: its entries, and where the events stood before."""
+    """A job or batch that was added to the jobs stream: its entries, and where the events stood before."""
 
     kind: Literal["job", "batch"]
     tenant: str
     id: str
-    items: int
     entries: tuple[str, ...]
     events_from: str
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What intake said. `unread`: nobody has taken all of the entries yet; they stay in the stream.
+    """The answer of intake. `unread`: no worker has taken all of the entries yet; they stay in the stream.
 
-    `lost`: they are gone and there is no record, as when somebody trims or empties the stream.
+    `lost`: they are gone and there is no record, as when a producer trims or empties the stream.
     """
 
     state: Literal["accepted", "duplicate", "rejected", "unread", "lost"]
     code: str | None = None
     message: str | None = None
     field: str | None = None
+
+    def unless_rejected(self) -> Acceptance:
+        """The same; raises RejectedError for a refusal."""
+        if self.state == "rejected":
+            raise RejectedError(self)
+        return self
 
 
 class RejectedError(Exception):
@@ -58,13 +63,6 @@ class RejectedError(Exception):
         super().__init__(acceptance.message or "The job was rejected.")
         self.code = acceptance.code
         self.field = acceptance.field
-
-
-def job_fields(job: Job | Mapping[str, Any]) -> dict[str, Any]:
-    """A job's fields as JSON has them; raises Rejection when the contract does not allow them."""
-    fields = orjson.loads(job.to_spec()) if isinstance(job, Job) else dict(job)
-    parse_payload(orjson.dumps(fields), JOB_TYPE)
-    return fields
 
 
 def batch_parts(
@@ -77,9 +75,8 @@ def batch_parts(
     """
     if not items:
         raise Rejection("invalid", "A batch needs at least one item.", field="items")
-    check_ids(items, batch.get("defaults") or {})
-    bare = {**batch, "items": [], "part": MOST_PARTS, "parts": MOST_PARTS}
-    room = part_bytes - len(orjson.dumps(bare))
+    _check_ids(items, batch.get("defaults") or {})
+    room = part_bytes - len(orjson.dumps({**batch, "items": [], "part": MOST_PARTS, "parts": MOST_PARTS}))
     chunks: list[list[Mapping[str, Any]]] = [[]]
     used = 0
     for item in items:
@@ -90,31 +87,30 @@ def batch_parts(
         chunks[-1].append(item)
         used += size
     if len(chunks) > MOST_PARTS:
-        raise Rejection(
-            "too_large", f"The batch needs {len(chunks)} parts; {MOST_PARTS} are the most.", field="items"
-        )
-    return [_part(batch, chunk, index + 1, len(chunks)) for index, chunk in enumerate(chunks)]
+        message = f"The batch needs {len(chunks)} parts; {MOST_PARTS} are the most."
+        raise Rejection("too_large", message, field="items")
+    parts = []
+    for part, chunk in enumerate(chunks, 1):
+        numbering = {"part": part, "parts": len(chunks)} if len(chunks) > 1 else {}
+        parts.append(orjson.dumps({**batch, "items": chunk, **numbering}))
+        parse_payload(parts[-1], BATCH_TYPE)
+    return parts
 
 
-def check_ids(items: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-    """Refuse a batch in which two items, or one and a picture of another, share an id: in all of its parts."""
-    seen: dict[str, int] = {}
-    for index, item in enumerate(items):
+def _check_ids(items: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+    """Refuse a batch in which two items share an id, also when they are in different parts."""
+    ids = TakenIds()
+    for number, item in enumerate(items, 1):
         ident, n = item.get("id"), item.get("n", defaults.get("n", 1))
         if not isinstance(ident, str) or not isinstance(n, int):
-            continue  # no such item passes the checks of the contract
-        for taken in ids_of(ident, n):
-            if (first := seen.setdefault(taken, index)) != index:
-                raise Rejection(
-                    "invalid",
-                    f'Items {first + 1} and {index + 1} share the id "{taken}"; ids must be unique in a batch.',
-                    field=f"items.{index}.id",
-                )
-
-
-def ids_of(ident: str, n: int) -> list[str]:
-    """Every id that a job of `n` pictures takes: its own, and its pictures' when there are several."""
-    return [ident] if n == 1 else [ident, *(f"{ident}.{k}" for k in range(n))]
+            continue  # such an item does not pass the checks of the contract
+        if clash := ids.add(ident, n, number):
+            taken, first = clash
+            raise Rejection(
+                "invalid",
+                f'Items {first} and {number} share the id "{taken}"; ids must be unique in a batch.',
+                field=f"items.{number - 1}.id",
+            )
 
 
 class Sender:
@@ -125,46 +121,42 @@ class Sender:
         self._keys = keys
 
     async def job(self, job: Job | Mapping[str, Any]) -> Sent:
-        """Send one job."""
-        fields = job_fields(job)
-        return await self._send("job", fields, fields.get("n", 1), JOB_TYPE, [orjson.dumps(fields)])
+        """Send one job; raises Rejection when the contract does not allow it."""
+        fields = orjson.loads(job.to_spec()) if isinstance(job, Job) else job
+        data = orjson.dumps(fields)
+        parse_payload(data, JOB_TYPE)
+        return await self._send("job", fields, JOB_TYPE, [data])
 
     async def batch(self, batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Sent:
-        """Send a batch, in as many parts as it needs."""
-        return await self._send("batch", batch, len(items), BATCH_TYPE, batch_parts(batch, items))
+        """Send a batch, in as many parts as it needs; raises Rejection when the contract does not allow it."""
+        return await self._send("batch", batch, BATCH_TYPE, batch_parts(batch, items))
 
     async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
-        """What became of what was sent, as soon as intake has taken all of it off.
+        """The answer of intake, as soon as it has taken all entries off.
 
-        Two producers that send one id in the same moment may each be told what the other one's became.
+        Two producers that send one id in the same moment may each get the answer to the other one.
         """
         deadline = time.monotonic() + timeout_s
-        told = Acceptance("accepted")
+        worst = Acceptance("accepted")
         last = sent.events_from
         while True:
-            # Asked before the events are read: what is off the stream by now has had its event.
+            # Read before the events: an entry that is off the stream by now has had its event.
             waiting = await self._waiting(sent.entries)
-            while True:
+            rows = None
+            while rows is None or len(rows) == EVENTS_PAGE:
                 rows = await after(self._client, self._keys.events, last, EVENTS_PAGE)
                 for entry, fields in rows:
-                    told = _heavier(told, _verdict(fields, sent))
+                    worst = max(worst, _answer(fields, sent), key=lambda answer: _WEIGHT[answer.state])
                     last = entry
-                if len(rows) < EVENTS_PAGE:
-                    break
-            if told.state == "rejected" or not waiting:
-                known = told.state != "accepted" or await self._recorded(sent)
-                return told if known else Acceptance("lost")
+            if worst.state == "rejected" or not waiting:
+                known = worst.state != "accepted" or await self._recorded(sent)
+                return worst if known else Acceptance("lost")
             if time.monotonic() > deadline:
                 return Acceptance("unread")
             await asyncio.sleep(ACCEPT_LOOK_S)
 
     async def _send(
-        self,
-        kind: Literal["job", "batch"],
-        fields: Mapping[str, Any],
-        items: int,
-        type_: str,
-        entries: list[bytes],
+        self, kind: Literal["job", "batch"], fields: Mapping[str, Any], type_: str, entries: list[bytes]
     ) -> Sent:
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.xrevrange(self._keys.events, count=1)
@@ -175,7 +167,6 @@ class Sender:
             kind,
             str(fields.get("tenant", "default")),
             str(fields["id"]),
-            items,
             tuple(entry.decode() for entry in added),
             newest[0][0].decode() if newest else "0-0",
         )
@@ -196,28 +187,16 @@ class Sender:
         return bool(await self._client.exists(*names))
 
 
-def _part(batch: Mapping[str, Any], items: Sequence[Mapping[str, Any]], part: int, parts: int) -> bytes:
-    numbering = {"part": part, "parts": parts} if parts > 1 else {}
-    data = orjson.dumps({**batch, "items": items, **numbering})
-    parse_payload(data, BATCH_TYPE)
-    return data
-
-
-def _verdict(fields: Mapping[bytes, bytes], sent: Sent) -> Acceptance | None:
-    kind = fields.get(b"type", b"")
-    if kind not in (b"job.rejected", b"job.duplicate"):
-        return None
-    data = orjson.loads(fields[b"data"])
-    if data.get("job") not in (sent.id, *sent.entries) or data.get("tenant") != sent.tenant:
-        return None
-    if kind == b"job.duplicate":
-        return Acceptance("duplicate")
-    return Acceptance("rejected", data.get("code"), data.get("message"), data.get("field"))
-
-
 _WEIGHT = {"accepted": 0, "duplicate": 1, "rejected": 2}
 
 
-def _heavier(told: Acceptance, verdict: Acceptance | None) -> Acceptance:
-    """Of several parts the worst counts."""
-    return verdict if verdict is not None and _WEIGHT[verdict.state] > _WEIGHT[told.state] else told
+def _answer(fields: Mapping[bytes, bytes], sent: Sent) -> Acceptance:
+    """The answer in one event; `accepted` for an event about other entries."""
+    kind = fields.get(b"type", b"")
+    if kind in (b"job.rejected", b"job.duplicate"):
+        data = orjson.loads(fields[b"data"])
+        if data.get("job") in (sent.id, *sent.entries) and data.get("tenant") == sent.tenant:
+            if kind == b"job.duplicate":
+                return Acceptance("duplicate")
+            return Acceptance("rejected", data.get("code"), data.get("message"), data.get("field"))
+    return Acceptance("accepted")

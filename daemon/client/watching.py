@@ -1,7 +1,7 @@
 """Follows the events of one batch or job until it has ended, over lost connections too.
 
-The record is the truth and the events say when to look: an end that no event told (a trimmed stream, a job
-that ended before anybody watched) is told from the record.
+The record is the truth, and the events are a reason to look at it. An end without an event (a trimmed stream, a job
+that ended before the watch began) is reported from the record.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from redis.asyncio import Redis
 
 from daemon.broker.errors import CONNECTION_FAULTS, pause_s
 from daemon.broker.streams import tail, wait_after
-from daemon.contract import Event
+from daemon.contract import FINAL_STATES, Event
 from daemon.queue.keys import Keys
 from daemon.queue.records import GroupView, ItemView, Records
 
-BLOCK_MS = 1000  # also how long an end that no event tells stays unnoticed
+BLOCK_MS = 1000  # also how long an end without an event stays unnoticed
 PAGE = 500
+
+ENDS = frozenset(f"job.{state}" for state in FINAL_STATES)
 
 T = TypeVar("T")
 Start = Literal["beginning", "now"] | str
 
 
 class StreamEvent(Event):
-    """An event with its place in the stream, where a later watch can go on; '' when a record told it."""
+    """An event with its place in the stream, where a later watch can go on; '' for one from a record."""
 
     id: str = ""
 
@@ -66,7 +68,7 @@ class Watcher:
                 if event.type == "batch.finished":
                     finished = True
                 elif event.type == "batch.progress":
-                    # A replica may tell of what it counted just before the end.
+                    # A replica may publish late what it counted just before the end.
                     if finished:
                         continue
                 else:
@@ -82,54 +84,42 @@ class Watcher:
 
     async def job(self, view: GroupView | ItemView, start: Start = "now") -> AsyncIterator[StreamEvent]:
         """The events of a job that belongs to no batch, or of one item of a batch, to its end."""
-        stream = (
-            self._keys.batch_events(view.batch)
-            if isinstance(view, ItemView) and view.batch
-            else self._keys.events
-        )
-        position = await self._position(stream, start)
-        told: set[str] = set()  # items whose end has been told
+        in_batch = isinstance(view, ItemView) and view.batch
+        stream = self._keys.batch_events(in_batch) if in_batch else self._keys.events
+        reported: set[str] = set()  # items whose end was reported
         checked_at = float("-inf")
         page: list[StreamEvent] = []
-        pages = self._follow(stream, position)
+        pages = self._follow(stream, await self._position(stream, start))
         while True:
             mine = [event for event in page if _is_about(event, view)]
             for event in mine:
                 if event.type == "job.queued":
-                    told.discard(event.data["item"])
-                elif event.type in _ENDS:
-                    if event.data["item"] in told:
+                    reported.discard(event.data["item"])
+                elif event.type in ENDS:
+                    if event.data["item"] in reported:
                         continue
-                    told.add(event.data["item"])
+                    reported.add(event.data["item"])
                 yield event
-            # On a busy stream no page is ever empty, so the clock says when to look as well.
+            # On a busy stream no page is ever empty, so time alone is a reason to look at the record as well.
             if not page or mine or time.monotonic() - checked_at > BLOCK_MS / 1000:
                 checked_at = time.monotonic()
-                ended = await self._ended(view)
-                for event in await self._ends(view, told):
-                    yield event
+                ended, items = await self._now(view)
+                for item in items:
+                    if item.ended and item.id not in reported:
+                        reported.add(item.id)
+                        yield _job_ended(item)
                 if ended:
                     return
             page = await anext(pages)
 
-    async def _ended(self, view: GroupView | ItemView) -> bool:
-        now: GroupView | ItemView | None
-        if isinstance(view, ItemView):
-            now = await self._patiently(lambda: self._records.item(view.uid))
-        else:
-            now = await self._patiently(lambda: self._records.group(view.gid))
-        return now is None or now.ended
-
-    async def _ends(self, view: GroupView | ItemView, told: set[str]) -> list[StreamEvent]:
-        """The ends that the records show and no event has told."""
+    async def _now(self, view: GroupView | ItemView) -> tuple[bool, list[ItemView]]:
+        """Whether the job has ended, and the records of its items."""
         if isinstance(view, ItemView):
             item = await self._patiently(lambda: self._records.item(view.uid))
-            items = [item] if item is not None else []
-        else:
-            items = await self._patiently(lambda: self._records.all_members(view.gid))
-        new = [item for item in items if item.ended and item.id not in told]
-        told.update(item.id for item in new)
-        return [_job_ended(item) for item in new]
+            return (item.ended, [item]) if item is not None else (True, [])
+        group = await self._patiently(lambda: self._records.group(view.gid))
+        items = await self._patiently(lambda: self._records.all_members(view.gid))
+        return group is None or group.ended, items
 
     async def _position(self, stream: str, start: Start) -> str:
         if start == "beginning":
@@ -139,7 +129,7 @@ class Watcher:
         return await self._patiently(lambda: tail(self._blocking, stream))
 
     async def _follow(self, stream: str, last: str) -> AsyncIterator[list[StreamEvent]]:
-        """Pages of events after `last`; an empty one says that the stream was read to its end."""
+        """Pages of events after `last`; an empty one means that the stream was read to its end."""
         while True:
             read = partial(wait_after, self._blocking, stream, last, PAGE, BLOCK_MS)
             rows = await self._patiently(read)
@@ -148,12 +138,12 @@ class Watcher:
             yield [_event(entry, fields) for entry, fields in rows]
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Reads only, so asking again after a lost connection changes nothing."""
+        """The result of a read, which is repeated after a lost connection."""
         failures = 0
         began = time.monotonic()
         while True:
             try:
-                answer = await call()
+                result = await call()
             except CONNECTION_FAULTS as error:
                 if self._patience_s is not None and time.monotonic() - began > self._patience_s:
                     raise
@@ -165,18 +155,15 @@ class Watcher:
             # Python 3.11's wait_for, in redis-py's sends, can swallow a cancellation (python/cpython#86296).
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise asyncio.CancelledError
-            return answer
-
-
-_ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled", "job.expired"})
+            return result
 
 
 def _event(entry: str, fields: dict[bytes, bytes]) -> StreamEvent:
-    # Not validated: a newer replica may tell of types and fields that are not known here.
-    return _told(fields[b"type"].decode(), orjson.loads(fields[b"data"]), entry)
+    return _made(fields[b"type"].decode(), orjson.loads(fields[b"data"]), entry)
 
 
-def _told(type_: Any, data: dict[str, Any], entry: str = "") -> StreamEvent:
+def _made(type_: Any, data: dict[str, Any], entry: str = "") -> StreamEvent:
+    # Not validated: a newer replica may publish types and fields that are not known here.
     return StreamEvent.model_construct(type=type_, data=data, id=entry)
 
 
@@ -190,27 +177,16 @@ def _is_about(event: StreamEvent, view: GroupView | ItemView) -> bool:
 
 
 def _batch_finished(view: GroupView) -> StreamEvent:
-    data = {
-        "tenant": view.tenant,
-        "job": view.id,
-        "item": view.id,
-        "batch": view.id,
-        "state": view.state,
-        "counts": view.counts.by_state(),
-    }
-    return _told("batch.finished", data)
+    names = dict.fromkeys(("job", "item", "batch"), view.id)
+    counts = view.counts.by_state()
+    return _made("batch.finished", {"tenant": view.tenant, **names, "state": view.state, "counts": counts})
 
 
 def _job_ended(item: ItemView) -> StreamEvent:
-    data = {
-        "tenant": item.tenant,
-        "job": item.job,
-        "item": item.id,
-        "batch": item.batch,
-        **(item.result or {}),
-    }
+    names = {"tenant": item.tenant, "job": item.job, "item": item.id, "batch": item.batch}
+    data = {**names, **(item.result or {})}
     if item.state == "failed":
         data["error"] = item.error
     if item.finished_at is not None:
         data["time"] = item.finished_at.isoformat()
-    return _told(f"job.{item.state}", data)
+    return _made(f"job.{item.state}", data)

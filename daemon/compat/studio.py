@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
+from daemon.contract.batches import ITEMS_MAX, Batch
 from daemon.contract.entry import PayloadType, PayloadTypes
 from daemon.contract.explain import refused
 from daemon.contract.fields import IDENT_PATTERN
-from daemon.contract.jobs import ITEMS_MAX, Batch
 from daemon.contract.rejection import Rejection, clipped, shown
 
 STUDIO_TYPE = "image-studio.batch.v1"
@@ -36,17 +36,17 @@ def studio_types(route: str) -> PayloadTypes:
 
 
 def studio_batch(payload: dict[str, Any], *, route: str) -> Batch:
-    """The batch that a studio payload asks for, with its warnings; raises Rejection.
+    """The batch that a studio payload describes, with its warnings; raises Rejection.
 
-    Fields that this adapter has no use for are ignored: the payload is the studio's, not ours.
+    Unknown fields are ignored: the studio decides what its payload holds.
     """
     options = _object(payload.get("options"), "options")
     pictures = list(_pictures(_object(options.get("sku_images_map"), "options.sku_images_map")))
     if not 1 <= len(pictures) <= ITEMS_MAX:
         raise _invalid("options.sku_images_map", f"must hold 1 to {ITEMS_MAX} pictures, not {len(pictures)}")
     warnings = _dropped(payload, options)
-    prompts = _Prompts(payload, options)
-    items = [_item(sku, stem, picture, prompts.of(is_main)) for sku, stem, picture, is_main in pictures]
+    prompt = _prompts(payload, options)
+    items = [_item(sku, stem, picture, prompt(is_main)) for sku, stem, picture, is_main in pictures]
     _make_ids_unique(items, warnings)
     content = {
         "id": _text(payload.get("job_id"), "job_id"),
@@ -69,45 +69,36 @@ def as_ident(text: str) -> str:
     return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
 
-class _Prompts:
-    """The prompt of a main and of a secondary picture, from the templates that mode and language name."""
+def _prompts(payload: dict[str, Any], options: dict[str, Any]) -> Callable[[bool], str]:
+    """What makes the prompt of a main or a secondary picture, from the templates that mode and language name."""
+    mode = payload.get("mode")
+    if not isinstance(mode, str) or mode not in _ROLES:
+        raise _invalid("mode", f"must be one of {', '.join(_ROLES)}, not {shown(mode)}")
+    templates = _object(options.get("prompt_templates", {}), "options.prompt_templates")
+    languages = ("en", "cn") if options.get("use_english") is True else ("cn",)
+    # Templates such as opt_remove_logo_cn count when the option remove_logo is on.
+    optional = {key[4:-3] for key in templates if key.startswith("opt_") and key[-3:] in ("_cn", "_en")}
 
-    def __init__(self, payload: dict[str, Any], options: dict[str, Any]) -> None:
-        mode = payload.get("mode")
-        if not isinstance(mode, str) or mode not in _ROLES:
-            raise _invalid("mode", f"must be one of {', '.join(_ROLES)}, not {shown(mode)}")
-        self._mode = mode
-        self._options = options
-        self._templates = _object(options.get("prompt_templates", {}), "options.prompt_templates")
-        self._languages = ("en", "cn") if options.get("use_english") is True else ("cn",)
-
-    def of(self, is_main: bool) -> str:
-        role = _ROLES[self._mode] or ("main" if is_main else "secondary")
-        parts = [
-            self._template("common"),
-            self._template(role) or self._template("main"),
-            self._template("title_details_prompt"),
-            *(self._template(name) for name in self._optional()),
-            self._options.get("extra_prompt"),
-        ]
-        prompt = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
-        if not prompt:
-            name = f"{role}_{self._languages[0]}"
-            raise _invalid(
-                "options.prompt_templates", f"has no text under `{name}` nor `common_{self._languages[0]}`"
-            )
-        return prompt
-
-    def _optional(self) -> list[str]:
-        """Templates such as opt_remove_logo_cn count when the option remove_logo is on."""
-        names = sorted(
-            {key[4:-3] for key in self._templates if key.startswith("opt_") and key[-3:] in ("_cn", "_en")}
-        )
-        return [f"opt_{name}" for name in names if self._options.get(name) is True]
-
-    def _template(self, name: str) -> str | None:
-        found = (self._templates.get(f"{name}_{language}") for language in self._languages)
+    def template(name: str) -> str | None:
+        found = (templates.get(f"{name}_{language}") for language in languages)
         return next((text for text in found if isinstance(text, str) and text.strip()), None)
+
+    def prompt(is_main: bool) -> str:
+        role = _ROLES[mode] or ("main" if is_main else "secondary")
+        parts = [
+            template("common"),
+            template(role) or template("main"),
+            template("title_details_prompt"),
+            *(template(f"opt_{name}") for name in sorted(optional) if options.get(name) is True),
+            options.get("extra_prompt"),
+        ]
+        text = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+        if not text:
+            names = f"`{role}_{languages[0]}` or `common_{languages[0]}`"
+            raise _invalid("options.prompt_templates", f"has no text under {names}")
+        return text
+
+    return prompt
 
 
 _ROLES: dict[str, str | None] = {

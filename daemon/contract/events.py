@@ -1,38 +1,15 @@
-"""What the daemon tells: event types with the fields of their data, and the records of images and errors.
+"""The events that the daemon publishes: their types with the fields of their data, the records of images and errors.
 
-Fields may be added to events at any time, so readers must ignore those that they do not know.
+Fields may be added to events at any time, so readers must ignore unknown ones.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-EventType = Literal[
-    "batch.accepted",
-    "batch.progress",
-    "batch.finished",
-    "job.queued",
-    "job.started",
-    "job.submitted",
-    "job.retrying",
-    "job.succeeded",
-    "job.failed",
-    "job.cancelled",
-    "job.expired",
-    "job.rejected",
-    "job.duplicate",
-    "job.held",
-    "quota.cooldown",
-    "quota.adapted",
-    "quota.paused",
-    "work.paused",
-    "work.resumed",
-]
-EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
-
-# What a callback may ask for: events of work that was accepted. Progress is for those who watch.
+# The events that a callback may be for: those of work that was accepted. Progress is for readers of the stream.
 CallbackEvent = Literal[
     "batch.accepted",
     "batch.finished",
@@ -45,6 +22,17 @@ CallbackEvent = Literal[
     "job.cancelled",
     "job.expired",
     "job.held",
+]
+EventType = Literal[
+    CallbackEvent,
+    "batch.progress",
+    "job.rejected",
+    "job.duplicate",
+    "quota.cooldown",
+    "quota.adapted",
+    "quota.paused",
+    "work.paused",
+    "work.resumed",
 ]
 
 BatchState = Literal["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"]
@@ -66,7 +54,7 @@ class ImageRecord(_Open):
     height: int = Field(ge=1, description="pixels, as measured in the file")
     bytes: int = Field(ge=1, description="size of the file")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    content_type: str = Field(description="from the file's own bytes, not from what was asked for")
+    content_type: str = Field(description="from the file's own bytes, not from the request")
     seed: int | None = None
 
 
@@ -147,10 +135,10 @@ class JobSucceeded(JobEvent):
     revised_prompt: str | None = None
     cost: Any = None
     cache: Literal["hit", "joined", "miss"] | None = Field(
-        None, description="for `cache: use`: it was there, was being made, or had to be made"
+        None, description="for `cache: use`: the picture was there, was being made, or had to be made"
     )
     cached_from: str | None = Field(
-        None, description="the item, or BATCH/ITEM, of whose picture it is a copy"
+        None, description="the item, or BATCH/ITEM, that the picture is a copy of"
     )
 
 
@@ -184,7 +172,7 @@ class WorkEvent(_Open):
 
 class WorkPaused(WorkEvent):
     reason: str
-    until: AwareDatetime | None = Field(None, description="null: until somebody resumes it")
+    until: AwareDatetime | None = Field(None, description="null: until it is resumed")
 
 
 EVENT_DATA: dict[EventType, type[_Open]] = {
@@ -211,7 +199,7 @@ EVENT_DATA: dict[EventType, type[_Open]] = {
 
 
 class Event(BaseModel):
-    """One entry of an event stream: `type` says which fields `data` has."""
+    """One entry of an event stream: `type` decides which fields `data` has."""
 
     model_config = ConfigDict(frozen=True)
 

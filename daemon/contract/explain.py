@@ -1,32 +1,19 @@
-"""Turns the first problem that validation found into one sentence for the producer."""
+"""Turns what validation found into one sentence for the producer: the first problem, and how many more there are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from daemon.contract.batches import Batch, BatchItem, Cancel
 from daemon.contract.fields import Model
-from daemon.contract.jobs import (
-    Batch,
-    BatchItem,
-    Callback,
-    Cancel,
-    Input,
-    Job,
-    JobDefaults,
-    Output,
-    RetryRequest,
-)
+from daemon.contract.jobs import Callback, Input, Job, JobDefaults, Output
 from daemon.contract.rejection import Rejection, shown, shown_path
 
-_MODELS: Mapping[str, type[Model]] = {
-    model.__name__: model
-    for model in (Job, JobDefaults, BatchItem, Batch, Input, Output, Callback, Cancel, RetryRequest)
-}
+_MODELS: tuple[type[Model], ...] = (Job, Batch, Input, Output, Callback, Cancel)
 
 # Words that other image APIs and older payloads use for the same thing.
 _SYNONYMS = {
@@ -92,10 +79,10 @@ def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str, str |
     return f"`{path or 'data'}` must be {allowed}, not {_given(problem['input'], kind)}.", path
 
 
-def _unknown(name: str, model_name: str, loc: tuple[str | int, ...]) -> tuple[str, str]:
-    known = sorted(_MODELS[model_name].model_fields)
+def _unknown(name: str, model: type[Model], loc: tuple[str | int, ...]) -> tuple[str, str]:
+    known = sorted(model.model_fields)
     path = shown_path((*loc, name))
-    if model_name in ("BatchItem", "JobDefaults") and name == "tenant":
+    if model in (BatchItem, JobDefaults) and name == "tenant":
         return f"`{path}` is not a field here: `tenant` belongs to the batch, for all of its items.", path
     if name in ("type", "specversion", "source", "time", "traceparent") and not loc:
         return f"`{path}` is not a field of the data: it is a field of the stream entry, beside `data`.", path
@@ -114,19 +101,16 @@ _OWN_STEPS = {"str", "int", "float", "bool", "[key]"}
 
 
 def _allowed(loc: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    if not loc:
-        return "an object"
+    """The description of the innermost field of the path that has one."""
     names = [step for step in loc if isinstance(step, str)]
-    inside = isinstance(loc[-1], int)
     for name in reversed(names):
-        owner = model if name in model.model_fields and name == names[0] else _owner(name)
-        if owner and (text := owner.model_fields[name].description):
-            return text if name == names[-1] and not inside else f"as `{name}` allows ({text})"
-    return "as the schema says"
-
-
-def _owner(name: str) -> type[BaseModel] | None:
-    return next((model for model in _MODELS.values() if name in model.model_fields), None)
+        own = (model,) if name == names[0] else ()
+        texts = (
+            each.model_fields[name].description for each in (*own, *_MODELS) if name in each.model_fields
+        )
+        if text := next(filter(None, texts), None):
+            return text if name == loc[-1] else f"as `{name}` allows ({text})"
+    return "as the schema says" if loc else "an object"
 
 
 def _given(value: Any, kind: str) -> str:

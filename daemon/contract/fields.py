@@ -1,14 +1,14 @@
 """The kinds of values that jobs are made of, and the base of every model of the contract.
 
-Strict in: a text is not a number, an unknown field is refused unless it begins with `x_`. Each field's
-description says what is allowed; it is the text of the JSON Schema and of the refusals.
+Models are strict: a text is not a number, and an unknown field is refused unless it begins with `x_`. Each field's
+description names what is allowed; it is the text of the JSON Schema and of the refusals.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -27,12 +27,12 @@ IDENT_TEXT = "1 to 128 letters, digits or `.` `_` `:` `-`, beginning with a lett
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SEED_MAX = 2**63 - 1
 
-# A job's own spec has passed these checks before, maybe in a newer replica that knows more fields.
+# For stored specs, which have passed the checks before, perhaps in a newer replica that knows more fields.
 TRUSTED = {"trusted": True}
 
 
 class Model(BaseModel):
-    """What every object of the contract shares: strict, frozen, closed except for `x_` fields."""
+    """The base of every object of the contract: strict, frozen, closed except for `x_` fields."""
 
     model_config = ConfigDict(
         strict=True,
@@ -40,21 +40,15 @@ class Model(BaseModel):
         extra="allow",  # `x_` fields are kept; `_refuse_unknown` refuses the others
         json_schema_extra={"additionalProperties": False, "patternProperties": {"^x_": {}}},
     )
-    known_fields: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def __pydantic_on_complete__(cls) -> None:
-        cls.known_fields = frozenset(cls.model_fields)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, data: Any, info: ValidationInfo) -> Any:
-        if isinstance(data, dict) and not data.keys() <= cls.known_fields and info.context is not TRUSTED:
+        known = cls.model_fields.keys()
+        if isinstance(data, dict) and not data.keys() <= known and info.context is not TRUSTED:
             for name in data:
-                if name not in cls.known_fields and not (isinstance(name, str) and name.startswith("x_")):
-                    raise PydanticCustomError(
-                        "unknown_field", "unknown field", {"name": name, "model": cls.__name__}
-                    )
+                if name not in known and not (isinstance(name, str) and name.startswith("x_")):
+                    raise PydanticCustomError("unknown_field", "unknown field", {"name": name, "model": cls})
         return data
 
 
@@ -101,7 +95,7 @@ SIZE_TEXT = f'pixels such as "1024x1024" (each {PIXELS_MIN} to {PIXELS_MAX}) or 
 
 
 def _check_url(value: Any) -> Any:
-    # Which hosts may be reached is decided where a connection is made; here only what is never right.
+    # Refuses only what is never right; the hosts that may be reached are checked when a connection is made.
     if not isinstance(value, str) or len(value) > URL_MAX or not (match := _URL.fullmatch(value)):
         raise PydanticCustomError("not_a_url", "not a URL")
     if "@" in match[1]:

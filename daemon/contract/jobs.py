@@ -1,14 +1,16 @@
-"""What producers send: jobs, batches, cancels and retries.
+"""A job as producers send it, and its two fingerprints.
 
 One class an object; every limit stands beside its field, with the words that schema and refusals use for it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from daemon.contract.events import CallbackEvent
@@ -32,12 +34,9 @@ from daemon.contract.fields import (
     Url,
     problem,
 )
-from daemon.contract.rejection import clipped
 
-ITEMS_MAX = 1000
-SINGLES = (
-    "single"  # the folder of jobs without a batch: a batch of this name would share their pictures' keys
-)
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=32000)]
+PROMPT_TEXT = "a text of 1 to 32000 characters"
 
 
 class Input(Model):
@@ -60,7 +59,7 @@ class Input(Model):
 
 
 class Output(Model):
-    """How the image is stored. There is no path: keys are ours."""
+    """How the image is stored. There is no path: the daemon chooses the key."""
 
     format: Literal["png", "jpeg", "webp"] = Field("png", description="png, jpeg or webp")
     quality: int | None = Field(None, ge=1, le=100, description="a whole number from 1 to 100")
@@ -92,13 +91,11 @@ class Callback(Model):
 class JobDefaults(Model):
     """The fields that a job, a batch's defaults and a batch's items share.
 
-    What was not given is not in `model_fields_set`: that is how an item's field overrides a default.
+    A field that was not given is not in `model_fields_set`: so an item's field overrides a default.
     """
 
     route: Name = Field("default", description="the name of a configured route")
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=32000)] | None = Field(
-        None, description="a text of 1 to 32000 characters"
-    )
+    prompt: Prompt | None = Field(None, description=PROMPT_TEXT)
     negative_prompt: Annotated[str, StringConstraints(max_length=32000)] | None = Field(
         None, description="a text of at most 32000 characters"
     )
@@ -128,7 +125,9 @@ class JobDefaults(Model):
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, as they are (nested models stay models)."""
-        fields = {name: getattr(self, name) for name in self.model_fields_set if name in self.known_fields}
+        fields = {
+            name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields
+        }
         return {**fields, **(self.model_extra or {})}
 
 
@@ -137,20 +136,15 @@ class Job(JobDefaults):
 
     id: Ident = Field(description=IDENT_TEXT)
     tenant: Ident = Field("default", description=IDENT_TEXT)
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=32000)] = Field(
-        description="a text of 1 to 32000 characters"
-    )
+    prompt: Prompt = Field(description=PROMPT_TEXT)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.not_before or self.deadline:
-            check_times(self.not_before, self.expires_at, self.deadline)
-        if self.n > 1:
-            check_seeds(self.seed, self.n)
+        check_fit(self.__dict__)
         return self
 
     def to_spec(self) -> bytes:
-        """Canonical JSON of what was given (sorted keys, times in UTC): what is stored with the item."""
+        """Canonical JSON of the given fields (sorted keys, times in UTC), as it is stored with the item."""
         return orjson.dumps(self.model_dump(exclude_unset=True), option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -163,130 +157,12 @@ class Job(JobDefaults):
         return [self.id] if self.n == 1 else [f"{self.id}.{k}" for k in range(self.n)]
 
 
-class BatchItem(JobDefaults):
-    """One job of a batch: its own id, and what differs from the batch's defaults."""
-
-    id: Ident = Field(description=IDENT_TEXT)
-
-
-class Batch(Model):
-    """Up to 1000 jobs that are counted and reported together.
-
-    A larger batch is sent as several entries with the same id, tenant and `parts`, each with its own `part`
-    (from 1), defaults and items. It finishes when all parts have been read and all of their items have ended.
-    """
-
-    id: Ident = Field(description=IDENT_TEXT)
-    tenant: Ident = Field("default", description=IDENT_TEXT)
-    defaults: JobDefaults = Field(JobDefaults(), description="an object with the fields that the items share")
-    items: list[BatchItem] = Field(
-        min_length=1,
-        max_length=ITEMS_MAX,
-        description=f"a list of 1 to {ITEMS_MAX} jobs (send more as `parts`)",
-    )
-    max_in_flight: int | None = Field(None, ge=1, le=100, description="a whole number from 1 to 100")
-    callback: Callback | None = Field(None, description="an object with url, events and secret")
-    metadata: Metadata | None = Field(None, description=METADATA_TEXT)
-    part: int = Field(1, ge=1, le=1000, description="a whole number from 1 to `parts`")
-    parts: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000")
-
-    _warnings: tuple[str, ...] = PrivateAttr(default=())
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was dropped or changed on the way in, a sentence each."""
-        return self._warnings
-
-    def with_warnings(self, warnings: list[str]) -> Self:
-        """The same batch, carrying these warnings."""
-        batch = self.model_copy()
-        batch._warnings = tuple(warnings)  # noqa: SLF001 - its own
-        return batch
-
-    def jobs(self) -> list[Job]:
-        """Its items with defaults and tenant filled in, field by field; nothing is merged inside a field."""
-        shared = self.defaults.given()
-        return [_merged(shared, item, self.tenant) for item in self.items]
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.id == SINGLES:
-            raise problem(
-                '`{field}`: "single" is where jobs without a batch are kept; choose another id.', "id"
-            )
-        if self.part > self.parts:
-            raise problem(f"`{{field}}` is {self.part}, but there are only {self.parts} `parts`.", "part")
-        shared = self.defaults.given()
-        seen: dict[str, int] = {}
-        for index, item in enumerate(self.items):
-            merged = {**shared, **item.given()} if shared else item.given()
-            self._check_item(index, merged)
-            self._check_ids(index, item.id, merged.get("n", 1), seen)
-        return self
-
-    def _check_item(self, index: int, merged: dict[str, Any]) -> None:
-        if merged.get("prompt") is None:
-            raise problem("`{field}` is missing: give it here or in `defaults`.", "items", index, "prompt")
-        times = merged.get("not_before"), merged.get("expires_at"), merged.get("deadline")
-        if any(times):
-            check_times(*times, path=("items", index))
-        check_seeds(merged.get("seed"), merged.get("n", 1), path=("items", index))
-
-    @staticmethod
-    def _check_ids(index: int, ident: str, n: int, seen: dict[str, int]) -> None:
-        # A job of several pictures also takes the ids of its pictures, so `a` with n = 2 collides with `a.1`.
-        for taken in (ident, *(f"{ident}.{k}" for k in range(n) if n > 1)):
-            if (first := seen.setdefault(taken, index)) != index:
-                raise problem(
-                    f'`{{field}}`: the id "{clipped(taken)}" is already taken by item {first}; '
-                    "ids must be unique within a batch.",
-                    "items", index, "id",
-                )  # fmt: skip
-
-
-class _Target(Model):
-    """Which work is meant: a whole batch or one job."""
-
-    batch: Ident | None = Field(None, description=IDENT_TEXT)
-    job: Ident | None = Field(None, description=IDENT_TEXT)
-    tenant: Ident = Field("default", description=IDENT_TEXT)
-
-    @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        if self.batch is None and self.job is None:
-            raise problem("Give `batch` or `job`: the id of what is meant.")
-        return self
-
-
-CancelStatus = Literal["queued", "throttled", "retry_wait", "running", "held"]
-RetryStatus = Literal["failed", "cancelled", "expired", "held"]
-
-
-class Cancel(_Target):
-    """Stop what has not ended; with both ids, one item of a batch. `statuses` narrows it to these states."""
-
-    statuses: list[CancelStatus] | None = Field(
-        None, min_length=1, description="a list of queued, throttled, retry_wait, running or held"
-    )
-
-
-class RetryRequest(_Target):
-    """Run again what did not succeed. Without `statuses`: what failed."""
-
-    statuses: list[RetryStatus] | None = Field(
-        None, min_length=1, description="a list of failed, cancelled, expired or held"
-    )
-
-
-def check_times(not_before: Any, expires_at: Any, deadline: Any, path: tuple[str | int, ...] = ()) -> None:
-    """Refuse times that no job could meet."""
-    for name, limit in (("expires_at", expires_at), ("deadline", deadline)):
-        if not_before and limit and limit <= not_before:
+def check_fit(given: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> None:
+    """Refuse times that no job can meet, and a seed that leaves no room for those of the later pictures."""
+    not_before, seed, n = given.get("not_before"), given.get("seed"), given.get("n", 1)
+    for name in ("expires_at", "deadline"):
+        if not_before and (limit := given.get(name)) and limit <= not_before:
             raise problem("`{field}` must be later than `not_before`.", *path, name)
-
-
-def check_seeds(seed: int | None, n: int, path: tuple[str | int, ...] = ()) -> None:
-    """Refuse a seed that leaves no room for those of the pictures after the first."""
     if seed is not None and seed + n - 1 > SEED_MAX:
         raise problem(
             f"`{{field}}` is too large for n = {n}: picture k gets seed + k, and none may exceed 2^63 - 1.",
@@ -295,6 +171,41 @@ def check_seeds(seed: int | None, n: int, path: tuple[str | int, ...] = ()) -> N
         )
 
 
-def _merged(shared: dict[str, Any], item: BatchItem, tenant: str) -> Job:
-    # Validating again costs 5 µs a job, a third of what `model_construct` takes.
-    return Job.model_validate({**shared, **item.given(), "tenant": tenant}, context=TRUSTED)
+def fingerprint_content(job: Job) -> str:
+    """sha256 of the job's content, for the rule "same id, same content".
+
+    An explicit default, the order of the fields and the zone of a time make no difference.
+    """
+    return _sha256(job.model_dump(exclude_defaults=True))
+
+
+def pixel_fingerprint(job: Job, provider: str, model: str, input_hashes: Sequence[str], k: int = 0) -> str:
+    """sha256 of all that decides the pixels of picture `k` of a job.
+
+    That is provider, model, prompts, seed, size, params, inputs (`input_hashes` are the sha256 of their
+    bytes, in their order) and the stored format. Ids, priority, times and metadata do not count.
+    Without a seed every picture of a job is another draw, so `k` itself is hashed.
+    """
+    inputs = job.inputs or []
+    if len(inputs) != len(input_hashes):
+        raise ValueError(f"{len(input_hashes)} hashes were given for {len(inputs)} inputs")
+    seed = {"k": k} if job.seed is None else {"seed": job.seed + k}
+    return _sha256(
+        {
+            "v": 1,
+            "provider": provider,
+            "model": model,
+            "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt or "",
+            **seed,
+            "size": job.size,
+            "params": job.params or {},
+            "inputs": [[entry.role, digest] for entry, digest in zip(inputs, input_hashes, strict=True)],
+            "format": job.output.format,
+            "quality": job.output.quality,
+        }
+    )
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

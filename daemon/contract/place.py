@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public in json.decoder, not in its stubs
-from typing import Any, NamedTuple
+from typing import Any
 
 from daemon.contract.rejection import shown
 
@@ -22,7 +22,7 @@ _DECODER = json.JSONDecoder()
 class Place:
     """A value in a payload. `line` and `column` count from 1, in characters; `shown` is safe to show.
 
-    `field` is what was found: the nearest part of the path that is there, where the rest of it is missing.
+    `field` is the path as far as it exists; the rest of it may be missing.
     """
 
     field: str
@@ -36,7 +36,7 @@ class Place:
 
 
 def place_of(data: bytes, field: str) -> Place | None:
-    """Where the value of `field` stands in the JSON text `data`; None where that cannot be told."""
+    """Where the value of `field` stands in the JSON text `data`; None where it has none."""
     text = data.decode("utf-8", "replace")
     try:
         at, found = _descend(text, field)
@@ -47,41 +47,33 @@ def place_of(data: bytes, field: str) -> Place | None:
     return Place(found, text.count("\n", 0, at) + 1, at - line_start + 1, shown(value))
 
 
-class _Member(NamedTuple):
-    name: str
-    at: int  # of its value
-
-
 def _descend(text: str, field: str) -> tuple[int, str]:
     """The offset of the value at the path, or of the nearest value above it, and the path to that."""
     at, path, rest = _skip(text, 0), "", field
     while rest:
-        matches = [
-            member
-            for member in _members(text, at)
-            if rest == member.name or rest.startswith(f"{member.name}.")
-        ]
-        if not matches:
+        # Of a doubled name the last one counts, as for any reader of JSON.
+        members = {name: place for name, place in _members(text, at) if f"{rest}.".startswith(f"{name}.")}
+        if not members:
             break
-        member = max(matches, key=lambda match: len(match.name))
-        at, rest = member.at, rest[len(member.name) + 1 :]
-        path = f"{path}.{member.name}" if path else member.name
+        name = max(members, key=len)
+        at, rest = members[name], rest[len(name) + 1 :]
+        path = f"{path}.{name}" if path else name
     return at, path
 
 
-def _members(text: str, at: int) -> Iterator[_Member]:
-    """What the object or list at this offset holds; nothing for any other value. Of a doubled name the last counts."""
-    if text[at : at + 1] not in ("{", "["):
+def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
+    """The names in the object or list at this offset, with the offsets of their values; nothing for other values."""
+    closing = {"{": "}", "[": "]"}.get(text[at : at + 1])
+    if closing is None:
         return
-    is_object, closing = text[at] == "{", "}" if text[at] == "{" else "]"
     at = _skip(text, at + 1)
     index = 0
     while text[at] != closing:
         name = str(index)
-        if is_object:
+        if closing == "}":
             name, at = scanstring(text, at + 1)
             at = _skip(text, _skip(text, at) + 1)
-        yield _Member(name, at)
+        yield name, at
         _, at = _DECODER.raw_decode(text, at)
         at = _skip(text, at)
         if text[at] == ",":
@@ -91,5 +83,5 @@ def _members(text: str, at: int) -> Iterator[_Member]:
 
 def _skip(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
-    assert match is not None  # noqa: S101 - it matches nothing at all, too
+    assert match is not None  # noqa: S101 - the pattern also matches nothing
     return match.end()

@@ -1,7 +1,7 @@
-"""Why an entry of the jobs stream was refused: one exception, made for the producer who reads it.
+"""The refusal of an entry of the jobs stream: one exception, for the producer who reads it.
 
-Messages name the field, what was given and what is allowed. They never carry a secret, nor more than 80
-characters of a value, because they travel into events, dead letters and logs.
+Messages name the field, the given value and what is allowed. They never carry a secret or more than 80 characters
+of a value, because they travel into events, dead letters and logs.
 """
 
 from __future__ import annotations
@@ -53,9 +53,6 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
-    def __repr__(self) -> str:
-        return f"Rejection(code={self.code!r}, field={self.field!r}, message={self.message!r})"
-
 
 def shown(value: object) -> str:
     """A value as a message may quote it: short, and without what could be a credential or a signed URL."""
@@ -75,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def shown_path(parts: tuple[str | int, ...]) -> str:
-    """A dotted path whose parts come from the payload, so they are as suspect as values are."""
+    """A dotted path whose parts come from the payload, so they may be secrets as values may."""
     return ".".join("…" if _SENSITIVE.search(part := str(raw)) else clipped(part) for raw in parts)
 
 

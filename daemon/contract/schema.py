@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from daemon.contract.batches import Batch
 from daemon.contract.events import EVENT_DATA
-from daemon.contract.jobs import Batch, Job
+from daemon.contract.jobs import Job
 
-SchemaName = Literal["job", "batch", "event"]
-SCHEMA_NAMES: tuple[SchemaName, ...] = get_args(SchemaName)
+SCHEMA_NAMES = ("job", "batch", "event")
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema(name: SchemaName) -> dict[str, Any]:
+def schema(name: str) -> dict[str, Any]:
     """The schema of a job, a batch or an event; raises KeyError for another name."""
     if name == "event":
         return _event_schema()

@@ -126,7 +126,7 @@ def _wrapped(text: str, font: _Font, room_px: int, limit: int) -> list[str]:
 
 
 def _encoded(sheet: Image.Image) -> bytes:
-    # Not quantised: 256 colours draw stripes into the gradients, and half a megabyte is small enough.
+    # Not quantised: 256 colours would draw stripes into the gradients.
     target = io.BytesIO()
     sheet.save(target, "PNG", optimize=True)
     return target.getvalue()

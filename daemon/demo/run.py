@@ -40,12 +40,12 @@ Show = Callable[[View, Progress], None]
 
 
 class DemoError(Exception):
-    """The demo could not be brought to its end; the message says why."""
+    """The demo failed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is asked of whom. The rate binds, not the latency: 41 rows at 12 per 6 s take 18 s and one call."""
+    """The products and the provider. The rate binds, not the latency: 41 rows at 12 per 6 s take 18 s and one call."""
 
     products: Path = PRODUCTS
     images: Rate = field(default_factory=lambda: Rate(12, 6.0))
@@ -65,7 +65,7 @@ class Scenario:
 
     @property
     def quota(self) -> dict[str, object]:
-        """The same limits as the sender is told them."""
+        """The same limits, as the sender has them configured."""
         return {"images": str(self.images), "in_flight": self.in_flight}
 
     def items(self) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ class Scenario:
         """The ids of the rows that the provider will refuse."""
         return frozenset(item["id"] for item in self.items() if self.moderated_word in item["prompt"].lower())
 
-    def told(self) -> str:
+    def outlook(self) -> str:
         """Two lines about what will happen."""
         refused = ", ".join(sorted(self.moderated())) or "no row"
         return (
@@ -89,7 +89,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How it went, and where things are; `kept` is the directory of Redis and store if it was kept."""
+    """The result, and where things are; `kept` is the directory of Redis and store if it was kept."""
 
     summary: Summary
     out: Path
@@ -109,11 +109,11 @@ async def run_demo(
 ) -> Report:
     """Run the batch and put its pictures, a manifest, the contact sheet and the CSV file into `out`.
 
-    `show` hears of the progress twice a second. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
+    `show` is called with the progress twice a second. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
     """
     scenario = scenario or Scenario()
     items = scenario.items()
-    # The simulator shares our process: what it loads for its first picture would hold up the first calls.
+    # The simulator shares this process: what it loads for its first picture would delay the first calls.
     await asyncio.to_thread(draw, Drawing("a lamp", 1, 1024, 1024))
     async with _place(keep) as place:
         settings = _settings(place)
@@ -130,8 +130,8 @@ async def run_demo(
             makespan_s = await _to_its_end(client, items, show)
             view = await _record(client)
             ended = await client.items(BATCH)
-            summary = _summed_up(scenario, running, ended, makespan_s)
-            await _written(settings, view, ended, summary, out)
+            summary = _summary(scenario, running, ended, makespan_s)
+            await _save(settings, view, ended, summary, out)
     await asyncio.to_thread(shutil.copyfile, scenario.products, out / scenario.products.name)
     return Report(summary, out, place if keep else None)
 
@@ -147,8 +147,8 @@ async def _place(keep: bool) -> AsyncIterator[Path]:
 
 
 def _settings(place: Path) -> Settings:
-    """The defaults, below `place`: what is configured around here is not for the demo."""
-    # The same layout as `pixmill up` would make in that directory, so that it finds what was kept.
+    """The defaults, below `place`: the demo ignores the configuration of the installation around it."""
+    # `pixmill up` would use the same layout in that directory, so it finds a kept demo.
     store = quote(str(place / DATA_DIR / "images"))
     return Settings.model_validate(
         {"storage": {"url": f"file://{store}"}, "metrics": {"listen": Listen("127.0.0.1:0")}}
@@ -172,33 +172,25 @@ async def _to_its_end(client: Client, items: Sequence[dict[str, Any]], show: Sho
 
 
 async def _keep_showing(client: Client, show: Show) -> None:
-    told, told_at = Progress(None, None), 0.0
     while True:
         view = await _record(client)
-        if (newest := await client.records.progress(view)) != told:
-            told, told_at = newest, time.monotonic()
-        show(view, _counted_down(told, time.monotonic() - told_at))
+        show(view, await client.records.progress(view))
         await asyncio.sleep(LOOK_S)
-
-
-def _counted_down(told: Progress, ago_s: float) -> Progress:
-    """Estimates are only told when something has happened; between two of them time goes on."""
-    return told if told.eta_s is None else Progress(max(0.0, told.eta_s - ago_s), told.bound)
 
 
 async def _record(client: Client) -> GroupView:
     view = await client.status(BATCH)
     if not isinstance(view, GroupView):
-        raise DemoError("The batch's record is not there; the log of the run says more.")
+        raise DemoError("The record of the batch is missing; the log of the run has more.")
     return view
 
 
-def _summed_up(scenario: Scenario, running: Running, items: Sequence[ItemView], makespan_s: float) -> Summary:
+def _summary(scenario: Scenario, running: Running, items: Sequence[ItemView], makespan_s: float) -> Summary:
     if running.simulator is None:
-        raise DemoError("There is no simulator to ask; a demo does not run at a real provider.")
+        raise DemoError("There is no simulator; a demo does not run at a real provider.")
     return Summary(
         pictures=sum(len(item.images) for item in items),
-        failures=tuple(_failure(item) for item in items if item.state != "succeeded"),
+        failures=tuple(Failure.of(item) for item in items if item.state != "succeeded"),
         expected_failures=scenario.moderated(),
         makespan_s=makespan_s,
         quota=parse_quota("demo", scenario.quota),
@@ -206,13 +198,7 @@ def _summed_up(scenario: Scenario, running: Running, items: Sequence[ItemView], 
     )
 
 
-def _failure(item: ItemView) -> Failure:
-    error = item.error or {}
-    message = str(error.get("message") or f"it is {item.state}")
-    return Failure(item.id, message, error.get("http_status"), error.get("charged"))
-
-
-async def _written(
+async def _save(
     settings: Settings, view: GroupView, items: Sequence[ItemView], summary: Summary, out: Path
 ) -> None:
     """The pictures with their manifest, and the contact sheet."""
@@ -243,6 +229,6 @@ def _write_sheet(items: Sequence[ItemView], summary: Summary, out: Path) -> None
 
 
 def _title(item: ItemView) -> str:
-    """What the picture shows: the part of the prompt that is about this row."""
+    """The part of the prompt that is about this row."""
     text = str(item.spec.get("prompt", "")).partition(",")[0]
     return text[:1].upper() + text[1:]

@@ -1,29 +1,37 @@
-"""What a demo run amounts to: pure arithmetic on the provider's own books, and the sentences that tell it.
+"""The figures of a demo run: pure arithmetic on the provider's own books, and the sentences that report it.
 
-The clock is the sender's whole time: from just before the batch is handed over until its last picture is stored, so
-that reading, queueing, storing and settling all count. Against it stands what the quota allows a sender that needs
-no time for any of this. Utilisation is that least time as a share of the whole time.
+The makespan is the sender's whole time: from just before the batch is sent until its last picture is stored, so that
+reading, queueing, storing and settling all count. The optimum is the least time that the quota allows a sender which
+needs no time for any of this. Utilisation is the optimum as a share of the makespan.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from daemon.queue.records import ItemView
 from limiter.quota.quota import InFlight, Quota, Window
 from providers.simulator.ledger import Call, Ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An item without a picture: its id, and why in the provider's sentence."""
+    """An item without a picture: its id, and the provider's sentence."""
 
     id: str
     message: str
     http_status: int | None = None
     charged: str | None = None
+
+    @classmethod
+    def of(cls, item: ItemView) -> Failure:
+        """From the record of an item that did not succeed."""
+        error = item.error or {}
+        message = str(error.get("message") or f"it is {item.state}")
+        return cls(item.id, message, error.get("http_status"), error.get("charged"))
 
     def __str__(self) -> str:
         facts = [f"HTTP {self.http_status}"] if self.http_status is not None else []
@@ -33,7 +41,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The provider's side, as it wrote it down itself; it is not asked what the sender believes."""
+    """The provider's own record of the run, which knows nothing of the sender."""
 
     calls: int
     throttled: int  # answers 429
@@ -77,7 +85,7 @@ class Summary:
 
     @property
     def last_call_s(self) -> float:
-        """When, after the first call, the last one may arrive at the earliest: the rate's part of the optimum."""
+        """The least time from the first call to the last one: the rate's part of the optimum."""
         return self.quota.optimum_s(self.rows)
 
     @property
@@ -107,50 +115,39 @@ class Summary:
     def headline(self) -> str:
         """One line for the contact sheet."""
         count, period_s, _ = self._limits()
-        told = [
+        facts = [
             f"{_counted(self.pictures, 'picture')} in {self.makespan_s:.1f} s, {self.utilisation:.0%} of the pace that "
             f"{count} per {period_s:g} s allows",
             f"{self.books.throttled or 'no'} 429",
             f"{self.paid_twice or 'nothing'} paid twice",
         ]
-        return "  ·  ".join(told)
+        return "  ·  ".join(facts)
 
     def lines(self) -> list[str]:
         """The run in words."""
-        told = f"{_counted(self.pictures, 'picture')} made, {len(self.failures)} failed."
-        return [
-            told,
-            *(f"  {failure.id}: {failure}" for failure in self.failures),
-            *self._pace(),
-            *self._money(),
-        ]
-
-    def _pace(self) -> Iterable[str]:
         count, period_s, in_flight = self._limits()
-        yield (
+        books = self.books
+        waste = f"{self.paid_twice} PAID FOR NOTHING" if self.paid_twice else "nothing was paid twice"
+        return [
+            f"{_counted(self.pictures, 'picture')} made, {len(self.failures)} failed.",
+            *(f"  {failure.id}: {failure}" for failure in self.failures),
             f"{self.makespan_s:.1f} s from handing over the batch to the last stored picture; under {count} per "
-            f"{period_s:g} s and {in_flight} in flight no sender can count on less than {self.optimum_s:.1f} s:"
-        )
-        yield (
+            f"{period_s:g} s and {in_flight} in flight no sender can count on less than {self.optimum_s:.1f} s:",
             f"  call {self.rows} may arrive {self.last_call_s:.1f} s after the first one, and a call takes "
-            f"{self.books.service_s:.1f} s on average."
-        )
-        yield f"Utilisation {self.utilisation:.1%}: that least time as a share of ours."
-        yield (
-            f"429 answers, as the provider counted them: {self.books.throttled}. Its fullest {period_s:g} s: "
-            f"{_counted(self.books.most_in_window, 'picture')} (quota {count}); at most "
-            f"{_counted(self.books.most_in_flight, 'call')} in flight (quota {in_flight})."
-        )
+            f"{books.service_s:.1f} s on average.",
+            f"Utilisation {self.utilisation:.1%}: that least time as a share of the time it took.",
+            f"429 answers, as the provider counted them: {books.throttled}. Its fullest {period_s:g} s: "
+            f"{_counted(books.most_in_window, 'picture')} (quota {count}); at most "
+            f"{_counted(books.most_in_flight, 'call')} in flight (quota {in_flight}).",
+            f"The provider billed {_counted(books.billed, 'picture')}, {self.pictures} are stored: {waste}.",
+        ]
 
     def _limits(self) -> tuple[int, float, int]:
         """Pictures, the seconds of their period, and calls in flight."""
-        window = next(limit for limit in self.quota.limits if isinstance(limit, Window))
-        in_flight = next(limit for limit in self.quota.limits if isinstance(limit, InFlight))
+        window, in_flight = self.quota.limit(Window), self.quota.limit(InFlight)
+        assert window is not None  # noqa: S101 - the demo's quota has both
+        assert in_flight is not None  # noqa: S101
         return window.count, window.period_us / 1e6, in_flight.count
-
-    def _money(self) -> Iterable[str]:
-        end = "nothing was paid twice" if not self.paid_twice else f"{self.paid_twice} PAID FOR NOTHING"
-        yield f"The provider billed {_counted(self.books.billed, 'picture')}, {self.pictures} are stored: {end}."
 
     def as_dict(self) -> dict[str, Any]:
         """The same figures for `--json`."""
@@ -159,10 +156,7 @@ class Summary:
             "as_promised": self.as_promised,
             "rows": self.rows,
             "pictures": self.pictures,
-            "failed": [
-                {"id": one.id, "message": one.message, "http_status": one.http_status, "charged": one.charged}
-                for one in self.failures
-            ],
+            "failed": [asdict(failure) for failure in self.failures],
             "expected_failures": sorted(self.expected_failures),
             "makespan_seconds": round(self.makespan_s, 3),
             "optimum_seconds": round(self.optimum_s, 3),

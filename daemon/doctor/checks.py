@@ -1,4 +1,4 @@
-"""Is everything that the daemon stands on fit for work? Each check is one line: how it is, and what to do about it.
+"""Is everything that the daemon stands on fit for work? Each check gives one line: its state, and the remedy.
 
 Nothing here costs money, and nothing stays behind: the store gets one small object, which is deleted again.
 """
@@ -9,8 +9,9 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.queue.steps import Steps
 from daemon.settings import Credential, SettingsError
 from daemon.storage.object_store import ResultStore, StorageError
-from providers.base import ChecksCredential, CredentialCheck, Provider
+from providers.base import ChecksCredential, Provider
 from providers.errors import redact
 from providers.registry import create_provider
 
@@ -36,7 +37,7 @@ CHECK_TIMEOUT_S = 15.0
 
 
 class State(StrEnum):
-    """How a check came out. A warning is no fault yet, or what could not be told."""
+    """The result of a check. A warning is no fault yet, or a fact that could not be found out."""
 
     OK = "ok"
     WARN = "warn"
@@ -45,23 +46,20 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the answer: which check, how it came out, and a sentence that says what to do where it matters."""
+    """One line: which check, its state, and a sentence with the remedy where one is needed."""
 
     check: str
     state: State
     says: str
 
-    def as_dict(self) -> dict[str, str]:
-        """For JSON answers."""
-        return {"check": self.check, "state": self.state.value, "says": self.says}
 
-
-Check = Callable[[], Awaitable[Finding]]
+Check = Callable[[], Awaitable[Finding]]  # `examine` puts the check's name into the finding
 
 
 async def examine(checks: Mapping[str, Check], *, timeout_s: float = CHECK_TIMEOUT_S) -> list[Finding]:
     """All findings in the order of `checks`, which run side by side; a check that breaks is a finding, too."""
-    return list(await asyncio.gather(*(_guarded(name, check, timeout_s) for name, check in checks.items())))
+    findings = await asyncio.gather(*(_guarded(name, check, timeout_s) for name, check in checks.items()))
+    return [replace(finding, check=name) for name, finding in zip(checks, findings, strict=True)]
 
 
 async def _guarded(name: str, check: Check, timeout_s: float) -> Finding:
@@ -69,46 +67,45 @@ async def _guarded(name: str, check: Check, timeout_s: float) -> Finding:
         async with asyncio.timeout(timeout_s):
             return await check()
     except TimeoutError:
-        return Finding(name, State.FAIL, f"No answer within {timeout_s:g} s.")
+        return _fail(f"No answer within {timeout_s:g} s.")
     except ResponseError as error:
-        said = redact(str(error))
-        return Finding(name, State.WARN, f"Redis does not tell ({said}). Does the ACL of its user allow it?")
+        return _warn(
+            f"Redis does not answer this ({redact(str(error))}). Does the ACL of its user allow the command?"
+        )
     except (RedisError, *CONNECTION_FAULTS) as error:
-        return Finding(name, State.FAIL, f"Redis does not answer ({redact(str(error))}).")
+        return _fail(f"Redis does not answer ({redact(str(error))}).")
     except Exception as error:
         log.exception("a check of the doctor broke", check=name)
-        return Finding(
-            name, State.FAIL, f"The check itself broke ({type(error).__name__}); the log has details."
-        )
+        return _fail(f"The check itself broke ({type(error).__name__}); the log has details.")
 
 
 async def unreachable(client: Redis, shown_url: str) -> Finding | None:
-    """Why Redis cannot be used at all, in which case no other question about it has an answer; None if it can."""
+    """Why Redis cannot be used at all, so that no other check of it makes sense; None if it can."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await client.ping()
     except AuthenticationError as error:
-        said = f"{shown_url} refuses us ({redact(str(error))}): are user and password in `redis.url` right?"
+        says = f"{shown_url} refuses the login ({redact(str(error))}): are user and password in `redis.url` right?"
     except NoPermissionError:
         return None
     except (RedisError, *CONNECTION_FAULTS) as error:
-        said = f"{shown_url} does not answer ({redact(str(error))}). Is it running, and is `redis.url` right?"
+        says = f"{shown_url} does not answer ({redact(str(error))}). Is it running, and is `redis.url` right?"
     else:
         return None
-    return Finding("redis", State.FAIL, said)
+    return Finding("redis", State.FAIL, says)
 
 
 def redis_checks(client: Redis, keys: Keys, *, now_s: Callable[[], float] = time.time) -> dict[str, Check]:
     """Version, persistence, eviction, scripts, writes, permissions, clock, and whether the jobs stream lost entries."""
     return {
-        "redis": lambda: _version(client),
-        "aof": lambda: _persistence(client),
-        "eviction": lambda: _eviction(client),
-        "scripts": lambda: _scripts(client),
-        "writes": lambda: _writes(client, keys),
-        "acl": lambda: _permissions(client, keys),
-        "clock": lambda: _clock(client, now_s),
-        "jobs": lambda: _jobs(client, keys.jobs),
+        "redis": partial(_version, client),
+        "aof": partial(_persistence, client),
+        "eviction": partial(_eviction, client),
+        "scripts": partial(_scripts, client),
+        "writes": partial(_writes, client, keys),
+        "acl": partial(_permissions, client, keys),
+        "clock": partial(_clock, client, now_s),
+        "jobs": partial(_jobs, client, keys.jobs),
     }
 
 
@@ -116,124 +113,107 @@ async def _version(client: Redis) -> Finding:
     info: Any = await client.info("server")
     name = str(info.get("server_name") or "redis").capitalize()
     shown = str(info.get("valkey_version") or info.get("redis_version") or "")
-    speaks = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
-    if not speaks:
-        return Finding(
-            "redis", State.WARN, f"{name} does not tell its version; it must be as Redis 6.2 or newer."
-        )
-    if speaks < OLDEST_REDIS:
-        return Finding("redis", State.FAIL, f"{name} {shown} is too old: use Redis 6.2 or newer, or Valkey.")
-    return Finding("redis", State.OK, f"{name} {shown}.")
+    version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
+    if not version:
+        return _warn(f"{name} does not report its version; it must be as Redis 6.2 or newer.")
+    if version < OLDEST_REDIS:
+        return _fail(f"{name} {shown} is too old: use Redis 6.2 or newer, or Valkey.")
+    return _ok(f"{name} {shown}.")
 
 
 async def _persistence(client: Redis) -> Finding:
     info: Any = {**await client.info("persistence"), **await client.info("replication")}
     if "aof_enabled" not in info:
-        return Finding("aof", State.WARN, "This server does not tell whether it keeps an append-only file.")
+        return _warn("This server does not report whether it keeps an append-only file.")
     if info["aof_enabled"] and info.get("aof_last_write_status", "ok") != "ok":
-        return Finding(
-            "aof", State.FAIL, "The append-only file cannot be written: look at the server's disk."
-        )
+        return _fail("The append-only file cannot be written: look at the server's disk.")
     if info["aof_enabled"]:
-        return Finding("aof", State.OK, "The append-only file is on.")
-    advice = "set `appendonly yes`; the queue, receipts of paid tasks and quotas are lost with the server otherwise."
+        return _ok("The append-only file is on.")
+    advice = "set `appendonly yes`; otherwise the queue, receipts of paid tasks and quotas are lost with the server."
     if info.get("connected_slaves"):
-        return Finding("aof", State.WARN, f"Only replicas keep what is written: {advice}")
-    return Finding("aof", State.FAIL, f"Nothing is kept over a restart: {advice}")
+        return _warn(f"Only replicas keep what is written: {advice}")
+    return _fail(f"Nothing is kept over a restart: {advice}")
 
 
 async def _eviction(client: Redis) -> Finding:
     info: Any = await client.info("memory")
     policy = info.get("maxmemory_policy")
     if policy is None:
-        return Finding(
-            "eviction", State.WARN, "This server does not tell its maxmemory-policy; it must be noeviction."
-        )
+        return _warn("This server does not report its maxmemory-policy; it must be noeviction.")
     if policy == "noeviction":
-        return Finding("eviction", State.OK, "maxmemory-policy is noeviction.")
+        return _ok("maxmemory-policy is noeviction.")
     advice = "set `maxmemory-policy noeviction`: this is a queue, not a cache."
     if not info.get("maxmemory"):
-        return Finding(
-            "eviction", State.WARN, f"maxmemory-policy is {policy}, without a limit as yet: {advice}"
-        )
-    return Finding("eviction", State.FAIL, f"maxmemory-policy is {policy}, which deletes jobs: {advice}")
+        return _warn(f"maxmemory-policy is {policy}, without a limit as yet: {advice}")
+    return _fail(f"maxmemory-policy is {policy}, which deletes jobs: {advice}")
 
 
 async def _scripts(client: Redis) -> Finding:
     try:
         await client.eval("return redis.call('TIME')[1]", 0)
     except ResponseError as error:
-        said = redact(str(error))
-        return Finding(
-            "scripts",
-            State.FAIL,
-            f"Scripts are refused ({said}): allow EVAL and EVALSHA, in the ACL and in any proxy.",
-        )
-    return Finding("scripts", State.OK, "Scripts run.")
+        why = redact(str(error))
+        return _fail(f"Scripts are refused ({why}): allow EVAL and EVALSHA, in the ACL and in any proxy.")
+    return _ok("Scripts run.")
 
 
 async def _writes(client: Redis, keys: Keys) -> Finding:
     try:
         await Steps(client, keys.prefix)("probe")
     except ResponseError as error:
-        return Finding("writes", State.FAIL, in_words(error))
-    return Finding("writes", State.OK, "Redis takes our writes.")
+        return _fail(in_words(error))
+    return _ok("Redis accepts writes.")
 
 
 async def _permissions(client: Redis, keys: Keys) -> Finding:
     if names := await missing(client, keys):
-        said = f"The ACL of our user in `redis.url` lacks what a worker needs: {', '.join(names)}"
-        return Finding("acl", State.FAIL, f"{said}. deploy/redis/users.acl grants all of it.")
-    return Finding("acl", State.OK, "The user in `redis.url` may do all that a worker does.")
+        lacks = f"The ACL of the user in `redis.url` lacks what a worker needs: {', '.join(names)}"
+        return _fail(f"{lacks}. deploy/redis/users.acl grants all of it.")
+    return _ok("The user in `redis.url` may do all that a worker does.")
 
 
 async def _clock(client: Redis, now_s: Callable[[], float]) -> Finding:
     before_s = now_s()
     seconds, micros = await client.time()
     after_s = now_s()
-    # It was read somewhere between the two.
+    # The server read its clock somewhere between the two.
     apart_s = int(seconds) + int(micros) / 1e6 - (before_s + after_s) / 2
     doubt_s = (after_s - before_s) / 2
-    said = f"Redis is {abs(apart_s):.3f} s {'ahead of' if apart_s > 0 else 'behind'} this machine (± {doubt_s:.3f} s)"
+    side = "ahead of" if apart_s > 0 else "behind"
+    says = f"Redis is {abs(apart_s):.3f} s {side} this machine (± {doubt_s:.3f} s)"
     if abs(apart_s) - doubt_s > CLOCK_FAIL_S:
-        return Finding("clock", State.FAIL, f"{said}: signatures and deadlines fail. Set both clocks by NTP.")
+        return _fail(f"{says}: signatures and deadlines fail. Set both clocks by NTP.")
     if abs(apart_s) - doubt_s > CLOCK_WARN_S:
-        return Finding("clock", State.WARN, f"{said}: deadlines are off by as much. Set both clocks by NTP.")
-    return Finding("clock", State.OK, f"{said}.")
+        return _warn(f"{says}: deadlines are off by as much. Set both clocks by NTP.")
+    return _ok(f"{says}.")
 
 
 async def _jobs(client: Redis, jobs: str) -> Finding:
-    """Entries that were added, and are neither read nor there: whoever trims the stream deletes work.
+    """Whether entries vanished that no worker had read, as when a producer trims the stream.
 
-    Every entry that was read and ended is deleted by its reader, so what is there is pending or unread. Both answers
-    belong to one moment, or a job that arrives between them would look lost.
+    A reader deletes every entry that it has finished, so the entries that are there are pending or unread. Both
+    replies belong to one moment, or a job that arrives between them would look lost.
     """
     async with client.pipeline(transaction=True) as pipe:
         pipe.xinfo_stream(jobs)
         pipe.xinfo_groups(jobs)
         stream, groups = await pipe.execute(raise_on_error=False)
     if isinstance(stream, ResponseError) and "no such key" in str(stream).lower():
-        return Finding("jobs", State.OK, f"{jobs} does not exist yet: nothing was ever sent here.")
-    for answer in (stream, groups):
-        if isinstance(answer, Exception):
-            raise answer
+        return _ok(f"{jobs} does not exist yet: nothing was ever sent here.")
+    for reply in (stream, groups):
+        if isinstance(reply, Exception):
+            raise reply
+    waiting = stream["length"]
     group = next((each for each in groups if each["name"] in (INTAKE_GROUP, INTAKE_GROUP.encode())), None)
     if group is None:
-        waiting = stream["length"]
-        return Finding("jobs", State.WARN, f"No worker has read {jobs} yet; waiting: {waiting}. Start one.")
+        return _warn(f"No worker has read {jobs} yet; waiting: {waiting}. Start one.")
     if group.get("entries-read") is None or "entries-added" not in stream:
-        return Finding(
-            "jobs",
-            State.OK,
-            f"{jobs} waiting: {stream['length']}; this server cannot tell whether any were lost.",
-        )
-    lost = stream["entries-added"] - group["entries-read"] + group["pending"] - stream["length"]
+        return _ok(f"{jobs} waiting: {waiting}; this server does not count lost entries.")
+    lost = stream["entries-added"] - group["entries-read"] + group["pending"] - waiting
     if lost > 0:
-        said = f"Entries of {jobs} that vanished before they were accepted: {lost}"
-        return Finding(
-            "jobs", State.FAIL, f"{said}. Send without MAXLEN and MINID, and never XTRIM or XDEL it."
-        )
-    return Finding("jobs", State.OK, f"{jobs} has lost nothing; waiting: {stream['length']}.")
+        says = f"Entries of {jobs} that vanished before they were accepted: {lost}"
+        return _fail(f"{says}. Send without MAXLEN and MINID, and never XTRIM or XDEL it.")
+    return _ok(f"{jobs} has lost nothing; waiting: {waiting}.")
 
 
 async def check_storage(open_store: Callable[[], ResultStore]) -> Finding:
@@ -243,38 +223,43 @@ async def check_storage(open_store: Callable[[], ResultStore]) -> Finding:
         await store.check()
         await store.aclose()
     except StorageError as error:
-        return Finding("storage", State.FAIL, f"{error} Is the path, or the cloud's credential, right?")
-    return Finding("storage", State.OK, "Pictures can be written and read.")
+        return _fail(f"{error} Is the path, or the cloud's credential, right?")
+    return _ok("Pictures can be written and read.")
 
 
 def credential_checks(credentials: Mapping[str, Credential], environ: Mapping[str, str]) -> dict[str, Check]:
-    """A check for each credential: is its secret there, and does its provider accept it, where asking is free."""
+    """A check for each credential: is its secret there, and does its provider accept it, where that is free?"""
+    return {
+        f"credential {name}": partial(_credential, credential, environ)
+        for name, credential in credentials.items()
+    }
 
-    def check(name: str, credential: Credential) -> Check:
-        return lambda: _credential(f"credential {name}", credential, environ)
 
-    return {f"credential {name}": check(name, credential) for name, credential in credentials.items()}
+def provider_of(credential: Credential, environ: Mapping[str, str]) -> Provider:
+    """The provider of a credential; nothing is sent.
+
+    Raises SettingsError for a secret that is not here, ValueError for what the provider refuses.
+    """
+    return create_provider(
+        credential.provider,
+        base_url=credential.base_url,
+        secrets=credential.resolve(environ),
+        options=credential.provider_options(),
+    )
 
 
-async def _credential(name: str, credential: Credential, environ: Mapping[str, str]) -> Finding:
+async def _credential(credential: Credential, environ: Mapping[str, str]) -> Finding:
     try:
-        provider = create_provider(
-            credential.provider,
-            base_url=credential.base_url,
-            secrets=credential.resolve(environ),
-            options=credential.provider_options(),
-        )
+        provider = provider_of(credential, environ)
     except (SettingsError, ValueError) as error:
-        return Finding(name, State.FAIL, str(error))
+        return _fail(str(error))
     try:
-        found = await _asked(provider)
+        if not isinstance(provider, ChecksCredential):
+            return _ok(f"The secret is there; {provider.name} has no request that is free.")
+        found = await provider.check_credential(timeout_s=CHECK_TIMEOUT_S - 5)
     finally:
         await provider.aclose()
-    state = State.WARN if found.good is None else State.OK if found.good else State.FAIL
-    return Finding(name, state, found.says)
+    return Finding("", {None: State.WARN, True: State.OK, False: State.FAIL}[found.good], found.says)
 
 
-async def _asked(provider: Provider) -> CredentialCheck:
-    if not isinstance(provider, ChecksCredential):
-        return CredentialCheck(True, f"The secret is there; {provider.name} has nothing that is free to ask.")
-    return await provider.check_credential(timeout_s=CHECK_TIMEOUT_S - 5)
+_ok, _warn, _fail = (partial(Finding, "", state) for state in (State.OK, State.WARN, State.FAIL))

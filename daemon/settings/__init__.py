@@ -4,40 +4,18 @@ Values come from flags, the environment (`PIXMILL_REDIS__URL`), pixmill.toml and
 """
 
 from daemon.settings.load import LoadedSettings, load_settings
-from daemon.settings.model import (
-    Credential,
-    GatewaySettings,
-    MetricsSettings,
-    NetworkSettings,
-    RedisSettings,
-    RetentionSettings,
-    Route,
-    Settings,
-    SettingsError,
-    StorageSettings,
-    WebhookSecret,
-    WorkerSettings,
-)
-from daemon.settings.values import Listen, SecretUrl, masked_url, parse_duration, parse_size
+from daemon.settings.model import Credential, Route, Settings, SettingsError
+from daemon.settings.values import Listen, SecretUrl, masked_url, parse_duration
 
 __all__ = [
     "Credential",
-    "GatewaySettings",
     "Listen",
     "LoadedSettings",
-    "MetricsSettings",
-    "NetworkSettings",
-    "RedisSettings",
-    "RetentionSettings",
     "Route",
     "SecretUrl",
     "Settings",
     "SettingsError",
-    "StorageSettings",
-    "WebhookSecret",
-    "WorkerSettings",
     "load_settings",
     "masked_url",
     "parse_duration",
-    "parse_size",
 ]

@@ -1,4 +1,4 @@
-"""Puts the sources together, validates them, and tells all problems at once, each with its place."""
+"""Puts the sources together, validates them, and reports all problems at once, each with its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
 from daemon.settings.sources import Path_, Source, config_file, environment_source, flag_source, toml_source
 
-# Given what the sources say and the environment, a source of what they leave open.
+# Makes one more source from the values so far and the environment, for values that are still open.
 Offer = Callable[[Mapping[str, Any], Mapping[str, str]], Source]
 
 
@@ -45,8 +45,8 @@ def load_settings(
     """The configuration of file, environment and flags.
 
     Without `path`: $PIXMILL_CONFIG, or ./pixmill.toml if there is one. `overrides` are flags by dotted key
-    (`{"redis.url": "redis://..."}`); None is a flag that was not given. `offers` fill in what the sources leave
-    open. Raises SettingsError, which has every problem.
+    (`{"redis.url": "redis://..."}`); None is a flag that was not given. `offers` fill in values that no source
+    gives. Raises SettingsError, which has every problem.
     """
     file = config_file(path, environ)
     sources = [toml_source(file)] if file else []
@@ -61,8 +61,14 @@ def load_settings(
         sources.append(offer(values, environ))
         _lay_over(values, labels, tables, sources[-1])
     problems = [problem for source in sources for problem in source.problems]
-    settings = _validated(values, {**tables, **labels}, problems)
-    if problems or settings is None:
+    places = {**tables, **labels}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [_sentence(detail, places) for detail in error.errors(include_url=False)]
+        raise SettingsError(problems) from None
+    problems += [_problem(at, sentence, places) for at, sentence in settings.contradictions()]
+    if problems:
         raise SettingsError(problems)
     return LoadedSettings(settings, {".".join(at): label for at, label in labels.items()}, file)
 
@@ -92,16 +98,6 @@ def _leaves(values: Mapping[str, Any], at: Path_) -> Iterator[tuple[Path_, Any]]
             yield (*at, name), value
 
 
-def _validated(values: dict[str, Any], labels: Mapping[Path_, str], problems: list[str]) -> Settings | None:
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        problems.extend(_sentence(detail, labels) for detail in error.errors(include_url=False))
-        return None
-    problems.extend(_problem(at, sentence, labels) for at, sentence in settings.contradictions())
-    return settings
-
-
 def _sentence(detail: ErrorDetails, labels: Mapping[Path_, str]) -> str:
     at = tuple(str(step) for step in detail["loc"] if step != "[key]")
     kind = detail["type"]
@@ -110,8 +106,9 @@ def _sentence(detail: ErrorDetails, labels: Mapping[Path_, str]) -> str:
     if kind == "missing":
         return _problem(at, "is missing", labels)
     if kind == "string_pattern_mismatch":
-        return _problem(at, f"must be {_NAME_TEXTS.get(_suffix(at), _NAME_TEXTS[''])}", labels)
-    # Values are never shown: what stands in the wrong place may be a secret.
+        suffix = at[-1].rpartition("_")[2]
+        return _problem(at, f"must be {_NAME_TEXTS.get(suffix, _NAME_TEXTS[''])}", labels)
+    # Values are never shown: a misplaced one may be a secret.
     message = detail["msg"].replace("Input should be", "must be").replace("String should", "must")
     return _problem(at, message, labels)
 
@@ -136,17 +133,9 @@ def _fields(at: Path_) -> Mapping[str, Any]:
 
 
 def _problem(at: Path_, sentence: str, labels: Mapping[Path_, str]) -> str:
-    end = "" if sentence.endswith("?") else "."
-    return f"{_place(at, labels)}`{'.'.join(at)}` {sentence}{end}"
-
-
-def _place(at: Path_, labels: Mapping[Path_, str]) -> str:
-    """Where a value stands; what is missing stands where its table does."""
-    return next((f"{labels[at[:length]]}: " for length in range(len(at), 0, -1) if at[:length] in labels), "")
-
-
-def _suffix(at: Path_) -> str:
-    return at[-1].rpartition("_")[2] if "_" in at[-1] else at[-1]
+    """A sentence with its place; a missing value has the place of its table."""
+    place = next((f"{labels[at[:end]]}: " for end in range(len(at), 0, -1) if at[:end] in labels), "")
+    return f"{place}`{'.'.join(at)}` {sentence}{'' if sentence.endswith('?') else '.'}"
 
 
 _NAME_TEXTS = {

@@ -1,4 +1,4 @@
-"""Everything that an operator may set, with its default and its limits: one class a section of pixmill.toml.
+"""Everything that an operator may set, with its default and its limits: one class for each table of pixmill.toml.
 
 Secrets are named here (a variable, a file), never held.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.values import (
@@ -30,6 +30,8 @@ from daemon.settings.values import (
 if TYPE_CHECKING:
     from limiter.quota.quota import Quota
 
+T = TypeVar("T")
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Prefix = Annotated[
     str, StringConstraints(pattern=r"^(\{[A-Za-z0-9._-]{1,64}\}|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$")
@@ -38,7 +40,7 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,12
 
 
 class SettingsError(Exception):
-    """What is wrong with the configuration: every problem found, a sentence each, with its place."""
+    """The configuration is wrong: `problems` has a sentence with its place for each problem."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -46,7 +48,7 @@ class SettingsError(Exception):
 
 
 class Section(BaseModel):
-    """A table of the configuration: closed, and not changed after it was read."""
+    """A table of the configuration: closed and frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -60,11 +62,15 @@ class RedisSettings(Section):
 
 class WorkerSettings(Section):
     max_in_flight: int = Field(64, ge=1, le=100_000, description="jobs that one replica runs at a time")
-    drain_timeout: Duration = Field(120.0, ge=0, le=86_400, description="how long a stop waits for what runs")
+    drain_timeout: Duration = Field(
+        120.0, ge=0, le=86_400, description="how long a stop waits for running items"
+    )
     max_backlog_per_tenant: int = Field(
         1_000_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
     )
-    lease: Duration = Field(15.0, ge=1, le=3_600, description="a replica silent for so long has crashed")
+    lease: Duration = Field(
+        15.0, ge=1, le=3_600, description="a replica that is silent for this time counts as crashed"
+    )
 
 
 class StorageSettings(Section):
@@ -75,8 +81,8 @@ class StorageSettings(Section):
 
 
 class RetentionSettings(Section):
-    records: Duration = Field(86_400.0, ge=60, description="a record lives so long after its end")
-    failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for what did not succeed")
+    records: Duration = Field(86_400.0, ge=60, description="how long a record is kept after its end")
+    failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for records of failures")
     media: KeepOrDuration = Field("keep", description="images; `keep` deletes none")
 
 
@@ -92,7 +98,7 @@ class GatewaySettings(Section):
 
 
 class NetworkSettings(Section):
-    allow_hosts: Names = Field([], description="private hosts that may be reached all the same")
+    allow_hosts: Names = Field([], description="private hosts that may be reached")
     max_input_bytes: Bytes = Field(25 * 1024**2, ge=1024, le=1024**3, description="largest download")
 
 
@@ -109,27 +115,23 @@ class Credential(Section):
     secret_id_file: Path | None = None
     secret_key_env: EnvName | None = None
     secret_key_file: Path | None = None
-    options: dict[str, str] = Field(default_factory=dict, description="more, as the provider documents")
+    options: dict[str, str] = Field(default_factory=dict, description="further options of the provider")
 
     def resolve(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The secrets by name (`api_key`, `secret_id`, `secret_key`); SettingsError if one is missing."""
-        secrets: dict[str, str] = {}
-        problems: list[str] = []
-        for name in SECRET_NAMES:
-            variable, file = getattr(self, f"{name}_env"), getattr(self, f"{name}_file")
-            try:
-                if variable or file:
-                    secrets[name] = read_secret(name, variable, file, environ)
-            except SettingsError as error:
-                problems.extend(error.problems)
-        if problems:
-            raise SettingsError(problems)
-        return secrets
+        named = {name: (getattr(self, f"{name}_env"), getattr(self, f"{name}_file")) for name in SECRET_NAMES}
+        return _all_of(
+            {
+                name: partial(read_secret, name, variable, file, environ)
+                for name, (variable, file) in named.items()
+                if variable or file
+            },
+            SettingsError,
+        )
 
     def provider_options(self) -> dict[str, str]:
-        """What else the provider is told, beside its base URL and its secrets."""
-        own = {"wire": self.wire, "region": self.region}
-        return {**{name: value for name, value in own.items() if value is not None}, **self.options}
+        """The options of the provider, beside its base URL and its secrets."""
+        return {**self.model_dump(include={"wire", "region"}, exclude_none=True), **self.options}
 
 
 class WebhookSecret(Section):
@@ -145,14 +147,14 @@ class WebhookSecret(Section):
         return read_secret("secret", self.secret_env, self.secret_file, environ)
 
     def resolve_old(self, environ: Mapping[str, str] = os.environ) -> str | None:
-        """The secret of before, None where none is configured; raises SettingsError when it is not there."""
+        """The former secret, None where none is configured; raises SettingsError when it is not there."""
         if not self.old_secret_env and not self.old_secret_file:
             return None
         return read_secret("old_secret", self.old_secret_env, self.old_secret_file, environ)
 
 
 class Route(Section):
-    """What jobs name: an account, a model, the quotas that a call needs, and where to turn when it fails."""
+    """The name that jobs use for an account, a model, and the quotas that a call needs."""
 
     credential: str
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -161,16 +163,8 @@ class Route(Section):
     provider_timeout: Duration = Field(180.0, gt=0, le=86_400, description="from submit to finished image")
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole configuration. `Settings()` is defaults alone; `load_settings` reads file and environment."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        env_prefix="PIXMILL_",
-        env_nested_delimiter="__",
-    )
 
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -184,32 +178,13 @@ class Settings(BaseSettings):
     routes: dict[Name, Route] = Field(default_factory=dict)
     webhooks: dict[Name, WebhookSecret] = Field(default_factory=dict)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: `load_settings` reads the sources itself, to know where a value came from."""
-        return (init_settings,)
-
     def parsed_quotas(self) -> dict[str, Quota]:
         """The quotas by name; raises SettingsError with every problem."""
         from limiter.quota.quota import QuotaError, parse_quota
 
-        quotas: dict[str, Quota] = {}
-        problems: list[str] = []
-        for name, spec in self.quotas.items():
-            try:
-                quotas[name] = parse_quota(name, spec)
-            except QuotaError as error:
-                problems.append(str(error))
-        if problems:
-            raise SettingsError(problems)
-        return quotas
+        return _all_of(
+            {name: partial(parse_quota, name, spec) for name, spec in self.quotas.items()}, QuotaError
+        )
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """(path, what is wrong) for every value that does not fit another one."""
@@ -239,6 +214,20 @@ class Settings(BaseSettings):
                 yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
         if name in route.fallback:
             yield ("routes", name, "fallback"), "names the route itself"
+
+
+def _all_of(calls: Mapping[str, Callable[[], T]], expected: type[Exception]) -> dict[str, T]:
+    """The result of every call; raises SettingsError with the problems of all that raised the expected error."""
+    results: dict[str, T] = {}
+    problems: list[str] = []
+    for name, call in calls.items():
+        try:
+            results[name] = call()
+        except expected as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError(problems)
+    return results
 
 
 SECRET_NAMES = ("api_key", "secret_id", "secret_key")

@@ -1,4 +1,4 @@
-"""What `redis.url` may lead to: one server, the master that Sentinels know, or a cluster."""
+"""The forms of `redis.url`: one server, the master that Sentinels watch, or a cluster."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _PATHS = {
 
 
 class RedisUrlError(ValueError):
-    """A URL that cannot be read; the text has the form that it must have, and nothing of the URL itself."""
+    """A URL that cannot be read. The text shows the right form and nothing of the URL itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a URL leads. `options` are what every connection gets, beside host and port; they may hold a password."""
+    """A URL taken apart. `options` are those of every connection beside host and port; they may hold a password."""
 
     topology: Topology
     nodes: tuple[tuple[str, int], ...]
@@ -55,14 +55,14 @@ class RedisAddress:
 
 
 def topology_of(url: str) -> Topology:
-    """What kind of installation the URL's scheme names."""
+    """The kind of installation that the URL's scheme names."""
     kind = url.partition("://")[0].rpartition("+")[2]
     return "sentinel" if kind == "sentinel" else "cluster" if kind == "cluster" else "single"
 
 
 def read_redis_url(url: str) -> RedisAddress:
     """Take a URL apart. Raises RedisUrlError, whose text never has a part of the URL."""
-    from redis.asyncio.connection import parse_url  # not needed by those who only ask for help
+    from redis.asyncio.connection import parse_url  # late: `--help` does not need it
 
     topology = topology_of(url)
     scheme, _, rest = url.partition("://")
@@ -70,7 +70,7 @@ def read_redis_url(url: str) -> RedisAddress:
     user, at, hosts = (authority[0] if authority else "").rpartition("@")
     nodes = _nodes(hosts, topology)
     try:
-        # Of one server, which the library reads: the password, and options that are numbers.
+        # The library reads the password and the numbers in the options, as of a URL of one server.
         single = (
             url if topology == "single" else f"redis://{user}{at}localhost{rest[len(user + at + hosts) :]}"
         )
@@ -89,8 +89,8 @@ def _path(scheme: str, topology: Topology, parts: SplitResult) -> tuple[str, str
     if scheme == "unix":
         return "", ""
     match = _PATHS[topology].fullmatch(parts.path)
-    # A bare `/`, `?` or `#` of a password ends the hosts before its `@`: a part of the password would be taken for a
-    # host or a port, and told to everybody when it does not answer.
+    # A bare `/`, `?` or `#` in a password would end the hosts too early: a part of the password would be taken for a
+    # host or a port, and shown in the error when that does not answer.
     if match is None or "@" in parts.query or parts.fragment:
         raise RedisUrlError(_FORMS[topology])
     found = match.groupdict()
@@ -98,12 +98,12 @@ def _path(scheme: str, topology: Topology, parts: SplitResult) -> tuple[str, str
 
 
 def one_slot_sentence(prefix: str) -> str:
-    """What is wrong with a prefix without braces on a cluster."""
+    """The sentence about a prefix without braces on a cluster."""
     return f'must stand in braces on a cluster, or its keys share no slot: write "{{{prefix}}}"'
 
 
 def _nodes(hosts: str, topology: Topology) -> tuple[tuple[str, int], ...]:
-    """The nodes to ask; none for one server, whose only host the library reads."""
+    """The nodes of Sentinels or a cluster; none for one server, whose host the library reads."""
     if topology == "single":
         return ()
     default = SENTINEL_PORT if topology == "sentinel" else REDIS_PORT

@@ -1,6 +1,6 @@
 """Reads the places where settings stand: a TOML file with its lines, the environment, and flags.
 
-Each source is its values as a nested dict, and for each value a label that says where it stands.
+Each source is a nested dict of values, and a label for each value with its place.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ Path_ = tuple[str, ...]
 
 @dataclass
 class Source:
-    """Values of one kind of place; `label` says where the value at a path stands."""
+    """Values of one kind of place; `label` names the place of the value at a path."""
 
     values: dict[str, Any]
     label: Callable[[Path_], str]
@@ -68,7 +69,7 @@ def toml_source(path: Path) -> Source:
 
 
 def environment_source(environ: Mapping[str, str], known: Mapping[str, Any]) -> Source:
-    """Every `PIXMILL_SECTION__KEY`. `known` is what the file says: its names decide between `-` and `_`."""
+    """Every `PIXMILL_SECTION__KEY`. `known` are the file's values: their names decide between `-` and `_`."""
     ours = {
         name: value
         for name, value in environ.items()
@@ -102,16 +103,19 @@ def environment_source(environ: Mapping[str, str], known: Mapping[str, Any]) -> 
 
 def flag_source(overrides: Mapping[str, object]) -> Source:
     """Flags by their dotted key (`redis.url`); a flag that was not given (None) does not count."""
-    values: dict[str, Any] = {}
-    for dotted, value in overrides.items():
-        if value is None:
-            continue
-        *parents, last = dotted.split(".")
-        table = values
+    given = {tuple(dotted.split(".")): value for dotted, value in overrides.items() if value is not None}
+    return Source(nested(given), _flag)
+
+
+def nested(values: Mapping[Path_, object]) -> dict[str, Any]:
+    """Tables in tables, from values by their path."""
+    tables: dict[str, Any] = {}
+    for (*parents, last), value in values.items():
+        table = tables
         for part in parents:
             table = table.setdefault(part, {})
         table[last] = value
-    return Source(values, _flag)
+    return tables
 
 
 def _flag(at: Path_) -> str:
@@ -127,7 +131,8 @@ class _EnvReader(EnvSettingsSource):
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        super().__init__(Settings)
+        model: Any = Settings  # any model will do; only its fields are read
+        super().__init__(model, env_prefix=PREFIX, env_nested_delimiter="__")
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return parse_env_vars(self._environ, case_sensitive=False)
@@ -147,12 +152,10 @@ def _typed(limits: Any) -> Any:
     """Limits as TOML would have them: the environment has only texts, so numbers and tables are JSON."""
     if not isinstance(limits, dict):
         return limits
-    typed: dict[str, Any] = {}
+    typed = dict(limits)
     for name, value in limits.items():
-        try:
+        with suppress(TypeError, ValueError):
             typed[name] = json.loads(value)
-        except (TypeError, ValueError):
-            typed[name] = value
     return typed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -41,13 +42,13 @@ def duration_text(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """Marks a kind of value that is shown otherwise than it is kept."""
+    """Marks a kind of value that is printed in another form than it is kept in."""
 
     text: Callable[[Any], str]
 
 
 class _Text(str):
-    """A text with manners of its own, which pydantic builds from a plain one."""
+    """A text with methods of its own, which pydantic builds from a plain one."""
 
     __slots__ = ()
 
@@ -87,7 +88,7 @@ class SecretUrl(_Text):
 
 def masked_url(url: str) -> str:
     """The URL with its password, and the values of its query, hidden."""
-    # Up to the last `@`: a password may itself hold any sign, if someone forgot to quote it.
+    # Up to the last `@`: an unquoted password may itself hold any sign.
     hidden = url if url.startswith("file:") else _USERINFO.sub(_mask_userinfo, url, count=1)
     return _QUERY_SECRET.sub(r"\1=***", hidden)
 
@@ -100,7 +101,7 @@ _QUERY_SECRET = re.compile(
 
 def _mask_userinfo(match: re.Match[str]) -> str:
     user, colon, _ = match[1].partition(":")
-    # Without a colon it may still be a token in the place of the user, so nothing of it is shown.
+    # Without a colon it may be a token in the place of the user, so nothing of it is shown.
     return f"{user}:***@" if colon else "***@"
 
 
@@ -120,23 +121,18 @@ class Listen(_Text):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.host == "localhost" or _is_loopback(self.host)
+        with suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        # Any other name resolves to whatever its zone says, so it is no promise.
+        return self.host == "localhost"
 
     @classmethod
     def parse(cls, value: str) -> Self:
-        """Raises pydantic's error for what is no address."""
+        """The address; raises pydantic's error for a text that is none."""
         match = _LISTEN.fullmatch(value)
         if not match or int(match[1]) > 65535:
             raise _wrong('an address such as "127.0.0.1:8080" or "[::1]:8080"')
         return cls(value)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name resolves to whatever its zone says, so it is no promise.
-        return False
 
 
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
@@ -168,7 +164,7 @@ def _url(*schemes: str) -> Callable[[Any], Any]:
 
 
 def _redis_url(value: Any) -> Any:
-    """Refuse here what the client would refuse only later, with a part of the password in its words."""
+    """Refuse a wrong URL here: the client's own error would come later and show a part of the password."""
     _url(*REDIS_SCHEMES)(value)
     try:
         read_redis_url(value)

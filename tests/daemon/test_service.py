@@ -12,7 +12,7 @@ import pytest
 
 from daemon import service as signals
 from daemon.broker.redis_cli import redis_cli
-from daemon.cli.serve import banner
+from daemon.cli.commands.serve import banner
 from daemon.replica import Replica
 from daemon.service import run_up, until_signal
 from daemon.settings import Settings

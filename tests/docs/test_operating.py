@@ -41,7 +41,7 @@ def _lines(mark: str) -> list[str]:
     return [line.strip() for line in block.splitlines() if line.strip()]
 
 
-def test_the_accounts_that_are_shown_load_and_can_be_called(tmp_path: Path) -> None:
+def test_the_documented_accounts_load_and_can_be_called(tmp_path: Path) -> None:
     shown = tomllib.loads(ACCOUNTS)
     path = tmp_path / "pixmill.toml"
     routes = "".join(
@@ -55,7 +55,7 @@ def test_the_accounts_that_are_shown_load_and_can_be_called(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mark", ["redis+sentinel://sentinel-1", "redis+cluster://node-1"])
-def test_a_redis_that_is_shown_can_be_configured(tmp_path: Path, mark: str) -> None:
+def test_the_documented_redis_forms_can_be_configured(tmp_path: Path, mark: str) -> None:
     path = tmp_path / "pixmill.toml"
     path.write_text("\n".join(_lines(mark)))
     settings = load_settings(path, environ={}).settings.redis
@@ -63,7 +63,7 @@ def test_a_redis_that_is_shown_can_be_configured(tmp_path: Path, mark: str) -> N
     command_client(settings.url.reveal(), settings.prefix)
 
 
-def test_the_bound_of_a_failover_is_set_as_it_is_shown(redis_server: RedisServer) -> None:
+def test_the_documented_bound_of_a_failover_can_be_set(redis_server: RedisServer) -> None:
     client = redis_client.Redis(port=redis_server.port)
     for line in _lines("min-replicas-to-write"):
         assert client.config_set(*line.split())
@@ -71,7 +71,7 @@ def test_the_bound_of_a_failover_is_set_as_it_is_shown(redis_server: RedisServer
     client.close()
 
 
-def test_the_users_get_their_passwords_as_it_is_shown(tmp_path: Path) -> None:
+def test_the_documented_commands_set_the_users_passwords(tmp_path: Path) -> None:
     copy = tmp_path / "users.acl"
     copy.write_bytes((ROOT / "deploy" / "redis" / "users.acl").read_bytes())
     server = RedisServer(options=("--aclfile", str(copy)))
@@ -89,7 +89,7 @@ def test_the_users_get_their_passwords_as_it_is_shown(tmp_path: Path) -> None:
         server.close()
 
 
-def test_the_command_for_a_webhook_secret_makes_one_that_is_accepted(tmp_path: Path) -> None:
+def test_the_documented_command_makes_a_webhook_secret(tmp_path: Path) -> None:
     (command,) = re.findall(r"`(echo whsec_\S+ rand -base64 \d+\))`", TEXT)
     made = run(command, tmp_path)
     assert made.returncode == 0, made.stderr
@@ -100,7 +100,7 @@ def test_the_command_for_a_webhook_secret_makes_one_that_is_accepted(tmp_path: P
     webhooks.check(Callback(url="https://shop.example/hook", events=None, secret=None), tenant="t", ident="j")
 
 
-def test_the_job_with_a_callback_that_producers_are_shown_is_accepted() -> None:
+def test_the_documented_job_with_a_callback_is_accepted() -> None:
     (text,) = re.findall(r'^    (\{"id": .*"callback": .*\})$', PRODUCING, re.MULTILINE)
     job = Job.model_validate(orjson.loads(text))
     Webhooks({"shop": (b"k" * 24,)}).check(job.callback, tenant=job.tenant, ident=job.id)

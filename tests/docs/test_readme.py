@@ -77,7 +77,7 @@ def test_the_commands_for_a_running_pixmill_work_in_their_order(up: Command, fol
     assert (folder / "spring.zip").stat().st_size > 100_000
 
 
-def test_the_configuration_of_the_readme_is_valid_and_its_key_is_not_shown(tmp_path: Path) -> None:
+def test_the_configuration_of_the_readme_is_valid_and_hides_its_key(tmp_path: Path) -> None:
     (tmp_path / "pixmill.toml").write_text(TOML)
     for line in [line for line in COMMANDS if line.startswith("pixmill config")]:
         done = run(line, tmp_path, OPENAI_API_KEY="sk-planted-readme-key")

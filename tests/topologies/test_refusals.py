@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from daemon import service
 from daemon.broker.connect import command_client
 from daemon.broker.errors import in_words, passes
-from daemon.cli.serve import banner
+from daemon.cli.commands.serve import banner
 from daemon.settings import Settings, SettingsError
 from tests.conftest import REDIS
 from tests.servers import RedisServer

@@ -18,7 +18,7 @@ from tests.servers import RedisServer
 
 
 class Ran(NamedTuple):
-    """What a call printed and how it ended."""
+    """The output of a call, and its exit code."""
 
     code: int
     out: str

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.accounts.routes import build_routes
-from daemon.cli.config import config_app
+from daemon.cli.commands.config import config as config_app
 from daemon.compat.aliases import alias_source
 from daemon.contract import Job
 from daemon.settings import load_settings
@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_check_says_that_all_is_well(config: str) -> None:
+def test_check_reports_a_right_configuration(config: str) -> None:
     result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted"})
     assert result.exit_code == 0
     assert "OK: " in result.stdout
@@ -36,7 +36,7 @@ def test_check_says_that_all_is_well(config: str) -> None:
     assert "sk-planted" not in result.output
 
 
-def test_check_tells_every_problem_and_exits_2(config: str) -> None:
+def test_check_reports_every_problem_and_exits_2(config: str) -> None:
     environ = {"PIXMILL_WORKER__LEASE": "x", "PIXMILL_NONE__A": "1"}
     result = run(config_app, ["check", "--config", config], env=environ)
     assert result.exit_code == 2
@@ -44,7 +44,7 @@ def test_check_tells_every_problem_and_exits_2(config: str) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
-def test_check_knows_what_quotas_and_providers_there_are(config: str) -> None:
+def test_check_reports_wrong_quotas_and_unknown_providers(config: str) -> None:
     environ = {"PIXMILL_CREDENTIALS__NEW__PROVIDER": "opneai", "PIXMILL_QUOTAS__NEW__IMAGES": "lots"}
     result = run(config_app, ["check", "--json", "--config", config], env=environ)
     assert result.exit_code == 2
@@ -120,7 +120,7 @@ HUNYUAN_SECRETS = {"HUNYUAN_SECRET_ID": "AKIDplanted0123456789", "HUNYUAN_SECRET
 
 
 @pytest.mark.parametrize("names_its_secrets", [True, False])
-def test_a_hunyuan_account_is_right_also_when_only_the_older_names_say_where_its_secrets_are(
+def test_a_hunyuan_account_works_with_the_older_names_of_its_secrets(
     tmp_path: Path, names_its_secrets: bool
 ) -> None:
     lines = [line for line in HUNYUAN.splitlines() if names_its_secrets or "_env" not in line]
@@ -148,7 +148,7 @@ def test_a_hunyuan_account_is_right_also_when_only_the_older_names_say_where_its
         ('options = { revize = "true" }', "Did you mean 'revise'"),
     ],
 )
-def test_check_asks_the_provider_what_it_thinks_of_a_credential(tmp_path: Path, line: str, says: str) -> None:
+def test_check_reports_what_a_provider_refuses_in_a_credential(tmp_path: Path, line: str, says: str) -> None:
     path = tmp_path / "pixmill.toml"
     path.write_text(HUNYUAN.replace('wire = "tc3"', line))
     result = run(config_app, ["check", "--config", str(path)], env=HUNYUAN_SECRETS)
@@ -158,7 +158,7 @@ def test_check_asks_the_provider_what_it_thinks_of_a_credential(tmp_path: Path, 
     assert "planted" not in result.output
 
 
-def test_check_refuses_a_webhook_secret_that_is_no_good_and_notes_one_that_is_not_here(config: str) -> None:
+def test_check_refuses_a_bad_webhook_secret_and_notes_a_missing_one(config: str) -> None:
     result = run(config_app, ["check", "--config", config], env={"HOOK_SECRET": "planted-without-prefix"})
     assert result.exit_code == 2
     assert "webhooks.main: This does not begin with `whsec_`" in result.stderr

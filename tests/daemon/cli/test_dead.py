@@ -1,4 +1,4 @@
-"""dead: what ended as a dead letter is shown, grouped, tried again and purged."""
+"""dead: dead letters are shown, grouped, tried again and purged."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_retry_sends_them_again(pixmill: Pixmill, installation: Installati
     assert len(await installation.dead()) == 3
 
 
-async def test_what_was_not_kept_cannot_be_tried_again(
+async def test_a_dead_letter_without_its_original_cannot_be_tried_again(
     pixmill: Pixmill, installation: Installation, redis: Redis
 ) -> None:
     await installation.add({"id": "c", "prompt": "x", "api_key": "planted"})
@@ -113,14 +113,14 @@ async def test_a_rate_spreads_the_retries(pixmill: Pixmill, installation: Instal
         refused = await pixmill("dead", "retry", "--all", "--rate", rate)
         assert (refused.code, refused.err) == (
             2,
-            f'--rate: "{rate}" is no rate; write such as 2/s or 100/min.\n',
+            f'--rate: "{rate}" is not a rate; write one such as 2/s or 100/min.\n',
         )
 
 
 async def test_a_retry_sees_none_of_those_that_come_back(
     pixmill: Pixmill, installation: Installation
 ) -> None:
-    """The reason is still there: a worker beside it refuses each at once, and it must end all the same."""
+    """The reason is still there: a worker beside it refuses each at once, and the command must end nevertheless."""
     async with working(installation.redis):
         ran = await pixmill("dead", "retry", "--reason", "unknown_route", "--rate", "20/s")
         assert ran.out == "2 of 2 tried again\n"
@@ -153,7 +153,7 @@ async def test_an_interrupted_retry_goes_on_with_the_rest_and_sends_each_once(
     assert len(sent) == len(set(sent)) == 3
 
 
-async def test_purge_may_spare_what_is_young(pixmill: Pixmill, installation: Installation) -> None:
+async def test_purge_can_spare_young_dead_letters(pixmill: Pixmill, installation: Installation) -> None:
     old = {"reason": "malformed", "error": "{}", "attempts": 0, "at": "2026-01-01T00:00:00Z", "ids": "{}"}
     await installation.redis.delete(installation.keys.dead)
     await installation.redis.xadd(installation.keys.dead, old, id="1767225600000-0")
@@ -166,7 +166,7 @@ async def test_purge_may_spare_what_is_young(pixmill: Pixmill, installation: Ins
     assert (await pixmill("dead", "purge", "1-1", "--older-than", "7d", "--yes")).code == 2
 
 
-async def test_purge_without_anybody_to_answer_throws_nothing_away(
+async def test_purge_without_a_terminal_throws_nothing_away(
     pixmill: Pixmill, installation: Installation
 ) -> None:
     ran = await pixmill("dead", "purge", "--all", stdin="")
@@ -175,7 +175,7 @@ async def test_purge_without_anybody_to_answer_throws_nothing_away(
     assert len(await installation.dead()) == 3
 
 
-async def test_purge_asks_before_it_throws_away(pixmill: Pixmill, installation: Installation) -> None:
+async def test_purge_needs_a_confirmation(pixmill: Pixmill, installation: Installation) -> None:
     refused = await pixmill("dead", "purge", "--all", stdin="n\n")
     assert refused.code == 2
     assert len(await installation.dead()) == 3
@@ -190,7 +190,7 @@ async def test_purge_asks_before_it_throws_away(pixmill: Pixmill, installation: 
 
 
 @pytest.mark.parametrize("order", ["retry", "purge"])
-async def test_which_ones_are_meant_must_be_said(pixmill: Pixmill, order: str) -> None:
+async def test_a_command_must_name_its_dead_letters_in_one_way(pixmill: Pixmill, order: str) -> None:
     assert (await pixmill("dead", order)).code == 2
     assert (await pixmill("dead", order, "1-1", "--all")).code == 2
     unknown = await pixmill("dead", order, "1-1")

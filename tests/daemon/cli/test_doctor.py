@@ -1,4 +1,4 @@
-"""`pixmill doctor`: one line a check, one document for programs, and an exit code that tells the worst."""
+"""`pixmill doctor`: one line a check, one document for programs, and an exit code for the worst of them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_without_redis_nothing_works(pixmill: Pixmill) -> None:
     assert "planted" not in ran.out + ran.err
 
 
-async def test_no_redis_at_all_says_what_to_do(pixmill: Pixmill) -> None:
+async def test_without_a_configured_redis_the_remedy_is_shown(pixmill: Pixmill) -> None:
     ran = await pixmill("doctor", PIXMILL_REDIS__URL=None)
     assert ran.code == 4
     assert "start `pixmill up`" in ran.out

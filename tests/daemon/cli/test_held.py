@@ -1,4 +1,4 @@
-"""What is held: shown with its reason, sent again or given up by a person; the counts of its batch always sum."""
+"""Held items: shown with their reason, sent again or given up by a person; the counts of a batch always sum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOST = Unknown({"kind": "ambiguous_submit", "message": "The answer is lost.", "c
 
 
 async def holding(redis: Redis, *ids: str, **more: Any) -> Installation:
-    """A batch whose items all had their answers lost."""
+    """A batch in which the answer to every item was lost."""
     installation = Installation(redis)
     items = [{"id": ident} for ident in ids]
     await installation.submit(
@@ -38,9 +38,7 @@ async def group(installation: Installation) -> GroupView:
     return view
 
 
-async def test_what_is_held_is_listed_with_its_reason_and_with_what_can_be_done(
-    pixmill: Pixmill, redis: Redis
-) -> None:
+async def test_held_items_are_listed_with_reason_and_remedy(pixmill: Pixmill, redis: Redis) -> None:
     installation = await holding(redis, "a", "c", tenant="studio")
     await installation.submit({"id": "j1", "prompt": "x", "on_unknown_outcome": "hold"})
     (item,) = await installation.claim()
@@ -55,8 +53,8 @@ async def test_what_is_held_is_listed_with_its_reason_and_with_what_can_be_done(
     ]
     assert all("The answer is lost. (ambiguous_submit, charged: maybe)" in line for line in lines[1:])
     assert "retry ID --held sends it again and may pay twice" in listed.err
-    told = (await pixmill("list", "--held", "--tenant", "studio", "--json")).document
-    assert [(one["item"], one["state"], one["error"]["kind"]) for one in told] == [
+    document = (await pixmill("list", "--held", "--tenant", "studio", "--json")).document
+    assert [(one["item"], one["state"], one["error"]["kind"]) for one in document] == [
         ("a", "held", "ambiguous_submit"),
         ("c", "held", "ambiguous_submit"),
     ]
@@ -64,13 +62,15 @@ async def test_what_is_held_is_listed_with_its_reason_and_with_what_can_be_done(
     assert "held and waits for you" in (await pixmill("list")).err
 
 
-async def test_where_nothing_is_held_the_list_says_so(pixmill: Pixmill, redis: Redis) -> None:
+async def test_an_empty_list_of_held_items_is_a_note(pixmill: Pixmill, redis: Redis) -> None:
     await Installation(redis).batch("b1", 1)
     assert (await pixmill("list", "--held")).err == "Nothing is held.\n"
     assert "held" not in (await pixmill("list")).err
 
 
-async def test_a_retry_sends_it_again_and_a_cancel_gives_it_up(pixmill: Pixmill, redis: Redis) -> None:
+async def test_a_retry_sends_a_held_item_again_and_a_cancel_gives_it_up(
+    pixmill: Pixmill, redis: Redis
+) -> None:
     installation = await holding(redis, "a", "b", "c")
     assert (await group(installation)).counts.held == 3
     assert "1 queued again" in (await pixmill("retry", "b1/a", "--held")).out
@@ -84,7 +84,7 @@ async def test_a_retry_sends_it_again_and_a_cancel_gives_it_up(pixmill: Pixmill,
     assert (view.state, view.counts.succeeded, view.counts.cancelled) == ("completed_with_errors", 2, 1)
 
 
-async def test_a_retry_without_the_word_leaves_it_and_says_how_to_send_it_again(
+async def test_a_retry_without_held_leaves_held_items_and_shows_the_command(
     pixmill: Pixmill, redis: Redis
 ) -> None:
     installation = await holding(redis, "a", "b")
@@ -95,7 +95,7 @@ async def test_a_retry_without_the_word_leaves_it_and_says_how_to_send_it_again(
     assert (await group(installation)).counts.held == 2
 
 
-async def test_a_retried_one_has_its_full_right_to_an_unknown_outcome_and_its_calls_add_up(
+async def test_a_retried_held_item_may_have_another_unknown_outcome(
     redis: Redis,
 ) -> None:
     installation = await holding(redis, "a")
@@ -107,9 +107,7 @@ async def test_a_retried_one_has_its_full_right_to_an_unknown_outcome_and_its_ca
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_the_counts_sum_whatever_is_done_to_held_items_and_in_which_order(
-    redis: Redis, seed: int
-) -> None:
+async def test_the_counts_sum_after_any_order_of_orders_about_held_items(redis: Redis, seed: int) -> None:
     draw = random.Random(seed)
     installation = await holding(redis, *(f"i{number}" for number in range(6)))
     queue = installation.queue

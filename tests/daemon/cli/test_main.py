@@ -26,7 +26,7 @@ IMPORTED_LATE = (
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """What would make it slow is imported by the commands that need it."""
+    """Slow imports are left to the commands that need them."""
     program = (
         "import sys\nfrom daemon.cli.main import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
@@ -73,14 +73,12 @@ def test_a_misspelt_command_is_a_usage_error_with_the_right_name() -> None:
         (["schema", "foo"], "'foo' is not one of job, batch, event."),
     ],
 )
-def test_a_word_that_is_none_of_the_few_is_a_usage_error_in_one_sentence(
-    arguments: list[str], sentence: str
-) -> None:
+def test_an_unknown_choice_is_a_usage_error_in_one_sentence(arguments: list[str], sentence: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
-    said = " ".join(result.stderr.replace("│", " ").split())
-    assert sentence in said
-    assert "Value error" not in said
+    shown = " ".join(result.stderr.replace("│", " ").split())
+    assert sentence in shown
+    assert "Value error" not in shown
 
 
 def test_python_m_daemon_is_pixmill() -> None:

@@ -31,20 +31,20 @@ async def test_the_whole_fleet_is_paused_and_resumed(pixmill: Pixmill, redis: Re
 
 
 async def test_a_route_is_paused_by_its_name(pixmill: Pixmill) -> None:
-    told = (await pixmill("pause", "--route", "free", "--json")).document
-    assert told == {"paused": True, "scope": "route", "name": "free", "reason": "", "ends_seconds": None}
+    document = (await pixmill("pause", "--route", "free", "--json")).document
+    assert document == {"paused": True, "scope": "route", "name": "free", "reason": "", "ends_seconds": None}
     ran = await pixmill("resume")
     assert "nothing to resume" in ran.out
     assert ran.err == "note: Route free is paused, until it is resumed.\n", "it is not forgotten"
     assert (await pixmill("resume", "--route", "free", "--json")).document["resumed"] is True
 
 
-async def test_a_route_that_is_not_configured_is_refused_with_the_nearest_name(pixmill: Pixmill) -> None:
+async def test_an_unknown_route_is_refused_with_the_nearest_name(pixmill: Pixmill) -> None:
     ran = await pixmill("pause", "--route", "fre")
     assert (ran.code, ran.err) == (4, 'There is no route "fre"; did you mean `free`?\n')
 
 
-async def test_a_paused_batch_says_so_wherever_one_looks(pixmill: Pixmill, redis: Redis) -> None:
+async def test_the_pause_of_a_batch_is_shown_by_status_and_explain(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)
     ran = await pixmill("pause", "b1", "--reason", "look first")
@@ -63,7 +63,7 @@ async def test_a_paused_batch_says_so_wherever_one_looks(pixmill: Pixmill, redis
     assert (await pixmill("status", "b1", "--json")).document["paused"] is None
 
 
-async def test_a_pause_of_the_fleet_or_a_route_is_shown_with_the_work_and_the_quotas_it_holds_back(
+async def test_pauses_of_fleet_and_route_are_shown_with_work_and_quotas(
     pixmill: Pixmill, redis: Redis
 ) -> None:
     await Installation(redis).submit({"id": "j1", "prompt": "x"})
@@ -80,7 +80,7 @@ async def test_a_pause_of_the_fleet_or_a_route_is_shown_with_the_work_and_the_qu
     assert [pause["scope"] for pause in other["work_paused"]] == ["fleet"]
 
 
-async def test_what_cannot_be_paused_is_said_in_a_sentence(pixmill: Pixmill, redis: Redis) -> None:
+async def test_a_pause_that_cannot_be_is_refused_in_a_sentence(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x"})
     await installation.batch("b1", 1)

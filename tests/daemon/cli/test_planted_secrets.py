@@ -80,17 +80,15 @@ ENDED = ("succeeded", "failed", "held", "cancelled")
 
 
 async def _unkind(request: Request) -> Response:
-    """A provider that echoes the secret of each request in its replies."""
-    secret = request.headers["authorization"]
+    """A provider that repeats the key that it was given."""
+    key = request.headers["authorization"]
     prompt = (await request.json())["prompt"]
-    echo = f"Incorrect API key provided: {secret}, in {secret.removeprefix('Bearer ')} header Authorization: {secret}"
+    echo = f"Incorrect API key provided: {key}, in {key.removeprefix('Bearer ')} header Authorization: {key}"
     match prompt:
         case "refused":
-            return JSONResponse({"error": {"message": echo, "code": secret, "type": echo}}, status_code=400)
+            return JSONResponse({"error": {"message": echo, "code": key, "type": echo}}, status_code=400)
         case "html":
-            return PlainTextResponse(
-                f"<html>{echo}</html>", status_code=500, headers={"x-request-id": secret}
-            )
+            return PlainTextResponse(f"<html>{echo}</html>", status_code=500, headers={"x-request-id": key})
         case "throttled":
             return JSONResponse({"error": {"message": echo}}, status_code=429, headers={"retry-after": "1"})
         case "no json":

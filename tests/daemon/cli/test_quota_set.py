@@ -1,4 +1,4 @@
-"""quota set: what it changes for everybody, what it says, and what it refuses."""
+"""quota set: what it changes for the fleet, what it prints, and what it refuses."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ async def bell(redis: Redis) -> AsyncIterator[Any]:
 
 
 async def rung(bell: Any) -> list[str]:
-    """What was rung since the last question."""
-    heard = []
+    """The messages of the bell since the last look."""
+    rings = []
     while (message := await bell.get_message(timeout=0.2)) is not None:
-        heard.append(message["data"].decode())
-    return heard
+        rings.append(message["data"].decode())
+    return rings
 
 
-async def test_set_changes_what_is_named_and_says_what_counts_now(pixmill: Pixmill, redis: Redis) -> None:
+async def test_set_changes_named_limits_and_prints_those_in_force(pixmill: Pixmill, redis: Redis) -> None:
     ran = await pixmill("quota", "set", "main", "images=10/min")
     assert (ran.code, ran.out) == (
         0,
@@ -56,7 +56,7 @@ async def test_set_changes_what_is_named_and_says_what_counts_now(pixmill: Pixmi
     assert await Installation(redis).events() == []
 
 
-async def test_quotas_marks_what_an_operator_set_and_looks_at_it(pixmill: Pixmill, redis: Redis) -> None:
+async def test_quotas_marks_limits_that_an_operator_set(pixmill: Pixmill, redis: Redis) -> None:
     await pixmill("quota", "set", "main", "images=10/min")
     first, second = (await pixmill("quotas")).out.splitlines()
     assert first.startswith("main (images 10/min, in_flight 8; set by an operator on 20")
@@ -70,7 +70,7 @@ async def test_quotas_marks_what_an_operator_set_and_looks_at_it(pixmill: Pixmil
     assert "what an operator set cannot be read" in (await pixmill("quotas")).out
 
 
-async def test_explain_and_resume_speak_of_the_limits_in_force(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_and_resume_use_the_limits_in_force(pixmill: Pixmill, redis: Redis) -> None:
     await Installation(redis).submit({"id": "j1", "prompt": "x"})
     await pixmill("quota", "set", "main", "requests=5/s")
     assert "5 of 5 requests free" in (await pixmill("quota", "resume", "main")).out
@@ -89,7 +89,7 @@ async def test_reset_returns_to_the_configuration(pixmill: Pixmill, redis: Redis
     assert "set by" not in (await pixmill("quotas")).out
 
 
-async def test_what_was_set_for_a_quota_that_is_gone_can_be_reset(pixmill: Pixmill, redis: Redis) -> None:
+async def test_limits_of_a_quota_that_is_gone_can_be_reset(pixmill: Pixmill, redis: Redis) -> None:
     await redis.hset(QUOTAS, "former", '{"images": "1/s"}')
     assert (await pixmill("quota", "set", "former", "--reset")).code == 0
     assert await redis.hgetall(QUOTAS) == {}
@@ -97,7 +97,7 @@ async def test_what_was_set_for_a_quota_that_is_gone_can_be_reset(pixmill: Pixmi
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "sentence"),
     [
         (("images=20 a minute",), "images=20/min"),
         (("imges=20/min",), "did you mean 'images'?"),
@@ -110,12 +110,12 @@ async def test_what_was_set_for_a_quota_that_is_gone_can_be_reset(pixmill: Pixmi
         (("images=1/s", "--reset"), "pixmill quota set main --reset"),
     ],
 )
-async def test_what_is_no_limit_is_refused_with_a_right_example(
-    pixmill: Pixmill, redis: Redis, limits: tuple[str, ...], said: str
+async def test_a_wrong_limit_is_refused_with_a_right_example(
+    pixmill: Pixmill, redis: Redis, limits: tuple[str, ...], sentence: str
 ) -> None:
     ran = await pixmill("quota", "set", "main", *limits)
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert sentence in ran.err
     assert await redis.keys("*") == []
 
 
@@ -139,7 +139,7 @@ async def test_every_order_about_a_quota_rings_for_it(pixmill: Pixmill, bell: An
         assert "quota main" in await rung(bell), order
 
 
-async def test_config_check_does_not_mind_what_was_set(pixmill: Pixmill) -> None:
+async def test_config_check_ignores_limits_that_were_set(pixmill: Pixmill) -> None:
     before = await pixmill("config", "check", OPENAI_API_KEY="sk-planted")
     await pixmill("quota", "set", "main", "images=10/min")
     assert await pixmill("config", "check", OPENAI_API_KEY="sk-planted") == before

@@ -1,4 +1,4 @@
-"""quotas, quota pause and resume, explain, simulate: what people are told, and what it changes."""
+"""quotas, quota pause and resume, explain, simulate: what they print, and what they change."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def ask(limiter: Limiter, request_id: str) -> Grant | Later:
 # quotas
 
 
-async def test_quotas_says_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -> None:
+async def test_quotas_prints_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -> None:
     ran = await pixmill("quotas")
     assert (ran.code, ran.out.splitlines()) == (
         0,
@@ -78,7 +78,7 @@ async def test_quotas_says_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -
     assert 3590 < first["next_slot_seconds"] < 3601
 
 
-async def test_quotas_without_any_says_so(pixmill: Pixmill, tmp_path: Path) -> None:
+async def test_without_a_quota_quotas_prints_a_note(pixmill: Pixmill, tmp_path: Path) -> None:
     (tmp_path / "pixmill.toml").write_text("")
     ran = await pixmill("quotas")
     assert (ran.code, ran.out) == (0, "")
@@ -87,7 +87,7 @@ async def test_quotas_without_any_says_so(pixmill: Pixmill, tmp_path: Path) -> N
     assert (await pixmill("quotas", "--json", "--watch")).code == 2
 
 
-async def test_watch_tells_what_changes_until_ctrl_c(
+async def test_watch_prints_changes_until_ctrl_c(
     redis: Redis, limiter: Limiter, environment: dict[str, str], tmp_path: Path
 ) -> None:
     root = str(Path(__file__).parents[3])
@@ -177,7 +177,7 @@ async def test_explain_names_the_line_and_the_quota(pixmill: Pixmill, redis: Red
     assert (await pixmill("explain", "nobody")).code == 4
 
 
-async def test_explain_tells_where_it_runs_and_when_it_comes_back(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_names_the_replica_and_the_time_of_a_retry(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x"})
     (item,) = await installation.claim()
@@ -190,7 +190,7 @@ async def test_explain_tells_where_it_runs_and_when_it_comes_back(pixmill: Pixmi
     assert "1 of 5 attempts are used" in out
 
 
-async def test_explain_tells_a_throttle_from_a_failure(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_distinguishes_a_throttle_from_a_failure(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x"})
     (item,) = await installation.claim()
@@ -200,14 +200,16 @@ async def test_explain_tells_a_throttle_from_a_failure(pixmill: Pixmill, redis: 
     assert "0 of 5 attempts are used" in out
 
 
-async def test_explain_knows_what_may_not_start_yet(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_names_the_time_before_which_an_item_may_not_start(
+    pixmill: Pixmill, redis: Redis
+) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x", "not_before": "2099-01-02T03:04:05Z"})
     assert "may not start before 2099-01-02 03:04:05Z" in (await pixmill("explain", "j1")).out
     assert (await pixmill("explain", "j1", "--json")).document["until"].startswith("2099-01-02T03:04:05")
 
 
-async def test_explain_says_what_an_item_that_is_copied_waits_for(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_names_the_flight_that_a_follower_waits_for(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit(*({"id": f"j{k}", "prompt": "x", "cache": "use"} for k in (1, 2)))
     (leader,) = await installation.claim(2)
@@ -222,24 +224,24 @@ async def test_explain_names_the_cap_of_a_batch(pixmill: Pixmill, redis: Redis) 
     installation = Installation(redis)
     await installation.batch("b1", 3, max_in_flight=1)
     (item,) = await installation.claim()
-    said = "Its batch allows itself 1 at a time, and 1 run."
-    assert said in (await pixmill("explain", "b1/i1")).out
-    assert said in (await pixmill("explain", "b1")).out
+    sentence = "Its batch allows itself 1 at a time, and 1 run."
+    assert sentence in (await pixmill("explain", "b1/i1")).out
+    assert sentence in (await pixmill("explain", "b1")).out
     await installation.queue.settle(item, made(item))
     assert "it is the next one" in (await pixmill("explain", "b1/i1")).out
 
 
-async def test_explain_says_when_there_is_nothing_to_wait_for(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_of_ended_and_held_items(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x"}, {"id": "j2", "prompt": "x"})
     first, second = await installation.claim(2)
     await installation.queue.settle(first, made(first))
     await installation.queue.settle(second, held())
     assert (await pixmill("explain", "j1")).out == "j1: It waits for nothing; it has succeeded.\n"
-    assert "j2: It waits for you: The answer is lost." in (await pixmill("explain", "j2")).out
+    assert "j2: It is held: The answer is lost." in (await pixmill("explain", "j2")).out
 
 
-async def test_explain_a_batch_that_runs_and_a_route_that_is_not_here(pixmill: Pixmill, redis: Redis) -> None:
+async def test_explain_of_a_running_batch_and_of_an_unknown_route(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis, routes=("default", "elsewhere", "free"))
     await installation.batch("b1", 2)
     await installation.claim(2)
@@ -255,7 +257,7 @@ async def test_explain_a_batch_that_runs_and_a_route_that_is_not_here(pixmill: P
 PLAN = ("simulate", "--quota", "images=20/min", "--quota", "in_flight=8", "--jobs", "60", "--replicas", "4")
 
 
-async def test_simulate_sets_ours_beside_the_habits(pixmill: Pixmill) -> None:
+async def test_simulate_prints_the_limiter_beside_four_ways_without_one(pixmill: Pixmill) -> None:
     ran = await pixmill(*PLAN)
     assert ran.code == 0
     lines = ran.out.splitlines()
@@ -266,7 +268,7 @@ async def test_simulate_sets_ours_beside_the_habits(pixmill: Pixmill) -> None:
     assert lines[2].split()[-2:] == ["0", "60"]
 
 
-async def test_simulate_gives_one_answer_a_seed(pixmill: Pixmill) -> None:
+async def test_simulate_gives_one_result_for_a_seed(pixmill: Pixmill) -> None:
     first = (await pixmill(*PLAN, "--json")).document
     assert first == (await pixmill(*PLAN, "--json")).document
     assert first != (await pixmill(*PLAN, "--json", "--seed", "5")).document
@@ -274,15 +276,15 @@ async def test_simulate_gives_one_answer_a_seed(pixmill: Pixmill) -> None:
     assert (ours["strategy"], ours["throttled"], ours["gave_up"]) == ("pixmill", 0, False)
 
 
-async def test_simulate_says_who_gave_up(pixmill: Pixmill) -> None:
-    ran = await pixmill("simulate", "--quota", "requests=1/h", "--jobs", "10", "--latency", "1")
+async def test_simulate_reports_a_strategy_that_gave_up(pixmill: Pixmill) -> None:
+    ran = await pixmill("simulate", "--quota", "requests=1/h", "--jobs", "100", "--latency", "1")
     assert ran.code == 0
     assert "gave up after 100" in ran.out
     assert ran.out.splitlines()[2].split()[-2:] == ["0", "10"]
 
 
 @pytest.mark.parametrize(
-    ("quota", "latency", "said"),
+    ("quota", "latency", "sentence"),
     [
         ("images=20 a minute", "2-4", 'write images = "20/min"'),
         ("imges=20/min", "2-4", "did you mean 'images'?"),
@@ -293,9 +295,9 @@ async def test_simulate_says_who_gave_up(pixmill: Pixmill) -> None:
         ("images=20/min", "x", "is not a time"),
     ],
 )
-async def test_simulate_refuses_what_it_cannot_do(
-    pixmill: Pixmill, quota: str, latency: str, said: str
+async def test_simulate_refuses_a_plan_that_it_cannot_run(
+    pixmill: Pixmill, quota: str, latency: str, sentence: str
 ) -> None:
     ran = await pixmill("simulate", "--quota", quota, "--latency", latency)
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert sentence in ran.err

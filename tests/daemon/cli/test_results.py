@@ -1,4 +1,4 @@
-"""results: pictures as files with safe names, a manifest, and what is missing told."""
+"""results: pictures as files with safe names, a manifest, and a report of what is missing."""
 
 from __future__ import annotations
 
@@ -70,25 +70,25 @@ async def test_a_zip_holds_the_same(pixmill: Pixmill, batch: Installation, tmp_p
     assert not [name for name in _names(tmp_path) if name.startswith(".")]
 
 
-async def test_saving_again_completes_what_is_missing(
+async def test_saving_again_fetches_only_missing_pictures(
     pixmill: Pixmill, batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pixmill("results", "b1", "--out", "pictures")
     (tmp_path / "pictures/a.png").write_bytes(b"half a pic")
-    asked: list[str] = []
+    fetched: list[str] = []
     get = ResultStore.get
 
     async def seen(self: ResultStore, key: str) -> bytes | None:
-        asked.append(key)
+        fetched.append(key)
         return await get(self, key)
 
     monkeypatch.setattr(ResultStore, "get", seen)
     await pixmill("results", "b1", "--out", "pictures")
-    assert asked == ["default/20261122/b1/a.png"]
+    assert fetched == ["default/20261122/b1/a.png"]
     assert (tmp_path / "pictures/a.png").read_bytes() == b"picture of default/b1/a"
 
 
-async def test_a_picture_that_the_store_does_not_have_is_told(
+async def test_a_picture_that_the_store_lacks_is_reported(
     pixmill: Pixmill, batch: Installation, tmp_path: Path
 ) -> None:
     (tmp_path / "store/default/20261122/b1/a.png").unlink()
@@ -110,10 +110,10 @@ async def test_out_after_watching_saves_too(pixmill: Pixmill, batch: Installatio
     assert (tmp_path / "pictures/a.png").exists()
 
 
-async def test_where_the_pictures_go_must_be_said(pixmill: Pixmill) -> None:
+async def test_results_needs_exactly_one_place(pixmill: Pixmill) -> None:
     for args in ((), ("--out", "x", "--zip", "y.zip")):
         ran = await pixmill("results", "b1", *args)
-        assert (ran.code, ran.err) == (2, "Say where the pictures go: --out DIR or --zip FILE.\n")
+        assert (ran.code, ran.err) == (2, "Name the place for the pictures: --out DIR or --zip FILE.\n")
 
 
 @given(st.text(max_size=300))

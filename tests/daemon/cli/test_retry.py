@@ -1,4 +1,4 @@
-"""`pixmill retry --failed` of a batch that has ended: only what is missing is made, and nothing is told twice."""
+"""`pixmill retry --failed` of a batch that has ended: only what is missing is made, and no event comes twice."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BAD = {"i2", "i5"}
 
 
 class Provider:
-    """Refuses two of the pictures until it has changed its mind; remembers what it was asked for."""
+    """Refuses two of the pictures until it has changed its mind; remembers its requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.refuses = BAD
 
     async def decide(self, item: Claimed, job: Job) -> Outcome:
-        self.asked.append(job.id)
+        self.requested.append(job.id)
         return refused() if job.id in self.refuses else made(item)
 
 
@@ -32,9 +32,7 @@ async def ended(installation: Installation) -> GroupView | None:
     return view if view is not None and view.ended else None
 
 
-async def test_a_retry_of_what_failed_makes_only_the_pictures_that_are_missing(
-    pixmill: Pixmill, redis: Redis
-) -> None:
+async def test_a_retry_makes_only_the_pictures_that_failed(pixmill: Pixmill, redis: Redis) -> None:
     provider = Provider()
     async with working(redis, provider.decide) as installation:
         await installation.batch("b1", 7)
@@ -44,14 +42,14 @@ async def test_a_retry_of_what_failed_makes_only_the_pictures_that_are_missing(
             pass
         before = {uid: await installation.record(uid) for uid in names() if uid.rsplit("/")[-1] not in BAD}
 
-        provider.asked.clear()
+        provider.requested.clear()
         provider.refuses = set()
         ran = await pixmill("retry", "b1", "--failed")
         assert (ran.code, "2 queued again" in ran.out) == (0, True)
         view = await eventually(lambda: ended(installation))
         assert (await pixmill("watch", "b1")).code == 0
 
-    assert sorted(provider.asked) == sorted(BAD)
+    assert sorted(provider.requested) == sorted(BAD)
     assert (view.state, view.counts.succeeded, view.counts.total) == ("completed", 7, 7)
     assert {uid: await installation.record(uid) for uid in before} == before
     kinds = [(kind, data["item"]) for kind, data in await installation.events()]

@@ -1,4 +1,4 @@
-"""submit, batch, watch, status, list, cancel and retry: their output and their exit codes."""
+"""submit, batch, watch, status, list, cancel, retry: what they print, and the exit code for each end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_submit_prints_the_id_and_nothing_else_on_stdout(pixmill: Pixmill,
 
 
 @pytest.mark.parametrize(
-    ("prompt", "code", "said"),
+    ("prompt", "code", "sentence"),
     [
         ("a kettle", 0, "succeeded"),
         ("bad kettle", 4, "The provider refuses this prompt."),
@@ -53,22 +53,22 @@ async def test_submit_prints_the_id_and_nothing_else_on_stdout(pixmill: Pixmill,
     ],
 )
 async def test_submit_wait_stays_to_the_end_and_prints_it(
-    pixmill: Pixmill, redis: Redis, prompt: str, code: int, said: str
+    pixmill: Pixmill, redis: Redis, prompt: str, code: int, sentence: str
 ) -> None:
     async with working(redis):
         ran = await pixmill("submit", prompt, "--id", "j1", "--wait")
     assert (ran.code, ran.err) == (code, "")
-    assert said in ran.out
+    assert sentence in ran.out
 
 
-async def test_submit_of_a_refused_job_says_why_and_fails(pixmill: Pixmill, redis: Redis) -> None:
+async def test_submit_of_a_refused_job_prints_the_reason_and_fails(pixmill: Pixmill, redis: Redis) -> None:
     async with working(redis):
         ran = await pixmill("submit", "x", "--route", "defualt")
     assert (ran.code, ran.out) == (4, "")
     assert ran.err == 'There is no route "defualt"; did you mean "default"?\n'
 
 
-async def test_submit_with_a_value_that_cannot_be_is_a_usage_error_and_sends_nothing(
+async def test_submit_with_a_wrong_value_is_a_usage_error_and_sends_nothing(
     pixmill: Pixmill, redis: Redis
 ) -> None:
     ran = await pixmill("submit", "x", "--size", "huge")
@@ -77,10 +77,10 @@ async def test_submit_with_a_value_that_cannot_be_is_a_usage_error_and_sends_not
     assert await redis.xlen(KEYS.jobs) == 0
 
 
-async def test_submit_without_a_worker_says_that_the_job_stays(
+async def test_submit_without_a_worker_notes_that_the_job_stays(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     ran = await pixmill("submit", "x", "--id", "j1")
     assert ran.code == 0
     assert "No worker has taken job j1 yet; it stays in the stream." in ran.err
@@ -108,7 +108,7 @@ async def test_a_file_of_this_machine_is_no_input(pixmill: Pixmill, tmp_path: Pa
     "path",
     ["./missing.png", "../missing.png", "/tmp/missing.png", "~/missing.png", "file:///tmp/missing.png"],
 )
-async def test_a_path_of_this_machine_is_no_input_either(pixmill: Pixmill, redis: Redis, path: str) -> None:
+async def test_a_path_on_this_machine_is_no_input(pixmill: Pixmill, redis: Redis, path: str) -> None:
     ran = await pixmill("submit", "x", "--input", path)
     assert ran.code == 2
     assert "URL, or the key of an object" in ran.err
@@ -118,7 +118,7 @@ async def test_a_path_of_this_machine_is_no_input_either(pixmill: Pixmill, redis
 async def test_an_object_key_is_an_input(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     assert (await pixmill("submit", "x", "--input", "default/20261122/single/a.png")).code == 0
     rows: Any = await redis.xrange(KEYS.jobs)
     ((_, fields),) = rows
@@ -128,7 +128,7 @@ async def test_an_object_key_is_an_input(
 # batch
 
 
-async def test_batch_watch_stays_to_the_end_and_lists_the_failures(
+async def test_batch_watch_stays_to_the_end_and_prints_failures(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "skus.csv").write_text("id,title\na,Kettle\nb,Cup\n")
@@ -168,7 +168,7 @@ async def test_a_file_sent_twice_is_one_batch(pixmill: Pixmill, redis: Redis, tm
     assert await redis.zcard(KEYS.index) == 2
 
 
-async def test_the_errors_of_a_file_are_listed_by_line_and_it_is_not_sent(
+async def test_a_wrong_file_is_reported_by_line_and_not_sent(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "skus.csv").write_text("id,prompt,n\na,Kettle,0\nb,,1\n")
@@ -183,7 +183,7 @@ async def test_the_errors_of_a_file_are_listed_by_line_and_it_is_not_sent(
     assert await redis.xlen(KEYS.jobs) == 0
 
 
-async def test_dry_run_shows_the_batch_and_the_least_time(
+async def test_dry_run_prints_the_plan_and_the_least_time(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
     (tmp_path / "pixmill.toml").write_text(
@@ -201,8 +201,8 @@ async def test_dry_run_shows_the_batch_and_the_least_time(
     assert "i0: Title 0, white" in ran.out
     # Both routes spend one quota: 300 pictures at 20 a minute, the first 20 at once.
     assert "At least 14 min 0 s by quota main" in ran.out
-    plan = (await pixmill(*options, "--json")).document
-    assert (plan["items"], plan["at_least_seconds"], plan["bound"]) == (300, 840.0, "main")
+    document = (await pixmill(*options, "--json")).document
+    assert (document["items"], document["at_least_seconds"], document["bound"]) == (300, 840.0, "main")
     assert await redis.xlen(KEYS.jobs) == 0
 
 
@@ -216,7 +216,7 @@ async def test_dry_run_needs_no_redis(pixmill: Pixmill, tmp_path: Path) -> None:
 # watch and status
 
 
-async def test_watch_shows_at_once_how_a_finished_batch_ended(pixmill: Pixmill, redis: Redis) -> None:
+async def test_watch_of_ended_work_prints_its_end_at_once(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
     await installation.queue.cancel("group", "default/b1", ["queued"])
@@ -251,21 +251,21 @@ async def test_watch_shows_the_estimate_and_the_bound(pixmill: Pixmill, redis: R
     status = await pixmill("status", "b1")
     assert "about 2 h 0 min left; held back by quota:main.images" in status.out
     assert status.code == 0
-    shown = (await pixmill("status", "b1", "--json")).document
-    assert (shown["batch"], shown["bound"]) == ("b1", "quota:main.images")
-    assert 7200 < shown["eta_seconds"] <= 7250
-    assert shown["counts"]["total"] == 4
+    document = (await pixmill("status", "b1", "--json")).document
+    assert (document["batch"], document["bound"]) == ("b1", "quota:main.images")
+    assert 7200 < document["eta_seconds"] <= 7250
+    assert document["counts"]["total"] == 4
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "cancel", "retry"])
 async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, command: str) -> None:
     ran = await pixmill(command, "nobody")
     assert (ran.code, ran.out) == (4, "")
-    assert ran.err.startswith('Nothing is known of "nobody" in tenant "default"')
+    assert ran.err.startswith('There is no record of "nobody" in tenant "default"')
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
-async def test_status_mentions_a_cancel_only_after_one(pixmill: Pixmill, redis: Redis) -> None:
+async def test_status_shows_a_requested_cancel(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
     await installation.claim(1)
@@ -273,12 +273,12 @@ async def test_status_mentions_a_cancel_only_after_one(pixmill: Pixmill, redis: 
     await pixmill("cancel", "b1")
     after = await pixmill("status", "b1")
     assert before.out.startswith("batch b1 (tenant default): running")
-    assert "asked to be cancelled" not in before.out
+    assert "a cancel was requested" not in before.out
     assert after.out.startswith("batch b1 (tenant default): running")
-    assert "it was asked to be cancelled" in after.out
+    assert "a cancel was requested" in after.out
 
 
-async def test_status_describes_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
+async def test_status_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2, tenant="studio")
     items = await installation.claim(2)
@@ -341,7 +341,7 @@ async def test_cancel_waiting_leaves_running_items_alone(pixmill: Pixmill, redis
 # all commands
 
 
-async def test_a_redis_that_is_away_is_a_sentence_without_its_password(pixmill: Pixmill) -> None:
+async def test_an_unreachable_redis_is_a_sentence_without_its_password(pixmill: Pixmill) -> None:
     ran = await pixmill("status", "x", "--redis-url", f"redis://:planted-password@127.0.0.1:{free_port()}/0")
     assert ran.code == 4
     assert "does not answer" in ran.err
@@ -359,7 +359,7 @@ async def test_a_password_that_breaks_the_url_is_a_sentence_and_not_a_traceback(
     assert "s3cr" not in ran.err + ran.out
 
 
-async def test_without_any_redis_the_error_says_how_to_get_one(pixmill: Pixmill) -> None:
+async def test_without_any_redis_the_sentence_names_the_remedy(pixmill: Pixmill) -> None:
     ran = await pixmill("list", PIXMILL_REDIS__URL=None)
     assert (ran.code, ran.out) == (4, "")
     assert ran.err.startswith("No Redis is configured, and no `pixmill up` is running here.")
@@ -368,7 +368,7 @@ async def test_without_any_redis_the_error_says_how_to_get_one(pixmill: Pixmill)
 async def test_prefix_and_config_choose_the_installation(
     pixmill: Pixmill, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.cli.accepting.ACCEPT_S", 0)
+    monkeypatch.setattr("daemon.cli.acceptance.ACCEPT_S", 0)
     (tmp_path / "other.toml").write_text('[redis]\nprefix = "fromfile"\n')
     await pixmill("submit", "x", "--config", "other.toml", "--id", "j1", "--json")
     assert await redis.xlen("fromfile:jobs") == 1
@@ -396,7 +396,7 @@ async def test_in_a_pipe_watch_prints_a_line_for_each_change(
     assert b"b1: 2/2 done (2 succeeded)\nbatch b1 (tenant default): completed, 2 of 2 done\n" in rest
 
 
-async def test_ctrl_c_stops_the_watching_and_says_how_to_come_back(
+async def test_ctrl_c_stops_the_watching_and_prints_the_command_to_come_back(
     redis: Redis, environment: dict[str, str], tmp_path: Path
 ) -> None:
     installation = Installation(redis)

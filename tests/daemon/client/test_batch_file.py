@@ -1,4 +1,4 @@
-"""A file becomes the items of a batch, or every problem in it is told with its line."""
+"""A file becomes the items of a batch, or every problem in it is reported with its line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_template_makes_prompts_from_other_columns(tmp_path: Path) -> None:
     assert set(items[0]) == {"id", "prompt"}
 
 
-def test_a_column_that_the_template_misses_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_a_missing_template_column_is_reported_with_the_columns_there_are(tmp_path: Path) -> None:
     file = _file(tmp_path, "\n\nsku,name\n1,Red kettle\n2,Cup\n")
     with pytest.raises(BatchFileError) as caught:
         read_batch_file(file, prompt_template="{title}, white background")
@@ -88,9 +88,7 @@ def test_a_template_names_columns_and_can_do_nothing_else(tmp_path: Path, templa
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_byte_order_mark_quotes_blank_lines_and_what_spreadsheets_write_are_read(
-    tmp_path: Path, delimiter: str, newline: str
-) -> None:
+def test_files_of_spreadsheets_are_read(tmp_path: Path, delimiter: str, newline: str) -> None:
     rows = ["id;prompt", "", 'a;"a ""red"" kettle; big"', ";;;", "b;水壶", ""]
     text = newline.join(rows).replace(";", delimiter)
     file = _file(tmp_path, text, encoding="utf-8-sig")
@@ -100,12 +98,12 @@ def test_a_byte_order_mark_quotes_blank_lines_and_what_spreadsheets_write_are_re
     ]
 
 
-def test_a_quote_inside_an_unquoted_cell_is_a_sign_like_any_other(tmp_path: Path) -> None:
+def test_a_quote_inside_an_unquoted_cell_is_kept(tmp_path: Path) -> None:
     file = _file(tmp_path, 'id,prompt\na,a 19" monitor\n')
     assert read_batch_file(file) == [{"id": "a", "prompt": 'a 19" monitor'}]
 
 
-def test_every_problem_is_told_with_the_line_in_which_its_row_begins(tmp_path: Path) -> None:
+def test_every_problem_has_the_line_in_which_its_row_begins(tmp_path: Path) -> None:
     file = _file(
         tmp_path,
         "id,prompt,size,seed\n"
@@ -119,15 +117,15 @@ def test_every_problem_is_told_with_the_line_in_which_its_row_begins(tmp_path: P
     )
     with pytest.raises(BatchFileError) as caught:
         read_batch_file(file)
-    told = {problem.line: problem.message for problem in caught.value.problems}
-    assert sorted(told) == [4, 5, 6, 7, 8, 9]
-    assert "`size`" in told[4]
-    assert '"huge"' in told[4]
-    assert '`seed` must be a whole number, not "many"' in told[5]
-    assert 'the id "a" is already taken in line 2' in told[6]
-    assert "`id`" in told[7]
-    assert "6 cells" in told[8]
-    assert "`prompt` is missing" in told[9]
+    problems = {problem.line: problem.message for problem in caught.value.problems}
+    assert sorted(problems) == [4, 5, 6, 7, 8, 9]
+    assert "`size`" in problems[4]
+    assert '"huge"' in problems[4]
+    assert '`seed` must be a whole number, not "many"' in problems[5]
+    assert 'the id "a" is already taken in line 2' in problems[6]
+    assert "`id`" in problems[7]
+    assert "6 cells" in problems[8]
+    assert "`prompt` is missing" in problems[9]
     assert str(caught.value).startswith("jobs.csv, line 4: ")
 
 
@@ -153,7 +151,7 @@ def test_a_file_that_is_no_table_of_jobs_is_refused(tmp_path: Path, text: str, m
         read_batch_file(_file(tmp_path, text))
 
 
-def test_text_that_is_not_utf8_is_told_with_its_line(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "jobs.csv"
     file.write_bytes("id,prompt\na,ok\nb,Käse\n".encode("latin-1"))
     with pytest.raises(BatchFileError, match="line 3: the text is not UTF-8"):
@@ -191,12 +189,12 @@ def test_jsonl_problems_have_lines_too(tmp_path: Path) -> None:
     file = _file(tmp_path, "\n".join(lines), "jobs.ndjson")
     with pytest.raises(BatchFileError) as caught:
         read_batch_file(file)
-    told = {problem.line: problem.message for problem in caught.value.problems}
-    assert sorted(told) == [2, 3, 4, 5]
-    assert "not JSON" in told[2]
-    assert "must be a JSON object" in told[3]
-    assert "did you mean `prompt`?" in told[4]
-    assert "`api_key` is a place for a credential" in told[5]
+    problems = {problem.line: problem.message for problem in caught.value.problems}
+    assert sorted(problems) == [2, 3, 4, 5]
+    assert "not JSON" in problems[2]
+    assert "must be a JSON object" in problems[3]
+    assert "did you mean `prompt`?" in problems[4]
+    assert "`api_key` is a place for a credential" in problems[5]
     assert "items.0" not in str(caught.value)
 
 

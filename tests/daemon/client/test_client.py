@@ -49,9 +49,7 @@ async def test_a_job_may_be_a_model(client: Client, redis: Redis) -> None:
     assert await client.status("j1", tenant="studio") is not None
 
 
-async def test_what_the_contract_does_not_allow_is_refused_before_it_is_sent(
-    client: Client, redis: Redis
-) -> None:
+async def test_a_job_against_the_contract_is_refused_before_it_is_sent(client: Client, redis: Redis) -> None:
     with pytest.raises(Rejection, match="did you mean `prompt`"):
         await client.submit({"promt": "a kettle"})
     with pytest.raises(Rejection, match="credential"):
@@ -66,15 +64,13 @@ async def test_the_refusal_of_a_worker_is_an_error_with_its_sentence(client: Cli
     assert (caught.value.code, caught.value.field) == ("unknown_route", "route")
 
 
-async def test_the_same_job_again_is_a_duplicate_and_another_one_under_its_id_a_conflict(
-    client: Client, redis: Redis
-) -> None:
+async def test_one_id_is_a_duplicate_or_a_conflict(client: Client, redis: Redis) -> None:
     async with working(redis):
         states = []
         for prompt in ("a kettle", "a kettle", "a cup"):
             sent = await client.sender.job({"id": "j1", "prompt": prompt})
             states.append(await client.acceptance(sent))
-    assert [(told.state, told.code) for told in states] == [
+    assert [(answer.state, answer.code) for answer in states] == [
         ("accepted", None),
         ("duplicate", None),
         ("rejected", "id_conflict"),
@@ -90,7 +86,7 @@ async def test_without_a_worker_a_job_is_unread_and_stays(client: Client, redis:
         assert (await client.acceptance(sent)).state == "accepted"
 
 
-async def test_an_entry_that_somebody_trimmed_is_lost_and_not_accepted(client: Client, redis: Redis) -> None:
+async def test_a_trimmed_entry_is_lost_and_not_accepted(client: Client, redis: Redis) -> None:
     sent = await client.sender.job({"id": "j1", "prompt": "x"})
     await redis.xtrim(client.keys.jobs, maxlen=0)
     assert (await client.acceptance(sent)).state == "lost"
@@ -162,7 +158,7 @@ async def test_an_id_means_a_batch_then_a_job_of_several_then_a_single_job(
     assert await client.status("same/nobody") is None
 
 
-async def test_an_item_tells_of_its_attempts_error_and_next_time(client: Client, redis: Redis) -> None:
+async def test_an_item_shows_its_attempts_error_and_next_time(client: Client, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit({"id": "j1", "prompt": "x", "metadata": {"sku": "7"}, "priority": "high"})
     (item,) = await installation.claim()
@@ -174,8 +170,8 @@ async def test_an_item_tells_of_its_attempts_error_and_next_time(client: Client,
     assert view.metadata == {"sku": "7"}
     assert view.due_at is not None
     assert 29 < (view.due_at - view.accepted_at).total_seconds() < 40
-    told = view.as_dict()
-    assert (told["job"], told["item"], told["batch"], told["images"]) == ("j1", "j1", None, [])
+    record = view.as_dict()
+    assert (record["job"], record["item"], record["batch"], record["images"]) == ("j1", "j1", None, [])
 
 
 async def test_recent_work_comes_newest_first_and_can_be_narrowed(client: Client, redis: Redis) -> None:
@@ -209,7 +205,7 @@ async def test_records_that_have_ended_are_left_out(client: Client, redis: Redis
 # Watching
 
 
-async def test_a_watch_tells_all_events_of_a_batch_and_ends_with_it(client: Client, redis: Redis) -> None:
+async def test_a_watch_yields_all_events_of_a_batch_and_ends_with_it(client: Client, redis: Redis) -> None:
     async with working(redis):
         await client.submit_batch({"id": "b1"}, [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "bad"}])
         await eventually(lambda: client.status("b1"))
@@ -250,7 +246,7 @@ async def test_a_watch_of_a_retried_batch_goes_on_to_its_second_end(client: Clie
     assert states == ["completed_with_errors", "completed"]
 
 
-async def test_batches_of_one_name_in_two_tenants_are_told_apart(client: Client, redis: Redis) -> None:
+async def test_batches_of_one_name_in_two_tenants_are_kept_apart(client: Client, redis: Redis) -> None:
     async with working(redis):
         for tenant in ("one", "two"):
             items = [{"id": f"{tenant}-item", "prompt": "x"}]
@@ -282,7 +278,7 @@ async def test_a_job_can_be_watched_to_its_end(client: Client, redis: Redis, n: 
 @pytest.mark.parametrize(
     ("ident", "state"), [("j1", "job.failed"), ("three", "job.succeeded"), ("b1/i0", "job.failed")]
 )
-async def test_a_job_that_ended_before_is_told_from_its_record(
+async def test_the_end_of_a_job_is_reported_from_its_record(
     client: Client, redis: Redis, ident: str, state: str
 ) -> None:
     async with working(redis):
@@ -335,7 +331,7 @@ async def test_a_watch_survives_a_server_that_restarts(tmp_path: Path) -> None:
     assert len({event.id for event in seen}) == len(seen)
 
 
-async def test_a_watch_has_no_more_patience_than_it_was_given(redis: Redis, client: Client) -> None:
+async def test_a_watch_gives_up_after_its_patience(redis: Redis, client: Client) -> None:
     class Away:
         async def xread(self, *_: object, **__: object) -> None:
             raise RedisConnectionError("away")
@@ -353,7 +349,7 @@ async def test_a_watch_has_no_more_patience_than_it_was_given(redis: Redis, clie
 # Orders
 
 
-async def test_cancel_ends_what_waits_and_asks_what_runs(client: Client, redis: Redis) -> None:
+async def test_cancel_ends_waiting_items_and_asks_running_ones_to_stop(client: Client, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 5)
     await installation.claim(2)
@@ -362,7 +358,7 @@ async def test_cancel_ends_what_waits_and_asks_what_runs(client: Client, redis: 
     assert not (await client.cancel("nobody")).known
 
 
-async def test_retry_touches_only_what_it_is_asked_for(client: Client, redis: Redis) -> None:
+async def test_retry_touches_only_the_named_items(client: Client, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)
     items = await installation.claim(3)
@@ -381,14 +377,14 @@ async def test_retry_touches_only_what_it_is_asked_for(client: Client, redis: Re
 async def test_generate_batch_gives_a_result_for_each_prompt_in_order_and_loses_none(
     client: Client, redis: Redis
 ) -> None:
-    heard: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     async with working(redis):
         results = await client.generate_batch(
             ["a kettle", "bad kettle", {"id": "mine", "prompt": "a cup", "seed": 0}],
-            on_progress=lambda done, total: heard.append((done, total)),
+            on_progress=lambda done, total: progress.append((done, total)),
             size="1024x1024",
         )
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert progress == [(1, 3), (2, 3), (3, 3)]
     assert [(result.id, result.state, result.ok, len(result.images)) for result in results] == [
         ("item-0001", "succeeded", True, 1),
         ("item-0002", "failed", False, 0),
@@ -399,15 +395,15 @@ async def test_generate_batch_gives_a_result_for_each_prompt_in_order_and_loses_
 
 
 async def test_on_progress_may_be_a_coroutine(client: Client, redis: Redis) -> None:
-    heard: list[int] = []
+    progress: list[int] = []
 
     async def on_progress(done: int, total: int) -> None:
         await asyncio.sleep(0)
-        heard.append(done)
+        progress.append(done)
 
     async with working(redis):
         await client.generate_batch(["x"] * 5, on_progress=on_progress)
-    assert heard == [1, 2, 3, 4, 5]
+    assert progress == [1, 2, 3, 4, 5]
 
 
 async def test_generate_batch_that_is_left_early_loses_no_picture(client: Client, redis: Redis) -> None:
@@ -426,7 +422,7 @@ async def test_generate_batch_returns_when_only_a_person_can_go_on(client: Clien
     assert [result.state for result in results] == ["succeeded", "held"]
 
 
-async def test_generate_batch_tells_of_a_refusal_and_of_nobody_at_work(client: Client, redis: Redis) -> None:
+async def test_generate_batch_reports_a_refusal_and_a_missing_worker(client: Client, redis: Redis) -> None:
     with pytest.raises(TimeoutError, match='No worker has taken the batch "b1"'):
         await client.generate_batch(["x"], batch_id="b1", accept_timeout_s=0)
     async with working(redis):
@@ -454,7 +450,7 @@ async def test_a_refused_entry_is_sent_again_once_its_reason_is_gone(client: Cli
 
 
 async def test_the_dead_letter_of_an_item_brings_its_record_back(client: Client, redis: Redis) -> None:
-    """Sent as a new entry it would be a duplicate of the failed one, and nothing would happen."""
+    """A new entry would be a duplicate of the failed item, and nothing would happen."""
     letters = DeadLetters(client.redis, client.keys)
     installation = Installation(redis)
     await installation.batch("b1", 1, defaults={"prompt": "x", "max_attempts": 1})
@@ -489,7 +485,7 @@ async def test_dead_letters_are_counted_by_reason_and_purged(client: Client, red
     assert await letters.get("not an id") is None
 
 
-def test_without_redis_the_sentence_says_what_to_do(tmp_path: Path) -> None:
+def test_without_redis_the_sentence_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(NotRunningError, match="pixmill up"):
         Client.connect(None, data_dir=tmp_path)
 

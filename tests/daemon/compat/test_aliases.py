@@ -73,7 +73,7 @@ def test_any_pause_has_its_rate(load: Load, pause: str, limit: str | None) -> No
     assert loaded.settings.quotas.get("z", {}).get("requests") == limit
 
 
-def test_older_names_fill_in_only_what_is_not_set(load: Load) -> None:
+def test_older_names_fill_in_only_open_settings(load: Load) -> None:
     environ = {"HUNYUAN_MAX_CONCURRENT": "2", "HUNYUAN_SECRET_ID": "a", "HUNYUAN_SECRET_KEY": "b"}
     loaded = load(WHOLE, environ)
     credential = loaded.settings.credentials["hunyuan-main"]

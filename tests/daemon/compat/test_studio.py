@@ -151,7 +151,7 @@ def test_a_picture_without_a_stem_is_named_after_its_file_or_its_place(missing: 
         ({}, {"output_format": "gif"}, "defaults.output.format"),
     ],
 )
-def test_what_is_no_studio_batch_is_refused_by_name(
+def test_a_payload_that_is_no_studio_batch_is_refused_by_field(
     changes: dict[str, Any], options: dict[str, Any], path: str
 ) -> None:
     rejection: Rejection = refusal({**payload(**options), **changes}, KIND, STUDIO)

@@ -93,9 +93,7 @@ def test_a_merged_job_is_the_job_that_would_have_been_sent_alone() -> None:
         ({"id": "b1", "tenant": "a b"}, "tenant", "letters, digits"),
     ],
 )
-def test_what_is_wrong_in_a_batch_is_named_with_its_place(
-    fields: dict[str, Any], path: str, words: str
-) -> None:
+def test_a_problem_in_a_batch_is_named_with_its_place(fields: dict[str, Any], path: str, words: str) -> None:
     field, message = refused(**fields)
     assert field == path
     assert words in message

@@ -1,4 +1,4 @@
-"""Reading an entry: whatever the bytes are, a model or a Rejection, and never a secret in its words."""
+"""Reading an entry: any bytes give a model or a Rejection, and no error shows a secret."""
 
 from __future__ import annotations
 
@@ -12,19 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.compat.studio import STUDIO_TYPE, studio_types
-from daemon.contract import (
-    BATCH_TYPE,
-    CANCEL_TYPE,
-    JOB_TYPE,
-    RETRY_TYPE,
-    Batch,
-    Cancel,
-    Job,
-    Rejection,
-    RetryRequest,
-    contains_secret,
-    parse_entry,
-)
+from daemon.contract import Batch, Cancel, Job, Rejection, RetryRequest, contains_secret, parse_entry
+from daemon.contract.entry import BATCH_TYPE, CANCEL_TYPE, JOB_TYPE, RETRY_TYPE
 from tests.daemon.contract.test_job import MINIMAL, entry, job, refusal
 
 TYPES = (JOB_TYPE, BATCH_TYPE, CANCEL_TYPE, RETRY_TYPE, STUDIO_TYPE)
@@ -41,7 +30,7 @@ def test_an_entry_without_data_is_malformed() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"\xff\xfe", b"[1]", b"3", b"null", b'"x"', b'{"a":NaN}', b"{}{}"]
 )
-def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
+def test_data_that_is_no_json_object_is_malformed(data: bytes) -> None:
     assert refusal(data).code == "malformed"
 
 
@@ -76,7 +65,7 @@ def test_depth_beyond_any_stack_is_malformed_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pixmill.job.v2", "job", "", "\udcff"])
-def test_an_unknown_type_is_told_apart_from_a_broken_job(kind: str) -> None:
+def test_an_unknown_type_has_a_code_of_its_own(kind: str) -> None:
     with pytest.raises(Rejection) as caught:
         parse_entry({b"data": b"whatever", b"type": kind.encode("utf-8", "surrogateescape")}, STUDIO)
     assert (caught.value.code, caught.value.field) == ("unknown_type", "type")

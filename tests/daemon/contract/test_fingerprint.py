@@ -44,7 +44,7 @@ def test_any_other_content_has_another_fingerprint(fields: dict[str, Any]) -> No
         {"not_before": "2030-01-01T00:00:00Z", "output": {"thumbnail": False}},
     ],
 )
-def test_what_changes_no_pixel_changes_no_pixel_fingerprint(fields: dict[str, Any]) -> None:
+def test_fields_without_pixels_leave_the_pixel_fingerprint(fields: dict[str, Any]) -> None:
     assert pixels(job(seed=1)) == pixels(job(**{"seed": 1, **fields}))
 
 
@@ -60,7 +60,7 @@ def test_what_changes_no_pixel_changes_no_pixel_fingerprint(fields: dict[str, An
         {"output": {"quality": 50}},
     ],
 )
-def test_what_changes_pixels_changes_the_pixel_fingerprint(fields: dict[str, Any]) -> None:
+def test_fields_that_change_pixels_change_the_pixel_fingerprint(fields: dict[str, Any]) -> None:
     assert pixels(job(seed=1)) != pixels(job(**{"seed": 1, **fields}))
 
 

@@ -66,7 +66,7 @@ def test_a_minimal_job_gets_the_documented_defaults() -> None:
         {"not_before": "2030-01-01T00:00:00Z", "deadline": "2030-01-01T01:00:00.25+02:00"},
     ],
 )
-def test_what_the_table_allows_is_accepted(fields: dict[str, Any]) -> None:
+def test_values_inside_the_limits_are_accepted(fields: dict[str, Any]) -> None:
     fields = {**fields, **({"deadline": "2030-01-01T05:00:00Z"} if "deadline" in fields else {})}
     assert Job.from_spec(job(**fields).to_spec()) == job(**fields)
 
@@ -132,7 +132,7 @@ def test_what_the_table_allows_is_accepted(fields: dict[str, Any]) -> None:
         ({"y_mine": 1}, "y_mine"),
     ],
 )
-def test_what_the_table_does_not_allow_is_refused_by_name(fields: dict[str, Any], path: str) -> None:
+def test_values_outside_the_limits_are_refused_by_field(fields: dict[str, Any], path: str) -> None:
     rejection = refusal({**MINIMAL, **fields})
     assert (rejection.code, rejection.field) == ("invalid", path)
     assert f"`{path}`" in rejection.message
@@ -166,16 +166,16 @@ def test_what_the_table_does_not_allow_is_refused_by_name(fields: dict[str, Any]
         ),
     ],
 )
-def test_a_refusal_says_what_was_given_and_what_is_allowed(payload: dict[str, Any], sentence: str) -> None:
+def test_a_refusal_names_the_given_and_the_allowed_value(payload: dict[str, Any], sentence: str) -> None:
     assert refusal(payload).message == sentence
 
 
-def test_a_refusal_knows_whose_job_it_was() -> None:
+def test_a_refusal_names_tenant_and_job() -> None:
     rejection = refusal({**MINIMAL, "tenant": "shop", "n": 0})
     assert (rejection.tenant, rejection.ident) == ("shop", "sku1-main")
 
 
-def test_a_refusal_invents_no_owner_from_what_is_no_id() -> None:
+def test_a_refusal_takes_no_tenant_from_a_wrong_id() -> None:
     rejection = refusal({**MINIMAL, "tenant": ["shop"], "id": "../../etc"})
     assert (rejection.tenant, rejection.ident) == (None, None)
 
@@ -189,7 +189,7 @@ def test_times_are_kept_in_utc_with_their_fraction() -> None:
     assert spec["not_before"] == "2030-01-01T00:00:00.123456+00:00"
 
 
-def test_a_spec_holds_only_what_was_given_in_a_stable_order() -> None:
+def test_a_spec_holds_only_given_fields_in_a_stable_order() -> None:
     spec = job(seed=0, x_mine=1, output={"format": "webp"}).to_spec()
     assert spec == (
         b'{"id":"sku1-main","output":{"format":"webp"},"prompt":"white background product photo",'
@@ -210,7 +210,7 @@ def test_a_spec_of_a_newer_replica_is_read_with_its_unknown_fields() -> None:
         ("pixmill.retry.v1", {"batch": "b1", "statuses": ["failed", "expired"]}, RetryRequest),
     ],
 )
-def test_cancels_and_retries_name_what_they_mean(kind: str, payload: dict[str, Any], model: type) -> None:
+def test_cancels_and_retries_name_their_work(kind: str, payload: dict[str, Any], model: type) -> None:
     assert type(parse_entry(entry(payload, kind))) is model
 
 

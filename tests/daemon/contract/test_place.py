@@ -1,4 +1,4 @@
-"""Where a refused field stands: by line and column, in whatever form the JSON was written."""
+"""Where a refused field stands: by line and column, in any form of the JSON."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ JOB = b"""{"id": "a",
         ("id.deeper", Place("id", 1, 8, '"a"')),
     ],
 )
-def test_a_path_leads_to_its_value_or_to_what_lacks_it(field: str, place: Place) -> None:
+def test_a_path_leads_to_its_value_or_to_the_object_that_lacks_it(field: str, place: Place) -> None:
     assert place_of(JOB, field) == place
 
 
 @pytest.mark.parametrize("data", [b"{not json", b"", b"{", b"[1,", b'{"n"', b'{"n":', b"\xff", b"[" * 5000])
-def test_what_is_no_json_has_no_places(data: bytes) -> None:
+def test_data_that_is_no_json_has_no_places(data: bytes) -> None:
     assert place_of(data, "n") is None
+
+
+def test_the_last_of_two_equal_names_is_the_place() -> None:
+    assert place_of(b'{"n": 1, "n": 2}', "n") == Place("n", 1, 15, "2")
 
 
 def test_a_value_that_may_be_a_secret_is_not_shown() -> None:

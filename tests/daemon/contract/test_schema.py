@@ -1,16 +1,19 @@
-"""The JSON Schema says what the models check, and knows every event."""
+"""The JSON Schema describes the models and every event."""
 
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 from typer import Typer
 from typer.testing import CliRunner
 
-from daemon.cli.schema import schema_command
-from daemon.contract import EVENT_TYPES, SCHEMA_NAMES, Event, Job, schema
+from daemon.cli.commands.config import schema_ as schema_command
+from daemon.contract import Event, Job
+from daemon.contract.events import EVENT_DATA, EventType
+from daemon.contract.schema import SCHEMA_NAMES, schema
 
 
 def test_every_field_of_a_job_is_described() -> None:
@@ -22,7 +25,7 @@ def test_every_field_of_a_job_is_described() -> None:
 
 @pytest.mark.parametrize("name", ["job", "batch"])
 def test_objects_are_closed_except_for_own_fields(name: str) -> None:
-    document = schema("job" if name == "job" else "batch")
+    document = schema(name)
     for model in (document, *document["$defs"].values()):
         assert model["additionalProperties"] is False
         assert model["patternProperties"] == {"^x_": {}}
@@ -31,13 +34,13 @@ def test_objects_are_closed_except_for_own_fields(name: str) -> None:
 def test_every_event_type_has_its_branch() -> None:
     document = schema("event")
     branches = {branch["properties"]["type"]["const"]: branch for branch in document["oneOf"]}
-    assert set(branches) == set(EVENT_TYPES)
+    assert set(branches) == set(EVENT_DATA) == set(get_args(EventType))
     for branch in branches.values():
         assert branch["properties"]["data"]["$ref"].removeprefix("#/$defs/") in document["$defs"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EVENT_TYPES if kind.startswith("job.")])
-def test_every_job_event_says_whose_it_is(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in EVENT_DATA if kind.startswith("job.")])
+def test_every_job_event_names_tenant_and_job(kind: str) -> None:
     document = schema("event")
     branch = next(branch for branch in document["oneOf"] if branch["properties"]["type"]["const"] == kind)
     model = document["$defs"][branch["properties"]["data"]["$ref"].removeprefix("#/$defs/")]

@@ -1,4 +1,4 @@
-"""A credential is found by its form, under whatever name it comes, and ordinary texts are left alone."""
+"""A credential is found by its form under any name, and ordinary texts are accepted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_name_in_the_form_of_a_credential_is_refused_and_not_shown() -> None:
         "0123456789abcdef0123456789abcdef0123456789abcdef",
     ],
 )
-def test_what_only_looks_a_little_like_one_is_work(text: str) -> None:
+def test_texts_that_resemble_a_credential_are_accepted(text: str) -> None:
     job = parse_payload(orjson.dumps({"id": "a", "prompt": text, "metadata": {"sku": text}}))
     assert isinstance(job, Job)
 

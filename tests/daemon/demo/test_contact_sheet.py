@@ -1,4 +1,4 @@
-"""The contact sheet shows every item in its place, says why one is missing, and is the same each time."""
+"""The contact sheet shows every item in its place or the reason why it is missing, and is the same each time."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_texts_that_are_too_long_stay_in_their_cell() -> None:
     assert len(right.getcolors() or []) == 1
 
 
-def test_the_header_says_the_title_and_the_line() -> None:
+def test_the_header_shows_the_title_and_the_line() -> None:
     headers = {
         sheet(tile(1), title=title, line=line).crop((0, 0, 1500, MARGIN + HEADER)).tobytes()
         for title, line in (("a", "x"), ("b", "x"), ("a", "y"))

@@ -1,4 +1,4 @@
-"""The demo tells the truth about what it did, and it does what it promises."""
+"""The demo reports its own figures truthfully, and keeps its promises."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_calls_too_many_do_not_make_the_optimum_look_longer() -> None:
         ({"books": replace(BOOKS, billed_again=1)}, "a picture was billed twice"),
     ],
 )
-def test_a_run_is_as_promised_only_if_nothing_else_failed_was_throttled_or_paid_twice(
+def test_a_run_with_another_failure_throttle_or_charge_breaks_the_promise(
     change: dict[str, object], why: str
 ) -> None:
     assert RUN.as_promised
@@ -85,7 +85,7 @@ def test_the_sentences_have_the_computed_figures() -> None:
     assert "billed 40 pictures, 40 are stored: nothing was paid twice." in text
 
 
-def test_the_sentences_do_not_hide_what_went_wrong() -> None:
+def test_the_sentences_report_what_went_wrong() -> None:
     bad = replace(RUN, books=replace(BOOKS, throttled=3, billed=42))
     text = "\n".join(bad.lines())
     assert "429 answers, as the provider counted them: 3." in text
@@ -114,7 +114,7 @@ def test_the_document_has_the_same_figures() -> None:
     service_s=st.floats(0, 30),
     slack_s=st.floats(0, 100),
 )
-def test_a_run_that_is_not_faster_than_possible_has_a_utilisation_of_at_most_one(
+def test_utilisation_is_at_most_one_unless_the_optimum_is_beaten(
     pictures: int, count: int, period_s: int, service_s: float, slack_s: float
 ) -> None:
     quota = parse_quota("demo", {"images": f"{count}/{period_s}s", "in_flight": 1000})
@@ -148,7 +148,7 @@ def test_the_mean_call_is_one_that_made_a_picture() -> None:
 # The shipped file
 
 
-def test_the_shipped_file_is_forty_products_and_one_that_is_refused() -> None:
+def test_the_shipped_file_has_forty_products_and_one_refused_row() -> None:
     items = Scenario().items()
     assert [item["id"] for item in items] == [f"sku-{number:03d}" for number in range(1, 42)]
     assert Scenario().moderated() == {"sku-017"}
@@ -156,7 +156,7 @@ def test_the_shipped_file_is_forty_products_and_one_that_is_refused() -> None:
     assert {item["size"] for item in items} == {"1024x1024", "1536x1024", "1024x1536"}
 
 
-def test_the_simulator_draws_what_each_product_is() -> None:
+def test_the_simulator_draws_each_kind_of_product() -> None:
     with PRODUCTS.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["id"] != "sku-017"]
     prompts = [TEMPLATE.format(**row) for row in rows]
@@ -169,7 +169,7 @@ def test_the_simulator_draws_what_each_product_is() -> None:
 
 
 class Shown:
-    """Remembers what a display was told."""
+    """Remembers what a display showed."""
 
     def __init__(self) -> None:
         self.done: list[int] = []
@@ -224,8 +224,7 @@ def _look_at_files(report: Report, scenario: Scenario) -> None:
     assert report.kept is None
 
 
-@pytest.mark.timed
-async def test_a_kept_run_leaves_what_pixmill_up_finds_again(
+async def test_pixmill_up_finds_a_kept_run(
     small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

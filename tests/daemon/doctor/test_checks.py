@@ -1,4 +1,4 @@
-"""What the doctor finds in a real server, and that it finds nothing in a healthy one."""
+"""The doctor finds each fault of a real server, and nothing in a healthy one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_healthy_server_gives_no_trouble(client: Redis) -> None:
 @pytest.mark.parametrize(
     ("version", "state"), [("6.0.16", State.FAIL), ("6.2.0", State.OK), ("10.0", State.OK), ("", State.WARN)]
 )
-async def test_an_old_server_is_told_from_a_new_one(version: str, state: State) -> None:
+async def test_an_old_server_is_found(version: str, state: State) -> None:
     class Server:
         async def info(self, _section: str) -> dict[str, str]:
             return {"redis_version": version}
@@ -96,7 +96,7 @@ async def test_a_server_that_deletes_jobs_is_found(client: Redis) -> None:
     assert "noeviction" in finding.says
 
 
-async def test_a_user_who_may_not_run_scripts_is_found(client: Redis, durable: RedisServer) -> None:
+async def test_a_user_without_scripts_is_found(client: Redis, durable: RedisServer) -> None:
     await client.acl_setuser(
         "limited",
         enabled=True,
@@ -141,7 +141,7 @@ async def test_a_command_that_the_acl_lacks_is_named(client: Redis, durable: Red
     assert await client.keys("*") == keys_before, "nothing stays behind"
 
 
-async def test_a_user_who_may_not_hear_the_bell_is_found(client: Redis, durable: RedisServer) -> None:
+async def test_a_user_without_the_channel_of_the_bell_is_found(client: Redis, durable: RedisServer) -> None:
     await client.acl_setuser(
         "limited", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], reset_channels=True
     )
@@ -171,10 +171,10 @@ async def test_clocks_that_differ_are_found(client: Redis, off_s: float, state: 
 
 
 async def test_a_slow_answer_is_no_difference_of_clocks(client: Redis) -> None:
-    """The time was read somewhere between question and answer, so that much is in doubt."""
+    """The server reads its clock somewhere between request and reply, so that much is in doubt."""
     seconds, _ = await client.time()
-    told = iter((int(seconds) - 30.0, int(seconds) + 90.0))
-    assert (await found(client, "clock", now_s=lambda: next(told))).state is State.OK
+    clock = iter((int(seconds) - 30.0, int(seconds) + 90.0))
+    assert (await found(client, "clock", now_s=lambda: next(clock))).state is State.OK
 
 
 # --- lost entries
@@ -204,7 +204,7 @@ async def test_entries_that_a_producer_trimmed_away_are_counted(client: Redis) -
     assert "MAXLEN" in finding.says
 
 
-async def test_what_a_worker_is_just_reading_is_not_lost_and_hides_no_loss(client: Redis) -> None:
+async def test_pending_entries_are_not_lost_and_hide_no_loss(client: Redis) -> None:
     installation = Installation(client)
     await installation.submit({"id": "first", "prompt": "x"})
     entries = [await installation.add({"id": f"j{number}", "prompt": "x"}) for number in range(5)]
@@ -214,7 +214,7 @@ async def test_what_a_worker_is_just_reading_is_not_lost_and_hides_no_loss(clien
     assert "accepted: 2." in (await found(client, "jobs")).says
 
 
-async def test_a_stream_that_nobody_reads_is_a_warning_and_one_that_is_not_there_is_none(
+async def test_an_unread_stream_is_a_warning_and_a_missing_one_is_not(
     client: Redis,
 ) -> None:
     assert (await found(client, "jobs")).state is State.OK
@@ -275,10 +275,10 @@ async def test_a_key_is_tried_where_that_is_free(simulator: Simulator, provider:
     [
         ("openai", {}, State.FAIL, "KEY"),
         ("opanai", {"KEY": KEY}, State.FAIL, "openai"),
-        ("zimage", {"KEY": KEY}, State.OK, "nothing that is free to ask"),
+        ("zimage", {"KEY": KEY}, State.OK, "no request that is free"),
     ],
 )
-async def test_a_credential_that_cannot_be_tried_says_why(
+async def test_a_credential_that_cannot_be_tried_has_a_reason(
     provider: str, environ: dict[str, str], state: State, says: str
 ) -> None:
     finding = await credential(provider, None, environ)
@@ -307,7 +307,7 @@ MISSING = "You have insufficient permissions for this operation. Missing scopes:
 async def test_a_restricted_key_may_still_draw_and_a_refused_one_may_not(
     status: int, message: str, state: State
 ) -> None:
-    """OpenAI answers 401 or 403 where a key lacks the scope to list models; whether it may draw, only a call tells."""
+    """OpenAI answers 401 or 403 where a key lacks the scope to list models; only a call shows whether it may draw."""
 
     async def refused(_: HttpRequest) -> Response:
         return JSONResponse({"error": {"message": message, "code": None}}, status)
@@ -322,7 +322,7 @@ async def test_a_restricted_key_may_still_draw_and_a_refused_one_may_not(
     assert message in finding.says
 
 
-async def test_a_provider_that_is_away_is_a_finding() -> None:
+async def test_an_unreachable_provider_is_a_finding() -> None:
     finding = await credential("openrouter", "http://127.0.0.1:9/api/v1", {"KEY": KEY})
     assert finding.state is State.FAIL
     assert KEY not in finding.says
@@ -347,7 +347,7 @@ async def test_a_check_that_breaks_or_hangs_is_a_finding_and_the_others_go_on() 
     assert [finding.state for finding in findings] == [State.FAIL] * 3 + [State.OK]
 
 
-async def test_a_server_that_is_away_or_refuses_the_password_is_told_apart(
+async def test_an_unreachable_server_differs_from_a_refused_password(
     client: Redis, durable: RedisServer
 ) -> None:
     assert await unreachable(client, "here") is None

@@ -139,7 +139,7 @@ def test_flags_go_before_environment_before_file_before_defaults(load: Load) -> 
     assert loaded.source("metrics.listen") == "default"
 
 
-def test_a_value_in_an_inline_table_or_a_long_list_has_the_line_where_it_begins(load: Load) -> None:
+def test_a_value_over_several_lines_has_the_line_of_its_beginning(load: Load) -> None:
     loaded = load(WHOLE.replace('["minio.internal"]', '[\n  "a.example",\n  "b.example",\n]'))
     lines = Path("pixmill.toml").read_text().splitlines()
     for key, begins in (
@@ -163,7 +163,7 @@ def test_a_file_can_be_named_by_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[worker\n", "a = \n", 'lease = "1s"\nlease = "2s"\n'])
-def test_what_is_no_toml_is_told_with_its_line(load: Load, text: str) -> None:
+def test_a_file_that_is_no_toml_is_reported_with_its_line(load: Load, text: str) -> None:
     (problem,) = problems(load, text)
     assert "pixmill.toml: this is not TOML" in problem
     assert "line" in problem
@@ -217,7 +217,7 @@ def test_a_route_may_only_name_what_is_configured(load: Load, old: str, new: str
     assert found.startswith("pixmill.toml:")
 
 
-def test_all_problems_are_told_together(load: Load) -> None:
+def test_all_problems_are_reported_together(load: Load) -> None:
     found = problems(
         load,
         "[worker]\nlease = 'x'\nmax_inflight = 1\n[redis]\nurl = 3\n",
@@ -279,7 +279,7 @@ def test_the_environment_reaches_every_depth(load: Load) -> None:
     assert "openai-main" in settings.parsed_quotas()
 
 
-def test_quotas_that_do_not_parse_are_told_together(load: Load) -> None:
+def test_all_wrong_quotas_are_reported_together(load: Load) -> None:
     settings = load("[quotas.a]\nimages = 'lots'\n[quotas.b]\nrequests = 'many'\n").settings
     with pytest.raises(SettingsError) as caught:
         settings.parsed_quotas()
@@ -317,7 +317,7 @@ def test_credentials_resolve_from_environment_and_file(load: Load, tmp_path: Pat
     assert settings.webhooks["main"].resolve({"HOOK_SECRET": "whsec_x"}) == "whsec_x"
 
 
-def test_every_secret_that_is_not_there_is_named(load: Load) -> None:
+def test_every_missing_secret_is_named(load: Load) -> None:
     credential = load(WHOLE).settings.credentials["hunyuan-main"]
     with pytest.raises(SettingsError) as caught:
         credential.resolve({"TENCENT_ID": " "})
@@ -373,7 +373,7 @@ def test_the_password_of_redis_is_never_shown(load: Load, url: str, caplog: pyte
     ],
 )
 def test_a_redis_url_that_would_be_misread_is_refused_without_its_value(load: Load, url: str) -> None:
-    """Otherwise a part of the password becomes the host or the port, which errors name."""
+    """Otherwise a part of the password would become the host or the port, which errors show."""
     (found,) = problems(load, f'[redis]\nurl = "{url}"\n')
     scheme = "redis" if url.startswith("unix") else url.partition("://")[0]
     assert found.startswith(f"pixmill.toml:2: `redis.url` must be {scheme}://[user:password@]host")
@@ -410,7 +410,7 @@ def test_a_prefix_whose_keys_share_no_slot_is_refused_on_a_cluster(load: Load) -
     assert found.endswith('write "{pixmill}".')
 
 
-def test_a_wrong_flag_is_called_by_the_name_that_was_typed(load: Load) -> None:
+def test_a_wrong_flag_has_the_name_that_was_typed(load: Load) -> None:
     with pytest.raises(SettingsError) as caught:
         load("", {}, {"metrics.listen": "x", "redis.prefix": "a b", "redis.url": "x"})
     assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == [

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from daemon.settings import Listen, SecretUrl, masked_url, parse_duration, parse_size
-from daemon.settings.values import duration_text
+from daemon.settings import Listen, SecretUrl, masked_url, parse_duration
+from daemon.settings.values import duration_text, parse_size
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_durations_are_seconds(text: Any, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "15 m", "1h30min", "-1s", "1e3s", "inf", True, None, [], -1, float("nan")]
 )
-def test_what_is_no_duration_is_refused(text: Any) -> None:
+def test_a_text_that_is_no_duration_is_refused(text: Any) -> None:
     with pytest.raises(PydanticCustomError, match="must be a duration such as"):
         parse_duration(text)
 
@@ -46,7 +46,7 @@ def test_sizes_are_bytes(text: Any, size: int) -> None:
 
 
 @given(st.integers(0, 10**9))
-def test_a_duration_that_is_shown_can_be_written(milliseconds: int) -> None:
+def test_a_printed_duration_can_be_parsed(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     assert parse_duration(duration_text(seconds)) == pytest.approx(seconds, rel=1e-5, abs=1e-6)
 

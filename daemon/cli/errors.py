@@ -1,47 +1,54 @@
-"""Which errors are expected, and the sentence and exit code of each; anything else is a bug and shows itself."""
+"""How a command ends: its exit codes, the error that ends it early, and the sentence for each expected error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from daemon.broker.errors import CONNECTION_FAULTS, in_words
-from daemon.cli.exits import FAILED, USAGE, CommandError
 from daemon.client import NotRunningError, RejectedError
 from daemon.client.batch_file import BatchFileError
 from daemon.contract import Rejection
 from daemon.settings import SecretUrl, SettingsError, masked_url
+from daemon.storage.object_store import StorageError
 from providers.errors import redact
+
+ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
+
+
+class CommandError(Exception):
+    """Ends a command with a sentence and an exit code; `details` are more fields for JSON answers."""
+
+    def __init__(self, message: str, exit_code: int = FAILED, **details: Any) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.details = details
 
 
 def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> CommandError | None:
-    """The error as people should read it; None for one that nobody expects."""
+    """The error as people should read it; None for an unexpected one, which is a bug."""
     match error:
         case CommandError():
             return error
         case SettingsError() | BatchFileError():
             return CommandError(str(error), USAGE)
-        case Rejection():
-            # Found before anything was sent.
+        case Rejection():  # found before anything was sent
             return CommandError(error.message, USAGE, code=error.code, field=error.field)
         case RejectedError():
             return CommandError(str(error), FAILED, code=error.code, field=error.field)
         case NotRunningError():
             return CommandError(str(error), FAILED)
-        case RedisError():
-            return CommandError(_redis(error, redis_url()), FAILED, code="redis")
+        case StorageError():
+            return CommandError(str(error), FAILED, code="storage")
         case OSError() if error.filename is not None:
             return CommandError(f"{error.filename}: {error.strerror}.", USAGE)
-        case OSError() if isinstance(error, CONNECTION_FAULTS):
-            return CommandError(_redis(error, redis_url()), FAILED, code="redis")
-    from daemon.storage.object_store import StorageError
-
-    return CommandError(str(error), FAILED, code="storage") if isinstance(error, StorageError) else None
-
-
-def _redis(error: Exception, url: SecretUrl | None) -> str:
+    if not isinstance(error, (RedisError, *CONNECTION_FAULTS)):
+        return None
+    url = redis_url()
     where = masked_url(url.reveal()) if url is not None else "the Redis of `pixmill up`"
+    sentence = f"{where} refused the command. {in_words(error)}"
     if isinstance(error, CONNECTION_FAULTS):
-        return f"{where} does not answer ({redact(str(error))}). Is it running, and is the address right?"
-    return f"{where} refused the command. {in_words(error)}"
+        sentence = f"{where} does not answer ({redact(str(error))}). Is it running, and is the address right?"
+    return CommandError(sentence, FAILED, code="redis")

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.exits import ALL_WELL, USAGE, CommandError
+from daemon.cli.acceptance import after_sending
+from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
-
-if TYPE_CHECKING:
-    from daemon.client import Client
-
-SUBMIT_HELP = """Ask for pictures of one prompt.
-
-Prints the id; with --wait or --out it stays until the pictures are there.
-
-    pixmill submit "a red kettle on a white table" --n 2 --out pictures
-"""
-
-
-def register(app: typer.Typer) -> None:
-    app.command("submit", help=SUBMIT_HELP)(submit)
+from daemon.client.client import new_id
 
 
 @command
 async def submit(
     session: Session,
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    prompt: Annotated[str, typer.Argument(help="A description of the picture.")],
     route: Annotated[str | None, typer.Option(help="A configured route (default).")] = None,
     inputs: Annotated[
         list[str] | None,
@@ -37,7 +25,9 @@ async def submit(
     n: Annotated[int | None, typer.Option("--n", help="How many pictures, 1 to 10.")] = None,
     size: Annotated[str | None, typer.Option(help='Such as "1024x1024" or "16:9".')] = None,
     seed: Annotated[int | None, typer.Option(help="Picture k gets seed + k; 0 is a seed.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What the picture must not show.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="A description of what must not be in it.")
+    ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
     ident: Annotated[
         str | None, typer.Option("--id", help="An id of your own; sent twice, it is paid once.")
@@ -45,8 +35,12 @@ async def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
     out: Annotated[Path | None, typer.Option(help="Save the pictures into this directory.")] = None,
 ) -> int:
-    from daemon.client.client import new_id
+    """Ask for pictures of one prompt.
 
+    Prints the id; with --wait or --out it stays until the pictures are there.
+
+        pixmill submit "a red kettle on a white table" --n 2 --out pictures
+    """
     given: dict[str, Any] = {
         "route": route,
         "inputs": [_input(text) for text in inputs or ()] or None,
@@ -59,32 +53,16 @@ async def submit(
     job = {"id": ident or new_id("job"), "tenant": session.tenant, "prompt": prompt}
     job |= {name: value for name, value in given.items() if value is not None}
     async with session.client() as client:
-        from daemon.cli.accepting import accepted, tell_sent
-
-        sent = await client.sender.job(job)
-        acceptance = await accepted(session, client, sent, patient=wait or out is not None)
-        if not wait and out is None:
-            tell_sent(session, sent, acceptance)
-            return ALL_WELL
-        return await _wait(session, client, sent.id, out)
-
-
-async def _wait(session: Session, client: Client, ident: str, out: Path | None) -> int:
-    from daemon.cli.ending import finish
-
-    view = await client.status(ident)
-    if view is None:
-        raise session.unknown(ident)
-    return await finish(session, client, view, out=out)
+        return await after_sending(session, client, await client.sender.job(job), wait=wait, out=out)
 
 
 def _input(text: str) -> dict[str, str]:
     if text.startswith(("http://", "https://")):
         return {"url": text}
-    if "://" in text:
+    scheme, separator, _ = text.partition("://")
+    if separator:
         raise CommandError(
-            f"--input takes an https URL, or the key of an object in the store, not {text.partition('://')[0]}://.",
-            USAGE,
+            f"--input takes an https URL, or the key of an object in the store, not {scheme}://.", USAGE
         )
     if text.startswith(("/", "./", "../", "~", ".\\")) or Path(text).is_file():
         raise CommandError(

@@ -7,22 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.exits import ALL_WELL, USAGE, CommandError
+from daemon.cli.acceptance import after_sending
+from daemon.cli.errors import USAGE, CommandError
+from daemon.cli.planning import batch_id, plan_lines, plan_of
 from daemon.cli.session import Session, command
-
-BATCH_HELP = """Send a CSV or JSONL file as one batch.
-
-Columns named like job fields (id, prompt, size, seed, route, n, inputs, params.X, metadata.X ...) fill them; \
-the others are there for --prompt-template. Nothing is sent when any line is wrong. Without --id, the batch is \
-named after the file and its content, so sending the same file twice pays once.
-
-    pixmill batch skus.csv --prompt-template "{title}, white" --dry-run
-    pixmill batch skus.csv --prompt-template "{title}, white" --out pictures
-"""
-
-
-def register(app: typer.Typer) -> None:
-    app.command("batch", help=BATCH_HELP)(batch)
+from daemon.client.batch_file import read_batch_file
 
 
 @command
@@ -39,15 +28,21 @@ async def batch(
         str | None, typer.Option(help='Prompts from columns: "{title}, white background".')
     ] = None,
     max_in_flight: Annotated[int | None, typer.Option(help="At most so many at a time.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until it has ended.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Save the pictures into this directory; implies --watch.")
     ] = None,
 ) -> int:
-    from daemon.cli.planning import batch_id, plan_of, tell_plan
-    from daemon.client.batch_file import read_batch_file
+    """Send a CSV or JSONL file as one batch.
 
+    Columns named like job fields (id, prompt, size, seed, route, n, inputs, params.X, metadata.X ...) fill them.
+    Other columns are there for --prompt-template. Nothing is sent when any line is wrong.
+    Without --id, the batch is named after the file and its content, so sending the same file twice pays once.
+
+        pixmill batch skus.csv --prompt-template "{title}, white" --dry-run
+        pixmill batch skus.csv --prompt-template "{title}, white" --out pictures
+    """
     given = {"route": route, "size": size, "priority": priority}
     defaults = {name: value for name, value in given.items() if value is not None}
     try:
@@ -59,24 +54,8 @@ async def batch(
         fields["max_in_flight"] = max_in_flight
     fields["id"] = ident or batch_id(file, fields, items)
     if dry_run:
-        tell_plan(session, plan_of(fields, items, session.settings))
-        return ALL_WELL
-    return await _send(session, fields, items, watch=watch or out is not None, out=out)
-
-
-async def _send(
-    session: Session, fields: dict[str, Any], items: list[dict[str, Any]], *, watch: bool, out: Path | None
-) -> int:
-    from daemon.cli.accepting import accepted, tell_sent
-    from daemon.cli.ending import finish
-
+        plan = plan_of(fields, items, session.settings)
+        return session.printer.answer(plan, *plan_lines(plan))
     async with session.client() as client:
         sent = await client.sender.batch(fields, items)
-        acceptance = await accepted(session, client, sent, patient=watch)
-        if not watch:
-            tell_sent(session, sent, acceptance)
-            return ALL_WELL
-        view = await client.status(sent.id)
-        if view is None:
-            raise session.unknown(sent.id)
-        return await finish(session, client, view, out=out)
+        return await after_sending(session, client, sent, wait=watch, out=out)

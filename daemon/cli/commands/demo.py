@@ -1,0 +1,88 @@
+"""`pixmill demo`: a batch from a CSV file, start to finish, with nothing to install, configure or pay."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from daemon.cli.errors import ALL_WELL, INTERRUPTED
+from daemon.cli.following import display_on
+from daemon.cli.options import JsonOption
+from daemon.cli.output import Printer
+from daemon.demo.run import TEMPLATE, DemoError, Report, Scenario, run_demo
+from daemon.service import EXPECTED_ERRORS
+from daemon.telemetry.logs import configure_logs
+
+NOT_AS_PROMISED = 1
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The directory for the pictures and the contact sheet.")] = Path(
+        "pixmill-demo"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's Redis and object store.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make 41 products of a CSV file into pictures at a simulated provider, and report the result.
+
+    It brings its own Redis and provider in a temporary directory, takes about 20 s, and needs no configuration.
+    The exit code is 0 if only the one expected item failed, without a 429, and nothing was paid twice; otherwise 1.
+
+        pixmill demo --out pixmill-demo
+    """
+    configure_logs(level="error")
+    printer = Printer(as_json)
+    try:
+        code = uvloop.run(_demo(printer, out, keep))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        printer.note("Stopped; nothing is left running.")
+        code = INTERRUPTED
+    except (*EXPECTED_ERRORS, DemoError) as error:
+        printer.note(str(error))
+        if as_json:
+            printer.document({"error": {"message": str(error)}})
+        code = NOT_AS_PROMISED
+    raise typer.Exit(code)
+
+
+async def _demo(printer: Printer, out: Path, keep: bool) -> int:
+    _stop_on_signals()
+    scenario = Scenario()
+    printer.line(scenario.outlook())
+    with closing(display_on(printer)) as display:
+        report = await run_demo(out, scenario=scenario, keep=keep, show=display.show)
+    document = {
+        **report.summary.as_dict(),
+        "out": str(report.out),
+        "contact_sheet": str(report.sheet),
+        "kept": None if report.kept is None else str(report.kept),
+    }
+    printer.answer(document, *report.summary.lines(), *_next_steps(report))
+    return ALL_WELL if report.summary.as_promised else NOT_AS_PROMISED
+
+
+def _stop_on_signals() -> None:
+    """Cancel on a termination as on Ctrl-C: the embedded server must not outlive the demo."""
+    task = asyncio.current_task()
+    if task is not None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _next_steps(report: Report) -> list[str]:
+    lines = [f"Pictures, manifest.json and products.csv are in {report.out}; look at {report.sheet}."]
+    if report.kept is not None:
+        lines.append(
+            f"Its Redis and store are in {report.kept}; `cd` there and `pixmill up` brings them back."
+        )
+    return [
+        *lines,
+        "Next: run `pixmill up`, and in another terminal",
+        f'  pixmill batch {report.out / "products.csv"} --prompt-template "{TEMPLATE}" --watch --out pictures',
+    ]

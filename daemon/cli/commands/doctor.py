@@ -1,0 +1,79 @@
+"""`pixmill doctor`: a line for each thing that the daemon stands on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from functools import partial
+
+from daemon.broker.connect import command_client
+from daemon.cli.errors import ALL_WELL, FAILED, PARTLY
+from daemon.cli.session import Session, command
+from daemon.client import NotRunningError
+from daemon.client.client import running_url
+from daemon.doctor.checks import (
+    Check,
+    Finding,
+    State,
+    check_storage,
+    credential_checks,
+    examine,
+    redis_checks,
+    unreachable,
+)
+from daemon.queue.keys import Keys
+from daemon.settings import SettingsError, masked_url
+
+
+@command
+async def doctor(session: Session) -> int:
+    """Check Redis, the object store and every credential. Nothing is spent.
+
+    Each line is ok, warn (no fault yet, or not known) or fail, with the remedy.
+    The exit code is 0 without a failure, 3 where some checks fail, 4 where all do or Redis cannot be reached.
+
+        pixmill doctor
+        pixmill doctor --json
+    """
+    beside_redis: dict[str, Check] = {
+        "storage": partial(check_storage, session.store),
+        **credential_checks(session.settings.credentials, os.environ),
+    }
+    findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
+    failed = [finding.check for finding in findings if finding.state == State.FAIL]
+    session.printer.table(
+        {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
+        [(finding.state.value, finding.check, finding.says) for finding in findings],
+    )
+    if not failed:
+        return ALL_WELL
+    return FAILED if "redis" in failed or len(failed) == len(findings) else PARTLY
+
+
+def _configuration(session: Session) -> list[Finding]:
+    """The quotas, which are parsed late; a file that cannot be read has ended the command before."""
+    try:
+        session.settings.parsed_quotas()
+    except SettingsError as error:
+        return [Finding("configuration", State.FAIL, problem) for problem in error.problems]
+    if routes := ", ".join(session.settings.routes):
+        return [Finding("configuration", State.OK, f"Routes: {routes}.")]
+    none = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."
+    return [Finding("configuration", State.WARN, none)]
+
+
+async def _redis(session: Session) -> list[Finding]:
+    configured = session.settings.redis
+    try:
+        url = configured.url.reveal() if configured.url is not None else running_url()
+    except NotRunningError:
+        nowhere = (
+            "No Redis is configured, and no `pixmill up` runs here: set `redis.url`, or start `pixmill up`."
+        )
+        return [Finding("redis", State.FAIL, nowhere)]
+    client = command_client(url, configured.prefix)
+    try:
+        away = await unreachable(client, masked_url(url))
+        return [away] if away is not None else await examine(redis_checks(client, Keys(configured.prefix)))
+    finally:
+        await client.aclose()

@@ -1,0 +1,190 @@
+"""`pixmill explain`: why a job or a batch is where it is, and until when, in a sentence or two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from daemon.cli.bounds import in_force, limiter_of, pause_of
+from daemon.cli.options import Ident
+from daemon.cli.output import sentence, since_s, utc
+from daemon.cli.session import Session, command
+from daemon.client import Client
+from daemon.queue.keys import CACHED, JOINED, LANES
+from daemon.queue.position import Place, Turns
+from daemon.queue.records import GroupView, ItemView
+from limiter.explain import Explanation, wait_text
+
+MOST_SEARCHED = 500  # members of a batch in which the next one that is due is looked for
+
+_ENDS = {"failed": "failed", "cancelled": "been cancelled", "succeeded": "succeeded", "expired": "expired"}
+_REUSED = {
+    JOINED: "An identical item makes its picture already (`cache: use`); it gets a copy when that one is done.",
+    CACHED: "Its picture is there already (`cache: use`) and is copied next.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The answer: sentences for people, and the facts behind them for programs."""
+
+    sentences: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def after(self, first: str, **facts: Any) -> Why:
+        """The same answer behind another sentence."""
+        return Why([first, *self.sentences], {**self.facts, **facts})
+
+
+@command
+async def explain(session: Session, ident: Ident) -> int:
+    """Explain why a job or a batch is waiting, and until when.
+
+    It names the pause, the quota, the cap or the time that holds it back.
+
+        pixmill explain autumn-skus/sku1-main
+    """
+    async with session.client() as client:
+        view = await session.find(client, ident)
+        if isinstance(view, ItemView):
+            why = await _item(session, client, view, ident)
+        else:
+            why = await _group(session, client, view)
+        paused = await pause_of(client, view)
+    if paused is not None:
+        why = why.after(paused.sentence, paused=paused.as_dict())
+    text = " ".join(why.sentences)
+    return session.printer.answer(
+        {"id": ident, "state": view.state, "why": text, **why.facts}, f"{ident}: {text}"
+    )
+
+
+async def _item(session: Session, client: Client, item: ItemView, ident: str) -> Why:
+    if item.ended:
+        reason = f": {sentence(item)}" if item.error else ""
+        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{reason}."])
+    if item.needs_person:
+        again = f"`pixmill retry {ident} --held` sends it again and may pay twice"
+        return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])
+    if item.state == "running":
+        return await _running(client, item)
+    if item.lane in _REUSED:
+        return Why([_REUSED[item.lane]])
+    if item.due_at is not None:
+        return _due(item, item.due_at)
+    place = await Turns(client.redis, client.keys).place(item.uid, item.route, item.lane)
+    why = await _in_line(session, client, item, place)
+    group = None if item.group is None else await client.records.group(item.group)
+    return why if group is None else await _under_cap(client, group, why)
+
+
+async def _running(client: Client, item: ItemView) -> Why:
+    worker: Any = await client.redis.hget(client.keys.item(str(item.uid)), "worker")
+    where = worker.decode() if worker else "a replica"
+    since = "" if item.started_at is None else f" for {wait_text(since_s(item.started_at))}"
+    accepted = "the provider has accepted it and has not finished"
+    doing = accepted if item.provider_task else "its call has not been answered yet"
+    stopping = " A cancel was requested." if item.cancel_asked else ""
+    return Why([f"It runs on {where}{since}: {doing}.{stopping}"], {"worker": where})
+
+
+def _due(item: ItemView, due_at: datetime) -> Why:
+    when, facts = _when(due_at)
+    if item.state == "queued" and not item.error:
+        return Why([f"It may not start before {when}, as its `not_before` says."], facts)
+    what = "The provider refused it for now" if item.state == "throttled" else "It failed"
+    attempts = f"{item.attempts} of {item.max_attempts} attempts are used"
+    return Why([f"{what}: {sentence(item)}.", f"It is tried again at {when}; {attempts}."], facts)
+
+
+async def _group(session: Session, client: Client, group: GroupView) -> Why:
+    counts = group.counts
+    if group.ended:
+        ends = f"{counts.succeeded} of {counts.total} succeeded"
+        return Why([f"It waits for nothing; it is {group.state.replace('_', ' ')}, {ends}."])
+    if group.needs_person:
+        again = f"`pixmill retry {group.id} --held` sends them again and may pay twice"
+        return Why(
+            [f"{counts.held} of its items are held.", f"{again}; `pixmill cancel {group.id}` ends them."]
+        )
+    if group.parts_left:
+        return Why([f"{group.parts - group.parts_left} of its {group.parts} parts have been read so far."])
+    return await _under_cap(client, group, await _running_group(session, client, group))
+
+
+async def _running_group(session: Session, client: Client, group: GroupView) -> Why:
+    if (first := await _first(client, group)) is not None:
+        return await _in_line(session, client, *first)
+    counts = group.counts
+    waiting = counts.throttled + counts.retry_wait + counts.queued
+    if waiting > counts.running:
+        members = await client.records.members(group.gid, count=MOST_SEARCHED)
+        if due := [item.due_at for item in members if item.due_at is not None]:
+            when, facts = _when(min(due))
+            return Why([f"{waiting} of its items wait for their time; the next one is due at {when}."], facts)
+    return Why([f"All that is left of it runs: {counts.running} of {counts.total} items."])
+
+
+async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | None:
+    """The batch's item whose turn comes first on its route, with its place."""
+    turns = Turns(client.redis, client.keys)
+    # A job of several pictures stands among its tenant's single jobs.
+    batch = group.id if group.kind == "batch" else ""
+    for lane in LANES:
+        uid = await turns.first_of(group.tenant, batch, group.route, lane)
+        item = None if uid is None else await client.records.item(uid)
+        if item is not None and item.group == group.gid:
+            place = await turns.place(item.uid, item.route, item.lane)
+            if place is not None:
+                return item, place
+    return None
+
+
+async def _in_line(session: Session, client: Client, item: ItemView, place: Place | None) -> Why:
+    """For an item that stands in line: how many are before it, and what the quotas of its route say."""
+    quotas = await _quotas(session, client, item.route)
+    sentences = []
+    if place is not None:
+        beside = f" ({place.beside} more in other lanes or for their time)" if place.beside else ""
+        before = f"{place.ahead} wait before it" if place.ahead else "it is the next one"
+        sentences.append(f"In the {item.lane} lane of route {item.route} {before}{beside}.")
+    if quotas is None:
+        sentences.append(f'This configuration has no route "{item.route}", so its quotas are not known here.')
+    elif held_back := [one for one in quotas if one.bound is not None]:
+        sentences += [f"Quota {one.state.quota}: {one.sentence}." for one in held_back]
+    elif quotas:
+        sentences.append("Its quotas would grant a call now; it waits for a replica with a free worker.")
+    else:
+        sentences.append("Its route has no quota; it waits for a replica with a free worker.")
+    facts = {
+        "route": item.route,
+        "ahead": None if place is None else place.ahead,
+        "quotas": None if quotas is None else {one.state.quota: one.bound for one in quotas},
+    }
+    return Why(sentences, facts)
+
+
+async def _quotas(session: Session, client: Client, route: str) -> list[Explanation] | None:
+    configured = session.settings.routes.get(route)
+    if configured is None:
+        return None
+    now = await in_force(session, client)
+    return await limiter_of(client).explain([now[name].quota for name in configured.quotas])
+
+
+async def _under_cap(client: Client, group: GroupView, why: Why) -> Why:
+    """The same answer, behind the batch's own cap if that is reached."""
+    if group.max_in_flight is None:
+        return why
+    in_ring: Any = await client.redis.hget(client.keys.group(group.gid), "in_ring")
+    if group.counts.running + int(in_ring or 0) < group.max_in_flight:
+        return why
+    cap = f"Its batch allows itself {group.max_in_flight} at a time, and {group.counts.running} run."
+    return why.after(cap)
+
+
+def _when(due_at: datetime) -> tuple[str, dict[str, Any]]:
+    """A time that is to come, in words and as a fact."""
+    in_words = f"{utc(due_at)} (in {wait_text(-since_s(due_at))})"
+    return in_words, {"until": due_at.isoformat(timespec="milliseconds")}

@@ -1,0 +1,154 @@
+"""`pixmill quota pause | resume | set`: what operators change about a quota, for the whole running fleet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from daemon.accounts import quota_store
+from daemon.accounts.quota_store import InForce
+from daemon.cli.bounds import check_quota, in_force, limiter_of
+from daemon.cli.errors import USAGE, CommandError
+from daemon.cli.options import ForOption, ReasonOption, duration_s, limits_table
+from daemon.cli.output import seconds, utc
+from daemon.cli.session import Session, command
+from daemon.client import Client
+from limiter.explain import spelled
+from limiter.quota.quota import QuotaError
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A quota, as `pixmill quotas` names it.")]
+
+quota = typer.Typer(help="Pause, resume or set a quota, for all replicas.", no_args_is_help=True)
+
+
+@quota.command()
+@command
+async def pause(session: Session, name: Name, reason: ReasonOption = "", duration: ForOption = None) -> int:
+    """Stop all calls under a quota, on every replica, until it is resumed or for a time.
+
+    Running items go on; waiting items keep their place.
+
+        pixmill quota pause openai-main --reason "invoice dispute" --for 10min
+    """
+    for_s = duration_s("--for", duration)
+    check_quota(session, name)
+    reason = " ".join(reason.split())
+    async with session.client() as client:
+        until_us = None if for_s is None else await _server_us(client) + round(for_s * 1e6)
+        await limiter_of(client).pause(name, reason, until_us)
+        await quota_store.ring(client.redis, client.keys, name)
+        data = orjson.dumps({"quota": name, "kind": "operator", "message": reason})
+        await client.redis.xadd(
+            client.keys.events, {"type": "quota.paused", "data": data}, maxlen=100_000, approximate=True
+        )
+    document = {"quota": name, "paused": True, "reason": reason, "until": None}
+    if until_us is None or for_s is None:
+        line, note = (
+            f"{name}: paused, no replica sends under it",
+            f"resume it with: pixmill quota resume {name}",
+        )
+        return session.printer.answer(document, line, note=note)
+    until = datetime.fromtimestamp(until_us / 1e6, UTC)
+    return session.printer.answer(
+        document | {"until": until.isoformat(timespec="milliseconds")},
+        f"{name}: paused for {seconds(for_s)}, until {utc(until)}",
+    )
+
+
+@quota.command()
+@command
+async def resume(session: Session, name: Name) -> int:
+    """End a pause. A cooldown that the provider set stays.
+
+    Without a pause nothing changes.
+
+        pixmill quota resume openai-main
+    """
+    check_quota(session, name)
+    async with session.client() as client:
+        limiter = limiter_of(client)
+        resumed = await limiter.resume(name)
+        await quota_store.ring(client.redis, client.keys, name)
+        (now,) = await limiter.explain([(await in_force(session, client))[name].quota])
+    done = "resumed" if resumed else "nothing to resume, it was not paused"
+    return session.printer.answer({"quota": name, "resumed": resumed}, f"{name}: {done}; {now.sentence}")
+
+
+@quota.command("set")
+@command
+async def set_(
+    session: Session,
+    name: Name,
+    limits: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="LIMIT=VALUE", help="As in a configuration: images=20/min, in_flight=8."),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Return to the configuration.")] = False,
+) -> int:
+    """Change limits of a quota, on every replica within seconds, until they are reset.
+
+    A named limit takes the place of the same limit of the configuration; the others stay, and restarts keep it.
+
+        pixmill quota set openai-main images=10/min in_flight=4
+        pixmill quota set openai-main 'requests={ rate = "50/min", burst = 5 }'
+        pixmill quota set openai-main --reset
+    """
+    if bool(limits) == reset:
+        raise CommandError(
+            f"Name the limits to set, as in `pixmill quota set {name} images=20/min in_flight=8`, "
+            f"or `pixmill quota set {name} --reset`.",
+            USAGE,
+        )
+    return await (_reset(session, name) if reset else _set(session, name, limits or []))
+
+
+async def _set(session: Session, name: str, limits: list[str]) -> int:
+    fields = limits_table(limits)
+    check_quota(session, name)
+    configured = session.settings.quotas[name]
+    async with session.client() as client:
+        try:
+            now = await quota_store.set_limits(client.redis, client.keys, name, configured, fields)
+        except QuotaError as error:
+            raise CommandError(
+                f"{error}; on the command line: pixmill quota set {name} images=20/min in_flight=8", USAGE
+            ) from None
+    document = _as_dict(now)
+    return session.printer.answer(
+        document,
+        f"{name}: set to {', '.join(document['limits'])} (configured: {', '.join(document['configured'])})",
+        note=f"replicas follow within seconds; return to the configuration with: pixmill quota set {name} --reset",
+    )
+
+
+async def _reset(session: Session, name: str) -> int:
+    async with session.client() as client:
+        was_set = await quota_store.reset(client.redis, client.keys, name)
+    # Limits that were set for a quota which is no longer configured can be taken away as well.
+    if was_set and name not in session.settings.quotas:
+        return session.printer.answer(
+            {"quota": name, "reset": True}, f"{name}: reset; it is not configured here"
+        )
+    check_quota(session, name)
+    document = _as_dict(quota_store.in_force(name, session.settings.quotas[name], None))
+    done = "as configured again" if was_set else "nothing to reset, it is as configured"
+    return session.printer.answer(
+        {**document, "reset": was_set}, f"{name}: {done}: {', '.join(document['limits'])}"
+    )
+
+
+def _as_dict(now: InForce) -> dict[str, Any]:
+    return {
+        "quota": now.quota.name,
+        "limits": [spelled(limit) for limit in now.quota.limits],
+        "configured": [spelled(limit) for limit in now.configured.limits],
+        "set_at": now.set_at,
+    }
+
+
+async def _server_us(client: Client) -> int:
+    whole, micros = await client.redis.time()
+    return int(whole) * 1_000_000 + int(micros)

@@ -1,0 +1,124 @@
+"""`pixmill quotas`: what each quota has left, what holds its next call back, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from daemon.accounts.quota_store import InForce
+from daemon.cli.bounds import in_force, limiter_of
+from daemon.cli.errors import USAGE, CommandError
+from daemon.cli.session import Session, command
+from daemon.client import Client
+from daemon.queue.pauses import FLEET, Pause, read_pauses
+from limiter.explain import Explanation, spelled
+
+LOOK_S = 1.0  # between two looks of --watch
+
+
+@command
+async def quotas(
+    session: Session,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")] = False,
+) -> int:
+    """Show each quota: its limits, what is left, what holds the next call back, and until when.
+
+    Looking charges nothing.
+
+        pixmill quotas --watch
+    """
+    if watch and session.as_json:
+        raise CommandError("--json prints one document; leave out --watch.", USAGE)
+    async with session.client() as client:
+        if not session.settings.parsed_quotas():
+            return session.printer.answer(
+                [], note="No quota is configured: nothing limits the pace of calls."
+            )
+        if watch:
+            await _watch(session, client)
+        pauses, looks = await _look(session, client)
+    document = [
+        as_dict(one, now) | {"work_paused": _over(session, pauses, now.quota.name)} for one, now in looks
+    ]
+    return session.printer.answer(document, *_lines(pauses, looks))
+
+
+def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
+    """An explanation for JSON answers. `set_at` is null where the configuration counts."""
+    state = one.state
+    return {
+        "quota": state.quota,
+        "limits": list(one.limits),
+        "configured": [spelled(limit) for limit in now.configured.limits],
+        "set_at": now.set_at,
+        "problem": now.problem,
+        "units": [
+            {"unit": unit.unit, "capacity": unit.capacity, "available": unit.available}
+            for unit in state.units
+        ],
+        "in_flight": state.in_flight,
+        "rate_scale": state.scale,
+        "bound": one.bound,
+        "next_slot_seconds": None if one.next_slot_s is None else round(one.next_slot_s, 3),
+        "cooldown_seconds": round(state.cooldown_s, 3),
+        "cooldown_reason": state.cooldown_reason,
+        "paused": state.paused_reason is not None,
+        "paused_reason": state.paused_reason,
+        "pause_ends_seconds": None if one.pause_ends_s is None else round(one.pause_ends_s, 3),
+        "sentence": one.sentence,
+    }
+
+
+Pauses = dict[str, Pause]
+Looks = list[tuple[Explanation, InForce]]
+
+
+async def _look(session: Session, client: Client) -> tuple[Pauses, Looks]:
+    now = list((await in_force(session, client)).values())
+    explanations = await limiter_of(client).explain([one.quota for one in now])
+    return await read_pauses(client.redis, client.keys), list(zip(explanations, now, strict=True))
+
+
+def _lines(pauses: Pauses, looks: Looks) -> list[str]:
+    """A line for each pause of work, which stops calls under any quota, then a line for each quota."""
+    return [
+        *(pause.sentence for pause in pauses.values()),
+        *(f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}" for one, now in looks),
+    ]
+
+
+def _mark(now: InForce) -> str:
+    """Where a quota's limits come from, unless from the configuration."""
+    if now.problem is not None:
+        return f"; as configured, because what an operator set cannot be read: {now.problem}"
+    if now.set_at is None:
+        return ""
+    on = f" on {now.set_at[:19].replace('T', ' ')}Z" if now.set_at else ""
+    return f"; set by an operator{on}, configured: {', '.join(map(spelled, now.configured.limits))}"
+
+
+def _over(session: Session, pauses: Pauses, quota: str) -> list[dict[str, Any]]:
+    """The pauses of the fleet and of routes that spend the quota."""
+    routes = [f"route:{name}" for name, route in session.settings.routes.items() if quota in route.quotas]
+    return [pauses[name].as_dict() for name in (FLEET, *routes) if name in pauses]
+
+
+async def _watch(session: Session, client: Client) -> None:
+    """On a terminal the lines are replaced in place; in a pipe each line that changed is printed."""
+    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
+    last: list[str] = []
+    with live or nullcontext():
+        while True:
+            lines = _lines(*await _look(session, client))
+            if live is not None:
+                live.update(Text("\n".join(lines)), refresh=True)
+            else:
+                session.printer.answer(None, *(line for line in lines if line not in last))
+            last = lines
+            await asyncio.sleep(LOOK_S)

@@ -1,0 +1,104 @@
+"""Commands that stay: `up`, `worker`, `simulator`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from daemon.broker.redis_cli import redis_cli
+from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
+from daemon.compat.aliases import alias_source
+from daemon.service import EXPECTED_ERRORS, Running, run_up, run_worker
+from daemon.settings import Settings, load_settings, masked_url
+from daemon.telemetry.logs import configure_logs
+from providers.simulator.__main__ import main as simulator_main
+
+LEVELS = one_of("debug", "info", "warning", "error")
+LogOption = Annotated[str, typer.Option("--log-level", help="The least level that is logged.", **LEVELS)]
+MetricsOption = Annotated[
+    str | None, typer.Option("--metrics", help="host:port of /metrics, /healthz, /readyz.")
+]
+
+
+def up(
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    metrics: MetricsOption = None,
+    log_level: LogOption = "warning",
+) -> None:
+    """Run everything in one process: a Valkey if no Redis is configured, and the simulator if no account is.
+
+    Example:  pixmill up
+    """
+    _serve(lambda settings: run_up(settings, banner), config, redis_url, prefix, metrics, log_level)
+
+
+def worker(
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    metrics: MetricsOption = None,
+    log_level: LogOption = "info",
+) -> None:
+    """Run one replica. Start as many as you like on one Redis: they share every quota.
+
+    Example:  pixmill worker --config pixmill.toml
+    """
+    _serve(run_worker, config, redis_url, prefix, metrics, log_level)
+
+
+def simulator(context: typer.Context) -> None:
+    """Run the simulated provider, which enforces quotas as a real one does.
+
+    Example:  pixmill simulator --port 9200 --images 20/10s --in-flight 8
+    """
+    raise typer.Exit(simulator_main(context.args))
+
+
+def banner(running: Running) -> str:
+    """The next steps after `pixmill up`, ready to paste."""
+    replica = running.replica
+    lines = [
+        "Pixmill is up.",
+        f"  redis     {masked_url(running.redis_url)}",
+        f"  pictures  {masked_url(replica.settings.storage.url.reveal())}",
+        f"  metrics   {replica.metrics_url}/metrics",
+    ]
+    if running.simulator is not None:
+        lines.append(
+            f"  provider  the simulator at {running.simulator.url}: nothing is paid, pictures are drawn"
+        )
+    lines += [
+        "Send a job from any language:",
+        f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
+        + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
+        "or from another terminal:",
+        '  pixmill submit "a red kettle on a white table" --wait --out pictures',
+        "Ctrl-C stops; jobs that wait are kept.",
+    ]
+    return "\n".join(lines)
+
+
+def _serve(
+    run: Callable[[Settings], Coroutine[Any, Any, int]],
+    config: Path | None,
+    redis_url: str | None,
+    prefix: str | None,
+    metrics: str | None,
+    log_level: str,
+) -> None:
+    configure_logs(level=log_level)
+    overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
+    try:
+        left = uvloop.run(run(load_settings(config, overrides=overrides, offers=[alias_source]).settings))
+    except EXPECTED_ERRORS as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(1 if left else 0)

@@ -1,0 +1,133 @@
+"""What producers send beside single jobs: batches, cancels and retries."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from daemon.contract.fields import IDENT_TEXT, METADATA_TEXT, TRUSTED, Ident, Metadata, Model, problem
+from daemon.contract.jobs import Callback, Job, JobDefaults, check_fit
+from daemon.contract.rejection import clipped
+
+ITEMS_MAX = 1000
+# The folder of jobs without a batch: a batch of this name would share the keys of their pictures.
+SINGLES = "single"
+
+
+class TakenIds:
+    """The ids that jobs take: their own, and those of their pictures where there are several (`a.0`, `a.1`)."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+
+    def add(self, ident: str, n: int, place: int) -> tuple[str, int] | None:
+        """Take the ids of a job at a place; returns one that an earlier place has taken, with that place."""
+        for taken in (ident, *(f"{ident}.{k}" for k in range(n) if n > 1)):
+            if (first := self._first.setdefault(taken, place)) != place:
+                return taken, first
+        return None
+
+
+class BatchItem(JobDefaults):
+    """One job of a batch: its own id, and what differs from the batch's defaults."""
+
+    id: Ident = Field(description=IDENT_TEXT)
+
+
+class Batch(Model):
+    """Up to 1000 jobs that are counted and reported together.
+
+    A larger batch is sent as several entries with the same id, tenant and `parts`, each with its own `part`
+    (from 1), defaults and items. It finishes when all parts have been read and all of their items have ended.
+    """
+
+    id: Ident = Field(description=IDENT_TEXT)
+    tenant: Ident = Field("default", description=IDENT_TEXT)
+    defaults: JobDefaults = Field(JobDefaults(), description="an object with the fields that the items share")
+    items: list[BatchItem] = Field(
+        min_length=1,
+        max_length=ITEMS_MAX,
+        description=f"a list of 1 to {ITEMS_MAX} jobs (send more as `parts`)",
+    )
+    max_in_flight: int | None = Field(None, ge=1, le=100, description="a whole number from 1 to 100")
+    callback: Callback | None = Field(None, description="an object with url, events and secret")
+    metadata: Metadata | None = Field(None, description=METADATA_TEXT)
+    part: int = Field(1, ge=1, le=1000, description="a whole number from 1 to `parts`")
+    parts: int = Field(1, ge=1, le=1000, description="a whole number from 1 to 1000")
+
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was dropped or changed on the way in, a sentence each."""
+        return self._warnings
+
+    def with_warnings(self, warnings: list[str]) -> Self:
+        """The same batch, carrying these warnings."""
+        batch = self.model_copy()
+        batch._warnings = tuple(warnings)  # noqa: SLF001 - its own
+        return batch
+
+    def jobs(self) -> list[Job]:
+        """Its items with defaults and tenant filled in, field by field; nothing is merged inside a field."""
+        shared = self.defaults.given()
+        return [
+            Job.model_validate({**shared, **item.given(), "tenant": self.tenant}, context=TRUSTED)
+            for item in self.items
+        ]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.id == SINGLES:
+            raise problem(
+                '`{field}`: "single" is where jobs without a batch are kept; choose another id.', "id"
+            )
+        if self.part > self.parts:
+            raise problem(f"`{{field}}` is {self.part}, but there are only {self.parts} `parts`.", "part")
+        shared, ids = self.defaults.given(), TakenIds()
+        for index, item in enumerate(self.items):
+            merged = {**shared, **item.given()}
+            if merged.get("prompt") is None:
+                raise problem(
+                    "`{field}` is missing: give it here or in `defaults`.", "items", index, "prompt"
+                )
+            check_fit(merged, ("items", index))
+            if clash := ids.add(item.id, merged.get("n", 1), index):
+                sentence = f'`{{field}}`: the id "{clipped(clash[0])}" is already taken by item {clash[1]}; '
+                raise problem(f"{sentence}ids must be unique within a batch.", "items", index, "id")
+        return self
+
+
+class _Target(Model):
+    """The work that an order is about: a whole batch or one job."""
+
+    batch: Ident | None = Field(None, description=IDENT_TEXT)
+    job: Ident | None = Field(None, description=IDENT_TEXT)
+    tenant: Ident = Field("default", description=IDENT_TEXT)
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.batch is None and self.job is None:
+            raise problem("Give `batch` or `job`: the id of what is meant.")
+        return self
+
+
+CancelStatus = Literal["queued", "throttled", "retry_wait", "running", "held"]
+RetryStatus = Literal["failed", "cancelled", "expired", "held"]
+
+
+class Cancel(_Target):
+    """Stop what has not ended; with both ids, one item of a batch. `statuses` narrows it to these states."""
+
+    statuses: list[CancelStatus] | None = Field(
+        None, min_length=1, description="a list of queued, throttled, retry_wait, running or held"
+    )
+
+
+class RetryRequest(_Target):
+    """Run again what did not succeed. Without `statuses`: what failed."""
+
+    statuses: list[RetryStatus] | None = Field(
+        None, min_length=1, description="a list of failed, cancelled, expired or held"
+    )
