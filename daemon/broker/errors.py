@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from redis.exceptions import (
@@ -25,9 +24,6 @@ from providers.errors import redact
 
 # What a lost or restarting server looks like from here; the command may or may not have run.
 CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
-
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 5.0
 
 NO_COMMON_SLOT = (
     'Redis is a cluster, and our keys share no slot: write redis.prefix in braces, as in "{pixmill}", and '
@@ -124,9 +120,3 @@ def _refusal(error: BaseException) -> str | None:
         if isinstance(error, classes) or any(mark in text for mark in marks):
             return sentence
     return None
-
-
-def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
-    """Jitter over half of an exponential bound, so that replicas do not come back together."""
-    bound = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 20))
-    return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing

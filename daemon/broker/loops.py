@@ -1,4 +1,4 @@
-"""How a part's endless loop survives: a fault is told once, waited out with jitter, and the loop goes on."""
+"""How a part's endless loop survives: a fault is logged once and waited out with jitter, and the loop goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import LONGEST_PAUSE_S, in_words, passes, pause_s
+from daemon.broker.backoff import LONGEST_PAUSE_S, check_cancelled, pause_s, until_it_works
+from daemon.broker.errors import in_words, passes
 
 log = structlog.get_logger(__name__)
 
@@ -25,16 +26,14 @@ async def run_forever(
 ) -> None:
     """Call `step` until cancelled, or until `until` is true after a step.
 
-    Redis being away, or a bug, is logged at its first and last failure; the pause between failures grows up to
+    An outage of Redis, or a bug, is logged at its first and last failure. The pause between failures grows up to
     `longest_pause_s`.
     """
     failures = 0
     while not until():
-        _still_wanted()
+        check_cancelled()
         try:
             await step()
-        except asyncio.CancelledError:
-            raise
         except RedisError as error:
             if failures == 0:
                 log.warning("redis does not serve us; waiting", part=name, error=in_words(error))
@@ -53,25 +52,11 @@ async def run_forever(
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """Repeat a call that may safely be made twice until the server has carried it out.
 
-    Also while the server answers and refuses for a reason that passes, such as full memory.
+    The call is also repeated while the server replies and refuses for a reason that passes, such as full memory.
     """
-    failures = 0
-    while True:
-        _still_wanted()
-        try:
-            return await call()
-        except Exception as error:
-            if not passes(error):
-                raise
-            if failures == 0:
-                log.warning("redis does not serve us; asking again", call=name, error=in_words(error))
-            await asyncio.sleep(pause_s(failures))
-            failures += 1
 
+    def note(error: Exception, failures: int) -> None:
+        if failures == 0:
+            log.warning("redis does not serve us; trying again", call=name, error=in_words(error))
 
-def _still_wanted() -> None:
-    """End a task that was cancelled in a step which did not notice: `asyncio.wait_for`, which redis-py uses, can
-    swallow a cancellation until Python 3.12 (python/cpython#86296)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    return await until_it_works(call, passes=passes, note=note)

@@ -25,10 +25,8 @@ LEAST_BYTES = 24
 class Webhooks:
     """The configured secrets by name, each the present one and perhaps the one of before, and the hosts allowed."""
 
-    def __init__(
-        self, secrets: Mapping[str, tuple[bytes, ...]] | None = None, allow_hosts: Collection[str] = ()
-    ) -> None:
-        self._secrets = dict(secrets or {})
+    def __init__(self, secrets: Mapping[str, tuple[bytes, ...]], allow_hosts: Collection[str]) -> None:
+        self._secrets = dict(secrets)
         self.allow_hosts = frozenset(allow_hosts)
 
     @classmethod

@@ -36,16 +36,9 @@ class ImageFacts:
     width: int
     height: int
     format: str  # png, jpeg or webp
+    content_type: str
     sha256: str
     bytes: int
-
-    @property
-    def content_type(self) -> str:
-        return f"image/{self.format}"
-
-    @property
-    def extension(self) -> str:
-        return EXTENSIONS[self.format]
 
 
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -54,7 +47,7 @@ def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         # A JPEG with a second picture inside (a depth map, a preview) goes by another name in Pillow.
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         width, height = image.size
-    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), len(data))
+    return ImageFacts(width, height, kind, f"image/{kind}", hashlib.sha256(data).hexdigest(), len(data))
 
 
 def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:

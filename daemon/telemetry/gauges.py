@@ -1,7 +1,7 @@
 """Gauges that are read from Redis, and so are the same on every replica: query them with `max`, never `sum`.
 
-They are what Redis said at one moment, swapped in as a whole. What is not known is not exported, because a 0
-that means "no idea" would scale a fleet down and silence an alert; hence a collector and not settable gauges.
+They are the state of Redis at one moment, swapped in as a whole. An unknown figure is not exported, because a 0 that
+means "no idea" would scale a fleet down and silence an alert; hence a collector and not settable gauges.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from daemon.broker.loops import run_forever
 from daemon.queue.keys import INTAKE_GROUP, LANES, Keys
 from daemon.telemetry.metrics import Metrics
 from limiter.limiter import Limiter, QuotaState
@@ -24,6 +25,7 @@ from limiter.quota.quota import Quota
 WAITING_STATES = ("queued", "throttled", "retry_wait")
 STATES = (*WAITING_STATES, "running", "held")
 
+EVERY_S = 2.0
 FRESH_S = 1.0  # how long a reading answers further calls
 STALE_S = 15.0  # how long the last reading is shown when Redis no longer answers
 TIMEOUT_S = 2.0  # a scrape must not wait for a Redis that hangs
@@ -34,7 +36,7 @@ _MANY = 10**9  # items; enough for the steady pace of any limit, whose counts ha
 class RedisGauges(Collector):
     """Reads the queue and the quotas, and adds them to the registry of `metrics`.
 
-    `routes` tells the configured routes with the quotas that each spends; it is asked for each reading.
+    `routes` returns the configured routes with the quotas that each spends; it is called for each reading.
     """
 
     def __init__(
@@ -59,6 +61,14 @@ class RedisGauges(Collector):
         self._families: Sequence[GaugeMetricFamily] = ()
         metrics.registry.register(self)
 
+    async def run(self) -> None:
+        """Refresh every `EVERY_S`."""
+        await run_forever("gauges", self._step)
+
+    async def _step(self) -> None:
+        await self.refresh()
+        await asyncio.sleep(EVERY_S)
+
     async def refresh(self) -> None:
         """Read again, unless that was tried less than `FRESH_S` ago. A Redis that is away raises nothing."""
         async with self._one_at_a_time:
@@ -69,7 +79,7 @@ class RedisGauges(Collector):
                 async with asyncio.timeout(TIMEOUT_S):
                     families = [*await self._queue(), *_quota_gauges(await self._quota_states())]
             except (RedisError, OSError, TimeoutError):
-                return  # who needs Redis says so; here the figures grow stale and then disappear
+                return  # the parts that need Redis log it; here the figures grow stale and then disappear
             finally:
                 self._tried_at = self._monotonic()
             self._families, self._read_at = families, self._tried_at
@@ -141,29 +151,15 @@ class RedisGauges(Collector):
         ]
 
     def _backlog(self, depth: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], float]:
-        call_s = self._mean_call_s()
         backlog: dict[tuple[str, ...], float] = {}
         for route, quotas in self._routes.items():
             waiting = sum(depth[route, lane, state] for lane in LANES for state in WAITING_STATES)
-            pace_s = pace_s_per_item(quotas, call_s.get(route))
+            pace_s = pace_s_per_item(quotas, self._metrics.call_s.get(route))
             if waiting <= 0:
                 backlog[route,] = 0.0
             elif pace_s is not None:
                 backlog[route,] = waiting * pace_s
         return backlog
-
-    def _mean_call_s(self) -> dict[str, float]:
-        """By route, how long a provider call takes on average, as this replica has seen it."""
-        sums: dict[str, float] = {}
-        counts: dict[str, float] = {}
-        for sample in (
-            s for family in self._metrics.provider_latency_seconds.collect() for s in family.samples
-        ):
-            for suffix, totals in (("_sum", sums), ("_count", counts)):
-                if sample.name.endswith(suffix):
-                    route = sample.labels["route"]
-                    totals[route] = totals.get(route, 0.0) + sample.value
-        return {route: sums[route] / count for route, count in counts.items() if count}
 
 
 def pace_s_per_item(quotas: Sequence[Quota], call_s: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """Every metric that a replica counts itself, named once; gauges.py has those that are read from Redis.
 
-A label holds only what the operator configured or what this code enumerates, never an id, a tenant or a
-prompt: each new value would be one more time series for ever. One process has one registry, one `Metrics`.
+A label holds only names of the configuration or of this code, never an id, a tenant or a prompt: each new value would
+be one more time series for ever. One process has one registry, one `Metrics`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
 CHARGED = ("no", "maybe", "yes")
-TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by what a try came to
+TRIED = ("delivered", "retry", "failed", "gone")  # callbacks, by the end of a try
 CACHE = ("hit", "miss", "joined")
+NEWEST_CALL = 0.1  # weight of the newest call in the running average
 LATE_RECEIPT = "late_receipt"  # the dead letter of a task whose worker had lost the item
 
 _CALL_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
@@ -45,9 +46,8 @@ class Metrics:
         # They would double the number of series and say only when this process first counted something.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot its annotation
         self.registry = CollectorRegistry()
-        ProcessCollector(
-            registry=self.registry
-        )  # memory, CPU, open files, under the names that everyone uses
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files, under their usual names
+        self.call_s: dict[str, float] = {}  # by route, how long a provider call takes: a running average
         self._count_jobs()
         self._count_calls()
         self._count_trouble()
@@ -57,12 +57,10 @@ class Metrics:
     def know_route(
         self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None
     ) -> None:
-        """Begin every series of a configured route at 0; `currency` is that of its costs, where it tells any.
+        """Begin every series of a configured route at 0; `currency` is that of its costs, where it reports any.
 
-        Calling it twice changes nothing.
-
-        A counter that first appears as 1 has, for Prometheus, never increased: its first error would be
-        missing from every rate and every alert, and panels would say "no data" where the truth is 0.
+        Calling it twice changes nothing. A counter that first appears as 1 has, for Prometheus, never increased: its
+        first error would be missing from every rate and alert, and panels would say "no data" where the truth is 0.
         """
         for outcome in OUTCOMES:
             self.jobs_finished.labels(route=route, outcome=outcome)
@@ -85,8 +83,14 @@ class Metrics:
             self.limiter_cooldowns.labels(quota=quota)
             self.limiter_wait_seconds.labels(quota=quota)
 
+    def observe_call(self, provider: str, route: str, seconds: float) -> None:
+        """A provider call has ended with a picture after so long."""
+        self.provider_latency_seconds.labels(provider=provider, route=route).observe(seconds)
+        known = self.call_s.get(route, seconds)
+        self.call_s[route] = known + NEWEST_CALL * (seconds - known)
+
     def count_cost(self, provider: str, cost: Decimal | None, currency: str | None) -> None:
-        """Add what a provider says that a call cost; nothing where it says nothing, or nonsense."""
+        """Add the cost of a call as the provider reports it; nothing where it reports none, or nonsense."""
         if cost is not None and currency is not None and cost.is_finite() and cost > 0:
             self.cost.labels(provider=provider, currency=currency).inc(float(cost))
 
@@ -125,7 +129,7 @@ class Metrics:
             "charged",
         )
         self.cost = self._counter(
-            "cost", "Money that calls cost, failed ones too, as providers tell it.", "provider", "currency"
+            "cost", "Money that calls cost, failed ones too, as providers report it.", "provider", "currency"
         )
         self.limiter_grants = self._counter("limiter_grants", "Permits granted to this replica.", "quota")
         self.limiter_cooldowns = self._counter(

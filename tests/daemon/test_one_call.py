@@ -24,7 +24,7 @@ from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import NO_WEBHOOKS, Installation, eventually
 from tests.servers import RedisServer
 
 KEY = "sk-or-v1-planted-secret-0123456789abcdef"
@@ -102,7 +102,7 @@ async def house(redis: Redis, redis_server: RedisServer) -> AsyncIterator[House]
         routes = build_routes(settings, {"KEY": KEY})
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
-        replica = Replica(settings, redis_server.url, routes, ResultStore.open("memory://"))
+        replica = Replica(settings, redis_server.url, routes, ResultStore.open("memory://"), NO_WEBHOOKS)
         await replica.start()
         stack.push_async_callback(replica.stop)
         yield House(redis, replica, simulator, shop.url)

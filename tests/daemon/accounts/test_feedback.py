@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountAction, AccountFeedback
 from daemon.accounts.routes import Route
 from daemon.contract.events import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
@@ -25,7 +25,9 @@ class Office:
         self.quota = quota
         self.limiter = Limiter(redis, "pixmill")
         self.route = Route("default", self.installation.provider, "model-1", (quota,))
-        self.accounts = Accounts(redis, self.installation.keys, self.limiter, self.installation.metrics)
+        self.accounts = AccountFeedback(
+            redis, self.installation.keys, self.limiter, self.installation.metrics
+        )
 
     async def permit(self, request_id: str = "r") -> Permit:
         answer = await self.limiter.acquire([self.quota], holder="w", request_id=request_id, max_wait_s=5)
@@ -34,7 +36,7 @@ class Office:
 
     async def refused(self, kind: ErrorKind, permit: Permit, retry_after_s: float | None = None) -> None:
         error = ProviderError(kind, "slow down", http_status=429, retry_after_s=retry_after_s)
-        await self.accounts.refused(error, self.route, permit)
+        await self.accounts.act(AccountAction.COOL_DOWN, error, self.route, permit)
 
     async def state(self) -> QuotaState:
         [state] = await self.limiter.snapshot([self.quota])
@@ -102,11 +104,12 @@ async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_f
 ) -> None:
     office = Office(redis, parse_quota("q", {"images": {"rate": "9/day", "reset": "UTC"}}))
     error = ProviderError(ErrorKind.QUOTA_EXHAUSTED, "daily limit", http_status=429)
-    await office.accounts.stopped(error, office.route)
+    await office.accounts.act(AccountAction.STOP, error, office.route, None)
     state = await office.state()
     assert state.pause_s is not None
     assert 0 < state.pause_s <= 86_400
-    await office.accounts.stopped(ProviderError(ErrorKind.BILLING_EXHAUSTED, "no credit"), office.route)
+    empty = ProviderError(ErrorKind.BILLING_EXHAUSTED, "no credit")
+    await office.accounts.act(AccountAction.STOP, empty, office.route, None)
     state = await office.state()
     assert (state.paused_reason, state.pause_s) == ("no credit", None)
     [first, second] = await office.told()
@@ -119,11 +122,11 @@ async def test_headers_tighten_a_quota_that_learns_and_no_other(redis: Redis) ->
     for quota, available in ((parse_quota("q", {"images": "40/4s"}), 39), (LEARNS, 3)):
         await redis.flushall()
         office = Office(redis, quota)
-        await office.accounts.heard(headers, office.route, await office.permit())
+        await office.accounts.note_headers(headers, office.route, await office.permit())
         assert (await office.state()).units[0].available == available
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-images": "lots"}, {"ratelimit": ";;;"}])
 async def test_headers_that_say_nothing_change_nothing(office: Office, headers: dict[str, str]) -> None:
-    await office.accounts.heard(headers, office.route, await office.permit())
+    await office.accounts.note_headers(headers, office.route, await office.permit())
     assert (await office.state()).units[0].available == 39

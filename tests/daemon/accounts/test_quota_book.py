@@ -18,10 +18,10 @@ from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
-from daemon.worker.run import Run
+from daemon.worker.run import Phase, Run
 from limiter.explain import spelled
 from limiter.quota.quota import parse_quota
-from tests.daemon.harness import Installation, ScriptedProvider, eventually
+from tests.daemon.harness import NO_WEBHOOKS, Installation, ScriptedProvider, eventually
 from tests.servers import RedisServer
 
 
@@ -44,7 +44,8 @@ class Fleet:
         )
         route = Route("default", ScriptedProvider(), "model-1", (parse_quota("q", self.configured),))
         store = ResultStore.open("memory://")
-        replica = Replica(settings, self._url, Routes([route]), store, execute=self._execute)
+        replica = Replica(settings, self._url, Routes([route]), store, NO_WEBHOOKS)
+        replica.pool.execute = self._execute
         self.replicas.append(replica)
         await replica.start()
         return replica
@@ -55,7 +56,7 @@ class Fleet:
             await replica.stop()
 
     async def _execute(self, run: Run) -> Outcome:
-        run.sent = True
+        run.enter(Phase.CALLING)
         self.in_flight += 1
         self.started.append((time.monotonic(), self.in_flight))
         await self._may_end.acquire()

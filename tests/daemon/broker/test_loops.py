@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from daemon.broker.errors import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
+from daemon.broker.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from daemon.broker.loops import run_forever, until_answered
 
 

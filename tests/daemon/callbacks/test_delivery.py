@@ -382,7 +382,7 @@ async def test_a_receiver_that_hangs_is_given_up_after_its_time(stage: Stage) ->
 
 async def test_an_address_that_turns_out_to_be_private_is_given_up_at_once(stage: Stage) -> None:
     await stage.run_job()
-    await stage.deliver(stage.deliverer(Webhooks(SECRETS)))
+    await stage.deliver(stage.deliverer(Webhooks(SECRETS, ())))
     assert stage.receiver.requests == []
     (letter,) = await stage.installation.dead()
     assert "not a public address" in letter["error"]

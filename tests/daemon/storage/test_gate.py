@@ -26,7 +26,7 @@ from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.worker import executor
 from providers.base import Generated, Picture, Request, Submitted
-from tests.daemon.harness import ScriptedProvider, eventually
+from tests.daemon.harness import NO_WEBHOOKS, ScriptedProvider, eventually
 from tests.object_stores import S3, Fault, Front, SmallDisk
 from tests.servers import RedisServer
 
@@ -80,7 +80,11 @@ class Shop:
         )
         store = ResultStore.open(self._storage_url, wait=wait_none())
         return Replica(
-            settings, self._url, Routes([Route("default", self.provider, "m", timeout_s=20)]), store
+            settings,
+            self._url,
+            Routes([Route("default", self.provider, "m", timeout_s=20)]),
+            store,
+            NO_WEBHOOKS,
         )
 
     async def _sell(self, request: Request) -> Submitted | Generated:

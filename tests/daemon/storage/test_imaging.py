@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from daemon.storage.imaging import MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
+from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -64,13 +64,13 @@ def test_the_facts_are_those_of_the_bytes(kind: str) -> None:
 
 
 def test_a_jpeg_has_the_extension_that_people_expect() -> None:
-    assert inspect_image(encoded("JPEG")).extension == "jpg"
+    assert EXTENSIONS[inspect_image(encoded("JPEG")).format] == "jpg"
 
 
 def test_a_jpeg_that_holds_a_second_picture_is_a_jpeg() -> None:
     data = encoded("MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])
     facts = inspect_image(data)
-    assert (facts.format, facts.extension, facts.width) == ("jpeg", "jpg", 60)
+    assert (facts.format, facts.content_type, facts.width) == ("jpeg", "image/jpeg", 60)
 
 
 # Refused

@@ -17,24 +17,25 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
+from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore, StorageError, Stored
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
-from daemon.worker.polling import ONLY_ADDRESS_TRIES, Collector
-from daemon.worker.retry_policy import Judge
+from daemon.worker.polling import ONLY_ADDRESS_TRIES, Polling
+from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
-from limiter import Limiter, Penalty
+from limiter import Limiter, Penalty, Recalls
 from limiter.quota.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
 from providers.http.client import before_send, rate_headers
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Installation, open_gate
 
 
 def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
@@ -73,16 +74,17 @@ class Bench:
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
-        accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
-        judge = Judge(accounts, metrics, draw=lambda: 1.0)
+        keys = self.installation.keys
+        self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
+        calls: Any = self
         self.executor = Executor(
             self.installation.queue,
-            PictureKeeper(self.store, sleep=self._sleep),
-            InputFetcher(self.store, max_bytes=1_000_000),
-            Collector(sleep=self._sleep, draw=lambda: self.draw),
-            judge,
-            self.installation.metrics,
-            calls=self,
+            PictureKeeper(self.store, self.gate, metrics),
+            InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
+            Polling(self._turn, sleep=self._sleep, draw=lambda: self.draw),
+            RetryPolicy(AccountFeedback(redis, keys, self.limiter, metrics), metrics),
+            calls,
+            metrics,
         )
         self.answers: list[Submitted | Generated | ProviderError] = []
 
@@ -114,6 +116,9 @@ class Bench:
 
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
+
+    async def _turn(self, _route: Route) -> Callable[[], None]:
+        return lambda: None
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -725,7 +730,10 @@ async def test_a_moderated_prompt_fails_alone_with_the_providers_sentence(bench:
     assert (outcome.error["kind"], outcome.error["charged"]) == ("moderation_input", "no")
 
 
-async def test_a_fault_is_tried_again_later_and_longer_each_time(bench: Bench) -> None:
+async def test_a_fault_is_tried_again_later_and_longer_each_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
     bench.answers = [ProviderError(ErrorKind.PROVIDER_FAULT, "500")]
     outcome = await bench.outcome()
     assert isinstance(outcome, Retry)
@@ -888,7 +896,7 @@ def due(run: Run, seconds: float) -> Run:
 async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    monkeypatch.setattr("daemon.worker.run.GRACE_S", 0.0)
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
     bench.provider.answer = never
     outcome = await bench.outcome()
@@ -899,7 +907,7 @@ async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
 async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    monkeypatch.setattr("daemon.worker.run.GRACE_S", 0.0)
     bench.provider.answer = never
     outcome = await bench.executor.run(due(await bench.claimed(), 0.1))
     assert isinstance(outcome, Unknown)
@@ -985,7 +993,7 @@ class BrokenStore(ResultStore):
 
 async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_memory(bench: Bench) -> None:
     broken = BrokenStore(MemoryStore(), "memory://")
-    bench.executor._keeper = PictureKeeper(broken, sleep=bench._sleep)
+    bench.executor._keeper = PictureKeeper(broken, bench.gate, bench.installation.metrics)
     run = await bench.claimed()
     outcome = await bench.executor.run(run)
     assert isinstance(outcome, Succeeded)
