@@ -1,4 +1,4 @@
-"""What an error of Redis means: whether it passes by itself, and how it is told to people."""
+"""What an error of Redis means: whether it passes by itself, and a sentence for people."""
 
 from __future__ import annotations
 
@@ -47,11 +47,7 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
         ("-READONLY", "read only replica"),
         "Redis is a read-only replica here: let redis.url lead to the master.",
     ),
-    (
-        (),
-        ("MISCONF",),
-        "Redis cannot save its data and refuses to write: look at its log and at its disk.",
-    ),
+    ((), ("MISCONF",), "Redis cannot save its data and refuses to write: look at its log and at its disk."),
     (
         (),
         ("NOREPLICAS",),
@@ -62,11 +58,7 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
         ("non local key", "do not hash to the same slot", "CROSSSLOT"),
         NO_COMMON_SLOT,
     ),
-    (
-        (MovedError,),
-        ("-MOVED",),
-        OTHER_NODE,
-    ),
+    ((MovedError,), ("-MOVED",), OTHER_NODE),
     (
         (AskError, TryAgainError),
         ("-ASK", "TRYAGAIN"),
@@ -89,9 +81,9 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
 
 
 def passes(error: BaseException) -> bool:
-    """Whether the same command can succeed later without us doing anything about it: Redis is away, or refuses now.
+    """Whether the same command can succeed later by itself: Redis is away, or refuses now.
 
-    Also what an operator must mend, such as an ACL: until then a result that was paid for is better kept than dropped.
+    An error that an operator must mend, such as an ACL, passes too: a result that was paid for is kept until then.
     """
     return isinstance(error, CONNECTION_FAULTS) or _refusal(error) is not None
 

@@ -1,4 +1,4 @@
-"""How a part's endless loop survives: a fault is logged once and waited out with jitter, and the loop goes on."""
+"""How endless loops and single calls survive a fault: it is logged once and waited out, and they go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.broker.backoff import LONGEST_PAUSE_S, check_cancelled, pause_s, until_it_works
+from daemon.broker.backoff import LONGEST_PAUSE_S, pause_s
 from daemon.broker.errors import in_words, passes
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ async def run_forever(
     """
     failures = 0
     while not until():
-        check_cancelled()
+        _check_cancelled()
         try:
             await step()
         except RedisError as error:
@@ -60,3 +60,37 @@ async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
             log.warning("redis does not serve us; trying again", call=name, error=in_words(error))
 
     return await until_it_works(call, passes=passes, note=note)
+
+
+async def until_it_works(
+    call: Callable[[], Awaitable[T]],
+    *,
+    passes: Callable[[Exception], bool],
+    note: Callable[[Exception, int], None],
+    sleep: Callable[[float], Awaitable[None]] | None = None,
+) -> T:
+    """Repeat a call that may safely be made twice while its error `passes`; raises any other error.
+
+    `note` gets each such error and how many there were before it.
+    """
+    failures = 0
+    while True:
+        _check_cancelled()
+        try:
+            return await call()
+        except Exception as error:
+            if not passes(error):
+                raise
+            note(error, failures)
+        await (sleep or asyncio.sleep)(pause_s(failures))
+        failures += 1
+
+
+def _check_cancelled() -> None:
+    """Raise CancelledError in a task that was cancelled in a step which did not notice.
+
+    `asyncio.wait_for`, which redis-py uses, can swallow a cancellation until Python 3.12 (python/cpython#86296).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

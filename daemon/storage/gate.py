@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from daemon.broker.backoff import until_it_works
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, until_it_works
 from daemon.queue.bell import Bell
 from daemon.storage.object_store import ResultStore, StorageError
 

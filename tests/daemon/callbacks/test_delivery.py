@@ -81,10 +81,10 @@ class Stage:
         self.keys = self.installation.keys
         self.outbox = Outbox(redis, self.keys.prefix)
         self.metrics = Metrics()
-        self.callbacks = self.deliverer()
+        self.callbacks = self.deliverer(self.webhooks)
 
-    def deliverer(self, webhooks: Webhooks | None = None, **how: Any) -> Callbacks:
-        return Callbacks(self.outbox, webhooks or self.webhooks, self.metrics, rung=asyncio.Event(), **how)
+    def deliverer(self, webhooks: Webhooks) -> Callbacks:
+        return Callbacks(self.outbox, webhooks, self.metrics, rung=asyncio.Event())
 
     def callback(self, *events: str, secret: str = "main", query: str = "") -> dict[str, Any]:
         wish: dict[str, Any] = {"url": f"{self.receiver.url}/hook{query}", "secret": secret}
@@ -283,12 +283,16 @@ async def test_events_that_no_callback_tells_are_refused(stage: Stage, event: st
 # Signed, tried again, given up
 
 
-async def test_a_receiver_can_verify_every_try_by_the_standard(stage: Stage) -> None:
+async def test_a_receiver_can_verify_every_try_by_the_standard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.receiver.statuses = [500]
     await stage.run_job()
-    await stage.deliver(stage.deliverer(now_s=lambda: 1_700_000_000.9))
-    await stage.pass_time()
-    await stage.deliver(stage.deliverer(now_s=lambda: 1_700_000_005.2))
+    for now_s in (1_700_000_000.9, 1_700_000_005.2):
+        with monkeypatch.context() as patched:
+            patched.setattr("daemon.callbacks.delivery.time.time", lambda now_s=now_s: now_s)
+            await stage.deliver()
+        await stage.pass_time()
     assert [headers["webhook-timestamp"] for headers, _ in stage.receiver.requests] == [
         "1700000000",
         "1700000005",
@@ -370,13 +374,16 @@ async def test_a_gone_receiver_brings_no_ended_record_back(stage: Stage) -> None
     assert await stage.redis.exists(stage.keys.item("default//j1")) == 0
 
 
-async def test_a_receiver_that_hangs_is_given_up_after_its_time(stage: Stage) -> None:
+async def test_a_receiver_that_hangs_is_given_up_after_its_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hanging(*_: Any, timeout_s: float, **__: Any) -> int:
         assert timeout_s == 15.0
         raise OutsideError("hooks.example did not answer within 15 s.")
 
+    monkeypatch.setattr("daemon.callbacks.delivery.post", hanging)
     await stage.run_job()
-    await stage.deliver(stage.deliverer(send=hanging))
+    await stage.deliver()
     assert stage.count("retry") == 1
 
 
@@ -439,10 +446,12 @@ async def test_a_message_whose_content_has_ended_is_a_dead_letter_and_not_forgot
     assert (letter["reason"], letter["callback"]) == ("callback_failed", ident)
 
 
-async def test_a_receiver_that_hangs_does_not_hold_up_the_others(stage: Stage) -> None:
+async def test_a_receiver_that_hangs_does_not_hold_up_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release = asyncio.Event()
 
-    async def send(url: str, body: bytes, headers: Any, *, timeout_s: float) -> int:
+    async def send(url: str, *_: Any, **__: Any) -> int:
         if "localhost" in url:
             await release.wait()
         return 204
@@ -454,7 +463,8 @@ async def test_a_receiver_that_hangs_does_not_hold_up_the_others(stage: Stage) -
     )
     for item in await stage.installation.claim(100):
         await stage.installation.queue.settle(item, DONE)
-    callbacks = stage.deliverer(send=send)
+    monkeypatch.setattr("daemon.callbacks.delivery.post", send)
+    callbacks = stage.callbacks
     await callbacks.deliver_due()
 
     async def delivered() -> bool:

@@ -16,7 +16,6 @@ import orjson
 import pytest
 from PIL import Image
 from redis.asyncio import Redis
-from tenacity import wait_none
 
 from daemon.accounts.routes import Route, Routes
 from daemon.queue.keys import Keys
@@ -78,7 +77,7 @@ class Shop:
                 "storage": {"url": self._storage_url},
             }
         )
-        store = ResultStore.open(self._storage_url, wait=wait_none())
+        store = ResultStore.open(self._storage_url)
         return Replica(
             settings,
             self._url,
@@ -299,7 +298,7 @@ async def test_nothing_is_bought_before_the_stores_credential_is_right(front: Fr
 
 async def test_a_missing_bucket_is_not_taken_for_a_missing_picture(front: Front) -> None:
     with pytest.raises(StorageError, match="no such bucket"):
-        await ResultStore.open("s3://misspelt/shop", wait=wait_none()).get("a.png")
+        await ResultStore.open("s3://misspelt/shop").get("a.png")
     assert await ResultStore.open(BUCKET).get("a.png") is None
 
 
