@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 
 import structlog
 from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import InForce, in_force, stored_tables
 from daemon.accounts.routes import Routes
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
 from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from limiter.explain import spelled
@@ -53,9 +52,7 @@ class QuotaBook:
 
     async def _step(self) -> None:
         await self.read()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._bell.quota_rung.wait()
+        await wait_for_event(self._bell.quota_rung, LOOK_EVERY_S)
         self._bell.quota_rung.clear()
 
     async def read(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -47,6 +48,16 @@ async def run_forever(
             continue
         await asyncio.sleep(pause_s(failures, longest_pause_s))
         failures += 1
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
+    """Return when the event is set, or after `timeout_s`.
+
+    Not `asyncio.wait_for`: until Python 3.12 it can swallow a cancellation that comes together with the event.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:

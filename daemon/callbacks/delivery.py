@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
 
-from daemon.broker.loops import run_forever, until_answered
+from daemon.broker.loops import run_forever, until_answered, wait_for_event
 from daemon.callbacks.signing import DEFAULT_SECRET, Webhooks
 from daemon.queue.bell import LOOK_EVERY_S
 from daemon.queue.dead_letters import CALLBACK_FAILED
@@ -63,9 +62,7 @@ class Callbacks:
     async def _step(self) -> None:
         self._rung.clear()
         next_s = await self.deliver_due()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S)):
-                await self._rung.wait()
+        await wait_for_event(self._rung, LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S))
 
     async def deliver_due(self) -> float | None:
         """Begin to deliver due messages, as far as there is room; returns the seconds until the next (None: none)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.accounts.routes import Routes
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
 from daemon.broker.streams import read_new
 from daemon.callbacks.signing import Webhooks
 from daemon.contract import (
@@ -98,9 +97,7 @@ class Intake:
     async def finish(self) -> None:
         """Read nothing more; return when what has been read is accepted, or after FINISH_S."""
         self._stopping = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FINISH_S):
-                await self._ended.wait()
+        await wait_for_event(self._ended, FINISH_S)
 
     async def _step(self) -> None:
         # Redis may answer reads and refuse to write: nothing more is read while what was read cannot be accepted.

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 
-from daemon.broker.loops import run_forever, until_it_works
+from daemon.broker.loops import run_forever, until_it_works, wait_for_event
 from daemon.queue.bell import Bell
 from daemon.storage.object_store import ResultStore, StorageError
 
@@ -65,9 +64,7 @@ class StorageGate:
 
     async def wait_open(self, timeout_s: float) -> None:
         """Until it is open, or `timeout_s` has passed."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._opened.wait()
+        await wait_for_event(self._opened, timeout_s)
 
     async def run(self) -> None:
         """Probe the store while the gate is closed, for ever."""
@@ -75,7 +72,9 @@ class StorageGate:
 
     async def _step(self) -> None:
         await self._closed.wait()
-        await self._until_stored(lambda: self._store.check(self._size), self._still_closed)
+        await until_it_works(
+            lambda: self._store.check(self._size), passes=_fails, note=self._still_closed, sleep=self._sleep
+        )
         if self.why != UNTRIED:
             log.info("the object store works again")
         self.why, self._size = None, 0
@@ -96,14 +95,7 @@ class StorageGate:
             if failures == 0:
                 log.warning("the object store does not answer; the picture waits", error=str(error))
 
-        return await self._until_stored(call, note)
-
-    async def _until_stored(
-        self, call: Callable[[], Awaitable[T]], note: Callable[[Exception, int], None]
-    ) -> T:
-        return await until_it_works(
-            call, passes=lambda error: isinstance(error, StorageError), note=note, sleep=self._sleep
-        )
+        return await until_it_works(call, passes=_fails, note=note, sleep=self._sleep)
 
     async def storing(self, step: Coroutine[Any, Any, T], *, patience_s: float | None) -> T:
         """Return the result of `step`, which repeats until the store answers.
@@ -132,3 +124,7 @@ class StorageGate:
         """End every wait for the store with NotStored; returns whether there was any."""
         self._leaving.set()
         return self._waiting > 0
+
+
+def _fails(error: Exception) -> bool:
+    return isinstance(error, StorageError)
