@@ -157,7 +157,7 @@ class Replica:
         self.left = 0  # how many runs did not end in time and were handed over
 
     async def start(self) -> None:
-        """Start every part. Redis may still be away: the parts wait for it, and readiness says so."""
+        """Start every part. Redis may still be away: the parts wait for it, and readiness reports it."""
         for route in self._routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency

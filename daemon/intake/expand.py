@@ -49,9 +49,9 @@ def single_item(job: Job, routes: Mapping[str, Route], entry: str, origin: Mappi
 
 
 def cache_mark(job: Job, route: Route, k: int = 0) -> str:
-    """How the cache knows picture k of a job: its mode and the fingerprint of its pixels; empty where it has no part.
+    """The mode of the cache and the fingerprint of the pixels of picture k; empty for a picture without a part in it.
 
-    An input without a sha256 cannot be compared before it is fetched, and then it is about to be paid for.
+    An input without a sha256 cannot be compared before it is fetched, and that is right before the call.
     """
     hashes = [image.sha256 for image in job.inputs or () if image.sha256 is not None]
     if job.cache == "off" or len(hashes) < len(job.inputs or ()):

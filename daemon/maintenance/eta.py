@@ -25,7 +25,7 @@ NOT_BEFORE = "not_before"
 
 
 class Estimate(NamedTuple):
-    """`eta_s` is None while nothing is known of the route's pace, and where only a person could tell."""
+    """`eta_s` is None while nothing is known of the route's pace, and where it depends on a person."""
 
     eta_s: float | None
     bound: str | None

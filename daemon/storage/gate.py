@@ -33,7 +33,7 @@ class NotStored(Exception):  # noqa: N818 - names what became of a picture
 
 
 class StorageGate:
-    """One a replica, for those who store and those who buy. It is closed until the first probe has succeeded."""
+    """One a replica, read before pictures are bought or stored. It is closed until the first probe succeeds."""
 
     def __init__(
         self, store: ResultStore, bell: Bell, *, sleep: Callable[[float], Awaitable[None]] | None = None

@@ -26,12 +26,12 @@ _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
 class BadImage(Exception):  # noqa: N818 - names what was received
-    """These bytes are no picture that we keep; the message is a sentence that says why."""
+    """These bytes are no picture that we keep; the message is a sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of a picture that has been decoded in full."""
+    """The facts of a picture that has been decoded in full."""
 
     width: int
     height: int

@@ -61,7 +61,7 @@ class PictureKeeper:
         return await self._described(key, data, facts, job, seed=seed)
 
     async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
-        """Keep another item's picture for this one too; None where it has gone, or is not what its record says.
+        """Keep another item's picture for this one too; None where it has gone or changed.
 
         Raises NotStored when the replica has to stop.
         """

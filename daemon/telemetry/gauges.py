@@ -46,7 +46,7 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
     "quota_capacity": ("What a limit allows at once.", "quota", "unit"),
     "quota_available": ("What it would grant now.", "quota", "unit"),
     "quota_in_flight": ("Calls that hold a lease.", "quota"),
-    "quota_cooldown_seconds": ("Rest of a pause that the provider asked for; 0: none.", "quota"),
+    "quota_cooldown_seconds": ("Rest of a pause that the provider demanded; 0: none.", "quota"),
     "quota_rate_scale": ("Share of the configured rate that is granted; below 1 after refusals.", "quota"),
 }
 

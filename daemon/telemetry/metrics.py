@@ -133,7 +133,7 @@ class Metrics:
         )
         self.limiter_grants = self._counter("limiter_grants", "Permits granted to this replica.", "quota")
         self.limiter_cooldowns = self._counter(
-            "limiter_cooldowns", "Pauses that a provider asked for.", "quota"
+            "limiter_cooldowns", "Pauses that a provider demanded.", "quota"
         )
         self.limiter_errors = self._counter("limiter_errors", "Permits that Redis could not decide on.")
 
@@ -164,7 +164,7 @@ class Metrics:
         )
         self.job_seconds = self._histogram("job_seconds", "From acceptance to the end.", _JOB_S, "route")
         self.limiter_wait_seconds = self._histogram(
-            "limiter_wait_seconds", "From asking for a permit to its slot.", _LIMITER_S, "quota"
+            "limiter_wait_seconds", "From the request for a permit to its slot.", _LIMITER_S, "quota"
         )
         self.persist_seconds = self._histogram(
             "persist_seconds", "Writing an image to the object store.", _PERSIST_S

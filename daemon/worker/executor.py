@@ -185,7 +185,7 @@ class Executor:
         return answer
 
     async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
-        """Raises LeaseLost when the item has another owner now, who then finds the receipt."""
+        """Raises LeaseLost when the item has another owner now, which then finds the receipt."""
         receipt = orjson.dumps(submitted.to_dict())
         noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
         if noted in ("second", "buried"):

@@ -81,7 +81,7 @@ class CallPermits:
         # That may have waited for Redis for longer than a lease lasts.
         await self._surely_ours(run, rtt_s)
         run.enter(Phase.LEFT)
-        # A call that was late counts from now on, so its lateness says nothing about the others.
+        # A call that was late counts from now on, so its lateness is no measure for the others.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:
             self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))
 

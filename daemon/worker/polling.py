@@ -163,7 +163,7 @@ class Polling:
         raise limit.unfinished(refused)
 
     async def _answer(self, route: Route, task: Submitted) -> Pending | Generated | ProviderError:
-        """The reply to one poll; the error where it says nothing of the task, or that there is none."""
+        """The reply to one poll; its error where the poll was turned away, or where the task is unknown."""
         left = await self._turn(route)
 
         async def leaves(_rtt_s: float | None) -> None:

@@ -1,7 +1,7 @@
 """What a failure of the provider means for the job and for its account: the first place to look for "a 429".
 
-A provider says of each error what may be done next (`error.retry`, see providers/errors.py); the table below says what
-this daemon does then. A throttle is not a failure: the job loses nothing, and the account waits on every replica.
+Each error carries what may be done next (`error.retry`, see providers/errors.py); the table below decides what this
+daemon does then. A throttle is not a failure: the job loses nothing, and the account waits on every replica.
 """
 
 from __future__ import annotations

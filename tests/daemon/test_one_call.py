@@ -114,7 +114,7 @@ def result(record: dict[str, str]) -> dict[str, Any]:
     return document
 
 
-async def test_a_deck_is_16_to_9_and_each_slide_tells_its_cost(house: House) -> None:
+async def test_a_deck_is_16_to_9_and_each_slide_has_its_cost(house: House) -> None:
     assert house.cost("openrouter") == 0
     deck = {
         "id": "deck",
@@ -131,7 +131,7 @@ async def test_a_deck_is_16_to_9_and_each_slide_tells_its_cost(house: House) -> 
     assert house.cost("openrouter") == pytest.approx(3 * 0.0387)
 
 
-async def test_words_instead_of_a_slide_are_paid_for_and_the_slide_is_asked_for_once_more(
+async def test_words_instead_of_a_slide_are_paid_and_the_slide_is_tried_again(
     house: House,
 ) -> None:
     house.simulator.faults.add(Fault(FaultKind.EMPTY))

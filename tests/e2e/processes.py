@@ -78,7 +78,7 @@ def wait_until(
 
 
 class SimulatorProcess:
-    """The simulator as a process of its own: it counts what arrives, whoever sends it."""
+    """The simulator as a process of its own: it counts every call that arrives."""
 
     def __init__(self, cwd: Path, *options: str) -> None:
         self.command = Command(["simulator", "--port", "0", *options], cwd)

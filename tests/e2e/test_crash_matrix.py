@@ -1,4 +1,4 @@
-"""One worker is killed with an item at every step of its life: what is then bought, told, counted and given back.
+"""One worker is killed with an item at every step of its life: what is then bought, published, counted and given back.
 
 All items of the matrix stand at their steps in one worker (stopping_worker.py) when SIGKILL comes; an undisturbed one
 takes them over. Each test is one claim about that one run, by the simulator's books and by ours.
@@ -89,7 +89,7 @@ UNKNOWN = {
 
 
 class Case(NamedTuple):
-    """An item; its name tells the workers where it is to stand."""
+    """An item; its name is the step at which the workers stop with it."""
 
     route: str
     point: str
@@ -293,7 +293,7 @@ def test_each_call_is_in_the_items_account_once(story: Story, case: Case) -> Non
     account = story.account(case)
     made = story.records[case.item]["state"] == "succeeded"
     assert account == {"no": 0, "maybe": int(case.unknown), "yes": int(made)}
-    # What is not known may have been bought; here it was, but for the intents that were never sent.
+    # An unknown call may have been paid for; here it was, but for the intents that were never sent.
     never_sent = 1 if case.point == "intent" else 0
     assert story.billed[case.item] == account["yes"] + account["maybe"] - never_sent
 
@@ -307,7 +307,7 @@ def test_a_second_lost_answer_ends_the_item_and_no_third_call_is_made(story: Sto
     assert case.item in story.dead
 
 
-def test_the_metrics_of_all_workers_are_the_sum_of_the_accounts_and_of_the_simulators_books(
+def test_the_metrics_of_all_workers_add_up_to_the_simulators_books(
     story: Story,
 ) -> None:
     accounts: Counter[tuple[str, str]] = Counter()

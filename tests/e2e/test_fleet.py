@@ -160,7 +160,7 @@ def test_two_replicas_share_the_places_in_flight_by_the_providers_own_count(flee
 
 
 @pytest.mark.parametrize("fleet", [SLOW], indirect=True)
-def test_when_a_worker_is_killed_in_a_batch_the_other_finishes_it_with_one_result_for_every_item(
+def test_the_batch_of_a_killed_worker_is_finished_with_one_result_an_item(
     fleet: Fleet,
 ) -> None:
     victim, _ = fleet.start(2)
@@ -178,11 +178,11 @@ def test_when_a_worker_is_killed_in_a_batch_the_other_finishes_it_with_one_resul
         for prompt, calls in fleet.simulator.ledger(entries=True)["calls_by_prompt"].items()
         if calls > 1
     ]
-    assert len(resent) <= 16, "at most what was in flight at the killed worker was asked for again"
+    assert len(resent) <= 16, "at most the calls in flight at the killed worker were made again"
 
 
 @pytest.mark.parametrize("fleet", [SLOW], indirect=True)
-def test_a_replica_that_is_told_to_stop_finishes_what_it_has_paid_for(fleet: Fleet) -> None:
+def test_a_replica_that_stops_finishes_the_calls_it_has_paid_for(fleet: Fleet) -> None:
     (replica,) = fleet.start(1)
     fleet.submit_batch("b1", 30)
     wait_until(lambda: fleet.simulator.ledger()["calls"] >= 8, 20)
@@ -193,7 +193,7 @@ def test_a_replica_that_is_told_to_stop_finishes_what_it_has_paid_for(fleet: Fle
     assert counts["running"] == 0
     fleet.start(1)
     assert fleet.wait_finished("b1") == "completed"
-    assert fleet.simulator.ledger()["calls"] == 30, "and nothing was asked for twice"
+    assert fleet.simulator.ledger()["calls"] == 30, "and nothing was bought twice"
 
 
 @pytest.mark.parametrize("persistent_fleet", [SLOW], indirect=True)

@@ -42,5 +42,5 @@ def test_what_a_leaving_replica_still_runs_is_taken_over_by_nobody(fleet: Fleet)
     assert fleet.wait_finished("b1") == "completed"
     assert own > 0, "it had something to finish"
     assert sum(f"-{leaving.process.pid}-" in worker for worker in owners(fleet)) == own
-    assert fleet.simulator.ledger()["calls"] == ITEMS, "nothing was asked for twice"
+    assert fleet.simulator.ledger()["calls"] == ITEMS, "nothing was bought twice"
     assert "took over" not in staying.output

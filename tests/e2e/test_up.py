@@ -172,13 +172,13 @@ def test_a_signal_during_the_start_leaves_no_server_behind(tmp_path: Path, sign:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_configured_redis_that_is_away_is_told_and_waited_for(tmp_path: Path) -> None:
+def test_a_configured_redis_that_is_away_is_reported_and_waited_for(tmp_path: Path) -> None:
     server = RedisServer()
     server.kill()
     command = Command(["up", "--metrics", "127.0.0.1:0", "--redis-url", server.url], tmp_path)
     try:
-        told = command.wait_for("waiting for it")
-        assert told.startswith(f"{server.url} does not answer")
+        reported = command.wait_for("waiting for it")
+        assert reported.startswith(f"{server.url} does not answer")
         assert "Pixmill is up" not in command.output
         server.start()
         command.wait_for("Pixmill is up")

@@ -109,12 +109,12 @@ class Night:
         return bool(os.waitid(os.P_PID, self.sleeper.process.pid, os.WSTOPPED | os.WNOHANG))
 
     def has_given_up(self, sleep: Sleep) -> bool:
-        """Whether the sleeper has said that the item is not its own any more."""
+        """Whether the sleeper has logged that the item is not its own any more."""
         lines = [line for line in list(self.sleeper.lines) if sleep.item in line]
         return any(text in line for line in lines for text in GAVE_UP)
 
     def _known_of(self, sleep: Sleep) -> dict[str, Any]:
-        """What became of the item, what was told of that, and its calls at the provider."""
+        """The end of the item, its events, and its calls at the provider."""
         rows = self.stage.redis.xrange("pixmill:events")
         events = [(fields["type"], json.loads(fields["data"])) for _, fields in rows]
         calls = self.stage.simulator.ledger()["calls_by_prompt"]

@@ -18,7 +18,7 @@ LEARNS = parse_quota("q", {"images": "40/4s", "in_flight": 8, "adaptive": True})
 
 
 class Office:
-    """An account with one quota, and what was told of it."""
+    """An account with one quota, and the events about it."""
 
     def __init__(self, redis: Redis, quota: Quota) -> None:
         self.installation = Installation(redis)
@@ -42,7 +42,7 @@ class Office:
         [state] = await self.limiter.snapshot([self.quota])
         return state
 
-    async def told(self) -> list[tuple[str, dict[str, Any]]]:
+    async def reported(self) -> list[tuple[str, dict[str, Any]]]:
         events = await self.installation.events()
         for kind, data in events:
             EVENT_DATA[kind].model_validate(data)  # type: ignore[index] # the key is one of its literals
@@ -64,14 +64,14 @@ async def test_ten_refusals_of_one_moment_are_one_cooldown_one_cut_and_ten_429s(
     state = await office.state()
     assert state.cooldown_generation == 1
     assert state.scale < 1
-    assert [kind for kind, _ in await office.told()] == ["quota.cooldown", "quota.adapted"]
+    assert [kind for kind, _ in await office.reported()] == ["quota.cooldown", "quota.adapted"]
     assert office.counted("limiter_cooldowns_total", quota="q") == 1
     assert office.counted("provider_429_total", provider="scripted", quota="q") == 8
 
 
-async def test_an_adapted_rate_is_told_with_what_it_was(office: Office) -> None:
+async def test_an_adapted_rate_is_reported_with_the_rate_before(office: Office) -> None:
     await office.refused(ErrorKind.RATE_LIMITED, await office.permit(), 1)
-    [(_, data)] = [event for event in await office.told() if event[0] == "quota.adapted"]
+    [(_, data)] = [event for event in await office.reported() if event[0] == "quota.adapted"]
     assert data["quota"] == "q"
     assert data["before"] == 1 > data["scale"] == (await office.state()).scale
 
@@ -90,7 +90,7 @@ async def test_concurrency_lowers_the_places_and_a_busy_provider_neither(office:
     assert state.cooldown_s > 8
 
 
-async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis) -> None:
+async def test_a_concurrency_refusal_concerns_only_the_quota_that_limits_it(redis: Redis) -> None:
     office = Office(redis, LEARNS)
     shared = parse_quota("shared", {"requests": "100/min"})
     office.route = Route("default", office.installation.provider, "model-1", (shared, LEARNS))
@@ -99,7 +99,7 @@ async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis
     assert (state.cooldown_s, state.cooldown_generation) == (0, 0)
 
 
-async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_for_an_operator(
+async def test_an_allowance_comes_back_by_itself_and_a_balance_by_an_operator(
     redis: Redis,
 ) -> None:
     office = Office(redis, parse_quota("q", {"images": {"rate": "9/day", "reset": "UTC"}}))
@@ -112,7 +112,7 @@ async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_f
     await office.accounts.act(AccountAction.STOP, empty, office.route, None)
     state = await office.state()
     assert (state.paused_reason, state.pause_s) == ("no credit", None)
-    [first, second] = await office.told()
+    [first, second] = await office.reported()
     assert first[1]["until_us"] % 86_400_000_000 == 0
     assert "until_us" not in second[1]
 

@@ -170,7 +170,7 @@ async def test_what_was_set_survives_a_restart_and_counts_from_the_first_call_on
     assert max(in_flight for _, in_flight in fleet.started) == 2
 
 
-async def test_nothing_is_asked_of_the_limiter_before_the_limits_are_known(
+async def test_no_permit_is_requested_before_the_limits_are_known(
     fleet_of: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = fleet_of(in_flight=6)
@@ -227,7 +227,7 @@ async def _listens(fleet: Fleet) -> bool:
     return any(counts.values())
 
 
-async def test_what_cannot_be_read_stops_nobody_is_told_once_and_the_configuration_counts(
+async def test_an_unreadable_limit_is_logged_once_and_the_configuration_counts(
     redis: Redis, fleet_of: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota_book, "LOOK_EVERY_S", 0.01)
@@ -242,9 +242,9 @@ async def test_what_cannot_be_read_stops_nobody_is_told_once_and_the_configurati
         await fleet.installation.batch("b1", 4)
         await fleet.has_started(2)
         assert fleet.in_flight == 2
-    (told,) = [entry for entry in logs if entry["log_level"] == "error"]
-    assert "cannot be read" in told["event"]
-    assert "a table names the one unit" in told["problem"]
+    (reported,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "cannot be read" in reported["event"]
+    assert "a table names the one unit" in reported["problem"]
     await fleet.set(in_flight=4)
     await fleet.has_started(4)
 

@@ -112,12 +112,12 @@ class Shop:
         return found
 
     async def until_unready(self, says: str) -> None:
-        async def told() -> bool:
+        async def reported() -> bool:
             async with httpx2.AsyncClient(trust_env=False) as client:
                 answer = await client.get(f"{self.replica.metrics_url}/readyz")
             return answer.status_code == 503 and says in answer.text
 
-        await eventually(told, timeout_s=30)
+        await eventually(reported, timeout_s=30)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.replica.metrics.registry.get_sample_value(f"pixmill_{name}", labels)
@@ -155,7 +155,7 @@ def shop(redis: Redis, redis_server: RedisServer) -> Open:
 
 
 @pytest.mark.parametrize("fault", ["503", "403", "refused", "cut"])
-async def test_a_paid_picture_waits_in_memory_and_nothing_more_is_bought_until_the_store_works(
+async def test_nothing_more_is_bought_while_a_paid_picture_waits_for_the_store(
     fault: Fault, front: Front, shop: Open
 ) -> None:
     async with shop(BUCKET) as here:
@@ -251,7 +251,7 @@ async def test_a_disk_that_takes_no_picture_is_waited_for(fault: str, tmp_path: 
         disk.close()
 
 
-async def test_what_was_claimed_before_the_store_failed_goes_back_before_it_is_bought(
+async def test_an_item_claimed_before_the_store_failed_goes_back_unbought(
     front: Front, shop: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with shop(BUCKET) as here:

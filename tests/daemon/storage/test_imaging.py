@@ -104,7 +104,8 @@ def test_what_is_no_picture_of_ours_is_refused_by_its_name(data: bytes, says: st
 def test_a_truncated_picture_is_refused(kind: str, share: float) -> None:
     data = encoded(kind, (200, 200))
     assert (
-        "damaged or truncated" in (told := reason(data[: int(len(data) * share)])) or "no PNG, JPEG" in told
+        "damaged or truncated" in (reported := reason(data[: int(len(data) * share)]))
+        or "no PNG, JPEG" in reported
     )
 
 
@@ -202,7 +203,7 @@ def test_a_lower_quality_is_a_smaller_file() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_a_picture_that_lies_on_its_side_is_turned_where_the_note_about_it_is_lost(kind: str) -> None:
+def test_a_picture_is_turned_upright_where_its_orientation_note_is_lost(kind: str) -> None:
     lying = Image.new("RGB", (60, 40), "white")
     lying.paste("black", (0, 0, 60, 20))
     note = Image.Exif()

@@ -104,7 +104,7 @@ async def test_a_local_picture_and_every_directory_above_it_are_brought_to_the_d
     assert set(synced) == {str(place) for place in [path, *path.parents] if place.is_relative_to(tmp_path)}
 
 
-async def test_a_picture_that_an_earlier_run_left_in_the_cache_is_brought_to_the_disk_too(
+async def test_a_picture_that_an_earlier_run_left_in_the_cache_is_synced_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await local(tmp_path).put_image(KEY, b"picture")

@@ -1,4 +1,4 @@
-"""Metrics are named as outsiders rely on, bounded in number, and those from Redis tell what Redis holds."""
+"""Metrics are named as outsiders rely on, bounded in number, and those from Redis show what Redis holds."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_i
     assert bench.accepted == []
 
 
-async def test_the_picture_has_the_format_that_was_asked_for_whatever_the_provider_sends(
+async def test_a_picture_is_stored_in_the_jobs_format_whatever_the_provider_sends(
     bench: Bench,
 ) -> None:
     outcome = await bench.outcome(output={"format": "webp", "thumbnail": False})
@@ -219,7 +219,7 @@ async def test_a_paid_picture_that_cannot_be_used_has_been_paid_for(bench: Bench
     assert bench.cost() == pytest.approx(0.04)
 
 
-async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Bench) -> None:
+async def test_the_cost_of_a_task_with_two_owners_is_counted_once(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [replace(generated(), pictures=(Picture(data=b"no picture"),)), generated()]
     first = await bench.claimed()
@@ -229,7 +229,7 @@ async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Ben
     assert bench.cost() == pytest.approx(0.04)
 
 
-async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
+async def test_polls_stretch_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
     bench.provider.poll_answers = [
@@ -335,7 +335,7 @@ async def test_polls_are_spread_so_that_tasks_of_one_moment_do_not_stay_in_step(
     assert bench.slept == pytest.approx(waits)
 
 
-async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench: Bench) -> None:
+async def test_a_task_is_not_polled_before_the_providers_retry_after(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=7.0)
     bench.provider.poll_answers = [
@@ -348,7 +348,7 @@ async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench:
     assert bench.slept == [2.0, 7.0, 5.0, 6.75]
 
 
-async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_minute(bench: Bench) -> None:
+async def test_a_longer_retry_after_of_a_poll_is_cut_to_a_minute(bench: Bench) -> None:
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=3600)
     bench.answers = [Submitted("task-1")]
     busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
@@ -358,9 +358,7 @@ async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
-async def test_a_task_that_was_taken_over_is_looked_at_soon_but_not_in_step_with_others(
-    bench: Bench, draw: float
-) -> None:
+async def test_an_adopted_task_is_polled_soon_but_not_in_step_with_others(bench: Bench, draw: float) -> None:
     bench.draw = draw
     run = await bench.claimed()
     await bench.installation.queue.note_intent(run.item)
@@ -401,7 +399,7 @@ async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Ben
     assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
 
 
-async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_picture_is_bought_once(
+async def test_an_address_without_a_picture_is_replaced_by_a_poll_not_bought_again(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -416,7 +414,9 @@ async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_pictur
 
 
 @pytest.mark.parametrize(
-    ("age", "url_ttl_s"), [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)], ids=["unsaid", "said"]
+    ("age", "url_ttl_s"),
+    [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)],
+    ids=["by-default", "by-provider"],
 )
 async def test_an_address_older_than_addresses_live_is_replaced_at_once(
     bench: Bench, age: timedelta, url_ttl_s: float | None
@@ -429,7 +429,7 @@ async def test_an_address_older_than_addresses_live_is_replaced_at_once(
     assert bench.provider.fetched == ["https://x/old", "https://x/new"]
 
 
-async def test_an_old_picture_that_is_gone_for_good_is_bought_again_only_as_the_job_says(
+async def test_an_old_picture_that_is_gone_is_bought_again_only_by_the_jobs_policy(
     bench: Bench,
 ) -> None:
     run = await with_old_task(bench, timedelta(hours=2))
@@ -453,7 +453,7 @@ async def test_a_receipt_without_a_date_is_no_older_than_its_item(
     assert outcome.error["kind"] == kind
 
 
-async def test_a_young_picture_that_stays_away_is_looked_for_again_later_and_never_bought_again(
+async def test_a_young_picture_that_stays_away_is_downloaded_later_not_bought(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -480,7 +480,7 @@ async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(b
     assert outcome.error["resumable"] is True
 
 
-async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
+async def test_a_task_that_is_gone_at_a_new_address_means_an_expired_picture(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -494,7 +494,7 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
 
 
-async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_is_bought_once(
+async def test_an_address_that_we_refuse_keeps_its_task_for_a_retry(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = ProviderError(
@@ -527,7 +527,7 @@ async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_again_for_it(
+async def test_a_lost_picture_without_a_task_is_not_bought_again(
     bench: Bench,
 ) -> None:
     bench.answers = [behind("https://x/new")]
@@ -539,7 +539,7 @@ async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_agai
     assert bench.provider.polls == []
 
 
-async def test_a_cancel_that_comes_after_the_task_has_ended_throws_no_paid_picture_away(bench: Bench) -> None:
+async def test_a_cancel_after_the_end_of_the_task_throws_no_paid_picture_away(bench: Bench) -> None:
     run = await bench.claimed()
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
@@ -595,7 +595,7 @@ async def test_a_run_that_was_taken_over_after_its_intent_has_an_unknown_outcome
     assert bench.provider.requests == []
 
 
-async def test_a_picture_that_was_stored_and_not_settled_is_found_and_not_bought_again(bench: Bench) -> None:
+async def test_a_picture_that_was_stored_and_not_settled_is_found_not_bought(bench: Bench) -> None:
     first = await bench.executor.run(await bench.claimed())
     assert isinstance(first, Succeeded)
     second = await bench.executor.run(await bench.taken_over())
@@ -651,7 +651,7 @@ class Sleeper:
         return registry.get_sample_value("pixmill_dead_letters_total", labels) or 0.0
 
 
-async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt_and_nothing_is_bought_again(
+async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt(
     bench: Bench,
 ) -> None:
     sleeper = Sleeper(bench)
@@ -684,7 +684,7 @@ async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(ben
     assert bench.accepted == ["default//a"], "nobody polls its task, which occupies the account all the same"
 
 
-async def test_a_late_receipt_that_a_second_task_makes_needless_is_counted_by_its_owner(bench: Bench) -> None:
+async def test_a_late_receipt_beside_a_second_task_is_counted_by_its_owner(bench: Bench) -> None:
     sleeper = Sleeper(bench)
     run = await sleeper.falls_asleep()
     new = await sleeper.sent_once_more()
@@ -752,10 +752,10 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
 
 
 @pytest.mark.parametrize("cost", [None, Decimal(0), Decimal("0.04")])
-async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an_attempt(
+async def test_a_throttle_inside_an_accepted_call_costs_an_attempt(
     redis: Redis, cost: Decimal | None
 ) -> None:
-    """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
+    """Otherwise a provider that bills and then complains would be paid without end."""
     bench = Bench(redis, quota={"requests": "100/s"})
     throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
     bench.answers = [throttle.let_in().billed(cost, "USD")]
@@ -766,7 +766,7 @@ async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an
     assert 3 < state.cooldown_s <= 4
 
 
-async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_costs_an_attempt(
+async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota(
     redis: Redis,
 ) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
@@ -776,7 +776,7 @@ async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_cos
     assert state.paused_reason is not None
 
 
-async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
+async def test_a_trouble_of_this_machine_stops_no_other_and_costs_nothing(redis: Redis) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
     bench.answers = [
         ProviderError(
@@ -794,7 +794,7 @@ async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_no
     assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
 
 
-async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
+async def test_a_recalled_permit_sends_nothing_and_the_job_goes_back_unharmed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def called_back(_run: Run) -> None:
@@ -809,16 +809,16 @@ async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back
     assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
 
 
-async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+async def test_a_permit_that_is_recalled_while_the_call_connects_sends_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def called_back(_run: Run, _rtt_s: float | None) -> None:
         raise Recalled
 
     async def connects(_request: Request) -> Generated:
-        tell = before_send.get()
-        assert tell is not None
-        await tell(None)
+        leaves = before_send.get()
+        assert leaves is not None
+        await leaves(None)
         raise AssertionError("it was sent")
 
     monkeypatch.setattr(bench, "call_leaves", called_back)
@@ -829,7 +829,7 @@ async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothin
     assert before_send.get() is None
 
 
-async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
+async def test_the_rates_in_an_answers_headers_are_passed_on(bench: Bench) -> None:
     async def answer(_request: Request) -> Generated:
         rate_headers.set({"x-ratelimit-remaining": "7"})
         return generated()
@@ -842,7 +842,7 @@ async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench
     assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
 
 
-async def test_headers_are_told_after_the_task_is_noted(
+async def test_headers_are_passed_on_after_the_task_is_noted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(_request: Request) -> Submitted:
@@ -904,7 +904,7 @@ async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
     assert "0.05 s" in outcome.error["message"]
 
 
-async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
+async def test_a_call_unanswered_at_the_deadline_has_an_unknown_outcome(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.worker.run.GRACE_S", 0.0)
@@ -931,7 +931,7 @@ async def test_a_provider_is_given_no_more_time_than_the_job_has(
     assert 55.0 < given[1] <= 60.0, "the route's own limit"
 
 
-async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Bench) -> None:
+async def test_a_task_is_polled_once_more_when_its_time_is_over(bench: Bench) -> None:
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
     bench.provider.plan = PollPlan(first_s=30.0, longest_s=30.0)
     bench.answers = [Submitted("task-1")]
@@ -942,7 +942,7 @@ async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Benc
     assert bench.slept[0] <= 0.05
 
 
-async def test_a_task_that_was_taken_over_after_its_deadline_is_asked_after_once(bench: Bench) -> None:
+async def test_a_task_that_was_taken_over_after_its_deadline_is_polled_once(bench: Bench) -> None:
     run = await bench.claimed()
     await bench.installation.queue.note_intent(run.item)
     await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
@@ -991,7 +991,7 @@ class BrokenStore(ResultStore):
         return await super().put_image(key, data)
 
 
-async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_memory(bench: Bench) -> None:
+async def test_a_paid_picture_stays_in_memory_while_the_store_fails(bench: Bench) -> None:
     broken = BrokenStore(MemoryStore(), "memory://")
     bench.executor._keeper = PictureKeeper(broken, bench.gate, bench.installation.metrics)
     run = await bench.claimed()
@@ -1056,7 +1056,7 @@ async def test_a_deadline_that_had_not_passed_when_a_person_retried_still_holds(
     assert outcome.error["kind"] == "deadline"
 
 
-async def test_the_picture_of_older_work_with_the_same_name_is_not_taken_for_this_one(bench: Bench) -> None:
+async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench: Bench) -> None:
     first = await bench.outcome()
     assert isinstance(first, Succeeded)
     run = await bench.taken_over()
@@ -1075,7 +1075,7 @@ async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:
     assert isinstance(await bench.executor.run(await bench.taken_over()), Unknown), "nothing usable is there"
 
 
-async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
+async def test_an_outage_of_redis_during_a_429_is_no_failed_attempt(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(redis, {"images": "100/s"})

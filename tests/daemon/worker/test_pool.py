@@ -86,7 +86,7 @@ async def limited(redis: Redis) -> AsyncIterator[Replica]:
     await replica.close()
 
 
-async def test_no_more_items_run_than_there_are_slots_and_a_free_slot_is_used_at_once(
+async def test_no_more_items_run_than_slots_and_a_free_slot_is_used_at_once(
     replica: Replica,
 ) -> None:
     await replica.installation.batch("b1", 9)
@@ -140,7 +140,7 @@ async def test_a_permit_that_finds_no_work_is_given_back(limited: Replica) -> No
     assert await nothing()
 
 
-async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_the_slot_back(
+async def test_a_dispatcher_that_is_stopped_gives_its_slot_back(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -160,7 +160,7 @@ async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_th
     assert not await reserved()
 
 
-async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_for_again(
+async def test_a_slot_that_is_recalled_while_its_dispatcher_sleeps_is_replaced(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -206,9 +206,7 @@ async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_agai
 
 
 @pytest.mark.parametrize("change", ["pause", "cut"])
-async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_keeps_the_job_whole(
-    redis: Redis, change: str
-) -> None:
+async def test_a_permit_that_is_recalled_after_the_claim_sends_nothing(redis: Redis, change: str) -> None:
     quota = parse_quota("q", {"images": "5/min", "in_flight": 3})
     replica = Replica(redis, quota)
     replica.tasks.append(asyncio.create_task(replica.bell.run()))
@@ -239,7 +237,7 @@ async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_ke
     await replica.close()
 
 
-async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_nothing(
+async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = parse_quota("q", {"images": "5/min"})
@@ -260,19 +258,19 @@ async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_not
     await replica.close()
 
 
-async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on_and_does_not_wait_for_it(
+async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = parse_quota("q", {"images": "5/min"})
     replica = Replica(redis, quota)
     answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
     assert isinstance(answer, Grant)
-    told: list[object] = []
+    reported: list[object] = []
     away = asyncio.Event()
 
     async def sent_late(permit: object, _quotas: object) -> None:
         await away.wait()
-        told.append(permit)
+        reported.append(permit)
 
     monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -284,15 +282,15 @@ async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on_and_does_n
         replica.calls.call_sent(run)
     away.set()
 
-    async def told_once() -> bool:
-        return told == [answer.permit]
+    async def reported_once() -> bool:
+        return reported == [answer.permit]
 
-    await eventually(told_once)
+    await eventually(reported_once)
     await replica.close()
-    assert told == [answer.permit], "not when it was in time, and once when it was not"
+    assert reported == [answer.permit], "not when it was in time, and once when it was not"
 
 
-async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_not_freed(
+async def test_the_place_of_a_dead_workers_unanswered_call_is_not_freed(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"in_flight": 1})
@@ -312,7 +310,7 @@ async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_n
 
 
 @pytest.mark.parametrize(("intent_us", "left"), [(None, 0), (1, 1)])
-async def test_a_call_that_its_worker_had_not_announced_was_not_sent_so_its_permit_is_given_back_whole(
+async def test_the_permit_of_a_call_without_an_intent_is_given_back_whole(
     redis: Redis, intent_us: int | None, left: int
 ) -> None:
     quota = parse_quota("q", {"images": "5/min", "in_flight": 1})
@@ -329,7 +327,7 @@ async def test_a_call_that_its_worker_had_not_announced_was_not_sent_so_its_perm
 
 
 @pytest.mark.parametrize(("task", "left"), [(None, 1), (Submitted("t"), 0)])
-async def test_the_place_of_a_call_whose_answer_is_lost_ends_with_its_lease_and_that_of_a_lost_task_at_once(
+async def test_the_place_of_an_unanswered_call_ends_with_its_lease_alone(
     redis: Redis, task: Submitted | None, left: int
 ) -> None:
     quota = parse_quota("q", {"in_flight": 2})
@@ -398,13 +396,15 @@ async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_se
         await replica.calls.call_leaves(announced, 0.01)
 
 
-async def test_a_call_that_was_just_announced_asks_nobody_again(replica: Replica, announced: Run) -> None:
+async def test_a_call_that_was_just_announced_is_not_announced_again(
+    replica: Replica, announced: Run
+) -> None:
     # Nobody takes over so soon, and a question before every call would cost a round trip each.
     await taken_over(replica)
     await replica.calls.call_leaves(announced, 0.01)
 
 
-async def test_a_worker_that_slept_sends_nothing_on_a_connection_that_may_be_closed_by_now(
+async def test_a_worker_that_slept_sends_nothing_on_an_old_connection(
     replica: Replica, announced: Run
 ) -> None:
     await replica.calls.call_leaves(announced, None)
@@ -454,7 +454,7 @@ async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cau
     assert await redis.zcard(log) == 1
 
 
-async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_run_only(
+async def test_a_replica_that_takes_over_its_own_item_ends_the_old_run_only(
     replica: Replica,
 ) -> None:
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -506,7 +506,7 @@ async def test_a_cancel_reaches_a_running_item_by_the_bell_and_by_the_heartbeat(
     assert all(run.cancel_requested.is_set() for run in replica.started)
 
 
-async def test_a_drain_waits_for_what_runs_and_hands_over_what_is_late(replica: Replica) -> None:
+async def test_a_drain_waits_for_runs_and_hands_over_the_late_ones(replica: Replica) -> None:
     await replica.installation.submit({"id": "a", "prompt": "x"})
     replica.dispatch()
     await replica.has_started(1)
@@ -536,7 +536,7 @@ async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(
 @pytest.mark.parametrize(
     ("policy", "state"), [("hold", "held"), ("fail", "failed"), ("retry_once", "retry_wait")]
 )
-async def test_a_bug_behind_a_call_that_left_goes_as_the_job_says_of_unknown_outcomes(
+async def test_a_bug_after_a_call_that_left_is_an_unknown_outcome(
     redis: Redis, policy: str, state: str
 ) -> None:
     replica = Replica(redis)
@@ -558,7 +558,7 @@ async def test_a_bug_behind_a_call_that_left_goes_as_the_job_says_of_unknown_out
     await eventually(settled)
 
 
-async def test_a_call_whose_item_was_taken_over_while_it_waited_for_the_limiter_is_not_sent(
+async def test_a_call_whose_item_is_lost_during_a_late_report_is_not_sent(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min"}))
@@ -581,7 +581,7 @@ async def test_a_call_whose_item_was_taken_over_while_it_waited_for_the_limiter_
     assert run.phase is Phase.CALLING
 
 
-async def test_after_a_disturbance_nothing_is_taken_over_until_everybody_had_time_to_renew(
+async def test_after_an_outage_nothing_is_taken_over_for_a_lease(
     redis: Redis,
 ) -> None:
     replica = Replica(redis, worker="w2")
@@ -631,7 +631,7 @@ async def test_beside_a_server_that_has_just_started_nothing_is_taken_over_at_fi
     assert replica.pool.current() == []
 
 
-async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
+async def test_a_lost_reply_of_the_limiter_is_requested_again_and_charged_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
@@ -654,7 +654,7 @@ async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
 
 
 @pytest.mark.parametrize("cause", ["no work", "no free worker"])
-async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_more(
+async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
@@ -699,7 +699,7 @@ async def test_a_permit_whose_call_was_never_sent_is_given_back_whole(redis: Red
     await replica.close()
 
 
-async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_once(
+async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis)
@@ -759,7 +759,7 @@ async def test_a_call_that_has_left_is_waited_for_although_the_item_is_lost(repl
 
 
 @pytest.mark.parametrize(("leaves", "task"), [(False, None), (True, Submitted("task-1"))])
-async def test_a_run_that_has_sent_nothing_or_noted_its_task_stops_when_its_item_is_lost(
+async def test_a_run_with_nothing_to_wait_for_stops_when_its_item_is_lost(
     replica: Replica, leaves: bool, task: Submitted | None
 ) -> None:
     run = await started(replica, leaves=leaves, task=task)
