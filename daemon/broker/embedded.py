@@ -115,19 +115,16 @@ class EmbeddedRedis:
             raise
 
     async def _ready(self) -> None:
-        client = _look_at(self.port)
+        client, its_log = _look_at(self.port), f"its log is {self.directory / 'server.log'}."
         try:
             async with asyncio.timeout(READY_S):
                 while not await asyncio.to_thread(_answers, client):
                     if self._process is not None and self._process.returncode is not None:
-                        raise EmbeddedRedisError(
-                            f"The embedded server ended at once; its log is {self.directory / 'server.log'}."
-                        )
+                        raise EmbeddedRedisError(f"The embedded server ended at once; {its_log}")
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            raise EmbeddedRedisError(
-                f"The embedded server did not answer within {READY_S:g} s; its log is {self.directory / 'server.log'}."
-            ) from None
+            message = f"The embedded server did not answer within {READY_S:g} s; {its_log}"
+            raise EmbeddedRedisError(message) from None
         finally:
             client.close()
 

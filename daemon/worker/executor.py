@@ -32,7 +32,7 @@ from daemon.worker.inputs import InputFetcher
 from daemon.worker.permits import CallPermits
 from daemon.worker.polling import Polling, only_picture
 from daemon.worker.retry_policy import RetryPolicy
-from daemon.worker.run import Made, Phase, Recalled, Run, TimeLimit
+from daemon.worker.run import Phase, Recalled, Run, TimeLimit
 from limiter.steps import uninterrupted
 from providers.base import Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -117,12 +117,11 @@ class Executor:
         await self._calls.call_ended(run)
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
         data = await self._polling.fetch(run, generated, limit)
-        made = Made(data, generated, run.submitted.task_id if run.submitted else None, provider_s)
-        image = await self._keep(run, job, made)
+        image = await self._keep(run, job, data, only_picture(generated).seed)
         if run.submitted is not None:
             # Not when the task ended: the item's next owner polls the same task and its cost again.
             self._count_cost(run, generated)
-        return Succeeded(run.result(job, image, made))
+        return Succeeded(run.result(job, image, generated, provider_s))
 
     async def _prepared(self, run: Run, job: Job) -> Request | None:
         """The request, after the last moment at which stopping is free; the intent is written with it.
@@ -197,13 +196,11 @@ class Executor:
                 await self._calls.call_accepted(run)
             raise LeaseLost(f"{run.item.uid} was taken over by another worker")
 
-    async def _keep(self, run: Run, job: Job, made: Made) -> dict[str, Any]:
+    async def _keep(self, run: Run, job: Job, data: bytes, seed: int | None) -> dict[str, Any]:
         started = time.monotonic()
         # A picture without a task cannot be fetched again, so memory is the safest place for it.
-        patience_s = None if made.task_id is None else STORE_PATIENCE_S
-        image = await self._keeper.keep(
-            run.place, job, made.data, seed=only_picture(made.generated).seed, patience_s=patience_s
-        )
+        patience_s = None if run.submitted is None else STORE_PATIENCE_S
+        image = await self._keeper.keep(run.place, job, data, seed=seed, patience_s=patience_s)
         self._metrics.persist_seconds.observe(time.monotonic() - started)
         self._metrics.images.labels(provider=run.route.provider.name, route=run.route.name).inc()
         self._metrics.image_bytes.inc(image["bytes"])

@@ -49,15 +49,6 @@ FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
 }
 
 
-class Made(NamedTuple):
-    """A picture that the provider has made, with what the provider reports of it."""
-
-    data: bytes
-    generated: Generated
-    task_id: str | None
-    provider_s: float
-
-
 @dataclass(eq=False, slots=True)
 class Run:
     """One item on its way. `permit` is the right to one provider call; None where the route has no quota."""
@@ -93,27 +84,30 @@ class Run:
         """What an image's key is made of: the same for every run of the item."""
         return Uid.parse(self.item.uid), datetime.fromtimestamp(self.item.accepted_us / 1e6, UTC)
 
-    def result(self, job: Job, image: dict[str, Any], made: Made | None = None) -> dict[str, Any]:
-        """The result in the record and in the event; `made` is None for a picture that an earlier run made."""
-        result: dict[str, Any] = {
+    def result(
+        self,
+        job: Job,
+        image: dict[str, Any],
+        generated: Generated | None = None,
+        provider_s: float | None = None,
+    ) -> dict[str, Any]:
+        """The result in the record and in the event; `generated` is None for a picture of an earlier run."""
+        task_id = orjson.loads(self.item.receipt)["task_id"] if self.item.receipt else None
+        cost = None
+        if generated is not None and generated.cost is not None:
+            cost = {"amount": f"{generated.cost:f}", "currency": generated.currency}
+        return {
             "images": [image],
             "attempts": self.item.attempts + 1,
             "queue_seconds": round(self.item.queue_us / 1e6, 3),
             "throttled_seconds": round(self.item.throttled_us / 1e6, 3),
-            "provider_seconds": None,
-            "provider_task_id": orjson.loads(self.item.receipt)["task_id"] if self.item.receipt else None,
-            "revised_prompt": None,
-            "cost": None,
+            "provider_seconds": None if provider_s is None else round(provider_s, 3),
+            "provider_task_id": task_id if self.submitted is None else self.submitted.task_id,
+            "revised_prompt": None if generated is None else generated.revised_prompt,
+            "cost": cost,
             "cache": "miss" if job.cache == "use" else None,
             "cached_from": None,
         }
-        if made is not None:
-            result["provider_seconds"] = round(made.provider_s, 3)
-            result["provider_task_id"] = made.task_id
-            result["revised_prompt"] = made.generated.revised_prompt
-            if made.generated.cost is not None:
-                result["cost"] = {"amount": f"{made.generated.cost:f}", "currency": made.generated.currency}
-        return result
 
 
 class Recalled(Exception):  # noqa: N818 - an outcome, not a fault
