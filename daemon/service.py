@@ -134,23 +134,12 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
             running = await unless_leaving(leaving, everything)
             if running is None:
                 return 0
-            await _serve(running, banner, leaving)
+            await unless_leaving(leaving, _greet_when_redis_answers(running, banner))
+            await leaving
             print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
     finally:
         leaving.cancel()
     return running.replica.left
-
-
-async def _serve(running: Running, banner: Callable[[Running], str], leaving: asyncio.Task[None]) -> None:
-    """Return after a signal; raises SettingsError when Redis refuses us."""
-    greeting = asyncio.create_task(_greet_when_redis_answers(running, banner))
-    try:
-        await asyncio.wait((leaving, greeting), return_when=asyncio.FIRST_COMPLETED)
-        if greeting.done():
-            await greeting  # Redis may have refused us
-            await leaving
-    finally:
-        greeting.cancel()
 
 
 async def run_worker(settings: Settings) -> int:

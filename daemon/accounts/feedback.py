@@ -102,18 +102,17 @@ class AccountFeedback:
 
     async def _stop(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
         for quota in route.quotas:
+            reason, wait_s, more = error.message, error.retry_after_s, {}
             if error.kind is ErrorKind.QUOTA_EXHAUSTED:
-                reason, retry_after_s = error.message, error.retry_after_s
-                stop = partial(
-                    self._limiter.exhausted, quota, reason=reason, retry_after_s=retry_after_s, permit=permit
+                exhausted = partial(
+                    self._limiter.exhausted, quota, reason=reason, retry_after_s=wait_s, permit=permit
                 )
-                until_us = await until_answered("pause", stop)
-                log.error("allowance used up; quota paused", quota=quota.name, reason=error.message)
-                await self._publish("quota.paused", quota.name, error, until_us=until_us)
+                more = {"until_us": await until_answered("pause", exhausted)}
+                log.error("allowance used up; quota paused", quota=quota.name, reason=reason)
             else:
-                await until_answered("pause", partial(self._limiter.pause, quota.name, error.message))
-                log.error("quota paused until an operator resumes it", quota=quota.name, reason=error.message)
-                await self._publish("quota.paused", quota.name, error)
+                await until_answered("pause", partial(self._limiter.pause, quota.name, reason))
+                log.error("quota paused until an operator resumes it", quota=quota.name, reason=reason)
+            await self._publish("quota.paused", quota.name, error, **more)
 
     async def _publish(
         self, kind: str, quota: str, error: ProviderError | None = None, **more: object

@@ -70,15 +70,9 @@ class _SentinelClient(Redis):
 
 
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
-    of_sentinels = {
-        name: options.pop(f"sentinel_{name}")
-        for name in ("username", "password")
-        if f"sentinel_{name}" in options
-    }
+    # The user and password in the URL are the master's, and never those of the Sentinels.
+    of_sentinels = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
-    for name in ("username", "password"):  # those in the URL are the master's
-        if f"{name}" not in of_sentinels:
-            own.pop(name, None)
     sentinel = Sentinel(address.nodes, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]  # the library's
     client: Redis = sentinel.master_for(address.service, redis_class=_SentinelClient, ssl=address.tls)
     return client

@@ -33,7 +33,7 @@ from daemon.contract import (
 from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
 from daemon.intake.orders import carry_out
 from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
-from daemon.queue.messages import NewItem, PartEnd
+from daemon.queue.messages import Accepted, NewItem, PartEnd
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 
@@ -193,11 +193,9 @@ class Intake:
     async def _accept_singles(self, singles: list[Single]) -> None:
         if not singles:
             return
-        states = await self._queue.accept([item for item, _ in singles])
+        states = await self._accept([item for item, _ in singles], None)
         for (item, fields), state in zip(singles, states, strict=True):
-            if state == "queued":
-                self._metrics.jobs_received.labels(lane=item.lane).inc()
-            elif state == "full":
+            if state == "full":
                 uid = Uid.parse(item.uid)
                 await self._refuse(item.entry, fields, self._full(uid.tenant, uid.item))
 
@@ -265,12 +263,15 @@ class Intake:
             await self._queue.refuse(entry, event="job.rejected", head=head, batch="", extra=extra)
             return
         for start in range(0, len(items), CHUNK):
-            chunk = items[start : start + CHUNK]
             last = start + CHUNK >= len(items)
-            states = await self._queue.accept(chunk, end if last else None)
-            for item, state in zip(chunk, states, strict=True):
-                if state == "queued":
-                    self._metrics.jobs_received.labels(lane=item.lane).inc()
+            await self._accept(items[start : start + CHUNK], end if last else None)
+
+    async def _accept(self, items: list[NewItem], end: PartEnd | None) -> Sequence[Accepted]:
+        states = await self._queue.accept(items, end)
+        for item, state in zip(items, states, strict=True):
+            if state == "queued":
+                self._metrics.jobs_received.labels(lane=item.lane).inc()
+        return states
 
     def _full(self, tenant: str, ident: str) -> Rejection:
         message = (
