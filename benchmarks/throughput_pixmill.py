@@ -19,6 +19,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
+from daemon.callbacks.signing import Webhooks
 from daemon.contract import Job
 from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Outcome, Succeeded
@@ -46,7 +47,8 @@ async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
     routes = Routes([Route("default", provider, "no-op")])
     client = Redis.from_url(url)
     keys = Keys(settings.redis.prefix)
-    replica = Replica(settings, url, routes, ResultStore.open("memory://"), execute=noop)
+    replica = Replica(settings, url, routes, ResultStore.open("memory://"), Webhooks({}, ()))
+    replica.pool.execute = noop
     await enqueue(client, keys, items)
     started = time.perf_counter()
     await accept(replica, client, keys, items)
@@ -76,9 +78,8 @@ async def accept(replica: Replica, client: Redis, keys: Keys, items: int) -> Non
     reading = asyncio.create_task(replica.intake.run())
     while await client.xlen(keys.jobs):
         await asyncio.sleep(POLL_S)
-    replica.intake.stop()
+    await replica.intake.finish()
     await reading
-    replica.intake.resume()
     if await client.zcard(keys.waiting("default")) != items:
         raise RuntimeError("not every job was accepted")
 

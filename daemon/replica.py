@@ -1,7 +1,7 @@
-"""One replica: the list of its parts, the order in which they start, and the order in which they stop.
+"""One replica: the list of its parts, in the order in which they start; they stop in the reverse order.
 
-Senders end before receivers: nothing new is read, then nothing new is claimed, then what runs is settled while the
-heartbeat keeps it ours; the heartbeat stops last. Paid calls are not cancelled by a deploy.
+Senders end before receivers: first nothing more is read or claimed, then every run is settled while the heartbeat
+keeps its lease; the heartbeat stops last. A deploy cancels no paid call.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any
 
 import structlog
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.quota_book import QuotaBook
 from daemon.accounts.routes import Routes
 from daemon.broker.connect import blocking_client, command_client
-from daemon.broker.loops import run_forever
+from daemon.broker.parts import Part, Parts
 from daemon.callbacks.delivery import Callbacks
 from daemon.callbacks.signing import Webhooks
 from daemon.compat.studio import studio_types
@@ -35,7 +32,6 @@ from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from daemon.queue.outbox import Outbox
-from daemon.queue.outcomes import Outcome
 from daemon.queue.pauses import PauseBook
 from daemon.queue.queue import Queue
 from daemon.settings import Settings
@@ -49,12 +45,11 @@ from daemon.worker.cache import Copies
 from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
-from daemon.worker.permits import PermittedCalls
+from daemon.worker.permits import CallPermits
 from daemon.worker.poll_pacer import Pacer
-from daemon.worker.polling import Collector
-from daemon.worker.pool import Execute, Running
-from daemon.worker.retry_policy import Judge
-from daemon.worker.run import Run
+from daemon.worker.polling import Polling
+from daemon.worker.pool import Pool
+from daemon.worker.retry_policy import RetryPolicy
 from limiter import Limiter, Recalls
 from providers.http.asgi import AsgiServer
 from providers.http.client import warm_up
@@ -63,9 +58,6 @@ log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 5
 ADOPTED_IN_S = 2.0
-GAUGES_EVERY_S = 2.0
-CANCEL_AGAIN_S = 0.5
-INTAKE_STOP_S = 5.0  # a blocking read takes one; what was read is accepted in far less
 SILENT_S = 15.0  # without a successful claim or look for so long, the replica is not consuming
 
 
@@ -75,171 +67,104 @@ def worker_name() -> str:
 
 
 class Replica:
-    """`start`, then `stop`; stop works after a failed start, and twice."""
+    """`start`, then `stop`; stop works without a start, after a failed start, and twice."""
 
     def __init__(
-        self,
-        settings: Settings,
-        redis_url: str,
-        routes: Routes,
-        store: ResultStore,
-        *,
-        execute: Execute | None = None,
-        webhooks: Webhooks | None = None,
-        worker: str | None = None,
+        self, settings: Settings, redis_url: str, routes: Routes, store: ResultStore, webhooks: Webhooks
     ) -> None:
-        self.settings = settings
-        self.metrics = Metrics()
-        self.worker = worker or worker_name()
-        self.keys = Keys(settings.redis.prefix)
-        self._routes = routes
-        self._store = store
-        prefix = settings.redis.prefix
-        self._client = command_client(redis_url, prefix)
+        self.settings, self._routes, self._store = settings, routes, store
+        self.metrics = metrics = Metrics()
+        self.worker = worker_name()
+        prefix, lease_s, slots = settings.redis.prefix, settings.worker.lease, settings.worker.max_in_flight
+        self.keys = keys = Keys(prefix)
+        self._client = client = command_client(redis_url, prefix)
         self._blocking = blocking_client(redis_url, prefix)
         self._listener = blocking_client(redis_url, prefix)
-        self.queue = Queue(
-            self._client,
-            self.keys,
+        self.queue = queue = Queue(
+            client,
+            keys,
             self.worker,
             records_retention_s=settings.retention.records,
             failed_retention_s=settings.retention.failed_records,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
         )
-        lease_s = settings.worker.lease
-        # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
-        self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
-        self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
-        self._pacer = Pacer(self.limiter, self.metrics, self.worker)
-        self._gate = StorageGate(store, on_open=lambda: self._bell.ring_all())
-        recalls = Recalls()
-        self._calls = PermittedCalls(
-            self.limiter,
-            self.queue,
-            lease_s=lease_s,
-            accounts=self._accounts,
-            recalls=recalls,
-            may_buy=lambda: not self._gate.closed,
-        )
-        self.running = Running(
-            self.queue,
-            self._calls,
-            self.metrics,
-            execute or self._execute,
-            slots=settings.worker.max_in_flight,
-            on_free=lambda: self._bell.ring_all(),
-        )
-        self._bell = Bell(self._listener, self.keys.bell, self.running.ask_cancel, self.worker, recalls)
-        self._quota_book = QuotaBook(
-            self._client,
-            self.keys,
-            routes,
-            settings.quotas,
-            rung=self._bell.quota_rung,
-            on_change=self._quotas_changed,
-        )
-        self._pause_book = PauseBook(
-            self._client, self.keys, rung=self._bell.pause_rung, on_change=self._bell.ring_all
-        )
-        webhooks = webhooks or Webhooks(allow_hosts=settings.network.allow_hosts)
-        self._callbacks = Callbacks(
-            Outbox(self._client, settings.redis.prefix),
-            webhooks,
-            self.metrics,
-            rung=self._bell.callback_rung,
-        )
-        self.intake = Intake(
-            self._client,
-            self._blocking,
-            self.queue,
-            routes,
-            self.metrics,
-            webhooks=webhooks,
-            types=studio_types(settings.gateway.studio_route),
-            lease_s=lease_s,
-        )
+        # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
+        self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
+        self._bell = bell = Bell(self._listener, keys.bell, self.worker, Recalls())
+        self._gate = gate = StorageGate(store, bell)
+        self._probe = WriteProbe(queue)
+        self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
+        self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_all)
+        self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)
+
+        accounts = AccountFeedback(client, keys, limiter, metrics)
+        calls = CallPermits(limiter, queue, accounts, bell.recalls, gate, lease_s=lease_s)
+        pacer = Pacer(limiter, metrics, self.worker)
+        network = settings.network
+        inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
+        policy = RetryPolicy(accounts, metrics)
+        keeper = PictureKeeper(store, gate, metrics)
+        executor = Executor(queue, keeper, inputs, Polling(pacer.turn), policy, calls, metrics)
+        self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
         self.dispatchers = {
-            route.name: Dispatcher(
-                route,
-                self.queue,
-                self.limiter,
-                self.running,
-                self._bell,
-                self.metrics,
-                self._accounts,
-                self._gate,
-                self._pause_book.over,
+            name: Dispatcher(
+                route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
             )
-            for route in routes.values()
+            for name, route in routes.items()
         }
-        self._copies = Copies(list(routes.values()), self.queue, self.running, self._bell, self._gate)
-        self._heartbeat = Heartbeat(self.queue, self.limiter, self.running, self._calls.lag, lease_s=lease_s)
-        self._reclaimer = Reclaimer(
-            self.queue, routes, self.running, self.metrics, lease_s=lease_s, most_crashes=MOST_CRASHES
-        )
-        self._janitor = Janitor(self.queue, list(routes), lease_s=lease_s)
-        self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
-        self._executor = self._made_executor()
-        self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
-        self._probe = WriteProbe(self.queue)
-        self._gauges = RedisGauges(
-            self._client,
-            self.keys,
-            self.limiter,
-            routes.quotas,
-            self.metrics,
+        types = studio_types(settings.gateway.studio_route)
+        self.intake = Intake(client, self._blocking, queue, routes, metrics, webhooks, types, lease_s=lease_s)
+        copies = Copies(list(routes.values()), queue, pool, bell, gate)
+        reclaimer = Reclaimer(queue, routes, pool, metrics, lease_s=lease_s, most_crashes=MOST_CRASHES)
+        estimator = Estimator(client, keys, self.dispatchers, slots, metrics)
+        callbacks = Callbacks(Outbox(client, prefix), webhooks, metrics, rung=bell.callback_rung)
+        self._parts = Parts(
+            [
+                # Keeps what runs ours until the last run is settled.
+                [Part("heartbeat", Heartbeat(queue, limiter, pool, calls.lag, lease_s=lease_s).run)],
+                # Callbacks that are being sent when their part ends are still answered.
+                [Part("callbacks on their way", None, callbacks.drain)],
+                # Runs that drain still listen for recalls, store pictures and ring for callbacks.
+                [
+                    Part("write probe", self._probe.run),
+                    Part("bell", bell.run),
+                    Part("storage gate", gate.run),
+                    Part("callbacks", callbacks.run),
+                ],
+                [
+                    Part("quota book", self._quota_book.run),
+                    Part("pause book", self._pause_book.run),
+                    Part("scheduler", Scheduler(client, queue, estimator, metrics).run),
+                    Part("janitor", Janitor(queue, list(routes), lease_s=lease_s).run),
+                    Part("gauges", self._gauges.run),
+                ],
+                # Runs poll until they are settled or handed over.
+                [Part("poll turns", None, pacer.aclose)],
+                [Part("runs", None, self._drain)],
+                # These bring new work, so they stop first.
+                [
+                    Part("reclaimer", reclaimer.run),
+                    Part("dispatchers", self._dispatch),
+                    Part("copies", copies.run),
+                    Part("intake", self.intake.run, self.intake.finish),
+                ],
+            ]
         )
         listen = settings.metrics.listen
-        app = health_app(self.metrics, self.readiness, self._gauges.refresh)
+        app = health_app(metrics, self.readiness, self._gauges.refresh)
         self._server = AsgiServer(app, listen.host, listen.port)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
-        self.left = 0
-
-    async def _execute(self, run: Run) -> Outcome:
-        return await self._executor.run(run)
-
-    def _quotas_changed(self) -> None:
-        # What was granted under the limits of before does not hold, also where it was asked for since the bell rang.
-        self._bell.recalls.deaf()
-        self._bell.ring_all()
-
-    def _made_executor(self) -> Executor:
-        network = self.settings.network
-        return Executor(
-            self.queue,
-            PictureKeeper(self._store, self._gate, on_duplicate=self.metrics.duplicate_results.inc),
-            InputFetcher(self._store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts),
-            Collector(turn=self._pacer.turn),
-            Judge(self._accounts, self.metrics),
-            self.metrics,
-            calls=self._calls,
-            observe_latency=self._estimator.observe,
-        )
+        self.left = 0  # how many runs did not end in time and were handed over
 
     async def start(self) -> None:
-        """Start every part. Redis may still be away: the parts wait for it, and readiness says so."""
+        """Start every part. Redis may still be away: the parts wait for it, and readiness reports it."""
         for route in self._routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
         await warm_up()
         await self._server.start()
-        self._start("write probe", self._probe.run)
-        self._start("bell", self._bell.run)
-        self._start("quota book", self._quota_book.run)
-        self._start("storage gate", self._gate.run)
-        self._start("pause book", self._pause_book.run)
-        self._start("heartbeat", self._heartbeat.run)
-        self._start("scheduler", self._scheduler.run)
-        self._start("callbacks", self._callbacks.run)
-        self._start("reclaimer", self._reclaimer.run)
-        self._start("janitor", self._janitor.run)
-        self._start("gauges", lambda: run_forever("gauges", self._refresh_gauges))
-        for name, dispatcher in self.dispatchers.items():
-            self._start(f"dispatcher {name}", partial(self._dispatch, dispatcher))
-        self._start("copies", self._copies.run)
-        self._start("intake", self.intake.run)
+        self._parts.start()
         log.info(
             "replica started",
             worker=self.worker,
@@ -247,44 +172,30 @@ class Replica:
             metrics=self._server.url + "/metrics",
         )
 
-    @property
-    def metrics_url(self) -> str:
-        """Where /metrics, /healthz and /readyz are."""
-        return self._server.url
-
     async def stop(self) -> None:
-        """Stop in order; `left` is then how many runs did not end in time and were handed over."""
+        """Stop the parts in order, and close every connection; `left` is known then."""
         if self._stopping:
             return
         self._stopping = True
         self.metrics.draining.set(1)
-        self.intake.stop()
-        await self._end(
-            *(name for name in self._tasks if name.startswith("dispatcher")), "copies", "reclaimer"
-        )
-        await self._intake_ended()
-        log.info("draining", running=len(self.running.current()))
-        self.left = await self.running.drain(self.settings.worker.drain_timeout, on_late=self._gate.give_up)
-        await self._pacer.aclose()
-        await self._end("scheduler", "janitor", "gauges", "quota book", "pause book")
-        await self._end("bell", "callbacks", "write probe", "storage gate")
-        await self._callbacks.drain()
-        await self._end("heartbeat")
+        await self._parts.stop()
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
         except Exception as error:
             # Only tidiness is lost: idle consumer names without pending entries.
             log.warning("could not take our name off the groups", error=str(error))
-        await self._close()
-        log.info("replica stopped", handed_over=self.left)
-
-    async def _close(self) -> None:
         await self._server.stop()
         for provider in {id(route.provider): route.provider for route in self._routes.values()}.values():
             await provider.aclose()
         await self._store.aclose()
         for client in (self._client, self._blocking, self._listener):
             await client.aclose()
+        log.info("replica stopped", handed_over=self.left)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where /metrics, /healthz and /readyz are."""
+        return self._server.url
 
     def readiness(self) -> tuple[bool, str]:
         """Whether this replica is consuming, and if not, why, in a sentence."""
@@ -305,29 +216,12 @@ class Replica:
                 return False, f"Route {name} has not been able to look at its queue for {silent_s:.0f} s."
         return True, "consuming"
 
-    def _start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._tasks[name] = asyncio.create_task(run(), name=name)
-
-    async def _end(self, *names: str) -> None:
-        tasks = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            # Again and again: a library below may swallow one cancellation.
-            _, pending = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
-            tasks = list(pending)
-
-    async def _intake_ended(self) -> None:
-        if (task := self._tasks.get("intake")) is not None:
-            await asyncio.wait([task], timeout=INTAKE_STOP_S)
-        await self._end("intake")
-
-    async def _dispatch(self, dispatcher: Dispatcher) -> None:
+    async def _dispatch(self) -> None:
         # An operator may have set less than the configuration allows, or paused it.
         await self._quota_book.known.wait()
         await self._pause_book.known.wait()
-        await dispatcher.run()
+        await asyncio.gather(*(dispatcher.run() for dispatcher in self.dispatchers.values()))
 
-    async def _refresh_gauges(self) -> None:
-        await self._gauges.refresh()
-        await asyncio.sleep(GAUGES_EVERY_S)
+    async def _drain(self) -> None:
+        log.info("draining", running=len(self.pool.current()))
+        self.left = await self.pool.drain(self.settings.worker.drain_timeout, self._gate.give_up)

@@ -1,4 +1,4 @@
-"""One process from start to signal: a replica, and what `pixmill up` puts beside it when nothing is configured."""
+"""One process from start to signal: a replica, and the Redis and provider that `pixmill up` puts beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
-# `timeout`, and many a supervisor, signal a process and then its group: what comes so soon is the same signal.
+# `timeout`, and many a supervisor, signal a process and then its group: a repeat so soon is the same signal.
 SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 # Tight enough to be seen at work, loose enough not to bore.
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What is up, for those who print it or use it."""
+    """The process that is up."""
 
     replica: Replica
     redis_url: str
@@ -66,10 +66,10 @@ async def up(
 ) -> AsyncIterator[Running]:
     """Everything in one process: an embedded Valkey where no Redis is configured, the simulator where no account is.
 
-    `on_server` is told of that Valkey as soon as it runs, long before everything does.
+    `on_server` gets that Valkey as soon as it runs, long before everything does.
     """
     embedded = await EmbeddedRedis.start(data_dir) if settings.redis.url is None else None
-    redis_url = embedded.url if embedded is not None else _url_of(settings)
+    redis_url = embedded.url if embedded is not None else settings.redis.url.reveal()  # type: ignore[union-attr]  # one is
     provider = None
     try:
         if embedded is not None:
@@ -121,31 +121,25 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
     if _is_taken(settings.metrics.listen):
         settings = _with_free_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
-    # Before anything is started: a signal that nobody hears would end us and leave the server without an owner.
-    leaving = asyncio.create_task(until_signal(lambda: _end_at_once(servers)))
+
+    def end_at_once() -> None:
+        for server in servers:
+            server.end_at_once()
+
+    # Before anything is started: an unhandled signal would end us and leave the server without an owner.
+    leaving = asyncio.create_task(until_signal(end_at_once))
     try:
         async with AsyncExitStack() as stack:
             everything = stack.enter_async_context(up(settings, on_server=servers.append))
             running = await unless_leaving(leaving, everything)
             if running is None:
                 return 0
-            await _serve(running, banner, leaving)
+            await unless_leaving(leaving, _greet_when_redis_answers(running, banner))
+            await leaving
             print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
     finally:
         leaving.cancel()
     return running.replica.left
-
-
-async def _serve(running: Running, banner: Callable[[Running], str], leaving: asyncio.Task[None]) -> None:
-    """Until a signal; raises SettingsError when Redis refuses us."""
-    telling = asyncio.create_task(_greet_when_redis_answers(running, banner))
-    try:
-        await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
-        if telling.done():
-            await telling  # it may have been refused
-            await leaving
-    finally:
-        telling.cancel()
 
 
 async def run_worker(settings: Settings) -> int:
@@ -164,7 +158,7 @@ async def run_worker(settings: Settings) -> int:
 
 
 async def _greet_when_redis_answers(running: Running, banner: Callable[[Running], str]) -> None:
-    """The banner, once it is true; raises SettingsError when Redis will never serve us as we are configured."""
+    """Print the banner once it is true; raises SettingsError when Redis will never serve us as configured."""
     where = masked_url(running.redis_url)
     prefix = running.replica.settings.redis.prefix
     client = command_client(running.redis_url, prefix)
@@ -181,7 +175,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
 
 
 async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
-    """What keeps Redis from serving us now; raises SettingsError for what will not pass."""
+    """Why Redis does not serve us now, None if it does; raises SettingsError for a trouble that will not pass."""
     try:
         await client.ping()
         await Steps(client, prefix)("probe")
@@ -196,11 +190,6 @@ async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
             raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
         return f"{where} does not serve us ({in_words(error)})"
     return None
-
-
-def _end_at_once(servers: Iterable[EmbeddedRedis]) -> None:
-    for server in servers:
-        server.end_at_once()
 
 
 def _is_taken(listen: Listen) -> bool:
@@ -232,37 +221,32 @@ def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -
     )
 
 
-def _url_of(settings: Settings) -> str:
-    assert settings.redis.url is not None  # noqa: S101 - the caller has looked
-    return settings.redis.url.reveal()
-
-
 async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
-    """Wait for SIGTERM or SIGINT. A second one ends the process at once, as impatient people expect, after `on_leave`.
+    """Wait for SIGTERM or SIGINT. A second signal calls `on_leave` and ends the process at once.
 
-    Repeats within SAME_SIGNAL_S of the first one are no impatience.
+    Repeats within SAME_SIGNAL_S of the first one are ignored.
     """
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    asked_at = 0.0
+    signalled = asyncio.Event()
+    signalled_at = 0.0
 
-    def hear() -> None:
-        nonlocal asked_at
-        if not asked.is_set():
-            asked_at = loop.time()
-            asked.set()
-        elif loop.time() - asked_at >= SAME_SIGNAL_S:
+    def note() -> None:
+        nonlocal signalled_at
+        if not signalled.is_set():
+            signalled_at = loop.time()
+            signalled.set()
+        elif loop.time() - signalled_at >= SAME_SIGNAL_S:
             log.warning("second signal: leaving at once; another replica takes over what runs")
             on_leave()
             os._exit(130)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear)
-    await asked.wait()
+        loop.add_signal_handler(number, note)
+    await signalled.wait()
 
 
 async def unless_leaving(leaving: asyncio.Task[None], start: Coroutine[Any, Any, T]) -> T | None:
-    """What was started, or None when it was undone because somebody wants to leave before it is there."""
+    """The result of `start`, or None when it was undone because a signal came before its end."""
     starting = asyncio.create_task(start)
     try:
         await asyncio.wait((starting, leaving), return_when=asyncio.FIRST_COMPLETED)

@@ -9,6 +9,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
+from daemon.callbacks.signing import Webhooks
+from daemon.contract.entry import NO_TYPES
 from daemon.intake.reader import Intake
 from daemon.queue.keys import Keys, Uid
 from daemon.queue.outcomes import Succeeded
@@ -70,7 +72,16 @@ def _installation(redis: Redis) -> tuple[Queue, Intake]:
     provider = create(base_url="http://127.0.0.1:9/v1", secrets={"api_key": "none"}, options={})
     keys = Keys("fairness")
     queue = Queue(redis, keys, "w1")
-    return queue, Intake(redis, redis, queue, Routes([Route(ROUTE, provider, "no-op")]), Metrics())
+    return queue, Intake(
+        redis,
+        redis,
+        queue,
+        Routes([Route(ROUTE, provider, "no-op")]),
+        Metrics(),
+        Webhooks({}, ()),
+        NO_TYPES,
+        lease_s=15,
+    )
 
 
 async def _submit(redis: Any, intake: Intake, tenant: str, batch: str, items: int) -> None:

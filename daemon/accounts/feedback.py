@@ -1,12 +1,13 @@
-"""What providers say of their accounts, told to the limiter and to operators: refusals, stops, headers, new rates.
+"""Passes on what providers reply about their accounts, to the limiter and to operators: refusals, stops, rates.
 
-A job is not concerned by any of it: it waits for the account, like all the others of the fleet.
+No job is concerned by it: a job waits for the account, like all the others of the fleet.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from providers.errors import ErrorKind, ProviderError
 log = structlog.get_logger(__name__)
 
 EVENTS_KEPT = 100_000
-# What the other refusals are about: the rate of calls.
+# The other refusals are about the rate of calls.
 _REFUSALS: dict[ErrorKind, Refusal] = {
     ErrorKind.CONCURRENCY_LIMITED: "concurrency",
     ErrorKind.BUDGET_IN_FLIGHT: "concurrency",
@@ -33,8 +34,18 @@ _REFUSALS: dict[ErrorKind, Refusal] = {
 }
 
 
-class Accounts:
-    """One a replica."""
+class AccountAction(Enum):
+    """What an error of one call means for every call of the account (see worker/retry_policy.py)."""
+
+    NOTHING = "nothing"
+    COOL_DOWN = "its quotas pause for as long as the provider wants, and learned rates shrink"
+    STOP = (
+        "it serves nobody: its quotas pause until the allowance is filled again, or an operator resumes them"
+    )
+
+
+class AccountFeedback:
+    """One a replica. Every method repeats its steps until Redis has carried them out."""
 
     def __init__(self, client: Redis, keys: Keys, limiter: Limiter, metrics: Metrics) -> None:
         self._client = client
@@ -42,12 +53,33 @@ class Accounts:
         self._limiter = limiter
         self._metrics = metrics
 
-    async def refused(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
-        """The provider turned the permit's call away; every quota of the route waits as long as it asks.
+    async def act(
+        self, action: AccountAction, error: ProviderError, route: Route, permit: Permit | None
+    ) -> None:
+        """Carry out `action` on the quotas of the route, after the call of `permit` ended with `error`."""
+        if action is AccountAction.COOL_DOWN:
+            await self._cool_down(error, route, permit)
+        elif action is AccountAction.STOP:
+            await self._stop(error, route, permit)
 
-        Of a refusal for calls in flight only those are told that limit them, if any does.
-        """
+    async def rescaled(self, scales: Iterable[Scale]) -> None:
+        """Report that learned rates have changed."""
+        for scale in scales:
+            log.info("learned another rate", quota=scale.quota, before=scale.before, now=scale.now)
+            await self._publish("quota.adapted", scale.quota, before=scale.before, scale=scale.now)
+
+    async def note_headers(self, headers: Mapping[str, str], route: Route, permit: Permit | None) -> None:
+        """Let quotas that learn read an answer's headers; they believe them where the headers tighten."""
+        learning = [quota for quota in route.quotas if quota.adaptive]
+        if permit is None or not learning:
+            return
+        readings = read_headers(headers, now_s=time.time())
+        for quota in learning if readings else ():
+            await self._limiter.observe(quota, permit, readings)
+
+    async def _cool_down(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
         kind = _REFUSALS.get(error.kind, "rate")
+        # A refusal for calls in flight concerns only the quotas that limit them, if any does.
         limiting = [quota for quota in route.quotas if quota.limit(InFlight)] if kind == "concurrency" else []
         for quota in limiting or route.quotas:
             if error.http_status == 429 or error.kind is ErrorKind.RATE_LIMITED:
@@ -63,53 +95,31 @@ class Accounts:
             penalty = await until_answered("penalise", penalise)
             if penalty.cut:
                 self._metrics.limiter_cooldowns.labels(quota=quota.name).inc()
-                more = {"seconds": round(penalty.pause_s, 3)}
-                await self._tell("quota.cooldown", quota.name, _told_of(error) | more)
+                pause_s = round(penalty.pause_s, 3)
+                await self._publish("quota.cooldown", quota.name, error, seconds=pause_s)
             if penalty.scale is not None:
                 await self.rescaled([penalty.scale])
 
-    async def stopped(self, error: ProviderError, route: Route, permit: Permit | None = None) -> None:
-        """The account can serve nobody: paused until its allowance is filled again, or an operator resumes it."""
+    async def _stop(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
         for quota in route.quotas:
+            reason, wait_s, more = error.message, error.retry_after_s, {}
             if error.kind is ErrorKind.QUOTA_EXHAUSTED:
-                stop = partial(
-                    self._limiter.exhausted,
-                    quota,
-                    reason=error.message,
-                    retry_after_s=error.retry_after_s,
-                    permit=permit,
+                exhausted = partial(
+                    self._limiter.exhausted, quota, reason=reason, retry_after_s=wait_s, permit=permit
                 )
-                until_us = await until_answered("pause", stop)
-                log.error("allowance used up; quota paused", quota=quota.name, reason=error.message)
-                more: dict[str, object] = {"until_us": until_us}
+                more = {"until_us": await until_answered("pause", exhausted)}
+                log.error("allowance used up; quota paused", quota=quota.name, reason=reason)
             else:
-                await until_answered("pause", partial(self._limiter.pause, quota.name, error.message))
-                log.error("quota paused until an operator resumes it", quota=quota.name, reason=error.message)
-                more = {}
-            await self._tell("quota.paused", quota.name, _told_of(error) | more)
+                await until_answered("pause", partial(self._limiter.pause, quota.name, reason))
+                log.error("quota paused until an operator resumes it", quota=quota.name, reason=reason)
+            await self._publish("quota.paused", quota.name, error, **more)
 
-    async def rescaled(self, scales: Iterable[Scale]) -> None:
-        """Learned rates have changed."""
-        for scale in scales:
-            log.info("learned another rate", quota=scale.quota, before=scale.before, now=scale.now)
-            await self._tell("quota.adapted", scale.quota, {"before": scale.before, "scale": scale.now})
-
-    async def heard(self, headers: Mapping[str, str], route: Route, permit: Permit | None) -> None:
-        """The headers of an answer; quotas that learn believe them where they tighten."""
-        learning = [quota for quota in route.quotas if quota.adaptive]
-        if permit is None or not learning:
-            return
-        readings = read_headers(headers, now_s=time.time())
-        for quota in learning if readings else ():
-            await self._limiter.observe(quota, permit, readings)
-
-    async def _tell(self, kind: str, quota: str, more: Mapping[str, object]) -> None:
-        fields: Any = {"type": kind, "data": orjson.dumps({"quota": quota, **more})}
+    async def _publish(
+        self, kind: str, quota: str, error: ProviderError | None = None, **more: object
+    ) -> None:
+        cause = {} if error is None else {"kind": error.kind.value, "message": error.message}
+        fields: Any = {"type": kind, "data": orjson.dumps({"quota": quota, **cause, **more})}
         await until_answered(
             "event",
             lambda: self._client.xadd(self._keys.events, fields, maxlen=EVENTS_KEPT, approximate=True),
         )
-
-
-def _told_of(error: ProviderError) -> dict[str, object]:
-    return {"kind": error.kind.value, "message": error.message}

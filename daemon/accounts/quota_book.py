@@ -1,24 +1,23 @@
 """A replica's knowledge of the limits in force: the configuration, and what operators have set since.
 
-It is read at the start, when the bell says `quota NAME`, and every few seconds; a change is swapped into the routes
+It is read at the start, when the bell rings `quota NAME`, and every few seconds; a change is swapped into the routes
 as a whole. The limiter takes the books of the former limits over, so what was used stays used.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 
 import structlog
 from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import InForce, in_force, stored_tables
 from daemon.accounts.routes import Routes
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
+from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from limiter.explain import spelled
-from limiter.quota.quota import Quota
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +27,8 @@ LOOK_EVERY_S = 3.0
 class QuotaBook:
     """Keeps `quotas` of each of the `routes` as they are in force. `configured` are the tables by quota.
 
-    `known` is set when it has been read for the first time: before that nobody can know whether an operator allows
-    what the configuration does, so nothing may be sent. `rung` is the bell's, `on_change` is told of each change.
+    `known` is set after the first reading. Nothing may be sent before it: an operator may allow less than the
+    configuration. Each change rings the bell.
     """
 
     def __init__(
@@ -38,17 +37,14 @@ class QuotaBook:
         keys: Keys,
         routes: Routes,
         configured: Mapping[str, Mapping[str, object]],
-        *,
-        rung: asyncio.Event,
-        on_change: Callable[[], None],
+        bell: Bell,
     ) -> None:
         self.known = asyncio.Event()
         self._client = client
         self._keys = keys
         self._routes = routes
         self._configured = configured
-        self._rung = rung
-        self._on_change = on_change
+        self._bell = bell
         self._seen: dict[str, bytes] = {}
 
     async def run(self) -> None:
@@ -56,13 +52,11 @@ class QuotaBook:
 
     async def _step(self) -> None:
         await self.read()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._rung.wait()
-        self._rung.clear()
+        await wait_for_event(self._bell.quota_rung, LOOK_EVERY_S)
+        self._bell.quota_rung.clear()
 
     async def read(self) -> None:
-        """Look now, and swap what was changed. What cannot be read is told once, and its configuration counts."""
+        """Look now, and swap in what was changed. An unreadable entry is logged once; its configuration counts."""
         stored = await stored_tables(self._client, self._keys)
         for name, table in self._configured.items():
             if stored.get(name) != self._seen.get(name):
@@ -84,9 +78,8 @@ class QuotaBook:
             log.info("the quota is as configured again", quota=name, limits=limits)
         else:
             log.info("an operator set the quota", quota=name, limits=limits, at=now.set_at)
-        self._swap(now.quota)
-        self._on_change()
-
-    def _swap(self, quota: Quota) -> None:
         for route in self._routes.values():
-            route.quotas = tuple(quota if each.name == quota.name else each for each in route.quotas)
+            route.quotas = tuple(now.quota if each.name == name else each for each in route.quotas)
+        # Grants under the limits of before do not hold, also those that were requested since the bell rang.
+        self._bell.recalls.deaf()
+        self._bell.ring_all()

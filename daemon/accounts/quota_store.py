@@ -1,11 +1,11 @@
 """The limits that operators set while the fleet runs: a table in Redis that stands beside the configuration.
 
 The hash `PREFIX:quotas` holds, for a quota's name, a JSON object with fields as `[quotas.NAME]` of the configuration
-has them, and `set_at`, the time of the last change. What merges: a field that was set (`images`, `requests`, `polls`,
-`in_flight`) takes the place of the configured field of that name whole, also of a list of limits or of a preset's;
-a field that was not set stays as configured. Fields set at different times are all set, the later word counts, and a
-reset takes all of them away. Each process merges with its own configuration, so a field that nobody has set follows
-that file as before.
+has them, and `set_at`, the time of the last change. A field that was set (`images`, `requests`, `polls`,
+`in_flight`) replaces the whole configured field of that name, also a list of limits or a preset's; a field
+that was not set stays as configured. Fields set at different times add up, the later setting of a field counts, and a
+reset takes all of them away. Each process merges with its own configuration, so a field that was not set
+follows that file as before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class InForce:
     """A quota as it counts now, and as it is configured.
 
     `set_at` is when an operator last set a part of it (RFC 3339, "" where that is not known), None when nobody did.
-    `problem` says why what was set cannot be read; the configuration counts then.
+    `problem` is why the stored table cannot be read; the configuration counts then.
     """
 
     quota: Quota
@@ -60,7 +60,7 @@ async def quotas_in_force(
 
 
 async def stored_tables(client: Redis, keys: Keys) -> dict[str, bytes]:
-    """What was set, by quota, unread: also of quotas that are not configured here."""
+    """The stored tables by quota, unread: also of quotas that are not configured here."""
     tables: dict[Any, Any] = await client.hgetall(keys.quotas)
     return {name.decode("utf-8", "replace"): table for name, table in tables.items()}
 
@@ -101,7 +101,7 @@ async def reset(client: Redis, keys: Keys, name: str) -> bool:
 
 
 async def ring(client: Redis, keys: Keys, name: str) -> None:
-    """Tell every replica that something about the quota was changed; who misses it looks by itself."""
+    """Ring for a change of the quota; a replica that misses it looks by itself."""
     await client.publish(keys.bell, f"quota {name}")
 
 

@@ -1,4 +1,4 @@
-"""What a route name stands for: a provider account, a model, and the quotas that it spends.
+"""Routes: each names a provider account, a model, and the quotas that it spends.
 
 Producers name routes, never addresses or credentials; everything else about them is configuration.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from daemon.contract import Job, Rejection
 from daemon.settings import Settings, SettingsError
@@ -23,7 +24,7 @@ class Route:
     """One way to make pictures. `timeout_s` bounds one provider call, from the request to its last byte.
 
     `quotas` are those in force: the quota book swaps the tuple when an operator sets a limit. Their names and their
-    number never change. Whoever needs them at two moments keeps the tuple.
+    number never change. Code that needs the same limits at two moments keeps the tuple.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Route:
 
 
 class Routes(Mapping[str, Route]):
-    """The configured routes, and the checks that need no money: is there such a route, can it make this picture?"""
+    """The configured routes, and the checks that cost nothing: is there such a route, can it make this picture?"""
 
     def __init__(self, routes: Collection[Route], allow_hosts: Collection[str] = ()) -> None:
         self._routes = {route.name: route for route in routes}
@@ -55,38 +56,25 @@ class Routes(Mapping[str, Route]):
 
     def check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued or paid; raises Rejection."""
+        refusal = partial(Rejection, tenant=job.tenant, ident=job.id)
         route = self._routes.get(job.route)
         if route is None:
-            raise self._unknown(job)
+            near = difflib.get_close_matches(job.route, self._routes, n=1)
+            known = ", ".join(self._routes) or "none"
+            hint = f'did you mean "{near[0]}"?' if near else f"configured are {known}."
+            raise refusal("unknown_route", f'There is no route "{job.route}"; {hint}', field="route")
         for index, image in enumerate(job.inputs or ()):
             if image.url is not None and (problem := check_url(image.url, self._allow_hosts)) is not None:
-                raise Rejection(
-                    "unsupported", problem, field=f"inputs.{index}.url", tenant=job.tenant, ident=job.id
-                )
+                raise refusal("unsupported", problem, field=f"inputs.{index}.url")
         placeholders = tuple(InputImage(b"", "", image.role) for image in job.inputs or ())
         try:
             route.provider.check(request_of(job, route, placeholders))
         except ProviderError as error:
-            raise Rejection(
-                "unsupported", error.message, field=error.field, tenant=job.tenant, ident=job.id
-            ) from error
-
-    def _unknown(self, job: Job) -> Rejection:
-        near = difflib.get_close_matches(job.route, self._routes, n=1)
-        hint = (
-            f'did you mean "{near[0]}"?' if near else f"configured are {', '.join(self._routes) or 'none'}."
-        )
-        return Rejection(
-            "unknown_route",
-            f'There is no route "{job.route}"; {hint}',
-            field="route",
-            tenant=job.tenant,
-            ident=job.id,
-        )
+            raise refusal("unsupported", error.message, field=error.field) from error
 
 
 def request_of(job: Job, route: Route, inputs: tuple[InputImage, ...]) -> Request:
-    """What the provider is asked for. The id stays the same however often the job is delivered."""
+    """The request to the provider. The id stays the same however often the job is delivered."""
     return Request(
         request_id=f"{job.tenant}/{job.id}",
         model=route.model,

@@ -1,9 +1,9 @@
 """Connections to the node of a cluster that has an installation's keys, wherever that is now.
 
 All keys share the slot of the prefix's hash tag, so one node has them all and a plain client to it does: pipelines,
-transactions, blocking reads and scripts work as on one server, and nothing is sent a second time behind our back, as
-redis-py's cluster client does after a lost reply. When the slot goes to another node (a failover, or somebody moved
-it), the connection is dropped, the error is one of a lost connection, and the next attempt asks for the way again.
+transactions, blocking reads and scripts work as on one server. Nothing is sent twice, unlike with redis-py's cluster
+client, which repeats a command after a lost reply. When the slot goes to another node (a failover, or somebody moved
+it), the connection is dropped, the error is that of a lost connection, and the next attempt looks the owner up again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Node = tuple[str, int]
 
 
 class SlotOwner:
-    """Knows, for all connections of a pool, which node owns the slot; asks the nodes that it knows when it does not."""
+    """Knows, for all connections of a pool, which node owns the slot; it looks the owner up at the known nodes."""
 
     def __init__(self, seeds: Sequence[Node], prefix: str, options: Mapping[str, Any]) -> None:
         self._seeds = tuple(seeds)
@@ -35,46 +35,48 @@ class SlotOwner:
         self._owner: Node | None = None
 
     async def address(self) -> Node:
-        """The owner's host and port. Raises redis-py's ConnectionError when no node tells."""
+        """The owner's host and port. Raises redis-py's ConnectionError when no node names one."""
         if self._owner is None:
-            self._owner = await self._asked()
+            self._owner = await self._looked_up()
         return self._owner
 
     def forget(self, owner: Node) -> None:
-        """This one did not answer, or is the owner no more; ask again for the next connection."""
+        """This node did not answer, or is the owner no more: look the owner up again for the next connection."""
         if self._owner == owner:
             self._owner = None
 
-    async def _asked(self) -> Node:
+    async def _looked_up(self) -> Node:
         # In random order: a node that was cut off from the others would send us the wrong way every time.
         nodes = list(dict.fromkeys((*self._known, *self._seeds)))
         random.shuffle(nodes)
-        said: list[str] = []
+        problems: list[str] = []
         for node in nodes:
             try:
                 ranges = await self._ranges(node)
             except (RedisError, OSError) as error:
-                said.append(f"{node[0]}:{node[1]}: {error}")
+                problems.append(f"{node[0]}:{node[1]}: {error}")
                 continue
             self._known = tuple(owner for _, _, owner in ranges)
             owner = next((owner for first, last, owner in ranges if first <= self._slot <= last), None)
             if owner is not None:
                 log.info("the cluster's node with our keys: %s:%s", *owner)
                 return owner
-            said.append(f"{node[0]}:{node[1]}: nobody serves slot {self._slot}")
-        raise RedisConnectionError("No node of the cluster tells who has our keys: " + "; ".join(said))
+            problems.append(f"{node[0]}:{node[1]}: no node serves slot {self._slot}")
+        raise RedisConnectionError(
+            "No node of the cluster names the node with our keys: " + "; ".join(problems)
+        )
 
     async def _ranges(self, node: Node) -> list[tuple[int, int, Node]]:
         """First slot, last slot and owner of each range, as one node sees them."""
         host, port = node
         client = Redis(host=host, port=port, **self._options)
-        ask: Callable[..., Awaitable[Any]] = client.execute_command
+        command: Callable[..., Awaitable[Any]] = client.execute_command
         try:
             # Not CLUSTER SHARDS, which Redis 6.2 does not know.
-            rows = await ask("CLUSTER SLOTS")
+            rows = await command("CLUSTER SLOTS")
         finally:
             await client.aclose()
-        # A node that does not know its own name is under the one by which it was asked.
+        # A node that does not know its own name is reached under the name that we used.
         return [(int(row[0]), int(row[1]), (_text(row[2][0]) or host, int(row[2][1]))) for row in rows]
 
 
@@ -83,7 +85,7 @@ def _text(host: bytes | str | None) -> str:
 
 
 class OwnerConnection(Connection):
-    """A connection that is made to whoever owns the slot at that time."""
+    """A connection to the node that owns the slot when it is made."""
 
     def __init__(self, *, owner: SlotOwner, **options: Any) -> None:
         self._owner = owner
@@ -98,7 +100,7 @@ class OwnerConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """As the library's; MOVED becomes a lost connection, since the next one is made to the new owner."""
+        """Read as the library does; MOVED becomes a lost connection, since the next one is made to the new owner."""
         try:
             return await super().read_response(*args, **options)
         except MovedError as moved:

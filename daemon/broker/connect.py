@@ -21,15 +21,15 @@ COMMAND_TIMEOUT_S = 10.0
 # Longer than any blocking read here, so a quiet stream is not taken for a dead server, yet a dead one is noticed.
 BLOCKING_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 5.0
-# Who only knows the way answers at once, or the next one is asked.
+# A Sentinel or node that is only looked up answers at once, or the next one is tried.
 LOOKUP_TIMEOUT_S = 2.0
 
 
 def command_client(url: str, prefix: str = "pixmill") -> Redis:
-    """For commands and scripts. `prefix` is that of the installation: on a cluster it says which node is meant.
+    """For commands and scripts. `prefix` is that of the installation: on a cluster it decides which node is meant.
 
     redis-py retries a command up to ten times by default, also one whose reply was lost: one XADD then becomes
-    several. Our steps are repeated by us, where repeating is known to be safe. Raises ValueError for a URL that
+    several. We repeat our own steps, where that is known to be safe. Raises ValueError for a URL that
     cannot be read, and for a cluster without a prefix in braces.
     """
     return _client(url, prefix, COMMAND_TIMEOUT_S)
@@ -48,7 +48,7 @@ def _client(url: str, prefix: str, timeout_s: float) -> Redis:
         "socket_keepalive": True,
         "health_check_interval": 15,
         "max_connections": 256,
-        # Commands which nobody needs, and which an ACL would have to allow.
+        # Commands without a use here, which an ACL would have to allow.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
@@ -70,15 +70,9 @@ class _SentinelClient(Redis):
 
 
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
-    of_sentinels = {
-        name: options.pop(f"sentinel_{name}")
-        for name in ("username", "password")
-        if f"sentinel_{name}" in options
-    }
+    # The user and password in the URL are the master's, and never those of the Sentinels.
+    of_sentinels = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
-    for name in ("username", "password"):  # those in the URL are the master's
-        if f"{name}" not in of_sentinels:
-            own.pop(name, None)
     sentinel = Sentinel(address.nodes, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]  # the library's
     client: Redis = sentinel.master_for(address.service, redis_class=_SentinelClient, ssl=address.tls)
     return client
@@ -93,6 +87,6 @@ def _of_cluster(address: RedisAddress, prefix: str, options: dict[str, Any]) -> 
 
 
 def _of_lookups(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a connection that only asks for the way: the same, with less patience."""
+    """The options of a connection for a look-up: the same, with less patience."""
     less = {"socket_timeout": LOOKUP_TIMEOUT_S, "socket_connect_timeout": LOOKUP_TIMEOUT_S, "db": 0}
     return {**{name: value for name, value in options.items() if name != "max_connections"}, **less}

@@ -1,4 +1,4 @@
-"""A real Valkey beside the daemon, for those who have no Redis: jobs survive a restart, nothing is installed.
+"""A real Valkey beside the daemon, for a machine without Redis: jobs survive a restart, nothing is installed.
 
 The server runs in a session of its own, so that Ctrl-C reaches only the daemon, which drains first and stops it then.
 Its data and its port are kept in `{data_dir}/redis`; a second start in the same directory uses the running server.
@@ -31,7 +31,7 @@ LOOK_LONGEST_S: Final = 2.0
 
 
 class EmbeddedRedisError(Exception):
-    """There is no server to start, or it does not start; the message says what to do."""
+    """There is no server to start, or it does not start; the message names the next step."""
 
 
 class EmbeddedRedis:
@@ -40,7 +40,7 @@ class EmbeddedRedis:
     def __init__(self, directory: Path, port: int, owner: int | None) -> None:
         self.directory = directory
         self.port = port
-        self._owner = owner  # descriptor of the lock that says whose the server is
+        self._owner = owner  # descriptor of the lock of the server's owner
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -55,7 +55,7 @@ class EmbeddedRedis:
     async def start(cls, data_dir: Path) -> EmbeddedRedis:
         """Start the server of `data_dir`, or find it running. Raises EmbeddedRedisError.
 
-        A server whose `up` was killed has no owner any more; whoever finds it then owns it and stops it.
+        A server whose `up` was killed has no owner any more; the next start that finds it owns it and stops it.
         """
         directory = (data_dir / "redis").absolute()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -74,7 +74,7 @@ class EmbeddedRedis:
             return server
 
     async def stop(self) -> None:
-        """Stop the server if it is ours, with its AOF flushed; twice is once."""
+        """Stop the server if it is ours, with its AOF flushed; a second stop does nothing."""
         owner, self._owner = self._owner, None
         process, self._process = self._process, None
         try:
@@ -87,7 +87,7 @@ class EmbeddedRedis:
                 os.close(owner)
 
     def end_at_once(self) -> None:
-        """Ask the server, if it is ours, to write its data and end; for a process that leaves and cannot wait."""
+        """Let the server, if it is ours, write its data and end; for a process that leaves and cannot wait."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.terminate()
@@ -110,24 +110,21 @@ class EmbeddedRedis:
             await self._ready()
             _write_note(self.directory, self.port, self._process.pid)
         except BaseException:
-            # Also a Ctrl-C while it loads: in a session of its own it would outlive everybody who knows of it.
+            # Also after a Ctrl-C while it loads: in its own session it would outlive us without an owner.
             await _ended(self._process)
             raise
 
     async def _ready(self) -> None:
-        client = _look_at(self.port)
+        client, its_log = _look_at(self.port), f"its log is {self.directory / 'server.log'}."
         try:
             async with asyncio.timeout(READY_S):
                 while not await asyncio.to_thread(_answers, client):
                     if self._process is not None and self._process.returncode is not None:
-                        raise EmbeddedRedisError(
-                            f"The embedded server ended at once; its log is {self.directory / 'server.log'}."
-                        )
+                        raise EmbeddedRedisError(f"The embedded server ended at once; {its_log}")
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            raise EmbeddedRedisError(
-                f"The embedded server did not answer within {READY_S:g} s; its log is {self.directory / 'server.log'}."
-            ) from None
+            message = f"The embedded server did not answer within {READY_S:g} s; {its_log}"
+            raise EmbeddedRedisError(message) from None
         finally:
             client.close()
 
@@ -161,7 +158,7 @@ async def _port_of_running(directory: Path) -> int | None:
             os.close(lock)
             return None
         if _read_note(directory) is None or asyncio.get_running_loop().time() > deadline:
-            return None  # the launch finds the lock taken and says so
+            return None  # the launch finds the lock taken and reports it
         await asyncio.sleep(LOOK_S)
     return port
 
@@ -217,7 +214,7 @@ async def _launched(binary: str, directory: Path, port: int, inherited: int) -> 
 
 
 def _running_port(directory: Path) -> int | None:
-    """The port of a server that runs on this very directory; a stranger on the noted port is not taken for it."""
+    """The port of a server that runs on this very directory; another server on the noted port is not meant."""
     note = _read_note(directory)
     if note is None:
         return None
@@ -232,7 +229,7 @@ def _running_port(directory: Path) -> int | None:
 
 
 def _look_at(port: int) -> redis.Redis:
-    """A client that asks one time: by default redis-py spends four seconds on a port where nobody listens."""
+    """A client that tries once: by default redis-py spends four seconds on a port without a server."""
     return redis.Redis(
         port=port,
         socket_timeout=LOOK_LONGEST_S,

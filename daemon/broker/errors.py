@@ -1,8 +1,7 @@
-"""What an error of Redis means: whether it passes by itself, and how it is told to people."""
+"""What an error of Redis means: whether it passes by itself, and a sentence for people."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from redis.exceptions import (
@@ -26,9 +25,6 @@ from providers.errors import redact
 # What a lost or restarting server looks like from here; the command may or may not have run.
 CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
 
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 5.0
-
 NO_COMMON_SLOT = (
     'Redis is a cluster, and our keys share no slot: write redis.prefix in braces, as in "{pixmill}", and '
     "redis+cluster:// in redis.url."
@@ -51,11 +47,7 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
         ("-READONLY", "read only replica"),
         "Redis is a read-only replica here: let redis.url lead to the master.",
     ),
-    (
-        (),
-        ("MISCONF",),
-        "Redis cannot save its data and refuses to write: look at its log and at its disk.",
-    ),
+    ((), ("MISCONF",), "Redis cannot save its data and refuses to write: look at its log and at its disk."),
     (
         (),
         ("NOREPLICAS",),
@@ -66,11 +58,7 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
         ("non local key", "do not hash to the same slot", "CROSSSLOT"),
         NO_COMMON_SLOT,
     ),
-    (
-        (MovedError,),
-        ("-MOVED",),
-        OTHER_NODE,
-    ),
+    ((MovedError,), ("-MOVED",), OTHER_NODE),
     (
         (AskError, TryAgainError),
         ("-ASK", "TRYAGAIN"),
@@ -93,9 +81,9 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
 
 
 def passes(error: BaseException) -> bool:
-    """Whether the same command can succeed later without us doing anything about it: Redis is away, or refuses now.
+    """Whether the same command can succeed later by itself: Redis is away, or refuses now.
 
-    Also what an operator must mend, such as an ACL: until then a result that was paid for is better kept than dropped.
+    An error that an operator must mend, such as an ACL, passes too: a result that was paid for is kept until then.
     """
     return isinstance(error, CONNECTION_FAULTS) or _refusal(error) is not None
 
@@ -124,9 +112,3 @@ def _refusal(error: BaseException) -> str | None:
         if isinstance(error, classes) or any(mark in text for mark in marks):
             return sentence
     return None
-
-
-def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
-    """Jitter over half of an exponential bound, so that replicas do not come back together."""
-    bound = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 20))
-    return random.uniform(bound / 2, bound)  # noqa: S311 - spreads load, protects nothing

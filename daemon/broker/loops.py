@@ -1,15 +1,17 @@
-"""How a part's endless loop survives: a fault is told once, waited out with jitter, and the loop goes on."""
+"""How endless loops and single calls survive a fault: it is logged once and waited out, and they go on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import LONGEST_PAUSE_S, in_words, passes, pause_s
+from daemon.broker.backoff import LONGEST_PAUSE_S, pause_s
+from daemon.broker.errors import in_words, passes
 
 log = structlog.get_logger(__name__)
 
@@ -25,16 +27,14 @@ async def run_forever(
 ) -> None:
     """Call `step` until cancelled, or until `until` is true after a step.
 
-    Redis being away, or a bug, is logged at its first and last failure; the pause between failures grows up to
+    An outage of Redis, or a bug, is logged at its first and last failure. The pause between failures grows up to
     `longest_pause_s`.
     """
     failures = 0
     while not until():
-        _still_wanted()
+        _check_cancelled()
         try:
             await step()
-        except asyncio.CancelledError:
-            raise
         except RedisError as error:
             if failures == 0:
                 log.warning("redis does not serve us; waiting", part=name, error=in_words(error))
@@ -50,28 +50,58 @@ async def run_forever(
         failures += 1
 
 
+async def wait_for_event(event: asyncio.Event, timeout_s: float) -> None:
+    """Return when the event is set, or after `timeout_s`.
+
+    Not `asyncio.wait_for`: until Python 3.12 it can swallow a cancellation that comes together with the event.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+
+
 async def until_answered(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """Repeat a call that may safely be made twice until the server has carried it out.
 
-    Also while the server answers and refuses for a reason that passes, such as full memory.
+    The call is also repeated while the server replies and refuses for a reason that passes, such as full memory.
+    """
+
+    def note(error: Exception, failures: int) -> None:
+        if failures == 0:
+            log.warning("redis does not serve us; trying again", call=name, error=in_words(error))
+
+    return await until_it_works(call, passes=passes, note=note)
+
+
+async def until_it_works(
+    call: Callable[[], Awaitable[T]],
+    *,
+    passes: Callable[[Exception], bool],
+    note: Callable[[Exception, int], None],
+    sleep: Callable[[float], Awaitable[None]] | None = None,
+) -> T:
+    """Repeat a call that may safely be made twice while its error `passes`; raises any other error.
+
+    `note` gets each such error and how many there were before it.
     """
     failures = 0
     while True:
-        _still_wanted()
+        _check_cancelled()
         try:
             return await call()
         except Exception as error:
             if not passes(error):
                 raise
-            if failures == 0:
-                log.warning("redis does not serve us; asking again", call=name, error=in_words(error))
-            await asyncio.sleep(pause_s(failures))
-            failures += 1
+            note(error, failures)
+        await (sleep or asyncio.sleep)(pause_s(failures))
+        failures += 1
 
 
-def _still_wanted() -> None:
-    """End a task that was cancelled in a step which did not notice: `asyncio.wait_for`, which redis-py uses, can
-    swallow a cancellation until Python 3.12 (python/cpython#86296)."""
+def _check_cancelled() -> None:
+    """Raise CancelledError in a task that was cancelled in a step which did not notice.
+
+    `asyncio.wait_for`, which redis-py uses, can swallow a cancellation until Python 3.12 (python/cpython#86296).
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -41,10 +41,12 @@ def _of_one(where: Mapping[str, Any]) -> list[str]:
 
 
 def _of_master(address: RedisAddress) -> list[str]:
-    """The Sentinels know the master: the shell asks one of them, whose two words are host and port."""
+    """The Sentinels know the master: the shell looks it up at one of them, which prints host and port."""
     host, port = address.nodes[0]
-    asked = f"redis-cli -h {shlex.quote(host)} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {address.service}"
-    return ["$(" + asked + " | xargs printf -- '-h %s -p %s')"]
+    looked_up = (
+        f"redis-cli -h {shlex.quote(host)} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {address.service}"
+    )
+    return ["$(" + looked_up + " | xargs printf -- '-h %s -p %s')"]
 
 
 def _of_cluster(address: RedisAddress) -> list[str]:

@@ -1,7 +1,8 @@
-"""Reading streams and sorted sets with honest types: redis-py types its replies as what any server might say."""
+"""Reading streams and sorted sets with honest types: redis-py types a reply as anything that a server may send."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from redis.asyncio import Redis
@@ -33,10 +34,14 @@ async def tail(client: Redis, stream: str) -> str:
 
 async def wait_after(client: Redis, stream: str, last: str, count: int, block_ms: int) -> list[Entry]:
     """As `after`, but waits up to `block_ms` for the first one; `client` must not be shared with commands."""
-    reply: Any = await client.xread({stream: last}, count=count, block=block_ms)
-    # A mapping or a list of pairs, depending on the protocol that was agreed on.
-    pages = list(reply.values()) if isinstance(reply, dict) else [rows for _, rows in reply or ()]
-    return _entries(pages[0]) if pages else []
+    return _page(await client.xread({stream: last}, count=count, block=block_ms))
+
+
+async def read_new(
+    client: Redis, group: str, consumer: str, stream: str, count: int, block_ms: int | None = None
+) -> list[Entry]:
+    """Up to `count` entries that nobody in the group has read; waits up to `block_ms` for the first one."""
+    return _page(await client.xreadgroup(group, consumer, {stream: ">"}, count=count, block=block_ms))
 
 
 async def ranked(
@@ -45,6 +50,13 @@ async def ranked(
     """A slice of a sorted set's members, by rank."""
     names: Any = await client.zrange(zset, first, first + count - 1, desc=newest_first)
     return [name.decode() for name in names]
+
+
+def _page(reply: Any) -> list[Entry]:
+    """The entries of a reply that names one stream: a list of pairs in RESP2, a mapping to pages in RESP3."""
+    pages = list(reply.values()) if isinstance(reply, dict) else [rows for _, rows in reply or ()]
+    rows = pages[0] if pages else []
+    return _entries(chain(*rows) if rows and isinstance(rows[0], list) else rows)
 
 
 def _entries(rows: Any) -> list[Entry]:

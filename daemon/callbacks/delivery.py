@@ -1,7 +1,7 @@
-"""Delivers callbacks: what is due in the outbox is signed and posted, tried again on a schedule, and given up at last.
+"""Delivers callbacks: a due message is signed and posted, tried again on a schedule, and given up at last.
 
-At least once, with an id that stays the same over all tries; one replica at a time has a message, by a lease. What
-becomes of a callback changes nothing for its job.
+Each message arrives at least once, with one id over all tries. One replica at a time has it, by a lease. The job does
+not depend on it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
-from daemon.broker.loops import run_forever, until_answered
+from daemon.broker.loops import run_forever, until_answered, wait_for_event
 from daemon.callbacks.signing import DEFAULT_SECRET, Webhooks
 from daemon.queue.bell import LOOK_EVERY_S
 from daemon.queue.dead_letters import CALLBACK_FAILED
@@ -29,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 15.0
 LEASE_S = 2 * TIMEOUT_S
-# After the first try, and each further one. Source: the schedule of the Standard Webhooks specification, up to the
-# ten hours: 17.6 h in all, which is less than a record lives.
+# The wait after each try. A receiver may be away for hours, so this is no back-off of seconds but the schedule of the
+# Standard Webhooks specification up to its ten hours: 17.6 h in all, which is less than a record lives.
 DELAYS_S = (5.0, 5 * 60.0, 30 * 60.0, 2 * 3600.0, 5 * 3600.0, 10 * 3600.0)
 MOST_AT_ONCE = 64
 # So that the messages for a receiver that hangs do not hold up those for all others.
@@ -39,46 +36,23 @@ POSTPONED_S = 2.0
 GONE = 410
 
 
-class Send(Protocol):
-    """Posts once; the HTTP status. Raises OutsideError."""
-
-    def __call__(
-        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float
-    ) -> Awaitable[int]: ...
-
-
 class Result(NamedTuple):
-    """What one try came to; `problem` is a sentence that names the host alone."""
+    """The end of one try; `problem` is a sentence that names the host alone."""
 
     tried: Tried
     problem: str = ""
     http_status: int | None = None
     delay_s: float = 0.0
 
-    def error(self) -> dict[str, object]:
-        """For the dead letter."""
-        return {"kind": CALLBACK_FAILED, "message": self.problem, "http_status": self.http_status}
-
 
 class Callbacks:
-    """A part of a replica. `rung` is set when there may be something to deliver; `now_s` is the time of day."""
+    """A part of a replica. `rung` is set when there may be something to deliver."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        webhooks: Webhooks,
-        metrics: Metrics,
-        *,
-        rung: asyncio.Event,
-        send: Send | None = None,
-        now_s: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, outbox: Outbox, webhooks: Webhooks, metrics: Metrics, *, rung: asyncio.Event) -> None:
         self._outbox = outbox
         self._webhooks = webhooks
         self._metrics = metrics
         self._rung = rung
-        self._send = send or partial(post, allow_hosts=webhooks.allow_hosts)
-        self._now_s = now_s
         self._sending: set[asyncio.Task[None]] = set()
         self._by_host: Counter[str] = Counter()
 
@@ -88,15 +62,13 @@ class Callbacks:
     async def _step(self) -> None:
         self._rung.clear()
         next_s = await self.deliver_due()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S)):
-                await self._rung.wait()
+        await wait_for_event(self._rung, LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S))
 
     async def deliver_due(self) -> float | None:
-        """Begin to deliver what is due, as far as there is room; seconds until more may be (None: there is none)."""
+        """Begin to deliver due messages, as far as there is room; returns the seconds until the next (None: none)."""
         room = MOST_AT_ONCE - len(self._sending)
         if room <= 0:
-            return None  # who is done rings
+            return None  # a delivery that ends rings
         taken = await self._outbox.take(room, lease_s=LEASE_S)
         if taken.given_up:
             self._metrics.callbacks.labels(result="failed").inc(taken.given_up)
@@ -108,7 +80,7 @@ class Callbacks:
         return taken.next_s
 
     async def drain(self) -> None:
-        """Wait until what is being sent has been answered; what is not comes again when its lease has ended."""
+        """Wait for the answers to what is being sent; a message without one comes again when its lease has ended."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=TIMEOUT_S + 1)
             for task in late:
@@ -132,15 +104,22 @@ class Callbacks:
             self._by_host[host] -= 1
             if not self._by_host[host]:
                 del self._by_host[host]
-        if await self._settle(message, result):
-            self._tell(message, host, result)
+        if not await self._settle(message, result):
+            return
+        self._metrics.callbacks.labels(result=result.tried).inc()
+        about = {"callback": message.id, "host": host, "problem": result.problem}
+        if result.tried in ("failed", "gone"):
+            self._metrics.dead_letters.labels(reason=CALLBACK_FAILED).inc()
+            log.error("a callback was given up", **about)
+        elif result.tried == "retry":
+            log.warning("a callback failed; it is tried again", **about, in_s=result.delay_s)
 
     async def _try(self, message: Message, host: str) -> Result:
         secret = message.secret or DEFAULT_SECRET
         if secret not in self._webhooks:
-            # It was there when the job was accepted: perhaps another replica has it still, or already.
+            # It was there when the job was accepted: perhaps another replica still has it, or already has it.
             return _failed(message, f'No webhook secret "{secret}" is configured here to sign with.')
-        sent_s = int(self._now_s())
+        sent_s = int(time.time())
         headers = {
             "content-type": "application/json",
             "user-agent": "pixmill",
@@ -149,7 +128,13 @@ class Callbacks:
             "webhook-signature": self._webhooks.sign(secret, message.id, sent_s, message.body),
         }
         try:
-            status = await self._send(message.url, message.body, headers, timeout_s=TIMEOUT_S)
+            status = await post(
+                message.url,
+                message.body,
+                headers,
+                timeout_s=TIMEOUT_S,
+                allow_hosts=self._webhooks.allow_hosts,
+            )
         except OutsideError as error:
             return Result("failed", error.message) if error.refused else _failed(message, error.message)
         if 200 <= status < 300:
@@ -160,25 +145,17 @@ class Callbacks:
         return _failed(message, problem, status)
 
     async def _settle(self, message: Message, result: Result) -> bool:
-        error = result.error() if result.problem else None
+        """Returns whether the message was still ours."""
+        letter: dict[str, object] = {
+            "kind": CALLBACK_FAILED,
+            "message": result.problem,
+            "http_status": result.http_status,
+        }
+        error = letter if result.problem else None
         return await until_answered(
             "settle a callback",
             lambda: self._outbox.settle(message, result.tried, delay_s=result.delay_s, error=error),
         )
-
-    def _tell(self, message: Message, host: str, result: Result) -> None:
-        self._metrics.callbacks.labels(result=result.tried).inc()
-        if result.tried in ("failed", "gone"):
-            self._metrics.dead_letters.labels(reason=CALLBACK_FAILED).inc()
-            log.error("a callback was given up", callback=message.id, host=host, problem=result.problem)
-        elif result.tried == "retry":
-            log.warning(
-                "a callback failed; it is tried again",
-                callback=message.id,
-                host=host,
-                problem=result.problem,
-                in_s=result.delay_s,
-            )
 
 
 def _failed(message: Message, problem: str, http_status: int | None = None) -> Result:

@@ -1,7 +1,7 @@
 """The secrets that sign callbacks, and which callbacks are accepted: the signing of Standard Webhooks.
 
 A signature is `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`. While a secret is being replaced there is
-one of the new and one of the old secret, and receivers accept either.
+one signature of the new and one of the old secret; receivers accept either.
 Source: the specification, https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
 """
 
@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from daemon.contract import Callback, Rejection
 from daemon.settings import Settings, SettingsError
@@ -25,15 +26,13 @@ LEAST_BYTES = 24
 class Webhooks:
     """The configured secrets by name, each the present one and perhaps the one of before, and the hosts allowed."""
 
-    def __init__(
-        self, secrets: Mapping[str, tuple[bytes, ...]] | None = None, allow_hosts: Collection[str] = ()
-    ) -> None:
-        self._secrets = dict(secrets or {})
+    def __init__(self, secrets: Mapping[str, tuple[bytes, ...]], allow_hosts: Collection[str]) -> None:
+        self._secrets = dict(secrets)
         self.allow_hosts = frozenset(allow_hosts)
 
     @classmethod
     def configured(cls, settings: Settings, environ: Mapping[str, str]) -> Webhooks:
-        """Those of a configuration; raises SettingsError with every secret that is missing or no good."""
+        """The webhooks of a configuration; raises SettingsError with every secret that is missing or malformed."""
         secrets: dict[str, tuple[bytes, ...]] = {}
         problems: list[str] = []
         for name, webhook in settings.webhooks.items():
@@ -50,16 +49,22 @@ class Webhooks:
         return name in self._secrets
 
     def check(self, callback: Callback | None, *, tenant: str, ident: str) -> None:
-        """Refuse a callback that could never be delivered; raises Rejection. The network is not asked."""
+        """Refuse a callback that could never be delivered; raises Rejection. Nothing is sent for it."""
         if callback is None:
             return
+        refusal = partial(Rejection, "unsupported", tenant=tenant, ident=ident)
         if (problem := check_url(callback.url, self.allow_hosts)) is not None:
-            raise Rejection("unsupported", problem, field="callback.url", tenant=tenant, ident=ident)
-        name = callback.secret or DEFAULT_SECRET
-        if name not in self._secrets:
-            raise Rejection(
-                "unsupported", self._unknown(callback), field="callback.secret", tenant=tenant, ident=ident
+            raise refusal(problem, field="callback.url")
+        if (callback.secret or DEFAULT_SECRET) not in self._secrets:
+            known = ", ".join(f'"{name}"' for name in sorted(self._secrets))
+            there_are = f"configured are {known}" if known else "the operator has configured none"
+            missing = (
+                "`callback.secret` is missing, and no secret called `default` is configured to sign with; name one"
+                if callback.secret is None
+                else f'`callback.secret` names no configured secret: "{callback.secret}"'
             )
+            separator = ":" if callback.secret is None else ";"
+            raise refusal(f"{missing}{separator} {there_are}.", field="callback.secret")
 
     def sign(self, name: str, message_id: str, timestamp_s: int, body: bytes) -> str:
         """The header `webhook-signature`: one signature for each secret of that name. Raises KeyError."""
@@ -68,16 +73,6 @@ class Webhooks:
             "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
             for secret in self._secrets[name]
         )
-
-    def _unknown(self, callback: Callback) -> str:
-        known = ", ".join(f'"{name}"' for name in sorted(self._secrets))
-        there_are = f"configured are {known}" if known else "the operator has configured none"
-        if callback.secret is None:
-            return (
-                "`callback.secret` is missing, and no secret called `default` is configured to sign with; "
-                f"name one: {there_are}."
-            )
-        return f'`callback.secret` names no configured secret: "{callback.secret}"; {there_are}.'
 
 
 def secret_bytes(text: str) -> bytes:

@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar
 import orjson
 from redis.asyncio import Redis
 
-from daemon.broker.errors import CONNECTION_FAULTS, pause_s
+from daemon.broker.backoff import pause_s
+from daemon.broker.errors import CONNECTION_FAULTS
 from daemon.broker.streams import tail, wait_after
 from daemon.contract import FINAL_STATES, Event
 from daemon.queue.keys import Keys

@@ -32,31 +32,26 @@ def head_of(
     tenant: str,
     job: str,
     item: str,
-    batch: str | None,
+    batch: str | None = None,
     metadata: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> str:
     """The identity that every event of an item begins with: the inside of a JSON object."""
     head: dict[str, object] = {"tenant": tenant, "job": job, "item": item, "batch": batch}
-    if metadata:
-        head["metadata"] = metadata
-    if origin:
-        head["cloudevent"] = origin
-    return orjson.dumps(head).decode()[1:-1]
+    more = {"metadata": metadata, "cloudevent": origin}
+    return orjson.dumps(head | {name: value for name, value in more.items() if value}).decode()[1:-1]
 
 
 def single_item(job: Job, routes: Mapping[str, Route], entry: str, origin: Mapping[str, str]) -> NewItem:
     """The item of a job of one picture that belongs to no batch."""
-    uid, fingerprint = Uid(job.tenant, "", job.id), fingerprint_content(job)
-    return _item(
-        job, uid, "", "", job.id, None, fingerprint, origin, entry, cache_mark(job, routes[job.route])
-    )
+    item = _item(job, Uid(job.tenant, "", job.id), job.id, origin, fingerprint_content(job))
+    return item._replace(entry=entry, cache=cache_mark(job, routes[job.route]))
 
 
 def cache_mark(job: Job, route: Route, k: int = 0) -> str:
-    """How the cache knows picture k of a job: its mode and the fingerprint of its pixels; empty where it has no part.
+    """The mode of the cache and the fingerprint of the pixels of picture k; empty for a picture without a part in it.
 
-    An input without a sha256 cannot be compared before it is fetched, and then it is about to be paid for.
+    An input without a sha256 cannot be compared before it is fetched, and that is right before the call.
     """
     hashes = [image.sha256 for image in job.inputs or () if image.sha256 is not None]
     if job.cache == "off" or len(hashes) < len(job.inputs or ()):
@@ -69,21 +64,11 @@ def pictures_of(
 ) -> list[NewItem]:
     """The items of a job in a group: itself, or picture k of n under `{id}.{k}` with seed + k."""
     fingerprint = fingerprint_content(job)
-    return [
-        _item(
-            picture,
-            Uid(job.tenant, batch, picture.id),
-            gid,
-            part,
-            job.id,
-            batch or None,
-            f"{fingerprint}.{k}",
-            origin,
-            "",
-            cache_mark(job, routes[job.route], k),
-        )
-        for k, picture in enumerate(_pictures(job))
-    ]
+    items = []
+    for k, picture in enumerate(_pictures(job)):
+        item = _item(picture, Uid(job.tenant, batch, picture.id), job.id, origin, f"{fingerprint}.{k}")
+        items.append(item._replace(gid=gid, part=part, cache=cache_mark(job, routes[job.route], k)))
+    return items
 
 
 def batch_fingerprint(batch: Batch, jobs: Iterable[Job]) -> str:
@@ -107,34 +92,23 @@ def _pictures(job: Job) -> Iterable[Job]:
         yield job.model_copy(update=change)
 
 
-def _item(
-    job: Job,
-    uid: Uid,
-    gid: str,
-    part: str,
-    parent: str,
-    batch: str | None,
-    fingerprint: str,
-    origin: Mapping[str, str],
-    entry: str,
-    cache: str,
-) -> NewItem:
+def _item(job: Job, uid: Uid, parent: str, origin: Mapping[str, str], fingerprint: str) -> NewItem:
+    """`parent` is the id of the job that makes the item."""
     times = [_us(time) for time in (job.expires_at, job.deadline) if time is not None]
     return NewItem(
         uid=str(uid),
-        gid=gid,
-        part=part,
+        gid="",
+        part="",
         route=job.route,
         lane=job.priority,
-        head=head_of(uid.tenant, parent, uid.item, batch, job.metadata, origin),
+        head=head_of(uid.tenant, parent, uid.item, uid.batch or None, job.metadata, origin),
         spec=job.to_spec(),
         fingerprint=fingerprint,
         not_before_us=_us(job.not_before) if job.not_before is not None else None,
         # A job whose deadline has passed cannot be finished in time, so it need not start.
         expires_us=min(times) if times else None,
         max_attempts=job.max_attempts,
-        entry=entry,
-        cache=cache,
+        entry="",
     )
 
 

@@ -1,4 +1,4 @@
-"""What people order by the jobs stream, a cancel or a retry, and what the ids that they give may name."""
+"""Cancels and retries that people order through the jobs stream, and the work that their ids may name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_RETRY = ("failed",)
 
 
 async def carry_out(order: Cancel | RetryRequest, queue: Queue) -> None:
-    """Do what the order says; doing it twice changes nothing more. Raises Rejection when nothing has that name."""
+    """Carry out the order; a second time changes nothing more. Raises Rejection when nothing has that name."""
     for kind, name in _targets(order):
         if isinstance(order, Cancel):
             changed = await queue.cancel(kind, name, order.statuses or DEFAULT_CANCEL)
@@ -24,7 +24,7 @@ async def carry_out(order: Cancel | RetryRequest, queue: Queue) -> None:
 
 
 def _targets(order: Cancel | RetryRequest) -> list[tuple[Target, str]]:
-    """What the ids may name, most likely first: an item of a batch, a batch, a job of several pictures, a job."""
+    """The work that the ids may name, most likely first: a group, an item of a batch, a job of one picture."""
     tenant = order.tenant
     if order.batch is not None and order.job is not None:
         return [("item", str(Uid(tenant, order.batch, order.job)))]

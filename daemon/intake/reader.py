@@ -1,14 +1,14 @@
 """From stream entries to accepted work: validate, refuse, dedupe, expand. One entry ends exactly one way.
 
-Jobs of one picture go in rounds, one script call for all of them; batches go in chunks, so that no script runs
-long, and an entry is taken off the stream only with its last chunk: what a crash interrupts is resumed.
+Jobs of one picture go in rounds, one script call for all of them. Batches go in chunks, so that no script runs long.
+An entry is taken off the stream only with its last chunk, so a chunk that a crash interrupts is resumed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.accounts.routes import Routes
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
+from daemon.broker.streams import read_new
 from daemon.callbacks.signing import Webhooks
 from daemon.contract import (
     Batch,
@@ -29,11 +30,10 @@ from daemon.contract import (
     contains_secret,
     parse_entry,
 )
-from daemon.contract.entry import NO_TYPES
 from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
 from daemon.intake.orders import carry_out
 from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
-from daemon.queue.messages import NewItem, PartEnd
+from daemon.queue.messages import Accepted, NewItem, PartEnd
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 ROUND = 64  # entries a read
 CHUNK = 100  # items an accept call
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
-LEASE_S = 15.0  # entries read by somebody who went silent this long ago are read again
+FINISH_S = 5.0  # a blocking read takes BLOCK_MS; what was read is accepted in far less
 UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
 MOST_KEPT_FIELDS = 64
 MOST_KEPT_NAME = 256
@@ -62,10 +62,10 @@ class Intake:
         queue: Queue,
         routes: Routes,
         metrics: Metrics,
+        webhooks: Webhooks,
+        types: PayloadTypes,
         *,
-        webhooks: Webhooks | None = None,
-        types: PayloadTypes = NO_TYPES,
-        lease_s: float = LEASE_S,
+        lease_s: float,
     ) -> None:
         self._client = client
         self._blocking = blocking
@@ -73,29 +73,31 @@ class Intake:
         self._keys: Keys = queue.keys
         self._routes = routes
         self._metrics = metrics
-        self._webhooks = webhooks or Webhooks()
+        self._webhooks = webhooks
         self._types = types
-        self._lease_s = lease_s
+        self._lease_s = lease_s  # entries that a silent replica has read are read again after so long
         self._stopping = False
+        self._ended = asyncio.Event()
+        self._ended.set()
         self._cursor = "0-0"
-        self._unfinished: list[Entry] = []  # what was read and is not at its end, by id
+        self._unfinished: list[Entry] = []  # entries that were read and have not come to their end
         self.read_at: float | None = None  # monotonic time of the last read that was answered
 
     async def run(self) -> None:
-        """Read until `stop`, and read again what a silent replica left behind."""
+        """Read until `finish`, and read again what a silent replica left behind."""
+        self._stopping = False
+        self._ended.clear()
         sweeper = asyncio.create_task(run_forever("intake reclaim", self._sweep), name="intake reclaim")
         try:
             await run_forever("intake", self._step, until=lambda: self._stopping)
         finally:
             sweeper.cancel()
+            self._ended.set()
 
-    def stop(self) -> None:
-        """Read nothing more; `run` ends when what has been read is accepted, at most one blocking read later."""
+    async def finish(self) -> None:
+        """Read nothing more; return when what has been read is accepted, or after FINISH_S."""
         self._stopping = True
-
-    def resume(self) -> None:
-        """Allow `run` again after a `stop`."""
-        self._stopping = False
+        await wait_for_event(self._ended, FINISH_S)
 
     async def _step(self) -> None:
         # Redis may answer reads and refuse to write: nothing more is read while what was read cannot be accepted.
@@ -104,37 +106,35 @@ class Intake:
         self._unfinished = []
 
     async def _still_ours(self) -> list[Entry]:
-        """Of what a fault kept from its end, that which is not accepted (its reply was lost) or taken over since."""
+        """The unfinished entries but those that were accepted (the reply was lost) or taken over since."""
         if not self._unfinished:
             return []
-        try:
-            rows: Any = await self._client.xpending_range(
-                self._keys.jobs,
-                INTAKE_GROUP,
-                self._unfinished[0][0],
-                self._unfinished[-1][0],
-                ROUND,
-                consumername=self._queue.worker,
+        first, last = self._unfinished[0][0], self._unfinished[-1][0]
+        worker = self._queue.worker
+        rows = await self._in_group(
+            self._client.xpending_range(
+                self._keys.jobs, INTAKE_GROUP, first, last, ROUND, consumername=worker
             )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            return []  # read again, all of it
-        ours = {row["message_id"].decode() for row in rows}
+        )
+        ours = {row["message_id"].decode() for row in rows or ()}
         return [entry for entry in self._unfinished if entry[0] in ours]
 
     async def _read(self) -> list[Entry]:
+        reading = read_new(self._blocking, INTAKE_GROUP, self._queue.worker, self._keys.jobs, ROUND, BLOCK_MS)
+        entries: list[Entry] | None = await self._in_group(reading)
+        if entries is not None:
+            self.read_at = time.monotonic()
+        return entries or []
+
+    async def _in_group(self, command: Awaitable[Any]) -> Any:
+        """The command's reply; None where there was no group yet. There is one then."""
         try:
-            reply = await self._blocking.xreadgroup(
-                INTAKE_GROUP, self._queue.worker, {self._keys.jobs: ">"}, count=ROUND, block=BLOCK_MS
-            )
+            return await command
         except ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
             await self.create_group()
-            return []
-        self.read_at = time.monotonic()
-        return _entries(reply)
+            return None
 
     async def create_group(self) -> None:
         """From 0, not from the end: jobs may have been added before the first worker came, or before a failover."""
@@ -149,23 +149,17 @@ class Intake:
         await asyncio.sleep(self._lease_s / 3)
 
     async def reclaim(self) -> None:
-        """Take entries that somebody read and never finished; the cursor is kept, as the scan is short."""
-        try:
-            reply = await self._client.xautoclaim(
-                self._keys.jobs,
-                INTAKE_GROUP,
-                self._queue.worker,
-                min_idle_time=round(self._lease_s * 1000),
-                start_id=self._cursor,
-                count=ROUND,
+        """Take entries that a silent replica read and never finished; the cursor is kept, as the scan is short."""
+        idle_ms = round(self._lease_s * 1000)
+        reply = await self._in_group(
+            self._client.xautoclaim(
+                self._keys.jobs, INTAKE_GROUP, self._queue.worker, idle_ms, self._cursor, ROUND
             )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await self.create_group()
+        )
+        if reply is None:
             return
         self._cursor = reply[0].decode()
-        in_hand = {entry for entry, _ in self._unfinished}  # our own, which we go on with ourselves
+        in_hand = {entry for entry, _ in self._unfinished}  # our own, which `_step` goes on with
         taken = [(entry.decode(), fields) for entry, fields in reply[1] if fields]
         await self.take([(entry, fields) for entry, fields in taken if entry not in in_hand])
 
@@ -192,18 +186,16 @@ class Intake:
         await self._accept_singles(singles)
 
     def _check(self, job: Job) -> None:
-        """Refuse what cannot work, before anything is queued; raises Rejection."""
+        """Refuse a job that cannot work, before anything is queued; raises Rejection."""
         self._routes.check(job)
         self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
 
     async def _accept_singles(self, singles: list[Single]) -> None:
         if not singles:
             return
-        states = await self._queue.accept([item for item, _ in singles])
+        states = await self._accept([item for item, _ in singles], None)
         for (item, fields), state in zip(singles, states, strict=True):
-            if state == "queued":
-                self._metrics.jobs_received.labels(lane=item.lane).inc()
-            elif state == "full":
+            if state == "full":
                 uid = Uid.parse(item.uid)
                 await self._refuse(item.entry, fields, self._full(uid.tenant, uid.item))
 
@@ -221,7 +213,7 @@ class Intake:
         self._check(job)
         gid = job_gid(job.tenant, job.id)
         items = pictures_of(job, self._routes, gid, "", "1", origin)
-        head = head_of(job.tenant, job.id, job.id, None, job.metadata, origin)
+        head = head_of(job.tenant, job.id, job.id, metadata=job.metadata, origin=origin)
         opened = await self._queue.open_group(
             gid, "job", head=head, fingerprint=items[0].fingerprint, members=len(items), route=job.route
         )
@@ -236,7 +228,7 @@ class Intake:
             try:
                 self._check(job)
             except Rejection as rejection:
-                # One wrong item refuses the batch: half a batch is not what anybody asked for.
+                # One wrong item refuses the batch: nobody wants half a batch.
                 rejection.field = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
                 rejection.ident = batch.id
                 raise
@@ -271,12 +263,15 @@ class Intake:
             await self._queue.refuse(entry, event="job.rejected", head=head, batch="", extra=extra)
             return
         for start in range(0, len(items), CHUNK):
-            chunk = items[start : start + CHUNK]
             last = start + CHUNK >= len(items)
-            states = await self._queue.accept(chunk, end if last else None)
-            for item, state in zip(chunk, states, strict=True):
-                if state == "queued":
-                    self._metrics.jobs_received.labels(lane=item.lane).inc()
+            await self._accept(items[start : start + CHUNK], end if last else None)
+
+    async def _accept(self, items: list[NewItem], end: PartEnd | None) -> Sequence[Accepted]:
+        states = await self._queue.accept(items, end)
+        for item, state in zip(items, states, strict=True):
+            if state == "queued":
+                self._metrics.jobs_received.labels(lane=item.lane).inc()
+        return states
 
     def _full(self, tenant: str, ident: str) -> Rejection:
         message = (
@@ -287,10 +282,10 @@ class Intake:
 
     async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
         if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:
-            # Left pending: when its lease is over it is read again, perhaps by a newer replica that knows it.
+            # Left pending: it is read again when its lease is over, perhaps by a newer replica that knows it.
             return
         ident = rejection.ident or entry
-        head = head_of(rejection.tenant or "default", ident, ident, None, None, cloud_event(fields))
+        head = head_of(rejection.tenant or "default", ident, ident, origin=cloud_event(fields))
         error = {"code": rejection.code, "field": rejection.field, "message": rejection.message}
         if await self._queue.refuse(
             entry,
@@ -316,25 +311,14 @@ _CONFLICT = (
 )
 
 
-def _entries(reply: object) -> list[Entry]:
-    """The entries of a reply that names one stream: a list of pairs in RESP2, a mapping in RESP3."""
-    if not reply:
-        return []
-    streams = reply.values() if isinstance(reply, dict) else [pairs for _, pairs in reply]  # type: ignore[attr-defined]  # redis-py types the reply as Any-of-two
-    rows = [row for pairs in streams for row in pairs]
-    if rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], (tuple, list)):
-        rows = [row for nested in rows for row in nested]
-    return [(entry.decode(), fields) for entry, fields in rows if fields]
-
-
 def _details(batch: Batch) -> bytes:
     callback = batch.callback.model_dump(exclude_none=True) if batch.callback else None
     return orjson.dumps({"metadata": batch.metadata or {}, "warnings": batch.warnings, "callback": callback})
 
 
 def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:
-    """What of a refused entry its dead letter keeps: all, but no credential, and not all of what is too large."""
-    # Also what was refused for another reason: a studio's payload carries its key, an unknown type was never read.
+    """The fields of a refused entry in its dead letter: never a credential, and only the beginning of a large entry."""
+    # Whatever the reason: a studio's payload carries its key, and an unknown type was never read.
     if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":

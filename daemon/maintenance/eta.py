@@ -1,8 +1,7 @@
-"""When will it be done, and what holds it back: arithmetic on quotas that are known.
+"""When a batch will be done, and its bound: the pause, person, time or limit that holds back its items.
 
-The bound is what holds back the items that have not ended: a pause, a person, a time, or what the route's dispatcher
-last waited for. The time follows from the quotas, the work ahead under the fair turns, and how long a call takes; where
-nobody can know it, as in a pause without an end, there is none.
+The time follows from the quotas, the work ahead under the fair turns, and how long a call takes. Where nobody can know
+it, as in a pause without an end, there is none.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from redis.asyncio import Redis
 from daemon.accounts.routes import Route
 from daemon.queue.keys import Keys
 from daemon.queue.messages import GroupCounts
+from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
 
-LATENCY_WEIGHT = 0.1  # of the newest call in the running average
-HELD = "held"  # all that is left waits for a person
-PARTS = "parts"  # all that was read has ended, and parts of the batch have not come
+HELD = "held"  # every item that has not ended waits for a person
+PARTS = "parts"  # every item that was read has ended, and parts of the batch are missing
 PAUSED = "paused:batch"
 NOT_BEFORE = "not_before"
 
 
 class Estimate(NamedTuple):
-    """`eta_s` is None while nothing is known of the route's pace, and where only a person could tell."""
+    """`eta_s` is None while nothing is known of the route's pace, and where it depends on a person."""
 
     eta_s: float | None
     bound: str | None
 
 
 class _Batch(NamedTuple):
-    """What its record says: its route, whether it is paused, parts that have not come, when its last item may start."""
+    """From its record: its route, whether it is paused, parts that are missing, when its last item may start."""
 
     route: str
     paused: bool
@@ -44,17 +43,14 @@ class _Batch(NamedTuple):
 class Estimator:
     """Knows this replica's dispatchers and how long calls take on each route."""
 
-    def __init__(self, client: Redis, keys: Keys, dispatchers: Mapping[str, Dispatcher], slots: int) -> None:
+    def __init__(
+        self, client: Redis, keys: Keys, dispatchers: Mapping[str, Dispatcher], slots: int, metrics: Metrics
+    ) -> None:
         self._client = client
         self._keys = keys
         self._dispatchers = dispatchers
         self._slots = slots
-        self._latency_s: dict[str, float] = {}
-
-    def observe(self, route: str, seconds: float) -> None:
-        """A call took this long."""
-        known = self._latency_s.get(route)
-        self._latency_s[route] = seconds if known is None else known + LATENCY_WEIGHT * (seconds - known)
+        self._call_s = metrics.call_s
 
     async def batch(self, counts: GroupCounts) -> Estimate:
         """For a batch whose items share the route of its first one (most do)."""
@@ -77,13 +73,13 @@ class Estimator:
         if eta_s is None or first_s is None:
             return Estimate(None, bound)
         eta_s += first_s
-        latest_s = batch.starts_s + self._latency_s.get(batch.route, 0.0)
+        latest_s = batch.starts_s + self._call_s.get(batch.route, 0.0)
         if ours and latest_s > eta_s:
             return Estimate(round(latest_s, 1), NOT_BEFORE)
         return Estimate(round(eta_s, 1), bound)
 
     def _eta_s(self, route: Route, calls: int) -> float | None:
-        service_s = self._latency_s.get(route.name)
+        service_s = self._call_s.get(route.name)
         if service_s is None and not route.quotas:
             return None
         service_s = service_s or 0.0
@@ -108,7 +104,7 @@ def _nothing_runs(counts: GroupCounts, batch: _Batch) -> Estimate:
 
 
 def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, str | None]:
-    """In how many seconds the route may begin a call, None where nobody can know, and what it waits for."""
+    """In how many seconds the route may begin a call, None where nobody can know, and its bound."""
     if (pause := dispatcher.pause) is not None:
         return pause.ends_s, pause.bound
     bound = dispatcher.bound

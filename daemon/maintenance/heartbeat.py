@@ -9,14 +9,14 @@ from redis.exceptions import RedisError
 
 from daemon.broker.loops import run_forever
 from daemon.queue.queue import Queue
-from daemon.worker.pool import Running
+from daemon.worker.pool import Pool
 from limiter import Lag, Limiter
 
 
 class Heartbeat:
-    """Three renewals a lease, so two may be lost before anybody thinks we are gone."""
+    """Three renewals a lease, so two may be lost before another replica takes our items over."""
 
-    def __init__(self, queue: Queue, limiter: Limiter, running: Running, lag: Lag, *, lease_s: float) -> None:
+    def __init__(self, queue: Queue, limiter: Limiter, running: Pool, lag: Lag, *, lease_s: float) -> None:
         self._queue = queue
         self._limiter = limiter
         self._running = running
@@ -31,7 +31,7 @@ class Heartbeat:
         await asyncio.sleep(self._every_s)
         await self.beat()
         if (spread_us := self._lag.spread_us) is not None:
-            # A hint, which a Redis without memory refuses; the beat is what counts.
+            # A hint, which a Redis without memory refuses; only the beat matters.
             with suppress(RedisError):
                 await self._limiter.report_spread(spread_us)
 
@@ -45,9 +45,7 @@ class Heartbeat:
             self._queue.renew([run.item for run in runs]), self._limiter.renew(permits)
         )
         for run, state in zip(runs, states, strict=True):
-            # One whose settle waits, since Redis refuses it, is still to be kept; one whose settle has just been
-            # carried out looks lost.
-            if state == "lost" and not run.settling:
+            if state == "lost":
                 self._running.abandon(run)
             elif state == "cancel":
                 run.cancel_requested.set()

@@ -13,7 +13,7 @@ from daemon.queue.keys import CACHED, LANES
 from daemon.queue.messages import FOREVER_US, Claimed, Reclaimed
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.pool import Running
+from daemon.worker.pool import Pool
 from limiter import Permit
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Reclaimer:
         self,
         queue: Queue,
         routes: Routes,
-        running: Running,
+        running: Pool,
         metrics: Metrics,
         *,
         lease_s: float,

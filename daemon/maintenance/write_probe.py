@@ -1,6 +1,6 @@
-"""Whether Redis takes our writes, asked every two seconds: a server that answers and refuses to write looks alive.
+"""Whether Redis takes our writes, tried every two seconds: a server that refuses to write looks alive otherwise.
 
-An idle replica would not notice that by its work, and a busy one only at the next step of an item.
+An idle replica would not notice it by its work, and a busy one only at the next step of an item.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class WriteProbe:
         await run_forever("write probe", self._step)
 
     async def _step(self) -> None:
-        await self.ask()
+        await self.write()
         await asyncio.sleep(EVERY_S)
 
-    async def ask(self) -> None:
-        """Write once. Errors: whatever the client raises; `trouble` has it in words."""
+    async def write(self) -> None:
+        """Write once. Errors: whatever the client raises; `trouble` is its sentence then."""
         try:
             await self._queue.probe()
         except Exception as error:

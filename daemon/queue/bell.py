@@ -28,16 +28,15 @@ class Bell:
         self,
         client: Redis,
         channel: str,
-        on_cancel: Callable[[str], None],
         worker: str,
-        recalls: Recalls | None = None,
+        recalls: Recalls,
     ) -> None:
-        self.recalls = recalls or Recalls()
+        self.recalls = recalls
         self.listening = False
         self._client = client
         self._worker = worker
         self._channel = channel
-        self._on_cancel = on_cancel
+        self.on_cancel: Callable[[str], None] = lambda _uid: None  # set by the pool of this replica's runs
         self._rung: dict[str, asyncio.Event] = {}
         self.quota_rung = asyncio.Event()  # for the quota book
         self.pause_rung = asyncio.Event()  # for the pause book
@@ -96,4 +95,4 @@ class Bell:
         elif what == "callback":
             self.callback_rung.set()
         elif what == "cancel":
-            self._on_cancel(name)
+            self.on_cancel(name)

@@ -1,7 +1,7 @@
 """Whether pictures can be stored at all: while they cannot, nothing new is bought.
 
-The first failure of the object store closes the gate, and a probe write as large as what failed opens it again. What
-is paid for already waits in memory and goes on trying; when its replica has to stop, it is told to give up.
+The first failure of the object store closes the gate; a probe write as large as what failed opens it again. A picture
+that is paid for waits in memory meanwhile, until its replica has to stop.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 
-from daemon.broker.errors import pause_s
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, until_it_works, wait_for_event
+from daemon.queue.bell import Bell
 from daemon.storage.object_store import ResultStore, StorageError
 
 log = structlog.get_logger(__name__)
@@ -27,29 +26,22 @@ UNTRIED = "it has not been tried yet"
 
 
 class NotStored(Exception):  # noqa: N818 - names what became of a picture
-    """A picture that was made could not be stored in time; `why` is the store's last sentence."""
+    """A picture that was made could not be stored in time; the message ends with the store's last sentence."""
 
     def __init__(self, why: str, waited_s: float) -> None:
         super().__init__(f"The picture could not be stored for {waited_s:.0f} s ({why})")
-        self.why = why
-        self.waited_s = waited_s
 
 
 class StorageGate:
-    """One a replica, shared by those who store and those who buy. It is closed until the first probe has succeeded."""
+    """One a replica, read before pictures are bought or stored. It is closed until the first probe succeeds."""
 
     def __init__(
-        self,
-        store: ResultStore,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_open: Callable[[], None] = lambda: None,
+        self, store: ResultStore, bell: Bell, *, sleep: Callable[[float], Awaitable[None]] | None = None
     ) -> None:
         self._store = store
+        self._bell = bell
         self._sleep = sleep
-        self._on_open = on_open
-        self.why: str | None = UNTRIED  # it is closed, in the store's words; None: it is open
-        self._failures = 0  # of probes in a row
+        self.why: str | None = UNTRIED  # why it is closed, in the store's words; None: it is open
         self._size = 0  # bytes of the largest object that failed
         self._closed = asyncio.Event()
         self._closed.set()
@@ -61,8 +53,8 @@ class StorageGate:
     def closed(self) -> bool:
         return self.why is not None
 
-    def failed(self, error: StorageError, size: int = 0) -> None:
-        """The store has failed, with an object of `size` bytes: nothing more is bought until a probe succeeds."""
+    def failed(self, error: Exception, size: int = 0) -> None:
+        """Close, since the store failed with an object of `size` bytes."""
         if not self.closed:
             log.warning("the object store fails; nothing new is claimed until it works", error=str(error))
         self.why = str(error)
@@ -72,9 +64,7 @@ class StorageGate:
 
     async def wait_open(self, timeout_s: float) -> None:
         """Until it is open, or `timeout_s` has passed."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._opened.wait()
+        await wait_for_event(self._opened, timeout_s)
 
     async def run(self) -> None:
         """Probe the store while the gate is closed, for ever."""
@@ -82,27 +72,33 @@ class StorageGate:
 
     async def _step(self) -> None:
         await self._closed.wait()
-        try:
-            await self._store.check(self._size)
-        except StorageError as error:
-            if self.why == UNTRIED:
-                log.warning("the object store takes no pictures; nothing is claimed", error=str(error))
-            self.why = str(error)
-            await self._sleep(pause_s(self._failures))
-            self._failures += 1
-        else:
-            if self.why != UNTRIED:
-                log.info("the object store works again", failures=self._failures)
-            self._open()
-
-    def _open(self) -> None:
-        self.why, self._size, self._failures = None, 0, 0
+        await until_it_works(
+            lambda: self._store.check(self._size), passes=_fails, note=self._still_closed, sleep=self._sleep
+        )
+        if self.why != UNTRIED:
+            log.info("the object store works again")
+        self.why, self._size = None, 0
         self._closed.clear()
         self._opened.set()
-        self._on_open()
+        self._bell.ring_all()
+
+    def _still_closed(self, error: Exception, _failures: int) -> None:
+        if self.why == UNTRIED:
+            log.warning("the object store takes no pictures; nothing is claimed", error=str(error))
+        self.why = str(error)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]], size: int = 0) -> T:
+        """Repeat `call` until the store answers; its failures close the gate. `size`: the bytes that it writes."""
+
+        def note(error: Exception, failures: int) -> None:
+            self.failed(error, size)
+            if failures == 0:
+                log.warning("the object store does not answer; the picture waits", error=str(error))
+
+        return await until_it_works(call, passes=_fails, note=note, sleep=self._sleep)
 
     async def storing(self, step: Coroutine[Any, Any, T], *, patience_s: float | None) -> T:
-        """What `step` returns, which tries until the store answers.
+        """Return the result of `step`, which repeats until the store answers.
 
         Raises NotStored after `patience_s` (None: never), or when the replica has to stop (`give_up`).
         """
@@ -113,7 +109,7 @@ class StorageGate:
         try:
             await asyncio.wait((task, leaving), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and leaving.done():
-                # What comes while the replica stops has this long: the store may be well by now.
+                # A picture that comes while the replica stops has this long: the store may work by now.
                 await asyncio.wait((task,), timeout=LAST_TRY_S)
             if task.done():
                 return task.result()
@@ -125,6 +121,10 @@ class StorageGate:
             await asyncio.wait((task, leaving))
 
     def give_up(self) -> bool:
-        """End every wait for the store with NotStored; whether there was any."""
+        """End every wait for the store with NotStored; returns whether there was any."""
         self._leaving.set()
         return self._waiting > 0
+
+
+def _fails(error: Exception) -> bool:
+    return isinstance(error, StorageError)

@@ -26,26 +26,19 @@ _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
 class BadImage(Exception):  # noqa: N818 - names what was received
-    """These bytes are no picture that we keep; the message is a sentence that says why."""
+    """These bytes are no picture that we keep; the message is a sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of a picture that has been decoded in full."""
+    """The facts of a picture that has been decoded in full."""
 
     width: int
     height: int
     format: str  # png, jpeg or webp
+    content_type: str
     sha256: str
     bytes: int
-
-    @property
-    def content_type(self) -> str:
-        return f"image/{self.format}"
-
-    @property
-    def extension(self) -> str:
-        return EXTENSIONS[self.format]
 
 
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -54,7 +47,7 @@ def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         # A JPEG with a second picture inside (a depth map, a preview) goes by another name in Pillow.
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         width, height = image.size
-    return ImageFacts(width, height, kind, hashlib.sha256(data).hexdigest(), len(data))
+    return ImageFacts(width, height, kind, f"image/{kind}", hashlib.sha256(data).hexdigest(), len(data))
 
 
 def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:

@@ -1,57 +1,46 @@
-"""From a provider's bytes to a stored picture: checked, in the format that was asked for, under its own key, once.
+"""From a provider's bytes to a stored picture: checked, in the job's format, under its own key, once.
 
-The object store's create-only put is what makes a picture exist exactly once, whoever runs the item again.
+The object store's create-only put makes a picture exist exactly once, whichever replica runs the item again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from daemon.broker.errors import pause_s
 from daemon.contract import Job
 from daemon.queue.keys import Uid
 from daemon.storage.gate import StorageGate
 from daemon.storage.imaging import EXTENSIONS, BadImage, ImageFacts, convert_image, inspect_image, thumbnail
 from daemon.storage.object_store import ResultStore, StorageError, object_key
+from daemon.telemetry.metrics import Metrics
 from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
 
-CLOCKS_APART = timedelta(
-    seconds=5
-)  # of Redis, which dates the acceptance, and the store, which dates the object
+# Between the clocks of Redis, which dates the acceptance, and of the store, which dates the object.
+CLOCKS_APART = timedelta(seconds=5)
 
-Place = tuple[Uid, datetime]
+Place = tuple[Uid, datetime]  # an item's name and the time of its acceptance: its key is made of both
 
 
 class PictureKeeper:
     """Puts pictures into the store and finds those that an earlier run put there."""
 
-    def __init__(
-        self,
-        store: ResultStore,
-        gate: StorageGate | None = None,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_duplicate: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_duplicate` is called for a picture that finds another one in its place: it was bought for nothing."""
+    def __init__(self, store: ResultStore, gate: StorageGate, metrics: Metrics) -> None:
         self._store = store
-        self._gate = gate or StorageGate(store)
-        self._sleep = sleep
-        self._on_duplicate = on_duplicate
+        self._gate = gate
+        self._metrics = metrics
 
     async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
-        """The stored picture of an item, as its record tells of it; None when there is none."""
+        """The stored picture of an item, as its record describes it; None when there is none."""
         key = _key(place, job)
         found = await self._readable(key, place)
-        return None if found is None else await self._told(key, *found, job, seed=None)
+        return None if found is None else await self._described(key, *found, job, seed=None)
 
     async def keep(
         self, place: Place, job: Job, data: bytes, *, seed: int | None, patience_s: float | None = None
@@ -63,41 +52,41 @@ class PictureKeeper:
         """
         key = _key(place, job)
         try:
-            data, facts = await asyncio.to_thread(_as_asked, data, job)
+            data, facts = await asyncio.to_thread(_in_format, data, job)
         except BadImage as error:
             raise ProviderError(
                 ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
             ) from error
         data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
-        return await self._told(key, data, facts, job, seed=seed)
-
-    async def _first(
-        self, key: str, place: Place, data: bytes, facts: ImageFacts
-    ) -> tuple[bytes, ImageFacts]:
-        """Put a picture in its place; what stands there afterwards."""
-        stored = await self._patiently(lambda: self._store.put_image(key, data), len(data))
-        if stored.created:
-            return data, facts
-        existing = await self._readable(key, place)
-        if existing is None:
-            await self._patiently(lambda: self._store.replace(key, data), len(data))
-            return data, facts
-        if existing[0] != data:  # else it is our own, of a put whose answer was lost
-            log.warning("another picture of this item was stored before; it stands", key=key)
-            self._on_duplicate()
-        return existing
+        return await self._described(key, data, facts, job, seed=seed)
 
     async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
-        """Keep another item's picture for this one too; None where it has gone, or is not what its record says.
+        """Keep another item's picture for this one too; None where it has gone or changed.
 
         Raises NotStored when the replica has to stop.
         """
-        reading = self._patiently(lambda: self._store.get(image["key"]))
+        reading = self._gate.patiently(lambda: self._store.get(image["key"]))
         data = await self._gate.storing(reading, patience_s=None)
         if data is None or (await asyncio.to_thread(hashlib.sha256, data)).hexdigest() != image["sha256"]:
             log.warning("a picture of the cache has gone or changed and is made again", key=image["key"])
             return None
         return await self.keep(place, job, data, seed=image["seed"])
+
+    async def _first(
+        self, key: str, place: Place, data: bytes, facts: ImageFacts
+    ) -> tuple[bytes, ImageFacts]:
+        """Put a picture in its place; returns the picture that stands there afterwards."""
+        stored = await self._gate.patiently(lambda: self._store.put_image(key, data), len(data))
+        if stored.created:
+            return data, facts
+        existing = await self._readable(key, place)
+        if existing is None:
+            await self._gate.patiently(lambda: self._store.replace(key, data), len(data))
+            return data, facts
+        if existing[0] != data:  # else it is our own, of a put whose answer was lost
+            log.warning("another picture of this item was stored before; it stands", key=key)
+            self._metrics.duplicate_results.inc()
+        return existing
 
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
         """A stored picture of this item; None where there is none, or only what a power cut has left of one.
@@ -105,16 +94,16 @@ class PictureKeeper:
         An object from before the item's acceptance belongs to older work of the same name, whose record has gone.
         """
         since = place[1] - CLOCKS_APART
-        data = await self._patiently(lambda: self._store.get(key, since=since))
+        data = await self._gate.patiently(lambda: self._store.get(key, since=since))
         if data is None:
             return None
         try:
-            return data, await _inspected(data)
+            return data, await asyncio.to_thread(inspect_image, data)
         except BadImage as error:
             log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
             return None
 
-    async def _told(
+    async def _described(
         self, key: str, data: bytes, facts: ImageFacts, job: Job, *, seed: int | None
     ) -> dict[str, Any]:
         return {
@@ -141,19 +130,6 @@ class PictureKeeper:
             return None
         return self._store.url_for(thumb_key)
 
-    async def _patiently(self, call: Callable[[], Awaitable[Any]], size: int = 0) -> Any:
-        """Until the store answers; meanwhile nothing new is bought. `size` is that of what is written, in bytes."""
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except StorageError as error:
-                self._gate.failed(error, size)
-                if failures == 0:
-                    log.warning("the object store does not answer; what needs it waits", error=str(error))
-                await self._sleep(pause_s(failures))
-                failures += 1
-
 
 def _key(place: Place, job: Job) -> str:
     uid, accepted = place
@@ -162,14 +138,10 @@ def _key(place: Place, job: Job) -> str:
     )
 
 
-def _as_asked(data: bytes, job: Job) -> tuple[bytes, ImageFacts]:
-    """The picture in the format that the job asks for, so that its key's extension tells the truth."""
+def _in_format(data: bytes, job: Job) -> tuple[bytes, ImageFacts]:
+    """The picture in the job's format, so that its key has the right extension."""
     facts = inspect_image(data)
     if facts.format == job.output.format:
         return data, facts
     data = convert_image(data, job.output.format, job.output.quality)
     return data, inspect_image(data)
-
-
-async def _inspected(data: bytes) -> ImageFacts:
-    return await asyncio.to_thread(inspect_image, data)

@@ -25,6 +25,7 @@ from daemon.settings import masked_url
 from providers.errors import redact
 
 TRIES: Final = 3
+WAIT: Final = wait_random_exponential(multiplier=0.1, max=2)  # between them
 RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # inside one try
 SETTLE_S: Final = 0.05
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
@@ -56,31 +57,28 @@ def object_key(tenant: str, accepted_day: str, batch: str | None, item: str, ext
 class ResultStore:
     """One store: a local directory, S3, GCS, Azure, or memory (for tests and benchmarks)."""
 
-    def __init__(self, store: Any, url: str, *, wait: Any = None) -> None:
+    def __init__(self, store: Any, url: str) -> None:
         self._store = store
         self._url = url.rstrip("/")
         self._root = Path(_local_path(url)) if url.startswith("file:") else None
-        self._wait = wait or wait_random_exponential(multiplier=0.1, max=2)
         self._put_somewhere_else = False
         self._reachable: set[Path] = set()  # directories whose way from the root is on the disk
 
     @classmethod
-    def open(cls, url: str, *, wait: Any = None) -> ResultStore:
+    def open(cls, url: str) -> ResultStore:
         """A store for `file:///dir`, `s3://bucket/prefix`, `gs://`, `az://` or `memory://`.
 
         Credentials of the clouds come from their own environment variables. Raises StorageError.
         """
         try:
             if url.startswith("file:"):
-                return cls(LocalStore(_prepared_root(url), mkdir=True), url, wait=wait)
+                return cls(LocalStore(_prepared_root(url), mkdir=True), url)
             endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
             # obstore would retry by itself for three minutes, and nobody would know that the store fails.
             options: dict[str, Any] = {} if url.startswith("memory:") else {"retry_config": RETRIES}
             if url.startswith("s3:") and endpoint.startswith("http:"):
                 options["client_options"] = {"allow_http": True}
-            return cls(
-                from_url("memory:///" if url.startswith("memory:") else url, **options), url, wait=wait
-            )
+            return cls(from_url("memory:///" if url.startswith("memory:") else url, **options), url)
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise StorageError(
                 f"storage.url {masked_url(url)} cannot be used: {_first_line(error)}"
@@ -96,18 +94,14 @@ class ResultStore:
             created = True
         except AlreadyExistsError:
             created = False
-        if self._root is None:
-            self._put_somewhere_else = True
-        else:
-            # Also what was there: the run that wrote it may have died before it was on the disk.
-            await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
+        # Also a picture that was there: the run that wrote it may have died before it was on the disk.
+        await self._synced(key)
         return Stored(key, created)
 
     async def replace(self, key: str, data: bytes) -> None:
         """Write over an object that is no picture: what a power cut leaves of a file. Raises StorageError."""
         await self._tried(lambda: obstore.put_async(self._store, key, data, mode="overwrite"))
-        if self._root is not None:
-            await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
+        await self._synced(key)
 
     async def get(self, key: str, *, since: datetime | None = None) -> bytes | None:
         """The object's bytes, or None where there is no such object, or none written after `since`.
@@ -148,6 +142,12 @@ class ResultStore:
         if self._put_somewhere_else:
             await asyncio.sleep(SETTLE_S)
 
+    async def _synced(self, key: str) -> None:
+        if self._root is None:
+            self._put_somewhere_else = True
+        else:
+            await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
+
     def _sync(self, root: Path, key: str) -> None:
         """Bring a file to the disk, and the directories that lead to it; obstore leaves them in the system's cache."""
         path = root / key
@@ -164,20 +164,18 @@ class ResultStore:
         self._reachable.add(path.parent)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def once() -> T:  # tenacity awaits a coroutine function, and not what a lambda returns
+            return await call()
+
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(TRIES), wait=WAIT, retry=retry_if_exception(_may_pass), reraise=True
+        )
         try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(TRIES),
-                wait=self._wait,
-                retry=retry_if_exception(_may_pass),
-                reraise=True,
-            ):
-                with attempt:
-                    return await call()
+            return await tries(once)
         except AlreadyExistsError:
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise StorageError(f"{masked_url(self._url)}: {_first_line(error)}{_hint(error)}") from error
-        raise AssertionError("AsyncRetrying ends with a result or an exception")
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -218,20 +216,20 @@ def _fsync(path: Path) -> None:
 
 
 def _is_bucket(error: Exception) -> bool:
-    """Whether the bucket itself is missing; obstore tells of it as of a missing object."""
+    """Whether the bucket itself is missing; obstore reports it like a missing object."""
     return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
 
 
 def _hint(error: Exception) -> str:
-    """What the operator may have to do, where that can be told."""
-    said = str(error)
+    """What the operator may have to do, where that is known."""
+    text = str(error)
     if _is_bucket(error):
         return ". There is no such bucket: check storage.url."
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return ". Check the store's credential and what it may do."
-    if "os error 28" in said or "os error 122" in said:
+    if "os error 28" in text or "os error 122" in text:
         return ". The disk is full."
-    if "os error 30" in said or "os error 13" in said:
+    if "os error 30" in text or "os error 13" in text:
         return ". The directory cannot be written."
     return ""
 

@@ -1,7 +1,7 @@
-"""What a replica shows to Prometheus and to its supervisor: /metrics, /healthz and /readyz.
+"""The pages for Prometheus and for a supervisor: /metrics, /healthz and /readyz.
 
-Alive and ready are different questions: a process that is up and claims nothing is the failure that no
-process check sees. /healthz wants an answer from the event loop, /readyz the proof that work is consumed.
+No process check sees a process that is up and claims nothing. So /healthz shows that the event loop runs, and /readyz
+that work is consumed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ LAG_KEPT = 60  # samples: 15 s, so that a scrape also sees the stall that ended 
 Readiness = Callable[[], tuple[bool, str]]
 
 
-def health_app(
-    metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]] | None = None
-) -> Starlette:
+def health_app(metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]) -> Starlette:
     """The app behind `metrics.listen`.
 
-    `readiness` says whether the replica is consuming, and in one sentence why (not). `refresh` brings gauges
-    up to date before a scrape; it must neither raise nor take long. The app also measures the loop's lag.
+    `readiness` returns whether the replica is consuming, and in one sentence why (not). `refresh` brings gauges up to
+    date before a scrape; it must neither raise nor take long. The app also measures the loop's lag.
     """
 
     async def show_metrics(request: Request) -> Response:
-        if refresh is not None:
-            await refresh()
+        await refresh()
         metrics.ready.set(readiness()[0])
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(metrics.registry), media_type=content_type)

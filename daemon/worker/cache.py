@@ -21,8 +21,7 @@ from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Released, 
 from daemon.queue.queue import Queue
 from daemon.storage.gate import NotStored, StorageGate
 from daemon.storage.keeper import PictureKeeper
-from daemon.worker.pool import Running
-from daemon.worker.result import place_of, result_of
+from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter.steps import uninterrupted
 
@@ -53,7 +52,7 @@ class Reuse:
         entry = orjson.loads(answer.entry)
         source = entry["result"]
         try:
-            image = await self._keeper.copy(place_of(run), job, source["images"][0])
+            image = await self._keeper.copy(run.place, job, source["images"][0])
         except NotStored:
             return Released()  # the replica has to stop; nothing was bought, and another one copies it
         if image is None:
@@ -65,7 +64,7 @@ class Reuse:
             "cache": "joined" if answer.joined else "hit",
             "cached_from": f"{uid.batch}/{uid.item}" if uid.batch else uid.item,
         }
-        return Succeeded({**result_of(run, job, image, None), **told})
+        return Succeeded({**run.result(job, image), **told})
 
 
 def _shared(refusal: bytes) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class Copies:
     """
 
     def __init__(
-        self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate
+        self, routes: Iterable[Route], queue: Queue, running: Pool, bell: Bell, gate: StorageGate
     ) -> None:
         self._routes = routes
         self._queue = queue

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
 from daemon.broker.loops import run_forever
 from daemon.queue.bell import LOOK_EVERY_S, Bell
@@ -25,7 +25,7 @@ from daemon.queue.pauses import Pause
 from daemon.queue.queue import Queue
 from daemon.storage.gate import StorageGate
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.pool import Running
+from daemon.worker.pool import Pool
 from limiter.limiter import Grant, Later, Limiter, Permit
 from limiter.steps import uninterrupted
 
@@ -56,10 +56,10 @@ class Dispatcher:
         route: Route,
         queue: Queue,
         limiter: Limiter,
-        running: Running,
+        running: Pool,
         bell: Bell,
         metrics: Metrics,
-        accounts: Accounts | None = None,
+        accounts: AccountFeedback | None = None,
         gate: StorageGate | None = None,
         paused: Callable[[str], Pause | None] = lambda _route: None,
     ) -> None:
@@ -256,4 +256,4 @@ class Dispatcher:
         if not items:
             await self._limiter.give_back(permit)
             return
-        self._running.start(items[0], self.route, permit, slot_at=slot.at, asked_at=slot.asked_at)
+        self._running.start(items[0], self.route, permit, slot_at=slot.at, requested_at=slot.asked_at)

@@ -1,15 +1,15 @@
-"""The pictures to work from: fetched by safe rules or read from our store, checked, and handed on as bytes.
+"""A job's input pictures: fetched by safe rules or read from our store, checked, and handed on as bytes.
 
-Addresses come from producers: they are never passed on to a provider, which would fetch them by its own rules.
+Producers choose the addresses, so no provider gets one: it would fetch it by its own rules.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from daemon.contract import Input, Job
+from daemon.contract import Input
 from daemon.storage.imaging import BadImage, inspect_image
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.base import InputImage
@@ -20,18 +20,14 @@ from providers.http.download import DownloadError, download
 class InputFetcher:
     """Fetches the inputs of one job at a time; all errors are ProviderError with the job's field."""
 
-    def __init__(self, store: ResultStore, *, max_bytes: int, allow_hosts: Collection[str] = ()) -> None:
+    def __init__(self, store: ResultStore, *, max_bytes: int, allow_hosts: Collection[str]) -> None:
         self._store = store
         self._max_bytes = max_bytes
         self._allow_hosts = allow_hosts
 
-    async def fetch(self, job: Job) -> tuple[InputImage, ...]:
+    async def fetch(self, inputs: Iterable[Input]) -> tuple[InputImage, ...]:
         """The inputs in their order."""
-        if not job.inputs:
-            return ()
-        return tuple(
-            await asyncio.gather(*(self._one(index, image) for index, image in enumerate(job.inputs)))
-        )
+        return tuple(await asyncio.gather(*(self._one(index, image) for index, image in enumerate(inputs))))
 
     async def _one(self, index: int, image: Input) -> InputImage:
         field = f"inputs.{index}"

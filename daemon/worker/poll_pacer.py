@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 from redis.exceptions import RedisError
 
 from daemon.accounts.routes import Route
-from daemon.broker.errors import pause_s
+from daemon.broker.backoff import pause_s
 from daemon.broker.loops import until_answered
 from daemon.telemetry.metrics import Metrics
 from limiter import Grant, Later, Limiter, Permit, Quota

@@ -1,94 +1,135 @@
-"""What a failed provider call means for the job and for the account: from the taxonomy to an outcome.
+"""What a failure of the provider means for the job and for its account: the first place to look for "a 429".
 
-Throttled is not failed: what the account must wait out costs the job nothing, and pauses every replica at once.
+Each error carries what may be done next (`error.retry`, see providers/errors.py); the table below decides what this
+daemon does then. A throttle is not a failure: the job loses nothing, and the account waits on every replica.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
 
 import structlog
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountAction, AccountFeedback
+from daemon.broker.backoff import full_jitter_s
 from daemon.queue.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.queue.outcomes import Retry as RetryOutcome
 from daemon.storage.gate import NotStored
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.run import Run
+from daemon.worker.run import Run, Unfinished
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 
 log = structlog.get_logger(__name__)
 
-RETRY_FIRST_S = 2.0
-RETRY_LONGEST_S = 300.0
-THROTTLE_FIRST_S = 1.0
-THROTTLE_LONGEST_S = 60.0
-# Where nobody said when: the account is asked again this long after it could serve nobody.
-NO_QUOTA_PAUSE_S = 60.0
+
+class Then(Enum):
+    """What follows an error. All but the last three end the run."""
+
+    FAIL = "the job fails"
+    ATTEMPT = "the job loses an attempt, waits with full jitter, and is sent again; without attempts it fails"
+    WAIT = "the job loses nothing, goes back to its queue and waits for the account"
+    UNKNOWN = "the call may be paid for: `on_unknown_outcome` of the job decides"
+    RESUME = "as ATTEMPT, but the next run polls the task; without a task the job fails"
+    REPEAT = "nothing is known of the task or picture: the same request again, within the run"
+    LOST = "as REPEAT, but the third time in a row ends the run: the task is lost"
+    REFRESH = (
+        "as REPEAT while the address may still be good; then the task is polled once for another address"
+    )
+
+
+class Row(NamedTuple):
+    """What follows at each step, and what the account does once the run ends with the error."""
+
+    submit: Then
+    poll: Then
+    download: Then
+    account: AccountAction
+
+
+# fmt: off
+TABLE: Mapping[Retry, Row] = {
+    # rate_limited, concurrency_limited, budget_in_flight, overloaded
+    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.COOL_DOWN),
+    # auth, billing_exhausted, quota_exhausted
+    Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.STOP),
+    # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
+    Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.ATTEMPT, AccountAction.NOTHING),
+    # ambiguous_submit, task_lost, result_expired, bad_response, worker_shutdown
+    Retry.UNKNOWN_OUTCOME: Row(Then.UNKNOWN, Then.UNKNOWN, Then.UNKNOWN, AccountAction.NOTHING),
+    # poll_error, result_download, storage
+    Retry.POLL_AGAIN:      Row(Then.RESUME,  Then.REPEAT,  Then.REPEAT,  AccountAction.NOTHING),
+    # permission, moderation_input, moderation_output, invalid_request, unsupported, cancelled, deadline
+    Retry.NEVER:           Row(Then.FAIL,    Then.FAIL,    Then.FAIL,    AccountAction.NOTHING),
+}
+# Kinds that mean something else at a poll or at a download than at a submit.
+AT_POLL = {
+    ErrorKind.PERMISSION:       Then.REPEAT,
+    ErrorKind.NETWORK_UNSENT:   Then.REPEAT,
+    ErrorKind.AMBIGUOUS_SUBMIT: Then.REPEAT,
+    ErrorKind.TASK_LOST:        Then.LOST,
+}
+AT_DOWNLOAD = {ErrorKind.RESULT_EXPIRED: Then.REFRESH}
+# fmt: on
+
+RETRY_FIRST_S, RETRY_LONGEST_S = 2.0, 300.0  # bounds of the full jitter of ATTEMPT and RESUME
+# Bounds of the full jitter of WAIT, for a route without quotas; with one the next permit carries the wait.
+THROTTLE_FIRST_S, THROTTLE_LONGEST_S = 1.0, 60.0
+NO_QUOTA_PAUSE_S = 60.0  # the wait for an account that can serve nobody, where no quota can be paused
 STORE_AGAIN_S = 30.0
 
 
-def backoff_s(
-    attempt: int, first_s: float, longest_s: float, draw: Callable[[], float] = random.random
-) -> float:
-    """Full jitter: uniform between 0 and the exponential bound of attempt 0, 1, 2, ... (so retries spread out).
-
-    AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), measures why full jitter loads a server least.
-    """
-    return draw() * float(min(longest_s, first_s * 2 ** min(attempt, 30)))
+def after_poll(error: ProviderError) -> Then:
+    """What follows a failed poll. An error of a task that was accepted is the task's own, as at the submit."""
+    row = TABLE[error.retry]
+    if error.was_let_in and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
+        return row.submit
+    return AT_POLL.get(error.kind, row.poll)
 
 
-class Judge:
-    """Turns a ProviderError into the job's outcome, and tells what concerns the account."""
+def after_download(error: ProviderError) -> Then:
+    """What follows a failed download."""
+    return AT_DOWNLOAD.get(error.kind, TABLE[error.retry].download)
 
-    def __init__(
-        self, accounts: Accounts, metrics: Metrics, *, draw: Callable[[], float] = random.random
-    ) -> None:
+
+class RetryPolicy:
+    """Turns the error that ended a run into the job's outcome, and lets the account act on it."""
+
+    def __init__(self, accounts: AccountFeedback, metrics: Metrics) -> None:
         self._accounts = accounts
         self._metrics = metrics
-        self._draw = draw
 
-    async def outcome(self, error: ProviderError, run: Run, *, resumable: bool = False) -> Outcome:
-        """`resumable`: the provider's task is still good, so a retry of the failed item polls it."""
-        route = run.route
-        self._metrics.job_errors.labels(route=route.name, kind=error.kind.value).inc()
+    async def outcome(self, error: ProviderError, run: Run) -> Outcome:
+        """The outcome of a run that ended with `error`. Repeats itself until Redis has noted what the account does."""
+        self._metrics.job_errors.labels(route=run.route.name, kind=error.kind.value).inc()
+        resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
-        match error.retry:
-            case Retry.AFTER_THROTTLE if error.scope is Scope.MACHINE:
-                log.error("the provider refuses this machine", route=route.name, reason=error.message)
-                return Throttled(record, self._throttle_s(run))
-            case Retry.AFTER_THROTTLE:
-                await self._accounts.refused(error, route, run.permit)
-                if error.was_let_in:
-                    # Repeated for free it could go on, and be billed, without end.
-                    return self._again(error, run, record)
-                return Throttled(record, self._stand_back_s(error, run))
-            case Retry.PAUSE_QUOTA:
-                await self._accounts.stopped(error, route, run.permit)
-                if error.was_let_in or run.submitted is not None:
-                    return self._again(error, run, record)
-                return Throttled(record, 0.0 if route.quotas else NO_QUOTA_PAUSE_S)
-            case Retry.UNKNOWN_OUTCOME:
+        row = TABLE[error.retry]
+        if error.scope is Scope.MACHINE:
+            log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
+        else:
+            await self._accounts.act(row.account, error, run.route, run.permit)
+        may_repeat = error.max_retries is None or run.item.attempts < error.max_retries
+        match row.submit:
+            case Then.WAIT if not error.was_let_in and run.submitted is None:
+                return Throttled(record, _wait_s(error, run))
+            case Then.WAIT:
+                # The call was accepted: repeated for free it could go on, and be billed, without end.
+                return _attempt(error, run, record)
+            case Then.UNKNOWN:
                 return Unknown(record)
-            case Retry.BACKOFF if _may_repeat(error, run):
-                return self._again(error, run, record)
-            case Retry.POLL_AGAIN if resumable and _may_repeat(error, run):
-                # The task is polled again then, so nothing is bought.
-                return self._again(error, run, record)
+            case Then.ATTEMPT if may_repeat:
+                return _attempt(error, run, record)
+            case Then.RESUME if may_repeat and resumable:
+                return _attempt(error, run, record)
             case _:
-                # Never, or as often as this kind deserves.
                 return Failed(record)
 
-    def _again(self, error: ProviderError, run: Run, record: Mapping[str, Any]) -> RetryOutcome:
-        wait_s = backoff_s(run.item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S, self._draw)
-        return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
-
     def not_stored(self, error: NotStored, run: Run) -> Outcome:
-        """A picture that is paid for, and that our own store does not take: its task is good for another download.
+        """The outcome of a picture that is paid for and that our own store does not take.
 
-        Without a task it cannot be had again for nothing, and that is for a person to decide.
+        With a task it can be downloaded again. Without one it would have to be bought again, and a person decides.
         """
         self._metrics.job_errors.labels(route=run.route.name, kind=ErrorKind.STORAGE.value).inc()
         if run.submitted is None:
@@ -98,17 +139,25 @@ class Judge:
         record = ProviderError(ErrorKind.STORAGE, f"{error}; {kept}").to_dict()
         return Throttled({**record, "resumable": True}, STORE_AGAIN_S)
 
-    def _stand_back_s(self, error: ProviderError, run: Run) -> float:
-        """With a quota the next permit carries the wait; the job keeps its place at the front of its queue."""
+
+def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> RetryOutcome:
+    wait_s = full_jitter_s(run.item.attempts, RETRY_FIRST_S, RETRY_LONGEST_S)
+    return RetryOutcome(record, max(error.retry_after_s or 0.0, wait_s))
+
+
+def _wait_s(error: ProviderError, run: Run) -> float:
+    if error.scope is not Scope.MACHINE:
         if run.route.quotas:
             return 0.0
+        if error.retry is Retry.PAUSE_QUOTA:
+            return NO_QUOTA_PAUSE_S
         if error.retry_after_s is not None:
             return error.retry_after_s
-        return self._throttle_s(run)
-
-    def _throttle_s(self, run: Run) -> float:
-        return backoff_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S, self._draw)
+    return full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S)
 
 
-def _may_repeat(error: ProviderError, run: Run) -> bool:
-    return error.max_retries is None or run.item.attempts < error.max_retries
+def _is_resumable(error: ProviderError, run: Run) -> bool:
+    """Whether the task is still good although the item has failed: a retry then polls it and buys nothing."""
+    return run.submitted is not None and (
+        isinstance(error, Unfinished) or error.kind is ErrorKind.RESULT_DOWNLOAD
+    )

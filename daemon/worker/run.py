@@ -1,15 +1,52 @@
-"""One item on its way through a replica: what is known of it, and of its one provider call."""
+"""One item on its way through a replica: the phase of its provider call, how long it may take, and its result."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, NamedTuple
+
+import orjson
 
 from daemon.accounts.routes import Route
-from daemon.queue.messages import Claimed
+from daemon.contract import Job
+from daemon.queue.keys import Uid
+from daemon.queue.messages import Claimed, LeaseLost
+from daemon.storage.keeper import Place
 from limiter import Permit
-from providers.base import Submitted
+from providers.base import Generated, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
+
+# Added to the provider's own timer, for a provider that keeps no time: a busy loop must not find both due at once.
+GRACE_S = 5.0
+
+
+class Phase(Enum):
+    """How far a run has come with the call that it makes itself; a run that only polls an older task makes none."""
+
+    WAITING = "waiting"  # nothing was sent
+    CALLING = "calling"  # the provider's submit has begun
+    LEFT = "left"  # the first byte was about to leave: the call may be paid for
+    ORPHANED = (
+        "orphaned"  # it had left when another replica took the item over; only its answer is waited for
+    )
+    SETTLING = "settling"  # the outcome is on its way to the queue
+    LOST = "lost"  # another replica has the item, and this run stops
+
+
+FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
+    # A call that turns out not to have left, or whose permit was recalled, leads back to WAITING.
+    Phase.WAITING: frozenset({Phase.WAITING, Phase.CALLING, Phase.SETTLING, Phase.LOST}),
+    Phase.CALLING: frozenset({Phase.WAITING, Phase.LEFT, Phase.SETTLING, Phase.LOST}),
+    # A provider may send once more on another connection.
+    Phase.LEFT: frozenset({Phase.WAITING, Phase.LEFT, Phase.ORPHANED, Phase.SETTLING, Phase.LOST}),
+    Phase.ORPHANED: frozenset({Phase.WAITING, Phase.SETTLING}),
+    Phase.SETTLING: frozenset(),
+    Phase.LOST: frozenset(),
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -19,21 +56,116 @@ class Run:
     item: Claimed
     route: Route
     permit: Permit | None
-    adopted: bool = False
+    adopted: bool = False  # taken over from a replica that fell silent
     slot_at: float | None = None  # monotonic time for which the permit was granted
-    asked_at: float = 0.0  # and at which it was asked for
+    requested_at: float = 0.0  # monotonic time at which the permit was requested
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
-    announced_at: float = 0.0  # monotonic time at which its intent was last written down, and it was ours
-    sent: bool = False  # the provider call has begun
-    left: bool = False  # and its first byte was about to leave
-    abandoned: bool = False  # the item is somebody else's now
-    settling: bool = False
+    announced_at: float = 0.0  # monotonic time at which its intent was last written, and the item was ours
+    phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
-    headers: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what its answer said of rates, until it is told
+    headers: Mapping[str, str] = field(default_factory=dict)  # the answer's, until they are noted
     task: asyncio.Task[None] | None = None
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to `phase`; raises LeaseLost where the item has another owner, RuntimeError for a wrong step."""
+        if phase not in FOLLOWS[self.phase]:
+            if self.phase in (Phase.ORPHANED, Phase.LOST):
+                raise LeaseLost(f"{self.item.uid} was taken over by another worker")
+            raise RuntimeError(f"a run cannot go from {self.phase.value} to {phase.value}")
+        self.phase = phase
+
+    @property
+    def sent(self) -> bool:
+        """Whether this run has begun a provider call that was not taken back."""
+        return self.phase in (Phase.CALLING, Phase.LEFT, Phase.ORPHANED)
+
+    @property
+    def place(self) -> Place:
+        """What an image's key is made of: the same for every run of the item."""
+        return Uid.parse(self.item.uid), datetime.fromtimestamp(self.item.accepted_us / 1e6, UTC)
+
+    def result(
+        self,
+        job: Job,
+        image: dict[str, Any],
+        generated: Generated | None = None,
+        provider_s: float | None = None,
+    ) -> dict[str, Any]:
+        """The result in the record and in the event; `generated` is None for a picture of an earlier run."""
+        task_id = orjson.loads(self.item.receipt)["task_id"] if self.item.receipt else None
+        cost = None
+        if generated is not None and generated.cost is not None:
+            cost = {"amount": f"{generated.cost:f}", "currency": generated.currency}
+        return {
+            "images": [image],
+            "attempts": self.item.attempts + 1,
+            "queue_seconds": round(self.item.queue_us / 1e6, 3),
+            "throttled_seconds": round(self.item.throttled_us / 1e6, 3),
+            "provider_seconds": None if provider_s is None else round(provider_s, 3),
+            "provider_task_id": task_id if self.submitted is None else self.submitted.task_id,
+            "revised_prompt": None if generated is None else generated.revised_prompt,
+            "cost": cost,
+            "cache": "miss" if job.cache == "use" else None,
+            "cached_from": None,
+        }
 
 
 class Recalled(Exception):  # noqa: N818 - an outcome, not a fault
     """The permit does not hold any more, and the call was not sent."""
+
+
+class Unfinished(ProviderError):  # noqa: N818 - the task may still end well
+    """The provider has the task, which did not end in time; it is still good, so a retry polls it."""
+
+
+class TimeLimit(NamedTuple):
+    """The end of a run: after the route's `timeout_s`, or at the job's deadline where that comes first."""
+
+    timeout_s: float
+    deadline: datetime | None
+    ends_at: float  # by the event loop's clock
+
+    @classmethod
+    def of(cls, run: Run, job: Job) -> TimeLimit:
+        """The limit of a call that begins now. A deadline that had passed when a person retried does not hold."""
+        deadline = job.deadline
+        if deadline is not None and deadline.timestamp() * 1e6 <= run.item.waived_us:
+            deadline = None
+        left_s = timeout_s = run.route.timeout_s
+        if deadline is not None:
+            left_s = min(timeout_s, max(0.0, (deadline - datetime.now(UTC)).total_seconds()))
+        return cls(timeout_s, deadline, asyncio.get_running_loop().time() + left_s)
+
+    def left_s(self) -> float:
+        """Seconds until the end, 0 or more."""
+        return max(0.0, self.ends_at - asyncio.get_running_loop().time())
+
+    def check_unsent(self) -> None:
+        """Raise ProviderError, free of charge, when the time is over before anything was sent."""
+        if not self.left_s():
+            raise ProviderError(
+                ErrorKind.DEADLINE, "Its deadline passed before the call was sent.", charged=Charged.NO
+            )
+
+    def unanswered(self) -> ProviderError:
+        """The error of a call without an answer in time: nobody knows what the provider did."""
+        return ProviderError(
+            ErrorKind.AMBIGUOUS_SUBMIT,
+            f"The provider did not answer {self._when()}; whether it made the picture is not known.",
+        )
+
+    def unfinished(self, refused: ProviderError | None = None) -> Unfinished:
+        """The error of a task that did not end in time; `refused`: the refusal of its last poll."""
+        kind = ErrorKind.DEADLINE if self._deadline_passed() else ErrorKind.PROVIDER_TIMEOUT
+        message = f"The provider's task did not end {self._when()}; retrying this item goes on polling it."
+        if refused is not None:
+            message += f" The last poll was refused: {refused.message}"
+        return Unfinished(kind, message, retry=Retry.NEVER)
+
+    def _when(self) -> str:
+        if self.deadline is not None and self._deadline_passed():
+            return f"by the job's deadline, {self.deadline.isoformat()}"
+        return f"within {self.timeout_s:g} s"
+
+    def _deadline_passed(self) -> bool:
+        return self.deadline is not None and self.deadline <= datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""An installation in one process for tests: real scripts on a real server, a provider that does as it is told."""
+"""An installation in one process for tests: real scripts on a real server, a provider that follows a script."""
 
 from __future__ import annotations
 
@@ -10,18 +10,30 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route, Routes
+from daemon.broker.streams import read_new
 from daemon.callbacks.signing import Webhooks
 from daemon.compat.studio import studio_types
 from daemon.intake.reader import Intake
+from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Outcome
 from daemon.queue.queue import Queue
+from daemon.storage.gate import StorageGate
+from daemon.storage.object_store import ResultStore
 from daemon.telemetry.metrics import Metrics
+from daemon.worker.permits import CallPermits
+from daemon.worker.pool import Pool
+from daemon.worker.run import Run
+from limiter import Limiter, Recalls
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 
 WAIT_S = 10.0
+LEASE_S = 15.0
+NO_WEBHOOKS = Webhooks({}, ())
 
 
 class ScriptedProvider:
@@ -87,7 +99,7 @@ class Installation:
         *,
         routes: tuple[str, ...] = ("default",),
         worker: str = "w1",
-        webhooks: Webhooks | None = None,
+        webhooks: Webhooks = NO_WEBHOOKS,
         cap: int = 0,
     ) -> None:
         self.redis: Any = redis  # the client's answers are unions over protocols; here they are bytes
@@ -96,14 +108,9 @@ class Installation:
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
         self.metrics = Metrics()
+        types = studio_types("studio")
         self.intake = Intake(
-            redis,
-            redis,
-            self.queue,
-            self.routes,
-            self.metrics,
-            webhooks=webhooks,
-            types=studio_types("studio"),
+            redis, redis, self.queue, self.routes, self.metrics, webhooks, types, lease_s=LEASE_S
         )
 
     def other(self, worker: str) -> Queue:
@@ -119,13 +126,7 @@ class Installation:
     async def take_all(self) -> None:
         """Let the intake take everything that is in the stream now."""
         await self.intake.create_group()
-        while True:
-            reply: Any = await self.redis.xreadgroup(
-                "intake", self.queue.worker, {self.keys.jobs: ">"}, count=64
-            )
-            entries = [(entry.decode(), fields) for _, pairs in _streams(reply) for entry, fields in pairs]
-            if not entries:
-                return
+        while entries := await read_new(self.redis, "intake", self.queue.worker, self.keys.jobs, 64):
             await self.intake.take(entries)
 
     async def submit(self, *payloads: Mapping[str, Any], **fields: str) -> None:
@@ -166,12 +167,36 @@ class Installation:
         ]
 
 
-def _streams(reply: Any) -> list[tuple[Any, Any]]:
-    if isinstance(reply, dict):
-        return [
-            (name, rows[0] if rows and isinstance(rows[0], list) else rows) for name, rows in reply.items()
-        ]
-    return list(reply or [])
+class Bench:
+    """The parts of a replica around its pool of runs, all real; pictures go to memory, and the gate is open."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        metrics: Metrics,
+        execute: Callable[[Run], Awaitable[Outcome]],
+        *,
+        slots: int = 4,
+    ) -> None:
+        redis: Any = queue._client
+        keys = queue.keys
+        self.limiter = Limiter(redis, keys.prefix)
+        self.accounts = AccountFeedback(redis, keys, self.limiter, metrics)
+        self.bell = Bell(redis, keys.bell, queue.worker, Recalls())
+        self.gate = open_gate(ResultStore.open("memory://"), self.bell)
+        self.calls = CallPermits(
+            self.limiter, queue, self.accounts, self.bell.recalls, self.gate, lease_s=LEASE_S
+        )
+        self.pool = Pool(queue, self.calls, metrics, self.bell, execute, slots=slots)
+
+
+def open_gate(
+    store: ResultStore, bell: Bell, sleep: Callable[[float], Awaitable[None]] | None = None
+) -> StorageGate:
+    """The gate of a store that has been found to work."""
+    gate = StorageGate(store, bell, sleep=sleep)
+    gate.why = None
+    return gate
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], timeout_s: float = WAIT_S) -> Any:

@@ -24,7 +24,7 @@ from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import NO_WEBHOOKS, Installation, eventually
 from tests.servers import RedisServer
 
 KEY = "sk-or-v1-planted-secret-0123456789abcdef"
@@ -102,7 +102,7 @@ async def house(redis: Redis, redis_server: RedisServer) -> AsyncIterator[House]
         routes = build_routes(settings, {"KEY": KEY})
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
-        replica = Replica(settings, redis_server.url, routes, ResultStore.open("memory://"))
+        replica = Replica(settings, redis_server.url, routes, ResultStore.open("memory://"), NO_WEBHOOKS)
         await replica.start()
         stack.push_async_callback(replica.stop)
         yield House(redis, replica, simulator, shop.url)
@@ -114,7 +114,7 @@ def result(record: dict[str, str]) -> dict[str, Any]:
     return document
 
 
-async def test_a_deck_is_16_to_9_and_each_slide_tells_its_cost(house: House) -> None:
+async def test_a_deck_is_16_to_9_and_each_slide_has_its_cost(house: House) -> None:
     assert house.cost("openrouter") == 0
     deck = {
         "id": "deck",
@@ -131,7 +131,7 @@ async def test_a_deck_is_16_to_9_and_each_slide_tells_its_cost(house: House) -> 
     assert house.cost("openrouter") == pytest.approx(3 * 0.0387)
 
 
-async def test_words_instead_of_a_slide_are_paid_for_and_the_slide_is_asked_for_once_more(
+async def test_words_instead_of_a_slide_are_paid_and_the_slide_is_tried_again(
     house: House,
 ) -> None:
     house.simulator.faults.add(Fault(FaultKind.EMPTY))

@@ -1,4 +1,4 @@
-"""One process: what it hears of signals, and the line that it prints for those who have only redis-cli."""
+"""One process: how it handles signals, and the redis-cli line that it prints."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens when the process would end, in its order."""
-    told: list[str] = []
-    monkeypatch.setattr("daemon.service.os._exit", lambda code: told.append(f"exit {code}"))
-    return told
+    reported: list[str] = []
+    monkeypatch.setattr("daemon.service.os._exit", lambda code: reported.append(f"exit {code}"))
+    return reported
 
 
 async def test_signals_that_follow_at_once_are_the_same_signal(ends: list[str]) -> None:
     """`timeout` signals its child, and then the whole group."""
     waiting = asyncio.create_task(until_signal(lambda: ends.append("left")))
     await asyncio.sleep(0)
-    heard = asyncio.Event()
+    noted = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
         os.kill(os.getpid(), number)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, noted.set)
     os.kill(os.getpid(), signal.SIGUSR1)
-    await heard.wait()
+    await noted.wait()
     await waiting
     assert ends == []
 
@@ -74,7 +74,7 @@ async def test_a_signal_while_everything_is_started_undoes_what_was_started(
 ) -> None:
     """It may come when the server runs and nothing else does."""
     monkeypatch.chdir(tmp_path)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # unheard, it would end the tests themselves
+    signal.signal(signal.SIGTERM, lambda *_: None)  # unhandled, it would end the tests themselves
     begun, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def start(_: Replica) -> None:

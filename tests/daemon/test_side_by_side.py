@@ -30,7 +30,7 @@ class Both:
 
     def __init__(self, redis: Redis) -> None:
         self.redis: Any = redis
-        self.installation = Installation(redis, webhooks=Webhooks({"main": (b"k" * 24,)}))
+        self.installation = Installation(redis, webhooks=Webhooks({"main": (b"k" * 24,)}, ()))
         self.keys = self.installation.keys
         self.queues: dict[str, Any] = {
             "today": Queue(redis, self.keys, "today"),

@@ -1,4 +1,4 @@
-"""A clock for the queue's scripts that moves only when told.
+"""A clock for the queue's scripts that only the test moves.
 
 The scripts read the server's clock in one line of `include/base.lua`; here that line reads a key instead. Times to live
 and the idle times of pending entries stay the server's.
@@ -29,7 +29,7 @@ def use_virtual_time(patch: pytest.MonkeyPatch) -> None:
 
 
 class VirtualTime:
-    """The time that the scripts are told, in µs."""
+    """The time that the scripts read, in µs."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis

@@ -20,7 +20,8 @@ from daemon.cli.main import run
 from daemon.queue.messages import Noted
 from daemon.queue.queue import Queue
 from daemon.worker.executor import Executor
-from daemon.worker.pool import Running
+from daemon.worker.polling import Polling
+from daemon.worker.pool import Pool
 from providers.base import PollPlan
 from providers.hunyuan.provider import HunyuanProvider
 from providers.modelscope import provider as zimage
@@ -71,24 +72,24 @@ def remembering_tasks() -> None:
     Queue.note_receipt = note  # type: ignore[method-assign]  # what this module is for
 
 
-def telling_settles() -> None:
-    real = Running._count_call
+def reporting_settles() -> None:
+    real = Pool._count
 
-    def count(self: Running, run: Any, state: str, charged: str) -> None:
-        real(self, run, state, charged)
+    def count(self: Pool, run: Any, *settled: Any) -> None:
+        real(self, run, *settled)
         stands_at(run.item.uid, "settle")
 
-    Running._count_call = count  # type: ignore[method-assign]
+    setattr(Pool, "_count", count)  # noqa: B010 - types would forbid it
 
 
 remembering_tasks()
-telling_settles()
+reporting_settles()
 stopping_after(Queue, "note_intent", "intent", lambda _self, item: item.uid)
 stopping_after(Executor, "_submit", "answer", lambda _self, run, *_: run.item.uid)
 stopping_after(Queue, "note_receipt", "receipt", lambda _self, item, _receipt: item.uid)
 for provider in (zimage.ZImageProvider, HunyuanProvider):
     stopping_after(provider, "poll", "poll", lambda _self, submitted: tasks.get(submitted.task_id, "/-none"))
-stopping_after(Executor, "_fetch", "download", lambda _self, run, *_: run.item.uid)
+stopping_after(Polling, "fetch", "download", lambda _self, run, *_: run.item.uid)
 stopping_after(Executor, "_keep", "store", lambda _self, run, *_: run.item.uid)
 zimage.POLL_PLAN = PollPlan(first_s=0.2, longest_s=0.5)
 

@@ -80,7 +80,7 @@ async def test_readiness_says_why_redis_does_not_take_our_writes(
         await _refuse(admin, how)
         (replica,) = made.replicas
         with pytest.raises(ResponseError) as caught:
-            await replica._probe.ask()
+            await replica._probe.write()
         assert passes(caught.value), "work that waits for it is kept"
         await made.unready(sentence)
         await admin.replicaof("NO", "ONE")

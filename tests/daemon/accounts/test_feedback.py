@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountAction, AccountFeedback
 from daemon.accounts.routes import Route
 from daemon.contract.events import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
@@ -18,14 +18,16 @@ LEARNS = parse_quota("q", {"images": "40/4s", "in_flight": 8, "adaptive": True})
 
 
 class Office:
-    """An account with one quota, and what was told of it."""
+    """An account with one quota, and the events about it."""
 
     def __init__(self, redis: Redis, quota: Quota) -> None:
         self.installation = Installation(redis)
         self.quota = quota
         self.limiter = Limiter(redis, "pixmill")
         self.route = Route("default", self.installation.provider, "model-1", (quota,))
-        self.accounts = Accounts(redis, self.installation.keys, self.limiter, self.installation.metrics)
+        self.accounts = AccountFeedback(
+            redis, self.installation.keys, self.limiter, self.installation.metrics
+        )
 
     async def permit(self, request_id: str = "r") -> Permit:
         answer = await self.limiter.acquire([self.quota], holder="w", request_id=request_id, max_wait_s=5)
@@ -34,13 +36,13 @@ class Office:
 
     async def refused(self, kind: ErrorKind, permit: Permit, retry_after_s: float | None = None) -> None:
         error = ProviderError(kind, "slow down", http_status=429, retry_after_s=retry_after_s)
-        await self.accounts.refused(error, self.route, permit)
+        await self.accounts.act(AccountAction.COOL_DOWN, error, self.route, permit)
 
     async def state(self) -> QuotaState:
         [state] = await self.limiter.snapshot([self.quota])
         return state
 
-    async def told(self) -> list[tuple[str, dict[str, Any]]]:
+    async def reported(self) -> list[tuple[str, dict[str, Any]]]:
         events = await self.installation.events()
         for kind, data in events:
             EVENT_DATA[kind].model_validate(data)  # type: ignore[index] # the key is one of its literals
@@ -62,14 +64,14 @@ async def test_ten_refusals_of_one_moment_are_one_cooldown_one_cut_and_ten_429s(
     state = await office.state()
     assert state.cooldown_generation == 1
     assert state.scale < 1
-    assert [kind for kind, _ in await office.told()] == ["quota.cooldown", "quota.adapted"]
+    assert [kind for kind, _ in await office.reported()] == ["quota.cooldown", "quota.adapted"]
     assert office.counted("limiter_cooldowns_total", quota="q") == 1
     assert office.counted("provider_429_total", provider="scripted", quota="q") == 8
 
 
-async def test_an_adapted_rate_is_told_with_what_it_was(office: Office) -> None:
+async def test_an_adapted_rate_is_reported_with_the_rate_before(office: Office) -> None:
     await office.refused(ErrorKind.RATE_LIMITED, await office.permit(), 1)
-    [(_, data)] = [event for event in await office.told() if event[0] == "quota.adapted"]
+    [(_, data)] = [event for event in await office.reported() if event[0] == "quota.adapted"]
     assert data["quota"] == "q"
     assert data["before"] == 1 > data["scale"] == (await office.state()).scale
 
@@ -88,7 +90,7 @@ async def test_concurrency_lowers_the_places_and_a_busy_provider_neither(office:
     assert state.cooldown_s > 8
 
 
-async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis) -> None:
+async def test_a_concurrency_refusal_concerns_only_the_quota_that_limits_it(redis: Redis) -> None:
     office = Office(redis, LEARNS)
     shared = parse_quota("shared", {"requests": "100/min"})
     office.route = Route("default", office.installation.provider, "model-1", (shared, LEARNS))
@@ -97,19 +99,20 @@ async def test_of_concurrency_only_the_quota_that_limits_it_is_told(redis: Redis
     assert (state.cooldown_s, state.cooldown_generation) == (0, 0)
 
 
-async def test_an_exhausted_allowance_says_until_when_and_an_empty_purse_waits_for_an_operator(
+async def test_an_allowance_comes_back_by_itself_and_a_balance_by_an_operator(
     redis: Redis,
 ) -> None:
     office = Office(redis, parse_quota("q", {"images": {"rate": "9/day", "reset": "UTC"}}))
     error = ProviderError(ErrorKind.QUOTA_EXHAUSTED, "daily limit", http_status=429)
-    await office.accounts.stopped(error, office.route)
+    await office.accounts.act(AccountAction.STOP, error, office.route, None)
     state = await office.state()
     assert state.pause_s is not None
     assert 0 < state.pause_s <= 86_400
-    await office.accounts.stopped(ProviderError(ErrorKind.BILLING_EXHAUSTED, "no credit"), office.route)
+    empty = ProviderError(ErrorKind.BILLING_EXHAUSTED, "no credit")
+    await office.accounts.act(AccountAction.STOP, empty, office.route, None)
     state = await office.state()
     assert (state.paused_reason, state.pause_s) == ("no credit", None)
-    [first, second] = await office.told()
+    [first, second] = await office.reported()
     assert first[1]["until_us"] % 86_400_000_000 == 0
     assert "until_us" not in second[1]
 
@@ -119,11 +122,11 @@ async def test_headers_tighten_a_quota_that_learns_and_no_other(redis: Redis) ->
     for quota, available in ((parse_quota("q", {"images": "40/4s"}), 39), (LEARNS, 3)):
         await redis.flushall()
         office = Office(redis, quota)
-        await office.accounts.heard(headers, office.route, await office.permit())
+        await office.accounts.note_headers(headers, office.route, await office.permit())
         assert (await office.state()).units[0].available == available
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-images": "lots"}, {"ratelimit": ";;;"}])
 async def test_headers_that_say_nothing_change_nothing(office: Office, headers: dict[str, str]) -> None:
-    await office.accounts.heard(headers, office.route, await office.permit())
+    await office.accounts.note_headers(headers, office.route, await office.permit())
     assert (await office.state()).units[0].available == 39

@@ -18,10 +18,10 @@ from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
-from daemon.worker.run import Run
+from daemon.worker.run import Phase, Run
 from limiter.explain import spelled
 from limiter.quota.quota import parse_quota
-from tests.daemon.harness import Installation, ScriptedProvider, eventually
+from tests.daemon.harness import NO_WEBHOOKS, Installation, ScriptedProvider, eventually
 from tests.servers import RedisServer
 
 
@@ -44,7 +44,8 @@ class Fleet:
         )
         route = Route("default", ScriptedProvider(), "model-1", (parse_quota("q", self.configured),))
         store = ResultStore.open("memory://")
-        replica = Replica(settings, self._url, Routes([route]), store, execute=self._execute)
+        replica = Replica(settings, self._url, Routes([route]), store, NO_WEBHOOKS)
+        replica.pool.execute = self._execute
         self.replicas.append(replica)
         await replica.start()
         return replica
@@ -55,7 +56,7 @@ class Fleet:
             await replica.stop()
 
     async def _execute(self, run: Run) -> Outcome:
-        run.sent = True
+        run.enter(Phase.CALLING)
         self.in_flight += 1
         self.started.append((time.monotonic(), self.in_flight))
         await self._may_end.acquire()
@@ -169,7 +170,7 @@ async def test_what_was_set_survives_a_restart_and_counts_from_the_first_call_on
     assert max(in_flight for _, in_flight in fleet.started) == 2
 
 
-async def test_nothing_is_asked_of_the_limiter_before_the_limits_are_known(
+async def test_no_permit_is_requested_before_the_limits_are_known(
     fleet_of: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = fleet_of(in_flight=6)
@@ -226,7 +227,7 @@ async def _listens(fleet: Fleet) -> bool:
     return any(counts.values())
 
 
-async def test_what_cannot_be_read_stops_nobody_is_told_once_and_the_configuration_counts(
+async def test_an_unreadable_limit_is_logged_once_and_the_configuration_counts(
     redis: Redis, fleet_of: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota_book, "LOOK_EVERY_S", 0.01)
@@ -241,9 +242,9 @@ async def test_what_cannot_be_read_stops_nobody_is_told_once_and_the_configurati
         await fleet.installation.batch("b1", 4)
         await fleet.has_started(2)
         assert fleet.in_flight == 2
-    (told,) = [entry for entry in logs if entry["log_level"] == "error"]
-    assert "cannot be read" in told["event"]
-    assert "a table names the one unit" in told["problem"]
+    (reported,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "cannot be read" in reported["event"]
+    assert "a table names the one unit" in reported["problem"]
     await fleet.set(in_flight=4)
     await fleet.has_started(4)
 

@@ -1,4 +1,4 @@
-"""Limits that operators set: what merges with the configuration, and what is told of what cannot be read."""
+"""Limits that operators set: how they merge with the configuration, and the report of an unreadable one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def limits(configured: Mapping[str, object], stored: object) -> list[str]:
     return [spelled(limit) for limit in now.quota.limits]
 
 
-# What merges
+# Merging
 
 
-def test_a_field_that_was_set_takes_the_place_of_the_configured_one_and_the_others_stay() -> None:
+def test_a_field_that_was_set_replaces_the_configured_one_alone() -> None:
     assert limits(CONFIGURED, {"images": "20/min"}) == ["images 20/min", "in_flight 8"]
     assert limits(CONFIGURED, {"in_flight": 2}) == ["images 10/s", "images 120/min", "in_flight 2"]
     assert limits(CONFIGURED, {"requests": "5/s"})[-1] == "requests 5/s"
     assert limits({"preset": "tencent-hunyuan"}, {"in_flight": 3}) == ["in_flight 3", "requests 20/s"]
 
 
-async def test_what_is_set_twice_keeps_the_later_word_and_what_was_set_before_stays_set(redis: Redis) -> None:
+async def test_a_later_setting_replaces_its_own_fields_alone(redis: Redis) -> None:
     await set_limits(redis, KEYS, "main", CONFIGURED, {"images": "20/min", "in_flight": 4})
     now = await set_limits(redis, KEYS, "main", CONFIGURED, {"in_flight": 2})
     assert [spelled(limit) for limit in now.quota.limits] == ["images 20/min", "in_flight 2"]
@@ -52,7 +52,7 @@ async def test_two_operators_at_once_both_have_their_word(redis: Redis) -> None:
     assert {spelled(limit) for limit in now.quota.limits} == {"images 20/min", "in_flight 2", "requests 5/s"}
 
 
-async def test_a_reset_takes_away_all_that_was_set_and_tells_whether_there_was_anything(redis: Redis) -> None:
+async def test_a_reset_takes_away_every_setting_and_returns_whether_any_was(redis: Redis) -> None:
     await set_limits(redis, KEYS, "main", CONFIGURED, {"in_flight": 2})
     assert await reset(redis, KEYS, "main")
     assert not await reset(redis, KEYS, "main")
@@ -60,7 +60,7 @@ async def test_a_reset_takes_away_all_that_was_set_and_tells_whether_there_was_a
     assert (now.quota, now.set_at) == (parse_quota("main", CONFIGURED), None)
 
 
-# What is refused, what cannot be read
+# Refusals and unreadable tables
 
 
 @pytest.mark.parametrize("field", [{"images": "fast"}, {"imges": "2/s"}, {"in_flight": 10**30}])
@@ -84,8 +84,8 @@ async def test_what_was_set_and_cannot_be_read_is_replaced(redis: Redis) -> None
 async def test_a_table_written_by_hand_counts_with_or_without_a_time(redis: Redis) -> None:
     assert in_force("main", CONFIGURED, b'{"in_flight": 2}').set_at == ""
     assert in_force("main", CONFIGURED, b'{"in_flight": 2, "set_at": "yesterday"}').set_at == ""
-    told = in_force("main", CONFIGURED, b'{"in_flight": 2, "set_at": "2026-11-24T12:00:00+08:00"}')
-    assert told.set_at == "2026-11-24T04:00:00.000Z"
+    reported = in_force("main", CONFIGURED, b'{"in_flight": 2, "set_at": "2026-11-24T12:00:00+08:00"}')
+    assert reported.set_at == "2026-11-24T04:00:00.000Z"
 
 
 VALUES = st.recursive(
@@ -108,7 +108,7 @@ def test_whatever_is_stored_the_quota_is_the_merged_or_the_configured_one(stored
 
 
 @pytest.mark.parametrize("stored", [b"", b"{", b"\xff", b"[]", b"3"])
-def test_what_is_no_table_is_told_and_the_configuration_counts(stored: bytes) -> None:
+def test_an_entry_that_is_no_table_is_reported_and_the_configuration_counts(stored: bytes) -> None:
     now = in_force("main", CONFIGURED, stored)
     assert now.problem
     assert now.quota == now.configured

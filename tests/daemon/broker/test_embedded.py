@@ -39,7 +39,7 @@ def noted(data_dir: Path) -> dict[str, int]:
 
 def lives(pid: int) -> bool:
     try:
-        # A process that has ended and that nobody has asked about yet is a zombie.
+        # A process that has ended and was not waited for yet is a zombie.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
@@ -214,7 +214,7 @@ async def test_an_end_at_once_leaves_the_server_of_somebody_else_running(data_di
     await first.stop()
 
 
-async def test_it_is_in_a_session_of_its_own_so_that_an_interrupt_reaches_the_daemon_alone(
+async def test_it_has_its_own_session_so_an_interrupt_reaches_the_daemon_alone(
     data_dir: Path,
 ) -> None:
     server = await EmbeddedRedis.start(data_dir)
@@ -267,7 +267,7 @@ async def test_a_server_that_ends_at_once_is_a_sentence_that_names_its_log(data_
     server = await EmbeddedRedis.start(data_dir)
     await write(server.url, "job", "waits")
     await server.stop()
-    # What a disk that failed may leave behind: the server refuses to read it.
+    # A disk that failed may leave this behind: the server refuses to read it.
     files = [path for path in (data_dir / "redis" / "appendonlydir").iterdir() if path.suffix == ".manifest"]
     files[0].write_text("this is no manifest\n")
     with pytest.raises(EmbeddedRedisError, match="ended at once; its log is") as caught:

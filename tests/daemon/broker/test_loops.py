@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from daemon.broker.errors import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
+from daemon.broker.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from daemon.broker.loops import run_forever, until_answered
 
 
@@ -41,7 +41,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.mark.parametrize(
     "error", [RedisConnectionError("gone"), OutOfMemoryError("OOM"), ResponseError("NOREPLICAS")]
 )
-async def test_what_passes_is_asked_again_until_it_is_carried_out(
+async def test_a_call_with_an_error_that_passes_is_repeated_until_it_works(
     pauses: list[float], error: Exception
 ) -> None:
     answers: list[Exception | str] = [error, error, "done"]
@@ -56,7 +56,7 @@ async def test_what_passes_is_asked_again_until_it_is_carried_out(
     assert len(pauses) == 2
 
 
-async def test_what_does_not_pass_is_raised_at_once(pauses: list[float]) -> None:
+async def test_an_error_that_does_not_pass_is_raised_at_once(pauses: list[float]) -> None:
     async def call() -> str:
         raise ResponseError("ERR user_script:12: attempt to index a nil value")
 

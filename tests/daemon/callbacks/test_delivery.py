@@ -63,7 +63,7 @@ class Receiver:
     def events(self) -> list[Event]:
         return [Event.model_validate_json(body) for _, body in self.requests]
 
-    def told(self) -> list[tuple[str, str]]:
+    def reported(self) -> list[tuple[str, str]]:
         return [(event.type, event.data["item"]) for event in self.events()]
 
     def ids(self) -> list[str]:
@@ -81,10 +81,10 @@ class Stage:
         self.keys = self.installation.keys
         self.outbox = Outbox(redis, self.keys.prefix)
         self.metrics = Metrics()
-        self.callbacks = self.deliverer()
+        self.callbacks = self.deliverer(self.webhooks)
 
-    def deliverer(self, webhooks: Webhooks | None = None, **how: Any) -> Callbacks:
-        return Callbacks(self.outbox, webhooks or self.webhooks, self.metrics, rung=asyncio.Event(), **how)
+    def deliverer(self, webhooks: Webhooks) -> Callbacks:
+        return Callbacks(self.outbox, webhooks, self.metrics, rung=asyncio.Event())
 
     def callback(self, *events: str, secret: str = "main", query: str = "") -> dict[str, Any]:
         wish: dict[str, Any] = {"url": f"{self.receiver.url}/hook{query}", "secret": secret}
@@ -138,7 +138,7 @@ def stage(redis: Redis, receiver: Receiver) -> Stage:
 # Which events
 
 
-async def test_the_end_of_a_job_is_told_by_default_as_it_was_published(stage: Stage) -> None:
+async def test_the_end_of_a_job_is_sent_by_default_as_it_was_published(stage: Stage) -> None:
     await stage.run_job()
     await stage.deliver()
     ((headers, body),) = stage.receiver.requests
@@ -153,26 +153,26 @@ async def test_the_end_of_a_job_is_told_by_default_as_it_was_published(stage: St
 @pytest.mark.parametrize(
     ("outcome", "kind"), [(DONE, "job.succeeded"), (Failed(ERROR), "job.failed"), (None, "job.cancelled")]
 )
-async def test_a_job_is_told_to_have_ended_however_it_ended(stage: Stage, outcome: Any, kind: str) -> None:
+async def test_every_kind_of_end_is_sent(stage: Stage, outcome: Any, kind: str) -> None:
     if outcome is None:
         await stage.installation.submit({"id": "j1", "prompt": "x", "callback": stage.callback()})
         await stage.installation.submit({"job": "j1"}, type="pixmill.cancel.v1")
     else:
         await stage.run_job(outcome)
     await stage.deliver()
-    assert stage.receiver.told() == [(kind, "j1")]
+    assert stage.receiver.reported() == [(kind, "j1")]
 
 
-async def test_a_job_that_expires_while_it_waits_is_told(stage: Stage) -> None:
+async def test_the_expiry_of_a_waiting_job_is_sent(stage: Stage) -> None:
     job = {"id": "j1", "prompt": "x", "expires_at": "2099-01-01T00:00:00Z", "callback": stage.callback()}
     await stage.installation.submit(job)
     await stage.redis.zadd(stage.keys.expiring, {"default//j1": 1})
     await stage.installation.queue.due()
     await stage.deliver()
-    assert stage.receiver.told() == [("job.expired", "j1")]
+    assert stage.receiver.reported() == [("job.expired", "j1")]
 
 
-async def test_only_the_events_that_are_named_are_told(stage: Stage) -> None:
+async def test_only_the_events_that_are_named_are_sent(stage: Stage) -> None:
     wish = stage.callback("job.queued", "job.started", "job.submitted", "job.retrying")
     await stage.installation.submit({"id": "j1", "prompt": "x", "callback": wish})
     (item,) = await stage.installation.claim()
@@ -181,7 +181,7 @@ async def test_only_the_events_that_are_named_are_told(stage: Stage) -> None:
     (item,) = await stage.installation.claim()
     await stage.installation.queue.settle(item, DONE)
     await stage.deliver()
-    assert sorted(kind for kind, _ in stage.receiver.told()) == [
+    assert sorted(kind for kind, _ in stage.receiver.reported()) == [
         "job.queued",
         "job.retrying",
         "job.started",
@@ -191,15 +191,15 @@ async def test_only_the_events_that_are_named_are_told(stage: Stage) -> None:
     assert len(set(stage.receiver.ids())) == 5, "every event has an id of its own"
 
 
-async def test_every_picture_of_a_job_is_told(stage: Stage) -> None:
+async def test_every_picture_of_a_job_is_sent(stage: Stage) -> None:
     await stage.installation.submit({"id": "j1", "prompt": "x", "n": 2, "callback": stage.callback()})
     for item in await stage.installation.claim(2):
         await stage.installation.queue.settle(item, DONE)
     await stage.deliver()
-    assert sorted(stage.receiver.told()) == [("job.succeeded", "j1.0"), ("job.succeeded", "j1.1")]
+    assert sorted(stage.receiver.reported()) == [("job.succeeded", "j1.0"), ("job.succeeded", "j1.1")]
 
 
-async def test_a_batch_is_told_once_when_it_has_ended(stage: Stage) -> None:
+async def test_the_end_of_a_batch_is_sent_once(stage: Stage) -> None:
     await stage.run_batch(callback=stage.callback())
     await stage.deliver()
     (event,) = stage.receiver.events()
@@ -207,10 +207,10 @@ async def test_a_batch_is_told_once_when_it_has_ended(stage: Stage) -> None:
     assert event.data["counts"]["succeeded"] == event.data["counts"]["total"] == 3
 
 
-async def test_a_batch_tells_of_its_items_if_it_is_asked_to(stage: Stage) -> None:
+async def test_a_batch_sends_the_ends_of_its_items_if_they_are_named(stage: Stage) -> None:
     await stage.run_batch(2, callback=stage.callback("batch.accepted", "job.succeeded"))
     await stage.deliver()
-    assert sorted(stage.receiver.told()) == [
+    assert sorted(stage.receiver.reported()) == [
         ("batch.accepted", "b1"),
         ("job.succeeded", "i0"),
         ("job.succeeded", "i1"),
@@ -221,11 +221,11 @@ async def test_the_callback_of_an_item_is_beside_that_of_its_batch(stage: Stage)
     defaults = {"prompt": "x", "callback": stage.callback()}
     await stage.run_batch(1, defaults=defaults, callback=stage.callback("job.succeeded"))
     await stage.deliver()
-    assert stage.receiver.told() == [("job.succeeded", "i0")] * 2
+    assert stage.receiver.reported() == [("job.succeeded", "i0")] * 2
     assert len(set(stage.receiver.ids())) == 2, "two wishes are two messages"
 
 
-async def test_a_batch_that_is_retried_is_told_to_have_ended_again_under_another_id(stage: Stage) -> None:
+async def test_a_second_end_of_a_retried_batch_is_sent_under_another_id(stage: Stage) -> None:
     await stage.run_batch(2, Failed(ERROR), callback=stage.callback())
     await stage.deliver()
     await stage.installation.submit({"batch": "b1"}, type="pixmill.retry.v1")
@@ -251,7 +251,7 @@ async def test_work_without_a_callback_leaves_nothing_in_the_outbox(stage: Stage
     assert await stage.redis.keys("pixmill:message:*") == []
 
 
-# What is refused
+# Refusals
 
 
 async def test_a_job_whose_secret_is_not_configured_is_rejected_in_a_sentence(stage: Stage) -> None:
@@ -266,15 +266,15 @@ async def test_a_batch_with_such_a_callback_is_rejected_as_a_whole(stage: Stage)
     await stage.installation.batch(
         "b2", 2, defaults={"prompt": "x", "callback": stage.callback(secret="other")}
     )
-    told = [(kind, data["job"], data["field"]) for kind, data in await stage.installation.events()]
-    assert told == [
+    reported = [(kind, data["job"], data["field"]) for kind, data in await stage.installation.events()]
+    assert reported == [
         ("job.rejected", "b1", "callback.secret"),
         ("job.rejected", "b2", "items.0.callback.secret"),
     ]
 
 
 @pytest.mark.parametrize("event", ["batch.progress", "job.rejected", "quota.paused"])
-async def test_events_that_no_callback_tells_are_refused(stage: Stage, event: str) -> None:
+async def test_events_that_no_callback_sends_are_refused(stage: Stage, event: str) -> None:
     await stage.installation.submit({"id": "j1", "prompt": "x", "callback": stage.callback(event)})
     ((kind, data),) = await stage.installation.events()
     assert (kind, data["field"]) == ("job.rejected", "callback.events.0")
@@ -283,12 +283,16 @@ async def test_events_that_no_callback_tells_are_refused(stage: Stage, event: st
 # Signed, tried again, given up
 
 
-async def test_a_receiver_can_verify_every_try_by_the_standard(stage: Stage) -> None:
+async def test_a_receiver_can_verify_every_try_by_the_standard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.receiver.statuses = [500]
     await stage.run_job()
-    await stage.deliver(stage.deliverer(now_s=lambda: 1_700_000_000.9))
-    await stage.pass_time()
-    await stage.deliver(stage.deliverer(now_s=lambda: 1_700_000_005.2))
+    for now_s in (1_700_000_000.9, 1_700_000_005.2):
+        with monkeypatch.context() as patched:
+            patched.setattr("daemon.callbacks.delivery.time.time", lambda now_s=now_s: now_s)
+            await stage.deliver()
+        await stage.pass_time()
     assert [headers["webhook-timestamp"] for headers, _ in stage.receiver.requests] == [
         "1700000000",
         "1700000005",
@@ -300,9 +304,7 @@ async def test_a_receiver_can_verify_every_try_by_the_standard(stage: Stage) -> 
 
 
 @pytest.mark.parametrize("status", [500, 404, 429, 301, 307])
-async def test_a_failed_callback_is_tried_on_the_schedule_with_one_id_and_then_is_a_dead_letter(
-    stage: Stage, status: int
-) -> None:
+async def test_a_failed_callback_is_tried_on_the_schedule_and_then_buried(stage: Stage, status: int) -> None:
     stage.receiver.statuses = [status] * 100
     await stage.run_job()
     waits = []
@@ -336,7 +338,7 @@ def test_the_last_try_comes_before_the_records_of_the_default_retention_end() ->
     assert sum(DELAYS_S) / 3600 == pytest.approx(17.6, abs=0.05)
 
 
-async def test_a_receiver_that_is_gone_is_not_asked_again(stage: Stage) -> None:
+async def test_a_receiver_that_is_gone_gets_nothing_more(stage: Stage) -> None:
     stage.receiver.statuses = [410]
     await stage.run_batch(3, callback=stage.callback("batch.accepted", "job.succeeded"))
     first = await stage.outbox.take(1, lease_s=30)
@@ -359,7 +361,7 @@ async def test_http_410_ends_the_callback_of_that_work_and_of_no_other(stage: St
     await stage.installation.queue.settle(item, DONE)
     await stage.run_job()
     await stage.deliver()
-    assert stage.receiver.told() == [("batch.finished", "b1"), ("job.succeeded", "j1")]
+    assert stage.receiver.reported() == [("batch.finished", "b1"), ("job.succeeded", "j1")]
 
 
 async def test_a_gone_receiver_brings_no_ended_record_back(stage: Stage) -> None:
@@ -370,19 +372,22 @@ async def test_a_gone_receiver_brings_no_ended_record_back(stage: Stage) -> None
     assert await stage.redis.exists(stage.keys.item("default//j1")) == 0
 
 
-async def test_a_receiver_that_hangs_is_given_up_after_its_time(stage: Stage) -> None:
+async def test_a_receiver_that_hangs_is_given_up_after_its_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hanging(*_: Any, timeout_s: float, **__: Any) -> int:
         assert timeout_s == 15.0
         raise OutsideError("hooks.example did not answer within 15 s.")
 
+    monkeypatch.setattr("daemon.callbacks.delivery.post", hanging)
     await stage.run_job()
-    await stage.deliver(stage.deliverer(send=hanging))
+    await stage.deliver()
     assert stage.count("retry") == 1
 
 
 async def test_an_address_that_turns_out_to_be_private_is_given_up_at_once(stage: Stage) -> None:
     await stage.run_job()
-    await stage.deliver(stage.deliverer(Webhooks(SECRETS)))
+    await stage.deliver(stage.deliverer(Webhooks(SECRETS, ())))
     assert stage.receiver.requests == []
     (letter,) = await stage.installation.dead()
     assert "not a public address" in letter["error"]
@@ -393,10 +398,10 @@ async def test_a_replica_without_the_secret_leaves_it_to_a_later_try(stage: Stag
     await stage.deliver(stage.deliverer(Webhooks({}, ["127.0.0.1"])))
     await stage.pass_time()
     await stage.deliver()
-    assert stage.receiver.told() == [("job.succeeded", "j1")]
+    assert stage.receiver.reported() == [("job.succeeded", "j1")]
 
 
-# Who delivers
+# Deliveries by several replicas
 
 
 async def test_of_two_replicas_one_has_a_message_until_its_lease_ends(stage: Stage) -> None:
@@ -411,7 +416,7 @@ async def test_of_two_replicas_one_has_a_message_until_its_lease_ends(stage: Sta
     assert await stage.outbox.settle(again.messages[0], "retry", delay_s=5)
 
 
-async def test_what_was_delivered_is_over_whoever_says_so(stage: Stage) -> None:
+async def test_a_delivered_callback_is_over_whichever_replica_settles_it(stage: Stage) -> None:
     await stage.run_job()
     (late,) = (await stage.outbox.take(10, lease_s=LEASE_S)).messages
     await stage.pass_time()
@@ -439,10 +444,12 @@ async def test_a_message_whose_content_has_ended_is_a_dead_letter_and_not_forgot
     assert (letter["reason"], letter["callback"]) == ("callback_failed", ident)
 
 
-async def test_a_receiver_that_hangs_does_not_hold_up_the_others(stage: Stage) -> None:
+async def test_a_receiver_that_hangs_does_not_hold_up_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release = asyncio.Event()
 
-    async def send(url: str, body: bytes, headers: Any, *, timeout_s: float) -> int:
+    async def send(url: str, *_: Any, **__: Any) -> int:
         if "localhost" in url:
             await release.wait()
         return 204
@@ -454,7 +461,8 @@ async def test_a_receiver_that_hangs_does_not_hold_up_the_others(stage: Stage) -
     )
     for item in await stage.installation.claim(100):
         await stage.installation.queue.settle(item, DONE)
-    callbacks = stage.deliverer(send=send)
+    monkeypatch.setattr("daemon.callbacks.delivery.post", send)
+    callbacks = stage.callbacks
     await callbacks.deliver_due()
 
     async def delivered() -> bool:
@@ -478,16 +486,16 @@ async def test_the_part_delivers_by_itself_when_the_bell_rings(stage: Stage) -> 
     running = asyncio.create_task(callbacks.run())
     await stage.run_job()
 
-    async def heard() -> bool:
+    async def reached() -> bool:
         message = await pubsub.get_message(timeout=0.1)
         return message is not None and message["data"] == b"callback"
 
-    await eventually(heard)
+    await eventually(reached)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return bool(stage.receiver.requests)
 
-    await eventually(told)
+    await eventually(reported)
     running.cancel()
     await asyncio.wait([running])
     await pubsub.aclose()
@@ -527,8 +535,8 @@ async def test_neither_query_nor_secret_is_in_events_dead_letters_or_logs(
     await stage.pass_time()
     await stage.deliver()
     printed = capsys.readouterr()
-    told = orjson.dumps([await stage.installation.events(), await stage.installation.dead()]).decode()
-    for text in (printed.out, printed.err, told, *(body.decode() for _, body in stage.receiver.requests)):
+    reported = orjson.dumps([await stage.installation.events(), await stage.installation.dead()]).decode()
+    for text in (printed.out, printed.err, reported, *(body.decode() for _, body in stage.receiver.requests)):
         assert "planted-query" not in text
         assert KEY.decode() not in text
         assert base64.b64encode(KEY).decode() not in text

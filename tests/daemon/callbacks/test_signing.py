@@ -110,7 +110,7 @@ def test_a_callback_that_could_never_be_delivered_is_refused(
 def test_where_no_secret_is_configured_the_refusal_says_so() -> None:
     callback = Callback.model_validate({"url": "https://a.example", "secret": "main"})
     with pytest.raises(Rejection, match="the operator has configured none"):
-        Webhooks().check(callback, tenant="t", ident="j")
+        Webhooks({}, ()).check(callback, tenant="t", ident="j")
 
 
 def test_an_allowed_host_may_be_an_inner_one_and_plain() -> None:

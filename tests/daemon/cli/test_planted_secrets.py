@@ -30,7 +30,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.logs import configure_logs
 from providers.http.asgi import AsgiServer
 from tests.daemon.cli.conftest import Pixmill
-from tests.daemon.harness import eventually
+from tests.daemon.harness import NO_WEBHOOKS, eventually
 from tests.servers import RedisServer
 
 SIGNATURE = "plantedsig4f9a8b7c6d5e"
@@ -202,7 +202,9 @@ async def test_no_planted_secret_is_in_any_output(
     shown: dict[str, str] = {"settings": f"{settings!r} {settings.model_dump()}"}
 
     store = ResultStore.open(f"file://{tmp_path}/images")
-    replica = Replica(settings, settings.redis.url.reveal(), build_routes(settings, os.environ), store)
+    replica = Replica(
+        settings, settings.redis.url.reveal(), build_routes(settings, os.environ), store, NO_WEBHOOKS
+    )
     client: Any = Redis.from_url(settings.redis.url.reveal())
     await replica.start()
     try:

@@ -14,7 +14,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
-from tenacity import wait_none
 
 from daemon.broker.connect import command_client
 from daemon.doctor.checks import (
@@ -239,7 +238,7 @@ async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: py
         raise OSError("no space left on device")
 
     assert (await check_storage(broken)).state is State.FAIL
-    store = ResultStore.open("memory://", wait=wait_none())
+    store = ResultStore.open("memory://")
     monkeypatch.setattr("obstore.put_async", full)
     finding = await check_storage(lambda: store)
     assert finding.state is State.FAIL

@@ -25,7 +25,7 @@ LOOKS = 200  # more than enough for every pending entry to be read again as ofte
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Thousands of refusals are told to nobody here."""
+    """Thousands of refusals are not logged here."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 @pytest.mark.timeout(300)
 async def test_every_one_of_ten_thousand_mutated_entries_is_accounted_for(redis: Redis) -> None:
     installation, mutator = Installation(redis), Mutator(SEED)
-    # What an entry leaves behind echoes its `traceparent`, so everything is known to be of one entry.
+    # Every trace of an entry echoes its `traceparent`, so it is known whose trace it is.
     sent = {f"n{number}": mutator.entry() for number in range(ENTRIES)}
     await add(redis, installation.keys.jobs, sent)
     await installation.take_all()
@@ -95,7 +95,7 @@ def _end_of_work(payload: Job | Batch, answers: list[tuple[str, Any]]) -> str:
     if kinds == {"job.rejected"} and len(answers) == 1:
         assert answers[0][1]["code"] == "id_conflict"
         return "conflict"
-    # Every item is told of: as queued, or as one that another part has brought before.
+    # Every item has an event: queued, or a duplicate of one that another part has brought before.
     assert named == items, (payload, answers)
     queued = Counter(data["item"] for kind, data in answers if kind == "job.queued")
     others = Counter(data["item"] for kind, data in answers if kind != "job.queued")

@@ -83,7 +83,7 @@ async def test_what_stands_beside_the_data_is_capped_too_and_not_kept_whole(
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-async def test_bad_input_ends_as_one_dead_letter_with_a_sentence_and_the_rest_goes_on(
+async def test_bad_input_ends_as_one_dead_letter_and_the_rest_goes_on(
     installation: Installation, case: str
 ) -> None:
     data, code, field, words = BAD_INPUT[case]
@@ -133,7 +133,7 @@ async def test_a_secret_in_a_payload_is_kept_nowhere(
         assert "planted-secret" not in repr(content), key
 
 
-async def test_the_same_id_with_the_same_content_is_a_duplicate_and_makes_no_second_item(
+async def test_the_same_id_with_the_same_content_makes_no_second_item(
     installation: Installation,
 ) -> None:
     job = {"id": "a", "prompt": "x", "seed": 0}
@@ -202,7 +202,7 @@ async def test_n_pictures_are_n_items_with_seeds_that_count_up_from_the_given_on
     ]
 
 
-async def test_an_unknown_type_waits_for_a_newer_replica_and_is_dead_lettered_in_the_end(
+async def test_an_unknown_type_waits_for_a_newer_replica_and_is_buried_at_last(
     installation: Installation,
 ) -> None:
     entry = await installation.add({"id": "a", "prompt": "x"}, type="pixmill.job.v9")
@@ -234,7 +234,7 @@ async def nothing_is_left_behind_but(installation: Installation, uid: str) -> No
     assert [item.uid for item in await installation.claim(5)] == [uid]
 
 
-async def test_a_batch_whose_expansion_was_interrupted_is_completed_and_counted_right(
+async def test_an_interrupted_expansion_of_a_batch_is_completed_and_counted(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_accept = installation.queue.accept

@@ -37,8 +37,9 @@ class Desk:
         route = Route("default", ScriptedProvider(), "m", (quota,))
         self.dispatcher = SimpleNamespace(route=route, bound=None, slot_at=None, pause=None)
         dispatchers: Any = {"default": self.dispatcher}
-        self.estimator = Estimator(redis, self.keys, dispatchers, 64)
-        self.scheduler = Scheduler(redis, self.installation.queue, self.estimator, Metrics())
+        self.metrics = Metrics()
+        self.estimator = Estimator(redis, self.keys, dispatchers, 64, self.metrics)
+        self.scheduler = Scheduler(redis, self.installation.queue, self.estimator, self.metrics)
 
     async def counts(self) -> GroupCounts:
         view = await self.view()
@@ -60,7 +61,7 @@ def desk(redis: Redis) -> Desk:
 
 async def test_the_time_left_is_what_the_quota_needs_for_the_rest(desk: Desk) -> None:
     await desk.installation.batch("b1", 30)
-    desk.estimator.observe("default", 4.0)
+    desk.metrics.observe_call("scripted", "default", 4.0)
     estimate = await desk.estimate()
     assert estimate.eta_s == pytest.approx(124, abs=2), "ten at once, ten after each minute, and a call"
     assert estimate.bound is None
@@ -100,7 +101,7 @@ async def test_a_paused_batch_gives_no_time(desk: Desk) -> None:
 
 async def test_a_pause_does_not_hold_back_what_runs(desk: Desk) -> None:
     await desk.installation.batch("b1", 2)
-    desk.estimator.observe("default", 4.0)
+    desk.metrics.observe_call("scripted", "default", 4.0)
     await desk.installation.claim(2)
     await pauses.pause(desk.redis, desk.keys, "batch", "default/b1")
     desk.dispatcher.pause = Pause("fleet", "")

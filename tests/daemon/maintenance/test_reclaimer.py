@@ -14,11 +14,8 @@ from daemon.maintenance.janitor import IDLE_LEASES, Janitor
 from daemon.maintenance.reclaimer import Reclaimer
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.queue.queue import Queue
-from daemon.worker.permits import PermittedCalls
-from daemon.worker.pool import Running
 from daemon.worker.run import Run
-from limiter import Limiter
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import Bench, Installation, eventually
 
 LEASE_S = 10.0
 LONG_AGO_MS = 60_000
@@ -31,8 +28,7 @@ class Heir:
 
     def __init__(self, installation: Installation) -> None:
         queue, metrics = installation.other("heir"), installation.metrics
-        calls = PermittedCalls(Limiter(installation.redis, "pixmill"), queue)
-        self.running = Running(queue, calls, metrics, _forever, slots=4, on_free=lambda: None)
+        self.running = Bench(queue, metrics, _forever).pool
         self.reclaimer = Reclaimer(
             queue, installation.routes, self.running, metrics, lease_s=LEASE_S, most_crashes=5
         )
@@ -56,7 +52,7 @@ def installation(redis: Redis) -> Installation:
 async def heir(installation: Installation) -> AsyncIterator[Heir]:
     heir = Heir(installation)
     yield heir
-    await heir.running.drain(0)
+    await heir.running.drain(0, lambda: False)
 
 
 async def orphan_behind(installation: Installation, live: int) -> str:

@@ -23,7 +23,8 @@ class Fleet:
         self.metrics = [Metrics(), Metrics()]
         keys, queue = self.installation.keys, self.installation.queue
         self.schedulers = [
-            Scheduler(redis, queue, Estimator(redis, keys, {}, 1), metrics) for metrics in self.metrics
+            Scheduler(redis, queue, Estimator(redis, keys, {}, 1, metrics), metrics)
+            for metrics in self.metrics
         ]
 
     async def counted(self, outcome: str, route: str = "default") -> int:

@@ -12,17 +12,15 @@ from redis.asyncio import Redis
 from daemon.accounts.routes import Route
 from daemon.contract import Event
 from daemon.queue import pauses
-from daemon.queue.bell import Bell
 from daemon.queue.outcomes import Outcome, Succeeded, Throttled
 from daemon.queue.pauses import Pause, PauseBook, read_pauses
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
-from daemon.worker.permits import PermittedCalls
-from daemon.worker.pool import Running
+from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter import Limiter
 from limiter.quota.quota import parse_quota
-from tests.daemon.harness import Installation, ScriptedProvider, eventually
+from tests.daemon.harness import Bench, Installation, ScriptedProvider, eventually
 
 DONE = Succeeded({"images": []})
 BUSY = {"kind": "rate_limited", "message": "Wait.", "charged": "no"}
@@ -40,7 +38,7 @@ class Fleet:
         self.tasks: list[asyncio.Task[None]] = []
         self.books: list[PauseBook] = []
         self.dispatchers: list[Dispatcher] = []
-        self.running: list[Running] = []
+        self.running: list[Pool] = []
         quotas = () if quota is None else (parse_quota("q", quota),)
         for worker in ("w1", "w2"):
             self._add_replica(
@@ -49,10 +47,8 @@ class Fleet:
 
     def _add_replica(self, worker: str, routes: list[Route]) -> None:
         queue, metrics = self.installation.other(worker), Metrics()
-        limiter = Limiter(self.redis, "pixmill")
-        calls = PermittedCalls(limiter, queue)
-        running = Running(queue, calls, metrics, self._execute, slots=64, on_free=lambda: bell.ring_all())
-        bell = Bell(self.redis, self.keys.bell, running.ask_cancel, worker)
+        replica = Bench(queue, metrics, self._execute, slots=64)
+        limiter, running, bell = replica.limiter, replica.pool, replica.bell
         book = PauseBook(self.redis, self.keys, rung=bell.pause_rung, on_change=bell.ring_all)
         self.running.append(running)
         self.books.append(book)
@@ -108,7 +104,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for running in self.running:
-            await running.drain(5)
+            await running.drain(5, lambda: False)
 
 
 @pytest.fixture

@@ -23,12 +23,10 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from daemon.queue.records import ItemView, Records
-from daemon.worker.permits import PermittedCalls
-from daemon.worker.pool import Running
-from daemon.worker.run import Run
-from limiter import Limiter
+from daemon.worker.pool import Pool
+from daemon.worker.run import Phase, Run
 from providers.base import Submitted
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Bench, Installation
 
 RECEIPT = b'{"task_id":"task-1"}'
 OURS = {"kind": "unknown", "message": "A bug.", "charged": "yes"}
@@ -104,7 +102,8 @@ async def test_after_a_bug_that_came_behind_the_receipt_the_task_is_polled(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def bug(run: Run) -> Outcome:
-        run.sent, run.submitted = True, Submitted("task-1")
+        run.enter(Phase.CALLING)
+        run.submitted = Submitted("task-1")
         await installation.queue.note_intent(run.item)
         await installation.queue.note_receipt(run.item, RECEIPT)
         raise RuntimeError("a bug")
@@ -114,7 +113,7 @@ async def test_after_a_bug_that_came_behind_the_receipt_the_task_is_polled(
     (item,) = await installation.claim()
     running = _running(installation, bug)
     running.start(item, installation.routes["default"], None)
-    await running.drain(5)
+    await running.drain(5, lambda: False)
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
     assert await calls(installation) == {"yes": 1}
@@ -165,14 +164,15 @@ async def test_a_run_counts_its_call_when_it_ends_and_only_if_it_made_one(
     installation: Installation, outcome: Outcome, sent: bool, counted: dict[str, int]
 ) -> None:
     async def ends(run: Run) -> Outcome:
-        run.sent = sent
+        if sent:
+            run.enter(Phase.CALLING)
         return outcome
 
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
     running = _running(installation, ends)
     running.start(item, installation.routes["default"], None)
-    await running.drain(5)
+    await running.drain(5, lambda: False)
     assert (await calls(installation), _counted(installation)) == (counted, counted)
 
 
@@ -187,14 +187,14 @@ async def test_who_settles_too_late_counts_no_call_since_another_one_did(install
     item = await accepted(installation)
 
     async def late(run: Run) -> Outcome:
-        run.sent = True
+        run.enter(Phase.CALLING)
         return Succeeded({"images": []})
 
     page = await installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
     await installation.other("w2").settle(page.items[0], Succeeded({"images": []}), "yes")
     running = _running(installation, late)
     running.start(item, installation.routes["default"], None)
-    await running.drain(5)
+    await running.drain(5, lambda: False)
     assert (await calls(installation), _counted(installation)) == ({"yes": 1}, {})
 
 
@@ -473,15 +473,8 @@ async def test_at_whatever_step_of_others_it_comes_a_receipt_is_somewhere_and_st
     assert followed or LATE.decode() in noted or any('"late"' in error for error in told)
 
 
-def _running(installation: Installation, execute: object) -> Running:
-    return Running(
-        installation.queue,
-        PermittedCalls(Limiter(installation.redis, "pixmill"), installation.queue),
-        installation.metrics,
-        execute,  # type: ignore[arg-type]  # a function of the test
-        slots=4,
-        on_free=lambda: None,
-    )
+def _running(installation: Installation, execute: Any) -> Pool:
+    return Bench(installation.queue, installation.metrics, execute).pool
 
 
 def _reclaimer(installation: Installation) -> Reclaimer:

@@ -16,7 +16,6 @@ import orjson
 import pytest
 from PIL import Image
 from redis.asyncio import Redis
-from tenacity import wait_none
 
 from daemon.accounts.routes import Route, Routes
 from daemon.queue.keys import Keys
@@ -26,7 +25,7 @@ from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.worker import executor
 from providers.base import Generated, Picture, Request, Submitted
-from tests.daemon.harness import ScriptedProvider, eventually
+from tests.daemon.harness import NO_WEBHOOKS, ScriptedProvider, eventually
 from tests.object_stores import S3, Fault, Front, SmallDisk
 from tests.servers import RedisServer
 
@@ -78,9 +77,13 @@ class Shop:
                 "storage": {"url": self._storage_url},
             }
         )
-        store = ResultStore.open(self._storage_url, wait=wait_none())
+        store = ResultStore.open(self._storage_url)
         return Replica(
-            settings, self._url, Routes([Route("default", self.provider, "m", timeout_s=20)]), store
+            settings,
+            self._url,
+            Routes([Route("default", self.provider, "m", timeout_s=20)]),
+            store,
+            NO_WEBHOOKS,
         )
 
     async def _sell(self, request: Request) -> Submitted | Generated:
@@ -109,12 +112,12 @@ class Shop:
         return found
 
     async def until_unready(self, says: str) -> None:
-        async def told() -> bool:
+        async def reported() -> bool:
             async with httpx2.AsyncClient(trust_env=False) as client:
                 answer = await client.get(f"{self.replica.metrics_url}/readyz")
             return answer.status_code == 503 and says in answer.text
 
-        await eventually(told, timeout_s=30)
+        await eventually(reported, timeout_s=30)
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.replica.metrics.registry.get_sample_value(f"pixmill_{name}", labels)
@@ -152,7 +155,7 @@ def shop(redis: Redis, redis_server: RedisServer) -> Open:
 
 
 @pytest.mark.parametrize("fault", ["503", "403", "refused", "cut"])
-async def test_a_paid_picture_waits_in_memory_and_nothing_more_is_bought_until_the_store_works(
+async def test_nothing_more_is_bought_while_a_paid_picture_waits_for_the_store(
     fault: Fault, front: Front, shop: Open
 ) -> None:
     async with shop(BUCKET) as here:
@@ -248,7 +251,7 @@ async def test_a_disk_that_takes_no_picture_is_waited_for(fault: str, tmp_path: 
         disk.close()
 
 
-async def test_what_was_claimed_before_the_store_failed_goes_back_before_it_is_bought(
+async def test_an_item_claimed_before_the_store_failed_goes_back_unbought(
     front: Front, shop: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with shop(BUCKET) as here:
@@ -295,7 +298,7 @@ async def test_nothing_is_bought_before_the_stores_credential_is_right(front: Fr
 
 async def test_a_missing_bucket_is_not_taken_for_a_missing_picture(front: Front) -> None:
     with pytest.raises(StorageError, match="no such bucket"):
-        await ResultStore.open("s3://misspelt/shop", wait=wait_none()).get("a.png")
+        await ResultStore.open("s3://misspelt/shop").get("a.png")
     assert await ResultStore.open(BUCKET).get("a.png") is None
 
 

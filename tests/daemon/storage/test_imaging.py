@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from daemon.storage.imaging import MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
+from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -64,13 +64,13 @@ def test_the_facts_are_those_of_the_bytes(kind: str) -> None:
 
 
 def test_a_jpeg_has_the_extension_that_people_expect() -> None:
-    assert inspect_image(encoded("JPEG")).extension == "jpg"
+    assert EXTENSIONS[inspect_image(encoded("JPEG")).format] == "jpg"
 
 
 def test_a_jpeg_that_holds_a_second_picture_is_a_jpeg() -> None:
     data = encoded("MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))])
     facts = inspect_image(data)
-    assert (facts.format, facts.extension, facts.width) == ("jpeg", "jpg", 60)
+    assert (facts.format, facts.content_type, facts.width) == ("jpeg", "image/jpeg", 60)
 
 
 # Refused
@@ -104,7 +104,8 @@ def test_what_is_no_picture_of_ours_is_refused_by_its_name(data: bytes, says: st
 def test_a_truncated_picture_is_refused(kind: str, share: float) -> None:
     data = encoded(kind, (200, 200))
     assert (
-        "damaged or truncated" in (told := reason(data[: int(len(data) * share)])) or "no PNG, JPEG" in told
+        "damaged or truncated" in (reported := reason(data[: int(len(data) * share)]))
+        or "no PNG, JPEG" in reported
     )
 
 
@@ -202,7 +203,7 @@ def test_a_lower_quality_is_a_smaller_file() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_a_picture_that_lies_on_its_side_is_turned_where_the_note_about_it_is_lost(kind: str) -> None:
+def test_a_picture_is_turned_upright_where_its_orientation_note_is_lost(kind: str) -> None:
     lying = Image.new("RGB", (60, 40), "white")
     lying.paste("black", (0, 0, 60, 20))
     note = Image.Exif()

@@ -11,7 +11,6 @@ from typing import Any
 import obstore
 import pytest
 from obstore.exceptions import GenericError
-from tenacity import wait_none
 
 from daemon.storage.object_store import TRIES, ResultStore, StorageError, Stored, object_key
 
@@ -25,11 +24,11 @@ def fd_path(descriptor: int) -> str:
 
 
 def local(directory: Path) -> ResultStore:
-    return ResultStore.open(f"file://{directory}", wait=wait_none())
+    return ResultStore.open(f"file://{directory}")
 
 
 def memory() -> ResultStore:
-    return ResultStore.open("memory://", wait=wait_none())
+    return ResultStore.open("memory://")
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -105,7 +104,7 @@ async def test_a_local_picture_and_every_directory_above_it_are_brought_to_the_d
     assert set(synced) == {str(place) for place in [path, *path.parents] if place.is_relative_to(tmp_path)}
 
 
-async def test_a_picture_that_an_earlier_run_left_in_the_cache_is_brought_to_the_disk_too(
+async def test_a_picture_that_an_earlier_run_left_in_the_cache_is_synced_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await local(tmp_path).put_image(KEY, b"picture")
@@ -141,7 +140,7 @@ async def test_a_put_that_keeps_failing_is_a_sentence_that_names_the_store(fail:
 
 async def test_no_credential_is_in_the_sentence(fail: Fail) -> None:
     fail(TRIES, message=f"PUT {SIGNED} failed")
-    store = ResultStore(obstore.store.MemoryStore(), "s3://reader:planted-secret@bucket/x", wait=wait_none())
+    store = ResultStore(obstore.store.MemoryStore(), "s3://reader:planted-secret@bucket/x")
     with pytest.raises(StorageError) as caught:
         await store.put_image(KEY, b"picture")
     assert "planted" not in str(caught.value).lower()

@@ -52,7 +52,7 @@ async def test_metrics_are_prometheus_text_and_refreshed_first(replica: Replica)
     assert replica.refreshed == 1
 
 
-async def test_metrics_are_openmetrics_when_asked_for(replica: Replica) -> None:
+async def test_metrics_are_openmetrics_when_requested(replica: Replica) -> None:
     answer = await replica.get("/metrics", accept="application/openmetrics-text; version=1.0.0")
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")

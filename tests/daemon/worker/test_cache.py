@@ -15,14 +15,11 @@ from daemon.maintenance.reclaimer import Reclaimer
 from daemon.queue.keys import CACHED, Uid
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Succeeded
 from daemon.queue.records import ItemView, Records
-from daemon.storage.gate import StorageGate
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.worker.cache import AT_ONCE, Copies
-from daemon.worker.permits import PermittedCalls
-from daemon.worker.pool import Running
 from daemon.worker.run import Run
-from limiter import Limiter
 from providers.errors import ErrorKind, ProviderError
+from tests.daemon import harness
 from tests.daemon.harness import eventually
 from tests.daemon.worker.test_executor import Bench, generated, png
 
@@ -251,16 +248,8 @@ class Copier:
         self.bench = bench
         installation = bench.installation
         self.looks: list[float] = []
-        self.running = Running(
-            installation.queue,
-            PermittedCalls(Limiter(redis, "pixmill"), installation.queue),
-            installation.metrics,
-            bench.executor.run,
-            slots=slots,
-            on_free=lambda: None,
-        )
-        self.gate = StorageGate(bench.store)
-        self.gate.why = None
+        replica = harness.Bench(installation.queue, installation.metrics, bench.executor.run, slots=slots)
+        self.running, self.gate = replica.pool, replica.gate
         bell: Any = self  # one that only tells when it was waited for
         self.copies = Copies([bench.route], installation.queue, self.running, bell, self.gate)
 
@@ -278,7 +267,7 @@ async def full(bench: CacheBench, redis: Redis) -> AsyncIterator[Copier]:
     """A replica that has no slot left."""
     copier = Copier(bench, redis, slots=0)
     yield copier
-    await copier.running.drain(5)
+    await copier.running.drain(5, lambda: False)
 
 
 async def test_copies_need_neither_a_permit_nor_a_free_slot_and_are_counted(full: Copier) -> None:
@@ -288,7 +277,7 @@ async def test_copies_need_neither_a_permit_nor_a_free_slot_and_are_counted(full
         await bench.use(ident)
     assert full.running.free == 0
     await full.copies.step()
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     for ident in ("b", "c"):
         assert (await bench.installation.record(f"default//{ident}"))["state"] == "succeeded"
     assert full.counted() == {"hit": 2, "miss": 0, "joined": 0}
@@ -300,13 +289,13 @@ async def test_every_success_with_the_wish_is_a_hit_a_miss_or_joined(full: Copie
     await bench.use("a")
     await bench.use("b")
     full.running.start((await bench.next()).item, bench.route, None)
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     await bench.installation.queue.due()
     await full.copies.step()
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     await bench.use("c", cache="off")
     full.running.start((await bench.next()).item, bench.route, None)
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     assert full.counted() == {"hit": 0, "miss": 1, "joined": 1}
 
 
@@ -361,7 +350,7 @@ async def test_a_copy_of_a_silent_worker_is_taken_over_and_made(full: Copier) ->
         most_crashes=5,
     )
     assert await reclaimer.sweep() == 1
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     assert (await bench.installation.record("default//b"))["state"] == "succeeded"
     assert len(bench.provider.requests) == 1
 

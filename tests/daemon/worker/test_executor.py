@@ -17,24 +17,25 @@ from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.accounts.feedback import Accounts
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
+from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore, StorageError, Stored
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
-from daemon.worker.polling import ONLY_ADDRESS_TRIES, Collector
-from daemon.worker.retry_policy import Judge
+from daemon.worker.polling import ONLY_ADDRESS_TRIES, Polling
+from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
-from limiter import Limiter, Penalty
+from limiter import Limiter, Penalty, Recalls
 from limiter.quota.quota import parse_quota
 from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
 from providers.http.client import before_send, rate_headers
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Installation, open_gate
 
 
 def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
@@ -73,16 +74,17 @@ class Bench:
         quotas = () if quota is None else (parse_quota("q", quota),)
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
-        accounts = Accounts(redis, self.installation.keys, self.limiter, metrics)
-        judge = Judge(accounts, metrics, draw=lambda: 1.0)
+        keys = self.installation.keys
+        self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
+        calls: Any = self
         self.executor = Executor(
             self.installation.queue,
-            PictureKeeper(self.store, sleep=self._sleep),
-            InputFetcher(self.store, max_bytes=1_000_000),
-            Collector(sleep=self._sleep, draw=lambda: self.draw),
-            judge,
-            self.installation.metrics,
-            calls=self,
+            PictureKeeper(self.store, self.gate, metrics),
+            InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
+            Polling(self._turn, sleep=self._sleep, draw=lambda: self.draw),
+            RetryPolicy(AccountFeedback(redis, keys, self.limiter, metrics), metrics),
+            calls,
+            metrics,
         )
         self.answers: list[Submitted | Generated | ProviderError] = []
 
@@ -114,6 +116,9 @@ class Bench:
 
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
+
+    async def _turn(self, _route: Route) -> Callable[[], None]:
+        return lambda: None
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -161,7 +166,7 @@ async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_i
     assert bench.accepted == []
 
 
-async def test_the_picture_has_the_format_that_was_asked_for_whatever_the_provider_sends(
+async def test_a_picture_is_stored_in_the_jobs_format_whatever_the_provider_sends(
     bench: Bench,
 ) -> None:
     outcome = await bench.outcome(output={"format": "webp", "thumbnail": False})
@@ -214,7 +219,7 @@ async def test_a_paid_picture_that_cannot_be_used_has_been_paid_for(bench: Bench
     assert bench.cost() == pytest.approx(0.04)
 
 
-async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Bench) -> None:
+async def test_the_cost_of_a_task_with_two_owners_is_counted_once(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [replace(generated(), pictures=(Picture(data=b"no picture"),)), generated()]
     first = await bench.claimed()
@@ -224,7 +229,7 @@ async def test_a_task_that_two_workers_are_told_about_is_counted_once(bench: Ben
     assert bench.cost() == pytest.approx(0.04)
 
 
-async def test_polls_stretch_from_two_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
+async def test_polls_stretch_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
     bench.provider.poll_answers = [
@@ -330,7 +335,7 @@ async def test_polls_are_spread_so_that_tasks_of_one_moment_do_not_stay_in_step(
     assert bench.slept == pytest.approx(waits)
 
 
-async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench: Bench) -> None:
+async def test_a_task_is_not_polled_before_the_providers_retry_after(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=7.0)
     bench.provider.poll_answers = [
@@ -343,7 +348,7 @@ async def test_a_provider_that_asks_to_be_left_alone_is_not_polled_before(bench:
     assert bench.slept == [2.0, 7.0, 5.0, 6.75]
 
 
-async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_minute(bench: Bench) -> None:
+async def test_a_longer_retry_after_of_a_poll_is_cut_to_a_minute(bench: Bench) -> None:
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=3600)
     bench.answers = [Submitted("task-1")]
     busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
@@ -353,9 +358,7 @@ async def test_a_provider_that_asks_to_be_left_alone_for_long_is_polled_after_a_
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
-async def test_a_task_that_was_taken_over_is_looked_at_soon_but_not_in_step_with_others(
-    bench: Bench, draw: float
-) -> None:
+async def test_an_adopted_task_is_polled_soon_but_not_in_step_with_others(bench: Bench, draw: float) -> None:
     bench.draw = draw
     run = await bench.claimed()
     await bench.installation.queue.note_intent(run.item)
@@ -396,7 +399,7 @@ async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Ben
     assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
 
 
-async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_picture_is_bought_once(
+async def test_an_address_without_a_picture_is_replaced_by_a_poll_not_bought_again(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -411,7 +414,9 @@ async def test_an_address_without_a_picture_is_replaced_by_a_poll_and_the_pictur
 
 
 @pytest.mark.parametrize(
-    ("age", "url_ttl_s"), [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)], ids=["unsaid", "said"]
+    ("age", "url_ttl_s"),
+    [(timedelta(hours=2), None), (timedelta(minutes=2), 60.0)],
+    ids=["by-default", "by-provider"],
 )
 async def test_an_address_older_than_addresses_live_is_replaced_at_once(
     bench: Bench, age: timedelta, url_ttl_s: float | None
@@ -424,7 +429,7 @@ async def test_an_address_older_than_addresses_live_is_replaced_at_once(
     assert bench.provider.fetched == ["https://x/old", "https://x/new"]
 
 
-async def test_an_old_picture_that_is_gone_for_good_is_bought_again_only_as_the_job_says(
+async def test_an_old_picture_that_is_gone_is_bought_again_only_by_the_jobs_policy(
     bench: Bench,
 ) -> None:
     run = await with_old_task(bench, timedelta(hours=2))
@@ -448,7 +453,7 @@ async def test_a_receipt_without_a_date_is_no_older_than_its_item(
     assert outcome.error["kind"] == kind
 
 
-async def test_a_young_picture_that_stays_away_is_looked_for_again_later_and_never_bought_again(
+async def test_a_young_picture_that_stays_away_is_downloaded_later_not_bought(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -475,7 +480,7 @@ async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(b
     assert outcome.error["resumable"] is True
 
 
-async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_and_has_expired(
+async def test_a_task_that_is_gone_at_a_new_address_means_an_expired_picture(
     bench: Bench,
 ) -> None:
     bench.answers = [Submitted("task-1")]
@@ -489,7 +494,7 @@ async def test_a_task_that_is_gone_by_then_leaves_a_picture_that_was_paid_for_an
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_expired", "yes")
 
 
-async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_is_bought_once(
+async def test_an_address_that_we_refuse_keeps_its_task_for_a_retry(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = ProviderError(
@@ -522,7 +527,7 @@ async def test_an_address_that_we_refuse_waits_for_its_operator_and_the_picture_
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_again_for_it(
+async def test_a_lost_picture_without_a_task_is_not_bought_again(
     bench: Bench,
 ) -> None:
     bench.answers = [behind("https://x/new")]
@@ -534,7 +539,7 @@ async def test_a_call_without_a_task_has_no_other_address_and_is_not_bought_agai
     assert bench.provider.polls == []
 
 
-async def test_a_cancel_that_comes_after_the_task_has_ended_throws_no_paid_picture_away(bench: Bench) -> None:
+async def test_a_cancel_after_the_end_of_the_task_throws_no_paid_picture_away(bench: Bench) -> None:
     run = await bench.claimed()
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [behind("https://x/old"), behind("https://x/new")]
@@ -590,7 +595,7 @@ async def test_a_run_that_was_taken_over_after_its_intent_has_an_unknown_outcome
     assert bench.provider.requests == []
 
 
-async def test_a_picture_that_was_stored_and_not_settled_is_found_and_not_bought_again(bench: Bench) -> None:
+async def test_a_picture_that_was_stored_and_not_settled_is_found_not_bought(bench: Bench) -> None:
     first = await bench.executor.run(await bench.claimed())
     assert isinstance(first, Succeeded)
     second = await bench.executor.run(await bench.taken_over())
@@ -646,7 +651,7 @@ class Sleeper:
         return registry.get_sample_value("pixmill_dead_letters_total", labels) or 0.0
 
 
-async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt_and_nothing_is_bought_again(
+async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt(
     bench: Bench,
 ) -> None:
     sleeper = Sleeper(bench)
@@ -679,7 +684,7 @@ async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(ben
     assert bench.accepted == ["default//a"], "nobody polls its task, which occupies the account all the same"
 
 
-async def test_a_late_receipt_that_a_second_task_makes_needless_is_counted_by_its_owner(bench: Bench) -> None:
+async def test_a_late_receipt_beside_a_second_task_is_counted_by_its_owner(bench: Bench) -> None:
     sleeper = Sleeper(bench)
     run = await sleeper.falls_asleep()
     new = await sleeper.sent_once_more()
@@ -725,7 +730,10 @@ async def test_a_moderated_prompt_fails_alone_with_the_providers_sentence(bench:
     assert (outcome.error["kind"], outcome.error["charged"]) == ("moderation_input", "no")
 
 
-async def test_a_fault_is_tried_again_later_and_longer_each_time(bench: Bench) -> None:
+async def test_a_fault_is_tried_again_later_and_longer_each_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
     bench.answers = [ProviderError(ErrorKind.PROVIDER_FAULT, "500")]
     outcome = await bench.outcome()
     assert isinstance(outcome, Retry)
@@ -744,10 +752,10 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
 
 
 @pytest.mark.parametrize("cost", [None, Decimal(0), Decimal("0.04")])
-async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an_attempt(
+async def test_a_throttle_inside_an_accepted_call_costs_an_attempt(
     redis: Redis, cost: Decimal | None
 ) -> None:
-    """Otherwise a provider that bills and then complains would be asked, and paid, without end."""
+    """Otherwise a provider that bills and then complains would be paid without end."""
     bench = Bench(redis, quota={"requests": "100/s"})
     throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
     bench.answers = [throttle.let_in().billed(cost, "USD")]
@@ -758,7 +766,7 @@ async def test_a_throttle_inside_an_accepted_call_tells_the_account_and_costs_an
     assert 3 < state.cooldown_s <= 4
 
 
-async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_costs_an_attempt(
+async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota(
     redis: Redis,
 ) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
@@ -768,7 +776,7 @@ async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota_and_cos
     assert state.paused_reason is not None
 
 
-async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_nothing(redis: Redis) -> None:
+async def test_a_trouble_of_this_machine_stops_no_other_and_costs_nothing(redis: Redis) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
     bench.answers = [
         ProviderError(
@@ -786,7 +794,7 @@ async def test_a_trouble_of_this_machine_stops_no_other_one_and_costs_the_job_no
     assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
 
 
-async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back_unharmed(
+async def test_a_recalled_permit_sends_nothing_and_the_job_goes_back_unharmed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def called_back(_run: Run) -> None:
@@ -801,16 +809,16 @@ async def test_a_permit_that_was_called_back_sends_nothing_and_the_job_goes_back
     assert (record["state"], record["attempts"], record["intent_us"]) == ("queued", "0", "")
 
 
-async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothing_either(
+async def test_a_permit_that_is_recalled_while_the_call_connects_sends_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def called_back(_run: Run, _rtt_s: float | None) -> None:
         raise Recalled
 
     async def connects(_request: Request) -> Generated:
-        tell = before_send.get()
-        assert tell is not None
-        await tell(None)
+        leaves = before_send.get()
+        assert leaves is not None
+        await leaves(None)
         raise AssertionError("it was sent")
 
     monkeypatch.setattr(bench, "call_leaves", called_back)
@@ -821,7 +829,7 @@ async def test_a_permit_that_is_called_back_while_the_call_connects_sends_nothin
     assert before_send.get() is None
 
 
-async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench) -> None:
+async def test_the_rates_in_an_answers_headers_are_passed_on(bench: Bench) -> None:
     async def answer(_request: Request) -> Generated:
         rate_headers.set({"x-ratelimit-remaining": "7"})
         return generated()
@@ -834,7 +842,7 @@ async def test_what_an_answers_headers_say_of_the_rate_is_passed_on(bench: Bench
     assert len(bench.headers) == 1, "an answer without them is not taken for the one before"
 
 
-async def test_headers_are_told_after_the_task_is_noted(
+async def test_headers_are_passed_on_after_the_task_is_noted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(_request: Request) -> Submitted:
@@ -888,7 +896,7 @@ def due(run: Run, seconds: float) -> Run:
 async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    monkeypatch.setattr("daemon.worker.run.GRACE_S", 0.0)
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
     bench.provider.answer = never
     outcome = await bench.outcome()
@@ -896,10 +904,10 @@ async def test_a_call_without_an_answer_in_time_has_an_unknown_outcome(
     assert "0.05 s" in outcome.error["message"]
 
 
-async def test_a_call_whose_deadline_passes_without_an_answer_has_an_unknown_outcome_too(
+async def test_a_call_unanswered_at_the_deadline_has_an_unknown_outcome(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.time_limit.GRACE_S", 0.0)
+    monkeypatch.setattr("daemon.worker.run.GRACE_S", 0.0)
     bench.provider.answer = never
     outcome = await bench.executor.run(due(await bench.claimed(), 0.1))
     assert isinstance(outcome, Unknown)
@@ -923,7 +931,7 @@ async def test_a_provider_is_given_no_more_time_than_the_job_has(
     assert 55.0 < given[1] <= 60.0, "the route's own limit"
 
 
-async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Bench) -> None:
+async def test_a_task_is_polled_once_more_when_its_time_is_over(bench: Bench) -> None:
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
     bench.provider.plan = PollPlan(first_s=30.0, longest_s=30.0)
     bench.answers = [Submitted("task-1")]
@@ -934,7 +942,7 @@ async def test_a_task_is_asked_after_once_more_when_its_time_is_over(bench: Benc
     assert bench.slept[0] <= 0.05
 
 
-async def test_a_task_that_was_taken_over_after_its_deadline_is_asked_after_once(bench: Bench) -> None:
+async def test_a_task_that_was_taken_over_after_its_deadline_is_polled_once(bench: Bench) -> None:
     run = await bench.claimed()
     await bench.installation.queue.note_intent(run.item)
     await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
@@ -983,9 +991,9 @@ class BrokenStore(ResultStore):
         return await super().put_image(key, data)
 
 
-async def test_a_store_that_fails_is_waited_for_while_the_paid_picture_stays_in_memory(bench: Bench) -> None:
+async def test_a_paid_picture_stays_in_memory_while_the_store_fails(bench: Bench) -> None:
     broken = BrokenStore(MemoryStore(), "memory://")
-    bench.executor._keeper = PictureKeeper(broken, sleep=bench._sleep)
+    bench.executor._keeper = PictureKeeper(broken, bench.gate, bench.installation.metrics)
     run = await bench.claimed()
     outcome = await bench.executor.run(run)
     assert isinstance(outcome, Succeeded)
@@ -1048,7 +1056,7 @@ async def test_a_deadline_that_had_not_passed_when_a_person_retried_still_holds(
     assert outcome.error["kind"] == "deadline"
 
 
-async def test_the_picture_of_older_work_with_the_same_name_is_not_taken_for_this_one(bench: Bench) -> None:
+async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench: Bench) -> None:
     first = await bench.outcome()
     assert isinstance(first, Succeeded)
     run = await bench.taken_over()
@@ -1067,7 +1075,7 @@ async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:
     assert isinstance(await bench.executor.run(await bench.taken_over()), Unknown), "nothing usable is there"
 
 
-async def test_redis_being_away_while_a_429_is_told_is_no_failed_attempt(
+async def test_an_outage_of_redis_during_a_429_is_no_failed_attempt(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(redis, {"images": "100/s"})

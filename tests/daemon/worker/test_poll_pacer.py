@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.accounts.routes import Route
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.poll_pacer import TOGETHER, Pacer
-from daemon.worker.polling import Collector
-from daemon.worker.time_limit import TimeLimit
+from daemon.worker.polling import Polling
+from daemon.worker.run import Run, TimeLimit
 from limiter import Grant, Limiter, Permit, Quota, parse_quota
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
@@ -224,13 +224,15 @@ async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answere
         assert isinstance(submitted, Submitted)
         assert told == [], "a submit is no poll"
         route = Route("default", provider, request.model)
-        collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
+        collector = Polling(turn, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
-        await collector.ended(route, submitted, limit, resumed=False, cancel_requested=asyncio.Event())
+        item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
+        run = Run(item, route, None)
+        await collector.ended(run, submitted, limit, resumed=False)
         told_of_polls = list(told)
         generated = await provider.poll(submitted)
         assert isinstance(generated, Generated)
-        await collector.fetch(route, generated, None, limit, since=datetime.now(UTC))
+        await collector.fetch(run, generated, limit)
         await provider.aclose()
     assert told_of_polls[:2] == ["left", "answered"]
     assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"

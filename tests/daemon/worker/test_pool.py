@@ -15,17 +15,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.accounts.routes import Route, Routes
 from daemon.maintenance.heartbeat import Heartbeat
 from daemon.maintenance.reclaimer import Reclaimer
-from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Failed, Outcome, Succeeded, Unknown
 from daemon.worker.dispatcher import Dispatcher
-from daemon.worker.permits import PermittedCalls
-from daemon.worker.pool import Running
-from daemon.worker.run import Recalled, Run
-from limiter import Grant, Later, Limiter, Recalls
+from daemon.worker.run import Phase, Recalled, Run
+from limiter import Grant, Later
 from limiter.quota.quota import Quota, parse_quota
 from providers.base import Submitted
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import Bench, Installation, eventually
 
 DONE = Succeeded({"images": []})
 
@@ -38,29 +35,19 @@ class Replica:
         quotas = () if quota is None else (quota,)
         self.route = Route("default", self.installation.provider, "model-1", quotas)
         self.queue, metrics = self.installation.queue, self.installation.metrics
-        self.limiter = Limiter(redis, "pixmill")
+        bench = Bench(self.queue, metrics, self._execute, slots=slots)
+        self.limiter, self.calls, self.pool, self.bell = bench.limiter, bench.calls, bench.pool, bench.bell
         self.may_end = asyncio.Event()
         self.started: list[Run] = []
-        recalls = Recalls()
-        self.calls = PermittedCalls(self.limiter, self.queue, recalls=recalls)
-        self.running = Running(
-            self.queue,
-            self.calls,
-            metrics,
-            self._execute,
-            slots=slots,
-            on_free=lambda: self.bell.ring_all(),
-        )
-        self.bell = Bell(redis, self.installation.keys.bell, self.running.ask_cancel, worker, recalls)
-        self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.running, self.bell, metrics)
-        self.heartbeat = Heartbeat(self.queue, self.limiter, self.running, self.calls.lag, lease_s=1)
+        self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.pool, self.bell, metrics)
+        self.heartbeat = Heartbeat(self.queue, self.limiter, self.pool, self.calls.lag, lease_s=1)
         self.reclaimer = Reclaimer(
-            self.queue, Routes([self.route]), self.running, metrics, lease_s=0, most_crashes=5
+            self.queue, Routes([self.route]), self.pool, metrics, lease_s=0, most_crashes=5
         )
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _execute(self, run: Run) -> Outcome:
-        run.sent = True
+        run.enter(Phase.CALLING)
         self.started.append(run)
         await self.may_end.wait()
         return DONE
@@ -76,7 +63,7 @@ class Replica:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.running.drain(5)
+        await self.pool.drain(5, lambda: False)
 
     async def has_started(self, count: int) -> None:
         async def enough() -> bool:
@@ -99,13 +86,13 @@ async def limited(redis: Redis) -> AsyncIterator[Replica]:
     await replica.close()
 
 
-async def test_no_more_items_run_than_there_are_slots_and_a_free_slot_is_used_at_once(
+async def test_no_more_items_run_than_slots_and_a_free_slot_is_used_at_once(
     replica: Replica,
 ) -> None:
     await replica.installation.batch("b1", 9)
     replica.dispatch()
     await replica.has_started(4)
-    assert replica.running.free == 0
+    assert replica.pool.free == 0
     assert len(await replica.installation.claim(9)) == 5, "the others are still in the queue"
     replica.may_end.set()
 
@@ -130,7 +117,7 @@ async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(limit
         return limited.dispatcher.bound == "quota:q.in_flight"
 
     await eventually(bound)
-    assert limited.running.free == 2
+    assert limited.pool.free == 2
     group = await limited.installation.group("default/b1")
     assert (group["queued"], group["running"]) == ("3", "2")
 
@@ -153,7 +140,7 @@ async def test_a_permit_that_finds_no_work_is_given_back(limited: Replica) -> No
     assert await nothing()
 
 
-async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_the_slot_back(
+async def test_a_dispatcher_that_is_stopped_gives_its_slot_back(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -173,7 +160,7 @@ async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_th
     assert not await reserved()
 
 
-async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_for_again(
+async def test_a_slot_that_is_recalled_while_its_dispatcher_sleeps_is_replaced(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -203,7 +190,7 @@ async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_agai
     await replica.installation.batch("b1", 1)
     slept_s = iter((60.0, 0.0))
 
-    async def woke(_grant: Grant, _asked_at: float) -> bool:
+    async def woke(_grant: Grant, _requested_at: float) -> bool:
         now = time.monotonic() + next(slept_s)
         monkeypatch.setattr("daemon.worker.dispatcher.time.monotonic", lambda: now)
         return True
@@ -219,14 +206,12 @@ async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_agai
 
 
 @pytest.mark.parametrize("change", ["pause", "cut"])
-async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_keeps_the_job_whole(
-    redis: Redis, change: str
-) -> None:
+async def test_a_permit_that_is_recalled_after_the_claim_sends_nothing(redis: Redis, change: str) -> None:
     quota = parse_quota("q", {"images": "5/min", "in_flight": 3})
     replica = Replica(redis, quota)
     replica.tasks.append(asyncio.create_task(replica.bell.run()))
     await eventually(replica.listening)
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
     assert isinstance(answer, Grant)
     if change == "pause":
@@ -235,7 +220,7 @@ async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_ke
         await replica.limiter.penalise(quota, retry_after_s=60, reason="429")
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
-    run = Run(item, replica.route, answer.permit, slot_at=asked_at, asked_at=asked_at)
+    run = Run(item, replica.route, answer.permit, slot_at=requested_at, requested_at=requested_at)
 
     async def called_back() -> bool:
         try:
@@ -252,12 +237,12 @@ async def test_a_permit_that_is_called_back_after_the_claim_sends_nothing_and_ke
     await replica.close()
 
 
-async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_nothing(
+async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = parse_quota("q", {"images": "5/min"})
     replica = Replica(redis, quota)
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
     assert isinstance(answer, Grant)
 
@@ -267,25 +252,25 @@ async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_not
     monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
     await replica.installation.submit({"id": "a", "prompt": "x"})
     [item] = await replica.installation.claim()
-    run = Run(item, replica.route, answer.permit, slot_at=asked_at - 60, asked_at=asked_at)
+    run = Run(item, replica.route, answer.permit, slot_at=requested_at - 60, requested_at=requested_at)
     with pytest.raises(Recalled):
         await replica.calls.call_begins(run)
     await replica.close()
 
 
-async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on_and_does_not_wait_for_it(
+async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = parse_quota("q", {"images": "5/min"})
     replica = Replica(redis, quota)
     answer = await replica.limiter.acquire([quota], holder="w1", request_id="r", max_wait_s=0)
     assert isinstance(answer, Grant)
-    told: list[object] = []
+    reported: list[object] = []
     away = asyncio.Event()
 
     async def sent_late(permit: object, _quotas: object) -> None:
         await away.wait()
-        told.append(permit)
+        reported.append(permit)
 
     monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -297,15 +282,15 @@ async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on_and_does_n
         replica.calls.call_sent(run)
     away.set()
 
-    async def told_once() -> bool:
-        return told == [answer.permit]
+    async def reported_once() -> bool:
+        return reported == [answer.permit]
 
-    await eventually(told_once)
+    await eventually(reported_once)
     await replica.close()
-    assert told == [answer.permit], "not when it was in time, and once when it was not"
+    assert reported == [answer.permit], "not when it was in time, and once when it was not"
 
 
-async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_not_freed(
+async def test_the_place_of_a_dead_workers_unanswered_call_is_not_freed(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"in_flight": 1})
@@ -325,7 +310,7 @@ async def test_the_place_of_a_call_whose_worker_went_away_without_an_answer_is_n
 
 
 @pytest.mark.parametrize(("intent_us", "left"), [(None, 0), (1, 1)])
-async def test_a_call_that_its_worker_had_not_announced_was_not_sent_so_its_permit_is_given_back_whole(
+async def test_the_permit_of_a_call_without_an_intent_is_given_back_whole(
     redis: Redis, intent_us: int | None, left: int
 ) -> None:
     quota = parse_quota("q", {"images": "5/min", "in_flight": 1})
@@ -342,17 +327,18 @@ async def test_a_call_that_its_worker_had_not_announced_was_not_sent_so_its_perm
 
 
 @pytest.mark.parametrize(("task", "left"), [(None, 1), (Submitted("t"), 0)])
-async def test_the_place_of_a_call_whose_answer_is_lost_ends_with_its_lease_and_that_of_a_lost_task_at_once(
+async def test_the_place_of_an_unanswered_call_ends_with_its_lease_alone(
     redis: Redis, task: Submitted | None, left: int
 ) -> None:
     quota = parse_quota("q", {"in_flight": 2})
     replica = Replica(redis, quota)
 
     async def lost(run: Run) -> Outcome:
-        run.sent, run.submitted = True, task
+        run.enter(Phase.CALLING)
+        run.submitted = task
         return Unknown({"kind": "ambiguous_submit", "charged": "maybe"})
 
-    replica.running._execute = lost
+    replica.pool.execute = lost
     await replica.installation.submit({"id": "a", "prompt": "x", "on_unknown_outcome": "hold"})
     replica.dispatch()
 
@@ -368,10 +354,10 @@ async def test_a_call_that_never_left_is_no_call_and_its_permit_is_given_back_wh
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 2}))
 
     async def unreachable(run: Run) -> Outcome:
-        run.sent = True
+        run.enter(Phase.CALLING)
         return Failed({"kind": "network_unsent", "charged": "no"})
 
-    replica.running._execute = unreachable
+    replica.pool.execute = unreachable
     await replica.installation.submit({"id": "a", "prompt": "x"})
     replica.dispatch()
 
@@ -391,6 +377,7 @@ async def announced(replica: Replica) -> Run:
     [item] = await replica.installation.claim()
     run = Run(item, replica.route, None)
     await replica.calls.announce(run)
+    run.enter(Phase.CALLING)
     return run
 
 
@@ -409,13 +396,15 @@ async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_se
         await replica.calls.call_leaves(announced, 0.01)
 
 
-async def test_a_call_that_was_just_announced_asks_nobody_again(replica: Replica, announced: Run) -> None:
+async def test_a_call_that_was_just_announced_is_not_announced_again(
+    replica: Replica, announced: Run
+) -> None:
     # Nobody takes over so soon, and a question before every call would cost a round trip each.
     await taken_over(replica)
     await replica.calls.call_leaves(announced, 0.01)
 
 
-async def test_a_worker_that_slept_sends_nothing_on_a_connection_that_may_be_closed_by_now(
+async def test_a_worker_that_slept_sends_nothing_on_an_old_connection(
     replica: Replica, announced: Run
 ) -> None:
     await replica.calls.call_leaves(announced, None)
@@ -460,12 +449,12 @@ async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cau
         await asyncio.wait([task])
     else:
         if cause == "no free worker":
-            replica.running.reserve(replica.running.free)
+            replica.pool.reserve(replica.pool.free)
         await dispatcher._step()
     assert await redis.zcard(log) == 1
 
 
-async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_run_only(
+async def test_a_replica_that_takes_over_its_own_item_ends_the_old_run_only(
     replica: Replica,
 ) -> None:
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -478,7 +467,7 @@ async def test_a_replica_that_stalled_and_took_over_its_own_item_ends_the_old_ru
     await replica.heartbeat.beat()
     assert old.task is not None
     await asyncio.wait([old.task])
-    assert replica.running.current() == [new]
+    assert replica.pool.current() == [new]
     replica.may_end.set()
 
     async def settled() -> bool:
@@ -517,11 +506,11 @@ async def test_a_cancel_reaches_a_running_item_by_the_bell_and_by_the_heartbeat(
     assert all(run.cancel_requested.is_set() for run in replica.started)
 
 
-async def test_a_drain_waits_for_what_runs_and_hands_over_what_is_late(replica: Replica) -> None:
+async def test_a_drain_waits_for_runs_and_hands_over_the_late_ones(replica: Replica) -> None:
     await replica.installation.submit({"id": "a", "prompt": "x"})
     replica.dispatch()
     await replica.has_started(1)
-    assert await replica.running.drain(0.01) == 1
+    assert await replica.pool.drain(0.01, lambda: False) == 1
     assert (await replica.installation.record("default//a"))["state"] == "running", "left for the next owner"
     pending = await replica.installation.redis.xpending("pixmill:q:default:normal", "workers")
     assert pending["pending"] == 1
@@ -533,7 +522,7 @@ async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(
     async def broken(_run: Run) -> Outcome:
         raise RuntimeError("a bug")
 
-    replica.running._execute = broken
+    replica.pool.execute = broken
     await replica.installation.submit({"id": "a", "prompt": "x", "max_attempts": 2})
     replica.dispatch()
 
@@ -547,20 +536,21 @@ async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(
 @pytest.mark.parametrize(
     ("policy", "state"), [("hold", "held"), ("fail", "failed"), ("retry_once", "retry_wait")]
 )
-async def test_a_bug_behind_a_call_that_left_goes_as_the_job_says_of_unknown_outcomes(
+async def test_a_bug_after_a_call_that_left_is_an_unknown_outcome(
     redis: Redis, policy: str, state: str
 ) -> None:
     replica = Replica(redis)
 
     async def broken(run: Run) -> Outcome:
         await replica.calls.announce(run)
+        run.enter(Phase.CALLING)
         await replica.calls.call_leaves(run, None)
         raise RuntimeError("a bug that the answer brought to light")
 
-    replica.running._execute = broken
+    replica.pool.execute = broken
     await replica.installation.submit({"id": "a", "prompt": "x", "on_unknown_outcome": policy})
     (item,) = await replica.installation.claim()
-    replica.running.start(item, replica.route, None)
+    replica.pool.start(item, replica.route, None)
 
     async def settled() -> bool:
         return (await replica.installation.record("default//a"))["state"] == state
@@ -568,7 +558,7 @@ async def test_a_bug_behind_a_call_that_left_goes_as_the_job_says_of_unknown_out
     await eventually(settled)
 
 
-async def test_a_call_whose_item_was_taken_over_while_it_waited_for_the_limiter_is_not_sent(
+async def test_a_call_whose_item_is_lost_during_a_late_report_is_not_sent(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min"}))
@@ -576,9 +566,10 @@ async def test_a_call_whose_item_was_taken_over_while_it_waited_for_the_limiter_
     (item,) = await replica.installation.claim()
     answer = await replica.limiter.acquire(replica.route.quotas, holder="w1", request_id="r", max_wait_s=0)
     assert isinstance(answer, Grant)
-    asked_at = time.monotonic()
-    run = Run(item, replica.route, answer.permit, slot_at=asked_at - 60, asked_at=asked_at)
+    requested_at = time.monotonic()
+    run = Run(item, replica.route, answer.permit, slot_at=requested_at - 60, requested_at=requested_at)
     await replica.calls.announce(run)
+    run.enter(Phase.CALLING)
 
     async def stands_still(*_: object) -> None:
         run.announced_at -= 60
@@ -587,10 +578,10 @@ async def test_a_call_whose_item_was_taken_over_while_it_waited_for_the_limiter_
     monkeypatch.setattr(replica.limiter, "sent_late", stands_still)
     with pytest.raises(LeaseLost):
         await replica.calls.call_leaves(run, 0.01)
-    assert not run.left
+    assert run.phase is Phase.CALLING
 
 
-async def test_after_a_disturbance_nothing_is_taken_over_until_everybody_had_time_to_renew(
+async def test_after_an_outage_nothing_is_taken_over_for_a_lease(
     redis: Redis,
 ) -> None:
     replica = Replica(redis, worker="w2")
@@ -637,10 +628,10 @@ async def test_beside_a_server_that_has_just_started_nothing_is_taken_over_at_fi
     await replica.installation.submit({"id": "a", "prompt": "x"})
     await replica.installation.claim()
     assert await replica.reclaimer.watch() == 0
-    assert replica.running.current() == []
+    assert replica.pool.current() == []
 
 
-async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
+async def test_a_lost_reply_of_the_limiter_is_requested_again_and_charged_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
@@ -663,7 +654,7 @@ async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
 
 
 @pytest.mark.parametrize("cause", ["no work", "no free worker"])
-async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_more(
+async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
@@ -680,7 +671,7 @@ async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_mo
     books = [f"pixmill:limiter:q:{book}" for book in ("log:images", "leases")]
     assert [await redis.zcard(book) for book in books] == [1, 1]
     if cause == "no free worker":
-        replica.running.reserve(replica.running.free)
+        replica.pool.reserve(replica.pool.free)
     await replica.dispatcher._step()
     assert [await redis.zcard(book) for book in books] == [0, 0]
 
@@ -690,10 +681,11 @@ async def test_a_permit_whose_call_was_never_sent_is_given_back_whole(redis: Red
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
 
     async def execute(run: Run) -> Outcome:
-        run.sent = sent
+        if sent:
+            run.enter(Phase.CALLING)
         return Failed({"kind": "input_fetch", "message": "The input is gone."})
 
-    replica.running._execute = execute
+    replica.pool.execute = execute
     await replica.installation.submit({"id": "a", "prompt": "x"})
     replica.dispatch()
 
@@ -707,7 +699,7 @@ async def test_a_permit_whose_call_was_never_sent_is_given_back_whole(redis: Red
     await replica.close()
 
 
-async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_once(
+async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis)
@@ -727,7 +719,7 @@ async def test_a_settle_whose_reply_is_lost_is_asked_again_and_ends_the_item_onc
     replica.dispatch()
 
     async def asked_twice() -> bool:
-        return calls == 2 and not replica.running.current()
+        return calls == 2 and not replica.pool.current()
 
     await eventually(asked_twice)
     assert len(replica.started) == 1
@@ -743,7 +735,7 @@ async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> 
     """A run whose item another replica has taken over."""
     await replica.installation.submit({"id": "a", "prompt": "x"})
     (item,) = await replica.installation.claim()
-    replica.running.start(item, replica.route, None)
+    replica.pool.start(item, replica.route, None)
     await replica.has_started(1)
     (run,) = replica.started
     if leaves:
@@ -767,7 +759,7 @@ async def test_a_call_that_has_left_is_waited_for_although_the_item_is_lost(repl
 
 
 @pytest.mark.parametrize(("leaves", "task"), [(False, None), (True, Submitted("task-1"))])
-async def test_a_run_that_has_sent_nothing_or_noted_its_task_stops_when_its_item_is_lost(
+async def test_a_run_with_nothing_to_wait_for_stops_when_its_item_is_lost(
     replica: Replica, leaves: bool, task: Submitted | None
 ) -> None:
     run = await started(replica, leaves=leaves, task=task)

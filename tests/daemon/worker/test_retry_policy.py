@@ -1,27 +1,32 @@
-"""Retries: what is counted as what, and how long a failure waits, as a distribution."""
+"""What a failure means for the job and its account, what it counts as, and how long it waits, as a distribution."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from daemon.accounts.feedback import AccountAction
 from daemon.accounts.routes import Route
-from daemon.queue.outcomes import Released, Retry, Throttled, Unknown
+from daemon.broker.backoff import full_jitter_s
+from daemon.queue.outcomes import Failed, Released, Retry, Throttled, Unknown
 from daemon.worker.retry_policy import (
     RETRY_FIRST_S,
     RETRY_LONGEST_S,
     THROTTLE_FIRST_S,
     THROTTLE_LONGEST_S,
-    Judge,
-    backoff_s,
+    RetryPolicy,
+    Then,
+    after_download,
+    after_poll,
 )
 from daemon.worker.run import Run
 from providers.errors import ErrorKind, ProviderError
@@ -48,12 +53,12 @@ async def test_attempts_deliveries_and_throttles_are_counted_apart(redis: Redis)
 
 @pytest.mark.parametrize("attempt", range(12))
 @pytest.mark.parametrize(("first_s", "longest_s"), POLICIES)
-def test_a_wait_is_drawn_evenly_between_nothing_and_a_bound_that_doubles(
+def test_a_wait_is_drawn_evenly_from_nothing_to_a_bound_that_doubles(
     attempt: int, first_s: float, longest_s: float
 ) -> None:
-    draw = random.Random(attempt).random
+    random.seed(attempt)
     bound_s = min(longest_s, first_s * 2**attempt)
-    waits = sorted(backoff_s(attempt, first_s, longest_s, draw) / bound_s for _ in range(DRAWS))
+    waits = sorted(full_jitter_s(attempt, first_s, longest_s) / bound_s for _ in range(DRAWS))
     assert waits[0] >= 0
     assert waits[-1] <= 1
     # The mean of an even distribution, within four of its standard errors.
@@ -72,37 +77,106 @@ def test_a_wait_is_drawn_evenly_between_nothing_and_a_bound_that_doubles(
 def test_no_wait_is_longer_than_its_bound_and_none_overflows(
     attempt: int, first_s: float, longest_s: float, drawn: float
 ) -> None:
-    def draw() -> float:
-        return drawn
-
-    wait_s = backoff_s(attempt, first_s, longest_s, draw)
-    assert 0 <= wait_s <= longest_s
-    assert wait_s <= backoff_s(attempt + 1, first_s, longest_s, draw), "the bound never shrinks"
-
-
-def at(drawn: float) -> Callable[[], float]:
-    return lambda: drawn
+    with drawing(drawn):
+        wait_s = full_jitter_s(attempt, first_s, longest_s)
+        assert 0 <= wait_s <= longest_s
+        assert wait_s <= full_jitter_s(attempt + 1, first_s, longest_s), "the bound never shrinks"
 
 
 @pytest.mark.parametrize(("attempts", "longest_s"), [(0, 2), (1, 4), (2, 8), (7, 256), (8, 300), (19, 300)])
-async def test_a_failure_waits_by_its_own_attempts_whatever_its_throttles_and_deliveries(
+async def test_a_failure_waits_by_its_own_attempts_alone(
     redis: Redis, attempts: int, longest_s: float
 ) -> None:
     run = await run_of(redis, attempts=attempts, throttles=9, deliveries=30)
-    outcome = await judged(ProviderError(ErrorKind.NETWORK_UNSENT, "It failed."), run, at(0.5))
+    with drawing(0.5):
+        outcome = await outcome_of(ProviderError(ErrorKind.NETWORK_UNSENT, "It failed."), run)
     assert isinstance(outcome, Retry)
     assert outcome.delay_s == longest_s / 2
 
 
-async def test_a_provider_that_says_when_is_not_asked_sooner_nor_sooner_than_the_backoff(
-    redis: Redis,
-) -> None:
+async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis: Redis) -> None:
     run = await run_of(redis, attempts=3)
     error = ProviderError(ErrorKind.NETWORK_UNSENT, "It failed.", retry_after_s=10.0)
-    sooner, later = await judged(error, run, at(0.1)), await judged(error, run, at(0.9))
-    assert isinstance(sooner, Retry)
-    assert isinstance(later, Retry)
-    assert (sooner.delay_s, later.delay_s) == (10.0, 16 * 0.9)
+    delays = []
+    for drawn in (0.1, 0.9):
+        with drawing(drawn):
+            outcome = await outcome_of(error, run)
+        assert isinstance(outcome, Retry)
+        delays.append(outcome.delay_s)
+    assert delays == [10.0, 16 * 0.9]
+
+
+# Each kind at a submit, with no task: its outcome, and what its account does.
+SUBMITS: dict[type, dict[AccountAction, tuple[str, ...]]] = {
+    Throttled: {
+        AccountAction.COOL_DOWN: ("rate_limited", "concurrency_limited", "budget_in_flight", "overloaded"),
+        AccountAction.STOP: ("auth", "billing_exhausted", "quota_exhausted"),
+    },
+    Retry: {
+        AccountAction.NOTHING: (
+            *("provider_fault", "provider_timeout", "network_unsent", "no_image", "input_fetch", "unknown"),
+        )
+    },
+    Unknown: {
+        AccountAction.NOTHING: (
+            *("ambiguous_submit", "task_lost", "result_expired", "bad_response", "worker_shutdown"),
+        )
+    },
+    Failed: {
+        AccountAction.NOTHING: (
+            *("poll_error", "result_download", "storage", "permission", "moderation_input"),
+            *("moderation_output", "invalid_request", "unsupported", "cancelled", "deadline"),
+        )
+    },
+}
+CASES = [
+    (ErrorKind(kind), outcome, action)
+    for outcome, actions in SUBMITS.items()
+    for action, kinds in actions.items()
+    for kind in kinds
+]
+
+
+def test_every_kind_of_error_has_its_row() -> None:
+    assert sorted(kind for kind, *_ in CASES) == sorted(ErrorKind)
+
+
+@pytest.mark.parametrize(("kind", "expected", "action"), CASES)
+async def test_an_error_means_one_thing_for_the_job_and_one_for_the_account(
+    redis: Redis, kind: ErrorKind, expected: type, action: AccountAction
+) -> None:
+    run = await run_of(redis)
+    accounts: Any = AsyncMock()
+    error = ProviderError(kind, "It failed.")
+    assert isinstance(await RetryPolicy(accounts, Mock()).outcome(error, run), expected)
+    accounts.act.assert_awaited_once_with(action, error, run.route, None)
+
+
+@pytest.mark.parametrize(("kind", "expected", "_action"), CASES)
+def test_a_poll_that_is_turned_away_says_nothing_of_its_task(
+    kind: ErrorKind, expected: type, _action: AccountAction
+) -> None:
+    turned_away = expected is Throttled or kind in ("permission", "network_unsent", "ambiguous_submit")
+    repeats = turned_away or kind in ("poll_error", "result_download", "storage")
+    then = after_poll(ProviderError(kind, "It failed."))
+    assert (then is Then.REPEAT) == repeats
+    assert (then is Then.LOST) == (kind == "task_lost")
+    accepted = after_poll(ProviderError(kind, "It failed.").let_in())
+    assert (accepted is Then.REPEAT) == (repeats and not turned_away)
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_a_download_is_repeated_only_for_what_may_still_come(kind: ErrorKind) -> None:
+    then = after_download(ProviderError(kind, "It failed."))
+    assert (then is Then.REPEAT) == (kind in ("poll_error", "result_download", "storage"))
+    assert (then is Then.REFRESH) == (kind == "result_expired")
+
+
+@contextmanager
+def drawing(share: float) -> Iterator[None]:
+    """While this is open, chance always draws this share (0..1) of the way from low to high."""
+    with patch("random.uniform", lambda low, high: low + (high - low) * share):
+        yield
 
 
 async def run_of(redis: Redis, **counts: Any) -> Run:
@@ -112,6 +186,6 @@ async def run_of(redis: Redis, **counts: Any) -> Run:
     return Run(replace(item, **counts), Route("default", installation.provider, "model-1"), None)
 
 
-async def judged(error: ProviderError, run: Run, draw: Callable[[], float]) -> Any:
-    accounts: Any = Mock()
-    return await Judge(accounts, Mock(), draw=draw).outcome(error, run)
+async def outcome_of(error: ProviderError, run: Run) -> Any:
+    accounts: Any = AsyncMock()
+    return await RetryPolicy(accounts, Mock()).outcome(error, run)

@@ -84,7 +84,7 @@ async def test_a_fresh_address_that_always_leads_nowhere_is_no_reason_to_buy_aga
         assert simulator.ledger.billed() == 1
 
 
-async def test_whoever_takes_a_task_over_polls_it(bench: Bench, simulator: Simulator) -> None:
+async def test_the_next_owner_of_a_task_polls_it(bench: Bench, simulator: Simulator) -> None:
     run = await bench.claimed(**SIZE)
     simulator.faults.add(Fault(FaultKind.HANG, polls=True))
     died = asyncio.create_task(bench.executor.run(run))
@@ -100,7 +100,7 @@ async def test_whoever_takes_a_task_over_polls_it(bench: Bench, simulator: Simul
     assert simulator.ledger.calls_by_prompt() == {"x": 1}
 
 
-async def test_a_call_that_could_not_leave_in_time_was_not_sent_and_is_not_taken_for_a_lost_answer(
+async def test_a_call_that_could_not_leave_in_time_is_no_lost_answer(
     bench: Bench, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stuck(_run: Run, _rtt_s: float | None) -> None:
@@ -114,7 +114,7 @@ async def test_a_call_that_could_not_leave_in_time_was_not_sent_and_is_not_taken
     assert len(simulator.ledger.calls) == 0
 
 
-async def test_a_call_that_was_sent_and_not_answered_by_the_jobs_deadline_has_an_unknown_outcome(
+async def test_a_real_call_unanswered_at_the_deadline_has_an_unknown_outcome(
     bench: Bench, simulator: Simulator
 ) -> None:
     simulator.faults.add(Fault(FaultKind.HANG))
@@ -128,7 +128,7 @@ async def test_a_call_that_was_sent_and_not_answered_by_the_jobs_deadline_has_an
     "fault",
     [FaultKind.AUTH, FaultKind.BILLING, FaultKind.RATE_LIMIT, FaultKind.OVERLOADED, FaultKind.EMPTY],
 )
-async def test_a_task_outlives_whatever_its_polls_are_told(
+async def test_a_task_outlives_every_refusal_of_its_polls(
     bench: Bench, simulator: Simulator, fault: FaultKind
 ) -> None:
     simulator.faults.add(Fault(fault, polls=True, count=3))

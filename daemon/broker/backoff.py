@@ -1,0 +1,34 @@
+"""How long to wait before another try: the one back-off of the daemon, drawn with tenacity's waits.
+
+Waits grow exponentially up to a bound, and a part of each is left to chance, so that replicas do not come back
+together.
+"""
+
+from __future__ import annotations
+
+from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_random_exponential
+from tenacity.wait import wait_base
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+
+
+def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
+    """Seconds to wait for a server after so many failures before this one: the upper half of a bound that doubles."""
+    first_s, longest_s = FIRST_PAUSE_S / 2, longest_s / 2
+    half = wait_exponential(multiplier=first_s, max=longest_s)
+    return _drawn_s(half + wait_random_exponential(multiplier=first_s, max=longest_s), failures)
+
+
+def full_jitter_s(failures: int, first_s: float, longest_s: float) -> float:
+    """Seconds to wait for a provider: anything between 0 and a bound that doubles.
+
+    AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), measures why full jitter loads a server least.
+    """
+    return _drawn_s(wait_random_exponential(multiplier=first_s, max=longest_s), failures)
+
+
+def _drawn_s(wait: wait_base, failures: int) -> float:
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = failures + 1
+    return float(wait(state))

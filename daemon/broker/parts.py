@@ -1,0 +1,57 @@
+"""The parts of a process that run beside each other: one ordered list, from which they are started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+CANCEL_AGAIN_S = 0.5
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """`run` works until it is cancelled; None for a part that only has an end.
+
+    `finish` is called before the cancellation: it ends what is under way, and returns at once where nothing is.
+    """
+
+    name: str
+    run: Callable[[], Coroutine[Any, Any, None]] | None
+    finish: Callable[[], Awaitable[object]] = _nothing
+
+
+class Parts:
+    """Starts stages of parts in order and stops them in reverse order; the parts of one stage stop together.
+
+    `stop` works without a start, after a failed start, and twice.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[Part]]) -> None:
+        self._stages = list(stages)
+        self._tasks: dict[Part, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Start every part. Nothing is waited for."""
+        for part in chain(*self._stages):
+            if part.run is not None:
+                self._tasks[part] = asyncio.create_task(part.run(), name=part.name)
+
+    async def stop(self) -> None:
+        """Return when every part has ended."""
+        while self._stages:
+            await asyncio.gather(*map(self._stop, self._stages.pop()))
+
+    async def _stop(self, part: Part) -> None:
+        await part.finish()
+        task = self._tasks.pop(part, None)
+        while task is not None and not task.done():
+            task.cancel()
+            # Again and again: a library below may swallow one cancellation.
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)

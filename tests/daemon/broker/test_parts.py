@@ -1,0 +1,88 @@
+"""Parts of a process: the order in which they start and stop, and stops at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from daemon.broker import parts as parts_module
+from daemon.broker.parts import Part, Parts
+
+
+class Stage:
+    """Makes parts that note what happens to them."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def part(self, name: str, *, deaf: int = 0) -> Part:
+        """A part that swallows its first `deaf` cancellations."""
+
+        async def run() -> None:
+            nonlocal deaf
+            self.noted.append(f"{name} runs")
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if not deaf:
+                        self.noted.append(f"{name} ends")
+                        raise
+                    deaf -= 1
+
+        async def finish() -> None:
+            self.noted.append(f"{name} finishes")
+
+        return Part(name, run, finish)
+
+    def end(self, name: str) -> Part:
+        """A part that only has an end."""
+
+        async def finish() -> None:
+            self.noted.append(f"{name} finishes")
+
+        return Part(name, None, finish)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_parts_start_in_order_and_stop_in_reverse(stage: Stage) -> None:
+    parts = Parts([[stage.part("a")], [stage.end("b")], [stage.part("c"), stage.part("d")]])
+    parts.start()
+    await asyncio.sleep(0)
+    assert stage.noted == ["a runs", "c runs", "d runs"]
+    stage.noted.clear()
+    await parts.stop()
+    assert set(stage.noted[:4]) == {"c finishes", "c ends", "d finishes", "d ends"}
+    assert stage.noted[4:] == ["b finishes", "a finishes", "a ends"]
+
+
+async def test_a_stop_needs_no_start_and_twice_is_once(stage: Stage) -> None:
+    parts = Parts([[stage.part("a")], [stage.end("b")]])
+    await parts.stop()
+    await parts.stop()
+    assert stage.noted == ["b finishes", "a finishes"]
+
+
+async def test_a_part_that_has_failed_holds_up_no_stop(stage: Stage) -> None:
+    async def fails() -> None:
+        raise RuntimeError("a bug")
+
+    parts = Parts([[stage.part("a")], [Part("broken", fails)]])
+    parts.start()
+    await asyncio.sleep(0)
+    await parts.stop()
+    assert stage.noted[-1] == "a ends"
+
+
+async def test_a_swallowed_cancellation_is_repeated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "CANCEL_AGAIN_S", 0.01)
+    parts = Parts([[stage.part("a", deaf=2)]])
+    parts.start()
+    await asyncio.sleep(0)
+    await parts.stop()
+    assert stage.noted[-1] == "a ends"
