@@ -332,7 +332,7 @@ async def test_nothing_is_copied_while_the_store_is_away(
     assert (full.running.current(), len(waited)) == ([], 1)
     full.gate.why = None
     await full.copies.step()
-    await full.running.drain(5)
+    await full.running.drain(5, lambda: False)
     assert (await full.bench.installation.record("default//b"))["state"] == "succeeded"
 
 
