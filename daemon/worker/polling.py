@@ -16,9 +16,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from daemon.accounts.routes import Route
 from daemon.worker.time_limit import TimeLimit, Unfinished
-from providers.base import Generated, Pending, Picture, Provider, Submitted
+from providers.base import CallHooks, Generated, Pending, Picture, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError, Retry
-from providers.http.client import before_send
 
 log = structlog.get_logger(__name__)
 
@@ -217,11 +216,9 @@ class Collector:
         async def leaves(_rtt_s: float | None) -> None:
             left()
 
-        before_send.set(leaves)
         try:
-            return await route.provider.poll(submitted)
+            return await route.provider.poll(submitted, hooks=CallHooks(before_send=leaves))
         finally:
-            before_send.set(None)
             left()
 
 

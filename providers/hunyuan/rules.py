@@ -1,12 +1,11 @@
-"""What Hunyuan Image 3.0 takes, whichever wire carries it: sizes, seeds, prompts, inputs and parameters.
+"""The limits of Hunyuan Image 3.0 on every wire: sizes, seeds, prompts, inputs and parameters.
 
-Checked here, before money is spent; the sentence of a refusal says what is accepted.
+They are checked before money is spent; the sentence of a refusal says what is accepted.
 Source: cloud.tencent.com/document/api/1668/124632 and /document/product/1823/135745, as of 2026-11.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Mapping
@@ -24,14 +23,14 @@ _SIZES_TEXT = (
     f"sides of {SIDES[0]} to {SIDES[1]} and at most {MAX_AREA} pixels, "
     'such as "1024x1024", or a ratio from 1:4 to 4:1, such as "16:9"'
 )
-_RATIO_MOST = 99  # larger numbers around a colon are pixels, as Tencent writes sizes
+_RATIO_MOST = 99  # larger numbers around a colon are pixels: Tencent writes sizes so
 _INPUT_TYPES = frozenset(f"image/{name}" for name in ("jpeg", "jpg", "png", "bmp", "tiff", "webp"))
 _MAX_FOOTNOTE_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What one wire takes. `max_input_bytes` is for one input picture, before it is encoded."""
+    """The limits of one wire. `max_input_bytes` is for one input picture, before it is encoded."""
 
     params: frozenset[str]
     max_input_bytes: int
@@ -39,7 +38,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A request that was checked, in the terms that all wires share; None: the provider's default."""
+    """A checked request in the terms that all wires share. None stands for the provider's default."""
 
     prompt: str
     size: tuple[int, int] | None
@@ -47,18 +46,17 @@ class Wanted:
     revise: bool | None  # let the provider rewrite the prompt; costs about 20 s
     logo_add: bool | None  # a visible mark that says that the picture was generated
     footnote: str | None
-    images: tuple[str, ...]  # base64
 
 
 def wanted(request: Request, rules: Rules, defaults: Mapping[str, Scalar]) -> Wanted:
-    """`request` in the wire's terms, with the account's `defaults` for parameters that the job leaves out.
+    """`request` in the wire's terms, with the account's `defaults` for parameters that the job omits.
 
     Raises ProviderError `invalid_request`, whose `field` names the job's field.
     """
     check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
     check_seed(request.seed, SEED_RANGE)
     check_inputs(request, max_inputs=MAX_INPUTS, max_bytes=rules.max_input_bytes, content_types=_INPUT_TYPES)
-    check_params(request.params, accepted=rules.params, choices={}, model=request.model)
+    check_params(request, rules.params, {})
     return Wanted(
         prompt=request.prompt,
         size=_size(request),
@@ -66,12 +64,11 @@ def wanted(request: Request, rules: Rules, defaults: Mapping[str, Scalar]) -> Wa
         revise=_revise(request, defaults),
         logo_add=_flag(request.params, defaults, "logo_add"),
         footnote=_footnote(request.params),
-        images=tuple(base64.b64encode(image.data).decode() for image in request.inputs),
     )
 
 
 def _size(request: Request) -> tuple[int, int] | None:
-    """From `size`, or from `params.resolution`, as Tencent and its older clients call it."""
+    """From `size`, or from `params.resolution`: the name that Tencent and its older clients use."""
     given = {"size": request.size, "params.resolution": request.params.get("resolution")}
     found = {field: _pixels(field, str(text)) for field, text in given.items() if text is not None}
     if len(set(found.values())) > 1:
@@ -95,7 +92,7 @@ def _pixels(field: str, text: str) -> tuple[int, int]:
 
 
 def _largest(width: int, height: int) -> tuple[int, int]:
-    """The largest sides of about this ratio: multiples of 16 that stay within the area."""
+    """The largest sides of about this ratio: multiples of 16 within the area."""
     scale = math.sqrt(MAX_AREA / (width * height))
     return _floor_16(width * scale), _floor_16(height * scale)
 
@@ -105,7 +102,7 @@ def _floor_16(side: float) -> int:
 
 
 def _revise(request: Request, defaults: Mapping[str, Scalar]) -> bool | None:
-    # The provider ignores the seed while it rewrites the prompt, which it does unless it is told not to.
+    # The provider ignores the seed if it rewrites the prompt, and it rewrites the prompt by default.
     if request.seed is None:
         return _flag(request.params, defaults, "revise")
     if _flag(request.params, {}, "revise"):

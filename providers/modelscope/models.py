@@ -1,7 +1,7 @@
-"""What the image models of ModelScope's API-Inference accept, checked before anything is sent.
+"""The limits of the image models of ModelScope's API-Inference, checked before anything is sent.
 
-Source: modelscope.cn, documentation of API-Inference, image generation (2026-11). Any model id of the hub may be
-named; those that the page does not list get the widest rules that it gives.
+Source: modelscope.cn, documentation of API-Inference, image generation (2026-11). Any model id of the hub passes;
+models that the page does not list get its widest limits.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_LORAS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one family of models takes: sides of `least` to `longest` pixels, and whether it edits pictures."""
+    """The limits of one family of models: sides of `least` to `longest` pixels, and input pictures."""
 
     least: int
     longest: int
     max_inputs: int
 
     def wire_size(self, size: str | None) -> str | None:
-        """The size to send for what a job asks for; raises ValueError with what is accepted."""
+        """The size to send for a job's size; raises ValueError with what is accepted."""
         if size is None:
             return None
         if ratio := RATIO.fullmatch(size):
@@ -65,13 +65,13 @@ def rules_of(model: str) -> Rules:
 
 
 def param_problem(name: str, value: Scalar) -> str | None:
-    """Why the value of a parameter is not accepted, with what is; None where it is, or nothing is known of it."""
+    """Why the value of a parameter is refused, and what is accepted; None if it passes or has no known limits."""
     check = _PARAMS.get(name)
     return None if check is None else check(value)
 
 
 def wire_params(params: Mapping[str, Scalar]) -> dict[str, object]:
-    """Parameters as they are sent; `loras` becomes what the API takes. They have been checked before."""
+    """Checked parameters in the API's form: it takes `loras` as a name or an object."""
     loras = params.get("loras")
     sent: dict[str, object] = dict(params)
     if isinstance(loras, str):

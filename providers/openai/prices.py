@@ -1,7 +1,7 @@
-"""What a call cost at OpenAI's list price: the tokens that its `usage` tells, by the price of each sort.
+"""The cost of a call at OpenAI's list price: the tokens that its `usage` reports, by the price of each sort.
 
-Prices of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model whose token
-prices are not listed here has no cost: none is better than a wrong one. Gateways may take another price.
+Prices of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model without a price
+here has no cost: none is better than a wrong one. Gateways may charge another price.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
-
-CURRENCY = "USD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +25,10 @@ _MODEL = re.compile(r"gpt-image-(\d+(?:\.\d+)?)(?:-(?:sunburst|flare))?(?:-\d{4}
 
 
 def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | None:
-    """The cost in USD; None where the price or the tokens are not known.
+    """The cost in USD; None if the price or the tokens are not known.
 
-    `edited`: the call had input pictures. Their tokens cost more than those of a text, so the answer must tell
-    them apart then.
+    `edited`: the call had input pictures. Their tokens cost more than tokens of text, so the answer must count both
+    sorts.
     """
     found = _MODEL.fullmatch(model.rpartition("/")[2].lower())
     prices = _PER_MILLION.get(found[1]) if found else None
@@ -45,7 +43,7 @@ def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | 
 
 
 def _input_tokens(usage: Mapping[str, Any], *, edited: bool) -> tuple[int, int] | None:
-    """(text, image) tokens that were read."""
+    """The input tokens: (text, image)."""
     details = usage.get("input_tokens_details")
     if isinstance(details, dict):
         text, image = _count(details.get("text_tokens")), _count(details.get("image_tokens"))

@@ -11,7 +11,7 @@ import pytest
 
 from providers import ErrorKind, Generated, Pending, Provider, ProviderError, Submitted, create_provider
 from providers.base import Request
-from providers.http.client import sniff_format
+from providers.shared.answers import sniff_format
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from tests.sdks.conftest import KEY, StartSimulator

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from providers.openrouter.models import CHAT_RATIOS, IMAGES_RATIOS
-from providers.shared.refusals import json_object
+from providers.shared.answers import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind

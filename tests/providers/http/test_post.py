@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from providers.http.addresses import OutsideError
-from providers.http.post import post
+from providers.http.outside import OutsideError, post
 
 Serve = Callable[[Any], Any]
 HERE = ["127.0.0.1"]

@@ -24,7 +24,7 @@ from providers import (
     Scope,
     Submitted,
 )
-from providers.hunyuan import provider as hunyuan
+from providers.hunyuan.provider import HunyuanProvider
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Rate
@@ -285,7 +285,7 @@ async def test_a_picture_that_cannot_be_fetched_was_paid_for_all_the_same(
 async def test_a_poll_without_a_good_answer_gives_up_nothing(
     wires: Wires, simulator: Simulator, wire: str, kind: FaultKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hunyuan, "POLL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(HunyuanProvider, "poll_timeout_s", 0.5)
     provider = wires.open(wire, simulator.url)
     submitted = await provider.submit(wanted(wire), timeout_s=10)
     assert isinstance(submitted, Submitted)
@@ -404,7 +404,7 @@ async def test_no_secret_is_shown_whatever_happens(
     caplog.set_level(logging.DEBUG)
     planted = (TC3_SECRET_ID, TC3_SECRET_KEY, API_KEY)
     provider = wires.open(wire, simulator.url)
-    shown = [repr(provider), repr(vars(provider).get("_wire")), str(await made(provider, wanted(wire)))]
+    shown = [repr(provider), str(await made(provider, wanted(wire)))]
     for kind in (FaultKind.AUTH, FaultKind.DROP, FaultKind.SERVER_ERROR, FaultKind.WRONG_TYPE):
         simulator.faults.add(Fault(kind))
         error = await failure(provider, wire)

@@ -6,7 +6,7 @@ import pytest
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.shared.pictures import fetch_picture
+from providers.shared.answers import fetch_picture
 
 
 async def failure(url: str) -> ProviderError:
