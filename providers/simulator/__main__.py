@@ -17,24 +17,12 @@ T = TypeVar("T")
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve."""
-    given = _parser().parse_args(arguments)
-    settings = SimulatorSettings(
-        images=given.images,
-        requests=given.requests,
-        in_flight=given.in_flight,
-        polls=given.polls,
-        fixed_windows=given.fixed_windows,
-        rejected_counts=given.rejected_counts,
-        send_retry_after=not given.no_retry_after,
-        latency_s=given.latency,
-        api_keys=tuple(given.api_key) or None,
-        moderation_words=tuple(given.moderation_word) or SimulatorSettings().moderation_words,
-        plain=given.plain,
-        kept_pictures=given.kept_pictures,
-        seed=given.seed,
-    )
+    given = vars(_parser().parse_args(arguments))
+    host, port = given.pop("host"), given.pop("port")
+    # The other options are settings; one that is left out keeps the setting's default.
+    settings = SimulatorSettings(**{name: value for name, value in given.items() if value is not None})
     try:
-        asyncio.run(_serve(Simulator(settings, host=given.host, port=given.port)))
+        asyncio.run(_serve(Simulator(settings, host=host, port=port)))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
@@ -65,21 +53,26 @@ def _parser() -> argparse.ArgumentParser:
     option("--requests", type=_readable(Rate.parse), metavar="N/PERIOD", help="calls per key")
     option("--in-flight", type=int, metavar="N", help="parallel calls, and tasks that run, per key")
     option("--polls", type=_readable(Rate.parse), metavar="N/PERIOD", help="polls of tasks per key")
-    option("--fixed-windows", action="store_true", help="count in aligned windows instead of sliding ones")
-    option("--rejected-counts", action="store_true", help="refused calls use up quota too")
-    option("--no-retry-after", action="store_true", help="leave the Retry-After header out of a 429")
     option(
-        "--latency", type=_readable(_span), default=(0.8, 1.6), metavar="MIN-MAX", help="seconds a picture"
+        "--no-retry-after",
+        dest="send_retry_after",
+        action="store_false",
+        help="leave the Retry-After header out of a 429",
+    )
+    option("--latency", dest="latency_s", type=_readable(_span), metavar="MIN-MAX", help="seconds a picture")
+    option(
+        "--api-key", dest="api_keys", action="append", metavar="KEY", help="serve this key only; repeatable"
     )
     option(
-        "--api-key", action="append", default=[], metavar="KEY", help="serve this key only; may be repeated"
-    )
-    option(
-        "--moderation-word", action="append", default=[], metavar="WORD", help="refuse prompts with this word"
+        "--moderation-word",
+        dest="moderation_words",
+        action="append",
+        metavar="WORD",
+        help="refuse prompts with this word; repeatable",
     )
     option("--plain", action="store_true", help="one flat colour a picture, for load tests")
-    option("--kept-pictures", type=int, default=512, metavar="N", help="of tasks, the latest; 512")
-    option("--seed", type=int, default=0, help="of the latencies")
+    option("--kept-pictures", type=int, metavar="N", help="of tasks, the latest; 512")
+    option("--seed", type=int, help="of the latencies")
     return parser
 
 

@@ -18,14 +18,17 @@ from providers.simulator.arrivals import Arrivals, StampedSocket
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
 from providers.simulator.ledger import Ledger
+from providers.simulator.pictures import Pictures
 from providers.simulator.quotas import Clock
 from providers.simulator.recorder import Recorded, Recorder
 from providers.simulator.settings import SimulatorSettings
 from providers.simulator.tasks import Tasks
-from providers.simulator.wires.hunyuan import HunyuanWire
+from providers.simulator.wires.base import json_response
+from providers.simulator.wires.hunyuan import Tc3Wire
 from providers.simulator.wires.modelscope import ModelScopeWire
 from providers.simulator.wires.openai import OpenAIWire
-from providers.simulator.wires.openrouter import OpenRouterWire
+from providers.simulator.wires.openrouter import ChatWire, ImagesWire
+from providers.simulator.wires.tokenhub import TokenHubCallWire, TokenHubTaskWire
 
 
 class Simulator:
@@ -42,13 +45,16 @@ class Simulator:
         self.settings = settings or SimulatorSettings()
         arrivals = Arrivals(clock)
         self._engine = Engine(self.settings, clock, arrivals.now_s)
-        self._tasks = Tasks(self._engine, clock)
+        pictures = Pictures(self.settings, clock)
+        self._tasks = Tasks(self._engine, pictures)
+        call_wires = OpenAIWire(self._engine, pictures), ChatWire(self._engine), ImagesWire(self._engine)
+        task_wires = (
+            wire(self._engine, self._tasks)
+            for wire in (ModelScopeWire, Tc3Wire, TokenHubTaskWire, TokenHubCallWire)
+        )
         routes = [
-            *OpenAIWire(self._engine).routes,
-            *OpenRouterWire(self._engine).routes,
-            *ModelScopeWire(self._engine, self._tasks).routes,
-            *HunyuanWire(self._engine, self._tasks).routes,
-            *self._tasks.routes,
+            *(route for wire in (*call_wires, *task_wires) for route in wire.routes),
+            *pictures.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),
             Route("/simulator/reset", self._post_reset, methods=["POST"]),
@@ -124,7 +130,7 @@ class Simulator:
         document = self.ledger.summary(windows_s, None if polls is None else polls.window_s)
         if "entries" in request.query_params:
             document["entries"] = self.ledger.entries()
-        return _json(document)
+        return json_response(document)
 
     async def _post_fault(self, request: Request) -> Response:
         """Body: `{"kind": ..., "count": 1, "retry_after_s": 2, "prompt": "only calls with this text"}`."""
@@ -133,16 +139,12 @@ class Simulator:
             self.faults.add(Fault(**{**fields, "kind": FaultKind(fields["kind"])}))
         except (ValueError, TypeError, KeyError) as error:
             kinds = ", ".join(FaultKind)
-            return _json({"error": f"This is no fault ({error}). Kinds are {kinds}."}, 400)
-        return _json({"accepted": fields})
+            return json_response({"error": f"This is no fault ({error}). Kinds are {kinds}."}, 400)
+        return json_response({"accepted": fields})
 
     async def _post_reset(self, _request: Request) -> Response:
         self.reset()
-        return _json({"reset": True})
+        return json_response({"reset": True})
 
     async def _healthz(self, _request: Request) -> Response:
-        return _json({"status": "ok"})
-
-
-def _json(document: dict[str, object], status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json")
+        return json_response({"status": "ok"})

@@ -210,7 +210,7 @@ async def test_one_job_at_a_time_means_until_it_has_ended(
 async def test_the_rate_of_calls_is_enforced(
     wires: Wires, start_simulator: StartSimulator, wire: str
 ) -> None:
-    simulator = await start_simulator(requests=Rate(1, 60), fixed_windows=True)
+    simulator = await start_simulator(requests=Rate(1, 60))
     provider = wires.open(wire, simulator.url)
     await made(provider, wanted(wire))
     assert (await failure(provider, wire, "another")).kind is ErrorKind.RATE_LIMITED

@@ -137,7 +137,7 @@ async def test_an_address_into_the_private_network_is_refused(
 async def test_an_expired_address_is_told_apart(open_provider: OpenProvider, simulator: Simulator) -> None:
     provider = open_provider(simulator.base_url)
     with pytest.raises(ProviderError) as caught:
-        await provider.fetch(Picture(url=f"{simulator.url}/pictures/gone.png"))
+        await provider.fetch(Picture(url=f"{simulator.url}/simulator/pictures/gone.png"))
     assert caught.value.kind is ErrorKind.RESULT_EXPIRED
     assert caught.value.charged is Charged.YES
 

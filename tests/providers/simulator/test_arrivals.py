@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from providers.simulator import Simulator, SimulatorSettings
-from providers.simulator.quotas import FixedWindow, SlidingWindow
+from providers.simulator.quotas import SlidingWindow
 from providers.simulator.settings import Rate
 
 BODY = b'{"model":"sim-1","prompt":"x"}'
@@ -97,7 +97,3 @@ def test_what_arrived_earlier_and_is_handled_later_counts_where_it_belongs() -> 
     sliding.add(5.0, 1)
     sliding.add(3.0, 1)
     assert sliding.wait_s(6.0, 1) == 7.0, "until the earlier one is out"
-    fixed = FixedWindow(Rate(1, 10))
-    fixed.add(10.0, 1)
-    fixed.add(9.9, 1)
-    assert fixed.wait_s(10.1, 1) > 0

@@ -19,6 +19,7 @@ from providers.simulator import SimulatorSettings
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine, QuotaExceededError
 from providers.simulator.faults import AFTER_THE_DOOR, OF_TASKS, Fault, FaultKind
+from providers.simulator.pictures import Pictures
 from providers.simulator.settings import Rate
 from providers.simulator.tasks import Charge, Task, Tasks, TaskState
 
@@ -38,7 +39,8 @@ class Rig:
         given: dict[str, Any] = {"latency_s": (0.0, 0.0), "plain": True} | settings
         self.clock = Clock()
         self.engine = Engine(SimulatorSettings(**given), self.clock)
-        self.tasks = Tasks(self.engine, self.clock)
+        self.pictures = Pictures(self.engine.settings, self.clock)
+        self.tasks = Tasks(self.engine, self.pictures)
 
     def accept(self, prompt: str = "a mug", key: str = "k1", charge: Charge = Charge.DONE) -> Task:
         call = self.engine.ledger.arrive(key, prompt, prompt.encode(), 1)
@@ -143,7 +145,7 @@ async def fetched(one: Rig, task: Task, change: Callable[[str], str] = str) -> h
     async def address(request: Request) -> Response:
         return JSONResponse(one.tasks.picture_url(task, request))
 
-    app = Starlette(routes=[*one.tasks.routes, Route("/address", address)])
+    app = Starlette(routes=[*one.pictures.routes, Route("/address", address)])
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://simulator") as http:
         return await http.get(change((await http.get("/address")).json()))
@@ -189,7 +191,7 @@ def test_a_fault_for_polls_leaves_calls_alone_and_the_other_way_round(rig: Calla
     faults.add(Fault(FaultKind.SERVER_ERROR))
     faults.add(Fault(FaultKind.SERVER_ERROR, polls=True, prompt="polled"))
     faults.add(Fault(FaultKind.SLOW_POLL))
-    assert faults.take_of("polled", OF_TASKS) is None
+    assert faults.take("polled", OF_TASKS) is None
     assert [
         fault and fault.kind for fault in (faults.take_for_poll("polled"), faults.take_for_poll("x"))
     ] == [
@@ -197,6 +199,6 @@ def test_a_fault_for_polls_leaves_calls_alone_and_the_other_way_round(rig: Calla
         FaultKind.SLOW_POLL,
     ]
     assert faults.take_for_poll("polled") is None
-    taken = faults.take_of("polled", AFTER_THE_DOOR)
+    taken = faults.take("polled", AFTER_THE_DOOR)
     assert taken is not None
     assert not taken.polls
