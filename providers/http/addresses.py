@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx2
 
@@ -24,6 +25,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, ValueError)
 
 
+@dataclass(eq=False)
 class OutsideError(Exception):
     """A request that was refused or failed; the message is a sentence that can be shown.
 
@@ -32,22 +34,18 @@ class OutsideError(Exception):
     `http_status`: the server's status, if it answered.
     """
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        refused: bool = False,
-        advice: str = "",
-        allow: str | None = None,
-        http_status: int | None = None,
-    ) -> None:
-        self.problem = problem
-        self.advice = advice
-        self.message = f"{problem.removesuffix('.')}: {advice}." if advice else problem
-        super().__init__(self.message)
-        self.refused = refused
-        self.allow = allow
-        self.http_status = http_status
+    problem: str
+    refused: bool = False
+    advice: str = ""
+    allow: str | None = None
+    http_status: int | None = None
+
+    @property
+    def message(self) -> str:
+        return f"{self.problem.removesuffix('.')}: {self.advice}." if self.advice else self.problem
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def check_url(url: str, allow_hosts: Collection[str] = ()) -> str | None:
@@ -190,12 +188,8 @@ def _private(host: str) -> OutsideError:
 
 
 def _refused(problem: str, allow: str) -> OutsideError:
-    return OutsideError(
-        problem,
-        refused=True,
-        advice=f"{_INSTEAD}, or let the operator add the host to `allow_hosts`",
-        allow=allow,
-    )
+    advice = f"{_INSTEAD}, or let the operator add the host to `allow_hosts`"
+    return OutsideError(problem, refused=True, advice=advice, allow=allow)
 
 
 def _never(host: str) -> OutsideError:

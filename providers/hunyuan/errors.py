@@ -12,68 +12,63 @@ from __future__ import annotations
 
 import platform
 import re
-import time
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
+from providers.retry_after import date_s
 from providers.shared.answers import json_object
 from providers.shared.refusals import by_code, kind_without_code, poll_refused, refused, says_task_is_gone
 
 _CODES = by_code(
-    {
-        ErrorKind.RATE_LIMITED: """
-        RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
-        FailedOperation.EngineServerLimitExceeded 429001""",
-        ErrorKind.CONCURRENCY_LIMITED: "RequestLimitExceeded.JobNumExceed",
-        ErrorKind.MODERATION_INPUT: """
-        OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
-        451001""",
-        # Its text says that the generated picture did not pass the review.
-        ErrorKind.MODERATION_OUTPUT: "FailedOperation.GenerateImageFailed",
-        ErrorKind.BILLING_EXHAUSTED: """
-        ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
-        ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
-        FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
-        FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
-        ErrorKind.PERMISSION: """
-        ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
-        FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
-        ErrorKind.AUTH: "401002",
-        ErrorKind.INVALID_REQUEST: """
-        FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
-        FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
-        ErrorKind.INPUT_FETCH: "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
-        ErrorKind.TASK_LOST: "FailedOperation.JobNotExist",
-        ErrorKind.PROVIDER_TIMEOUT: "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
-        ErrorKind.PROVIDER_FAULT: """
-        FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
-        FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
-    }
+    rate_limited="""
+    RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
+    FailedOperation.EngineServerLimitExceeded 429001""",
+    concurrency_limited="RequestLimitExceeded.JobNumExceed",
+    moderation_input="""
+    OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
+    451001""",
+    # Its text says that the generated picture did not pass the review.
+    moderation_output="FailedOperation.GenerateImageFailed",
+    billing_exhausted="""
+    ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
+    ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
+    FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
+    FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
+    permission="""
+    ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
+    FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
+    auth="401002",
+    invalid_request="""
+    FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
+    FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
+    input_fetch="FailedOperation.ImageDownloadError FailedOperation.DownloadError",
+    task_lost="FailedOperation.JobNotExist",
+    provider_timeout="FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    provider_fault="""
+    FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
+    FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
 )
 # A task's error code may lack its first part, and the same end stands behind several beginnings.
 _LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
 # The part before the dot decides about codes that are not known.
 _FAMILIES = by_code(
-    {
-        ErrorKind.RATE_LIMITED: "RequestLimitExceeded",
-        # The code does not name the quota; an operator must look.
-        ErrorKind.QUOTA_EXHAUSTED: "LimitExceeded",
-        ErrorKind.AUTH: "AuthFailure UnauthorizedOperation",
-        # The credential names the region, so no job can help it.
-        ErrorKind.PERMISSION: "UnsupportedRegion IpInBlacklist IpNotInWhitelist",
-        ErrorKind.INVALID_REQUEST: """
-        InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
-        InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
-        ErrorKind.UNSUPPORTED: "ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
-        ErrorKind.TASK_LOST: "ResourceNotFound",
-        ErrorKind.OVERLOADED: "ServiceUnavailable",
-        ErrorKind.PROVIDER_FAULT: "InternalError FailedOperation",
-        ErrorKind.MODERATION_INPUT: "OperationDenied",
-    }
+    rate_limited="RequestLimitExceeded",
+    # The code does not name the quota; an operator must look.
+    quota_exhausted="LimitExceeded",
+    auth="AuthFailure UnauthorizedOperation",
+    # The credential names the region, so no job can help it.
+    permission="UnsupportedRegion IpInBlacklist IpNotInWhitelist",
+    invalid_request="""
+    InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
+    InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
+    unsupported="ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
+    task_lost="ResourceNotFound",
+    overloaded="ServiceUnavailable",
+    provider_fault="InternalError FailedOperation",
+    moderation_input="OperationDenied",
 )
 
 _HINTS = {
@@ -98,7 +93,7 @@ def kind_of_code(code: str) -> ErrorKind | None:
     return _CODES.get(code) or (_LAST_PARTS.get(last) if says_little else None) or _FAMILIES.get(family)
 
 
-def refusal(answer: Answer, host: str, now_s: float | None = None) -> ProviderError:
+def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
     """Why a submit was refused: its status is not 200, or its body holds an error.
 
     `now_s` is the Unix time of this machine, to tell how wrong its clock is.
@@ -128,7 +123,7 @@ def refusal(answer: Answer, host: str, now_s: float | None = None) -> ProviderEr
     return found
 
 
-def poll_refusal(answer: Answer, host: str, now_s: float | None = None) -> ProviderError:
+def poll_refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
     """Why a poll was refused. The receipt is as good as before, unless the task itself is unknown."""
     error = error_object(answer.body)
     code = error.get("code", "")
@@ -186,16 +181,13 @@ def _kind(answer: Answer, error: dict[str, str]) -> ErrorKind:
     return kind or kind_without_code(answer.status, answer.headers, message)
 
 
-def clock_ahead_s(headers: httpx2.Headers, now_s: float | None = None) -> float | None:
+def clock_ahead_s(headers: httpx2.Headers, now_s: float) -> float | None:
     """How far the clock of this machine is ahead of the provider's (s); None if the answer has no Date."""
-    try:
-        server_s = parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return (time.time() if now_s is None else now_s) - server_s
+    server_s = date_s(headers.get("date"))
+    return None if server_s is None else now_s - server_s
 
 
-def _message(answer: Answer, host: str, error: dict[str, str], now_s: float | None) -> str:
+def _message(answer: Answer, host: str, error: dict[str, str], now_s: float) -> str:
     code = error.get("code", "")
     sentences = [
         _clock_sentence(answer.headers, now_s) if code == EXPIRED_SIGNATURE else "",
@@ -206,7 +198,7 @@ def _message(answer: Answer, host: str, error: dict[str, str], now_s: float | No
     return " ".join(filter(None, sentences))
 
 
-def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
+def _clock_sentence(headers: httpx2.Headers, now_s: float) -> str:
     """Which clock is wrong, by how much if that is known, and what to do."""
     ahead_s = clock_ahead_s(headers, now_s)
     if ahead_s is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.base import Request, Scalar
-from providers.shared.checks import check_inputs, check_params, check_prompts, check_seed, invalid
+from providers.shared import checks
 
 MAX_PROMPT_CHARS = 8192
 MAX_INPUTS = 3
@@ -53,10 +53,10 @@ def wanted(request: Request, rules: Rules, defaults: Mapping[str, Scalar]) -> Wa
 
     Raises ProviderError `invalid_request`, whose `field` names the job's field.
     """
-    check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
-    check_seed(request.seed, SEED_RANGE)
-    check_inputs(request, max_inputs=MAX_INPUTS, max_bytes=rules.max_input_bytes, content_types=_INPUT_TYPES)
-    check_params(request, rules.params, {})
+    checks.prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
+    checks.seed(request.seed, SEED_RANGE)
+    checks.inputs(request, max_inputs=MAX_INPUTS, max_bytes=rules.max_input_bytes, content_types=_INPUT_TYPES)
+    checks.params(request, rules.params, {})
     return Wanted(
         prompt=request.prompt,
         size=_size(request),
@@ -72,7 +72,7 @@ def _size(request: Request) -> tuple[int, int] | None:
     given = {"size": request.size, "params.resolution": request.params.get("resolution")}
     found = {field: _pixels(field, str(text)) for field, text in given.items() if text is not None}
     if len(set(found.values())) > 1:
-        raise invalid(
+        raise checks.invalid(
             "params.resolution",
             f"`size` says {request.size} and `params.resolution` something else: keep one.",
         )
@@ -82,12 +82,12 @@ def _size(request: Request) -> tuple[int, int] | None:
 def _pixels(field: str, text: str) -> tuple[int, int]:
     parts = re.fullmatch(r"([1-9]\d{0,4})([x:])([1-9]\d{0,4})", text, re.ASCII)
     if parts is None:
-        raise invalid(field, f"{text!r} is not a size; hunyuan takes {_SIZES_TEXT}.")
+        raise checks.invalid(field, f"{text!r} is not a size; hunyuan takes {_SIZES_TEXT}.")
     width, height = int(parts[1]), int(parts[3])
     if parts[2] == ":" and max(width, height) <= _RATIO_MOST:
         width, height = _largest(width, height)
     if not SIDES[0] <= min(width, height) <= max(width, height) <= SIDES[1] or width * height > MAX_AREA:
-        raise invalid(field, f"{text} is not accepted; hunyuan takes {_SIZES_TEXT}.")
+        raise checks.invalid(field, f"{text} is not accepted; hunyuan takes {_SIZES_TEXT}.")
     return width, height
 
 
@@ -106,7 +106,7 @@ def _revise(request: Request, defaults: Mapping[str, Scalar]) -> bool | None:
     if request.seed is None:
         return _flag(request.params, defaults, "revise")
     if _flag(request.params, {}, "revise"):
-        raise invalid(
+        raise checks.invalid(
             "params.revise", "hunyuan ignores the seed when it rewrites the prompt: leave out one of the two."
         )
     return False
@@ -117,7 +117,9 @@ def _flag(params: Mapping[str, Scalar], defaults: Mapping[str, Scalar], name: st
     if value is None:
         return None
     if value not in (0, 1):
-        raise invalid(f"params.{name}", f"{value!r} is not a value of {name}; it accepts true and false.")
+        raise checks.invalid(
+            f"params.{name}", f"{value!r} is not a value of {name}; it accepts true and false."
+        )
     return bool(value)
 
 
@@ -126,5 +128,7 @@ def _footnote(params: Mapping[str, Scalar]) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_FOOTNOTE_CHARS:
-        raise invalid("params.footnote", f"A footnote is a text of 1 to {_MAX_FOOTNOTE_CHARS} characters.")
+        raise checks.invalid(
+            "params.footnote", f"A footnote is a text of 1 to {_MAX_FOOTNOTE_CHARS} characters."
+        )
     return text

@@ -51,12 +51,12 @@ class TokenHubTaskProvider(_TokenHubProvider):
 
     def _accepted(self, answer: Answer, request: Request) -> Submitted:
         if not answer.accepted:
-            raise refusal(answer, self._host)
+            raise refusal(answer, self._host, self._now())
         document = answered_object(answer)
         number, request_id = document.get("id"), text_in(document, "request_id")
         if not isinstance(number, str | int) or not str(number):
             if error_object(answer.body):
-                raise refusal(answer, self._host)
+                raise refusal(answer, self._host, self._now())
             raise bad_answer(answer, "holds no readable id", request_id)
         # A poll needs the model too, so it travels in `poll_url`.
         return Submitted(str(number), f"{_QUERY}?model={quote(request.model, safe='')}", request_id)
@@ -70,7 +70,7 @@ class TokenHubTaskProvider(_TokenHubProvider):
 
     def _progress(self, answer: Answer) -> Pending | Generated:
         if not answer.accepted:
-            raise poll_refusal(answer, self._host)
+            raise poll_refusal(answer, self._host, self._now())
         document = answered_object(answer, kind=ErrorKind.POLL_ERROR)
         status = str(document.get("status", "")).lower()
         error = error_object(answer.body)
@@ -80,7 +80,7 @@ class TokenHubTaskProvider(_TokenHubProvider):
         if status == "completed":
             return self._generated(answer, document)
         if error and not status:
-            raise poll_refusal(answer, self._host)
+            raise poll_refusal(answer, self._host, self._now())
         return Pending(status or "unknown")
 
 
@@ -108,6 +108,6 @@ class TokenHubCallProvider(_TokenHubProvider):
     def _accepted(self, answer: Answer, request: Request) -> Generated:
         if answer.accepted and not error_object(answer.body):
             return self._generated(answer, answered_object(answer), request.seed)
-        error = refusal(answer, self._host)
+        error = refusal(answer, self._host, self._now())
         # Nothing says which content was rejected: perhaps a picture that was made, and is charged.
         raise error.let_in() if error.kind is ErrorKind.MODERATION_INPUT else error

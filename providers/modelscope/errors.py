@@ -17,10 +17,8 @@ from providers.shared.refusals import by_code, kind_without_code, poll_refused, 
 
 # Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
 _CODES = by_code(
-    {
-        ErrorKind.QUOTA_EXHAUSTED: "quotalimitexceed quotalimitexceeded",
-        ErrorKind.MODERATION_INPUT: "datainspectionfailed",
-    }
+    quota_exhausted="quotalimitexceed quotalimitexceeded",
+    moderation_input="datainspectionfailed",
 )
 
 # In this order: a message about a spent allowance speaks of limits too. Messages come in English and Chinese.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import httpx2
 
@@ -21,21 +22,14 @@ from providers.modelscope.models import (
     MAX_PROMPT_CHARS,
     PARAMS,
     SEED_RANGE,
-    param_problem,
     rules_of,
+    wire_param,
     wire_params,
 )
 from providers.retry_after import parse_retry_after
+from providers.shared import checks
 from providers.shared.account import check_options, listed, secret_of
 from providers.shared.answers import answered_object, error_object, json_object, no_image, word
-from providers.shared.checks import (
-    check_inputs,
-    check_params,
-    check_prompts,
-    check_seed,
-    check_size,
-    invalid,
-)
 from providers.shared.provider import HttpProvider
 
 DEFAULT_BASE_URL = "https://api-inference.modelscope.cn"
@@ -82,19 +76,18 @@ class ZImageProvider(HttpProvider):
     def check(self, request: Request) -> None:
         """See Provider.check."""
         rules = rules_of(request.model)
-        check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=True)
-        check_size(request.size, rules.wire_size)
-        check_seed(request.seed, SEED_RANGE)
-        check_inputs(
+        checks.prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=True)
+        checks.convertible("size", request.size, rules.wire_size)
+        checks.seed(request.seed, SEED_RANGE)
+        checks.inputs(
             request,
             max_inputs=rules.max_inputs,
             max_bytes=None,  # not documented
             why_none="models for editing have `Edit` or `Kontext` in their names",
         )
-        check_params(request, self._params, {})
+        checks.params(request, self._params, {})
         for name, value in request.params.items():
-            if problem := param_problem(name, value):
-                raise invalid(f"params.{name}", problem)
+            checks.convertible(f"params.{name}", value, partial(wire_param, name))
 
     def _submit_request(self, request: Request) -> httpx2.Request:
         images = [

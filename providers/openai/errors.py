@@ -15,21 +15,19 @@ from providers.shared.refusals import by_code, kind_without_code, refused
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES = by_code(
-    {
-        ErrorKind.BILLING_EXHAUSTED: """
-            credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded
-            organization_usage_limit_exceeded insufficient_quota insufficient_user_quota
-            billing_hard_limit_reached billing_not_active""",
-        ErrorKind.RATE_LIMITED: "rate_limit_exceeded rate_limit_error slow_down",
-        ErrorKind.CONCURRENCY_LIMITED: "concurrency_limit_exceeded",
-        ErrorKind.OVERLOADED: "server_is_overloaded engine_overloaded",
-        ErrorKind.MODERATION_INPUT: """
-            moderation_blocked content_policy_violation content_filter contentfilter content_moderation""",
-        ErrorKind.AUTH: "invalid_api_key account_deactivated",
-        ErrorKind.PERMISSION: "unsupported_country_region_territory",
-        ErrorKind.UNSUPPORTED: "model_not_found",
-        ErrorKind.INPUT_FETCH: "invalid_image_url",
-    }
+    billing_exhausted="""
+        credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded
+        organization_usage_limit_exceeded insufficient_quota insufficient_user_quota
+        billing_hard_limit_reached billing_not_active""",
+    rate_limited="rate_limit_exceeded rate_limit_error slow_down",
+    concurrency_limited="concurrency_limit_exceeded",
+    overloaded="server_is_overloaded engine_overloaded",
+    moderation_input="""
+        moderation_blocked content_policy_violation content_filter contentfilter content_moderation""",
+    auth="invalid_api_key account_deactivated",
+    permission="unsupported_country_region_territory",
+    unsupported="model_not_found",
+    input_fetch="invalid_image_url",
 )
 _MODERATION_WORDS = re.compile(
     r"safety system|content[ _-]?(?:policy|filter|moderation)|safety_violation", re.IGNORECASE

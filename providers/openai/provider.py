@@ -17,17 +17,9 @@ from providers.http.client import Answer
 from providers.openai.errors import refusal
 from providers.openai.models import Family, family_of
 from providers.openai.prices import cost_of
+from providers.shared import checks
 from providers.shared.account import check_options, chosen, secret_of
 from providers.shared.answers import no_image
-from providers.shared.checks import (
-    check_inputs,
-    check_output,
-    check_params,
-    check_prompts,
-    check_seed,
-    check_size,
-    invalid,
-)
 from providers.shared.provider import OneCallProvider
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -76,15 +68,15 @@ class OpenAIProvider(OneCallProvider):
     def check(self, request: Request) -> None:
         """See Provider.check. A seed for a model that has none is not refused; it is not sent."""
         family = family_of(request.model)
-        check_prompts(request, max_chars=family.max_prompt_chars, has_negative=family.has_negative_prompt)
-        check_size(request.size, family.wire_size)
-        check_seed(request.seed, self._seed_range(family))
-        check_inputs(request, max_inputs=family.max_inputs, max_bytes=MAX_INPUT_BYTES, has_mask=True)
+        checks.prompts(request, max_chars=family.max_prompt_chars, has_negative=family.has_negative_prompt)
+        checks.convertible("size", request.size, family.wire_size)
+        checks.seed(request.seed, self._seed_range(family))
+        checks.inputs(request, max_inputs=family.max_inputs, max_bytes=MAX_INPUT_BYTES, has_mask=True)
         for number, image in enumerate(request.inputs):
             _check_mask(f"inputs.{number}", image)
-        check_output(request, encodes=family.encodes)
+        checks.output(request, encodes=family.encodes)
         accepted = family.params.union(self._extra_params)
-        check_params(request, accepted, family.choices)
+        checks.params(request, accepted, family.choices)
 
     async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
         """See ChecksCredential; the list of models costs nothing."""
@@ -162,7 +154,9 @@ def _check_mask(field: str, image: InputImage) -> None:
     if image.role != "mask" or not image.data:
         return
     if image.content_type != "image/png" or len(image.data) >= MAX_MASK_BYTES:
-        raise invalid(field, "A mask must be a PNG of less than 4 MiB, as large in pixels as the picture.")
+        raise checks.invalid(
+            field, "A mask must be a PNG of less than 4 MiB, as large in pixels as the picture."
+        )
 
 
 def _text(value: Scalar) -> str:

@@ -12,31 +12,29 @@ import httpx2
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import Answer
-from providers.retry_after import asks_to_wait
+from providers.retry_after import has_wait
 from providers.shared.answers import error_object, word
 from providers.shared.refusals import by_code, kind_without_code, refused
 
 # Source: the canonical error types of OpenRouter's own Python client, 1.3. The status decides about all others.
 _TYPES = by_code(
-    {
-        ErrorKind.AUTH: "authentication",
-        ErrorKind.PERMISSION: "permission_denied",
-        ErrorKind.BILLING_EXHAUSTED: "payment_required",
-        ErrorKind.RATE_LIMITED: "rate_limit_exceeded",
-        ErrorKind.OVERLOADED: "provider_overloaded provider_unavailable",
-        ErrorKind.INVALID_REQUEST: """
-            invalid_request invalid_prompt context_length_exceeded token_limit_exceeded string_too_long
-            precondition_failed payload_too_large unprocessable invalid_image image_too_large image_too_small
-            unsupported_image_format""",
-        ErrorKind.NO_IMAGE: "max_tokens_exceeded",
-        ErrorKind.UNSUPPORTED: "not_found",
-        ErrorKind.MODERATION_INPUT: "content_policy_violation",
-        ErrorKind.MODERATION_OUTPUT: "refusal",
-        ErrorKind.INPUT_FETCH: "image_not_found image_download_failed",
-        ErrorKind.PROVIDER_FAULT: "server",
-        # The provider had the request. It may have made and billed a picture.
-        ErrorKind.AMBIGUOUS_SUBMIT: "timeout",
-    }
+    auth="authentication",
+    permission="permission_denied",
+    billing_exhausted="payment_required",
+    rate_limited="rate_limit_exceeded",
+    overloaded="provider_overloaded provider_unavailable",
+    invalid_request="""
+        invalid_request invalid_prompt context_length_exceeded token_limit_exceeded string_too_long
+        precondition_failed payload_too_large unprocessable invalid_image image_too_large image_too_small
+        unsupported_image_format""",
+    no_image="max_tokens_exceeded",
+    unsupported="not_found",
+    moderation_input="content_policy_violation",
+    moderation_output="refusal",
+    input_fetch="image_not_found image_download_failed",
+    provider_fault="server",
+    # The provider had the request. It may have made and billed a picture.
+    ambiguous_submit="timeout",
 )
 _PROMPT_TYPES = ("invalid_prompt", "context_length_exceeded", "string_too_long")
 # Money that running calls hold: it comes back, and the answer says when (OpenRouter's page on 402).
@@ -110,7 +108,7 @@ def _kind(status: int, error: dict[str, Any], metadata: dict[str, Any], headers:
     if status == 403 and (metadata.get("reasons") or metadata.get("flagged_input")):
         return ErrorKind.MODERATION_INPUT
     kind = _TYPES.get(word(metadata.get("error_type")))
-    if kind is ErrorKind.BILLING_EXHAUSTED and asks_to_wait(headers):
+    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
         return ErrorKind.BUDGET_IN_FLIGHT
     if kind is None and status == 502 and error:
         # OpenRouter's own sentence: the model is down or answered nonsense. Only the 502 of an edge is ambiguous.

@@ -9,7 +9,7 @@ import math
 import re
 from fractions import Fraction
 
-from providers.shared.sizes import RATIO, SIZE, not_a_size
+from providers.shared.sizes import pixels_in, ratio_in
 
 # The longest prompt of a job; the models' own limits are in tokens, and larger.
 MAX_PROMPT_CHARS = 32_000
@@ -67,9 +67,9 @@ def chat_config(size: str | None) -> dict[str, str]:
     """
     if size is None:
         return {}
-    if (ratio := _ratio(size)) is not None:
+    if ratio := ratio_in(size):
         return {"aspect_ratio": _named(size, ratio, tuple(CHAT_RATIOS))}
-    width, height = _pixels(size)
+    width, height = pixels_in(size)
     name = _nearest(size, width, height)
     at_1k = CHAT_RATIOS[name]
     for tier, times in _CHAT_TIERS.items():
@@ -83,35 +83,19 @@ def images_size(size: str | None) -> dict[str, str]:
     """The fields of an images request for a job's size; raises ValueError with what is accepted."""
     if size is None:
         return {}
-    if (ratio := _ratio(size)) is not None:
+    if ratio := ratio_in(size):
         return {"aspect_ratio": _named(size, ratio, IMAGES_RATIOS)}
-    width, height = _pixels(size)
+    width, height = pixels_in(size)
     if not _SIDES[0] <= min(width, height) <= max(width, height) <= _SIDES[1]:
         raise ValueError(f"{size} is not accepted: sides must lie in {_SIDES[0]}..{_SIDES[1]}.")
     return {"size": size}
 
 
-def _ratio(size: str) -> Fraction | None:
-    found = RATIO.fullmatch(size)
-    if found is None:
-        return None
-    if not int(found[1]) or not int(found[2]):
-        raise ValueError(f"{size} is not a ratio.")
-    return Fraction(int(found[1]), int(found[2]))
-
-
-def _pixels(size: str) -> tuple[int, int]:
-    found = SIZE.fullmatch(size)
-    if found is None or not int(found[1]) or not int(found[2]):
-        raise ValueError(not_a_size(size))
-    return int(found[1]), int(found[2])
-
-
-def _named(size: str, ratio: Fraction, accepted: tuple[str, ...]) -> str:
+def _named(size: str, ratio: tuple[int, int], accepted: tuple[str, ...]) -> str:
     """The accepted name of a ratio: 32:18 is 16:9."""
     for name in accepted:
         width, _, height = name.partition(":")
-        if Fraction(width) / Fraction(height) == ratio:
+        if Fraction(width) / Fraction(height) == Fraction(*ratio):
             return name
     raise ValueError(f"The ratio {size} is not accepted; accepted are {', '.join(accepted)}.")
 

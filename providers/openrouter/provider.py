@@ -28,17 +28,9 @@ from providers.openrouter.models import (
     images_size,
     modalities,
 )
+from providers.shared import checks
 from providers.shared.account import check_options, chosen, listed, secret_of
 from providers.shared.answers import amount, error_in, word
-from providers.shared.checks import (
-    check_inputs,
-    check_output,
-    check_params,
-    check_prompts,
-    check_seed,
-    check_size,
-    invalid,
-)
 from providers.shared.provider import OneCallProvider
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
@@ -93,16 +85,16 @@ class OpenRouterProvider(OneCallProvider):
 
     def check(self, request: Request) -> None:
         """See Provider.check."""
-        check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
-        check_size(request.size, self._sized)
+        checks.prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
+        checks.convertible("size", request.size, self._sized)
         if self.resolution in request.params and request.size is not None and "x" in request.size:
             message = f"The size {request.size} is in pixels already; leave {self.resolution} out."
-            raise invalid(f"params.{self.resolution}", message)
-        check_seed(request.seed, SEED_RANGE)
-        check_inputs(request, max_inputs=MAX_INPUTS, max_bytes=MAX_INPUT_BYTES)
-        check_output(request, encodes=False)
+            raise checks.invalid(f"params.{self.resolution}", message)
+        checks.seed(request.seed, SEED_RANGE)
+        checks.inputs(request, max_inputs=MAX_INPUTS, max_bytes=MAX_INPUT_BYTES)
+        checks.output(request, encodes=False)
         limited = {name: values for name, values in self.params.items() if values}
-        check_params(request, {*self.params, *self._extra_params}, limited)
+        checks.params(request, {*self.params, *self._extra_params}, limited)
 
     async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
         """See ChecksCredential. The rest of a key's own limit is shown for free; the account's credit is not."""

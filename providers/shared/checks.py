@@ -6,10 +6,13 @@ The sentences say what is accepted, because the reader must write the job again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from providers.base import InputImage, Request
 from providers.errors import ErrorKind, ProviderError
 from providers.shared.account import nearest_hint
+
+T = TypeVar("T")
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 
@@ -19,7 +22,7 @@ def invalid(field: str, message: str) -> ProviderError:
     return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)
 
 
-def check_prompts(request: Request, *, max_chars: int, has_negative: bool) -> None:
+def prompts(request: Request, *, max_chars: int, has_negative: bool) -> None:
     """There is a prompt, no text is too long, and a negative prompt is given only if the model has one."""
     if not request.prompt:
         raise invalid("prompt", "The prompt is empty.")
@@ -31,21 +34,21 @@ def check_prompts(request: Request, *, max_chars: int, has_negative: bool) -> No
             raise invalid(field, f"The {field} has {len(text)} characters; {takes}.")
 
 
-def check_size(size: str | None, wire_size: Callable[[str | None], object]) -> None:
-    """A size that the model takes: `wire_size` raises ValueError with a sentence for any other."""
+def convertible(field: str, value: T, convert: Callable[[T], object]) -> None:
+    """A value that `convert` accepts: it raises ValueError with a sentence for any other."""
     try:
-        wire_size(size)
+        convert(value)
     except ValueError as error:
-        raise invalid("size", str(error)) from None
+        raise invalid(field, str(error)) from None
 
 
-def check_seed(seed: int | None, accepted: tuple[int, int] | None) -> None:
+def seed(value: int | None, accepted: tuple[int, int] | None) -> None:
     """A seed in its range. If the range is None, the model gets no seed, and any seed passes."""
-    if seed is not None and accepted is not None and not accepted[0] <= seed <= accepted[1]:
-        raise invalid("seed", f"The seed {seed} is outside {accepted[0]}..{accepted[1]}.")
+    if value is not None and accepted is not None and not accepted[0] <= value <= accepted[1]:
+        raise invalid("seed", f"The seed {value} is outside {accepted[0]}..{accepted[1]}.")
 
 
-def check_inputs(
+def inputs(
     request: Request,
     *,
     max_inputs: int,
@@ -85,7 +88,7 @@ def _check_picture(
         raise invalid(field, f"The picture has {size}; at most {most} are accepted.")
 
 
-def check_output(request: Request, *, encodes: bool) -> None:
+def output(request: Request, *, encodes: bool) -> None:
     """A known format, and a valid quality if the provider encodes; otherwise the caller converts the picture."""
     if request.output_format not in (None, *OUTPUT_FORMATS):
         raise invalid("output.format", f"{request.output_format!r} is not one of png, jpeg, webp.")
@@ -93,7 +96,7 @@ def check_output(request: Request, *, encodes: bool) -> None:
         raise invalid("output.quality", f"The quality {request.quality} is outside 1..100.")
 
 
-def check_params(request: Request, accepted: Collection[str], choices: Mapping[str, Collection[str]]) -> None:
+def params(request: Request, accepted: Collection[str], choices: Mapping[str, Collection[str]]) -> None:
     """Only parameters that the model has; `choices` limits the values of some."""
     for name, value in request.params.items():
         if name not in accepted:

@@ -12,26 +12,24 @@ from collections.abc import Mapping
 
 from providers.errors import RULES, ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
-from providers.retry_after import THROTTLE_LIMIT_S, asks_to_wait, parse_retry_after
+from providers.retry_after import THROTTLE_LIMIT_S, has_wait, parse_retry_after
 
 
-def by_code(codes: Mapping[ErrorKind, str]) -> dict[str, ErrorKind]:
+def by_code(**codes: str) -> dict[str, ErrorKind]:
     """A table from a code to its kind, of the codes (separated by spaces) of each kind."""
-    return {code: kind for kind, listed in codes.items() for code in listed.split()}
+    return {code: ErrorKind(kind) for kind, listed in codes.items() for code in listed.split()}
 
 
 _STATUSES = by_code(
-    {
-        ErrorKind.AUTH: "401",
-        ErrorKind.BILLING_EXHAUSTED: "402",
-        ErrorKind.PERMISSION: "403",
-        ErrorKind.UNSUPPORTED: "404 410",
-        ErrorKind.OVERLOADED: "409 503 529",
-        ErrorKind.RATE_LIMITED: "425 429",
-        ErrorKind.MODERATION_INPUT: "451",
-        # An edge that lost its backend cannot say whether the backend made and billed a picture.
-        ErrorKind.AMBIGUOUS_SUBMIT: "408 502 504 520 524",
-    }
+    auth="401",
+    billing_exhausted="402",
+    permission="403",
+    unsupported="404 410",
+    overloaded="409 503 529",
+    rate_limited="425 429",
+    moderation_input="451",
+    # An edge that lost its backend cannot say whether the backend made and billed a picture.
+    ambiguous_submit="408 502 504 520 524",
 )
 _CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
 # Not "billing" alone: throttles link to the page where more can be bought.
@@ -127,7 +125,7 @@ def kind_without_code(status: int, headers: Mapping[str, str], message: str) -> 
     kind = kind_of_status(status)
     if kind is ErrorKind.RATE_LIMITED:
         return _which_throttle(message)
-    if kind is ErrorKind.BILLING_EXHAUSTED and asks_to_wait(headers):
+    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
         return ErrorKind.BUDGET_IN_FLIGHT
     return kind
 

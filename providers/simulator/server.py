@@ -20,7 +20,7 @@ from providers.simulator.faults import Fault, FaultKind, Faults
 from providers.simulator.ledger import Ledger
 from providers.simulator.pictures import Pictures
 from providers.simulator.quotas import Clock
-from providers.simulator.recorder import Recorded, Recorder
+from providers.simulator.recorder import Recorder
 from providers.simulator.settings import SimulatorSettings
 from providers.simulator.tasks import Tasks
 from providers.simulator.wires.base import json_response
@@ -61,7 +61,11 @@ class Simulator:
             Route("/healthz", self._healthz, methods=["GET"]),
         ]
         self.app = Starlette(routes=routes)
-        app = Recorder(self.app, self._record) if self.settings.record_requests else self.app
+        app = (
+            Recorder(self.app, lambda request: self.ledger.requests.append(request))
+            if self.settings.record_requests
+            else self.app
+        )
         self._server = AsgiServer(arrivals.around(app), host, port, listener=StampedSocket)
 
     @property
@@ -119,9 +123,6 @@ class Simulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-    def _record(self, request: Recorded) -> None:
-        self.ledger.requests.append(request)
 
     async def _get_ledger(self, request: Request) -> Response:
         rates = (self.settings.images, self.settings.requests)

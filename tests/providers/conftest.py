@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from providers import Provider, Request, create_provider
+from providers.base import Provider, Request
 from providers.http.asgi import AsgiServer
+from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 
 KEY = "sk-planted-secret-0123456789abcdef"

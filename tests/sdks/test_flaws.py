@@ -23,9 +23,10 @@ from starlette.routing import Route as HttpRoute
 
 from daemon.queue.outcomes import Failed, Outcome, Retry, Succeeded, Throttled, Unknown
 from daemon.worker.run import Run
-from providers import Provider, create_provider
+from providers.base import Provider
 from providers.http.asgi import AsgiServer
 from providers.hunyuan.provider import create as create_hunyuan
+from providers.registry import create_provider
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY

@@ -9,8 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from providers import ErrorKind, Generated, Pending, Provider, ProviderError, Submitted, create_provider
-from providers.base import Request
+from providers.base import Generated, Pending, Provider, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
+from providers.registry import create_provider
 from providers.shared.answers import sniff_format
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from providers import ErrorKind, Pending, Provider, ProviderError, Submitted
-from providers.base import Request
+from providers.base import Pending, Provider, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
 from providers.hunyuan.errors import kind_of_code
 from providers.hunyuan.provider import create
 from providers.hunyuan.signature import authorization

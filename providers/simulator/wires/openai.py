@@ -19,15 +19,7 @@ from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
 from providers.simulator.ledger import Call, SentFile
 from providers.simulator.pictures import NOT_A_PICTURE, Pictures
-from providers.simulator.wires.base import (
-    CallWire,
-    Check,
-    Fields,
-    json_response,
-    sides,
-    wait_headers,
-    whole,
-)
+from providers.simulator.wires.base import CallWire, Check, Fields, json_response, sides, wait_headers, whole
 
 _CREATED = 1_760_000_000
 _FILES = "files of the form"  # the parts with a file, among the fields

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers import Generated, Pending, Provider, Request, Submitted
+from providers.base import Generated, Pending, Provider, Request, Submitted
 from providers.hunyuan.provider import create
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import Charged, ErrorKind, Generated, Pending, ProviderError, Retry, Scope, Submitted
+from providers.base import Generated, Pending, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
 from providers.hunyuan.provider import HunyuanProvider, create
 from tests.providers.hunyuan.rig import (

@@ -14,16 +14,8 @@ import orjson
 import pytest
 from PIL import Image
 
-from providers import (
-    Charged,
-    ErrorKind,
-    Picture,
-    Provider,
-    ProviderError,
-    Retry,
-    Scope,
-    Submitted,
-)
+from providers.base import Picture, Provider, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.hunyuan.provider import HunyuanProvider
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind

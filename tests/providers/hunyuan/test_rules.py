@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import ErrorKind, InputImage, Provider, ProviderError, Submitted, create_provider
+from providers.base import InputImage, Provider, Submitted
+from providers.errors import ErrorKind, ProviderError
 from providers.hunyuan.rules import MAX_AREA, SIDES, Rules
 from providers.hunyuan.rules import wanted as checked
+from providers.registry import create_provider
 from tests.providers.hunyuan.rig import MODELS, WIRES, Canned, Wires, wanted
 
 Serve = Callable[[Any], Any]

@@ -17,21 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers import (
-    Charged,
-    ErrorKind,
-    Generated,
-    InputImage,
-    Pending,
-    Picture,
-    Provider,
-    ProviderError,
-    Request,
-    Retry,
-    Submitted,
-    create_provider,
-)
+from providers.base import Generated, InputImage, Pending, Picture, Provider, Request, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.modelscope.models import rules_of
+from providers.registry import create_provider
 from providers.simulator.drawing import Drawing, draw
 from tests.providers.conftest import ZIMAGE_KEY as KEY
 from tests.providers.conftest import OpenProvider

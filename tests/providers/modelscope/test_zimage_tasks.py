@@ -10,17 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from providers import (
-    Charged,
-    ErrorKind,
-    Generated,
-    Picture,
-    Provider,
-    ProviderError,
-    Request,
-    Retry,
-    Submitted,
-)
+from providers.base import Generated, Picture, Provider, Request, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import Rate

@@ -19,20 +19,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers import (
-    Charged,
-    ErrorKind,
-    Generated,
-    InputImage,
-    Picture,
-    Provider,
-    ProviderError,
-    Retry,
-    Scope,
-    Submitted,
-    create_provider,
-)
+from providers.base import Generated, InputImage, Picture, Provider, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.openai.models import family_of
+from providers.registry import create_provider
 from providers.simulator import Simulator
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind

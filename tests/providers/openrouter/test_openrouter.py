@@ -17,19 +17,10 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from providers import (
-    Charged,
-    ChecksCredential,
-    ErrorKind,
-    Generated,
-    InputImage,
-    Provider,
-    ProviderError,
-    Retry,
-    Submitted,
-    create_provider,
-)
+from providers.base import ChecksCredential, Generated, InputImage, Provider, Submitted
+from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.openrouter.models import CHAT_RATIOS, chat_config, images_size, modalities
+from providers.registry import create_provider
 from providers.simulator import Simulator
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
