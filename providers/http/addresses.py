@@ -138,7 +138,8 @@ async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolve
 def _check_address(host: str, address: IPAddress, *, allowed: bool) -> None:
     for inner in _unwrapped(address):
         if inner.is_link_local or inner.is_multicast or inner.is_unspecified:
-            raise _never(host)
+            problem = f"{host} is not a public address, and one that is never fetched."
+            raise OutsideError(problem, refused=True, advice=_INSTEAD)
         if not allowed and not inner.is_global:
             raise _private(host)
 
@@ -190,11 +191,6 @@ def _private(host: str) -> OutsideError:
 def _refused(problem: str, allow: str) -> OutsideError:
     advice = f"{_INSTEAD}, or let the operator add the host to `allow_hosts`"
     return OutsideError(problem, refused=True, advice=advice, allow=allow)
-
-
-def _never(host: str) -> OutsideError:
-    problem = f"{host} is not a public address, and one that is never fetched."
-    return OutsideError(problem, refused=True, advice=_INSTEAD)
 
 
 _INSTEAD = "give an https URL of a public host"

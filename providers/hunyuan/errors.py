@@ -24,32 +24,32 @@ from providers.shared.refusals import by_code, kind_without_code, poll_refused, 
 
 _CODES = by_code(
     rate_limited="""
-    RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
-    FailedOperation.EngineServerLimitExceeded 429001""",
+        RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
+        FailedOperation.EngineServerLimitExceeded 429001""",
     concurrency_limited="RequestLimitExceeded.JobNumExceed",
     moderation_input="""
-    OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
-    451001""",
+        OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
+        451001""",
     # Its text says that the generated picture did not pass the review.
     moderation_output="FailedOperation.GenerateImageFailed",
     billing_exhausted="""
-    ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
-    ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
-    FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
-    FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
+        ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
+        ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
+        FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
+        FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
     permission="""
-    ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
-    FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
+        ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
+        FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
     auth="401002",
     invalid_request="""
-    FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
-    FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
+        FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
+        FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
     input_fetch="FailedOperation.ImageDownloadError FailedOperation.DownloadError",
     task_lost="FailedOperation.JobNotExist",
     provider_timeout="FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
     provider_fault="""
-    FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
-    FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
+        FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
+        FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
 )
 # A task's error code may lack its first part, and the same end stands behind several beginnings.
 _LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
@@ -62,8 +62,8 @@ _FAMILIES = by_code(
     # The credential names the region, so no job can help it.
     permission="UnsupportedRegion IpInBlacklist IpNotInWhitelist",
     invalid_request="""
-    InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
-    InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
+        InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
+        InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
     unsupported="ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
     task_lost="ResourceNotFound",
     overloaded="ServiceUnavailable",

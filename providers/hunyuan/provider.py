@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from providers.hunyuan.tc3 import Tc3Provider
 from providers.hunyuan.tokenhub import TokenHubCallProvider, TokenHubTaskProvider
 from providers.hunyuan.wire import HunyuanProvider
-from providers.shared.account import check_header_options, check_options, chosen, secret_of
+from providers.shared.account import base_address, check_header_options, check_options, chosen, secret_of
 
 __all__ = ["HunyuanProvider", "create"]
 
@@ -45,5 +45,7 @@ def create(
     if "region" in options and name != "tc3":
         raise ValueError(f"The wire {name} has no regions: leave `region` out.")
     wire = _WIRES[name]
+    if name == "tc3" and base_address(base_url or wire.default_base_url).path not in ("", "/"):
+        raise ValueError("base_url must be a host without a path: the wire tc3 signs the path /.")
     found = [secret_of(f"hunyuan (wire {name})", secrets, secret) for secret in wire.secret_names]
     return wire(base_url or wire.default_base_url, found, options, now)

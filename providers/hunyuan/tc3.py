@@ -5,7 +5,7 @@ Source: cloud.tencent.com/document/api/1668/124632 (submit) and 124633 (query), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -25,7 +25,6 @@ from providers.hunyuan.errors import (
 )
 from providers.hunyuan.signature import authorization
 from providers.hunyuan.wire import HunyuanProvider
-from providers.shared.account import base_address
 from providers.shared.answers import answered_object, bad_answer, no_image, text_in
 
 SERVICE = "aiart"
@@ -43,14 +42,7 @@ class Tc3Provider(HunyuanProvider):
     url_ttl_s = 3600.0
     secret_names = ("secret_id", "secret_key")
 
-    def __init__(
-        self, base_url: str, secrets: Sequence[str], options: Mapping[str, str], now: Callable[[], float]
-    ) -> None:
-        if base_address(base_url).path not in ("", "/"):
-            raise ValueError("base_url must be a host without a path: the wire tc3 signs the path /.")
-        super().__init__(base_url, secrets, options, now)
-        self._region = options.get("region", "ap-guangzhou")
-        self._ahead_s = 0.0  # of this machine's clock, after a signature was refused for its date
+    _ahead_s = 0.0  # of this machine's clock, after a signature was refused for its date
 
     def _submit_request(self, request: Request) -> httpx2.Request:
         # Tencent Cloud spells `logo_add` as LogoAdd.

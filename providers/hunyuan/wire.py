@@ -31,6 +31,7 @@ class HunyuanProvider(HttpProvider):
     ) -> None:
         super().__init__(base_url, secrets, options)
         self._now = now
+        self._region = options.get("region", "ap-guangzhou")
         self._defaults = {
             name: chosen(options, name, ("true", "false"), default="") == "true"
             for name in ("revise", "logo_add")

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class _Prices:
-    text_in: int
-    image_in: int
-    image_out: int
-
-
-_PER_MILLION = {"2": _Prices(5, 8, 30), "2.5": _Prices(5, 8, 30)}  # by the version of gpt-image
+# Of text read, pictures read and pictures made, by the version of gpt-image.
+_PER_MILLION = {"2": (5, 8, 30), "2.5": (5, 8, 30)}
 _MODEL = re.compile(r"gpt-image-(\d+(?:\.\d+)?)(?:-(?:sunburst|flare))?(?:-\d{4}-\d{2}-\d{2})?")
 
 
@@ -39,7 +31,7 @@ def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | 
     if inputs is None or made is None:
         return None
     text, image = inputs
-    return Decimal(text * prices.text_in + image * prices.image_in + made * prices.image_out) / 1_000_000
+    return Decimal(text * prices[0] + image * prices[1] + made * prices[2]) / 1_000_000
 
 
 def _input_tokens(usage: Mapping[str, Any], *, edited: bool) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from providers.base import Capabilities, CredentialCheck, InputImage, Request, Scalar
+from providers.base import Capabilities, CredentialCheck, Request, Scalar
 from providers.errors import ProviderError
 from providers.http.client import Answer
 from providers.openai.errors import refusal
@@ -73,7 +73,11 @@ class OpenAIProvider(OneCallProvider):
         checks.seed(request.seed, self._seed_range(family))
         checks.inputs(request, max_inputs=family.max_inputs, max_bytes=MAX_INPUT_BYTES, has_mask=True)
         for number, image in enumerate(request.inputs):
-            _check_mask(f"inputs.{number}", image)
+            # Before a mask is fetched its `data` is empty, and nothing is known about it.
+            small_png = image.content_type == "image/png" and len(image.data) < MAX_MASK_BYTES
+            if image.role == "mask" and image.data and not small_png:
+                message = "A mask must be a PNG of less than 4 MiB, as large in pixels as the picture."
+                raise checks.invalid(f"inputs.{number}", message)
         checks.output(request, encodes=family.encodes)
         accepted = family.params.union(self._extra_params)
         checks.params(request, accepted, family.choices)
@@ -147,16 +151,6 @@ class OpenAIProvider(OneCallProvider):
 
     def _cost(self, request: Request, usage: dict[str, Any]) -> Decimal | None:
         return cost_of(request.model, usage, edited=bool(request.inputs))
-
-
-def _check_mask(field: str, image: InputImage) -> None:
-    """A mask is a small PNG. Before it is fetched its `data` is empty, and nothing is known about it."""
-    if image.role != "mask" or not image.data:
-        return
-    if image.content_type != "image/png" or len(image.data) >= MAX_MASK_BYTES:
-        raise checks.invalid(
-            field, "A mask must be a PNG of less than 4 MiB, as large in pixels as the picture."
-        )
 
 
 def _text(value: Scalar) -> str:

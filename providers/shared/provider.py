@@ -28,18 +28,8 @@ from providers.base import (
 )
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_once
+from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
-from providers.shared.answers import (
-    answered_object,
-    error_in,
-    error_object,
-    fetch_picture,
-    json_object,
-    pictures_in,
-    text_in,
-    usage_in,
-    word,
-)
 from providers.shared.refusals import kind_of_status
 
 T = TypeVar("T")
@@ -117,7 +107,7 @@ class HttpProvider(ABC):
 
     async def fetch(self, picture: Picture) -> bytes:
         """See Provider.fetch and `fetch_picture`."""
-        return await fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
+        return await answers.fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
@@ -187,7 +177,7 @@ class OneCallProvider(HttpProvider):
         """The cost of the call, in `currency`; None if it is not known."""
 
     def _error_in(self, document: dict[str, Any]) -> dict[str, Any]:
-        return error_in(document)
+        return answers.error_in(document)
 
     def _items(self, document: dict[str, Any]) -> object:
         """What should be a list of pictures."""
@@ -198,15 +188,15 @@ class OneCallProvider(HttpProvider):
 
     def _accepted(self, answer: Answer, request: Request) -> Generated:
         if not answer.accepted:
-            raise self._refusal(answer, error_object(answer.body))
-        document = answered_object(answer, self._request_id(answer, {}))
-        request_id, usage = self._request_id(answer, document), usage_in(document)
+            raise self._refusal(answer, answers.error_object(answer.body))
+        document = answers.answered_object(answer, self._request_id(answer, {}))
+        request_id, usage = self._request_id(answer, document), answers.usage_in(document)
         cost = self._cost(request, usage)
         try:
             if error := self._error_in(document):
                 raise self._refusal(answer, error)
             items, seed = self._items(document), self._sent_seed(request)
-            pictures = pictures_in(items, answer, self._host, seed, request_id)
+            pictures = answers.pictures_in(items, answer, self._host, seed, request_id)
             if not pictures:
                 raise self._no_picture(answer, document, request_id)
         except ProviderError as error:
@@ -234,9 +224,11 @@ class OneCallProvider(HttpProvider):
                 False, f"{error.message} Is base_url right, and can this machine reach it?"
             )
         if answer.accepted:
-            return json_object(answer.body) or {}
+            return answers.json_object(answer.body) or {}
         kind = kind_of_status(answer.status)
-        reason = word(error_object(answer.body).get("message")) or f"HTTP status {answer.status}"
+        reason = (
+            answers.word(answers.error_object(answer.body).get("message")) or f"HTTP status {answer.status}"
+        )
         shown = ProviderError(kind, reason).without(self._secrets[0]).message
         if kind in (ErrorKind.AUTH, ErrorKind.BILLING_EXHAUSTED) and not _RESTRICTED.search(shown):
             return CredentialCheck(False, f"{self._host} refuses the key: {shown}")
@@ -253,4 +245,4 @@ class OneCallProvider(HttpProvider):
 
 def _revised_prompt(items: object) -> str | None:
     entries = items if isinstance(items, list) else []
-    return next((text_in(item, "revised_prompt") for item in entries if isinstance(item, dict)), None)
+    return next((answers.text_in(item, "revised_prompt") for item in entries if isinstance(item, dict)), None)

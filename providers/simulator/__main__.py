@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from providers.simulator.server import Simulator
@@ -46,20 +47,26 @@ def _parser() -> argparse.ArgumentParser:
         "Hunyuan.",
         epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}.",
     )
-    option = parser.add_argument
+    option, rate = parser.add_argument, partial(_parsed, Rate.parse)
     option("--host", default="127.0.0.1")
     option("--port", type=int, default=9200, help="0 takes a free one")
-    option("--images", type=_readable(Rate.parse), metavar="N/PERIOD", help='pictures per key, like "12/6s"')
-    option("--requests", type=_readable(Rate.parse), metavar="N/PERIOD", help="calls per key")
+    option("--images", type=rate, metavar="N/PERIOD", help='pictures per key, like "12/6s"')
+    option("--requests", type=rate, metavar="N/PERIOD", help="calls per key")
     option("--in-flight", type=int, metavar="N", help="parallel calls, and tasks that run, per key")
-    option("--polls", type=_readable(Rate.parse), metavar="N/PERIOD", help="polls of tasks per key")
+    option("--polls", type=rate, metavar="N/PERIOD", help="polls of tasks per key")
     option(
         "--no-retry-after",
         dest="send_retry_after",
         action="store_false",
         help="leave the Retry-After header out of a 429",
     )
-    option("--latency", dest="latency_s", type=_readable(_span), metavar="MIN-MAX", help="seconds a picture")
+    option(
+        "--latency",
+        dest="latency_s",
+        type=partial(_parsed, _span),
+        metavar="MIN-MAX",
+        help="seconds a picture",
+    )
     option(
         "--api-key", dest="api_keys", action="append", metavar="KEY", help="serve this key only; repeatable"
     )
@@ -84,16 +91,12 @@ def _span(text: str) -> tuple[float, float]:
     return span
 
 
-def _readable(parse: Callable[[str], T]) -> Callable[[str], T]:
+def _parsed(parse: Callable[[str], T], text: str) -> T:
     """Let argparse show the sentence of a ValueError instead of a general one."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

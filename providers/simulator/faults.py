@@ -1,4 +1,4 @@
-"""Faults on demand: what the simulator does to the next calls instead of its work."""
+"""Faults on demand: what goes wrong with the next calls."""
 
 from __future__ import annotations
 
@@ -68,14 +68,10 @@ class Faults:
         self._waiting: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Do `fault` to the next calls that it fits."""
+        """Queue `fault` for the next calls that it fits."""
         if fault.count < 1:
             raise ValueError("A fault needs a count of 1 or more.")
         self._waiting.append(fault)
-
-    def clear(self) -> None:
-        """Forget all that are left."""
-        self._waiting.clear()
 
     def take(self, prompt: str, kinds: Collection[FaultKind]) -> Fault | None:
         """The oldest fault of these kinds for a call with this prompt, used up by one; None if there is none."""

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from providers.http.asgi import AsgiServer
 from providers.simulator.arrivals import Arrivals, StampedSocket
@@ -61,12 +62,10 @@ class Simulator:
             Route("/healthz", self._healthz, methods=["GET"]),
         ]
         self.app = Starlette(routes=routes)
-        app = (
-            Recorder(self.app, lambda request: self.ledger.requests.append(request))
-            if self.settings.record_requests
-            else self.app
-        )
-        self._server = AsgiServer(arrivals.around(app), host, port, listener=StampedSocket)
+        served: ASGIApp = self.app
+        if self.settings.record_requests:
+            served = Recorder(self.app, lambda request: self.ledger.requests.append(request))
+        self._server = AsgiServer(arrivals.around(served), host, port, listener=StampedSocket)
 
     @property
     def url(self) -> str:
@@ -75,17 +74,17 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """What a client of the OpenAI wire takes as its base address."""
+        """The base address for a client of the OpenAI wire."""
         return f"{self.url}/v1"
 
     @property
     def modelscope_url(self) -> str:
-        """What a client of the ModelScope wire takes as its base address."""
+        """The base address for a client of the ModelScope wire."""
         return f"{self.url}/modelscope"
 
     @property
     def openrouter_url(self) -> str:
-        """What a client of OpenRouter's wires takes as its base address."""
+        """The base address for a client of OpenRouter's wires."""
         return f"{self.url}/api/v1"
 
     @property
@@ -94,12 +93,12 @@ class Simulator:
 
     @property
     def ledger(self) -> Ledger:
-        """What arrived since the start or the last reset."""
+        """The books since the start or the last reset."""
         return self._engine.ledger
 
     @property
     def faults(self) -> Faults:
-        """What will be done to the next calls."""
+        """The faults that wait for the next calls."""
         return self._engine.faults
 
     def reset(self) -> None:
@@ -113,7 +112,7 @@ class Simulator:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Stop listening, and end the tasks that run."""
+        """Stop listening, and end the running tasks."""
         await self._server.stop()
         await self._tasks.aclose()
 

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
+from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
 from providers.simulator.tasks import Task, Tasks, TaskState
 from providers.simulator.wires.base import Check, Fields, TaskWire, json_response, sides
 from providers.simulator.wires.tc3_check import Refusal, check_signature
@@ -41,7 +42,7 @@ class Tc3Wire(TaskWire):
             request.headers,
             body,
             service=SERVICE,
-            secrets=self._engine.settings.tc3_secrets,
+            secrets={TC3_SECRET_ID: TC3_SECRET_KEY},
             now_s=time.time(),
         )
         if isinstance(signer, Refusal):

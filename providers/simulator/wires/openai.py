@@ -47,12 +47,9 @@ class OpenAIWire(CallWire):
         return json_response({"object": "list", "data": models})
 
     def _fields(self, request: Request, body: bytes) -> Fields | None:
-        content_type = request.headers.get("content-type", "")
-        return (
-            _form(content_type, body)
-            if request.url.path.endswith("/edits")
-            else super()._fields(request, body)
-        )
+        if request.url.path.endswith("/edits"):
+            return _form(request.headers.get("content-type", ""), body)
+        return super()._fields(request, body)
 
     def _images(self, fields: Fields) -> int:
         return whole(fields.get("n", 1)) or 1
@@ -123,14 +120,13 @@ class OpenAIWire(CallWire):
         return _error(400, code or "invalid_json", message, "invalid_request_error", param or None)
 
 
+def _blocked(message: str) -> tuple[int, str, str, str]:
+    return 400, "moderation_blocked", message, "image_generation_user_error"
+
+
 _REFUSALS = {
     FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "Rate limit reached.", "rate_limit_error"),
-    FaultKind.CONCURRENCY: (
-        429,
-        "concurrency_limit_exceeded",
-        "Too many concurrent requests.",
-        "rate_limit_error",
-    ),
+    FaultKind.CONCURRENCY: (429, "concurrency_limit_exceeded", "Too many at once.", "rate_limit_error"),
     FaultKind.BILLING: (
         429,
         "credit_balance_exhausted",
@@ -139,18 +135,8 @@ _REFUSALS = {
     ),
     FaultKind.OVERLOADED: (503, "server_is_overloaded", "The server is overloaded.", "server_error"),
     FaultKind.AUTH: (401, "invalid_api_key", "Incorrect API key provided.", "invalid_request_error"),
-    FaultKind.MODERATION: (
-        400,
-        "moderation_blocked",
-        "Your request was rejected by the safety system. safety_violations=[violence].",
-        "image_generation_user_error",
-    ),
-    FaultKind.WITHHELD: (
-        400,
-        "moderation_blocked",
-        "The generated image was filtered by our safety system.",
-        "image_generation_user_error",
-    ),
+    FaultKind.MODERATION: _blocked("Rejected by the safety system. safety_violations=[violence]."),
+    FaultKind.WITHHELD: _blocked("The generated image was filtered by our safety system."),
     FaultKind.SERVER_ERROR: (500, "server_error", "The server had an error.", "server_error"),
 }
 
