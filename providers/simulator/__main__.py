@@ -70,16 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--api-key", dest="api_keys", action="append", metavar="KEY", help="serve this key only; repeatable"
     )
-    option(
-        "--moderation-word",
-        dest="moderation_words",
-        action="append",
-        metavar="WORD",
-        help="refuse prompts with this word; repeatable",
-    )
     option("--plain", action="store_true", help="one flat colour a picture, for load tests")
     option("--kept-pictures", type=int, metavar="N", help="of tasks, the latest; 512")
-    option("--seed", type=int, help="of the latencies")
     return parser
 
 

@@ -54,5 +54,4 @@ class SimulatorSettings:
     kept_pictures: int = 512  # of tasks, the latest; an older one's address leads nowhere
     moderation_words: Sequence[str] = ("forbidden", "gore")
     plain: bool = False  # one flat colour a picture: load tests should not measure the drawing
-    seed: int = 0  # of the latencies
     record_requests: bool = False  # keep requests whole, credentials too: for tests that compare clients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -16,17 +15,16 @@ from providers.base import Generated, Pending, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
 from providers.hunyuan.provider import HunyuanProvider, create
+from tests.providers.conformance import Canned
+from tests.providers.conftest import Serve
 from tests.providers.hunyuan.rig import (
     TASK_WIRES,
     WIRES,
-    Canned,
     Wires,
     tencent_error,
     tokenhub_error,
     wanted,
 )
-
-Serve = Callable[[Any], Any]
 
 TENCENT_CODES = {
     "rate_limited": """RequestLimitExceeded RequestLimitExceeded.UinLimitExceeded
@@ -271,7 +269,7 @@ async def test_a_secret_that_the_provider_quotes_is_not_shown_and_nothing_is_sen
     wires: Wires, serve: Serve, status: int
 ) -> None:
     body = tencent_error("AuthFailure.SecretIdNotFound", "id q7plantedid and key q7plantedkey are wrong")
-    canned = Canned(body, status, retry_after="0")
+    canned = Canned(body, status, {"retry-after": "0"})
     planted = {"secret_id": "q7plantedid", "secret_key": "q7plantedkey"}
     provider = wires.open("tc3", await serve(canned.app), secrets=planted)
     for call in (provider.submit(wanted("tc3"), timeout_s=10), provider.poll(Submitted("7"))):

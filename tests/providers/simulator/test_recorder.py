@@ -7,7 +7,8 @@ import pytest
 
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
-from tests.providers.conftest import KEY, StartSimulator
+from tests.providers.conformance import KEY
+from tests.providers.conftest import StartSimulator
 
 BODY = b'{"prompt": "a mug",  "size": "64x64"}'
 
