@@ -96,7 +96,7 @@ def kind_of_code(code: str) -> ErrorKind | None:
 def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
     """Why a submit was refused: its status is not 200, or its body holds an error.
 
-    `now_s` is the Unix time of this machine, to tell how wrong its clock is.
+    `now_s` is the Unix time of this machine, to measure how wrong its clock is.
     """
     error = error_object(answer.body)
     code = error.get("code", "")

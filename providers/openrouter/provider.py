@@ -44,7 +44,7 @@ def create(
     """A provider for one credential; raises ValueError with a sentence.
 
     Secrets: `api_key`. Options: `wire` ("chat", the default, or "images"), `modalities` ("image" or "image,text",
-    for models whose name does not tell), `params` (further parameter names to let through, by comma),
+    for models whose name does not decide), `params` (further parameter names to let through, by comma),
     `allow_hosts` (hosts, by comma, whose result addresses may be plain http or private), `referer` and `title`
     (what OpenRouter shows of the application; nothing is sent without them).
     """
@@ -128,7 +128,7 @@ class OpenRouterProvider(OneCallProvider):
 
 
 class ChatProvider(OpenRouterProvider):
-    """Chat completions: a chat model is asked for pictures with `modalities` and `image_config`."""
+    """Chat completions: `modalities` and `image_config` make a chat model draw."""
 
     path = "/chat/completions"
     params = CHAT_PARAMS

@@ -234,7 +234,7 @@ class OneCallProvider(HttpProvider):
             return CredentialCheck(False, f"{self._host} refuses the key: {shown}")
         return CredentialCheck(
             None,
-            f"{self._host}{path} does not tell, so whether the key may draw cannot be told for free: {shown}",
+            f"{self._host}{path} does not show whether the key may draw, and no other free test does: {shown}",
         )
 
     def _headers(self) -> dict[str, str]:

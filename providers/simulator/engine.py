@@ -33,7 +33,7 @@ class Engine:
     def __init__(
         self, settings: SimulatorSettings, clock: Clock = time.monotonic, arrived: Clock | None = None
     ) -> None:
-        """`arrived` tells the arrival time of the request in hand; by default it is `clock`."""
+        """`arrived` returns the arrival time of the request in hand; by default it is `clock`."""
         self.settings = settings
         self._clock = clock
         self.arrived = arrived or clock

@@ -59,7 +59,7 @@ class Ledger:
     """The latest arrivals."""
 
     def __init__(self, clock: Callable[[], float], arrived: Callable[[], float] | None = None) -> None:
-        """`arrived` tells the arrival time of the request in hand; by default it is `clock`."""
+        """`arrived` returns the arrival time of the request in hand; by default it is `clock`."""
         self._clock = clock
         self._arrived = arrived or clock
         self.calls: deque[Call] = deque(maxlen=_KEPT_CALLS)

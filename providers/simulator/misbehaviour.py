@@ -18,7 +18,7 @@ _BAD_GATEWAY_PAGE = (
 async def broken_answer(kind: FaultKind, request: Request, *, beginning: bytes) -> Response | None:
     """The answer for the faults that look the same on every wire; None for the others.
 
-    `beginning` is what a truncated answer starts with.
+    `beginning` is the start of a truncated answer.
     """
     match kind:
         case FaultKind.HANG:

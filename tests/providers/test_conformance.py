@@ -430,9 +430,7 @@ async def test_a_slow_poll_is_waited_for(bench: Bench) -> None:
         (FaultKind.NOT_A_PICTURE, ErrorKind.BAD_RESPONSE),
     ],
 )
-async def test_a_bad_address_of_a_task_is_told_from_a_good_one(
-    bench: Bench, fault: FaultKind, kind: ErrorKind
-) -> None:
+async def test_a_bad_address_of_a_task_is_sorted(bench: Bench, fault: FaultKind, kind: ErrorKind) -> None:
     provider, simulator = await bench.simulated()
     simulator.faults.add(Fault(fault))
     picture = (await bench.made(provider)).pictures[0]

@@ -126,7 +126,7 @@ async def test_a_token_that_is_not_known_is_refused(modelscope: Sdk, start_simul
     assert "401 Unauthorized" in theirs["text"]
 
 
-async def test_a_client_that_wants_the_picture_at_once_is_told_to_ask_for_a_task(
+async def test_a_client_without_the_async_header_is_pointed_to_tasks(
     litellm: Sdk, simulator: Simulator
 ) -> None:
     """litellm's modelscope provider lacks the header, and the vendor refuses it with these words."""

@@ -180,7 +180,7 @@ async def test_a_second_job_is_refused_while_one_runs(tencent: Sdk, start_simula
         (FaultKind.TASK_MODERATED, "FailedOperation.GenerateImageFailed"),
     ],
 )
-async def test_a_failed_job_tells_its_reason_to_the_sdk_and_to_us(
+async def test_a_failed_job_reports_its_reason_to_the_sdk_and_to_us(
     tencent: Sdk, simulator: Simulator, ours: Provider, kind: FaultKind, code: str
 ) -> None:
     simulator.faults.add(Fault(kind))

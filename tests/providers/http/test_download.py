@@ -65,7 +65,7 @@ def resolving(*addresses: str) -> Resolver:
         "https://exa mple.org/",
     ],
 )
-def test_addresses_that_are_not_public_https_are_refused_without_asking_the_network(url: str) -> None:
+def test_addresses_that_are_not_public_https_are_refused_offline(url: str) -> None:
     problem = check_url(url)
     assert problem is not None
     assert problem.endswith(".")
@@ -214,7 +214,7 @@ async def test_a_redirect_is_checked_like_a_first_address(serve: Serve, to: str)
     assert caught.value.refused
 
 
-async def test_a_missing_file_tells_its_status(serve: Serve) -> None:
+async def test_a_missing_file_has_its_status(serve: Serve) -> None:
     url = await serve(file_app())
     with pytest.raises(OutsideError) as caught:
         await download(f"{url}/nothing?sig=geheim", max_bytes=100, allow_hosts=["127.0.0.1"])

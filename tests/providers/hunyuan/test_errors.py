@@ -229,17 +229,17 @@ def test_an_upstream_code_says_more_than_the_gateways() -> None:
     assert error.kind is ErrorKind.CONCURRENCY_LIMITED
 
 
-def test_a_prompt_about_concurrency_that_a_throttle_quotes_is_no_limit_of_calls_in_flight() -> None:
+def test_a_quoted_prompt_about_concurrency_is_no_limit_in_flight() -> None:
     error = refused("tc3", answer(tencent_error("RequestLimitExceeded", "no: 'concurrent rivers'")))
     assert error.kind is ErrorKind.RATE_LIMITED
 
 
-def test_a_throttle_in_an_answer_of_success_may_have_been_charged_where_refusals_have_a_status() -> None:
+def test_a_throttle_inside_a_success_may_be_charged_on_tokenhub() -> None:
     assert refused("tokenhub_async", answer(tokenhub_error("429001"))).charged is Charged.MAYBE
     assert refused("tc3", answer(tencent_error("RequestLimitExceeded"))).charged is Charged.NO
 
 
-def test_rejected_content_of_a_whole_call_may_be_that_of_a_picture_that_was_charged() -> None:
+def test_rejected_content_of_a_whole_call_may_be_charged() -> None:
     rejected = answer(tokenhub_error("451001"), 451)
     assert refused("tokenhub_sync", rejected).charged is Charged.MAYBE
     assert refused("tokenhub_async", rejected).charged is Charged.NO
@@ -260,12 +260,12 @@ def test_a_service_that_is_being_activated_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("code", "says"), [("ActionOffline", "tokenhub_async"), ("UnsupportedRegion", "ap-guangzhou")]
 )
-def test_what_the_operator_can_do_is_said(code: str, says: str) -> None:
+def test_the_sentence_says_what_the_operator_can_do(code: str, says: str) -> None:
     assert says in (refused("tc3", answer(tencent_error(code)))).message
 
 
 @pytest.mark.parametrize("status", [200, 429, 500, 503])
-async def test_a_secret_that_the_provider_quotes_is_not_shown_and_nothing_is_sent_again(
+async def test_a_quoted_secret_is_not_shown_and_nothing_is_sent_again(
     wires: Wires, serve: Serve, status: int
 ) -> None:
     body = tencent_error("AuthFailure.SecretIdNotFound", "id q7plantedid and key q7plantedkey are wrong")

@@ -118,7 +118,7 @@ async def test_a_wrong_clock_is_called_a_wrong_clock(
 
 
 @pytest.mark.parametrize("off_s", [-400, 400])
-async def test_a_wrong_clock_is_the_machines_and_not_the_accounts_and_the_next_call_is_dated_right(
+async def test_a_wrong_clock_concerns_one_machine_and_is_corrected_once(
     wires: Wires, simulator: Simulator, off_s: float
 ) -> None:
     provider = wires.open("tc3", simulator.url, now=lambda: time.time() + off_s)

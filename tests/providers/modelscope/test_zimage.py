@@ -258,7 +258,7 @@ async def test_an_unfinished_task_is_pending_whatever_it_is_called(
     assert await open_zimage(await serve(canned.app)).poll(Submitted("4a0c")) == Pending(status)
 
 
-async def test_a_pending_task_may_ask_to_be_left_alone(open_zimage: OpenProvider, serve: Serve) -> None:
+async def test_a_pending_task_may_wish_a_pause(open_zimage: OpenProvider, serve: Serve) -> None:
     canned = Canned({"task_status": "RUNNING"}, headers={"retry-after": "6"})
     assert await open_zimage(await serve(canned.app)).poll(Submitted("4a0c")) == Pending("RUNNING", 6.0)
 
@@ -290,7 +290,7 @@ async def test_a_failed_task_is_sorted_and_may_have_been_charged(
 
 
 @pytest.mark.parametrize("message", ["Server is busy", "Too many requests", "Too many concurrent tasks"])
-async def test_a_task_that_was_let_in_and_failed_is_no_throttle_so_it_cannot_be_repeated_for_ever(
+async def test_a_failed_task_is_no_throttle_and_costs_an_attempt(
     open_zimage: OpenProvider, serve: Serve, message: str
 ) -> None:
     canned = Canned({"task_status": "FAILED", **errors(message)})
@@ -342,7 +342,9 @@ async def test_a_poll_without_news_never_gives_up_a_task_that_may_be_paid_for(
     assert error.retry in (Retry.POLL_AGAIN, Retry.UNKNOWN_OUTCOME)
 
 
-async def test_a_refused_poll_tells_how_long_to_wait(open_zimage: OpenProvider, serve: Serve) -> None:
+async def test_a_refused_poll_has_the_wait_that_the_provider_names(
+    open_zimage: OpenProvider, serve: Serve
+) -> None:
     canned = Canned(errors("slow down"), 429, {"retry-after": "9"})
     assert (await poll_failure(open_zimage(await serve(canned.app)))).retry_after_s == 9.0
 
@@ -442,7 +444,7 @@ def test_ratios_become_sizes_that_the_model_takes(model: str, size: str | None, 
     st.integers(1, 999),
     st.sampled_from([MODEL, "a/FLUX.1", "Qwen/Qwen-Image", "a/other"]),
 )
-def test_whatever_the_ratio_the_size_is_one_that_the_model_takes(width: int, height: int, model: str) -> None:
+def test_every_ratio_becomes_a_size_that_the_model_takes(width: int, height: int, model: str) -> None:
     rules = rules_of(model)
     try:
         size = rules.wire_size(f"{width}:{height}")

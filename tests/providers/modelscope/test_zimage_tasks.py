@@ -96,9 +96,7 @@ async def test_each_fault_of_a_poll_is_only_a_poll_without_news(
     assert len(simulator.ledger.calls) == 1
 
 
-async def test_an_expired_address_is_told_apart_and_another_poll_gives_a_good_one(
-    provider: Provider, simulator: Simulator
-) -> None:
+async def test_another_poll_replaces_an_expired_address(provider: Provider, simulator: Simulator) -> None:
     simulator.faults.add(Fault(FaultKind.URL_EXPIRED))
     receipt = await submit(provider)
     stale = (await ended(provider, receipt)).pictures[0]
@@ -110,7 +108,7 @@ async def test_an_expired_address_is_told_apart_and_another_poll_gives_a_good_on
     assert simulator.ledger.billed() == 1
 
 
-async def test_a_used_up_day_and_a_burst_are_told_apart(
+async def test_a_used_up_day_and_a_burst_are_distinct(
     open_zimage: OpenProvider, start_simulator: StartSimulator
 ) -> None:
     for rate, kind in (("1/24h", ErrorKind.QUOTA_EXHAUSTED), ("1/6s", ErrorKind.RATE_LIMITED)):

@@ -447,7 +447,7 @@ def test_sizes_are_mapped_to_what_the_model_takes(model: str, size: str | None, 
     assert family_of(model).wire_size(size) == wire
 
 
-def test_capabilities_tell_whether_a_seed_is_sent(open_provider: OpenProvider) -> None:
+def test_capabilities_show_whether_a_seed_is_sent(open_provider: OpenProvider) -> None:
     assert open_provider("http://127.0.0.1:9/v1").capabilities("gpt-image-2").seed_range is None
     assert open_provider("http://127.0.0.1:9/v1").capabilities("flux").seed_range == (0, 2**32 - 1)
     assert (

@@ -70,7 +70,7 @@ def refused(code: int, message: str = "no", **metadata: Any) -> dict[str, Any]:
 # --- answers
 
 
-async def test_both_wires_make_a_picture_and_tell_its_cost(wired: Provider, simulator: Simulator) -> None:
+async def test_both_wires_make_a_picture_and_report_its_cost(wired: Provider, simulator: Simulator) -> None:
     generated = await generate(wired, seed=7)
     picture = Image.open(io.BytesIO(await wired.fetch(generated.pictures[0])))
     assert picture.size == (1024, 1024)
@@ -102,7 +102,7 @@ async def test_a_chat_asks_for_pictures_of_a_ratio(open_openrouter: OpenProvider
     assert await provider.fetch(generated.pictures[0]) == PNG
 
 
-async def test_the_images_endpoint_is_told_a_ratio_or_pixels(
+async def test_the_images_endpoint_gets_a_ratio_or_pixels(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned({"created": 1, "data": [{"b64_json": DATA_URL.partition(",")[2]}]})
@@ -168,7 +168,7 @@ async def test_the_application_is_named_only_where_it_is_configured(
 
 
 @pytest.mark.parametrize(
-    ("cost", "told"),
+    ("cost", "reported"),
     [
         (0.0387, Decimal("0.0387")),
         (0.1 + 0.2, Decimal("0.30000000000000004")),
@@ -182,13 +182,13 @@ async def test_the_application_is_named_only_where_it_is_configured(
     ],
 )
 async def test_a_cost_is_exact_or_there_is_none(
-    open_openrouter: OpenProvider, serve: Serve, cost: Any, told: Decimal | None
+    open_openrouter: OpenProvider, serve: Serve, cost: Any, reported: Decimal | None
 ) -> None:
     answer = chat([{"image_url": {"url": DATA_URL}}]) | {"usage": {"cost": cost}}
     provider = open_openrouter(f"{await serve(Canned(answer).app)}/api/v1")
     generated = await generate(provider)
-    assert generated.cost == told
-    assert generated.currency == (None if told is None else "USD")
+    assert generated.cost == reported
+    assert generated.currency == (None if reported is None else "USD")
 
 
 # --- refusals, by wire example
@@ -267,7 +267,7 @@ async def test_an_answer_is_sorted(
     assert len(canned.seen) == 1
 
 
-async def test_a_402_with_a_time_to_return_waits_and_one_that_names_a_spent_limit_does_not(
+async def test_a_402_with_a_wait_is_waited_for_unless_it_names_a_spent_limit(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:
     held = Canned(refused(402), 402, {"retry-after": "4"})
@@ -315,8 +315,8 @@ async def test_the_limits_of_free_models_are_read_from_the_body(
     """They come as metadata.headers, with an instant in milliseconds; more than 15 minutes is an allowance."""
     for wait_s, kind in ((30, ErrorKind.RATE_LIMITED), (7200, ErrorKind.QUOTA_EXHAUSTED)):
         reset_ms = round((time.time() + wait_s) * 1000)
-        told = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset_ms)}
-        body = refused(429, "Rate limit exceeded: free-models", headers=told)
+        reported = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset_ms)}
+        body = refused(429, "Rate limit exceeded: free-models", headers=reported)
         error = await failure(open_openrouter(f"{await serve(Canned(body, 429).app)}/api/v1"))
         assert error.kind is kind
         assert error.retry_after_s == pytest.approx(wait_s, abs=5)
@@ -343,7 +343,9 @@ async def test_a_failure_inside_a_200_keeps_the_id_by_which_it_can_be_looked_up(
         assert error.request_id == "gen-7"
 
 
-async def test_what_the_provider_behind_it_said_is_told(open_openrouter: OpenProvider, serve: Serve) -> None:
+async def test_the_words_of_the_provider_behind_are_shown(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
     raw = '{"error":{"message":"flux-3 is warming up"}}'
     body = refused(502, "Provider returned error", provider_name="BFL", raw=raw, provider_code="warming")
     error = await failure(open_openrouter(f"{await serve(Canned(body, 502).app)}/api/v1"))
@@ -488,9 +490,7 @@ def test_a_size_becomes_a_ratio_and_the_smallest_resolution_that_holds_it(
 
 
 @given(st.integers(1, 9999), st.integers(1, 9999))
-def test_pixels_are_either_refused_or_get_a_picture_of_their_ratio_that_is_as_large(
-    width: int, height: int
-) -> None:
+def test_pixels_get_a_picture_of_their_ratio_that_is_as_large(width: int, height: int) -> None:
     try:
         config = chat_config(f"{width}x{height}")
     except ValueError:
@@ -560,7 +560,7 @@ def test_capabilities_name_the_money_of_the_costs(open_openrouter: OpenProvider)
         (None, None, "base_url"),
     ],
 )
-async def test_what_a_key_has_left_is_told(
+async def test_the_rest_of_a_keys_limit_is_shown(
     open_openrouter: OpenProvider, serve: Serve, data: Any, good: bool | None, says: str
 ) -> None:
     canned = Canned({"data": data})
@@ -574,7 +574,7 @@ async def test_what_a_key_has_left_is_told(
 @pytest.mark.parametrize(
     ("status", "good"), [(401, False), (403, None), (402, False), (404, None), (429, None), (500, None)]
 )
-async def test_a_key_that_is_refused_is_told_from_a_server_that_is_busy(
+async def test_a_refused_key_is_distinct_from_a_busy_server(
     open_openrouter: OpenProvider, serve: Serve, status: int, good: bool | None
 ) -> None:
     canned = Canned(refused(status, f"not with {KEY}"), status)

@@ -78,7 +78,7 @@ async def test_a_call_has_arrived_when_it_was_sent_and_not_when_the_loop_came_to
     assert sent.after_s - CLOCKS_APART_S <= call.at_s <= sent.before_s + CLOCKS_APART_S
 
 
-async def test_calls_that_kept_their_distance_are_let_in_although_they_are_read_together(
+async def test_calls_that_kept_their_distance_are_let_in_if_read_together(
     settings: SimulatorSettings,
 ) -> None:
     async with Simulator(settings) as simulator:
@@ -86,7 +86,7 @@ async def test_calls_that_kept_their_distance_are_let_in_although_they_are_read_
         assert simulator.ledger.statuses() == {200: 3}
 
 
-async def test_another_clock_is_not_told_by_stamps(settings: SimulatorSettings) -> None:
+async def test_another_clock_ignores_the_stamps(settings: SimulatorSettings) -> None:
     async with Simulator(settings, clock=lambda: 7.0) as simulator:
         await standing_still(simulator, calls=1, apart_s=0)
         assert simulator.ledger.calls[0].at_s == 7.0
