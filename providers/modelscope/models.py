@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from providers.base import Scalar
@@ -62,13 +62,8 @@ def rules_of(model: str) -> Rules:
     return Rules(64, 2048, _INPUTS)
 
 
-def wire_params(params: Mapping[str, Scalar]) -> dict[str, object]:
-    """Parameters in the API's form; raises ValueError with what is accepted. Unknown ones pass as they are."""
-    return {name: wire_param(name, value) for name, value in params.items()}
-
-
 def wire_param(name: str, value: Scalar) -> object:
-    """One parameter; see `wire_params`."""
+    """A parameter in the API's form; raises ValueError with what is accepted. Unknown ones pass as they are."""
     return _PARAMS[name](value) if name in _PARAMS else value
 
 

@@ -18,14 +18,7 @@ from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, 
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import Answer
 from providers.modelscope.errors import poll_refusal, refusal, request_id, task_failure
-from providers.modelscope.models import (
-    MAX_PROMPT_CHARS,
-    PARAMS,
-    SEED_RANGE,
-    rules_of,
-    wire_param,
-    wire_params,
-)
+from providers.modelscope.models import MAX_PROMPT_CHARS, PARAMS, SEED_RANGE, rules_of, wire_param
 from providers.retry_after import parse_retry_after
 from providers.shared import checks
 from providers.shared.account import check_options, listed, secret_of
@@ -95,7 +88,7 @@ class ZImageProvider(HttpProvider):
             for image in request.inputs
         ]
         fields = {
-            **wire_params(request.params),
+            **{name: wire_param(name, value) for name, value in request.params.items()},
             "model": request.model,
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -64,9 +64,7 @@ class OpenRouterProvider(OneCallProvider):
     params: Mapping[str, tuple[str, ...]]  # its parameters, with their values where those are limited
     resolution: str  # the parameter that names a resolution
 
-    @abstractmethod
-    def _sized(self, size: str | None) -> dict[str, str]:
-        """The fields for a job's size; raises ValueError with what is accepted."""
+    sized: Callable[[str | None], dict[str, str]]  # the fields for a job's size; raises ValueError
 
     @abstractmethod
     def _fields(self, request: Request) -> dict[str, Any]:
@@ -86,7 +84,7 @@ class OpenRouterProvider(OneCallProvider):
     def check(self, request: Request) -> None:
         """See Provider.check."""
         checks.prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=False)
-        checks.convertible("size", request.size, self._sized)
+        checks.convertible("size", request.size, self.sized)
         if self.resolution in request.params and request.size is not None and "x" in request.size:
             message = f"The size {request.size} is in pixels already; leave {self.resolution} out."
             raise checks.invalid(f"params.{self.resolution}", message)
@@ -133,9 +131,7 @@ class ChatProvider(OpenRouterProvider):
     path = "/chat/completions"
     params = CHAT_PARAMS
     resolution = "image_size"
-
-    def _sized(self, size: str | None) -> dict[str, str]:
-        return chat_config(size)
+    sized = staticmethod(chat_config)
 
     def _fields(self, request: Request) -> dict[str, Any]:
         rest = dict(request.params)
@@ -171,9 +167,7 @@ class ImagesProvider(OpenRouterProvider):
     path = "/images"
     params = IMAGES_PARAMS
     resolution = "resolution"
-
-    def _sized(self, size: str | None) -> dict[str, str]:
-        return images_size(size)
+    sized = staticmethod(images_size)
 
     def _fields(self, request: Request) -> dict[str, Any]:
         return {

@@ -32,8 +32,5 @@ def near_one_megapixel(width: int, height: int, *, longest: int | None = None) -
     scale = math.sqrt(ONE_MEGAPIXEL / (width * height))
     if longest is not None:
         scale = min(scale, longest / max(width, height))
-    return _stepped(width * scale), _stepped(height * scale)
-
-
-def _stepped(side: float) -> int:
-    return max(_STEP, round(side / _STEP) * _STEP)
+    stepped = [max(_STEP, round(side * scale / _STEP) * _STEP) for side in (width, height)]
+    return stepped[0], stepped[1]

@@ -56,17 +56,12 @@ class Task:
     fault: FaultKind | None
     state: TaskState = TaskState.WAITING
     reported: bool = False  # a poll has returned the address of its picture
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # its place in flight is free again
 
     @property
     def picture(self) -> str:
         """The name of its picture."""
         return f"{self.number}.{self.drawing.format}"
-
-    @property
-    def ended(self) -> bool:
-        """Whether its place in flight is free again."""
-        return self.state in (TaskState.DONE, TaskState.FAILED, TaskState.MODERATED)
 
 
 class Tasks:

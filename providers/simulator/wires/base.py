@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -25,6 +25,7 @@ from providers.simulator.misbehaviour import broken_answer
 from providers.simulator.tasks import Charge, Task, Tasks
 
 Fields = dict[str, Any]
+Handler = Callable[[Request], Awaitable[Response]]
 Check = tuple[bool, *tuple[str, ...]]  # whether it holds, and the arguments of `_invalid` if it does not
 
 
@@ -67,6 +68,15 @@ class Wire(ABC):
         if fields is None:
             return self._invalid("The body is not a JSON object.")
         return await self._taken(request, body, fields, key)
+
+    def _keyed(self, handler: Callable[[Request, str], Awaitable[Response]]) -> Handler:
+        """A route's `handler` for calls with a known key, which is its second argument."""
+
+        async def handle(request: Request) -> Response:
+            key = self._key(request, b"")
+            return key if isinstance(key, Response) else await handler(request, key)
+
+        return handle
 
     async def _taken(self, request: Request, body: bytes, fields: Fields, key: str) -> Response:
         engine, ledger = self._engine, self._engine.ledger

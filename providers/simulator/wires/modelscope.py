@@ -38,7 +38,7 @@ class ModelScopeWire(TaskWire):
         super().__init__(engine, tasks)
         self.routes = [
             Route("/modelscope/v1/images/generations", self.submit, methods=["POST"]),
-            Route("/modelscope/v1/tasks/{number}", self._get_task, methods=["GET"]),
+            Route("/modelscope/v1/tasks/{number}", self._keyed(self._get_task), methods=["GET"]),
         ]
 
     async def _taken(self, request: Request, body: bytes, fields: Fields, key: str) -> Response:
@@ -46,10 +46,7 @@ class ModelScopeWire(TaskWire):
             return self._invalid(_ASYNC_ONLY)
         return self._with_allowance(await super()._taken(request, body, fields, key), key)
 
-    async def _get_task(self, request: Request) -> Response:
-        key = self._key(request, b"")
-        if isinstance(key, Response):
-            return key
+    async def _get_task(self, request: Request, key: str) -> Response:
         if request.headers.get("x-modelscope-task-type") != "image_generation":
             return self._invalid("Invalid request: X-ModelScope-Task-Type must name the type of the task.")
         return await self._poll(request, key, request.path_params["number"])
@@ -77,19 +74,12 @@ class ModelScopeWire(TaskWire):
         return self.refusal(FaultKind.TASK_LOST)
 
     def _standing(self, task: Task, request: Request) -> dict[str, Any]:
-        match task.state:
-            case TaskState.WAITING:
-                return {"task_status": "PENDING"}
-            case TaskState.RUNNING:
-                return {"task_status": "PROCESSING"}
-            case TaskState.DONE:
-                self._tasks.renew(task)
-                return {"task_status": "SUCCEED", "output_images": [self._tasks.picture_url(task, request)]}
-            case TaskState.FAILED:
-                message = "Model inference failed: Out of memory"
-            case TaskState.MODERATED:
-                message = "The generated image may contain inappropriate content."
-        return {"task_status": "FAILED", "errors": {"message": message}}
+        if task.state is TaskState.DONE:
+            self._tasks.renew(task)
+            return {"task_status": "SUCCEED", "output_images": [self._tasks.picture_url(task, request)]}
+        if task.state in _WAITING:
+            return {"task_status": _WAITING[task.state]}
+        return {"task_status": "FAILED", "errors": {"message": _BAD_ENDS[task.state]}}
 
     def _checks(self, fields: Fields) -> Iterator[Check]:
         model = fields.get("model")
@@ -130,6 +120,11 @@ class ModelScopeWire(TaskWire):
         return response
 
 
+_WAITING = {TaskState.WAITING: "PENDING", TaskState.RUNNING: "PROCESSING"}
+_BAD_ENDS = {
+    TaskState.FAILED: "Model inference failed: Out of memory",
+    TaskState.MODERATED: "The generated image may contain inappropriate content.",
+}
 _REFUSALS = {
     FaultKind.RATE_LIMIT: (429, "Too many requests, please try again later"),
     FaultKind.CONCURRENCY: (429, "Too many concurrent tasks, please try again later"),

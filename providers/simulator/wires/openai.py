@@ -36,13 +36,10 @@ class OpenAIWire(CallWire):
         self.routes = [
             Route("/v1/images/generations", self.submit, methods=["POST"]),
             Route("/v1/images/edits", self.submit, methods=["POST"]),
-            Route("/v1/models", self._models, methods=["GET"]),
+            Route("/v1/models", self._keyed(self._models), methods=["GET"]),
         ]
 
-    async def _models(self, request: Request) -> Response:
-        key = self._key(request, b"")
-        if isinstance(key, Response):
-            return key
+    async def _models(self, _request: Request, _key: str) -> Response:
         models = [{"id": "sim-1", "object": "model", "owned_by": "simulator"}]
         return json_response({"object": "list", "data": models})
 

@@ -149,13 +149,10 @@ class ImagesWire(_OpenRouterWire):
         super().__init__(engine)
         self.routes = [
             Route("/api/v1/images", self.submit, methods=["POST"]),
-            Route("/api/v1/key", self._key_limits, methods=["GET"]),
+            Route("/api/v1/key", self._keyed(self._key_limits), methods=["GET"]),
         ]
 
-    async def _key_limits(self, request: Request) -> Response:
-        key = self._key(request, b"")
-        if isinstance(key, Response):
-            return key
+    async def _key_limits(self, _request: Request, _key: str) -> Response:
         limits = {"limit": None, "limit_remaining": None, "limit_reset": None, "is_free_tier": False}
         spent = float(self._engine.ledger.costs().get("USD", Decimal(0)))
         return json_response({"data": {"label": "sk-or-v1-sim...", "usage": spent, **limits}})

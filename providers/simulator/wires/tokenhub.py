@@ -30,13 +30,10 @@ class TokenHubTaskWire(TaskWire):
         super().__init__(engine, tasks)
         self.routes = [
             Route("/v1/api/image/submit", self.submit, methods=["POST"]),
-            Route("/v1/api/image/query", self._query, methods=["POST"]),
+            Route("/v1/api/image/query", self._keyed(self._query), methods=["POST"]),
         ]
 
-    async def _query(self, request: Request) -> Response:
-        key = self._key(request, b"")
-        if isinstance(key, Response):
-            return key
+    async def _query(self, request: Request, key: str) -> Response:
         fields = json_object(await request.body())
         if not fields or not fields.get("model") or not fields.get("id"):
             return self._invalid("model and id are required.")

@@ -83,10 +83,10 @@ async def test_a_task_holds_its_place_until_it_ends_not_until_it_was_answered(
     assert refused.value.refusal.quota == "in_flight"
     calls = list(one.engine.ledger.calls)[1:]
     assert [(call.task, call.refused) for call in calls] == [(first.number, ""), ("", "in_flight")]
-    await until(lambda: first.ended)
+    await until(lambda: first.over.is_set())
     await until(lambda: one.engine.ledger.in_flight == 1)
     second = one.accept()
-    await until(lambda: second.ended)
+    await until(lambda: second.over.is_set())
     with pytest.raises(QuotaExceededError):
         one.accept("another", key="k2")
 
@@ -112,7 +112,7 @@ async def test_a_task_ends_as_its_fault_says_and_is_charged_as_its_provider_char
         one.engine.faults.add(Fault(kind))
     task = one.accept(charge=charge)
     assert one.tasks.poll(task.number, "k1") is task
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     assert (task.state, one.engine.ledger.billed()) == (state, billed[charge])
 
 
@@ -123,7 +123,7 @@ async def test_nobody_else_can_poll_a_task_and_a_lost_one_is_unknown(rig: Callab
     assert one.tasks.poll(task.number, "k2") is None
     assert one.tasks.poll("123", "k1") is None
     assert one.tasks.poll(lost.number, "k1") is None
-    await until(lambda: lost.ended)
+    await until(lambda: lost.over.is_set())
     assert lost.call.billed == 1
     assert one.engine.ledger.polls == 3
 
@@ -154,7 +154,7 @@ async def fetched(one: Rig, task: Task, change: Callable[[str], str] = str) -> h
 async def test_the_picture_waits_behind_a_signed_address_that_expires(rig: Callable[..., Rig]) -> None:
     one = rig(picture_ttl_s=60)
     task = one.accept()
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     answer = await fetched(one, task)
     assert Image.open(io.BytesIO(answer.content)).size == (32, 32)
     assert (await fetched(one, task, lambda url: url.partition("?")[0])).status_code == 403
@@ -170,7 +170,7 @@ async def test_an_address_can_be_dead_from_the_start_or_lead_to_something_else(
     one.engine.faults.add(Fault(FaultKind.URL_EXPIRED, prompt="dead"))
     one.engine.faults.add(Fault(FaultKind.NOT_A_PICTURE, prompt="odd"))
     dead, odd = one.accept("dead"), one.accept("odd")
-    await until(lambda: dead.ended and odd.ended)
+    await until(lambda: dead.over.is_set() and odd.over.is_set())
     assert (await fetched(one, dead)).status_code == 403
     assert b"no picture" in (await fetched(one, odd)).content
     assert one.engine.ledger.billed() == 2
@@ -182,7 +182,7 @@ async def test_forgotten_tasks_leave_the_new_books_alone(rig: Callable[..., Rig]
     one.engine.reset()
     one.tasks.reset()
     assert one.tasks.poll(task.number, "k1") is None
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     assert (one.engine.ledger.in_flight, one.engine.ledger.billed()) == (0, 0)
 
 
