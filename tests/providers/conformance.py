@@ -182,6 +182,11 @@ TASKS = [case for case in CASES if case.mode == "task"]
 CALLS = [case for case in CASES if case.mode == "sync"]
 
 
+def on(cases: list[Case]) -> pytest.MarkDecorator:
+    """On each of these wires."""
+    return pytest.mark.parametrize("bench", cases, ids=lambda case: case.name, indirect=True)
+
+
 class Canned:
     """An app that gives one answer to every call and keeps what was sent."""
 

@@ -12,7 +12,7 @@ from providers.base import Provider, Request
 from providers.http.asgi import AsgiServer
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
-from tests.providers.conformance import KEY
+from tests.providers.conformance import KEY, Bench
 
 ZIMAGE_KEY = "ms-planted-secret-0123456789abcdef"
 
@@ -36,6 +36,11 @@ def _opening(stack: AsyncExitStack, name: str, secret: str) -> OpenProvider:
         return provider
 
     return open_
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, stack: AsyncExitStack) -> Bench:
+    return Bench(request.param, stack)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ async def test_a_name_that_leads_into_the_private_network_is_refused() -> None:
 )
 async def test_an_address_that_breaks_a_rule_is_refused_offline(url: str) -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     with pytest.raises(OutsideError) as caught:
         await post(url, b"", {}, timeout_s=5, resolver=resolve)

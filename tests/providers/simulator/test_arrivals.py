@@ -18,7 +18,7 @@ from providers.simulator.settings import Rate
 BODY = b'{"model":"sim-1","prompt":"x"}'
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-CLOCKS_APART_S = 0.005  # stamps are of another clock, and told by the difference
+CLOCKS_APART_S = 0.005  # stamps come from another clock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what it receives")
 
