@@ -1,38 +1,9 @@
-"""Image-generation providers: one interface, one taxonomy of failures, one file a provider."""
+"""Image-generation providers: one interface (`base`), one taxonomy of failures (`errors`), one package a provider.
 
-from providers.base import (
-    Capabilities,
-    ChecksCredential,
-    CredentialCheck,
-    Generated,
-    InputImage,
-    Pending,
-    Picture,
-    PollPlan,
-    Provider,
-    Request,
-    Submitted,
-)
-from providers.errors import Charged, ErrorKind, ProviderError, Retry, Scope
-from providers.registry import create_provider, provider_names
-
-__all__ = [
-    "Capabilities",
-    "Charged",
-    "ChecksCredential",
-    "CredentialCheck",
-    "ErrorKind",
-    "Generated",
-    "InputImage",
-    "Pending",
-    "Picture",
-    "PollPlan",
-    "Provider",
-    "ProviderError",
-    "Request",
-    "Retry",
-    "Scope",
-    "Submitted",
-    "create_provider",
-    "provider_names",
-]
+To add a provider, say "fal":
+1. `fal/provider.py`: a `create` function, and a subclass of `HttpProvider` or `OneCallProvider` (`shared/provider.py`)
+   that builds requests and reads answers; `fal/models.py`: the limits of its models; `fal/errors.py`: its codes.
+2. `registry.py`: its name and the path of `create`. (Another package uses the entry point that the registry names.)
+3. `simulator/wires/fal.py`: a `CallWire` or `TaskWire` that speaks its API; `simulator/server.py` lists it.
+4. `tests/providers/conformance.py`: one `Case`, so that it passes the suite of all providers.
+"""

@@ -1,12 +1,12 @@
-"""What every provider is: one interface, and the small frozen values that cross it.
+"""The interface of a provider, and the small frozen values that cross it.
 
-A request asks for one picture. A provider answers at once (`mode="sync"`) or with a receipt that is polled
-(`mode="task"`). Providers raise nothing but `providers.errors.ProviderError`.
+A request wants one picture. A provider replies at once (`mode="sync"`) or with a receipt to poll (`mode="task"`).
+Providers raise nothing but `providers.errors.ProviderError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """A picture to work from: its bytes, already fetched and checked, and what it is for."""
+    """A picture to work from. It was fetched and checked before; `role` says what it is for."""
 
     data: bytes = field(repr=False)
     content_type: str
@@ -26,7 +26,7 @@ class InputImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One picture, wanted. `request_id` stays the same when a job is delivered again."""
+    """The wish for one picture. `request_id` stays the same when a job is delivered again."""
 
     request_id: str
     model: str
@@ -41,16 +41,33 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """The receipt of an accepted task: written down at once, polled by whoever owns the job then.
+class CallHooks:
+    """Functions that a caller attaches to one HTTP request.
 
-    `submitted_at` (with a zone) is the writer's to fill in; no provider needs to.
+    `before_send` is awaited on an open connection, just before the first byte leaves. Its argument is the time (s) that
+    connecting took, or None for a connection that was open before. If it raises, nothing is sent.
+    `after_send` is called when the last byte is written. It must not wait: the reply may arrive at any moment.
+    """
+
+    before_send: Callable[[float | None], Awaitable[None]] | None = None
+    after_send: Callable[[], None] | None = None
+
+
+NO_HOOKS = CallHooks()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The receipt of an accepted task: written down at once, then polled by any owner of the job.
+
+    The caller fills in `submitted_at` (with a zone). `headers`: see Generated; they are not written down.
     """
 
     task_id: str
     poll_url: str | None = None
     provider_request_id: str | None = None
     submitted_at: datetime | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, str]:
         """Plain JSON; fields without a value are left out."""
@@ -76,10 +93,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The task is not finished; `status` is the provider's own word, for people to read."""
+    """A task that is not finished. `status` is the provider's own word, for people to read."""
 
     status: str
-    retry_after_s: float | None = None  # how long the provider asked to leave it alone
+    retry_after_s: float | None = None  # the pause before the next poll that the provider wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +110,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A finished call. `cost` is what the provider says or what its price list and `usage` give."""
+    """A finished call.
+
+    `cost` is the provider's own figure, or follows from its price list and `usage`. `headers` are the reply's headers
+    about rate limits, with its date; no others.
+    """
 
     pictures: tuple[Picture, ...]
     revised_prompt: str | None = None
@@ -101,13 +122,14 @@ class Generated:
     cost: Decimal | None = None
     currency: str | None = None  # ISO 4217
     usage: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """How often to ask how a task stands: first after `first_s`, then `growth` times as long, up to `longest_s`.
+    """The pauses between polls of a task: `first_s`, then each `growth` times as long, up to `longest_s`.
 
-    Raises ValueError for a plan that would poll without a pause, or ever faster.
+    Raises ValueError for a plan without a pause, or with pauses that shrink.
     """
 
     first_s: float = 2.0
@@ -119,9 +141,9 @@ class PollPlan:
             raise ValueError("A poll plan needs 0 < first_s <= longest_s and a growth of 1 or more.")
 
     def waits_s(self, draw: Callable[[], float]) -> Iterator[float]:
-        """The waits before each poll, without end; `draw` (0..1) moves each by up to a tenth.
+        """The waits before each poll, without end. `draw` (0..1) moves each by up to a tenth.
 
-        Without that, tasks that were submitted together would be polled together for as long as they run.
+        Otherwise tasks that were submitted together would be polled together until they end.
         """
         wait_s = self.first_s
         while True:
@@ -131,20 +153,20 @@ class PollPlan:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model of this provider can take, and how its tasks are polled."""
+    """The limits of one model, and how its tasks are polled."""
 
     mode: Literal["sync", "task"]
     max_prompt_chars: int
     max_inputs: int
     seed_range: tuple[int, int] | None  # inclusive; None: the model has no seed
-    url_ttl_s: float | None  # how long a picture's address lives, where that is known
+    url_ttl_s: float | None  # the lifetime of a picture's address, where known
     poll: PollPlan = PollPlan()
     currency: str | None = None  # ISO 4217, of the costs that calls report; None: they report none
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialCheck:
-    """What a question that costs nothing has shown of a credential. `good` is None where it cannot be told."""
+    """The result of a free test of a credential. `good` is None if the test could not decide."""
 
     good: bool | None
     says: str  # a sentence for the operator, without secrets
@@ -156,28 +178,29 @@ class Provider(Protocol):
     name: str
 
     def capabilities(self, model: str) -> Capabilities:
-        """What `model` can take; never asks the network."""
+        """The limits of `model`. Uses no network."""
         ...
 
     def check(self, request: Request) -> None:
         """Refuse, free of charge, what the provider would refuse.
 
-        Raises ProviderError of kind `invalid_request` (or `unsupported`) whose `field` names the job's field.
+        Raises ProviderError of kind `invalid_request` (or `unsupported`); its `field` names the job's field.
         """
         ...
 
-    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
-        """Ask for the picture: exactly one HTTP request is sent, and it is never sent again from here."""
+    async def submit(
+        self, request: Request, *, timeout_s: float, hooks: CallHooks = NO_HOOKS
+    ) -> Submitted | Generated:
+        """Order the picture with exactly one HTTP request, which is never repeated here."""
         ...
 
-    async def poll(self, submitted: Submitted) -> Pending | Generated:
-        """How the task stands; polling a finished one again gives fresh addresses for its pictures.
+    async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
+        """The state of a task. Polling a finished one again gives fresh addresses for its pictures.
 
-        A failed task raises what became of it, with `ProviderError.let_in`: without, whatever can be said of an
-        account (`rate_limited`, `auth`, ...) is taken for the poll's. A poll that was refused or had no answer
-        raises `poll_error`, whatever the reason: it says nothing of the task, which must not be bought a second time.
-        `task_lost` is for an API that says itself that it knows no such task; callers believe it when it has said so
-        a few times.
+        A failed task raises its reason, marked with `ProviderError.let_in`. Without that mark a reason that could
+        concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A poll that was refused or
+        lost raises `poll_error`: it says nothing about the task, which must not be bought twice. `task_lost` is for an
+        API that says itself that it knows no such task; callers believe it after a few replies in a row.
         """
         ...
 
@@ -186,7 +209,7 @@ class Provider(Protocol):
         ...
 
     async def fetch(self, picture: Picture) -> bytes:
-        """The picture's bytes; an address is downloaded without credentials and with the safe rules."""
+        """The picture's bytes. An address is downloaded without credentials and by the safe rules."""
         ...
 
     async def aclose(self) -> None:
@@ -196,8 +219,8 @@ class Provider(Protocol):
 
 @runtime_checkable
 class ChecksCredential(Protocol):
-    """What a provider offers besides, where it has an endpoint that is free to ask."""
+    """An extra of providers that have a free endpoint."""
 
     async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
-        """Whether the credential is accepted. Spends nothing, and raises nothing."""
+        """Test the credential. Spends nothing and raises nothing."""
         ...

@@ -1,6 +1,6 @@
-"""The one taxonomy of failures: what went wrong, whose fault it is, what may be done, what was charged.
+"""The taxonomy of failures: what went wrong, whom it concerns, what may be done next, what was charged.
 
-`RULES` is the only place that says how a kind is treated; providers choose the kind and little else.
+`RULES` alone says how each kind is treated; providers choose the kind and little else.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ErrorKind(StrEnum):
 
 
 class Scope(StrEnum):
-    """What the failure says something about."""
+    """Whom or what a failure concerns."""
 
     JOB = "job"
     KEY = "key"
@@ -70,16 +70,16 @@ class Retry(StrEnum):
 
     NEVER = "never"  # the same request would fail the same way
     BACKOFF = "backoff"  # submit again later; counts as an attempt
-    # Wait with the account. Nothing was done, so the job loses no attempt, unless the call was let in first (`let_in`).
+    # Wait with the account. Nothing was done, so the job keeps its attempts, unless the call was let in (`let_in`).
     AFTER_THROTTLE = "after_throttle"
-    UNKNOWN_OUTCOME = "unknown_outcome"  # may have been done and charged; the job's policy decides
-    PAUSE_QUOTA = "pause_quota"  # the account cannot serve anyone; the job returns unharmed
+    UNKNOWN_OUTCOME = "unknown_outcome"  # it may be done and charged; the job's policy decides
+    PAUSE_QUOTA = "pause_quota"  # the account can serve no job; this one returns unharmed
     POLL_AGAIN = "poll_again"  # the receipt is still good: poll or fetch again, never submit
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a kind of failure is treated. `max_retries` caps this kind; None: only the job's own limits."""
+    """The treatment of a kind. `max_retries` caps its repetitions for a job; None: only the job's own limits."""
 
     retry: Retry
     scope: Scope
@@ -95,7 +95,7 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.RATE_LIMITED: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
     ErrorKind.CONCURRENCY_LIMITED: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
     ErrorKind.BUDGET_IN_FLIGHT: Rule(Retry.AFTER_THROTTLE, Scope.KEY, Charged.NO),
-    # Turned away at the door: if this cost attempts, ten busy minutes would fail a whole backlog.
+    # Refused at the door: if this cost attempts, ten busy minutes would fail a whole backlog.
     ErrorKind.OVERLOADED: Rule(Retry.AFTER_THROTTLE, Scope.PROVIDER, Charged.NO),
     ErrorKind.PROVIDER_FAULT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=3),
     ErrorKind.PROVIDER_TIMEOUT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=2),
@@ -112,12 +112,12 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.INVALID_REQUEST: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
     ErrorKind.UNSUPPORTED: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
     ErrorKind.INPUT_FETCH: Rule(Retry.BACKOFF, Scope.JOB, Charged.NO, max_retries=1),
-    # The call was taken, so what nobody can read may have been paid for: as good as a lost answer.
+    # The call was taken, so an unreadable answer may have been paid for, like a lost one.
     ErrorKind.BAD_RESPONSE: Rule(Retry.UNKNOWN_OUTCOME, Scope.PROVIDER, Charged.MAYBE),
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.WORKER_SHUTDOWN: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
-    # Ours, not the provider's: the picture was made, and our object store did not take it.
+    # Our failure, not the provider's: the picture was made, and our object store did not take it.
     ErrorKind.STORAGE: Rule(Retry.POLL_AGAIN, Scope.JOB, Charged.YES),
     ErrorKind.UNKNOWN: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=1),
 }
@@ -128,10 +128,9 @@ MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields
 class ProviderError(Exception):
     """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed.
 
-    `retry_after_s` is how long the provider asks to wait: at most 15 minutes (THROTTLE_LIMIT_S) but for an allowance
-    that is used up, since a busy hour would otherwise stop a fleet for as long as one wrong header says.
-    `cost` is what the provider says that it takes for the failed call, in `currency` (ISO 4217); None: it says nothing
-    (see `billed`).
+    `retry_after_s` is the wait that the provider wishes. Unless an allowance is used up, it is at most 15 minutes
+    (THROTTLE_LIMIT_S): otherwise one wrong header could stop a fleet for as long as it says.
+    `cost` is the provider's own figure for the failed call, in `currency` (ISO 4217); None if it gives none.
     """
 
     def __init__(
@@ -150,9 +149,9 @@ class ProviderError(Exception):
     ) -> None:
         rule = RULES[kind]
         self.kind = kind
-        # As it was said, for `without`: of a key that a pattern knows only in part it would find no trace in what is
-        # told. It is told nowhere.
-        self._said = message
+        # The original words, for `without`: if a pattern removed only a part of a key, the rest could not be found in
+        # the redacted message. They are never shown.
+        self._original = message
         self.message = _shortened(redact(message), MESSAGE_LIMIT)
         self.field = field
         self.provider_code = None if provider_code is None else _shortened(redact(provider_code), 100)
@@ -170,17 +169,17 @@ class ProviderError(Exception):
         super().__init__(self.message)
 
     def billed(self, cost: Decimal | None, currency: str) -> ProviderError:
-        """This error, with what the provider says that the call cost; that tells whether it was charged, too."""
+        """This error with the provider's own figure for its cost, which decides whether it was charged."""
         if cost is not None:
             self.cost, self.currency = cost, currency
             self.charged = Charged.YES if cost else Charged.NO
         return self
 
     def let_in(self) -> ProviderError:
-        """This error, of a call that was accepted before it failed: unlike one at the door it may be charged.
+        """This error of a call that was accepted before it failed: unlike one refused at the door, it may be charged.
 
-        So a throttle like that is an attempt of the job, and ends with its attempts: repeated as freely as others, a
-        provider that bills and then complains would be paid without end.
+        Such a throttle costs the job an attempt. Otherwise a provider that bills and then refuses would be paid without
+        end.
         """
         self.was_let_in = True
         if self.charged is Charged.NO:
@@ -189,18 +188,18 @@ class ProviderError(Exception):
 
     @property
     def max_retries(self) -> int | None:
-        """How often this kind may be repeated for one job; None: only the job's own limits."""
+        """The cap on repetitions of this kind for one job; None: only the job's own limits."""
         return RULES[self.kind].max_retries
 
     @property
     def retryable(self) -> bool:
-        """Whether the job may still succeed by waiting or trying again."""
+        """Whether waiting or trying again may help."""
         return self.retry is not Retry.NEVER
 
     def without(self, secret: str) -> ProviderError:
-        """This error, cleared of `secret`: providers quote keys in forms that no pattern foresees."""
-        self._said = _without_beginning(self._said.replace(secret, "***"), secret)
-        self.message = _shortened(redact(self._said), MESSAGE_LIMIT)
+        """This error without `secret`: providers quote keys in forms that no pattern foresees."""
+        self._original = _without_beginning(self._original.replace(secret, "***"), secret)
+        self.message = _shortened(redact(self._original), MESSAGE_LIMIT)
         for name in ("provider_code", "request_id"):
             text = getattr(self, name)
             if text is not None:
@@ -228,10 +227,6 @@ class ProviderError(Exception):
     def __repr__(self) -> str:
         return f"ProviderError({self.kind.value}: {self.message})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Keep every field when the error crosses a process; BaseException would keep only the message."""
-        return _rebuild, (self.kind, self.message, {**self.__dict__, "_said": self.message})
-
 
 _SECRETS = (
     # A URL's userinfo and query (signatures), bearer tokens, vendors' key forms, and long base64.
@@ -246,7 +241,7 @@ _SECRETS = (
 
 
 def redact(text: str, *, limit: int = 20_000) -> str:
-    """`text` without keys, tokens, URL queries and long base64, whoever put them there; at most `limit` characters."""
+    """`text` without keys, tokens, URL queries and long base64; at most `limit` characters."""
     text = text[:limit]  # a bound for the patterns; messages are shortened to far less afterwards
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
@@ -258,7 +253,7 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def _without_beginning(text: str, secret: str) -> str:
-    """`text`, which may have been shortened in the middle of the secret."""
+    """`text` without the beginning of a secret at its end, if it was shortened there."""
     if not text.endswith("…"):
         return text
     for length in range(min(len(secret), len(text)) - 1, 3, -1):
@@ -270,9 +265,3 @@ def _without_beginning(text: str, secret: str) -> str:
 def _within_bytes(text: str, limit: int) -> str:
     raw = text.encode("utf-8", "replace")
     return text if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
-
-
-def _rebuild(kind: ErrorKind, message: str, attributes: dict[str, Any]) -> ProviderError:
-    error = ProviderError(kind, message)
-    error.__dict__.update(attributes)
-    return error

@@ -1,7 +1,7 @@
-"""How long a provider asks us to wait, in every spelling that providers use.
+"""Reads the wait that a provider wishes, in every spelling that providers use.
 
-`Retry-After` in seconds or as a date, `retry-after-ms`, rate-limit reset headers, and, as a last resort, the
-words of the error message.
+`Retry-After` in seconds or as a date, `retry-after-ms`, rate-limit reset headers, and last the words of the error
+message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-# A provider that asks for more than this has no throttle but an exhausted allowance.
+# A longer wait is no throttle but an exhausted allowance.
 THROTTLE_LIMIT_S = 15 * 60.0
 
 _EPOCH_MS_FROM = 1e10  # a reset instant above this is in milliseconds: in seconds it would be the year 2286
@@ -21,38 +21,45 @@ _EPOCH_MS_FROM = 1e10  # a reset instant above this is in milliseconds: in secon
 def parse_retry_after(
     headers: Mapping[str, str], text: str = "", *, now_s: float | None = None
 ) -> float | None:
-    """Seconds to wait (>= 0), or None when nothing readable was said. Not clamped: see THROTTLE_LIMIT_S.
+    """Seconds to wait (>= 0), or None if nothing readable names a wait. Not clamped: see THROTTLE_LIMIT_S.
 
-    `headers` must look names up without regard to case. `now_s` is the Unix time used where the response has
-    no `Date` of its own; a date is measured against the server's clock, not ours.
+    `headers` must ignore the case of names. A date is measured against the server's clock, not ours: `now_s` is the
+    Unix time to use if the response has no `Date`.
     """
-    wait = _from_headers(headers, _server_time(headers, now_s))
-    return wait if wait is not None else _from_text(text)
+    sent_at_s = date_s(headers.get("date"))
+    if sent_at_s is None:
+        sent_at_s = time.time() if now_s is None else now_s
+    wait_s = _from_headers(headers, sent_at_s)
+    return wait_s if wait_s is not None else _from_text(text)
 
 
-def asks_to_wait(headers: Mapping[str, str]) -> bool:
-    """Whether an answer names a wait of its own; rate-limit headers come with every answer and do not count."""
+def has_wait(headers: Mapping[str, str]) -> bool:
+    """Whether an answer names a wait. Rate-limit headers come with every answer and do not count."""
     return "retry-after" in headers or "retry-after-ms" in headers
+
+
+def date_s(text: str | None) -> float | None:
+    """The Unix time of a date as HTTP writes it; None for anything else."""
+    try:
+        return parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _from_headers(headers: Mapping[str, str], server_now_s: float) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return max(0.0, milliseconds / 1000)
-    asked = headers.get("retry-after")
-    if asked is not None:
-        seconds = _number(asked)
-        if seconds is None:
-            seconds = _duration(asked)
-        if seconds is None:
-            seconds = _until_date(asked, server_now_s)
+    text = headers.get("retry-after", "")
+    date = date_s(text)
+    for seconds in (_number(text), _duration(text), None if date is None else date - server_now_s):
         if seconds is not None:
             return max(0.0, seconds)
     return _from_reset(headers, server_now_s)
 
 
 def _from_reset(headers: Mapping[str, str], server_now_s: float) -> float | None:
-    """Reset headers come with every answer, so they only count for a limit that has nothing left."""
+    """Reset headers come with every answer, so they count only if the limit has nothing left."""
     instant = _number(headers.get("x-ratelimit-reset"))
     if instant is not None and _number(headers.get("x-ratelimit-remaining")) == 0:
         if instant > _EPOCH_MS_FROM:
@@ -61,9 +68,9 @@ def _from_reset(headers: Mapping[str, str], server_now_s: float) -> float | None
         return max(0.0, instant - server_now_s if instant > 1e9 else instant)
     waits = [
         wait
-        for what in ("requests", "tokens")
-        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
-        and (wait := _duration(headers.get(f"x-ratelimit-reset-{what}", ""))) is not None
+        for name in ("requests", "tokens")
+        if _number(headers.get(f"x-ratelimit-remaining-{name}")) == 0
+        and (wait := _duration(headers.get(f"x-ratelimit-reset-{name}", ""))) is not None
     ]
     return max(waits, default=None)
 
@@ -113,17 +120,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _until_date(text: str, server_now_s: float) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp() - server_now_s
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _server_time(headers: Mapping[str, str], now_s: float | None) -> float:
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return time.time() if now_s is None else now_s

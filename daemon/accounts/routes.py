@@ -15,7 +15,7 @@ from daemon.settings import Settings, SettingsError
 from limiter.quota.quota import Quota
 from providers.base import InputImage, Provider, Request
 from providers.errors import ProviderError
-from providers.http.download import check_url
+from providers.http.addresses import check_url
 from providers.registry import create_provider
 
 

@@ -20,7 +20,7 @@ from daemon.queue.dead_letters import CALLBACK_FAILED
 from daemon.queue.outbox import Message, Outbox, Tried
 from daemon.telemetry.metrics import Metrics
 from providers.http.addresses import OutsideError, host_of
-from providers.http.post import post
+from providers.http.outside import post
 
 log = structlog.get_logger(__name__)
 

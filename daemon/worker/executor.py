@@ -34,9 +34,8 @@ from daemon.worker.polling import Polling, only_picture
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
 from limiter.steps import uninterrupted
-from providers.base import Generated, Provider, Request, Submitted
+from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http.client import after_send, before_send, rate_headers
 
 log = structlog.get_logger(__name__)
 
@@ -162,11 +161,9 @@ class Executor:
     async def _submit(self, run: Run, limit: TimeLimit, request: Request) -> Submitted | Generated:
         limit.check_unsent()
         run.enter(Phase.CALLING)
-        rate_headers.set({})
-        before_send.set(partial(self._calls.call_leaves, run))
-        after_send.set(partial(self._calls.call_sent, run))
+        hooks = CallHooks(partial(self._calls.call_leaves, run), partial(self._calls.call_sent, run))
         try:
-            answer = await _answered(run.route.provider, request, limit)
+            answer = await _answered(run.route.provider, request, limit, hooks)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_request(run, status)
@@ -174,11 +171,8 @@ class Executor:
         except Recalled:
             run.enter(Phase.WAITING)
             raise
-        finally:
-            before_send.set(None)
-            after_send.set(None)
         self._count_request(run, "200")
-        run.headers = rate_headers.get()
+        run.headers = answer.headers
         if isinstance(answer, Generated):
             self._count_cost(run, answer)
         return answer
@@ -215,10 +209,12 @@ class Executor:
         self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
 
 
-async def _answered(provider: Provider, request: Request, limit: TimeLimit) -> Submitted | Generated:
+async def _answered(
+    provider: Provider, request: Request, limit: TimeLimit, hooks: CallHooks
+) -> Submitted | Generated:
     left_s = limit.left_s()
     try:
         async with asyncio.timeout(left_s + runs.GRACE_S):
-            return await provider.submit(request, timeout_s=left_s)
+            return await provider.submit(request, timeout_s=left_s, hooks=hooks)
     except TimeoutError:
         raise limit.unanswered() from None

@@ -14,7 +14,7 @@ from daemon.storage.imaging import BadImage, inspect_image
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.base import InputImage
 from providers.errors import ErrorKind, ProviderError
-from providers.http.download import DownloadError, download
+from providers.http.outside import OutsideError, download
 
 
 class InputFetcher:
@@ -47,7 +47,7 @@ class InputFetcher:
             return await self._object(image.object or "", field)
         try:
             return await download(image.url, max_bytes=self._max_bytes, allow_hosts=self._allow_hosts)
-        except DownloadError as error:
+        except OutsideError as error:
             kind = ErrorKind.INVALID_REQUEST if error.refused else ErrorKind.INPUT_FETCH
             raise ProviderError(kind, error.message, field=f"{field}.url") from error
 

@@ -17,9 +17,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from daemon.accounts.routes import Route
 from daemon.worker.retry_policy import Then, after_download, after_poll
 from daemon.worker.run import Run, TimeLimit, Unfinished
-from providers.base import Generated, Pending, Picture, Submitted
+from providers.base import CallHooks, Generated, Pending, Picture, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http.client import before_send
 
 log = structlog.get_logger(__name__)
 
@@ -169,15 +168,13 @@ class Polling:
         async def leaves(_rtt_s: float | None) -> None:
             left()
 
-        before_send.set(leaves)
         try:
-            return await route.provider.poll(task)
+            return await route.provider.poll(task, hooks=CallHooks(before_send=leaves))
         except ProviderError as error:
             if after_poll(error) not in (Then.REPEAT, Then.LOST):
                 raise
             return error
         finally:
-            before_send.set(None)
             left()
 
 

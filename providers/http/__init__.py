@@ -1,1 +1,1 @@
-"""The way out: one client, other people's addresses, downloads, posts."""
+"""HTTP: the client of the providers, addresses that others chose, and a server."""

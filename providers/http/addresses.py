@@ -1,7 +1,7 @@
-"""Requests to addresses that somebody else chose, without becoming their door into the private network.
+"""Checks addresses that somebody else chose, so that nobody reaches a private network through this process.
 
-https only, every resolved address is checked, and the connection goes to a checked one. No credential, cookie or
-proxy is ever involved, and no redirect is followed here.
+Only https, every resolved address is checked, and the connection goes to a checked one. No request here carries a
+credential or a cookie, uses a proxy or follows a redirect.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx2
 
@@ -20,38 +21,35 @@ from providers.http.tls import tls_context
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-# What a request that was allowed to leave can fail with.
+# The faults of a request that was allowed to leave.
 NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, ValueError)
 
 
+@dataclass(eq=False)
 class OutsideError(Exception):
     """A request that was refused or failed; the message is a sentence that can be shown.
 
-    `problem` is the message without `advice` for whoever gave the address. `refused`: the address or the content
+    `problem` is the message without the `advice` for the author of the address. `refused`: the address or the content
     breaks a rule, so trying again is pointless. `allow`: the entry of `allow_hosts` that would let it through.
-    `http_status`: what the server said, if it answered.
+    `http_status`: the server's status, if it answered.
     """
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        refused: bool = False,
-        advice: str = "",
-        allow: str | None = None,
-        http_status: int | None = None,
-    ) -> None:
-        self.problem = problem
-        self.advice = advice
-        self.message = f"{problem.removesuffix('.')}: {advice}." if advice else problem
-        super().__init__(self.message)
-        self.refused = refused
-        self.allow = allow
-        self.http_status = http_status
+    problem: str
+    refused: bool = False
+    advice: str = ""
+    allow: str | None = None
+    http_status: int | None = None
+
+    @property
+    def message(self) -> str:
+        return f"{self.problem.removesuffix('.')}: {self.advice}." if self.advice else self.problem
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def check_url(url: str, allow_hosts: Collection[str] = ()) -> str | None:
-    """Why `url` may not be asked, as a sentence, or None. Asks no network, so names are not resolved here.
+    """Why `url` is refused, as a sentence; None if it is accepted. Uses no network, so names are not resolved.
 
     `allow_hosts` holds `host` or `host:port`: these may use plain http, any port (or that one) and private
     addresses. Link-local addresses, where clouds keep credentials, are never allowed.
@@ -67,10 +65,10 @@ def check_url(url: str, allow_hosts: Collection[str] = ()) -> str | None:
 async def exchange(
     method: str, target: httpx2.URL, address: str, headers: Mapping[str, str], content: bytes = b""
 ) -> AsyncIterator[httpx2.Response]:
-    """The answer of `target` at an `address` that was checked; its body is read by the caller, or not at all.
+    """The answer of `target` at an `address` that was checked. The caller may read its body.
 
-    Raises one of NETWORK_FAULTS. A client for each request: a pooled connection is keyed by address here, and must
-    never serve another name.
+    Raises one of NETWORK_FAULTS. Each request has its own transport: a pooled connection is keyed by address here, and
+    must never serve another name.
     """
     request = httpx2.Request(
         method,
@@ -105,7 +103,7 @@ def checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
     if target.userinfo:
         raise OutsideError("A URL with a user name or password is not accepted.", refused=True)
     allowed = _is_allowed(target, allow_hosts)
-    # Before scheme and port, so that nobody is told to change what would not help.
+    # Before scheme and port: otherwise the sentence would advise a change that does not help.
     if (literal := _literal_address(host)) is not None:
         _check_address(host, literal, allowed=allowed)
     if not allowed:
@@ -119,7 +117,7 @@ def checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
 
 
 async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> str:
-    """One address of the host to connect to, after all of them were found harmless; raises OutsideError."""
+    """One address of the host to connect to; all of them were checked. Raises OutsideError."""
     host = name_of(target)
     literal = _literal_address(host)
     if literal is not None:
@@ -140,13 +138,14 @@ async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolve
 def _check_address(host: str, address: IPAddress, *, allowed: bool) -> None:
     for inner in _unwrapped(address):
         if inner.is_link_local or inner.is_multicast or inner.is_unspecified:
-            raise _never(host)
+            problem = f"{host} is not a public address, and one that is never fetched."
+            raise OutsideError(problem, refused=True, advice=_INSTEAD)
         if not allowed and not inner.is_global:
             raise _private(host)
 
 
 def _unwrapped(address: IPAddress) -> tuple[IPAddress, ...]:
-    """The address, and the IPv4 one inside it where IPv6 only wraps one (mapped, 6to4, NAT64, Teredo)."""
+    """The address, and the IPv4 addresses that an IPv6 one wraps (mapped, 6to4, NAT64, Teredo)."""
     if isinstance(address, ipaddress.IPv4Address):
         return (address,)
     if address.ipv4_mapped is not None:
@@ -190,17 +189,8 @@ def _private(host: str) -> OutsideError:
 
 
 def _refused(problem: str, allow: str) -> OutsideError:
-    return OutsideError(
-        problem,
-        refused=True,
-        advice=f"{_INSTEAD}, or let the operator add the host to `allow_hosts`",
-        allow=allow,
-    )
-
-
-def _never(host: str) -> OutsideError:
-    problem = f"{host} is not a public address, and one that is never fetched."
-    return OutsideError(problem, refused=True, advice=_INSTEAD)
+    advice = f"{_INSTEAD}, or let the operator add the host to `allow_hosts`"
+    return OutsideError(problem, refused=True, advice=advice, allow=allow)
 
 
 _INSTEAD = "give an https URL of a public host"
@@ -220,6 +210,6 @@ def host_of(url: str) -> str:
 
 
 async def system_resolver(host: str, port: int) -> list[str]:
-    """As the machine resolves names."""
+    """Resolve a name as the machine does."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]

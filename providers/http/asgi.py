@@ -1,6 +1,6 @@
 """Runs an ASGI app inside somebody else's event loop.
 
-No signal handlers, no logging setup, no exit of its own: the process stays its owner's.
+It installs no signal handlers, sets up no logging, and never ends the process.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Server(uvicorn.Server):
         try:
             await super().startup(sockets=sockets)
         except SystemExit:
-            # uvicorn ends the process when an app does not start; here that is for the owner to decide.
+            # uvicorn ends the process when an app does not start; here the owner decides.
             raise RuntimeError("The HTTP app failed while it started; the log has its reason.") from None
         self.ready.set()
 

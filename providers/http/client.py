@@ -1,6 +1,7 @@
-"""The HTTP client that providers share: sends a request exactly once and says how far it got.
+"""The HTTP client that providers share: sends a request exactly once and reports how far it got.
 
-Also the place to import the download rules and the Retry-After reader from.
+Compressed replies are unpacked in small steps. The library's own decoders unpack each piece in one go, and 64 KiB of
+zeros that were packed twice are 60 GB.
 """
 
 from __future__ import annotations
@@ -9,56 +10,27 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+import zlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import anyio.lowlevel
 import httpx2
 
+from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
-from providers.http.download import DownloadError, check_url, download
 from providers.http.tls import tls_context
-from providers.http.unpacking import ACCEPTED, unpacked
-from providers.retry_after import THROTTLE_LIMIT_S, asks_to_wait, parse_retry_after
-
-__all__ = [
-    "THROTTLE_LIMIT_S",
-    "Answer",
-    "DownloadError",
-    "after_send",
-    "asks_to_wait",
-    "before_send",
-    "check_url",
-    "create_client",
-    "download",
-    "parse_retry_after",
-    "rate_headers",
-    "send_once",
-    "sniff_format",
-    "warm_up",
-]
-
-# What the latest answer in this task said of rate limits, with its date; for whoever called the provider.
-rate_headers: ContextVar[Mapping[str, str]] = ContextVar("rate_headers", default={})  # noqa: B039 - never changed
-
-# Awaited when a request of this task is about to leave, on a connection that stands: what it raises, nothing was sent.
-# It is given how long (s) connecting took, the time of one round trip; None where the connection stood before.
-before_send: ContextVar[Callable[[float | None], Awaitable[None]] | None] = ContextVar(
-    "before_send", default=None
-)
-
-# Called when the last byte of a request of this task has been written. Nothing may be waited for then: the answer may
-# be there at any moment.
-after_send: ContextVar[Callable[[], None] | None] = ContextVar("after_send", default=None)
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
+STEP: Final = 256 * 1024  # bytes unpacked at a time
+
+_WINDOW_BITS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response, read to its end; for a refusal (status >= 400) perhaps only as far as it came."""
+    """A response that was read to its end. A refusal (status >= 400) may be incomplete."""
 
     status: int
     headers: httpx2.Headers
@@ -66,35 +38,38 @@ class Answer:
 
     @property
     def accepted(self) -> bool:
-        """Whether the status is one of success, whichever: gateways also say 201 and 202."""
+        """Whether the status is any one of success: gateways also send 201 and 202."""
         return 200 <= self.status < 300
 
+    @property
+    def rate_headers(self) -> dict[str, str]:
+        """The headers about rate limits, with the date of the reply; no others."""
+        found = {name: value for name, value in self.headers.items() if "ratelimit" in name.lower()}
+        return found | {"date": self.headers["date"]} if found and "date" in self.headers else found
 
-def create_client(base_url: str, *, max_connections: int = 1000) -> httpx2.AsyncClient:
+
+def create_client(base_url: str) -> httpx2.AsyncClient:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
-    Limits on calls are the quota's business, so the pool is larger than any quota. Idle connections are
-    kept for less time than servers keep theirs: a server that closes a connection just as a paid request is
-    written to it leaves the outcome unknown.
+    Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
+    close them: if it does so while a paid request is written, the outcome is unknown.
     """
     _quiet_url_logging()
     return httpx2.AsyncClient(
         verify=tls_context(),
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
-        limits=httpx2.Limits(
-            max_connections=max_connections, max_keepalive_connections=100, keepalive_expiry=2.5
-        ),
+        limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.5),
         follow_redirects=False,
         trust_env=not _is_loopback(base_url),
-        headers={"User-Agent": "pixmill", "Accept-Encoding": ACCEPTED},
+        headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
 
 
 async def warm_up() -> None:
-    """Let the HTTP stack load what it loads at its first call.
+    """Load what the HTTP stack loads at its first call.
 
-    That takes 50 ms, by which the first calls of a process would arrive later than all that follow: enough to put
-    one call too many into a provider's window.
+    That takes 50 ms. Without this the first calls of a process would arrive late compared with the next ones, which is
+    enough to put one call too many into a provider's window.
     """
     await anyio.lowlevel.checkpoint()
 
@@ -106,13 +81,14 @@ async def send_once(
     timeout_s: float,
     lost: ErrorKind = ErrorKind.AMBIGUOUS_SUBMIT,
     max_bytes: int = MAX_ANSWER_BYTES,
+    hooks: CallHooks = NO_HOOKS,
 ) -> Answer:
     """Send `request` once, within `timeout_s` in all.
 
-    Raises ProviderError: `network_unsent` if not one byte of the request left, else `lost` (for calls that
-    cost nothing, such as polls, pass `poll_error`). Cancelling the caller propagates as CancelledError.
+    Raises ProviderError: `network_unsent` if no byte of the request left, else `lost` (calls that cost nothing, such as
+    polls, pass `poll_error`). Cancelling the caller propagates as CancelledError.
     """
-    progress = _Progress()
+    progress = _Progress(hooks)
     request.extensions = {
         **request.extensions,
         "trace": progress.trace,
@@ -137,32 +113,53 @@ async def _send(
     response = await client.send(request, stream=True)
     body = bytearray()
     try:
-        async for chunk in unpacked(response):
+        async for chunk in _unpacked(response):
             body += chunk
             if len(body) > max_bytes:
                 message = f"{request.url.host} sent an answer larger than {max_bytes} bytes."
                 kind = ErrorKind.BAD_RESPONSE if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
                 raise ProviderError(kind, message, http_status=response.status_code)
     except (httpx2.TransportError, httpx2.DecodingError):
-        # A refusal is a refusal, also when the rest of its explanation is lost.
+        # A refusal stays one even if the rest of its explanation is lost.
         if response.status_code < 400:
             raise
     finally:
         await response.aclose()
-    rate_headers.set(_rate_headers(response.headers))
     return Answer(response.status_code, response.headers, bytes(body))
 
 
-def _rate_headers(headers: httpx2.Headers) -> Mapping[str, str]:
-    told = {name: value for name, value in headers.items() if "ratelimit" in name.lower()}
-    return told | {"date": headers["date"]} if told and "date" in headers else told
+async def _unpacked(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The body of a streamed response; if it is compressed, in pieces of at most `STEP` bytes.
+
+    Raises httpx2.DecodingError for a broken body and for an encoding, or a stack of them, that was not requested.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        async for chunk in response.aiter_raw():
+            yield chunk
+        return
+    if encoding not in _WINDOW_BITS:
+        raise httpx2.DecodingError("The answer is packed in a way that was not requested.")
+    unpacker, empty = zlib.decompressobj(_WINDOW_BITS[encoding]), True
+    async for chunk in response.aiter_raw():
+        while chunk and not unpacker.eof:
+            try:
+                piece = unpacker.decompress(chunk, STEP)
+            except zlib.error:
+                raise httpx2.DecodingError("The answer's packing is broken.") from None
+            chunk, empty = unpacker.unconsumed_tail, False
+            if piece:
+                yield piece
+    if not unpacker.eof and not empty:
+        raise httpx2.DecodingError("The answer ends in the middle of its packing.")
 
 
 class _Progress:
-    """Learns from the transport whether any of the request was sent."""
+    """Follows a request through the transport, and calls the hooks on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: CallHooks) -> None:
         self.sent = False
+        self._hooks = hooks
         self._connecting_at = 0.0
         self._rtt_s: float | None = None
 
@@ -171,13 +168,13 @@ class _Progress:
             self._connecting_at = time.monotonic()
         elif event.endswith("connect_tcp.complete"):
             self._rtt_s = time.monotonic() - self._connecting_at
-        # CONNECT only asks a proxy for a way to the provider.
-        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-            if (tell := before_send.get()) is not None:
-                await tell(self._rtt_s)
+        # CONNECT only opens a way to the provider through a proxy.
+        elif event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            if self._hooks.before_send is not None:
+                await self._hooks.before_send(self._rtt_s)
             self.sent = True
-        if event.endswith("send_request_body.complete") and (told := after_send.get()) is not None:
-            told()
+        elif event.endswith("send_request_body.complete") and self._hooks.after_send is not None:
+            self._hooks.after_send()
 
 
 def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:
@@ -188,17 +185,6 @@ def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> Provide
     if lost is ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
     return ProviderError(lost, f"{host} did not answer ({what}).")
-
-
-def sniff_format(data: bytes) -> str | None:
-    """ "png", "jpeg" or "webp" by the first bytes, whatever a header or a file name claims; else None."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return None
 
 
 def _is_loopback(url: str) -> bool:

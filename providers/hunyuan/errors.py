@@ -1,8 +1,8 @@
-"""Tencent's error codes, sorted into our taxonomy.
+"""Tencent's error codes.
 
-API 3.0 (TC3) answers refusals with HTTP 200 and `{"Response": {"Error": {"Code", "Message"}}}`; TokenHub with a
-status and `{"error": {"type", "code", "message"}}`. The same code means less for a task that was accepted: then
-it is the attempt that failed, and whether it is charged is documented nowhere.
+API 3.0 (TC3) refuses with HTTP 200 and `{"Response": {"Error": {"Code", "Message"}}}`; TokenHub with a status and
+`{"error": {"type", "code", "message"}}`. If a task was accepted, the same code means less: the attempt failed, and
+nothing documents whether it is charged.
 
 Sources: the error code modules of Tencent's SDK for aiart and hunyuan, cloud.tencent.com/document/api/1140/51177
 (common codes) and /document/product/1823/131595 (TokenHub), as of 2026-11.
@@ -12,75 +12,64 @@ from __future__ import annotations
 
 import platform
 import re
-import time
-from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
-from providers.shared.refusals import json_object, says_task_is_gone
-from providers.shared.statuses import kind_without_code, with_wait
+from providers.retry_after import date_s
+from providers.shared.answers import json_object
+from providers.shared.refusals import by_code, kind_without_code, poll_refused, refused, says_task_is_gone
 
-_CODES_BY_KIND: dict[ErrorKind, str] = {
-    ErrorKind.RATE_LIMITED: """
+_CODES = by_code(
+    rate_limited="""
         RequestLimitExceeded.UinLimitExceeded RequestLimitExceeded.GlobalRegionUinLimitExceeded
         FailedOperation.EngineServerLimitExceeded 429001""",
-    ErrorKind.CONCURRENCY_LIMITED: "RequestLimitExceeded.JobNumExceed",
-    ErrorKind.MODERATION_INPUT: """
+    concurrency_limited="RequestLimitExceeded.JobNumExceed",
+    moderation_input="""
         OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected FailedOperation.ModerationFailed
         451001""",
     # Its text says that the generated picture did not pass the review.
-    ErrorKind.MODERATION_OUTPUT: "FailedOperation.GenerateImageFailed",
-    ErrorKind.BILLING_EXHAUSTED: """
+    moderation_output="FailedOperation.GenerateImageFailed",
+    billing_exhausted="""
         ResourceUnavailable.InArrears ResourceUnavailable.LowBalance ResourceUnavailable.StopUsing
         ResourceInsufficient.ChargeResourceExhaust ResourcesSoldOut.ChargeStatusException
         FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted
         FailedOperation.ServiceStop FailedOperation.ServiceStopArrears 401007 401008 403004""",
-    ErrorKind.PERMISSION: """
+    permission="""
         ResourceUnavailable.NotExist ResourceUnavailable.Delivering FailedOperation.ServiceNotActivated
         FailedOperation.UserUnAuthError FailedOperation.PartnerAccountUnSupport 403001 403002 403005""",
-    ErrorKind.AUTH: "401002",
-    ErrorKind.INVALID_REQUEST: """
+    auth="401002",
+    invalid_request="""
         FailedOperation.ImageDecodeFailed FailedOperation.ImageResolutionExceed FailedOperation.ImageSizeExceed
         FailedOperation.RequestEntityTooLarge 400001 400002 400004""",
-    ErrorKind.INPUT_FETCH: "FailedOperation.ImageDownloadError FailedOperation.DownloadError",
-    ErrorKind.TASK_LOST: "FailedOperation.JobNotExist",
-    ErrorKind.PROVIDER_TIMEOUT: "FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
-    ErrorKind.PROVIDER_FAULT: """
+    input_fetch="FailedOperation.ImageDownloadError FailedOperation.DownloadError",
+    task_lost="FailedOperation.JobNotExist",
+    provider_timeout="FailedOperation.RequestTimeout FailedOperation.EngineRequestTimeout",
+    provider_fault="""
         FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
         FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
-}
-# What the part before the dot says, where the whole code is not known.
-_FAMILIES_BY_KIND: dict[ErrorKind, str] = {
-    ErrorKind.RATE_LIMITED: "RequestLimitExceeded",
-    # Which quota it is, is not said; somebody has to look.
-    ErrorKind.QUOTA_EXHAUSTED: "LimitExceeded",
-    ErrorKind.AUTH: "AuthFailure UnauthorizedOperation",
-    # The credential names the region, so no job can help it.
-    ErrorKind.PERMISSION: "UnsupportedRegion IpInBlacklist IpNotInWhitelist",
-    ErrorKind.INVALID_REQUEST: """
-        InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
-        InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
-    ErrorKind.UNSUPPORTED: "ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
-    ErrorKind.TASK_LOST: "ResourceNotFound",
-    ErrorKind.OVERLOADED: "ServiceUnavailable",
-    ErrorKind.PROVIDER_FAULT: "InternalError FailedOperation",
-    ErrorKind.MODERATION_INPUT: "OperationDenied",
-}
-
-
-def _inverted(by_kind: dict[ErrorKind, str]) -> Iterator[tuple[str, ErrorKind]]:
-    for kind, codes in by_kind.items():
-        yield from ((code, kind) for code in codes.split())
-
-
-_CODES = dict(_inverted(_CODES_BY_KIND))
+)
 # A task's error code may lack its first part, and the same end stands behind several beginnings.
 _LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
-_FAMILIES = dict(_inverted(_FAMILIES_BY_KIND))
+# The part before the dot decides about codes that are not known.
+_FAMILIES = by_code(
+    rate_limited="RequestLimitExceeded",
+    # The code does not name the quota; an operator must look.
+    quota_exhausted="LimitExceeded",
+    auth="AuthFailure UnauthorizedOperation",
+    # The credential names the region, so no job can help it.
+    permission="UnsupportedRegion IpInBlacklist IpNotInWhitelist",
+    invalid_request="""
+        InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
+        InvalidRequest RequestSizeLimitExceeded UnsupportedProtocol""",
+    unsupported="ActionOffline NoSuchVersion NoSuchProduct InvalidAction UnsupportedOperation",
+    task_lost="ResourceNotFound",
+    overloaded="ServiceUnavailable",
+    provider_fault="InternalError FailedOperation",
+    moderation_input="OperationDenied",
+)
 
 _HINTS = {
     "UnsupportedRegion": "Set the credential's `region`; the documentation names ap-guangzhou.",
@@ -90,7 +79,7 @@ _HINTS = {
 _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
 _ACTIVATION_WAIT_S = 60.0
 EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
-# TokenHub has one code for all limits, and names which one was met at the end of its message.
+# TokenHub has one code for all limits, and names the limit at the end of its message.
 _IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
     r"审核|违规|敏感|sensitive|moderation|content.filter|illegal (?:content|text|image)", re.IGNORECASE
@@ -98,51 +87,55 @@ _MODERATION_WORDS = re.compile(
 
 
 def kind_of_code(code: str) -> ErrorKind | None:
-    """What a code of either wire stands for at the call that asks for a picture; None if it is not known."""
+    """The kind of a code, of either wire, in the answer to a submit; None if it is not known."""
     family, last = code.partition(".")[0], code.rpartition(".")[2]
     says_little = family == "FailedOperation" or family not in _FAMILIES
     return _CODES.get(code) or (_LAST_PARTS.get(last) if says_little else None) or _FAMILIES.get(family)
 
 
-def refusal(answer: Answer, host: str, *, of_poll: bool = False, now_s: float | None = None) -> ProviderError:
-    """Why a call was turned away: its status is not 200, or its body holds an error.
+def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
+    """Why a submit was refused: its status is not 200, or its body holds an error.
 
-    A refused poll says nothing about the task: its receipt is as good as before, unless the task itself is
-    unknown. `now_s` is the Unix time of this machine, to tell how wrong its clock is.
+    `now_s` is the Unix time of this machine, to measure how wrong its clock is.
     """
     error = error_object(answer.body)
-    code, message = error.get("code", ""), error.get("message", "")
-    kind, retry_after_s = with_wait(_kind(answer, error), answer.headers, message)
-    retry: Retry | None = None
-    if of_poll:
-        in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, message)
-        gone = kind is ErrorKind.TASK_LOST or in_words
-        kind = ErrorKind.TASK_LOST if gone else ErrorKind.POLL_ERROR
-    elif kind is ErrorKind.TASK_LOST:
-        kind = ErrorKind.UNSUPPORTED
-    elif code.endswith(f".{_TRANSIENT_ACTIVATION}"):
-        retry, retry_after_s = Retry.AFTER_THROTTLE, _ACTIVATION_WAIT_S
-    wrong_clock = code == EXPIRED_SIGNATURE and not of_poll
-    if wrong_clock:
-        # Every other replica may have a right one, so this stops nobody else.
-        retry = Retry.AFTER_THROTTLE
-    sentences = [
-        _clock_sentence(answer.headers, now_s) if code == EXPIRED_SIGNATURE else "",
-        message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
-        _HINTS.get(code, ""),
-    ]
-    refused = ProviderError(
+    code = error.get("code", "")
+    kind = _kind(answer, error)
+    kind = ErrorKind.UNSUPPORTED if kind is ErrorKind.TASK_LOST else kind
+    wrong_clock = code == EXPIRED_SIGNATURE
+    activating = code.endswith(f".{_TRANSIENT_ACTIVATION}")
+    found = refused(
+        answer,
+        host,
         kind,
-        " ".join(filter(None, sentences)),
-        provider_code=code or error.get("type"),
-        http_status=answer.status,
-        retry_after_s=retry_after_s,
+        _message(answer, host, error, now_s),
+        words=error.get("message", ""),
+        code=code or error.get("type", ""),
         request_id=error.get("request_id"),
+        # Every other replica may have a right clock, so a wrong one stops nobody else.
         scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
-        retry=retry,
+        retry=Retry.AFTER_THROTTLE if wrong_clock or activating else None,
+        # TC3 refuses with HTTP 200.
+        let_in=answer.accepted and "Response" not in (json_object(answer.body) or {}),
     )
-    # TC3 refuses with HTTP 200; elsewhere an error in an answer of success is one of a call that was let in.
-    return refused if not answer.accepted or is_tc3(answer.body) else refused.let_in()
+    if activating:
+        found.retry_after_s = _ACTIVATION_WAIT_S
+    return found
+
+
+def poll_refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
+    """Why a poll was refused. The receipt is as good as before, unless the task itself is unknown."""
+    error = error_object(answer.body)
+    code = error.get("code", "")
+    in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, error.get("message", ""))
+    return poll_refused(
+        answer,
+        host,
+        _message(answer, host, error, now_s),
+        gone=in_words or _kind(answer, error) is ErrorKind.TASK_LOST,
+        code=code or error.get("type", ""),
+        request_id=error.get("request_id"),
+    )
 
 
 def task_failure(code: str, message: str, request_id: str | None) -> ProviderError:
@@ -154,7 +147,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
     ):
         kind = ErrorKind.MODERATION_OUTPUT
     elif kind in (ErrorKind.RATE_LIMITED, ErrorKind.CONCURRENCY_LIMITED, ErrorKind.OVERLOADED):
-        # It was accepted, so this was an attempt; a wait for free could go on, and be charged, without end.
+        # It was accepted, so this was an attempt. A wait that costs none could repeat, and be charged, without end.
         kind = ErrorKind.PROVIDER_FAULT
     return ProviderError(
         kind,
@@ -188,28 +181,31 @@ def _kind(answer: Answer, error: dict[str, str]) -> ErrorKind:
     return kind or kind_without_code(answer.status, answer.headers, message)
 
 
-def clock_ahead_s(headers: httpx2.Headers, now_s: float | None = None) -> float | None:
-    """How far the clock of this machine is ahead of the provider's (s); None where the answer has no Date."""
-    try:
-        server_s = parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return (time.time() if now_s is None else now_s) - server_s
+def clock_ahead_s(headers: httpx2.Headers, now_s: float) -> float | None:
+    """How far the clock of this machine is ahead of the provider's (s); None if the answer has no Date."""
+    server_s = date_s(headers.get("date"))
+    return None if server_s is None else now_s - server_s
 
 
-def _clock_sentence(headers: httpx2.Headers, now_s: float | None) -> str:
-    """Whose clock is wrong, by how much where that can be told, and what to do."""
+def _message(answer: Answer, host: str, error: dict[str, str], now_s: float) -> str:
+    code = error.get("code", "")
+    sentences = [
+        _clock_sentence(answer.headers, now_s) if code == EXPIRED_SIGNATURE else "",
+        error.get("message", "")
+        or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
+        _HINTS.get(code, ""),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _clock_sentence(headers: httpx2.Headers, now_s: float) -> str:
+    """Which clock is wrong, by how much if that is known, and what to do."""
     ahead_s = clock_ahead_s(headers, now_s)
     if ahead_s is None:
         off = "more than 5 minutes off"
     else:
         off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the provider's"
     return f"The clock of {platform.node()} is {off}, so its signature was refused: set that clock (NTP)."
-
-
-def is_tc3(body: bytes) -> bool:
-    """Whether this is a body of Tencent Cloud's API 3.0."""
-    return "Response" in (json_object(body) or {})
 
 
 def _texts(fields: dict[str, Any]) -> dict[str, str]:

@@ -5,98 +5,75 @@ Source: cloud.tencent.com/document/api/1668/124632 (submit) and 124633 (query), 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Literal
+from itertools import zip_longest
+from typing import Any
 
 import httpx2
 import orjson
 
-from providers.base import Generated, Pending, Picture, Submitted
+from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import Answer
-from providers.hunyuan.errors import EXPIRED_SIGNATURE, clock_ahead_s, error_object, refusal, task_failure
-from providers.hunyuan.rules import Rules, Wanted
+from providers.hunyuan.errors import (
+    EXPIRED_SIGNATURE,
+    clock_ahead_s,
+    error_object,
+    poll_refusal,
+    refusal,
+    task_failure,
+)
 from providers.hunyuan.signature import authorization
-from providers.shared.json_answers import answered_object, bad_answer
+from providers.hunyuan.wire import HunyuanProvider
+from providers.shared.answers import answered_object, bad_answer, no_image, text_in
 
 SERVICE = "aiart"
 VERSION = "2022-12-29"
-DEFAULT_REGION = "ap-guangzhou"
 
 _WAITING_WORDS = {"1": "waiting", "2": "running"}
 _FAILED, _DONE = "4", "5"
 
 
-class Tc3Wire:
-    """Makes the wire's requests and reads its answers; sends nothing itself."""
+class Tc3Provider(HunyuanProvider):
+    """The signed API. Its action makes one model, so the model's name is not sent."""
 
-    mode: Literal["task"] = "task"
+    wire = "tc3"
     default_base_url = "https://aiart.tencentcloudapi.com"
     url_ttl_s = 3600.0
-    rules = Rules(
-        params=frozenset({"resolution", "revise", "logo_add"}),
-        max_input_bytes=4_500_000,  # less than 6 MB of base64
-    )
+    secret_names = ("secret_id", "secret_key")
 
-    def __init__(
-        self,
-        client: httpx2.AsyncClient,
-        base_url: httpx2.URL,
-        secret_id: str,
-        secret_key: str,
-        region: str = DEFAULT_REGION,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._client = client
-        self._url = base_url.copy_with(path="/")
-        self._secret_id = secret_id
-        self._secret_key = secret_key
-        self._region = region
-        self._now = now
-        self._ahead_s = 0.0  # of this machine's clock, once a signature was refused for its date
+    _ahead_s = 0.0  # of this machine's clock, after a signature was refused for its date
 
-    def __repr__(self) -> str:
-        return f"Tc3Wire({self._url}, {self._region})"
+    def _submit_request(self, request: Request) -> httpx2.Request:
+        # Tencent Cloud spells `logo_add` as LogoAdd.
+        fields = self._task_fields(request).items()
+        return self._signed(
+            "SubmitTextToImageJob", {name.title().replace("_", ""): value for name, value in fields}
+        )
 
-    def submit_request(self, _model: str, wanted: Wanted) -> httpx2.Request:
-        """The action makes one model, so the model's name is not sent."""
-        fields: dict[str, Any] = {
-            "Prompt": wanted.prompt,
-            "Images": list(wanted.images) or None,
-            "Resolution": "{}:{}".format(*wanted.size) if wanted.size else None,
-            "Seed": wanted.seed,
-            "Revise": None if wanted.revise is None else int(wanted.revise),
-            "LogoAdd": None if wanted.logo_add is None else int(wanted.logo_add),
-        }
-        return self._signed("SubmitTextToImageJob", fields)
-
-    def accepted(self, answer: Answer, _model: str, _wanted: Wanted) -> Submitted:
-        """The receipt in the answer to a submit; raises ProviderError."""
-        response = self._response(answer)
-        number = response.get("JobId")
+    def _accepted(self, answer: Answer, request: Request) -> Submitted:  # noqa: ARG002 (as the base)
+        response = self._response(answer, refusal, ErrorKind.BAD_RESPONSE)
+        number, request_id = response.get("JobId"), text_in(response, "RequestId")
         if not isinstance(number, str | int) or not str(number):
-            raise bad_answer(answer, "holds no readable JobId", _text(response.get("RequestId")))
-        return Submitted(str(number), provider_request_id=_text(response.get("RequestId")))
+            raise bad_answer(answer, "holds no readable JobId", request_id)
+        return Submitted(str(number), provider_request_id=request_id)
 
-    def poll_request(self, submitted: Submitted) -> httpx2.Request:
-        """How the task stands is a signed POST too."""
+    def _poll_request(self, submitted: Submitted) -> httpx2.Request:
         return self._signed("QueryTextToImageJob", {"JobId": submitted.task_id})
 
-    def progress(self, answer: Answer) -> Pending | Generated:
-        """What the answer to a poll says; raises ProviderError when the task failed."""
-        response = self._response(answer, of_poll=True)
+    def _progress(self, answer: Answer) -> Pending | Generated:
+        response = self._response(answer, poll_refusal, ErrorKind.POLL_ERROR)
         status = str(response.get("JobStatusCode", ""))
-        request_id = _text(response.get("RequestId"))
+        request_id = text_in(response, "RequestId")
         if status == _FAILED:
-            code, message = (_text(response.get(name)) or "" for name in ("JobErrorCode", "JobErrorMsg"))
+            code, message = (text_in(response, name) or "" for name in ("JobErrorCode", "JobErrorMsg"))
             raise task_failure(code, message, request_id)
         if status == _DONE:
-            return _generated(response, request_id)
-        return Pending(_WAITING_WORDS.get(status) or _text(response.get("JobStatusMsg")) or status)
+            return _generated(answer, response, request_id)
+        return Pending(_WAITING_WORDS.get(status) or text_in(response, "JobStatusMsg") or status)
 
     def _signed(self, action: str, fields: dict[str, Any]) -> httpx2.Request:
-        """The request, signed over the very bytes and the very host header that it will be sent with."""
+        """The request, signed over exactly the bytes and the host header that will be sent."""
         body = orjson.dumps({name: value for name, value in fields.items() if value is not None})
         timestamp_s = int(self._now() - self._ahead_s)
         headers = {
@@ -107,10 +84,11 @@ class Tc3Wire:
             "X-TC-Timestamp": str(timestamp_s),
             "X-TC-Language": "en-US",
         }
-        request = self._client.build_request("POST", self._url, content=body, headers=headers)
+        request = self._client.build_request("POST", f"{self._base_url}/", content=body, headers=headers)
+        secret_id, secret_key = self._secrets
         request.headers["Authorization"] = authorization(
-            secret_id=self._secret_id,
-            secret_key=self._secret_key,
+            secret_id=secret_id,
+            secret_key=secret_key,
             service=SERVICE,
             host=request.headers["Host"],
             content_type=request.headers["Content-Type"],
@@ -119,42 +97,40 @@ class Tc3Wire:
         )
         return request
 
-    def _response(self, answer: Answer, *, of_poll: bool = False) -> dict[str, Any]:
+    def _response(
+        self, answer: Answer, why: Callable[[Answer, str, float], ProviderError], unreadable: ErrorKind
+    ) -> dict[str, Any]:
+        """The inner document; raises `why` the call was refused, or `unreadable`."""
         if not answer.accepted or error_object(answer.body):
-            error = refusal(answer, self._url.host, of_poll=of_poll, now_s=self._now())
+            error = why(answer, self._host, self._now())
             if error.provider_code == EXPIRED_SIGNATURE:
-                # Dated by the provider's clock from now on; when this machine's is set, that shows in the same way.
+                # The provider's clock dates the next calls. If this machine's is set later, that shows the same way.
                 self._ahead_s = clock_ahead_s(answer.headers, self._now()) or 0.0
             raise error
-        kind = ErrorKind.POLL_ERROR if of_poll else ErrorKind.BAD_RESPONSE
-        response = answered_object(answer, kind=kind).get("Response")
+        response = answered_object(answer, kind=unreadable).get("Response")
         if not isinstance(response, dict):
-            raise bad_answer(answer, "is not the JSON of Tencent's API", kind=kind)
+            raise bad_answer(answer, "is not the JSON of Tencent's API", kind=unreadable)
         return response
 
 
-def _generated(response: dict[str, Any], request_id: str | None) -> Generated:
-    addresses, details = (_list(response.get(name)) for name in ("ResultImage", "ResultDetails"))
-    bad = next((str(detail) for detail in details if str(detail).lower() != "success"), None)
+def _generated(answer: Answer, response: dict[str, Any], request_id: str | None) -> Generated:
+    addresses, details, revised = (
+        _list(response.get(name)) for name in ("ResultImage", "ResultDetails", "RevisedPrompt")
+    )
+    results = zip_longest(addresses, details[: len(addresses)], fillvalue="success")
     pictures = tuple(
         Picture(url=address)
-        for number, address in enumerate(addresses)
-        if isinstance(address, str)
-        and address
-        and (number >= len(details) or str(details[number]).lower() == "success")
+        for address, detail in results
+        if isinstance(address, str) and address and str(detail).lower() == "success"
     )
+    bad = next((str(detail) for detail in details if str(detail).lower() != "success"), None)
     if not pictures and bad:
         raise task_failure(bad if bad.replace(".", "").isalnum() else "", bad, request_id)
     if not pictures:
-        message = "The task is done, but without a picture."
-        raise ProviderError(ErrorKind.NO_IMAGE, message, http_status=200, request_id=request_id)
-    revised = next(iter(_list(response.get("RevisedPrompt"))), None)
-    return Generated(pictures, revised_prompt=_text(revised), provider_request_id=request_id)
+        raise no_image(answer, "The task is done, but without a picture.", request_id)
+    first = revised[0] if revised and isinstance(revised[0], str) else None
+    return Generated(pictures, revised_prompt=first or None, provider_request_id=request_id)
 
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -1,8 +1,7 @@
-"""What ModelScope's API-Inference says when it makes no picture, sorted into our taxonomy.
+"""Refusals and failures of ModelScope's API-Inference.
 
-Three kinds of bad news: a submit that was refused, a task that failed, and a poll that was refused, which says
-nothing of its task. Codes are rare, so the status counts next, and the words of the message where it is vague; how
-far those are believed, see `providers.shared.statuses`.
+A submit can be refused, a task can fail, and a poll can be refused, which says nothing about its task. Codes are rare,
+so the status counts next, and then the words of the message; see `providers.shared.refusals` for how far.
 """
 
 from __future__ import annotations
@@ -12,16 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.errors import RULES, ErrorKind, ProviderError, Retry
-from providers.http.client import Answer, parse_retry_after
-from providers.shared.refusals import error_object, json_object, says_task_is_gone, word
-from providers.shared.statuses import kind_without_code, with_wait
+from providers.http.client import Answer
+from providers.shared.answers import error_object, json_object, word
+from providers.shared.refusals import by_code, kind_without_code, poll_refused, refused, says_task_is_gone
 
 # Source: code that calls the service (QuotaLimitExceed), Aliyun's content check (DataInspection...).
-_CODES: dict[str, ErrorKind] = {
-    "quotalimitexceed": ErrorKind.QUOTA_EXHAUSTED,
-    "quotalimitexceeded": ErrorKind.QUOTA_EXHAUSTED,
-    "datainspectionfailed": ErrorKind.MODERATION_INPUT,
-}
+_CODES = by_code(
+    quota_exhausted="quotalimitexceed quotalimitexceeded",
+    moderation_input="datainspectionfailed",
+)
 
 # In this order: a message about a spent allowance speaks of limits too. Messages come in English and Chinese.
 _WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
@@ -41,17 +39,15 @@ _WORDS: tuple[tuple[re.Pattern[str], ErrorKind], ...] = tuple(
 )  # fmt: skip
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated|生成的?图", re.IGNORECASE)
 
-# Statuses that stand for many things; the others are taken at their word.
-_VAGUE = frozenset(
-    {
-        ErrorKind.INVALID_REQUEST,
-        ErrorKind.PERMISSION,
-        ErrorKind.UNSUPPORTED,
-        ErrorKind.PROVIDER_FAULT,
-        ErrorKind.UNKNOWN,
-    }
+# Kinds of statuses that stand for many things. The other statuses are clear, so their words do not count.
+_VAGUE = (
+    ErrorKind.INVALID_REQUEST,
+    ErrorKind.PERMISSION,
+    ErrorKind.UNSUPPORTED,
+    ErrorKind.PROVIDER_FAULT,
+    ErrorKind.UNKNOWN,
 )
-# Sentences about the account or the server that a message consists of: a prompt that is quoted does not begin one.
+# Beginnings of messages about the account or the server: a quoted prompt does not stand at the beginning.
 _SENTENCES: tuple[tuple[re.Pattern[str], ErrorKind], ...] = (
     (re.compile(r"authentication failed, please|please (?:first )?bind your|请先?(?:绑定|完成实名)", re.IGNORECASE),
      ErrorKind.AUTH),
@@ -62,30 +58,18 @@ _SENTENCES: tuple[tuple[re.Pattern[str], ErrorKind], ...] = (
 
 def refusal(answer: Answer, host: str) -> ProviderError:
     """A submit that was refused: by its status, or by an error in the body of a 2xx."""
-    error = error_object(answer.body)
-    message = word(error.get("message"))
-    code = _code(answer, error)
-    kind, retry_after_s = with_wait(_of_refusal(answer, code, message), answer.headers, message)
-    refused = ProviderError(
-        kind,
-        message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
-        provider_code=code or None,
-        http_status=answer.status,
-        retry_after_s=retry_after_s,
-        request_id=request_id(answer),
-    )
-    return refused.let_in() if answer.accepted else refused
+    code, message = _code_and_message(answer)
+    kind = _of_refusal(answer, code, message)
+    return refused(answer, host, kind, message, code=code, request_id=request_id(answer))
 
 
 def task_failure(answer: Answer, host: str) -> ProviderError:
     """A task that ended without a picture.
 
-    What failed tasks cost is not documented, so all may have been charged. A reason that nobody can read may be a
+    The cost of failed tasks is not documented, so each may have been charged. A reason that nobody can read may be a
     moderation, so it is tried once more at most.
     """
-    error = error_object(answer.body)
-    message = word(error.get("message"))
-    code = _code(answer, error)
+    code, message = _code_and_message(answer)
     known = _CODES.get(code.lower())
     kind = known or _by_words(message) or ErrorKind.UNKNOWN
     if kind is ErrorKind.UNSUPPORTED:
@@ -96,34 +80,29 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
         provider_code=code or None,
         http_status=answer.status,
         request_id=request_id(answer),
-        # It was not turned away at the door: another try is another task, so it costs the job an attempt.
+        # It was let in: another try is another task, so it costs the job an attempt.
         retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
     ).let_in()
 
 
 def poll_refusal(answer: Answer, host: str) -> ProviderError:
-    """A poll without news: `poll_error`, or `task_lost` where the API itself says that there is no such task."""
-    error = error_object(answer.body)
-    message = word(error.get("message"))
-    return ProviderError(
-        ErrorKind.TASK_LOST if says_task_is_gone(answer.status, message) else ErrorKind.POLL_ERROR,
-        message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
-        provider_code=_code(answer, error) or None,
-        http_status=answer.status,
-        retry_after_s=parse_retry_after(answer.headers, message),
-        request_id=request_id(answer),
-    )
+    """A poll without news: `task_lost` if the API itself says that there is no such task, else `poll_error`."""
+    code, message = _code_and_message(answer)
+    gone = says_task_is_gone(answer.status, message)
+    return poll_refused(answer, host, message, gone=gone, code=code, request_id=request_id(answer))
 
 
 def request_id(answer: Answer) -> str | None:
-    """What the provider calls the call, wherever it says so."""
+    """The provider's name for the call, in the body or in a header."""
     document = json_object(answer.body) or {}
-    said = document.get("request_id") or error_object(answer.body).get("request_id")
-    return word(said) or answer.headers.get("x-request-id")
+    found = document.get("request_id") or error_object(answer.body).get("request_id")
+    return word(found) or answer.headers.get("x-request-id")
 
 
-def _code(answer: Answer, error: Mapping[str, Any]) -> str:
-    return word(error.get("code")) or word((json_object(answer.body) or {}).get("code"))
+def _code_and_message(answer: Answer) -> tuple[str, str]:
+    document = json_object(answer.body) or {}
+    error: Mapping[str, Any] = error_object(answer.body)
+    return word(error.get("code")) or word(document.get("code")), word(error.get("message"))
 
 
 def _of_refusal(answer: Answer, code: str, message: str) -> ErrorKind:
@@ -134,14 +113,14 @@ def _of_refusal(answer: Answer, code: str, message: str) -> ErrorKind:
         return _which_throttle(kind, answer.headers, message)
     if kind not in _VAGUE:
         return kind
-    if said := next((said for sentence, said in _SENTENCES if sentence.match(message)), None):
-        return said
-    said = _by_words(message)
-    return kind if said is None or _is_the_accounts(said) else said
+    if begun := next((found for sentence, found in _SENTENCES if sentence.match(message)), None):
+        return begun
+    by_words = _by_words(message)
+    return kind if by_words is None or _is_the_accounts(by_words) else by_words
 
 
 def _is_the_accounts(kind: ErrorKind) -> bool:
-    """Whether a kind stops or slows the account: words that may be those of a prompt must not."""
+    """Whether a kind stops or slows the account. Words that may be a prompt's must not do that."""
     return RULES[kind].retry in (Retry.AFTER_THROTTLE, Retry.PAUSE_QUOTA)
 
 
@@ -153,10 +132,10 @@ def _by_words(text: str) -> ErrorKind | None:
 
 
 def _which_throttle(kind: ErrorKind, headers: Mapping[str, str], message: str) -> ErrorKind:
-    """A 429 is a day that is used up, or too much at a time. The day's headers are optional, so words count too."""
-    said = _by_words(message)
-    if said in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
-        return said
+    """A 429 is a used-up day, or too much at a time. The headers of the day are optional, so words count too."""
+    by_words = _by_words(message)
+    if by_words in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
+        return by_words
     spent = any(
         headers.get(f"modelscope-ratelimit-{what}-remaining") == "0"
         for what in ("requests", "model-requests")

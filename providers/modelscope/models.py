@@ -1,18 +1,18 @@
-"""What the image models of ModelScope's API-Inference accept, checked before anything is sent.
+"""The limits of the image models of ModelScope's API-Inference, checked before anything is sent.
 
-Source: modelscope.cn, documentation of API-Inference, image generation (2026-11). Any model id of the hub may be
-named; those that the page does not list get the widest rules that it gives.
+Source: modelscope.cn, documentation of API-Inference, image generation (2026-11). Any model id of the hub passes;
+models that the page does not list get its widest limits.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from providers.base import Scalar
-from providers.shared.sizes import RATIO, SIZE, near_one_megapixel, not_a_size
+from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
 
 MAX_PROMPT_CHARS = 1999  # "less than 2000"
 SEED_RANGE = (0, 2**31 - 1)
@@ -21,25 +21,23 @@ MAX_LORAS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one family of models takes: sides of `least` to `longest` pixels, and whether it edits pictures."""
+    """The limits of one family of models: sides of `least` to `longest` pixels, and input pictures."""
 
     least: int
     longest: int
     max_inputs: int
 
     def wire_size(self, size: str | None) -> str | None:
-        """The size to send for what a job asks for; raises ValueError with what is accepted."""
+        """The size to send for a job's size; raises ValueError with what is accepted."""
         if size is None:
             return None
-        if ratio := RATIO.fullmatch(size):
-            width, height = near_one_megapixel(int(ratio[1]), int(ratio[2]), longest=self.longest)
+        if ratio := ratio_in(size):
+            width, height = near_one_megapixel(*ratio, longest=self.longest)
             if min(width, height) < self.least:
                 most = self.longest // self.least
                 raise ValueError(f"{size} is too long for this model; ratios may be 1:{most} to {most}:1.")
             return f"{width}x{height}"
-        if not (exact := SIZE.fullmatch(size)):
-            raise ValueError(not_a_size(size))
-        if not all(self.least <= int(side) <= self.longest for side in exact.groups()):
+        if not all(self.least <= side <= self.longest for side in pixels_in(size)):
             span = f"from {self.least}x{self.least} to {self.longest}x{self.longest}"
             raise ValueError(f"{size} is not accepted by this model; it accepts sizes {span}.")
         return size
@@ -64,49 +62,31 @@ def rules_of(model: str) -> Rules:
     return Rules(64, 2048, _INPUTS)
 
 
-def param_problem(name: str, value: Scalar) -> str | None:
-    """Why the value of a parameter is not accepted, with what is; None where it is, or nothing is known of it."""
-    check = _PARAMS.get(name)
-    return None if check is None else check(value)
+def wire_param(name: str, value: Scalar) -> object:
+    """A parameter in the API's form; raises ValueError with what is accepted. Unknown ones pass as they are."""
+    return _PARAMS[name](value) if name in _PARAMS else value
 
 
-def wire_params(params: Mapping[str, Scalar]) -> dict[str, object]:
-    """Parameters as they are sent; `loras` becomes what the API takes. They have been checked before."""
-    loras = params.get("loras")
-    sent: dict[str, object] = dict(params)
-    if isinstance(loras, str):
-        sent["loras"] = _loras(loras)
-    return sent
-
-
-def _steps_problem(value: Scalar) -> str | None:
+def _steps(value: Scalar) -> Scalar:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100:
-        return None
-    return f"{value!r} is not accepted; `steps` is a whole number from 1 to 100."
+        return value
+    raise ValueError(f"{value!r} is not accepted; `steps` is a whole number from 1 to 100.")
 
 
-def _guidance_problem(value: Scalar) -> str | None:
+def _guidance(value: Scalar) -> Scalar:
     if isinstance(value, int | float) and not isinstance(value, bool) and 1.5 <= value <= 20:
-        return None
-    return (
+        return value
+    raise ValueError(
         f"{value!r} is not accepted; `guidance` is a number from 1.5 to 20 (leave it out for Turbo models)."
     )
-
-
-def _loras_problem(value: Scalar) -> str | None:
-    try:
-        _loras(value if isinstance(value, str) else "")
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 _LORA = re.compile(r"(?P<repo>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(?:=(?P<weight>\d(?:\.\d{1,6})?))?")
 
 
-def _loras(text: str) -> str | dict[str, float]:
-    """One repository, or several with their weights; raises ValueError with a sentence."""
-    parts = [part.strip() for part in text.split(",")]
+def _loras(value: Scalar) -> str | dict[str, float]:
+    """One repository, or several with their weights."""
+    parts = [part.strip() for part in (value if isinstance(value, str) else "").split(",")]
     found = [_LORA.fullmatch(part) for part in parts]
     if not all(found):
         raise ValueError(
@@ -124,9 +104,5 @@ def _loras(text: str) -> str | dict[str, float]:
     return weights
 
 
-_PARAMS: dict[str, Callable[[Scalar], str | None]] = {
-    "steps": _steps_problem,
-    "guidance": _guidance_problem,
-    "loras": _loras_problem,
-}
+_PARAMS: dict[str, Callable[[Scalar], object]] = {"steps": _steps, "guidance": _guidance, "loras": _loras}
 PARAMS = frozenset(_PARAMS)

@@ -10,36 +10,27 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-import orjson
+import httpx2
 
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http.client import Answer, parse_retry_after
+from providers.http.client import Answer
 from providers.modelscope.errors import poll_refusal, refusal, request_id, task_failure
-from providers.modelscope.models import (
-    MAX_PROMPT_CHARS,
-    PARAMS,
-    SEED_RANGE,
-    param_problem,
-    rules_of,
-    wire_params,
-)
-from providers.shared.account import base_address, check_options, listed, secret_of
-from providers.shared.checks import check_inputs, check_params, check_prompts, check_seed, invalid
-from providers.shared.http_provider import HttpProvider
-from providers.shared.json_answers import answered_object
-from providers.shared.refusals import error_object, json_object, word
+from providers.modelscope.models import MAX_PROMPT_CHARS, PARAMS, SEED_RANGE, rules_of, wire_param
+from providers.retry_after import parse_retry_after
+from providers.shared import checks
+from providers.shared.account import check_options, listed, secret_of
+from providers.shared.answers import answered_object, error_object, json_object, no_image, word
+from providers.shared.provider import HttpProvider
 
 DEFAULT_BASE_URL = "https://api-inference.modelscope.cn"
-POLL_TIMEOUT_S = 20.0
 
 # The official sample polls every 5 s, ms-agent from 2 s to 10 s; a turbo model needs two or three seconds.
 POLL_PLAN = PollPlan(first_s=2.0, growth=1.5, longest_s=10.0)
 
 _OPTIONS = ("params", "allow_hosts")
-_MAX_ANSWER_BYTES = 1024 * 1024  # addresses, never pictures
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
@@ -57,17 +48,13 @@ class ZImageProvider(HttpProvider):
     """One ModelScope account."""
 
     name = "zimage"
+    optional_path = "/v1"  # clients of either kind write it or leave it out
+    poll_timeout_s = 20.0
+    max_answer_bytes = 1024 * 1024  # addresses, never pictures
 
     def __init__(self, base_url: str, api_key: str, options: Mapping[str, str]) -> None:
-        url = base_address(base_url)
-        super().__init__(url, (api_key,), options)
-        # Written with and without the version, as clients of either kind know it.
-        self._base_url = str(url).rstrip("/").removesuffix("/v1")
-        self._api_key = api_key
-        self._params = PARAMS | set(listed(options.get("params")))
-
-    def __repr__(self) -> str:
-        return f"ZImageProvider({self._base_url})"
+        super().__init__(base_url, (api_key,), options)
+        self._params = PARAMS.union(listed(options.get("params")))
 
     def capabilities(self, model: str) -> Capabilities:
         return Capabilities(
@@ -82,66 +69,44 @@ class ZImageProvider(HttpProvider):
     def check(self, request: Request) -> None:
         """See Provider.check."""
         rules = rules_of(request.model)
-        check_prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=True)
-        try:
-            rules.wire_size(request.size)
-        except ValueError as error:
-            raise invalid("size", str(error)) from None
-        check_seed(request.seed, SEED_RANGE)
-        check_inputs(
+        checks.prompts(request, max_chars=MAX_PROMPT_CHARS, has_negative=True)
+        checks.convertible("size", request.size, rules.wire_size)
+        checks.seed(request.seed, SEED_RANGE)
+        checks.inputs(
             request,
             max_inputs=rules.max_inputs,
             max_bytes=None,  # not documented
             why_none="models for editing have `Edit` or `Kontext` in their names",
         )
-        check_params(request.params, accepted=self._params, choices={}, model=request.model)
+        checks.params(request, self._params, {})
         for name, value in request.params.items():
-            if problem := param_problem(name, value):
-                raise invalid(f"params.{name}", problem)
+            checks.convertible(f"params.{name}", value, partial(wire_param, name))
 
-    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
-        """One POST; its answer is a receipt. See Provider.submit."""
-        self.check(request)
-        http_request = self._client.build_request(
-            "POST",
-            f"{self._base_url}/v1/images/generations",
-            content=orjson.dumps(_fields(request)),
-            headers={
-                **self._headers(),
-                "Content-Type": "application/json",
-                "X-ModelScope-Async-Mode": "true",
-            },
-        )
-        return await self._call(http_request, self._receipt, timeout_s=timeout_s, max_bytes=_MAX_ANSWER_BYTES)
+    def _submit_request(self, request: Request) -> httpx2.Request:
+        images = [
+            f"data:{image.content_type};base64,{base64.b64encode(image.data).decode()}"
+            for image in request.inputs
+        ]
+        fields = {
+            **{name: wire_param(name, value) for name, value in request.params.items()},
+            "model": request.model,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "size": rules_of(request.model).wire_size(request.size),
+            "seed": request.seed,
+            "image_url": images[0] if len(images) == 1 else images or None,
+        }
+        return self._post("/v1/images/generations", fields, **{"X-ModelScope-Async-Mode": "true"})
 
-    async def poll(self, submitted: Submitted) -> Pending | Generated:
-        """See Provider.poll. The receipt's task id is all that is needed, so any replica can poll."""
+    def _poll_request(self, submitted: Submitted) -> httpx2.Request:
         if not _TASK_ID.fullmatch(submitted.task_id):
-            raise ProviderError(
-                ErrorKind.TASK_LOST,
-                "The receipt holds no task id of ModelScope, so there is nothing to poll.",
-            )
-        http_request = self._client.build_request(
-            "GET",
-            f"{self._base_url}/v1/tasks/{submitted.task_id}",
-            headers={**self._headers(), "X-ModelScope-Task-Type": "image_generation"},
-        )
-        return await self._call(
-            http_request,
-            self._standing,
-            timeout_s=POLL_TIMEOUT_S,
-            lost=ErrorKind.POLL_ERROR,
-            max_bytes=_MAX_ANSWER_BYTES,
-        )
+            message = "The receipt holds no task id of ModelScope, so there is nothing to poll."
+            raise ProviderError(ErrorKind.TASK_LOST, message)
+        url = f"{self._base_url}/v1/tasks/{submitted.task_id}"
+        headers = {**self._headers(), "X-ModelScope-Task-Type": "image_generation"}
+        return self._client.build_request("GET", url, headers=headers)
 
-    # --- the request
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._api_key}"}
-
-    # --- the answers
-
-    def _receipt(self, answer: Answer) -> Submitted:
+    def _accepted(self, answer: Answer, request: Request) -> Submitted:  # noqa: ARG002 (as the base)
         document = json_object(answer.body) if answer.accepted else None
         task_id = word((document or {}).get("task_id"))
         if _TASK_ID.fullmatch(task_id):
@@ -149,7 +114,7 @@ class ZImageProvider(HttpProvider):
         if not answer.accepted or error_object(answer.body):
             raise refusal(answer, self._host)
         answered_object(answer, request_id(answer))
-        # Accepted, as it seems, but nobody can ask for the picture: as if the answer had been lost.
+        # It seems accepted, but nobody can poll it: as if the answer had been lost.
         raise ProviderError(
             ErrorKind.AMBIGUOUS_SUBMIT,
             f"{self._host} accepted the request, but its answer holds no task id.",
@@ -157,7 +122,7 @@ class ZImageProvider(HttpProvider):
             request_id=request_id(answer),
         )
 
-    def _standing(self, answer: Answer) -> Pending | Generated:
+    def _progress(self, answer: Answer) -> Pending | Generated:
         document = json_object(answer.body) if answer.accepted else None
         status = word((document or {}).get("task_status"))
         if document is None or not status:
@@ -165,36 +130,12 @@ class ZImageProvider(HttpProvider):
         if status == "FAILED":
             raise task_failure(answer, self._host)
         if status != "SUCCEED":
-            # PENDING, RUNNING, PROCESSING, and whatever else there will be.
-            asked = "retry-after" in answer.headers
-            return Pending(status, parse_retry_after(answer.headers) if asked else None)
-        pictures = _pictures(document.get("output_images"))
+            # PENDING, RUNNING, PROCESSING, and any future word.
+            has_wait = "retry-after" in answer.headers
+            return Pending(status, parse_retry_after(answer.headers) if has_wait else None)
+        addresses = document.get("output_images")
+        listed_ = addresses if isinstance(addresses, list) else []
+        pictures = tuple(Picture(url=url) for url in listed_ if isinstance(url, str) and url)
         if not pictures:
-            message = f"{self._host} finished the task without a picture."
-            raise ProviderError(
-                ErrorKind.NO_IMAGE, message, http_status=answer.status, request_id=request_id(answer)
-            )
+            raise no_image(answer, f"{self._host} finished the task without a picture.", request_id(answer))
         return Generated(pictures, provider_request_id=request_id(answer))
-
-
-def _fields(request: Request) -> dict[str, Any]:
-    images = [
-        f"data:{image.content_type};base64,{base64.b64encode(image.data).decode()}"
-        for image in request.inputs
-    ]
-    fields: dict[str, Any] = {
-        **wire_params(request.params),
-        "model": request.model,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "size": rules_of(request.model).wire_size(request.size),
-        "seed": request.seed,
-        "image_url": images[0] if len(images) == 1 else images or None,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _pictures(addresses: object) -> tuple[Picture, ...]:
-    if not isinstance(addresses, list):
-        return ()
-    return tuple(Picture(url=url) for url in addresses if isinstance(url, str) and url)

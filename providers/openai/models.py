@@ -1,6 +1,6 @@
-"""What each family of OpenAI image models accepts, and which of its sizes is nearest to the one wanted.
+"""The limits of each family of OpenAI image models, and the nearest of its sizes.
 
-The model name stays free: compatible gateways serve retired and foreign models, which get generous rules.
+Any model name passes: compatible gateways serve retired and foreign models, which get generous limits.
 """
 
 from __future__ import annotations
@@ -8,28 +8,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from providers.shared.sizes import RATIO, SIZE, near_one_megapixel, not_a_size
+from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
 
 GPT_IMAGE_PARAMS = frozenset(
     {"quality", "background", "moderation", "input_fidelity", "user", "safety_identifier"}
 )
-COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS | {
-    "style",
-    "steps",
-    "num_inference_steps",
-    "guidance",
-    "guidance_scale",
-    "strength",
-    "watermark",
-    "prompt_extend",
-}
+COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS.union(
+    [
+        "style",
+        "steps",
+        "num_inference_steps",
+        "guidance",
+        "guidance_scale",
+        "strength",
+        "watermark",
+        "prompt_extend",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The rules of one family. `choices` limits the values of a parameter; others take any value."""
+    """The limits of one family. `choices` limits the values of some parameters."""
 
     max_prompt_chars: int
     max_inputs: int
@@ -41,44 +43,40 @@ class Family:
     has_negative_prompt: bool = False
     encodes: bool = True  # takes output_format and output_compression
     has_response_format: bool = False  # gpt-image models answer 400 to the field itself
-    response_format: str | None = None  # sent where the credential asks for no other
+    response_format: str | None = None  # the default of the credential's option
 
     def wire_size(self, size: str | None) -> str | None:
-        """The size to send for what a job asks for; raises ValueError with what is accepted."""
+        """The size to send for a job's size; raises ValueError with what is accepted."""
         if size is None:
             return None
-        if ratio := RATIO.fullmatch(size):
-            return self._nearest(int(ratio[1]), int(ratio[2]))
-        if not (exact := SIZE.fullmatch(size)):
-            raise ValueError(not_a_size(size))
+        if ratio := ratio_in(size):
+            return self._nearest(*ratio)
+        width, height = pixels_in(size)
         if self.sizes and size not in self.sizes:
             raise ValueError(f"{size} is not accepted by this model; it accepts {', '.join(self.sizes)}.")
-        if self.size_problem and (problem := self.size_problem(int(exact[1]), int(exact[2]))):
-            raise ValueError(f"{size} is not accepted by this model: {problem}.")
+        self._check(size, width, height)
         return size
 
     def _nearest(self, width: int, height: int) -> str:
-        if not width or not height:
-            raise ValueError(f"{width}:{height} is not a ratio.")
         if not self.sizes:
-            return self._of_about_one_megapixel(width, height)
+            w, h = near_one_megapixel(width, height)
+            self._check(f"{width}:{height}", w, h)
+            return f"{w}x{h}"
         wanted = math.log(width / height)
 
         def distance(size: str) -> float:
-            w, h = map(int, size.split("x"))
+            w, h = pixels_in(size)
             return abs(math.log(w / h) - wanted)
 
         return min(self.sizes, key=distance)
 
-    def _of_about_one_megapixel(self, width: int, height: int) -> str:
-        w, h = near_one_megapixel(width, height)
-        if self.size_problem and (problem := self.size_problem(w, h)):
-            raise ValueError(f"{width}:{height} is not accepted by this model: {problem}.")
-        return f"{w}x{h}"
+    def _check(self, size: str, width: int, height: int) -> None:
+        if self.size_problem and (problem := self.size_problem(width, height)):
+            raise ValueError(f"{size} is not accepted by this model: {problem}.")
 
 
 def family_of(model: str) -> Family:
-    """The rules for `model`; names that are not OpenAI's get those of a generous compatible gateway."""
+    """The limits of `model`; a name that is not OpenAI's gets those of a generous compatible gateway."""
     name = model.rpartition("/")[2].lower()
     if found := re.match(r"gpt-image-(\d+)(?:\.(\d+))?", name):
         version = (int(found[1]), int(found[2] or 0))
@@ -89,7 +87,7 @@ def family_of(model: str) -> Family:
 
 
 def _flexible_size_problem(width: int, height: int) -> str | None:
-    if width % 16 or height % 16 or not width or not height:
+    if width % 16 or height % 16:
         return "both sides must be multiples of 16"
     if not 1 / 3 <= width / height <= 3:
         return "the ratio must lie between 1:3 and 3:1"
@@ -110,13 +108,6 @@ _GPT_CHOICES = {
     "input_fidelity": ("high", "low"),
 }
 
-_GPT_IMAGE_1 = Family(
-    max_prompt_chars=32_000,
-    max_inputs=16,
-    params=GPT_IMAGE_PARAMS,
-    sizes=("1024x1024", "1536x1024", "1024x1536"),
-    choices=_GPT_CHOICES,
-)
 _GPT_IMAGE_2 = Family(
     max_prompt_chars=32_000,
     max_inputs=16,
@@ -124,23 +115,8 @@ _GPT_IMAGE_2 = Family(
     size_problem=_flexible_size_problem,
     choices=_GPT_CHOICES,
 )
-_GPT_IMAGE_25 = Family(
-    max_prompt_chars=32_000,
-    max_inputs=16,
-    params=GPT_IMAGE_PARAMS,
-    size_problem=_flexible_size_problem,
-    choices=_GPT_CHOICES | {"quality": (*_QUALITY, "xhigh", "max")},
-)
-_DALL_E_3 = Family(
-    max_prompt_chars=4_000,
-    max_inputs=0,
-    params=frozenset({"quality", "style", "user"}),
-    sizes=("1024x1024", "1792x1024", "1024x1792"),
-    choices={"quality": ("standard", "hd"), "style": ("vivid", "natural")},
-    encodes=False,
-    has_response_format=True,
-    response_format="b64_json",
-)
+_GPT_IMAGE_1 = replace(_GPT_IMAGE_2, sizes=("1024x1024", "1536x1024", "1024x1536"), size_problem=None)
+_GPT_IMAGE_25 = replace(_GPT_IMAGE_2, choices=_GPT_CHOICES | {"quality": (*_QUALITY, "xhigh", "max")})
 _DALL_E_2 = Family(
     max_prompt_chars=1_000,
     max_inputs=0,
@@ -150,6 +126,13 @@ _DALL_E_2 = Family(
     encodes=False,
     has_response_format=True,
     response_format="b64_json",
+)
+_DALL_E_3 = replace(
+    _DALL_E_2,
+    max_prompt_chars=4_000,
+    params=frozenset({"quality", "style", "user"}),
+    sizes=("1024x1024", "1792x1024", "1024x1792"),
+    choices={"quality": ("standard", "hd"), "style": ("vivid", "natural")},
 )
 _COMPATIBLE = Family(
     max_prompt_chars=32_000,

@@ -1,36 +1,26 @@
-"""What a call cost at OpenAI's list price: the tokens that its `usage` tells, by the price of each sort.
+"""The cost of a call at OpenAI's list price: the tokens that its `usage` reports, by the price of each sort.
 
-Prices of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model whose token
-prices are not listed here has no cost: none is better than a wrong one. Gateways may take another price.
+Prices of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model without a price
+here has no cost: none is better than a wrong one. Gateways may charge another price.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-CURRENCY = "USD"
-
-
-@dataclass(frozen=True, slots=True)
-class _Prices:
-    text_in: int
-    image_in: int
-    image_out: int
-
-
-_PER_MILLION = {"2": _Prices(5, 8, 30), "2.5": _Prices(5, 8, 30)}  # by the version of gpt-image
+# Of text read, pictures read and pictures made, by the version of gpt-image.
+_PER_MILLION = {"2": (5, 8, 30), "2.5": (5, 8, 30)}
 _MODEL = re.compile(r"gpt-image-(\d+(?:\.\d+)?)(?:-(?:sunburst|flare))?(?:-\d{4}-\d{2}-\d{2})?")
 
 
 def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | None:
-    """The cost in USD; None where the price or the tokens are not known.
+    """The cost in USD; None if the price or the tokens are not known.
 
-    `edited`: the call had input pictures. Their tokens cost more than those of a text, so the answer must tell
-    them apart then.
+    `edited`: the call had input pictures. Their tokens cost more than tokens of text, so the answer must count both
+    sorts.
     """
     found = _MODEL.fullmatch(model.rpartition("/")[2].lower())
     prices = _PER_MILLION.get(found[1]) if found else None
@@ -41,11 +31,11 @@ def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | 
     if inputs is None or made is None:
         return None
     text, image = inputs
-    return Decimal(text * prices.text_in + image * prices.image_in + made * prices.image_out) / 1_000_000
+    return Decimal(text * prices[0] + image * prices[1] + made * prices[2]) / 1_000_000
 
 
 def _input_tokens(usage: Mapping[str, Any], *, edited: bool) -> tuple[int, int] | None:
-    """(text, image) tokens that were read."""
+    """The input tokens: (text, image)."""
     details = usage.get("input_tokens_details")
     if isinstance(details, dict):
         text, image = _count(details.get("text_tokens")), _count(details.get("image_tokens"))

@@ -1,6 +1,6 @@
-"""OpenRouter's refusals, sorted into our taxonomy: by status, inside an answer of 200, and pictures that never came.
+"""OpenRouter's refusals: by status, inside an answer of 200, and pictures that never came.
 
-Its own `metadata` says most: a canonical type, whose limit was met, and what the provider behind it said.
+Its own `metadata` says most: a canonical type, the source of the limit, and the words of the provider behind it.
 """
 
 from __future__ import annotations
@@ -11,114 +11,80 @@ from typing import Any
 import httpx2
 
 from providers.errors import ErrorKind, ProviderError
-from providers.http.client import Answer, asks_to_wait
-from providers.shared.refusals import error_object, word
-from providers.shared.statuses import kind_without_code, with_wait
+from providers.http.client import Answer
+from providers.retry_after import has_wait
+from providers.shared.answers import error_object, word
+from providers.shared.refusals import by_code, kind_without_code, refused
 
-# Source: the canonical error types of OpenRouter's own Python client, 1.3. What is not listed goes by its status.
-_TYPES: dict[str, ErrorKind] = {
-    "authentication": ErrorKind.AUTH,
-    "permission_denied": ErrorKind.PERMISSION,
-    "payment_required": ErrorKind.BILLING_EXHAUSTED,
-    "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
-    "provider_overloaded": ErrorKind.OVERLOADED,
-    "provider_unavailable": ErrorKind.OVERLOADED,
-    "invalid_request": ErrorKind.INVALID_REQUEST,
-    "invalid_prompt": ErrorKind.INVALID_REQUEST,
-    "context_length_exceeded": ErrorKind.INVALID_REQUEST,
-    "max_tokens_exceeded": ErrorKind.NO_IMAGE,
-    "token_limit_exceeded": ErrorKind.INVALID_REQUEST,
-    "string_too_long": ErrorKind.INVALID_REQUEST,
-    "precondition_failed": ErrorKind.INVALID_REQUEST,
-    "not_found": ErrorKind.UNSUPPORTED,
-    "payload_too_large": ErrorKind.INVALID_REQUEST,
-    "unprocessable": ErrorKind.INVALID_REQUEST,
-    "content_policy_violation": ErrorKind.MODERATION_INPUT,
-    "refusal": ErrorKind.MODERATION_OUTPUT,
-    "invalid_image": ErrorKind.INVALID_REQUEST,
-    "image_too_large": ErrorKind.INVALID_REQUEST,
-    "image_too_small": ErrorKind.INVALID_REQUEST,
-    "unsupported_image_format": ErrorKind.INVALID_REQUEST,
-    "image_not_found": ErrorKind.INPUT_FETCH,
-    "image_download_failed": ErrorKind.INPUT_FETCH,
-    "server": ErrorKind.PROVIDER_FAULT,
-    # The provider had the request; whether it made and billed a picture after all is not known.
-    "timeout": ErrorKind.AMBIGUOUS_SUBMIT,
-}
-_FIELDS = {
-    **dict.fromkeys(("invalid_prompt", "context_length_exceeded", "string_too_long"), "prompt"),
-    **dict.fromkeys(
-        (
-            "invalid_image",
-            "image_too_large",
-            "image_too_small",
-            "unsupported_image_format",
-            "image_not_found",
-            "image_download_failed",
-        ),
-        "inputs",
-    ),
-}
+# Source: the canonical error types of OpenRouter's own Python client, 1.3. The status decides about all others.
+_TYPES = by_code(
+    auth="authentication",
+    permission="permission_denied",
+    billing_exhausted="payment_required",
+    rate_limited="rate_limit_exceeded",
+    overloaded="provider_overloaded provider_unavailable",
+    invalid_request="""
+        invalid_request invalid_prompt context_length_exceeded token_limit_exceeded string_too_long
+        precondition_failed payload_too_large unprocessable invalid_image image_too_large image_too_small
+        unsupported_image_format""",
+    no_image="max_tokens_exceeded",
+    unsupported="not_found",
+    moderation_input="content_policy_violation",
+    moderation_output="refusal",
+    input_fetch="image_not_found image_download_failed",
+    provider_fault="server",
+    # The provider had the request. It may have made and billed a picture.
+    ambiguous_submit="timeout",
+)
+_PROMPT_TYPES = ("invalid_prompt", "context_length_exceeded", "string_too_long")
 # Money that running calls hold: it comes back, and the answer says when (OpenRouter's page on 402).
 _IN_FLIGHT_BUDGET = "openrouter_in_flight_budget"
 # Spent: credits, a key's own limit, the budget of a workspace or a guardrail.
 _SPENT = re.compile(r"openrouter_(?:credits|key_limit|\w+_budget)")
 
-# Why Gemini made no picture, as `native_finish_reason` (Google's enumeration of finish reasons).
-_MODERATED = frozenset(
-    {
-        "SAFETY",
-        "PROHIBITED_CONTENT",
-        "BLOCKLIST",
-        "SPII",
-        "RECITATION",
-        "MODEL_ARMOR",
-        "IMAGE_SAFETY",
-        "IMAGE_PROHIBITED_CONTENT",
-        "IMAGE_RECITATION",
-        "CONTENT_FILTER",
-    }
+# Why Gemini made no picture: values of `native_finish_reason` (Google's enumeration of finish reasons).
+_MODERATED = re.compile(
+    r"(?:IMAGE_)?(?:SAFETY|PROHIBITED_CONTENT|RECITATION)|BLOCKLIST|SPII|MODEL_ARMOR|CONTENT_FILTER"
 )
-_SAID_LIMIT = 200  # characters of what a model wrote instead of drawing
+_WORDS_LIMIT = 200  # characters of the text that a model wrote instead of drawing
 
 
-def refusal(answer: Answer, host: str, error: dict[str, Any] | None = None) -> ProviderError:
-    """The error that `answer` reports: by its status, in its body, or `error`, which stands deeper inside it."""
-    error = error if error is not None else error_object(answer.body)
+def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
+    """The error of an answer: `error` stands in its body, perhaps deep inside, or is empty.
+
+    Inside an answer of success it came while a picture was made, and tokens are billed.
+    """
     metadata = error["metadata"] if isinstance(error.get("metadata"), dict) else {}
     type_ = word(metadata.get("error_type"))
-    message = _message(error, metadata) or (
-        f"{host} answered with HTTP status {answer.status} and no readable explanation."
-    )
     headers = _headers(answer, metadata)
-    kind = _kind(_status(answer, error), error, metadata, headers)
-    kind, retry_after_s = with_wait(kind, headers, word(error.get("message")))
-    refused = ProviderError(
-        kind,
-        message,
-        field=_FIELDS.get(type_),
-        provider_code=word(metadata.get("provider_code")) or type_ or word(error.get("code")) or None,
-        http_status=answer.status,
-        retry_after_s=retry_after_s,
+    of_inputs = type_ in _TYPES and "image" in type_
+    field = "prompt" if type_ in _PROMPT_TYPES else "inputs" if of_inputs else None
+    return refused(
+        answer,
+        host,
+        _kind(_status(answer, error), error, metadata, headers),
+        _message(error, metadata),
+        headers=headers,
+        words=word(error.get("message")),
+        code=word(metadata.get("provider_code")) or type_ or word(error.get("code")),
         request_id=request_id_of(answer),
+        field=field,
     )
-    # Inside an answer of success it came while a picture was being made, and tokens are billed.
-    return refused.let_in() if answer.accepted else refused
 
 
 def no_picture(choice: dict[str, Any], answer: Answer, host: str, request_id: str | None) -> ProviderError:
-    """Why an answer of success holds no picture. Its tokens are billed all the same, as its `usage` says."""
+    """Why an answer of success holds no picture. Its tokens are billed, as its `usage` says."""
     message = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish, native = (word(choice.get(name)) for name in ("finish_reason", "native_finish_reason"))
-    refused, said = word(message.get("refusal")), word(message.get("content"))
+    declined, text = word(message.get("refusal")), word(message.get("content"))
     reason = native or finish
-    if refused or finish.lower() == "content_filter" or native.upper() in _MODERATED:
+    if declined or finish.lower() == "content_filter" or _MODERATED.fullmatch(native.upper()):
         kind, what = ErrorKind.MODERATION_OUTPUT, "The model refused to draw this"
     elif finish.lower() == "error":
         kind, what = ErrorKind.PROVIDER_FAULT, "The model broke off with an error"
     else:
         kind, what = ErrorKind.NO_IMAGE, f"{host} answered {answer.status} without a picture"
-    words = " ".join((refused or said).split())[:_SAID_LIMIT]
+    words = " ".join((declined or text).split())[:_WORDS_LIMIT]
     return ProviderError(
         kind,
         f"{what}{f' ({reason})' if reason else ''}" + (f'; it wrote: "{words}".' if words else "."),
@@ -129,7 +95,7 @@ def no_picture(choice: dict[str, Any], answer: Answer, host: str, request_id: st
 
 
 def request_id_of(answer: Answer) -> str | None:
-    """The id by which OpenRouter finds a call again: that of the generation, or that of the request."""
+    """The id by which OpenRouter finds a call again: of the generation, else of the request."""
     return answer.headers.get("x-generation-id") or answer.headers.get("x-request-id")
 
 
@@ -142,10 +108,10 @@ def _kind(status: int, error: dict[str, Any], metadata: dict[str, Any], headers:
     if status == 403 and (metadata.get("reasons") or metadata.get("flagged_input")):
         return ErrorKind.MODERATION_INPUT
     kind = _TYPES.get(word(metadata.get("error_type")))
-    if kind is ErrorKind.BILLING_EXHAUSTED and asks_to_wait(headers):
+    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
         return ErrorKind.BUDGET_IN_FLIGHT
     if kind is None and status == 502 and error:
-        # Said by OpenRouter itself: the model is down or answered nonsense. Only an edge's 502 leaves it open.
+        # OpenRouter's own sentence: the model is down or answered nonsense. Only the 502 of an edge is ambiguous.
         return ErrorKind.PROVIDER_FAULT
     return kind or kind_without_code(status, headers, word(error.get("message")))
 
@@ -157,7 +123,7 @@ def _status(answer: Answer, error: dict[str, Any]) -> int:
 
 
 def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:
-    """The answer's headers, and those that `metadata` repeats: limits of free models are told only there."""
+    """The answer's headers, and those in `metadata`: only there stand the limits of free models."""
     inner = metadata["headers"] if isinstance(metadata.get("headers"), dict) else {}
     headers = httpx2.Headers({name: value for name, value in inner.items() if isinstance(value, str)})
     headers.update(answer.headers)
@@ -165,19 +131,16 @@ def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:
 
 
 def _message(error: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """OpenRouter's sentence and, where a provider behind it spoke, what that said: its own is often empty talk."""
+    """OpenRouter's sentence, and the words of the provider behind it: its own sentence often says little."""
     message, provider = word(error.get("message")), word(metadata.get("provider_name"))
     raw = metadata.get("raw")
-    said = _sentence_in(raw) if isinstance(raw, str) else ""
     reasons = metadata.get("reasons")
-    if not said and isinstance(reasons, list):
-        said = ", ".join(word(reason) for reason in reasons)
-    if not said:
+    words = ""
+    if isinstance(raw, str):
+        # A provider's own error is often a JSON document in a string.
+        words = word(error_object(raw.encode("utf-8", "replace")).get("message")) or raw
+    if not words and isinstance(reasons, list):
+        words = ", ".join(map(word, reasons))
+    if not words:
         return message
-    return f"{message} ({provider}: {said})" if provider else f"{message} ({said})"
-
-
-def _sentence_in(raw: str) -> str:
-    """A provider's own error is often a JSON document in a string."""
-    inner = word(error_object(raw.encode("utf-8", "replace")).get("message"))
-    return inner or raw
+    return f"{message} ({provider}: {words})" if provider else f"{message} ({words})"

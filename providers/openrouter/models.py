@@ -1,6 +1,6 @@
-"""What OpenRouter's two wires take: ratios, sizes, parameters, and what a model can put out.
+"""The ratios, sizes and parameters of OpenRouter's two wires, and the modalities of its models.
 
-Any model name goes through: OpenRouter has hundreds, and says itself which of them it does not have.
+Any model name passes: OpenRouter has hundreds, and refuses unknown ones itself.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import math
 import re
 from fractions import Fraction
 
-from providers.shared.sizes import RATIO, SIZE, not_a_size
+from providers.shared.sizes import pixels_in, ratio_in
 
-# The longest prompt that a job can have; the models' own limits are in tokens, and larger.
+# The longest prompt of a job; the models' own limits are in tokens, and larger.
 MAX_PROMPT_CHARS = 32_000
 MAX_INPUTS = 16
 MAX_INPUT_BYTES = 20 * 1024**2  # of one picture; base64 makes a third more of it
@@ -30,7 +30,7 @@ CHAT_RATIOS = {
     "16:9": (1344, 768),
     "21:9": (1536, 672),
 }
-_CHAT_TIERS = {"1K": 1, "2K": 2, "4K": 4}  # by how much each side is longer than at 1K
+_CHAT_TIERS = {"1K": 1, "2K": 2, "4K": 4}  # the sides at each resolution, as multiples of those at 1K
 _NEAR = 0.03  # the pixels of a ratio are not exactly its ratio
 
 # Source: the request type of the images endpoint in OpenRouter's own Python client, 1.3.
@@ -50,26 +50,26 @@ IMAGES_PARAMS: dict[str, tuple[str, ...]] = {
     "user": (),
 }
 
-# They put out pictures alone, and a request for text as well finds no endpoint.
+# They put out pictures alone: a request for text too finds no endpoint.
 _PICTURES_ONLY = re.compile(r"(?:black-forest-labs|sourceful|bytedance-seed)/")
 
 
 def modalities(model: str) -> list[str]:
-    """What a chat request asks `model` to put out."""
+    """The modalities of a chat request to `model`."""
     return ["image"] if _PICTURES_ONLY.match(model.lower()) else ["image", "text"]
 
 
 def chat_config(size: str | None) -> dict[str, str]:
     """The `image_config` for a job's size; raises ValueError with what is accepted.
 
-    A size in pixels becomes its ratio and the smallest resolution that is as large; 1K is what models make anyway,
-    and the only one that some of them know, so it is not named.
+    A size in pixels becomes its ratio and the smallest resolution that is as large. 1K is the default, and the only
+    resolution of some models, so it is not sent.
     """
     if size is None:
         return {}
-    if (ratio := _ratio(size)) is not None:
+    if ratio := ratio_in(size):
         return {"aspect_ratio": _named(size, ratio, tuple(CHAT_RATIOS))}
-    width, height = _pixels(size)
+    width, height = pixels_in(size)
     name = _nearest(size, width, height)
     at_1k = CHAT_RATIOS[name]
     for tier, times in _CHAT_TIERS.items():
@@ -83,41 +83,25 @@ def images_size(size: str | None) -> dict[str, str]:
     """The fields of an images request for a job's size; raises ValueError with what is accepted."""
     if size is None:
         return {}
-    if (ratio := _ratio(size)) is not None:
+    if ratio := ratio_in(size):
         return {"aspect_ratio": _named(size, ratio, IMAGES_RATIOS)}
-    width, height = _pixels(size)
+    width, height = pixels_in(size)
     if not _SIDES[0] <= min(width, height) <= max(width, height) <= _SIDES[1]:
         raise ValueError(f"{size} is not accepted: sides must lie in {_SIDES[0]}..{_SIDES[1]}.")
     return {"size": size}
 
 
-def _ratio(size: str) -> Fraction | None:
-    found = RATIO.fullmatch(size)
-    if found is None:
-        return None
-    if not int(found[1]) or not int(found[2]):
-        raise ValueError(f"{size} is not a ratio.")
-    return Fraction(int(found[1]), int(found[2]))
-
-
-def _pixels(size: str) -> tuple[int, int]:
-    found = SIZE.fullmatch(size)
-    if found is None or not int(found[1]) or not int(found[2]):
-        raise ValueError(not_a_size(size))
-    return int(found[1]), int(found[2])
-
-
-def _named(size: str, ratio: Fraction, accepted: tuple[str, ...]) -> str:
-    """The accepted ratio that is the same as the one asked for, as 32:18 is 16:9."""
+def _named(size: str, ratio: tuple[int, int], accepted: tuple[str, ...]) -> str:
+    """The accepted name of a ratio: 32:18 is 16:9."""
     for name in accepted:
         width, _, height = name.partition(":")
-        if Fraction(width) / Fraction(height) == ratio:
+        if Fraction(width) / Fraction(height) == Fraction(*ratio):
             return name
     raise ValueError(f"The ratio {size} is not accepted; accepted are {', '.join(accepted)}.")
 
 
 def _nearest(size: str, width: int, height: int) -> str:
-    """The ratio of a size in pixels: exactly that of its name, or that of the pixels made for it."""
+    """The ratio of a size in pixels: that of its name, or that of the pixels made for it."""
 
     def off(name: str) -> float:
         of_name = [int(side) for side in name.split(":")]

@@ -1,6 +1,6 @@
-"""What the configuration of every provider account has in common: options, secret, base address.
+"""The configuration that all provider accounts share: options, secrets, base address.
 
-Everything here raises ValueError with a sentence for the operator, which never shows a secret.
+Every function that refuses raises ValueError with a sentence for the operator, which never shows a secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def check_options(provider: str, options: Mapping[str, str], known: Collection[s
 
 
 def chosen(options: Mapping[str, str], name: str, choices: Collection[str], *, default: str) -> str:
-    """The value of an option that has few, in lower case; raises with the nearest one that there is."""
+    """The value of an option with few `choices`, in lower case; raises with the nearest choice."""
     value = options.get(name, default).lower()
     if value not in choices:
         known = ", ".join(choices)
@@ -59,10 +59,9 @@ def base_address(text: str) -> httpx2.URL:
 
 
 def picture_hosts(base: httpx2.URL, options: Mapping[str, str]) -> tuple[str, ...]:
-    """Hosts whose pictures may be fetched although they are private or speak plain http.
+    """Hosts whose pictures may be fetched although they are private or use plain http.
 
-    The operator named the base address, so pictures may come from there whatever kind of address it is; the
-    option `allow_hosts` names more.
+    The operator named the base address, so its pictures are always allowed; the option `allow_hosts` names more hosts.
     """
     own = f"{base.host}:{base.port or (443 if base.scheme == 'https' else 80)}"
     return own, *listed(options.get("allow_hosts"))
@@ -74,6 +73,6 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest one that is known; empty where none is near."""
+    """The end of a sentence about an unknown name: the nearest known one; empty if none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

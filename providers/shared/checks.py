@@ -1,15 +1,18 @@
-"""What providers refuse before money is spent: each check raises `invalid_request` with the job's field in it.
+"""Checks before money is spent: each raises `invalid_request` with the job's field.
 
-The sentences say what is accepted, because the reader has to write the job again.
+The sentences say what is accepted, because the reader must write the job again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
-from providers.base import InputImage, Request, Scalar
+from providers.base import InputImage, Request
 from providers.errors import ErrorKind, ProviderError
 from providers.shared.account import nearest_hint
+
+T = TypeVar("T")
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
 
@@ -19,8 +22,8 @@ def invalid(field: str, message: str) -> ProviderError:
     return ProviderError(ErrorKind.INVALID_REQUEST, message, field=field)
 
 
-def check_prompts(request: Request, *, max_chars: int, has_negative: bool) -> None:
-    """A prompt that is there and neither it nor a negative one too long; a negative one only where the model has it."""
+def prompts(request: Request, *, max_chars: int, has_negative: bool) -> None:
+    """There is a prompt, no text is too long, and a negative prompt is given only if the model has one."""
     if not request.prompt:
         raise invalid("prompt", "The prompt is empty.")
     if request.negative_prompt and not has_negative:
@@ -31,13 +34,21 @@ def check_prompts(request: Request, *, max_chars: int, has_negative: bool) -> No
             raise invalid(field, f"The {field} has {len(text)} characters; {takes}.")
 
 
-def check_seed(seed: int | None, accepted: tuple[int, int] | None) -> None:
-    """A seed in its range. None as a range: the model gets no seed, so any may be asked for."""
-    if seed is not None and accepted is not None and not accepted[0] <= seed <= accepted[1]:
-        raise invalid("seed", f"The seed {seed} is outside {accepted[0]}..{accepted[1]}.")
+def convertible(field: str, value: T, convert: Callable[[T], object]) -> None:
+    """A value that `convert` accepts: it raises ValueError with a sentence for any other."""
+    try:
+        convert(value)
+    except ValueError as error:
+        raise invalid(field, str(error)) from None
 
 
-def check_inputs(
+def seed(value: int | None, accepted: tuple[int, int] | None) -> None:
+    """A seed in its range. If the range is None, the model gets no seed, and any seed passes."""
+    if value is not None and accepted is not None and not accepted[0] <= value <= accepted[1]:
+        raise invalid("seed", f"The seed {value} is outside {accepted[0]}..{accepted[1]}.")
+
+
+def inputs(
     request: Request,
     *,
     max_inputs: int,
@@ -46,9 +57,9 @@ def check_inputs(
     content_types: Collection[str] | None = None,
     why_none: str = "",
 ) -> None:
-    """Not more pictures than the model takes, none too large or of another type, at most one mask beside a picture.
+    """Not more pictures than the model takes, none too large or of another type, and at most one mask beside a picture.
 
-    None as a limit: not known. `why_none` is told where the model takes no pictures at all.
+    A limit of None is not known. `why_none` is added to the sentence if the model takes no pictures at all.
     """
     masks = [image for image in request.inputs if image.role == "mask"]
     count = len(request.inputs) - len(masks)
@@ -68,7 +79,7 @@ def check_inputs(
 def _check_picture(
     field: str, image: InputImage, max_bytes: int | None, content_types: Collection[str] | None
 ) -> None:
-    # Before the picture was fetched nothing is known of its type.
+    # Before the picture is fetched its type is not known.
     if content_types is not None and image.content_type and image.content_type not in content_types:
         known = ", ".join(sorted(content_types))
         raise invalid(field, f"{image.content_type} is not accepted; the model takes {known}.")
@@ -77,27 +88,22 @@ def _check_picture(
         raise invalid(field, f"The picture has {size}; at most {most} are accepted.")
 
 
-def check_output(request: Request, *, encodes: bool) -> None:
-    """A known format, and a quality where the provider encodes; others are converted by the caller."""
+def output(request: Request, *, encodes: bool) -> None:
+    """A known format, and a valid quality if the provider encodes; otherwise the caller converts the picture."""
     if request.output_format not in (None, *OUTPUT_FORMATS):
         raise invalid("output.format", f"{request.output_format!r} is not one of png, jpeg, webp.")
     if encodes and request.quality is not None and not 1 <= request.quality <= 100:
         raise invalid("output.quality", f"The quality {request.quality} is outside 1..100.")
 
 
-def check_params(
-    params: Mapping[str, Scalar],
-    *,
-    accepted: Collection[str],
-    choices: Mapping[str, Collection[str]],
-    model: str,
-) -> None:
-    """Only parameters that the model has, with values that it knows where those are known."""
-    for name, value in params.items():
+def params(request: Request, accepted: Collection[str], choices: Mapping[str, Collection[str]]) -> None:
+    """Only parameters that the model has; `choices` limits the values of some."""
+    for name, value in request.params.items():
         if name not in accepted:
             known = ", ".join(sorted(accepted))
             hint = nearest_hint(name, accepted)
-            raise invalid(f"params.{name}", f"{model} has no parameter {name!r}; it accepts {known}.{hint}")
+            message = f"{request.model} has no parameter {name!r}; it accepts {known}.{hint}"
+            raise invalid(f"params.{name}", message)
         if name in choices and value not in choices[name]:
             known = ", ".join(choices[name])
             raise invalid(f"params.{name}", f"{value!r} is not a {name} of this model; it accepts {known}.")

@@ -1,12 +1,46 @@
-"""What the bodies of refusals have in common."""
+"""Sorts refusals: by the code of the body, then by status and headers, and last by the words of the message.
+
+Words count only where they cannot mislead. The message of a refused request may quote its prompt, and a prompt may
+speak of billing or quotas: so it decides at most about that job. Only a 429 is about nothing but the account, so only
+its message may decide about the account. A page, or the words of a provider further behind, is never searched.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
-import orjson
+from providers.errors import RULES, ErrorKind, ProviderError, Retry, Scope
+from providers.http.client import Answer
+from providers.retry_after import THROTTLE_LIMIT_S, has_wait, parse_retry_after
 
+
+def by_code(**codes: str) -> dict[str, ErrorKind]:
+    """A table from a code to its kind, of the codes (separated by spaces) of each kind."""
+    return {code: ErrorKind(kind) for kind, listed in codes.items() for code in listed.split()}
+
+
+_STATUSES = by_code(
+    auth="401",
+    billing_exhausted="402",
+    permission="403",
+    unsupported="404 410",
+    overloaded="409 503 529",
+    rate_limited="425 429",
+    moderation_input="451",
+    # An edge that lost its backend cannot say whether the backend made and billed a picture.
+    ambiguous_submit="408 502 504 520 524",
+)
+_CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
+# Not "billing" alone: throttles link to the page where more can be bought.
+_BILLING_WORDS = re.compile(
+    r"exceeded your current quota|billing (?:details|(?:hard )?limit)"
+    r"|insufficient (?:credit|balance|funds)|spend(?:ing)? limit|arrears",
+    re.IGNORECASE,
+)
+_ALLOWANCE_WORDS = re.compile(
+    r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
+)
 # Statuses with which an API speaks of one task; the others speak of keys, of rates, or of a server in trouble.
 _OF_ONE_TASK = frozenset({200, 400, 404, 410, 422})
 _GONE = re.compile(
@@ -15,40 +49,102 @@ _GONE = re.compile(
 )
 
 
-def json_object(body: bytes) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is anything else."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
+def refused(
+    answer: Answer,
+    host: str,
+    kind: ErrorKind,
+    message: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    words: str | None = None,
+    code: str = "",
+    request_id: str | None = None,
+    field: str | None = None,
+    scope: Scope | None = None,
+    retry: Retry | None = None,
+    let_in: bool | None = None,
+) -> ProviderError:
+    """The error of a call that was refused, with the wait that the answer wishes.
+
+    `headers` and `words` default to the answer's headers and to `message`. `let_in` defaults to whether the status is
+    one of success: an error in such an answer belongs to a call that was let in.
+    """
+    kind, retry_after_s = _with_wait(
+        kind, answer.headers if headers is None else headers, message if words is None else words
+    )
+    error = ProviderError(
+        kind,
+        message or f"{host} answered with HTTP status {answer.status} and no readable explanation.",
+        field=field,
+        provider_code=code or None,
+        http_status=answer.status,
+        retry_after_s=retry_after_s,
+        request_id=request_id,
+        scope=scope,
+        retry=retry,
+    )
+    return error.let_in() if (answer.accepted if let_in is None else let_in) else error
 
 
-def error_object(body: bytes) -> dict[str, Any]:
-    """The error that a body holds, as a dict; empty if it holds none or is no JSON."""
-    return error_in(json_object(body) or {})
-
-
-def error_in(document: dict[str, Any]) -> dict[str, Any]:
-    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
-    error = document.get("error") or document.get("errors")
-    if isinstance(error, str):
-        return {"message": error}
-    if isinstance(error, dict):
-        return error
-    if "data" not in document and ("message" in document or "detail" in document):
-        return {**document, "message": document.get("message") or document.get("detail")}
-    return {}
-
-
-def word(value: object) -> str:
-    """A field of an error as text; empty for what is no word."""
-    return "" if value is None or isinstance(value, dict | list) else str(value)
+def poll_refused(
+    answer: Answer, host: str, message: str, *, gone: bool, code: str, request_id: str | None
+) -> ProviderError:
+    """The error of a poll without news: `task_lost` if the task is `gone`, else `poll_error`: poll it again."""
+    return ProviderError(
+        ErrorKind.TASK_LOST if gone else ErrorKind.POLL_ERROR,
+        message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
+        provider_code=code or None,
+        http_status=answer.status,
+        retry_after_s=parse_retry_after(answer.headers, message),
+        request_id=request_id,
+    )
 
 
 def says_task_is_gone(status: int, message: str) -> bool:
     """Whether the refusal of a poll says in words that there is no such task.
 
-    A 404 alone does not: gateways and edges in trouble have one too, and know nothing of tasks.
+    A 404 alone does not: gateways and edges in trouble send one too, and know nothing of tasks.
     """
     return status in _OF_ONE_TASK and _GONE.search(message) is not None
+
+
+def kind_of_status(status: int) -> ErrorKind:
+    """The kind of failure that a status stands for in the answer to a submit."""
+    if status < 400:
+        return ErrorKind.UNKNOWN
+    default = ErrorKind.INVALID_REQUEST if status < 500 else ErrorKind.PROVIDER_FAULT
+    return _STATUSES.get(str(status), default)
+
+
+def kind_without_code(status: int, headers: Mapping[str, str], message: str) -> ErrorKind:
+    """The kind of a refusal whose body has no known code.
+
+    A 429 is a rate, a limit of parallel calls, a spent balance or a spent allowance: its message decides. A 402 that
+    names a wait is money that running calls hold; a spent balance names none.
+    """
+    kind = kind_of_status(status)
+    if kind is ErrorKind.RATE_LIMITED:
+        return _which_throttle(message)
+    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
+        return ErrorKind.BUDGET_IN_FLIGHT
+    return kind
+
+
+def _which_throttle(message: str) -> ErrorKind:
+    if _BILLING_WORDS.search(message):
+        return ErrorKind.BILLING_EXHAUSTED
+    if _CONCURRENCY_WORDS.search(message):
+        return ErrorKind.CONCURRENCY_LIMITED
+    return ErrorKind.QUOTA_EXHAUSTED if _ALLOWANCE_WORDS.search(message) else ErrorKind.RATE_LIMITED
+
+
+def _with_wait(kind: ErrorKind, headers: Mapping[str, str], words: str) -> tuple[ErrorKind, float | None]:
+    """The wait (s) that an answer wishes, and the kind that follows: a rate with hours to wait is used up.
+
+    Words count only for kinds that can be waited for; the words of others may be a prompt's.
+    """
+    can_wait = RULES[kind].retry in (Retry.AFTER_THROTTLE, Retry.PAUSE_QUOTA)
+    wait_s = parse_retry_after(headers, words if can_wait else "")
+    if kind is ErrorKind.RATE_LIMITED and wait_s is not None and wait_s > THROTTLE_LIMIT_S:
+        return ErrorKind.QUOTA_EXHAUSTED, wait_s
+    return kind, wait_s

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from providers.simulator.server import Simulator
@@ -17,24 +18,12 @@ T = TypeVar("T")
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve."""
-    given = _parser().parse_args(arguments)
-    settings = SimulatorSettings(
-        images=given.images,
-        requests=given.requests,
-        in_flight=given.in_flight,
-        polls=given.polls,
-        fixed_windows=given.fixed_windows,
-        rejected_counts=given.rejected_counts,
-        send_retry_after=not given.no_retry_after,
-        latency_s=given.latency,
-        api_keys=tuple(given.api_key) or None,
-        moderation_words=tuple(given.moderation_word) or SimulatorSettings().moderation_words,
-        plain=given.plain,
-        kept_pictures=given.kept_pictures,
-        seed=given.seed,
-    )
+    given = vars(_parser().parse_args(arguments))
+    host, port = given.pop("host"), given.pop("port")
+    # The other options are settings; one that is left out keeps the setting's default.
+    settings = SimulatorSettings(**{name: value for name, value in given.items() if value is not None})
     try:
-        asyncio.run(_serve(Simulator(settings, host=given.host, port=given.port)))
+        asyncio.run(_serve(Simulator(settings, host=host, port=port)))
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return 1
@@ -58,28 +47,31 @@ def _parser() -> argparse.ArgumentParser:
         "Hunyuan.",
         epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}.",
     )
-    option = parser.add_argument
+    option, rate = parser.add_argument, partial(_parsed, Rate.parse)
     option("--host", default="127.0.0.1")
     option("--port", type=int, default=9200, help="0 takes a free one")
-    option("--images", type=_readable(Rate.parse), metavar="N/PERIOD", help='pictures per key, like "12/6s"')
-    option("--requests", type=_readable(Rate.parse), metavar="N/PERIOD", help="calls per key")
+    option("--images", type=rate, metavar="N/PERIOD", help='pictures per key, like "12/6s"')
+    option("--requests", type=rate, metavar="N/PERIOD", help="calls per key")
     option("--in-flight", type=int, metavar="N", help="parallel calls, and tasks that run, per key")
-    option("--polls", type=_readable(Rate.parse), metavar="N/PERIOD", help="polls of tasks per key")
-    option("--fixed-windows", action="store_true", help="count in aligned windows instead of sliding ones")
-    option("--rejected-counts", action="store_true", help="refused calls use up quota too")
-    option("--no-retry-after", action="store_true", help="leave the Retry-After header out of a 429")
+    option("--polls", type=rate, metavar="N/PERIOD", help="polls of tasks per key")
     option(
-        "--latency", type=_readable(_span), default=(0.8, 1.6), metavar="MIN-MAX", help="seconds a picture"
+        "--no-retry-after",
+        dest="send_retry_after",
+        action="store_false",
+        help="leave the Retry-After header out of a 429",
     )
     option(
-        "--api-key", action="append", default=[], metavar="KEY", help="serve this key only; may be repeated"
+        "--latency",
+        dest="latency_s",
+        type=partial(_parsed, _span),
+        metavar="MIN-MAX",
+        help="seconds a picture",
     )
     option(
-        "--moderation-word", action="append", default=[], metavar="WORD", help="refuse prompts with this word"
+        "--api-key", dest="api_keys", action="append", metavar="KEY", help="serve this key only; repeatable"
     )
     option("--plain", action="store_true", help="one flat colour a picture, for load tests")
-    option("--kept-pictures", type=int, default=512, metavar="N", help="of tasks, the latest; 512")
-    option("--seed", type=int, default=0, help="of the latencies")
+    option("--kept-pictures", type=int, metavar="N", help="of tasks, the latest; 512")
     return parser
 
 
@@ -91,16 +83,12 @@ def _span(text: str) -> tuple[float, float]:
     return span
 
 
-def _readable(parse: Callable[[str], T]) -> Callable[[str], T]:
+def _parsed(parse: Callable[[str], T], text: str) -> T:
     """Let argparse show the sentence of a ValueError instead of a general one."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""When requests arrived, by the kernel's stamps: a provider counts what reaches it, also while its own loop is busy.
+"""Arrival times of requests by the kernel's stamps: a real provider counts arrivals even while a loop is busy.
 
-On a machine with too much to do this process comes to its connections late, and to some later than to others. By its
-own clock, calls that kept their distance would seem to come too close, and those that came too close to have kept it.
-Linux stamps what a connection receives before any process is run for it (SO_TIMESTAMPNS, see socket(7)).
+On a busy machine this process reads its connections late, some later than others. By its own clock, calls at the right
+distance could seem too close, and close calls far enough. Linux stamps received bytes before any process runs
+(SO_TIMESTAMPNS, see socket(7)).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _ANCILLARY_BYTES: Final = 64
 Address = tuple[str, int]
 
 _client: ContextVar[Address | None] = ContextVar("client", default=None)
-_stamps_s: dict[Address, float] = {}  # of each connection's newest bytes, as time.monotonic() would have it
+_stamps_s: dict[Address, float] = {}  # of each connection's newest bytes, on the clock of time.monotonic()
 
 
 class StampedSocket(socket.socket):
-    """A listener, or a connection that it has accepted, whose received bytes are stamped where the system can do it."""
+    """A listener, or a connection that it accepted; received bytes are stamped if the system can do it."""
 
     _peer: Address | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As socket.accept, but what it returns is stamped as well."""
+        """As socket.accept, with a stamped connection."""
         connection, address = super().accept()
         stamped = StampedSocket(fileno=connection.detach())
         stamped._peer = address[:2]
@@ -43,7 +43,7 @@ class StampedSocket(socket.socket):
         return stamped, address
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """As socket.recv; this is what asyncio's own event loop calls, and uvloop does not."""
+        """As socket.recv. The event loop of asyncio calls this; uvloop does not."""
         data, ancillary, _, _ = self.recvmsg(bufsize, _ANCILLARY_BYTES, flags)
         for level, kind, stamp in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and self._peer is not None:
@@ -59,9 +59,9 @@ class StampedSocket(socket.socket):
 
 
 def _wall_clock_ahead_s() -> float:
-    """How far the clock of the stamps is ahead of the monotonic one, by the quickest of a few looks at both.
+    """How far the clock of the stamps is ahead of the monotonic one: the quickest of a few readings of both.
 
-    Between two looks this process may stand still, and all of that would be taken for the distance.
+    If this process stands still between two readings, the pause would count as distance.
     """
     looks = []
     for _ in range(4):
@@ -71,16 +71,16 @@ def _wall_clock_ahead_s() -> float:
 
 
 class Arrivals:
-    """What `clock` says, but within a request that is handled the time at which its last byte arrived.
+    """A clock: inside a request it returns the arrival of the request's last byte.
 
-    Without a stamp, and for another clock than the monotonic one that stamps are told by, it is the clock.
+    Without a stamp, and for any clock but the monotonic one, it is `clock`.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def around(self, app: ASGIApp) -> ASGIApp:
-        """`app`, with its requests' arrivals known."""
+        """`app`, with the arrivals of its requests."""
 
         async def known(scope: Scope, receive: Receive, send: Send) -> None:
             client = scope.get("client")
@@ -90,7 +90,7 @@ class Arrivals:
         return known
 
     def now_s(self) -> float:
-        """The arrival of the request that is being handled; without one, the time."""
+        """The arrival of the request in hand; without one, the time."""
         client = _client.get()
         if client is None or self._clock is not time.monotonic:
             return self._clock()

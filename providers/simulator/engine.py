@@ -1,4 +1,4 @@
-"""The simulated provider behind the wire: admits calls, takes its time, draws, and keeps its books."""
+"""The simulated provider behind the wires: admits calls, takes its time, draws, and keeps its books."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Faults
@@ -32,11 +33,11 @@ class Engine:
     def __init__(
         self, settings: SimulatorSettings, clock: Clock = time.monotonic, arrived: Clock | None = None
     ) -> None:
-        """`arrived` is the time at which the request that is being handled came; else it is that of `clock`."""
+        """`arrived` returns the arrival time of the request in hand; by default it is `clock`."""
         self.settings = settings
         self._clock = clock
         self.arrived = arrived or clock
-        # One drawing at a time: several fight over the interpreter, and then arrivals are noticed late.
+        # One drawing at a time: several would fight over the interpreter, and arrivals would be noticed late.
         self._artist = ThreadPoolExecutor(1, "drawing")
         self.reset()
 
@@ -45,8 +46,8 @@ class Engine:
         self.faults = Faults()
         self.ledger = Ledger(self._clock, self.arrived)
         self._quotas: dict[str, KeyQuotas] = {}
-        self._asked: Counter[str] = Counter()
-        self._random = random.Random(self.settings.seed)  # noqa: S311 (latencies, no secrets)
+        self._requests: Counter[str] = Counter()  # by prompt
+        self._random = random.Random(0)  # noqa: S311 (latencies, no secrets)
 
     def knows(self, key: str) -> bool:
         """Whether calls with this API key are served."""
@@ -76,24 +77,28 @@ class Engine:
         return self._quotas_of(key).left(quota)
 
     async def warm_up(self) -> None:
-        """Draw once, so that nobody's first call waits until fonts and encoders are loaded.
+        """Draw once, so that fonts and encoders are loaded before the first call.
 
-        That takes a fifth of a second in which arrivals are not noticed: calls that came at once seem to come late,
-        and those of the next window too early.
+        That takes a fifth of a second in which no arrival is noticed: calls would seem to come late, and those of the
+        next window too early.
         """
         await asyncio.get_running_loop().run_in_executor(self._artist, draw, Drawing("", 0, 128, 128))
 
     async def work(self, drawing: Drawing) -> bytes:
-        """The picture, after as long as it takes: the drawing is a part of the latency, not on top of it."""
+        """The picture, after the latency; drawing is a part of it, not on top of it."""
         finish_at = time.monotonic() + self._random.uniform(*self.settings.latency_s)
         picture = await asyncio.get_running_loop().run_in_executor(self._artist, draw, drawing)
         await asyncio.sleep(max(0.0, finish_at - time.monotonic()))
         return picture
 
-    def seed_for(self, prompt: str) -> int:
-        """A seed for a call that brought none: another one each time that the prompt is asked for."""
-        self._asked[prompt] += 1
-        digest = hashlib.sha256(f"{self._asked[prompt]}\n{prompt}".encode("utf-8", "replace")).digest()
+    def drawing(self, prompt: str, seed: int | None, size: tuple[int, int], **more: Any) -> Drawing:
+        """A picture to draw. A call without a seed gets another one each time that its prompt comes."""
+        seed = self._seed_for(prompt) if seed is None else seed
+        return Drawing(prompt, seed, *size, plain=self.settings.plain, **more)
+
+    def _seed_for(self, prompt: str) -> int:
+        self._requests[prompt] += 1
+        digest = hashlib.sha256(f"{self._requests[prompt]}\n{prompt}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:4]) % 1_000_000
 
     def _quotas_of(self, key: str) -> KeyQuotas:

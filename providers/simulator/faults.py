@@ -1,4 +1,4 @@
-"""Faults on demand: what the simulator does to the next calls instead of its work."""
+"""Faults on demand: what goes wrong with the next calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FaultKind(StrEnum):
-    """What goes wrong. The first group turns a call away at the door; the second hits admitted calls."""
+    """Kinds of faults. The first group turns a call away at the door; the second hits admitted calls."""
 
     RATE_LIMIT = "rate_limit"  # 429; with Retry-After if the fault has retry_after_s
     CONCURRENCY = "concurrency"  # 429 that names parallel calls
@@ -37,32 +37,15 @@ class FaultKind(StrEnum):
     SLOW_POLL = "slow_poll"  # the poll is answered after `delay_s`
 
 
-AT_THE_DOOR = frozenset(
-    {
-        FaultKind.RATE_LIMIT,
-        FaultKind.CONCURRENCY,
-        FaultKind.BILLING,
-        FaultKind.OVERLOADED,
-        FaultKind.AUTH,
-    }
-)
-OF_TASKS = frozenset(
-    {
-        FaultKind.TASK_FAILED,
-        FaultKind.TASK_MODERATED,
-        FaultKind.TASK_STUCK,
-        FaultKind.TASK_LOST,
-        FaultKind.URL_EXPIRED,
-        FaultKind.NOT_A_PICTURE,  # here it is the address that leads to something else
-    }
-)
-_TASKS_ONLY = (OF_TASKS | {FaultKind.SLOW_POLL}) - {FaultKind.NOT_A_PICTURE}
-AFTER_THE_DOOR = frozenset(FaultKind) - AT_THE_DOOR - _TASKS_ONLY
-_PICTURES_ONLY = frozenset(
-    {FaultKind.ERROR_INSIDE, FaultKind.WITHHELD}
-)  # of answers that should hold a picture
-# What can be wrong with the answer to the call that begins a task; CHARGED ones have begun it all the same.
-TO_SUBMITS = AFTER_THE_DOOR - OF_TASKS - _PICTURES_ONLY
+# The groups, by the order of their definition.
+_ALL = list(FaultKind)
+AT_THE_DOOR = frozenset(_ALL[: _ALL.index(FaultKind.SERVER_ERROR)])
+_TASKS_ONLY = frozenset(_ALL[_ALL.index(FaultKind.TASK_FAILED) :])
+AFTER_THE_DOOR = frozenset(_ALL) - AT_THE_DOOR - _TASKS_ONLY
+# For a task NOT_A_PICTURE means that the address leads to something else.
+OF_TASKS = _TASKS_ONLY - {FaultKind.SLOW_POLL} | {FaultKind.NOT_A_PICTURE}
+# Faults of the answer that should be a receipt; after a CHARGED one the task has begun.
+TO_SUBMITS = AFTER_THE_DOOR - {FaultKind.NOT_A_PICTURE, FaultKind.ERROR_INSIDE, FaultKind.WITHHELD}
 CHARGED = frozenset({FaultKind.BAD_GATEWAY, FaultKind.HANG, FaultKind.DROP, FaultKind.TRUNCATE})
 
 
@@ -85,32 +68,22 @@ class Faults:
         self._waiting: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Do `fault` to the next calls that it fits."""
+        """Queue `fault` for the next calls that it fits."""
         if fault.count < 1:
             raise ValueError("A fault needs a count of 1 or more.")
         self._waiting.append(fault)
 
-    def clear(self) -> None:
-        """Forget all that are left."""
-        self._waiting.clear()
-
-    def take(self, prompt: str, *, at_the_door: bool) -> Fault | None:
-        """The fault for a call with this prompt, used up by one; None for an undisturbed call."""
-        return self.take_of(prompt, AT_THE_DOOR if at_the_door else AFTER_THE_DOOR)
+    def take(self, prompt: str, kinds: Collection[FaultKind]) -> Fault | None:
+        """The oldest fault of these kinds for a call with this prompt, used up by one; None if there is none."""
+        return self._take(prompt, lambda fault: not fault.polls and fault.kind in kinds)
 
     def take_for_poll(self, prompt: str) -> Fault | None:
-        """The fault for a poll of the task with this prompt: any kind that is meant for polls."""
-        return self._take(
-            lambda fault: (fault.polls or fault.kind is FaultKind.SLOW_POLL) and fault.prompt in prompt
-        )
+        """The same for a poll of the task with this prompt."""
+        return self._take(prompt, lambda fault: fault.polls or fault.kind is FaultKind.SLOW_POLL)
 
-    def take_of(self, prompt: str, kinds: Collection[FaultKind]) -> Fault | None:
-        """As `take`, for a call to which only these kinds can be done."""
-        return self._take(lambda fault: not fault.polls and fault.kind in kinds and fault.prompt in prompt)
-
-    def _take(self, fits: Callable[[Fault], bool]) -> Fault | None:
+    def _take(self, prompt: str, fits: Callable[[Fault], bool]) -> Fault | None:
         for fault in self._waiting:
-            if fits(fault):
+            if fault.prompt in prompt and fits(fault):
                 fault.count -= 1
                 if not fault.count:
                     self._waiting.remove(fault)

@@ -1,4 +1,4 @@
-"""What arrived at the simulator, and what it did about it: the provider's side of the story, for tests.
+"""The simulator's books: every arrival and its outcome, as the provider saw them.
 
 Times are monotonic seconds. API keys appear as short digests only.
 """
@@ -15,11 +15,12 @@ from typing import Any
 from providers.simulator.recorder import Recorded
 
 _KEPT_REQUESTS = 1000
+_KEPT_CALLS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class SentFile:
-    """A picture that came with a call: under which name, and a digest of exactly its bytes."""
+    """A picture that came with a call: its name, and a digest of exactly its bytes."""
 
     name: str
     content_type: str
@@ -28,13 +29,13 @@ class SentFile:
 
     @classmethod
     def of(cls, name: str, content_type: str, data: bytes) -> SentFile:
-        """What to remember of `data`."""
+        """The entry for `data`."""
         return cls(name, content_type, len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(slots=True)
 class Call:
-    """One arrival. `status` is 0 until it is answered, and stays 0 if the connection was dropped or hung."""
+    """One arrival. `status` is 0 until the answer, and stays 0 if there was none."""
 
     at_s: float
     key: str  # digest
@@ -50,33 +51,27 @@ class Call:
     ended_at_s: float | None = None
     files: tuple[SentFile, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)  # of a form, beside its files
-    cost: Decimal = Decimal(0)  # charged, in `currency`, on wires that tell it
+    cost: Decimal = Decimal(0)  # charged, in `currency`, on wires that report it
     currency: str = ""
 
 
 class Ledger:
-    """Every arrival, the latest `limit` of them."""
+    """The latest arrivals."""
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        arrived: Callable[[], float] | None = None,
-        *,
-        limit: int = 100_000,
-    ) -> None:
-        """`arrived` is the time at which the request that is being handled came; else it is that of `clock`."""
+    def __init__(self, clock: Callable[[], float], arrived: Callable[[], float] | None = None) -> None:
+        """`arrived` returns the arrival time of the request in hand; by default it is `clock`."""
         self._clock = clock
         self._arrived = arrived or clock
-        self.calls: deque[Call] = deque(maxlen=limit)
+        self.calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
         self.in_flight = 0
         self.max_in_flight = 0
         self.polls = 0  # of tasks; polls are no calls
-        self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)  # whole, where the settings ask for it
+        self.requests: deque[Recorded] = deque(maxlen=_KEPT_REQUESTS)  # whole, if the settings say so
         self.polls_refused = 0  # of those, by their own quota
-        self._polled_at_s: deque[float] = deque(maxlen=limit)
+        self._polled_at_s: deque[float] = deque(maxlen=_KEPT_CALLS)
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
-        """Write down an arrival; the call is filled in as it goes on."""
+        """Write down an arrival; the wire fills in the rest."""
         call = Call(self._arrived(), digest(key.encode()), prompt, digest(body), images)
         self.calls.append(call)
         return call
@@ -93,7 +88,7 @@ class Ledger:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def end(self, call: Call) -> None:
-        """The call is over, and so is the task that it began."""
+        """The call, and the task that it began, are over."""
         call.ended_at_s = self._clock()
         if call.admitted:
             self.in_flight -= 1
@@ -104,15 +99,15 @@ class Ledger:
         return max_in_window(((call.at_s, call.images) for call in admitted), window_s)
 
     def max_polls_in_window(self, window_s: float) -> int:
-        """The most polls that arrived in any period of `window_s`, whatever they were answered."""
+        """The most polls that arrived in any period of `window_s`, refused ones too."""
         return max_in_window(((at_s, 1) for at_s in self._polled_at_s), window_s)
 
     def calls_by_prompt(self) -> dict[str, int]:
-        """How many calls were admitted for each prompt: more than one is a repeated, perhaps paid, call."""
+        """The number of admitted calls by prompt: more than one is a repeated, perhaps paid, call."""
         return dict(Counter(call.prompt for call in self.calls if call.admitted))
 
     def statuses(self) -> dict[int, int]:
-        """How many calls got which HTTP status; 0 stands for no answer."""
+        """The number of calls by HTTP status; 0 stands for no answer."""
         return dict(Counter(call.status for call in self.calls))
 
     def billed(self) -> int:

@@ -1,4 +1,4 @@
-"""Answers that break the connection: for tests of what a client makes of a lost answer."""
+"""Answers that break the connection, to test a client whose answer is lost."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BAD_GATEWAY_PAGE = (
 async def broken_answer(kind: FaultKind, request: Request, *, beginning: bytes) -> Response | None:
     """The answer for the faults that look the same on every wire; None for the others.
 
-    `beginning` is what a truncated answer starts with.
+    `beginning` is the start of a truncated answer.
     """
     match kind:
         case FaultKind.HANG:
-            await HangingResponse.until_gone(request)
-            return HangingResponse()
+            await _until_gone(request)
+            return CutResponse()
         case FaultKind.DROP:
             return CutResponse()
         case FaultKind.TRUNCATE:
@@ -36,23 +36,20 @@ async def broken_answer(kind: FaultKind, request: Request, *, beginning: bytes) 
             return None
 
 
-class HangingResponse(Response):
-    """No answer at all; the client has gone away by the time that this is sent."""
-
-    @staticmethod
-    async def until_gone(request: Request) -> None:
-        """Return when the client gives up."""
-        while True:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                return
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class CutResponse(Response):
-    """Cuts the connection: at once, or, with a `beginning`, after a status 200 and a part of a body."""
+    """Cuts the connection: at once, or, with a `beginning`, after a status 200 and a part of a body.
+
+    Its own status is 0, as the ledger writes for a call without an answer.
+    """
 
     def __init__(self, beginning: bytes = b"") -> None:
         super().__init__()
+        self.status_code = 0
         self._beginning = beginning
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +57,7 @@ class CutResponse(Response):
             headers = [(b"content-type", b"application/json"), (b"content-length", b"1000000")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": self._beginning, "more_body": True})
-        # ASGI has no word for this, so the connection is taken from under uvicorn's feet.
+        # ASGI cannot express this, so the connection is closed behind uvicorn's back.
         cycle: Any = getattr(receive, "__self__", None)
         if cycle is not None and getattr(cycle, "transport", None) is not None:
             cycle.transport.close() if self._beginning else cycle.transport.abort()

@@ -9,7 +9,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from providers.simulator.settings import Rate, SimulatorSettings
 
@@ -18,26 +17,10 @@ Clock = Callable[[], float]  # monotonic seconds
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Which quota said no, and after how long a call could pass (a guess for calls in flight)."""
+    """The quota that refused a call, and the time until a call could pass (a guess for calls in flight)."""
 
     quota: str  # "requests", "images" or "in_flight"
     retry_after_s: float
-
-
-class Window(Protocol):
-    """A limit on the cost of arrivals over time."""
-
-    def wait_s(self, now_s: float, cost: int) -> float:
-        """0 if `cost` fits now, else the seconds until it does."""
-        ...
-
-    def add(self, now_s: float, cost: int) -> None:
-        """Count an arrival."""
-        ...
-
-    def left(self, now_s: float) -> int:
-        """What would still be let in now."""
-        ...
 
 
 class SlidingWindow:
@@ -49,6 +32,7 @@ class SlidingWindow:
         self._used = 0
 
     def wait_s(self, now_s: float, cost: int) -> float:
+        """0 if `cost` fits now, else the seconds until it does."""
         self._forget(now_s)
         excess = self._used + cost - self._rate.count
         if excess <= 0:
@@ -60,47 +44,20 @@ class SlidingWindow:
         return self._rate.window_s  # more than a whole window holds
 
     def add(self, now_s: float, cost: int) -> None:
+        """Count an arrival."""
         # What arrived earlier may be handled later.
         insort(self._arrivals, (now_s, cost))
         self._used += cost
 
     def left(self, now_s: float) -> int:
+        """The cost that would still fit now."""
         self._forget(now_s)
         return max(0, self._rate.count - self._used)
 
     def _forget(self, now_s: float) -> None:
-        # The sum is the one that `wait_s` hands out, so that who waits exactly that long is let in.
+        # The same sum as in `wait_s`: a caller that waits exactly that long is let in.
         while self._arrivals and self._arrivals[0][0] + self._rate.window_s <= now_s:
             self._used -= self._arrivals.popleft()[1]
-
-
-class FixedWindow:
-    """`count` in each period that begins at a multiple of `window_s`: up to twice that around a boundary."""
-
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._period = -1
-        self._used = 0
-
-    def wait_s(self, now_s: float, cost: int) -> float:
-        self._turn(now_s)
-        if self._used + cost <= self._rate.count:
-            return 0.0
-        return (self._period + 1) * self._rate.window_s - now_s
-
-    def add(self, now_s: float, cost: int) -> None:
-        self._turn(now_s)
-        self._used += cost
-
-    def left(self, now_s: float) -> int:
-        self._turn(now_s)
-        return max(0, self._rate.count - self._used)
-
-    def _turn(self, now_s: float) -> None:
-        period = int(now_s // self._rate.window_s)
-        # What arrived earlier may be handled later.
-        if period > self._period:
-            self._period, self._used = period, 0
 
 
 class KeyQuotas:
@@ -109,13 +66,12 @@ class KeyQuotas:
     def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        make: Callable[[Rate], Window] = FixedWindow if settings.fixed_windows else SlidingWindow
         rates = (("requests", settings.requests), ("images", settings.images))
-        self._windows = {name: make(rate) for name, rate in rates if rate is not None}
+        self._windows = {name: SlidingWindow(rate) for name, rate in rates if rate is not None}
         self.in_flight = 0
 
     def admit(self, images: int) -> Refusal | None:
-        """Take what a call for `images` pictures costs, and its slot; or say what stands against it.
+        """Take the cost of a call for `images` pictures, and its place in flight; or return why not.
 
         After None, the caller owes one `leave`.
         """
@@ -124,7 +80,6 @@ class KeyQuotas:
         refusal = self._refusal(now_s, costs)
         if refusal is None:
             self.in_flight += 1
-        if refusal is None or self._settings.rejected_counts:
             for name, window in self._windows.items():
                 window.add(now_s, costs[name])
         return refusal

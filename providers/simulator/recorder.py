@@ -1,6 +1,6 @@
 """Keeps requests as they were sent, byte for byte, for tests that compare one client with another.
 
-They hold credentials, so nothing is kept unless a setting asks for it, and what is kept is never served.
+They hold credentials: a setting must ask for them, and they are never served.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -23,7 +24,7 @@ class Recorded:
 
 
 class Recorder:
-    """An ASGI app around another one: hands each request to `keep` when it has arrived, before it is answered."""
+    """An ASGI app around another one. It passes each request to `keep` when all of it has arrived."""
 
     def __init__(self, app: ASGIApp, keep: Callable[[Recorded], None]) -> None:
         self._app = app
@@ -33,30 +34,21 @@ class Recorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        heard = _Heard(receive)
-        body = await heard.all()
+        body = await Request(scope, receive).body()
         path, query = scope["raw_path"].decode("ascii"), scope["query_string"].decode("ascii")
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
         self._keep(Recorded(scope["method"], f"{path}?{query}" if query else path, headers, body))
-        await self._app(scope, heard.again, send)
+        await self._app(scope, _Again(receive, body).receive, send)
 
 
-class _Heard:
-    """A body that was read ahead and can be received once more."""
+class _Again:
+    """Delivers a body that was read before, and then what comes."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, body: bytes) -> None:
         self._receive = receive
-        self._messages: list[Message] = []
-        # Answers that cut the connection look for it where the server keeps it: at the owner of `receive`.
+        self._messages: list[Message] = [{"type": "http.request", "body": body}]
+        # Answers that cut the connection look for it at the owner of `receive`, where the server keeps it.
         self.transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
 
-    async def all(self) -> bytes:
-        more = True
-        while more:
-            message = await self._receive()
-            self._messages.append(message)
-            more = message.get("more_body", False)
-        return b"".join(message.get("body", b"") for message in self._messages)
-
-    async def again(self) -> Message:
-        return self._messages.pop(0) if self._messages else await self._receive()
+    async def receive(self) -> Message:
+        return self._messages.pop() if self._messages else await self._receive()

@@ -12,20 +12,24 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from providers.http.asgi import AsgiServer
 from providers.simulator.arrivals import Arrivals, StampedSocket
 from providers.simulator.engine import Engine
 from providers.simulator.faults import Fault, FaultKind, Faults
 from providers.simulator.ledger import Ledger
+from providers.simulator.pictures import Pictures
 from providers.simulator.quotas import Clock
-from providers.simulator.recorder import Recorded, Recorder
+from providers.simulator.recorder import Recorder
 from providers.simulator.settings import SimulatorSettings
 from providers.simulator.tasks import Tasks
-from providers.simulator.wires.hunyuan import HunyuanWire
+from providers.simulator.wires.base import json_response
+from providers.simulator.wires.hunyuan import Tc3Wire
 from providers.simulator.wires.modelscope import ModelScopeWire
 from providers.simulator.wires.openai import OpenAIWire
-from providers.simulator.wires.openrouter import OpenRouterWire
+from providers.simulator.wires.openrouter import ChatWire, ImagesWire
+from providers.simulator.wires.tokenhub import TokenHubCallWire, TokenHubTaskWire
 
 
 class Simulator:
@@ -42,21 +46,26 @@ class Simulator:
         self.settings = settings or SimulatorSettings()
         arrivals = Arrivals(clock)
         self._engine = Engine(self.settings, clock, arrivals.now_s)
-        self._tasks = Tasks(self._engine, clock)
+        pictures = Pictures(self.settings, clock)
+        self._tasks = Tasks(self._engine, pictures)
+        call_wires = OpenAIWire(self._engine, pictures), ChatWire(self._engine), ImagesWire(self._engine)
+        task_wires = (
+            wire(self._engine, self._tasks)
+            for wire in (ModelScopeWire, Tc3Wire, TokenHubTaskWire, TokenHubCallWire)
+        )
         routes = [
-            *OpenAIWire(self._engine).routes,
-            *OpenRouterWire(self._engine).routes,
-            *ModelScopeWire(self._engine, self._tasks).routes,
-            *HunyuanWire(self._engine, self._tasks).routes,
-            *self._tasks.routes,
+            *(route for wire in (*call_wires, *task_wires) for route in wire.routes),
+            *pictures.routes,
             Route("/simulator/ledger", self._get_ledger, methods=["GET"]),
             Route("/simulator/faults", self._post_fault, methods=["POST"]),
             Route("/simulator/reset", self._post_reset, methods=["POST"]),
             Route("/healthz", self._healthz, methods=["GET"]),
         ]
         self.app = Starlette(routes=routes)
-        app = Recorder(self.app, self._record) if self.settings.record_requests else self.app
-        self._server = AsgiServer(arrivals.around(app), host, port, listener=StampedSocket)
+        served: ASGIApp = self.app
+        if self.settings.record_requests:
+            served = Recorder(self.app, lambda request: self.ledger.requests.append(request))
+        self._server = AsgiServer(arrivals.around(served), host, port, listener=StampedSocket)
 
     @property
     def url(self) -> str:
@@ -65,17 +74,17 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """What a client of the OpenAI wire takes as its base address."""
+        """The base address for a client of the OpenAI wire."""
         return f"{self.url}/v1"
 
     @property
     def modelscope_url(self) -> str:
-        """What a client of the ModelScope wire takes as its base address."""
+        """The base address for a client of the ModelScope wire."""
         return f"{self.url}/modelscope"
 
     @property
     def openrouter_url(self) -> str:
-        """What a client of OpenRouter's wires takes as its base address."""
+        """The base address for a client of OpenRouter's wires."""
         return f"{self.url}/api/v1"
 
     @property
@@ -84,12 +93,12 @@ class Simulator:
 
     @property
     def ledger(self) -> Ledger:
-        """What arrived since the start or the last reset."""
+        """The books since the start or the last reset."""
         return self._engine.ledger
 
     @property
     def faults(self) -> Faults:
-        """What will be done to the next calls."""
+        """The faults that wait for the next calls."""
         return self._engine.faults
 
     def reset(self) -> None:
@@ -103,7 +112,7 @@ class Simulator:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Stop listening, and end the tasks that run."""
+        """Stop listening, and end the running tasks."""
         await self._server.stop()
         await self._tasks.aclose()
 
@@ -114,9 +123,6 @@ class Simulator:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _record(self, request: Recorded) -> None:
-        self.ledger.requests.append(request)
-
     async def _get_ledger(self, request: Request) -> Response:
         rates = (self.settings.images, self.settings.requests)
         windows_s = sorted({rate.window_s for rate in rates if rate is not None})
@@ -124,7 +130,7 @@ class Simulator:
         document = self.ledger.summary(windows_s, None if polls is None else polls.window_s)
         if "entries" in request.query_params:
             document["entries"] = self.ledger.entries()
-        return _json(document)
+        return json_response(document)
 
     async def _post_fault(self, request: Request) -> Response:
         """Body: `{"kind": ..., "count": 1, "retry_after_s": 2, "prompt": "only calls with this text"}`."""
@@ -133,16 +139,12 @@ class Simulator:
             self.faults.add(Fault(**{**fields, "kind": FaultKind(fields["kind"])}))
         except (ValueError, TypeError, KeyError) as error:
             kinds = ", ".join(FaultKind)
-            return _json({"error": f"This is no fault ({error}). Kinds are {kinds}."}, 400)
-        return _json({"accepted": fields})
+            return json_response({"error": f"This is no fault ({error}). Kinds are {kinds}."}, 400)
+        return json_response({"accepted": fields})
 
     async def _post_reset(self, _request: Request) -> Response:
         self.reset()
-        return _json({"reset": True})
+        return json_response({"reset": True})
 
     async def _healthz(self, _request: Request) -> Response:
-        return _json({"status": "ok"})
-
-
-def _json(document: dict[str, object], status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json")
+        return json_response({"status": "ok"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 DAY_S = 86_400.0
@@ -33,6 +33,7 @@ class Rate:
         return f"{self.count}/{self.window_s:g}s"
 
 
+# The one account of calls that are signed.
 TC3_SECRET_ID = "AKIDsimulator"  # noqa: S105 (of nothing but the simulator)
 TC3_SECRET_KEY = "the-simulator-has-no-secrets"  # noqa: S105 (likewise)
 
@@ -42,23 +43,15 @@ class SimulatorSettings:
     """Quotas hold for each API key by itself, as they do for accounts; None means no limit."""
 
     images: Rate | None = None
-    requests: Rate | None = None  # counts every call that gets past the key check, also refused ones
+    requests: Rate | None = None
     in_flight: int | None = None  # a task counts until it has ended
     polls: Rate | None = None
-    fixed_windows: bool = (
-        False  # windows aligned to the clock, as some vendors count, instead of sliding ones
-    )
-    rejected_counts: bool = False  # a refused call uses up quota too, as some vendors count
     send_retry_after: bool = True
 
     latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
-    api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # None: any non-empty key
-    tc3_secrets: Mapping[str, str] = field(  # secret keys by secret id, for calls that are signed
-        default_factory=lambda: {TC3_SECRET_ID: TC3_SECRET_KEY}, repr=False
-    )
+    api_keys: Sequence[str] | None = field(default=None, repr=False)  # None: any non-empty key
     picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
     kept_pictures: int = 512  # of tasks, the latest; an older one's address leads nowhere
-    moderation_words: tuple[str, ...] = ("forbidden", "gore")
-    plain: bool = False  # one flat colour a picture: for load tests that should not measure the drawing
-    seed: int = 0  # of the latencies
+    moderation_words: Sequence[str] = ("forbidden", "gore")
+    plain: bool = False  # one flat colour a picture: load tests should not measure the drawing
     record_requests: bool = False  # keep requests whole, credentials too: for tests that compare clients

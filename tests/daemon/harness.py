@@ -28,7 +28,17 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter import Limiter, Recalls
-from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
+from providers.base import (
+    NO_HOOKS,
+    CallHooks,
+    Capabilities,
+    Generated,
+    Pending,
+    Picture,
+    PollPlan,
+    Request,
+    Submitted,
+)
 from providers.errors import ErrorKind, ProviderError
 
 WAIT_S = 10.0
@@ -44,6 +54,7 @@ class ScriptedProvider:
     def __init__(self, answer: Callable[[Request], Awaitable[Submitted | Generated]] | None = None) -> None:
         self.answer = answer
         self.requests: list[Request] = []
+        self.hooks = NO_HOOKS  # of the latest call
         self.polls: list[Submitted] = []
         self.poll_answers: list[Pending | Generated | ProviderError] = []
         self.cancelled: list[Submitted] = []
@@ -61,13 +72,16 @@ class ScriptedProvider:
                 ErrorKind.INVALID_REQUEST, "`size` may be at most 4096x4096 here.", field="size"
             )
 
-    async def submit(self, request: Request, *, timeout_s: float) -> Submitted | Generated:
+    async def submit(
+        self, request: Request, *, timeout_s: float, hooks: CallHooks = NO_HOOKS
+    ) -> Submitted | Generated:
         self.requests.append(request)
+        self.hooks = hooks
         if self.answer is None:
             raise AssertionError("this provider expects no call")
         return await self.answer(request)
 
-    async def poll(self, submitted: Submitted) -> Pending | Generated:
+    async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         self.polls.append(submitted)
         answer = self.poll_answers.pop(0)
         if isinstance(answer, ProviderError):

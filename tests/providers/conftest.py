@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from providers import Provider, Request, create_provider
+from providers.base import Provider, Request
 from providers.http.asgi import AsgiServer
+from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
+from tests.providers.conformance import KEY, Bench
 
-KEY = "sk-planted-secret-0123456789abcdef"
 ZIMAGE_KEY = "ms-planted-secret-0123456789abcdef"
 
 OpenProvider = Callable[..., Provider]
+Serve = Callable[[Any], Any]
 StartSimulator = Callable[..., Any]
 
 
@@ -25,40 +27,35 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield opened
 
 
-@pytest.fixture
-def open_provider(stack: AsyncExitStack) -> OpenProvider:
-    """Opens openai providers that are closed after the test."""
+def _opening(stack: AsyncExitStack, name: str, secret: str) -> OpenProvider:
+    """Opens providers of this name that are closed after the test."""
 
-    def open_(base_url: str, **options: str) -> Provider:
-        provider = create_provider("openai", base_url=base_url, secrets={"api_key": KEY}, options=options)
+    def open_(base_url: str, key: str = secret, **options: str) -> Provider:
+        provider = create_provider(name, base_url=base_url, secrets={"api_key": key}, options=options)
         stack.push_async_callback(provider.aclose)
         return provider
 
     return open_
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, stack: AsyncExitStack) -> Bench:
+    return Bench(request.param, stack)
+
+
+@pytest.fixture
+def open_provider(stack: AsyncExitStack) -> OpenProvider:
+    return _opening(stack, "openai", KEY)
 
 
 @pytest.fixture
 def open_openrouter(stack: AsyncExitStack) -> OpenProvider:
-    """Opens openrouter providers that are closed after the test."""
-
-    def open_(base_url: str, **options: str) -> Provider:
-        provider = create_provider("openrouter", base_url=base_url, secrets={"api_key": KEY}, options=options)
-        stack.push_async_callback(provider.aclose)
-        return provider
-
-    return open_
+    return _opening(stack, "openrouter", KEY)
 
 
 @pytest.fixture
 def open_zimage(stack: AsyncExitStack) -> OpenProvider:
-    """Opens zimage providers that are closed after the test."""
-
-    def open_(base_url: str, key: str = ZIMAGE_KEY, **options: str) -> Provider:
-        provider = create_provider("zimage", base_url=base_url, secrets={"api_key": key}, options=options)
-        stack.push_async_callback(provider.aclose)
-        return provider
-
-    return open_
+    return _opening(stack, "zimage", ZIMAGE_KEY)
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def start_simulator(stack: AsyncExitStack) -> StartSimulator:
 
 
 @pytest.fixture
-def serve(stack: AsyncExitStack) -> Callable[[Any], Any]:
+def serve(stack: AsyncExitStack) -> Serve:
     """Serves an ASGI app; returns its root URL."""
 
     async def start(app: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import PollPlan
+from providers.base import PollPlan
 
 times = st.floats(0.01, 60, allow_nan=False)
 draws = st.floats(0, 1, allow_nan=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 
 import pytest
 from hypothesis import given
@@ -33,16 +32,11 @@ def test_a_refusal_of_the_account_costs_the_job_nothing(kind: ErrorKind) -> None
     assert RULES[kind].charged is Charged.NO
 
 
-def test_of_a_key_that_a_pattern_knows_only_in_part_nothing_is_told() -> None:
+def test_a_key_that_a_pattern_knows_only_in_part_is_removed_whole() -> None:
     secret = "sk-abcdefghijklmnop.the/tail+of/it"
     error = ProviderError(ErrorKind.AUTH, f"The key {secret} is wrong.").without(secret)
-    for told in (
-        error.message,
-        str(error),
-        str(error.to_dict()),
-        str(pickle.loads(pickle.dumps(error)).__dict__),
-    ):
-        assert "tail" not in told
+    for shown in (error.message, str(error), repr(error), str(error.to_dict()), str(error.args)):
+        assert "tail" not in shown
 
 
 def test_nothing_that_may_be_charged_is_resubmitted_without_a_cap() -> None:
@@ -69,15 +63,6 @@ def test_a_call_that_was_let_in_may_have_been_charged() -> None:
     assert ProviderError(ErrorKind.RATE_LIMITED, "x").let_in().charged is Charged.MAYBE
     paid = ProviderError(ErrorKind.NO_IMAGE, "x", charged=Charged.YES)
     assert paid.let_in().charged is Charged.YES
-
-
-def test_an_error_survives_pickling_with_all_its_fields() -> None:
-    error = ProviderError(
-        ErrorKind.RATE_LIMITED, "Slow down.", retry_after_s=2.5, http_status=429, field="size"
-    )
-    again = pickle.loads(pickle.dumps(error))
-    assert again.to_dict() == error.to_dict()
-    assert str(again) == "Slow down."
 
 
 @pytest.mark.parametrize(

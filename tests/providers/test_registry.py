@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from providers import Submitted, create_provider, provider_names, registry
+from providers import registry
+from providers.base import Submitted
+from providers.registry import create_provider, provider_names
 
 
 def offered(**_arguments: Any) -> Any:

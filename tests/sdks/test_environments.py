@@ -35,7 +35,7 @@ def test_an_sdk_without_an_environment_skips_its_tests_with_the_reason(
 @pytest.mark.parametrize(
     ("ci", "code", "says"), [("true", 1, "CI needs them"), ("", 0, "their tests are SKIPPED")]
 )
-def test_an_environment_that_cannot_be_made_fails_ci_and_skips_elsewhere(
+def test_a_missing_environment_fails_ci_and_is_reported_elsewhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ci: str, code: int, says: str
 ) -> None:
     def make(name: str) -> Path:
@@ -45,9 +45,9 @@ def test_an_environment_that_cannot_be_made_fails_ci_and_skips_elsewhere(
 
     monkeypatch.setenv("CI", ci)
     assert environments.make_all(make) == code
-    told = capsys.readouterr().err
-    assert f"SDKs without an environment: litellm; {says}." in told
-    assert "offline" in told
+    output = capsys.readouterr().err
+    assert f"SDKs without an environment: litellm; {says}." in output
+    assert "offline" in output
 
 
 def test_all_environments_made_is_all_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,10 @@ from starlette.routing import Route as HttpRoute
 
 from daemon.queue.outcomes import Failed, Outcome, Retry, Succeeded, Throttled, Unknown
 from daemon.worker.run import Run
-from providers import Provider, create_provider
+from providers.base import Provider
 from providers.http.asgi import AsgiServer
 from providers.hunyuan.provider import create as create_hunyuan
+from providers.registry import create_provider
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
@@ -95,14 +96,14 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
 # --- 1. A spent balance is asked again and again (openai's SDK)
 
 
-async def a_spent_balance_is_asked_once(client: Client, simulator: Simulator) -> None:
+async def a_spent_balance_is_tried_once(client: Client, simulator: Simulator) -> None:
     simulator.faults.add(Fault(FaultKind.BILLING, count=9))
     await client()
     asked = len(simulator.ledger.calls)
-    assert asked == 1, f"a spent balance was asked {asked} times"
+    assert asked == 1, f"a spent balance was tried {asked} times"
 
 
-async def test_a_client_that_takes_every_429_for_a_throttle_retries_a_spent_balance(
+async def test_a_client_that_reads_every_429_as_a_throttle_tries_again(
     simulator: Simulator, http: httpx2.AsyncClient
 ) -> None:
     async def flawed() -> None:
@@ -110,18 +111,18 @@ async def test_a_client_that_takes_every_429_for_a_throttle_retries_a_spent_bala
             if (await _generate(http, simulator)).status_code != 429:
                 return
 
-    with pytest.raises(AssertionError, match="a spent balance was asked 3 times"):
-        await a_spent_balance_is_asked_once(flawed, simulator)
+    with pytest.raises(AssertionError, match="a spent balance was tried 3 times"):
+        await a_spent_balance_is_tried_once(flawed, simulator)
 
 
-async def test_openais_sdk_asks_a_spent_balance_again(openai: Sdk, simulator: Simulator) -> None:
-    with pytest.raises(AssertionError, match="a spent balance was asked 3 times"):
-        await a_spent_balance_is_asked_once(lambda: _by_sdk(openai, simulator, max_retries=2), simulator)
+async def test_openais_sdk_tries_a_spent_balance_again(openai: Sdk, simulator: Simulator) -> None:
+    with pytest.raises(AssertionError, match="a spent balance was tried 3 times"):
+        await a_spent_balance_is_tried_once(lambda: _by_sdk(openai, simulator, max_retries=2), simulator)
 
 
-async def test_we_ask_a_spent_balance_once(ours: Ours, redis: Redis, simulator: Simulator) -> None:
+async def test_we_try_a_spent_balance_once(ours: Ours, redis: Redis, simulator: Simulator) -> None:
     ours.bench = Bench(redis, quota={"in_flight": 2})
-    await a_spent_balance_is_asked_once(ours.running(ours.openai(simulator)), simulator)
+    await a_spent_balance_is_tried_once(ours.running(ours.openai(simulator)), simulator)
     assert isinstance(ours.outcomes[0], Throttled), "the job waits with the account, unharmed"
     (state,) = await ours.bench.limiter.snapshot(ours.bench.route.quotas)
     assert state.paused_reason, "no permit is given before somebody has looked"

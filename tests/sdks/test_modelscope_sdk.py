@@ -9,9 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from providers import ErrorKind, Generated, Pending, Provider, ProviderError, Submitted, create_provider
-from providers.base import Request
-from providers.http.client import sniff_format
+from providers.base import Generated, Pending, Provider, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
+from providers.registry import create_provider
+from providers.shared.answers import sniff_format
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from tests.sdks.conftest import KEY, StartSimulator
@@ -125,7 +126,9 @@ async def test_a_token_that_is_not_known_is_refused(modelscope: Sdk, start_simul
     assert "401 Unauthorized" in theirs["text"]
 
 
-async def test_a_client_without_the_header_for_tasks_is_refused(litellm: Sdk, simulator: Simulator) -> None:
+async def test_a_client_without_the_async_header_is_pointed_to_tasks(
+    litellm: Sdk, simulator: Simulator
+) -> None:
     """litellm's modelscope provider lacks the header, and the vendor refuses it with these words."""
     given = {"base_url": f"{simulator.modelscope_url}/v1", "api_key": KEY}
     theirs = await litellm.call(**given, fields={"model": f"modelscope/{MODEL}", "prompt": "a mug"})

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from providers import ErrorKind, Generated, Provider, ProviderError, create_provider
-from providers.base import Request
+from providers.base import Generated, Provider, Request
+from providers.errors import ErrorKind, ProviderError
+from providers.registry import create_provider
 from providers.simulator import Simulator
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind

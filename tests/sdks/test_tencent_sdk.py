@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from providers import ErrorKind, Pending, Provider, ProviderError, Submitted
-from providers.base import Request
+from providers.base import Pending, Provider, Request, Submitted
+from providers.errors import ErrorKind, ProviderError
 from providers.hunyuan.errors import kind_of_code
 from providers.hunyuan.provider import create
 from providers.hunyuan.signature import authorization
@@ -180,7 +180,7 @@ async def test_a_second_job_is_refused_while_one_runs(tencent: Sdk, start_simula
         (FaultKind.TASK_MODERATED, "FailedOperation.GenerateImageFailed"),
     ],
 )
-async def test_a_failed_job_has_its_reason_for_the_sdk_and_for_us(
+async def test_a_failed_job_reports_its_reason_to_the_sdk_and_to_us(
     tencent: Sdk, simulator: Simulator, ours: Provider, kind: FaultKind, code: str
 ) -> None:
     simulator.faults.add(Fault(kind))

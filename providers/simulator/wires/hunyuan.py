@@ -1,130 +1,130 @@
 """Tencent Cloud's API 3.0 for Hunyuan Image 3.0 as the simulator speaks it, with real signatures.
 
 Every answer, refusals too, is HTTP 200 with exactly `application/json`, as the vendor's own client insists.
-The TokenHub wires of the same pictures are next door and share the routes.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
-from providers.shared.refusals import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
-from providers.simulator.tasks import Charge, Task, Tasks, TaskState
-from providers.simulator.wires.task_desk import Submit, TaskDesk
+from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
+from providers.simulator.tasks import Task, Tasks, TaskState
+from providers.simulator.wires.base import Check, Fields, TaskWire, json_response, sides
 from providers.simulator.wires.tc3_check import Refusal, check_signature
-from providers.simulator.wires.tokenhub import TokenHubWire
 
 SERVICE, VERSION, REGIONS = "aiart", "2022-12-29", ("ap-guangzhou",)
+_ACTIONS = ("SubmitTextToImageJob", "QueryTextToImageJob")
 _BAD_VALUE = "InvalidParameterValue.ParameterValueError"
 _SUBMIT_FIELDS = frozenset({"Prompt", "Images", "Resolution", "Seed", "LogoAdd", "LogoParam", "Revise"})
-_STATUS_CODES = {TaskState.WAITING: ("1", "waiting"), TaskState.RUNNING: ("2", "running")}
 
 
-class HunyuanWire:
-    """Routes over an engine and its tasks: the signed API at `/`, and TokenHub's."""
+class Tc3Wire(TaskWire):
+    """The signed API at `/`. No document says whether a failed job is charged; the simulator does not charge it."""
 
-    def __init__(self, engine: Engine, tasks: Tasks, now: Callable[[], float] = time.time) -> None:
-        self._engine = engine
-        self._now = now
-        # Whether a failed job is charged is not documented; the simulator takes the kinder reading.
-        self._desk = TaskDesk(engine, tasks, _Answers(tasks), Charge.DONE)
-        self.routes: list[BaseRoute] = [
-            Route("/", self._call, methods=["POST"]),
-            *TokenHubWire(engine, tasks).routes,
-        ]
+    beginning = b'{"Response":{"JobId":"13442'
 
-    async def _call(self, request: Request) -> Response:
-        body = await request.body()
+    def __init__(self, engine: Engine, tasks: Tasks) -> None:
+        super().__init__(engine, tasks)
+        self.routes = [Route("/", self.submit, methods=["POST"])]
+
+    def _key(self, request: Request, body: bytes) -> str | Response:
         signer = check_signature(
             request.headers,
             body,
             service=SERVICE,
-            secrets=self._engine.settings.tc3_secrets,
-            now_s=self._now(),
+            secrets={TC3_SECRET_ID: TC3_SECRET_KEY},
+            now_s=time.time(),
         )
         if isinstance(signer, Refusal):
-            return _error(*signer)
-        if problem := _header_problem(request):
-            return problem
-        fields = json_object(body)
-        if fields is None:
-            return _error("InvalidParameter", "The body is not a JSON object.")
+            return self._invalid(signer.message, signer.code)
+        for name, known, code in (
+            ("action", _ACTIONS, "InvalidAction"),
+            ("version", (VERSION,), "NoSuchVersion"),
+            ("region", REGIONS, "UnsupportedRegion"),
+        ):
+            value = request.headers.get(f"x-tc-{name}")
+            if value not in known:
+                return self._invalid(f"The {name} {value} is not supported.", code)
+        return signer
+
+    async def _taken(self, request: Request, body: bytes, fields: Fields, key: str) -> Response:
         if request.headers["x-tc-action"] == "QueryTextToImageJob":
-            return await self._desk.poll(request, signer, str(fields.get("JobId", "")))
-        return await self._desk.submit(self._submit(request, body, signer, fields))
+            return await self._poll(request, key, str(fields.get("JobId", "")))
+        return await super()._taken(request, body, fields, key)
 
-    def _submit(self, request: Request, body: bytes, signer: str, fields: dict[str, Any]) -> Submit:
-        prompt = str(fields.get("Prompt", ""))
-        return Submit(
-            request=request,
-            body=body,
-            key=signer,
-            prompt=prompt,
-            problem=_problem(fields),
-            drawing=lambda: self._drawing(prompt, fields),
-        )
+    def _prompt(self, fields: Fields) -> str:
+        return str(fields.get("Prompt", ""))
 
-    def _drawing(self, prompt: str, fields: dict[str, Any]) -> Drawing:
-        width, height = _size(fields)
+    def _checks(self, fields: Fields) -> Iterator[Check]:
+        unknown = min(fields.keys() - _SUBMIT_FIELDS, default="")
+        yield not unknown, f"The parameter {unknown} is not recognized.", "UnknownParameter"
+        prompt, seed = fields.get("Prompt"), fields.get("Seed", 1)
+        yield isinstance(prompt, str) and bool(prompt), "The parameter Prompt is missing.", "MissingParameter"
+        yield len(str(prompt)) <= 8192, "The text is too long.", "InvalidParameterValue.TextLengthExceed"
+        yield valid_seed(seed), "Seed is out of range.", _BAD_VALUE
+        yield len(fields.get("Images", [])) <= 3, "There can be at most 3 Images.", _BAD_VALUE
+        size = fields.get("Resolution")
+        yield valid_size(_size(fields)), f"Resolution {size} is not supported.", _BAD_VALUE
+
+    def _drawing(self, fields: Fields) -> Drawing:
         # While the prompt is rewritten, which is the default, the seed means nothing.
-        seeded = "Seed" in fields and fields.get("Revise") == 0
-        seed = int(fields["Seed"]) if seeded else self._engine.seed_for(prompt)
-        return Drawing(prompt, seed, width, height, plain=self._engine.settings.plain)
+        seed = fields.get("Seed") if fields.get("Revise") == 0 else None
+        return self._engine.drawing(self._prompt(fields), seed, _size(fields))
 
-
-class _Answers:
-    beginning = b'{"Response":{"JobId":"13442'
-
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
-
-    def refusal(self, kind: FaultKind, retry_after_s: float | None = None) -> Response:  # noqa: ARG002 (never told)
+    def refusal(self, kind: FaultKind, wait_s: float | None = None) -> Response:  # noqa: ARG002 (it has no place)
         if kind is FaultKind.OVERLOADED:
             return Response("Service Unavailable", 503, media_type="text/plain")
         if kind is FaultKind.EMPTY:
             return _response({})
-        return _error(*_REFUSALS.get(kind, ("InternalError", "An internal error has occurred.")))
+        code, message = _REFUSALS.get(kind, ("InternalError", "An internal error has occurred."))
+        return self._invalid(message, code)
 
-    async def accepted(self, task: Task, _request: Request) -> Response:
+    def _invalid(self, message: str, code: str = "", param: str = "") -> Response:  # noqa: ARG002 (names none)
+        return _response({"Error": {"Code": code or "InvalidParameter", "Message": message}})
+
+    async def accepted(self, task: Task, request: Request) -> Response:  # noqa: ARG002 (as the base)
         return _response({"JobId": task.number})
 
     def progress(self, task: Task, request: Request) -> Response:
-        status, message = _STATUS_CODES.get(task.state, ("5", "done"))
-        fields: dict[str, Any] = {
-            "JobErrorCode": "",
-            "JobErrorMsg": "",
-            "ResultImage": [],
-            "ResultDetails": [],
+        status, message, code, reason = _STANDING[task.state]
+        done = task.state is TaskState.DONE
+        fields = {
+            "JobStatusCode": status,
+            "JobStatusMsg": message,
+            "JobErrorCode": code,
+            "JobErrorMsg": reason,
+            "ResultImage": [self._tasks.picture_url(task, request)] if done else [],
+            "ResultDetails": ["Success"] if done else [],
+            "RevisedPrompt": [task.drawing.prompt] if done else [],
         }
-        fields["RevisedPrompt"] = []
-        if task.state is TaskState.FAILED:
-            status, message = "4", "failed"
-            fields |= {"JobErrorCode": "ServerError", "JobErrorMsg": "The picture could not be made."}
-        elif task.state is TaskState.MODERATED:
-            status, message = "4", "failed"
-            code = "FailedOperation.GenerateImageFailed"
-            fields |= {"JobErrorCode": code, "JobErrorMsg": "The picture did not pass the review."}
-        elif task.state is TaskState.DONE:
-            fields["ResultImage"] = [self._tasks.picture_url(task, request)]
-            fields["ResultDetails"] = ["Success"]
-            fields["RevisedPrompt"] = [task.drawing.prompt]
-        return _response({"JobStatusCode": status, "JobStatusMsg": message, **fields})
+        return _response(fields)
 
     def unknown_task(self) -> Response:
-        return _error("FailedOperation.JobNotExist", "The job does not exist.")
+        return self._invalid("The job does not exist.", "FailedOperation.JobNotExist")
 
 
+_STANDING = {
+    TaskState.WAITING: ("1", "waiting", "", ""),
+    TaskState.RUNNING: ("2", "running", "", ""),
+    TaskState.FAILED: ("4", "failed", "ServerError", "The picture could not be made."),
+    TaskState.MODERATED: (
+        "4",
+        "failed",
+        "FailedOperation.GenerateImageFailed",
+        "The picture did not pass the review.",
+    ),
+    TaskState.DONE: ("5", "done", "", ""),
+}
 _REFUSALS = {
     FaultKind.RATE_LIMIT: ("RequestLimitExceeded", "The request frequency exceeds the limit."),
     FaultKind.CONCURRENCY: ("RequestLimitExceeded.JobNumExceed", "Too many jobs are being processed."),
@@ -135,45 +135,19 @@ _REFUSALS = {
 }
 
 
-def _header_problem(request: Request) -> Response | None:
-    headers = request.headers
-    if headers.get("x-tc-action") not in ("SubmitTextToImageJob", "QueryTextToImageJob"):
-        return _error("InvalidAction", f"The action {headers.get('x-tc-action')} does not exist.")
-    if headers.get("x-tc-version") != VERSION:
-        return _error("NoSuchVersion", f"The version {headers.get('x-tc-version')} does not exist.")
-    if headers.get("x-tc-region") not in REGIONS:
-        return _error("UnsupportedRegion", f"The region {headers.get('x-tc-region')} is not supported.")
-    return None
+def valid_seed(seed: object) -> bool:
+    """Whether Hunyuan takes this seed, on any wire."""
+    return isinstance(seed, int) and 1 <= seed <= 4_294_967_295
 
 
-def _problem(fields: dict[str, Any]) -> Response | None:
-    """Why a submit is not valid, as an answer."""
-    if unknown := sorted(fields.keys() - _SUBMIT_FIELDS):
-        return _error("UnknownParameter", f"The parameter {unknown[0]} is not recognized.")
-    prompt, seed = fields.get("Prompt"), fields.get("Seed", 1)
-    if not isinstance(prompt, str) or not prompt:
-        return _error("MissingParameter", "The parameter Prompt is missing.")
-    if len(prompt) > 8192:
-        return _error("InvalidParameterValue.TextLengthExceed", "The text is too long.")
-    if not isinstance(seed, int) or not 1 <= seed <= 4_294_967_295:
-        return _error(_BAD_VALUE, "Seed is out of range.")
-    if len(fields.get("Images", [])) > 3:
-        return _error(_BAD_VALUE, "There can be at most 3 Images.")
-    width, height = _size(fields)
-    if not 512 <= min(width, height) <= max(width, height) <= 2048 or width * height > 1024 * 1024:
-        return _error(_BAD_VALUE, f"Resolution {fields.get('Resolution')} is not supported.")
-    return None
+def valid_size(size: tuple[int, int]) -> bool:
+    """Whether Hunyuan takes these sides, on any wire."""
+    return 512 <= min(size) <= max(size) <= 2048 and size[0] * size[1] <= 1024 * 1024
 
 
-def _size(fields: dict[str, Any]) -> tuple[int, int]:
-    width, _, height = str(fields.get("Resolution", "1024:1024")).partition(":")
-    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else (0, 0)
-
-
-def _error(code: str, message: str) -> Response:
-    return _response({"Error": {"Code": code, "Message": message}})
+def _size(fields: Fields) -> tuple[int, int]:
+    return sides(fields.get("Resolution", "1024:1024"), ":")
 
 
 def _response(fields: dict[str, Any]) -> Response:
-    document = {"Response": {**fields, "RequestId": secrets.token_hex(16)}}
-    return Response(orjson.dumps(document), media_type="application/json")
+    return json_response({"Response": {**fields, "RequestId": secrets.token_hex(16)}})

@@ -1,135 +1,109 @@
 """ModelScope's API-Inference for images as the simulator speaks it, under `/modelscope`: submit, then poll.
 
-Written from the vendor's documentation and from what its own clients read; shapes that nobody has published (the
-bodies of a 429 and of a moderation) are the ones of its other errors.
+Written from the vendor's documentation and from its own clients. Nobody has published the bodies of a 429 and of a
+moderation; here they look like its other errors.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers.shared.refusals import json_object
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
 from providers.simulator.settings import DAY_S
 from providers.simulator.tasks import Charge, Task, Tasks, TaskState
-from providers.simulator.wires.task_desk import Submit, TaskDesk
+from providers.simulator.wires.base import Check, Fields, TaskWire, json_response, sides, wait_headers
 
 _ASYNC_ONLY = (
     "image-gen task currently does not support synchronous calls. Please refer to the documentation and set "
     "header X-ModelScope-Async-Mode=true to switch to asynchronous calling mode"
 )
-_BAD_TOKEN = "Authentication failed, please make sure that a valid ModelScope token is supplied."  # noqa: S105
-_BUSY = "Server is busy, please try again later"
-_USED_UP = "free allocated quota exceeded"
-_NO_TASK = "task not found"
-_MODERATED = "Input data may contain inappropriate content."
+_RANGES = {"seed": (0, 2**31 - 1), "steps": (1, 100), "guidance": (1.5, 20)}
 
 
-class ModelScopeWire:
-    """Routes over an engine and its tasks. What a failed task costs is not known, so here it costs the call."""
+class ModelScopeWire(TaskWire):
+    """The cost of a failed task is not known, so here it costs the call."""
 
     beginning = b'{"task_status":"SUCCEED","task_'
+    charge = Charge.ACCEPTED
 
     def __init__(self, engine: Engine, tasks: Tasks) -> None:
-        self._engine = engine
-        self._tasks = tasks
-        self._desk = TaskDesk(engine, tasks, self, Charge.ACCEPTED)
+        super().__init__(engine, tasks)
         self.routes = [
-            Route("/modelscope/v1/images/generations", self._submit, methods=["POST"]),
-            Route("/modelscope/v1/tasks/{number}", self._poll, methods=["GET"]),
+            Route("/modelscope/v1/images/generations", self.submit, methods=["POST"]),
+            Route("/modelscope/v1/tasks/{number}", self._keyed(self._get_task), methods=["GET"]),
         ]
 
-    async def _submit(self, request: Request) -> Response:
-        body = await request.body()
-        key = self._key(request)
-        if key is None:
-            return _bad_token()
+    async def _taken(self, request: Request, body: bytes, fields: Fields, key: str) -> Response:
         if request.headers.get("x-modelscope-async-mode") != "true":
-            return _errors(400, _ASYNC_ONLY)
-        fields = json_object(body)
-        if fields is None:
-            return _errors(400, "Invalid request: the body is not a JSON object.")
-        problem = _problem(fields)
-        response = await self._desk.submit(
-            Submit(
-                request=request,
-                body=body,
-                key=key,
-                prompt=str(fields.get("prompt") or ""),
-                problem=_errors(400, problem) if problem else None,
-                drawing=lambda: self._drawing(fields),
-            )
-        )
-        return self._with_allowance(response, key)
+            return self._invalid(_ASYNC_ONLY)
+        return self._with_allowance(await super()._taken(request, body, fields, key), key)
 
-    async def _poll(self, request: Request) -> Response:
-        key = self._key(request)
-        if key is None:
-            return _bad_token()
+    async def _get_task(self, request: Request, key: str) -> Response:
         if request.headers.get("x-modelscope-task-type") != "image_generation":
-            return _errors(400, "Invalid request: X-ModelScope-Task-Type must name the type of the task.")
-        return await self._desk.poll(request, key, request.path_params["number"])
+            return self._invalid("Invalid request: X-ModelScope-Task-Type must name the type of the task.")
+        return await self._poll(request, key, request.path_params["number"])
 
-    def refusal(self, kind: FaultKind, retry_after_s: float | None = None) -> Response:
-        """See Answers."""
+    def refusal(self, kind: FaultKind, wait_s: float | None = None) -> Response:
         if kind is FaultKind.AUTH:
-            return _bad_token()
+            message = "Authentication failed, please make sure that a valid ModelScope token is supplied."
+            return json_response({"error": {"message": message, "request_id": _request_id()}}, 401)
         if kind is FaultKind.EMPTY:
-            return _json({"request_id": _request_id()})
+            return _json({})
         status, message = _REFUSALS.get(kind, _REFUSALS[FaultKind.SERVER_ERROR])
-        # Whole seconds are what the header can say, so it rounds up.
-        headers = {} if retry_after_s is None else {"retry-after": str(math.ceil(retry_after_s))}
-        return _errors(status, message, headers)
+        return _json({"errors": {"message": message}}, status, wait_headers(wait_s))
 
-    async def accepted(self, task: Task, request: Request) -> Response:  # noqa: ARG002 (the interface's signature)
-        """As the vendor's sample: the status of the submit, not of the task."""
-        return _json({"task_status": "SUCCEED", "task_id": task.number, "request_id": _request_id()})
+    def _invalid(self, message: str, code: str = "", param: str = "") -> Response:  # noqa: ARG002 (only words)
+        return _json({"errors": {"message": message}}, 400)
+
+    async def accepted(self, task: Task, request: Request) -> Response:  # noqa: ARG002 (as the base)
+        # As in the vendor's sample: the status of the submit, not of the task.
+        return _json({"task_status": "SUCCEED", "task_id": task.number})
 
     def progress(self, task: Task, request: Request) -> Response:
-        """See Answers."""
-        return _json({"task_id": task.number, **self._standing(task, request), "request_id": _request_id()})
+        return _json({"task_id": task.number, **self._standing(task, request)})
 
     def unknown_task(self) -> Response:
-        """See Answers."""
         return self.refusal(FaultKind.TASK_LOST)
 
     def _standing(self, task: Task, request: Request) -> dict[str, Any]:
-        match task.state:
-            case TaskState.WAITING:
-                return {"task_status": "PENDING"}
-            case TaskState.RUNNING:
-                return {"task_status": "PROCESSING"}
-            case TaskState.DONE:
-                self._tasks.renew(task)
-                return {"task_status": "SUCCEED", "output_images": [self._tasks.picture_url(task, request)]}
-            case TaskState.FAILED:
-                message = "Model inference failed: Out of memory"
-            case TaskState.MODERATED:
-                message = "The generated image may contain inappropriate content."
-        return {"task_status": "FAILED", "errors": {"message": message}}
+        if task.state is TaskState.DONE:
+            self._tasks.renew(task)
+            return {"task_status": "SUCCEED", "output_images": [self._tasks.picture_url(task, request)]}
+        if task.state in _WAITING:
+            return {"task_status": _WAITING[task.state]}
+        return {"task_status": "FAILED", "errors": {"message": _BAD_ENDS[task.state]}}
 
-    def _key(self, request: Request) -> str | None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return key if scheme.lower() == "bearer" and self._engine.knows(key) else None
+    def _checks(self, fields: Fields) -> Iterator[Check]:
+        model = fields.get("model")
+        owned = isinstance(model, str) and "/" in model
+        yield owned, f"Model id : {model} , has no provider supported"
+        for name in ("prompt", "negative_prompt"):
+            text = fields.get(name, "" if name == "negative_prompt" else None)
+            fits = isinstance(text, str) and len(text) < 2000 and (name != "prompt" or bool(text))
+            yield fits, f"Invalid parameter: {name} must be text of less than 2000 characters."
+        least = 512 if "z-image" in str(model).lower() else 64
+        sane = all(least <= side <= 2048 for side in _size(fields))
+        yield sane, f"Invalid parameter: size must lie in [{least}x{least}, 2048x2048]."
+        for name, (smallest, largest) in _RANGES.items():
+            value = fields.get(name, smallest)
+            fits = isinstance(value, int | float if name == "guidance" else int)
+            yield (
+                fits and smallest <= value <= largest,
+                f"Invalid parameter: {name} must lie in [{smallest}, {largest}].",
+            )
 
-    def _drawing(self, fields: dict[str, Any]) -> Drawing:
-        prompt, seed = str(fields["prompt"]), fields.get("seed")
-        width, height = _size(fields)
-        return Drawing(
-            prompt=prompt,
-            seed=seed if isinstance(seed, int) else self._engine.seed_for(prompt),
-            width=width,
-            height=height,
-            plain=self._engine.settings.plain,
+    def _drawing(self, fields: Fields) -> Drawing:
+        seed = fields.get("seed")
+        return self._engine.drawing(
+            str(fields["prompt"]), seed if isinstance(seed, int) else None, _size(fields)
         )
 
     def _with_allowance(self, response: Response, key: str) -> Response:
@@ -139,63 +113,35 @@ class ModelScopeWire:
             return response
         left = self._engine.left(key, "requests")
         if response.status_code == 429 and not left:
-            response = _errors(429, _USED_UP)
-        for what in ("requests", "model-requests"):
-            response.headers[f"modelscope-ratelimit-{what}-limit"] = str(day.count)
-            response.headers[f"modelscope-ratelimit-{what}-remaining"] = str(left)
+            response = self.refusal(FaultKind.BILLING)
+        for name in ("requests", "model-requests"):
+            response.headers[f"modelscope-ratelimit-{name}-limit"] = str(day.count)
+            response.headers[f"modelscope-ratelimit-{name}-remaining"] = str(left)
         return response
 
 
-def _problem(fields: dict[str, Any]) -> str | None:
-    """Why a request is not valid, in the provider's words."""
-    if not isinstance(fields.get("model"), str) or "/" not in fields["model"]:
-        return f"Model id : {fields.get('model')} , has no provider supported"
-    for name in ("prompt", "negative_prompt"):
-        text = fields.get(name, "" if name == "negative_prompt" else None)
-        if not isinstance(text, str) or len(text) >= 2000 or (name == "prompt" and not text):
-            return f"Invalid parameter: {name} must be text of less than 2000 characters."
-    least = 512 if "z-image" in fields["model"].lower() else 64
-    if not all(least <= side <= 2048 for side in _size(fields)):
-        return f"Invalid parameter: size must lie in [{least}x{least}, 2048x2048]."
-    ranges = {"seed": (0, 2**31 - 1), "steps": (1, 100), "guidance": (1.5, 20)}
-    for name, (least_value, most_value) in ranges.items():
-        value = fields.get(name, least_value)
-        whole = name == "guidance" or isinstance(value, int)
-        if not isinstance(value, int | float) or not whole or not least_value <= value <= most_value:
-            return f"Invalid parameter: {name} must lie in [{least_value}, {most_value}]."
-    return None
-
-
-def _size(fields: dict[str, Any]) -> tuple[int, int]:
-    """Width and height in pixels; (0, 0) if it is no size."""
-    width, _, height = str(fields.get("size") or "1024x1024").partition("x")
-    sides = [
-        int(side) if side.isascii() and side.isdigit() and len(side) < 6 else 0 for side in (width, height)
-    ]
-    return sides[0], sides[1]
-
-
+_WAITING = {TaskState.WAITING: "PENDING", TaskState.RUNNING: "PROCESSING"}
+_BAD_ENDS = {
+    TaskState.FAILED: "Model inference failed: Out of memory",
+    TaskState.MODERATED: "The generated image may contain inappropriate content.",
+}
 _REFUSALS = {
     FaultKind.RATE_LIMIT: (429, "Too many requests, please try again later"),
     FaultKind.CONCURRENCY: (429, "Too many concurrent tasks, please try again later"),
-    FaultKind.BILLING: (429, _USED_UP),
-    FaultKind.OVERLOADED: (503, _BUSY),
-    FaultKind.MODERATION: (400, _MODERATED),
-    FaultKind.TASK_LOST: (404, _NO_TASK),
+    FaultKind.BILLING: (429, "free allocated quota exceeded"),
+    FaultKind.OVERLOADED: (503, "Server is busy, please try again later"),
+    FaultKind.MODERATION: (400, "Input data may contain inappropriate content."),
+    FaultKind.TASK_LOST: (404, "task not found"),
     FaultKind.SERVER_ERROR: (500, "Internal server error"),
 }
 
 
-def _bad_token() -> Response:
-    return _json({"error": {"message": _BAD_TOKEN, "request_id": _request_id()}}, 401)
+def _size(fields: Fields) -> tuple[int, int]:
+    return sides(fields.get("size") or "1024x1024")
 
 
-def _errors(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return _json({"errors": {"message": message}, "request_id": _request_id()}, status, headers)
-
-
-def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, headers, media_type="application/json")
+def _json(document: Fields, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return json_response({**document, "request_id": _request_id()}, status, headers)
 
 
 def _request_id() -> str:

@@ -4,218 +4,143 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers.shared.refusals import json_object
 from providers.simulator.drawing import CONTENT_TYPES, Drawing
 from providers.simulator.engine import Engine
-from providers.simulator.faults import Fault, FaultKind
+from providers.simulator.faults import FaultKind
 from providers.simulator.ledger import Call, SentFile
-from providers.simulator.quotas import Refusal
-from providers.simulator.wires.one_call import OneCallWire, wait_headers
+from providers.simulator.pictures import NOT_A_PICTURE, Pictures
+from providers.simulator.wires.base import CallWire, Check, Fields, json_response, sides, wait_headers, whole
 
-_KEPT_PICTURES = 256
+_CREATED = 1_760_000_000
+_FILES = "files of the form"  # the parts with a file, among the fields
 
 
-class OpenAIWire(OneCallWire):
-    """Routes over an engine."""
+class OpenAIWire(CallWire):
+    """Generations and edits; the list of models costs nothing, so it is a way to try a key."""
 
     beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, pictures: Pictures) -> None:
         super().__init__(engine)
-        self._pictures: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self._pictures = pictures
         self.routes = [
-            Route("/v1/images/generations", self._generations, methods=["POST"]),
-            Route("/v1/images/edits", self._edits, methods=["POST"]),
-            Route("/v1/models", self._models, methods=["GET"]),
-            Route("/pictures/{name}", self._picture, methods=["GET"]),
+            Route("/v1/images/generations", self.submit, methods=["POST"]),
+            Route("/v1/images/edits", self.submit, methods=["POST"]),
+            Route("/v1/models", self._keyed(self._models), methods=["GET"]),
         ]
 
-    async def _generations(self, request: Request) -> Response:
-        body = await request.body()
-        fields = json_object(body)
-        if fields is None:
-            return _error(400, "invalid_json", "The body is not a JSON object.")
-        return await self._called(request, body, fields)
+    async def _models(self, _request: Request, _key: str) -> Response:
+        models = [{"id": "sim-1", "object": "model", "owned_by": "simulator"}]
+        return json_response({"object": "list", "data": models})
 
-    async def _edits(self, request: Request) -> Response:
-        body = await request.body()
-        fields, files = _multipart(request.headers.get("content-type", ""), body)
-        if not any(file.name in ("image", "image[]") for file in files):
-            return _error(400, "missing_image", "An edit needs an `image`.", param="image")
-        return await self._called(request, body, fields, files)
+    def _fields(self, request: Request, body: bytes) -> Fields | None:
+        if request.url.path.endswith("/edits"):
+            return _form(request.headers.get("content-type", ""), body)
+        return super()._fields(request, body)
 
-    async def _called(
-        self, request: Request, body: bytes, fields: dict[str, Any], files: tuple[SentFile, ...] = ()
-    ) -> Response:
-        images = str(fields.get("n", 1))
-        return await self._answer(
-            request,
-            body,
-            fields,
-            prompt=str(fields.get("prompt") or ""),
-            images=int(images) if images.isdigit() else 1,
-            files=files,
+    def _images(self, fields: Fields) -> int:
+        return whole(fields.get("n", 1)) or 1
+
+    def _files(self, fields: Fields) -> tuple[SentFile, ...]:
+        return tuple(fields.get(_FILES, ()))
+
+    def _checks(self, fields: Fields) -> Iterator[Check]:
+        files = fields.get(_FILES)
+        has_image = files is None or any(file.name in ("image", "image[]") for file in files)
+        yield has_image, "An edit needs an `image`.", "missing_image", "image"
+        prompt = fields.get("prompt")
+        is_text = isinstance(prompt, str) and bool(prompt)
+        yield is_text, "A prompt is required.", "missing_required_parameter", "prompt"
+        strict = str(fields.get("model", "")).startswith("gpt-image") and "response_format" in fields
+        yield not strict, "Unknown parameter: response_format.", "unknown_parameter", "response_format"
+        yield 1 <= whole(fields.get("n", 1)) <= 10, "n must lie in 1..10.", "invalid_value", "n"
+        known = str(fields.get("output_format") or "png") in CONTENT_TYPES
+        yield known, "output_format must be png, jpeg or webp.", "invalid_value", "output_format"
+        compression = whole(fields.get("output_compression", 85))
+        yield compression <= 100, "output_compression is at most 100.", "invalid_value", "output_compression"
+        sane = all(16 <= side <= 4096 for side in _size(fields))
+        yield sane, f"Invalid size {fields.get('size')!r}.", "invalid_value", "size"
+
+    def _drawing(self, fields: Fields) -> Drawing:
+        seed = str(fields.get("seed", ""))
+        return self._engine.drawing(
+            str(fields["prompt"]),
+            int(seed) if seed.isdigit() else None,
+            _size(fields),
+            format=str(fields.get("output_format") or "png"),
+            quality=int(fields.get("output_compression") or 85),
         )
 
-    async def _models(self, request: Request) -> Response:
-        """The list of models, which costs nothing: a way to try a key."""
-        _, _, key = request.headers.get("authorization", "").partition(" ")
-        if not self._engine.knows(key):
-            return self._unknown_key()
-        return _json(
-            {"object": "list", "data": [{"id": "sim-1", "object": "model", "owned_by": "simulator"}]}
-        )
-
-    async def _picture(self, request: Request) -> Response:
-        kept = self._pictures.get(request.path_params["name"])
-        if kept is None:
-            return _error(404, "not_found", "There is no such picture, or it has expired.")
-        return Response(kept[0], media_type=kept[1])
-
-    async def _served(self, request: Request, fields: dict[str, Any], call: Call) -> Response:
+    async def _served(self, request: Request, fields: Fields, call: Call) -> Response:
         first = self._drawing(fields)
         items = []
         for number in range(call.images):
             drawing = replace(first, seed=first.seed + number)
             picture = await self._engine.work(drawing)
-            items.append(self._item(request, fields, drawing, picture))
-        usage = _usage(call)
-        return _json({"created": 1_760_000_000, "data": items, "usage": usage})
+            items.append({"seed": drawing.seed, **self._item(request, fields, drawing.format, picture)})
+        return _json({"created": _CREATED, "data": items, "usage": _usage(call)})
 
-    def _drawing(self, fields: dict[str, Any]) -> Drawing:
-        width, height = _size(fields)
-        prompt = str(fields["prompt"])
-        asked = str(fields.get("seed", ""))
-        seed = int(asked) if asked.isdigit() else self._engine.seed_for(prompt)
-        return Drawing(
-            prompt=prompt,
-            seed=seed,
-            width=width,
-            height=height,
-            format=str(fields.get("output_format") or "png"),
-            quality=int(fields.get("output_compression") or 85),
-            plain=self._engine.settings.plain,
-        )
-
-    def _item(
-        self, request: Request, fields: dict[str, Any], drawing: Drawing, picture: bytes
-    ) -> dict[str, Any]:
-        item: dict[str, Any] = {"seed": drawing.seed}
+    def _item(self, request: Request, fields: Fields, format_: str, picture: bytes) -> dict[str, str]:
         if fields.get("response_format") != "url":
-            return item | {"b64_json": base64.b64encode(picture).decode()}
-        name = f"{secrets.token_hex(12)}.{drawing.format}"
-        self._pictures[name] = (picture, CONTENT_TYPES[drawing.format])
-        while len(self._pictures) > _KEPT_PICTURES:
-            self._pictures.popitem(last=False)
-        return item | {"url": f"{request.base_url}pictures/{name}"}
+            return {"b64_json": base64.b64encode(picture).decode()}
+        name = f"{secrets.token_hex(12)}.{format_}"
+        self._pictures.keep(name, picture)
+        return {"url": self._pictures.url(name, request)}
 
-    def _unknown_key(self) -> Response:
-        return _error(401, "invalid_api_key", "Incorrect API key provided.")
-
-    def _throttled(self, refusal: Refusal) -> Response:
-        if refusal.quota == "in_flight":
-            code, message = "concurrency_limit_exceeded", "Too many concurrent requests for this key."
-        else:
-            code, message = "rate_limit_exceeded", f"Rate limit reached for {refusal.quota} per key."
-        headers = wait_headers(refusal) if self._engine.settings.send_retry_after else {}
-        return _error(429, code, message, type_="rate_limit_error", headers=headers)
-
-    def _turned_away(self, fault: Fault) -> Response:
-        headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
-        status, code, type_, message = _AT_THE_DOOR[fault.kind]
-        return _error(status, code, message, type_=type_, headers=headers)
-
-    def _problem(self, fields: dict[str, Any]) -> Response | None:
-        return _problem(fields)
-
-    def _moderated(self, call: Call) -> Response:  # noqa: ARG002 (nothing is charged)
-        return _moderation()
-
-    def _spoilt(self, fault: Fault, fields: dict[str, Any], call: Call) -> Response:  # noqa: ARG002 (as OneCallWire)
-        match fault.kind:
+    def _spoilt(self, kind: FaultKind, call: Call) -> Response:  # noqa: ARG002 (nothing is charged)
+        match kind:
             case FaultKind.EMPTY:
-                return _json({"created": 1_760_000_000, "data": []})
+                return _json({"created": _CREATED, "data": []})
             case FaultKind.ERROR_INSIDE:
-                return _json(
-                    {"error": {"message": "The upstream failed.", "type": "channel_error", "code": 500}}
-                )
-            case FaultKind.WITHHELD:
-                message = "The generated image was filtered by our safety system."
-                return _error(400, "moderation_blocked", message, type_="image_generation_user_error")
+                error = {"message": "The upstream failed.", "type": "channel_error", "code": 500}
+                return _json({"error": error})
             case FaultKind.NOT_A_PICTURE:
-                return _json({"data": [{"b64_json": base64.b64encode(b"this is no picture").decode()}]})
-            case FaultKind.MODERATION:
-                return _moderation()
+                return _json({"data": [{"b64_json": base64.b64encode(NOT_A_PICTURE).decode()}]})
             case _:
-                return _error(500, "server_error", "The server had an error.", type_="server_error")
+                return self.refusal(kind)
+
+    def refusal(self, kind: FaultKind, wait_s: float | None = None) -> Response:
+        status, code, message, type_ = _REFUSALS.get(kind, _REFUSALS[FaultKind.SERVER_ERROR])
+        return _error(status, code, message, type_, headers=wait_headers(wait_s))
+
+    def _invalid(self, message: str, code: str = "", param: str = "") -> Response:
+        return _error(400, code or "invalid_json", message, "invalid_request_error", param or None)
 
 
-_AT_THE_DOOR = {
-    FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "rate_limit_error", "Rate limit reached."),
-    FaultKind.CONCURRENCY: (
-        429,
-        "concurrency_limit_exceeded",
-        "rate_limit_error",
-        "Too many concurrent requests.",
-    ),
+def _blocked(message: str) -> tuple[int, str, str, str]:
+    return 400, "moderation_blocked", message, "image_generation_user_error"
+
+
+_REFUSALS = {
+    FaultKind.RATE_LIMIT: (429, "rate_limit_exceeded", "Rate limit reached.", "rate_limit_error"),
+    FaultKind.CONCURRENCY: (429, "concurrency_limit_exceeded", "Too many at once.", "rate_limit_error"),
     FaultKind.BILLING: (
         429,
         "credit_balance_exhausted",
-        "insufficient_quota",
         "You exceeded your current quota, please check your plan and billing details.",
+        "insufficient_quota",
     ),
-    FaultKind.OVERLOADED: (503, "server_is_overloaded", "server_error", "The server is overloaded."),
-    FaultKind.AUTH: (401, "invalid_api_key", "invalid_request_error", "Incorrect API key provided."),
+    FaultKind.OVERLOADED: (503, "server_is_overloaded", "The server is overloaded.", "server_error"),
+    FaultKind.AUTH: (401, "invalid_api_key", "Incorrect API key provided.", "invalid_request_error"),
+    FaultKind.MODERATION: _blocked("Rejected by the safety system. safety_violations=[violence]."),
+    FaultKind.WITHHELD: _blocked("The generated image was filtered by our safety system."),
+    FaultKind.SERVER_ERROR: (500, "server_error", "The server had an error.", "server_error"),
 }
 
 
-def _problem(fields: dict[str, Any]) -> Response | None:
-    """Why the request is not valid, as an answer."""
-    if not fields.get("prompt") or not isinstance(fields["prompt"], str):
-        return _error(400, "missing_required_parameter", "A prompt is required.", param="prompt")
-    if str(fields.get("model", "")).startswith("gpt-image") and "response_format" in fields:
-        return _error(
-            400, "unknown_parameter", "Unknown parameter: response_format.", param="response_format"
-        )
-    if str(fields.get("n", 1)) not in {str(count) for count in range(1, 11)}:
-        return _error(400, "invalid_value", "n must lie in 1..10.", param="n")
-    if str(fields.get("output_format") or "png") not in CONTENT_TYPES:
-        return _error(400, "invalid_value", "output_format must be png, jpeg or webp.", param="output_format")
-    if not 0 <= _whole(fields.get("output_compression", 85)) <= 100:
-        return _error(
-            400, "invalid_value", "output_compression must lie in 0..100.", param="output_compression"
-        )
-    if not all(16 <= side <= 4096 for side in _size(fields)):
-        return _error(400, "invalid_value", f"Invalid size {fields.get('size')!r}.", param="size")
-    return None
-
-
-def _size(fields: dict[str, Any]) -> tuple[int, int]:
-    """Width and height in pixels; (0, 0) if it is no size."""
+def _size(fields: Fields) -> tuple[int, int]:
     size = fields.get("size") or "auto"
-    width, _, height = ("1024x1024" if size == "auto" else str(size)).partition("x")
-    return _whole(width), _whole(height)
-
-
-def _whole(value: object) -> int:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-
-
-def _moderation() -> Response:
-    message = "Your request was rejected by the safety system. safety_violations=[violence]."
-    return _error(400, "moderation_blocked", message, type_="image_generation_user_error")
+    return sides("1024x1024" if size == "auto" else size)
 
 
 def _usage(call: Call) -> dict[str, Any]:
@@ -229,28 +154,26 @@ def _usage(call: Call) -> dict[str, Any]:
     }
 
 
-def _multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], tuple[SentFile, ...]]:
-    """The text fields of a multipart form, and its files."""
+def _form(content_type: str, body: bytes) -> Fields:
+    """The text fields of a multipart form, and its files under `_FILES`."""
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=HTTP)
-    fields: dict[str, Any] = {}
-    files = []
+    fields: Fields = {_FILES: []}
     for part in message.iter_parts():
         name = str(part.get_param("name", header="content-disposition"))
         content = part.get_payload(decode=True)
         data = content if isinstance(content, bytes) else b""
         if part.get_filename() is not None:
-            files.append(SentFile.of(name, part.get_content_type(), data))
+            fields[_FILES].append(SentFile.of(name, part.get_content_type(), data))
         else:
             fields[name] = data.decode("utf-8", "replace")
-    return fields, tuple(files)
+    return fields
 
 
 def _error(
     status: int,
     code: str,
     message: str,
-    *,
-    type_: str = "invalid_request_error",
+    type_: str,
     param: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
@@ -259,6 +182,5 @@ def _error(
     )
 
 
-def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    named = {"x-request-id": f"req_{secrets.token_hex(8)}", **(headers or {})}
-    return Response(orjson.dumps(document), status, named, media_type="application/json")
+def _json(document: Fields, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return json_response(document, status, {"x-request-id": f"req_{secrets.token_hex(8)}", **(headers or {})})

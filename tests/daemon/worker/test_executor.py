@@ -31,10 +31,9 @@ from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
 from limiter import Limiter, Penalty, Recalls
 from limiter.quota.quota import parse_quota
-from providers.base import Generated, Pending, Picture, PollPlan, Request, Submitted
+from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
-from providers.http.client import before_send, rate_headers
 from tests.daemon.harness import Installation, open_gate
 
 
@@ -816,9 +815,9 @@ async def test_a_permit_that_is_recalled_while_the_call_connects_sends_nothing(
         raise Recalled
 
     async def connects(_request: Request) -> Generated:
-        leaves = before_send.get()
-        assert leaves is not None
-        await leaves(None)
+        before_send = bench.provider.hooks.before_send
+        assert before_send is not None
+        await before_send(None)
         raise AssertionError("it was sent")
 
     monkeypatch.setattr(bench, "call_leaves", called_back)
@@ -826,13 +825,11 @@ async def test_a_permit_that_is_recalled_while_the_call_connects_sends_nothing(
     run = await bench.claimed()
     assert await bench.executor.run(run) == Released()
     assert not run.sent, "its permit is given back whole"
-    assert before_send.get() is None
 
 
 async def test_the_rates_in_an_answers_headers_are_passed_on(bench: Bench) -> None:
     async def answer(_request: Request) -> Generated:
-        rate_headers.set({"x-ratelimit-remaining": "7"})
-        return generated()
+        return replace(generated(), headers={"x-ratelimit-remaining": "7"})
 
     bench.provider.answer = answer
     await bench.outcome()
@@ -846,8 +843,7 @@ async def test_headers_are_passed_on_after_the_task_is_noted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(_request: Request) -> Submitted:
-        rate_headers.set({"x-ratelimit-remaining": "7"})
-        return Submitted("task-1")
+        return Submitted("task-1", headers={"x-ratelimit-remaining": "7"})
 
     noted: list[bytes | str] = []
 
@@ -920,7 +916,7 @@ async def test_a_provider_is_given_no_more_time_than_the_job_has(
 ) -> None:
     given: list[float] = []
 
-    async def submit(_request: Request, *, timeout_s: float) -> Generated:
+    async def submit(_request: Request, *, timeout_s: float, hooks: CallHooks) -> Generated:
         given.append(timeout_s)
         return generated()
 

@@ -212,13 +212,13 @@ async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answere
         provider = create_provider(
             "zimage", base_url=simulator.modelscope_url, secrets={"api_key": "ms-key"}, options={}
         )
-        real = provider._standing  # type: ignore[attr-defined]
+        real = provider._progress  # type: ignore[attr-defined]
 
         def answered(answer: Any) -> Any:
             told.append("answered")
             return real(answer)
 
-        provider._standing = answered  # type: ignore[attr-defined]
+        provider._progress = answered  # type: ignore[attr-defined]
         request = Request(request_id="r", model="Tongyi-MAI/Z-Image-Turbo", prompt="x", size="512x512")
         submitted = await provider.submit(request, timeout_s=5)
         assert isinstance(submitted, Submitted)

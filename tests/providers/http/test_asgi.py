@@ -47,7 +47,7 @@ async def test_a_taken_port_is_a_sentence() -> None:
         await first.stop()
 
 
-async def test_an_app_that_fails_at_startup_is_told() -> None:
+async def test_an_app_that_fails_at_startup_raises() -> None:
     async def broken(scope: dict[str, object], _receive: object, send: object) -> None:
         if scope["type"] == "lifespan":
             await send({"type": "lifespan.startup.failed", "message": "no"})  # type: ignore[operator]

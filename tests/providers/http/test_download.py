@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from providers.http.download import DownloadError, Resolver, check_url, download
+from providers.http.addresses import Resolver, check_url
+from providers.http.outside import OutsideError, download
 
 Serve = Callable[[Any], Any]
 
@@ -64,7 +65,7 @@ def resolving(*addresses: str) -> Resolver:
         "https://exa mple.org/",
     ],
 )
-def test_addresses_that_are_not_public_https_are_refused_without_asking_the_network(url: str) -> None:
+def test_addresses_that_are_not_public_https_are_refused_offline(url: str) -> None:
     problem = check_url(url)
     assert problem is not None
     assert problem.endswith(".")
@@ -113,7 +114,7 @@ def test_the_cloud_metadata_address_cannot_be_allowed() -> None:
     "private", ["10.1.2.3", "127.0.0.1", "169.254.169.254", "fd00::5", "::ffff:10.0.0.1"]
 )
 async def test_a_name_with_one_private_address_among_its_addresses_is_refused(private: str) -> None:
-    with pytest.raises(DownloadError, match="not a public address") as caught:
+    with pytest.raises(OutsideError, match="not a public address") as caught:
         await download(
             "https://cdn.example.org/x", max_bytes=1000, resolver=resolving("93.184.216.34", private)
         )
@@ -121,7 +122,7 @@ async def test_a_name_with_one_private_address_among_its_addresses_is_refused(pr
 
 
 async def test_an_allowed_name_is_still_refused_when_it_leads_to_link_local() -> None:
-    with pytest.raises(DownloadError, match="not a public address"):
+    with pytest.raises(OutsideError, match="not a public address"):
         await download(
             "http://minio/x", max_bytes=9, allow_hosts=["minio"], resolver=resolving("169.254.169.254")
         )
@@ -187,35 +188,35 @@ async def test_no_credentials_and_cookies_are_sent(serve: Serve) -> None:
 
 async def test_a_stream_without_a_length_is_cut_at_the_cap(serve: Serve) -> None:
     url = await serve(file_app())
-    with pytest.raises(DownloadError, match="larger than 5000 bytes") as caught:
+    with pytest.raises(OutsideError, match="larger than 5000 bytes") as caught:
         await download(f"{url}/stream", max_bytes=5000, allow_hosts=["127.0.0.1"])
     assert caught.value.refused
 
 
 async def test_a_server_that_never_answers_is_given_up(serve: Serve) -> None:
     url = await serve(file_app())
-    with pytest.raises(DownloadError, match=r"did not finish within 0\.2 s"):
+    with pytest.raises(OutsideError, match=r"did not finish within 0\.2 s"):
         await download(f"{url}/stuck", max_bytes=10, allow_hosts=["127.0.0.1"], timeout_s=0.2)
 
 
 async def test_three_redirects_are_followed_and_four_are_not(serve: Serve) -> None:
     url = await serve(file_app())
     assert await download(f"{url}/hops/3", max_bytes=100, allow_hosts=["127.0.0.1"]) == b"arrived"
-    with pytest.raises(DownloadError, match="more than 3 times"):
+    with pytest.raises(OutsideError, match="more than 3 times"):
         await download(f"{url}/hops/4", max_bytes=100, allow_hosts=["127.0.0.1"])
 
 
 @pytest.mark.parametrize("to", ["https://10.0.0.1/", "http://169.254.169.254/latest", "file:///etc/passwd"])
 async def test_a_redirect_is_checked_like_a_first_address(serve: Serve, to: str) -> None:
     url = await serve(file_app())
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(OutsideError) as caught:
         await download(f"{url}/away?to={to}", max_bytes=100, allow_hosts=["127.0.0.1"])
     assert caught.value.refused
 
 
-async def test_a_missing_file_tells_its_status(serve: Serve) -> None:
+async def test_a_missing_file_has_its_status(serve: Serve) -> None:
     url = await serve(file_app())
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(OutsideError) as caught:
         await download(f"{url}/nothing?sig=geheim", max_bytes=100, allow_hosts=["127.0.0.1"])
     assert caught.value.http_status == 404
     assert not caught.value.refused
@@ -257,7 +258,7 @@ async def test_tls_is_verified_against_the_name_and_not_the_address(
         return await download(url, max_bytes=100, allow_hosts=[name], resolver=resolving("127.0.0.1"))
 
     assert await fetched("files.example") == b"secure"
-    with pytest.raises(DownloadError, match="failed"):
+    with pytest.raises(OutsideError, match="failed"):
         await fetched("other.example")
     server.close()
 
@@ -267,6 +268,6 @@ async def test_a_closed_port_is_a_sentence_without_the_query() -> None:
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    with pytest.raises(DownloadError, match="failed") as caught:
+    with pytest.raises(OutsideError, match="failed") as caught:
         await download(f"http://127.0.0.1:{port}/x?sig=geheim", max_bytes=10, allow_hosts=["127.0.0.1"])
     assert "geheim" not in str(caught.value)

@@ -18,8 +18,7 @@ from starlette.routing import Route
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
-from providers.http.client import Answer, create_client, send_once
-from providers.http.unpacking import STEP, unpacked
+from providers.http.client import STEP, Answer, _unpacked, create_client, send_once
 
 MIB = 1024 * 1024
 ZEROS = gzip.compress(bytes(100 * MIB))
@@ -96,6 +95,6 @@ class _Pieces(httpx2.AsyncByteStream):
 async def test_however_the_bytes_arrive_no_piece_is_larger_than_a_step(body: bytes, size: int) -> None:
     headers: Mapping[str, str] = {"content-encoding": "gzip"}
     response = httpx2.Response(200, headers=headers, stream=_Pieces(gzip.compress(body), size))
-    pieces = [piece async for piece in unpacked(response)]
+    pieces = [piece async for piece in _unpacked(response)]
     assert b"".join(pieces) == body
     assert max(map(len, pieces), default=0) <= STEP

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import ErrorKind, InputImage, Provider, ProviderError, Submitted, create_provider
+from providers.base import InputImage, Provider, Submitted
+from providers.errors import ErrorKind, ProviderError
 from providers.hunyuan.rules import MAX_AREA, SIDES, Rules
 from providers.hunyuan.rules import wanted as checked
-from tests.providers.hunyuan.rig import MODELS, WIRES, Canned, Wires, wanted
-
-Serve = Callable[[Any], Any]
+from providers.registry import create_provider
+from tests.providers.conformance import Canned
+from tests.providers.conftest import Serve
+from tests.providers.hunyuan.rig import MODELS, WIRES, Wires, wanted
 
 RULES = Rules(params=frozenset({"resolution", "revise"}), max_input_bytes=100)
 PNG = InputImage(b"\x89PNG", "image/png")

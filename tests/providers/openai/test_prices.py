@@ -48,13 +48,13 @@ def test_only_models_whose_prices_are_known_have_a_cost(model: str, known: bool)
 
 
 def test_without_details_all_that_was_read_is_text_unless_pictures_were_sent() -> None:
-    told = {"input_tokens": 10, "output_tokens": 272, "total_tokens": 282}
-    assert cost_of("gpt-image-2", told, edited=False) == Decimal("0.00821")
-    assert cost_of("gpt-image-2", told, edited=True) is None
+    reported = {"input_tokens": 10, "output_tokens": 272, "total_tokens": 282}
+    assert cost_of("gpt-image-2", reported, edited=False) == Decimal("0.00821")
+    assert cost_of("gpt-image-2", reported, edited=True) is None
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {},
         {"input_tokens": 10},
@@ -66,5 +66,5 @@ def test_without_details_all_that_was_read_is_text_unless_pictures_were_sent() -
         {"input_tokens": 10, "input_tokens_details": {"text_tokens": 10}, "output_tokens": 272},
     ],
 )
-def test_a_usage_that_tells_too_little_or_nonsense_gives_no_cost(told: dict[str, Any]) -> None:
-    assert cost_of("gpt-image-2", told, edited=False) is None
+def test_a_usage_with_too_little_or_nonsense_gives_no_cost(reported: dict[str, Any]) -> None:
+    assert cost_of("gpt-image-2", reported, edited=False) is None

@@ -6,7 +6,7 @@ import pytest
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.shared.pictures import fetch_picture
+from providers.shared.answers import fetch_picture
 
 
 async def failure(url: str) -> ProviderError:
@@ -23,9 +23,7 @@ async def failure(url: str) -> ProviderError:
         ("https://cdn.example.com:8443/x.png", "cdn.example.com:8443"),
     ],
 )
-async def test_an_address_that_our_rules_refuse_is_nothing_to_buy_again_and_says_which_setting_allows_it(
-    url: str, entry: str
-) -> None:
+async def test_a_refused_address_is_not_bought_again_and_names_its_setting(url: str, entry: str) -> None:
     error = await failure(url)
     assert (error.kind, error.retry, error.charged) == (
         ErrorKind.RESULT_DOWNLOAD,
@@ -35,7 +33,7 @@ async def test_an_address_that_our_rules_refuse_is_nothing_to_buy_again_and_says
     assert f"add {entry} to `allow_hosts` of the credential" in error.message
 
 
-async def test_an_address_that_nothing_can_allow_is_not_said_to_be_allowable() -> None:
+async def test_an_address_that_nothing_can_allow_names_no_setting() -> None:
     error = await failure("https://169.254.169.254/latest/meta-data")
     assert (error.kind, error.retry) == (ErrorKind.RESULT_DOWNLOAD, Retry.NEVER)
     assert "allow_hosts" not in error.message

@@ -22,13 +22,12 @@ class Clock:
 gaps = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 4)), max_size=60)
 
 
-@given(gaps, st.integers(1, 8), st.floats(0.1, 10), st.booleans())
+@given(gaps, st.integers(1, 8), st.floats(0.1, 10))
 def test_a_sliding_window_never_holds_more_than_its_count(
-    arrivals: list[tuple[float, int]], count: int, window_s: float, rejected_counts: bool
+    arrivals: list[tuple[float, int]], count: int, window_s: float
 ) -> None:
     clock = Clock()
-    settings = SimulatorSettings(images=Rate(count, window_s), rejected_counts=rejected_counts)
-    quotas = KeyQuotas(settings, clock)
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(count, window_s)), clock)
     admitted = []
     for gap_s, cost in arrivals:
         clock.now_s += gap_s
@@ -38,12 +37,12 @@ def test_a_sliding_window_never_holds_more_than_its_count(
     assert max_in_window(admitted, window_s) <= count
 
 
-@given(gaps, st.integers(4, 8), st.floats(0.1, 10), st.booleans())
-def test_whoever_waits_as_long_as_told_is_let_in(
-    arrivals: list[tuple[float, int]], count: int, window_s: float, fixed: bool
+@given(gaps, st.integers(4, 8), st.floats(0.1, 10))
+def test_a_call_that_waits_as_long_as_the_refusal_says_is_let_in(
+    arrivals: list[tuple[float, int]], count: int, window_s: float
 ) -> None:
     clock = Clock()
-    quotas = KeyQuotas(SimulatorSettings(images=Rate(count, window_s), fixed_windows=fixed), clock)
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(count, window_s)), clock)
     for gap_s, cost in arrivals:
         clock.now_s += gap_s
         refusal = quotas.admit(cost)
@@ -53,25 +52,14 @@ def test_whoever_waits_as_long_as_told_is_let_in(
             assert quotas.admit(cost) is None
 
 
-def test_a_fixed_window_lets_twice_its_count_through_around_a_boundary() -> None:
+def test_a_refused_call_uses_nothing() -> None:
     clock = Clock()
-    clock.now_s = 9.9
-    quotas = KeyQuotas(SimulatorSettings(images=Rate(3, 10), fixed_windows=True), clock)
-    assert [quotas.admit(1) is None for _ in range(4)] == [True, True, True, False]
-    clock.now_s = 10.0
-    assert [quotas.admit(1) is None for _ in range(4)] == [True, True, True, False]
-
-
-def test_a_refused_call_uses_nothing_unless_refusals_count() -> None:
-    for rejected_counts in (False, True):
-        clock = Clock()
-        settings = SimulatorSettings(images=Rate(1, 10), rejected_counts=rejected_counts)
-        quotas = KeyQuotas(settings, clock)
-        assert quotas.admit(1) is None
-        clock.now_s += 9
-        assert quotas.admit(1) is not None
-        clock.now_s += 1
-        assert (quotas.admit(1) is None) is not rejected_counts
+    quotas = KeyQuotas(SimulatorSettings(images=Rate(1, 10)), clock)
+    assert quotas.admit(1) is None
+    clock.now_s += 9
+    assert quotas.admit(1) is not None
+    clock.now_s += 1
+    assert quotas.admit(1) is None
 
 
 def test_a_slot_is_free_again_when_its_call_leaves() -> None:

@@ -7,12 +7,13 @@ import pytest
 
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
-from tests.providers.conftest import KEY, StartSimulator
+from tests.providers.conformance import KEY
+from tests.providers.conftest import StartSimulator
 
 BODY = b'{"prompt": "a mug",  "size": "64x64"}'
 
 
-async def ask(simulator: Simulator, query: str = "") -> httpx2.Response:
+async def generate(simulator: Simulator, query: str = "") -> httpx2.Response:
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient() as http:
         url = f"{simulator.base_url}/images/generations{query}"
@@ -21,7 +22,7 @@ async def ask(simulator: Simulator, query: str = "") -> httpx2.Response:
 
 async def test_a_request_is_kept_byte_for_byte_and_answered_as_ever(start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(record_requests=True)
-    assert (await ask(simulator, "?a=%20b")).status_code == 200
+    assert (await generate(simulator, "?a=%20b")).status_code == 200
     (request,) = simulator.ledger.requests
     assert (request.method, request.path) == ("POST", "/v1/images/generations?a=%20b")
     assert request.body == BODY
@@ -31,13 +32,13 @@ async def test_a_request_is_kept_byte_for_byte_and_answered_as_ever(start_simula
 
 
 async def test_nothing_is_kept_unless_the_settings_ask_for_it(simulator: Simulator) -> None:
-    assert (await ask(simulator)).status_code == 200
+    assert (await generate(simulator)).status_code == 200
     assert not simulator.ledger.requests
 
 
 async def test_what_is_kept_is_neither_served_nor_shown(start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(record_requests=True)
-    await ask(simulator)
+    await generate(simulator)
     assert KEY not in repr(simulator.ledger.requests)
     async with httpx2.AsyncClient() as http:
         assert KEY not in (await http.get(f"{simulator.url}/simulator/ledger?entries")).text
@@ -50,14 +51,14 @@ async def test_connections_can_be_cut_under_the_recorder_too(
     simulator = await start_simulator(record_requests=True)
     simulator.faults.add(Fault(kind))
     with pytest.raises(httpx2.TransportError):
-        await ask(simulator)
+        await generate(simulator)
     assert len(simulator.ledger.requests) == 1
 
 
 async def test_a_reset_forgets_what_was_kept(start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(record_requests=True)
-    await ask(simulator)
+    await generate(simulator)
     simulator.reset()
     assert not simulator.ledger.requests
-    await ask(simulator)
+    await generate(simulator)
     assert len(simulator.ledger.requests) == 1

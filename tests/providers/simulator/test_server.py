@@ -26,7 +26,7 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def ask(
+async def generate(
     http: httpx2.AsyncClient, simulator: Simulator, prompt: str = "a mug", **fields: Any
 ) -> httpx2.Response:
     body = {"model": "sim-1", "prompt": prompt, "size": "32x32"} | fields
@@ -44,32 +44,32 @@ async def test_many_at_once_never_exceed_the_windows_and_the_slots(
     http: httpx2.AsyncClient, start_simulator: StartSimulator
 ) -> None:
     simulator = await start_simulator(images=Rate(6, 60), in_flight=4, latency_s=(0.05, 0.05))
-    answers = await asyncio.gather(*(ask(http, simulator, f"p{number}") for number in range(20)))
+    answers = await asyncio.gather(*(generate(http, simulator, f"p{number}") for number in range(20)))
     assert sorted({answer.status_code for answer in answers}) == [200, 429]
     assert simulator.ledger.max_in_flight <= 4
     assert simulator.ledger.max_in_window(60) <= 6
     assert simulator.ledger.billed() == sum(answer.status_code == 200 for answer in answers)
 
 
-async def test_a_throttled_call_is_told_when_to_return(
+async def test_a_throttled_call_learns_when_to_return(
     http: httpx2.AsyncClient, start_simulator: StartSimulator
 ) -> None:
     simulator = await start_simulator(images=Rate(1, 30))
-    assert (await ask(http, simulator)).status_code == 200
-    refused = await ask(http, simulator)
+    assert (await generate(http, simulator)).status_code == 200
+    refused = await generate(http, simulator)
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert 29 <= int(refused.headers["retry-after"]) <= 31
     assert simulator.ledger.statuses() == {200: 1, 429: 1}
 
 
-async def test_the_books_tell_a_quotas_refusal_from_one_that_was_ordered(
+async def test_the_books_distinguish_a_quotas_refusal_from_a_fault(
     http: httpx2.AsyncClient, start_simulator: StartSimulator
 ) -> None:
     simulator = await start_simulator(images=Rate(1, 30))
     simulator.faults.add(Fault(FaultKind.RATE_LIMIT))
     for _ in range(3):
-        await ask(http, simulator)
+        await generate(http, simulator)
     assert [(call.status, call.refused) for call in simulator.ledger.calls] == [
         (429, ""),
         (200, ""),
@@ -79,8 +79,8 @@ async def test_the_books_tell_a_quotas_refusal_from_one_that_was_ordered(
 
 async def test_retry_after_can_be_left_out(http: httpx2.AsyncClient, start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(images=Rate(1, 30), send_retry_after=False)
-    await ask(http, simulator)
-    refused = await ask(http, simulator)
+    await generate(http, simulator)
+    refused = await generate(http, simulator)
     assert refused.status_code == 429
     assert not [name for name in refused.headers if name.startswith("retry")]
 
@@ -89,31 +89,31 @@ async def test_each_key_has_quotas_of_its_own(
     http: httpx2.AsyncClient, start_simulator: StartSimulator
 ) -> None:
     simulator = await start_simulator(images=Rate(1, 30))
-    assert (await ask(http, simulator)).status_code == 200
-    assert (await ask(http, simulator)).status_code == 429
+    assert (await generate(http, simulator)).status_code == 200
+    assert (await generate(http, simulator)).status_code == 429
     http.headers["authorization"] = "Bearer k2"
-    assert (await ask(http, simulator)).status_code == 200
+    assert (await generate(http, simulator)).status_code == 200
 
 
 async def test_n_pictures_cost_n(http: httpx2.AsyncClient, start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(images=Rate(3, 30))
-    answer = await ask(http, simulator, n=3, seed=10)
+    answer = await generate(http, simulator, n=3, seed=10)
     assert [item["seed"] for item in answer.json()["data"]] == [10, 11, 12]
-    assert (await ask(http, simulator)).status_code == 429
+    assert (await generate(http, simulator)).status_code == 429
     assert simulator.ledger.billed() == 3
 
 
 async def test_the_same_prompt_without_a_seed_gives_another_picture_each_time(
     http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:
-    seeds = {(await ask(http, simulator)).json()["data"][0]["seed"] for _ in range(3)}
+    seeds = {(await generate(http, simulator)).json()["data"][0]["seed"] for _ in range(3)}
     assert len(seeds) == 3
 
 
 async def test_a_picture_has_the_size_and_the_format_asked_for(
     http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:
-    answer = await ask(http, simulator, size="96x48", output_format="webp", output_compression=50)
+    answer = await generate(http, simulator, size="96x48", output_format="webp", output_compression=50)
     picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"])))
     assert (picture.format, picture.size) == ("WEBP", (96, 48))
 
@@ -135,16 +135,16 @@ async def test_a_picture_has_the_size_and_the_format_asked_for(
 async def test_bad_requests_are_refused_and_not_billed(
     http: httpx2.AsyncClient, simulator: Simulator, fields: dict[str, Any], status: int, code: str
 ) -> None:
-    answer = await ask(http, simulator, **fields)
+    answer = await generate(http, simulator, **fields)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert simulator.ledger.billed() == 0
 
 
 async def test_a_wrong_key_is_refused(http: httpx2.AsyncClient, start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(api_keys=("right",))
-    assert (await ask(http, simulator)).status_code == 401
+    assert (await generate(http, simulator)).status_code == 401
     http.headers["authorization"] = "Bearer right"
-    assert (await ask(http, simulator)).status_code == 200
+    assert (await generate(http, simulator)).status_code == 200
 
 
 async def test_the_ledger_and_the_faults_are_reached_over_http(
@@ -152,10 +152,10 @@ async def test_the_ledger_and_the_faults_are_reached_over_http(
 ) -> None:
     fault = {"kind": "rate_limit", "count": 2, "retry_after_s": 7, "prompt": "mug"}
     assert (await http.post(f"{simulator.url}/simulator/faults", json=fault)).status_code == 200
-    assert (await ask(http, simulator, "a vase")).status_code == 200
-    assert (await ask(http, simulator, "a mug")).headers["retry-after"] == "7"
-    assert (await ask(http, simulator, "a mug")).status_code == 429
-    assert (await ask(http, simulator, "a mug")).status_code == 200
+    assert (await generate(http, simulator, "a vase")).status_code == 200
+    assert (await generate(http, simulator, "a mug")).headers["retry-after"] == "7"
+    assert (await generate(http, simulator, "a mug")).status_code == 429
+    assert (await generate(http, simulator, "a mug")).status_code == 200
     ledger = (await http.get(f"{simulator.url}/simulator/ledger?entries=1")).json()
     assert ledger["statuses"] == {"200": 2, "429": 2}
     assert ledger["calls_by_prompt"] == {"a vase": 1, "a mug": 1}
@@ -179,12 +179,12 @@ async def test_a_hanging_call_holds_its_slot_and_is_billed(
 ) -> None:
     simulator = await start_simulator(in_flight=1)
     simulator.faults.add(Fault(FaultKind.HANG))
-    hanging = asyncio.create_task(ask(http, simulator, "stuck"))
+    hanging = asyncio.create_task(generate(http, simulator, "stuck"))
     await until(lambda: simulator.ledger.in_flight == 1)
-    assert (await ask(http, simulator)).status_code == 429
+    assert (await generate(http, simulator)).status_code == 429
     hanging.cancel()
     await until(lambda: simulator.ledger.in_flight == 0)
-    assert (await ask(http, simulator)).status_code == 200
+    assert (await generate(http, simulator)).status_code == 200
     assert simulator.ledger.billed() == 2
     assert simulator.ledger.statuses()[0] == 1
 

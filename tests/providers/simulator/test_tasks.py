@@ -19,6 +19,7 @@ from providers.simulator import SimulatorSettings
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine, QuotaExceededError
 from providers.simulator.faults import AFTER_THE_DOOR, OF_TASKS, Fault, FaultKind
+from providers.simulator.pictures import Pictures
 from providers.simulator.settings import Rate
 from providers.simulator.tasks import Charge, Task, Tasks, TaskState
 
@@ -38,7 +39,8 @@ class Rig:
         given: dict[str, Any] = {"latency_s": (0.0, 0.0), "plain": True} | settings
         self.clock = Clock()
         self.engine = Engine(SimulatorSettings(**given), self.clock)
-        self.tasks = Tasks(self.engine, self.clock)
+        self.pictures = Pictures(self.engine.settings, self.clock)
+        self.tasks = Tasks(self.engine, self.pictures)
 
     def accept(self, prompt: str = "a mug", key: str = "k1", charge: Charge = Charge.DONE) -> Task:
         call = self.engine.ledger.arrive(key, prompt, prompt.encode(), 1)
@@ -81,10 +83,10 @@ async def test_a_task_holds_its_place_until_it_ends_not_until_it_was_answered(
     assert refused.value.refusal.quota == "in_flight"
     calls = list(one.engine.ledger.calls)[1:]
     assert [(call.task, call.refused) for call in calls] == [(first.number, ""), ("", "in_flight")]
-    await until(lambda: first.ended)
+    await until(lambda: first.over.is_set())
     await until(lambda: one.engine.ledger.in_flight == 1)
     second = one.accept()
-    await until(lambda: second.ended)
+    await until(lambda: second.over.is_set())
     with pytest.raises(QuotaExceededError):
         one.accept("another", key="k2")
 
@@ -110,7 +112,7 @@ async def test_a_task_ends_as_its_fault_says_and_is_charged_as_its_provider_char
         one.engine.faults.add(Fault(kind))
     task = one.accept(charge=charge)
     assert one.tasks.poll(task.number, "k1") is task
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     assert (task.state, one.engine.ledger.billed()) == (state, billed[charge])
 
 
@@ -121,7 +123,7 @@ async def test_nobody_else_can_poll_a_task_and_a_lost_one_is_unknown(rig: Callab
     assert one.tasks.poll(task.number, "k2") is None
     assert one.tasks.poll("123", "k1") is None
     assert one.tasks.poll(lost.number, "k1") is None
-    await until(lambda: lost.ended)
+    await until(lambda: lost.over.is_set())
     assert lost.call.billed == 1
     assert one.engine.ledger.polls == 3
 
@@ -143,7 +145,7 @@ async def fetched(one: Rig, task: Task, change: Callable[[str], str] = str) -> h
     async def address(request: Request) -> Response:
         return JSONResponse(one.tasks.picture_url(task, request))
 
-    app = Starlette(routes=[*one.tasks.routes, Route("/address", address)])
+    app = Starlette(routes=[*one.pictures.routes, Route("/address", address)])
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://simulator") as http:
         return await http.get(change((await http.get("/address")).json()))
@@ -152,7 +154,7 @@ async def fetched(one: Rig, task: Task, change: Callable[[str], str] = str) -> h
 async def test_the_picture_waits_behind_a_signed_address_that_expires(rig: Callable[..., Rig]) -> None:
     one = rig(picture_ttl_s=60)
     task = one.accept()
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     answer = await fetched(one, task)
     assert Image.open(io.BytesIO(answer.content)).size == (32, 32)
     assert (await fetched(one, task, lambda url: url.partition("?")[0])).status_code == 403
@@ -168,7 +170,7 @@ async def test_an_address_can_be_dead_from_the_start_or_lead_to_something_else(
     one.engine.faults.add(Fault(FaultKind.URL_EXPIRED, prompt="dead"))
     one.engine.faults.add(Fault(FaultKind.NOT_A_PICTURE, prompt="odd"))
     dead, odd = one.accept("dead"), one.accept("odd")
-    await until(lambda: dead.ended and odd.ended)
+    await until(lambda: dead.over.is_set() and odd.over.is_set())
     assert (await fetched(one, dead)).status_code == 403
     assert b"no picture" in (await fetched(one, odd)).content
     assert one.engine.ledger.billed() == 2
@@ -180,7 +182,7 @@ async def test_forgotten_tasks_leave_the_new_books_alone(rig: Callable[..., Rig]
     one.engine.reset()
     one.tasks.reset()
     assert one.tasks.poll(task.number, "k1") is None
-    await until(lambda: task.ended)
+    await until(lambda: task.over.is_set())
     assert (one.engine.ledger.in_flight, one.engine.ledger.billed()) == (0, 0)
 
 
@@ -189,7 +191,7 @@ def test_a_fault_for_polls_leaves_calls_alone_and_the_other_way_round(rig: Calla
     faults.add(Fault(FaultKind.SERVER_ERROR))
     faults.add(Fault(FaultKind.SERVER_ERROR, polls=True, prompt="polled"))
     faults.add(Fault(FaultKind.SLOW_POLL))
-    assert faults.take_of("polled", OF_TASKS) is None
+    assert faults.take("polled", OF_TASKS) is None
     assert [
         fault and fault.kind for fault in (faults.take_for_poll("polled"), faults.take_for_poll("x"))
     ] == [
@@ -197,6 +199,6 @@ def test_a_fault_for_polls_leaves_calls_alone_and_the_other_way_round(rig: Calla
         FaultKind.SLOW_POLL,
     ]
     assert faults.take_for_poll("polled") is None
-    taken = faults.take_of("polled", AFTER_THE_DOOR)
+    taken = faults.take("polled", AFTER_THE_DOOR)
     assert taken is not None
     assert not taken.polls

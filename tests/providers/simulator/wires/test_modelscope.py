@@ -107,7 +107,7 @@ async def test_what_the_service_would_not_take_is_refused(wrong: dict[str, Any])
         assert simulator.ledger.billed() == 0
 
 
-async def test_a_day_that_is_used_up_is_told_by_headers_and_ends_in_the_words_of_a_spent_allowance() -> None:
+async def test_a_used_up_day_has_headers_and_the_words_of_a_spent_allowance() -> None:
     async with wire(requests=Rate.parse("2/24h")) as (http, _):
         answers = [await http.post("/images/generations", json=BODY, headers=SUBMIT) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -118,7 +118,7 @@ async def test_a_day_that_is_used_up_is_told_by_headers_and_ends_in_the_words_of
         assert "retry-after" not in answers[2].headers
 
 
-async def test_limits_of_other_periods_are_told_by_no_header() -> None:
+async def test_limits_of_other_periods_have_no_header() -> None:
     async with wire(requests=Rate.parse("1/6s")) as (http, _):
         answers = [await http.post("/images/generations", json=BODY, headers=SUBMIT) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [200, 429]

@@ -77,12 +77,14 @@ async def test_an_image_that_cannot_be_is_refused_and_not_billed(
     assert not simulator.ledger.costs()
 
 
-async def test_each_answer_bills_what_its_usage_tells(http: httpx2.AsyncClient, simulator: Simulator) -> None:
-    told = [await chat(http, simulator), await image(http, simulator)]
+async def test_each_answer_bills_what_its_usage_reports(
+    http: httpx2.AsyncClient, simulator: Simulator
+) -> None:
+    reported = [await chat(http, simulator), await image(http, simulator)]
     for kind in (FaultKind.EMPTY, FaultKind.WITHHELD, FaultKind.NOT_A_PICTURE):
         simulator.faults.add(Fault(kind))
-        told.append(await chat(http, simulator))
-    sums = sum(Decimal(str(answer.json()["usage"]["cost"])) for answer in told)
+        reported.append(await chat(http, simulator))
+    sums = sum(Decimal(str(answer.json()["usage"]["cost"])) for answer in reported)
     assert simulator.ledger.costs() == {"USD": sums}
     summary = (await http.get(f"{simulator.url}/simulator/ledger")).json()
     assert Decimal(summary["costs"]["USD"]) == sums

@@ -1,12 +1,13 @@
-"""Downloads from addresses that somebody else chose: by the rules of outside.py, capped in size and time.
+"""Downloads from, and posts to, addresses that somebody else chose, by the rules of `addresses`.
 
-Redirects are followed, and checked like a first address.
+A download follows redirects, and checks each like a first address. A post does not: a redirect could lead a signed
+message anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import httpx2
 
@@ -14,7 +15,6 @@ from providers.http.addresses import (
     NETWORK_FAULTS,
     OutsideError,
     Resolver,
-    check_url,
     checked,
     exchange,
     host_of,
@@ -23,15 +23,10 @@ from providers.http.addresses import (
     system_resolver,
 )
 
-__all__ = ["DownloadError", "Resolver", "check_url", "download"]
+__all__ = ["OutsideError", "download", "post"]
 
 MAX_REDIRECTS = 3
-DEFAULT_TIMEOUT_S = 30.0
 HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
-
-
-class DownloadError(OutsideError):
-    """A download that was refused or failed."""
 
 
 async def download(
@@ -39,24 +34,41 @@ async def download(
     *,
     max_bytes: int,
     allow_hosts: Collection[str] = (),
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    resolver: Resolver | None = None,
+    timeout_s: float = 30.0,
+    resolver: Resolver = system_resolver,
 ) -> bytes:
-    """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises DownloadError."""
+    """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _follow(url, max_bytes, allow_hosts, resolver or system_resolver)
+            return await _follow(url, max_bytes, allow_hosts, resolver)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
-        raise DownloadError(message) from None
-    except OutsideError as error:
-        raise DownloadError(
-            error.problem,
-            refused=error.refused,
-            advice=error.advice,
-            allow=error.allow,
-            http_status=error.http_status,
-        ) from None
+        raise OutsideError(message) from None
+
+
+async def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float,
+    allow_hosts: Collection[str] = (),
+    resolver: Resolver = system_resolver,
+) -> int:
+    """Send `body` once, within `timeout_s` in all. Returns the HTTP status of the answer; its body is not read.
+
+    Raises OutsideError if the address is refused or nobody answers; its message names the host alone.
+    """
+    target = checked(url, allow_hosts)
+    try:
+        async with asyncio.timeout(timeout_s):
+            address = await safe_address(target, allow_hosts, resolver)
+            async with exchange("POST", target, address, headers, body) as response:
+                return response.status_code
+    except TimeoutError:
+        raise OutsideError(f"{name_of(target)} did not answer within {timeout_s:g} s.") from None
+    except NETWORK_FAULTS as error:
+        raise OutsideError(f"{name_of(target)} could not be reached ({type(error).__name__}).") from None
 
 
 async def _follow(url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver) -> bytes:
@@ -67,11 +79,11 @@ async def _follow(url: str, max_bytes: int, allow_hosts: Collection[str], resolv
         if isinstance(answer, bytes):
             return answer
         url = str(answer)
-    raise DownloadError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
+    raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
 async def _get(target: httpx2.URL, address: str, max_bytes: int) -> bytes | httpx2.URL:
-    """The body, or where it has moved to."""
+    """The body, or the address of a redirect."""
     try:
         async with exchange("GET", target, address, HEADERS) as response:
             if response.has_redirect_location:
@@ -79,14 +91,14 @@ async def _get(target: httpx2.URL, address: str, max_bytes: int) -> bytes | http
             return await _capped_body(response, name_of(target), max_bytes)
     except NETWORK_FAULTS as error:
         name = type(error).__name__
-        raise DownloadError(f"The download from {name_of(target)} failed ({name}).") from None
+        raise OutsideError(f"The download from {name_of(target)} failed ({name}).") from None
 
 
 async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> bytes:
     if response.status_code != 200:
         message = f"{host} answered the download with HTTP status {response.status_code}."
-        raise DownloadError(message, http_status=response.status_code)
-    too_large = DownloadError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True)
+        raise OutsideError(message, http_status=response.status_code)
+    too_large = OutsideError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True)
     declared = response.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
