@@ -1,4 +1,4 @@
-"""Commands that stay: `up`, `worker`, `simulator`."""
+"""Commands that stay: `up`, `worker`, `simulator`. Help needs no service, so that is imported when one starts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import shlex
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvloop
 
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
 from daemon.compat.aliases import alias_source
-from daemon.service import EXPECTED_ERRORS, Running, run_up, run_worker
 from daemon.settings import Settings, load_settings, masked_url
-from daemon.telemetry.logs import configure_logs
-from providers.simulator.__main__ import main as simulator_main
+
+if TYPE_CHECKING:
+    from daemon.service import Running
 
 LEVELS = one_of("debug", "info", "warning", "error")
 LogOption = Annotated[str, typer.Option("--log-level", help="The least level that is logged.", **LEVELS)]
@@ -37,6 +36,8 @@ def up(
 
     Example:  pixmill up
     """
+    from daemon.service import run_up
+
     _serve(lambda settings: run_up(settings, banner), config, redis_url, prefix, metrics, log_level)
 
 
@@ -51,6 +52,8 @@ def worker(
 
     Example:  pixmill worker --config pixmill.toml
     """
+    from daemon.service import run_worker
+
     _serve(run_worker, config, redis_url, prefix, metrics, log_level)
 
 
@@ -59,7 +62,9 @@ def simulator(context: typer.Context) -> None:
 
     Example:  pixmill simulator --port 9200 --images 20/10s --in-flight 8
     """
-    raise typer.Exit(simulator_main(context.args))
+    from providers.simulator.__main__ import main
+
+    raise typer.Exit(main(context.args))
 
 
 def banner(running: Running) -> str:
@@ -94,6 +99,11 @@ def _serve(
     metrics: str | None,
     log_level: str,
 ) -> None:
+    import uvloop
+
+    from daemon.service import EXPECTED_ERRORS
+    from daemon.telemetry.logs import configure_logs
+
     configure_logs(level=log_level)
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
     try:
