@@ -15,18 +15,8 @@ from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
 GPT_IMAGE_PARAMS = frozenset(
     {"quality", "background", "moderation", "input_fidelity", "user", "safety_identifier"}
 )
-COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS.union(
-    [
-        "style",
-        "steps",
-        "num_inference_steps",
-        "guidance",
-        "guidance_scale",
-        "strength",
-        "watermark",
-        "prompt_extend",
-    ]
-)
+_STEPPING = {"steps", "num_inference_steps", "guidance", "guidance_scale", "strength"}
+COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS | _STEPPING | {"style", "watermark", "prompt_extend"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
