@@ -110,7 +110,7 @@ class Replica:
         # Longer than the item's own lease: the place of a dead worker's call stays taken until somebody adopts it.
         self.limiter = Limiter(self._client, settings.redis.prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._accounts = Accounts(self._client, self.keys, self.limiter, self.metrics)
-        self._pacer = Pacer(self.limiter, self.metrics, self.worker)
+        self._pacer = Pacer(self.limiter, self.metrics, self.worker, Recalls())
         self._gate = StorageGate(store, on_open=lambda: self._bell.ring_all())
         recalls = Recalls()
         self._calls = PermittedCalls(
@@ -201,7 +201,7 @@ class Replica:
 
     def _quotas_changed(self) -> None:
         # What was granted under the limits of before does not hold, also where it was asked for since the bell rang.
-        self._bell.recalls.deaf()
+        self._bell.recalls.note_gap()
         self._bell.ring_all()
 
     def _made_executor(self) -> Executor:

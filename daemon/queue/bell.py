@@ -68,7 +68,7 @@ class Bell:
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._channel)
             # What was rung while nobody listened is unknown, so everybody looks once.
-            self.recalls.deaf()
+            self.recalls.note_gap()
             self.ring_all()
             self.listening = True
             try:
@@ -81,7 +81,7 @@ class Bell:
 
     def _hear(self, message: str) -> None:
         what, _, name = message.partition(" ")
-        if self.recalls.hear(message):
+        if self.recalls.note(message):
             if " " not in name:  # not a refusal: somebody may have set it
                 self.quota_rung.set()
             return

@@ -46,7 +46,7 @@ local changed = 0
 for i = 3, #ARGV, FIELDS do
   local key, kind, cost = KEYS[tonumber(ARGV[i])], ARGV[i + 1], tonumber(ARGV[i + 2])
   local moved = false
-  if kind == 'window' then
+  if kind == 'log' then
     for unit = 1, cost do moved = move(key, grant .. ':' .. unit, true) or moved end
   elseif kind == 'tokens' then
     moved = move(key, grant .. ':' .. text(cost), false)

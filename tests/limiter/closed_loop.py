@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from limiter.learning.adaptive import (
+from tests.limiter.learning.model import (
     UNKNOWN,
     Learned,
     Refused,

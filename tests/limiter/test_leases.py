@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from limiter import Grant, Later, Limiter, Permit, QuotaError, parse_quota
-from limiter.quota.quota import guard_us
+from limiter import Bound, Grant, Later, Limiter, Permit, QuotaError, parse_quota
+from limiter.quota.limits import guard_us
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -22,9 +22,9 @@ SPAN = 10 * S + guard_us(10 * S)
 async def test_leases_stop_at_their_count_and_say_so(rig: Rig) -> None:
     for _ in range(2):
         await rig.permit(LEASES)
-    assert await rig.ask(LEASES) == Later(S, "quota:lease.in_flight")
+    assert await rig.ask(LEASES) == Later(S, Bound("lease", "in_flight"))
     rig.time.advance(14 * S + S // 2)
-    assert await rig.ask(LEASES) == Later(S // 2, "quota:lease.in_flight")
+    assert await rig.ask(LEASES) == Later(S // 2, Bound("lease", "in_flight"))
     rig.time.advance(S // 2)
     assert isinstance(await rig.ask(LEASES), Grant)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from limiter import Grant, Later, Limiter, Quota, QuotaError, parse_quota
-from limiter.quota.quota import guard_us
+from limiter import Bound, Grant, Later, Limiter, Quota, QuotaError, parse_quota
+from limiter.quota.limits import guard_us
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -77,8 +77,8 @@ async def test_a_quota_named_twice_is_refused(rig: Rig) -> None:
 async def test_later_says_what_binds_and_when_asking_again_helps(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
-    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, "quota:img.images")
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, "quota:img.images")
+    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, Bound("img", "images"))
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, Bound("img", "images"))
     rig.time.advance(SPAN - 4 * S)
     assert isinstance(await rig.ask(IMAGES, BUCKET, max_wait_s=4), Grant)
 
@@ -179,7 +179,7 @@ async def test_a_cooldown_holds_for_every_replica_and_is_never_shortened(rig: Ri
     other = Limiter(rig.client, rig.prefix, clock=rig.time)
     await rig.limiter.penalise(Quota("img"), retry_after_s=5, reason="first")
     await other.penalise(Quota("img"), retry_after_s=2, reason="second")
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, "quota:img.cooldown")
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, Bound("img", "cooldown"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert (state.cooldown_s, state.cooldown_reason) == (5.0, "first")
     await other.penalise(Quota("img"), retry_after_s=7, reason="third")
@@ -196,7 +196,7 @@ async def test_a_cooldown_needs_a_length(rig: Rig, seconds: float) -> None:
 async def test_an_operators_pause_lasts_until_resumed(rig: Rig) -> None:
     await rig.limiter.pause("img", "billing: ask Ana", None)
     rig.time.advance(86_400 * S)
-    assert await rig.ask(IMAGES) == Later(S, "quota:img.paused")
+    assert await rig.ask(IMAGES) == Later(S, Bound("img", "paused"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert state.paused_reason == "billing: ask Ana"
     assert [await rig.limiter.resume("img") for _ in range(2)] == [True, False]

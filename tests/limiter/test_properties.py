@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 import limiter.quota.limits
 from limiter import Bucket, CalendarDay, Grant, InFlight, Later, Permit, Quota, Window
-from limiter.quota.quota import Limit, cost_of, guard_us
+from limiter.quota.limits import guard_us
+from limiter.quota.quota import Limit, cost_of
 from tests.limiter.conftest import Rig
 
 _PERIODS_US = st.sampled_from([100_000, 1_000_000, 1_000_003])
@@ -90,7 +91,7 @@ class _Question:
     @property
     def turn(self) -> _Call | None:
         """What its turn is charged, as a call at its slot."""
-        permit = self.told and self.told.turn
+        permit = self.told and self.told.reservation
         return _Call(permit.slot_us, 0, permit.quotas, self.costs, permit) if permit else None
 
 

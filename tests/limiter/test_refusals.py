@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from limiter import Grant, Later, Limiter, Permit, Quota, parse_quota
+from limiter import Bound, Grant, Later, Limiter, Permit, Quota, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -116,7 +116,7 @@ async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     assert isinstance(await rig.ask(PLACES, max_wait_s=0), Grant)
     later = await rig.ask(PLACES, max_wait_s=0)
     assert isinstance(later, Later)
-    assert later.bound == "quota:places.in_flight"
+    assert later.bound == Bound("places", "in_flight")
     # One more is tried every half minute, up to what is configured.
     open_places = []
     for _ in range(5):

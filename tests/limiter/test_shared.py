@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 import limiter.quota.limits
-from limiter import Grant, Later, Quota, parse_quota
+from limiter import Bound, Grant, Later, Quota, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -98,10 +98,10 @@ async def test_one_quota_holds_four_limits_and_each_binds_in_its_time(rig: Rig) 
             rig.time.advance(answer.retry_us)
     assert max(sum(first <= slot < first + 1_010_000 for slot in slots) for first in slots) == 10
     assert max(sum(first <= slot < first + 60_100_000 for slot in slots) for first in slots) == 120
-    assert bounds == {"quota:all.requests"}
+    assert bounds == {Bound("all", "requests")}
     for _ in range(4):
         await rig.slot(quota, costs={"images": 4})
-    assert (await rig.ask(quota, costs={"images": 1})) == Later(S, "quota:all.in_flight")
+    assert (await rig.ask(quota, costs={"images": 1})) == Later(S, Bound("all", "in_flight"))
     [state] = await rig.limiter.snapshot([quota])
     assert [unit.unit for unit in state.units] == ["requests", "images", "in_flight"]
     assert state.in_flight == 16

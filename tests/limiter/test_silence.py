@@ -41,7 +41,7 @@ class _Replica:
             while True:
                 message = await bell.get_message(timeout=5)
                 if message is not None:
-                    self.recalls.hear(text_of(message["data"]))
+                    self.recalls.note(text_of(message["data"]))
 
     async def send(self, name: str) -> None:
         """One call: ask, sleep until the slot, and ask again if it is called back."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from limiter import Bucket, CalendarDay, FixedWindow, Grant, InFlight, Later, Quota, Window
+from limiter import Bound, Bucket, CalendarDay, FixedWindow, Grant, InFlight, Later, Quota, Window
 from limiter.quota.limits import EXACT_MOST, Limit
 from tests.limiter.conftest import Rig
 
@@ -27,7 +27,7 @@ async def turn_of(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Late
     later = await told(
         rig, *quotas, request_id=request_id, after=await told(rig, *quotas, request_id=request_id)
     )
-    assert later.turn is not None
+    assert later.reservation is not None
     return later
 
 
@@ -65,11 +65,11 @@ async def test_a_turn_that_is_left_was_charged_once_and_is_charged_no_more(
     turn = await asked("patient", after=before)
     for _ in range(3):
         turn = await asked("patient", after=turn)
-    assert turn.turn is not None
+    assert turn.reservation is not None
     assert (await asked("other")).retry_us > before.retry_us
     for _ in range(2):
         if how == "given back":
-            await rig.limiter.give_back(turn.turn)
+            await rig.limiter.give_back(turn.reservation)
         else:
             assert await asked("patient") == before
     assert await asked("other") == before
@@ -83,7 +83,7 @@ async def test_told_later_for_the_first_time_a_request_has_no_turn(rig: Rig) -> 
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     before = await rig.dump()
-    assert (await told(rig, quota, request_id="patient")).turn is None
+    assert (await told(rig, quota, request_id="patient")).reservation is None
     assert await rig.dump() == before
 
 
@@ -96,7 +96,9 @@ async def test_a_turn_that_is_asked_for_again_and_again_is_charged_once_and_stay
     for _ in range(5):
         rig.time.advance(100_000)
         again = await told(rig, quota, request_id="patient", after=turn)
-        assert (again.turn and again.turn.slot_us) == (turn.turn and turn.turn.slot_us)
+        assert (again.reservation and again.reservation.slot_us) == (
+            turn.reservation and turn.reservation.slot_us
+        )
         turn = again
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 4
 
@@ -109,9 +111,9 @@ async def test_a_turn_moves_to_an_earlier_slot_when_one_is_free(rig: Rig) -> Non
     turn = await turn_of(rig, quota)
     await rig.limiter.give_back(reserved.permit)
     again = await told(rig, quota, request_id="patient", after=turn)
-    assert again.turn
-    assert turn.turn
-    assert again.turn.slot_us == turn.turn.slot_us - 1_010_000
+    assert again.reservation
+    assert turn.reservation
+    assert again.reservation.slot_us == turn.reservation.slot_us - 1_010_000
 
 
 async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
@@ -121,7 +123,7 @@ async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
     await rig.limiter.penalise(quota, reason="429", retry_after_s=30)
     rig.time.advance(turn.retry_us)
     again = await told(rig, quota, request_id="patient", after=turn)
-    assert again.bound == "quota:q.cooldown"
+    assert again.bound == Bound("q", "cooldown")
     rig.time.advance(again.retry_us)
     assert isinstance(
         await rig.ask(quota, costs=COST, max_wait_s=0.1, request_id="patient", after=again), Grant
@@ -134,7 +136,7 @@ async def test_an_operators_pause_ends_a_turn(rig: Rig) -> None:
     turn = await turn_of(rig, quota)
     await rig.limiter.pause("q", "stop")
     again = await told(rig, quota, request_id="patient", after=turn)
-    assert (again.bound, again.turn) == ("quota:q.paused", None)
+    assert (again.bound, again.reservation) == (Bound("q", "paused"), None)
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
 
 
@@ -147,9 +149,9 @@ async def test_a_turn_holds_no_place_in_flight(rig: Rig) -> None:
     assert isinstance(await rig.ask(account, costs=COST, max_wait_s=0), Grant)
     # Now the places are taken: whoever has a turn waits for one as everybody does, and its slot is free again.
     rig.time.advance(turn.retry_us)
-    assert (
-        await told(rig, account, model, request_id="patient", after=turn)
-    ).bound == "quota:account.in_flight"
+    assert (await told(rig, account, model, request_id="patient", after=turn)).bound == Bound(
+        "account", "in_flight"
+    )
     assert isinstance(await rig.ask(model, costs=COST, max_wait_s=0.1), Grant)
 
 

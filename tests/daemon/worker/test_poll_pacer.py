@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.poll_pacer import TOGETHER, Pacer
 from daemon.worker.polling import Collector
 from daemon.worker.time_limit import TimeLimit
-from limiter import Grant, Limiter, Permit, Quota, parse_quota
+from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
@@ -37,10 +37,21 @@ class Clock:
         return self.now_us
 
     async def sleep(self, seconds: float) -> None:
-        wake_us = self.now_us + round(seconds * 1e6)
+        wake_us = self.now_us + math.ceil(seconds * 1e6)
         await asyncio.sleep(0)
         async with self.still:
             self.now_us = max(self.now_us, wake_us)
+
+
+class Naps(Recalls):
+    """Recalls nothing, and waits by that clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(lambda: clock.now_us / 1e6)
+        self.nap = clock.sleep
+
+    async def wait(self, longest_s: float) -> None:
+        await self.nap(longest_s)
 
 
 class Counting(Limiter):
@@ -83,9 +94,10 @@ class Fleet:
         self.clock = Clock()
         self.metrics = Metrics()
         self.limiters = [Counting(redis, "pixmill", clock=self.clock) for _ in range(replicas)]
+        self.naps = [Naps(self.clock) for _ in self.limiters]
         self.pacers = [
-            Pacer(limiter, self.metrics, f"w{number}", sleep=self.clock.sleep)
-            for number, limiter in enumerate(self.limiters)
+            Pacer(limiter, self.metrics, f"w{number}", naps)
+            for number, (limiter, naps) in enumerate(zip(self.limiters, self.naps, strict=True))
         ]
         quotas = (parse_quota("q", quota),) if quota else ()
         self.route = Route("default", ScriptedProvider(), "model-1", quotas)
@@ -151,18 +163,15 @@ async def test_a_question_whose_answer_was_lost_is_asked_again_and_charged_once(
     assert fleet.metrics.limiter_errors._value.get() == 2
 
 
-async def test_polls_that_leave_late_are_counted_from_then_on_and_hold_back_those_behind(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(redis: Redis) -> None:
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
-    clock = time.monotonic
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
     gone = [await turn for turn in behind[:TOGETHER]]
     for left in gone[1:]:
         left()
     await asyncio.sleep(0)
     assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
-    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + 0.1)
+    fleet.clock.now_us += 100_000
     gone[0]()
     await asyncio.gather(*behind)
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
@@ -172,14 +181,11 @@ async def test_an_answer_that_was_read_late_makes_its_polls_late(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(redis, polls="1000/10s")  # counted anew from 50 ms on
-    clock, read_late_s = time.monotonic, 0.0
-    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + read_late_s)
     acquire = fleet.limiters[0].acquire
 
     async def slowly(*args: Any, **more: Any) -> Any:
-        nonlocal read_late_s
         answer = await acquire(*args, **more)
-        read_late_s += 0.2
+        fleet.clock.now_us += 200_000
         return answer
 
     monkeypatch.setattr(fleet.limiters[0], "acquire", slowly)
@@ -245,7 +251,7 @@ async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charg
         await gate.wait()
         await sleep(seconds)
 
-    fleet.pacers[0]._sleep = held
+    fleet.naps[0].nap = held
     runs = [asyncio.create_task(fleet.poll()) for _ in range(5)]
 
     async def asked() -> bool:
@@ -282,7 +288,7 @@ async def test_what_cannot_be_granted_fails_the_polls_that_wait_instead_of_holdi
 
 async def test_closing_ends_the_line(redis: Redis) -> None:
     fleet = Fleet(redis, polls="1/h")
-    fleet.pacers[0]._sleep = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
     runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
 
     async def asked() -> bool:

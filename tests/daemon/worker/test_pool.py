@@ -22,7 +22,7 @@ from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.permits import PermittedCalls
 from daemon.worker.pool import Running
 from daemon.worker.run import Recalled, Run
-from limiter import Grant, Later, Limiter, Recalls
+from limiter import Bound, Grant, Later, Limiter, Permit, Recalls
 from limiter.quota.quota import Quota, parse_quota
 from providers.base import Submitted
 from tests.daemon.harness import Installation, eventually
@@ -127,7 +127,7 @@ async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(limit
     await limited.has_started(2)
 
     async def bound() -> bool:
-        return limited.dispatcher.bound == "quota:q.in_flight"
+        return limited.dispatcher.bound == Bound("q", "in_flight")
 
     await eventually(bound)
     assert limited.running.free == 2
@@ -203,12 +203,12 @@ async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_agai
     await replica.installation.batch("b1", 1)
     slept_s = iter((60.0, 0.0))
 
-    async def woke(_grant: Grant, _asked_at: float) -> bool:
+    async def woke(_permit: Permit, _requested_at: float, _until: float) -> bool:
         now = time.monotonic() + next(slept_s)
-        monkeypatch.setattr("daemon.worker.dispatcher.time.monotonic", lambda: now)
+        monkeypatch.setattr(replica.bell.recalls, "clock", lambda: now)
         return True
 
-    monkeypatch.setattr(replica.dispatcher, "_slot_came", woke)
+    monkeypatch.setattr(replica.bell.recalls, "sleep", woke)
     await replica.dispatcher._step()
     monkeypatch.undo()
     assert replica.started == []
@@ -262,7 +262,7 @@ async def test_a_permit_that_is_called_back_while_its_lateness_is_told_sends_not
     assert isinstance(answer, Grant)
 
     async def sent_late(*_: object) -> None:
-        replica.bell.recalls.hear("quota q")
+        replica.bell.recalls.note("quota q")
 
     monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -432,7 +432,7 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
     await replica.has_started(1)
 
     async def waits() -> bool:
-        return replica.dispatcher.bound == "quota:q.images"
+        return replica.dispatcher.bound == Bound("q", "images")
 
     await eventually(waits)
     assert await redis.zcard("pixmill:limiter:q:log:images") == 1
@@ -445,14 +445,14 @@ async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cau
     dispatcher, log = replica.dispatcher, "pixmill:limiter:q:log:images"
     await replica.limiter.acquire(replica.route.quotas, holder="other", request_id="r", max_wait_s=0)
     for _ in range(2):
-        assert isinstance(await dispatcher._permit(), Later)
+        assert isinstance(await dispatcher._next_slot(), Later)
     assert await redis.zcard(log) == 2
     if cause == "stopped":
         await replica.installation.submit({"id": "a", "prompt": "x"})
         task = asyncio.create_task(dispatcher.run())
 
         async def waits() -> bool:
-            return dispatcher.bound == "quota:q.images"
+            return dispatcher.bound == Bound("q", "images")
 
         await eventually(waits)
         assert await redis.zcard(log) == 2
@@ -676,7 +676,7 @@ async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_mo
     with monkeypatch.context() as patched:
         patched.setattr(replica.limiter, "acquire", reply_lost)
         with pytest.raises(RedisConnectionError):
-            await replica.dispatcher._permit()
+            await replica.dispatcher._next_slot()
     books = [f"pixmill:limiter:q:{book}" for book in ("log:images", "leases")]
     assert [await redis.zcard(book) for book in books] == [1, 1]
     if cause == "no free worker":

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter
-from limiter.learning.adaptive import (
+from limiter.lua import LuaScript
+from tests.limiter.closed_loop import Scenario, run
+from tests.limiter.learning.model import (
     LEAST_PPM,
     NEVER_US,
     PPM,
@@ -31,8 +33,6 @@ from limiter.learning.adaptive import (
     served,
     share,
 )
-from limiter.lua import LuaScript
-from tests.limiter.closed_loop import Scenario, run
 
 W = 10_000_000
 UNIT = share(1, 60)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limiter import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
-from limiter.quota.quota import PRESETS, Limit, guard_us
+from limiter.quota.limits import guard_us
+from limiter.quota.quota import PRESETS, Limit
 
 _MIN = 60_000_000
 

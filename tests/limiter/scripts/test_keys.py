@@ -32,10 +32,8 @@ from limiter import (
     Window,
     parse_quota,
 )
-from limiter import limiter as calls
 from limiter.quota.quota import Limit
-from limiter.scripts import acquire as asking
-from limiter.scripts import charges, leases, looking, refusals
+from limiter.scripts import grants, permits, refusals, states
 from tests.limiter.conftest import Rig
 from tests.servers import RedisServer, free_port
 
@@ -60,7 +58,7 @@ function redis.call(site, command, ...)
   return unwatched.call(command, ...)
 end
 """
-# What window_next_apart does after 64 turns in vain; its key is the one that its turns used.
+# What log_next_apart does after 64 rounds in vain; its key is the one that its rounds used.
 NOT_VISITED = {"redis.call(`ZREVRANGE`, key, 0, 0, `WITHSCORES`)[2])"}
 _CALL = re.compile(r"redis\.call\(")
 
@@ -131,7 +129,7 @@ async def node(one_slot: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 30)
-    for module in (asking, charges, calls, leases, looking, refusals):
+    for module in (grants, permits, refusals, states):
         for name, script in vars(module).items():
             if isinstance(script, LuaScript):
                 monkeypatch.setattr(module, name, _watched(script))
@@ -231,11 +229,11 @@ async def _turns(rig: Rig) -> None:
         told: Any = None
         for _ in range(3):
             told = await rig.ask(quota, max_wait_s=0, request_id=f"turns{number}", after=told)
-        assert told.turn is not None
+        assert told.reservation is not None
 
 
 async def _old_and_changed(rig: Rig) -> None:
-    """Books that are swept, folded and cut anew, and each kind taken over by each other one."""
+    """Books that are swept and folded, and limits whose period or kind was changed."""
     large = Quota("large", (Window(2000, 10 * S),))
     for _ in range(560):
         rig.time.advance(40_000)
