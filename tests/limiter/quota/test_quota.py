@@ -92,7 +92,7 @@ def test_every_preset_is_a_quota_and_says_where_it_comes_from(preset: str) -> No
             "images",
             "adaptive = true beside images",
         ),
-        ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "reset", "'Asia/Shanghai'"),
+        ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "time zone", "'Asia/Shanghai'"),
         ({"requests": {"rate": "2000/h", "reset": "UTC"}}, "requests", 'rate = "2000/day"'),
         ({"requests": {"rate": "2000/d", "reset": "UTC", "burst": 5}}, "requests", 'reset = "Asia/Shanghai"'),
         ({"requests": {"rate": "20/s", "window": "sliding"}}, "requests", 'window = "fixed"'),
