@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from limiter.keys import LimiterKeys
 from limiter.quota.limits import Bucket, CalendarDay, FixedWindow, InFlight, Limit, QuotaError, Window
@@ -18,21 +17,13 @@ Arg = str | int
 _NO_RECORD = ""  # its place in the key list; filled in for each request
 
 
-class LateBook(NamedTuple):
-    """A book in which a call that is sent late moves; the call counts in it for `keep_us`."""
-
-    key: str
-    kind: str
-    cost: int
-    keep_us: int
-
-
 @dataclass(frozen=True)
 class Plan:
     """`keys` and `rows` (the quotas, then the limits) as acquire.lua and snapshot.lua describe them.
 
     `leased` are the quotas with a lease and its weight. `days` are the limits whose row needs the midnights of
-    the moment, by its place in `rows`.
+    the moment, by its place in `rows`. `late` are the books in which a call that is sent late moves: kind, cost, and
+    for how long (µs) the call counts there.
     """
 
     quotas: tuple[Quota, ...]
@@ -42,7 +33,7 @@ class Plan:
     keys: tuple[str, ...]
     rows: tuple[Arg, ...]
     days: Mapping[int, CalendarDay]
-    late_books: tuple[LateBook, ...]
+    late: Mapping[str, tuple[Arg, ...]]
 
     def rows_at(self, wall_us: int) -> tuple[Arg, ...]:
         """The rows for a call at this time of the server's clock."""
@@ -80,7 +71,7 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
 
     rows: list[Arg] = [len(names), *(head for quota in quotas for head in (quota.name, quota.fingerprint))]
     days: dict[int, CalendarDay] = {}
-    late: dict[str, LateBook] = {}
+    late: dict[str, tuple[Arg, ...]] = {}
     for quota, limit, cost in limits:
         book, *waiting = _books(keys, quota, limit)
         span_us, extra = (0, index[waiting[0]]) if waiting else _span_and_extra(limit)
@@ -90,8 +81,8 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
         rows += [names.index(quota.name) + 1, limit.kind, index[book], limit.unit, cost, limit.count]
         rows += [span_us, extra, former]
         if limit.late_us:
-            keep_us = max(limit.late_us, late[book].keep_us if book in late else 0)
-            late[book] = LateBook(book, limit.kind, cost, keep_us)
+            *_, keep_us = late.get(book, (0,))
+            late[book] = (limit.kind, cost, max(limit.late_us, int(keep_us)))
     return Plan(
         quotas=tuple(quotas),
         names=names,
@@ -100,7 +91,7 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
         keys=all_keys,
         rows=tuple(rows),
         days=days,
-        late_books=tuple(late.values()),
+        late=late,
     )
 
 

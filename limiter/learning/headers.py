@@ -60,8 +60,8 @@ def read_headers(headers: Mapping[str, str], *, now_s: float | None = None) -> t
         *_x_ratelimit(known, server_now_s),
         *_modelscope(known),
     ]
-    said = [each for each in found if each.remaining is not None or each.limit is not None]
-    return tuple(said[:_MOST_READINGS])
+    stated = [each for each in found if each.remaining is not None or each.limit is not None]
+    return tuple(stated[:_MOST_READINGS])
 
 
 def tightest(
@@ -198,7 +198,7 @@ def _unquoted(text: str) -> str:
 
 
 def _limit(text: str | None) -> int | None:
-    """Some gateways say 0 where they limit nothing, so it is no limit."""
+    """Some gateways send 0 where they limit nothing, so it is no limit."""
     return _count(text) or None
 
 
@@ -217,7 +217,7 @@ def _reset(text: str | None, server_now_s: float | None) -> float | None:
         return value
     if value >= _INSTANT_MS_FROM:
         value /= 1000
-    # The clock of the one who says it: where no Date tells, ours has to do.
+    # By the provider's clock if it sent a Date, else by ours.
     return None if server_now_s is None else max(0.0, value - server_now_s)
 
 

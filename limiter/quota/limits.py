@@ -38,7 +38,7 @@ class QuotaError(ValueError):
 
 
 class _Limit:
-    """What the kinds of limit share; `kind` names the book in which the scripts keep what was used."""
+    """The common part of all kinds; `kind` names the book in which the scripts keep what was used."""
 
     __slots__ = ()
     kind: ClassVar[str]

@@ -1,4 +1,4 @@
-"""What a quota is: a name and the limits of one provider account, all of which hold together. Everything is pure."""
+"""A quota: a name and the limits of one provider account, all of which hold together. Everything is pure."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -90,17 +91,11 @@ class Permits(Server):
         cover, see `Quota.tolerance_s`. Around midnight a calendar day keeps two seconds free on either side, and
         counts the call where it was granted.
         """
-        books = self._plan(quotas, permit.costs).late_books if quotas else ()
-        if not books:
-            return
-        keys = (self._keys.clock, self._record(permit), *(book.key for book in books))
-        rows = [
-            field
-            for place, book in enumerate(books, start=3)
-            for field in (place, book.kind, book.cost, book.keep_us)
-        ]
-        args = (self._now_us(), permit.grant_id, *rows)
-        await uninterrupted(_SENT_LATE(self._client, keys, args))
+        books = self._plan(quotas, permit.costs).late if quotas else {}
+        if books:
+            keys = (self._keys.clock, self._record(permit), *books)
+            args = [self._now_us(), permit.grant_id, *chain.from_iterable(books.values())]
+            await uninterrupted(_SENT_LATE(self._client, keys, args))
 
     async def _prolong(self, permits: Sequence[Permit], by_us: int) -> list[Permit]:
         """Let the leases of all `permits` end `by_us` from now at the earliest; returns the unknown ones."""

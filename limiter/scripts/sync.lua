@@ -1,5 +1,5 @@
--- What a provider's headers said is left of a limit: if that is less than our books promise, others use it too, and
--- their use counts beside ours until the limit resets.
+-- Note what is left of a limit by a provider's headers: if that is less than our books promise, others use the account
+-- too, and their use counts beside ours until the limit resets.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 the limit's book   8 spread
 -- ARGV   1 test clock (µs or '')   2 fingerprint of what learns   3 slot (µs) of the call whose answer it was
@@ -31,7 +31,7 @@ if row.kind == 'log' then
 elseif row.kind == 'slices' then
   newer = slices_since(row.book, math.floor(sent / row.book.width))
 else
-  -- A day does not know when in it, so nothing is taken to be newer than the answer; the next answer corrects that.
+  -- A day's book has no times, so nothing is taken to be newer than the answer; the next answer corrects that.
   local today = day_of(row.book, clock.wall)
   if not today then return -1 end
   ends = tonumber(row.book.starts[today + 1]) + clock.offset

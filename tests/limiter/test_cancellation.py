@@ -103,9 +103,7 @@ async def _begun(client: Redis) -> tuple[Rig, Permit]:
 
 
 @pytest.mark.parametrize("name", STEPS)
-async def test_a_step_that_has_begun_ends_although_its_caller_is_cancelled_and_the_caller_hears_of_it(
-    redis: Redis, name: str
-) -> None:
+async def test_a_step_that_has_begun_ends_although_its_caller_is_cancelled(redis: Redis, name: str) -> None:
     rig, permit = await _begun(redis)
     before = await _state(rig)
     await STEPS[name](rig.limiter, permit)
@@ -168,7 +166,7 @@ class _DiesAfterTheGrant(Redis):
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
 
 
-async def test_a_cancelled_caller_is_cancelled_also_where_its_grant_cannot_be_given_back(
+async def test_a_caller_is_cancelled_also_if_its_grant_cannot_be_given_back(
     redis: Redis,
 ) -> None:
     """Otherwise a loop that asks again after an error of Redis would never end."""

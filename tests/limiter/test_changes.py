@@ -138,7 +138,7 @@ async def test_all_limits_of_a_unit_wait_when_one_changes_its_kind(rig: Rig) -> 
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES)
-async def test_a_reservation_that_is_older_than_its_limits_kind_is_left_like_any_other(
+async def test_a_reservation_older_than_its_limits_kind_is_left_like_any_other(
     morning: Rig, before: str, after: str
 ) -> None:
     retries = []
@@ -253,7 +253,7 @@ def _check_new(rate: object, used: Sequence[_Used]) -> None:
             assert sum(within) <= rate.count
 
 
-async def test_fewer_places_free_none_until_enough_calls_have_ended_and_more_places_are_free_at_once(
+async def test_fewer_places_wait_for_calls_to_end_and_more_are_free_at_once(
     rig: Rig,
 ) -> None:
     five, two = parse_quota("api", {"in_flight": 5}), parse_quota("api", {"in_flight": 2})

@@ -144,7 +144,7 @@ class _LosesReplies(Redis):
         raise ConnectionError("the reply was lost")
 
 
-async def test_a_lost_reply_is_asked_again_and_charged_once(redis: Redis) -> None:
+async def test_a_request_whose_reply_was_lost_is_charged_once(redis: Redis) -> None:
     rig = Rig(redis)
     await rig.limiter.give_back(await rig.permit(WINDOW, LEASE))
     deaf = Limiter(_LosesReplies(connection_pool=redis.connection_pool), rig.prefix, clock=rig.time)

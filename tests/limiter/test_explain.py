@@ -129,7 +129,7 @@ async def test_a_full_quota_waits_for_the_end_of_a_call(rig: Rig) -> None:
     assert (await explained(rig, PLACE)).bound is None
 
 
-async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None:
+async def test_a_cooldown_is_explained_with_its_reason_and_its_rest(rig: Rig) -> None:
     await rig.limiter.penalise(Quota("api"), retry_after_s=30, reason="rate_limited")
     rig.time.advance(10_000_000)
     cooling = await explained(rig, WINDOW)
@@ -137,7 +137,7 @@ async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None
     assert "(rate_limited); the next slot is in 20 s" in cooling.sentence
 
 
-async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
+async def test_a_pause_is_explained_with_its_end_if_it_has_one(rig: Rig) -> None:
     await rig.limiter.pause("api", "invoice")
     open_end = await explained(rig, WINDOW)
     assert (open_end.bound, open_end.next_slot_s, open_end.pause_ends_s) == ("paused", None, None)
@@ -148,7 +148,7 @@ async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
     assert timed.sentence.startswith("paused (invoice), for 10 min 0 s more; ")
 
 
-async def test_what_refusals_taught_is_told(rig: Rig) -> None:
+async def test_what_refusals_taught_is_explained(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": "40/4s", "in_flight": 8, "adaptive": True})
     permits = [await rig.permit(quota) for _ in range(4)]
     await rig.limiter.penalise(quota, reason="busy", kind="concurrency", permit=permits[3])

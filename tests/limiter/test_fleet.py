@@ -109,7 +109,7 @@ async def _commands_of_a_question(redis: Redis, count: int, reserved: int) -> fl
     return calls / 20
 
 
-async def test_what_a_question_costs_the_server_does_not_grow_with_the_quota_or_with_who_waits(
+async def test_the_cost_of_a_request_does_not_grow_with_the_quota_or_the_backlog(
     redis: Redis,
 ) -> None:
     few = await _commands_of_a_question(redis, count=100, reserved=1)

@@ -193,7 +193,7 @@ async def test_a_freed_lease_rings_only_for_who_has_waited_longest(server: Redis
     assert heard == [b"slot first", b"slot second", b"slot", b"end"]
 
 
-async def test_a_heavy_call_gets_its_turn_among_light_ones(rig: Rig) -> None:
+async def test_a_heavy_call_is_granted_among_light_ones(rig: Rig) -> None:
     light = [await rig.permit(LEASES) for _ in range(2)]
     granted = None
     for turn in range(20):

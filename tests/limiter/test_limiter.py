@@ -74,7 +74,7 @@ async def test_a_quota_named_twice_is_refused(rig: Rig) -> None:
         await rig.ask(IMAGES, IMAGES)
 
 
-async def test_later_says_what_binds_and_when_asking_again_helps(rig: Rig) -> None:
+async def test_a_denial_says_what_binds_and_when_to_try_again(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
     assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, Bound("img", "images"))
@@ -109,7 +109,7 @@ async def test_a_denied_call_changes_no_key(rig: Rig, obstacle: str) -> None:
     assert after == before
 
 
-async def test_a_request_asked_twice_has_one_grant_and_is_charged_once(rig: Rig) -> None:
+async def test_a_repeated_request_has_one_grant_and_is_charged_once(rig: Rig) -> None:
     quotas = (IMAGES, BUCKET, LEASES)
     await rig.ask(*quotas)
     first = await rig.ask(*quotas, request_id="r")
@@ -123,7 +123,7 @@ async def test_a_request_asked_twice_has_one_grant_and_is_charged_once(rig: Rig)
     assert await rig.dump() == before
 
 
-async def test_a_request_asked_twice_waits_only_for_what_is_left(rig: Rig) -> None:
+async def test_a_repeated_request_waits_only_for_what_is_left(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
     await rig.ask(IMAGES, request_id="r")
@@ -145,7 +145,7 @@ async def test_a_given_back_window_and_lease_are_as_if_never_taken(rig: Rig) -> 
     assert isinstance(await rig.ask(LEASES), Later)
 
 
-async def test_a_given_back_grant_takes_nothing_from_a_later_one_with_the_same_request(rig: Rig) -> None:
+async def test_giving_back_takes_nothing_from_a_later_grant_of_the_same_request(rig: Rig) -> None:
     old = await rig.permit(IMAGES, LEASES, request_id="r")
     await rig.limiter.release(old)
     new = await rig.permit(IMAGES, LEASES, request_id="r")
@@ -272,7 +272,7 @@ async def test_a_wait_may_be_without_end(rig: Rig) -> None:
     assert isinstance(await rig.ask(IMAGES, max_wait_s=float("inf")), Grant)
 
 
-async def test_a_call_that_is_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
+async def test_a_call_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": "2/s"})
     late = await rig.permit(quota)
     rig.time.advance(5 * S)

@@ -32,7 +32,7 @@ def test_a_recall_covers_what_was_granted_until_then_under_that_quota() -> None:
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0), "an older recall takes no newer one back"
 
 
-def test_a_change_covers_what_was_asked_for_before_it_was_heard() -> None:
+def test_a_change_covers_what_was_requested_before_it_was_noted() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
     recalls.note("quota a")
@@ -42,7 +42,7 @@ def test_a_change_covers_what_was_asked_for_before_it_was_heard() -> None:
     assert not recalls.covers(_permit("b"), 99.0)
 
 
-def test_who_could_not_hear_trusts_nothing_that_was_asked_for_before() -> None:
+def test_after_a_gap_nothing_that_was_requested_before_is_trusted() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
     recalls.note_gap()
@@ -70,7 +70,7 @@ async def test_a_sleeper_wakes_for_its_own_recall_only() -> None:
     assert await recalls.sleep(_permit("b"), now + 1e6, now - 1) is True
 
 
-def test_what_is_asked_for_after_a_recall_was_heard_is_never_covered_by_it() -> None:
+def test_what_is_requested_after_a_recall_is_never_covered_by_it() -> None:
     """Whatever its time says: the clock may have been set, or the state lost."""
     clock = _Clock()
     recalls = Recalls(clock)

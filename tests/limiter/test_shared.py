@@ -70,7 +70,7 @@ async def test_a_slow_route_neither_starves_nor_holds_up_a_fast_one(
     assert sum(slot_us < 10 * S for slot_us in sent["b"]) >= 85
 
 
-async def test_calls_of_every_size_get_their_turn(rig: Rig) -> None:
+async def test_calls_of_every_size_are_granted(rig: Rig) -> None:
     quota = parse_quota("api", {"images": "8/s"})
     order = count()
     workers = [_Worker(0, next(order), "small", (quota,), {"images": 1}) for _ in range(12)]
@@ -144,7 +144,7 @@ async def test_the_slowest_and_the_fastest_rates_are_exact(rig: Rig, spec: str) 
 
 
 @pytest.mark.parametrize("turned", [False, True])
-async def test_a_limit_is_asked_again_when_another_one_has_moved_the_slot(rig: Rig, turned: bool) -> None:
+async def test_a_limit_is_tried_again_when_another_one_has_moved_the_slot(rig: Rig, turned: bool) -> None:
     first, second = parse_quota("first", {"requests": "1/s"}), parse_quota("second", {"requests": "1/2s"})
     await rig.slot(second)
     await rig.limiter.penalise(Quota("far"), retry_after_s=2.5, reason="429")

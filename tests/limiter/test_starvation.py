@@ -104,7 +104,7 @@ PARENTS = [Window(8, S), Bucket(8, S, 8)]
     [(parent, horizon_s) for parent in PARENTS for horizon_s in (0.02, 0.1, 0.5, 2.0, 3600.0)],
     ids=lambda value: type(value).__name__ if isinstance(value, Window | Bucket) else f"{value} s",
 )
-async def test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_they_look_ahead(
+async def test_a_slow_and_a_fast_route_share_the_account_however_far_they_look(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
     """16 fast callers beside 4 of a model with 1/s; who looks ahead less than the backlog has a turn when told Later
@@ -130,7 +130,7 @@ async def _longest_wait_of_a_large_call_us(redis: Redis, parent: Window | Bucket
 
 
 @pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
-async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
+async def test_a_call_of_all_units_is_granted_among_small_ones_if_it_reserves(
     redis: Redis, parent: Window | Bucket
 ) -> None:
     # Ahead are 12 small calls and the one before: three periods and its own guard.
@@ -139,7 +139,7 @@ async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
 
 @pytest.mark.parametrize("horizon_s", [0.02, 0.1, 0.5, 2.0])
 @pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
-async def test_a_call_of_all_units_has_its_turn_also_if_it_looks_ahead_less_than_the_backlog(
+async def test_a_call_of_all_units_is_granted_though_it_looks_less_far_ahead(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
     # Told Later twice, it has a turn behind what had reserved by then.

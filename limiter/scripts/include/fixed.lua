@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
--- A window whose phase is known: the provider begins a new one at every multiple of the period since 1970. A hash of
--- how many units were granted in each, by its number, and in `width` the period (µs).
+-- Windows by the clock: the provider begins a new one at every multiple of the period since 1970. A hash of the units
+-- that were granted in each, by its number, and in `width` the period (µs).
 --
 -- Nothing is granted within the guard at either end of it, so the provider's clock may differ from the server's by
 -- that much. The guards cost no quota: all of it fits between them.

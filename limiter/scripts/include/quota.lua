@@ -11,7 +11,7 @@
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
 local QUOTA_STRINGS = 5
--- Fewer places are tried for so long, then one more.
+-- After so long one place more is tried.
 local PLACES_HOLD_US = 30000000
 -- A longer window is not paced after a pause: that would take longer than what the refusal was about.
 local PACED_MOST_US = 60000000

@@ -134,7 +134,7 @@ async def test_one_question_is_for_as_many_polls_as_may_leave_together(
     assert (sum(sizes), max(sizes), len(sizes)) == (60, most, -(-60 // most))
 
 
-async def test_never_more_leave_in_one_turn_of_the_loop_than_may_together(redis: Redis) -> None:
+async def test_no_more_polls_leave_in_one_pass_of_the_loop_than_may_together(redis: Redis) -> None:
     fleet = Fleet(redis)
     turn, left = 0, Counter[int]()
 
@@ -152,7 +152,7 @@ async def test_never_more_leave_in_one_turn_of_the_loop_than_may_together(redis:
     assert fleet.limiters[0].asked == [], "where polls have no limit, nobody is asked"
 
 
-async def test_a_question_whose_answer_was_lost_is_asked_again_and_charged_once(redis: Redis) -> None:
+async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(redis: Redis) -> None:
     fleet = Fleet(redis, polls="10/10s")
     fleet.limiters[0].failing = 2
     await asyncio.gather(*(fleet.poll() for _ in range(4)))
@@ -207,7 +207,7 @@ async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
         await fleet.poll()
 
 
-async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answered(redis: Redis) -> None:
+async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> None:
     told: list[str] = []
 
     async def turn(_route: Route) -> Any:
@@ -273,7 +273,7 @@ async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -
         await fleet.poll()
 
 
-async def test_what_cannot_be_granted_fails_the_polls_that_wait_instead_of_holding_them(
+async def test_a_request_that_fails_fails_the_polls_that_wait_for_it(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(redis, polls="10/10s")

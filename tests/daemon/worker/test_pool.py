@@ -153,7 +153,7 @@ async def test_a_permit_that_finds_no_work_is_given_back(limited: Replica) -> No
     assert await nothing()
 
 
-async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_the_slot_back(
+async def test_a_dispatcher_that_is_stopped_before_its_slot_gives_the_slot_back(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -173,7 +173,7 @@ async def test_a_dispatcher_that_is_stopped_while_it_waits_for_its_slot_gives_th
     assert not await reserved()
 
 
-async def test_a_slot_that_is_called_back_while_its_dispatcher_sleeps_is_asked_for_again(
+async def test_a_slot_that_is_recalled_while_its_dispatcher_sleeps_is_replaced(
     redis: Redis,
 ) -> None:
     quota = parse_quota("q", {"images": "1/s"})
@@ -440,7 +440,7 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
 
 
 @pytest.mark.parametrize("cause", ["no work", "no free worker", "stopped"])
-async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cause: str) -> None:
+async def test_a_dispatcher_that_cannot_use_its_reservation_leaves_it(redis: Redis, cause: str) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "1/h"}))
     dispatcher, log = replica.dispatcher, "pixmill:limiter:q:log:images"
     await replica.limiter.acquire(replica.route.quotas, holder="other", request_id="r", max_wait_s=0)
@@ -640,7 +640,7 @@ async def test_beside_a_server_that_has_just_started_nothing_is_taken_over_at_fi
     assert replica.running.current() == []
 
 
-async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
+async def test_a_permit_whose_reply_was_lost_is_requested_again_and_charged_once(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))
@@ -663,7 +663,7 @@ async def test_a_lost_answer_of_the_limiter_is_asked_for_again_and_charged_once(
 
 
 @pytest.mark.parametrize("cause", ["no work", "no free worker"])
-async def test_a_grant_whose_answer_was_lost_is_given_back_by_who_needs_it_no_more(
+async def test_a_lost_grant_is_given_back_when_it_is_not_needed_any_more(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 1}))

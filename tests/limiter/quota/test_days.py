@@ -91,7 +91,7 @@ async def test_a_given_back_unit_of_today_can_be_granted_again(rig: Rig) -> None
     assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
 
 
-async def test_days_far_ahead_are_not_planned_but_asked_for_later(rig: Rig) -> None:
+async def test_days_far_ahead_are_not_planned_but_tried_later(rig: Rig) -> None:
     quota = _daily("UTC", 1)
     answers = [await rig.ask(quota, max_wait_s=1e8) for _ in range(8)]
     kinds = [type(answer) for answer in answers]

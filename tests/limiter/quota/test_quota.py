@@ -107,7 +107,7 @@ def test_every_preset_is_a_quota_and_says_where_it_comes_from(preset: str) -> No
         ({}, "no limit", 'images = "20/min"'),
     ],
 )
-def test_a_wrong_quota_is_told_where_it_is_wrong_and_what_is_right(
+def test_the_error_of_a_wrong_quota_names_the_place_and_a_right_example(
     spec: dict[str, object], field: str, example: str
 ) -> None:
     with pytest.raises(QuotaError) as caught:

@@ -32,7 +32,7 @@ async def turn_of(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Late
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: type(limit).__name__)
-async def test_nobody_takes_the_slot_of_a_turn(rig: Rig, limit: Limit) -> None:
+async def test_no_other_call_takes_the_slot_of_a_reservation(rig: Rig, limit: Limit) -> None:
     quota = Quota("q", (limit,))
     await rig.ask(quota, costs=COST)
     turn = await turn_of(rig, quota)
@@ -49,7 +49,7 @@ async def test_nobody_takes_the_slot_of_a_turn(rig: Rig, limit: Limit) -> None:
     "limit", [*LIMITS, Window(EXACT_MOST + 1, S)], ids=lambda limit: type(limit).__name__
 )
 @pytest.mark.parametrize("how", ["given back", "not wanted any more"])
-async def test_a_turn_that_is_left_was_charged_once_and_is_charged_no_more(
+async def test_a_reservation_that_is_left_was_charged_once_and_is_charged_no_more(
     rig: Rig, limit: Limit, how: str
 ) -> None:
     quota = Quota("q", (limit,))
@@ -79,7 +79,7 @@ async def test_a_turn_that_is_left_was_charged_once_and_is_charged_no_more(
         assert (await asked("patient")).retry_us > before.retry_us
 
 
-async def test_told_later_for_the_first_time_a_request_has_no_turn(rig: Rig) -> None:
+async def test_a_first_denial_makes_no_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     before = await rig.dump()
@@ -87,7 +87,7 @@ async def test_told_later_for_the_first_time_a_request_has_no_turn(rig: Rig) -> 
     assert await rig.dump() == before
 
 
-async def test_a_turn_that_is_asked_for_again_and_again_is_charged_once_and_stays_where_it_is(
+async def test_a_reservation_that_is_requested_again_is_charged_once_and_stays(
     rig: Rig,
 ) -> None:
     quota = Quota("q", (Window(2, S), Window(3, 10 * S)))
@@ -103,7 +103,7 @@ async def test_a_turn_that_is_asked_for_again_and_again_is_charged_once_and_stay
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 4
 
 
-async def test_a_turn_moves_to_an_earlier_slot_when_one_is_free(rig: Rig) -> None:
+async def test_a_reservation_moves_to_an_earlier_slot_when_one_is_free(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     reserved = await rig.ask(quota, costs=COST)
@@ -116,7 +116,7 @@ async def test_a_turn_moves_to_an_earlier_slot_when_one_is_free(rig: Rig) -> Non
     assert again.reservation.slot_us == turn.reservation.slot_us - 1_010_000
 
 
-async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
+async def test_a_reservation_waits_for_a_cooldown_like_every_call(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     turn = await turn_of(rig, quota)
@@ -130,7 +130,7 @@ async def test_a_turn_waits_for_a_pause_as_everybody_does(rig: Rig) -> None:
     )
 
 
-async def test_an_operators_pause_ends_a_turn(rig: Rig) -> None:
+async def test_an_operators_pause_ends_a_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     turn = await turn_of(rig, quota)
@@ -140,7 +140,7 @@ async def test_an_operators_pause_ends_a_turn(rig: Rig) -> None:
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
 
 
-async def test_a_turn_holds_no_place_in_flight(rig: Rig) -> None:
+async def test_a_reservation_holds_no_place_in_flight(rig: Rig) -> None:
     """A place that waits for a far slot would be missing to the account's other routes."""
     account, model = Quota("account", (InFlight(2),)), Quota("model", (Window(2, S),))
     first = await rig.ask(account, model, costs=COST)
@@ -155,7 +155,7 @@ async def test_a_turn_holds_no_place_in_flight(rig: Rig) -> None:
     assert isinstance(await rig.ask(model, costs=COST, max_wait_s=0.1), Grant)
 
 
-async def test_a_caller_that_is_cancelled_has_no_turn(rig: Rig) -> None:
+async def test_a_caller_that_is_cancelled_has_no_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     first = await told(rig, quota, request_id="patient")
