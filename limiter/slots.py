@@ -99,7 +99,7 @@ class Slots:
         request = self._granted(grant)
         came = await self._recalls.sleep(grant.permit, request.requested_at, leaves_at)
         late_s = self._recalls.clock() - request.sent_at - grant.wait_us / 1e6
-        if came and late_s <= self._limiter.lease_s / 2:
+        if came and not (grant.permit.leased and late_s > self._limiter.lease_s / 2):
             return self.take(grant)
         await self.leave()
         return None

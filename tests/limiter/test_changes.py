@@ -237,7 +237,7 @@ async def test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then
 
 
 def _check_new(rate: object, used: Sequence[_Used]) -> None:
-    """Every period with the newest call in it holds no more than the limit of now, whoever granted the others."""
+    """Every period with the newest call in it holds no more than the limit of now, former grants included."""
     new_us = used[-1].permit.slot_us
     if isinstance(rate, FixedWindow):
         number = new_us // rate.period_us

@@ -107,12 +107,12 @@ async def test_a_caller_that_is_cancelled_anywhere_leaves_nothing_behind(rig: Ri
     before = await rig.limiter.snapshot([quota, LEASE])
     ended = 0
     for pauses in range(60):
-        asking = asyncio.ensure_future(rig.ask(quota, LEASE, max_wait_s=0))
+        waiting = asyncio.ensure_future(rig.ask(quota, LEASE, max_wait_s=0))
         for _ in range(pauses):
             await asyncio.sleep(0)
-        asking.cancel()
+        waiting.cancel()
         try:
-            answer = await asking
+            answer = await waiting
         except asyncio.CancelledError:
             pass
         else:

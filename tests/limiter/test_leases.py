@@ -49,8 +49,8 @@ async def test_a_release_frees_its_lease_once_and_rings_once(server: Redis) -> N
         assert [await rig.limiter.release(permits[0]) for _ in range(3)] == [True, False, False]
         await rig.limiter.give_back(permits[0])
         await server.publish(f"{rig.prefix}:bell", "end")
-        heard = [message["data"] async for message in _until_end(bell)]
-    assert heard == [b"slot", b"end"]
+        messages = [message["data"] async for message in _until_end(bell)]
+    assert messages == [b"slot", b"end"]
     assert isinstance(await rig.ask(LEASES), Grant)
     assert isinstance(await rig.ask(LEASES), Later)
 
@@ -188,9 +188,9 @@ async def test_a_freed_lease_rings_only_for_who_has_waited_longest(server: Redis
         rig.time.advance(10 * S)
         await rig.limiter.release(await rig.permit(LEASES))
         await server.publish(f"{rig.prefix}:bell", "end")
-        heard = [message["data"] async for message in _until_end(bell)]
-    # The third of them: nobody has asked for ten seconds, so it is for everybody.
-    assert heard == [b"slot first", b"slot second", b"slot", b"end"]
+        messages = [message["data"] async for message in _until_end(bell)]
+    # The third of them: no holder has tried for ten seconds, so it is for all.
+    assert messages == [b"slot first", b"slot second", b"slot", b"end"]
 
 
 async def test_a_heavy_call_is_granted_among_light_ones(rig: Rig) -> None:

@@ -11,7 +11,7 @@
      test_limiter::test_a_denied_call_changes_no_key
      test_limiter::test_a_cost_that_can_never_fit_is_refused_at_once
      test_days::test_a_full_day_parks_the_call_and_charges_nothing
-4. Asked, released or given back twice is once, also where the first reply was lost.
+4. Requested, released or given back twice is once, also where the first reply was lost.
      test_limiter::test_a_repeated_request_has_one_grant_and_is_charged_once
      test_limiter::test_a_given_back_window_and_lease_are_as_if_never_taken
      test_clock::test_a_request_whose_reply_was_lost_is_charged_once
@@ -23,8 +23,8 @@
      test_properties::test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place
      test_limiter::test_two_hundred_jobs_take_the_optimum_and_three_guards
      test_simulation::test_under_windows_the_makespan_is_the_optimum_and_the_guards
-7. Nobody starves: who reserves waits for what is ahead and a period, whatever its size; who looks ahead less than the
-   backlog and asks again has a turn.
+7. No call starves: a granted slot is at most the backlog and a period away, whatever the size of the call; a caller
+   that looks ahead less than the backlog has a reservation from its second denial on.
      test_starvation::test_who_reserves_waits_for_what_is_ahead_and_one_period
      test_starvation::test_a_call_of_all_units_is_granted_among_small_ones_if_it_reserves
      test_starvation::test_a_call_of_all_units_is_granted_though_it_looks_less_far_ahead
@@ -52,7 +52,7 @@
      test_restarts::test_a_failover_to_a_lagging_replica_costs_what_was_granted_within_the_lag
      test_restarts::test_a_cold_start_waits_for_nothing_and_has_one_period_s_units
      test_fleet::test_without_redis_nothing_is_granted
-13. A caller that is cancelled anywhere leaves neither a slot nor a lease, and hears that it was cancelled.
+13. A caller that is cancelled anywhere leaves neither a slot nor a lease, and receives its cancellation.
      test_cancellation::test_a_cancelled_question_is_charged_nothing_in_any_book
      test_cancellation::test_a_step_that_has_begun_ends_although_its_caller_is_cancelled
      test_cancellation::test_a_caller_that_is_cancelled_twice_is_charged_nothing_either
@@ -67,10 +67,11 @@
      test_days::test_a_day_lasts_from_midnight_to_midnight_also_where_clocks_change
      test_days::test_what_is_given_back_after_midnight_goes_to_its_own_day
      test_days::test_nothing_is_sent_so_near_to_midnight_that_its_day_is_unknown
-16. Limits may change while calls are out: no later grant exceeds what the limit is then.
+16. Limits may change while calls are out: no later grant exceeds what the limit is then, and a new kind waits for a period.
      test_changes::test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then
      test_changes::test_a_limit_that_was_changed_knows_what_was_used
-     test_changes::test_a_kind_that_granted_nothing_hands_on_what_it_took_over
+     test_changes::test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_full
+     test_changes::test_a_kind_that_granted_nothing_keeps_the_wait_of_the_one_before
      test_changes::test_fewer_places_wait_for_calls_to_end_and_more_are_free_at_once
      test_changes::test_learning_that_is_switched_off_and_on_again_goes_on_where_it_was
 17. No rate drifts, however odd, slow, fast or old.

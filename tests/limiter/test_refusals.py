@@ -101,13 +101,13 @@ async def test_the_bell_calls_back_what_was_granted_until_then(redis: Redis) -> 
         await _penalise(rig, before, 4.9)  # known, and no longer
         await rig.limiter.pause("api", "operator")
         await rig.limiter.resume("api")
-        told = [(await bell.get_message(timeout=2) or {}).get("data") for _ in range(2)]
-        assert told == [b"quota api", b"quota api"]
+        messages = [(await bell.get_message(timeout=2) or {}).get("data") for _ in range(2)]
+        assert messages == [b"quota api", b"quota api"]
 
 
 async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     permits = [await rig.permit(PLACES) for _ in range(8)]
-    # The provider runs five; three are turned away, and say so one after the other.
+    # The provider runs five; three are refused, and report it one after the other.
     answers = [await _penalise(rig, permit, quota=PLACES, kind="concurrency") for permit in permits[5:]]
     assert [answer.places for answer in answers] == [7, 6, 5]
     assert [answer.pause_s for answer in answers] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""A turn: who was told Later and asks again has a slot that nobody takes, although it is too far away to be granted."""
+"""A reservation: a request that is denied twice has a slot that no other takes, although it is too far away."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ COST = {"requests": 2}
 LIMITS: list[Limit] = [Window(2, S), Bucket(2, S, 2), FixedWindow(2, S), CalendarDay(2, "UTC")]
 
 
-async def told(rig: Rig, *quotas: Quota, request_id: str, after: Later | None = None) -> Later:
+async def denied(rig: Rig, *quotas: Quota, request_id: str, after: Later | None = None) -> Later:
     answer = await rig.ask(*quotas, costs=COST, max_wait_s=0.1, request_id=request_id, after=after)
     assert isinstance(answer, Later)
     return answer
 
 
-async def turn_of(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Later:
-    """What a request is told that is asked twice in vain."""
-    later = await told(
-        rig, *quotas, request_id=request_id, after=await told(rig, *quotas, request_id=request_id)
+async def reserve(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Later:
+    """The denial of a request that was denied before; it has a reservation."""
+    later = await denied(
+        rig, *quotas, request_id=request_id, after=await denied(rig, *quotas, request_id=request_id)
     )
     assert later.reservation is not None
     return later
@@ -35,12 +35,12 @@ async def turn_of(rig: Rig, *quotas: Quota, request_id: str = "patient") -> Late
 async def test_no_other_call_takes_the_slot_of_a_reservation(rig: Rig, limit: Limit) -> None:
     quota = Quota("q", (limit,))
     await rig.ask(quota, costs=COST)
-    turn = await turn_of(rig, quota)
+    reservation = await reserve(rig, quota)
     other = await rig.ask(quota, costs=COST, max_wait_s=1e6)
     assert isinstance(other, Grant)
-    assert other.wait_us > turn.retry_us + 100_000
-    rig.time.advance(turn.retry_us)
-    answer = await rig.ask(quota, costs=COST, max_wait_s=0.1, request_id="patient", after=turn)
+    assert other.wait_us > reservation.retry_us + 100_000
+    rig.time.advance(reservation.retry_us)
+    answer = await rig.ask(quota, costs=COST, max_wait_s=0.1, request_id="patient", after=reservation)
     assert isinstance(answer, Grant)
     assert answer.wait_us == 100_000
 
@@ -54,36 +54,36 @@ async def test_a_reservation_that_is_left_was_charged_once_and_is_charged_no_mor
 ) -> None:
     quota = Quota("q", (limit,))
 
-    async def asked(request_id: str, after: Later | None = None) -> Later:
+    async def requested(request_id: str, after: Later | None = None) -> Later:
         costs = {"requests": limit.most}
         answer = await rig.ask(quota, costs=costs, max_wait_s=0, request_id=request_id, after=after)
         assert isinstance(answer, Later)
         return answer
 
     await rig.ask(quota, costs={"requests": limit.most})
-    before = await asked("other")
-    turn = await asked("patient", after=before)
+    before = await requested("other")
+    reservation = await requested("patient", after=before)
     for _ in range(3):
-        turn = await asked("patient", after=turn)
-    assert turn.reservation is not None
-    assert (await asked("other")).retry_us > before.retry_us
+        reservation = await requested("patient", after=reservation)
+    assert reservation.reservation is not None
+    assert (await requested("other")).retry_us > before.retry_us
     for _ in range(2):
         if how == "given back":
-            await rig.limiter.give_back(turn.reservation)
+            await rig.limiter.give_back(reservation.reservation)
         else:
-            assert await asked("patient") == before
-    assert await asked("other") == before
-    # Whoever has the place now keeps it, however often the former owner asks.
+            assert await requested("patient") == before
+    assert await requested("other") == before
+    # The new owner of the slot keeps it, however often the former one tries.
     assert isinstance(await rig.ask(quota, costs={"requests": limit.most}, max_wait_s=1e6), Grant)
     for _ in range(2):
-        assert (await asked("patient")).retry_us > before.retry_us
+        assert (await requested("patient")).retry_us > before.retry_us
 
 
 async def test_a_first_denial_makes_no_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
     before = await rig.dump()
-    assert (await told(rig, quota, request_id="patient")).reservation is None
+    assert (await denied(rig, quota, request_id="patient")).reservation is None
     assert await rig.dump() == before
 
 
@@ -92,14 +92,14 @@ async def test_a_reservation_that_is_requested_again_is_charged_once_and_stays(
 ) -> None:
     quota = Quota("q", (Window(2, S), Window(3, 10 * S)))
     await rig.ask(quota, costs=COST)
-    turn = await turn_of(rig, quota)
+    reservation = await reserve(rig, quota)
     for _ in range(5):
         rig.time.advance(100_000)
-        again = await told(rig, quota, request_id="patient", after=turn)
+        again = await denied(rig, quota, request_id="patient", after=reservation)
         assert (again.reservation and again.reservation.slot_us) == (
-            turn.reservation and turn.reservation.slot_us
+            reservation.reservation and reservation.reservation.slot_us
         )
-        turn = again
+        reservation = again
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 4
 
 
@@ -108,21 +108,21 @@ async def test_a_reservation_moves_to_an_earlier_slot_when_one_is_free(rig: Rig)
     await rig.ask(quota, costs=COST)
     reserved = await rig.ask(quota, costs=COST)
     assert isinstance(reserved, Grant)
-    turn = await turn_of(rig, quota)
+    reservation = await reserve(rig, quota)
     await rig.limiter.give_back(reserved.permit)
-    again = await told(rig, quota, request_id="patient", after=turn)
+    again = await denied(rig, quota, request_id="patient", after=reservation)
     assert again.reservation
-    assert turn.reservation
-    assert again.reservation.slot_us == turn.reservation.slot_us - 1_010_000
+    assert reservation.reservation
+    assert again.reservation.slot_us == reservation.reservation.slot_us - 1_010_000
 
 
 async def test_a_reservation_waits_for_a_cooldown_like_every_call(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
-    turn = await turn_of(rig, quota)
+    reservation = await reserve(rig, quota)
     await rig.limiter.penalise(quota, reason="429", retry_after_s=30)
-    rig.time.advance(turn.retry_us)
-    again = await told(rig, quota, request_id="patient", after=turn)
+    rig.time.advance(reservation.retry_us)
+    again = await denied(rig, quota, request_id="patient", after=reservation)
     assert again.bound == Bound("q", "cooldown")
     rig.time.advance(again.retry_us)
     assert isinstance(
@@ -133,9 +133,9 @@ async def test_a_reservation_waits_for_a_cooldown_like_every_call(rig: Rig) -> N
 async def test_an_operators_pause_ends_a_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
-    turn = await turn_of(rig, quota)
+    reservation = await reserve(rig, quota)
     await rig.limiter.pause("q", "stop")
-    again = await told(rig, quota, request_id="patient", after=turn)
+    again = await denied(rig, quota, request_id="patient", after=reservation)
     assert (again.bound, again.reservation) == (Bound("q", "paused"), None)
     assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
 
@@ -145,11 +145,11 @@ async def test_a_reservation_holds_no_place_in_flight(rig: Rig) -> None:
     account, model = Quota("account", (InFlight(2),)), Quota("model", (Window(2, S),))
     first = await rig.ask(account, model, costs=COST)
     assert isinstance(first, Grant)
-    turn = await turn_of(rig, account, model)
+    reservation = await reserve(rig, account, model)
     assert isinstance(await rig.ask(account, costs=COST, max_wait_s=0), Grant)
-    # Now the places are taken: whoever has a turn waits for one as everybody does, and its slot is free again.
-    rig.time.advance(turn.retry_us)
-    assert (await told(rig, account, model, request_id="patient", after=turn)).bound == Bound(
+    # Now the places are taken: a request with a reservation waits for one like any other, and its slot is free again.
+    rig.time.advance(reservation.retry_us)
+    assert (await denied(rig, account, model, request_id="patient", after=reservation)).bound == Bound(
         "account", "in_flight"
     )
     assert isinstance(await rig.ask(model, costs=COST, max_wait_s=0.1), Grant)
@@ -158,15 +158,15 @@ async def test_a_reservation_holds_no_place_in_flight(rig: Rig) -> None:
 async def test_a_caller_that_is_cancelled_has_no_reservation(rig: Rig) -> None:
     quota = Quota("q", (Window(2, S),))
     await rig.ask(quota, costs=COST)
-    first = await told(rig, quota, request_id="patient")
+    first = await denied(rig, quota, request_id="patient")
     for passes in range(60):
-        asking = asyncio.ensure_future(told(rig, quota, request_id="patient", after=first))
+        waiting = asyncio.ensure_future(denied(rig, quota, request_id="patient", after=first))
         for _ in range(passes):
             await asyncio.sleep(0)
-        if asking.done():
+        if waiting.done():
             break
-        asking.cancel()
+        waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await waiting
         assert await rig.client.zcard(f"{rig.prefix}:limiter:q:log:requests") == 2
     assert passes > 1

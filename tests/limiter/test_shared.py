@@ -143,14 +143,14 @@ async def test_the_slowest_and_the_fastest_rates_are_exact(rig: Rig, spec: str) 
     assert [wait if wait >= 0 else expected[n] for n, wait in enumerate(waits)] == expected
 
 
-@pytest.mark.parametrize("turned", [False, True])
-async def test_a_limit_is_tried_again_when_another_one_has_moved_the_slot(rig: Rig, turned: bool) -> None:
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_a_limit_is_tried_again_when_another_one_has_moved_the_slot(rig: Rig, swapped: bool) -> None:
     first, second = parse_quota("first", {"requests": "1/s"}), parse_quota("second", {"requests": "1/2s"})
     await rig.slot(second)
     await rig.limiter.penalise(Quota("far"), retry_after_s=2.5, reason="429")
     assert await rig.slot(first, parse_quota("far", {"in_flight": 9})) == 2_500_000
     # There is room under `first` now and under `second` at 2.02 s, but then `first` has none until 3.51 s.
-    quotas = (second, first) if turned else (first, second)
+    quotas = (second, first) if swapped else (first, second)
     assert await rig.slot(*quotas) == 3_510_000
 
 

@@ -1,4 +1,4 @@
-"""Polls stand in line: a fleet's limit on them holds, few questions are asked, and never do thousands leave at once."""
+"""Polls queue up: a fleet's limit on them holds, few requests are made, and never do thousands leave at once."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class Naps(Recalls):
 
 
 class Counting(Limiter):
-    """Remembers what it was asked for."""
+    """Counts what was requested of it."""
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
         super().__init__(redis, prefix, clock=clock)
         self.clock = clock
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.granted: list[Permit] = []
         self.late: list[Permit] = []
         self.failing = 0
 
     async def acquire(self, quotas: Any, **more: Any) -> Any:
-        self.asked.append(more["request_id"])
+        self.requested.append(more["request_id"])
         async with self.clock.still:
             answer = await super().acquire(quotas, **more)
         if self.failing:
@@ -149,15 +149,15 @@ async def test_no_more_polls_leave_in_one_pass_of_the_loop_than_may_together(red
     await everybody
     assert sum(left.values()) == 200
     assert max(left.values()) <= TOGETHER
-    assert fleet.limiters[0].asked == [], "where polls have no limit, nobody is asked"
+    assert fleet.limiters[0].requested == [], "where polls have no limit, nobody is asked"
 
 
 async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(redis: Redis) -> None:
     fleet = Fleet(redis, polls="10/10s")
     fleet.limiters[0].failing = 2
     await asyncio.gather(*(fleet.poll() for _ in range(4)))
-    assert len(fleet.limiters[0].asked) == 3
-    assert len(set(fleet.limiters[0].asked)) == 1, "one request, so one charge"
+    assert len(fleet.limiters[0].requested) == 3
+    assert len(set(fleet.limiters[0].requested)) == 1, "one request, so one charge"
     [state] = await fleet.limiters[0].snapshot(fleet.route.quotas)
     assert [unit.available for unit in state.units] == [6]
     assert fleet.metrics.limiter_errors._value.get() == 2
@@ -208,10 +208,10 @@ async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
 
 
 async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> None:
-    told: list[str] = []
+    noted: list[str] = []
 
     async def turn(_route: Route) -> Any:
-        return lambda: told.append("left")
+        return lambda: noted.append("left")
 
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
     async with Simulator(settings) as simulator:
@@ -221,43 +221,45 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
         real = provider._standing  # type: ignore[attr-defined]
 
         def answered(answer: Any) -> Any:
-            told.append("answered")
+            noted.append("answered")
             return real(answer)
 
         provider._standing = answered  # type: ignore[attr-defined]
         request = Request(request_id="r", model="Tongyi-MAI/Z-Image-Turbo", prompt="x", size="512x512")
         submitted = await provider.submit(request, timeout_s=5)
         assert isinstance(submitted, Submitted)
-        assert told == [], "a submit is no poll"
+        assert noted == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         collector = Collector(turn=turn, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
         await collector.ended(route, submitted, limit, resumed=False, cancel_requested=asyncio.Event())
-        told_of_polls = list(told)
+        noted_of_polls = list(noted)
         generated = await provider.poll(submitted)
         assert isinstance(generated, Generated)
         await collector.fetch(route, generated, None, limit, since=datetime.now(UTC))
         await provider.aclose()
-    assert told_of_polls[:2] == ["left", "answered"]
-    assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"
+    assert noted_of_polls[:2] == ["left", "answered"]
+    assert noted[len(noted_of_polls) :] == ["answered"], "a fetch is no poll, and counts as none"
 
 
-async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(redis: Redis) -> None:
+async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = Fleet(redis, polls="2/10s")
-    gate = asyncio.Event()
-    sleep = fleet.clock.sleep
+    gate, acquire = asyncio.Event(), fleet.limiters[0].acquire
 
-    async def held(seconds: float) -> None:
+    async def held(*args: Any, **more: Any) -> Any:
+        reply = await acquire(*args, **more)
         await gate.wait()
-        await sleep(seconds)
+        return reply
 
-    fleet.naps[0].nap = held
+    monkeypatch.setattr(fleet.limiters[0], "acquire", held)
     runs = [asyncio.create_task(fleet.poll()) for _ in range(5)]
 
-    async def asked() -> bool:
-        return bool(fleet.limiters[0].asked)
+    async def requested() -> bool:
+        return bool(fleet.limiters[0].requested)
 
-    await eventually(asked)
+    await eventually(requested)
     runs[1].cancel()
     runs[3].cancel()
     gate.set()
@@ -291,10 +293,10 @@ async def test_closing_ends_the_line(redis: Redis) -> None:
     fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
     runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
 
-    async def asked() -> bool:
-        return bool(fleet.limiters[0].asked)
+    async def requested() -> bool:
+        return bool(fleet.limiters[0].requested)
 
-    await eventually(asked)
+    await eventually(requested)
     for run in runs:
         run.cancel()
     await asyncio.gather(*runs, return_exceptions=True)

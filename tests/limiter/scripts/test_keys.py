@@ -199,7 +199,7 @@ async def _everything(rig: Rig) -> None:
     await own.give_back(permits[1])
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
-    await _turns(rig)
+    await _reservations(rig)
 
 
 async def _windows_by_the_clock(rig: Rig) -> None:
@@ -213,8 +213,8 @@ async def _windows_by_the_clock(rig: Rig) -> None:
     await rig.permit(Quota("was", (Window(9, S),)))
 
 
-async def _turns(rig: Rig) -> None:
-    """A turn in each kind of book, asked for once more."""
+async def _reservations(rig: Rig) -> None:
+    """A reservation in each kind of book, tried once more."""
     limits: list[Limit] = [
         Window(2, S),
         Window(40, S),
@@ -223,13 +223,13 @@ async def _turns(rig: Rig) -> None:
         CalendarDay(2, "UTC"),
     ]
     for number, limit in enumerate(limits):
-        quota = Quota(f"turns{number}", (limit,))
+        quota = Quota(f"reserved{number}", (limit,))
         for _ in range(limit.count):
             await rig.permit(quota)
-        told: Any = None
+        denial: Any = None
         for _ in range(3):
-            told = await rig.ask(quota, max_wait_s=0, request_id=f"turns{number}", after=told)
-        assert told.reservation is not None
+            denial = await rig.ask(quota, max_wait_s=0, request_id=f"reserved{number}", after=denial)
+        assert denial.reservation is not None
 
 
 async def _old_and_changed(rig: Rig) -> None:
@@ -258,9 +258,9 @@ async def _old_and_changed(rig: Rig) -> None:
         Bucket(20, 10 * S, 5),
         CalendarDay(90, "UTC"),
     ]
-    for turn, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
+    for number, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
         for limit in (before, before, after):
-            await rig.ask(Quota(f"kinds{turn}", (limit,)))
+            await rig.ask(Quota(f"kinds{number}", (limit,)))
 
 
 async def test_an_undeclared_key_would_be_seen(node: Redis) -> None:
