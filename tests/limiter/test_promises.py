@@ -67,7 +67,7 @@
      test_days::test_a_day_lasts_from_midnight_to_midnight_also_where_clocks_change
      test_days::test_what_is_given_back_after_midnight_goes_to_its_own_day
      test_days::test_nothing_is_sent_so_near_to_midnight_that_its_day_is_unknown
-16. Limits may change while calls are out: no later grant exceeds what the limit is then, and a new kind waits for a period.
+16. Limits may change while calls are out: no later grant exceeds the limit of then; a new kind waits for a period.
      test_changes::test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then
      test_changes::test_a_limit_that_was_changed_knows_what_was_used
      test_changes::test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_full
