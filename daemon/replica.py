@@ -99,7 +99,7 @@ class Replica:
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
         calls = CallPermits(limiter, queue, accounts, bell.recalls, gate, lease_s=lease_s)
-        pacer = Pacer(limiter, metrics, self.worker)
+        pacer = Pacer(limiter, metrics, self.worker, Recalls())
         network = settings.network
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)

@@ -2,9 +2,9 @@
 
 from limiter.lag import Lag
 from limiter.learning.headers import HeaderReading, read_headers
-from limiter.limiter import ONE_IMAGE, Grant, Later, Limiter, Permit, QuotaState, UnitState
+from limiter.limiter import Limiter
 from limiter.lua import LuaScript
-from limiter.permit import Penalty, Scale
+from limiter.permit import Bound, Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
 from limiter.quota.quota import (
     Bucket,
     CalendarDay,
@@ -16,9 +16,12 @@ from limiter.quota.quota import (
     parse_quota,
 )
 from limiter.recalls import Recalls
+from limiter.scripts.grants import ONE_IMAGE
+from limiter.slots import Slot, Slots
 
 __all__ = [
     "ONE_IMAGE",
+    "Bound",
     "Bucket",
     "CalendarDay",
     "FixedWindow",
@@ -36,6 +39,8 @@ __all__ = [
     "QuotaState",
     "Recalls",
     "Scale",
+    "Slot",
+    "Slots",
     "UnitState",
     "Window",
     "parse_quota",

@@ -1,12 +1,10 @@
-"""What holds a quota back, in one sentence a person understands; everything here is pure."""
+"""What holds a quota back, in one sentence; everything here is pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-from limiter.permit import QuotaState, UnitState
+from limiter.permit import COOLDOWN, PAUSED, QuotaState, UnitState
 from limiter.quota.limits import (
     IN_FLIGHT,
     PERIODS_US,
@@ -18,11 +16,6 @@ from limiter.quota.limits import (
     Window,
 )
 from limiter.quota.quota import Quota
-
-PAUSED: Final = "paused"
-COOLDOWN: Final = "cooldown"
-# A call that makes a picture is not charged polls, so they never hold one back.
-_NOT_BINDING: Final = "polls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +36,57 @@ class Explanation:
 
     @property
     def sentence(self) -> str:
-        """One line for people, without the quota's name."""
-        return sentence(self.state, bound=self.bound, rate_s=self.next_slot_s, pause_ends_s=self.pause_ends_s)
+        """Why the next call waits and until when, and what is left; one line, without the quota's name."""
+        return f"{self._reason}; {_left(self.state)}"
+
+    @property
+    def _reason(self) -> str:
+        state, slot_s = self.state, self.next_slot_s or 0.0
+        match self.bound:
+            case None:
+                return "a call can be sent now"
+            case "paused":
+                why = f" ({state.paused_reason})" if state.paused_reason else ""
+                ends_s = self.pause_ends_s
+                until = "until it is resumed" if ends_s is None else f"for {wait_text(ends_s)} more"
+                return f"paused{why}, {until}"
+            case "cooldown":
+                why = f" ({state.cooldown_reason})" if state.cooldown_reason else ""
+                wait = wait_text(max(state.cooldown_s, slot_s))
+                return f"the provider asked for a pause{why}; the next slot is in {wait}"
+            case "in_flight":
+                return "all places in flight are taken; the next slot is when one of these calls ends"
+            case unit:
+                return f"its {unit} are used up; the next slot is in {wait_text(slot_s)}"
 
 
 def explained(
-    quota: Quota, state: QuotaState, *, rate_bound: str | None, rate_s: float, pause_ends_s: float | None
+    quota: Quota, state: QuotaState, rate_bound: str | None = None, rate_s: float = 0.0
 ) -> Explanation:
     """Put together what is known of a quota.
 
-    `rate_s` is the wait that its rates and its cooldown ask of the next call, and `rate_bound` which of them does.
+    `rate_s` is for how long its rates and its cooldown hold the next call back, and `rate_bound` which of them does.
     """
     bound = _first_bound(state) or (rate_bound if rate_s > 0 else None)
     next_slot_s: float | None = rate_s
     if bound == PAUSED:
-        next_slot_s = None if pause_ends_s is None else max(pause_ends_s, rate_s)
+        next_slot_s = None if state.pause_s is None else max(state.pause_s, rate_s)
     elif bound == IN_FLIGHT:
         next_slot_s = None
-    return Explanation(state, tuple(map(spelled, quota.limits)), bound, next_slot_s, pause_ends_s)
+    return Explanation(state, tuple(map(spelled, quota.limits)), bound, next_slot_s, state.pause_s)
 
 
-def binding(state: QuotaState) -> str | None:
-    """What holds the next call back, as far as the figures of one instant tell; None for nothing."""
-    return _first_bound(state) or next((unit.unit for unit in _rates(state) if not unit.available), None)
-
-
-def sentence(
-    state: QuotaState,
-    *,
-    bound: str | None = None,
-    rate_s: float | None = None,
-    pause_ends_s: float | None = None,
-) -> str:
-    """Why the next call waits and until when, and what is left; from the state alone, or with more that is known.
-
-    `bound` is found in the state unless it is given; `rate_s` is when the next slot is, in seconds from now.
-    """
-    if bound is None and rate_s != 0:
-        bound = binding(state)
-    return f"{_reason(state, bound, rate_s, pause_ends_s)}; {left(state)}"
-
-
-def left(state: QuotaState) -> str:
+def _left(state: QuotaState) -> str:
     """What could be granted now: `3 of 20 images free, 5 of 8 in flight`; and what refusals have taught."""
-    told = [
+    parts = [
         _places(state.in_flight, unit)
         if unit.unit == IN_FLIGHT
         else f"{unit.available} of {unit.capacity} {unit.unit} free"
         for unit in state.units
     ]
     if state.scale < 1:
-        told.append(f"learned to use {state.scale:.0%} of the rate")
-    return ", ".join(told) or "it has no limits"
+        parts.append(f"learned to use {state.scale:.0%} of the rate")
+    return ", ".join(parts) or "it has no limits"
 
 
 def _places(in_flight: int, unit: UnitState) -> str:
@@ -143,33 +135,10 @@ def wait_text(seconds: float) -> str:
 
 
 def _first_bound(state: QuotaState) -> str | None:
-    """What says no whatever the rates say, in the order in which the limiter asks."""
+    """What denies a call whatever its rates are, in the order in which the limiter looks."""
     if state.paused_reason is not None:
         return PAUSED
     if state.cooldown_s > 0:
         return COOLDOWN
     places = next((unit for unit in state.units if unit.unit == IN_FLIGHT), None)
     return IN_FLIGHT if places is not None and not places.available else None
-
-
-def _rates(state: QuotaState) -> Iterator[UnitState]:
-    return (unit for unit in state.units if unit.unit not in (IN_FLIGHT, _NOT_BINDING))
-
-
-def _reason(state: QuotaState, bound: str | None, rate_s: float | None, pause_ends_s: float | None) -> str:
-    match bound:
-        case None:
-            return "a call can be sent now"
-        case "paused":
-            why = f" ({state.paused_reason})" if state.paused_reason else ""
-            until = "until it is resumed" if pause_ends_s is None else f"for {wait_text(pause_ends_s)} more"
-            return f"paused{why}, {until}"
-        case "cooldown":
-            why = f" ({state.cooldown_reason})" if state.cooldown_reason else ""
-            slot = max(state.cooldown_s, rate_s or 0.0)
-            return f"the provider asked for a pause{why}; the next slot is in {wait_text(slot)}"
-        case "in_flight":
-            return "all places in flight are taken; the next slot is when one of these calls ends"
-        case _:
-            slot_text = "later" if rate_s is None else f"in {wait_text(rate_s)}"
-            return f"its {bound} are used up; the next slot is {slot_text}"

@@ -10,7 +10,7 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began
     PREFIX:limiter:QUOTA:fixed:UNIT      hash    windows of a known phase, see scripts/include/fixed.lua
     PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT:k REQUEST HOLDER`, score expiry (µs)
-    PREFIX:limiter:QUOTA:waiting         hash    who waits for a lease: HOLDER -> `first last weight`
+    PREFIX:limiter:QUOTA:waiting         hash    the holders that wait for a lease: HOLDER -> `first last weight`
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
     PREFIX:limiter:QUOTA:cooldown        string  a provider's pause \
     PREFIX:limiter:QUOTA:places          string  fewer in flight     | see scripts/include/quota.lua
@@ -18,15 +18,20 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:others          string  use by others      /
     PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
-                                                 first quota; of a turn, `-` for granted_us
+                                                 first quota; a reservation has `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
     PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
-                                         `quota NAME [UNTIL_US]` when grants until then (none: all) must ask again
+                                         `quota NAME [UNTIL_US]` when grants until then (none: all) do not hold any more
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+# A book of each kind in which a limit notes what was used.
+BOOKS: Final = ("log", "slices", "tokens", "fixed", "day")
+# What is known of a quota as a whole, in the order in which the scripts expect it.
+STRINGS: Final = ("pause", "cooldown", "places", "learned", "others")
 
 
 class LimiterKeys:
@@ -40,41 +45,14 @@ class LimiterKeys:
         self.spread: Final = f"{self._root}spread"
         self.bell: Final = f"{prefix}:bell"
 
-    def log(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:log:{unit}"
-
-    def slices(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:slices:{unit}"
-
-    def tokens(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:tokens:{unit}"
-
-    def day(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:day:{unit}"
-
-    def fixed(self, quota: str, unit: str) -> str:
-        return f"{self._root}{quota}:fixed:{unit}"
+    def of(self, quota: str, *parts: str) -> str:
+        """A key of the quota: `of(quota, "leases")`, `of(quota, "log", "images")`."""
+        return f"{self._root}{quota}:{':'.join(parts)}"
 
     def books(self, quota: str, unit: str) -> tuple[str, ...]:
-        """One of each kind of rate; a unit's limits use some of them."""
-        return tuple(book(quota, unit) for book in (self.log, self.slices, self.tokens, self.fixed, self.day))
+        """The unit's book of each kind; its limits use some of them."""
+        return tuple(self.of(quota, kind, unit) for kind in BOOKS)
 
-    def leases(self, quota: str) -> str:
-        return f"{self._root}{quota}:leases"
-
-    def waiting(self, quota: str) -> str:
-        return f"{self._root}{quota}:waiting"
-
-    def pause(self, quota: str) -> str:
-        return f"{self._root}{quota}:pause"
-
-    def strings(self, quota: str) -> tuple[str, str, str, str, str]:
-        """What is known of the quota as a whole, in the order in which scripts expect it."""
-        stem = f"{self._root}{quota}:"
-        return f"{stem}pause", f"{stem}cooldown", f"{stem}places", f"{stem}learned", f"{stem}others"
-
-    def refused(self, quota: str) -> str:
-        return f"{self._root}{quota}:refused"
-
-    def permit(self, quota: str, request_id: str) -> str:
-        return f"{self._root}{quota}:permit:{request_id}"
+    def strings(self, quota: str) -> tuple[str, ...]:
+        """The quota's STRINGS."""
+        return tuple(self.of(quota, name) for name in STRINGS)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 SAMPLE: Final = 4096
-# With fewer the tail was not seen yet, and the guard is the one that is used without any measurement.
+# With fewer the tail is not known yet, and the guard stays as it is without any measurement.
 ENOUGH: Final = 256
 
 _LARGEST_US: Final = 60_000_000

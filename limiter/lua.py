@@ -1,7 +1,7 @@
 """The one way scripts are called: a `.lua` file beside its caller becomes an awaitable object.
 
 A script is called by its hash; a server that does not know it (first call, SCRIPT FLUSH, failover, restart)
-is given the source in the same call. Nobody else needs to know that NOSCRIPT exists.
+is given the source in the same call. No other module handles NOSCRIPT.
 """
 
 from __future__ import annotations

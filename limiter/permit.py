@@ -1,20 +1,27 @@
-"""What the limiter answers: a grant with its permit, or when to ask again; and the state of a quota."""
+"""What the limiter replies: a grant with its permit, or a denial; and the state of a quota."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+from limiter.quota.limits import IN_FLIGHT
+
+PPM: Final = 1_000_000  # the whole of a configured rate, in the unit of learned ones
+PAUSED: Final = "paused"
+COOLDOWN: Final = "cooldown"
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The right to make one provider call; whoever has it can renew, release or give it back.
+    """The right to make one provider call; its owner can renew, release or give it back.
 
     `quotas` are names, `costs` the units charged to each of them, `leased` those quotas in which it holds a
-    lease and `weights` how much each of these weighs. `grant_id` tells two grants of one `request_id` apart, so
-    what belongs to the one is never taken from the other. `granted_us` and `slot_us` are times of the limiter's
-    clock, to be compared with nothing else. It holds no secret.
+    lease and `weights` how much each of these weighs. `grant_id` distinguishes two grants of one `request_id`, so
+    that undoing one never touches the other. `granted_us` and `slot_us` are times of the limiter's clock; compare
+    them with no other clock. It holds no secret.
     """
 
     request_id: str
@@ -35,7 +42,7 @@ class Permit:
 
     @property
     def who(self) -> str:
-        """What tells an operator who looks at a lease whose it is."""
+        """The owner of a lease, as operators see it in Redis."""
         return f"{self.request_id} {self.holder}"
 
     @property
@@ -45,40 +52,45 @@ class Permit:
 
     def to_json(self) -> str:
         """A short string for a job's record; `from_json` of any replica makes the same permit of it."""
-        fields = (
-            self.request_id,
-            self.holder,
-            self.quotas,
-            dict(self.costs),
-            self.leased,
-            self.grant_id,
-            self.weights,
-            self.granted_us,
-            self.slot_us,
-        )
-        return json.dumps(fields, separators=(",", ":"))
+        call = (self.request_id, self.holder, self.quotas, dict(self.costs))
+        grant = (self.leased, self.grant_id, self.weights, self.granted_us, self.slot_us)
+        return json.dumps((*call, *grant), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Permit:
         """The permit that `to_json` wrote. Errors: ValueError, when it is not one."""
         try:
             request_id, holder, quotas, costs, leased, grant_id, *more = json.loads(text)
-            # What follows the grant was not always there.
-            weighed = tuple(int(weight) for weight in (more[0] if more else ()))
-            granted_us, slot_us = (int(more[1]), int(more[2])) if len(more) > 1 else (0, 0)
+            # Older replicas wrote nothing behind the grant, or the weights alone.
+            weights = tuple(int(weight) for weight in (more[0] if more else ()))
+            times = (int(more[1]), int(more[2])) if len(more) > 1 else (0, 0)
             return cls(
-                request_id,
-                holder,
-                tuple(quotas),
-                dict(costs),
-                tuple(leased),
-                grant_id,
-                weighed,
-                granted_us,
-                slot_us,
+                request_id, holder, tuple(quotas), dict(costs), tuple(leased), grant_id, weights, *times
             )
         except (TypeError, ValueError) as error:
             raise ValueError("this is not a permit as `Permit.to_json` writes it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What holds a call back: `what` is a unit, in_flight, cooldown or paused; `str` is `quota:NAME.WHAT`."""
+
+    quota: str
+    what: str
+
+    @classmethod
+    def parse(cls, text: str) -> Bound:
+        """What `str` wrote, here or in a script; empty where nothing holds the call back."""
+        quota, _, what = text.removeprefix("quota:").rpartition(".")
+        return cls(quota, what)
+
+    def __str__(self) -> str:
+        return f"quota:{self.quota}.{self.what}"
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether time alone ends it; a place in flight must be freed, and a pause ended by its operator."""
+        return self.what not in (IN_FLIGHT, PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,36 @@ class Grant:
     wait_us: int
     scales: tuple[Scale, ...] = ()
 
+    @property
+    def charged(self) -> Permit:
+        """What to give back if the call is not sent."""
+        return self.permit
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A denial. Try again in `retry_us`; `bound` is what stood in the way.
+
+    Nothing is charged, unless the request named its previous denial: then it may have a `reservation`, whose slot
+    is charged under all rates. The next try finds that slot or an earlier one. A caller that will not try again
+    gives the reservation back.
+    """
+
+    retry_us: int
+    bound: Bound
+    reservation: Permit | None = None
+
+    @property
+    def charged(self) -> Permit | None:
+        """What to give back if the caller does not try again."""
+        return self.reservation
+
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
     """What a refusal led to: nobody is granted a slot for `pause_s` from now.
 
-    `cut`: it was the first to tell; refusals of calls that were granted before the last cut make none, and
+    `cut`: it was the first report; refusals of calls that were granted before the last cut make none, and
     `generation` counts them. `scale` is the change of a learned rate, `places` how many calls may be in flight now
     (0: not limited).
     """
@@ -117,20 +153,6 @@ class Penalty:
     generation: int
     scale: Scale | None
     places: int
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """Not granted. Ask again in `retry_us`; `bound` is what stood in the way.
-
-    `bound` is `quota:NAME.` and one of requests, images, polls, in_flight, cooldown, paused. Nothing is charged,
-    unless the request was asked again with what it was told before: then it may have a `turn`, whose slot is charged
-    under all rates. Who asks once more finds that slot or an earlier one; who does not, gives the turn back.
-    """
-
-    retry_us: int
-    bound: str
-    turn: Permit | None = None
 
 
 @dataclass(frozen=True, slots=True)

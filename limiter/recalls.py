@@ -1,7 +1,7 @@
-"""Grants that have to be asked for again: what the doorbell says of quotas, held against the permits of a process.
+"""Grants that do not hold any more: the doorbell's messages about quotas, compared with the permits of a process.
 
 A slot can be seconds away. If the provider refuses a call meanwhile, or an operator pauses or changes the quota, what
-was granted before does not hold any more. Whoever sleeps until a slot should sleep here, and look here once more
+was granted before does not hold any more. A caller that sleeps until a slot sleeps here, and looks here once more
 before the call is sent.
 """
 
@@ -21,60 +21,60 @@ _EVER = 2**63
 class Recalls:
     """One for each process that listens to `PREFIX:bell`. `clock` is monotonic, in seconds.
 
-    `asked_at`, in all methods, is when the permit was asked for, by that clock.
+    `requested_at`, in all methods, is when the permit was requested, by that clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._until_us: dict[str, int] = {}
-        self._heard_at: dict[str, float] = {}
-        self._deaf_at = -math.inf
+        self._noted_at: dict[str, float] = {}
+        self._gap_at = -math.inf
         self._news = asyncio.Event()
 
-    def hear(self, message: str) -> bool:
-        """Take note of a message of the bell; False if it is not about a quota."""
-        what, _, rest = message.partition(" ")
-        if what != "quota":
+    def note(self, message: str) -> bool:
+        """Note a message of the bell; False if it is not about a quota."""
+        topic, _, rest = message.partition(" ")
+        if topic != "quota":
             return False
         name, _, until = rest.partition(" ")
-        # Also of a message with a time: what is asked for after it was heard was granted after it was sent, whatever
-        # times say whose clock was set meanwhile.
-        self._heard_at[name] = self._clock()
+        # A message with a time has one here, too: a permit that is requested after it came was granted after it was
+        # sent, also if a clock was set meanwhile.
+        self._noted_at[name] = self.clock()
         self._until_us[name] = max(self._until_us.get(name, 0), int(until)) if until.isdecimal() else _EVER
-        self._tell()
+        self._wake()
         return True
 
-    def deaf(self) -> None:
-        """Nobody listened for a while until now, so everything may have changed."""
-        self._deaf_at = self._clock()
-        self._tell()
+    def note_gap(self) -> None:
+        """The bell was not listened to for a while until now, so everything may have changed."""
+        self._gap_at = self.clock()
+        self._wake()
 
-    def covers(self, permit: Permit, asked_at: float) -> bool:
-        """Whether the permit must not be used: give it back, and ask for another one."""
-        if asked_at <= self._deaf_at:
+    def covers(self, permit: Permit, requested_at: float) -> bool:
+        """Whether the permit must not be used: give it back, and request another one."""
+        if requested_at <= self._gap_at:
             return bool(permit.quotas)
         return any(
-            asked_at <= self._heard_at.get(name, -math.inf) and permit.granted_us <= self._until_us[name]
+            requested_at <= self._noted_at.get(name, -math.inf) and permit.granted_us <= self._until_us[name]
             for name in permit.quotas
         )
 
-    async def sleep(self, permit: Permit, asked_at: float, until: float) -> bool:
-        """Sleep until a time of the clock; False, and at once, if the permit is called back before."""
-        while not self.covers(permit, asked_at):
-            rest_s = until - self._clock()
+    async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:
+        """Sleep until a time of the clock; False, and at once, if the permit is recalled before."""
+        while not self.covers(permit, requested_at):
+            rest_s = until - self.clock()
             if rest_s <= 0:
                 return True
             await self.wait(rest_s)
         return False
 
     async def wait(self, longest_s: float) -> None:
-        """Until there is news of any quota, or for so long."""
+        """Return when there is news of any quota, or after `longest_s`."""
         news = self._news
         # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the news.
         with suppress(TimeoutError):
             async with asyncio.timeout(longest_s):
                 await news.wait()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()

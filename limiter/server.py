@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Final
 
 import redis.asyncio
 
 from limiter.keys import LimiterKeys
 from limiter.permit import Permit
-from limiter.plan import Plan, plan_for
+from limiter.plan import Arg, Plan, plan_for
 from limiter.quota.quota import Quota
 
 _PLANS_KEPT: Final = 1024
 
 
 class Server:
-    """One server as one limiter sees it. `clock` replaces its time (integer µs) in every script."""
+    """One server as one limiter sees it; see `Limiter` for the parameters."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, keys: LimiterKeys, clock: Callable[[], int] | None
+        self,
+        client: redis.asyncio.Redis,
+        prefix: str,
+        *,
+        lease_s: float = 15.0,
+        clock: Callable[[], int] | None = None,
     ) -> None:
-        self.client = client
-        self.keys = keys
-        # Which life of the stored state was seen last: whoever has seen one can tell when it is gone.
-        self.epoch = ""
-        self.skew_us = 0
+        if not (math.isfinite(lease_s) and lease_s > 0):
+            raise ValueError(f"lease_s must be a positive number of seconds, not {lease_s}")
+        # How long a place in flight is kept that nobody renews.
+        self.lease_s: Final = lease_s
+        self._client = client
+        self._keys = LimiterKeys(prefix)
+        self._lease_us = round(lease_s * 1e6)
+        # The life of the stored state that was seen last: a process that has seen one notices when it is gone.
+        self._epoch = ""
+        self._skew_us = 0
         self._clock = clock
+        # Unique over the fleet without a round trip: 64 random bits a limiter, then a count.
+        origin = secrets.token_hex(8)
+        self._grant_ids: Iterator[str] = (f"{origin}{number:x}" for number in count())
         self._plans: dict[tuple[object, ...], Plan] = {}
 
-    def now_us(self) -> str | int:
-        """The test clock as scripts want it; empty: they ask their own."""
+    def _now_us(self) -> str | int:
+        """The test clock as scripts expect it; empty: they take their server's time."""
         return "" if self._clock is None else self._clock()
 
-    def wall_us(self) -> int:
+    def _wall_us(self) -> int:
         """About the server's time, only to say which days are near it."""
-        return time.time_ns() // 1000 + self.skew_us if self._clock is None else self._clock()
+        return time.time_ns() // 1000 + self._skew_us if self._clock is None else self._clock()
 
-    async def time_us(self) -> int:
-        """The server's own time, asked for."""
+    async def _time_us(self) -> int:
+        """The server's own time."""
         if self._clock is not None:
             return self._clock()
-        seconds, micros = await self.client.time()
+        seconds, micros = await self._client.time()
         return int(seconds) * 1_000_000 + int(micros)
 
-    def is_at(self, server_us: int) -> None:
-        """The server has told its time, and ours is days away from it; the server's counts."""
-        self.skew_us = server_us - time.time_ns() // 1000
+    def _set_wall_us(self, server_us: int) -> None:
+        """Note the server's time where this process's clock is days away from it."""
+        self._skew_us = server_us - time.time_ns() // 1000
 
-    def record(self, permit: Permit) -> str:
+    def _record(self, permit: Permit) -> str:
         """The key under which the permit's request finds its grant again."""
-        return self.keys.permit(permit.quotas[0], permit.request_id)
+        return self._keys.of(permit.quotas[0], "permit", permit.request_id)
 
-    def plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
+    def _plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
         """The plan for such calls, made once. Errors: QuotaError, see `plan_for`."""
         # Names find the plan, and equality (mostly identity, hence cheap) proves it: hashing whole quotas
         # costs more than the rest of a call's preparation.
@@ -62,8 +78,12 @@ class Server:
         if plan is None or plan.quotas != tuple(quotas):
             if len(self._plans) >= _PLANS_KEPT:
                 self._plans.clear()
-            plan = self._plans[key] = plan_for(self.keys, quotas, costs)
+            plan = self._plans[key] = plan_for(self._keys, quotas, costs)
         return plan
+
+    def _rows(self, plan: Plan) -> tuple[Arg, ...]:
+        """The plan's rows for a call now."""
+        return plan.rows_at(self._wall_us()) if plan.days else plan.rows
 
 
 def text_of(reply: bytes | str) -> str:

@@ -1,7 +1,7 @@
-"""Calls that end although their caller is cancelled: half of one would leave a charge that nobody knows of.
+"""Calls that end although their caller is cancelled: half of one would leave a charge that no process knows of.
 
-And the caller always learns that it was cancelled, which a bare call of the client does not promise: until Python 3.12,
-the `wait_for` in it swallows a cancellation that comes together with what it waited for.
+The caller always receives its cancellation. A bare call of the client does not promise that: until Python 3.12 the
+`wait_for` in it swallows a cancellation that comes together with the reply.
 """
 
 from __future__ import annotations
@@ -42,6 +42,6 @@ async def finished(task: asyncio.Task[T]) -> T:
             break
     if cancelled:
         with suppress(asyncio.CancelledError):
-            task.exception()  # looked at, so that it is not reported as forgotten
+            task.exception()  # retrieved, so that asyncio does not report it as forgotten
         raise asyncio.CancelledError
     return task.result()

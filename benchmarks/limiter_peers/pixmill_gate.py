@@ -129,7 +129,7 @@ class PixmillGate(Gate):
 
     async def _wait(self, later: Later, rung: asyncio.Event) -> None:
         wait_s = later.retry_us / 1e6
-        if not later.bound.endswith(".in_flight"):
+        if later.bound.what != "in_flight":
             # Not as soon as the next slot is near enough, or each slot after it would be asked for in vain once.
             await self._recalls.wait(wait_s + self._horizon_s / 2)
             return
@@ -142,9 +142,9 @@ class PixmillGate(Gate):
             await bell.subscribe(f"{PREFIX}:bell")
             async for message in bell.listen():
                 if message["type"] == "subscribe":
-                    self._recalls.deaf()
+                    self._recalls.note_gap()
                     self._listening.set()
-                if message["type"] != "message" or self._recalls.hear(message["data"].decode()):
+                if message["type"] != "message" or self._recalls.note(message["data"].decode()):
                     continue
                 _, *holders = message["data"].decode().split()
                 for model, rung in self._rung.items():

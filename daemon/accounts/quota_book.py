@@ -81,5 +81,5 @@ class QuotaBook:
         for route in self._routes.values():
             route.quotas = tuple(now.quota if each.name == name else each for each in route.quotas)
         # Grants under the limits of before do not hold, also those that were requested since the bell rang.
-        self._bell.recalls.deaf()
+        self._bell.recalls.note_gap()
         self._bell.ring_all()

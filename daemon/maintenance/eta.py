@@ -17,6 +17,8 @@ from daemon.queue.keys import Keys
 from daemon.queue.messages import GroupCounts
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
+from limiter import Bound
+from limiter.permit import PAUSED as QUOTA_PAUSED
 
 HELD = "held"  # every item that has not ended waits for a person
 PARTS = "parts"  # every item that was read has ended, and parts of the batch are missing
@@ -69,7 +71,8 @@ class Estimator:
         # Sources take turns: beside each of ours, every other batch has at most one of its own.
         ahead = min(max(0, waiting - ours), ours * max(0, active - 1))
         eta_s = self._eta_s(dispatcher.route, left + ahead)
-        first_s, bound = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
+        first_s, holds = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
+        bound = None if holds is None else str(holds)
         if eta_s is None or first_s is None:
             return Estimate(None, bound)
         eta_s += first_s
@@ -103,12 +106,12 @@ def _nothing_runs(counts: GroupCounts, batch: _Batch) -> Estimate:
     return Estimate(None, PARTS) if batch.parts_left else Estimate(0.0, None)
 
 
-def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, str | None]:
-    """In how many seconds the route may begin a call, None where nobody can know, and its bound."""
+def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, Bound | str | None]:
+    """In how many seconds the route may begin a call, None where nobody can know, and what it waits for."""
     if (pause := dispatcher.pause) is not None:
         return pause.ends_s, pause.bound
     bound = dispatcher.bound
-    if bound is not None and bound.endswith(".paused"):
+    if isinstance(bound, Bound) and bound.what == QUOTA_PAUSED:
         return None, bound
     if bound is None or dispatcher.slot_at is None:
         return 0.0, bound

@@ -1,9 +1,9 @@
 """The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
-resumed), `slot [WORKER...]` (a lease was freed, and who has waited longest for one; nobody named is everybody), `cancel
-UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused, or somebody set, paused or resumed it; see
-limiter/recalls.py).
+resumed), `slot [WORKER...]` (a lease was freed: for the workers that have waited longest, or without names for all),
+`cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused a call, or an operator set, paused or
+resumed the quota; see limiter/recalls.py).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bell:
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._channel)
             # What was rung while nobody listened is unknown, so everybody looks once.
-            self.recalls.deaf()
+            self.recalls.note_gap()
             self.ring_all()
             self.listening = True
             try:
@@ -80,7 +80,7 @@ class Bell:
 
     def _hear(self, message: str) -> None:
         what, _, name = message.partition(" ")
-        if self.recalls.hear(message):
+        if self.recalls.note(message):
             if " " not in name:  # not a refusal: somebody may have set it
                 self.quota_rung.set()
             return

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from daemon.broker.loops import run_forever
 from daemon.queue.keys import INTAKE_GROUP, LANES, Keys
 from daemon.telemetry.metrics import Metrics
-from limiter.limiter import Limiter, QuotaState
+from limiter import Limiter, QuotaState
 from limiter.quota.quota import Quota
 
 WAITING_STATES = ("queued", "throttled", "retry_wait")

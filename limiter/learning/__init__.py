@@ -1,1 +1,1 @@
-"""What answers of a provider teach about its quota."""
+"""Learning from the answers of a provider."""

@@ -60,8 +60,8 @@ def read_headers(headers: Mapping[str, str], *, now_s: float | None = None) -> t
         *_x_ratelimit(known, server_now_s),
         *_modelscope(known),
     ]
-    said = [each for each in found if each.remaining is not None or each.limit is not None]
-    return tuple(said[:_MOST_READINGS])
+    stated = [each for each in found if each.remaining is not None or each.limit is not None]
+    return tuple(stated[:_MOST_READINGS])
 
 
 def tightest(
@@ -129,7 +129,7 @@ def _old_draft(known: Mapping[str, str], server_now_s: float | None) -> Iterator
         limit=_limit(limits[0][0]) if limits else None,
         remaining=_count(known.get("ratelimit-remaining")),
         reset_s=_reset(known.get("ratelimit-reset"), server_now_s),
-        window_s=_positive(windows[0]) if windows else None,
+        window_s=_number(windows[0]) if windows else None,
     )
 
 
@@ -148,8 +148,8 @@ def _structured(known: Mapping[str, str]) -> Iterator[HeaderReading]:
         yield HeaderReading(
             limit=_limit(flat.get("limit")),
             remaining=_count(flat.get("remaining")),
-            reset_s=_positive(flat.get("reset")),
-            window_s=_positive(windows[0]) if windows else None,
+            reset_s=_number(flat.get("reset")),
+            window_s=_number(windows[0]) if windows else None,
         )
         return
     for name, params in items:
@@ -163,9 +163,9 @@ def _with_policy(name: str, params: Mapping[str, str], policy: Mapping[str, str]
     return HeaderReading(
         limit=limit,
         remaining=_count(params.get("r")),
-        reset_s=_positive(params.get("t")),
+        reset_s=_number(params.get("t")),
         unit=(policy.get("qu") or "requests").lower()[:32],
-        window_s=_positive(policy.get("w")),
+        window_s=_number(policy.get("w")),
         policy=name[:64],
     )
 
@@ -198,31 +198,26 @@ def _unquoted(text: str) -> str:
 
 
 def _limit(text: str | None) -> int | None:
-    """Some gateways say 0 where they limit nothing, so it is no limit."""
+    """Some gateways send 0 where they limit nothing, so it is no limit."""
     return _count(text) or None
 
 
 def _count(text: str | None) -> int | None:
     """Whole units; of a fraction, the part that is whole. Below 0 some mean that nothing is limited."""
     value = _number(text)
-    return None if value is None or not 0 <= value <= _LARGEST else math.floor(value)
-
-
-def _positive(text: str | None) -> float | None:
-    value = _number(text)
-    return None if value is None or not 0 <= value <= _LARGEST else value
+    return None if value is None else math.floor(value)
 
 
 def _reset(text: str | None, server_now_s: float | None) -> float | None:
     """`1s`, `6m0s`, `12ms`; a number of seconds; or an instant in seconds or milliseconds."""
-    value = _positive(text)
+    value = _number(text)
     if value is None or text is None:
         return None if text is None else _duration(text)
     if value < _INSTANT_FROM_S:
         return value
     if value >= _INSTANT_MS_FROM:
         value /= 1000
-    # The clock of the one who says it: where no Date tells, ours has to do.
+    # By the provider's clock if it sent a Date, else by ours.
     return None if server_now_s is None else max(0.0, value - server_now_s)
 
 
@@ -245,10 +240,10 @@ _NUMBER: Final = re.compile(r"[+-]?\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 
 
 def _number(text: str | None) -> float | None:
-    """No exponents, no infinities, no digits of other scripts: what no provider writes is not guessed at."""
+    """From 0 on. No exponents, no infinities, no digits of other scripts: what no provider writes is not guessed at."""
     if text is None or _NUMBER.fullmatch(text.strip()) is None:
         return None
-    return float(text)
+    return float(text) if 0 <= float(text) <= _LARGEST else None
 
 
 def _server_time(headers: Mapping[str, str], now_s: float | None) -> float | None:

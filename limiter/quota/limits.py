@@ -5,10 +5,10 @@ Times are integer µs. A cost is a number of units: a call costs 1 request, n im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 POLLS: Final = "polls"
@@ -37,8 +37,46 @@ class QuotaError(ValueError):
     """A quota that cannot be, or a cost that can never fit one; the sentence says where and what to write."""
 
 
+class _Limit:
+    """The common part of all kinds; `kind` names the book in which the scripts keep what was used."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    count: int
+    unit: str
+
+    @property
+    def most(self) -> int:
+        """The largest cost that can ever be granted at once."""
+        return self.count
+
+    @property
+    def guard_us(self) -> int:
+        """Time kept free for calls that arrive unevenly; a limit without a rate has nothing to keep."""
+        return LONGEST_PERIOD_US
+
+    @property
+    def late_us(self) -> int:
+        """For how long a call counts that was sent late; 0 where lateness changes nothing."""
+        return 0
+
+
+class _Rate(_Limit):
+    """A limit of units over time."""
+
+    __slots__ = ()
+    period_us: int
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise QuotaError(f"a rate counts {', '.join(UNITS)}, not {self.unit!r}")
+        if self.count < 1 or not 0 < self.period_us <= LONGEST_PERIOD_US:
+            rate = f"{self.count}/{self.period_us} µs"
+            raise QuotaError(f"a rate needs a count of at least 1 and a period of up to 366 days, not {rate}")
+
+
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(_Rate):
     """Never more than `count` units in any period: a unit comes back one period after its use.
 
     A count of 1 is spacing: one unit, then a pause of a period.
@@ -48,39 +86,44 @@ class Window:
     period_us: int
     unit: str = "requests"
 
-    def __post_init__(self) -> None:
-        _check_unit(self.unit)
-        _check_rate(self.count, self.period_us)
+    @property
+    def kind(self) -> str:  # type: ignore[override] # the one kind that has two books
+        return "log" if self.exact else "slices"
 
     @property
-    def most(self) -> int:
-        return self.count
+    def exact(self) -> bool:
+        """Whether each unit is remembered, and not only how many there were in each slice of the window."""
+        return self.count <= EXACT_MOST
+
+    @property
+    def guard_us(self) -> int:
+        return guard_us(self.period_us)
 
     @property
     def span_us(self) -> int:
         """How long a unit stays in our books: the provider's period and the guard."""
-        return self.period_us + guard_us(self.period_us)
+        return self.period_us + self.guard_us
 
     @property
-    def exact(self) -> bool:
-        return self.count <= EXACT_MOST
+    def late_us(self) -> int:
+        return self.span_us if self.exact else 2 * self.span_us
 
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002 - every kind has the same signature
         return (n - 1) // self.count * self.period_us / SECOND_US
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(_Rate):
     """A token bucket that holds `burst` units and gains `count` of them a period, continuously."""
 
+    kind: ClassVar[str] = "tokens"
     count: int
     period_us: int
     burst: int
     unit: str = "requests"
 
     def __post_init__(self) -> None:
-        _check_unit(self.unit)
-        _check_rate(self.count, self.period_us)
+        _Rate.__post_init__(self)
         if self.burst < 1:
             raise QuotaError(f"a bucket needs a burst of at least 1, not {self.burst}")
         if self.burst * self.period_us >= _LARGEST_EXACT:
@@ -102,34 +145,39 @@ class Bucket:
             return min(unit_us // 100, GUARD_MOST_US)
         return min(guard_us(self.burst * unit_us), unit_us)
 
+    @property
+    def guard_us(self) -> int:
+        return max(self.lag_us, GUARD_LEAST_US)
+
+    @property
+    def late_us(self) -> int:
+        return self.burst * self.period_us // self.count + self.period_us
+
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
         return max(0, n - self.burst) * self.period_us / (self.count * SECOND_US)
 
 
 @dataclass(frozen=True, slots=True)
-class FixedWindow:
+class FixedWindow(_Rate):
     """At most `count` units in each window of the provider's clock: they begin at multiples of the period.
 
     For providers that count whole seconds or minutes and are known to. All of a window can be used at once, and no
     share of it is lost to a guard; but the provider's clock must not differ from the server's by more than that.
     """
 
+    kind: ClassVar[str] = "fixed"
     count: int
     period_us: int
     unit: str = "requests"
-
-    def __post_init__(self) -> None:
-        _check_unit(self.unit)
-        _check_rate(self.count, self.period_us)
-
-    @property
-    def most(self) -> int:
-        return self.count
 
     @property
     def guard_us(self) -> int:
         """Nothing is sent so shortly before or after a window begins: a tenth of it, half a second at most."""
         return min(self.period_us // 10, 500_000)
+
+    @property
+    def late_us(self) -> int:
+        return 2 * self.period_us
 
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
         # The least over all times to start: one window's units at its end, the next window's at its start.
@@ -138,21 +186,18 @@ class FixedWindow:
 
 
 @dataclass(frozen=True, slots=True)
-class CalendarDay:
+class CalendarDay(_Rate):
     """At most `count` units a day; all of them come back at midnight in `zone` (an IANA name)."""
 
+    kind: ClassVar[str] = "day"
     count: int
     zone: str
     unit: str = "requests"
+    period_us: int = field(default=PERIODS_US["d"], init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check_unit(self.unit)
-        _check_rate(self.count, PERIODS_US["d"])
+        _Rate.__post_init__(self)
         _zone(self.zone)
-
-    @property
-    def most(self) -> int:
-        return self.count
 
     def midnights_us(self, wall_us: int) -> str:
         """The start of yesterday, today and the days after, as the scripts want them: for a call at `wall_us`."""
@@ -166,28 +211,22 @@ class CalendarDay:
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(_Limit):
     """At most `count` between grant and release: calls, or with `weighed_by` the units that the calls cost.
 
     A call that names no cost weighs 1; a caller may name its weight as the cost of `in_flight`.
     """
 
+    kind: ClassVar[str] = IN_FLIGHT
     count: int
     weighed_by: str = IN_FLIGHT
+    unit: str = field(default=IN_FLIGHT, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise QuotaError(f"in_flight must be at least 1, not {self.count}")
-        if self.weighed_by != IN_FLIGHT:
-            _check_unit(self.weighed_by)
-
-    @property
-    def unit(self) -> str:
-        return IN_FLIGHT
-
-    @property
-    def most(self) -> int:
-        return self.count
+        if self.weighed_by not in (IN_FLIGHT, *UNITS):
+            raise QuotaError(f"calls in flight are weighed by {', '.join(UNITS)}, not {self.weighed_by!r}")
 
     def last_start_s(self, n: int, service_s: float) -> float:
         return (n - 1) // self.count * service_s
@@ -225,15 +264,3 @@ def _midnights_us(zone: str, today: int) -> str:
         for day in range(-1, _DAYS_AHEAD + 1)
     )
     return " ".join(str(round(midnight.timestamp()) * SECOND_US) for midnight in midnights)
-
-
-def _check_unit(unit: str) -> None:
-    if unit not in UNITS:
-        raise QuotaError(f"a rate counts {', '.join(UNITS)}, not {unit!r}")
-
-
-def _check_rate(count: int, period_us: int) -> None:
-    if count < 1 or not 0 < period_us <= LONGEST_PERIOD_US:
-        raise QuotaError(
-            f"a rate needs a count of at least 1 and a period of up to 366 days, not {count}/{period_us} µs"
-        )

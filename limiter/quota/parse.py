@@ -1,10 +1,10 @@
-"""How the limits of a quota are spelled in TOML, and what is said about one that is spelled wrongly."""
+"""How the limits of a quota are written in TOML, and the error of one that is written wrongly."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -32,8 +32,13 @@ def parse_limits(name: str, spec: Mapping[str, object]) -> tuple[Limit, ...]:
 
     Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
     """
-    fields = _with_preset(name, spec)
-    return tuple(limit for key, value in fields.items() for limit in _parse_field(name, key, value))
+    limits: list[Limit] = []
+    for key, value in _with_preset(name, spec).items():
+        try:
+            limits += _limits(key, value)
+        except QuotaError as error:
+            raise QuotaError(f"quota {name!r}, field {key!r}: {error}") from None
+    return tuple(limits)
 
 
 def _with_preset(name: str, spec: Mapping[str, object]) -> dict[str, object]:
@@ -50,124 +55,95 @@ def _with_preset(name: str, spec: Mapping[str, object]) -> dict[str, object]:
     return {**PRESETS[preset].limits, **fields}
 
 
-def _parse_field(name: str, key: str, value: object) -> Iterator[Limit]:
-    where = f"quota {name!r}, field {key!r}"
+def _limits(key: str, value: object) -> list[Limit]:
     if key == IN_FLIGHT:
-        yield _parse_in_flight(where, value)
-    elif key in UNITS and isinstance(value, list):
-        if not value:
-            raise QuotaError(f'{where}: the list is empty; write {key} = ["10/s", "120/min"]')
-        for each in value:
-            yield _parse_rate_limit(where, key, each)
-    elif key in UNITS:
-        yield _parse_rate_limit(where, key, value)
-    else:
+        return [_in_flight(value)]
+    if key not in UNITS:
         near = difflib.get_close_matches(key, (*UNITS, IN_FLIGHT, "preset", "adaptive"), n=1)
         example = 'limits are written like images = "20/min" or in_flight = 8'
-        raise QuotaError(f"{where} is unknown; {f'did you mean {near[0]!r}?' if near else example}")
+        raise QuotaError(f"it is unknown; {f'did you mean {near[0]!r}?' if near else example}")
+    if value == []:
+        raise QuotaError(f'the list is empty; write {key} = ["10/s", "120/min"]')
+    return [_rate_limit(key, each) for each in (value if isinstance(value, list) else [value])]
 
 
-def _parse_in_flight(where: str, value: object) -> InFlight:
+def _in_flight(value: object) -> InFlight:
     if not isinstance(value, Mapping):
-        return InFlight(_whole(where, value, "in_flight = 8"))
+        return InFlight(_whole(value, "in_flight = 8"))
     example = "in_flight = { images = 16 }"
     if len(value) != 1 or not set(value) <= set(UNITS):
-        raise QuotaError(
-            f"{where}: a table names the one unit ({', '.join(UNITS)}) that calls are weighed by; write {example}"
-        )
+        units = ", ".join(UNITS)
+        raise QuotaError(f"a table names the one unit ({units}) that calls are weighed by; write {example}")
     [(unit, count)] = value.items()
-    return InFlight(_whole(where, count, example), unit)
+    return InFlight(_whole(count, example), unit)
 
 
-def _parse_rate_limit(where: str, unit: str, value: object) -> Limit:
+def _rate_limit(unit: str, value: object) -> Limit:
     if isinstance(value, str):
-        return Window(*_parse_rate(where, value, f'{unit} = "20/min"'), unit)
-    bucket = f'{unit} = {{ rate = "50/min", burst = 5 }}'
+        return Window(*_rate(value, f'{unit} = "20/min"'), unit)
+    example = f'{unit} = {{ rate = "50/min", burst = 5 }}'
     if not isinstance(value, Mapping):
-        raise QuotaError(f'{where}: {value!r} is not a rate; write {unit} = "20/min" or {bucket}')
+        raise QuotaError(f'{value!r} is not a rate; write {unit} = "20/min" or {example}')
     if "adaptive" in value:
-        raise QuotaError(
-            f"{where}: a quota adapts as a whole; write adaptive = true beside {unit}, not inside of it"
-        )
+        raise QuotaError(f"a quota adapts as a whole; write adaptive = true beside {unit}, not inside of it")
+    if "every" in value:
+        example = f'{unit} = {{ every = "2s" }}'
+        _check_fields(value, "spacing", {"every"}, example)
+        return Window(1, _time_us(value["every"], example), unit)
+    if "reset" in value:
+        example = f'{unit} = {{ rate = "2000/day", reset = "Asia/Shanghai" }}'
+        _check_fields(value, "a calendar day", {"rate", "reset"}, example)
+        count, period_us = _rate(value["rate"], example)
+        if period_us != PERIODS_US["d"]:
+            raise QuotaError(f"only a rate of one day can reset at midnight; write {example}")
+        return _made(example, CalendarDay, count, str(value["reset"]), unit)
+    if "window" in value:
+        example = f'{unit} = {{ rate = "20/s", window = "fixed" }}'
+        _check_fields(value, "a window of the provider's clock", {"rate", "window"}, example)
+        if value["window"] != "fixed":
+            raise QuotaError(f"a window beside a rate can only be fixed; write {example}")
+        return FixedWindow(*_rate(value["rate"], example), unit)
+    _check_fields(value, "a token bucket", {"rate", "burst"}, example)
+    return _made(example, Bucket, *_rate(value["rate"], example), _whole(value["burst"], example), unit)
+
+
+def _made(example: str, kind: Callable[..., Limit], *fields: object) -> Limit:
     try:
-        if "every" in value:
-            return _parse_spacing(where, unit, value)
-        if "reset" in value:
-            return _parse_day(where, unit, value)
-        if "window" in value:
-            return _parse_fixed(where, unit, value)
-        return _parse_bucket(where, unit, value, bucket)
+        return kind(*fields)
     except QuotaError as error:
-        sentence = str(error)
-        raise QuotaError(sentence if sentence.startswith(where) else f"{where}: {sentence}") from None
+        raise QuotaError(f"{error}; write {example}") from None
 
 
-def _parse_spacing(where: str, unit: str, value: Mapping[str, object]) -> Window:
-    example = f'{unit} = {{ every = "2s" }}'
-    every = value["every"]
-    found = _TIME.fullmatch(every) if isinstance(every, str) else None
-    if set(value) != {"every"} or found is None:
-        raise QuotaError(
-            f"{where}: spacing has exactly one time, a number and ms, s, min, h or d; write {example}"
-        )
-    period_us = int(Decimal(found["times"]) * PERIODS_US[found["period"]])
+def _check_fields(value: Mapping[str, object], what: str, fields: set[str], example: str) -> None:
+    if set(value) != fields:
+        raise QuotaError(f"{what} has exactly {' and '.join(sorted(fields))}; write {example}")
+
+
+def _time_us(value: object, example: str) -> int:
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    period_us = int(Decimal(found["times"]) * PERIODS_US[found["period"]]) if found else 0
     if not 0 < period_us <= LONGEST_PERIOD_US:
-        raise QuotaError(f"{where}: {every!r} must be above 0 and at most 366 d; write {example}")
-    return Window(1, period_us, unit)
+        times = "a number and ms, s, min, h or d, above 0 and at most 366 d"
+        raise QuotaError(f"{value!r} is not a time, which is {times}; write {example}")
+    return period_us
 
 
-def _parse_day(where: str, unit: str, value: Mapping[str, object]) -> CalendarDay:
-    example = f'{unit} = {{ rate = "2000/day", reset = "Asia/Shanghai" }}'
-    zone = value["reset"]
-    if set(value) != {"rate", "reset"} or not isinstance(zone, str):
-        raise QuotaError(f"{where}: a calendar day has exactly a rate and a reset; write {example}")
-    count, period_us = _parse_rate(f"{where}, rate", value["rate"], example)
-    if period_us != PERIODS_US["d"]:
-        raise QuotaError(f"{where}: only a rate of one day can reset at midnight; write {example}")
-    try:
-        return CalendarDay(count, zone, unit)
-    except QuotaError as error:
-        raise QuotaError(f"{where}: {error}; write {example}") from None
-
-
-def _parse_fixed(where: str, unit: str, value: Mapping[str, object]) -> FixedWindow:
-    example = f'{unit} = {{ rate = "20/s", window = "fixed" }}'
-    if set(value) != {"rate", "window"} or value["window"] != "fixed":
-        raise QuotaError(
-            f'{where}: a window of the provider\'s clock has exactly a rate and window = "fixed"; write {example}'
-        )
-    return FixedWindow(*_parse_rate(f"{where}, rate", value["rate"], example), unit)
-
-
-def _parse_bucket(where: str, unit: str, value: Mapping[str, object], example: str) -> Bucket:
-    if set(value) != {"rate", "burst"}:
-        raise QuotaError(f"{where}: a token bucket has exactly a rate and a burst; write {example}")
-    count, period_us = _parse_rate(f"{where}, rate", value["rate"], example)
-    burst = _whole(f"{where}, burst", value["burst"], example)
-    try:
-        return Bucket(count, period_us, burst, unit)
-    except QuotaError as error:
-        raise QuotaError(f"{where}: {error}; write {example}") from None
-
-
-def _parse_rate(where: str, value: object, example: str) -> tuple[int, int]:
+def _rate(value: object, example: str) -> tuple[int, int]:
     """`"20/min"` or `"60/10s"` as (count, period in µs)."""
     found = _RATE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise QuotaError(
-            f"{where}: {value!r} is not a rate; it is a whole number, '/', and a period s, min, h or d "
+            f"{value!r} is not a rate; it is a whole number, '/', and a period s, min, h or d "
             f'or a number of them as in "60/10s"; write {example}'
         )
     count = int(found["count"])
     period_us = int(found["times"] or 1) * PERIODS_US[found["period"].replace("day", "d")]
     if count < 1 or not 0 < period_us <= LONGEST_PERIOD_US:
-        raise QuotaError(
-            f"{where}: {value!r} must be at least 1 in a period of 1 s to 366 d; write {example}"
-        )
+        raise QuotaError(f"{value!r} must be at least 1 in a period of 1 s to 366 d; write {example}")
     return count, period_us
 
 
-def _whole(where: str, value: object, example: str) -> int:
+def _whole(value: object, example: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise QuotaError(f"{where}: {value!r} must be a whole number of at least 1; write {example}")
+        raise QuotaError(f"{value!r} must be a whole number of at least 1; write {example}")
     return value

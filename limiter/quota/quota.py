@@ -1,4 +1,4 @@
-"""What a quota is: a name and the limits of one provider account, all of which hold together. Everything is pure."""
+"""A quota: a name and the limits of one provider account, all of which hold together. Everything is pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from limiter.quota.limits import (
-    GUARD_LEAST_US,
     LONGEST_PERIOD_US,
     POLLS,
     SECOND_US,
@@ -21,7 +20,6 @@ from limiter.quota.limits import (
     Limit,
     QuotaError,
     Window,
-    guard_us,
 )
 from limiter.quota.parse import parse_limits
 from limiter.quota.presets import PRESETS
@@ -39,7 +37,6 @@ __all__ = [
     "Window",
     "check_cost",
     "cost_of",
-    "guard_us",
     "parse_quota",
 ]
 
@@ -59,28 +56,25 @@ class Quota:
     name: str
     limits: tuple[Limit, ...] = field(default=())
     adaptive: bool = False
+    # How late after its slot (seconds) a call may be sent without being counted anew: half of the smallest guard. The
+    # other half is for the way to the provider.
+    tolerance_s: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        guard_us = min((limit.guard_us for limit in self.limits), default=LONGEST_PERIOD_US)
+        object.__setattr__(self, "tolerance_s", guard_us / 2 / SECOND_US)
         if not _NAME.fullmatch(self.name):
             raise QuotaError(
                 f"quota name {self.name!r} is not usable; write letters, digits, . _ -, like 'openai-main'"
             )
         # Each kind keeps its books of a unit under one key; windows that remember each unit share theirs.
-        kinds = [(type(limit), limit.unit) for limit in self.limits if not _shares_a_log(limit)]
+        kinds = [(limit.kind, limit.unit) for limit in self.limits if limit.kind != "log"]
         for kind, unit in kinds:
             if kinds.count((kind, unit)) > 1:
                 raise QuotaError(
                     f"quota {self.name!r} has two limits on {unit} of a kind that it can have once: "
                     "give the second one a quota of its own, and name both in the route"
                 )
-
-    @property
-    def tolerance_s(self) -> float:
-        """How late after its slot a call may be sent, in seconds, without being counted anew: half the guard.
-
-        The other half is for the way to the provider. Without a rate there is nothing to be late for.
-        """
-        return min(map(_guard_us, self.limits), default=LONGEST_PERIOD_US) / 2 / SECOND_US
 
     @property
     def fingerprint(self) -> str:
@@ -151,19 +145,3 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
             f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
         )
     return Quota(name, limits, adaptive)
-
-
-def _guard_us(limit: Limit) -> int:
-    match limit:
-        case Window():
-            return guard_us(limit.period_us)
-        case Bucket():
-            return max(limit.lag_us, GUARD_LEAST_US)
-        case FixedWindow():
-            return limit.guard_us
-        case CalendarDay() | InFlight():
-            return LONGEST_PERIOD_US
-
-
-def _shares_a_log(limit: Limit) -> bool:
-    return isinstance(limit, Window) and limit.exact

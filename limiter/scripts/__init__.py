@@ -1,1 +1,1 @@
-"""The scripts, each beside the calls that it serves."""
+"""The Lua scripts, and the methods of `Limiter` that call them."""

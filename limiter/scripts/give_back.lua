@@ -1,10 +1,10 @@
 -- Undo a grant whose call was not sent.
 --
--- KEYS   1 the request's record   2..L+1 leases   rest: the books of its rates, of every kind that they may have had
+-- KEYS   1 the request's record   2..L+1 leases   rest: the books of its rates, of every kind
 -- ARGV   1 grant id   2 request id and holder   3 L   4.. the cost in each of KEYS[2..], in their order
 -- Returns 1 if anything was undone, 0 if there was nothing left to undo (so twice is once).
 --
--- Of slices, days and windows of a known phase the record says which field was charged; they come back only while it
+-- The record says which field of slices, days and windows by the clock was charged; they come back only while it
 -- is known.
 -- Why atomic: half of it undone would let a call start under some of its limits only.
 -- @include leases

@@ -1,36 +1,36 @@
--- The provider said no: nobody sends under this quota until the later of the pause known and the pause asked, what
--- was granted and not sent is called back, and what was learned or allowed is cut, once an epoch.
+-- The provider refused a call: nothing is sent under this quota until the later of the known pause and the new one,
+-- grants that were not sent are recalled, and what was learned or allowed is cut, once an epoch.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
--- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 where none was told
+-- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 if the provider named none
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of what learns, or ''
 --        12 places configured (0: none)   13 period (µs) of a quota without a log
 --        rest: rows of four, of windows with a log: key index, count, span (µs), period (µs)
--- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says `quota NAME NOW` where
--- calls that were granted until now have to ask again.
+-- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says
+-- `quota NAME NOW` if what was granted until now does not hold any more.
 --
--- An epoch begins with a cut: whatever had been granted before it may be refused as well, and says nothing new.
+-- An epoch begins with a cut: what had been granted before it may be refused as well, and says nothing new.
 -- Why atomic: two replicas that report one refusal must neither cut twice nor shorten each other's pause.
 -- @include clock
 -- @include quota
 -- @include leases
 local KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
 local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
--- Nobody could end a longer one.
-local LONGEST_TOLD_US = 86400000000
--- For so long, at least, a report is known again.
+-- No operator could end a longer one.
+local LONGEST_NAMED_US = 86400000000
+-- A report is recognised for so long, at least.
 local REMEMBERED_US = 60000000
--- A refusal so long after the last pause is no sequel of it.
+-- A refusal so long after the last pause does not lengthen the next one.
 local QUIET_US = 2000000
--- A pause that was known already but for so little is not worth calling everybody.
+-- A pause that grows by less is not worth a recall.
 local NEWS_US = 10000
 
 local strings = redis.call('MGET', unpack(KEYS, 1, 6))
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now = clock.now
 local cooldown = cooldown_read(strings[3])
-local kind, told, granted, slot = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local kind, named, granted, slot = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local grant, weight, places = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[12])
 local learned = learned_read(strings[5], ARGV[11])
 
@@ -38,7 +38,7 @@ if granted == 0 then granted = now end
 local level = learned and learned.level or ADAPT_PPM
 local most = places > 0 and places_now(strings[4], places, now) or 0
 
--- A report that is sent again, since its answer was lost, says nothing new; nor does a late one of an old pause.
+-- A report that is repeated because its reply was lost says nothing new.
 local longest = REMEMBERED_US
 for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
@@ -50,7 +50,7 @@ if grant ~= '' then
   end
 end
 
--- Fewer places have epochs of their own: since when there are so few.
+-- Places have epochs of their own: they begin when there are fewer.
 local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
 if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut
@@ -70,10 +70,10 @@ if fewer then
     'PX', ttl_ms((places - most) * PLACES_HOLD_US + KEPT_US))
 end
 
-local pause = math.min(told, LONGEST_TOLD_US)
-if told < 0 then
+local pause = math.min(named, LONGEST_NAMED_US)
+if named < 0 then
   pause = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ (math.max(1, cooldown.streak) - 1))
-  -- Where other calls run, their end is what to wait for; and what an old pause was for is over with it.
+  -- While other calls run, their end is worth waiting for; and a sequel needs no pause of its own.
   if others_fly > 0 or sequel then pause = 0 end
 end
 
@@ -91,12 +91,12 @@ if learned and kind == 'rate' then
     local used = adapt_share(accepted(at - span, at - 1), count)
     if not fullest or used > fullest.used then
       fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3])}
-      if told >= 0 then fullest.left = adapt_share(accepted(now + told - fullest.period, now), count) end
+      if named >= 0 then fullest.left = adapt_share(accepted(now + named - fullest.period, now), count) end
     end
   end
   -- Without a log (a token bucket) only the refusal itself is known.
   fullest = fullest or {used = -1, left = -1, unit = 0, period = tonumber(ARGV[13])}
-  if told < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
+  if named < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
   if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
     redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))
     new_level = learned.level

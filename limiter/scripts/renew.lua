@@ -8,7 +8,7 @@
 -- Why atomic: a lease that is seen, released, and then written would be a ghost that holds a place. Hence also
 -- XX: renewing never creates. An expired lease that is still known comes back: its call runs at the provider
 -- whether it is counted or not, and counting it is what keeps the next one out. Only after the state was lost
--- do renewals create: they are then the only ones who know.
+-- do renewals create: then they alone know of the calls.
 -- @include clock
 -- @include leases
 local stored = redis.call('GET', KEYS[1])
@@ -17,8 +17,8 @@ local now, lease = clock.now, tonumber(ARGV[2])
 local expiry = text(now + lease)
 local recovers = clock.lost > 0 and now - clock.lost <= lease
 local lost = {stored and clock.epoch or ARGV[3]}
--- A server without memory refuses a write that may need some, but not in a script that has written before; so the
--- first one removes nothing. Leases that are renewed need no memory, and their calls are running.
+-- A server without free memory refuses a write that may need some, but not in a script that has written before; so the
+-- first write removes nothing. Renewed leases need no memory, and their calls are running.
 if KEYS[2] then redis.call('ZREM', KEYS[2], '') end
 for i = 4, #ARGV, 4 do
   local key, grant, who = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]

@@ -1,17 +1,17 @@
 -- A call is sent only now, later than its slot: its place in the books moves to this moment.
 --
 -- KEYS   1 clock   2 the request's record   3.. books
--- ARGV   1 test clock (µs or '')   2 grant id   then fours: key index, kind, cost, how long (µs) a use counts there
+-- ARGV   1 test clock (µs or '')   2 grant id   then threes, one a book: kind, cost, for how long (µs) a use counts there
 -- Returns how many books were changed.
 --
 -- Why: the provider counts from the arrival. An entry that stays at its slot leaves our window while the call is
--- still in the provider's, and the next call through would be one too many. One that has left already comes back.
--- Of slices and windows of a known phase the record says which one was charged; where it is forgotten, the call
--- counts in both. A bucket that has forgotten the charge has had so many since that it does not matter.
+-- still in the provider's, and the next call would be one too many. An entry that has left already comes back.
+-- The record says which field of slices and windows by the clock was charged; without it the call counts in both. A
+-- bucket that has forgotten the charge has had so many since that it does not matter.
 -- Why atomic: between reading an entry's place and writing the new one it may be given back.
 -- @include clock
--- @include slices
-local FIELDS = 4
+-- @include ttl
+-- @include undo
 local clock = clock_read(redis.call('GET', KEYS[1]), ARGV[1], '', '')
 local now, grant = clock.now, ARGV[2]
 
@@ -30,11 +30,10 @@ local function move_field(key, cost, at)
   local width = redis.call('HGET', key, 'width')
   if not width then return false end
   local number = text(math.floor(at / tonumber(width)))
-  local from = record and select(2, string.find(record, ' ' .. key .. '=', 1, true))
-  local field = from and string.match(record, '^%S+', from + 1)
+  local field, from = charged_field(record, key)
   if field and tonumber(field) >= tonumber(number) then return false end
   if field then
-    if redis.call('HINCRBY', key, field, -cost) <= 0 then redis.call('HDEL', key, field) end
+    undo_field(key, field, cost)
     record = string.sub(record, 1, from) .. number .. string.sub(record, from + #field + 1)
     redis.call('SET', KEYS[2], record, 'KEEPTTL')
   end
@@ -43,10 +42,11 @@ local function move_field(key, cost, at)
 end
 
 local changed = 0
-for i = 3, #ARGV, FIELDS do
-  local key, kind, cost = KEYS[tonumber(ARGV[i])], ARGV[i + 1], tonumber(ARGV[i + 2])
+for i = 3, #KEYS do
+  local first = 3 * (i - 2)
+  local key, kind, cost = KEYS[i], ARGV[first], tonumber(ARGV[first + 1])
   local moved = false
-  if kind == 'window' then
+  if kind == 'log' then
     for unit = 1, cost do moved = move(key, grant .. ':' .. unit, true) or moved end
   elseif kind == 'tokens' then
     moved = move(key, grant .. ':' .. text(cost), false)
@@ -55,7 +55,7 @@ for i = 3, #ARGV, FIELDS do
   end
   -- It must not die while they count.
   if moved then
-    keep_for(key, tonumber(ARGV[i + 3]))
+    keep_for(key, tonumber(ARGV[first + 2]))
     changed = changed + 1
   end
 end

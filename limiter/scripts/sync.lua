@@ -1,9 +1,9 @@
--- What a provider's headers said is left of a limit: if that is less than our books promise, others use it too, and
--- their use counts beside ours until the limit resets.
+-- Note what is left of a limit by a provider's headers: if that is less than our books promise, others use the account
+-- too, and their use counts beside ours until the limit resets.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 the limit's book   8 spread
 -- ARGV   1 test clock (µs or '')   2 fingerprint of what learns   3 slot (µs) of the call whose answer it was
---        4 what was left then   5 time to the reset (µs), or -1   6 kind: window, slices or day
+--        4 what was left then   5 time to the reset (µs)   6 kind: log, slices or day
 --        7 unit   8 count   9 span (µs)   10 period (µs)   11 midnights of a day, else ''
 -- Returns the units that others use, as counted from now on; -1 where the answer is older than what is known.
 --
@@ -11,54 +11,34 @@
 -- Why atomic: between reading our own use and writing the difference another call could be granted.
 -- @include clock
 -- @include quota
--- @include slices
--- @include day
+-- @include rates
 local strings = redis.call('MGET', unpack(KEYS, 1, 6))
 local clock = clock_read(strings[1], ARGV[1], '', '')
-local now, sent, left, reset = clock.now, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local quota = {cooldown = cooldown_read(nil), learned = learned_read(strings[5], ARGV[2])}
+local now, sent, left = clock.now, tonumber(ARGV[3]), tonumber(ARGV[4])
 local row = {
-  kind = ARGV[6], key = KEYS[7], cost = 1, count = tonumber(ARGV[8]), span = tonumber(ARGV[9]), period = tonumber(ARGV[10]),
+  quota = {cooldown = cooldown_read(nil), learned = learned_read(strings[5], ARGV[2]), others = strings[6]},
+  kind = ARGV[6], key = KEYS[7], unit = ARGV[7], cost = 1, count = tonumber(ARGV[8]), span = tonumber(ARGV[9]),
+  extra = ARGV[6] == 'day' and ARGV[11] or ARGV[10],
 }
-local id = ARGV[7] .. ':' .. text(row.period)
-
-local known = others_read(strings[6], ARGV[7], row.period)
-if known and sent <= known.sent then return -1 end
+rate_now(row, tonumber(redis.call('GET', KEYS[8])) or 0)
+if row.others and sent <= row.others.sent then return -1 end
+rate_load(row, clock)
 
 -- Our use in the limit's window, and the part of it that is newer than the answer and so may not be in it.
-local used, newer, ends = 0, 0, now + row.period
-if row.kind == 'window' then
-  limit_now(row, quota, tonumber(redis.call('GET', KEYS[8])) or 0)
-  used = redis.call('ZCOUNT', row.key, '(' .. text(now - row.span), '+inf')
+local used, newer, ends = rate_used_now(row, clock), 0, now + row.period
+if row.kind == 'log' then
   newer = redis.call('ZCOUNT', row.key, '(' .. text(sent), '+inf')
 elseif row.kind == 'slices' then
-  limit_now(row, quota, 0)
-  local read = slices_load(row.key, row.span)
-  local oldest = math.floor((now - row.span) / read.width)
-  for slice, uses in pairs(read) do
-    if type(slice) == 'number' and slice >= oldest then used = used + uses end
-    if type(slice) == 'number' and slice >= math.floor(sent / read.width) then newer = newer + uses end
-  end
+  newer = slices_since(row.book, math.floor(sent / row.book.width))
 else
-  -- A day does not know when in it, so what is newer than the answer is taken to be nothing; the next answer will tell.
-  local read = day_load(row.key, ARGV[11])
-  local today = day_of(read, clock.wall)
+  -- A day's book has no times, so nothing is taken to be newer than the answer; the next answer corrects that.
+  local today = day_of(row.book, clock.wall)
   if not today then return -1 end
-  used = read.used[read.starts[today]] or 0
-  ends = tonumber(read.starts[today + 1]) + clock.offset
+  ends = tonumber(row.book.starts[today + 1]) + clock.offset
 end
-if reset >= 0 then ends = math.min(ends, now + reset) end
+ends = math.min(ends, now + tonumber(ARGV[5]))
 
-local ours, theirs = math.max(0, row.count - used), math.max(0, left - newer)
-local cost = math.max(0, ours - theirs)
-local kept, latest = '', now
-for other, was, units, until_us in string.gmatch(strings[6] or '', '(%S+) (%d+) (%d+) (%d+);') do
-  if other ~= id and tonumber(until_us) > now then
-    kept = kept .. string.format('%s %s %s %s;', other, was, units, until_us)
-    latest = math.max(latest, tonumber(until_us))
-  end
-end
--- Kept also where others use nothing: an older answer that comes later must not say otherwise.
-kept = kept .. string.format('%s %.0f %.0f %.0f;', id, sent, cost, ends)
-redis.call('SET', KEYS[6], kept, 'PX', ttl_ms(math.max(latest, ends) - now))
+local cost = math.max(0, math.max(0, row.count - used) - math.max(0, left - newer))
+-- Noted also where others use nothing: an older answer that comes later must not say otherwise.
+others_write(KEYS[6], strings[6], row.id, sent, cost, ends, now)
 return cost

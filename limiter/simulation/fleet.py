@@ -16,9 +16,12 @@ from typing import Final
 
 import redis.asyncio
 
-from limiter.limiter import Later, Limiter
-from limiter.permit import Permit
+from limiter.limiter import Limiter
+from limiter.permit import Later, Permit
+from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Bucket, FixedWindow, InFlight, Limit, Quota, Window
+from limiter.recalls import Recalls
+from limiter.slots import Slots
 
 START_US: Final = 1_795_000_000_000_000
 HORIZON_S: Final = 2.0  # how far ahead a replica reserves, as the daemon's dispatchers do
@@ -36,7 +39,7 @@ class Scenario:
     workers: int = 16  # coroutines of each replica
     latency_s: tuple[float, float] = (2.0, 4.0)
     jitter_s: float = 0.005
-    retry_after_s: float = 1.0  # what the provider's 429 tells
+    retry_after_s: float = 1.0  # the Retry-After of the provider's 429
     seed: int = 0
 
     @property
@@ -56,7 +59,7 @@ class Report:
     makespan_s: float = 0.0
     calls: int = 0
     throttled: int = 0
-    asked: int = 0  # calls of the limiter
+    requests: int = 0  # calls of the limiter
     optimum_s: float = 0.0
 
     @property
@@ -112,14 +115,11 @@ class Provider:
     def _has_room(self, limit: Limit) -> bool:
         now = self._timeline.now_us
         match limit:
-            case Window(count, period_us):
+            case Window(count, period_us) | FixedWindow(count, period_us):
+                sliding = isinstance(limit, Window)
+                oldest = now - period_us + 1 if sliding else now - now % period_us
                 arrivals = self._arrivals[limit]
-                while arrivals and arrivals[0] <= now - period_us:
-                    arrivals.popleft()
-                return len(arrivals) < count
-            case FixedWindow(count, period_us):
-                arrivals = self._arrivals[limit]
-                while arrivals and arrivals[0] < now - now % period_us:
+                while arrivals and arrivals[0] < oldest:
                     arrivals.popleft()
                 return len(arrivals) < count
             case Bucket():
@@ -188,62 +188,51 @@ async def simulate(client: redis.asyncio.Redis, prefix: str, scenario: Scenario)
 
 
 class _Fleet:
-    """Replicas that ask for one permit at a time, as the daemon's dispatchers do."""
+    """Replicas that request one permit at a time, as the daemon's dispatchers do."""
 
     def __init__(self, run: Run, limiter: Limiter) -> None:
         self._run = run
         self._limiter = limiter
+        self._recalls = Recalls(lambda: run.timeline.now_us / 1e6)
         self._free = [run.scenario.workers] * run.scenario.replicas
         self._parked: deque[Event] = deque()
-        self._ids = itertools.count()
 
     def dispatcher(self, replica: int) -> Event:
-        """Asks, and asks again, as long as there are jobs and free workers."""
-        request_id = ""
-        told: Later | None = None
+        """Requests permits as long as there are jobs and free workers."""
+        slots = Slots(self._limiter, self._recalls, str(replica), "simulated")
 
-        async def ask() -> None:
-            nonlocal request_id, told
+        async def request() -> None:
             run = self._run
             if run.todo <= 0 or not self._free[replica]:
-                if told is not None and told.turn is not None:
-                    await self._limiter.give_back(told.turn)
-                request_id, told = "", None
-                return  # where jobs are left, the end of one of its calls asks again
-            run.report.asked += 1
-            request_id = request_id or str(next(self._ids))
-            answer = await self._limiter.acquire(
-                run.scenario.quotas,
-                holder=str(replica),
-                request_id=request_id,
-                max_wait_s=HORIZON_S,
-                after=told,
-            )
-            told = answer if isinstance(answer, Later) else None
-            if isinstance(answer, Later):
-                if answer.bound.endswith(".in_flight"):
-                    self._parked.append(ask)
+                await slots.leave()
+                return  # where jobs are left, the end of one of its calls starts it again
+            run.report.requests += 1
+            reply = await slots.request(run.scenario.quotas, horizon_s=HORIZON_S)
+            if isinstance(reply, Later):
+                if reply.bound.what == IN_FLIGHT:
+                    self._parked.append(request)
                 else:
-                    run.timeline.at(run.timeline.now_us + answer.retry_us, ask)
+                    run.timeline.after(slots.retry_s(reply), request)
                 return
-            request_id = ""
             self._free[replica] -= 1
             run.todo -= 1
-            run.timeline.at(run.timeline.now_us + answer.wait_us, self._call(replica, answer.permit, ask))
+            run.timeline.at(
+                run.timeline.now_us + reply.wait_us, self._call(replica, slots.take(reply).permit, request)
+            )
 
-        return ask
+        return request
 
-    def _call(self, replica: int, permit: Permit, ask: Event) -> Event:
+    def _call(self, replica: int, permit: Permit, request: Event) -> Event:
         async def leave() -> None:
             was_full = not self._free[replica]
             self._free[replica] += 1
             if permit.leased:
                 await self._limiter.release(permit)
-                # The bell: everybody who waits for a place looks, and the first one finds it.
+                # The bell: all that wait for a place look, and the first one finds it.
                 while self._parked:
                     self._run.timeline.at(self._run.timeline.now_us, self._parked.popleft())
             if was_full:
-                self._run.timeline.at(self._run.timeline.now_us, ask)
+                self._run.timeline.at(self._run.timeline.now_us, request)
 
         async def refused() -> None:
             self._run.todo += 1
@@ -255,10 +244,10 @@ class _Fleet:
                     permit=permit,
                 )
             await leave()
-            self._run.timeline.at(self._run.timeline.now_us, ask)
+            self._run.timeline.at(self._run.timeline.now_us, request)
 
         async def send() -> None:
             self._run.send(leave, refused)
-            self._run.timeline.at(self._run.timeline.now_us, ask)
+            self._run.timeline.at(self._run.timeline.now_us, request)
 
         return send

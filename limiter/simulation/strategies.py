@@ -1,4 +1,4 @@
-"""What people do without a limiter, on the same simulated provider: so that a plan can be compared with habits."""
+"""Hand-made strategies without a limiter, on the same simulated provider, to compare a plan with."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ def test_every_method_that_is_named_exists(name: str) -> None:
     known = {
         *limiter.__all__,
         *dir(limiter.Limiter),
+        *dir(limiter.Later),
         "request_id",
         "adaptive",
         "limiter",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from limiter.learning.adaptive import (
+from tests.limiter.learning.model import (
     UNKNOWN,
     Learned,
     Refused,
@@ -54,7 +54,7 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What a run showed: times in s, `levels` as (s, ppm), and what the learning was told."""
+    """What a run showed: times in s, `levels` as (s, ppm), and what the learning observed."""
 
     scenario: Scenario
     accepted: list[float] = field(default_factory=list)
@@ -170,7 +170,7 @@ class _Loop:
         self.at(now + max(1, round(self.draw.expovariate(rate))), self.others)
 
     def ask(self, now: int) -> None:
-        """As acquire.lua: the earliest slot; too far away is asked again later."""
+        """As acquire.lua: the earliest slot; a slot too far away is tried again later."""
         count, span = allowed(self.learned.level, self.scenario.count, self.span)
         slot = max(now, self.paused)
         if self.log and self.scenario.spread:

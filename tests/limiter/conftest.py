@@ -16,7 +16,7 @@ _PREFIXES = count()
 
 
 class VirtualTime:
-    """A clock in µs that moves only when told; it starts at a time with 16 digits, as real ones have."""
+    """A clock in µs that moves only on request; it starts at a time with 16 digits, as real ones have."""
 
     def __init__(self) -> None:
         self.start_us = self.now_us = 1_795_000_000_000_003

@@ -1,8 +1,8 @@
-"""A provider for tests with real replicas: runs weighed jobs for their whole time, whoever is still connected.
+"""A provider for tests with real replicas: runs weighed jobs for their whole time, also when its caller is gone.
 
 It listens on a loopback port of the test's own process, so no kill and no stop of a replica touches what it counts.
 One line a message: `start TASK WEIGHT SECONDS` is answered `accepted` and, at the end of the job, `ended`; `wait TASK`
-is answered `ended` when that job has ended, whoever started it, or `unknown`.
+is answered `ended` when that job has ended, by whichever replica, or `unknown`.
 """
 
 from __future__ import annotations

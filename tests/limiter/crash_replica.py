@@ -25,7 +25,7 @@ PREFIX = "crashes"
 OPEN, DEAD, NOTES = f"{PREFIX}:open", f"{PREFIX}:dead", f"{PREFIX}:notes"
 LEASE_S = 0.3
 SHORTEST_S, LONGEST_S = 0.2, 0.7
-# What the limiter is told: also the moments between its answer and the provider's are part of the call.
+# As reported to the limiter: the moments between its reply and the answer of the provider are part of the call.
 TOLD_S = LONGEST_S + 0.3
 
 
@@ -52,7 +52,7 @@ class Replica:
 
     async def work(self) -> None:
         while True:
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
             task = f"{self.name}-{next(self.numbers)}"
             weight = self.draw.choice([1, 1, 2, 3])
             answer = await self.limiter.acquire(
@@ -61,14 +61,14 @@ class Replica:
             if not isinstance(answer, Grant):
                 await asyncio.sleep(min(answer.retry_us / 1e6, 0.03))
                 continue
-            await self.call(task, weight, answer.permit, asked_at)
+            await self.call(task, weight, answer.permit, requested_at)
 
-    async def call(self, task: str, weight: int, permit: Permit, asked_at: float) -> None:
+    async def call(self, task: str, weight: int, permit: Permit, requested_at: float) -> None:
         self.held[task] = permit
         await self.maybe_stop("unused", 0.2)
         await self.limiter.submitted(permit, longest_s=TOLD_S)
         await self.redis.hset(OPEN, f"{self.name} {task}", permit.to_json())
-        if time.monotonic() - asked_at > LEASE_S / 2:
+        if time.monotonic() - requested_at > LEASE_S / 2:
             # It slept so long that the place may have been given to another one.
             await self.redis.hdel(OPEN, f"{self.name} {task}")
             await self.limiter.give_back(self.held.pop(task))

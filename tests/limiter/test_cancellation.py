@@ -1,4 +1,4 @@
-"""A caller is cancelled at any of its awaits: what it asked for has happened once or not at all, never half."""
+"""A caller is cancelled at any of its awaits: its step has happened once or not at all, never half."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_PASSES = 400
 
 
 class _SlowClient(Redis):
-    """Lets the caller's loop turn before a command is sent and after it was answered, so both can be cancelled."""
+    """Lets the loop of the caller run before a command is sent and after it was answered, so both can be cancelled."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         for _ in range(3):
@@ -103,9 +103,7 @@ async def _begun(client: Redis) -> tuple[Rig, Permit]:
 
 
 @pytest.mark.parametrize("name", STEPS)
-async def test_a_step_that_has_begun_ends_although_its_caller_is_cancelled_and_the_caller_hears_of_it(
-    redis: Redis, name: str
-) -> None:
+async def test_a_step_that_has_begun_ends_although_its_caller_is_cancelled(redis: Redis, name: str) -> None:
     rig, permit = await _begun(redis)
     before = await _state(rig)
     await STEPS[name](rig.limiter, permit)
@@ -127,10 +125,10 @@ async def test_a_cancelled_question_is_charged_nothing_in_any_book(redis: Redis)
     await rig.limiter.give_back(await rig.permit(*QUOTAS))
     before = await rig.limiter.snapshot(QUOTAS)
     for passes in range(MOST_PASSES):
-        asking = asyncio.ensure_future(rig.ask(*QUOTAS, request_id=f"r{passes}"))
-        over = await _cancelled_after(passes, asking)
+        waiting = asyncio.ensure_future(rig.ask(*QUOTAS, request_id=f"r{passes}"))
+        over = await _cancelled_after(passes, waiting)
         if over:
-            answer = asking.result()
+            answer = waiting.result()
             assert isinstance(answer, Grant)
             await rig.limiter.give_back(answer.permit)
         assert await rig.limiter.snapshot(QUOTAS) == before
@@ -146,13 +144,13 @@ async def test_a_caller_that_is_cancelled_twice_is_charged_nothing_either(redis:
     rig = Rig(_SlowClient(connection_pool=redis.connection_pool))
     await rig.limiter.give_back(await rig.permit(*QUOTAS))
     before = await rig.limiter.snapshot(QUOTAS)
-    asking = asyncio.ensure_future(rig.ask(*QUOTAS))
+    waiting = asyncio.ensure_future(rig.ask(*QUOTAS))
     await asyncio.sleep(0)
-    while not asking.done():
-        asking.cancel()
+    while not waiting.done():
+        waiting.cancel()
         for _ in range(second):
             await asyncio.sleep(0)
-    assert asking.cancelled()
+    assert waiting.cancelled()
     assert await rig.limiter.snapshot(QUOTAS) == before
 
 
@@ -168,7 +166,7 @@ class _DiesAfterTheGrant(Redis):
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
 
 
-async def test_a_cancelled_caller_is_cancelled_also_where_its_grant_cannot_be_given_back(
+async def test_a_caller_is_cancelled_also_if_its_grant_cannot_be_given_back(
     redis: Redis,
 ) -> None:
     """Otherwise a loop that asks again after an error of Redis would never end."""
@@ -176,9 +174,9 @@ async def test_a_cancelled_caller_is_cancelled_also_where_its_grant_cannot_be_gi
     await rig.permit(QUOTAS[1])  # the server knows the script
     client = _DiesAfterTheGrant(connection_pool=redis.connection_pool)
     dying = Limiter(client, rig.prefix, clock=rig.time)
-    asking = asyncio.ensure_future(dying.acquire([QUOTAS[1]], holder="h", request_id="r", max_wait_s=0))
+    waiting = asyncio.ensure_future(dying.acquire([QUOTAS[1]], holder="h", request_id="r", max_wait_s=0))
     await asyncio.sleep(0)
-    asking.cancel()
-    await asyncio.wait([asking])
-    assert asking.cancelled()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
     assert client.calls == 2

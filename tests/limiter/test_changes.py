@@ -1,4 +1,4 @@
-"""The configuration changes while limits are in use: what was used stays used, whatever the new kind is."""
+"""The configuration changes while limits are in use: what was used stays used; a limit of a new kind waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter.quota.limits
-from limiter import Bucket, Grant, InFlight, Later, Permit, Quota, Window, parse_quota
+from limiter import Bucket, FixedWindow, Grant, InFlight, Later, Permit, Quota, Window, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -30,6 +30,7 @@ def _quota(spec: object) -> Quota:
 WINDOW = "10/20s"
 SLICES = "30/20s"
 BUCKET = {"rate": "10/20s", "burst": 10}
+FIXED = {"rate": "10/20s", "window": "fixed"}
 DAY = {"rate": "12/day", "reset": "UTC"}
 
 
@@ -41,45 +42,64 @@ async def _granted_now(rig: Rig, quota: Quota) -> int:
     return granted
 
 
+@pytest.fixture
+def morning(rig: Rig) -> Rig:
+    """An hour after midnight, and not at the edge of a window by the clock."""
+    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3605 * S
+    return rig
+
+
 @pytest.mark.parametrize(
     ("before", "used", "after", "left"),
     [
         (WINDOW, 10, "4/20s", 0),
         (WINDOW, 4, "6/20s", 2),
         (WINDOW, 10, "15/20s", 5),
-        (WINDOW, 4, SLICES, 26),
-        (SLICES, 30, WINDOW, 0),
-        (SLICES, 3, WINDOW, 4),  # its slice has not ended: each is counted at both ends
-        ("25/20s", 8, "40/60s", 24),  # as above
-        (WINDOW, 4, BUCKET, 0),
-        (BUCKET, 3, WINDOW, 0),
-        (WINDOW, 4, DAY, 8),
-        (SLICES, 2, DAY, 8),
-        (DAY, 5, WINDOW, 5),
-        (DAY, 5, BUCKET, 0),
     ],
 )
 async def test_a_limit_that_was_changed_knows_what_was_used(
-    rig: Rig, before: object, used: int, after: object, left: int
+    morning: Rig, before: object, used: int, after: object, left: int
 ) -> None:
-    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
     for _ in range(used):
-        assert isinstance(await rig.ask(_quota(before), max_wait_s=0), Grant)
-    assert await _granted_now(rig, _quota(after)) == left
+        assert isinstance(await morning.ask(_quota(before), max_wait_s=0), Grant)
+    assert await _granted_now(morning, _quota(after)) == left
 
 
-@pytest.mark.parametrize("after", [WINDOW, SLICES, BUCKET], ids=["window", "slices", "bucket"])
-@pytest.mark.parametrize("before", [WINDOW, SLICES, BUCKET, DAY], ids=["window", "slices", "bucket", "day"])
-async def test_a_changed_limit_grants_in_full_again_after_its_period(
-    rig: Rig, before: object, after: object
+KINDS = {"window": WINDOW, "slices": SLICES, "bucket": BUCKET, "fixed": FIXED, "day": DAY}
+CHANGES = [(before, after) for before in KINDS for after in KINDS if before != after]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("25/20s", "40/60s"), ("40/60s", "25/20s"), (FIXED, {"rate": "10/40s", "window": "fixed"})],
+)
+async def test_slices_and_windows_by_the_clock_wait_when_their_period_changes(
+    morning: Rig, before: object, after: object
 ) -> None:
-    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
-    old, new = _quota(before), _quota(after)
-    for _ in range(8):
-        await rig.ask(old, max_wait_s=0)
-    await rig.ask(new, max_wait_s=0)
-    rig.time.advance(21 * S)
-    assert await _granted_now(rig, new) == new.limits[0].count
+    await morning.slot(_quota(before))
+    new = _quota(after)
+    assert await morning.slot(new) >= new.limits[0].period_us  # type: ignore[union-attr] # a rate
+    morning.time.advance(100 * S)
+    assert await _granted_now(morning, new) > 0
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+async def test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_full(
+    morning: Rig, before: str, after: str
+) -> None:
+    old, new = _quota(KINDS[before]), _quota(KINDS[after])
+    await morning.ask(old, max_wait_s=0)
+    answer = await morning.ask(new, max_wait_s=0)
+    assert isinstance(answer, Later)
+    [state] = await morning.limiter.snapshot([new])
+    assert state.units[0].available == 0
+    # A window by the clock ends before the period begins, and a day is over at midnight.
+    longest_s = 23 * 3600 + 10 if after == "day" else 41 if before == "fixed" else 21
+    assert (longest_s - 22) * S < answer.retry_us <= longest_s * S
+    morning.time.advance(answer.retry_us - 1)
+    assert await _granted_now(morning, new) == 0
+    morning.time.advance(longest_s * S - answer.retry_us + 1)
+    assert await _granted_now(morning, new) == new.limits[0].most
 
 
 async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
@@ -92,37 +112,49 @@ async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
     assert await _granted_now(rig, window) == 0
 
 
-@pytest.mark.parametrize("between", [SLICES, BUCKET, DAY], ids=["slices", "bucket", "day"])
-async def test_a_kind_that_granted_nothing_hands_on_what_it_took_over(rig: Rig, between: object) -> None:
-    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
+@pytest.mark.parametrize("between", ["slices", "bucket", "fixed", "day"])
+async def test_a_kind_that_granted_nothing_keeps_the_wait_of_the_one_before(
+    morning: Rig, between: str
+) -> None:
     window = _quota(WINDOW)
     for _ in range(10):
-        await rig.slot(window)
-    other = _quota(between)
-    await rig.ask(other, costs={"requests": other.limits[0].most}, max_wait_s=0)
-    assert await _granted_now(rig, window) == 0
+        await morning.slot(window)
+    await morning.ask(_quota(KINDS[between]), max_wait_s=0)
+    assert await _granted_now(morning, window) == 0
 
 
-@pytest.mark.parametrize("after", [WINDOW, SLICES, BUCKET], ids=["window", "slices", "bucket"])
-@pytest.mark.parametrize("before", [WINDOW, SLICES, BUCKET, DAY], ids=["window", "slices", "bucket", "day"])
-async def test_a_turn_that_is_older_than_its_limits_kind_is_left_like_any_other(
-    rig: Rig, before: object, after: object
+async def test_slots_ahead_of_a_change_count_from_their_own_time(rig: Rig) -> None:
+    for _ in range(11):
+        await rig.slot(_quota(WINDOW))
+    assert await rig.slot(_quota(SLICES)) >= 2 * 20 * S
+
+
+async def test_all_limits_of_a_unit_wait_when_one_changes_its_kind(rig: Rig) -> None:
+    await rig.ask(_quota(SLICES))
+    both = _quota([WINDOW, BUCKET])
+    assert await rig.slot(both) >= 20 * S
+    rig.time.advance(21 * S)
+    assert await _granted_now(rig, both) > 0
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+async def test_a_reservation_older_than_its_limits_kind_is_left_like_any_other(
+    morning: Rig, before: str, after: str
 ) -> None:
-    rig.time.now_us = rig.time.start_us = MIDNIGHT_US + 3600 * S
-    told = []
-    for name in ("turned", "plain"):
-        old, new = (parse_quota(name, {"requests": spec}) for spec in (before, after))
-        await rig.ask(old, costs={"requests": old.limits[0].most}, max_wait_s=0)
+    retries = []
+    for name in ("reserved", "plain"):
+        old, new = (parse_quota(name, {"requests": KINDS[kind]}) for kind in (before, after))
+        await morning.ask(old, costs={"requests": old.limits[0].most}, max_wait_s=0)
         costs = {"requests": min(old.limits[0].most, new.limits[0].most)}
-        if name == "turned":
-            later = await rig.ask(old, costs=costs, max_wait_s=0, request_id=name)
+        if name == "reserved":
+            later = await morning.ask(old, costs=costs, max_wait_s=0, request_id=name)
             assert isinstance(later, Later)
-            turn = await rig.ask(old, costs=costs, max_wait_s=0, request_id=name, after=later)
-            assert isinstance(turn, Later)
-            assert turn.turn is not None
-        answer = await rig.ask(new, costs=costs, max_wait_s=0, request_id=name)
-        told.append(answer.retry_us if isinstance(answer, Later) else 0)
-    assert told[0] == told[1]
+            reserved = await morning.ask(old, costs=costs, max_wait_s=0, request_id=name, after=later)
+            assert isinstance(reserved, Later)
+            assert reserved.reservation is not None
+        answer = await morning.ask(new, costs=costs, max_wait_s=0, request_id=name)
+        retries.append(answer.retry_us if isinstance(answer, Later) else 0)
+    assert retries[0] == retries[1]
 
 
 async def test_a_unit_that_loses_one_of_two_limits_keeps_the_others_books(rig: Rig) -> None:
@@ -142,6 +174,7 @@ _CONFIGURATIONS = st.builds(
             st.builds(Window, st.integers(1, 6), st.just(S)),
             st.builds(Window, st.integers(21, 24), st.just(S)),
             st.builds(Bucket, st.integers(1, 5), st.just(S), st.integers(1, 4)),
+            st.builds(FixedWindow, st.integers(1, 6), st.just(S)),
         ),
         st.builds(InFlight, st.integers(2, 9)),
     ),
@@ -204,10 +237,14 @@ async def test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then
 
 
 def _check_new(rate: object, used: Sequence[_Used]) -> None:
-    """Every period with the newest call in it holds no more than the limit of now, whoever granted the others."""
+    """Every period with the newest call in it holds no more than the limit of now, former grants included."""
+    new_us = used[-1].permit.slot_us
+    if isinstance(rate, FixedWindow):
+        number = new_us // rate.period_us
+        within = [one.units for one in used if one.permit.slot_us // rate.period_us == number]
+        assert sum(within) <= rate.count
     if not isinstance(rate, Window):
         return
-    new_us = used[-1].permit.slot_us
     near = [one for one in used if abs(one.permit.slot_us - new_us) < rate.span_us]
     for first in near:
         first_us = first.permit.slot_us
@@ -216,7 +253,7 @@ def _check_new(rate: object, used: Sequence[_Used]) -> None:
             assert sum(within) <= rate.count
 
 
-async def test_fewer_places_free_none_until_enough_calls_have_ended_and_more_places_are_free_at_once(
+async def test_fewer_places_wait_for_calls_to_end_and_more_are_free_at_once(
     rig: Rig,
 ) -> None:
     five, two = parse_quota("api", {"in_flight": 5}), parse_quota("api", {"in_flight": 2})

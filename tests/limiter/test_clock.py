@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from limiter import Grant, Later, Limiter, Quota, parse_quota
+from limiter import Bound, Grant, Later, Limiter, Quota, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -53,10 +53,10 @@ async def test_who_saw_the_state_waits_once_it_is_lost_and_tells_the_others(rig:
     await rig.slot(WINDOW)
     await rig.slot(MINUTES)
     await rig.client.flushall()
-    assert await rig.ask(WINDOW, max_wait_s=0) == Later(SPAN, "quota:api.requests")
+    assert await rig.ask(WINDOW, max_wait_s=0) == Later(SPAN, Bound("api", "requests"))
     newcomer = Limiter(rig.client, rig.prefix, clock=rig.time)
     answer = await newcomer.acquire([MINUTES], holder="h", request_id="x", max_wait_s=0)
-    assert answer == Later(60 * S, "quota:minutes.requests")
+    assert answer == Later(60 * S, Bound("minutes", "requests"))
     rig.time.advance(SPAN)
     assert await rig.slot(WINDOW) == SPAN
 
@@ -71,7 +71,7 @@ async def test_a_newcomer_that_comes_first_after_a_loss_is_corrected_by_who_know
     newcomer = Limiter(rig.client, rig.prefix, clock=rig.time)
     assert isinstance(await newcomer.acquire([WINDOW], holder="h", request_id="x", max_wait_s=0), Grant)
     rig.time.advance(S)
-    assert await rig.ask(WINDOW, max_wait_s=0) == Later(SPAN - S, "quota:api.requests")
+    assert await rig.ask(WINDOW, max_wait_s=0) == Later(SPAN - S, Bound("api", "requests"))
     rig.time.advance(SPAN)
     assert isinstance(await rig.ask(WINDOW, max_wait_s=0), Grant)
     assert isinstance(await newcomer.acquire([WINDOW], holder="h", request_id="y", max_wait_s=0), Grant)
@@ -107,12 +107,12 @@ async def test_a_caller_that_is_cancelled_anywhere_leaves_nothing_behind(rig: Ri
     before = await rig.limiter.snapshot([quota, LEASE])
     ended = 0
     for pauses in range(60):
-        asking = asyncio.ensure_future(rig.ask(quota, LEASE, max_wait_s=0))
+        waiting = asyncio.ensure_future(rig.ask(quota, LEASE, max_wait_s=0))
         for _ in range(pauses):
             await asyncio.sleep(0)
-        asking.cancel()
+        waiting.cancel()
         try:
-            answer = await asking
+            answer = await waiting
         except asyncio.CancelledError:
             pass
         else:
@@ -144,7 +144,7 @@ class _LosesReplies(Redis):
         raise ConnectionError("the reply was lost")
 
 
-async def test_a_lost_reply_is_asked_again_and_charged_once(redis: Redis) -> None:
+async def test_a_request_whose_reply_was_lost_is_charged_once(redis: Redis) -> None:
     rig = Rig(redis)
     await rig.limiter.give_back(await rig.permit(WINDOW, LEASE))
     deaf = Limiter(_LosesReplies(connection_pool=redis.connection_pool), rig.prefix, clock=rig.time)

@@ -76,7 +76,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], fleet: _Fleet, within
         await asyncio.sleep(0.02)
 
 
-async def test_kills_and_stops_never_overfill_the_provider_and_every_place_comes_back(
+async def test_kills_and_stops_never_overfill_the_provider_and_free_every_place(
     redis: Redis, redis_server: RedisServer, provider: tuple[CrashProvider, int]
 ) -> None:
     counts, port = provider

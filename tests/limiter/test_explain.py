@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from limiter import Grant, Quota, QuotaState, UnitState, parse_quota
-from limiter.explain import Explanation, binding, sentence, spelled, wait_text
+from limiter.explain import Explanation, spelled, wait_text
+from limiter.explain import explained as put_together
 from tests.limiter.conftest import Rig
 
 IMAGES = UnitState("images", 20, 3)
@@ -21,29 +22,23 @@ def state(
 
 
 @pytest.mark.parametrize(
-    ("known", "bound", "said"),
+    ("known", "rate_s", "bound", "said"),
     [
-        (state(IMAGES, PLACES), None, "a call can be sent now; 3 of 20 images free, 5 of 8 in flight"),
-        (
-            state(NO_IMAGES, PLACES),
-            "images",
-            "its images are used up; the next slot is later; 0 of 20 images",
-        ),
-        (state(IMAGES, FULL, in_flight=8), "in_flight", "the next slot is when one of these calls ends"),
-        (
-            state(NO_IMAGES, FULL, cooldown_s=12),
-            "cooldown",
-            "a pause (rate_limited); the next slot is in 12 s",
-        ),
-        (state(IMAGES, cooldown_s=12, paused="invoice"), "paused", "paused (invoice), until it is resumed"),
-        (state(IMAGES, paused=""), "paused", "paused, until it is resumed"),
-        (state(UnitState("polls", 5, 0), IMAGES), None, "a call can be sent now; 0 of 5 polls free"),
+        (state(IMAGES, PLACES), 0, None, "a call can be sent now; 3 of 20 images free, 5 of 8 in flight"),
+        (state(NO_IMAGES, PLACES), 9, "images", "its images are used up; the next slot is in 9.0 s; 0 of 20"),
+        (state(IMAGES, FULL, in_flight=8), 0, "in_flight", "the next slot is when one of these calls ends"),
+        (state(NO_IMAGES, cooldown_s=12), 9, "cooldown", "a pause (rate_limited); the next slot is in 12 s"),
+        (state(IMAGES, paused="invoice"), 0, "paused", "paused (invoice), until it is resumed"),
+        (state(IMAGES, cooldown_s=12, paused=""), 0, "paused", "paused, until it is resumed"),
     ],
 )
-def test_a_state_alone_says_what_binds(known: QuotaState, bound: str | None, said: str) -> None:
-    assert binding(known) == bound
-    assert said in sentence(known)
-    assert "\n" not in sentence(known)
+def test_a_sentence_names_what_holds_the_next_call_back(
+    known: QuotaState, rate_s: float, bound: str | None, said: str
+) -> None:
+    explanation = put_together(Quota("api"), known, "images", rate_s)
+    assert explanation.bound == bound
+    assert said in explanation.sentence
+    assert "\n" not in explanation.sentence
 
 
 @pytest.mark.parametrize(
@@ -134,7 +129,7 @@ async def test_a_full_quota_waits_for_the_end_of_a_call(rig: Rig) -> None:
     assert (await explained(rig, PLACE)).bound is None
 
 
-async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None:
+async def test_a_cooldown_is_explained_with_its_reason_and_its_rest(rig: Rig) -> None:
     await rig.limiter.penalise(Quota("api"), retry_after_s=30, reason="rate_limited")
     rig.time.advance(10_000_000)
     cooling = await explained(rig, WINDOW)
@@ -142,7 +137,7 @@ async def test_a_cooldown_is_told_with_its_reason_and_its_rest(rig: Rig) -> None
     assert "(rate_limited); the next slot is in 20 s" in cooling.sentence
 
 
-async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
+async def test_a_pause_is_explained_with_its_end_if_it_has_one(rig: Rig) -> None:
     await rig.limiter.pause("api", "invoice")
     open_end = await explained(rig, WINDOW)
     assert (open_end.bound, open_end.next_slot_s, open_end.pause_ends_s) == ("paused", None, None)
@@ -153,15 +148,15 @@ async def test_a_pause_is_told_with_its_end_if_it_has_one(rig: Rig) -> None:
     assert timed.sentence.startswith("paused (invoice), for 10 min 0 s more; ")
 
 
-async def test_what_refusals_taught_is_told(rig: Rig) -> None:
+async def test_what_refusals_taught_is_explained(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": "40/4s", "in_flight": 8, "adaptive": True})
     permits = [await rig.permit(quota) for _ in range(4)]
     await rig.limiter.penalise(quota, reason="busy", kind="concurrency", permit=permits[3])
     await rig.limiter.release(permits[3])
     [state] = await rig.limiter.snapshot([quota])
-    assert "3 of 8 in flight, of which the provider allows 3 for now" in sentence(state)
+    assert "3 of 8 in flight, of which the provider allows 3 for now" in put_together(quota, state).sentence
     rig.time.advance(1_000_000)
     permit = await rig.permit(Quota("api", quota.limits[:1], adaptive=True))
     await rig.limiter.penalise(quota, retry_after_s=0, reason="429", permit=permit)
     [state] = await rig.limiter.snapshot([quota])
-    assert f"learned to use {state.scale:.0%} of the rate" in sentence(state)
+    assert f"learned to use {state.scale:.0%} of the rate" in put_together(quota, state).sentence

@@ -29,7 +29,7 @@ async def clients(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list
 
 
 async def _granted(limiter: Limiter, request_id: str, max_wait_s: float) -> Grant:
-    """A grant, asked for as often as the answers say."""
+    """A grant, requested as often as the denials say."""
     while True:
         answer = await limiter.acquire([WINDOW], holder="h", request_id=request_id, max_wait_s=max_wait_s)
         if isinstance(answer, Grant):
@@ -88,8 +88,8 @@ async def test_without_redis_nothing_is_granted() -> None:
         await limiter.acquire([WINDOW], holder="h", request_id="r", max_wait_s=0)
 
 
-async def _commands_of_a_question(redis: Redis, count: int, reserved: int) -> float:
-    """What a script asks of the server for one grant: `count` uses in the window, `reserved` slots ahead."""
+async def _commands_of_a_request(redis: Redis, count: int, reserved: int) -> float:
+    """The commands of one grant on the server: `count` uses in the window, `reserved` slots ahead."""
     await redis.flushall()
     now_us = 1_795_000_000_000_000
     limiter = Limiter(redis, "pixmill", clock=lambda: now_us)
@@ -109,12 +109,12 @@ async def _commands_of_a_question(redis: Redis, count: int, reserved: int) -> fl
     return calls / 20
 
 
-async def test_what_a_question_costs_the_server_does_not_grow_with_the_quota_or_with_who_waits(
+async def test_the_cost_of_a_request_does_not_grow_with_the_quota_or_the_backlog(
     redis: Redis,
 ) -> None:
-    few = await _commands_of_a_question(redis, count=100, reserved=1)
-    assert await _commands_of_a_question(redis, count=EXACT_MOST, reserved=1) <= few + 1
-    assert await _commands_of_a_question(redis, count=EXACT_MOST, reserved=64) <= few + 1
+    few = await _commands_of_a_request(redis, count=100, reserved=1)
+    assert await _commands_of_a_request(redis, count=EXACT_MOST, reserved=1) <= few + 1
+    assert await _commands_of_a_request(redis, count=EXACT_MOST, reserved=64) <= few + 1
 
 
 class _Listens(Redis):

@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from limiter import Grant, Later, Limiter, Permit, QuotaError, parse_quota
-from limiter.quota.quota import guard_us
+from limiter import Bound, Grant, Later, Limiter, Permit, QuotaError, parse_quota
+from limiter.quota.limits import guard_us
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -22,9 +22,9 @@ SPAN = 10 * S + guard_us(10 * S)
 async def test_leases_stop_at_their_count_and_say_so(rig: Rig) -> None:
     for _ in range(2):
         await rig.permit(LEASES)
-    assert await rig.ask(LEASES) == Later(S, "quota:lease.in_flight")
+    assert await rig.ask(LEASES) == Later(S, Bound("lease", "in_flight"))
     rig.time.advance(14 * S + S // 2)
-    assert await rig.ask(LEASES) == Later(S // 2, "quota:lease.in_flight")
+    assert await rig.ask(LEASES) == Later(S // 2, Bound("lease", "in_flight"))
     rig.time.advance(S // 2)
     assert isinstance(await rig.ask(LEASES), Grant)
 
@@ -49,8 +49,8 @@ async def test_a_release_frees_its_lease_once_and_rings_once(server: Redis) -> N
         assert [await rig.limiter.release(permits[0]) for _ in range(3)] == [True, False, False]
         await rig.limiter.give_back(permits[0])
         await server.publish(f"{rig.prefix}:bell", "end")
-        heard = [message["data"] async for message in _until_end(bell)]
-    assert heard == [b"slot", b"end"]
+        messages = [message["data"] async for message in _until_end(bell)]
+    assert messages == [b"slot", b"end"]
     assert isinstance(await rig.ask(LEASES), Grant)
     assert isinstance(await rig.ask(LEASES), Later)
 
@@ -188,12 +188,12 @@ async def test_a_freed_lease_rings_only_for_who_has_waited_longest(server: Redis
         rig.time.advance(10 * S)
         await rig.limiter.release(await rig.permit(LEASES))
         await server.publish(f"{rig.prefix}:bell", "end")
-        heard = [message["data"] async for message in _until_end(bell)]
-    # The third of them: nobody has asked for ten seconds, so it is for everybody.
-    assert heard == [b"slot first", b"slot second", b"slot", b"end"]
+        messages = [message["data"] async for message in _until_end(bell)]
+    # The third of them: no holder has tried for ten seconds, so it is for all.
+    assert messages == [b"slot first", b"slot second", b"slot", b"end"]
 
 
-async def test_a_heavy_call_gets_its_turn_among_light_ones(rig: Rig) -> None:
+async def test_a_heavy_call_is_granted_among_light_ones(rig: Rig) -> None:
     light = [await rig.permit(LEASES) for _ in range(2)]
     granted = None
     for turn in range(20):

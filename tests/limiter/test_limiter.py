@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from limiter import Grant, Later, Limiter, Quota, QuotaError, parse_quota
-from limiter.quota.quota import guard_us
+from limiter import Bound, Grant, Later, Limiter, Quota, QuotaError, parse_quota
+from limiter.quota.limits import guard_us
 from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
@@ -75,11 +75,11 @@ async def test_a_quota_named_twice_is_refused(rig: Rig) -> None:
         await rig.ask(IMAGES, IMAGES)
 
 
-async def test_later_says_what_binds_and_when_asking_again_helps(rig: Rig) -> None:
+async def test_a_denial_says_what_binds_and_when_to_try_again(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
-    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, "quota:img.images")
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, "quota:img.images")
+    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, Bound("img", "images"))
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, Bound("img", "images"))
     rig.time.advance(SPAN - 4 * S)
     assert isinstance(await rig.ask(IMAGES, BUCKET, max_wait_s=4), Grant)
 
@@ -110,7 +110,7 @@ async def test_a_denied_call_changes_no_key(rig: Rig, obstacle: str) -> None:
     assert after == before
 
 
-async def test_a_request_asked_twice_has_one_grant_and_is_charged_once(rig: Rig) -> None:
+async def test_a_repeated_request_has_one_grant_and_is_charged_once(rig: Rig) -> None:
     quotas = (IMAGES, BUCKET, LEASES)
     await rig.ask(*quotas)
     first = await rig.ask(*quotas, request_id="r")
@@ -124,7 +124,7 @@ async def test_a_request_asked_twice_has_one_grant_and_is_charged_once(rig: Rig)
     assert await rig.dump() == before
 
 
-async def test_a_request_asked_twice_waits_only_for_what_is_left(rig: Rig) -> None:
+async def test_a_repeated_request_waits_only_for_what_is_left(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
     await rig.ask(IMAGES, request_id="r")
@@ -146,7 +146,7 @@ async def test_a_given_back_window_and_lease_are_as_if_never_taken(rig: Rig) -> 
     assert isinstance(await rig.ask(LEASES), Later)
 
 
-async def test_a_given_back_grant_takes_nothing_from_a_later_one_with_the_same_request(rig: Rig) -> None:
+async def test_giving_back_takes_nothing_from_a_later_grant_of_the_same_request(rig: Rig) -> None:
     old = await rig.permit(IMAGES, LEASES, request_id="r")
     await rig.limiter.release(old)
     new = await rig.permit(IMAGES, LEASES, request_id="r")
@@ -180,7 +180,7 @@ async def test_a_cooldown_holds_for_every_replica_and_is_never_shortened(rig: Ri
     other = Limiter(rig.client, rig.prefix, clock=rig.time)
     await rig.limiter.penalise(Quota("img"), retry_after_s=5, reason="first")
     await other.penalise(Quota("img"), retry_after_s=2, reason="second")
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, "quota:img.cooldown")
+    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, Bound("img", "cooldown"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert (state.cooldown_s, state.cooldown_reason) == (5.0, "first")
     await other.penalise(Quota("img"), retry_after_s=7, reason="third")
@@ -197,7 +197,7 @@ async def test_a_cooldown_needs_a_length(rig: Rig, seconds: float) -> None:
 async def test_an_operators_pause_lasts_until_resumed(rig: Rig) -> None:
     await rig.limiter.pause("img", "billing: ask Ana", None)
     rig.time.advance(86_400 * S)
-    assert await rig.ask(IMAGES) == Later(S, "quota:img.paused")
+    assert await rig.ask(IMAGES) == Later(S, Bound("img", "paused"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert state.paused_reason == "billing: ask Ana"
     assert [await rig.limiter.resume("img") for _ in range(2)] == [True, False]
@@ -273,7 +273,7 @@ async def test_a_wait_may_be_without_end(rig: Rig) -> None:
     assert isinstance(await rig.ask(IMAGES, max_wait_s=float("inf")), Grant)
 
 
-async def test_a_call_that_is_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
+async def test_a_call_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": "2/s"})
     late = await rig.permit(quota)
     rig.time.advance(5 * S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limiter import Grant, Later, parse_quota
+from limiter import Bound, Grant, Later, parse_quota
 from tests.limiter.conftest import Rig
 
 POLLS = {"polls": 1}
@@ -27,14 +27,14 @@ async def test_what_stops_new_calls_does_not_stop_polls(rig: Rig, stop: str) -> 
         await rig.limiter.penalise(QUOTA, reason="429", retry_after_s=60)
     refused = await rig.ask(QUOTA, max_wait_s=0)
     assert isinstance(refused, Later)
-    assert refused.bound == f"quota:q.{'paused' if stop == 'pause' else stop}"
+    assert refused.bound == Bound("q", "paused" if stop == "pause" else stop)
     for _ in range(4):
         granted = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
         assert isinstance(granted, Grant)
         assert granted.wait_us == 0
     full = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
     assert isinstance(full, Later)
-    assert full.bound == "quota:q.polls", "their own limit holds all the same"
+    assert full.bound == Bound("q", "polls"), "their own limit holds all the same"
 
 
 async def test_a_call_under_a_quota_of_polls_alone_is_still_stopped_by_a_pause(rig: Rig) -> None:

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 import limiter.quota.limits
 from limiter import Bucket, CalendarDay, Grant, InFlight, Later, Permit, Quota, Window
-from limiter.quota.quota import Limit, cost_of, guard_us
+from limiter.quota.limits import guard_us
+from limiter.quota.quota import Limit, cost_of
 from tests.limiter.conftest import Rig, on_valkey
 
 _PERIODS_US = st.sampled_from([100_000, 1_000_000, 1_000_003])
@@ -63,23 +64,23 @@ class _Call:
 
 
 @dataclass
-class _Question:
-    """One call that is asked for until it is granted."""
+class _Request:
+    """One call that is requested until it is granted."""
 
     request_id: str
     quotas: list[Quota]
     costs: dict[str, int]
-    told: Later | None = None
+    denial: Later | None = None
 
-    async def asked(self, rig: Rig, max_wait_s: float) -> Grant | Later:
+    async def tried(self, rig: Rig, max_wait_s: float) -> Grant | Later:
         answer = await rig.ask(
             *self.quotas,
             costs=self.costs,
             max_wait_s=max_wait_s,
             request_id=self.request_id,
-            after=self.told,
+            after=self.denial,
         )
-        self.told = answer if isinstance(answer, Later) else None
+        self.denial = answer if isinstance(answer, Later) else None
         return answer
 
     def granted(self, grant: Grant, now_us: int) -> _Call:
@@ -88,9 +89,9 @@ class _Question:
         return _Call(slot_us, now_us, names, self.costs, grant.permit, counts_until_us=slot_us + _LEASE_US)
 
     @property
-    def turn(self) -> _Call | None:
-        """What its turn is charged, as a call at its slot."""
-        permit = self.told and self.told.turn
+    def reserved(self) -> _Call | None:
+        """What its reservation is charged, as a call at its slot."""
+        permit = self.denial and self.denial.reservation
         return _Call(permit.slot_us, 0, permit.quotas, self.costs, permit) if permit else None
 
 
@@ -126,7 +127,7 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
     rig = Rig(server, lease_s=_LEASE_US / 1e6)
     rig.time.now_us = rig.time.start_us = 1_794_931_200_000_000 - to_midnight_us  # midnight in Shanghai
     calls: list[_Call] = []
-    refused: list[_Question] = []
+    refused: list[_Request] = []
     paused_until_us = 0
     for number, (action, pass_us, names, wanted, max_wait_s, pick) in enumerate(steps):
         rig.time.advance(pass_us)
@@ -134,20 +135,20 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
         call = calls[pick % len(calls)] if calls else None
         if action in ("ask", "ask again"):
             if refused and action == "ask again":
-                question = refused.pop(pick % len(refused))
+                request = refused.pop(pick % len(refused))
             else:
                 chosen = [quota for quota in quotas if quota.name in names]
                 costs = {unit: min(cost, _most(quotas, unit)) for unit, cost in wanted.items()}
-                question = _Question(f"request-{number}", chosen, costs)
-            answer = await question.asked(rig, max_wait_s)
+                request = _Request(f"request-{number}", chosen, costs)
+            answer = await request.tried(rig, max_wait_s)
             if isinstance(answer, Later):
-                refused.append(question)
+                refused.append(request)
                 continue
             assert answer.wait_us <= max_wait_s * 1e6
-            call = question.granted(answer, now_us)
+            call = request.granted(answer, now_us)
             assert "a" not in call.quotas or call.slot_us >= paused_until_us
             calls.append(call)
-            _check_in_flight(question.quotas, calls, now_us)
+            _check_in_flight(request.quotas, calls, now_us)
         elif action == "penalise":
             await rig.limiter.penalise(Quota("a"), retry_after_s=pass_us / 1e6, reason="429")
             paused_until_us = max(paused_until_us, now_us + pass_us)
@@ -162,7 +163,7 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
         elif call.counts_until_us > now_us:
             await rig.limiter.submitted(call.permit, longest_s=2)
             call.counts_until_us = max(call.counts_until_us, now_us + 2_000_000)
-    calls += [turn for question in refused if (turn := question.turn)]
+    calls += [reserved for request in refused if (reserved := request.reserved)]
     for quota in quotas:
         for limit in quota.limits:
             _check_rate(limit, [call for call in calls if quota.name in call.quotas])

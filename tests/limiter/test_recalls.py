@@ -23,29 +23,29 @@ def _permit(*quotas: str, granted_us: int = 1_000) -> Permit:
 
 def test_a_recall_covers_what_was_granted_until_then_under_that_quota() -> None:
     recalls = Recalls(_Clock())
-    assert recalls.hear("quota a 1000")
+    assert recalls.note("quota a 1000")
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0)
     assert recalls.covers(_permit("b", "a", granted_us=999), 100.0)
     assert not recalls.covers(_permit("a", granted_us=1_001), 100.0)
     assert not recalls.covers(_permit("b", granted_us=1), 100.0)
-    recalls.hear("quota a 500")
+    recalls.note("quota a 500")
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0), "an older recall takes no newer one back"
 
 
-def test_a_change_covers_what_was_asked_for_before_it_was_heard() -> None:
+def test_a_change_covers_what_was_requested_before_it_was_noted() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
-    recalls.hear("quota a")
+    recalls.note("quota a")
     clock.now_s = 101.0
     assert recalls.covers(_permit("a"), 100.0)
     assert not recalls.covers(_permit("a"), 100.5)
     assert not recalls.covers(_permit("b"), 99.0)
 
 
-def test_who_could_not_hear_trusts_nothing_that_was_asked_for_before() -> None:
+def test_after_a_gap_nothing_that_was_requested_before_is_trusted() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
-    recalls.deaf()
+    recalls.note_gap()
     assert recalls.covers(_permit("a"), 100.0)
     assert not recalls.covers(_permit("a"), 100.1)
     assert not recalls.covers(_permit(), 99.0), "a call without quotas asks for nothing"
@@ -53,7 +53,7 @@ def test_who_could_not_hear_trusts_nothing_that_was_asked_for_before() -> None:
 
 @pytest.mark.parametrize("message", ["work default", "slot w1 w2", "cancel t/a", "", "quotas a"])
 def test_other_messages_are_others_business(message: str) -> None:
-    assert not Recalls(_Clock()).hear(message)
+    assert not Recalls(_Clock()).note(message)
 
 
 async def test_a_sleeper_wakes_for_its_own_recall_only() -> None:
@@ -62,19 +62,19 @@ async def test_a_sleeper_wakes_for_its_own_recall_only() -> None:
     sleeping = asyncio.create_task(recalls.sleep(_permit("a"), now, now + 3600))
     await asyncio.sleep(0)
     for message in ("quota b", "quota a 999"):
-        recalls.hear(message)
+        recalls.note(message)
         await asyncio.sleep(0)
     assert not sleeping.done()
-    recalls.hear("quota a 1000")
+    recalls.note("quota a 1000")
     assert await asyncio.wait_for(sleeping, 5) is False
     assert await recalls.sleep(_permit("b"), now + 1e6, now - 1) is True
 
 
-def test_what_is_asked_for_after_a_recall_was_heard_is_never_covered_by_it() -> None:
+def test_what_is_requested_after_a_recall_is_never_covered_by_it() -> None:
     """Whatever its time says: the clock may have been set, or the state lost."""
     clock = _Clock()
     recalls = Recalls(clock)
-    recalls.hear("quota a 9000000000000000")
+    recalls.note("quota a 9000000000000000")
     clock.now_s = 100.5
     assert recalls.covers(_permit("a"), 100.0)
     assert not recalls.covers(_permit("a"), 100.1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from limiter import Grant, Later, Limiter, Permit, Quota, parse_quota
+from limiter import Bound, Grant, Later, Limiter, Permit, Quota, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -40,7 +40,7 @@ async def test_refusals_of_calls_that_were_granted_before_a_cut_cut_no_more(rig:
     assert (await _penalise(rig, await rig.permit(RATE), 5)).generation == 2
 
 
-async def test_a_later_report_of_the_same_cut_can_make_the_pause_longer_and_never_shorter(rig: Rig) -> None:
+async def test_a_later_report_of_a_cut_makes_the_pause_longer_and_never_shorter(rig: Rig) -> None:
     permits = [await rig.permit(RATE) for _ in range(3)]
     told_s = zip(permits, (3, 7, 1), strict=True)
     assert [(await _penalise(rig, permit, wait_s)).pause_s for permit, wait_s in told_s] == [3, 7, 7]
@@ -72,7 +72,7 @@ async def test_a_day_is_not_opened_one_by_one(rig: Rig) -> None:
     assert [await rig.slot(quota) for _ in range(3)] == [5 * S] * 3
 
 
-async def test_without_a_retry_after_each_refusal_that_follows_soon_doubles_the_pause(rig: Rig) -> None:
+async def test_without_a_retry_after_each_early_refusal_doubles_the_pause(rig: Rig) -> None:
     pauses = []
     for _ in range(8):
         answer = await _penalise(rig, await rig.permit(RATE))
@@ -101,13 +101,13 @@ async def test_the_bell_calls_back_what_was_granted_until_then(redis: Redis) -> 
         await _penalise(rig, before, 4.9)  # known, and no longer
         await rig.limiter.pause("api", "operator")
         await rig.limiter.resume("api")
-        told = [(await bell.get_message(timeout=2) or {}).get("data") for _ in range(2)]
-        assert told == [b"quota api", b"quota api"]
+        messages = [(await bell.get_message(timeout=2) or {}).get("data") for _ in range(2)]
+        assert messages == [b"quota api", b"quota api"]
 
 
 async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     permits = [await rig.permit(PLACES) for _ in range(8)]
-    # The provider runs five; three are turned away, and say so one after the other.
+    # The provider runs five; three are refused, and report it one after the other.
     answers = [await _penalise(rig, permit, quota=PLACES, kind="concurrency") for permit in permits[5:]]
     assert [answer.places for answer in answers] == [7, 6, 5]
     assert [answer.pause_s for answer in answers] == [0, 0, 0]
@@ -116,7 +116,7 @@ async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     assert isinstance(await rig.ask(PLACES, max_wait_s=0), Grant)
     later = await rig.ask(PLACES, max_wait_s=0)
     assert isinstance(later, Later)
-    assert later.bound == "quota:places.in_flight"
+    assert later.bound == Bound("places", "in_flight")
     # One more is tried every half minute, up to what is configured.
     open_places = []
     for _ in range(5):
@@ -126,12 +126,12 @@ async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     assert open_places == [6, 7, 8, 8, 8]
 
 
-async def test_concurrency_with_nothing_of_ours_in_flight_pauses_and_leaves_one_place(rig: Rig) -> None:
+async def test_concurrency_with_nothing_in_flight_pauses_and_leaves_one_place(rig: Rig) -> None:
     answer = await _penalise(rig, await rig.permit(PLACES), quota=PLACES, kind="concurrency")
     assert (answer.places, answer.pause_s) == (1, 1)
 
 
-async def test_a_call_heavier_than_the_places_left_still_gets_its_turn_alone(rig: Rig) -> None:
+async def test_a_call_heavier_than_the_places_left_is_granted_alone(rig: Rig) -> None:
     quota = parse_quota("weighed", {"in_flight": {"images": 8}})
     for _ in range(2):
         permit = await rig.permit(quota)
@@ -217,7 +217,7 @@ async def test_nobody_has_to_wait_for_a_year(rig: Rig) -> None:
     assert (await _penalise(rig, await rig.permit(RATE), 1e9)).pause_s == 86_400
 
 
-async def test_an_allowance_that_was_filled_since_the_call_was_sent_is_asked_again_soon(rig: Rig) -> None:
+async def test_an_allowance_filled_since_the_call_was_sent_is_tried_again_soon(rig: Rig) -> None:
     daily = parse_quota("daily", {"requests": {"rate": "100/day", "reset": "UTC"}})
     rig.time.now_us = rig.time.now_us // (86_400 * S) * 86_400 * S + 86_395 * S
     permit = await rig.permit(daily)
@@ -233,7 +233,7 @@ async def test_a_permit_as_it_used_to_be_written_is_still_one(rig: Rig, fields: 
     assert await rig.limiter.release(old)
 
 
-async def test_concurrency_of_a_quota_without_places_is_one_cut_and_pauses_longer_each_time(rig: Rig) -> None:
+async def test_concurrency_without_places_is_one_cut_and_pauses_longer_each_time(rig: Rig) -> None:
     permits = [await rig.permit(RATE) for _ in range(3)]
     answers = [await _penalise(rig, permit, kind="concurrency") for permit in permits]
     assert [answer.cut for answer in answers] == [True, False, False]

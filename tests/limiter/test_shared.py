@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 import limiter.quota.limits
-from limiter import Grant, Later, Quota, parse_quota
+from limiter import Bound, Grant, Later, Quota, parse_quota
 from tests.limiter.conftest import Rig, on_valkey
 
 S = 1_000_000
@@ -71,7 +71,7 @@ async def test_a_slow_route_neither_starves_nor_holds_up_a_fast_one(
     assert sum(slot_us < 10 * S for slot_us in sent["b"]) >= 85
 
 
-async def test_calls_of_every_size_get_their_turn(rig: Rig) -> None:
+async def test_calls_of_every_size_are_granted(rig: Rig) -> None:
     quota = parse_quota("api", {"images": "8/s"})
     order = count()
     workers = [_Worker(0, next(order), "small", (quota,), {"images": 1}) for _ in range(12)]
@@ -99,10 +99,10 @@ async def test_one_quota_holds_four_limits_and_each_binds_in_its_time(rig: Rig) 
             rig.time.advance(answer.retry_us)
     assert max(sum(first <= slot < first + 1_010_000 for slot in slots) for first in slots) == 10
     assert max(sum(first <= slot < first + 60_100_000 for slot in slots) for first in slots) == 120
-    assert bounds == {"quota:all.requests"}
+    assert bounds == {Bound("all", "requests")}
     for _ in range(4):
         await rig.slot(quota, costs={"images": 4})
-    assert (await rig.ask(quota, costs={"images": 1})) == Later(S, "quota:all.in_flight")
+    assert (await rig.ask(quota, costs={"images": 1})) == Later(S, Bound("all", "in_flight"))
     [state] = await rig.limiter.snapshot([quota])
     assert [unit.unit for unit in state.units] == ["requests", "images", "in_flight"]
     assert state.in_flight == 16
@@ -146,14 +146,14 @@ async def test_the_slowest_and_the_fastest_rates_are_exact(rig: Rig, spec: str) 
     assert [wait if wait >= 0 else expected[n] for n, wait in enumerate(waits)] == expected
 
 
-@pytest.mark.parametrize("turned", [False, True])
-async def test_a_limit_is_asked_again_when_another_one_has_moved_the_slot(rig: Rig, turned: bool) -> None:
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_a_limit_is_tried_again_when_another_one_has_moved_the_slot(rig: Rig, swapped: bool) -> None:
     first, second = parse_quota("first", {"requests": "1/s"}), parse_quota("second", {"requests": "1/2s"})
     await rig.slot(second)
     await rig.limiter.penalise(Quota("far"), retry_after_s=2.5, reason="429")
     assert await rig.slot(first, parse_quota("far", {"in_flight": 9})) == 2_500_000
     # There is room under `first` now and under `second` at 2.02 s, but then `first` has none until 3.51 s.
-    quotas = (second, first) if turned else (first, second)
+    quotas = (second, first) if swapped else (first, second)
     assert await rig.slot(*quotas) == 3_510_000
 
 

@@ -24,12 +24,12 @@ PAUSE_S = 1.0
 
 @dataclass
 class _Replica:
-    """One process as the limiter sees it: a connection, a limiter and what it hears of the bell."""
+    """One process as the limiter sees it: a connection, a limiter and its recalls."""
 
     client: Redis
     recalls: Recalls = field(default_factory=Recalls)
     sent: list[tuple[float, Permit]] = field(default_factory=list)
-    called_back: list[float] = field(default_factory=list)
+    recalled: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.limiter = Limiter(self.client, PREFIX)
@@ -41,21 +41,21 @@ class _Replica:
             while True:
                 message = await bell.get_message(timeout=5)
                 if message is not None:
-                    self.recalls.hear(text_of(message["data"]))
+                    self.recalls.note(text_of(message["data"]))
 
     async def send(self, name: str) -> None:
-        """One call: ask, sleep until the slot, and ask again if it is called back."""
+        """One call: request a slot, sleep until it, and request another one if it is recalled."""
         for attempt in count():
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
             answer = await self.limiter.acquire(
                 [QUOTA], holder=name, request_id=f"{name}-{attempt}", max_wait_s=60
             )
             assert isinstance(answer, Grant)
             slot_at = time.monotonic() + answer.wait_us / 1e6
-            if await self.recalls.sleep(answer.permit, asked_at, slot_at):
+            if await self.recalls.sleep(answer.permit, requested_at, slot_at):
                 self.sent.append((time.monotonic(), answer.permit))
                 return
-            self.called_back.append(time.monotonic())
+            self.recalled.append(time.monotonic())
             await self.limiter.give_back(answer.permit)
 
 
@@ -96,18 +96,18 @@ async def test_one_refusal_silences_every_holder_until_it_is_over_and_cuts_once(
             for number, permit in enumerate(in_flight)
         )
     )
-    told_at = time.monotonic()
+    reported_at = time.monotonic()
     assert [penalty.cut for penalty in penalties].count(True) == 1
     assert {penalty.generation for penalty in penalties} == {1}
     assert [penalty.scale is not None for penalty in penalties].count(True) == 1
     await asyncio.gather(*calls)
 
     sent = sorted(at for replica in replicas for at, _ in replica.sent)
-    called_back = [at for replica in replicas for at in replica.called_back]
+    recalled = [at for replica in replicas for at in replica.recalled]
     assert len(sent) == REPLICAS * CALLS_EACH
-    assert len(called_back) >= 40, "most of them slept until their slots"
-    assert max(called_back[:40]) - told_at < 0.25
-    assert [at for at in sent if told_at + 0.05 < at < refused_at + PAUSE_S] == []
+    assert len(recalled) >= 40, "most of them slept until their slots"
+    assert max(recalled[:40]) - reported_at < 0.25
+    assert [at for at in sent if reported_at + 0.05 < at < refused_at + PAUSE_S] == []
     [state] = await replicas[0].limiter.snapshot([QUOTA])
     assert state.cooldown_generation == 1
     # And then not all at once: no more than a window of them in any window.

@@ -1,4 +1,4 @@
-"""Nobody starves: what is ahead of a call bounds its wait, whoever asks beside it and however far it looks ahead."""
+"""No call starves: the backlog before it bounds its wait, whatever is beside it and however far it looks ahead."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PARENTS = st.one_of(
 
 @dataclass(order=True)
 class _Asker:
-    """Asks for one call after the other, telling what it was told; `waits_us` are what each of them waited for."""
+    """Requests one call after the other and names its denials; `waits_us` are their waits."""
 
     wakes_us: int
     order: int
     quotas: tuple[Quota, ...] = field(compare=False)
     cost: int = field(compare=False)
     asked_us: int = field(compare=False, default=0)
-    told: Later | None = field(compare=False, default=None)
+    denial: Later | None = field(compare=False, default=None)
     waits_us: list[int] = field(compare=False, default_factory=list)
 
 
@@ -47,9 +47,9 @@ async def _run(rig: Rig, askers: list[_Asker], horizon_s: float, until_us: int) 
             costs={"requests": asker.cost},
             max_wait_s=horizon_s,
             request_id=f"{asker.order}:{len(asker.waits_us)}",
-            after=asker.told,
+            after=asker.denial,
         )
-        asker.told = answer if isinstance(answer, Later) else None
+        asker.denial = answer if isinstance(answer, Later) else None
         if isinstance(answer, Grant):
             asker.wakes_us += answer.wait_us
             asker.waits_us.append(asker.wakes_us - asker.asked_us)
@@ -104,11 +104,11 @@ PARENTS = [Window(8, S), Bucket(8, S, 8)]
     [(parent, horizon_s) for parent in PARENTS for horizon_s in (0.02, 0.1, 0.5, 2.0, 3600.0)],
     ids=lambda value: type(value).__name__ if isinstance(value, Window | Bucket) else f"{value} s",
 )
-async def test_a_slow_route_and_a_fast_one_use_the_account_together_however_far_they_look_ahead(
+async def test_a_slow_and_a_fast_route_share_the_account_however_far_they_look(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
-    """16 fast callers beside 4 of a model with 1/s; who looks ahead less than the backlog has a turn when told Later
-    twice."""
+    """16 fast callers beside 4 of a model with 1/s; a caller that looks ahead less than the backlog has a reservation
+    when it is denied twice."""
     rig, shared = Rig(redis), Quota("account", (parent,))
     model = Quota("model", (Window(1, S),))
     askers = [_Asker(0, order, (shared,), 1) for order in range(16)]
@@ -130,7 +130,7 @@ async def _longest_wait_of_a_large_call_us(redis: Redis, parent: Window | Bucket
 
 
 @pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
-async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
+async def test_a_call_of_all_units_is_granted_among_small_ones_if_it_reserves(
     redis: Redis, parent: Window | Bucket
 ) -> None:
     # Ahead are 12 small calls and the one before: three periods and its own guard.
@@ -139,8 +139,8 @@ async def test_a_call_of_all_units_has_its_turn_among_small_ones_if_it_reserves(
 
 @pytest.mark.parametrize("horizon_s", [0.02, 0.1, 0.5, 2.0])
 @pytest.mark.parametrize("parent", PARENTS, ids=["window", "bucket"])
-async def test_a_call_of_all_units_has_its_turn_also_if_it_looks_ahead_less_than_the_backlog(
+async def test_a_call_of_all_units_is_granted_though_it_looks_less_far_ahead(
     redis: Redis, parent: Window | Bucket, horizon_s: float
 ) -> None:
-    # Told Later twice, it has a turn behind what had reserved by then.
+    # Denied twice, it has a reservation behind those that existed by then.
     assert await _longest_wait_of_a_large_call_us(redis, parent, horizon_s) <= 5 * 1_010_000

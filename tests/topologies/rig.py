@@ -111,7 +111,9 @@ class Installed:
         redis, keys = self.client.redis, LimiterKeys(self.client.keys.prefix)
         seconds, micros = await redis.time()
         now_us = int(seconds) * 1_000_000 + int(micros)
-        return {quota: await redis.zcount(keys.leases(quota), now_us, "+inf") for quota in ("sync", "task")}
+        return {
+            quota: await redis.zcount(keys.of(quota, "leases"), now_us, "+inf") for quota in ("sync", "task")
+        }
 
     async def nothing_held(self) -> None:
         """Wait until no entry is pending and no place in flight is taken, also by a lost reply."""

@@ -2,8 +2,8 @@
 -- @include ttl
 -- A calendar day: a hash of how many units were granted in each day, by the µs at which the day began.
 --
--- Around midnight nothing is granted, for DAY_MARGIN_US before and after: nobody knows to the second on which side
--- the provider's clock will see such a call.
+-- For DAY_MARGIN_US before and after midnight nothing is granted: it is not known to the second on which side the
+-- provider's clock will see such a call.
 local DAY_MARGIN_US = 2000000
 
 -- `midnights` begin with yesterday's, as the caller's calendar has them.
@@ -15,14 +15,14 @@ local function day_load(key, midnights)
   return read
 end
 
--- Which of the days a time is in; nil if the calendar does not say.
+-- The number of the day that a time is in; nil beyond the calendar.
 local function day_of(read, wall)
   for i = 1, #read.starts - 1 do
     if tonumber(read.starts[i]) <= wall and wall < tonumber(read.starts[i + 1]) then return i end
   end
 end
 
--- The earliest slot from `slot` on; where the calendar ends before there is one, a slot that is in none of its days.
+-- The earliest slot from `slot` on. If the calendar ends before there is one, a slot after its last day.
 local function day_next(read, cost, count, offset, slot)
   local wall = slot - offset
   local i = day_of(read, wall)

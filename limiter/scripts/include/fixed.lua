@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
--- A window whose phase is known: the provider begins a new one at every multiple of the period since 1970. A hash of
--- how many units were granted in each, by its number, and in `width` the period (µs).
+-- Windows by the clock: the provider begins a new one at every multiple of the period since 1970. A hash of the units
+-- that were granted in each, by its number, and in `width` the period (µs).
 --
 -- Nothing is granted within the guard at either end of it, so the provider's clock may differ from the server's by
 -- that much. The guards cost no quota: all of it fits between them.
@@ -12,10 +12,8 @@ end
 local function fixed_load(key, period, wall)
   local read, flat = {used = {}, period = period}, redis.call('HGETALL', key)
   for i = 1, #flat, 2 do read.used[flat[i]] = tonumber(flat[i + 1]) end
-  if (read.used.width or period) ~= period then
-    -- The period was changed: how much of the present window is used nobody knows, so all of it is.
-    read.recut, read.used = true, {[text(fixed_number(read, wall))] = 2 ^ 53}
-  end
+  -- Of another period: it was changed, see changed.lua.
+  if (read.used.width or period) ~= period then read.used, read.stale = {}, true end
   return read
 end
 
@@ -32,10 +30,6 @@ end
 -- Returns the field that was charged.
 local function fixed_charge(key, read, cost, offset, slot, wall)
   local number, present = fixed_number(read, slot - offset), fixed_number(read, wall)
-  if read.recut then
-    redis.call('DEL', key)
-    redis.call('HSET', key, text(present), text(2 ^ 53))
-  end
   for field in pairs(read.used) do
     if field ~= 'width' and tonumber(field) < present - 1 then redis.call('HDEL', key, field) end
   end

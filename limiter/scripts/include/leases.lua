@@ -4,14 +4,14 @@
 -- stops to count. That is the end of its heartbeat, or, once the provider has the job, the time by which the
 -- provider must have ended it if that is later: a crashed worker's job still occupies the account.
 --
--- Who finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last question). A
+-- A holder that finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last request). A
 -- release rings for the holders that have waited longest, and what they need is kept from others for a moment.
 
--- How often a caller looks again at what ends without announcing its time: a release, an operator's resume.
+-- How often a caller tries again while it waits for a release or an operator's resume, whose time is not known.
 local LOOK_AGAIN_US = 1000000
--- A holder that has not asked for so long waits no more.
+-- A holder without a request for so long waits no more.
 local WAITS_US = 1500000
--- Others go first, if there is room, until somebody has waited for so long; a heavy call gets its turn so.
+-- Lighter calls overtake a waiting one for so long; then the freed places are kept for it.
 local PATIENCE_US = 1000000
 -- An expired lease stays known for so long, uncounted: a holder that was only stalled can still renew it.
 local REVIVABLE_US = 60000000
@@ -24,7 +24,7 @@ local function lease_member(grant, unit, who)
   return grant .. ':' .. unit .. ' ' .. who
 end
 
--- Who waits at this moment, longest first.
+-- The holders that wait at this moment, longest first.
 local function waiting_list(key, now)
   local flat, list = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do
@@ -37,7 +37,7 @@ local function waiting_list(key, now)
   return list
 end
 
--- In how long to ask again (µs); nil if there is room.
+-- In how long to try again (µs); nil if there is room.
 local function leases_retry(key, waiting, weight, count, holder, now)
   local room = count - leases_in_use(key, now)
   if weight <= room then
@@ -55,11 +55,11 @@ end
 local function leases_wait(waiting, weight, holder, now)
   local first, flat = text(now), redis.call('HGETALL', waiting)
   for i = 1, #flat, 2 do
-    local asked, last = string.match(flat[i + 1], '^(%S+) (%S+)')
+    local since, last = string.match(flat[i + 1], '^(%S+) (%S+)')
     if now - tonumber(last) > WAITS_US then
       redis.call('HDEL', waiting, flat[i])
     elseif flat[i] == holder then
-      first = asked
+      first = since
     end
   end
   redis.call('HSET', waiting, holder, first .. ' ' .. text(now) .. ' ' .. text(weight))

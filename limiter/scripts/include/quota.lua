@@ -1,4 +1,5 @@
 -- @include text
+-- @include ttl
 -- @include adapt
 -- What is known of a quota as a whole, in five strings that a script reads together:
 --
@@ -7,11 +8,12 @@
 --                                                      last one was, `streak` how many followed without a quiet time
 --   places    `most at`                                calls in flight that a provider allowed at that time
 --   learned   `FINGERPRINT ` and a state of adapt.lua  what the rate really is; of another configuration it is void
---   others    `UNIT:PERIOD sent cost until` by `;`     use by others, as the provider's headers told
+--   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
+--             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
 local QUOTA_STRINGS = 5
--- Fewer places are tried for so long, then one more.
+-- After so long one place more is tried.
 local PLACES_HOLD_US = 30000000
--- A window longer than this is not opened anew step by step: that would take longer than what the refusal was about.
+-- A longer window is not paced after a pause: that would take longer than what the refusal was about.
 local PACED_MOST_US = 60000000
 
 local function cooldown_read(stored)
@@ -46,43 +48,71 @@ local function learned_read(stored, fingerprint)
   return adapt_read(of == fingerprint and state or nil)
 end
 
--- What others use of the limit on `unit` with this period; nil if nobody told.
-local function others_read(stored, unit, period)
-  for id, sent, cost, ends in string.gmatch(stored or '', '(%S+) (%d+) (%d+) (%d+);') do
-    if id == unit .. ':' .. text(period) then
-      return {sent = tonumber(sent), cost = tonumber(cost), ends = tonumber(ends)}
-    end
+-- What `others` notes under an id, `UNIT:PERIOD` or `UNIT:was`; nil for nothing.
+local function others_read(stored, id)
+  for known, sent, cost, ends in string.gmatch(stored or '', '(%S+) (%d+) (%d+) (%d+);') do
+    if known == id then return {sent = tonumber(sent), cost = tonumber(cost), ends = tonumber(ends)} end
   end
 end
 
--- The provider's own period (µs) of a row's limit, by which headers name it.
-local function period_of(row)
-  if row.kind == 'day' then return 86400000000 end
-  if row.kind == 'tokens' or row.kind == 'fixed' then return row.span end
-  return tonumber(row.extra)
+-- Note it beside what is still in force under other ids; returns all of it.
+local function others_write(key, stored, id, sent, cost, ends, now)
+  local kept, latest = string.format('%s %.0f %.0f %.0f;', id, sent, cost, ends), ends
+  for other, was, units, until_us in string.gmatch(stored or '', '(%S+) (%d+) (%d+) (%d+);') do
+    if other ~= id and tonumber(until_us) > now then
+      kept = kept .. string.format('%s %s %s %s;', other, was, units, until_us)
+      latest = math.max(latest, tonumber(until_us))
+    end
+  end
+  redis.call('SET', key, kept, 'PX', ttl_ms(latest - now))
+  return kept
 end
 
--- A row's limit as it is now and not as it is configured: with a guard as wide as calls were measured to be uneven
--- (a hundredth of the period at most; slices keep theirs, which could only be cut anew), at the level that was learned, and paced after a pause.
-local function limit_now(row, quota, spread)
-  if row.kind == 'window' then
+-- What a denial reports: the quota, and its unit, `in_flight`, `cooldown` or `paused`.
+local function bound_of(quota, what)
+  return 'quota:' .. quota.name .. '.' .. what
+end
+
+-- A rate as it is now and not as it is configured: with a guard as wide as calls were measured to be uneven (a
+-- hundredth of the period at most; slices keep theirs, since cutting them anew counts uses twice), at the level that
+-- was learned, paced after a pause, and beside use by others. `id` names it as headers do: `UNIT:PERIOD`.
+local function rate_now(row, spread)
+  local kind, quota = row.kind, row.quota
+  row.period = row.span
+  if kind == 'day' then
+    row.period = 86400000000
+  elseif kind == 'log' or kind == 'slices' then
+    row.period = tonumber(row.extra)
+  elseif kind == 'tokens' then
+    local burst, lag = string.match(row.extra, '^(%d+) (%d+)$')
+    row.burst, row.lag = tonumber(burst), tonumber(lag)
+  end
+  row.id = row.unit .. ':' .. text(row.period)
+  if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
+  if kind == 'log' then
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
+  if kind == 'day' then return end
   if quota.learned then
     local level = quota.learned.level
-    if row.kind == 'window' then
+    if kind == 'log' then
       local units, span = adapt_allowed(level, row.count, row.span)
       -- A call of more units than are allowed at once waits as much longer.
       if row.cost > units then units, span = row.cost, math.ceil(span * row.cost / units) end
       row.count, row.span, row.gap = units, span, adapt_gap(quota.learned, units, span)
       -- A refusal is not about how the calls of a day are spread over it.
       if row.period > PACED_MOST_US then row.gap = math.min(row.gap, ADAPT_ANSWER_US) end
-    elseif row.kind == 'slices' or row.kind == 'fixed' then
-      row.count = math.max(row.cost, math.floor(row.count * level / ADAPT_PPM))
-    else
+    elseif kind == 'tokens' then
       row.span = math.ceil(row.span * ADAPT_PPM / level)
+    else
+      row.count = math.max(row.cost, math.floor(row.count * level / ADAPT_PPM))
     end
+  end
+  if kind == 'log' then
+    -- Windows that share a log remember its units for the longest of their spans.
+    quota.keep = quota.keep or {}
+    quota.keep[row.key] = math.max(quota.keep[row.key] or 0, row.span)
   end
   if quota.cooldown.ends > 0 and row.period <= PACED_MOST_US then
     row.paced, row.even = quota.cooldown.ends + row.span, math.floor(row.span / row.count)

@@ -6,47 +6,30 @@
 -- A use in a slice may have been at its very start or end, so a window may hold parts of SLICES + 1 of them; that
 -- many in a row together never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
 local SLICES = 256
--- A guard that is measured anew changes the span by a hundredth at most. Slices then stay as wide as they are, since
--- cutting them anew counts most uses twice, and a few times in one period would fill the books with nothing.
-local NEARLY = 1 / 64
 
--- A hash as a table of numbers, read once a call: uses by slice, and `last`, the number of the latest slice.
-local function slices_read(key, span)
-  local flat = redis.call('HGETALL', key)
-  local read = {width = math.ceil(span / SLICES), last = 0, fields = #flat}
-  for i = 1, #flat, 2 do
-    local slice = tonumber(flat[i])
-    if slice then
-      read[slice] = tonumber(flat[i + 1])
-      read.last = math.max(read.last, slice)
-    else
-      read.stored_width = tonumber(flat[i + 1])
-    end
-  end
-  local old = read.stored_width
-  if old and math.abs(old - read.width) <= NEARLY * read.width then read.width = old end
-  return read
-end
-
--- Slices of another width (the period was changed): each counts in the slice of its start and in that of its end,
--- so that no window can miss it. Twice is too much, for one period; once could be too little.
-local function slices_recut(read)
-  local old = read.stored_width
-  if not old or old == read.width then return read end
-  local cut = {width = read.width, last = 0, fields = read.fields, recut = true}
-  for slice, uses in pairs(read) do
-    if type(slice) == 'number' then
-      local from, to = math.floor(slice * old / cut.width), math.floor((slice * old + old - 1) / cut.width)
-      cut[from] = (cut[from] or 0) + uses
-      if to ~= from then cut[to] = (cut[to] or 0) + uses end
-      cut.last = math.max(cut.last, to)
-    end
-  end
-  return cut
-end
-
+-- The hash as a table of numbers, read once a call: uses by slice, and `last`, the number of the latest slice. Slices of
+-- another width are those of a period that was changed; see changed.lua for `stale`.
 local function slices_load(key, span)
-  return slices_recut(slices_read(key, span))
+  local flat, width, stale = redis.call('HGETALL', key), math.ceil(span / SLICES), false
+  local read = {width = width, last = 0, fields = #flat}
+  for i = 1, #flat, 2 do
+    local slice, number = tonumber(flat[i]), tonumber(flat[i + 1])
+    if slice then
+      read[slice], read.last = number, math.max(read.last, slice)
+    else
+      stale = number ~= width
+    end
+  end
+  return stale and {width = width, last = 0, fields = 0, stale = true} or read
+end
+
+-- The units in a slice and all later ones.
+local function slices_since(read, oldest)
+  local used = 0
+  for slice, uses in pairs(read) do
+    if type(slice) == 'number' and slice >= oldest then used = used + uses end
+  end
+  return used
 end
 
 -- The earliest slot from `slot` on; in no slice more than `most` units (nil: no such bound).
@@ -74,12 +57,8 @@ end
 -- Returns the field that was charged.
 local function slices_charge(key, read, cost, span, slot, now)
   local slice = text(math.floor(slot / read.width))
-  if read.recut or not read.stored_width then
-    redis.call('DEL', key)
+  if read.fields == 0 then
     redis.call('HSET', key, 'width', text(read.width))
-    for number, uses in pairs(read) do
-      if type(number) == 'number' then redis.call('HSET', key, text(number), text(uses)) end
-    end
   elseif read.fields > 4 * SLICES then
     local oldest = math.floor((now - span) / read.width) - 1
     for number in pairs(read) do

@@ -15,12 +15,6 @@
 -- like the arrival time of GCRA, cannot: it would free the early place by selling the late one twice.)
 local TOKENS_KEPT = 32
 
--- Burst and lag (µs), as a plan has them.
-local function tokens_shape(extra)
-  local burst, lag = string.match(extra, '^(%d+) (%d+)$')
-  return tonumber(burst), tonumber(lag)
-end
-
 local function tokens_load(key, period, count, burst, lag, now, lost)
   local flat = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   local read = {

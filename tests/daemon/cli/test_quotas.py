@@ -117,7 +117,7 @@ async def test_a_paused_quota_grants_nothing_until_it_is_resumed(
     assert "pixmill quota resume main" in ran.err
     refused = await ask(limiter, "a")
     assert isinstance(refused, Later)
-    assert refused.bound == "quota:main.paused"
+    assert str(refused.bound) == "quota:main.paused"
     assert "paused (invoice dispute), until it is resumed" in (await pixmill("quotas")).out
     ((kind, data),) = await Installation(redis).events()
     assert kind == "quota.paused"

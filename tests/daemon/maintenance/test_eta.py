@@ -19,6 +19,7 @@ from daemon.queue.outcomes import Held, Succeeded
 from daemon.queue.pauses import Pause
 from daemon.queue.records import GroupView, Records
 from daemon.telemetry.metrics import Metrics
+from limiter import Bound
 from limiter.quota.quota import parse_quota
 from tests.daemon.harness import Installation, ScriptedProvider
 
@@ -70,7 +71,7 @@ async def test_the_time_left_is_what_the_quota_needs_for_the_rest(desk: Desk) ->
 async def test_a_quota_that_is_used_up_adds_the_wait_for_its_next_slot(desk: Desk) -> None:
     await desk.installation.batch("b1", 30)
     before = await desk.estimate()
-    desk.dispatcher.bound, desk.dispatcher.slot_at = "quota:q.requests", time.monotonic() + 3600
+    desk.dispatcher.bound, desk.dispatcher.slot_at = Bound("q", "requests"), time.monotonic() + 3600
     after = await desk.estimate()
     assert before.eta_s is not None
     assert after.eta_s == pytest.approx(before.eta_s + 3600, abs=5)
@@ -79,7 +80,7 @@ async def test_a_quota_that_is_used_up_adds_the_wait_for_its_next_slot(desk: Des
 
 async def test_an_account_that_is_paused_gives_no_time(desk: Desk) -> None:
     await desk.installation.batch("b1", 3)
-    desk.dispatcher.bound = "quota:q.paused"
+    desk.dispatcher.bound = Bound("q", "paused")
     assert await desk.estimate() == Estimate(None, "quota:q.paused")
 
 
@@ -138,7 +139,7 @@ async def test_progress_tells_the_time_and_the_bound_with_counts_that_sum_up(des
     first, second, _third = await desk.installation.claim(3)
     await desk.installation.queue.settle(first, DONE)
     await desk.installation.queue.settle(second, LOST)
-    desk.dispatcher.bound = "quota:q.requests"
+    desk.dispatcher.bound = Bound("q", "requests")
     for counts in await desk.installation.queue.progress(gap_s=0):
         await desk.scheduler._tell(counts)
     ((_, data),) = [event for event in await desk.installation.events() if event[0] == "batch.progress"]
@@ -167,7 +168,7 @@ async def test_a_time_that_was_told_a_while_ago_is_shorter_by_that_while(desk: D
 
 async def test_after_a_retry_the_progress_from_before_the_end_is_not_told_any_more(desk: Desk) -> None:
     await desk.installation.batch("b1", 1)
-    desk.dispatcher.bound = "quota:q.requests"
+    desk.dispatcher.bound = Bound("q", "requests")
     for counts in await desk.installation.queue.progress(gap_s=0):
         await desk.scheduler._tell(counts)
     before = await Records(desk.redis, desk.keys).progress(await desk.view())

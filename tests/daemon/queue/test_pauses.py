@@ -53,7 +53,10 @@ class Fleet:
         self.running.append(running)
         self.books.append(book)
         dispatchers = [
-            Dispatcher(route, queue, limiter, running, bell, metrics, paused=book.over) for route in routes
+            Dispatcher(
+                route, queue, limiter, running, bell, metrics, replica.accounts, replica.gate, book.over
+            )
+            for route in routes
         ]
         self.dispatchers += dispatchers
         self.tasks += [asyncio.create_task(bell.run()), asyncio.create_task(book.run())]

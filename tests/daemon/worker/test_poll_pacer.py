@@ -1,9 +1,9 @@
-"""Polls stand in line: a fleet's limit on them holds, few questions are asked, and never do thousands leave at once."""
+"""Polls queue up: a fleet's limit on them holds, few requests are made, and never do thousands leave at once."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.poll_pacer import TOGETHER, Pacer
 from daemon.worker.polling import Polling
 from daemon.worker.run import Run, TimeLimit
-from limiter import Grant, Limiter, Permit, Quota, parse_quota
+from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
@@ -37,25 +37,36 @@ class Clock:
         return self.now_us
 
     async def sleep(self, seconds: float) -> None:
-        wake_us = self.now_us + round(seconds * 1e6)
+        wake_us = self.now_us + math.ceil(seconds * 1e6)
         await asyncio.sleep(0)
         async with self.still:
             self.now_us = max(self.now_us, wake_us)
 
 
+class Naps(Recalls):
+    """Recalls nothing, and waits by that clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(lambda: clock.now_us / 1e6)
+        self.nap = clock.sleep
+
+    async def wait(self, longest_s: float) -> None:
+        await self.nap(longest_s)
+
+
 class Counting(Limiter):
-    """Remembers what it was asked for."""
+    """Counts what was requested of it."""
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
         super().__init__(redis, prefix, clock=clock)
         self.clock = clock
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.granted: list[Permit] = []
         self.late: list[Permit] = []
         self.failing = 0
 
     async def acquire(self, quotas: Any, **more: Any) -> Any:
-        self.asked.append(more["request_id"])
+        self.requested.append(more["request_id"])
         async with self.clock.still:
             answer = await super().acquire(quotas, **more)
         if self.failing:
@@ -83,9 +94,10 @@ class Fleet:
         self.clock = Clock()
         self.metrics = Metrics()
         self.limiters = [Counting(redis, "pixmill", clock=self.clock) for _ in range(replicas)]
+        self.naps = [Naps(self.clock) for _ in self.limiters]
         self.pacers = [
-            Pacer(limiter, self.metrics, f"w{number}", sleep=self.clock.sleep)
-            for number, limiter in enumerate(self.limiters)
+            Pacer(limiter, self.metrics, f"w{number}", naps)
+            for number, (limiter, naps) in enumerate(zip(self.limiters, self.naps, strict=True))
         ]
         quotas = (parse_quota("q", quota),) if quota else ()
         self.route = Route("default", ScriptedProvider(), "model-1", quotas)
@@ -122,7 +134,7 @@ async def test_one_question_is_for_as_many_polls_as_may_leave_together(
     assert (sum(sizes), max(sizes), len(sizes)) == (60, most, -(-60 // most))
 
 
-async def test_never_more_leave_in_one_turn_of_the_loop_than_may_together(redis: Redis) -> None:
+async def test_no_more_polls_leave_in_one_pass_of_the_loop_than_may_together(redis: Redis) -> None:
     fleet = Fleet(redis)
     turn, left = 0, Counter[int]()
 
@@ -137,32 +149,29 @@ async def test_never_more_leave_in_one_turn_of_the_loop_than_may_together(redis:
     await everybody
     assert sum(left.values()) == 200
     assert max(left.values()) <= TOGETHER
-    assert fleet.limiters[0].asked == [], "where polls have no limit, nobody is asked"
+    assert fleet.limiters[0].requested == [], "where polls have no limit, nobody is asked"
 
 
-async def test_a_question_whose_answer_was_lost_is_asked_again_and_charged_once(redis: Redis) -> None:
+async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(redis: Redis) -> None:
     fleet = Fleet(redis, polls="10/10s")
     fleet.limiters[0].failing = 2
     await asyncio.gather(*(fleet.poll() for _ in range(4)))
-    assert len(fleet.limiters[0].asked) == 3
-    assert len(set(fleet.limiters[0].asked)) == 1, "one request, so one charge"
+    assert len(fleet.limiters[0].requested) == 3
+    assert len(set(fleet.limiters[0].requested)) == 1, "one request, so one charge"
     [state] = await fleet.limiters[0].snapshot(fleet.route.quotas)
     assert [unit.available for unit in state.units] == [6]
     assert fleet.metrics.limiter_errors._value.get() == 2
 
 
-async def test_polls_that_leave_late_are_counted_from_then_on_and_hold_back_those_behind(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(redis: Redis) -> None:
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
-    clock = time.monotonic
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
     gone = [await turn for turn in behind[:TOGETHER]]
     for left in gone[1:]:
         left()
     await asyncio.sleep(0)
     assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
-    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + 0.1)
+    fleet.clock.now_us += 100_000
     gone[0]()
     await asyncio.gather(*behind)
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
@@ -172,14 +181,11 @@ async def test_an_answer_that_was_read_late_makes_its_polls_late(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(redis, polls="1000/10s")  # counted anew from 50 ms on
-    clock, read_late_s = time.monotonic, 0.0
-    monkeypatch.setattr("daemon.worker.poll_pacer.time.monotonic", lambda: clock() + read_late_s)
     acquire = fleet.limiters[0].acquire
 
     async def slowly(*args: Any, **more: Any) -> Any:
-        nonlocal read_late_s
         answer = await acquire(*args, **more)
-        read_late_s += 0.2
+        fleet.clock.now_us += 200_000
         return answer
 
     monkeypatch.setattr(fleet.limiters[0], "acquire", slowly)
@@ -201,11 +207,11 @@ async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
         await fleet.poll()
 
 
-async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answered(redis: Redis) -> None:
-    told: list[str] = []
+async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> None:
+    noted: list[str] = []
 
     async def turn(_route: Route) -> Any:
-        return lambda: told.append("left")
+        return lambda: noted.append("left")
 
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
     async with Simulator(settings) as simulator:
@@ -215,45 +221,47 @@ async def test_a_poll_is_told_when_its_request_leaves_and_not_when_it_is_answere
         real = provider._progress  # type: ignore[attr-defined]
 
         def answered(answer: Any) -> Any:
-            told.append("answered")
+            noted.append("answered")
             return real(answer)
 
         provider._progress = answered  # type: ignore[attr-defined]
         request = Request(request_id="r", model="Tongyi-MAI/Z-Image-Turbo", prompt="x", size="512x512")
         submitted = await provider.submit(request, timeout_s=5)
         assert isinstance(submitted, Submitted)
-        assert told == [], "a submit is no poll"
+        assert noted == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         collector = Polling(turn, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
         item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
         run = Run(item, route, None)
         await collector.ended(run, submitted, limit, resumed=False)
-        told_of_polls = list(told)
+        noted_of_polls = list(noted)
         generated = await provider.poll(submitted)
         assert isinstance(generated, Generated)
         await collector.fetch(run, generated, limit)
         await provider.aclose()
-    assert told_of_polls[:2] == ["left", "answered"]
-    assert told[len(told_of_polls) :] == ["answered"], "what is no poll of a collector tells nobody"
+    assert noted_of_polls[:2] == ["left", "answered"]
+    assert noted[len(noted_of_polls) :] == ["answered"], "a fetch is no poll, and counts as none"
 
 
-async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(redis: Redis) -> None:
+async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = Fleet(redis, polls="2/10s")
-    gate = asyncio.Event()
-    sleep = fleet.clock.sleep
+    gate, acquire = asyncio.Event(), fleet.limiters[0].acquire
 
-    async def held(seconds: float) -> None:
+    async def held(*args: Any, **more: Any) -> Any:
+        reply = await acquire(*args, **more)
         await gate.wait()
-        await sleep(seconds)
+        return reply
 
-    fleet.pacers[0]._sleep = held
+    monkeypatch.setattr(fleet.limiters[0], "acquire", held)
     runs = [asyncio.create_task(fleet.poll()) for _ in range(5)]
 
-    async def asked() -> bool:
-        return bool(fleet.limiters[0].asked)
+    async def requested() -> bool:
+        return bool(fleet.limiters[0].requested)
 
-    await eventually(asked)
+    await eventually(requested)
     runs[1].cancel()
     runs[3].cancel()
     gate.set()
@@ -269,7 +277,7 @@ async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -
         await fleet.poll()
 
 
-async def test_what_cannot_be_granted_fails_the_polls_that_wait_instead_of_holding_them(
+async def test_a_request_that_fails_fails_the_polls_that_wait_for_it(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(redis, polls="10/10s")
@@ -284,13 +292,13 @@ async def test_what_cannot_be_granted_fails_the_polls_that_wait_instead_of_holdi
 
 async def test_closing_ends_the_line(redis: Redis) -> None:
     fleet = Fleet(redis, polls="1/h")
-    fleet.pacers[0]._sleep = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
     runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
 
-    async def asked() -> bool:
-        return bool(fleet.limiters[0].asked)
+    async def requested() -> bool:
+        return bool(fleet.limiters[0].requested)
 
-    await eventually(asked)
+    await eventually(requested)
     for run in runs:
         run.cancel()
     await asyncio.gather(*runs, return_exceptions=True)

@@ -19,7 +19,7 @@ from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Failed, Outcome, Succeeded, Unknown
 from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.run import Phase, Recalled, Run
-from limiter import Grant, Later
+from limiter import Bound, Grant, Later, Permit
 from limiter.quota.quota import Quota, parse_quota
 from providers.base import Submitted
 from tests.daemon.harness import Bench, Installation, eventually
@@ -39,7 +39,17 @@ class Replica:
         self.limiter, self.calls, self.pool, self.bell = bench.limiter, bench.calls, bench.pool, bench.bell
         self.may_end = asyncio.Event()
         self.started: list[Run] = []
-        self.dispatcher = Dispatcher(self.route, self.queue, self.limiter, self.pool, self.bell, metrics)
+        self.dispatcher = Dispatcher(
+            self.route,
+            self.queue,
+            self.limiter,
+            self.pool,
+            self.bell,
+            metrics,
+            bench.accounts,
+            bench.gate,
+            lambda _route: None,
+        )
         self.heartbeat = Heartbeat(self.queue, self.limiter, self.pool, self.calls.lag, lease_s=1)
         self.reclaimer = Reclaimer(
             self.queue, Routes([self.route]), self.pool, metrics, lease_s=0, most_crashes=5
@@ -114,7 +124,7 @@ async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(limit
     await limited.has_started(2)
 
     async def bound() -> bool:
-        return limited.dispatcher.bound == "quota:q.in_flight"
+        return limited.dispatcher.bound == Bound("q", "in_flight")
 
     await eventually(bound)
     assert limited.pool.free == 2
@@ -190,12 +200,12 @@ async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_agai
     await replica.installation.batch("b1", 1)
     slept_s = iter((60.0, 0.0))
 
-    async def woke(_grant: Grant, _requested_at: float) -> bool:
+    async def woke(_permit: Permit, _requested_at: float, _until: float) -> bool:
         now = time.monotonic() + next(slept_s)
-        monkeypatch.setattr("daemon.worker.dispatcher.time.monotonic", lambda: now)
+        monkeypatch.setattr(replica.bell.recalls, "clock", lambda: now)
         return True
 
-    monkeypatch.setattr(replica.dispatcher, "_slot_came", woke)
+    monkeypatch.setattr(replica.bell.recalls, "sleep", woke)
     await replica.dispatcher._step()
     monkeypatch.undo()
     assert replica.started == []
@@ -247,7 +257,7 @@ async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
     assert isinstance(answer, Grant)
 
     async def sent_late(*_: object) -> None:
-        replica.bell.recalls.hear("quota q")
+        replica.bell.recalls.note("quota q")
 
     monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -421,7 +431,7 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
     await replica.has_started(1)
 
     async def waits() -> bool:
-        return replica.dispatcher.bound == "quota:q.images"
+        return replica.dispatcher.bound == Bound("q", "images")
 
     await eventually(waits)
     assert await redis.zcard("pixmill:limiter:q:log:images") == 1
@@ -429,19 +439,19 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
 
 
 @pytest.mark.parametrize("cause", ["no work", "no free worker", "stopped"])
-async def test_a_dispatcher_that_cannot_use_its_turn_leaves_it(redis: Redis, cause: str) -> None:
+async def test_a_dispatcher_that_cannot_use_its_reservation_leaves_it(redis: Redis, cause: str) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "1/h"}))
     dispatcher, log = replica.dispatcher, "pixmill:limiter:q:log:images"
     await replica.limiter.acquire(replica.route.quotas, holder="other", request_id="r", max_wait_s=0)
     for _ in range(2):
-        assert isinstance(await dispatcher._permit(), Later)
+        assert isinstance(await dispatcher._next_slot(), Later)
     assert await redis.zcard(log) == 2
     if cause == "stopped":
         await replica.installation.submit({"id": "a", "prompt": "x"})
         task = asyncio.create_task(dispatcher.run())
 
         async def waits() -> bool:
-            return dispatcher.bound == "quota:q.images"
+            return dispatcher.bound == Bound("q", "images")
 
         await eventually(waits)
         assert await redis.zcard(log) == 2
@@ -667,7 +677,7 @@ async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
     with monkeypatch.context() as patched:
         patched.setattr(replica.limiter, "acquire", reply_lost)
         with pytest.raises(RedisConnectionError):
-            await replica.dispatcher._permit()
+            await replica.dispatcher._next_slot()
     books = [f"pixmill:limiter:q:{book}" for book in ("log:images", "leases")]
     assert [await redis.zcard(book) for book in books] == [1, 1]
     if cause == "no free worker":

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter
-from limiter.learning.adaptive import (
+from limiter.lua import LuaScript
+from tests.limiter.closed_loop import Scenario, run
+from tests.limiter.conftest import on_valkey
+from tests.limiter.learning.model import (
     LEAST_PPM,
     NEVER_US,
     PPM,
@@ -31,9 +34,6 @@ from limiter.learning.adaptive import (
     served,
     share,
 )
-from limiter.lua import LuaScript
-from tests.limiter.closed_loop import Scenario, run
-from tests.limiter.conftest import on_valkey
 
 W = 10_000_000
 UNIT = share(1, 60)
@@ -51,7 +51,7 @@ def _served(at_us: int, used: int = PPM) -> Served:
 # --- one step ---
 
 
-def test_a_quota_that_was_never_refused_stays_as_configured_and_is_never_counted() -> None:
+def test_a_quota_without_refusals_stays_as_configured_and_is_not_counted() -> None:
     state = Learned()
     assert due_us(state, W) == NEVER_US
     assert served(state, _served(START)) is state
@@ -63,7 +63,7 @@ def test_what_was_accepted_where_more_was_allowed_is_the_quota() -> None:
     assert allowed(state.level, 60, W)[0] == 48
 
 
-def test_a_full_log_shows_nothing_so_the_first_refusal_costs_3_and_the_next_30_percent() -> None:
+def test_a_full_log_shows_nothing_so_refusals_cost_3_and_then_30_percent() -> None:
     state = refused(Learned(), _refused(START, share(59, 60)))
     assert state.level == 970_000
     state = refused(state, _refused(START + W // 10, share(57, 60)))
@@ -85,7 +85,7 @@ def test_calls_that_had_been_granted_by_the_last_cut_do_not_cut_again() -> None:
     assert refused(state, _refused(START + 400_000, sent_us=START + 300_001)).level < state.level
 
 
-def test_what_is_left_when_the_provider_reopens_tells_the_quota_of_a_full_window() -> None:
+def test_what_is_left_when_the_provider_reopens_shows_the_quota() -> None:
     state = refused(Learned(), _refused(START, share(59, 60), left=share(47, 60)))
     assert state.level == share(47, 60) + UNIT
 
@@ -118,7 +118,7 @@ def test_growth_halves_the_way_to_what_was_refused_then_holds_ten_windows() -> N
     assert due_us(state, W) == state.since_us + 10 * W
 
 
-def test_a_look_beyond_starts_small_doubles_while_it_is_clean_and_is_taken_back_once_refused() -> None:
+def test_a_look_beyond_starts_small_doubles_and_is_taken_back_once_refused() -> None:
     held = Learned(
         level=500_000, good=500_000, base=400_000, top=500_000, since_us=START, hold_us=START + 10 * W
     )
@@ -411,7 +411,7 @@ def test_a_restored_quota_is_used_again_within_twenty_periods(kind: Any, seed: i
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_beside_others_who_use_30_percent_refusals_are_rare_and_most_of_the_rest_is_used(seed: int) -> None:
+def test_beside_others_refusals_are_rare_and_most_of_the_rest_is_used(seed: int) -> None:
     outcome = run(Scenario(changes=(), external=0.3, last_s=600), seed)
     assert outcome.utilisation(50, 600) >= 0.8
     assert outcome.refused_in(50, 600) / 55 <= 0.35
@@ -424,7 +424,7 @@ def test_late_arrivals_beyond_the_guard_cost_little(seed: int) -> None:
     assert outcome.refused_in(0, 300) <= 6
 
 
-def test_a_log_that_may_burst_is_refused_in_bursts_which_is_why_slots_have_a_gap() -> None:
+def test_a_log_that_may_burst_is_refused_in_bursts() -> None:
     assert run(Scenario(spread=False), 0).refused_in(20, 70) > 30
 
 

@@ -228,7 +228,7 @@ async def test_a_large_window_believes_headers_too(rig: Rig) -> None:
 # --- how unevenly calls arrive
 
 
-async def test_the_largest_spread_of_all_replicas_widens_long_windows_up_to_a_hundredth(rig: Rig) -> None:
+async def test_the_largest_spread_of_a_fleet_widens_long_windows_by_a_hundredth(rig: Rig) -> None:
     short, long = parse_quota("short", {"requests": "1/5s"}), parse_quota("long", {"requests": "1/min"})
     assert await rig.limiter.report_spread(250_000) == 250_000
     assert await rig.limiter.report_spread(20_000) == 250_000
@@ -253,7 +253,7 @@ async def test_a_guard_that_is_measured_anew_uses_up_nothing_of_a_large_window(r
 # --- what must not be learned from too little
 
 
-async def test_an_overloaded_provider_is_left_alone_longer_each_time_also_by_a_quota_that_learns(
+async def test_an_overloaded_provider_is_left_alone_longer_each_time(
     rig: Rig,
 ) -> None:
     pauses = []
@@ -300,7 +300,7 @@ async def test_a_level_that_leaves_no_room_for_a_whole_call_rises_again(
     assert state.scale == 1
 
 
-async def test_a_header_without_a_period_is_about_the_limit_with_its_count_or_the_shortest(rig: Rig) -> None:
+async def test_a_header_without_a_period_is_about_its_count_or_the_shortest_limit(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": ["20/min", "1000/d"], "adaptive": True})
     for limit in (None, 20):
         permit = await rig.permit(quota)
@@ -312,7 +312,7 @@ async def test_a_header_without_a_period_is_about_the_limit_with_its_count_or_th
     assert state.units[0].available == 0
 
 
-async def test_what_is_left_of_a_day_is_believed_for_an_hour_where_nobody_says_when_it_resets(
+async def test_what_is_left_of_a_day_without_a_reset_is_believed_for_an_hour(
     rig: Rig,
 ) -> None:
     quota = parse_quota("api", {"requests": "500/d", "adaptive": True})

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from limiter import Grant, Later, Limiter, Quota, parse_quota
+from limiter import Bound, Grant, Later, Limiter, Quota, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -49,7 +49,7 @@ async def test_a_day_lasts_from_midnight_to_midnight_also_where_clocks_change(
     assert isinstance(answer, Grant)
     assert answer.wait_us == next_us
     later = await rig.ask(quota, max_wait_s=0)
-    assert later == Later(next_us, "quota:daily.requests")
+    assert later == Later(next_us, Bound("daily", "requests"))
 
 
 async def test_a_full_day_parks_the_call_and_charges_nothing(rig: Rig) -> None:
@@ -91,7 +91,7 @@ async def test_a_given_back_unit_of_today_can_be_granted_again(rig: Rig) -> None
     assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
 
 
-async def test_days_far_ahead_are_not_planned_but_asked_for_later(rig: Rig) -> None:
+async def test_days_far_ahead_are_not_planned_but_tried_later(rig: Rig) -> None:
     quota = _daily("UTC", 1)
     answers = [await rig.ask(quota, max_wait_s=1e8) for _ in range(8)]
     kinds = [type(answer) for answer in answers]

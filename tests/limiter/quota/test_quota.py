@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limiter import Bucket, CalendarDay, InFlight, Quota, QuotaError, Window, parse_quota
-from limiter.quota.quota import PRESETS, Limit, guard_us
+from limiter.quota.limits import guard_us
+from limiter.quota.quota import PRESETS, Limit
 
 _MIN = 60_000_000
 
@@ -91,7 +92,7 @@ def test_every_preset_is_a_quota_and_says_where_it_comes_from(preset: str) -> No
             "images",
             "adaptive = true beside images",
         ),
-        ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "reset", "'Asia/Shanghai'"),
+        ({"requests": {"rate": "2000/d", "reset": "Asia/Peking"}}, "time zone", "'Asia/Shanghai'"),
         ({"requests": {"rate": "2000/h", "reset": "UTC"}}, "requests", 'rate = "2000/day"'),
         ({"requests": {"rate": "2000/d", "reset": "UTC", "burst": 5}}, "requests", 'reset = "Asia/Shanghai"'),
         ({"requests": {"rate": "20/s", "window": "sliding"}}, "requests", 'window = "fixed"'),
@@ -106,7 +107,7 @@ def test_every_preset_is_a_quota_and_says_where_it_comes_from(preset: str) -> No
         ({}, "no limit", 'images = "20/min"'),
     ],
 )
-def test_a_wrong_quota_is_told_where_it_is_wrong_and_what_is_right(
+def test_the_error_of_a_wrong_quota_names_the_place_and_a_right_example(
     spec: dict[str, object], field: str, example: str
 ) -> None:
     with pytest.raises(QuotaError) as caught:

@@ -32,10 +32,8 @@ from limiter import (
     Window,
     parse_quota,
 )
-from limiter import limiter as calls
 from limiter.quota.quota import Limit
-from limiter.scripts import acquire as asking
-from limiter.scripts import charges, leases, looking, refusals
+from limiter.scripts import grants, permits, refusals, states
 from tests.limiter.conftest import Rig
 from tests.servers import RedisServer, free_port
 
@@ -60,7 +58,7 @@ function redis.call(site, command, ...)
   return unwatched.call(command, ...)
 end
 """
-# What window_next_apart does after 64 turns in vain; its key is the one that its turns used.
+# What log_next_apart does after 64 rounds in vain; its key is the one that its rounds used.
 NOT_VISITED = {"redis.call(`ZREVRANGE`, key, 0, 0, `WITHSCORES`)[2])"}
 _CALL = re.compile(r"redis\.call\(")
 
@@ -131,7 +129,7 @@ async def node(one_slot: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 30)
-    for module in (asking, charges, calls, leases, looking, refusals):
+    for module in (grants, permits, refusals, states):
         for name, script in vars(module).items():
             if isinstance(script, LuaScript):
                 monkeypatch.setattr(module, name, _watched(script))
@@ -201,7 +199,7 @@ async def _everything(rig: Rig) -> None:
     await own.give_back(permits[1])
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
-    await _turns(rig)
+    await _reservations(rig)
 
 
 async def _windows_by_the_clock(rig: Rig) -> None:
@@ -215,8 +213,8 @@ async def _windows_by_the_clock(rig: Rig) -> None:
     await rig.permit(Quota("was", (Window(9, S),)))
 
 
-async def _turns(rig: Rig) -> None:
-    """A turn in each kind of book, asked for once more."""
+async def _reservations(rig: Rig) -> None:
+    """A reservation in each kind of book, tried once more."""
     limits: list[Limit] = [
         Window(2, S),
         Window(40, S),
@@ -225,17 +223,17 @@ async def _turns(rig: Rig) -> None:
         CalendarDay(2, "UTC"),
     ]
     for number, limit in enumerate(limits):
-        quota = Quota(f"turns{number}", (limit,))
+        quota = Quota(f"reserved{number}", (limit,))
         for _ in range(limit.count):
             await rig.permit(quota)
-        told: Any = None
+        denial: Any = None
         for _ in range(3):
-            told = await rig.ask(quota, max_wait_s=0, request_id=f"turns{number}", after=told)
-        assert told.turn is not None
+            denial = await rig.ask(quota, max_wait_s=0, request_id=f"reserved{number}", after=denial)
+        assert denial.reservation is not None
 
 
 async def _old_and_changed(rig: Rig) -> None:
-    """Books that are swept, folded and cut anew, and each kind taken over by each other one."""
+    """Books that are swept and folded, and limits whose period or kind was changed."""
     large = Quota("large", (Window(2000, 10 * S),))
     for _ in range(560):
         rig.time.advance(40_000)
@@ -260,9 +258,9 @@ async def _old_and_changed(rig: Rig) -> None:
         Bucket(20, 10 * S, 5),
         CalendarDay(90, "UTC"),
     ]
-    for turn, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
+    for number, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
         for limit in (before, before, after):
-            await rig.ask(Quota(f"kinds{turn}", (limit,)))
+            await rig.ask(Quota(f"kinds{number}", (limit,)))
 
 
 async def test_an_undeclared_key_would_be_seen(node: Redis) -> None:

@@ -123,7 +123,7 @@ return out
 
 @settings(max_examples=200)
 @given(data=st.data())
-async def test_the_arithmetic_of_a_bucket_is_that_of_whole_numbers_up_to_the_largest_burst(
+async def test_a_bucket_counts_in_whole_numbers_up_to_the_largest_burst(
     redis_server: Any, data: st.DataObject
 ) -> None:
     """Against Python's integers, which never round, for the slowest, fastest and largest buckets that can be had."""
@@ -160,7 +160,7 @@ async def test_the_arithmetic_of_a_bucket_is_that_of_whole_numbers_up_to_the_lar
     assert said == expected
 
 
-async def test_a_quota_that_is_asked_for_ten_thousand_a_second_is_granted_just_that(redis: Redis) -> None:
+async def test_a_quota_of_ten_thousand_a_second_grants_just_that(redis: Redis) -> None:
     rig, quota = _rig(redis, NOW_US), Quota("q", (Bucket(10_000, S, 1000),))
     granted = 0
     while rig.time.now_us < NOW_US + 60 * S:

@@ -86,9 +86,9 @@ async def test_one_seed_is_one_run_and_another_seed_another(redis: Redis) -> Non
     assert first == await ours(redis, scenario)
     assert first.makespan_s != (await ours(redis, other)).makespan_s
     for strategy in STRATEGIES:
-        told = await strategy(scenario)
-        assert told == await strategy(scenario)
-        assert told.makespan_s != (await strategy(other)).makespan_s
+        report = await strategy(scenario)
+        assert report == await strategy(scenario)
+        assert report.makespan_s != (await strategy(other)).makespan_s
 
 
 def provider_of(*limits: Limit) -> tuple[Provider, Timeline]:

@@ -1,14 +1,14 @@
 -- @include text
 -- @include ttl
 -- A strict window that remembers each unit: a sorted set of `GRANT:k`, scored by slot, of past and future. All
--- windows of a unit share it, since a use is a use.
-local WINDOW_PAGE = 128
+-- windows of a unit share it.
+local LOG_PAGE = 128
 -- More windows than this are not searched for a gap: the call goes to the end, which is right, only later.
-local WINDOW_SEARCHED = 1024
--- So many old entries at most leave in one call, so that a burst that expires does not make one caller pay.
-local WINDOW_SWEPT = 256
--- A distance from all neighbours and room in the window are looked for in turn, so often at most.
-local WINDOW_TURNS = 64
+local LOG_SEARCHED = 1024
+-- At most so many old entries leave in one call, so that no single caller pays for a burst that expires.
+local LOG_SWEPT = 256
+-- Distance from all neighbours and room in the window are searched alternately, so often at most.
+local LOG_ROUNDS = 64
 
 -- The earliest slot from `slot` on at which `cost` more units keep every window of `span` at `count` or less.
 --
@@ -16,19 +16,19 @@ local WINDOW_TURNS = 64
 -- that are gap places apart and less than a span in time bars the slots that share a window with both: from
 -- (later - span) to (earlier + span), ends excluded. Both ends grow along the set, so one pass forward finds the
 -- first slot that nothing bars, and gaps before reservations further on are filled.
-local function window_next(key, cost, count, span, slot)
+local function log_next(key, cost, count, span, slot)
   local gap = count - cost
   local total = redis.call('ZCARD', key)
   if total <= gap then return slot end
   local first = redis.call('ZCOUNT', key, '-inf', text(slot - span))
   local pairs_left = total - gap - first
-  if pairs_left > WINDOW_SEARCHED then
+  if pairs_left > LOG_SEARCHED then
     local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
     local leaving = redis.call('ZREVRANGE', key, gap, gap, 'WITHSCORES')[2]
     return math.max(slot, tonumber(newest), tonumber(leaving) + span)
   end
   while pairs_left > 0 do
-    local page = math.min(WINDOW_PAGE, pairs_left)
+    local page = math.min(LOG_PAGE, pairs_left)
     local earlier = redis.call('ZRANGE', key, first, first + page - 1, 'WITHSCORES')
     local later = redis.call('ZRANGE', key, first + gap, first + gap + page - 1, 'WITHSCORES')
     for i = 2, 2 * page, 2 do
@@ -42,10 +42,10 @@ local function window_next(key, cost, count, span, slot)
 end
 
 -- The earliest slot from `slot` on that is at least `gap` away from every entry.
-local function window_apart(key, gap, slot)
+local function log_apart(key, gap, slot)
   local at = slot - gap
   while true do
-    local near = redis.call('ZRANGEBYSCORE', key, '(' .. text(at), '(' .. text(slot + gap), 'WITHSCORES', 'LIMIT', 0, WINDOW_PAGE)
+    local near = redis.call('ZRANGEBYSCORE', key, '(' .. text(at), '(' .. text(slot + gap), 'WITHSCORES', 'LIMIT', 0, LOG_PAGE)
     if #near == 0 then return slot end
     for i = 2, #near, 2 do
       at = tonumber(near[i])
@@ -55,23 +55,23 @@ local function window_apart(key, gap, slot)
   end
 end
 
--- The same as window_next, with at least `gap` to every other call.
-local function window_next_apart(key, cost, count, span, slot, gap)
-  for _ = 1, WINDOW_TURNS do
-    slot = window_next(key, cost, count, span, slot)
-    local apart = window_apart(key, gap, slot)
+-- As log_next, with at least `gap` to every other call.
+local function log_next_apart(key, cost, count, span, slot, gap)
+  for _ = 1, LOG_ROUNDS do
+    slot = log_next(key, cost, count, span, slot)
+    local apart = log_apart(key, gap, slot)
     if apart == slot then return slot end
     slot = apart
   end
-  -- At the end of all that is there, both hold.
+  -- Behind the last entry both hold.
   local newest = tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2])
-  return window_next(key, cost, count, span, math.max(slot, newest + gap))
+  return log_next(key, cost, count, span, math.max(slot, newest + gap))
 end
 
 -- `keep` is the longest span of the unit's windows.
-local function window_charge(key, cost, keep, grant, slot, now)
+local function log_charge(key, cost, keep, grant, slot, now)
   local left = redis.call('ZCOUNT', key, '-inf', text(now - keep))
-  if left > 0 then redis.call('ZREMRANGEBYRANK', key, 0, math.min(left, WINDOW_SWEPT) - 1) end
+  if left > 0 then redis.call('ZREMRANGEBYRANK', key, 0, math.min(left, LOG_SWEPT) - 1) end
   local entries = {}
   for unit = 1, cost do
     entries[2 * unit - 1], entries[2 * unit] = text(slot), grant .. ':' .. unit

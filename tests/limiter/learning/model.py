@@ -1,8 +1,7 @@
-"""Learning what a quota really grants: a multiplier on the configured rate, moved by grants and refusals.
+"""The learning of include/adapt.lua once more, in Python: a test holds the two together, and the closed loop runs it.
 
-Pure integer arithmetic without a clock: `refused` and `served` make the next state of a small record that Redis
-keeps as one string a quota. The same steps are in scripts/include/adapt.lua, and a test holds the two together.
-Levels are ppm of the configured quota, which is the hard ceiling; times are µs of the limiter's clock.
+Pure integer arithmetic without a clock: `refused` and `served` make the next state. adapt.lua explains each step.
+Levels are ppm of the configured quota; times are µs of the limiter's clock.
 """
 
 from __future__ import annotations

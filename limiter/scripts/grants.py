@@ -1,0 +1,153 @@
+"""One request for a permit as acquire.lua expects it, and what its reply means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from limiter.lua import LuaScript
+from limiter.permit import PPM, Bound, Grant, Later, Permit, Scale
+from limiter.plan import Plan
+from limiter.quota.limits import QuotaError
+from limiter.quota.quota import Quota
+from limiter.scripts.permits import Permits
+from limiter.server import text_of
+from limiter.steps import uninterrupted
+
+# What a call that makes one picture is charged; `polls` are charged only to callers that name them.
+ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
+
+_ACQUIRE: Final = LuaScript.load(Path(__file__).parent, "acquire")
+_OTHER_DAY: Final = 2  # acquire.lua: the server's day is none of those in the rows
+_LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; `grant_id` is that of the grant or reservation that it may lead to."""
+
+    plan: Plan
+    holder: str
+    request_id: str
+    grant_id: str
+    max_wait_s: float
+    reserves: bool = False
+
+    def granted(
+        self, wait_us: int, granted_us: str, slot_us: str, grant_id: str, changes: str, left: str
+    ) -> Grant:
+        """The grant that a reply means."""
+        permit = Permit(
+            self.request_id,
+            self.holder,
+            self.plan.names,
+            self.plan.costs,
+            tuple(self.plan.leased),
+            grant_id,
+            tuple(self.plan.leased.values()),
+            int(granted_us),
+            int(slot_us),
+            {(quota, limit): int(rest) for quota, limit, rest in _threes(left)},
+        )
+        scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))
+        return Grant(permit, wait_us, tuple(scales))
+
+    def denied(self, retry_us: int, bound: str, grant_id: str = "", slot_us: str = "0") -> Later:
+        """The denial that a reply means; it has a grant and a slot where a reservation was made."""
+        permit = Permit(
+            self.request_id, self.holder, self.plan.names, self.plan.costs, (), grant_id, slot_us=int(slot_us)
+        )
+        return Later(retry_us, Bound.parse(bound), permit if grant_id else None)
+
+
+class Grants(Permits):
+    """Permits are granted here."""
+
+    async def acquire(
+        self,
+        quotas: Sequence[Quota],
+        *,
+        costs: Mapping[str, int] = ONE_IMAGE,
+        holder: str,
+        request_id: str,
+        max_wait_s: float,
+        after: Later | None = None,
+    ) -> Grant | Later:
+        """Request one call under all limits of all `quotas`; all of them are charged, at one slot, or none.
+
+        `costs` are units; a unit that is not named costs nothing, and `in_flight` is the weight of the lease
+        (unnamed: 1). A call that costs polls alone passes pauses and cooldowns, which are about new calls. The slot
+        is the earliest that suits all, also a gap before later slots; one further away than `max_wait_s` is
+        denied. The same `request_id`, requested again because a reply was lost, has the same reply and is charged
+        once: until half a lease after its slot, or its release or give_back. Use a new one for each attempt. Sleep
+        `wait_us` from the moment this returns, by a monotonic clock, then send. A cancelled caller has been
+        granted nothing.
+
+        After a denial, pass it as `after` with the same `request_id`. A second denial for a rate makes a
+        reservation, which nobody overtakes; a pause or a missing place in flight makes none, since their waiters
+        are known apart. Without `after`, a call that looks ahead less far than the backlog draws lots with the
+        others, and a call of many units may starve.
+
+        Errors: QuotaError, at once, for a cost that no waiting could ever fit; ValueError for a `max_wait_s` below
+        0 and a `holder` with spaces.
+        """
+        if not quotas:
+            return Grant(Permit(request_id, holder, (), costs, (), ""), 0)
+        if not max_wait_s >= 0:
+            raise ValueError(f"max_wait_s must be a number of seconds from 0, not {max_wait_s}")
+        if holder.split() != [holder]:
+            raise ValueError(f"a holder is one word without spaces, not {holder!r}")
+        request = Request(
+            self._plan(quotas, costs),
+            holder,
+            request_id,
+            next(self._grant_ids),
+            max_wait_s,
+            reserves=after is not None,
+        )
+        return await uninterrupted(self._request(request), undo=self._undo)
+
+    async def _request(self, request: Request) -> Grant | Later:
+        """One run of acquire.lua. Errors: QuotaError where the server's clock moves between days."""
+        plan = request.plan
+        record = self._keys.of(plan.names[0], "permit", request.request_id)
+        for _ in range(2):
+            args = (
+                self._now_us(),
+                round(min(request.max_wait_s, _LONGEST_WAIT_S) * 1e6),
+                self._lease_us,
+                request.grant_id,
+                request.request_id,
+                request.holder,
+                self._epoch,
+                int(request.reserves),
+                *self._rows(plan),
+            )
+            keys = (plan.keys[0], record, *plan.keys[2:])
+            granted, amount_us, *words = await _ACQUIRE(self._client, keys, args)
+            if granted != _OTHER_DAY:
+                break
+            # This process's clock is days away from the server's, which alone decides.
+            self._set_wall_us(int(amount_us))
+        else:
+            raise QuotaError("the server's clock moves between days; calendar days cannot be counted")
+        epoch, *words = map(text_of, words)
+        self._epoch = epoch or self._epoch
+        return (request.granted if granted else request.denied)(int(amount_us), *words)
+
+    async def _undo(self, reply: Grant | Later) -> None:
+        # If Redis is away now, the lease ends by itself; the cancelled caller must see its cancellation alone.
+        if reply.charged is not None:
+            with suppress(RedisError):
+                await self.give_back(reply.charged)
+
+
+def _threes(text: str) -> Iterator[tuple[str, str, str]]:
+    words = iter(text.split())
+    return zip(words, words, words, strict=True)
