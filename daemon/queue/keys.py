@@ -11,7 +11,6 @@ LANES = ("high", "normal", "low")
 # Two more, for what needs no call now (scripts/include/flight.lua): copies, and items that wait for an identical one.
 CACHED = "cached"
 JOINED = "joined"
-WITHOUT_CALLS = (CACHED, JOINED)
 INTAKE_GROUP = "intake"
 WORKERS_GROUP = "workers"
 

@@ -14,7 +14,7 @@ from typing import Literal
 from redis.asyncio import Redis
 
 from daemon.queue.group_commit import Coalescer
-from daemon.queue.keys import INTAKE_GROUP, LANES, WITHOUT_CALLS, WORKERS_GROUP, Keys
+from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
     FOREVER_US,
     Accepted,
@@ -145,19 +145,11 @@ class Queue:
         forgotten: int = await self._call("forget", round(idle_s * 1000), *self._groups(routes))
         return forgotten
 
-    async def recount(self, most: int = 10_000) -> int:
-        """Correct how many items of each tenant wait; returns for how many tenants.
-
-        -1 where more than `most` items wait: then nothing is done.
-        """
-        wrong: int = await self._call("recount", most)
-        return wrong
-
     def _groups(self, routes: Iterable[str]) -> list[str]:
         """Pairs of stream and group."""
         groups: list[str] = [self.keys.jobs, INTAKE_GROUP]
         for route in routes:
-            for lane in (*LANES, *WITHOUT_CALLS):
+            for lane in (*LANES, CACHED):
                 groups += (self.keys.stream(route, lane), WORKERS_GROUP)
         return groups
 

@@ -23,7 +23,6 @@ _SCRIPTS = {
             "forget",
             "close_groups",
             "probe",
-            "recount",
             "leave",
         ),
         "outbox": ("outbox_take", "outbox_settle", "outbox_again"),

@@ -15,7 +15,7 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import run_forever
 from daemon.contract import Job
 from daemon.queue.bell import LOOK_EVERY_S, Bell
-from daemon.queue.keys import CACHED, WITHOUT_CALLS, Uid
+from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Answer
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succeeded
 from daemon.queue.queue import Queue
@@ -76,10 +76,7 @@ def _shared(refusal: bytes) -> dict[str, Any]:
 
 
 class Copies:
-    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read.
-
-    And of the lane `joined`, where only a replica of an older version puts anything: the claim puts that right.
-    """
+    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read."""
 
     def __init__(
         self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate
@@ -100,9 +97,8 @@ class Copies:
             return
         found = 0
         for route in self._routes:
-            for lane in WITHOUT_CALLS:
-                if self._room and await self._queue.waiting(route.name, (lane,)):
-                    found += await uninterrupted(self._claim(route, lane))
+            if self._room and await self._queue.waiting(route.name, (CACHED,)):
+                found += await uninterrupted(self._claim(route))
         if not found:
             await self._bell.wait(CACHED, LOOK_EVERY_S)
 
@@ -110,8 +106,8 @@ class Copies:
     def _room(self) -> int:
         return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
 
-    async def _claim(self, route: Route, lane: str) -> int:
-        claim = await self._queue.claim(route.name, self._room, lanes=(lane,))
+    async def _claim(self, route: Route) -> int:
+        claim = await self._queue.claim(route.name, self._room, lanes=(CACHED,))
         for item in claim.items:
             self._running.start(item, route, None)
         return len(claim.items)

@@ -361,17 +361,6 @@ async def test_items_in_every_lane_and_route_come_back(redis: Redis) -> None:
     assert sorted(back) == sorted(f"default/b1/{item['id']}" for item in items)
 
 
-async def test_a_batch_of_an_older_version_has_no_list_of_places_and_comes_back_too(
-    installation: Installation,
-) -> None:
-    await installation.batch("b1", 2, defaults={"prompt": "x", "priority": "high"})
-    await installation.redis.hdel(installation.keys.group("default/b1"), "places")
-    await pauses.pause(installation.redis, installation.keys, "batch", "default/b1")
-    assert await claimed(installation) == []
-    await pauses.resume(installation.redis, installation.keys, "batch", "default/b1")
-    assert len(await claimed(installation)) == 2
-
-
 async def test_a_paused_batch_can_be_cancelled_and_its_items_expire(installation: Installation) -> None:
     await installation.batch("b1", 2)
     await pauses.pause(installation.redis, installation.keys, "batch", "default/b1")

@@ -12,12 +12,11 @@
 
 local scope, name = ARGV[3], ARGV[4]
 if scope == 'batch' then
-  local f = redis.call('HMGET', group_key(name), 'head', 'kind', 'places', 'route')
+  local f = redis.call('HMGET', group_key(name), 'head', 'kind', 'places')
   if f[2] ~= 'batch' then return 'unknown' end
   if redis.call('HDEL', group_key(name), 'paused') == 0 then return 'nothing' end
-  -- A batch that an older version accepted has no list of its places.
-  local everywhere = f[4] .. '|high,' .. f[4] .. '|normal,' .. f[4] .. '|low'
-  rejoin(name, f[3] or everywhere)
+  -- Without places the batch has no item in a queue yet.
+  if f[3] then rejoin(name, f[3]) end
   local _, batch = string.match(name, '^([^/]*)/(.*)$')
   emit('work.resumed', f[1], batch, '"scope":"batch"')
   redis.call('SADD', P .. ':dirty', name)

@@ -1,7 +1,7 @@
 -- Take up to `count` items of one route, fairly: lanes by weight, tenants in turn. Permits are held already.
 -- KEYS  1 prefix
 -- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 route  4 worker  5 count
---       6 lanes, comma between (high,normal,low, or alone cached or joined: what needs no permit)
+--       6 lanes, comma between (high,normal,low, or alone cached: what needs no permit)
 --       7.. the permit of each item, in order ('' where the route has no quota)
 -- Returns  { more (1 when work is still waiting), entries that had vanished from the stream, items }, an item being
 --          { uid, lane, entry, epoch, spec, attempts, deliveries, throttles, accepted_us, queue_us, throttled_us, receipt,
@@ -134,11 +134,6 @@ while #items < wanted and skipped < MOST_SKIPPED do
         finish_item(uid, record, 'expired', '', {})
       end
       step_over(lane, entry, f[2] or '')
-      skipped = skipped + 1
-    elseif lane == JOINED then
-      -- Nothing of this version stands there: a replica of an older one has queued what it knows nothing of.
-      queue_up(uid, record, true)
-      step_over(lane, entry, f[2])
       skipped = skipped + 1
     elseif paused then
       -- Its batch was paused after it had joined the ring: back to the head of its backlog.
