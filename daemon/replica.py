@@ -102,8 +102,6 @@ class Replica:
             self._client,
             self.keys,
             self.worker,
-            records_retention_s=settings.retention.records,
-            failed_retention_s=settings.retention.failed_records,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
         )
         lease_s = settings.worker.lease
@@ -181,7 +179,7 @@ class Replica:
         self._estimator = Estimator(self._client, self.keys, self.dispatchers, settings.worker.max_in_flight)
         self._executor = self._made_executor()
         self._scheduler = Scheduler(self._client, self.queue, self._estimator, self.metrics)
-        self._probe = WriteProbe(self.queue)
+        self.probe = WriteProbe(self.queue, settings.retention)
         self._gauges = RedisGauges(
             self._client,
             self.keys,
@@ -225,7 +223,7 @@ class Replica:
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
         await warm_up()
         await self._server.start()
-        self._start("write probe", self._probe.run)
+        self._tasks["write probe"] = asyncio.create_task(self.probe.run(), name="write probe")
         self._start("bell", self._bell.run)
         self._start("quota book", self._quota_book.run)
         self._start("storage gate", self._gate.run)
@@ -290,8 +288,8 @@ class Replica:
         """Whether this replica is consuming, and if not, why, in a sentence."""
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
-        if self._probe.trouble is not None:
-            return False, self._probe.trouble
+        if self.probe.trouble is not None:
+            return False, self.probe.trouble
         if self._gate.closed:
             return False, f"Nothing is claimed: pictures cannot be stored ({self._gate.why})."
         now = time.monotonic()
@@ -306,7 +304,12 @@ class Replica:
         return True, "consuming"
 
     def _start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._tasks[name] = asyncio.create_task(run(), name=name)
+        self._tasks[name] = asyncio.create_task(self._once_installed(run), name=name)
+
+    async def _once_installed(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        # The records of a newer version must not be touched.
+        await self.probe.installed.wait()
+        await run()
 
     async def _end(self, *names: str) -> None:
         tasks = [task for name in names if (task := self._tasks.pop(name, None)) is not None]
@@ -318,7 +321,7 @@ class Replica:
             tasks = list(pending)
 
     async def _intake_ended(self) -> None:
-        if (task := self._tasks.get("intake")) is not None:
+        if (task := self._tasks.get("intake")) is not None and self.probe.installed.is_set():
             await asyncio.wait([task], timeout=INTAKE_STOP_S)
         await self._end("intake")
 

@@ -22,7 +22,6 @@ from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
 from daemon.broker.errors import CONNECTION_FAULTS, in_words, needs_other_settings, passes
 from daemon.callbacks.signing import Webhooks
-from daemon.queue.steps import Steps
 from daemon.replica import Replica
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
@@ -142,8 +141,7 @@ async def _serve(running: Running, banner: Callable[[Running], str], leaving: as
     try:
         await asyncio.wait((leaving, telling), return_when=asyncio.FIRST_COMPLETED)
         if telling.done():
-            await telling  # it may have been refused
-            await leaving
+            await telling  # it was refused
     finally:
         telling.cancel()
 
@@ -159,7 +157,15 @@ async def run_worker(settings: Settings) -> int:
             ]
         )
     async with worker(settings, redis_url) as running:
-        await until_signal()
+        leaving = asyncio.create_task(until_signal())
+        refusal = asyncio.create_task(_refusal(running.replica))
+        try:
+            await asyncio.wait((leaving, refusal), return_when=asyncio.FIRST_COMPLETED)
+            if refusal.done():
+                await refusal
+        finally:
+            leaving.cancel()
+            refusal.cancel()
     return running.replica.left
 
 
@@ -170,7 +176,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     client = command_client(running.redis_url, prefix)
     waiting = False
     try:
-        while (trouble := await _trouble(client, prefix, where)) is not None:
+        while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
                 print(f"{trouble}; waiting for it. Ctrl-C stops.", file=sys.stderr, flush=True)
             waiting = True
@@ -178,13 +184,14 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     finally:
         await client.aclose()
     print(banner(running), flush=True)
+    await _refusal(running.replica)
 
 
-async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
+async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
     """What keeps Redis from serving us now; raises SettingsError for what will not pass."""
     try:
         await client.ping()
-        await Steps(client, prefix)("probe")
+        await replica.probe.ask()
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
         raise SettingsError(
             [f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."]
@@ -195,7 +202,15 @@ async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
         if needs_other_settings(error) or not passes(error):
             raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
         return f"{where} does not serve us ({in_words(error)})"
+    if replica.probe.refused.is_set():
+        raise SettingsError([str(replica.probe.trouble)])
     return None
+
+
+async def _refusal(replica: Replica) -> None:
+    """Raises SettingsError as soon as Redis has the records of a newer version."""
+    await replica.probe.refused.wait()
+    raise SettingsError([str(replica.probe.trouble)])
 
 
 def _end_at_once(servers: Iterable[EmbeddedRedis]) -> None:

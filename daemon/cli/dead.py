@@ -124,7 +124,7 @@ async def retry(
             async for letter in _chosen(session, letters, idents, _meant(idents, reason, everything)):
                 if outcomes:
                     await asyncio.sleep(pause_s)
-                outcomes[letter.entry] = await letters.retry(letter, client.queue)
+                outcomes[letter.entry] = await letters.retry(letter)
         except asyncio.CancelledError:
             session.printer.note(f"Stopped after {_again(outcomes)}; the same command goes on with the rest.")
             raise

@@ -88,7 +88,7 @@ async def _item(session: Session, client: Client, item: ItemView, ident: str) ->
         )
     if item.state == "running":
         return await _running(client, item)
-    if (reused := _REUSED.get(item.lane)) is not None:
+    if (reused := _REUSED.get(item.place)) is not None:
         return Why([reused], {})
     if item.due_at is not None:
         return _due(item)

@@ -48,10 +48,10 @@ async def cancel(
         raise session.unknown(ident)
     if session.as_json:
         session.printer.document(
-            {"id": ident, "cancelled": changed.ended_or_queued, "asked_to_stop": changed.asked}
+            {"id": ident, "cancelled": changed.ended_or_queued, "asked_to_stop": changed.requested}
         )
-    elif changed.ended_or_queued or changed.asked:
-        asked = f"; {changed.asked} running, asked to stop" if changed.asked else ""
+    elif changed.ended_or_queued or changed.requested:
+        asked = f"; {changed.requested} running, asked to stop" if changed.requested else ""
         session.printer.line(f"{ident}: {changed.ended_or_queued} cancelled{asked}")
     else:
         session.printer.line(f"{ident}: nothing to cancel, it has ended")

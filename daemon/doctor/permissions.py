@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
@@ -96,7 +95,7 @@ OTHERS: tuple[str, ...] = (
 async def missing(client: Redis, keys: Keys) -> list[str]:
     """Names of needed commands that the ACL refuses. Errors: the client's, also when scripts are refused altogether."""
     words = [_words(each, keys) for each in TRIED]
-    refused = await Steps(client, keys.prefix)("permitted", orjson.dumps(words))
+    refused = await Steps(client, keys.prefix)("permitted", commands=words)
     return [TRIED[number - 1].split()[0] for number in refused] + [
         name async for name in _missing_beside_scripts(client, keys)
     ]

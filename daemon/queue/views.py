@@ -36,6 +36,7 @@ class ItemView:
     state: str
     route: str
     lane: str
+    place: str
     group: str | None
     accepted_at: datetime
     started_at: datetime | None
@@ -72,8 +73,8 @@ class ItemView:
 
     @property
     def priority(self) -> str:
-        """As it was asked for; `lane` is where it stands, which is another one for what the cache answers."""
-        return str(self.spec.get("priority", "normal"))
+        """The job's word for its lane."""
+        return self.lane
 
     @property
     def ended(self) -> bool:
@@ -228,12 +229,13 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
         state=fields[b"state"].decode(),
         route=fields[b"route"].decode(),
         lane=fields[b"lane"].decode(),
+        place=fields[b"place"].decode(),
         group=fields[b"group"].decode() or None,
         accepted_at=_time(fields[b"accepted_us"]) or _EPOCH,
         started_at=_time(fields.get(b"started_us")),
         finished_at=_time(fields.get(b"finished_us")),
-        # Where an identical item makes the picture, the time is only when it looks after that one.
-        due_at=None if due_us is None or fields[b"lane"] == JOINED.encode() else _time(due_us),
+        # An item that had joined another one is due when it was woken, which is no time of its own.
+        due_at=None if fields[b"place"] == JOINED.encode() else _time(due_us),
         # A success is not counted in the record's attempts, which are the failed ones; its result counts it.
         attempts=int((result or {}).get("attempts", fields[b"attempts"])),
         max_attempts=int(fields[b"max_attempts"]),

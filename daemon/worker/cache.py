@@ -30,7 +30,7 @@ AT_ONCE = 8
 
 
 class Reuse:
-    """Runs the items of the lane `cached`."""
+    """Runs the items that are only to be copied."""
 
     def __init__(self, queue: Queue, keeper: PictureKeeper) -> None:
         self._queue = queue
@@ -45,7 +45,7 @@ class Reuse:
         answer = await self._queue.answer(run.item)
         if answer.entry:
             return await self._copied(run, job, answer)
-        if answer.refusal and answer.joined:
+        if answer.refusal:
             return Failed(_shared(answer.refusal))
         return Missed(b"")
 
@@ -104,10 +104,10 @@ class Copies:
 
     @property
     def _room(self) -> int:
-        return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
+        return AT_ONCE - sum(run.item.place == CACHED for run in self._running.current())
 
     async def _claim(self, route: Route) -> int:
-        claim = await self._queue.claim(route.name, self._room, lanes=(CACHED,))
+        claim = await self._queue.claim(route.name, self._room, queues=(CACHED,))
         for item in claim.items:
             self._running.start(item, route, None)
         return len(claim.items)

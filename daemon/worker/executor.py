@@ -102,7 +102,7 @@ class Executor:
         return outcome
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
-        if run.item.lane == CACHED:
+        if run.item.place == CACHED:
             return await self._reuse.outcome(run, job)
         kept = await self._kept_before(run, job)
         if kept is not None:

@@ -16,6 +16,7 @@ from daemon.compat.studio import studio_types
 from daemon.intake.reader import Intake
 from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
+from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 from providers.base import Capabilities, Generated, Pending, Picture, PollPlan, Request, Submitted
@@ -95,6 +96,7 @@ class Installation:
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
+        self.orders = Orders(redis, self.keys)
         self.metrics = Metrics()
         self.intake = Intake(
             redis,

@@ -223,7 +223,7 @@ async def test_watch_of_something_that_has_ended_tells_its_end_at_once(
 ) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
-    await installation.queue.cancel("group", "default/b1", ["queued"])
+    await installation.orders.cancel("group", "default/b1", ["queued"])
     ran = await pixmill("watch", "b1")
     assert ran.code == 5
     assert ran.out.startswith("batch b1 (tenant default): cancelled, 2 of 2 done")

@@ -52,7 +52,7 @@ async def cancel_one_by_one(fleet: Fleet) -> None:
     names = ("a", "b", "c")
     await fleet.installation.submit(*({"id": name, "prompt": "x"} for name in names))
     for name in names:
-        await fleet.installation.queue.cancel("item", f"default//{name}", ["queued"])
+        await fleet.installation.orders.cancel("item", f"default//{name}", ["queued"])
 
 
 async def cancel_what_comes_late(fleet: Fleet) -> None:

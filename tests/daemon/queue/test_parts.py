@@ -57,7 +57,7 @@ async def test_a_part_that_comes_after_the_batch_was_cancelled_and_put_away_leav
     installation: Installation,
 ) -> None:
     await part(installation, 1, "a", parts=2)
-    await installation.queue.cancel("group", GID, ["queued"])
+    await installation.orders.cancel("group", GID, ["queued"])
     assert await make_all(installation) == 0
     assert await close(installation) == []
     await part(installation, 2, "b", parts=2)
@@ -72,8 +72,8 @@ async def test_a_part_that_comes_after_a_cancel_was_taken_back_is_made_and_the_b
     installation: Installation,
 ) -> None:
     await part(installation, 1, "a", parts=2)
-    await installation.queue.cancel("group", GID, ["queued"])
-    await installation.queue.retry("group", GID, ["cancelled"])
+    await installation.orders.cancel("group", GID, ["queued"])
+    await installation.orders.retry("group", GID, ["cancelled"])
     assert await make_all(installation) == 1
     assert (await installation.group(GID))["state"] == "completed", "it waits for no part any more"
     assert await close(installation) == []

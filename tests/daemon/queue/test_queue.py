@@ -132,7 +132,7 @@ async def test_a_settle_asked_again_while_the_item_runs_anew_has_its_answer_and_
 async def test_a_cancelled_run_asked_again_is_still_cancelled(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
-    await installation.queue.cancel("item", "default//a", ["running"])
+    await installation.orders.cancel("item", "default//a", ["running"])
     assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
     assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
 
@@ -629,7 +629,7 @@ async def test_members_that_had_ended_live_as_long_as_their_retried_batch(
     installation: Installation, kind: Target, name: str
 ) -> None:
     await ended_batch(installation, 5)
-    await installation.queue.retry(kind, name, ["failed"])
+    await installation.orders.retry(kind, name, ["failed"])
     while await installation.queue.close_groups(page=2):
         pass
     assert await ttls(installation, 5) == [-1] * 8
@@ -645,7 +645,7 @@ async def test_a_batch_that_ends_while_its_clock_is_being_stopped_has_it_started
     installation: Installation,
 ) -> None:
     await ended_batch(installation, 5)
-    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.orders.retry("group", "default/b1", ["failed"])
     await installation.queue.close_groups(page=2)  # the first two have no clock any more
     (item,) = await installation.claim()
     await installation.queue.settle(item, DONE)
@@ -663,7 +663,7 @@ async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_s
     for item in others:
         await installation.queue.settle(item, DONE)
     await installation.queue.close_groups(page=2)
-    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.orders.retry("group", "default/b1", ["failed"])
     while await installation.queue.close_groups(page=2):
         pass
     assert await ttls(installation, 5) == [-1] * 8
@@ -671,7 +671,7 @@ async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_s
 
 async def test_a_retry_that_finds_nothing_to_do_leaves_the_clock_running(installation: Installation) -> None:
     await ended_batch(installation, 3)
-    await installation.queue.retry("group", "default/b1", ["cancelled"])
+    await installation.orders.retry("group", "default/b1", ["cancelled"])
     assert not await installation.queue.close_groups()
     assert all(ttl > 0 for ttl in await ttls(installation, 3))
 

@@ -62,7 +62,7 @@ async def test_a_task_that_its_provider_took_back_is_not_polled_by_a_retry(
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
     await installation.queue.settle(again, Cancelled(), "no")
-    await installation.queue.retry("item", again.uid, ["cancelled"])
+    await installation.orders.retry("item", again.uid, ["cancelled"])
     (anew,) = await installation.claim()
     assert not anew.receipt
 
@@ -72,8 +72,8 @@ async def test_a_task_of_an_item_that_was_cancelled_while_it_waited_is_polled_by
 ) -> None:
     item = await accepted(installation)
     await installation.queue.settle(item, Released())
-    await installation.queue.cancel("item", item.uid, ["queued"])
-    await installation.queue.retry("item", item.uid, ["cancelled"])
+    await installation.orders.cancel("item", item.uid, ["queued"])
+    await installation.orders.retry("item", item.uid, ["cancelled"])
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
 
@@ -81,8 +81,8 @@ async def test_a_task_of_an_item_that_was_cancelled_while_it_waited_is_polled_by
 async def test_a_held_task_that_is_lost_is_forgotten_by_a_cancel(installation: Installation) -> None:
     item = await accepted(installation)
     await installation.queue.settle(item, Held({**OURS, "kind": "task_lost"}), "maybe")
-    await installation.queue.cancel("item", item.uid, ["held"])
-    await installation.queue.retry("item", item.uid, ["cancelled"])
+    await installation.orders.cancel("item", item.uid, ["held"])
+    await installation.orders.retry("item", item.uid, ["cancelled"])
     (anew,) = await installation.claim()
     assert not anew.receipt
 
@@ -129,7 +129,7 @@ async def test_a_poisoned_item_with_a_task_is_polled_when_a_person_retries_it(
     assert (await installation.record("default//a"))["state"] == "failed"
     assert await calls(installation) == {"yes": 1}
     assert _counted(installation) == {"yes": 1}
-    await installation.queue.retry("item", "default//a", ("failed",))
+    await installation.orders.retry("item", "default//a", ("failed",))
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
 
@@ -274,7 +274,7 @@ async def test_a_receipt_that_comes_while_the_item_is_held_is_polled_when_a_pers
     view = await Records(installation.redis, installation.keys).item("default//a")
     assert view is not None
     assert view.provider_task == {"task_id": "late"}
-    await zombie.new.retry("item", "default//a", ("held",))
+    await installation.orders.retry("item", "default//a", ("held",))
     assert (await zombie.claimed()).receipt == LATE
 
 
@@ -307,7 +307,7 @@ async def test_a_poisoned_item_whose_receipt_came_late_is_polled_when_a_person_r
     await zombie.wakes()
     await _reclaimer(installation).sweep()
     assert (await installation.record("default//a"))["state"] == "failed"
-    await zombie.new.retry("item", "default//a", ("failed",))
+    await installation.orders.retry("item", "default//a", ("failed",))
     assert (await zombie.claimed()).receipt == LATE
 
 
@@ -371,7 +371,7 @@ async def test_a_receipt_that_comes_after_the_item_failed_is_told_of_and_polled_
     letters = DeadLetters(installation.redis, installation.keys)
     (letter,) = await letters.newest(10, reason="late_receipt")
     assert "Retrying the item polls this task" in letter.sentence
-    assert await letters.retry(letter, zombie.new) == "requeued"
+    assert await letters.retry(letter) == "requeued"
     assert (await zombie.claimed()).receipt == LATE
 
 

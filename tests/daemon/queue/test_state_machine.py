@@ -28,6 +28,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 
 from daemon.intake import reader as intake
+from daemon.queue import orders
 from daemon.queue.keys import LANES
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import (
@@ -314,14 +315,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
     def somebody_cancels(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
-        changed = self.do(self.installation.queue.cancel(kind, name, states, page=2))
-        assert (changed.ended_or_queued, changed.asked) == self.model.cancel(kind, name, states)
+        changed = self.do(self.installation.orders.cancel(kind, name, states))
+        assert (changed.ended_or_queued, changed.requested) == self.model.cancel(kind, name, states)
 
     @precondition(lambda self: self.model.items)
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
     def somebody_retries(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
-        changed = self.do(self.installation.queue.retry(kind, name, states, page=2))
+        changed = self.do(self.installation.orders.retry(kind, name, states))
         assert changed.ended_or_queued == self.model.retry(kind, name, states, self.time.now_us)
 
     def _target(self, pick: int, whole: bool) -> tuple[Any, str]:
@@ -402,10 +403,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.interrupted_entries_are_read_again()
         for group in self.model.groups.values():
             if group.parts_left > 0:
-                self.do(self.installation.queue.cancel("group", group.gid, ["queued"]))
+                self.do(self.installation.orders.cancel("group", group.gid, ["queued"]))
         held = [uid for uid, item in self.model.items.items() if item.state == "held"]
         for uid in held:
-            self.do(self.installation.queue.retry("item", uid, ["held"]))
+            self.do(self.installation.orders.retry("item", uid, ["held"]))
         for handle in self.handles:
             self.do(self.installation.queue.settle(handle, Succeeded({"images": []})))
         self.do(self.time.advance(3_600_000_000))
@@ -439,6 +440,7 @@ def test_the_queue_does_what_its_model_does_in_any_order(
 ) -> None:
     use_virtual_time(monkeypatch)
     monkeypatch.setattr(intake, "CHUNK", CHUNK)
+    monkeypatch.setattr(orders, "PAGE", 2)
     monkeypatch.setattr(QueueMachine, "url", redis_server.url)
     run_state_machine_as_test(
         QueueMachine,

@@ -41,10 +41,12 @@ class CacheBench(Bench):
         image: dict[str, Any] = outcome.result["images"][0]
         return image
 
-    async def next(self, *lanes: str) -> Run:
+    async def next(self, *queues: str) -> Run:
         while (await self.installation.queue.due())[0]:
             pass
-        claim = await self.installation.queue.claim("default", 1, **({"lanes": lanes} if lanes else {}))
+        if queues:  # what stands in its lane is to be copied when its turn comes
+            assert not (await self.installation.queue.claim("default", 1)).items
+        claim = await self.installation.queue.claim("default", 1, **({"queues": queues} if queues else {}))
         return Run(claim.items[0], self.route, None)
 
     async def end(self, run: Run) -> Outcome:
@@ -194,12 +196,12 @@ async def test_a_cancel_of_a_copy_with_a_task_of_its_own_keeps_the_task(bench: C
     run = await bench.next(CACHED)
     await bench.installation.queue.note_receipt(run.item, b'{"task_id":"t1"}')
     adopted = await bench.taken_over_copy()
-    await bench.installation.queue.cancel("item", adopted.item.uid, ["running"])
+    await bench.installation.orders.cancel("item", adopted.item.uid, ["running"])
     adopted.cancel_requested.set()
     await bench.end(adopted)
     record = await bench.installation.record(adopted.item.uid)
     assert record["state"] == "cancelled"
-    await bench.installation.queue.retry("item", adopted.item.uid, ["cancelled"])
+    await bench.installation.orders.retry("item", adopted.item.uid, ["cancelled"])
     assert (await bench.next()).item.receipt == b'{"task_id":"t1"}'
 
 
@@ -302,6 +304,7 @@ async def test_every_success_with_the_wish_is_a_hit_a_miss_or_joined(full: Copie
     full.running.start((await bench.next()).item, bench.route, None)
     await full.running.drain(5)
     await bench.installation.queue.due()
+    assert not await bench.installation.claim(), "the turn of b has come"
     await full.copies.step()
     await full.running.drain(5)
     await bench.use("c", cache="off")
