@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Required, TypedDict
+
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 FOREVER_US = 2**53
 SCHEMA = 1  # of the records in Redis, which this version writes and understands
@@ -47,6 +49,19 @@ class NewItem(NamedTuple):
     cache: str = ""  # `use` or `refresh`, a space and the fingerprint of its pixels; or ''
 
 
+class NewGroup(TypedDict, total=False):
+    """A group to open, or one part of it; without a part it is whole. `route` is the first member's, for estimates."""
+
+    head: Required[str]
+    fingerprint: Required[str]
+    members: Required[int]
+    part: int
+    parts: int
+    route: str
+    max_in_flight: int | None
+    details: bytes
+
+
 class PartEnd(NamedTuple):
     """The last items of a group's part are in this call: mark it read and take its entry off."""
 
@@ -57,26 +72,28 @@ class PartEnd(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An item that this replica runs, as the claim (or the reclaim) handed it out."""
+    """An item that this replica runs: its record as the claim (or the reclaim) left it."""
 
     uid: str
     lane: str
     place: str  # `cached` for an item that is only to be copied, else `queue`
     entry: str
     epoch: str
-    permit: str
     spec: bytes
-    receipt: bytes
     attempts: int
     deliveries: int
     throttles: int
     accepted_us: int
     queue_us: int
     throttled_us: int
-    waived_us: int = (
-        0  # the time of the last retry by a person: a deadline before that does not hold any more
-    )
-    intent_us: int | None = None
+    permit: str = ""
+    receipt: bytes = b""
+    # The time of the last retry by a person: a deadline before that does not hold any more.
+    waived_us: Annotated[int, Field(alias="waived")] = 0
+    intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
+
+
+CLAIMED = TypeAdapter(Claimed)
 
 
 class Claim(NamedTuple):

@@ -7,7 +7,7 @@ Errors: whatever the Redis client raises. Nothing is repeated here; ids, fingerp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import orjson
 from redis.asyncio import Redis
@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from daemon.queue.group_commit import GroupCommit
 from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
+    CLAIMED,
     FOREVER_US,
     SCHEMA,
     Accepted,
@@ -24,6 +25,7 @@ from daemon.queue.messages import (
     GroupCounts,
     LeaseLost,
     NewerSchemaError,
+    NewGroup,
     NewItem,
     Noted,
     Opened,
@@ -60,7 +62,7 @@ class Queue:
 
     async def leave(self, routes: Iterable[str]) -> int:
         """Take this replica's consumer names off all groups in which nothing is pending under them."""
-        left: int = await self._call("leave", worker=self.worker, groups=self._groups(routes))
+        left: int = await self._call("forget", worker=self.worker, groups=self._groups(routes))
         return left
 
     async def forget(self, routes: Iterable[str], *, idle_s: float) -> int:
@@ -93,35 +95,10 @@ class Queue:
         states = await self._call("accept", items=given, part_end=part_end, cap=self.max_backlog_per_tenant)
         return [state.decode() for state in states]
 
-    async def open_group(
-        self,
-        gid: str,
-        kind: Literal["batch", "job"],
-        *,
-        head: str,
-        fingerprint: str,
-        members: int,
-        part: int = 1,
-        parts: int = 1,
-        route: str = "",
-        max_in_flight: int | None = None,
-        details: bytes = b"{}",
-    ) -> Opened:
+    async def open_group(self, gid: str, kind: Literal["batch", "job"], **group: Unpack[NewGroup]) -> Opened:
         """Begin a batch (or one part of it, or a job of several pictures); its items follow through `accept`."""
-        reply = await self._call(
-            "open_batch",
-            gid=gid,
-            kind=kind,
-            head=head,
-            fingerprint=fingerprint,
-            members=members,
-            part=part,
-            parts=parts,
-            route=route,
-            max_in_flight=max_in_flight,
-            details=details,
-            cap=self.max_backlog_per_tenant,
-        )
+        cap = self.max_backlog_per_tenant
+        reply = await self._call("open_batch", gid=gid, kind=kind, **group, cap=cap)
         opened: Opened = reply.decode()
         return opened
 
@@ -154,7 +131,7 @@ class Queue:
         """Take up to `count` items of the route's queues, in its fair order; `permits` are those of the items."""
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
         more, lost, rows = await self._call("claim", **given)
-        return Claim(bool(more), lost, [_claimed(row) for row in rows])
+        return Claim(bool(more), lost, [CLAIMED.validate_json(row) for row in rows])
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""
@@ -223,7 +200,9 @@ class Queue:
         reply = await self._call("reclaim", **given, **limits, lease_ms=round(lease_s * 1000))
         next_cursor, rows, poisoned, calls = reply
         charged = tuple(call.decode() for call in calls)
-        return Reclaimed(next_cursor.decode(), [_claimed(row) for row in rows], poisoned, charged)
+        return Reclaimed(
+            next_cursor.decode(), [CLAIMED.validate_json(row) for row in rows], poisoned, charged
+        )
 
     # Time
 
@@ -255,31 +234,6 @@ class Queue:
         The clock of a group that a retry has opened again is stopped.
         """
         return bool(await self._call("close_groups", page=page))
-
-
-def _claimed(row: Sequence[bytes]) -> Claimed:
-    """A row of `claim` or `reclaim`, whose order `handed_out` in states.lua gives."""
-    uid, lane, place, entry, epoch, permit = (value.decode() for value in row[:6])
-    spec, receipt, *numbers, waived, intent = row[6:]
-    attempts, deliveries, throttles, accepted, queue, throttled = map(int, numbers)
-    return Claimed(
-        uid,
-        lane,
-        place,
-        entry,
-        epoch,
-        permit,
-        spec,
-        receipt,
-        attempts,
-        deliveries,
-        throttles,
-        accepted,
-        queue,
-        throttled,
-        waived_us=int(waived or 0),
-        intent_us=int(intent) if intent else None,
-    )
 
 
 def _note(item: Claimed, what: Literal["intent", "receipt"]) -> dict[str, Any]:

@@ -30,11 +30,14 @@ local function read_fields(key, ...)
   return fields
 end
 
-local function read_hash(key)
-  local flat, fields = redis.call('HGETALL', key), {}
+-- A flat list of names and values as a table.
+local function by_name(flat)
+  local fields = {}
   for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
   return fields
 end
+
+local function read_hash(key) return by_name(redis.call('HGETALL', key)) end
 
 -- An item: the fields of its record, and what its name says. Without a record its `state` is nil.
 -- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
@@ -70,21 +73,18 @@ local function queue_of(item) return item.place == 'queue' and item.lane or item
 
 local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end
 
--- Days to a civil date by whole-number arithmetic (Howard Hinnant, "chrono-compatible low-level date algorithms").
+-- The date of a Julian day number by whole-number arithmetic (Fliegel and Van Flandern, CACM 11, 1968).
 local function iso(us)
   local seconds = math.floor(us / 1000000)
-  local millis = math.floor((us - seconds * 1000000) / 1000)
-  local days = math.floor(seconds / 86400)
-  local rest = seconds - days * 86400
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local day = doy - math.floor((153 * mp + 2) / 5) + 1
-  local month = mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
-    math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60, millis)
+  local days, rest = math.floor(seconds / 86400), seconds % 86400
+  local l = days + 2440588 + 68569
+  local n = math.floor(4 * l / 146097)
+  l = l - math.floor((146097 * n + 3) / 4)
+  local i = math.floor(4000 * (l + 1) / 1461001)
+  l = l - math.floor(1461 * i / 4) + 31
+  local j = math.floor(80 * l / 2447)
+  local k = math.floor(j / 11)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', 100 * (n - 49) + i + k, j + 2 - 12 * k,
+    l - math.floor(2447 * j / 80), math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60,
+    math.floor(us / 1000) % 1000)
 end

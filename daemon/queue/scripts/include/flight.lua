@@ -20,16 +20,14 @@ local function flight_key(name) return P .. ':flight:' .. name end
 local function picture_key(name) return P .. ':picture:' .. name end
 local function refusal_key(name) return P .. ':refusal:' .. name end
 
--- What spares an item a call: the offered picture, else a refusal that came while the item waited (who comes later may
--- have another answer). Returns picture, refusal, and whether the item was there when that was made.
-local function answer_to(item)
-  local _, name = flight_of(item)
-  if not name then return nil, nil, false end
+-- What spares an item a call: { picture, refusal, whether the item was there when that was made }. A refusal is for items
+-- that waited when it came; a later one may have another answer.
+local function answer_to(item, name)
+  local function was_there(at_us) return tonumber(item.since_us) <= tonumber(at_us) and 1 or 0 end
   local picture = redis.call('GET', picture_key(name))
-  if picture then return picture, nil, tonumber(item.since_us) <= tonumber(string.match(picture, '^{"at_us":(%d+)')) end
+  if picture then return { picture, '', was_there(string.match(picture, '^{"at_us":(%d+)')) } end
   local at_us, refusal = string.match(redis.call('GET', refusal_key(name)) or '', '^(%d+) (.*)$')
-  if refusal and tonumber(item.since_us) <= tonumber(at_us) then return nil, refusal, true end
-  return nil, nil, false
+  if refusal and was_there(at_us) == 1 then return { '', refusal, 1 } end
 end
 
 local function set_place(item, place)
@@ -74,9 +72,8 @@ end
 local function queue_up(item, first)
   local mode, name = flight_of(item)
   if mode then
-    local picture, refusal = answer_to(item)
-    local is_copy = mode == 'use' and not has_task(item) and (picture or refusal)
-    if has_task(item) and not is_led(flight_key(name), item) then redis.call('ZADD', flight_key(name), 0, item.uid) end
+    local flight, is_copy = flight_key(name), mode == 'use' and not has_task(item) and answer_to(item, name)
+    if has_task(item) and not is_led(flight, item) then redis.call('ZADD', flight, 0, item.uid) end
     set_place(item, is_copy and 'cached' or 'queue')
   end
   woken[item.place == 'cached' and item.place or item.route] = true
@@ -93,25 +90,18 @@ end
 local function stands_aside(item)
   local mode, name = flight_of(item)
   if not mode then return false end
-  local led = is_led(flight_key(name), item)
-  if mode == 'use' and not has_task(item) then
-    local picture, refusal = answer_to(item)
-    if picture or refusal then
-      queue_up(item, true)
-      return true
-    elseif led then
-      redis.call('ZADD', flight_key(name), NOW_US, item.uid)
-      set_place(item, 'joined')
-      return true
-    end
+  local flight = flight_key(name)
+  local led, needs_call = is_led(flight, item), mode == 'refresh' or has_task(item)
+  if not needs_call and answer_to(item, name) then
+    queue_up(item, true)
+    return true
+  elseif not needs_call and led then
+    redis.call('ZADD', flight, NOW_US, item.uid)
+    set_place(item, 'joined')
+    return true
   end
-  if not led then redis.call('ZADD', flight_key(name), 0, item.uid) end
+  if not led then redis.call('ZADD', flight, 0, item.uid) end
   return false
-end
-
-local function is_refusal(text)
-  local ok, err = pcall(cjson.decode, text)
-  return ok and (err.kind == 'moderation_input' or err.kind == 'moderation_output')
 end
 
 -- An item that has ended, or is held, leaves its flight; a picture or a refusal stays for the others.
@@ -123,7 +113,7 @@ local function leave_flight(item)
   if made then
     local entry = '{"at_us":' .. NOW_US .. ',"from":"' .. item.uid .. '","result":' .. item.result .. '}'
     redis.call('SET', picture_key(name), entry, 'PX', retention_ms(true))
-  elseif led and item.state == 'failed' and is_refusal(item.error) then
+  elseif led and item.state == 'failed' and string.find(item.error, '"kind":"moderation_', 1, true) then
     redis.call('SET', refusal_key(name), NOW_US .. ' ' .. item.error, 'PX', REFUSAL_MS)
   end
   redis.call('ZREM', flight_key(name), item.uid)

@@ -61,15 +61,6 @@ local function requeue(item, cause, due_us, fields, event, extra)
   return state
 end
 
--- An item as claim and reclaim hand it out, in the order in which the caller reads the fields.
-local HANDED_OUT = { 'uid', 'lane', 'place', 'entry', 'epoch', 'permit', 'spec', 'receipt', 'attempts', 'deliveries',
-  'throttles', 'accepted_us', 'queue_us', 'throttled_us', 'waived', 'intent_us' }
-local function handed_out(item)
-  local row = {}
-  for i, name in ipairs(HANDED_OUT) do row[i] = item[name] or '' end
-  return row
-end
-
 local function conclude()
   write_counts()
   ring_bell()

@@ -1,7 +1,7 @@
 -- Begin (or resume) the acceptance of a group: a batch, one part of a batch, or a job of several pictures.
 -- KEYS  1 prefix
--- ARGS  gid, kind (batch | job), head, fingerprint (of this part), members (in this part), part (from 1), parts,
---       max_in_flight (or none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
+-- ARGS  gid, kind (batch | job), head, fingerprint (of this part), members (in this part), part and parts (1 of 1),
+--       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
 -- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full
 -- It is all or nothing: the first part to come is judged as if all parts had its size, and those that follow a part which
@@ -10,11 +10,12 @@
 -- @include base
 -- @include states
 
-local part, part_field = ARGS.part, 'part:' .. ARGS.part
+local part, parts, details = ARGS.part or 1, ARGS.parts or 1, ARGS.details or '{}'
+local part_field = 'part:' .. part
 local group = load_group(ARGS.gid)
 
 local function open_part()
-  if group.kind ~= ARGS.kind or tonumber(group.parts) ~= ARGS.parts then return 'conflict' end
+  if group.kind ~= ARGS.kind or tonumber(group.parts) ~= parts then return 'conflict' end
   if group[part_field] then
     if group[part_field] ~= ARGS.fingerprint then return 'conflict' end
     return group['done:' .. part] and 'duplicate' or 'resume'
@@ -30,20 +31,20 @@ end
 local function open_group()
   -- A job of several pictures and a job of one share their names.
   if ARGS.kind == 'job' and redis.call('EXISTS', item_key(group.gid)) == 1 then return 'conflict' end
-  if is_full(group.tenant, ARGS.members * ARGS.parts) then return 'full' end
+  if is_full(group.tenant, ARGS.members * parts) then return 'full' end
   count(waiting, group.tenant, ARGS.members)
   group.batch = ARGS.kind == 'batch' and group.name or ''
   update(group, { kind = ARGS.kind, head = ARGS.head, state = GROUP_TRANSITIONS.opened.new, accepted_us = NOW_US,
-    total = ARGS.members, queued = ARGS.members, open = ARGS.members, parts = ARGS.parts, parts_left = ARGS.parts,
+    total = ARGS.members, queued = ARGS.members, open = ARGS.members, parts = parts, parts_left = parts,
     running = 0, retry_wait = 0, throttled = 0, succeeded = 0, failed = 0, cancelled = 0, expired = 0, held = 0,
-    [part_field] = ARGS.fingerprint, details = ARGS.details, route = ARGS.route })
-  keep_callback(group, ARGS.kind, ARGS.details)
+    [part_field] = ARGS.fingerprint, details = details, route = ARGS.route or '' })
+  keep_callback(group, ARGS.kind, details)
   if ARGS.max_in_flight then update(group, { max_in_flight = ARGS.max_in_flight, in_ring = 0 }) end
   add_to_index(group.gid)
   redis.call('ZADD', ACTIVE, NOW_US, group.gid)
   if ARGS.kind == 'batch' then
     redis.call('SADD', DIRTY, group.gid)
-    emit('batch.accepted', group, '"total":' .. ARGS.members .. ',"part":' .. part .. ',"parts":' .. ARGS.parts)
+    emit('batch.accepted', group, '"total":' .. ARGS.members .. ',"part":' .. part .. ',"parts":' .. parts)
   end
   return 'new'
 end

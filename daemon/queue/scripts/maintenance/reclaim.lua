@@ -1,7 +1,7 @@
 -- Take over items whose worker went silent: one page of the pending entries of a queue's stream.
 -- KEYS  1 prefix
 -- ARGS  route, queue, worker, lease_ms, cursor, count, most_crashes (in a row), not_after_us
--- Returns  { next cursor, items as `handed_out`, poisoned, calls }, `calls` being whether the provider takes money for each
+-- Returns  { next cursor, items: their records (JSON), poisoned, calls }, `calls` being whether the provider takes money for each
 --          call of the poisoned that nobody has counted (maybe | yes)
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
 -- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so one that always starts at 0-0
@@ -43,7 +43,7 @@ end
 local items = {}
 local function take_over(item, crashes)
   update(item, { worker = ARGS.worker, epoch = int(item.epoch + 1), deliveries = int(item.deliveries + 1), crashes = int(crashes) })
-  items[#items + 1] = handed_out(item)
+  items[#items + 1] = cjson.encode(item)
 end
 
 for _, id in ipairs(reply[2]) do

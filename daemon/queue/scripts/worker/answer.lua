@@ -6,6 +6,6 @@
 -- One step, because the item's record names the keys that are read. Nothing is changed.
 -- @include base
 -- @include flight
-
-local picture, refusal, has_waited = answer_to(load_item(ARGS.uid))
-return { picture or '', refusal or '', has_waited and 1 or 0 }
+local item = load_item(ARGS.uid)
+local _, name = flight_of(item)
+return name and answer_to(item, name) or { '', '', 0 }

@@ -2,7 +2,7 @@
 -- KEYS  1 prefix
 -- ARGS  route, worker, count, queues (high, normal and low, or `cached` alone, which needs no permit),
 --       permits: of each item, in order (none where the route has no quota)
--- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items as `handed_out` }
+-- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: their records (JSON) }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it leaves a
 -- pending entry that a reclaim finds, and nothing in between.
 -- Tombstones (items that were cancelled, expired or queued elsewhere since) are stepped over, and so is an item that stands
@@ -113,7 +113,7 @@ local function start(item, entry)
   move(item, 'claimed', { worker = worker, entry = entry, epoch = int(item.epoch + 1), deliveries = int(item.deliveries + 1),
     started_us = NOW_US, [waited] = int(item[waited] + NOW - item.since_us), permit = ARGS.permits[#items + 1] or '' },
     'job.started')
-  items[#items + 1] = handed_out(item)
+  items[#items + 1] = cjson.encode(item)
 end
 
 while #items < ARGS.count and skipped < MOST_SKIPPED do
