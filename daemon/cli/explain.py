@@ -99,7 +99,7 @@ async def _running(client: Client, item: ItemView) -> Why:
     worker: Any = await client.redis.hget(client.keys.item(str(item.uid)), "worker")
     where = worker.decode() if worker else "a replica"
     since = "" if item.started_at is None else f" for {_since(item.started_at)}"
-    asked = " It was asked to stop." if item.cancel_asked else ""
+    asked = " It was asked to stop." if item.cancel_requested else ""
     doing = (
         "the provider has accepted it and has not finished"
         if item.provider_task

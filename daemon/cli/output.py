@@ -158,7 +158,7 @@ def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView
         lines.append(f"  {told.removeprefix('; ')}")
     if view.parts_left:
         lines.append(f"  {view.parts - view.parts_left} of its {view.parts} parts have been read")
-    if view.cancel_asked and not view.ended:
+    if view.cancel_requested and not view.ended:
         lines.append("  it was asked to be cancelled")
     lines.append(f"  accepted {moment(view.accepted_at)}{_ended_text(view)}")
     lines += [f"  note: {warning}" for warning in view.warnings]
@@ -234,4 +234,4 @@ def _item_state(view: Any) -> str:
     if view.due_at is not None and not view.ended:
         wait = (view.due_at - datetime.now(UTC)).total_seconds()
         state += f", due in {seconds(max(0, wait))}"
-    return f"{state}, asked to stop" if view.cancel_asked and not view.ended else state
+    return f"{state}, asked to stop" if view.cancel_requested and not view.ended else state

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.broker.streams import newest, ranked
 from daemon.queue.keys import Keys, Uid, batch_gid, job_gid
-from daemon.queue.views import GROUP_FIELDS, GroupView, ItemView, Progress, View, group_view, item_view
+from daemon.queue.views import GroupView, ItemView, Progress, View, group_view, item_view
 
 __all__ = ["GroupView", "ItemView", "Progress", "Records", "View"]
 
@@ -53,8 +53,8 @@ class Records:
         pipe = self._client.pipeline(transaction=False)
         names = list(gids)
         for gid in names:
-            pipe.hmget(self.keys.group(gid), *GROUP_FIELDS)
-        return [group_view(gid, row) for gid, row in zip(names, await pipe.execute(), strict=True)]
+            pipe.hgetall(self.keys.group(gid))
+        return [group_view(gid, fields) for gid, fields in zip(names, await pipe.execute(), strict=True)]
 
     async def find(self, tenant: str, ident: str) -> View | None:
         """What people mean by an id: a batch, else a job; `BATCH/ITEM` is one item of a batch."""
@@ -71,14 +71,9 @@ class Records:
 
     async def all_members(self, gid: str) -> list[ItemView]:
         """Every item of a group, read by pages."""
-        views: list[ItemView] = []
-        start = 0
-        while True:
-            uids = await ranked(self._client, self.keys.members(gid), start, PAGE)
-            views += [view for view in await self.items(uids) if view is not None]
-            if len(uids) < PAGE:
-                return views
-            start += PAGE
+        total = int(await self._client.zcard(self.keys.members(gid)))
+        pages = [await self.members(gid, start) for start in range(0, total, PAGE)]
+        return [view for page in pages for view in page]
 
     async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
         """The newest batches and jobs, newest first; `active` leaves out what has ended."""
