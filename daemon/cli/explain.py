@@ -122,10 +122,10 @@ def _due(item: ItemView) -> Why:
 
 
 async def _in_line(session: Session, client: Client, item: ItemView) -> Why:
-    from daemon.queue.position import Turns
+    from daemon.queue.position import Positions
 
-    turns = Turns(client.redis, client.keys)
-    place = await turns.place(item.uid, item.route, item.lane)
+    positions = Positions(client.redis, client.keys)
+    place = await positions.place(item.uid, item.route, item.lane)
     group = None if item.group is None else await client.records.group(item.group)
     sentences = []
     if group is not None and (full := _cap(group, await _in_ring(client, group))):
@@ -172,16 +172,16 @@ async def _group(session: Session, client: Client, group: GroupView) -> Why:
 async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | None:
     """The batch's item whose turn comes first on its route, with its place."""
     from daemon.queue.keys import LANES
-    from daemon.queue.position import Turns
+    from daemon.queue.position import Positions
 
-    turns = Turns(client.redis, client.keys)
+    positions = Positions(client.redis, client.keys)
     # A job of several pictures stands among its tenant's single jobs.
     batch = group.id if group.kind == "batch" else ""
     for lane in LANES:
-        uid = await turns.first_of(group.tenant, batch, group.route, lane)
+        uid = await positions.first_of(group.tenant, batch, group.route, lane)
         item = None if uid is None else await client.records.item(uid)
         if item is not None and item.group == group.gid:
-            place = await turns.place(item.uid, item.route, item.lane)
+            place = await positions.place(item.uid, item.route, item.lane)
             if place is not None:
                 return item, place
     return None

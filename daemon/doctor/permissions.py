@@ -1,6 +1,6 @@
-"""What a worker's Redis user must be allowed, and how to find out what it is not.
+"""The commands that a worker's Redis user needs, and which of them the server refuses.
 
-deploy/redis/users.acl grants exactly this; a test holds the two together, and both against what a whole run uses.
+deploy/redis/users.acl grants exactly these; tests compare the two, and both with what a whole run uses.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ TRIED: tuple[str, ...] = (
     "zrevrange KEY 0 0",
     "zscore KEY v",
 )
-# What a script may not call; `asked` tries those of them that need trying.
+# Commands that a script may not call; those of them that may be refused are tried by themselves.
 OTHERS: tuple[str, ...] = (
     "auth",
     "cluster|slots",

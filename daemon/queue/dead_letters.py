@@ -103,7 +103,7 @@ class DeadLetters:
     async def newest(
         self, count: int, *, reason: str | None = None, tenant: str | None = None
     ) -> list[DeadLetter]:
-        """The newest ones first, of one reason or tenant if asked."""
+        """The newest ones first, of one reason or tenant if given."""
         found: list[DeadLetter] = []
         async for letter in self._newest_first():
             if reason in (None, letter.reason) and tenant in (None, letter.tenant):
@@ -115,9 +115,9 @@ class DeadLetters:
     async def oldest_first(
         self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
     ) -> AsyncIterator[DeadLetter]:
-        """Those that are there now, of one reason or tenant if asked, and at least so old by the server's clock.
+        """Those that are there now, of one reason or tenant if given, and at least so old by the server's clock.
 
-        What comes later is not among them, so whoever retries each of them sees none of them again.
+        What comes later is not among them, so a caller that retries each of them sees none again.
         """
         end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
         if older_than_s:

@@ -1,7 +1,7 @@
-"""What Redis knows of jobs and batches, as typed values; it only reads.
+"""Reads the records of jobs and batches as typed values.
 
-Every question is one pipeline or two, however many records it is about. Records end some time after their
-work did (`retention`): what is not found here may have existed.
+Each call is one pipeline or two, however many records it is about. Records end some time after their work did
+(`retention`): what is not found here may have existed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Records:
             start += PAGE
 
     async def progress(self, view: GroupView) -> Progress:
-        """How long a batch will take and what holds it back, as its replica last told, less the time since then."""
+        """How long a batch will take and what holds it back, as the newest event says, less the time since then."""
         for entry, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
             if fields.get(b"type") in (b"batch.progress", b"batch.finished"):
                 data = orjson.loads(fields[b"data"])
@@ -120,12 +120,12 @@ class Records:
                     return Progress(await self._left_s(data.get("eta_seconds"), entry), data.get("bound"))
         return Progress(None, None)
 
-    async def _left_s(self, eta_s: float | None, told: str) -> float | None:
-        """What is left of an estimate that an event told; None when its time has passed."""
+    async def _left_s(self, eta_s: float | None, entry: str) -> float | None:
+        """The rest of an estimate since the event `entry`; None when its time has passed."""
         if eta_s is None:
             return None
         seconds, micros = await self._client.time()
-        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(told.partition("-")[0]) / 1000)
+        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(entry.partition("-")[0]) / 1000)
         return round(left_s, 1) if left_s >= 0 else None
 
     async def _views(self, names: Sequence[str]) -> list[View]:

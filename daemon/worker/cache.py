@@ -1,7 +1,7 @@
-"""An item whose picture is there already: it gets a copy under its own key, and no provider is asked.
+"""Copies: an item whose picture is there already gets it under its own key, without a call.
 
-A copy, and not the other one's key: both pictures then live and end by themselves. That somebody's picture has gone
-is only seen here, where it is read; then the item is made like any other.
+Both pictures then live and end by themselves. A missing picture is only noticed here, where it is read; then the item
+is made like any other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Reuse:
         self._keeper = keeper
 
     async def outcome(self, run: Run, job: Job) -> Outcome:
-        """Its copy; or the refusal of the identical item that it waited for; or `Missed`, when there is neither."""
+        """Its copy; or the refusal that came while it waited; or `Missed`, when there is neither."""
         if run.item.receipt:
             return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
         if run.cancel_requested.is_set():
@@ -59,13 +59,13 @@ class Reuse:
         if image is None:
             return Missed(answer.entry)
         uid = Uid.parse(entry["from"])
-        told = {
+        own = {
             "attempts": run.item.attempts,
             "revised_prompt": source["revised_prompt"],
             "cache": "joined" if answer.joined else "hit",
             "cached_from": f"{uid.batch}/{uid.item}" if uid.batch else uid.item,
         }
-        return Succeeded({**result_of(run, job, image, None), **told})
+        return Succeeded({**result_of(run, job, image, None), **own})
 
 
 def _shared(refusal: bytes) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _shared(refusal: bytes) -> dict[str, Any]:
 
 
 class Copies:
-    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read."""
+    """Claims from the queue `cached` of every route, at most `AT_ONCE` at a time, while the store can be read."""
 
     def __init__(
         self, routes: Iterable[Route], queue: Queue, running: Running, bell: Bell, gate: StorageGate

@@ -92,7 +92,7 @@ async def test_a_worker_may_do_all_that_a_run_needs_and_nothing_is_refused(
 
 
 async def _whole_path(made: Installed, producer: Any) -> None:
-    """Everything that changes or reads something: the producer sends it, or the worker's user asks for it."""
+    """Everything that changes or reads something: the producer sends it, or the worker's user does it."""
     keys, client = made.client.keys, made.client
     made.simulator.faults.add(Fault(kind=FaultKind.RATE_LIMIT, count=1))
     made.simulator.faults.add(Fault(kind=FaultKind.SERVER_ERROR, count=1))
@@ -123,13 +123,13 @@ async def _whole_path(made: Installed, producer: Any) -> None:
     await made.send("tasks", 3, route="tasks")
     await made.ended("tasks")
     await _operators(made)
-    # What the producer hears: its batch's own events, and those of single jobs.
-    told: Any = await producer.xread({keys.batch_events("b1"): "0", keys.events: "0"})
-    assert told
+    # The producer reads its batch's own events, and those of single jobs.
+    events: Any = await producer.xread({keys.batch_events("b1"): "0", keys.events: "0"})
+    assert events
 
 
 async def _operators(made: Installed) -> None:
-    """What people ask with the worker's user."""
+    """What people do with the worker's user."""
     from daemon.queue.dead_letters import DeadLetters
 
     client, (replica,) = made.client, made.replicas

@@ -61,11 +61,11 @@ def one_picture(fleet: Fleet, stored: int) -> bool:
     return len(fleet.pictures()) == stored and len({path.read_bytes() for path in fleet.pictures()}) == 1
 
 
-def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures_whatever_the_quota(fleet: Fleet) -> None:
+def test_ten_identical_jobs_are_one_paid_call_and_ten_pictures(fleet: Fleet) -> None:
     fleet.start(2)
     for k in range(10):
         fleet.redis.xadd("pixmill:jobs", {"data": json.dumps({"id": f"page-{k}", **IDENTICAL})})
-    # The quota grants one call a minute: whoever took a permit for a copy would not be done in time.
+    # The quota grants one call a minute: a copy that took a permit would not be done in time.
     wait_until(lambda: len(fleet.events("job.succeeded")) == 10, 30, lambda: fleet.replicas[0].output[-3000:])
     submit_batch(fleet, 5)
     assert fleet.wait_finished("b1") == "completed"

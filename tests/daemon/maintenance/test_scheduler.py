@@ -16,7 +16,7 @@ from tests.daemon.harness import Installation, eventually
 
 
 class Fleet:
-    """The schedulers of two replicas, asked to count when the test says so."""
+    """The schedulers of two replicas, which count when the test says so."""
 
     def __init__(self, redis: Redis) -> None:
         self.installation = Installation(redis)

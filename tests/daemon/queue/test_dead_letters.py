@@ -1,4 +1,4 @@
-"""A dead letter that is tried again is tried once, as it was, whoever asks and however often."""
+"""A dead letter is tried again once, as it was, however many people retry it and however often."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_an_item_whose_record_has_ended_is_sent_anew(
     assert (await installation.record("default//a"))["state"] == "queued"
 
 
-async def test_the_oldest_come_first_over_all_pages_and_those_that_come_later_not_at_all(
+async def test_the_oldest_letters_come_first_and_later_ones_not_at_all(
     installation: Installation, letters: DeadLetters
 ) -> None:
     for number in range(2 * PAGE + 1):

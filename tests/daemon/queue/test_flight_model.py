@@ -77,6 +77,7 @@ class Flight:
         for item in [item for item in line if self.has_answer(item)]:
             self.places[item] = "copy"
             line.remove(item)
+        self.woken -= {item for item, place in self.places.items() if place in ("line", "copy")}
         assert {*items, *joined} == line
         assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
         alone = [item for item in items if self.modes[item] == "use"]
@@ -102,6 +103,8 @@ class Flight:
             self.leader = None
         if led or made:
             self._wake()
+        if made or (led and how == "is refused"):
+            self.woken |= self.in_line
 
     def runs_on(self, item: str) -> None:
         """It has to wait again, and leads no more."""
@@ -109,6 +112,11 @@ class Flight:
             self.leader = None
             self._wake()
         self.arrive(item, self.modes[item])
+
+    @property
+    def in_line(self) -> set[str]:
+        """Those in line that would take another item's picture."""
+        return {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
 
     def _wake(self) -> None:
         self.woken |= self.joined
@@ -244,6 +252,7 @@ class Both:
             members = await self.members(kind)
             assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
             assert {uid for uid, score in members if score > 0} == flight.joined
+            assert {uid for uid, score in members if score < 0} == flight.in_line - flight.woken
             assert not flight.joined or flight.leader, "nobody waits for nobody"
 
     async def check_counts(self) -> None:

@@ -1,4 +1,4 @@
-"""`cache: use`: of identical items one is made, the others wait for it, and whoever comes later finds its picture."""
+"""`cache: use`: of identical items one is made, the others wait for it, and later ones find its picture."""
 
 from __future__ import annotations
 
@@ -138,13 +138,11 @@ async def test_a_thousand_who_wait_are_all_copied(cache: Cache) -> None:
     leader = await cache.leader()
     await cache.queue.settle(leader, picture(leader))
     copied = 0
-    while copied < 1199:
-        assert await cache.calls() == [], "whose turn comes is copied"
-        items = await cache.copies()
-        assert items
+    while items := await cache.copies():
         for item in items:
             await cache.queue.settle(item, picture(item))
         copied += len(items)
+    assert copied == 1199
     for batch in ("b1", "b2"):
         assert (await cache.group(f"default/{batch}"))["state"] == "completed"
 
@@ -195,7 +193,7 @@ async def test_the_same_bytes_from_another_address_are_the_same_input(cache: Cac
     assert names(await cache.calls()) == ["a"]
 
 
-async def test_the_pictures_of_one_job_never_join_each_other_but_those_of_an_identical_one(
+async def test_pictures_of_one_job_join_those_of_an_identical_job_alone(
     cache: Cache,
 ) -> None:
     await cache.use("a", n=4)
@@ -272,7 +270,7 @@ async def test_a_leader_that_waits_again_keeps_nobody_and_is_copied_in_its_turn(
 
 
 @pytest.mark.parametrize("held_back", [False, True])
-async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless_its_batch_is_paused(
+async def test_a_leader_that_waits_with_its_task_leads_on_unless_it_is_paused(
     cache: Cache, held_back: bool
 ) -> None:
     await cache.batch("b1", 1, defaults=IDENTICAL)
@@ -285,7 +283,7 @@ async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless
     assert names(await cache.calls()) == (["a"] if held_back else [])
 
 
-async def test_a_leader_with_a_task_still_leads_when_others_of_its_batch_have_taken_its_places(
+async def test_a_leader_with_a_task_leads_on_behind_the_cap_of_its_batch(
     cache: Cache,
 ) -> None:
     items = [{"id": "i0", **IDENTICAL}, {"id": "i1", "prompt": "y"}]
@@ -410,9 +408,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_when_the_leader_ends_without_a_picture_the_next_one_leads_and_the_others_follow_that(
-    cache: Cache, end: Any
-) -> None:
+async def test_after_a_leader_without_a_picture_the_next_one_leads(cache: Cache, end: Any) -> None:
     await cache.use("a", "b", "c", max_attempts=1)
     await end(cache, "default//a")
     leader = await cache.leader()
@@ -446,7 +442,7 @@ async def test_a_leader_that_is_taken_over_still_leads(cache: Cache) -> None:
     assert names(await cache.copies()) == ["b"]
 
 
-async def test_a_refusal_of_the_prompt_is_that_of_all_who_waited_for_it_and_of_nobody_else(
+async def test_a_refusal_is_that_of_all_that_waited_and_of_no_later_item(
     cache: Cache,
 ) -> None:
     await cache.use("a", "b", "c")
@@ -462,7 +458,7 @@ async def test_a_refusal_of_the_prompt_is_that_of_all_who_waited_for_it_and_of_n
     assert await cache.forever() == {cache.keys.flight("default", await fingerprint(cache, "d"))}
 
 
-async def test_a_refusal_is_shared_also_with_who_is_claimed_before_anybody_has_looked(cache: Cache) -> None:
+async def test_a_refusal_is_shared_with_items_that_stand_in_line(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     (leader,) = await cache.claim(1)
     await cache.queue.settle(leader, Failed(REFUSAL))
@@ -542,11 +538,10 @@ async def test_an_item_that_may_not_start_yet_joins_when_it_may(cache: Cache) ->
     assert await cache.place("a") == JOINED
 
 
-async def test_copies_do_not_wait_for_the_cap_of_their_batch(cache: Cache) -> None:
+async def test_copies_wait_for_neither_the_cap_of_their_batch_nor_a_permit(cache: Cache) -> None:
     await cache.batch("b1", 3, defaults=IDENTICAL, max_in_flight=1)
     (leader,) = await cache.claim(1)
     await cache.queue.settle(leader, picture(leader))
-    assert await cache.calls() == []
     copies = await cache.copies()
     assert names(copies) == ["i1", "i2"]
     for item in copies:

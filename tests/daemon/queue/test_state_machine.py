@@ -1,4 +1,4 @@
-"""Whatever the order of events: the queue on a real server is where the model says, and nothing is lost or told twice.
+"""In any order of steps the queue on a real server is where the model is: nothing is lost, nothing is published twice.
 
 hypothesis draws the order: entries and interrupted entries, claims, notes, heartbeats, settles (also late and repeated
 ones), cancels and retries, silent workers, due times, the janitor. After each step everything in Redis is compared.
@@ -333,12 +333,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.groups)
     @rule(pages=st.integers(1, 9))
     def the_house_is_kept(self, pages: int) -> None:
-        """Progress is told, and the janitor goes some way."""
+        """Progress is published, and the janitor goes some way."""
         for counts in self.do(self.installation.queue.progress(gap_s=0)):
             group = self.model.groups[counts.gid]
-            told = {name: count for name, count in counts.by_state().items() if count and name != "total"}
-            assert told == dict(group.counts())
-            assert counts.total == sum(told.values())
+            published = {
+                name: count for name, count in counts.by_state().items() if count and name != "total"
+            }
+            assert published == dict(group.counts())
+            assert counts.total == sum(published.values())
         for _ in range(pages):
             if not self.do(self.installation.queue.close_groups(page=2)):
                 break
@@ -376,16 +378,16 @@ class QueueMachine(RuleBasedStateMachine):
         assert reading.ended == self.model.ended
         assert reading.active == {gid for gid, group in self.model.groups.items() if group.state == "running"}
         check_owners(self.model, reading)
-        self._check_told(reading)
+        self._check_published(reading)
         self.sound = True
 
-    def _check_told(self, reading: Reading) -> None:
-        told: Counter[Any] = Counter()
+    def _check_published(self, reading: Reading) -> None:
+        published: Counter[Any] = Counter()
         for entry, fields in reading.events:
             data = orjson.loads(fields["data"])
-            told[fields["type"], data["tenant"], data["item"], data["batch"]] += 1
+            published[fields["type"], data["tenant"], data["item"], data["batch"]] += 1
             self.seen_event = entry
-        assert told == self.model.events
+        assert published == self.model.events
         self.model.events.clear()
         assert Counter(letter["reason"] for letter in reading.dead) == self.model.dead
 

@@ -51,7 +51,7 @@ async def places(installation: Installation) -> list[str]:
     return (await read_all(installation.redis, installation.keys)).places.get(NAME, [])
 
 
-# To the second. Who looks for what is due looks at least this often, and is told how long until the next.
+# To the second. The scheduler looks at least this often, and knows how long it is until the next due time.
 
 
 async def test_a_not_before_starts_at_its_time_and_not_a_millisecond_sooner(
@@ -134,7 +134,7 @@ async def test_what_has_ended_is_not_looked_for_any_more(
 # In one place.
 
 
-async def test_what_expired_before_its_time_had_come_is_queued_once_when_it_is_retried(
+async def test_a_delayed_item_that_expired_is_queued_once_by_a_retry(
     installation: Installation, time: VirtualTime
 ) -> None:
     item = await started(installation, expires_at=time.at(90))

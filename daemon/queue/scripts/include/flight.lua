@@ -1,16 +1,18 @@
 -- Single flight: of identical items (`cache: use`) one is made, and the others wait for it and get a copy.
--- A flight is a sorted set: score 0 leads, which is to run or to have a task; the others have joined it and stand in no queue.
--- The claim decides who leads, so nobody waits for an item whose turn has not come. Whoever stops leading wakes all that
--- joined: they are due, and are queued again.
+-- A flight is a sorted set. Score 0 is the leader, which runs or has a task; -1 stands in line, in its own lane; the others
+-- have joined the leader and stand in no queue.
+-- The claim decides which item leads, so none waits for one whose turn has not come. An item that stops leading wakes all
+-- that joined it: they are due, and are queued again. Its picture or refusal wakes those in line, too: no copy needs a permit.
 -- @include base
 -- @include counts
 -- @include receipts
 -- @include ring
 -- @include groups
-local REFUSAL_MS = 60000  -- how long those who waited for a leader have to read that it was refused
+local IN_LINE = -1
+local REFUSAL_MS = 60000  -- how long items that waited for a leader have to read its refusal
 
 -- The cache mode of an item and the name of its flight; nil where the cache has no part in it. The name begins with the
--- tenant, so nobody meets another's pictures.
+-- tenant, so no tenant meets the pictures of another.
 local function flight_of(item)
   local mode, fingerprint = string.match(item.cache or '', '^(%a+) (%x+)$')
   if mode then return mode, item.tenant .. '/' .. fingerprint end
@@ -37,11 +39,12 @@ local function set_place(item, place)
   count_depth(item, item.state, 1)
 end
 
--- All that joined are due: each is queued again, to be copied or in its lane.
-local function wake_joined(flight)
-  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', flight, '(0', '+inf')) do redis.call('ZADD', DELAYED, NOW_US, uid) end
-  redis.call('ZREMRANGEBYSCORE', flight, '(0', '+inf')
+-- The members in a range of scores are due: each is queued again, to be copied or in its lane.
+local function wake(flight, from, to)
+  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', flight, from, to)) do redis.call('ZADD', DELAYED, NOW_US, uid) end
+  redis.call('ZREMRANGEBYSCORE', flight, from, to)
 end
+local function wake_joined(flight) wake(flight, '(0', '+inf') end
 
 -- What has a task has paid for its picture, so it leads also while it waits; but nobody knows how long a pause lasts.
 local function may_lead(item)
@@ -75,6 +78,11 @@ local function queue_up(item, first)
     local flight, is_copy = flight_key(name), mode == 'use' and not has_task(item) and answer_to(item, name)
     if has_task(item) and not is_led(flight, item) then redis.call('ZADD', flight, 0, item.uid) end
     set_place(item, is_copy and 'cached' or 'queue')
+    if is_copy then
+      redis.call('ZREM', flight, item.uid)
+    elseif mode == 'use' and not has_task(item) then
+      redis.call('ZADD', flight, IN_LINE, item.uid)
+    end
   end
   woken[item.place == 'cached' and item.place or item.route] = true
   -- A tombstone may be gone although its mark is there: a claim has stepped over it.
@@ -93,6 +101,7 @@ local function stands_aside(item)
   local flight = flight_key(name)
   local led, needs_call = is_led(flight, item), mode == 'refresh' or has_task(item)
   if not needs_call and answer_to(item, name) then
+    redis.call('ZREM', DELAYED, item.uid)  -- it was woken
     queue_up(item, true)
     return true
   elseif not needs_call and led then
@@ -108,16 +117,19 @@ end
 local function leave_flight(item)
   local mode, name = flight_of(item)
   if not mode then return end
-  local led = redis.call('ZSCORE', flight_key(name), item.uid) == '0'
+  local flight = flight_key(name)
+  local led = redis.call('ZSCORE', flight, item.uid) == '0'
   local made = item.state == 'succeeded' and item.place ~= 'cached'
+  local refused = led and item.state == 'failed' and string.find(item.error, '"kind":"moderation_', 1, true)
   if made then
     local entry = '{"at_us":' .. NOW_US .. ',"from":"' .. item.uid .. '","result":' .. item.result .. '}'
     redis.call('SET', picture_key(name), entry, 'PX', retention_ms(true))
-  elseif led and item.state == 'failed' and string.find(item.error, '"kind":"moderation_', 1, true) then
+  elseif refused then
     redis.call('SET', refusal_key(name), NOW_US .. ' ' .. item.error, 'PX', REFUSAL_MS)
   end
-  redis.call('ZREM', flight_key(name), item.uid)
-  if led or made then wake_joined(flight_key(name)) end
+  redis.call('ZREM', flight, item.uid)
+  if led or made then wake_joined(flight) end
+  if made or refused then wake(flight, IN_LINE, IN_LINE) end
 end
 
 -- The picture of this entry is not in the store any more, so nobody else shall look for it.

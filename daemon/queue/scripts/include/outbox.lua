@@ -37,7 +37,7 @@ local rung = false
 local function post(record, kind, event, head, data)
   local wish = read_fields(record, 'callback_events', 'callback_url', 'callback_secret')
   if not wish.callback_events or not string.find(wish.callback_events, ',' .. kind .. ',', 1, true) then return end
-  -- An event may be posted to two owners that share a receiver; the record's hash tells the messages apart.
+  -- An event may be posted to two owners that share a receiver; the record's hash keeps the messages apart.
   local id = 'evt_' .. event .. '_' .. string.sub(redis.sha1hex(record), 1, 12)
   redis.call('HSET', message_key(id), 'record', record, 'url', wish.callback_url, 'secret', wish.callback_secret,
     'head', head, 'event', kind, 'body', '{"type":"' .. kind .. '","data":' .. data .. '}', 'attempts', 0, 'taken', '')

@@ -32,7 +32,7 @@ local function refuse(item, is_same)
   return 'conflict'
 end
 
--- Where a batch may have parked items, for whoever frees one of its places or ends its pause.
+-- Where a batch may have parked items, for the step that frees one of its places or ends its pause.
 local function note_place(group, route, queue)
   local places, place = redis.call('HGET', group, 'places'), route .. '|' .. queue
   if places and string.find(',' .. places .. ',', ',' .. place .. ',', 1, true) then return end

@@ -4,7 +4,7 @@
 --       reason of the dead letter and its error (JSON), without a reason there is none
 -- ARGV  2.. the original's field/value pairs to keep, which may be no text
 -- Returns  1, or 0 when the entry had been taken off before (another replica was faster)
--- One step, so an entry leaves exactly one dead letter, whoever else reads it.
+-- One step, so an entry leaves exactly one dead letter, also when two replicas read it.
 -- @include base
 -- @include events
 

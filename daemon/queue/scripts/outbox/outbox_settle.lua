@@ -1,7 +1,7 @@
 -- End one try to deliver a message.
 -- KEYS  1 prefix
 -- ARGS  id, taken (as the taking returned it), outcome, delay_us, error (JSON)
--- Outcomes  delivered  it is over, whoever reports it
+-- Outcomes  delivered  it is over, also if another replica has taken it since
 --           retry      it costs a try, and is due after the delay
 --           postponed  it was not tried
 --           failed     a dead letter; the message stays for its time to live, so that a person may send it again

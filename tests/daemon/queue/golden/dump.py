@@ -1,7 +1,7 @@
 """A dump of every key of an installation as readable JSON, and a dump put back into a server.
 
-`python -m tests.daemon.queue.golden.dump` writes records.json anew, from a server of its own. A released schema keeps its
-dump; a new schema gets another file, and the old one must still be understood.
+`python -m tests.daemon.queue.golden.dump` writes records.json anew, from a server of its own. A released schema keeps
+its dump; a new schema gets another file, and the old one must still be understood.
 """
 
 from __future__ import annotations
