@@ -84,15 +84,13 @@ class Replica:
             client,
             keys,
             self.worker,
-            records_retention_s=settings.retention.records,
-            failed_retention_s=settings.retention.failed_records,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
         )
         # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._bell = bell = Bell(self._listener, keys.bell, self.worker, Recalls())
         self._gate = gate = StorageGate(store, bell)
-        self._probe = WriteProbe(queue)
+        self.probe = WriteProbe(queue, settings.retention)
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
         self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_all)
         self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)
@@ -126,7 +124,7 @@ class Replica:
                 [Part("callbacks on their way", None, callbacks.drain)],
                 # Runs that drain still listen for recalls, store pictures and ring for callbacks.
                 [
-                    Part("write probe", self._probe.run),
+                    Part("write probe", self.probe.run, at_once=True),
                     Part("bell", bell.run),
                     Part("storage gate", gate.run),
                     Part("callbacks", callbacks.run),
@@ -148,7 +146,9 @@ class Replica:
                     Part("copies", copies.run),
                     Part("intake", self.intake.run, self.intake.finish),
                 ],
-            ]
+            ],
+            # The records of a newer version must not be touched.
+            ready=self.probe.installed,
         )
         listen = settings.metrics.listen
         app = health_app(metrics, self.readiness, self._gauges.refresh)
@@ -201,8 +201,8 @@ class Replica:
         """Whether this replica is consuming, and if not, why, in a sentence."""
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
-        if self._probe.trouble is not None:
-            return False, self._probe.trouble
+        if self.probe.trouble is not None:
+            return False, self.probe.trouble
         if self._gate.closed:
             return False, f"Nothing is claimed: pictures cannot be stored ({self._gate.why})."
         now = time.monotonic()

@@ -22,7 +22,6 @@ from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
 from daemon.broker.errors import CONNECTION_FAULTS, in_words, needs_other_settings, passes
 from daemon.callbacks.signing import Webhooks
-from daemon.queue.steps import Steps
 from daemon.replica import Replica
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
@@ -135,7 +134,6 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
             if running is None:
                 return 0
             await unless_leaving(leaving, _greet_when_redis_answers(running, banner))
-            await leaving
             print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
     finally:
         leaving.cancel()
@@ -153,7 +151,11 @@ async def run_worker(settings: Settings) -> int:
             ]
         )
     async with worker(settings, redis_url) as running:
-        await until_signal()
+        leaving = asyncio.create_task(until_signal())
+        try:
+            await unless_leaving(leaving, _refusal(running.replica))
+        finally:
+            leaving.cancel()
     return running.replica.left
 
 
@@ -164,7 +166,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     client = command_client(running.redis_url, prefix)
     waiting = False
     try:
-        while (trouble := await _trouble(client, prefix, where)) is not None:
+        while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
                 print(f"{trouble}; waiting for it. Ctrl-C stops.", file=sys.stderr, flush=True)
             waiting = True
@@ -172,13 +174,14 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     finally:
         await client.aclose()
     print(banner(running), flush=True)
+    await _refusal(running.replica)
 
 
-async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
+async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
     """Why Redis does not serve us now, None if it does; raises SettingsError for a trouble that will not pass."""
     try:
         await client.ping()
-        await Steps(client, prefix)("probe")
+        await replica.probe.write()
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
         raise SettingsError(
             [f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."]
@@ -189,7 +192,15 @@ async def _trouble(client: Redis, prefix: str, where: str) -> str | None:
         if needs_other_settings(error) or not passes(error):
             raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
         return f"{where} does not serve us ({in_words(error)})"
+    if replica.probe.refused.is_set():
+        raise SettingsError([str(replica.probe.trouble)])
     return None
+
+
+async def _refusal(replica: Replica) -> None:
+    """Raises SettingsError as soon as Redis has the records of a newer version."""
+    await replica.probe.refused.wait()
+    raise SettingsError([str(replica.probe.trouble)])
 
 
 def _is_taken(listen: Listen) -> bool:

@@ -19,37 +19,46 @@ async def _nothing() -> None:
 class Part:
     """`run` works until it is cancelled; None for a part that only has an end.
 
-    `finish` is called before the cancellation: it ends what is under way, and returns at once where nothing is.
+    `finish` is called before the cancellation of a part that runs: it ends what is under way. A part `at_once` does
+    not wait until the others may run.
     """
 
     name: str
     run: Callable[[], Coroutine[Any, Any, None]] | None
     finish: Callable[[], Awaitable[object]] = _nothing
+    at_once: bool = False
 
 
 class Parts:
     """Starts stages of parts in order and stops them in reverse order; the parts of one stage stop together.
 
-    `stop` works without a start, after a failed start, and twice.
+    The parts run once `ready` is set. `stop` works without a start, after a failed start, and twice.
     """
 
-    def __init__(self, stages: Sequence[Sequence[Part]]) -> None:
+    def __init__(self, stages: Sequence[Sequence[Part]], ready: asyncio.Event) -> None:
         self._stages = list(stages)
+        self._ready = ready
         self._tasks: dict[Part, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Start every part. Nothing is waited for."""
         for part in chain(*self._stages):
             if part.run is not None:
-                self._tasks[part] = asyncio.create_task(part.run(), name=part.name)
+                self._tasks[part] = asyncio.create_task(self._run(part.run, part.at_once), name=part.name)
 
     async def stop(self) -> None:
         """Return when every part has ended."""
         while self._stages:
             await asyncio.gather(*map(self._stop, self._stages.pop()))
 
+    async def _run(self, run: Callable[[], Coroutine[Any, Any, None]], at_once: bool) -> None:
+        if not at_once:
+            await self._ready.wait()
+        await run()
+
     async def _stop(self, part: Part) -> None:
-        await part.finish()
+        if part.run is None or self._ready.is_set():
+            await part.finish()
         task = self._tasks.pop(part, None)
         while task is not None and not task.done():
             task.cancel()

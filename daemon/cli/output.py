@@ -101,7 +101,7 @@ def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView
         lines.append(f"  {ahead.removeprefix('; ')}")
     if view.parts_left:
         lines.append(f"  {view.parts - view.parts_left} of its {view.parts} parts have been read")
-    if view.cancel_asked and not view.ended:
+    if view.cancel_requested and not view.ended:
         lines.append("  a cancel was requested")
     lines.append(_times(view))
     lines += [f"  note: {warning}" for warning in view.warnings]
@@ -182,4 +182,4 @@ def _item_state(view: ItemView) -> str:
         return state
     if view.due_at is not None:
         state += f", due in {seconds(max(0, -since_s(view.due_at)))}"
-    return f"{state}, asked to stop" if view.cancel_asked else state
+    return f"{state}, asked to stop" if view.cancel_requested else state

@@ -57,8 +57,6 @@ class Session:
             settings.redis.url.reveal() if settings.redis.url else None,
             settings.redis.prefix,
             tenant=self.tenant,
-            records_retention_s=settings.retention.records,
-            failed_retention_s=settings.retention.failed_records,
             patience_s=PATIENCE_S,
             on_trouble=lambda _: self.printer.note("Redis does not answer; trying again. The work goes on."),
         )

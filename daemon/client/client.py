@@ -24,7 +24,7 @@ from daemon.client.watching import ENDS, Start, StreamEvent, Watcher
 from daemon.contract import Batch, Job
 from daemon.queue.keys import Keys, batch_gid
 from daemon.queue.messages import Changed, Target
-from daemon.queue.queue import Queue
+from daemon.queue.orders import Orders
 from daemon.queue.records import GroupView, ItemView, Records, View
 
 DATA_DIR = Path(".pixmill")  # where `pixmill up` keeps what it needs, below the directory it was started in
@@ -62,8 +62,6 @@ class Client:
         prefix: str = "pixmill",
         *,
         tenant: str = "default",
-        records_retention_s: float = 24 * 3600,
-        failed_retention_s: float = 7 * 24 * 3600,
         patience_s: float | None = None,
         on_trouble: Callable[[Exception], None] = lambda _: None,
     ) -> None:
@@ -73,13 +71,7 @@ class Client:
         self._blocking = blocking_client(url, prefix)
         self.records = Records(self.redis, self.keys)
         self.sender = Sender(self.redis, self.keys)
-        self.queue = Queue(
-            self.redis,
-            self.keys,
-            "client",
-            records_retention_s=records_retention_s,
-            failed_retention_s=failed_retention_s,
-        )
+        self.orders = Orders(self.redis, self.keys)
         self._watcher = Watcher(self.records, self._blocking, patience_s=patience_s, on_trouble=on_trouble)
 
     @classmethod
@@ -88,7 +80,7 @@ class Client:
     ) -> Self:
         """A client for `url`, or for the `pixmill up` that runs in this directory; raises NotRunningError.
 
-        `how`: `tenant`, the two retentions, and for watches while Redis is away `patience_s` and `on_trouble`.
+        `how`: `tenant`, and for watches while Redis is away `patience_s` and `on_trouble`.
         """
         return cls(url or running_url(data_dir), prefix, **how)
 
@@ -187,14 +179,14 @@ class Client:
     ) -> Changed:
         """Cancel waiting items, and ask running ones to stop."""
         kind, name = await self._target(ident, tenant)
-        return await self.queue.cancel(kind, name, states) if name else Changed(False, 0)
+        return await self.orders.cancel(kind, name, states) if name else Changed(False, 0)
 
     async def retry(
         self, ident: str, *, tenant: str | None = None, states: Sequence[str] = DEFAULT_RETRY
     ) -> Changed:
         """Queue again the items in one of `states` (failed, cancelled, expired, held), never one that succeeded."""
         kind, name = await self._target(ident, tenant)
-        return await self.queue.retry(kind, name, states) if name else Changed(False, 0)
+        return await self.orders.retry(kind, name, states) if name else Changed(False, 0)
 
     async def _target(self, ident: str, tenant: str | None) -> tuple[Target, str]:
         view = await self.status(ident, tenant=tenant)

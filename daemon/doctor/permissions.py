@@ -1,13 +1,12 @@
-"""What a worker's Redis user must be allowed, and how to find out what it is not.
+"""The commands that a worker's Redis user needs, and which of them the server refuses.
 
-deploy/redis/users.acl grants exactly this; a test holds the two together, and both against what a whole run uses.
+deploy/redis/users.acl grants exactly these; tests compare the two, and both with what a whole run uses.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
@@ -73,7 +72,7 @@ TRIED: tuple[str, ...] = (
     "zrevrange KEY 0 0",
     "zscore KEY v",
 )
-# What a script may not call; `asked` tries those of them that need trying.
+# Commands that a script may not call; those of them that may be refused are tried by themselves.
 OTHERS: tuple[str, ...] = (
     "auth",
     "cluster|slots",
@@ -96,7 +95,7 @@ OTHERS: tuple[str, ...] = (
 async def missing(client: Redis, keys: Keys) -> list[str]:
     """Names of needed commands that the ACL refuses. Errors: the client's, also when scripts are refused altogether."""
     words = [_words(each, keys) for each in TRIED]
-    refused = await Steps(client, keys.prefix)("permitted", orjson.dumps(words))
+    refused = await Steps(client, keys.prefix)("permitted", commands=words)
     return [TRIED[number - 1].split()[0] for number in refused] + [
         name async for name in _missing_beside_scripts(client, keys)
     ]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from daemon.contract import Cancel, Rejection, RetryRequest
 from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.messages import Target
-from daemon.queue.queue import Queue
+from daemon.queue.orders import Orders
 
 DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
 DEFAULT_RETRY = ("failed",)
 
 
-async def carry_out(order: Cancel | RetryRequest, queue: Queue) -> None:
-    """Carry out the order; a second time changes nothing more. Raises Rejection when nothing has that name."""
+async def carry_out(order: Cancel | RetryRequest, orders: Orders) -> None:
+    """Do what the order says; doing it twice changes nothing more. Raises Rejection when nothing has that name."""
     for kind, name in _targets(order):
         if isinstance(order, Cancel):
-            changed = await queue.cancel(kind, name, order.statuses or DEFAULT_CANCEL)
+            changed = await orders.cancel(kind, name, order.statuses or DEFAULT_CANCEL)
         else:
-            changed = await queue.retry(kind, name, order.statuses or DEFAULT_RETRY)
+            changed = await orders.retry(kind, name, order.statuses or DEFAULT_RETRY)
         if changed.known:
             return
     raise _not_found(order)

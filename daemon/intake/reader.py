@@ -34,6 +34,7 @@ from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictur
 from daemon.intake.orders import carry_out
 from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
 from daemon.queue.messages import Accepted, NewItem, PartEnd
+from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 
@@ -70,6 +71,7 @@ class Intake:
         self._client = client
         self._blocking = blocking
         self._queue = queue
+        self._orders = Orders(client, queue.keys)
         self._keys: Keys = queue.keys
         self._routes = routes
         self._metrics = metrics
@@ -206,7 +208,7 @@ class Intake:
             case Batch():
                 await self._take_batch(entry, payload, cloud_event(fields))
             case Cancel() | RetryRequest():
-                await carry_out(payload, self._queue)
+                await carry_out(payload, self._orders)
                 await self._queue.done(entry)
 
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
@@ -256,7 +258,7 @@ class Intake:
         self, entry: str, opened: str, head: str, batch: str, items: list[NewItem], end: PartEnd
     ) -> None:
         if opened == "duplicate":
-            await self._queue.refuse(entry, event="job.duplicate", head=head, batch=batch, extra="")
+            await self._queue.refuse(entry, event="job.duplicate", head=head, batch=batch)
             return
         if opened == "conflict":
             extra = orjson.dumps({"code": "id_conflict", "message": _CONFLICT}).decode()[1:-1]

@@ -1,4 +1,4 @@
-"""Tidies up what no run does: names of dead replicas in the groups, and counts that older replicas left wrong."""
+"""Removes the names of dead replicas from the consumer groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from daemon.queue.queue import Queue
 log = structlog.get_logger(__name__)
 
 IDLE_LEASES = 5  # by then what was pending under a dead name is in other hands
-RECOUNT_LEASES = 40
 
 
 class Janitor:
@@ -23,16 +22,12 @@ class Janitor:
         self._queue = queue
         self._routes = routes
         self._lease_s = lease_s
-        self._looks = 0
 
     async def run(self) -> None:
         await run_forever("janitor", self._step)
 
     async def _step(self) -> None:
         await self.forget()
-        if self._looks % RECOUNT_LEASES == 0:
-            await self.recount()
-        self._looks += 1
         await asyncio.sleep(self._lease_s)
 
     async def forget(self) -> int:
@@ -41,13 +36,3 @@ class Janitor:
         if forgotten:
             log.info("took names of dead replicas off the groups", names=forgotten)
         return forgotten
-
-    async def recount(self) -> None:
-        """Correct how many items of a tenant wait, where that has a cap."""
-        if not self._queue.max_backlog_per_tenant:
-            return
-        wrong = await self._queue.recount()
-        if wrong > 0:
-            log.warning("counts of waiting items were wrong and are corrected", tenants=wrong)
-        elif wrong < 0:
-            log.info("too many items wait to look whether they are counted right")

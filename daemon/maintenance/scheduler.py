@@ -1,6 +1,6 @@
-"""What is due: retries and not-before items, expiries and their count, progress events, the retention of ended batches.
+"""Due retries, not-before items and expiries, progress events, and the retention of ended batches.
 
-Every replica runs it; the scripts see to it that each thing happens once.
+Every replica runs it; the scripts make each thing happen once.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class Scheduler:
         await asyncio.sleep(COUNT_LOOK_S)
 
     async def count_ended(self) -> None:
-        """Count what ended while it waited, whoever ended it; the replica that runs an item counts that one itself."""
+        """Count items that ended while they waited; the replica that runs an item counts that end itself."""
         for (route, outcome), count in (await self._queue.take_ended()).items():
             self._metrics.jobs_finished.labels(route=route, outcome=outcome).inc(count)
 
     async def _progress(self) -> None:
         for counts in await self._queue.progress(gap_s=PROGRESS_GAP_S):
-            await self._tell(counts)
+            await self._publish(counts)
         await asyncio.sleep(PROGRESS_GAP_S)
 
-    async def _tell(self, counts: GroupCounts) -> None:
+    async def _publish(self, counts: GroupCounts) -> None:
         estimate = await self._estimator.batch(counts)
         body = orjson.dumps(
             {

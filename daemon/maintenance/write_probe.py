@@ -1,6 +1,7 @@
-"""Whether Redis takes our writes, tried every two seconds: a server that refuses to write looks alive otherwise.
+"""Whether Redis takes our writes, tried every two seconds: a server that answers and refuses to write looks alive.
 
-An idle replica would not notice it by its work, and a busy one only at the next step of an item.
+An idle replica would not notice that by its work, and a busy one only at the next step of an item. The write is the
+replica's part of the installation's record, so that record comes back after a loss of state.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ import asyncio
 
 from daemon.broker.errors import in_words
 from daemon.broker.loops import run_forever
+from daemon.queue.messages import NewerSchemaError
 from daemon.queue.queue import Queue
+from daemon.settings.model import RetentionSettings
 
 EVERY_S = 2.0
 
 
 class WriteProbe:
-    """One a replica."""
+    """One a replica. `installed` is set with the first write, `refused` where the records are a newer version's."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, retention: RetentionSettings) -> None:
         self._queue = queue
+        self._retention = retention
         self.trouble: str | None = None  # a sentence for people; None while Redis takes writes
+        self.installed = asyncio.Event()
+        self.refused = asyncio.Event()
 
     async def run(self) -> None:
         await run_forever("write probe", self._step)
@@ -30,9 +36,15 @@ class WriteProbe:
 
     async def write(self) -> None:
         """Write once. Errors: whatever the client raises; `trouble` is its sentence then."""
+        kept = self._retention
         try:
-            await self._queue.probe()
+            await self._queue.install(records_s=kept.records, failed_s=kept.failed_records)
+        except NewerSchemaError as error:
+            self.trouble = str(error)
+            self.refused.set()
         except Exception as error:
             self.trouble = in_words(error)
             raise
-        self.trouble = None
+        else:
+            self.trouble = None
+            self.installed.set()

@@ -74,11 +74,11 @@ class Bell:
                 while True:
                     message = await pubsub.get_message(timeout=POLL_S)
                     if message is not None:
-                        self._hear(message["data"].decode())
+                        self._pass_on(message["data"].decode())
             finally:
                 self.listening = False
 
-    def _hear(self, message: str) -> None:
+    def _pass_on(self, message: str) -> None:
         what, _, name = message.partition(" ")
         if self.recalls.note(message):
             if " " not in name:  # not a refusal: somebody may have set it

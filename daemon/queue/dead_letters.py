@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 from daemon.broker import streams
 from daemon.contract import Place, place_of
 from daemon.queue.keys import Keys, Uid
+from daemon.queue.orders import Orders
 from daemon.queue.outbox import Outbox
-from daemon.queue.queue import Queue
 from providers.errors import redact
 
 PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
@@ -103,7 +103,7 @@ class DeadLetters:
     async def newest(
         self, count: int, *, reason: str | None = None, tenant: str | None = None
     ) -> list[DeadLetter]:
-        """The newest ones first, of one reason or tenant if asked."""
+        """The newest ones first, of one reason or tenant if given."""
         found: list[DeadLetter] = []
         async for letter in self._newest_first():
             if reason in (None, letter.reason) and tenant in (None, letter.tenant):
@@ -115,9 +115,9 @@ class DeadLetters:
     async def oldest_first(
         self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
     ) -> AsyncIterator[DeadLetter]:
-        """Those that are there now, of one reason or tenant if asked, and at least so old by the server's clock.
+        """Those that are there now, of one reason or tenant if given, and at least so old by the server's clock.
 
-        What comes later is not among them, so whoever retries each of them sees none of them again.
+        What comes later is not among them, so a caller that retries each of them sees none again.
         """
         end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
         if older_than_s:
@@ -150,15 +150,16 @@ class DeadLetters:
         fields = await streams.entry(self._client, self._keys.dead, entry)
         return _letter(entry, fields) if fields else None
 
-    async def retry(self, letter: DeadLetter, queue: Queue) -> Retried:
-        """Try it again and take it off, in one step: it happens once, whoever else asks and however often.
+    async def retry(self, letter: DeadLetter) -> Retried:
+        """Try it again and take it off, in one step: it happens once, however many people do it and however often.
 
         An accepted item's record is queued again; anything else is sent to the jobs stream anew, where its id keeps
         it from becoming work twice. `gone` means that it had been taken off before.
         """
+        orders = Orders(self._client, self._keys)
         if letter.reason in OF_ITEMS:
             uid = str(Uid(letter.tenant, letter.batch or "", letter.item))
-            match await queue.retry_letter(uid, letter.entry, _states_of(letter.reason)):
+            match await orders.retry_letter(uid, letter.entry, _states_of(letter.reason)):
                 case "queued":
                     return "requeued"
                 case "unchanged":
@@ -169,7 +170,7 @@ class DeadLetters:
             return await self._call_back_again(message.decode(), letter)
         if not letter.may_be_sent:
             return "not_kept"
-        return "resent" if await queue.resend(letter.entry, len(_OWN)) else "gone"
+        return "resent" if await orders.resend(letter.entry, len(_OWN)) else "gone"
 
     async def _call_back_again(self, message: str, letter: DeadLetter) -> Retried:
         again = await Outbox(self._client, self._keys.prefix).again(message, letter.entry)

@@ -1,6 +1,6 @@
 """Group commit: calls that arrive while one is on the wire go together in the next.
 
-One round trip then serves many waiting coroutines, and a lone caller waits no longer than before.
+One round trip then serves many waiting coroutines, and a lone caller waits no longer than without it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST = 64  # items a call; keeps one script well below a millisecond or two
 
-class Coalescer(Generic[T, R]):
+
+class GroupCommit(Generic[T, R]):
     """Turns `send(items) -> results` (same order, same length) into `await submit(item) -> result`.
 
     An error of `send` reaches every caller of that round. Cancelling one caller does not stop the round.
     """
 
-    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = 64) -> None:
+    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = MOST) -> None:
         self._send = send
         self._most = most
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
@@ -30,7 +32,7 @@ class Coalescer(Generic[T, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._run(), name="coalescer")
+            self._sender = asyncio.create_task(self._run(), name="group commit")
         return await future
 
     async def _run(self) -> None:

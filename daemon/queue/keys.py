@@ -1,6 +1,6 @@
 """Every Redis key of an installation, and the names of work inside it, in one place.
 
-`scripts/include/base.lua` and `ring.lua` build the same names on the server; a test holds the two against each other.
+The scripts build the same names on the server; a test compares the two.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LANES = ("high", "normal", "low")
-# Two more, for what needs no call now (scripts/include/flight.lua): copies, and items that wait for an identical one.
+# The `place` of an item that is not in its lane: it is only to be copied, and has a queue for that; or it has joined an
+# identical item and stands in no queue (scripts/include/flight.lua).
 CACHED = "cached"
 JOINED = "joined"
-WITHOUT_CALLS = (CACHED, JOINED)
 INTAKE_GROUP = "intake"
 WORKERS_GROUP = "workers"
 
@@ -56,7 +56,6 @@ class Keys:
         self.bell = f"{prefix}:bell"
         self.index = f"{prefix}:index"
         self.delayed = f"{prefix}:delayed"
-        self.looks = f"{prefix}:looks"
         self.expiring = f"{prefix}:expiring"
         self.closing = f"{prefix}:closing"
         self.dirty = f"{prefix}:dirty"
@@ -66,10 +65,11 @@ class Keys:
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
-        self.callbacks = f"{prefix}:callbacks"  # whether anybody has ever asked for one
+        self.installation = f"{prefix}:installation"  # the schema, and how long records are kept
+        self.callbacks = f"{prefix}:callbacks"  # whether there ever was one
         self.outbox = f"{prefix}:outbox"
         self.probe = f"{prefix}:probe"
-        self.doctor = f"{prefix}:doctor"  # there only while the doctor asks
+        self.doctor = f"{prefix}:doctor"  # there only while the doctor looks
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"
@@ -83,17 +83,17 @@ class Keys:
     def message(self, ident: str) -> str:
         return f"{self.prefix}:message:{ident}"
 
-    def stream(self, route: str, lane: str) -> str:
-        return f"{self.prefix}:q:{route}:{lane}"
+    def stream(self, route: str, queue: str) -> str:
+        return f"{self.prefix}:q:{route}:{queue}"
 
-    def ring(self, route: str, lane: str) -> str:
-        return f"{self.prefix}:ring:{route}:{lane}"
+    def ring(self, route: str, queue: str) -> str:
+        return f"{self.prefix}:ring:{route}:{queue}"
 
-    def turns(self, route: str, lane: str, tenant: str) -> str:
-        return f"{self.prefix}:turns:{route}:{lane}:{tenant}"
+    def turns(self, route: str, queue: str, tenant: str) -> str:
+        return f"{self.prefix}:turns:{route}:{queue}:{tenant}"
 
-    def backlog(self, route: str, lane: str, tenant: str, source: str) -> str:
-        return f"{self.prefix}:backlog:{route}:{lane}:{tenant}/{source}"
+    def backlog(self, route: str, queue: str, tenant: str, source: str) -> str:
+        return f"{self.prefix}:backlog:{route}:{queue}:{tenant}/{source}"
 
     def flight(self, tenant: str, fingerprint: str) -> str:
         return f"{self.prefix}:flight:{tenant}/{fingerprint}"

@@ -1,19 +1,14 @@
-"""What the queue's scripts are given and what they answer, as types, and the rows of their replies read into them.
-
-All times are the Redis server's, in microseconds.
-"""
+"""Arguments and replies of the queue's scripts, as types. All times are the Redis server's, in microseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, Required, TypedDict
 
-import orjson
-
-from daemon.queue.outcomes import Missed, Outcome, Retry, Succeeded, Throttled
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 FOREVER_US = 2**53
+SCHEMA = 1  # of the records in Redis, which this version writes and understands
 
 Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
@@ -24,6 +19,16 @@ Noted = Literal["ours", "second", "kept", "buried"]
 
 class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault
     """The item belongs to somebody else now: stop, send nothing, change nothing."""
+
+
+class NewerSchemaError(Exception):
+    """The records in Redis were written by a newer version, so this one must not touch them."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(
+            f"This version of Pixmill knows the schema {SCHEMA} of the records in Redis, and these have the schema "
+            f"{found} of a newer one: install the version of the other replicas here, or use another redis.prefix."
+        )
 
 
 class NewItem(NamedTuple):
@@ -44,6 +49,19 @@ class NewItem(NamedTuple):
     cache: str = ""  # `use` or `refresh`, a space and the fingerprint of its pixels; or ''
 
 
+class NewGroup(TypedDict, total=False):
+    """A group to open, or one part of it; without a part it is whole. `route` is the first member's, for estimates."""
+
+    head: Required[str]
+    fingerprint: Required[str]
+    members: Required[int]
+    part: int
+    parts: int
+    route: str
+    max_in_flight: int | None
+    details: bytes
+
+
 class PartEnd(NamedTuple):
     """The last items of a group's part are in this call: mark it read and take its entry off."""
 
@@ -54,10 +72,11 @@ class PartEnd(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An item that this replica runs, as the claim (or the reclaim) left it."""
+    """An item that this replica runs: its record as the claim (or the reclaim) left it."""
 
     uid: str
     lane: str
+    place: str  # `cached` for an item that is only to be copied, else `queue`
     entry: str
     epoch: str
     spec: bytes
@@ -67,10 +86,14 @@ class Claimed:
     accepted_us: int
     queue_us: int
     throttled_us: int
-    receipt: bytes
-    waived_us: int = 0  # when a person last retried it: a deadline before that does not hold any more
-    intent_us: int | None = None
     permit: str = ""
+    receipt: bytes = b""
+    # The time of the last retry by a person: a deadline before that does not hold any more.
+    waived_us: Annotated[int, Field(alias="waived")] = 0
+    intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
+
+
+CLAIMED = TypeAdapter(Claimed)
 
 
 class Claim(NamedTuple):
@@ -94,9 +117,9 @@ class Reclaimed(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an item of the lane `cached` is to be given: an entry of the cache, or a refusal; both may have gone.
+    """What spares an item a call: an entry of the cache, or a refusal; both may have gone.
 
-    `joined`: it was there when the picture was made, and did not find it when it came.
+    `joined`: the item was there when that was made, and did not find it when it came.
     """
 
     entry: bytes
@@ -130,66 +153,8 @@ class GroupCounts(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """What a cancel or a retry did: `known` is False for an id that nobody has heard of."""
+    """The effect of a cancel or a retry: `known` is False for an id without a record."""
 
     known: bool
     ended_or_queued: int
-    asked: int = 0
-
-
-def read_claimed(row: Sequence[bytes]) -> Claimed:
-    """A row of `claim`."""
-    (
-        uid,
-        lane,
-        entry,
-        epoch,
-        spec,
-        attempts,
-        deliveries,
-        throttles,
-        accepted,
-        queue,
-        throttled,
-        receipt,
-        waived,
-    ) = row
-    return Claimed(
-        uid.decode(),
-        lane.decode(),
-        entry.decode(),
-        epoch.decode(),
-        spec,
-        int(attempts),
-        int(deliveries),
-        int(throttles),
-        int(accepted),
-        int(queue),
-        int(throttled),
-        receipt,
-        int(waived or 0),
-    )
-
-
-def read_reclaimed(row: Sequence[bytes]) -> Claimed:
-    """A row of `reclaim`."""
-    intent_us = int(row[13]) if row[13] else None
-    return replace(read_claimed(row[:13]), intent_us=intent_us, permit=row[14].decode())
-
-
-def read_counts(row: Sequence[bytes]) -> GroupCounts:
-    """A row of `progress`."""
-    return GroupCounts(row[0].decode(), row[1].decode(), *(int(count) for count in row[2:]))
-
-
-def outcome_fields(outcome: Outcome) -> tuple[bytes, int]:
-    """What `settle` is told of an outcome: its text (JSON) and its delay in microseconds."""
-    match outcome:
-        case Succeeded(result):
-            return orjson.dumps(result), 0
-        case Missed(entry):
-            return entry, 0
-        case Retry(error, delay_s) | Throttled(error, delay_s):
-            return orjson.dumps(error), round(delay_s * 1e6)
-        case _:
-            return orjson.dumps(getattr(outcome, "error", {})), 0
+    requested: int = 0  # running items that are requested to stop

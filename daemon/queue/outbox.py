@@ -44,7 +44,7 @@ class Outbox:
 
     async def take(self, most: int, *, lease_s: float) -> Taken:
         """Messages that are due, for this caller alone until the lease ends."""
-        wait_us, given_up, rows = await self._call("outbox_take", most, round(lease_s * 1e6))
+        wait_us, given_up, rows = await self._call("outbox_take", most=most, lease_us=round(lease_s * 1e6))
         wait = int(wait_us)
         return Taken(None if wait < 0 else wait / 1e6, given_up, [_message(row) for row in rows])
 
@@ -57,13 +57,12 @@ class Outbox:
         error: Mapping[str, object] | None = None,
     ) -> bool:
         """Write down what a try came to; False when the message was somebody else's by then."""
-        text = b"" if error is None else orjson.dumps(error)
-        args = (message.id, message.taken, tried, round(delay_s * 1e6), text)
-        return bool(await self._call("outbox_settle", *args))
+        given = {"id": message.id, "taken": message.taken, "outcome": tried, "delay_us": round(delay_s * 1e6)}
+        return bool(await self._call("outbox_settle", **given, error=error and orjson.dumps(error)))
 
     async def again(self, ident: str, dead_letter: str) -> bool:
         """Send a message again that was given up, and take its dead letter off; False when its content has ended."""
-        return bool(await self._call("outbox_again", ident, dead_letter))
+        return bool(await self._call("outbox_again", id=ident, letter=dead_letter))
 
 
 def _message(row: list[bytes]) -> Message:

@@ -1,4 +1,4 @@
-"""What can become of a run: a closed set. The executor returns one of these; `settle.lua` knows each by its name."""
+"""The outcomes of a run: a closed set. The executor returns one of these; `settle.lua` knows each by its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The picture is in the object store; `result` is what the record and the event tell of it."""
+    """The picture is in the object store; `result` goes into the record and the event."""
 
     name: ClassVar[str] = "succeeded"
     result: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider asked to wait; costs the job nothing."""
+    """The provider wants us to wait; costs the job nothing."""
 
     name: ClassVar[str] = "throttled"
     error: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody asked for it, before anything was sent, or while its provider promised not to run the task."""
+    """A cancel came before anything was sent, or its provider promised not to run the task."""
 
     name: ClassVar[str] = "cancelled"
 
@@ -73,7 +73,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The picture that it was to have a copy of is not there: `entry` is what named it, empty if that has gone too."""
+    """The picture to copy is gone: `entry` of the cache named it, empty if that has gone too."""
 
     name: ClassVar[str] = "missed"
     entry: bytes

@@ -62,23 +62,22 @@ class Pause:
 async def pause(
     client: Redis, keys: Keys, scope: Scope, name: str = "", *, reason: str = "", for_s: float | None = None
 ) -> Literal["ok", "unknown", "ended"]:
-    """Pause, and ring for it; `name` is a route's or a batch's gid. `unknown` and `ended` are said of batches alone,
-    and these are paused until somebody resumes them, whatever `for_s` says."""
-    length_us = "" if for_s is None else round(for_s * 1e6)
-    # The two retentions stand first in every script about states; a pause ends nothing that they could date.
-    args = (0, 0, scope, name, orjson.dumps(reason), length_us)
-    answer: Literal["ok", "unknown", "ended"] = (await Steps(client, keys.prefix)("pause", *args)).decode()
-    return answer
+    """Pause, and ring for it; `name` is a route's or a batch's gid. `unknown` and `ended` are of batches
+    alone, and these are paused until somebody resumes them, whatever `for_s` says."""
+    length_us = None if for_s is None else round(for_s * 1e6)
+    given = {"scope": scope, "name": name, "reason": orjson.dumps(reason), "length_us": length_us}
+    reply: Literal["ok", "unknown", "ended"] = (await Steps(client, keys.prefix)("pause", **given)).decode()
+    return reply
 
 
 async def resume(
     client: Redis, keys: Keys, scope: Scope, name: str = ""
 ) -> Literal["resumed", "nothing", "unknown"]:
     """End a pause, and ring for it; `nothing` when there was none."""
-    answer: Literal["resumed", "nothing", "unknown"] = (
-        await Steps(client, keys.prefix)("resume", 0, 0, scope, name)
+    reply: Literal["resumed", "nothing", "unknown"] = (
+        await Steps(client, keys.prefix)("resume", scope=scope, name=name)
     ).decode()
-    return answer
+    return reply
 
 
 async def read_pauses(client: Redis, keys: Keys) -> dict[str, Pause]:
@@ -112,7 +111,7 @@ class PauseBook:
     """A replica's knowledge of the pauses of the fleet and of routes.
 
     `known` is set when they have been read for the first time: before that nothing may be begun. `rung` is the bell's;
-    `on_change` is told when a pause begins or ends.
+    `on_change` is called when a pause begins or ends.
     """
 
     def __init__(

@@ -36,8 +36,8 @@ class Ring:
     sources: Mapping[str, Mapping[str, int]]
 
 
-class Turns:
-    """Looks at the fair turns of one installation."""
+class Positions:
+    """Finds where items stand in the fair order of one installation."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client

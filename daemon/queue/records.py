@@ -1,7 +1,7 @@
-"""What Redis knows of jobs and batches, as typed values; it only reads.
+"""Reads the records of jobs and batches as typed values.
 
-Every question is one pipeline or two, however many records it is about. Records end some time after their
-work did (`retention`): what is not found here may have existed.
+Each call is one pipeline or two, however many records it is about. Records end some time after their work did
+(`retention`): what is not found here may have existed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.broker.streams import newest, ranked
 from daemon.queue.keys import Keys, Uid, batch_gid, job_gid
-from daemon.queue.views import GROUP_FIELDS, GroupView, ItemView, Progress, View, group_view, item_view
+from daemon.queue.views import GroupView, ItemView, Progress, View, group_view, item_view
 
 __all__ = ["GroupView", "ItemView", "Progress", "Records", "View"]
 
@@ -53,8 +53,8 @@ class Records:
         pipe = self._client.pipeline(transaction=False)
         names = list(gids)
         for gid in names:
-            pipe.hmget(self.keys.group(gid), *GROUP_FIELDS)
-        return [group_view(gid, row) for gid, row in zip(names, await pipe.execute(), strict=True)]
+            pipe.hgetall(self.keys.group(gid))
+        return [group_view(gid, fields) for gid, fields in zip(names, await pipe.execute(), strict=True)]
 
     async def find(self, tenant: str, ident: str) -> View | None:
         """What people mean by an id: a batch, else a job; `BATCH/ITEM` is one item of a batch."""
@@ -71,14 +71,9 @@ class Records:
 
     async def all_members(self, gid: str) -> list[ItemView]:
         """Every item of a group, read by pages."""
-        views: list[ItemView] = []
-        start = 0
-        while True:
-            uids = await ranked(self._client, self.keys.members(gid), start, PAGE)
-            views += [view for view in await self.items(uids) if view is not None]
-            if len(uids) < PAGE:
-                return views
-            start += PAGE
+        total = int(await self._client.zcard(self.keys.members(gid)))
+        pages = [await self.members(gid, start) for start in range(0, total, PAGE)]
+        return [view for page in pages for view in page]
 
     async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
         """The newest batches and jobs, newest first; `active` leaves out what has ended."""
@@ -115,7 +110,7 @@ class Records:
             start += PAGE
 
     async def progress(self, view: GroupView) -> Progress:
-        """How long a batch will take and what holds it back, as its replica last told, less the time since then."""
+        """How long a batch will take and what holds it back, as the newest event says, less the time since then."""
         for entry, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
             if fields.get(b"type") in (b"batch.progress", b"batch.finished"):
                 data = orjson.loads(fields[b"data"])
@@ -125,12 +120,12 @@ class Records:
                     return Progress(await self._left_s(data.get("eta_seconds"), entry), data.get("bound"))
         return Progress(None, None)
 
-    async def _left_s(self, eta_s: float | None, told: str) -> float | None:
-        """What is left of an estimate that an event told; None when its time has passed."""
+    async def _left_s(self, eta_s: float | None, entry: str) -> float | None:
+        """The rest of an estimate since the event `entry`; None when its time has passed."""
         if eta_s is None:
             return None
         seconds, micros = await self._client.time()
-        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(told.partition("-")[0]) / 1000)
+        left_s = eta_s - (int(seconds) + int(micros) / 1e6 - int(entry.partition("-")[0]) / 1000)
         return round(left_s, 1) if left_s >= 0 else None
 
     async def _views(self, names: Sequence[str]) -> list[View]:

@@ -1,35 +1,20 @@
-"""The queue's scripts by name: one atomic step each, in daemon/scripts; their one key is the installation's prefix."""
+"""The queue's scripts by name: one atomic step each, in the folder `scripts`; their one key is the prefix."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import orjson
 from redis.asyncio import Redis
 
 from limiter.lua import LuaScript
 
 _SCRIPTS_DIR = Path(__file__).parent / "scripts"
 _SCRIPTS = {
-    name: LuaScript.load(_SCRIPTS_DIR, f"{caller}/{name}")
-    for caller, names in {
-        "intake": ("accept", "open_batch", "refuse", "done", "cancel", "retry", "resend"),
-        "worker": ("claim", "permitted", "note", "answer", "settle"),
-        "maintenance": (
-            "renew",
-            "reclaim",
-            "due",
-            "progress",
-            "forget",
-            "close_groups",
-            "probe",
-            "recount",
-            "leave",
-        ),
-        "outbox": ("outbox_take", "outbox_settle", "outbox_again"),
-        "pauses": ("pause", "resume"),
-    }.items()
-    for name in names
+    path.stem: LuaScript.load(_SCRIPTS_DIR, f"{path.parent.name}/{path.stem}")
+    for path in _SCRIPTS_DIR.glob("*/*.lua")
+    if path.parent.name != "include"
 }
 
 
@@ -40,6 +25,8 @@ class Steps:
         self._client = client
         self._prefix = prefix
 
-    async def __call__(self, script: str, *args: str | bytes | int | float) -> Any:
-        """What the script returns, as its header says."""
-        return await _SCRIPTS[script](self._client, [self._prefix], args)
+    async def __call__(self, script: str, *raw: str | bytes, **arguments: Any) -> Any:
+        """Returns what the script's header says. An argument that is None is left out; `raw` may be no text."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        text = orjson.dumps(given, default=bytes.decode)
+        return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
+from pydantic import BeforeValidator, Field, Json, TypeAdapter
 
 from daemon.contract import FINAL_STATES
 from daemon.queue.keys import JOINED, Uid
 from daemon.queue.messages import GroupCounts
 from providers.errors import Charged
 
-COUNTED = (
-    "queued",
-    "throttled",
-    "retry_wait",
-    "running",
-    "succeeded",
-    "failed",
-    "cancelled",
-    "expired",
-    "held",
-)
+# As records have them: times and lengths in microseconds, objects as JSON.
+Time = Annotated[datetime, BeforeValidator(lambda us: datetime.fromtimestamp(int(us) / 1e6, UTC))]
+Seconds = Annotated[float, BeforeValidator(lambda us: int(us) / 1e6)]
+Object = Json[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +30,25 @@ class ItemView:
     state: str
     route: str
     lane: str
-    group: str | None
-    accepted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    due_at: datetime | None
+    place: str
     attempts: int
     max_attempts: int
     deliveries: int
     throttles: int
-    queue_s: float
-    throttled_s: float
     metadata: dict[str, str]
-    spec: dict[str, Any] = field(repr=False)
-    error: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    provider_task: dict[str, Any] | None = None
-    cancel_asked: bool = False
-    calls: Mapping[str, int] = field(
-        default_factory=dict
-    )  # of its runs that ended, by whether they are charged
+    spec: Object
+    accepted_at: Annotated[Time, Field(alias="accepted_us")]
+    queue_s: Annotated[Seconds, Field(alias="queue_us")]
+    throttled_s: Annotated[Seconds, Field(alias="throttled_us")]
+    calls: Mapping[str, int]  # of its runs that ended, by whether they are charged
+    group: str | None = None
+    started_at: Annotated[Time | None, Field(alias="started_us")] = None
+    finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
+    due_at: Annotated[Time | None, Field(alias="due_us")] = None
+    error: Object | None = None
+    result: Object | None = None
+    provider_task: Object | None = None
+    cancel_requested: bool = False
 
     @property
     def id(self) -> str:
@@ -72,8 +65,8 @@ class ItemView:
 
     @property
     def priority(self) -> str:
-        """As it was asked for; `lane` is where it stands, which is another one for what the cache answers."""
-        return str(self.spec.get("priority", "normal"))
+        """The job's word for its lane."""
+        return self.lane
 
     @property
     def ended(self) -> bool:
@@ -100,10 +93,10 @@ class ItemView:
             "state": self.state,
             "route": self.route,
             "priority": self.priority,
-            "accepted_at": _text(self.accepted_at),
-            "started_at": _text(self.started_at),
-            "finished_at": _text(self.finished_at),
-            "due_at": _text(self.due_at),
+            **{
+                name: _text(getattr(self, name))
+                for name in ("accepted_at", "started_at", "finished_at", "due_at")
+            },
             "throttles": self.throttles,
             "queue_seconds": round(self.queue_s, 3),
             "throttled_seconds": round(self.throttled_s, 3),
@@ -124,16 +117,16 @@ class GroupView:
     id: str
     state: str
     counts: GroupCounts
-    accepted_at: datetime
-    finished_at: datetime | None
+    accepted_at: Annotated[Time, Field(alias="accepted_us")]
     parts: int
     parts_left: int
     route: str
     metadata: dict[str, str]
     warnings: tuple[str, ...] = ()
+    finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
     max_in_flight: int | None = None
-    cancel_asked: bool = False
-    paused: str | None = None  # the reason that was given, perhaps empty
+    cancel_requested: bool = False
+    paused: Json[str] | None = None  # the reason that was given, perhaps empty
 
     @property
     def ended(self) -> bool:
@@ -182,90 +175,43 @@ class Progress:
     bound: str | None
 
 
-GROUP_FIELDS = (
-    "kind", "state", "head", "accepted_us", "finished_us", "parts", "parts_left", "route", "details",
-    "max_in_flight", "cancel", "paused", "total", *COUNTED,
-)  # fmt: skip
-
-
-def group_view(gid: str, row: Sequence[bytes | None]) -> GroupView | None:
-    """From the values of GROUP_FIELDS; None when there is no such group."""
-    values = dict(zip(GROUP_FIELDS, row, strict=True))
-    kind, state, head = (_decoded(values[name]) for name in ("kind", "state", "head"))
-    if kind not in ("batch", "job"):
-        return None
-    identity = orjson.loads(f"{{{head}}}")
-    details = orjson.loads(values["details"] or b"{}")
-    counts = [int(values[name] or 0) for name in ("total", *COUNTED)]
-    cap = values["max_in_flight"]
-    return GroupView(
-        gid=gid,
-        kind="batch" if kind == "batch" else "job",
-        tenant=identity["tenant"],
-        id=identity["job"],
-        state=state,
-        counts=GroupCounts(gid, head, *counts),
-        accepted_at=_time(values["accepted_us"]) or _EPOCH,
-        finished_at=_time(values["finished_us"]),
-        parts=int(values["parts"] or 1),
-        parts_left=int(values["parts_left"] or 0),
-        route=_decoded(values["route"]),
-        metadata=identity.get("metadata", {}),
-        warnings=tuple(details.get("warnings", ())),
-        max_in_flight=int(cap) if cap else None,
-        cancel_asked=values["cancel"] is not None,
-        paused=None if values["paused"] is None else orjson.loads(values["paused"]),
-    )
+_ITEM, _GROUP = TypeAdapter(ItemView), TypeAdapter(GroupView)
 
 
 def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> ItemView:
-    """From an item\'s hash, and its time in the delayed set if it is there."""
-    identity = orjson.loads(f"{{{fields[b'head'].decode()}}}")
-    result = _json(fields.get(b"result"))
-    return ItemView(
-        uid=Uid.parse(uid),
-        job=identity["job"],
-        state=fields[b"state"].decode(),
-        route=fields[b"route"].decode(),
-        lane=fields[b"lane"].decode(),
-        group=fields[b"group"].decode() or None,
-        accepted_at=_time(fields[b"accepted_us"]) or _EPOCH,
-        started_at=_time(fields.get(b"started_us")),
-        finished_at=_time(fields.get(b"finished_us")),
-        # Where an identical item makes the picture, the time is only when it looks after that one.
-        due_at=None if due_us is None or fields[b"lane"] == JOINED.encode() else _time(due_us),
-        # A success is not counted in the record's attempts, which are the failed ones; its result counts it.
-        attempts=int((result or {}).get("attempts", fields[b"attempts"])),
-        max_attempts=int(fields[b"max_attempts"]),
-        deliveries=int(fields[b"deliveries"]),
-        throttles=int(fields[b"throttles"]),
-        queue_s=int(fields[b"queue_us"]) / 1e6,
-        throttled_s=int(fields[b"throttled_us"]) / 1e6,
-        metadata=identity.get("metadata", {}),
-        spec=orjson.loads(fields[b"spec"]),
-        error=_json(fields.get(b"error")),
-        result=result,
-        provider_task=_json(fields.get(b"receipt") or fields.get(b"late_receipt")),
-        cancel_asked=b"cancel" in fields,
-        calls={charged: int(fields.get(f"calls_{charged}".encode(), 0)) for charged in map(str, Charged)},
-    )
+    """From an item's hash, and its time in the delayed set if it is there."""
+    record = _record(fields)
+    # A success is not counted in the record's attempts, which are the failed ones; its result counts it.
+    attempts = orjson.loads(record.get("result", "{}")).get("attempts", record["attempts"])
+    # An item that had joined another one is due when it was woken, which is no time of its own.
+    due = {} if due_us is None or record["place"] == JOINED else {"due_us": due_us}
+    calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
+    task = record.get("receipt") or record.get("late_receipt")
+    found = {"uid": Uid.parse(uid), "attempts": attempts, "calls": calls, "provider_task": task, **due}
+    return _ITEM.validate_python({**record, **found})
 
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
+def group_view(gid: str, fields: Mapping[bytes, bytes]) -> GroupView | None:
+    """From a group's hash; None when there is no such group."""
+    record = _record(fields)
+    if "kind" not in record:
+        return None
+    counts = GroupCounts(gid, record["head"], *(int(record[name]) for name in _COUNTED))
+    details = orjson.loads(record["details"])
+    found = {"gid": gid, "id": record["job"], "counts": counts, "warnings": details.get("warnings", ())}
+    return _GROUP.validate_python({**record, **found})
 
 
-def _time(us: bytes | float | None) -> datetime | None:
-    return datetime.fromtimestamp(int(us) / 1e6, UTC) if us else None
+_COUNTED = GroupCounts._fields[2:]
+
+
+def _record(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """The fields of a record by name, without empty ones, and the identity that its head has."""
+    record: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items() if value}
+    if "head" in record:
+        record |= {"metadata": {}, **orjson.loads(f"{{{record['head']}}}")}
+    return {**record, "cancel_requested": "cancel" in record}
 
 
 def _text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _json(text: bytes | None) -> dict[str, Any] | None:
-    loaded: dict[str, Any] | None = orjson.loads(text) if text else None
-    return loaded
-
-
-def _decoded(value: bytes | None) -> str:
-    return value.decode() if value else ""

@@ -1,7 +1,7 @@
-"""An item whose picture is there already: it gets a copy under its own key, and no provider is asked.
+"""Copies: an item whose picture is there already gets it under its own key, without a call.
 
-A copy, and not the other one's key: both pictures then live and end by themselves. That somebody's picture has gone
-is only seen here, where it is read; then the item is made like any other.
+Both pictures then live and end by themselves. A missing picture is only noticed here, where it is read; then the item
+is made like any other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import run_forever
 from daemon.contract import Job
 from daemon.queue.bell import LOOK_EVERY_S, Bell
-from daemon.queue.keys import CACHED, WITHOUT_CALLS, Uid
+from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Answer
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succeeded
 from daemon.queue.queue import Queue
@@ -29,14 +29,14 @@ AT_ONCE = 8
 
 
 class Reuse:
-    """Runs the items of the lane `cached`."""
+    """Runs the items that are only to be copied."""
 
     def __init__(self, queue: Queue, keeper: PictureKeeper) -> None:
         self._queue = queue
         self._keeper = keeper
 
     async def outcome(self, run: Run, job: Job) -> Outcome:
-        """Its copy; or the refusal of the identical item that it waited for; or `Missed`, when there is neither."""
+        """Its copy; or the refusal that came while it waited; or `Missed`, when there is neither."""
         if run.item.receipt:
             return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
         if run.cancel_requested.is_set():
@@ -44,7 +44,7 @@ class Reuse:
         answer = await self._queue.answer(run.item)
         if answer.entry:
             return await self._copied(run, job, answer)
-        if answer.refusal and answer.joined:
+        if answer.refusal:
             return Failed(_shared(answer.refusal))
         return Missed(b"")
 
@@ -58,13 +58,13 @@ class Reuse:
         if image is None:
             return Missed(answer.entry)
         uid = Uid.parse(entry["from"])
-        told = {
+        own = {
             "attempts": run.item.attempts,
             "revised_prompt": source["revised_prompt"],
             "cache": "joined" if answer.joined else "hit",
             "cached_from": f"{uid.batch}/{uid.item}" if uid.batch else uid.item,
         }
-        return Succeeded({**run.result(job, image), **told})
+        return Succeeded({**run.result(job, image), **own})
 
 
 def _shared(refusal: bytes) -> dict[str, Any]:
@@ -75,10 +75,7 @@ def _shared(refusal: bytes) -> dict[str, Any]:
 
 
 class Copies:
-    """Claims what the lane `cached` of every route has, at most `AT_ONCE` at a time, while the store can be read.
-
-    And of the lane `joined`, where only a replica of an older version puts anything: the claim puts that right.
-    """
+    """Claims from the queue `cached` of every route, at most `AT_ONCE` at a time, while the store can be read."""
 
     def __init__(
         self, routes: Iterable[Route], queue: Queue, running: Pool, bell: Bell, gate: StorageGate
@@ -99,18 +96,17 @@ class Copies:
             return
         found = 0
         for route in self._routes:
-            for lane in WITHOUT_CALLS:
-                if self._room and await self._queue.waiting(route.name, (lane,)):
-                    found += await uninterrupted(self._claim(route, lane))
+            if self._room and await self._queue.waiting(route.name, (CACHED,)):
+                found += await uninterrupted(self._claim(route))
         if not found:
             await self._bell.wait(CACHED, LOOK_EVERY_S)
 
     @property
     def _room(self) -> int:
-        return AT_ONCE - sum(run.item.lane == CACHED for run in self._running.current())
+        return AT_ONCE - sum(run.item.place == CACHED for run in self._running.current())
 
-    async def _claim(self, route: Route, lane: str) -> int:
-        claim = await self._queue.claim(route.name, self._room, lanes=(lane,))
+    async def _claim(self, route: Route) -> int:
+        claim = await self._queue.claim(route.name, self._room, queues=(CACHED,))
         for item in claim.items:
             self._running.start(item, route, None)
         return len(claim.items)

@@ -94,7 +94,7 @@ class Executor:
         return outcome
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
-        if run.item.lane == CACHED:
+        if run.item.place == CACHED:
             return await self._reuse.outcome(run, job)
         # Only an item that was delivered before may have a picture that was stored and never settled.
         if run.item.deliveries > 1 and (kept := await self._keeper.find(run.place, job)) is not None:

@@ -19,6 +19,7 @@ from daemon.intake.reader import Intake
 from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
+from daemon.queue.orders import Orders
 from daemon.queue.outcomes import Outcome
 from daemon.queue.queue import Queue
 from daemon.storage.gate import StorageGate
@@ -121,6 +122,7 @@ class Installation:
         self.provider = ScriptedProvider()
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
+        self.orders = Orders(redis, self.keys)
         self.metrics = Metrics()
         types = studio_types("studio")
         self.intake = Intake(

@@ -106,7 +106,7 @@ async def _whole_path(made: Installed, producer: Any) -> None:
     await producer.xadd(keys.jobs, {"type": "pixmill.batch.v1", "data": batch})
     await made.reached("b1", succeeded=3)
     assert await client.redis.lrange(f"{keys.prefix}:x", 0, 0) == []
-    await client.queue.cancel("group", "default/b1", ("queued", "running"))
+    await client.orders.cancel("group", "default/b1", ("queued", "running"))
     await made.ended("b1")
     await producer.xadd(
         keys.jobs,
@@ -141,7 +141,7 @@ async def _operators(made: Installed) -> None:
     await replica._gauges.refresh()
     letters = DeadLetters(client.redis, client.keys)
     (letter,) = await letters.newest(5)
-    assert await letters.retry(letter, client.queue) == "resent"
+    assert await letters.retry(letter) == "resent"
 
 
 def _pairs(row: Any) -> dict[bytes, Any]:

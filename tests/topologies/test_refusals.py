@@ -60,7 +60,9 @@ async def _refuse(admin: Any, how: str) -> None:
     if how == "replica":
         await admin.replicaof("127.0.0.1", 1)
     if how == "acl":
-        await admin.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"], commands=["-set"])
+        await admin.acl_setuser(
+            "default", enabled=True, nopass=True, categories=["+@all"], commands=["-hset"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ async def test_readiness_says_why_redis_does_not_take_our_writes(
         await _refuse(admin, how)
         (replica,) = made.replicas
         with pytest.raises(ResponseError) as caught:
-            await replica._probe.write()
+            await replica.probe.write()
         assert passes(caught.value), "work that waits for it is kept"
         await made.unready(sentence)
         await admin.replicaof("NO", "ONE")

@@ -124,7 +124,7 @@ async def retry(
             async for letter in _chosen(session, letters, (idents, reason, everything), None):
                 if outcomes:
                     await asyncio.sleep(pause_s)
-                outcomes[letter.entry] = await letters.retry(letter, client.queue)
+                outcomes[letter.entry] = await letters.retry(letter)
         except asyncio.CancelledError:
             done = len(outcomes) - len(_left(outcomes))
             session.printer.note(f"Stopped after {done}; the same command goes on with the rest.")

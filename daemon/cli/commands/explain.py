@@ -12,7 +12,7 @@ from daemon.cli.output import sentence, since_s, utc
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.keys import CACHED, JOINED, LANES
-from daemon.queue.position import Place, Turns
+from daemon.queue.position import Place, Positions
 from daemon.queue.records import GroupView, ItemView
 from limiter.explain import Explanation, wait_text
 
@@ -69,11 +69,11 @@ async def _item(session: Session, client: Client, item: ItemView, ident: str) ->
         return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])
     if item.state == "running":
         return await _running(client, item)
-    if item.lane in _REUSED:
-        return Why([_REUSED[item.lane]])
+    if item.place in _REUSED:
+        return Why([_REUSED[item.place]])
     if item.due_at is not None:
         return _due(item, item.due_at)
-    place = await Turns(client.redis, client.keys).place(item.uid, item.route, item.lane)
+    place = await Positions(client.redis, client.keys).place(item.uid, item.route, item.lane)
     why = await _in_line(session, client, item, place)
     group = None if item.group is None else await client.records.group(item.group)
     return why if group is None else await _under_cap(client, group, why)
@@ -85,7 +85,7 @@ async def _running(client: Client, item: ItemView) -> Why:
     since = "" if item.started_at is None else f" for {wait_text(since_s(item.started_at))}"
     accepted = "the provider has accepted it and has not finished"
     doing = accepted if item.provider_task else "its call has not been answered yet"
-    stopping = " A cancel was requested." if item.cancel_asked else ""
+    stopping = " A cancel was requested." if item.cancel_requested else ""
     return Why([f"It runs on {where}{since}: {doing}.{stopping}"], {"worker": where})
 
 
@@ -128,14 +128,14 @@ async def _running_group(session: Session, client: Client, group: GroupView) -> 
 
 async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | None:
     """The batch's item whose turn comes first on its route, with its place."""
-    turns = Turns(client.redis, client.keys)
+    positions = Positions(client.redis, client.keys)
     # A job of several pictures stands among its tenant's single jobs.
     batch = group.id if group.kind == "batch" else ""
     for lane in LANES:
-        uid = await turns.first_of(group.tenant, batch, group.route, lane)
+        uid = await positions.first_of(group.tenant, batch, group.route, lane)
         item = None if uid is None else await client.records.item(uid)
         if item is not None and item.group == group.gid:
-            place = await turns.place(item.uid, item.route, item.lane)
+            place = await positions.place(item.uid, item.route, item.lane)
             if place is not None:
                 return item, place
     return None

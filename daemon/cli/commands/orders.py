@@ -31,7 +31,7 @@ async def cancel(
         changed = await client.cancel(ident, states=states)
     if not changed.known:
         raise session.unknown(ident)
-    cancelled, stopping = changed.ended_or_queued, changed.asked
+    cancelled, stopping = changed.ended_or_queued, changed.requested
     line = f"{ident}: {cancelled} cancelled" + (f"; {stopping} running, asked to stop" if stopping else "")
     return session.printer.answer(
         {"id": ident, "cancelled": cancelled, "asked_to_stop": stopping},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -45,13 +46,20 @@ class Stage:
         return Part(name, None, finish)
 
 
+def now() -> asyncio.Event:
+    """Parts may run at once."""
+    ready = asyncio.Event()
+    ready.set()
+    return ready
+
+
 @pytest.fixture
 def stage() -> Stage:
     return Stage()
 
 
 async def test_parts_start_in_order_and_stop_in_reverse(stage: Stage) -> None:
-    parts = Parts([[stage.part("a")], [stage.end("b")], [stage.part("c"), stage.part("d")]])
+    parts = Parts([[stage.part("a")], [stage.end("b")], [stage.part("c"), stage.part("d")]], now())
     parts.start()
     await asyncio.sleep(0)
     assert stage.noted == ["a runs", "c runs", "d runs"]
@@ -62,7 +70,7 @@ async def test_parts_start_in_order_and_stop_in_reverse(stage: Stage) -> None:
 
 
 async def test_a_stop_needs_no_start_and_twice_is_once(stage: Stage) -> None:
-    parts = Parts([[stage.part("a")], [stage.end("b")]])
+    parts = Parts([[stage.part("a")], [stage.end("b")]], now())
     await parts.stop()
     await parts.stop()
     assert stage.noted == ["b finishes", "a finishes"]
@@ -72,7 +80,7 @@ async def test_a_part_that_has_failed_holds_up_no_stop(stage: Stage) -> None:
     async def fails() -> None:
         raise RuntimeError("a bug")
 
-    parts = Parts([[stage.part("a")], [Part("broken", fails)]])
+    parts = Parts([[stage.part("a")], [Part("broken", fails)]], now())
     parts.start()
     await asyncio.sleep(0)
     await parts.stop()
@@ -81,8 +89,28 @@ async def test_a_part_that_has_failed_holds_up_no_stop(stage: Stage) -> None:
 
 async def test_a_swallowed_cancellation_is_repeated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts_module, "CANCEL_AGAIN_S", 0.01)
-    parts = Parts([[stage.part("a", deaf=2)]])
+    parts = Parts([[stage.part("a", deaf=2)]], now())
     parts.start()
     await asyncio.sleep(0)
     await parts.stop()
     assert stage.noted[-1] == "a ends"
+
+
+async def test_parts_wait_until_they_may_run_but_for_those_at_once(stage: Stage) -> None:
+    ready = asyncio.Event()
+    parts = Parts([[stage.part("a"), replace(stage.part("b"), at_once=True)]], ready)
+    parts.start()
+    await asyncio.sleep(0)
+    assert stage.noted == ["b runs"]
+    ready.set()
+    await asyncio.sleep(0)
+    assert stage.noted == ["b runs", "a runs"]
+    await parts.stop()
+
+
+async def test_a_part_that_might_not_run_has_nothing_to_finish(stage: Stage) -> None:
+    parts = Parts([[stage.part("a")]], asyncio.Event())
+    parts.start()
+    await asyncio.sleep(0)
+    await parts.stop()
+    assert stage.noted == []

@@ -511,7 +511,7 @@ async def test_a_person_may_send_a_dead_callback_again(stage: Stage) -> None:
     letters = DeadLetters(stage.redis, stage.keys)
     (letter,) = await letters.newest(10)
     assert (letter.reason, letter.item) == ("callback_failed", "j1")
-    assert await letters.retry(letter, stage.installation.queue) == "resent"
+    assert await letters.retry(letter) == "resent"
     assert await letters.newest(10) == []
     assert len(await stage.due()) == 1
 
@@ -523,7 +523,7 @@ async def test_where_its_content_has_ended_the_retry_says_so(stage: Stage) -> No
     letters = DeadLetters(stage.redis, stage.keys)
     (letter,) = await letters.newest(10)
     await stage.redis.delete(stage.keys.message(letter.original[b"callback"].decode()))
-    assert await letters.retry(letter, stage.installation.queue) == "ended"
+    assert await letters.retry(letter) == "ended"
 
 
 async def test_neither_query_nor_secret_is_in_events_dead_letters_or_logs(

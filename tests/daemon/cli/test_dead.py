@@ -148,7 +148,7 @@ async def test_an_interrupted_retry_goes_on_with_the_rest_and_sends_each_once(
     )
     letters = DeadLetters(installation.redis, installation.keys)
     rest = [letter async for letter in letters.oldest_first()]
-    assert [await letters.retry(letter, installation.queue) for letter in rest] == ["resent", "resent"]
+    assert [await letters.retry(letter) for letter in rest] == ["resent", "resent"]
     sent = [fields[b"data"] for _, fields in await installation.redis.xrange(installation.keys.jobs)]
     assert len(sent) == len(set(sent)) == 3
 

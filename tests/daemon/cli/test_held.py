@@ -99,7 +99,7 @@ async def test_a_retried_held_item_may_have_another_unknown_outcome(
     redis: Redis,
 ) -> None:
     installation = await holding(redis, "a")
-    await installation.queue.retry("group", "default/b1", ("held",))
+    await installation.orders.retry("group", "default/b1", ("held",))
     (item,) = await installation.claim()
     assert (item.receipt, item.attempts) == (b"", 0)
     assert await installation.queue.settle(item, LOST, "maybe") == "held"
@@ -110,18 +110,18 @@ async def test_a_retried_held_item_may_have_another_unknown_outcome(
 async def test_the_counts_sum_after_any_order_of_orders_about_held_items(redis: Redis, seed: int) -> None:
     draw = random.Random(seed)
     installation = await holding(redis, *(f"i{number}" for number in range(6)))
-    queue = installation.queue
+    queue, orders = installation.queue, installation.orders
     uids = [f"default/b1/i{number}" for number in range(6)]
     for _ in range(40):
         match draw.choice(("retry", "cancel", "settle", "retry all", "cancel all")):
             case "retry":
-                await queue.retry("item", draw.choice(uids), ("held", "cancelled"))
+                await orders.retry("item", draw.choice(uids), ("held", "cancelled"))
             case "cancel":
-                await queue.cancel("item", draw.choice(uids), ("held", "queued", "running"))
+                await orders.cancel("item", draw.choice(uids), ("held", "queued", "running"))
             case "retry all":
-                await queue.retry("group", "default/b1", ("held",))
+                await orders.retry("group", "default/b1", ("held",))
             case "cancel all" if draw.random() < 0.2:
-                await queue.cancel("group", "default/b1", ("held",))
+                await orders.cancel("group", "default/b1", ("held",))
             case _:
                 for item in await installation.claim(draw.randint(1, 3)):
                     outcomes: list[Outcome] = [LOST, made(item), Succeeded({"images": []})]

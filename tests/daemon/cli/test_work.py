@@ -219,7 +219,7 @@ async def test_dry_run_needs_no_redis(pixmill: Pixmill, tmp_path: Path) -> None:
 async def test_watch_of_ended_work_prints_its_end_at_once(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
-    await installation.queue.cancel("group", "default/b1", ["queued"])
+    await installation.orders.cancel("group", "default/b1", ["queued"])
     ran = await pixmill("watch", "b1")
     assert ran.code == 5
     assert ran.out.startswith("batch b1 (tenant default): cancelled, 2 of 2 done")

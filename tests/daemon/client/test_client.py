@@ -354,7 +354,7 @@ async def test_cancel_ends_waiting_items_and_asks_running_ones_to_stop(client: C
     await installation.batch("b1", 5)
     await installation.claim(2)
     changed = await client.cancel("b1")
-    assert (changed.known, changed.ended_or_queued, changed.asked) == (True, 3, 2)
+    assert (changed.known, changed.ended_or_queued, changed.requested) == (True, 3, 2)
     assert not (await client.cancel("nobody")).known
 
 
@@ -442,10 +442,10 @@ async def test_a_refused_entry_is_sent_again_once_its_reason_is_gone(client: Cli
     (letter,) = await letters.newest(10)
     assert (letter.reason, letter.job, letter.may_be_sent) == ("unknown_route", "j1", True)
     async with working(redis, routes=("default", "later")):
-        assert await letters.retry(letter, client.queue) == "resent"
+        assert await letters.retry(letter) == "resent"
         await eventually(lambda: _ended(client, "j1"))
     assert await letters.newest(10) == []
-    assert await letters.retry(letter, client.queue) == "gone"
+    assert await letters.retry(letter) == "gone"
     assert await redis.xlen(client.keys.jobs) == 0
 
 
@@ -458,7 +458,7 @@ async def test_the_dead_letter_of_an_item_brings_its_record_back(client: Client,
     await installation.queue.settle(item, Retry({"kind": "server", "message": "Busy."}, 1.0))
     (letter,) = await letters.newest(10)
     assert (letter.reason, letter.batch, letter.item) == ("attempts_exhausted", "b1", "i0")
-    assert await letters.retry(letter, client.queue) == "requeued"
+    assert await letters.retry(letter) == "requeued"
     assert await letters.newest(10) == []
     async with working(redis):
         view = await eventually(lambda: _ended(client, "b1"))
@@ -478,7 +478,7 @@ async def test_dead_letters_are_counted_by_reason_and_purged(client: Client, red
     newest = await letters.newest(10, reason="unknown_route")
     assert [letter.job for letter in newest] == ["b", "a"]
     (secret,) = await letters.newest(10, reason="secret_in_payload")
-    assert await letters.retry(secret, client.queue) == "not_kept"
+    assert await letters.retry(secret) == "not_kept"
     assert "planted" not in str(secret.as_dict())
     assert await letters.purge([letter.entry for letter in newest]) == 2
     assert await letters.get(newest[0].entry) is None

@@ -272,7 +272,7 @@ async def test_cancelling_a_batch_that_is_still_being_accepted_ends_all_of_it(
         answer = await real_accept(*args)
         if not cancelled:
             cancelled = True
-            await installation.queue.cancel("group", "default/b1", ["queued", "running"])
+            await installation.orders.cancel("group", "default/b1", ["queued", "running"])
         return answer
 
     monkeypatch.setattr(installation.queue, "accept", cancelled_after_the_first_chunk)

@@ -117,7 +117,7 @@ async def test_what_only_waits_for_a_person_gives_no_time(desk: Desk) -> None:
     assert await desk.estimate() == Estimate(None, "held")
 
 
-async def test_a_batch_whose_parts_have_not_all_come_gives_no_time_when_all_others_ended(desk: Desk) -> None:
+async def test_a_batch_with_parts_still_to_come_has_no_time_left(desk: Desk) -> None:
     await desk.installation.batch("b1", 1, part=1, parts=2)
     (item,) = await desk.installation.claim()
     await desk.installation.queue.settle(item, DONE)
@@ -141,7 +141,7 @@ async def test_progress_tells_the_time_and_the_bound_with_counts_that_sum_up(des
     await desk.installation.queue.settle(second, LOST)
     desk.dispatcher.bound = Bound("q", "requests")
     for counts in await desk.installation.queue.progress(gap_s=0):
-        await desk.scheduler._tell(counts)
+        await desk.scheduler._publish(counts)
     ((_, data),) = [event for event in await desk.installation.events() if event[0] == "batch.progress"]
     counts_told = data["counts"]
     assert sum(count for state, count in counts_told.items() if state != "total") == counts_told["total"] == 4
@@ -158,8 +158,8 @@ async def test_a_batch_tells_its_progress_as_soon_as_it_is_accepted(desk: Desk) 
 async def test_a_time_that_was_told_a_while_ago_is_shorter_by_that_while(desk: Desk) -> None:
     await desk.installation.batch("b1", 3)
     now_ms = await desk.installation.queue.now_us() // 1000
-    told = orjson.dumps({"tenant": "default", "eta_seconds": 600.0, "bound": "quota:q.requests"})
-    fields: Any = {"type": "batch.progress", "data": told}
+    estimate = orjson.dumps({"tenant": "default", "eta_seconds": 600.0, "bound": "quota:q.requests"})
+    fields: Any = {"type": "batch.progress", "data": estimate}
     await desk.redis.delete(desk.keys.batch_events("b1"))
     await desk.redis.xadd(desk.keys.batch_events("b1"), fields, id=f"{now_ms - 240_000}-0")
     progress = await Records(desk.redis, desk.keys).progress(await desk.view())
@@ -170,7 +170,7 @@ async def test_after_a_retry_the_progress_from_before_the_end_is_not_told_any_mo
     await desk.installation.batch("b1", 1)
     desk.dispatcher.bound = Bound("q", "requests")
     for counts in await desk.installation.queue.progress(gap_s=0):
-        await desk.scheduler._tell(counts)
+        await desk.scheduler._publish(counts)
     before = await Records(desk.redis, desk.keys).progress(await desk.view())
     assert before.bound == "quota:q.requests"
     await desk.installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")

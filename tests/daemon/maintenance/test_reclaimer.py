@@ -66,7 +66,7 @@ async def orphan_behind(installation: Installation, live: int) -> str:
     return orphan.uid
 
 
-async def test_an_orphan_behind_more_live_entries_than_a_sweep_sees_is_found_by_the_next_one(
+async def test_an_orphan_behind_many_live_entries_is_found_by_the_next_sweep(
     installation: Installation, heir: Heir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "MOST_PAGES", 1)
@@ -84,7 +84,7 @@ async def test_an_orphan_behind_thousands_of_live_entries_is_found_in_one_sweep(
     assert heir.taken == [orphan]
 
 
-async def test_an_entry_that_a_dead_intake_left_is_found_behind_hundreds_that_are_being_taken(
+async def test_an_entry_of_a_dead_intake_is_found_behind_hundreds_of_live_ones(
     installation: Installation,
 ) -> None:
     await installation.intake.create_group()

@@ -16,7 +16,7 @@ from tests.daemon.harness import Installation, eventually
 
 
 class Fleet:
-    """The schedulers of two replicas, asked to count when the test says so."""
+    """The schedulers of two replicas, which count when the test says so."""
 
     def __init__(self, redis: Redis) -> None:
         self.installation = Installation(redis)
@@ -53,7 +53,7 @@ async def cancel_one_by_one(fleet: Fleet) -> None:
     names = ("a", "b", "c")
     await fleet.installation.submit(*({"id": name, "prompt": "x"} for name in names))
     for name in names:
-        await fleet.installation.queue.cancel("item", f"default//{name}", ["queued"])
+        await fleet.installation.orders.cancel("item", f"default//{name}", ["queued"])
 
 
 async def cancel_what_comes_late(fleet: Fleet) -> None:

@@ -107,7 +107,7 @@ def gid_of(payload: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def pictures_of(payload: Mapping[str, Any]) -> Iterable[tuple[Uid, Mapping[str, Any], str]]:
-    """The members of a group with the fields of their job, and what tells one content from another."""
+    """The members of a group with the fields of their job, and what makes two contents differ."""
     tenant = payload["tenant"]
     if "items" in payload:
         for item in payload["items"]:

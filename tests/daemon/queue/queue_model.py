@@ -1,6 +1,6 @@
 """What the queue must do, in plain Python: the model that test_state_machine.py holds the scripts against.
 
-It knows no stream, list or script. It says in which state every item is, what was counted and what was told.
+It knows no stream, list or script. It holds the state of every item, what was counted and which events were published.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Event = tuple[str, str, str, str | None]
 
 
 class QueueModel:
-    """Items, groups, and what has been told and not looked at yet (`events`, `dead`, `ended`)."""
+    """Items, groups, and what nobody has read yet (`events`, `dead`, `ended`)."""
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
@@ -43,7 +43,7 @@ class QueueModel:
         known = self.items.get(str(uid))
         if known is not None or str(uid) in self.groups:
             same = known is not None and known.content == content_of(job)
-            self._tell("job.duplicate" if same else "job.rejected", uid)
+            self._emit("job.duplicate" if same else "job.rejected", uid)
             return
         self._accept(uid, None, 1, job, content_of(job), now_us)
 
@@ -54,7 +54,7 @@ class QueueModel:
         group, part, answer = self._open(payload)
         if answer in {"duplicate", "conflict"}:
             kind = "job.duplicate" if answer == "duplicate" else "job.rejected"
-            self._tell_of(payload, kind)
+            self._emit_of(payload, kind)
             return True
         members = list(pictures_of(payload))
         for number, start in enumerate(range(0, len(members), chunk)):
@@ -86,7 +86,7 @@ class QueueModel:
                 return group, part, "conflict"
             self.groups[gid] = group
             if kind == "batch":
-                self._tell_of(payload, "batch.accepted")
+                self._emit_of(payload, "batch.accepted")
         group.begun[part] = content
         group.to_come[part] = len(list(pictures_of(payload)))
         return group, part, "new"
@@ -99,7 +99,7 @@ class QueueModel:
             group.to_come[part] -= 1
             self._accept(uid, group, part, job, content, now_us)
         elif known.part != part or known.content != content:
-            self._tell("job.duplicate" if known.content == content else "job.rejected", uid)
+            self._emit("job.duplicate" if known.content == content else "job.rejected", uid)
             if (part, uid) not in group.withdrawn:
                 group.withdrawn.add((part, uid))
                 group.to_come[part] -= 1
@@ -120,7 +120,7 @@ class QueueModel:
             due_us if due_us is not None and due_us > now_us else None,
         )
         self.items[str(uid)] = item
-        self._tell("job.queued", uid)
+        self._emit("job.queued", uid)
         if group is not None:
             group.members.append(item)
             if group.cancel:
@@ -140,7 +140,7 @@ class QueueModel:
         item.take_up()
         if item.group is not None and item.group.cap is not None:
             assert item.group.running <= item.group.cap
-        self._tell("job.started", item.uid)
+        self._emit("job.started", item.uid)
         return item
 
     def startable(self, now_us: int) -> list[Item]:
@@ -172,7 +172,7 @@ class QueueModel:
             return self._note_late(item, receipt)
         if item.receipt != receipt:
             item.receipt = receipt
-            self._tell("job.submitted", item.uid)
+            self._emit("job.submitted", item.uid)
             if item.late:
                 self.dead["late_receipt"] += 1
                 return "second"
@@ -184,7 +184,7 @@ class QueueModel:
         free, needed = not item.late, not item.receipt and item.state != "succeeded"
         item.late = item.late or receipt
         if free and needed and item.state not in FINAL:
-            self._tell("job.submitted", item.uid)
+            self._emit("job.submitted", item.uid)
             return "kept"
         self.dead["late_receipt"] += 1
         return "buried"
@@ -217,7 +217,7 @@ class QueueModel:
             self._end(item, "cancelled")
         elif not item.cancel and item.late and outcome in WITHOUT_A_PICTURE:
             item.state, item.receipt, item.intent, item.crashes = "queued", "", False, 0
-            self._tell("job.retrying", item.uid)
+            self._emit("job.retrying", item.uid)
         else:
             self._outcome(item, outcome, now_us)
         if item.state in {"retry_wait", "throttled"} and outcome in {"retry", "throttled"} and delay_us > 0:
@@ -238,7 +238,7 @@ class QueueModel:
                 self._fail(item, None)
             case "held":
                 item.state = "held"
-                self._tell("job.held", item.uid)
+                self._emit("job.held", item.uid)
             case "released":
                 item.state, item.intent = "queued", False
             case "retry" if item.attempts + 1 >= item.max_attempts:
@@ -261,7 +261,7 @@ class QueueModel:
 
     def _wait(self, item: Item, state: str) -> None:
         item.state, item.receipt, item.intent = state, "", False
-        self._tell("job.retrying", item.uid)
+        self._emit("job.retrying", item.uid)
 
     def _fail(self, item: Item, reason: str | None) -> None:
         item.attempts += 1
@@ -289,7 +289,7 @@ class QueueModel:
         self._end(self.items[uid], "expired")
 
     def cancel(self, kind: str, name: str, states: Sequence[str]) -> tuple[int, int] | None:
-        """How many ended and how many were asked to stop; None for an id that nobody knows."""
+        """How many ended and how many were requested to stop; None for an unknown id."""
         targets = self._targets(kind, name)
         if targets is None:
             return None
@@ -297,7 +297,7 @@ class QueueModel:
         if kind == "group" and group is not None and "queued" in states and group.state == "running":
             group.cancel, group.parts_left = True, 0
             self._end_group_if_done(group)
-        ended = asked = 0
+        ended = requested = 0
         for item in [item for item in targets if item.state in states]:
             if item.state == "held" and not item.resumable:
                 item.receipt = ""
@@ -306,8 +306,8 @@ class QueueModel:
                 ended += 1
             elif item.state == "running":
                 item.cancel = True
-                asked += 1
-        return ended, asked
+                requested += 1
+        return ended, requested
 
     def retry(self, kind: str, name: str, states: Sequence[str], now_us: int) -> int | None:
         """How many are queued again; None for an id that nobody knows."""
@@ -322,7 +322,7 @@ class QueueModel:
             item.receipt, item.resumable, item.intent = item.receipt if resumable else "", False, False
             if item.expires_us is not None and item.expires_us <= now_us:
                 item.expires_us = None
-            self._tell("job.queued", item.uid)
+            self._emit("job.queued", item.uid)
             if item.group is not None:
                 item.group.cancel, item.group.state = False, "running"
         return len(chosen)
@@ -345,7 +345,7 @@ class QueueModel:
         if item.state != "running":
             self.ended[f"default|{state}"] += 1
         item.state, item.due_us, item.silent = state, None, False
-        self._tell(f"job.{state}", item.uid)
+        self._emit(f"job.{state}", item.uid)
         if item.group is not None:
             self._end_group_if_done(item.group)
 
@@ -362,11 +362,11 @@ class QueueModel:
             tenant, batch = group.gid.split("/")
             self.events["batch.finished", tenant, batch, batch] += 1
 
-    # What is told
+    # Events
 
-    def _tell(self, kind: str, uid: Uid) -> None:
+    def _emit(self, kind: str, uid: Uid) -> None:
         self.events[kind, uid.tenant, uid.item, uid.batch or None] += 1
 
-    def _tell_of(self, payload: Mapping[str, Any], kind: str) -> None:
+    def _emit_of(self, payload: Mapping[str, Any], kind: str) -> None:
         batch = payload["id"] if "items" in payload else None
         self.events[kind, payload["tenant"], payload["id"], batch] += 1

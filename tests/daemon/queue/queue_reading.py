@@ -15,7 +15,8 @@ from daemon.queue.keys import Keys
 
 # What belongs to the installation or to its configuration, not to a piece of work: it is there for good.
 FOR_GOOD = re.compile(
-    r"(jobs|events|dead|index|depth|tenants|ended|dirty|active|closing|delayed|looks|expiring|progress_at)$|(waiting|lanes|q):"
+    r"(installation|jobs|events|dead|index|depth|tenants|ended|dirty|active|closing|delayed|expiring|progress_at)$|"
+    r"(waiting|lanes|q):"
 )
 BY_WORK = re.compile(r"(?P<kind>item|batch|members|events|ring|turns|backlog):(?P<name>.*)$", re.DOTALL)
 

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from daemon.maintenance.janitor import Janitor
 from daemon.queue.outcomes import Cancelled, Failed, Held, Released, Retry, Succeeded, Throttled, Unknown
 from tests.daemon.harness import Installation
 
@@ -158,34 +157,9 @@ async def test_the_count_is_that_of_the_items_that_wait_whatever_happens(redis: 
     count = sum(record[b"state"] in (b"queued", b"throttled", b"retry_wait") for record in records)
     expected = {"default": count} if count else {}
     assert await waiting(installation) == expected
-    assert await installation.queue.recount() == 0
-    await redis.hset(installation.keys.tenants, mapping={"default": count + 7, "gone": 5})
-    assert await installation.queue.recount() == 2
-    assert await waiting(installation) == expected
 
 
 async def test_a_group_that_is_being_filled_is_counted_whole(installation: Installation) -> None:
     gid = "default/b1"
     await installation.queue.open_group(gid, "batch", head='"tenant":"default"', fingerprint="f", members=3)
     assert await waiting(installation) == {"default": 3}
-    assert await installation.queue.recount() == 0
-
-
-async def test_a_count_that_an_older_replica_left_wrong_is_corrected_where_there_is_a_cap(
-    redis: Redis,
-) -> None:
-    for cap, left in ((0, {"default": 9}), (CAP, {"default": 1})):
-        installation = Installation(redis, cap=cap)
-        await installation.submit(job("a"))
-        await redis.hset(installation.keys.tenants, "default", 9)
-        await Janitor(installation.queue, ["default"], lease_s=60).recount()
-        assert await waiting(installation) == left
-
-
-async def test_with_very_many_waiting_the_server_is_not_held_up_to_count_them(
-    installation: Installation,
-) -> None:
-    await installation.submit(job("a"), job("b"))
-    await installation.redis.hset(installation.keys.tenants, "default", 9)
-    assert await installation.queue.recount(most=1) == -1
-    assert await waiting(installation) == {"default": 9}

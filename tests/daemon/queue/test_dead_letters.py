@@ -1,4 +1,4 @@
-"""A dead letter that is tried again is tried once, as it was, whoever asks and however often."""
+"""A dead letter is tried again once, as it was, however many people retry it and however often."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_of_many_who_retry_one_exactly_one_sends_it(
     await installation.add("{not json")
     await installation.take_all()
     (letter,) = await letters.newest(1)
-    outcomes = await asyncio.gather(*(letters.retry(letter, installation.queue) for _ in range(8)))
+    outcomes = await asyncio.gather(*(letters.retry(letter) for _ in range(8)))
     assert sorted(outcomes) == ["gone"] * 7 + ["resent"]
     assert await installation.redis.xlen(installation.keys.jobs) == 1
 
@@ -55,7 +55,7 @@ async def test_the_original_is_sent_as_it_was(installation: Installation, letter
     )
     (letter,) = await letters.newest(1)
     assert letter.reason == "unknown_type"
-    assert await letters.retry(letter, installation.queue) == "resent"
+    assert await letters.retry(letter) == "resent"
     ((_, sent),) = await installation.redis.xrange(installation.keys.jobs)
     assert {name.decode(): value.decode() for name, value in sent.items()} == {"data": "{}", **fields}
 
@@ -65,12 +65,12 @@ async def test_an_item_is_queued_and_its_letter_taken_off_in_one_step(
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
     first = await failed(installation, letters)
-    outcomes = await asyncio.gather(*(letters.retry(first, installation.queue) for _ in range(4)))
+    outcomes = await asyncio.gather(*(letters.retry(first) for _ in range(4)))
     assert sorted(outcomes) == ["gone"] * 3 + ["requeued"]
     second = await failed(installation, letters)
-    assert await letters.retry(first, installation.queue) == "gone"
+    assert await letters.retry(first) == "gone"
     assert (await installation.record("default//a"))["state"] == "failed"
-    assert await letters.retry(second, installation.queue) == "requeued"
+    assert await letters.retry(second) == "requeued"
     assert await installation.dead() == []
 
 
@@ -79,8 +79,8 @@ async def test_the_letter_of_an_item_that_goes_on_already_is_taken_off(
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
     letter = await failed(installation, letters)
-    await installation.queue.retry("item", "default//a", ("failed",))
-    assert await letters.retry(letter, installation.queue) == "not_failed"
+    await installation.orders.retry("item", "default//a", ("failed",))
+    assert await letters.retry(letter) == "not_failed"
     assert await installation.dead() == []
 
 
@@ -90,12 +90,12 @@ async def test_an_item_whose_record_has_ended_is_sent_anew(
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
     letter = await failed(installation, letters)
     await installation.redis.delete(installation.keys.item("default//a"))
-    assert await letters.retry(letter, installation.queue) == "resent"
+    assert await letters.retry(letter) == "resent"
     await installation.take_all()
     assert (await installation.record("default//a"))["state"] == "queued"
 
 
-async def test_the_oldest_come_first_over_all_pages_and_those_that_come_later_not_at_all(
+async def test_the_oldest_letters_come_first_and_later_ones_not_at_all(
     installation: Installation, letters: DeadLetters
 ) -> None:
     for number in range(2 * PAGE + 1):
@@ -104,7 +104,7 @@ async def test_the_oldest_come_first_over_all_pages_and_those_that_come_later_no
     seen = []
     async for letter in letters.oldest_first():
         seen.append(letter.job)
-        await letters.retry(letter, installation.queue)
+        await letters.retry(letter)
         await installation.take_all()  # it comes back at once
     assert seen == [f"j{number}" for number in range(2 * PAGE + 1)]
     assert len(await installation.dead()) == 2 * PAGE + 1

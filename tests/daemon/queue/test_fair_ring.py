@@ -22,7 +22,7 @@ def batches(items: list[Claimed]) -> list[str]:
     return [Uid.parse(item.uid).batch for item in items]
 
 
-async def test_four_pictures_behind_five_thousand_of_the_same_tenant_come_after_at_most_eight_of_the_others(
+async def test_four_pictures_behind_five_thousand_wait_for_at_most_eight(
     installation: Installation,
 ) -> None:
     for part in range(1, 6):
@@ -120,7 +120,7 @@ async def test_cancelled_items_are_stepped_over_and_lag_stays_known(installation
 
 
 @pytest.mark.parametrize("cap", [None, 2])
-async def test_entries_that_vanish_from_the_ready_stream_are_counted_and_lose_nothing(
+async def test_entries_that_vanish_from_a_ready_stream_are_counted_and_queued_anew(
     installation: Installation, cap: int | None
 ) -> None:
     await installation.batch("b1", 5, **({} if cap is None else {"max_in_flight": cap}))
@@ -139,9 +139,7 @@ async def test_entries_that_vanish_from_the_ready_stream_are_counted_and_lose_no
 
 
 @pytest.mark.parametrize("end", ["cancel", "expire"])
-async def test_a_capped_batch_goes_on_in_its_other_lane_when_the_item_in_the_ring_ends_there(
-    installation: Installation, end: str
-) -> None:
+async def test_a_capped_batch_goes_on_in_its_other_lane(installation: Installation, end: str) -> None:
     first = {"id": "first", "priority": "high"}
     if end == "expire":
         first["expires_at"] = "2020-01-01T00:00:00Z"

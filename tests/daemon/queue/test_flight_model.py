@@ -51,91 +51,85 @@ STATES = (
 class Flight:
     """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended.
 
-    `looking` are those that were woken and have not looked yet where they belong; in the place `wait` they stand in no
-    line until they do.
+    `woken` are due, and stand in no line until the next look. `refused` have a refusal that came while they waited.
     """
 
     places: dict[str, str] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
     leader: str | None = None
-    waiting: list[str] = field(default_factory=list)
-    looking: set[str] = field(default_factory=set)
+    joined: set[str] = field(default_factory=set)
+    woken: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     picture: bool = False
-    refused: bool = False
 
     def arrive(self, item: str, mode: str) -> None:
         self.modes[item] = mode
-        if mode == "use" and self.picture:
-            self.places[item] = "copy"
-        elif mode == "use" and self.leader:
-            self.waiting.append(item)
-            self.places[item] = "wait"
-        else:
-            self.places[item] = "line"
+        self.refused.discard(item)
+        self.places[item] = "copy" if mode == "use" and self.picture else "line"
 
-    def takes_answer(self, item: str) -> bool:
-        """Whether an item that uses others' pictures, and is woken, has its answer without a call."""
-        return self.picture or (item in self.looking and self.refused)
+    def has_answer(self, item: str) -> bool:
+        """Whether the item needs no call of its own."""
+        return self.modes[item] == "use" and (self.picture or item in self.refused)
 
-    def claimed(self, items: list[str], joined: list[str]) -> None:
-        """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait, in theirs."""
-        line = [item for item, place in self.places.items() if place == "line"]
-        for item in [item for item in line if self.modes[item] == "use" and self.takes_answer(item)]:
+    def claimed(self, items: list[str], joined: set[str]) -> None:
+        """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait."""
+        line = {item for item, place in self.places.items() if place == "line"}
+        for item in [item for item in line if self.has_answer(item)]:
             self.places[item] = "copy"
             line.remove(item)
-        self.looking -= {item for item, place in self.places.items() if place in ("line", "copy")}
-        assert sorted(items + joined) == sorted(line)
+        self.woken -= {item for item, place in self.places.items() if place in ("line", "copy")}
+        assert {*items, *joined} == line
         assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
         alone = [item for item in items if self.modes[item] == "use"]
         assert len(alone) <= 1, "one is made, the others wait for it"
         assert not alone or (self.leader is None and items[0] == alone[0])
         for item in items:
             self.places[item] = "call"
-            if self.leader is None:
-                self.leader, self.refused = item, False
+            self.leader = self.leader or item
         for item in joined:
             self.places[item] = "wait"
-            self.waiting.append(item)
+        self.joined |= joined
 
     def ends(self, item: str, how: str) -> None:
         led = self.leader == item
         made = self.places[item] == "call" and how == "succeeds"
         self.places[item] = "ended"
-        self.looking.discard(item)
-        if item in self.waiting:
-            self.waiting.remove(item)
+        self.joined.discard(item)
+        self.woken.discard(item)
+        if led and how == "is refused":
+            self.refused |= {uid for uid, place in self.places.items() if place != "ended"}
+        self.picture = self.picture or made
         if led:
             self.leader = None
-            self.looking |= set(self.waiting)
-        if made:
-            self.picture = True
-        if how == "is refused" and led:
-            self.refused = True
-        if made or (how == "is refused" and led):
-            line = {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
-            self.looking |= line | set(self.waiting)
-
-    def looks(self) -> None:
-        """Whoever was woken looks where it belongs now."""
-        for item in sorted(self.looking):
-            if self.takes_answer(item):
-                self.places[item] = "copy"
-            elif self.leader is None:
-                self.places[item] = "line"
-            if self.places[item] != "wait" and item in self.waiting:
-                self.waiting.remove(item)
-        self.looking = set()
+        if led or made:
+            self._wake()
+        if made or (led and how == "is refused"):
+            self.woken |= self.in_line
 
     def runs_on(self, item: str) -> None:
         """It has to wait again, and leads no more."""
         if self.leader == item:
             self.leader = None
-            self.looking |= set(self.waiting)
+            self._wake()
         self.arrive(item, self.modes[item])
 
-    def misses(self, item: str, *, forget: bool) -> None:
-        if forget:
-            self.picture = False
+    @property
+    def in_line(self) -> set[str]:
+        """Those in line that would take another item's picture."""
+        return {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
+
+    def _wake(self) -> None:
+        self.woken |= self.joined
+        self.joined = set()
+
+    def looks(self) -> None:
+        """Each that was woken is queued where it belongs now."""
+        for item in self.woken:
+            self.places[item] = "copy" if self.has_answer(item) else "line"
+        self.woken = set()
+
+    def misses(self, item: str) -> None:
+        self.picture = False
         self.arrive(item, "use")
 
 
@@ -161,16 +155,15 @@ class Both:
         self.flights[kind].arrive(uid, mode)
 
     async def claim(self) -> None:
-        claim = await self.real.queue.claim("default", 100, lanes=("normal",))
+        claim = await self.real.queue.claim("default", 100, queues=("normal",))
         self.claims |= {item.uid: item for item in claim.items}
         claimed = [item.uid for item in claim.items]
         for kind, flight in self.flights.items():
-            known = set(flight.waiting)
-            joined = [uid for uid in await self.joined(kind) if uid not in known]
+            joined = await self.joined(kind) - flight.joined
             flight.claimed([uid for uid in claimed if self.of[uid] == kind], joined)
 
     async def claim_copies(self) -> None:
-        claim = await self.real.queue.claim("default", 100, lanes=(CACHED,))
+        claim = await self.real.queue.claim("default", 100, queues=(CACHED,))
         self.claims |= {item.uid: item for item in claim.items}
 
     async def members(self, kind: tuple[str, str]) -> list[tuple[str, float]]:
@@ -184,8 +177,8 @@ class Both:
             (uid.decode(), score) for uid, score in await self.real.redis.zrange(key, 0, -1, withscores=True)
         ]
 
-    async def joined(self, kind: tuple[str, str]) -> list[str]:
-        return [uid for uid, score in await self.members(kind) if score > 0]
+    async def joined(self, kind: tuple[str, str]) -> set[str]:
+        return {uid for uid, score in await self.members(kind) if score > 0}
 
     async def end_call(self, uid: str, how: str) -> None:
         assert await self.real.queue.settle(self.claims.pop(uid), ENDS[how]) != "lost"
@@ -199,7 +192,10 @@ class Both:
         await self.claim_copies()
         flight, item = self.flights[self.of[uid]], self.claims.pop(uid)
         answer = await self.real.queue.answer(item)
-        assert (bool(answer.entry), bool(answer.refusal)) == (flight.picture, flight.refused)
+        assert (bool(answer.entry), bool(answer.refusal)) == (
+            flight.picture,
+            not flight.picture and uid in flight.refused,
+        )
         if answer.entry and not gone:
             source = orjson.loads(answer.entry)["from"]
             assert self.of[source] == self.of[uid], (
@@ -212,17 +208,17 @@ class Both:
             flight.ends(uid, "is refused")
         else:
             await self.real.queue.settle(item, Missed(answer.entry))
-            flight.misses(uid, forget=True)
+            flight.misses(uid)
 
     async def cancel(self, uid: str) -> None:
         if uid not in self.claims:
-            await self.real.queue.cancel("item", uid, ["queued", "throttled", "retry_wait"])
+            await self.real.orders.cancel("item", uid, ["queued", "throttled", "retry_wait"])
             self.flights[self.of[uid]].ends(uid, "stops")
 
     async def retry(self, uid: str) -> None:
         if await self.state(uid) == "succeeded":
             return
-        await self.real.queue.retry("item", uid, ["failed", "cancelled", "held"])
+        await self.real.orders.retry("item", uid, ["failed", "cancelled", "held"])
         flight = self.flights[self.of[uid]]
         flight.arrive(uid, flight.modes[uid])
 
@@ -245,23 +241,19 @@ class Both:
         return (await self.real.record(uid))["state"]
 
     async def check(self) -> None:
-        lanes = {"wait": JOINED, "copy": CACHED, "line": "normal", "call": "normal"}
+        recorded = {"wait": JOINED, "copy": CACHED, "line": "queue", "call": "queue"}
         for uid, kind in self.of.items():
             record, place = await self.real.record(uid), self.flights[kind].places[uid]
             ended = record["state"] in ("succeeded", "failed", "cancelled", "held")
             assert ended == (place == "ended"), (uid, place, record["state"])
             if not ended:
-                assert record["lane"] == lanes[place], (uid, place, record["state"])
+                assert record["place"] == recorded[place], (uid, place, record["state"])
         for kind, flight in self.flights.items():
             members = await self.members(kind)
-            line = {
-                uid for uid, place in flight.places.items() if place == "line" and flight.modes[uid] == "use"
-            }
-            assert {uid for uid, score in members if score < 0} == line
             assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
-            assert [uid for uid, score in members if score > 0] == flight.waiting
-            lost = set(flight.waiting) - flight.looking
-            assert not lost or flight.leader, "nobody waits for nobody"
+            assert {uid for uid, score in members if score > 0} == flight.joined
+            assert {uid for uid, score in members if score < 0} == flight.in_line - flight.woken
+            assert not flight.joined or flight.leader, "nobody waits for nobody"
 
     async def check_counts(self) -> None:
         for tenant in {kind[0] for kind in self.of.values()}:

@@ -53,11 +53,11 @@ async def test_an_item_that_is_in_three_parts_is_counted_once_and_the_batch_ends
     assert (await installation.group(GID))["state"] == "completed"
 
 
-async def test_a_part_that_comes_after_the_batch_was_cancelled_and_put_away_leaves_no_key_for_ever(
+async def test_a_part_after_the_end_of_a_cancelled_batch_leaves_no_key_for_ever(
     installation: Installation,
 ) -> None:
     await part(installation, 1, "a", parts=2)
-    await installation.queue.cancel("group", GID, ["queued"])
+    await installation.orders.cancel("group", GID, ["queued"])
     assert await make_all(installation) == 0
     assert await close(installation) == []
     await part(installation, 2, "b", parts=2)
@@ -68,12 +68,12 @@ async def test_a_part_that_comes_after_the_batch_was_cancelled_and_put_away_leav
     assert (await installation.kinds()).count("batch.finished") == 1
 
 
-async def test_a_part_that_comes_after_a_cancel_was_taken_back_is_made_and_the_batch_ends_again(
+async def test_a_part_after_a_cancel_was_taken_back_is_made(
     installation: Installation,
 ) -> None:
     await part(installation, 1, "a", parts=2)
-    await installation.queue.cancel("group", GID, ["queued"])
-    await installation.queue.retry("group", GID, ["cancelled"])
+    await installation.orders.cancel("group", GID, ["queued"])
+    await installation.orders.retry("group", GID, ["cancelled"])
     assert await make_all(installation) == 1
     assert (await installation.group(GID))["state"] == "completed", "it waits for no part any more"
     assert await close(installation) == []

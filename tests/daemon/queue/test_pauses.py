@@ -124,7 +124,7 @@ def job(ident: str, route: str = "default", **more: Any) -> dict[str, Any]:
 # The fleet and its routes
 
 
-async def test_while_the_fleet_is_paused_no_replica_begins_anything_and_all_do_when_it_is_resumed(
+async def test_a_paused_fleet_begins_nothing_until_it_is_resumed(
     fleet: Fleet,
 ) -> None:
     await fleet.pause("fleet", reason="new prompts")
@@ -169,7 +169,7 @@ async def test_a_pause_for_a_time_ends_by_itself(fleet: Fleet) -> None:
     await fleet.has_started(1)
 
 
-async def test_a_pause_that_comes_between_a_permit_and_its_slot_is_kept_and_costs_nothing(
+async def test_a_pause_between_a_permit_and_its_slot_is_kept_and_costs_nothing(
     redis: Redis,
 ) -> None:
     fleet = Fleet(redis, {"requests": "1/2s"})
@@ -269,10 +269,10 @@ async def test_a_pause_is_told_to_everybody_who_looks(redis: Redis) -> None:
     installation = Installation(redis)
     await pauses.pause(redis, installation.keys, "route", "slides", reason='a "reason"', for_s=3600)
     await pauses.resume(redis, installation.keys, "route", "slides")
-    (paused, told), (resumed, end) = await installation.events()
+    (paused, begin), (resumed, end) = await installation.events()
     assert (paused, resumed) == ("work.paused", "work.resumed")
-    assert (told["scope"], told["route"], told["reason"]) == ("route", "slides", 'a "reason"')
-    for kind, data in ((paused, told), (resumed, end)):
+    assert (begin["scope"], begin["route"], begin["reason"]) == ("route", "slides", 'a "reason"')
+    for kind, data in ((paused, begin), (resumed, end)):
         Event.model_validate({"type": kind, "data": data}).parsed()
     assert await read_pauses(redis, installation.keys) == {}
     assert await pauses.resume(redis, installation.keys, "fleet") == "nothing"
@@ -298,7 +298,9 @@ async def test_of_a_paused_batch_nothing_is_claimed_and_the_others_take_their_tu
     assert await pauses.pause(installation.redis, installation.keys, "batch", "default/b1") == "ok"
     assert await claimed(installation) == ["default/b2/i0", "default/b2/i1"]
     assert await claimed(installation) == []
-    assert not await installation.queue.waiting("default", ["high", "normal", "low"]), "nobody asks in vain"
+    assert not await installation.queue.waiting("default", ["high", "normal", "low"]), (
+        "no permit is acquired in vain"
+    )
     assert (await installation.group("default/b1"))["queued"] == "3"
     assert await pauses.resume(installation.redis, installation.keys, "batch", "default/b1") == "resumed"
     assert await claimed(installation) == [f"default/b1/i{k}" for k in range(3)], "in their order"
@@ -358,17 +360,6 @@ async def test_items_in_every_lane_and_route_come_back(redis: Redis) -> None:
     await pauses.resume(redis, installation.keys, "batch", "default/b1")
     back = [item.uid for route in ("default", "slides") for item in await installation.claim(10, route)]
     assert sorted(back) == sorted(f"default/b1/{item['id']}" for item in items)
-
-
-async def test_a_batch_of_an_older_version_has_no_list_of_places_and_comes_back_too(
-    installation: Installation,
-) -> None:
-    await installation.batch("b1", 2, defaults={"prompt": "x", "priority": "high"})
-    await installation.redis.hdel(installation.keys.group("default/b1"), "places")
-    await pauses.pause(installation.redis, installation.keys, "batch", "default/b1")
-    assert await claimed(installation) == []
-    await pauses.resume(installation.redis, installation.keys, "batch", "default/b1")
-    assert len(await claimed(installation)) == 2
 
 
 async def test_a_paused_batch_can_be_cancelled_and_its_items_expire(installation: Installation) -> None:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from daemon.broker.streams import ranked
 from daemon.queue.keys import Uid
-from daemon.queue.position import Place, Ring, Turns, ahead_of
+from daemon.queue.position import Place, Positions, Ring, ahead_of
 from tests.daemon.harness import Installation
 
 
@@ -24,11 +24,11 @@ async def test_the_number_is_the_number_of_claims_before_it(redis: Redis, seed: 
     # From the middle of a turn as well: some are claimed and running.
     await installation.claim(draw.randint(0, 5))
     waiting = await ranked(redis, installation.keys.waiting("default"), 0, 1000)
-    turns = Turns(redis, installation.keys)
-    said = {uid: await turns.place(Uid.parse(uid), "default", "normal") for uid in waiting}
+    positions = Positions(redis, installation.keys)
+    found = {uid: await positions.place(Uid.parse(uid), "default", "normal") for uid in waiting}
     order = [item.uid for item in await installation.claim(100)]
     assert sorted(order) == sorted(waiting)
-    assert said == {uid: Place(ahead, 0) for ahead, uid in enumerate(order)}
+    assert found == {uid: Place(ahead, 0) for ahead, uid in enumerate(order)}
 
 
 async def test_other_lanes_are_counted_beside_and_what_runs_has_no_place(redis: Redis) -> None:
@@ -36,26 +36,26 @@ async def test_other_lanes_are_counted_beside_and_what_runs_has_no_place(redis: 
     await installation.submit(
         {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}, {"id": "c", "prompt": "x", "priority": "high"}
     )
-    turns = Turns(redis, installation.keys)
-    assert await turns.place(Uid("default", "", "b"), "default", "normal") == Place(1, 1)
-    assert await turns.place(Uid("default", "", "c"), "default", "high") == Place(0, 2)
+    positions = Positions(redis, installation.keys)
+    assert await positions.place(Uid("default", "", "b"), "default", "normal") == Place(1, 1)
+    assert await positions.place(Uid("default", "", "c"), "default", "high") == Place(0, 2)
     await installation.claim(3)
-    assert await turns.place(Uid("default", "", "b"), "default", "normal") is None
+    assert await positions.place(Uid("default", "", "b"), "default", "normal") is None
 
 
 async def test_the_first_of_a_batch_is_its_next_claim(redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)
     await installation.batch("b2", 3)
-    turns = Turns(redis, installation.keys)
+    positions = Positions(redis, installation.keys)
     for claimed in range(3):
         await installation.claim(claimed)
-        first = {b: str(await turns.first_of("default", b, "default", "normal")) for b in ("b1", "b2")}
-        ahead = {b: await turns.place(Uid.parse(uid), "default", "normal") for b, uid in first.items()}
+        first = {b: str(await positions.first_of("default", b, "default", "normal")) for b in ("b1", "b2")}
+        ahead = {b: await positions.place(Uid.parse(uid), "default", "normal") for b, uid in first.items()}
         assert Place(0, 0) in ahead.values()
     order = [item.uid for item in await installation.claim(10)]
     assert first == {b: next(uid for uid in order if f"/{b}/" in uid) for b in first}
-    assert await turns.first_of("default", "b3", "default", "normal") is None
+    assert await positions.first_of("default", "b3", "default", "normal") is None
 
 
 def test_tenants_that_were_not_counted_are_taken_to_have_enough() -> None:

@@ -106,7 +106,7 @@ OUTCOMES: list[tuple[Outcome, str]] = [
 
 
 @pytest.mark.parametrize(("outcome", "state"), OUTCOMES, ids=[outcome.name for outcome, _ in OUTCOMES])
-async def test_a_settle_that_is_asked_again_has_the_same_answer_and_changes_nothing(
+async def test_a_repeated_settle_has_the_same_answer_and_changes_nothing(
     installation: Installation, outcome: Outcome, state: str
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -117,7 +117,7 @@ async def test_a_settle_that_is_asked_again_has_the_same_answer_and_changes_noth
     assert (await installation.record("default//a"), await installation.kinds()) == (record, kinds)
 
 
-async def test_a_settle_asked_again_while_the_item_runs_anew_has_its_answer_and_not_the_item(
+async def test_a_repeated_settle_of_an_earlier_run_has_its_answer_and_not_the_item(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -129,10 +129,10 @@ async def test_a_settle_asked_again_while_the_item_runs_anew_has_its_answer_and_
     assert await installation.queue.settle(again, DONE) == "succeeded"
 
 
-async def test_a_cancelled_run_asked_again_is_still_cancelled(installation: Installation) -> None:
+async def test_a_repeated_settle_of_a_cancelled_run_is_still_cancelled(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
-    await installation.queue.cancel("item", "default//a", ["running"])
+    await installation.orders.cancel("item", "default//a", ["running"])
     assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
     assert await installation.queue.settle(item, Retry(ERROR, 0)) == "cancelled"
 
@@ -245,7 +245,7 @@ async def test_throttles_and_retries_are_no_crashes(installation: Installation) 
     assert (len(page.items), page.poisoned) == (1, 0)
 
 
-async def test_a_worker_that_dies_before_every_call_is_poison_although_the_item_was_released_each_time(
+async def test_an_item_whose_worker_dies_before_every_call_is_poison(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -260,7 +260,7 @@ async def test_a_worker_that_dies_before_every_call_is_poison_although_the_item_
     assert (await installation.record("default//a"))["state"] == "failed"
 
 
-async def test_a_question_that_was_held_up_on_its_way_takes_nothing_over(installation: Installation) -> None:
+async def test_a_reclaim_that_was_held_up_on_its_way_takes_nothing_over(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     await installation.claim()
     past = await installation.queue.now_us() - 1
@@ -268,7 +268,7 @@ async def test_a_question_that_was_held_up_on_its_way_takes_nothing_over(install
     assert page.items == []
 
 
-async def test_an_item_whose_group_was_lost_is_kept_alive_and_found_when_its_worker_dies(
+async def test_an_item_whose_consumer_group_was_lost_is_kept_and_found(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x", "tenant": "bert"})
@@ -325,7 +325,7 @@ async def test_a_retry_after_a_missed_deadline_may_run(installation: Installatio
     assert item.waived_us > 0
 
 
-async def test_a_cancelled_retry_is_queued_once_when_it_is_asked_for_again(
+async def test_a_cancelled_retry_is_queued_once_by_the_next_retry(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -403,7 +403,7 @@ async def test_a_throttled_job_keeps_its_attempts_and_its_place(installation: In
     assert again.throttled_us > 0
 
 
-async def test_an_unknown_outcome_of_what_may_not_start_any_more_fails_and_is_not_told_to_have_expired(
+async def test_an_unknown_outcome_after_the_expiry_fails_and_does_not_expire(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "deadline": "2999-01-01T00:00:00Z"})
@@ -453,7 +453,7 @@ async def test_a_held_item_keeps_its_batch_open_until_a_person_decides(installat
     assert (await installation.group("default/b1"))["state"] == "completed"
 
 
-async def test_a_cancel_ends_what_waits_and_asks_what_runs(installation: Installation) -> None:
+async def test_a_cancel_ends_what_waits_and_stops_what_runs(installation: Installation) -> None:
     await installation.batch("b1", 5)
     running, *_ = await installation.claim(1)
     await installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
@@ -464,7 +464,7 @@ async def test_a_cancel_ends_what_waits_and_asks_what_runs(installation: Install
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told"),
+    ("outcome", "kept"),
     [
         (Retry(ERROR, 0), ERROR),
         (Throttled(ERROR, 0), ERROR),
@@ -475,14 +475,14 @@ async def test_a_cancel_ends_what_waits_and_asks_what_runs(installation: Install
     ],
 )
 async def test_what_would_run_again_or_wait_for_somebody_after_a_cancel_does_not(
-    installation: Installation, outcome: Outcome, told: object
+    installation: Installation, outcome: Outcome, kept: object
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
     await installation.submit({"job": "a"}, type="pixmill.cancel.v1")
     assert await installation.queue.settle(item, outcome) == "cancelled"
     error = (await installation.record("default//a")).get("error")
-    assert (None if error is None else orjson.loads(error)) == told
+    assert (None if error is None else orjson.loads(error)) == kept
 
 
 async def test_a_picture_that_came_in_spite_of_a_cancel_is_kept(installation: Installation) -> None:
@@ -554,12 +554,14 @@ async def test_a_cancel_ends_a_batch_whose_other_parts_never_came(installation: 
     assert (await installation.group("default/b1"))["state"] == "completed"
 
 
-async def test_progress_is_told_by_one_replica_at_most_twice_a_second(installation: Installation) -> None:
+async def test_progress_is_published_by_one_replica_at_most_twice_a_second(
+    installation: Installation,
+) -> None:
     await installation.batch("b1", 2)
     await installation.claim(1)
-    (told,) = await installation.queue.progress(gap_s=30)
-    assert told.by_state()["running"] == 1
-    assert sum(count for name, count in told.by_state().items() if name != "total") == told.total
+    (counts,) = await installation.queue.progress(gap_s=30)
+    assert counts.by_state()["running"] == 1
+    assert sum(count for name, count in counts.by_state().items() if name != "total") == counts.total
     await installation.claim(1)
     assert await installation.other("w2").progress(gap_s=30) == []
 
@@ -629,7 +631,7 @@ async def test_members_that_had_ended_live_as_long_as_their_retried_batch(
     installation: Installation, kind: Target, name: str
 ) -> None:
     await ended_batch(installation, 5)
-    await installation.queue.retry(kind, name, ["failed"])
+    await installation.orders.retry(kind, name, ["failed"])
     while await installation.queue.close_groups(page=2):
         pass
     assert await ttls(installation, 5) == [-1] * 8
@@ -641,11 +643,11 @@ async def test_members_that_had_ended_live_as_long_as_their_retried_batch(
     assert await installation.redis.zcard(installation.keys.closing) == 0
 
 
-async def test_a_batch_that_ends_while_its_clock_is_being_stopped_has_it_started_for_every_member(
+async def test_an_end_while_the_clock_is_stopped_starts_it_for_every_member(
     installation: Installation,
 ) -> None:
     await ended_batch(installation, 5)
-    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.orders.retry("group", "default/b1", ["failed"])
     await installation.queue.close_groups(page=2)  # the first two have no clock any more
     (item,) = await installation.claim()
     await installation.queue.settle(item, DONE)
@@ -654,7 +656,7 @@ async def test_a_batch_that_ends_while_its_clock_is_being_stopped_has_it_started
     assert all(ttl > 0 for ttl in await ttls(installation, 5))
 
 
-async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_stopped_for_every_member(
+async def test_a_retry_while_the_clock_is_started_stops_it_for_every_member(
     installation: Installation,
 ) -> None:
     await installation.batch("b1", 5)
@@ -663,7 +665,7 @@ async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_s
     for item in others:
         await installation.queue.settle(item, DONE)
     await installation.queue.close_groups(page=2)
-    await installation.queue.retry("group", "default/b1", ["failed"])
+    await installation.orders.retry("group", "default/b1", ["failed"])
     while await installation.queue.close_groups(page=2):
         pass
     assert await ttls(installation, 5) == [-1] * 8
@@ -671,7 +673,7 @@ async def test_a_batch_that_is_retried_while_its_clock_is_being_started_has_it_s
 
 async def test_a_retry_that_finds_nothing_to_do_leaves_the_clock_running(installation: Installation) -> None:
     await ended_batch(installation, 3)
-    await installation.queue.retry("group", "default/b1", ["cancelled"])
+    await installation.orders.retry("group", "default/b1", ["cancelled"])
     assert not await installation.queue.close_groups()
     assert all(ttl > 0 for ttl in await ttls(installation, 3))
 
@@ -684,7 +686,7 @@ async def test_scripts_survive_a_script_flush_in_the_middle(installation: Instal
     assert await installation.queue.settle(item, DONE) == "succeeded"
 
 
-async def test_a_replica_that_leaves_takes_its_name_with_it_unless_work_is_pending_under_it(
+async def test_a_replica_that_leaves_takes_off_its_name_unless_work_is_pending(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})

@@ -60,18 +60,18 @@ async def test_a_task_that_its_provider_took_back_is_not_polled_by_a_retry(
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
     await installation.queue.settle(again, Cancelled(), "no")
-    await installation.queue.retry("item", again.uid, ["cancelled"])
+    await installation.orders.retry("item", again.uid, ["cancelled"])
     (anew,) = await installation.claim()
     assert not anew.receipt
 
 
-async def test_a_task_of_an_item_that_was_cancelled_while_it_waited_is_polled_by_a_retry(
+async def test_a_retry_polls_the_task_of_an_item_cancelled_while_it_waited(
     installation: Installation,
 ) -> None:
     item = await accepted(installation)
     await installation.queue.settle(item, Released())
-    await installation.queue.cancel("item", item.uid, ["queued"])
-    await installation.queue.retry("item", item.uid, ["cancelled"])
+    await installation.orders.cancel("item", item.uid, ["queued"])
+    await installation.orders.retry("item", item.uid, ["cancelled"])
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
 
@@ -79,13 +79,13 @@ async def test_a_task_of_an_item_that_was_cancelled_while_it_waited_is_polled_by
 async def test_a_held_task_that_is_lost_is_forgotten_by_a_cancel(installation: Installation) -> None:
     item = await accepted(installation)
     await installation.queue.settle(item, Held({**OURS, "kind": "task_lost"}), "maybe")
-    await installation.queue.cancel("item", item.uid, ["held"])
-    await installation.queue.retry("item", item.uid, ["cancelled"])
+    await installation.orders.cancel("item", item.uid, ["held"])
+    await installation.orders.retry("item", item.uid, ["cancelled"])
     (anew,) = await installation.claim()
     assert not anew.receipt
 
 
-async def test_a_retry_of_what_went_wrong_on_our_side_keeps_the_task_and_another_one_does_not(
+async def test_only_a_failure_of_our_own_side_keeps_the_task_for_the_next_run(
     installation: Installation,
 ) -> None:
     item = await accepted(installation)
@@ -128,7 +128,7 @@ async def test_a_poisoned_item_with_a_task_is_polled_when_a_person_retries_it(
     assert (await installation.record("default//a"))["state"] == "failed"
     assert await calls(installation) == {"yes": 1}
     assert _counted(installation) == {"yes": 1}
-    await installation.queue.retry("item", "default//a", ("failed",))
+    await installation.orders.retry("item", "default//a", ("failed",))
     (again,) = await installation.claim()
     assert again.receipt == RECEIPT
 
@@ -183,7 +183,7 @@ async def test_a_settle_whose_reply_was_lost_counts_its_call_once(installation: 
     assert await calls(installation) == {"yes": 1}
 
 
-async def test_who_settles_too_late_counts_no_call_since_another_one_did(installation: Installation) -> None:
+async def test_a_late_settle_counts_no_call(installation: Installation) -> None:
     item = await accepted(installation)
 
     async def late(run: Run) -> Outcome:
@@ -237,12 +237,12 @@ class Zombie:
     async def letters(self) -> list[dict[str, str]]:
         return await self.installation.dead()
 
-    async def tasks_told(self) -> list[str]:
+    async def tasks_published(self) -> list[str]:
         return [data["task_id"] for kind, data in await self.installation.events() if kind == "job.submitted"]
 
 
 @pytest.mark.parametrize("policy", ["retry_once", "hold", "fail"])
-async def test_a_receipt_that_comes_before_the_new_owner_settles_leaves_nothing_unknown(
+async def test_a_late_receipt_before_the_owner_settles_leaves_nothing_unknown(
     installation: Installation, policy: str
 ) -> None:
     zombie = await Zombie.asleep(installation, on_unknown_outcome=policy)
@@ -251,21 +251,21 @@ async def test_a_receipt_that_comes_before_the_new_owner_settles_leaves_nothing_
     assert await zombie.wakes() == "kept"
     assert await zombie.new.settle(item, Unknown(OURS), "maybe") == "queued"
     assert (await zombie.claimed()).receipt == LATE
-    assert await zombie.tasks_told() == ["late"]
+    assert await zombie.tasks_published() == ["late"]
     assert await zombie.letters() == []
 
 
-async def test_a_receipt_that_comes_while_the_item_waits_to_be_sent_once_more_is_polled_instead(
+async def test_a_late_receipt_while_the_item_waits_is_polled_instead_of_a_call(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
     await zombie.new.settle(await zombie.reclaimed(), Unknown(OURS), "maybe")
     assert await zombie.wakes() == "kept"
     assert (await zombie.claimed()).receipt == LATE
-    assert await calls(installation) == {"maybe": 1}, "counted by whoever took the item over"
+    assert await calls(installation) == {"maybe": 1}, "counted by the owner that took the item over"
 
 
-async def test_a_receipt_that_comes_while_the_item_is_held_is_polled_when_a_person_retries(
+async def test_a_late_receipt_of_a_held_item_is_polled_by_a_retry(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation, on_unknown_outcome="hold")
@@ -274,11 +274,11 @@ async def test_a_receipt_that_comes_while_the_item_is_held_is_polled_when_a_pers
     view = await Records(installation.redis, installation.keys).item("default//a")
     assert view is not None
     assert view.provider_task == {"task_id": "late"}
-    await zombie.new.retry("item", "default//a", ("held",))
+    await installation.orders.retry("item", "default//a", ("held",))
     assert (await zombie.claimed()).receipt == LATE
 
 
-async def test_a_new_owner_that_has_not_begun_is_given_the_receipt_instead_of_its_call(
+async def test_an_owner_that_has_not_begun_gets_the_receipt_instead_of_its_call(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -286,7 +286,7 @@ async def test_a_new_owner_that_has_not_begun_is_given_the_receipt_instead_of_it
     assert item.receipt == b""
     assert await zombie.wakes() == "kept"
     assert await zombie.new.note_intent(item) == LATE
-    assert await zombie.new.note_intent(item) == LATE, "asked again, since the reply was lost"
+    assert await zombie.new.note_intent(item) == LATE, "repeated, since the reply was lost"
     assert (await installation.record("default//a"))["intent_us"] == ""
 
 
@@ -299,7 +299,7 @@ async def test_the_next_owner_of_a_new_owner_that_died_is_given_the_receipt(
     assert (await zombie.reclaimed()).receipt == LATE
 
 
-async def test_a_poisoned_item_whose_receipt_came_late_is_polled_when_a_person_retries_it(
+async def test_a_late_receipt_of_a_poisoned_item_is_polled_by_a_retry(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -307,7 +307,7 @@ async def test_a_poisoned_item_whose_receipt_came_late_is_polled_when_a_person_r
     await zombie.wakes()
     await _reclaimer(installation).sweep()
     assert (await installation.record("default//a"))["state"] == "failed"
-    await zombie.new.retry("item", "default//a", ("failed",))
+    await installation.orders.retry("item", "default//a", ("failed",))
     assert (await zombie.claimed()).receipt == LATE
 
 
@@ -322,20 +322,20 @@ async def test_a_new_owner_whose_own_call_came_to_nothing_falls_back_on_the_rece
     await zombie.new.note_intent(item)
     assert await zombie.wakes() == "kept"
     await zombie.new.settle(item, outcome, "maybe")
-    assert (await installation.events())[-1][0] == "job.retrying", "what went wrong is told"
+    assert (await installation.events())[-1][0] == "job.retrying", "the error is published"
     error = orjson.loads((await installation.record("default//a"))["error"])
     polled = {} if isinstance(outcome, Throttled) else {"resumable": True}
     assert error == {**OURS, **polled}
     assert (await zombie.claimed()).receipt == LATE
 
 
-async def test_a_second_task_is_followed_and_the_late_one_is_told_of(installation: Installation) -> None:
+async def test_a_second_task_is_followed_and_the_late_one_buried(installation: Installation) -> None:
     zombie = await Zombie.asleep(installation)
     item = await zombie.sent_once_more()
     await zombie.new.note_intent(item)
     assert await zombie.wakes() == "kept"
     assert await zombie.new.note_receipt(item, SECOND) == "second"
-    assert await zombie.new.note_receipt(item, SECOND) == "ours", "asked again, since the reply was lost"
+    assert await zombie.new.note_receipt(item, SECOND) == "ours", "repeated, since the reply was lost"
     assert (await installation.record("default//a"))["receipt"] == SECOND.decode()
     (letter,) = await zombie.letters()
     assert letter["reason"] == "late_receipt"
@@ -343,7 +343,7 @@ async def test_a_second_task_is_followed_and_the_late_one_is_told_of(installatio
     assert await zombie.new.settle(item, Succeeded({"images": []}), "yes") == "succeeded"
 
 
-async def test_a_receipt_that_comes_after_the_new_owners_own_is_told_of_and_kept_in_reserve(
+async def test_a_late_receipt_after_the_owners_own_is_buried_and_kept_in_reserve(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -360,7 +360,7 @@ async def test_a_receipt_that_comes_after_the_new_owners_own_is_told_of_and_kept
     assert (await zombie.claimed()).receipt == LATE, "and when it is lost the other one is polled, not bought"
 
 
-async def test_a_receipt_that_comes_after_the_item_failed_is_told_of_and_polled_by_a_retry(
+async def test_a_late_receipt_of_a_failed_item_is_buried_and_polled_by_a_retry(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation, on_unknown_outcome="fail")
@@ -371,11 +371,11 @@ async def test_a_receipt_that_comes_after_the_item_failed_is_told_of_and_polled_
     letters = DeadLetters(installation.redis, installation.keys)
     (letter,) = await letters.newest(10, reason="late_receipt")
     assert "Retrying the item polls this task" in letter.sentence
-    assert await letters.retry(letter, zombie.new) == "requeued"
+    assert await letters.retry(letter) == "requeued"
     assert (await zombie.claimed()).receipt == LATE
 
 
-async def test_a_receipt_for_an_item_that_has_its_picture_is_told_of(installation: Installation) -> None:
+async def test_a_late_receipt_of_an_item_with_its_picture_is_buried(installation: Installation) -> None:
     zombie = await Zombie.asleep(installation)
     item = await zombie.sent_once_more()
     await zombie.new.note_intent(item)
@@ -383,10 +383,10 @@ async def test_a_receipt_for_an_item_that_has_its_picture_is_told_of(installatio
     assert await zombie.wakes() == "buried"
     (letter,) = await zombie.letters()
     assert "may have been paid for" in orjson.loads(letter["error"])["message"]
-    assert await zombie.tasks_told() == []
+    assert await zombie.tasks_published() == []
 
 
-async def test_a_receipt_for_an_item_whose_record_has_gone_is_told_of_and_makes_no_record(
+async def test_a_late_receipt_without_a_record_is_buried_and_makes_no_record(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -397,7 +397,7 @@ async def test_a_receipt_for_an_item_whose_record_has_gone_is_told_of_and_makes_
     assert (letter.tenant, letter.item, letter.batch) == ("default", "a", None)
 
 
-async def test_a_receipt_that_was_noted_and_whose_reply_was_lost_is_nothing_new_to_the_next_owner(
+async def test_a_repeated_receipt_is_nothing_new_to_the_next_owner(
     installation: Installation,
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -408,7 +408,7 @@ async def test_a_receipt_that_was_noted_and_whose_reply_was_lost_is_nothing_new_
     await zombie.new.settle(item, Succeeded({"images": []}), "yes")
     assert await zombie.wakes() == "kept"
     assert await zombie.letters() == []
-    assert await zombie.tasks_told() == ["late"]
+    assert await zombie.tasks_published() == ["late"]
 
 
 @pytest.mark.parametrize("by_claim", [True, False])
@@ -440,7 +440,7 @@ ENDS = (
 @pytest.mark.parametrize(
     "wakes_at", range(len(STEPS) + 1), ids=lambda at: f"before-{[*STEPS, 'nothing'][at]}"
 )
-async def test_at_whatever_step_of_others_it_comes_a_receipt_is_somewhere_and_stops_a_call_that_was_not_begun(
+async def test_a_late_receipt_at_any_step_is_kept_and_stops_a_call_not_begun(
     installation: Installation, wakes_at: int, end: Outcome
 ) -> None:
     zombie = await Zombie.asleep(installation)
@@ -468,9 +468,9 @@ async def test_at_whatever_step_of_others_it_comes_a_receipt_is_somewhere_and_st
         assert not begun, "nothing is bought a second time"
     record = await installation.record("default//a")
     noted = [record.get("receipt"), record.get("late_receipt")]
-    told = [letter["error"] for letter in await zombie.letters() if letter["reason"] == "late_receipt"]
+    buried = [letter["error"] for letter in await zombie.letters() if letter["reason"] == "late_receipt"]
     followed = not begun and isinstance(end, Retry | Unknown | Failed) and "resumable" not in end.error
-    assert followed or LATE.decode() in noted or any('"late"' in error for error in told)
+    assert followed or LATE.decode() in noted or any('"late"' in error for error in buried)
 
 
 def _running(installation: Installation, execute: Any) -> Pool:

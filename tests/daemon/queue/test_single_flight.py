@@ -1,4 +1,4 @@
-"""`cache: use`: of identical items one is made, the others wait for it, and whoever comes later finds its picture."""
+"""`cache: use`: of identical items one is made, the others wait for it, and later ones find its picture."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Cache(Installation):
     async def copies(self) -> list[Claimed]:
         """Claim what only has to be copied now."""
         await self.look()
-        return (await self.queue.claim("default", 100, lanes=(CACHED,))).items
+        return (await self.queue.claim("default", 100, queues=(CACHED,))).items
 
     async def leader(self) -> Claimed:
         """The one item that may be sent now."""
@@ -72,8 +72,8 @@ class Cache(Installation):
         entry = (await self.queue.answer(item)).entry
         return str(orjson.loads(entry)["from"]) if entry else ""
 
-    async def lane(self, ident: str) -> str:
-        return (await self.record(f"default//{ident}"))["lane"]
+    async def place(self, ident: str) -> str:
+        return (await self.record(f"default//{ident}"))["place"]
 
     async def state(self, ident: str) -> str:
         return (await self.record(f"default//{ident}"))["state"]
@@ -127,7 +127,7 @@ async def test_who_comes_after_the_picture_is_copied_at_once_and_waits_for_no_pe
     first = await cache.made("a")
     await cache.use("b")
     assert not await cache.queue.waiting("default", LANES)
-    (item,) = (await cache.queue.claim("default", 9, lanes=(CACHED,))).items
+    (item,) = (await cache.queue.claim("default", 9, queues=(CACHED,))).items
     assert await cache.origin(item) == first.uid
     assert not (await cache.queue.answer(item)).joined
 
@@ -193,7 +193,7 @@ async def test_the_same_bytes_from_another_address_are_the_same_input(cache: Cac
     assert names(await cache.calls()) == ["a"]
 
 
-async def test_the_pictures_of_one_job_never_join_each_other_but_those_of_an_identical_one(
+async def test_pictures_of_one_job_join_those_of_an_identical_job_alone(
     cache: Cache,
 ) -> None:
     await cache.use("a", n=4)
@@ -211,7 +211,7 @@ async def test_picture_k_of_a_seeded_job_is_the_picture_of_that_seed(cache: Cach
     await cache.use("a", n=3, seed=5)
     await cache.use("b", seed=7)
     assert names(await cache.calls()) == ["a.0", "a.1", "a.2"]
-    assert await cache.lane("b") == JOINED
+    assert await cache.place("b") == JOINED
 
 
 # Who leads is decided when it is claimed
@@ -270,7 +270,7 @@ async def test_a_leader_that_waits_again_keeps_nobody_and_is_copied_in_its_turn(
 
 
 @pytest.mark.parametrize("held_back", [False, True])
-async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless_its_batch_is_paused(
+async def test_a_leader_that_waits_with_its_task_leads_on_unless_it_is_paused(
     cache: Cache, held_back: bool
 ) -> None:
     await cache.batch("b1", 1, defaults=IDENTICAL)
@@ -280,11 +280,10 @@ async def test_a_leader_that_waits_with_its_task_has_paid_and_still_leads_unless
     if held_back:
         await pause(cache.redis, cache.keys, "batch", "default/b1")
     await cache.queue.settle(item, Throttled({**FAULT, "resumable": True}, 300))
-    await cache.redis.zadd(cache.keys.looks, {"default//a": 1})
     assert names(await cache.calls()) == (["a"] if held_back else [])
 
 
-async def test_a_leader_with_a_task_still_leads_when_others_of_its_batch_have_taken_its_places(
+async def test_a_leader_with_a_task_leads_on_behind_the_cap_of_its_batch(
     cache: Cache,
 ) -> None:
     items = [{"id": "i0", **IDENTICAL}, {"id": "i1", "prompt": "y"}]
@@ -295,7 +294,7 @@ async def test_a_leader_with_a_task_still_leads_when_others_of_its_batch_have_ta
     assert names(await cache.claim(9)) == ["i1"]
     await cache.use("a")
     assert await cache.calls() == []
-    assert await cache.lane("a") == JOINED
+    assert await cache.place("a") == JOINED
 
 
 async def test_all_that_joined_take_their_own_turns_when_the_leader_fails(cache: Cache) -> None:
@@ -305,16 +304,18 @@ async def test_all_that_joined_take_their_own_turns_when_the_leader_fails(cache:
     await cache.use("quick", priority="high")
     await cache.queue.settle(leader, Failed(FAULT))
     await cache.look()
-    assert (await cache.lane("slow"), await cache.lane("quick")) == ("low", "high")
+    assert (await cache.place("slow"), await cache.place("quick")) == ("queue", "queue")
     assert names(await cache.claim(9)) == ["quick"]
-    assert await cache.lane("slow") == JOINED
+    assert await cache.place("slow") == JOINED
 
 
 async def test_an_item_that_waits_for_its_time_is_not_begun_by_an_entry_of_before(cache: Cache) -> None:
     await cache.use("first", cache="refresh")
     await cache.use("a")
     (item,) = await cache.claim(1)
+    await cache.orders.cancel("item", "default//a", ["queued"])
     await cache.queue.settle(item, picture(item))
+    await cache.orders.retry("item", "default//a", ["cancelled"])
     (copy,) = await cache.copies()
     await cache.queue.settle(copy, Missed((await cache.queue.answer(copy)).entry))
     (call,) = await cache.claim(1)
@@ -356,7 +357,7 @@ async def test_a_refresh_waits_for_nobody_and_who_only_uses_may_join_it(cache: C
     await cache.use("r1", "r2", cache="refresh")
     await cache.use("a")
     first, second = await cache.calls()
-    assert await cache.lane("a") == JOINED
+    assert await cache.place("a") == JOINED
     await cache.queue.settle(second, picture(second))
     (copy,) = await cache.copies()
     assert await cache.origin(copy) == second.uid, "whichever picture is there first"
@@ -368,7 +369,7 @@ async def test_a_refresh_waits_for_nobody_and_who_only_uses_may_join_it(cache: C
 
 
 async def end_by_cancel(cache: Cache, leader: str) -> None:
-    await cache.queue.cancel("item", leader, ["queued"])
+    await cache.orders.cancel("item", leader, ["queued"])
 
 
 async def end_by_expiry(cache: Cache, leader: str) -> None:
@@ -391,7 +392,7 @@ def settled(outcome: Outcome) -> Any:
 
 async def end_by_cancel_while_it_runs(cache: Cache, leader: str) -> None:
     (item,) = await cache.claim()
-    await cache.queue.cancel("item", leader, ["running"])
+    await cache.orders.cancel("item", leader, ["running"])
     await cache.queue.settle(item, Cancelled())
 
 
@@ -407,14 +408,12 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_when_the_leader_ends_without_a_picture_the_next_one_leads_and_the_others_follow_that(
-    cache: Cache, end: Any
-) -> None:
+async def test_after_a_leader_without_a_picture_the_next_one_leads(cache: Cache, end: Any) -> None:
     await cache.use("a", "b", "c", max_attempts=1)
     await end(cache, "default//a")
     leader = await cache.leader()
     assert leader.uid == "default//b"
-    assert await cache.lane("c") == JOINED
+    assert await cache.place("c") == JOINED
     await cache.queue.settle(leader, picture(leader))
     assert names(await cache.copies()) == ["c"]
 
@@ -443,7 +442,7 @@ async def test_a_leader_that_is_taken_over_still_leads(cache: Cache) -> None:
     assert names(await cache.copies()) == ["b"]
 
 
-async def test_a_refusal_of_the_prompt_is_that_of_all_who_waited_for_it_and_of_nobody_else(
+async def test_a_refusal_is_that_of_all_that_waited_and_of_no_later_item(
     cache: Cache,
 ) -> None:
     await cache.use("a", "b", "c")
@@ -459,7 +458,7 @@ async def test_a_refusal_of_the_prompt_is_that_of_all_who_waited_for_it_and_of_n
     assert await cache.forever() == {cache.keys.flight("default", await fingerprint(cache, "d"))}
 
 
-async def test_a_refusal_is_shared_also_with_who_is_claimed_before_anybody_has_looked(cache: Cache) -> None:
+async def test_a_refusal_is_shared_with_items_that_stand_in_line(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     (leader,) = await cache.claim(1)
     await cache.queue.settle(leader, Failed(REFUSAL))
@@ -497,7 +496,7 @@ async def fingerprint(cache: Cache, ident: str) -> str:
 async def test_who_waits_may_be_cancelled_and_the_counts_sum(cache: Cache) -> None:
     await cache.batch("b1", 4, defaults=IDENTICAL)
     leader = await cache.leader()
-    await cache.queue.cancel("item", "default/b1/i1", ["queued"])
+    await cache.orders.cancel("item", "default/b1/i1", ["queued"])
     await cache.queue.settle(leader, picture(leader))
     for item in await cache.copies():
         await cache.queue.settle(item, picture(item))
@@ -526,7 +525,7 @@ async def test_who_waits_has_its_own_expiry(cache: Cache) -> None:
 async def test_the_woken_one_that_is_cancelled_at_once_wakes_the_next(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     await cache.queue.settle(await cache.leader(), Failed(FAULT))
-    await cache.queue.cancel("item", "default//b", ["queued"])
+    await cache.orders.cancel("item", "default//b", ["queued"])
     assert (await cache.leader()).uid == "default//c"
 
 
@@ -535,34 +534,11 @@ async def test_an_item_that_may_not_start_yet_joins_when_it_may(cache: Cache) ->
     await cache.use("b")
     assert (await cache.leader()).uid == "default//b"
     await cache.redis.zadd(cache.keys.delayed, {"default//a": 1})
-    await cache.look()
-    assert await cache.lane("a") == JOINED
-
-
-async def test_who_waits_finds_a_leader_gone_that_an_older_replica_settled(cache: Cache) -> None:
-    await cache.use("a", "b", "c")
-    leader = await cache.leader()
-    await cache.redis.hset(cache.keys.item(leader.uid), "state", "failed")  # nobody was woken
     assert await cache.calls() == []
-    for uid in ("default//b", "default//c"):
-        (look_us,) = await cache.redis.zmscore(cache.keys.looks, [uid])
-        assert 0 < look_us - await cache.queue.now_us() <= 60e6
-        await cache.redis.zadd(cache.keys.looks, {uid: 1})
-    assert names(await cache.calls()) == ["b"]
+    assert await cache.place("a") == JOINED
 
 
-async def test_who_looks_again_keeps_its_turn(cache: Cache) -> None:
-    await cache.use("a", "b", "c")
-    await cache.leader()
-    await cache.redis.zadd(cache.keys.looks, {"default//b": 1})
-    await cache.look()
-    flight = cache.keys.flight("default", await fingerprint(cache, "b"))
-    assert await cache.redis.zrange(flight, 0, -1) == [b"default//a", b"default//b", b"default//c"]
-
-
-async def test_copies_wait_neither_for_the_cap_of_their_batch_nor_for_a_permit_to_clear_its_line(
-    cache: Cache,
-) -> None:
+async def test_copies_wait_for_neither_the_cap_of_their_batch_nor_a_permit(cache: Cache) -> None:
     await cache.batch("b1", 3, defaults=IDENTICAL, max_in_flight=1)
     (leader,) = await cache.claim(1)
     await cache.queue.settle(leader, picture(leader))
@@ -582,7 +558,7 @@ async def test_a_retry_finds_the_picture_that_was_made_meanwhile(cache: Cache) -
     await cache.use("a")
     await cache.queue.settle(await cache.leader(), Failed(FAULT))
     await cache.made("b")
-    await cache.queue.retry("item", "default//a", ["failed"])
+    await cache.orders.retry("item", "default//a", ["failed"])
     assert await cache.calls() == []
     assert names(await cache.copies()) == ["a"]
 
@@ -594,7 +570,7 @@ async def test_a_retry_whose_task_is_still_good_polls_it_and_waits_for_nobody(ca
     await cache.queue.settle(item, Failed({**FAULT, "resumable": True}), "yes")
     await cache.use("b")
     assert names(await cache.calls()) == ["b"]
-    await cache.queue.retry("item", "default//a", ["failed"])
+    await cache.orders.retry("item", "default//a", ["failed"])
     (again,) = await cache.calls()
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
 
@@ -604,10 +580,10 @@ async def test_a_retry_whose_task_is_still_good_leads_at_once(cache: Cache) -> N
     item = await cache.leader()
     await cache.queue.note_receipt(item, RECEIPT)
     await cache.queue.settle(item, Failed({**FAULT, "resumable": True}), "yes")
-    await cache.queue.retry("item", "default//a", ["failed"])
+    await cache.orders.retry("item", "default//a", ["failed"])
     await cache.use("b", priority="high")
     assert names(await cache.calls()) == ["a"]
-    assert await cache.lane("b") == JOINED
+    assert await cache.place("b") == JOINED
 
 
 async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobody(cache: Cache) -> None:
@@ -617,18 +593,18 @@ async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobo
     await cache.queue.note_receipt(item, RECEIPT)
     await cache.use("b")
     assert names(await cache.calls()) == ["b"]
-    await cache.queue.retry("item", "default//a", ["failed"])
+    await cache.orders.retry("item", "default//a", ["failed"])
     (again,) = await cache.calls()
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
 
 
 async def test_who_was_cancelled_and_retried_in_its_line_meets_the_others_there(cache: Cache) -> None:
     await cache.use("a", "b")
-    await cache.queue.cancel("item", "default//a", ["queued"])
+    await cache.orders.cancel("item", "default//a", ["queued"])
     await cache.look()
-    await cache.queue.retry("item", "default//a", ["cancelled"])
+    await cache.orders.retry("item", "default//a", ["cancelled"])
     assert (await cache.leader()).uid == "default//a"
-    assert (await cache.lane("b"), await cache.state("b")) == (JOINED, "queued")
+    assert (await cache.place("b"), await cache.state("b")) == (JOINED, "queued")
 
 
 # A picture that has gone
@@ -687,6 +663,6 @@ async def test_a_copy_whose_worker_died_is_copied_by_the_next(cache: Cache) -> N
     (item,) = await cache.copies()
     other = cache.other("w2")
     (adopted,) = (await other.reclaim("default", CACHED, lease_s=0, cursor="0-0")).items
-    assert (adopted.uid, adopted.lane) == (item.uid, CACHED)
+    assert (adopted.uid, adopted.place) == (item.uid, CACHED)
     assert await cache.queue.settle(item, picture(item)) == "lost"
     assert await other.settle(adopted, picture(adopted)) == "succeeded"

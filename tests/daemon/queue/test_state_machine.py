@@ -1,4 +1,4 @@
-"""Whatever the order of events: the queue on a real server is where the model says, and nothing is lost or told twice.
+"""In any order of steps the queue on a real server is where the model is: nothing is lost, nothing is published twice.
 
 hypothesis draws the order: entries and interrupted entries, claims, notes, heartbeats, settles (also late and repeated
 ones), cancels and retries, silent workers, due times, the janitor. After each step everything in Redis is compared.
@@ -28,6 +28,7 @@ from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 
 from daemon.intake import reader as intake
+from daemon.queue import orders
 from daemon.queue.keys import LANES
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import (
@@ -314,14 +315,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
     def somebody_cancels(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
-        changed = self.do(self.installation.queue.cancel(kind, name, states, page=2))
-        assert (changed.ended_or_queued, changed.asked) == self.model.cancel(kind, name, states)
+        changed = self.do(self.installation.orders.cancel(kind, name, states))
+        assert (changed.ended_or_queued, changed.requested) == self.model.cancel(kind, name, states)
 
     @precondition(lambda self: self.model.items)
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
     def somebody_retries(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
-        changed = self.do(self.installation.queue.retry(kind, name, states, page=2))
+        changed = self.do(self.installation.orders.retry(kind, name, states))
         assert changed.ended_or_queued == self.model.retry(kind, name, states, self.time.now_us)
 
     def _target(self, pick: int, whole: bool) -> tuple[Any, str]:
@@ -332,12 +333,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.groups)
     @rule(pages=st.integers(1, 9))
     def the_house_is_kept(self, pages: int) -> None:
-        """Progress is told, and the janitor goes some way."""
+        """Progress is published, and the janitor goes some way."""
         for counts in self.do(self.installation.queue.progress(gap_s=0)):
             group = self.model.groups[counts.gid]
-            told = {name: count for name, count in counts.by_state().items() if count and name != "total"}
-            assert told == dict(group.counts())
-            assert counts.total == sum(told.values())
+            published = {
+                name: count for name, count in counts.by_state().items() if count and name != "total"
+            }
+            assert published == dict(group.counts())
+            assert counts.total == sum(published.values())
         for _ in range(pages):
             if not self.do(self.installation.queue.close_groups(page=2)):
                 break
@@ -375,16 +378,16 @@ class QueueMachine(RuleBasedStateMachine):
         assert reading.ended == self.model.ended
         assert reading.active == {gid for gid, group in self.model.groups.items() if group.state == "running"}
         check_owners(self.model, reading)
-        self._check_told(reading)
+        self._check_published(reading)
         self.sound = True
 
-    def _check_told(self, reading: Reading) -> None:
-        told: Counter[Any] = Counter()
+    def _check_published(self, reading: Reading) -> None:
+        published: Counter[Any] = Counter()
         for entry, fields in reading.events:
             data = orjson.loads(fields["data"])
-            told[fields["type"], data["tenant"], data["item"], data["batch"]] += 1
+            published[fields["type"], data["tenant"], data["item"], data["batch"]] += 1
             self.seen_event = entry
-        assert told == self.model.events
+        assert published == self.model.events
         self.model.events.clear()
         assert Counter(letter["reason"] for letter in reading.dead) == self.model.dead
 
@@ -402,10 +405,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.interrupted_entries_are_read_again()
         for group in self.model.groups.values():
             if group.parts_left > 0:
-                self.do(self.installation.queue.cancel("group", group.gid, ["queued"]))
+                self.do(self.installation.orders.cancel("group", group.gid, ["queued"]))
         held = [uid for uid, item in self.model.items.items() if item.state == "held"]
         for uid in held:
-            self.do(self.installation.queue.retry("item", uid, ["held"]))
+            self.do(self.installation.orders.retry("item", uid, ["held"]))
         for handle in self.handles:
             self.do(self.installation.queue.settle(handle, Succeeded({"images": []})))
         self.do(self.time.advance(3_600_000_000))
@@ -439,6 +442,7 @@ def test_the_queue_does_what_its_model_does_in_any_order(
 ) -> None:
     use_virtual_time(monkeypatch)
     monkeypatch.setattr(intake, "CHUNK", CHUNK)
+    monkeypatch.setattr(orders, "PAGE", 2)
     monkeypatch.setattr(QueueMachine, "url", redis_server.url)
     run_state_machine_as_test(
         QueueMachine,

@@ -51,7 +51,7 @@ async def places(installation: Installation) -> list[str]:
     return (await read_all(installation.redis, installation.keys)).places.get(NAME, [])
 
 
-# To the second. Who looks for what is due looks at least this often, and is told how long until the next.
+# To the second. The scheduler looks at least this often, and knows how long it is until the next due time.
 
 
 async def test_a_not_before_starts_at_its_time_and_not_a_millisecond_sooner(
@@ -116,7 +116,7 @@ async def test_a_retried_item_still_expires_at_its_time(
 ) -> None:
     item = await started(installation, expires_at=time.at(90))
     await installation.queue.settle(item, Failed(ERROR))
-    await installation.queue.retry("item", NAME, ["failed"])
+    await installation.orders.retry("item", NAME, ["failed"])
     await time.advance(90 * S)
     await installation.queue.due()
     assert await state(installation) == "expired"
@@ -134,7 +134,7 @@ async def test_what_has_ended_is_not_looked_for_any_more(
 # In one place.
 
 
-async def test_what_expired_before_its_time_had_come_is_queued_once_when_it_is_retried(
+async def test_a_delayed_item_that_expired_is_queued_once_by_a_retry(
     installation: Installation, time: VirtualTime
 ) -> None:
     item = await started(installation, expires_at=time.at(90))
@@ -142,7 +142,7 @@ async def test_what_expired_before_its_time_had_come_is_queued_once_when_it_is_r
     await time.advance(90 * S)
     await installation.queue.due()
     assert await places(installation) == []
-    await installation.queue.retry("item", NAME, ["expired"])
+    await installation.orders.retry("item", NAME, ["expired"])
     assert await places(installation) == ["ring"]
 
 
@@ -152,12 +152,12 @@ async def test_what_ended_in_its_queue_and_is_retried_is_in_the_queue_once(
 ) -> None:
     await submit(installation, expires_at=time.at(90))
     if end == "cancel":
-        await installation.queue.cancel("item", NAME, ["queued"])
+        await installation.orders.cancel("item", NAME, ["queued"])
     else:
         await time.advance(90 * S)
         await installation.queue.due()
     assert await places(installation) == ["ring"], "its tombstone"
-    await installation.queue.retry("item", NAME, ["cancelled", "expired"])
+    await installation.orders.retry("item", NAME, ["cancelled", "expired"])
     assert await places(installation) == ["ring"]
     (item,) = await installation.claim(5)
     await installation.queue.settle(item, Retry(ERROR, 300))
@@ -169,9 +169,9 @@ async def test_a_tombstone_that_a_claim_has_stepped_over_is_no_place(
     installation: Installation, time: VirtualTime
 ) -> None:
     await submit(installation)
-    await installation.queue.cancel("item", NAME, ["queued"])
+    await installation.orders.cancel("item", NAME, ["queued"])
     assert await installation.claim(5) == []
-    await installation.queue.retry("item", NAME, ["cancelled"])
+    await installation.orders.retry("item", NAME, ["cancelled"])
     assert [item.uid for item in await installation.claim(5)] == [NAME]
 
 
@@ -180,8 +180,8 @@ async def test_a_retry_of_what_has_not_ended_or_has_its_picture_changes_nothing(
     installation: Installation, time: VirtualTime, states: list[str]
 ) -> None:
     item = await started(installation)
-    changed = await installation.queue.retry("item", NAME, states)
+    changed = await installation.orders.retry("item", NAME, states)
     assert (changed.ended_or_queued, await places(installation)) == (0, ["pending"])
     assert await installation.queue.settle(item, DONE) == "succeeded"
-    assert (await installation.queue.retry("item", NAME, states)).ended_or_queued == 0
+    assert (await installation.orders.retry("item", NAME, states)).ended_or_queued == 0
     assert await installation.claim(5) == []

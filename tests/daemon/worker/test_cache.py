@@ -38,10 +38,10 @@ class CacheBench(Bench):
         image: dict[str, Any] = outcome.result["images"][0]
         return image
 
-    async def next(self, *lanes: str) -> Run:
+    async def next(self, *queues: str) -> Run:
         while (await self.installation.queue.due())[0]:
             pass
-        claim = await self.installation.queue.claim("default", 1, **({"lanes": lanes} if lanes else {}))
+        claim = await self.installation.queue.claim("default", 1, **({"queues": queues} if queues else {}))
         return Run(claim.items[0], self.route, None)
 
     async def end(self, run: Run) -> Outcome:
@@ -85,10 +85,10 @@ async def test_a_copy_has_its_own_key_and_the_same_bytes_and_costs_nothing(bench
     same = ("sha256", "bytes", "width", "height", "content_type", "seed")
     assert [image[name] for name in same] == [first[name] for name in same]
     assert image["thumb_url"] == first["thumb_url"].replace("/a~", "/b~")
-    told = {
+    own = {
         name: outcome.result[name] for name in ("cache", "cached_from", "cost", "attempts", "revised_prompt")
     }
-    assert told == {
+    assert own == {
         "cache": "hit",
         "cached_from": "a",
         "cost": None,
@@ -109,7 +109,7 @@ async def test_a_copy_without_a_thumbnail_has_none(bench: CacheBench) -> None:
     assert outcome.result["images"][0]["thumb_url"] is None
 
 
-async def test_who_waited_is_told_apart_from_who_came_later(bench: CacheBench) -> None:
+async def test_a_copy_that_waited_differs_from_one_that_came_later(bench: CacheBench) -> None:
     await bench.installation.batch("b1", 2, defaults={"prompt": "x", "cache": "use"})
     leader = await bench.next()
     outcome = await bench.end(leader)
@@ -191,12 +191,12 @@ async def test_a_cancel_of_a_copy_with_a_task_of_its_own_keeps_the_task(bench: C
     run = await bench.next(CACHED)
     await bench.installation.queue.note_receipt(run.item, b'{"task_id":"t1"}')
     adopted = await bench.taken_over_copy()
-    await bench.installation.queue.cancel("item", adopted.item.uid, ["running"])
+    await bench.installation.orders.cancel("item", adopted.item.uid, ["running"])
     adopted.cancel_requested.set()
     await bench.end(adopted)
     record = await bench.installation.record(adopted.item.uid)
     assert record["state"] == "cancelled"
-    await bench.installation.queue.retry("item", adopted.item.uid, ["cancelled"])
+    await bench.installation.orders.retry("item", adopted.item.uid, ["cancelled"])
     assert (await bench.next()).item.receipt == b'{"task_id":"t1"}'
 
 
@@ -213,7 +213,7 @@ async def test_a_copy_that_was_stored_and_never_settled_is_settled_by_the_next_o
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_stored_copy_is_found_also_when_its_origin_has_gone_and_nothing_is_bought(
+async def test_a_stored_copy_is_found_although_its_origin_has_gone(
     bench: CacheBench,
 ) -> None:
     first = await bench.made()
@@ -230,7 +230,7 @@ async def test_a_stored_copy_is_found_also_when_its_origin_has_gone_and_nothing_
     assert len(bench.provider.requests) == 1
 
 
-async def test_an_object_of_the_leader_that_was_never_settled_serves_all_and_is_paid_once(
+async def test_a_stored_picture_of_an_unsettled_leader_serves_all_and_is_paid_once(
     bench: CacheBench,
 ) -> None:
     await bench.use("a")

@@ -1,7 +1,8 @@
--- What every script begins with: the prefix, one reading of the server's clock, exact numbers, key names.
--- KEYS[1] is the prefix itself (on a cluster "{pixmill}"): all keys of an installation share its slot, so
--- a script may build the names that depend on what it reads.
+-- What every script begins with: its arguments, one reading of the server's clock, exact numbers, key names and records.
+-- KEYS[1] is the prefix itself (on a cluster "{pixmill}"): all keys of an installation share its slot, so a script may
+-- build the names that depend on what it reads. ARGV[1] is a JSON object, the arguments by name; an absent one is nil.
 local P = KEYS[1]
+local ARGS = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
 local NOW = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
@@ -11,39 +12,79 @@ local NOW_US = int(NOW)
 
 local function item_key(uid) return P .. ':item:' .. uid end
 local function group_key(gid) return P .. ':batch:' .. gid end
-local function flight_key(name) return P .. ':flight:' .. name end
-local function picture_key(name) return P .. ':picture:' .. name end
-local function refusal_key(name) return P .. ':refusal:' .. name end
-local function stream_key(route, lane) return P .. ':q:' .. route .. ':' .. lane end
+local function members_key(gid) return P .. ':members:' .. gid end
+local function stream_key(route, queue) return P .. ':q:' .. route .. ':' .. queue end
+local JOBS, BELL, DEAD = P .. ':jobs', P .. ':bell', P .. ':dead'
+local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':closing'
 
--- The list of what came last is for people; older work is still found by its id.
-local function trim_index() redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001) end
-
--- uid = tenant/batch/item, with an empty batch for a job of its own; ids never contain a slash.
-local function split_uid(uid) return string.match(uid, '^([^/]*)/([^/]*)/(.*)$') end
-
--- An item's `cache` is its mode and its fingerprint. Names begin with the tenant, so none meets another's pictures.
--- Returns nil for an item that has nothing to do with the cache.
-local function flight_of(uid, cache)
-  local mode, fingerprint = string.match(cache or '', '^(%a+) (%x+)$')
-  if mode then return mode, split_uid(uid) .. '/' .. fingerprint end
+-- The list of the newest work is for people; older work is still found by its id.
+local function add_to_index(name)
+  redis.call('ZADD', P .. ':index', NOW_US, name)
+  redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001)
 end
 
--- Days to a civil date by whole-number arithmetic (Howard Hinnant, "chrono-compatible low-level date algorithms").
+-- Some fields of a hash by name; a field that is not there is nil.
+local function read_fields(key, ...)
+  local values, fields = redis.call('HMGET', key, ...), {}
+  for i, name in ipairs({ ... }) do fields[name] = values[i] or nil end
+  return fields
+end
+
+-- A flat list of names and values as a table.
+local function by_name(flat)
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+local function read_hash(key) return by_name(redis.call('HGETALL', key)) end
+
+-- An item: the fields of its record, and what its name says. Without a record its `state` is nil.
+-- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
+local function load_item(uid)
+  local item = read_hash(item_key(uid))
+  item.uid, item.key = uid, item_key(uid)
+  item.tenant, item.batch, item.name = string.match(uid, '^([^/]*)/([^/]*)/(.*)$')
+  return item
+end
+
+-- A group: a batch, or a job of several pictures, which has no `batch` in its events. Without a record its `state` is nil.
+local function load_group(gid)
+  local group = read_hash(group_key(gid))
+  group.gid, group.key = gid, group_key(gid)
+  group.tenant, group.name = string.match(gid, '^([^/]*)/(.*)$')
+  group.batch = group.kind == 'batch' and group.name or ''
+  return group
+end
+
+-- Write fields of an item or a group: into its record, and into the table that a script has of it.
+local function update(owner, fields)
+  local command = { 'HSET', owner.key }
+  for name, value in pairs(fields) do
+    owner[name] = value
+    command[#command + 1] = name
+    command[#command + 1] = value
+  end
+  redis.call(unpack(command))
+end
+
+-- The queue in which an item stands: its lane, or `cached`. An item that has joined another one stands in none.
+local function queue_of(item) return item.place == 'queue' and item.lane or item.place end
+
+local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end
+
+-- The date of a Julian day number by whole-number arithmetic (Fliegel and Van Flandern, CACM 11, 1968).
 local function iso(us)
   local seconds = math.floor(us / 1000000)
-  local millis = math.floor((us - seconds * 1000000) / 1000)
-  local days = math.floor(seconds / 86400)
-  local rest = seconds - days * 86400
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local day = doy - math.floor((153 * mp + 2) / 5) + 1
-  local month = mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
-    math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60, millis)
+  local days, rest = math.floor(seconds / 86400), seconds % 86400
+  local l = days + 2440588 + 68569
+  local n = math.floor(4 * l / 146097)
+  l = l - math.floor((146097 * n + 3) / 4)
+  local i = math.floor(4000 * (l + 1) / 1461001)
+  l = l - math.floor(1461 * i / 4) + 31
+  local j = math.floor(80 * l / 2447)
+  local k = math.floor(j / 11)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', 100 * (n - 49) + i + k, j + 2 - 12 * k,
+    l - math.floor(2447 * j / 80), math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60,
+    math.floor(us / 1000) % 1000)
 end

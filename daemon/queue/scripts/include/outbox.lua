@@ -1,54 +1,56 @@
--- The outbox: an event that its job or its batch wants to be called back for becomes a message in the very step that
--- publishes it, so neither exists without the other. The wish is part of the record (callback_*) and ends with it;
--- a message has a key of its own, due in P:outbox, and lives until it is delivered or given up.
+-- The outbox: an event that a job or a batch wants to be called back for becomes a message in the step that publishes the
+-- event, so neither exists without the other. The wish is part of the record (callback_*) and ends with it. A message has
+-- a key of its own, is due in P:outbox, and lives until it is delivered or given up.
+-- @include base
+local OUTBOX = P .. ':outbox'
 -- Longer than the longest pause between two tries, which is 10 h; each try begins it anew.
 local MESSAGE_TTL_MS = 20 * 3600 * 1000
 local DEFAULT_EVENTS = { batch = ',batch.finished,', job = ',job.succeeded,job.failed,job.cancelled,job.expired,' }
 local NEVER = { ['job.rejected'] = true, ['job.duplicate'] = true }
 
--- Set with the first callback of the installation, for good: where nobody has ever asked for one, no event looks for it.
-local CALLED_FOR = P .. ':callbacks'
-local called_for = nil
+-- Set with the first callback of the installation, for good: without it no event looks for a wish.
+local HAS_CALLBACKS = P .. ':callbacks'
+local has_callbacks = nil
 
 local function message_key(id) return P .. ':message:' .. id end
 
--- Take the callback out of what a producer sent (JSON) into the record under `key`. Inside of a JSON text quotes are
--- escaped, so a prompt that speaks of callbacks is not decoded.
-local function keep_callback(key, kind, json)
+-- Take the callback out of a producer's JSON into the record of its owner. Inside a JSON text quotes are escaped, so a
+-- prompt that contains the word is not decoded.
+local function keep_callback(owner, kind, json)
   if not string.find(json, '"callback":', 1, true) then return end
   local callback = cjson.decode(json).callback
   if type(callback) ~= 'table' then return end
   local events = DEFAULT_EVENTS[kind]
   if type(callback.events) == 'table' then events = ',' .. table.concat(callback.events, ',') .. ',' end
   local secret = type(callback.secret) == 'string' and callback.secret or ''
-  redis.call('HSET', key, 'callback_events', events, 'callback_url', callback.url, 'callback_secret', secret)
-  redis.call('SET', CALLED_FOR, 1)
-  called_for = true
+  update(owner, { callback_events = events, callback_url = callback.url, callback_secret = secret })
+  redis.call('SET', HAS_CALLBACKS, 1)
+  has_callbacks = true
+end
+
+local function offer_message(id)
+  redis.call('PEXPIRE', message_key(id), MESSAGE_TTL_MS)
+  redis.call('ZADD', OUTBOX, NOW_US, id)
 end
 
 local rung = false
 local function post(record, kind, event, head, data)
-  local wish = redis.call('HMGET', record, 'callback_events', 'callback_url', 'callback_secret')
-  if not wish[1] or not string.find(wish[1], ',' .. kind .. ',', 1, true) then return end
-  -- An event's place in the stream is its own; the record's hash tells apart who shares a receiver.
+  local wish = read_fields(record, 'callback_events', 'callback_url', 'callback_secret')
+  if not wish.callback_events or not string.find(wish.callback_events, ',' .. kind .. ',', 1, true) then return end
+  -- An event may be posted to two owners that share a receiver; the record's hash keeps the messages apart.
   local id = 'evt_' .. event .. '_' .. string.sub(redis.sha1hex(record), 1, 12)
-  redis.call('HSET', message_key(id), 'record', record, 'url', wish[2], 'secret', wish[3], 'head', head,
-    'event', kind, 'body', '{"type":"' .. kind .. '","data":' .. data .. '}', 'attempts', 0, 'taken', '')
-  redis.call('PEXPIRE', message_key(id), MESSAGE_TTL_MS)
-  redis.call('ZADD', P .. ':outbox', NOW_US, id)
-  if not rung then redis.call('PUBLISH', P .. ':bell', 'callback') end
+  redis.call('HSET', message_key(id), 'record', record, 'url', wish.callback_url, 'secret', wish.callback_secret,
+    'head', head, 'event', kind, 'body', '{"type":"' .. kind .. '","data":' .. data .. '}', 'attempts', 0, 'taken', '')
+  offer_message(id)
+  if not rung then redis.call('PUBLISH', BELL, 'callback') end
   rung = true
 end
 
--- For every event of a job or a batch: `event` is its id in the stream of all events.
-local function call_back(kind, batch, event, head, data)
+-- For every event of an item or a group: `event` is its id in the stream of all events.
+local function call_back(kind, owner, event, data)
   if NEVER[kind] then return end
-  if called_for == nil then called_for = redis.call('EXISTS', CALLED_FOR) == 1 end
-  if not called_for then return end
-  local tenant, item = string.match(head, '^"tenant":"([^"]*)","job":"[^"]*","item":"([^"]*)"')
-  if not tenant then return end
-  if string.sub(kind, 1, 4) == 'job.' then
-    post(item_key(tenant .. '/' .. batch .. '/' .. item), kind, event, head, data)
-  end
-  if batch ~= '' then post(group_key(tenant .. '/' .. batch), kind, event, head, data) end
+  if has_callbacks == nil then has_callbacks = redis.call('EXISTS', HAS_CALLBACKS) == 1 end
+  if not has_callbacks then return end
+  if owner.uid then post(owner.key, kind, event, owner.head, data) end
+  if owner.batch ~= '' then post(group_key(owner.tenant .. '/' .. owner.batch), kind, event, owner.head, data) end
 end

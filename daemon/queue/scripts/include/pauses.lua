@@ -1,21 +1,28 @@
--- Tell that the fleet or a route is paused or goes on: everybody who looks, every replica, and every batch's progress.
-local function tell_pause(kind, scope, route, extra)
-  local named = scope == 'route' and '"' .. route .. '"' or 'null'
-  emit_data(kind, '', '{"scope":"' .. scope .. '","route":' .. named .. extra .. TIME_FIELD .. '}')
-  redis.call('PUBLISH', P .. ':bell', 'pause')
-  for _, gid in ipairs(redis.call('ZRANGE', P .. ':active', 0, -1)) do redis.call('SADD', P .. ':dirty', gid) end
+-- What pause and resume of the fleet or a route have in common.
+-- @include base
+-- @include events
+-- @include groups
+local PAUSED = P .. ':paused'
+local function pause_field() return ARGS.scope == 'route' and 'route:' .. ARGS.name or 'fleet' end
+
+-- Publish that the fleet or a route is paused or goes on: for watchers, for every replica, and for each batch's progress.
+local function announce_pause(kind, extra)
+  local route = ARGS.scope == 'route' and '"' .. ARGS.name .. '"' or 'null'
+  publish(kind, '{"scope":"' .. ARGS.scope .. '","route":' .. route .. extra .. TIME_FIELD .. '}')
+  redis.call('PUBLISH', BELL, 'pause')
+  for _, gid in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do redis.call('SADD', DIRTY, gid) end
 end
 
 -- A hash of pauses that all end by themselves ends with the last of them.
 local function date_pauses()
   local last_us = 0
-  for _, value in ipairs(redis.call('HVALS', P .. ':paused')) do
+  for _, value in ipairs(redis.call('HVALS', PAUSED)) do
     local ends_us = string.match(value, '^(%d+) ')
     if not ends_us then
-      redis.call('PERSIST', P .. ':paused')
+      redis.call('PERSIST', PAUSED)
       return
     end
     last_us = math.max(last_us, tonumber(ends_us))
   end
-  if last_us > 0 then redis.call('PEXPIRE', P .. ':paused', math.max(1, math.ceil((last_us - NOW) / 1000))) end
+  if last_us > 0 then redis.call('PEXPIRE', PAUSED, math.max(1, math.ceil((last_us - NOW) / 1000))) end
 end

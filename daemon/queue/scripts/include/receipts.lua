@@ -1,8 +1,8 @@
--- A receipt may come from a worker that had lost its item meanwhile (it was stopped, or cut off, for longer than its
--- lease): the task is there and may be paid for. It waits in `late_receipt` of the record until it is needed.
+-- The receipt of an item's task. One that comes from a worker which had lost the item meanwhile waits in `late_receipt`
+-- until it is needed: the task is there and may be paid for.
+-- @include base
 
--- Whether a record has the receipt of a task, its own or a late one.
-local function has_task(receipt, late) return (receipt or '') ~= '' or (late or '') ~= '' end
+local function has_task(item) return (item.receipt or '') ~= '' or (item.late_receipt or '') ~= '' end
 
 -- Whether an error (JSON) is of our side alone: then the provider's task is still good.
 local function is_resumable(text)
@@ -10,10 +10,10 @@ local function is_resumable(text)
   return ok and type(err) == 'table' and err.resumable
 end
 
--- The receipt with which an item goes on: its own, else the late one, which is thereby its own.
-local function take_up(key, receipt, late)
-  receipt, late = receipt or '', late or ''
-  if receipt ~= '' or late == '' then return receipt end
-  redis.call('HSET', key, 'receipt', late, 'late_receipt', '')
-  return late
+-- The receipt with which an item goes on: its own, else the late one, which becomes its own. '' without any.
+local function take_up(item)
+  if (item.receipt or '') == '' and (item.late_receipt or '') ~= '' then
+    update(item, { receipt = item.late_receipt, late_receipt = '' })
+  end
+  return item.receipt or ''
 end

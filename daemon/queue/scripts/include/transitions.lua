@@ -1,5 +1,8 @@
--- What may happen to an item and to a group: cause, state before, state after. Scripts take every next state from here,
--- so what is not here is refused. docs/state-machine.md draws it; a test holds the page, the tables and the scripts together.
+-- What may happen to an item and to a group: cause, state before, state after. Scripts take every next state from here, so
+-- anything else is refused. docs/state-machine.md draws it; a test holds the page, the tables and the scripts together.
+local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
+local WAITING = { queued = true, retry_wait = true, throttled = true }
+
 local function from_waiting(to) return { queued = to, retry_wait = to, throttled = to } end
 
 local TRANSITIONS = {
@@ -8,7 +11,7 @@ local TRANSITIONS = {
   expired = from_waiting('expired'),
   cancel_order = { queued = 'cancelled', retry_wait = 'cancelled', throttled = 'cancelled', held = 'cancelled' },
   retry_order = { failed = 'queued', cancelled = 'queued', expired = 'queued', held = 'queued' },
-  -- What a settle is told, and what it makes of that.
+  -- The outcomes that a settle gets, and what it makes of them.
   succeeded = { running = 'succeeded' },
   failed = { running = 'failed' },
   cancelled = { running = 'cancelled' },

@@ -1,132 +1,115 @@
--- Accept items: write their records, queue them, tell it, and take their stream entries off the intake stream.
+-- Accept items: write their records, queue them, publish it, and take their stream entries off the jobs stream.
 -- KEYS  1 prefix
--- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 number of items, then 13 for each:
---       uid, gid or '', part or '', route, lane, head, spec (JSON), fingerprint,
---       not_before (us or ''), expires (us or ''), max_attempts, entry to acknowledge or '',
---       cache ('use' or 'refresh', a space and the fingerprint of its pixels; or '')
---       after the items: '' or the gid and the part whose last item this call holds, and its entry
---       last: how many items of a tenant may wait, 0 for no cap
+-- ARGS  items, each with uid, gid, part, route, lane, head, spec (JSON), fingerprint, not_before_us, expires_us,
+--       max_attempts, entry (to take off, or ''), cache (`use` or `refresh`, a space and the fingerprint of its pixels; or '');
+--       gid and part are '' for a job of its own
+--       part_end: gid, part and entry of the part whose last item this call holds
+--       cap: how many items of a tenant may wait, 0 for no cap
 -- Returns  one of queued | duplicate | conflict | resumed | full for each item; an item of no group is full when its
 --          tenant has its cap waiting: nothing is written for it, and its entry stays
--- One step, because a crash between the record and the acknowledgement must not make a second picture:
--- an entry read again finds its record.
+-- One step, because a crash between the record and the acknowledgement must not make a second picture: an entry that is
+-- read again finds its record.
 -- @include base
--- @include events
--- @include ring
 -- @include states
 
-local STEP = 13
-local count, cap = tonumber(ARGV[3]), ARGV[#ARGV]
-local results, done = {}, {}
-
--- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was
--- interrupted comes here twice.
-local function withdraw(uid, gid, part)
-  if gid == '' then return end
-  local group = group_key(gid)
-  if redis.call('HSETNX', group, 'withdrawn:' .. part .. ':' .. uid, 1) == 0 then return end
-  redis.call('HINCRBY', group, 'total', -1)
-  redis.call('HINCRBY', group, 'queued', -1)
-  redis.call('HINCRBY', group, 'open', -1)
-  count_waiting((split_uid(uid)), -1)
+-- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was interrupted
+-- comes here twice.
+local function withdraw(item)
+  local key = group_key(item.group)
+  if redis.call('HSETNX', key, 'withdrawn:' .. item.part .. ':' .. item.uid, 1) == 0 then return end
+  for _, name in ipairs({ 'total', 'queued', 'open' }) do redis.call('HINCRBY', key, name, -1) end
+  count(waiting, item.tenant, -1)
 end
 
-local function refuse(uid, gid, part, head, known_fp, fp)
-  withdraw(uid, gid, part)
-  local _, batch = split_uid(uid)
-  if known_fp == fp then
-    emit('job.duplicate', head, batch, '')
+local function refuse(item, is_same)
+  if item.group ~= '' then withdraw(item) end
+  if is_same then
+    emit('job.duplicate', item)
     return 'duplicate'
   end
-  emit('job.rejected', head, batch, '"code":"id_conflict","message":"This id is taken by a job with other ' ..
-    'content, whose result stands; send the changed job under a new id."')
+  emit('job.rejected', item, '"code":"id_conflict","message":"This id is taken by a job with other content, whose result ' ..
+    'stands; send the changed job under a new id."')
   return 'conflict'
 end
 
--- Where a batch may have parked items, for whoever frees one of its places or ends its pause.
-local function note_place(group, route, lane)
-  local places, place = redis.call('HGET', group, 'places'), route .. '|' .. lane
-  if not places then
-    redis.call('HSET', group, 'places', place)
-  elseif not string.find(',' .. places .. ',', ',' .. place .. ',', 1, true) then
-    redis.call('HSET', group, 'places', places .. ',' .. place)
-  end
+-- Where a batch may have parked items, for the step that frees one of its places or ends its pause.
+local function note_place(group, route, queue)
+  local places, place = redis.call('HGET', group, 'places'), route .. '|' .. queue
+  if places and string.find(',' .. places .. ',', ',' .. place .. ',', 1, true) then return end
+  redis.call('HSET', group, 'places', places and places .. ',' .. place or place)
 end
 
-local function accept(uid, gid, part, route, lane, head, spec, fp, not_before, expires, max_attempts, cache)
-  local key = item_key(uid)
-  local known = redis.call('HMGET', key, 'fp', 'part')
-  if known[1] then
-    if part ~= '' and known[2] == part and known[1] == fp then return 'resumed' end
-    return refuse(uid, gid, part, head, known[1], fp)
+-- Returns whether the group was cancelled before this member came.
+local function join_group(item, new)
+  local key, members = group_key(item.group), members_key(item.group)
+  redis.call('ZADD', members, 'NX', redis.call('ZCARD', members), item.uid)
+  if redis.call('HEXISTS', key, 'cancel') == 1 then return true end
+  -- Nobody can promise that the batch is done before its last item may start.
+  local latest_us = tonumber(redis.call('HGET', key, 'latest_us') or '0')
+  if (new.not_before_us or 0) > latest_us then redis.call('HSET', key, 'latest_us', int(new.not_before_us)) end
+  if item.batch ~= '' then
+    note_place(key, item.route, item.lane)
+    if item.cache then note_place(key, item.route, 'cached') end
   end
-  if gid == '' and redis.call('EXISTS', group_key(uid)) == 1 then return refuse(uid, gid, part, head, '', fp) end
+  return false
+end
 
-  local tenant, batch, _ = split_uid(uid)
-  if gid == '' then
-    if is_full(tenant, 1, cap) then return 'full' end
-    count_waiting(tenant, 1)
+local function accept(new)
+  local item = load_item(new.uid)
+  local is_known = item.state ~= nil
+  if is_known and new.part ~= '' and item.part == new.part and item.fp == new.fingerprint then return 'resumed' end
+  local is_same = item.fp == new.fingerprint
+  item.group, item.part, item.head = new.gid, new.part, new.head
+  if is_known then return refuse(item, is_same) end
+  if new.gid == '' then
+    if redis.call('EXISTS', group_key(new.uid)) == 1 then return refuse(item, false) end
+    if is_full(item.tenant, 1) then return 'full' end
+    count(waiting, item.tenant, 1)
+    add_to_index(new.uid)
   end
-  redis.call('HSET', key, 'state', next_state('accepted', 'new'), 'route', route, 'lane', lane, 'group', gid,
-    'part', part, 'head', head, 'spec', spec, 'fp', fp, 'accepted_us', NOW_US, 'since_us', NOW_US, 'max_attempts', max_attempts,
-    'expires_us', expires, 'attempts', 0, 'deliveries', 0, 'crashes', 0, 'throttles', 0, 'epoch', 0, 'queue_us', 0, 'throttled_us', 0)
-  keep_callback(key, 'job', spec)
-  if cache ~= '' then redis.call('HSET', key, 'cache', cache) end
-  emit('job.queued', head, batch, '')
-  if gid == '' then
-    redis.call('ZADD', P .. ':index', NOW_US, uid)
-  else
-    redis.call('ZADD', P .. ':members:' .. gid, 'NX', redis.call('ZCARD', P .. ':members:' .. gid), uid)
-    local group = group_key(gid)
-    if redis.call('HEXISTS', group, 'cancel') == 1 then
-      local record = { group = gid, state = 'queued', head = head, route = route, lane = lane }
-      count_depth(record, 'queued', 1)
-      finish_item(uid, record, 'cancel_order', '', {})
-      return 'queued'
-    end
-    -- Nobody can promise that the batch is done before its last item may start.
-    if not_before ~= '' and tonumber(not_before) > (tonumber(redis.call('HGET', group, 'latest_us') or '0')) then
-      redis.call('HSET', group, 'latest_us', not_before)
-    end
-    if batch ~= '' then
-      note_place(group, route, lane)
-      if cache ~= '' then note_place(group, route, CACHED) end
-    end
+  local expires_us = new.expires_us and int(new.expires_us) or ''
+  update(item, { state = next_state('accepted', 'new'), route = new.route, lane = new.lane, place = 'queue', group = new.gid,
+    part = new.part, head = new.head, spec = new.spec, fp = new.fingerprint, accepted_us = NOW_US, since_us = NOW_US,
+    max_attempts = new.max_attempts, expires_us = expires_us, attempts = 0, deliveries = 0, crashes = 0, throttles = 0,
+    epoch = 0, queue_us = 0, throttled_us = 0 })
+  keep_callback(item, 'job', new.spec)
+  if new.cache ~= '' then update(item, { cache = new.cache }) end
+  emit('job.queued', item)
+  count_depth(item, 'queued', 1)
+  if new.gid ~= '' and join_group(item, new) then
+    finish_item(item, 'cancel_order', {})
+    return 'queued'
   end
-  count_depth({ route = route, lane = lane }, 'queued', 1)
-  redis.call('ZADD', P .. ':waiting:' .. route, NOW_US, uid)
-  if expires ~= '' then redis.call('ZADD', P .. ':expiring', expires, uid) end
-  if not_before ~= '' and tonumber(not_before) > NOW then
-    redis.call('ZADD', P .. ':delayed', not_before, uid)
+  redis.call('ZADD', P .. ':waiting:' .. item.route, NOW_US, item.uid)
+  if expires_us ~= '' then redis.call('ZADD', EXPIRING, expires_us, item.uid) end
+  if (new.not_before_us or 0) > NOW then
+    redis.call('ZADD', DELAYED, int(new.not_before_us), item.uid)
   else
-    queue_up(uid, { state = 'queued', route = route, lane = lane }, false)
+    queue_up(item, false)
   end
   return 'queued'
 end
 
-for i = 0, count - 1 do
-  local a = 4 + i * STEP
-  results[i + 1] = accept(ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6],
-    ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], ARGV[a + 10], ARGV[a + 12])
-  if ARGV[a + 11] ~= '' and results[i + 1] ~= 'full' then done[#done + 1] = ARGV[a + 11] end
+local results, done = {}, {}
+for i, new in ipairs(ARGS.items) do
+  results[i] = accept(new)
+  if new.entry ~= '' and results[i] ~= 'full' then done[#done + 1] = new.entry end
 end
 
-local closing = ARGV[4 + count * STEP]
-if closing ~= '' then
-  local part, entry = ARGV[5 + count * STEP], ARGV[6 + count * STEP]
-  local group = group_key(closing)
-  if redis.call('HSETNX', group, 'done:' .. part, 1) == 1 then
+local closing = ARGS.part_end
+if closing then
+  local key = group_key(closing.gid)
+  if redis.call('HSETNX', key, 'done:' .. closing.part, 1) == 1 then
     -- A cancelled batch waits for no part, so there is nothing to count down.
-    local cancelled = redis.call('HEXISTS', group, 'cancel') == 1
-    local parts_left = cancelled and 0 or redis.call('HINCRBY', group, 'parts_left', -1)
-    if parts_left <= 0 and redis.call('HGET', group, 'open') == '0' then finish_group(closing) end
+    local is_cancelled = redis.call('HEXISTS', key, 'cancel') == 1
+    local parts_left = is_cancelled and 0 or redis.call('HINCRBY', key, 'parts_left', -1)
+    if parts_left <= 0 and redis.call('HGET', key, 'open') == '0' then finish_group(closing.gid) end
   end
-  if entry ~= '' then done[#done + 1] = entry end
+  if closing.entry ~= '' then done[#done + 1] = closing.entry end
 end
 if #done > 0 then
-  redis.call('XACK', P .. ':jobs', 'intake', unpack(done))
-  redis.call('XDEL', P .. ':jobs', unpack(done))
+  redis.call('XACK', JOBS, 'intake', unpack(done))
+  redis.call('XDEL', JOBS, unpack(done))
 end
 conclude()
-trim_index()
 return results

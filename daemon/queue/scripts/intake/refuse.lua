@@ -1,24 +1,20 @@
 -- End an entry that will not become work: its dead letter, its event, and the entry off the stream.
 -- KEYS  1 prefix
--- ARGV  1 entry id  2 event kind (job.rejected|job.duplicate)  3 head  4 batch or ''  5 extra (inside of a JSON object)
---       6 dead-letter reason or '' (then none)  7 error (JSON)  8.. the original's field/value pairs to keep
+-- ARGS  entry, event (job.rejected | job.duplicate), head, batch (or ''), extra (the inside of a JSON object),
+--       reason of the dead letter and its error (JSON), without a reason there is none
+-- ARGV  2.. the original's field/value pairs to keep, which may be no text
 -- Returns  1, or 0 when the entry had been taken off before (another replica was faster)
--- One step, so an entry leaves exactly one dead letter, whoever else reads it.
+-- One step, so an entry leaves exactly one dead letter, also when two replicas read it.
 -- @include base
 -- @include events
 
-local jobs, entry = P .. ':jobs', ARGV[1]
-if #redis.call('XRANGE', jobs, entry, entry) == 0 then
-  redis.call('XACK', jobs, 'intake', entry)
+if #redis.call('XRANGE', JOBS, ARGS.entry, ARGS.entry) == 0 then
+  redis.call('XACK', JOBS, 'intake', ARGS.entry)
   return 0
 end
-if ARGV[6] ~= '' then
-  local kept = {}
-  for i = 8, #ARGV do kept[#kept + 1] = ARGV[i] end
-  bury(ARGV[6], ARGV[7], 0, ARGV[3], kept)
-end
-emit(ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+if ARGS.reason then bury(ARGS.reason, ARGS.error, 0, ARGS.head, { unpack(ARGV, 2) }) end
+emit(ARGS.event, ARGS, ARGS.extra)
 -- Last: a script that fails is not rolled back, and until here the entry is still there to be read again.
-redis.call('XACK', jobs, 'intake', entry)
-redis.call('XDEL', jobs, entry)
+redis.call('XACK', JOBS, 'intake', ARGS.entry)
+redis.call('XDEL', JOBS, ARGS.entry)
 return 1

@@ -1,17 +1,22 @@
--- Take names off the groups that nobody uses any more: consumers of replicas that were killed.
+-- Take consumer names off the groups that nobody uses any more: that of a replica which stops, or those of killed ones.
 -- KEYS  1 prefix
--- ARGV  1 idle (ms): how long a consumer has asked for nothing  2.. pairs of stream, group
+-- ARGS  groups: pairs of stream and group; worker (the one to take off), or idle_ms: how long a consumer has read nothing
 -- Returns  the number of names taken off
 -- One step, because XGROUP DELCONSUMER drops what is pending with the consumer: what it takes between the look and the
 -- deletion would be lost. A live replica that was idle for so long loses nothing: its next read makes the name again.
+-- @include base
+local function is_unused(consumer)
+  if ARGS.worker then return consumer.name == ARGS.worker end
+  return consumer.idle >= ARGS.idle_ms
+end
+
 local forgotten = 0
-for i = 2, #ARGV, 2 do
-  local consumers = redis.pcall('XINFO', 'CONSUMERS', ARGV[i], ARGV[i + 1])
+for _, pair in ipairs(ARGS.groups) do
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', unpack(pair))
   for _, row in ipairs(consumers.err and {} or consumers) do
-    local told = {}
-    for k = 1, #row, 2 do told[row[k]] = row[k + 1] end
-    if told.pending == 0 and told.idle >= tonumber(ARGV[1]) then
-      redis.call('XGROUP', 'DELCONSUMER', ARGV[i], ARGV[i + 1], told.name)
+    local consumer = by_name(row)
+    if consumer.pending == 0 and is_unused(consumer) then
+      redis.call('XGROUP', 'DELCONSUMER', pair[1], pair[2], consumer.name)
       forgotten = forgotten + 1
     end
   end

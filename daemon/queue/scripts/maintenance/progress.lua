@@ -1,22 +1,23 @@
 -- Take the batches whose counts changed since the last call, for their batch.progress events.
 -- KEYS  1 prefix
--- ARGV  1 most batches a call  2 shortest time between two calls of the fleet (us)
--- Returns  a list of { gid, head, total, queued, throttled, retry_wait, running, succeeded, failed, cancelled, expired, held }
--- One step: the replica that takes a batch is the one that tells of it, so a batch is told of at most twice a second.
+-- ARGS  most: batches a call, gap_us: the shortest time between two calls of the fleet
+-- Returns  for each { gid, head, total, queued, throttled, retry_wait, running, succeeded, failed, cancelled, expired, held }
+-- One step: the replica that takes a batch publishes its progress, so that happens at most twice a second.
 -- @include base
+-- @include groups
 
 local stamp = P .. ':progress_at'
 local last = tonumber(redis.call('GET', stamp) or '0')
-if NOW - last < tonumber(ARGV[2]) and NOW >= last then return {} end
+if NOW - last < ARGS.gap_us and NOW >= last then return {} end
 redis.call('SET', stamp, NOW_US, 'PX', 60000)
 
+local COUNTS = { 'total', 'queued', 'throttled', 'retry_wait', 'running', 'succeeded', 'failed', 'cancelled', 'expired', 'held' }
 local taken = {}
-for _, gid in ipairs(redis.call('SPOP', P .. ':dirty', ARGV[1])) do
-  local f = redis.call('HMGET', group_key(gid), 'head', 'state', 'kind', 'total', 'queued', 'throttled', 'retry_wait',
-    'running', 'succeeded', 'failed', 'cancelled', 'expired', 'held')
-  if f[2] == 'running' and f[3] == 'batch' then
-    local row = { gid, f[1] }
-    for i = 4, 13 do row[#row + 1] = f[i] end
+for _, gid in ipairs(redis.call('SPOP', DIRTY, ARGS.most)) do
+  local group = read_fields(group_key(gid), 'head', 'state', 'kind', unpack(COUNTS))
+  if group.state == 'running' and group.kind == 'batch' then
+    local row = { gid, group.head }
+    for _, name in ipairs(COUNTS) do row[#row + 1] = group[name] end
     taken[#taken + 1] = row
   end
 end

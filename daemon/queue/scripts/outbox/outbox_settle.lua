@@ -1,8 +1,7 @@
--- What became of one try to deliver a message.
+-- End one try to deliver a message.
 -- KEYS  1 prefix
--- ARGV  1 id  2 taken, as the taking told it  3 delivered | retry | postponed | failed | gone  4 delay (us)
---       5 error (JSON; '' without one)
--- Outcomes  delivered  it is over, whoever says so
+-- ARGS  id, taken (as the taking returned it), outcome, delay_us, error (JSON)
+-- Outcomes  delivered  it is over, also if another replica has taken it since
 --           retry      it costs a try, and is due after the delay
 --           postponed  it was not tried
 --           failed     a dead letter; the message stays for its time to live, so that a person may send it again
@@ -12,26 +11,23 @@
 -- @include base
 -- @include events
 
-local id, outcome = ARGV[1], ARGV[3]
-local key, outbox = message_key(id), P .. ':outbox'
+local id, outcome, key = ARGS.id, ARGS.outcome, message_key(ARGS.id)
 
 if outcome == 'delivered' then
-  redis.call('ZREM', outbox, id)
+  redis.call('ZREM', OUTBOX, id)
   return redis.call('DEL', key)
 end
-local f = redis.call('HMGET', key, 'taken', 'record', 'head', 'event', 'attempts')
-if not f[1] or f[1] ~= ARGV[2] or not redis.call('ZSCORE', outbox, id) then return 0 end
+local message = read_hash(key)
+if message.taken ~= ARGS.taken or not redis.call('ZSCORE', OUTBOX, id) then return 0 end
 redis.call('HSET', key, 'taken', '')
-if outcome == 'postponed' then
-  redis.call('ZADD', outbox, int(NOW + tonumber(ARGV[4])), id)
+local attempts = outcome == 'postponed' and 0 or redis.call('HINCRBY', key, 'attempts', 1)
+if outcome == 'postponed' or outcome == 'retry' then
+  redis.call('ZADD', OUTBOX, int(NOW + ARGS.delay_us), id)
   return 1
 end
-local attempts = redis.call('HINCRBY', key, 'attempts', 1)
-if outcome == 'retry' then
-  redis.call('ZADD', outbox, int(NOW + tonumber(ARGV[4])), id)
-  return 1
+redis.call('ZREM', OUTBOX, id)
+bury('callback_failed', ARGS.error, attempts, message.head, { 'callback', id, 'event', message.event })
+if outcome == 'gone' and redis.call('EXISTS', message.record) == 1 then
+  redis.call('HSET', message.record, 'callback_events', '')
 end
-redis.call('ZREM', outbox, id)
-bury('callback_failed', ARGV[5], attempts, f[3], { 'callback', id, 'event', f[4] })
-if outcome == 'gone' and redis.call('EXISTS', f[2]) == 1 then redis.call('HSET', f[2], 'callback_events', '') end
 return 1

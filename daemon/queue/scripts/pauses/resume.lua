@@ -1,31 +1,22 @@
 -- End a pause: of the whole fleet, of one route, or of one batch.
 -- KEYS  1 prefix
--- ARGV  1 records' retention (us)  2 failed records' retention (us)  3 fleet | route | batch
---       4 '' | the route's name | gid
+-- ARGS  scope (fleet | route | batch), name (of the route, or the gid)
 -- Returns  resumed | nothing (it was not paused) | unknown (no such batch)
 -- One step: a batch is let go and its tenant has an entry in the ring again, or its items would wait for ever.
 -- @include base
--- @include events
--- @include ring
--- @include states
 -- @include pauses
 
-local scope, name = ARGV[3], ARGV[4]
-if scope == 'batch' then
-  local f = redis.call('HMGET', group_key(name), 'head', 'kind', 'places', 'route')
-  if f[2] ~= 'batch' then return 'unknown' end
-  if redis.call('HDEL', group_key(name), 'paused') == 0 then return 'nothing' end
-  -- A batch that an older version accepted has no list of its places.
-  local everywhere = f[4] .. '|high,' .. f[4] .. '|normal,' .. f[4] .. '|low'
-  rejoin(name, f[3] or everywhere)
-  local _, batch = string.match(name, '^([^/]*)/(.*)$')
-  emit('work.resumed', f[1], batch, '"scope":"batch"')
-  redis.call('SADD', P .. ':dirty', name)
-  conclude()
+if ARGS.scope == 'batch' then
+  local group = load_group(ARGS.name)
+  if group.kind ~= 'batch' then return 'unknown' end
+  if redis.call('HDEL', group.key, 'paused') == 0 then return 'nothing' end
+  rejoin(group)
+  emit('work.resumed', group, '"scope":"batch"')
+  redis.call('SADD', DIRTY, group.gid)
+  ring_bell()
   return 'resumed'
 end
-local field = scope == 'route' and 'route:' .. name or 'fleet'
-if redis.call('HDEL', P .. ':paused', field) == 0 then return 'nothing' end
+if redis.call('HDEL', PAUSED, pause_field()) == 0 then return 'nothing' end
 date_pauses()
-tell_pause('work.resumed', scope, name, '')
+announce_pause('work.resumed', '')
 return 'resumed'

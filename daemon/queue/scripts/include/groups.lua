@@ -1,0 +1,88 @@
+-- Groups (a batch, or a job of several pictures) count their members by state; `open` counts those that have not ended.
+-- @include base
+-- @include events
+-- @include ring
+-- @include transitions
+local ACTIVE, DIRTY = P .. ':active', P .. ':dirty'
+local DAY_US = 24 * 3600 * 1000000
+
+-- How long a record lives after its end, as the replicas have written it; the defaults where no replica ever was.
+local function retention_ms(has_succeeded)
+  local set = read_fields(P .. ':installation', 'records_us', 'failed_us')
+  local us = has_succeeded and (set.records_us or DAY_US) or (set.failed_us or 7 * DAY_US)
+  return math.max(1, math.ceil(tonumber(us) / 1000))
+end
+
+-- The parked items of a batch may run now, wherever they stand.
+local function rejoin(group)
+  local tenant = string.match(group.gid, '^[^/]*')
+  for route, queue in string.gmatch(group.places or '', '([^|,]+)|([^,]+)') do
+    join_ring(route, queue, tenant)
+    woken[queue == 'cached' and queue or route] = true
+  end
+end
+
+-- An entry of a batch with a cap of its own has gone or its run has ended: what is parked may have its place.
+local function unpark(gid)
+  if (gid or '') == '' then return end
+  local group = read_fields(group_key(gid), 'max_in_flight', 'places')
+  group.gid = gid
+  if group.max_in_flight then rejoin(group) end
+end
+
+-- The janitor starts the members' time to live, or takes it away, one page at a time.
+local function close(group)
+  redis.call('ZADD', CLOSING, NOW_US, group.gid)
+  redis.call('HDEL', group.key, 'closed_to')
+end
+
+-- A group whose last member has ended gets its own final state, its event, and a place in the janitor's list.
+local function finish_group(gid)
+  local group = load_group(gid)
+  if not group.state then return end
+  close(group)
+  -- A part of a cancelled batch may come after the end: its members only need their time to live.
+  if group.state ~= 'running' then return end
+  local final = 'completed_with_errors'
+  for _, state in ipairs({ 'expired', 'cancelled', 'failed' }) do
+    if group[state] == group.total then final = state end
+  end
+  if group.succeeded == group.total then final = 'completed' end
+  update(group, { state = GROUP_TRANSITIONS[final][group.state], finished_us = NOW_US })
+  redis.call('ZREM', ACTIVE, gid)
+  redis.call('SREM', DIRTY, gid)
+  -- A pause ends with the group: what it parked are tombstones, and only a claim that steps over them clears them away.
+  if redis.call('HDEL', group.key, 'paused') == 1 then rejoin(group) end
+  if group.kind == 'batch' then
+    emit('batch.finished', group, string.format(
+      '"state":"%s","counts":{"total":%d,"queued":0,"throttled":0,"retry_wait":0,"running":0,"succeeded":%d,' ..
+      '"failed":%d,"cancelled":%d,"expired":%d,"held":0},"seconds":%.3f',
+      final, group.total, group.succeeded, group.failed, group.cancelled, group.expired,
+      (NOW - tonumber(group.accepted_us)) / 1000000))
+  end
+end
+
+-- A group that has ended gets work again: a person's retry, or a part that was not waited for.
+local function reopen_group(gid)
+  local group = load_group(gid)
+  local state = GROUP_TRANSITIONS.reopened[group.state]
+  if not state then return end
+  redis.call('HDEL', group.key, 'finished_us')
+  update(group, { state = state })
+  redis.call('ZADD', ACTIVE, NOW_US, gid)
+  for _, key in ipairs({ group.key, members_key(gid), EVENTS .. ':' .. group.name }) do redis.call('PERSIST', key) end
+  close(group)
+end
+
+-- Count one member from one state to another; the last one to end closes its group.
+local function count_member(gid, from, to)
+  local key = group_key(gid)
+  redis.call('HINCRBY', key, from, -1)
+  redis.call('HINCRBY', key, to, 1)
+  redis.call('SADD', DIRTY, gid)
+  local change = (FINAL[from] and 1 or 0) - (FINAL[to] and 1 or 0)
+  if change ~= 0 then
+    local open = redis.call('HINCRBY', key, 'open', change)
+    if open == 0 and tonumber(redis.call('HGET', key, 'parts_left')) <= 0 then finish_group(gid) end
+  end
+end
