@@ -304,11 +304,11 @@ class Replica:
         return True, "consuming"
 
     def _start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._tasks[name] = asyncio.create_task(self._once_installed(run), name=name)
+        self._tasks[name] = asyncio.create_task(self._once_checked(run), name=name)
 
-    async def _once_installed(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _once_checked(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         # The records of a newer version must not be touched.
-        await self.probe.installed.wait()
+        await self.probe.checked.wait()
         await run()
 
     async def _end(self, *names: str) -> None:
@@ -321,7 +321,7 @@ class Replica:
             tasks = list(pending)
 
     async def _intake_ended(self) -> None:
-        if (task := self._tasks.get("intake")) is not None and self.probe.installed.is_set():
+        if (task := self._tasks.get("intake")) is not None and self.probe.checked.is_set():
             await asyncio.wait([task], timeout=INTAKE_STOP_S)
         await self._end("intake")
 
