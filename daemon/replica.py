@@ -148,7 +148,7 @@ class Replica:
                 ],
             ],
             # The records of a newer version must not be touched.
-            ready=self.probe.installed,
+            ready=self.probe.checked,
         )
         listen = settings.metrics.listen
         app = health_app(metrics, self.readiness, self._gauges.refresh)

@@ -18,13 +18,13 @@ EVERY_S = 2.0
 
 
 class WriteProbe:
-    """One a replica. `installed` is set with the first write, `refused` where the records are a newer version's."""
+    """One a replica. `checked` is set when the schema suits us, `refused` when it is a newer version's."""
 
     def __init__(self, queue: Queue, retention: RetentionSettings) -> None:
         self._queue = queue
         self._retention = retention
         self.trouble: str | None = None  # a sentence for people; None while Redis takes writes
-        self.installed = asyncio.Event()
+        self.checked = asyncio.Event()
         self.refused = asyncio.Event()
 
     async def run(self) -> None:
@@ -38,6 +38,10 @@ class WriteProbe:
         """Write once. Errors: whatever the client raises; `trouble` is its sentence then."""
         kept = self._retention
         try:
+            # Also where Redis has no memory for a write: the parts then wait for that, and say so.
+            if not self.checked.is_set():
+                await self._queue.check_schema()
+                self.checked.set()
             await self._queue.install(records_s=kept.records, failed_s=kept.failed_records)
         except NewerSchemaError as error:
             self.trouble = str(error)
@@ -47,4 +51,3 @@ class WriteProbe:
             raise
         else:
             self.trouble = None
-            self.installed.set()

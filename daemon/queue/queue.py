@@ -50,13 +50,20 @@ class Queue:
 
     # The installation
 
+    async def check_schema(self) -> None:
+        """Raises NewerSchemaError where the records are those of a newer version; writes nothing."""
+        found: Any = self._client.hget(self.keys.installation, "schema")
+        self._refuse_newer(int(await found or 0))
+
     async def install(self, *, records_s: float, failed_s: float) -> None:
         """Write the schema and how long records are kept (after a success, after another end), in seconds.
 
-        Raises NewerSchemaError, and writes nothing, where the records are those of a newer version.
+        Raises NewerSchemaError, and writes no schema, where the records are those of a newer version.
         """
         retention = {"records_us": round(records_s * 1e6), "failed_us": round(failed_s * 1e6)}
-        found = await self._call("install", schema=SCHEMA, **retention)
+        self._refuse_newer(await self._call("install", schema=SCHEMA, **retention))
+
+    def _refuse_newer(self, found: int) -> None:
         if found > SCHEMA:
             raise NewerSchemaError(found)
 

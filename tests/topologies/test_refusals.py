@@ -60,9 +60,7 @@ async def _refuse(admin: Any, how: str) -> None:
     if how == "replica":
         await admin.replicaof("127.0.0.1", 1)
     if how == "acl":
-        await admin.acl_setuser(
-            "default", enabled=True, nopass=True, categories=["+@all"], commands=["-hset"]
-        )
+        await admin.acl_setuser("default", enabled=True, nopass=True, categories=["+@all"], commands=["-set"])
 
 
 @pytest.mark.parametrize(

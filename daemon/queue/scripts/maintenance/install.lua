@@ -1,10 +1,12 @@
 -- Write what a replica brings to the installation: the schema of its records and how long they are kept.
 -- KEYS  1 prefix
 -- ARGS  schema, records_us, failed_us
--- Returns  the schema in force; a newer one than ours means that nothing was written
--- One step, so that no replica writes over a newer schema that came between its look and its write.
+-- Returns  the schema in force; a newer one than ours means that it was not written over
+-- One step, so that no replica writes over a newer schema that came between its look and its write. It also writes the key
+-- of probe.lua, so it shows that Redis takes our writes: on a cluster, keys without a common slot stop one of the two.
 -- @include base
 local installation = P .. ':installation'
+redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000)
 local found = tonumber(redis.call('HGET', installation, 'schema') or '0')
 if found > ARGS.schema then return found end
 redis.call('HSET', installation, 'schema', ARGS.schema, 'records_us', int(ARGS.records_us), 'failed_us', int(ARGS.failed_us))
