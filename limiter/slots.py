@@ -17,6 +17,9 @@ from limiter.recalls import Recalls
 from limiter.scripts.grants import ONE_IMAGE
 from limiter.steps import uninterrupted
 
+# One count for the whole process: a request with a repeated id would have the former grant, and charge nothing.
+_NUMBERS = itertools.count()
+
 
 class Slot(NamedTuple):
     """A permit whose slot has come, and two times of the clock: its slot, and when it was first requested."""
@@ -41,7 +44,7 @@ class _Request:
 class Slots:
     """The slots of one caller, one after the other. All times are seconds of the clock of `recalls`.
 
-    `name` is unique among the callers of one `holder`. A request that is denied, or whose reply is lost, stays the
+    `name` is for people. A request that is denied, or whose reply is lost, stays the
     same request until it is granted or left: it is charged once and may have a reservation. Not for two tasks at once.
     """
 
@@ -49,7 +52,7 @@ class Slots:
         self._limiter = limiter
         self._recalls = recalls
         self._holder = holder
-        self._ids = (f"{holder}:{name}:{number}" for number in itertools.count())
+        self._name = name
         self._request: _Request | None = None
 
     async def request(
@@ -61,7 +64,7 @@ class Slots:
         """
         if self._request is not None and isinstance(self._request.reply, Grant):
             await self.leave()
-        request = self._request = self._request or _Request(next(self._ids))
+        request = self._request = self._request or _Request(f"{self._holder}:{self._name}:{next(_NUMBERS)}")
         request.horizon_s, request.sent_at = horizon_s, self._recalls.clock()
         # Keep the time of the first try: its lost reply may have been a grant.
         if request.repeat is None:

@@ -13,8 +13,9 @@ local function newest_slot(key, clock)
     return tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]) or 0
   end
   local newest, width = 0, tonumber(redis.call('HGET', key, 'width') or 0)
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    local number = tonumber(field)
+  local flat = redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    local number = tonumber(flat[i])
     if number and kind == 'day' then
       -- In a day that has begun nothing is taken to be later than now.
       newest = math.max(newest, number > clock.wall and number + LONGEST_DAY_US or 0)
