@@ -3,7 +3,6 @@
 from limiter.lag import Lag
 from limiter.learning.headers import HeaderReading, read_headers
 from limiter.limiter import Limiter
-from limiter.lua import LuaScript
 from limiter.permit import Bound, Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
 from limiter.quota.quota import (
     Bucket,
@@ -16,6 +15,7 @@ from limiter.quota.quota import (
     parse_quota,
 )
 from limiter.recalls import Recalls
+from limiter.script import LuaScript
 from limiter.scripts.grants import ONE_IMAGE
 from limiter.slots import Slot, Slots
 

@@ -14,8 +14,8 @@ from limiter.limiter import Limiter
 from limiter.permit import Grant, Later, Permit
 from limiter.quota.quota import Quota
 from limiter.recalls import Recalls
+from limiter.script import uninterrupted
 from limiter.scripts.grants import ONE_IMAGE
-from limiter.steps import uninterrupted
 
 # One count for the whole process: a request with a repeated id would have the former grant, and charge nothing.
 _NUMBERS = itertools.count()
@@ -44,8 +44,9 @@ class _Request:
 class Slots:
     """The slots of one caller, one after the other. All times are seconds of the clock of `recalls`.
 
-    `name` is for people. A request that is denied, or whose reply is lost, stays the
-    same request until it is granted or left: it is charged once and may have a reservation. Not for two tasks at once.
+    `holder` is unique among processes; `name` is for people. A request that is denied, or whose reply is lost, stays
+    the same request until it is granted or left: it is charged once and may have a reservation. While it is open, its
+    quotas and costs stay the same. Not for two tasks at once.
     """
 
     def __init__(self, limiter: Limiter, recalls: Recalls, holder: str, name: str) -> None:
@@ -70,6 +71,7 @@ class Slots:
         if request.repeat is None:
             request.requested_at = request.sent_at
         denial = request.reply if isinstance(request.reply, Later) else None
+        lost = request.repeat
         request.repeat = lambda: self._limiter.acquire(
             quotas,
             costs=costs,
@@ -78,7 +80,12 @@ class Slots:
             max_wait_s=horizon_s,
             after=denial,
         )
-        request.reply = await request.repeat()
+        try:
+            request.reply = await request.repeat()
+        except ValueError:
+            # It was refused before it could be granted, so an earlier reply is still what this caller may hold.
+            request.repeat = lost
+            raise
         request.repeat = None
         return request.reply
 

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from limiter.steps import uninterrupted
+from limiter.script import uninterrupted
 
 READY_S: Final = 30.0  # also a large AOF is read in this time
 STOP_S: Final = 10.0

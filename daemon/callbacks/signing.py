@@ -48,10 +48,8 @@ class Webhooks:
     def __contains__(self, name: str) -> bool:
         return name in self._secrets
 
-    def check(self, callback: Callback | None, *, tenant: str, ident: str) -> None:
+    def check(self, callback: Callback, *, tenant: str, ident: str) -> None:
         """Refuse a callback that could never be delivered; raises Rejection. Nothing is sent for it."""
-        if callback is None:
-            return
         refusal = partial(Rejection, "unsupported", tenant=tenant, ident=ident)
         if (problem := check_url(callback.url, self.allow_hosts)) is not None:
             raise refusal(problem, field="callback.url")

@@ -190,7 +190,8 @@ class Intake:
     def _check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued; raises Rejection."""
         self._routes.check(job)
-        self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
+        if job.callback is not None:
+            self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
 
     async def _accept_singles(self, singles: list[Single]) -> None:
         if not singles:
@@ -225,7 +226,8 @@ class Intake:
 
     async def _take_batch(self, entry: str, batch: Batch, origin: Mapping[str, str]) -> None:
         jobs = batch.jobs()
-        self._webhooks.check(batch.callback, tenant=batch.tenant, ident=batch.id)
+        if batch.callback is not None:
+            self._webhooks.check(batch.callback, tenant=batch.tenant, ident=batch.id)
         for index, job in enumerate(jobs):
             try:
                 self._check(job)

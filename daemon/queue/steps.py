@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from limiter.lua import LuaScript
+from limiter.script import LuaScript
 
 _SCRIPTS_DIR = Path(__file__).parent / "scripts"
 _SCRIPTS = {

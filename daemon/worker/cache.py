@@ -23,7 +23,7 @@ from daemon.storage.gate import NotStored, StorageGate
 from daemon.storage.keeper import PictureKeeper
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
-from limiter.steps import uninterrupted
+from limiter.script import uninterrupted
 
 AT_ONCE = 8
 

@@ -25,7 +25,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
 from limiter import Bound, Later, Limiter, Slot, Slots
 from limiter.quota.limits import IN_FLIGHT
-from limiter.steps import uninterrupted
+from limiter.script import uninterrupted
 
 log = structlog.get_logger(__name__)
 

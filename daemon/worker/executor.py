@@ -33,7 +33,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polling import Polling, only_picture
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
-from limiter.steps import uninterrupted
+from limiter.script import uninterrupted
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 

@@ -11,14 +11,13 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from limiter.lua import LuaScript
 from limiter.permit import PPM, Bound, Grant, Later, Permit, Scale
 from limiter.plan import Plan
 from limiter.quota.limits import QuotaError
 from limiter.quota.quota import Quota
+from limiter.script import LuaScript, uninterrupted
 from limiter.scripts.permits import Permits
 from limiter.server import text_of
-from limiter.steps import uninterrupted
 
 # What a call that makes one picture is charged; `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})

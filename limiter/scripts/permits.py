@@ -8,12 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from limiter.lua import LuaScript
 from limiter.permit import Permit
 from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Quota
+from limiter.script import LuaScript, uninterrupted
 from limiter.server import Server, text_of
-from limiter.steps import uninterrupted
 
 _HERE: Final = Path(__file__).parent
 _GIVE_BACK: Final = LuaScript.load(_HERE, "give_back")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from limiter.learning.headers import HeaderReading, tightest
-from limiter.lua import LuaScript
 from limiter.permit import PPM, Penalty, Permit, Scale
 from limiter.quota.limits import PERIODS_US, SECOND_US, Bucket, CalendarDay, FixedWindow, InFlight, Window
 from limiter.quota.quota import Quota
+from limiter.script import LuaScript, uninterrupted
 from limiter.server import Server
-from limiter.steps import uninterrupted
 
 # What was refused: the rate of calls, one more in flight, or any call, since the provider has no room.
 Refusal = Literal["rate", "concurrency", "overload"]

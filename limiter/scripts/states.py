@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from limiter.explain import Explanation, explained
-from limiter.lua import LuaScript
 from limiter.permit import PPM, Later, QuotaState, UnitState
 from limiter.plan import plan_for
 from limiter.quota.limits import IN_FLIGHT, InFlight
 from limiter.quota.quota import Quota
+from limiter.script import LuaScript
 from limiter.scripts.grants import ONE_IMAGE, Grants, Request
 from limiter.server import text_of
 

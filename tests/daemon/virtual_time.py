@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.queue import steps
-from limiter.lua import LuaScript
+from limiter.script import LuaScript
 
 KEY = "test:clock"
 READS_SERVER = "local clock = redis.call('TIME')"

@@ -103,6 +103,7 @@ def test_the_documented_command_makes_a_webhook_secret(tmp_path: Path) -> None:
 def test_the_documented_job_with_a_callback_is_accepted() -> None:
     (text,) = re.findall(r'^    (\{"id": .*"callback": .*\})$', PRODUCING, re.MULTILINE)
     job = Job.model_validate(orjson.loads(text))
+    assert job.callback is not None
     Webhooks({"shop": (b"k" * 24,)}, ()).check(job.callback, tenant=job.tenant, ident=job.id)
 
 

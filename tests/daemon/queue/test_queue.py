@@ -23,7 +23,7 @@ from daemon.queue.outcomes import (
     Throttled,
     Unknown,
 )
-from limiter.lua import LuaScript
+from limiter.script import LuaScript
 from tests.daemon.harness import Installation, eventually
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}

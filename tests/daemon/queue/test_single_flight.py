@@ -283,6 +283,23 @@ async def test_a_leader_that_waits_with_its_task_leads_on_unless_it_is_paused(
     assert names(await cache.calls()) == (["a"] if held_back else [])
 
 
+async def test_a_pause_of_the_leaders_batch_holds_its_followers_a_minute_at_most(cache: Cache) -> None:
+    await cache.batch("b1", 1, defaults=IDENTICAL)
+    await cache.use("a")
+    item = await cache.leader()
+    await cache.queue.note_receipt(item, RECEIPT)
+    await cache.queue.settle(item, Throttled({**FAULT, "resumable": True}, 300))
+    assert await cache.calls() == []
+    assert await cache.place("a") == JOINED
+    await pause(cache.redis, cache.keys, "batch", "default/b1")
+    now_us = await cache.queue.now_us()
+    look_us = await cache.redis.zscore(cache.keys.delayed, "default//a")
+    assert look_us is not None
+    assert 50e6 < look_us - now_us <= 60e6
+    await cache.redis.zadd(cache.keys.delayed, {"default//a": now_us})
+    assert names(await cache.calls()) == ["a"]
+
+
 async def test_a_leader_with_a_task_leads_on_behind_the_cap_of_its_batch(
     cache: Cache,
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import limiter
-from limiter.lua import LuaScript
+from limiter.script import LuaScript
 from tests.limiter.closed_loop import Scenario, run
 from tests.limiter.conftest import on_valkey
 from tests.limiter.learning.model import (

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 import limiter
 from limiter import Bucket, CalendarDay, Grant, InFlight, LuaScript, Quota, Window
-from limiter.lua import _expand
+from limiter.script import _expand
 from tests.limiter.conftest import Rig
 
 S = 1_000_000

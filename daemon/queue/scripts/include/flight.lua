@@ -9,6 +9,7 @@
 -- @include ring
 -- @include groups
 local IN_LINE = -1
+local LOOK_AGAIN_US = 60000000  -- a pause may hold a leader that waits with its task; no event wakes its followers then
 local REFUSAL_MS = 60000  -- how long items that waited for a leader have to read its refusal
 
 -- The cache mode of an item and the name of its flight; nil where the cache has no part in it. The name begins with the
@@ -107,6 +108,7 @@ local function stands_aside(item)
   elseif not needs_call and led then
     redis.call('ZADD', flight, NOW_US, item.uid)
     set_place(item, 'joined')
+    redis.call('ZADD', DELAYED, int(NOW + LOOK_AGAIN_US), item.uid)
     return true
   end
   if not led then redis.call('ZADD', flight, 0, item.uid) end

@@ -2,18 +2,26 @@
 
 A script is called by its hash; a server that does not know it (first call, SCRIPT FLUSH, failover, restart)
 is given the source in the same call. No other module handles NOSCRIPT.
+
+`uninterrupted` runs a call to its end although its caller is cancelled: half of one would leave a charge that no
+process knows of. The caller always receives its cancellation. A bare call of the client does not promise that: until
+Python 3.12 the `wait_for` in it swallows a cancellation that comes together with the reply.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis.asyncio
 from redis.exceptions import NoScriptError
+
+T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^-- @include (?P<name>[a-z0-9_]+)[ \t]*$", re.MULTILINE)
 
@@ -71,3 +79,36 @@ def _expand(source: str, include_dir: Path, seen: set[str]) -> str:
         return _expand((include_dir / f"{name}.lua").read_text("utf-8"), include_dir, seen).rstrip("\n")
 
     return _INCLUDE.sub(text_of, source)
+
+
+async def uninterrupted(
+    step: Coroutine[Any, Any, T], *, undo: Callable[[T], Awaitable[None]] | None = None
+) -> T:
+    """Run `step` to its end; a cancellation of the caller comes after it.
+
+    `undo` takes back the result that a cancelled caller never gets.
+    """
+    task = asyncio.ensure_future(step)
+    try:
+        return await finished(task)
+    except asyncio.CancelledError:
+        if undo is not None and not task.cancelled() and task.exception() is None:
+            await undo(task.result())
+        raise
+
+
+async def finished(task: asyncio.Task[T]) -> T:
+    """The result of `task`, or, if the caller was cancelled, CancelledError once the task has ended."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+        except Exception:
+            break
+    if cancelled:
+        with suppress(asyncio.CancelledError):
+            task.exception()  # retrieved, so that asyncio does not report it as forgotten
+        raise asyncio.CancelledError
+    return task.result()

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from limiter.lua import LuaScript
+from limiter.script import LuaScript
 
 
 @pytest.fixture
