@@ -1,14 +1,18 @@
-"""The limits of each family of OpenAI image models, and the nearest of its sizes.
+"""The limits of each family of OpenAI image models, the nearest of its sizes, and what a call costs.
 
-Any model name passes: compatible gateways serve retired and foreign models, which get generous limits.
+Any model name passes: compatible gateways serve retired and foreign models, which get generous limits. Prices are
+OpenAI's of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model without a price
+here has no cost: none is better than a wrong one. Gateways may charge another price.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
 
 from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
 
@@ -17,6 +21,9 @@ GPT_IMAGE_PARAMS = frozenset(
 )
 _STEPPING = {"steps", "num_inference_steps", "guidance", "guidance_scale", "strength"}
 COMPATIBLE_PARAMS = GPT_IMAGE_PARAMS | _STEPPING | {"style", "watermark", "prompt_extend"}
+# The prices of text read, pictures read and pictures made, by the version of gpt-image.
+_PER_MILLION = {"2": (5, 8, 30), "2.5": (5, 8, 30)}
+_PRICED = re.compile(r"gpt-image-(\d+(?:\.\d+)?)(?:-(?:sunburst|flare))?(?:-\d{4}-\d{2}-\d{2})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +141,35 @@ _COMPATIBLE = Family(
     has_negative_prompt=True,
     has_response_format=True,
 )
+
+
+def cost_of(model: str, usage: Mapping[str, Any], *, edited: bool) -> Decimal | None:
+    """The cost in USD; None if the price or the tokens are not known.
+
+    `edited`: the call had input pictures. Their tokens cost more than tokens of text, so the answer must count both
+    sorts.
+    """
+    found = _PRICED.fullmatch(model.rpartition("/")[2].lower())
+    prices = _PER_MILLION.get(found[1]) if found else None
+    if prices is None:
+        return None
+    inputs = _input_tokens(usage, edited=edited)
+    made = _count(usage.get("output_tokens"))
+    if inputs is None or made is None:
+        return None
+    text, image = inputs
+    return Decimal(text * prices[0] + image * prices[1] + made * prices[2]) / 1_000_000
+
+
+def _input_tokens(usage: Mapping[str, Any], *, edited: bool) -> tuple[int, int] | None:
+    """The input tokens: (text, image)."""
+    details = usage.get("input_tokens_details")
+    if isinstance(details, dict):
+        text, image = _count(details.get("text_tokens")), _count(details.get("image_tokens"))
+        return None if text is None or image is None else (text, image)
+    total = _count(usage.get("input_tokens"))
+    return None if edited or total is None else (total, 0)
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

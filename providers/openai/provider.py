@@ -15,8 +15,7 @@ from providers.base import Capabilities, CredentialCheck, Request, Scalar
 from providers.errors import ProviderError
 from providers.http.client import Answer
 from providers.openai.errors import refusal
-from providers.openai.models import Family, family_of
-from providers.openai.prices import cost_of
+from providers.openai.models import Family, cost_of, family_of
 from providers.shared import checks
 from providers.shared.account import check_options, chosen, secret_of
 from providers.shared.answers import no_image

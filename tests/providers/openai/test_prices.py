@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.openai.prices import cost_of
+from providers.openai.models import cost_of
 
 tokens = st.integers(0, 10**9)
 
