@@ -30,8 +30,8 @@ from benchmarks.limiter_setup import Contestant, Observed, Setup
 from benchmarks.venvs import BENCHMARKS, python_for
 
 OURS = "pixmill"
-# The gate of each and its settings. The first setting takes part in everything, a second one only in `burst` at
-# four processes: it is there to be seen, and is the worse one.
+# The gate of each contestant and its settings. The first setting takes part in everything. The second one is worse,
+# and takes part for comparison only in `burst` at four processes.
 SETTINGS: dict[str, tuple[str, ...]] = {
     OURS: ("",),
     "pyrate": ("log", "gcra burst 1"),
@@ -59,7 +59,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print, write. 1 if ours missed a bound, so that a script can ask."""
+    """Run, print, write; the exit code is 1 if ours missed a bound."""
     options = _parse(arguments)
     pythons = {
         gate: Path(sys.executable) if gate == OURS else python_for(gate, PEERS) for gate in options.gates
@@ -128,7 +128,7 @@ def report(
 async def _all_runs(options: argparse.Namespace, pythons: dict[str, Path]) -> list[dict[str, Any]]:
     scenarios = [SCENARIOS[name] for name in options.only]
     runs: list[dict[str, Any]] = []
-    # Long waits with next to no work go on beside the others, once everything of theirs has been started.
+    # Long waits with hardly any work run beside the other scenarios, after their processes have started.
     waiting = []
     for scenario in (scenario for scenario in scenarios if scenario.long_wait):
         for contestant in _contestants(scenario, scenario.setup, options.gates, pythons):

@@ -1,4 +1,4 @@
-"""What one question costs the server: its own time for acquire.lua, at a full window and with sixteen waiting."""
+"""The server's own time for one acquire.lua: at a full window and with sixteen waiting."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ async def _cost(client: redis.asyncio.Redis, spec: dict[str, object], questions:
 
 def sentence(measured: dict[str, dict[str, float]]) -> str:
     """A line for the table's end."""
-    told = ", ".join(f"{name} {cost['p50_us']:.0f} / {cost['p99_us']:.0f}" for name, cost in measured.items())
-    return f"µs of the server for one question, p50 / p99 (<= {MOST_US}), {WAITING} waiting: {told}"
+    each = ", ".join(f"{name} {cost['p50_us']:.0f} / {cost['p99_us']:.0f}" for name, cost in measured.items())
+    return f"µs of the server for one acquire, p50 / p99 (<= {MOST_US}), {WAITING} waiting: {each}"

@@ -1,4 +1,4 @@
-"""The figures of a run, each with what ours has to reach; computed from the provider's ledger alone where possible."""
+"""The figures of a run, each with the bound for ours; computed from the provider's ledger alone where possible."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Judge = Callable[[Observed], list[Figure]]
 
 
 def basics(seen: Observed) -> list[Figure]:
-    """What every run shows."""
+    """The figures of every run."""
     done = seen.total("done") - seen.total("early_done")
     calls = (seen.total("redis_calls") - seen.total("early_redis_calls")) / done if done else None
     figures = [Figure("x 429", len(seen.refused), at_most=0), Figure("calls/job", calls, digits=2)]
@@ -74,7 +74,7 @@ def burst(at_most_s: float) -> Judge:
 
 
 def sustained(duration_s: float) -> Judge:
-    """More jobs than fit. Utilisation is of what a sender without any overhead gets through in the duration."""
+    """More jobs than fit. Utilisation compares with a sender without any overhead in the same time."""
 
     def judge(seen: Observed) -> list[Figure]:
         (rule,) = seen.setup.rules.rules
@@ -131,7 +131,7 @@ def shared(duration_s: float) -> Judge:
 
 
 def refusal(seen: Observed) -> list[Figure]:
-    """One 429: everybody is silent at once and for as long as was asked, and it counts once."""
+    """One 429: every replica is silent at once for the whole Retry-After, and the refusal counts once."""
     injected = next((a.at_s for a in seen.refused if a.rule == "injected"), None)
     if injected is None or seen.setup.rules.refusal is None:
         return [Figure("refusals injected", 0, at_least=1)]
@@ -199,7 +199,7 @@ def outage(at_most_s: float) -> Judge:
 
 
 def idle(seen: Observed) -> list[Figure]:
-    """The state of a slow limit outlives a pause in which nobody asked."""
+    """The state of a slow limit outlives a pause without requests."""
     gaps = [b.at_s - a.at_s for a, b in pairwise(seen.admitted)]
     return [
         *basics(seen),
@@ -231,7 +231,7 @@ def _makespan_s(seen: Observed) -> float | None:
 
 
 def _missing(seen: Observed) -> int:
-    """How many jobs were never admitted, where all were to be."""
+    """How many jobs were never admitted, in a run that should admit all."""
     if seen.setup.stop_after_s is not None:
         return 0
     return len(seen.setup.jobs) - len({arrival.job for arrival in seen.admitted})
@@ -242,7 +242,7 @@ def _most_running(seen: Observed) -> int:
 
 
 def _full(seen: Observed) -> list[Figure]:
-    """The most that one window of the provider was asked for, refused calls among it."""
+    """The most that arrived in one window of the provider, refused calls included."""
     (rule,) = seen.setup.rules.rules
     most = most_in_window(((a.at_s, 1) for a in seen.arrivals), rule.window_s or 0.0)
     return [Figure("in one window", most)]

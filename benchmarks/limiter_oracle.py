@@ -1,4 +1,4 @@
-"""Arithmetic of the limiter benchmark: what a sender who knows everything could do, and what a ledger shows. Pure."""
+"""Arithmetic of the limiter benchmark: the best possible sender, and the figures of a ledger. Pure."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def most_admissible(count: int, window_s: float, duration_s: float) -> int:
 
 
 def steady_rate(times: Sequence[float], count: int, window_s: float) -> float | None:
-    """What share of `count` a window was used: the mean of `window_s` over the time from a call to the
+    """The share of `count` that a window used: the mean of `window_s` over the time from a call to the
     `count`-th after it. None for too few calls.
     """
     ordered = sorted(times)

@@ -1,7 +1,7 @@
 """The provider of the limiter benchmark: a process that enforces rules on arrival and writes every arrival down.
 
 Run as ``python -m benchmarks.limiter_provider RULES_JSON``; it prints its port. The wire is a line of JSON each
-way on connections that are kept, so that what is measured is limiters and not an HTTP stack. A call that was
+way on connections that are kept, so that the benchmark measures limiters and not an HTTP stack. A call that was
 admitted runs to its end whether or not its caller lives.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-IN_FLIGHT_RETRY_S = 0.2  # what a refusal for calls in flight tells its caller: a guess, as real ones are
+IN_FLIGHT_RETRY_S = 0.2  # the Retry-After of a refusal for calls in flight: a guess, as real ones are
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rules:
 
 @dataclass(slots=True)
 class Arrival:
-    """One line of the ledger. Times are of the machine's monotonic clock; `rule` says what refused it."""
+    """One line of the ledger. Times are of the machine's monotonic clock; `rule` names the rule that refused it."""
 
     at_s: float
     job: int
@@ -78,7 +78,7 @@ class Arrival:
 
 @dataclass
 class Account:
-    """What the rules look at."""
+    """The arrivals that the rules count."""
 
     rules: Rules
     started_at_s: float = 0.0
@@ -95,7 +95,7 @@ class Account:
         self.started_at_s = now_s
 
     def admit(self, arrival: Arrival) -> float | None:
-        """None, or after how many seconds the caller may come back; the arrival is written down either way."""
+        """None for an admitted call, else the seconds until the caller may return. Always notes the arrival."""
         self.ledger.append(arrival)
         wait_s = self._injected(arrival)
         for rule in self.rules.rules:

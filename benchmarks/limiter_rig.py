@@ -1,4 +1,4 @@
-"""One run of the limiter benchmark: Redis, provider and replicas as real processes, and what they leave behind."""
+"""One run of the limiter benchmark: Redis, provider and replicas as real processes, and their reports."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Running:
         times = await asyncio.gather(*happening)
         busy = _busy(cpu, _cpu_times())
         states, left = await self._aftermath()
-        # What a killed replica had sent runs on at the provider, and its end belongs into the ledger.
+        # The calls of a killed replica run on at the provider, and their ends belong into the ledger.
         while (await self.ask("running"))["running"]:
             await asyncio.sleep(LOOK_EVERY_S)
         ledger = [Arrival(**fields) for fields in (await self.ask("ledger"))["ledger"]]
@@ -94,7 +94,7 @@ class Running:
         )
 
     async def ask(self, command: str) -> dict[str, Any]:
-        """A word with the provider."""
+        """The provider's reply to a command of the rig."""
         self._writer.write(json.dumps({"command": command}).encode() + b"\n")
         answer: dict[str, Any] = json.loads(await self._reader.readline())
         return answer
@@ -170,7 +170,7 @@ class Running:
         return {}
 
     async def _reports(self) -> tuple[list[dict[str, Any]], bool]:
-        """The reports of those that lived to write one, and whether all did that had not been killed on purpose."""
+        """The reports that were written, and whether every replica that was not killed on purpose wrote one."""
         waiting = [asyncio.create_task(self._report(number)) for number in range(len(self.replicas))]
         _, late = await asyncio.wait(waiting, timeout=self.setup.limit_s + STOP_TIMEOUT_S)
         for number, task in enumerate(waiting):
@@ -202,7 +202,7 @@ class Running:
             await client.script_flush()
 
     async def restart_redis(self) -> None:
-        """Gone at once, back a second later, with what its append-only file holds."""
+        """Kill Redis and start it a second later from its append-only file."""
         await asyncio.to_thread(self.server.kill)
         await asyncio.sleep(1)
         await asyncio.to_thread(self.server.start)
@@ -223,7 +223,7 @@ class Running:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _aftermath(self) -> tuple[dict[str, QuotaState], int | None]:
-        """What our limiter still believes, once leases have had their time to end."""
+        """The state of our limiter, once leases have had their time to end."""
         if not self.contestant.own:
             return {}, None
         async with redis.asyncio.Redis.from_url(self.server.url) as client:

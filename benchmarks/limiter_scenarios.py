@@ -1,4 +1,4 @@
-"""The scenarios of the limiter benchmark: what is sent, what the provider enforces, and what ours has to reach."""
+"""The scenarios of the limiter benchmark: the jobs, the provider's rules, and the bounds for ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.limiter_setup import Event, Job, Setup
 
 @dataclass(frozen=True)
 class Scenario:
-    """`cannot` says for a contestant's gate (or for all others, "*") why it has no answer here."""
+    """`cannot` has, by gate (or "*" for all others), the reason why a contestant does not take part."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ def _window(name: str, count: int, window_s: float) -> Rule:
 
 
 _SHARED_OUT = "a limit of 1 cannot be divided among processes"
-# pyrate-limiter, which is as far as they can get here, shows what chained limiters do.
+# pyrate-limiter takes part, as the best of them here: it shows the effect of chained limiters.
 _CHAINED = "two limits are two calls: the one is charged while the other still waits"
 _NO_PENALTY = {"*": "no shared answer to a 429: each caller waits by itself"}
 _NO_ADAPTIVE = {"*": "its rate is fixed"}
@@ -190,5 +190,5 @@ MEASURED: tuple[str, ...] = tuple(name for name in SCENARIOS if name != "tiny")
 
 
 def why_not(scenario: Scenario, gate: str) -> str | None:
-    """Why the contestants of this gate have no answer to the scenario, or None if they have."""
+    """The reason why the contestants of this gate do not take part in the scenario; None if they do."""
     return None if gate == "pixmill" else scenario.cannot.get(gate, scenario.cannot.get("*"))

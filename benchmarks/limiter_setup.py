@@ -1,4 +1,4 @@
-"""What a run of the limiter benchmark is made of: its setup, who contests, and what was observed."""
+"""The values of a run of the limiter benchmark: its setup, its contestants, and its observations."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run: jobs, quotas as the replicas know them, rules as the provider enforces them.
+    """The input of a run: jobs, quotas as the replicas know them, rules as the provider enforces them.
 
-    All jobs are to be done within `limit_s`; where there are more than can be done, the run ends at `stop_after_s`.
+    All jobs should end within `limit_s`; a run with more jobs than it can do ends at `stop_after_s`.
     """
 
     jobs: tuple[Job, ...]
@@ -65,7 +65,7 @@ class Contestant:
 
 @dataclass
 class Observed:
-    """What a run left. Arrivals are in their order; times are of the machine's monotonic clock."""
+    """The observations of a run. Arrivals are in their order; times are of the machine's monotonic clock."""
 
     setup: Setup
     arrivals: list[Arrival]
@@ -92,7 +92,7 @@ class Observed:
 
 
 def understood(specs: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """The quotas as this version can take them, and what it said if it could not take `adaptive`."""
+    """The quotas in the form that this version accepts, and its error if it refused `adaptive`."""
     taken, refusal = {}, None
     for name, spec in specs.items():
         try:

@@ -1,8 +1,8 @@
-"""What thousands of running tasks cost one replica: CPU, memory, and whether its polls keep to the account's limit.
+"""Thousands of running tasks on one replica: its CPU, its memory, and whether its polls keep to the account's limit.
 
 Run it as ``python -m benchmarks.polling``. A real worker, a real server, and the simulator with ModelScope's wire,
 which enforces a quota on polls and counts them by itself. The pace is the quota's: with more tasks than polls, each
-task is asked after less often, and no task is lost for it.
+task is polled less often, and no task is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.servers import RedisServer
 
 ROOT = BENCHMARKS.parent
 LOOK_S = 0.2
-# The simulator adds up its books for each question about them, and takes no polls meanwhile.
+# The simulator adds up its books for each read of them, and takes no polls meanwhile.
 ASK_SIMULATOR_S = 10.0
 BATCH = 1000  # items a stream entry
 CONFIG = """
@@ -68,7 +68,7 @@ class Figures:
     peak_rss_mib: float
     polls: int
     polls_per_s: float  # while all tasks ran, or over the whole run if they never did together
-    polling_cpu_share: float | None  # of one core, in that time; None where the system does not tell
+    polling_cpu_share: float | None  # of one core, in that time; None where the system does not report it
     polls_quota: str
     most_polls_in_a_period: int
     polls_refused: int
@@ -81,7 +81,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is known at one time."""
+    """The figures at one time."""
 
     at: float
     polls: int
@@ -238,7 +238,7 @@ class _Simulator:
 
 
 class _Worker:
-    """The real command, and what the system says that it used."""
+    """The real command, with the resources that the system counts for it."""
 
     def __init__(
         self, server: RedisServer, directory: Path, base_url: str, options: argparse.Namespace

@@ -96,7 +96,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    """The figures and what they were measured on, as plain text."""
+    """The figures and the machine, as plain text."""
     head = ("contestant", "version", "redis-py", "items/s", "min - max", "x bare loop", "x best peer")
     lines = [head] + [
         (
@@ -150,7 +150,7 @@ def _run_all(
 
 
 def _run(server: RedisServer, name: str, python: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One drain in a process of its own; a script that fails ends the benchmark, with its words."""
+    """One drain in a process of its own; a script that fails ends the benchmark with its output."""
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     # -P: a script's folder is not searched, where `limiter.py` would hide the package of that name. The peers' scripts
@@ -164,7 +164,7 @@ def _run(server: RedisServer, name: str, python: Path, options: argparse.Namespa
         str(options.items),
         str(options.concurrency),
     ]
-    # Only what runs in the project's own environment may import the project.
+    # Only scripts in the project's own environment may import the project.
     paths = {} if name in PEERS else {"PYTHONPATH": str(BENCHMARKS.parent)}
     done = subprocess.run(
         command,

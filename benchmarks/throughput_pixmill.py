@@ -34,7 +34,7 @@ POLL_S = 0.02
 
 
 async def noop(run: Run) -> Outcome:
-    """The peers' no-op returns its number; so does this."""
+    """A no-op that returns its number, like the peers'."""
     job = Job.from_spec(run.item.spec)
     return Succeeded({"images": [], "value": int(job.prompt)})
 
@@ -64,7 +64,7 @@ async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
 
 
 async def enqueue(client: Redis, keys: Keys, items: int) -> None:
-    """As any producer would: one XADD a job."""
+    """Send the jobs as a producer does: one XADD a job."""
     for first in range(0, items, 1000):
         pipe = client.pipeline(transaction=False)
         for number in range(first, min(first + 1000, items)):
@@ -73,7 +73,7 @@ async def enqueue(client: Redis, keys: Keys, items: int) -> None:
 
 
 async def accept(replica: Replica, client: Redis, keys: Keys, items: int) -> None:
-    """The intake alone, until every entry has become an item."""
+    """Run the intake alone, until every entry has become an item."""
     await replica.intake.create_group()
     reading = asyncio.create_task(replica.intake.run())
     while await client.xlen(keys.jobs):
@@ -85,7 +85,7 @@ async def accept(replica: Replica, client: Redis, keys: Keys, items: int) -> Non
 
 
 async def until_drained(client: Redis, keys: Keys) -> None:
-    """Until no item of the route waits or runs; polled as the peers' ends are."""
+    """Wait until no item of the route waits or runs; polls like the peers' scripts."""
     while True:
         fields = await client.hgetall(keys.depth)
         if not any(int(count) for count in fields.values()):
@@ -94,7 +94,7 @@ async def until_drained(client: Redis, keys: Keys) -> None:
 
 
 async def check(client: Redis, keys: Keys, items: int) -> None:
-    """Every item has succeeded, with its own value, once."""
+    """Check that every item has succeeded once, with its own value."""
     values: set[int] = set()
     for first in range(0, items, 1000):
         pipe = client.pipeline(transaction=False)

@@ -1,7 +1,7 @@
-"""One replica: the list of its parts, in the order in which they start; they stop in the reverse order.
+"""Builds one replica from its parts, which start in the order of a list and stop in reverse.
 
-Senders end before receivers: first nothing more is read or claimed, then every run is settled while the heartbeat
-keeps its lease; the heartbeat stops last. A deploy cancels no paid call.
+Senders stop before receivers. First the replica stops reading and claiming. Then every run is settled while the
+heartbeat renews its lease. The heartbeat stops last, so a deploy cancels no paid call.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 5
 ADOPTED_IN_S = 2.0
-SILENT_S = 15.0  # without a successful claim or look for so long, the replica is not consuming
+SILENT_S = 15.0  # without a successful claim or look for this time, the replica is not consuming
 
 
 def worker_name() -> str:
@@ -118,11 +118,11 @@ class Replica:
         callbacks = Callbacks(Outbox(client, prefix), webhooks, metrics, rung=bell.callback_rung)
         self._parts = Parts(
             [
-                # Keeps what runs ours until the last run is settled.
+                # Renews our leases until the last run is settled.
                 [Part("heartbeat", Heartbeat(queue, limiter, pool, calls.lag, lease_s=lease_s).run)],
-                # Callbacks that are being sent when their part ends are still answered.
+                # Waits for the replies to callbacks in flight after their part has stopped.
                 [Part("callbacks on their way", None, callbacks.drain)],
-                # Runs that drain still listen for recalls, store pictures and ring for callbacks.
+                # Draining runs still need recalls, the store and callbacks.
                 [
                     Part("write probe", self.probe.run, at_once=True),
                     Part("bell", bell.run),
@@ -154,7 +154,7 @@ class Replica:
         app = health_app(metrics, self.readiness, self._gauges.refresh)
         self._server = AsgiServer(app, listen.host, listen.port)
         self._stopping = False
-        self.left = 0  # how many runs did not end in time and were handed over
+        self.left = 0  # number of runs that did not end in time and were handed over
 
     async def start(self) -> None:
         """Start every part. Redis may still be away: the parts wait for it, and readiness reports it."""
@@ -173,7 +173,7 @@ class Replica:
         )
 
     async def stop(self) -> None:
-        """Stop the parts in order, and close every connection; `left` is known then."""
+        """Stop the parts in order, close every connection, and set `left`."""
         if self._stopping:
             return
         self._stopping = True
@@ -182,8 +182,8 @@ class Replica:
         try:
             await asyncio.wait_for(self.queue.leave(self._routes), 5)
         except Exception as error:
-            # Only tidiness is lost: idle consumer names without pending entries.
-            log.warning("could not take our name off the groups", error=str(error))
+            # Harmless: idle consumer names without pending entries remain.
+            log.warning("could not remove our name from the groups", error=str(error))
         await self._server.stop()
         for provider in {id(route.provider): route.provider for route in self._routes.values()}.values():
             await provider.aclose()
@@ -194,11 +194,11 @@ class Replica:
 
     @property
     def metrics_url(self) -> str:
-        """Where /metrics, /healthz and /readyz are."""
+        """The address of /metrics, /healthz and /readyz."""
         return self._server.url
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether this replica is consuming, and if not, why, in a sentence."""
+        """Whether this replica is consuming, and the reason in a sentence."""
         if self._stopping:
             return False, "The replica is draining: it takes no new work."
         if self.probe.trouble is not None:

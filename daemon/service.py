@@ -1,4 +1,4 @@
-"""One process from start to signal: a replica, and the Redis and provider that `pixmill up` puts beside it."""
+"""Runs one process until a signal: a replica, and for `pixmill up` also a Redis and a simulated provider."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ log = structlog.get_logger(__name__)
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
-# `timeout`, and many a supervisor, signal a process and then its group: a repeat so soon is the same signal.
+# `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
 SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
-# Tight enough to be seen at work, loose enough not to bore.
+# Tight enough to show the limiter at work, loose enough to finish soon.
 SIMULATOR_SETTINGS = SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4))
 SIMULATOR_QUOTA: Mapping[str, object] = {"images": "20/10s", "in_flight": 8}
 
@@ -63,9 +63,9 @@ async def up(
     simulator_quota: Mapping[str, object] = SIMULATOR_QUOTA,
     on_server: Callable[[EmbeddedRedis], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
-    """Everything in one process: an embedded Valkey where no Redis is configured, the simulator where no account is.
+    """Run everything in one process: an embedded Valkey if no Redis is configured, the simulator if no account is.
 
-    `on_server` gets that Valkey as soon as it runs, long before everything does.
+    `on_server` gets that Valkey as soon as it runs, long before the rest.
     """
     embedded = await EmbeddedRedis.start(data_dir) if settings.redis.url is None else None
     redis_url = embedded.url if embedded is not None else settings.redis.url.reveal()  # type: ignore[union-attr]  # one is
@@ -91,7 +91,7 @@ async def up(
 async def worker(
     settings: Settings, redis_url: str, *, environ: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Running]:
-    """One replica on a Redis that is there already."""
+    """Run one replica on an existing Redis."""
     if not settings.routes:
         raise SettingsError(
             ["No route is configured, so there is nothing to work on: add [routes.default] to pixmill.toml."]
@@ -115,7 +115,7 @@ async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str
 async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
     """`pixmill up` until a signal; returns how many runs were handed over unfinished.
 
-    `banner` is printed once it is true: when Redis serves us.
+    `banner` is printed when Redis serves us.
     """
     if _is_taken(settings.metrics.listen):
         settings = _with_free_metrics_port(settings)
@@ -125,7 +125,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
         for server in servers:
             server.end_at_once()
 
-    # Before anything is started: an unhandled signal would end us and leave the server without an owner.
+    # Handle signals before any start: an unhandled one would end us and leave the server without an owner.
     leaving = asyncio.create_task(until_signal(end_at_once))
     try:
         async with AsyncExitStack() as stack:
@@ -134,7 +134,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
             if running is None:
                 return 0
             await unless_leaving(leaving, _greet_when_redis_answers(running, banner))
-            print("Stopping: what runs is finished first. A second Ctrl-C leaves at once.", flush=True)
+            print("Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True)
     finally:
         leaving.cancel()
     return running.replica.left
@@ -160,7 +160,7 @@ async def run_worker(settings: Settings) -> int:
 
 
 async def _greet_when_redis_answers(running: Running, banner: Callable[[Running], str]) -> None:
-    """Print the banner once it is true; raises SettingsError when Redis will never serve us as configured."""
+    """Print the banner when Redis serves us; raises SettingsError when Redis will never serve us as configured."""
     where = masked_url(running.redis_url)
     prefix = running.replica.settings.redis.prefix
     client = command_client(running.redis_url, prefix)
@@ -178,7 +178,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
 
 
 async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
-    """Why Redis does not serve us now, None if it does; raises SettingsError for a trouble that will not pass."""
+    """The reason why Redis does not serve us now, or None; raises SettingsError if it will not pass."""
     try:
         await client.ping()
         await replica.probe.write()
@@ -198,7 +198,7 @@ async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
 
 
 async def _refusal(replica: Replica) -> None:
-    """Raises SettingsError as soon as Redis has the records of a newer version."""
+    """Wait for ever, or raise SettingsError once Redis has the records of a newer version."""
     await replica.probe.refused.wait()
     raise SettingsError([str(replica.probe.trouble)])
 
@@ -214,7 +214,7 @@ def _is_taken(listen: Listen) -> bool:
 
 
 def _with_free_metrics_port(settings: Settings) -> Settings:
-    """The same settings with a metrics port of the system's choice: a second `up` on one machine just works."""
+    """The same settings with any free metrics port, so that a second `up` on one machine just works."""
     listen = Listen(f"{settings.metrics.listen.host}:0")
     return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"listen": listen})})
 
@@ -247,7 +247,7 @@ async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
             signalled_at = loop.time()
             signalled.set()
         elif loop.time() - signalled_at >= SAME_SIGNAL_S:
-            log.warning("second signal: leaving at once; another replica takes over what runs")
+            log.warning("second signal: leaving at once; another replica takes over the running items")
             on_leave()
             os._exit(130)
 
@@ -257,7 +257,7 @@ async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
 
 
 async def unless_leaving(leaving: asyncio.Task[None], start: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `start`, or None when it was undone because a signal came before its end."""
+    """Return the result of `start`, or None when a signal came before its end and cancelled it."""
     starting = asyncio.create_task(start)
     try:
         await asyncio.wait((starting, leaving), return_when=asyncio.FIRST_COMPLETED)

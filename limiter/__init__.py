@@ -1,4 +1,4 @@
-"""Quotas of provider accounts, shared by a fleet through Redis; knows nothing of jobs or pictures."""
+"""Shares quotas of provider accounts among a fleet through Redis; knows nothing of jobs or pictures."""
 
 from limiter.lag import Lag
 from limiter.learning.headers import HeaderReading, read_headers

@@ -1,4 +1,4 @@
-"""What holds a quota back, in one sentence; everything here is pure."""
+"""Explains in one sentence why a quota holds calls back; everything here is pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from limiter.quota.quota import Quota
 class Explanation:
     """A quota, why its next call waits, and until when.
 
-    `bound` is paused, cooldown, in_flight or a unit; None when a call could be sent at this moment.
-    `next_slot_s` is in how many seconds the limits grant the next call (0: now), None when nobody can know: in a
-    pause without an end, and when a call in flight must end first. `pause_ends_s` is the rest of a pause, None for
-    one without an end and when there is none. `limits` are spelled as in the configuration.
+    `bound` is paused, cooldown, in_flight or a unit; None if a call could be sent now. The limits grant the next call
+    in `next_slot_s` seconds (0: now). That is None if the time is unknown: in a pause without an end, or if a call in
+    flight must end first. `pause_ends_s` is the rest of a pause, None without an end or without a pause. `limits` are
+    spelled as in the configuration.
     """
 
     state: QuotaState
@@ -36,7 +36,7 @@ class Explanation:
 
     @property
     def sentence(self) -> str:
-        """Why the next call waits and until when, and what is left; one line, without the quota's name."""
+        """One line without the quota's name: why the next call waits, until when, and how much is left."""
         return f"{self._reason}; {_left(self.state)}"
 
     @property
@@ -53,7 +53,7 @@ class Explanation:
             case "cooldown":
                 why = f" ({state.cooldown_reason})" if state.cooldown_reason else ""
                 wait = wait_text(max(state.cooldown_s, slot_s))
-                return f"the provider asked for a pause{why}; the next slot is in {wait}"
+                return f"the provider requested a pause{why}; the next slot is in {wait}"
             case "in_flight":
                 return "all places in flight are taken; the next slot is when one of these calls ends"
             case unit:
@@ -63,9 +63,9 @@ class Explanation:
 def explained(
     quota: Quota, state: QuotaState, rate_bound: str | None = None, rate_s: float = 0.0
 ) -> Explanation:
-    """Put together what is known of a quota.
+    """The explanation of a quota's state.
 
-    `rate_s` is for how long its rates and its cooldown hold the next call back, and `rate_bound` which of them does.
+    Its rates and its cooldown hold the next call back for `rate_s`; `rate_bound` names the one that does.
     """
     bound = _first_bound(state) or (rate_bound if rate_s > 0 else None)
     next_slot_s: float | None = rate_s
@@ -77,7 +77,7 @@ def explained(
 
 
 def _left(state: QuotaState) -> str:
-    """What could be granted now: `3 of 20 images free, 5 of 8 in flight`; and what refusals have taught."""
+    """How much could be granted now, such as `3 of 20 images free, 5 of 8 in flight`, and the learned rate."""
     parts = [
         _places(state.in_flight, unit)
         if unit.unit == IN_FLIGHT
@@ -96,7 +96,7 @@ def _places(in_flight: int, unit: UnitState) -> str:
 
 
 def spelled(limit: Limit) -> str:
-    """A limit as short as its configuration: `images 20/min`, `requests 50/min (burst 5)`, `in_flight 8`."""
+    """A limit in the form of its configuration: `images 20/min`, `requests 50/min (burst 5)`, `in_flight 8`."""
     match limit:
         case Window(1, period_us) if period_us not in PERIODS_US.values():
             return f"{limit.unit} 1 every {period_text(period_us, always_number=True)}"
@@ -124,7 +124,7 @@ def period_text(period_us: int, *, always_number: bool = False) -> str:
 
 
 def wait_text(seconds: float) -> str:
-    """A wait as people say it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`; never 0 for one that is not over."""
+    """A wait for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`; at least 0.1 s."""
     if seconds < 9.95:
         return f"{max(0.1, seconds):.1f} s"
     whole = round(seconds)
@@ -135,7 +135,7 @@ def wait_text(seconds: float) -> str:
 
 
 def _first_bound(state: QuotaState) -> str | None:
-    """What denies a call whatever its rates are, in the order in which the limiter looks."""
+    """The bound that denies a call before its rates are checked, in the order of the limiter's checks."""
     if state.paused_reason is not None:
         return PAUSED
     if state.cooldown_s > 0:

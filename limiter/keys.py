@@ -14,23 +14,23 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
     PREFIX:limiter:QUOTA:cooldown        string  a provider's pause \
     PREFIX:limiter:QUOTA:places          string  fewer in flight     | see scripts/include/quota.lua
-    PREFIX:limiter:QUOTA:learned         string  the rate really is  |
+    PREFIX:limiter:QUOTA:learned         string  the learned rate    |
     PREFIX:limiter:QUOTA:others          string  use by others      /
     PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
                                                  first quota; a reservation has `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
     PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
-                                         `quota NAME [UNTIL_US]` when grants until then (none: all) do not hold any more
+                                         `quota NAME [UNTIL_US]` when grants up to then (none: all) are recalled
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# A book of each kind in which a limit notes what was used.
+# The kinds of book in which limits note used units.
 BOOKS: Final = ("log", "slices", "tokens", "fixed", "day")
-# What is known of a quota as a whole, in the order in which the scripts expect it.
+# The strings of a quota, in the order of the scripts' arguments.
 STRINGS: Final = ("pause", "cooldown", "places", "learned", "others")
 
 

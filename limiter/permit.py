@@ -1,4 +1,4 @@
-"""What the limiter replies: a grant with its permit, or a denial; and the state of a quota."""
+"""The limiter's replies as types: a grant with its permit, a denial, a penalty, and the state of a quota."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from limiter.quota.limits import IN_FLIGHT
 
-PPM: Final = 1_000_000  # the whole of a configured rate, in the unit of learned ones
+PPM: Final = 1_000_000  # a configured rate in the unit of learned rates
 PAUSED: Final = "paused"
 COOLDOWN: Final = "cooldown"
 
@@ -18,10 +18,10 @@ COOLDOWN: Final = "cooldown"
 class Permit:
     """The right to make one provider call; its owner can renew, release or give it back.
 
-    `quotas` are names, `costs` the units charged to each of them, `leased` those quotas in which it holds a
-    lease and `weights` how much each of these weighs. `grant_id` distinguishes two grants of one `request_id`, so
-    that undoing one never touches the other. `granted_us` and `slot_us` are times of the limiter's clock; compare
-    them with no other clock. It holds no secret.
+    `quotas` are names, `costs` the units charged to each of them. `leased` are the quotas in which it holds a lease,
+    `weights` the weights of these leases. `grant_id` distinguishes two grants of one `request_id`, so that undoing
+    one never touches the other. `granted_us` and `slot_us` are times of the limiter's clock; do not compare them with
+    another clock. It holds no secret.
     """
 
     request_id: str
@@ -33,7 +33,7 @@ class Permit:
     weights: tuple[int, ...] = ()
     granted_us: int = 0
     slot_us: int = 0
-    # What the grant left of each limit that learns, by quota and `unit:period_us`; only its first owner knows.
+    # The units left by the grant of each limit that learns, by quota and `unit:period_us`. `to_json` drops it.
     left: Mapping[tuple[str, str], int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,17 +51,17 @@ class Permit:
         return zip(self.leased, self.weights, strict=True)
 
     def to_json(self) -> str:
-        """A short string for a job's record; `from_json` of any replica makes the same permit of it."""
+        """A short string for a job's record, from which `from_json` of any replica makes the same permit."""
         call = (self.request_id, self.holder, self.quotas, dict(self.costs))
         grant = (self.leased, self.grant_id, self.weights, self.granted_us, self.slot_us)
         return json.dumps((*call, *grant), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Permit:
-        """The permit that `to_json` wrote. Errors: ValueError, when it is not one."""
+        """The permit that `to_json` wrote. Errors: ValueError for any other text."""
         try:
             request_id, holder, quotas, costs, leased, grant_id, *more = json.loads(text)
-            # Older replicas wrote nothing behind the grant, or the weights alone.
+            # Older replicas wrote nothing after the grant, or the weights alone.
             weights = tuple(int(weight) for weight in (more[0] if more else ()))
             times = (int(more[1]), int(more[2])) if len(more) > 1 else (0, 0)
             return cls(
@@ -73,14 +73,14 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What holds a call back: `what` is a unit, in_flight, cooldown or paused; `str` is `quota:NAME.WHAT`."""
+    """The reason of a denial: `what` is a unit, in_flight, cooldown or paused; `str` is `quota:NAME.WHAT`."""
 
     quota: str
     what: str
 
     @classmethod
     def parse(cls, text: str) -> Bound:
-        """What `str` wrote, here or in a script; empty where nothing holds the call back."""
+        """The bound that `str` or a script wrote; an empty text means that nothing holds the call back."""
         quota, _, what = text.removeprefix("quota:").rpartition(".")
         return cls(quota, what)
 
@@ -89,13 +89,13 @@ class Bound:
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether time alone ends it; a place in flight must be freed, and a pause ended by its operator."""
+        """Whether time alone ends it. A place in flight must be freed; an operator must end a pause."""
         return self.what not in (IN_FLIGHT, PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A quota that learns grants another share of its configured rate from now on; shares are 0.01 to 1."""
+    """A change of a quota's learned rate, as shares of its configured rate from 0.01 to 1."""
 
     quota: str
     before: float
@@ -104,10 +104,10 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Charged. Send the call `wait_us` after the moment this reply arrived, by a monotonic clock.
+    """A grant, which is charged. Send the call `wait_us` after this reply arrived, by a monotonic clock.
 
-    A delay and not a time: the clocks of the caller and of Redis need not agree, and the error, at most one
-    round trip, is always on the late side. `scales` are the quotas whose learned rate this grant changed.
+    It is a delay, so the clocks of the caller and of Redis need not agree. The call leaves at most one round trip
+    late and never early. `scales` are the quotas whose learned rate this grant changed.
     """
 
     permit: Permit
@@ -116,17 +116,17 @@ class Grant:
 
     @property
     def charged(self) -> Permit:
-        """What to give back if the call is not sent."""
+        """The permit to give back if the call is not sent."""
         return self.permit
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A denial. Try again in `retry_us`; `bound` is what stood in the way.
+    """A denial because of `bound`. Try again in `retry_us`.
 
-    Nothing is charged, unless the request named its previous denial: then it may have a `reservation`, whose slot
-    is charged under all rates. The next try finds that slot or an earlier one. A caller that will not try again
-    gives the reservation back.
+    Nothing is charged, unless the request named its previous denial. Then it may have a `reservation`, whose slot is
+    charged under all rates. The next try finds that slot or an earlier one. A caller that will not try again gives
+    the reservation back.
     """
 
     retry_us: int
@@ -135,17 +135,17 @@ class Later:
 
     @property
     def charged(self) -> Permit | None:
-        """What to give back if the caller does not try again."""
+        """The reservation to give back if the caller does not try again."""
         return self.reservation
 
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """What a refusal led to: nobody is granted a slot for `pause_s` from now.
+    """The effect of a refusal: the quota grants no slot for `pause_s` from now.
 
-    `cut`: it was the first report; refusals of calls that were granted before the last cut make none, and
-    `generation` counts them. `scale` is the change of a learned rate, `places` how many calls may be in flight now
-    (0: not limited).
+    `cut`: the refusal made a cut. A refusal of a call that was granted before the last cut makes none. `generation`
+    counts the cuts. `scale` is the change of a learned rate; `places` is how many calls may be in flight now (0: no
+    limit).
     """
 
     pause_s: float
@@ -157,7 +157,7 @@ class Penalty:
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """How much of a unit exists and how much could be granted at this moment, by its tightest limit."""
+    """The units that exist and those that could be granted now, by the unit's tightest limit."""
 
     unit: str
     capacity: int
@@ -166,11 +166,11 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class QuotaState:
-    """A quota as Redis knew it at one instant; `units` has one entry a unit, in_flight among them.
+    """A quota's state in Redis at one instant; `units` has one entry for each unit and one for in_flight.
 
-    `in_flight` is the weight of the live leases; it is 0 for a quota that limits none. `cooldown_s` is the rest of a
-    provider's pause (0: none), `cooldown_generation` how many cuts there were. `paused_reason` is the operator's,
-    None when not paused, `pause_s` the rest of that (None: open). `scale` is the learned share of the rate.
+    `in_flight` is the weight of the live leases, 0 without such a limit. `cooldown_s` is the rest of a provider's
+    pause (0: none), `cooldown_generation` the number of cuts. `paused_reason` is the operator's reason, None if not
+    paused; `pause_s` is the rest of that pause (None: no end). `scale` is the learned share of the rate.
     """
 
     quota: str

@@ -1,7 +1,6 @@
-"""How a set of quotas is passed to the scripts: the keys, and one row of arguments for each limit.
+"""Builds the arguments that pass quotas to the scripts: the keys, and one row for each limit.
 
-Quotas hardly ever change while calls come by the thousand, so a plan is built once for each combination of
-quotas and costs and only read from then on.
+Quotas rarely change and calls are many, so a plan is built once for each combination of quotas and costs.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from limiter.quota.limits import Bucket, CalendarDay, FixedWindow, InFlight, Lim
 from limiter.quota.quota import Quota, check_cost, cost_of
 
 Arg = str | int
-_NO_RECORD = ""  # its place in the key list; filled in for each request
+_NO_RECORD = ""  # the request's record in the key list; filled in for each request
 
 
 @dataclass(frozen=True)
 class Plan:
     """`keys` and `rows` (the quotas, then the limits) as acquire.lua and snapshot.lua describe them.
 
-    `leased` are the quotas with a lease and its weight. `days` are the limits whose row needs the midnights of
-    the moment, by its place in `rows`. `late` are the books in which a call that is sent late moves: kind, cost, and
-    for how long (µs) the call counts there.
+    `leased` are the quotas with a lease and its weight. `days` are the calendar days by their place in `rows`; their
+    rows get the midnights at each request. `late` are the books in which a call that is sent late moves: kind, cost,
+    and for how long (µs) the call counts there.
     """
 
     quotas: tuple[Quota, ...]
@@ -44,7 +43,7 @@ class Plan:
 
 
 def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int] | None) -> Plan:
-    """The plan for calls of these `costs`; with None, every limit has a row, to be looked at and not charged.
+    """The plan for calls of these `costs`. With None it only reads: every limit has a row, and none is charged.
 
     Errors: QuotaError for a cost that can never fit and for a quota that is named twice.
     """
@@ -96,14 +95,14 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
 
 
 def _books(keys: LimiterKeys, quota: Quota, limit: Limit) -> tuple[str, ...]:
-    """The keys in which a limit keeps what was used; the first is the row's own."""
+    """The keys of a limit's books; the first is the row's own."""
     if isinstance(limit, InFlight):
         return keys.of(quota.name, "leases"), keys.of(quota.name, "waiting")
     return (keys.of(quota.name, limit.kind, limit.unit),)
 
 
 def _former_books(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
-    """The books of kinds that the limit's unit does not have now; a changed configuration may have left some."""
+    """The unit's books of kinds that it no longer has; a changed configuration may have left some."""
     if isinstance(limit, InFlight):
         return []
     kept = {book for other in quota.limits for book in _books(keys, quota, other)}

@@ -1,8 +1,7 @@
-"""Grants that do not hold any more: the doorbell's messages about quotas, compared with the permits of a process.
+"""Finds recalled permits of a process by the doorbell's messages about quotas.
 
-A slot can be seconds away. If the provider refuses a call meanwhile, or an operator pauses or changes the quota, what
-was granted before does not hold any more. A caller that sleeps until a slot sleeps here, and looks here once more
-before the call is sent.
+A slot can be seconds away. If the provider refuses a call meanwhile, or an operator pauses or changes the quota,
+earlier grants are recalled. A caller sleeps here until its slot, and checks here once more before it sends the call.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _EVER = 2**63
 class Recalls:
     """One for each process that listens to `PREFIX:bell`. `clock` is monotonic, in seconds.
 
-    `requested_at`, in all methods, is when the permit was requested, by that clock.
+    `requested_at`, in all methods, is the time of the permit's request by that clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,20 +36,20 @@ class Recalls:
         if topic != "quota":
             return False
         name, _, until = rest.partition(" ")
-        # A message with a time has one here, too: a permit that is requested after it came was granted after it was
-        # sent, also if a clock was set meanwhile.
+        # Keep the message's arrival as well: a permit that is requested later was granted later, even if the server's
+        # clock was set meanwhile.
         self._noted_at[name] = self.clock()
         self._until_us[name] = max(self._until_us.get(name, 0), int(until)) if until.isdecimal() else _EVER
         self._wake()
         return True
 
     def note_gap(self) -> None:
-        """The bell was not listened to for a while until now, so everything may have changed."""
+        """Note that messages may have been missed until now, so any quota may have changed."""
         self._gap_at = self.clock()
         self._wake()
 
     def covers(self, permit: Permit, requested_at: float) -> bool:
-        """Whether the permit must not be used: give it back, and request another one."""
+        """Whether the permit is recalled: give it back, and request another one."""
         if requested_at <= self._gap_at:
             return bool(permit.quotas)
         return any(
@@ -59,7 +58,7 @@ class Recalls:
         )
 
     async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:
-        """Sleep until a time of the clock; False, and at once, if the permit is recalled before."""
+        """Sleep until a time of the clock. Returns True then, or False as soon as the permit is recalled."""
         while not self.covers(permit, requested_at):
             rest_s = until - self.clock()
             if rest_s <= 0:
@@ -68,7 +67,7 @@ class Recalls:
         return False
 
     async def wait(self, longest_s: float) -> None:
-        """Return when there is news of any quota, or after `longest_s`."""
+        """Wait for news of any quota, for `longest_s` at most."""
         news = self._news
         # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the news.
         with suppress(TimeoutError):

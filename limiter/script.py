@@ -1,11 +1,11 @@
-"""The one way scripts are called: a `.lua` file beside its caller becomes an awaitable object.
+"""Calls Lua scripts: a `.lua` file becomes an awaitable object.
 
-A script is called by its hash; a server that does not know it (first call, SCRIPT FLUSH, failover, restart)
-is given the source in the same call. No other module handles NOSCRIPT.
+A script is called by its hash. If the server does not know it (first call, SCRIPT FLUSH, failover, restart), the same
+call sends the source. No other module handles NOSCRIPT.
 
-`uninterrupted` runs a call to its end although its caller is cancelled: half of one would leave a charge that no
-process knows of. The caller always receives its cancellation. A bare call of the client does not promise that: until
-Python 3.12 the `wait_for` in it swallows a cancellation that comes together with the reply.
+`uninterrupted` runs a call to its end even if its caller is cancelled: half a call would leave a charge that no process
+knows of. The caller always receives its cancellation. A bare call of the client does not promise that: until Python
+3.12 its `wait_for` swallows a cancellation that comes together with the reply.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _INCLUDE = re.compile(r"^-- @include (?P<name>[a-z0-9_]+)[ \t]*$", re.MULTILINE)
 class LuaScript:
     """One atomic step on the server, called like a coroutine function.
 
-    Errors: whatever the client raises; a script's own error keeps its text (`ResponseError`). A call is
-    sent once by its hash and, only if the server did not know that and ran nothing, once by its source.
+    Errors: those of the client; a script's own error keeps its text (`ResponseError`). A call is sent once by its
+    hash. Only if the server did not know the hash and ran nothing, it is sent once more by its source.
     """
 
     __slots__ = ("name", "sha", "source")
@@ -45,8 +45,8 @@ class LuaScript:
     def load(cls, scripts: Path, name: str) -> LuaScript:
         """Read `{name}.lua` of the folder `scripts`; each line `-- @include x` becomes its `include/x.lua`.
 
-        An include is expanded where it is first named and is empty from then on, so two includes may need the
-        same third one. Errors: FileNotFoundError, when the package is incomplete.
+        An include is expanded at its first line and is empty after that, so two includes may need the same third one.
+        Errors: FileNotFoundError if the package is incomplete.
         """
         return cls(
             Path(name).name, _expand((scripts / f"{name}.lua").read_text("utf-8"), scripts / "include", set())
@@ -84,9 +84,9 @@ def _expand(source: str, include_dir: Path, seen: set[str]) -> str:
 async def uninterrupted(
     step: Coroutine[Any, Any, T], *, undo: Callable[[T], Awaitable[None]] | None = None
 ) -> T:
-    """Run `step` to its end; a cancellation of the caller comes after it.
+    """Run `step` to its end; a cancellation of the caller takes effect after it.
 
-    `undo` takes back the result that a cancelled caller never gets.
+    `undo` takes back a result that a cancelled caller does not get.
     """
     task = asyncio.ensure_future(step)
     try:

@@ -1,4 +1,4 @@
-"""What every part of a limiter needs: the connection, the key names, the clock, and what was learned of the server."""
+"""The common base of a limiter's parts: the connection, the key names, the clock, and the state of the server."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Server:
     ) -> None:
         if not (math.isfinite(lease_s) and lease_s > 0):
             raise ValueError(f"lease_s must be a positive number of seconds, not {lease_s}")
-        # How long a place in flight is kept that nobody renews.
+        # How long a place in flight is kept without a renewal.
         self.lease_s: Final = lease_s
         self._client = client
         self._keys = LimiterKeys(prefix)
         self._lease_us = round(lease_s * 1e6)
-        # The life of the stored state that was seen last: a process that has seen one notices when it is gone.
+        # The last known epoch of the stored state. A process that knows one notices when the state is lost.
         self._epoch = ""
         self._skew_us = 0
         self._clock = clock
@@ -47,11 +47,11 @@ class Server:
         self._plans: dict[tuple[object, ...], Plan] = {}
 
     def _now_us(self) -> str | int:
-        """The test clock as scripts expect it; empty: they take their server's time."""
+        """The test clock as scripts expect it; if empty, they take the server's time."""
         return "" if self._clock is None else self._clock()
 
     def _wall_us(self) -> int:
-        """About the server's time, only to say which days are near it."""
+        """Roughly the server's time, only to choose the midnights near it."""
         return time.time_ns() // 1000 + self._skew_us if self._clock is None else self._clock()
 
     async def _time_us(self) -> int:
@@ -62,17 +62,17 @@ class Server:
         return int(seconds) * 1_000_000 + int(micros)
 
     def _set_wall_us(self, server_us: int) -> None:
-        """Note the server's time where this process's clock is days away from it."""
+        """Note the server's time if this process's clock is days away from it."""
         self._skew_us = server_us - time.time_ns() // 1000
 
     def _record(self, permit: Permit) -> str:
-        """The key under which the permit's request finds its grant again."""
+        """The key of the request's record, in which a repeated request finds its grant."""
         return self._keys.of(permit.quotas[0], "permit", permit.request_id)
 
     def _plan(self, quotas: Sequence[Quota], costs: Mapping[str, int]) -> Plan:
-        """The plan for such calls, made once. Errors: QuotaError, see `plan_for`."""
-        # Names find the plan, and equality (mostly identity, hence cheap) proves it: hashing whole quotas
-        # costs more than the rest of a call's preparation.
+        """The cached plan for such calls. Errors: QuotaError, see `plan_for`."""
+        # Look the plan up by names and compare the quotas, mostly by identity: hashing whole quotas costs more than
+        # the rest of a call's preparation.
         key = (*(quota.name for quota in quotas), *costs.items())
         plan = self._plans.get(key)
         if plan is None or plan.quotas != tuple(quotas):

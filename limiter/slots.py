@@ -1,4 +1,4 @@
-"""The one way to wait for a permit: request it, sleep until its slot, and leave nothing charged that is not used."""
+"""Waits for permits: requests one, sleeps until its slot, and gives back each unused charge."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from limiter.recalls import Recalls
 from limiter.script import uninterrupted
 from limiter.scripts.grants import ONE_IMAGE
 
-# One count for the whole process: a request with a repeated id would have the former grant, and charge nothing.
+# One counter for the whole process: a request with a used id would get the former grant and charge nothing.
 _NUMBERS = itertools.count()
 
 
 class Slot(NamedTuple):
-    """A permit whose slot has come, and two times of the clock: its slot, and when it was first requested."""
+    """A permit whose slot has come. By the clock of recalls, `at` is its slot and `requested_at` its first request."""
 
     permit: Permit
     at: float
@@ -31,7 +31,7 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True)
 class _Request:
-    """A request that has no slot yet. `repeat` is the call whose reply is missing."""
+    """A request without a slot so far. `repeat` repeats a call whose reply is missing."""
 
     request_id: str
     horizon_s: float = 0.0
@@ -44,9 +44,9 @@ class _Request:
 class Slots:
     """The slots of one caller, one after the other. All times are seconds of the clock of `recalls`.
 
-    `holder` is unique among processes; `name` is for people. A request that is denied, or whose reply is lost, stays
-    the same request until it is granted or left: it is charged once and may have a reservation. While it is open, its
-    quotas and costs stay the same. Not for two tasks at once.
+    `holder` is unique among processes; `name` is for people. After a denial or a lost reply the request stays the same
+    until a grant or `leave`: it is charged once and may have a reservation. While it is open, do not change its quotas
+    and costs. Not for two tasks at once.
     """
 
     def __init__(self, limiter: Limiter, recalls: Recalls, holder: str, name: str) -> None:
@@ -59,9 +59,9 @@ class Slots:
     async def request(
         self, quotas: Sequence[Quota], costs: Mapping[str, int] = ONE_IMAGE, *, horizon_s: float
     ) -> Grant | Later:
-        """Request a slot at most `horizon_s` away. After a grant `wait`; after a denial try again, or `leave`.
+        """Request a slot at most `horizon_s` away. After a grant call `wait`; after a denial try again or `leave`.
 
-        Errors: those of `Limiter.acquire`; after one, try again or `leave`.
+        Errors: those of `Limiter.acquire`; after an error try again or `leave`.
         """
         if self._request is not None and isinstance(self._request.reply, Grant):
             await self.leave()
@@ -83,28 +83,28 @@ class Slots:
         try:
             request.reply = await request.repeat()
         except ValueError:
-            # It was refused before it could be granted, so an earlier reply is still what this caller may hold.
+            # This call was never sent, so the caller may still hold the grant of an earlier lost reply.
             request.repeat = lost
             raise
         request.repeat = None
         return request.reply
 
     def retry_s(self, denial: Later) -> float:
-        """In how long (seconds) another try is worth it.
+        """How many seconds to wait before the next try.
 
-        The limiter names the first moment at which a slot is near enough. At that moment only one is, and each one
-        after it would be requested in vain once; so wait for half a horizon of them.
+        The limiter names the first moment at which one slot is near enough. Each later slot would then cost one request
+        in vain, so wait half a horizon longer, until several are near enough.
         """
         horizon_s = self._request.horizon_s if self._request and denial.bound.ends_by_itself else 0.0
         return denial.retry_us / 1e6 + horizon_s / 2
 
     async def wait(self, grant: Grant) -> Slot | None:
-        """Sleep until the slot of the grant that was just requested.
+        """Sleep until the slot of the latest grant.
 
-        None, and nothing stays charged, if the grant is recalled before, or if this process stood still for so long
-        that its place in flight may belong to another call by now. If the caller is cancelled, `leave` gives it back.
+        Returns None, and gives the grant back, if it is recalled before its slot, or if this process stood still for so
+        long that another call may have its place in flight. A cancelled caller gives it back with `leave`.
         """
-        # The call leaves a wait after its reply, so never early.
+        # Count the wait from the reply, so that the call never leaves early.
         leaves_at = self._recalls.clock() + grant.wait_us / 1e6
         request = self._granted(grant)
         came = await self._recalls.sleep(grant.permit, request.requested_at, leaves_at)
@@ -115,10 +115,10 @@ class Slots:
         return None
 
     def take(self, grant: Grant) -> Slot:
-        """The slot of the grant that was just requested, for a caller that keeps to it itself. Nothing is left."""
+        """Take the slot of the latest grant without a sleep: the caller keeps to it. `leave` then has nothing to do."""
         request = self._granted(grant)
         self._request = None
-        # A slot counts from the request, so a reply that was read late makes the call late.
+        # Count the slot from the request: after a slow reply the call counts as late.
         return Slot(grant.permit, request.sent_at + grant.wait_us / 1e6, request.requested_at)
 
     def _granted(self, grant: Grant) -> _Request:
@@ -127,7 +127,7 @@ class Slots:
         return self._request
 
     async def leave(self) -> None:
-        """Give back what this caller may hold: a grant without its slot, a reservation, or what a lost reply granted.
+        """Give back what this caller may hold: an unused grant, a reservation, or the grant of a lost reply.
 
         If Redis is away, one call's quota is lost, as when a process dies.
         """

@@ -17,7 +17,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """A picture to work from. It was fetched and checked before; `role` says what it is for."""
+    """A picture to work from. It was fetched and checked before; `role` is its use."""
 
     data: bytes = field(repr=False)
     content_type: str
@@ -26,7 +26,7 @@ class InputImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The wish for one picture. `request_id` stays the same when a job is delivered again."""
+    """A request for one picture. `request_id` stays the same when a job is delivered again."""
 
     request_id: str
     model: str
@@ -182,7 +182,7 @@ class Provider(Protocol):
         ...
 
     def check(self, request: Request) -> None:
-        """Refuse, free of charge, what the provider would refuse.
+        """Refuse, free of charge, a request that the provider would refuse.
 
         Raises ProviderError of kind `invalid_request` (or `unsupported`); its `field` names the job's field.
         """
@@ -200,7 +200,7 @@ class Provider(Protocol):
         A failed task raises its reason, marked with `ProviderError.let_in`. Without that mark a reason that could
         concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A poll that was refused or
         lost raises `poll_error`: it says nothing about the task, which must not be bought twice. `task_lost` is for an
-        API that says itself that it knows no such task; callers believe it after a few replies in a row.
+        API that itself reports that it knows no such task; callers believe it after a few replies in a row.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""The taxonomy of failures: what went wrong, whom it concerns, what may be done next, what was charged.
+"""The taxonomy of failures: the kind, whom it concerns, the next step, and the charge.
 
-`RULES` alone says how each kind is treated; providers choose the kind and little else.
+`RULES` alone decides the treatment of each kind; providers choose the kind and little else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from providers.retry_after import THROTTLE_LIMIT_S
 
 
 class ErrorKind(StrEnum):
-    """What went wrong."""
+    """The kind of a failure."""
 
     AUTH = "auth"
     PERMISSION = "permission"
@@ -54,7 +54,7 @@ class Scope(StrEnum):
     KEY = "key"
     MODEL = "model"
     PROVIDER = "provider"
-    MACHINE = "machine"  # the one that made the call; the account serves all others
+    MACHINE = "machine"  # the machine that made the call; the account serves all others
 
 
 class Charged(StrEnum):
@@ -66,13 +66,13 @@ class Charged(StrEnum):
 
 
 class Retry(StrEnum):
-    """What may be done next."""
+    """The next step after a failure."""
 
     NEVER = "never"  # the same request would fail the same way
     BACKOFF = "backoff"  # submit again later; counts as an attempt
     # Wait with the account. Nothing was done, so the job keeps its attempts, unless the call was let in (`let_in`).
     AFTER_THROTTLE = "after_throttle"
-    UNKNOWN_OUTCOME = "unknown_outcome"  # it may be done and charged; the job's policy decides
+    UNKNOWN_OUTCOME = "unknown_outcome"  # the call may be done and charged; the job's policy decides
     PAUSE_QUOTA = "pause_quota"  # the account can serve no job; this one returns unharmed
     POLL_AGAIN = "poll_again"  # the receipt is still good: poll or fetch again, never submit
 
@@ -112,7 +112,7 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.INVALID_REQUEST: Rule(Retry.NEVER, Scope.JOB, Charged.NO),
     ErrorKind.UNSUPPORTED: Rule(Retry.NEVER, Scope.MODEL, Charged.NO),
     ErrorKind.INPUT_FETCH: Rule(Retry.BACKOFF, Scope.JOB, Charged.NO, max_retries=1),
-    # The call was taken, so an unreadable answer may have been paid for, like a lost one.
+    # The call was accepted, so an unreadable answer may have been paid for, like a lost one.
     ErrorKind.BAD_RESPONSE: Rule(Retry.UNKNOWN_OUTCOME, Scope.PROVIDER, Charged.MAYBE),
     ErrorKind.CANCELLED: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
     ErrorKind.DEADLINE: Rule(Retry.NEVER, Scope.JOB, Charged.MAYBE),
@@ -129,7 +129,7 @@ class ProviderError(Exception):
     """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed.
 
     `retry_after_s` is the wait that the provider wishes. Unless an allowance is used up, it is at most 15 minutes
-    (THROTTLE_LIMIT_S): otherwise one wrong header could stop a fleet for as long as it says.
+    (THROTTLE_LIMIT_S): otherwise one wrong header could stop a fleet for days.
     `cost` is the provider's own figure for the failed call, in `currency` (ISO 4217); None if it gives none.
     """
 

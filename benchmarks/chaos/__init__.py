@@ -1,5 +1,5 @@
-"""A fleet under faults, kills, stops, cuts, a restart and a deploy, and what must hold afterwards. See __main__.py.
+"""A fleet under faults, kills, stops, cuts, a restart and a deploy, and the invariants of each run. See __main__.py.
 
-`plan` what is to happen, all of it from one seed; `stage` and `fleet` the real processes; `strikes` what hits them;
-`story` what was left; `invariants` what it must show; `recovery` and `fairness` two promises measured by themselves.
+`plan` is the work and its faults, all from one seed. `stage` and `fleet` are the real processes, `strikes` hits them.
+`story` reads the books afterwards, `invariants` checks them. `recovery` and `fairness` measure one promise each.
 """

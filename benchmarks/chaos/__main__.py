@@ -1,8 +1,8 @@
-"""Chaos: three replicas, four routes, faults, and every two seconds a kill, a stop or a cut; then what must hold.
+"""Chaos: three replicas, four routes, faults, and every two seconds a kill, a stop or a cut; then the invariants.
 
 Run it as ``python -m benchmarks.chaos``. Work, faults and strikes come from the seed, which is printed; when they meet
-is up to the machine. The provider's side is the simulator's own books, the other one is what Redis and the object store
-hold. Exit code 0: every invariant holds, and the measured promises are kept.
+is up to the machine. The provider's side is the simulator's own books, the other side is Redis and the object
+store. Exit code 0: every invariant holds, and the measured promises are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.chaos.invariants import violations
 from benchmarks.chaos.plan import ROUTES, make_plan
 from benchmarks.chaos.recovery import BOUND_S, recoveries
 from benchmarks.chaos.stage import Stage
-from benchmarks.chaos.story import Story, told
+from benchmarks.chaos.story import Story, read_story
 from benchmarks.chaos.strikes import REPLICAS, Director
 from benchmarks.venvs import BENCHMARKS
 from tests.servers import RedisServer
@@ -42,12 +42,12 @@ SHOWN = 5
 
 @dataclass
 class Outcome:
-    """What a run showed."""
+    """The result of a run."""
 
     seed: int
     items: int
     took_s: float
-    rested: bool  # whether every item came to its end, or to a person, in time
+    rested: bool  # whether every item ended or was held in time
     states: dict[str, int]
     struck: dict[str, int]
     calls: dict[str, int]
@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def held(self) -> bool:
-        """Whether everything was as promised."""
+        """Whether every invariant and every promise was kept."""
         fair = Waits(self.waits_slots).more_than_alone <= BOUND_SLOTS
         quick = all(seconds <= BOUND_S for seconds in self.recoveries_s)
         return self.rested and fair and quick and not any(self.broken.values())
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(directory: Path, items: int, seed: int, longest_s: float, kills: int) -> Outcome:
-    """The whole of it; `directory` is left with the pictures and the replicas' logs."""
+    """Run everything; the pictures and the replicas' logs stay in `directory`."""
     plan = make_plan(items, seed)
     stage = Stage(directory)
     try:
@@ -93,7 +93,7 @@ def run(directory: Path, items: int, seed: int, longest_s: float, kills: int) ->
         took_s = time.monotonic() - started
         rested = director.calm(CALM_S) and rested
         exit_codes = [replica.command.process.wait() for replica in director.deployed]
-        story = told(stage, plan, exit_codes)
+        story = read_story(stage, plan, exit_codes)
         outcome = Outcome(
             seed,
             items,

@@ -26,16 +26,16 @@ UNDER_WAY = 5  # items of the large tenant that run when the small one comes
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Slots of the route until each of the small tenant's items: from its coming, then from its item before.
+    """The route's slots until each item of the small tenant: from its arrival, then from its item before.
 
-    Alone, each waits one slot. One that is never served counts as waiting for all of the large tenant's.
+    Alone, each waits one slot. An item that is never served counts as if it waited for all items of the large tenant.
     """
 
     slots: tuple[int, ...]
 
     @property
     def more_than_alone(self) -> int:
-        """The most that one of them waited in its turn because of the others."""
+        """The longest wait of one of them that the other tenant caused."""
         return max(self.slots) - 1
 
 
@@ -59,7 +59,7 @@ async def waits(redis: Redis, *, small: int = 4, large: int = 10_000) -> Waits:
 
 
 async def _next(queue: Queue) -> str | None:
-    """Whose turn it is, None for nobody's. The item ends at once, so that nothing else is waited for."""
+    """The tenant whose item is next, None if none waits. The item ends at once, so that it holds nothing up."""
     items = (await queue.claim(ROUTE, 1)).items
     if not items:
         return None

@@ -1,4 +1,4 @@
-"""Replicas as real processes, and what can be done to them."""
+"""Replicas as real processes, and the strikes that hit them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        """Whether it is up and may be struck."""
+        """Whether it runs and may be struck."""
         up = self.alive and not self.leaving and self.wakes_at is None
         return up and any("replica started" in line for line in self.command.lines)
 
@@ -46,7 +46,7 @@ class Replica:
         self.command.kill()
 
     def sleep(self, seconds: float) -> None:
-        """SIGSTOP; somebody has to `wake` it."""
+        """SIGSTOP; the caller has to `wake` it."""
         self.wakes_at = time.monotonic() + seconds
         self.command.process.send_signal(signal.SIGSTOP)
 
@@ -62,7 +62,7 @@ class Replica:
 
 
 class Fleet:
-    """The replicas of a run, those that have gone among them."""
+    """The replicas of a run, including ended ones."""
 
     def __init__(self, config: Path, redis_url: str, secrets: dict[str, str]) -> None:
         self._config = config
@@ -72,7 +72,7 @@ class Fleet:
         self.all: list[Replica] = []
 
     def start(self) -> Replica:
-        """One more."""
+        """Start one more replica."""
         name = f"chaos-{next(self._numbers)}"
         replica = Replica(name, self._config, self._redis_url, self._secrets)
         self.all.append(replica)
@@ -87,7 +87,7 @@ class Fleet:
         return [replica for replica in self.all if replica.alive]
 
     def wake_due(self, now: float) -> None:
-        """Let those go on whose sleep is over."""
+        """Wake the replicas whose sleep is over."""
         for replica in self.alive:
             if replica.wakes_at is not None and replica.wakes_at <= now:
                 replica.wake()
@@ -104,7 +104,7 @@ class Fleet:
                 try:
                     cut += client.client_kill_filter(_id=connection["id"])
                 except redis.ResponseError:
-                    continue  # it has gone by itself meanwhile
+                    continue  # it has ended by itself meanwhile
         return cut
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
-"""What every run must show, each with its name: a function from the story to the sentences of what breaks it.
+"""The invariants of every run. Each is a function from the story to sentences about its violations.
 
-Of the books, this is what equals what. Pixmill's account of an item has its calls by whether the provider takes money
-(`calls_no`, `calls_maybe`, `calls_yes`); the simulator's has its arrivals, and which of them it charged.
+The two books agree in the following way. Pixmill counts the calls of an item by their charge (`calls_no`,
+`calls_maybe`, `calls_yes`); the simulator has the arrivals of the item, and which of them it charged.
 
-* Every arrival is counted once. Counted beside them are only calls that a worker had announced and was killed before it
-  sent: at most one for each time that the item was taken over, and always as `maybe`. So an item that nobody ever took
-  over has exactly as many calls in both books.
-* What the simulator charged lies between `yes` and `yes + maybe`: nothing that counts as `no` was charged, and
-  everything that counts as `yes` was.
+* Every arrival is counted once. Pixmill also counts a call whose intent was written by a worker that was killed before
+  it sent the call: at most one for each takeover of the item, and always as `maybe`. So an item without a takeover has
+  the same number of calls in both books.
+* The number of charged calls lies between `yes` and `yes + maybe`: no call under `no` was charged, and every call under
+  `yes` was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from providers.simulator.ledger import max_in_window
 FINAL_EVENTS = frozenset(f"job.{state}" for state in FINAL)
 LAST_EVENTS = FINAL_EVENTS | {"job.held"}
 UNKNOWN = frozenset(kind.value for kind, rule in RULES.items() if rule.retry is Retry.UNKNOWN_OUTCOME)
-# Keys that live without a TTL, and who looks after each. All others belong to work that has not ended.
+# Keys without a TTL, and the owner of each. All other such keys belong to work that has not ended.
 OWNERS = {
     "pixmill:installation": "three fields, written by each replica",
     "pixmill:jobs": "the intake takes entries off; producers add them",
@@ -55,16 +55,16 @@ def nothing_lost(story: Story) -> Iterator[str]:
 
 
 def settled_once(story: Story) -> Iterator[str]:
-    """One end is told of each item, the record says the same, and nothing is told of it afterwards."""
+    """Each item has one event of its end, which agrees with the record, and no event after that."""
     events = story.events_of()
     for item in story.plan.items:
         kinds = [kind for kind, _ in events.get(item.id, [])]
         ends = [kind for kind in kinds if kind in LAST_EVENTS]
         state = story.records[item.id].get("state")
         if ends != [f"job.{state}"]:
-            yield f"{item.id} is {state}, and {ends} were told"
+            yield f"{item.id} is {state}, and the events of its end are {ends}"
         elif kinds[-1] != ends[0]:
-            yield f"{item.id}: {kinds[-1]} was told after {ends[0]}"
+            yield f"{item.id}: {kinds[-1]} was published after {ends[0]}"
 
 
 def not_paid_after_a_receipt(story: Story) -> Iterator[str]:
@@ -77,33 +77,33 @@ def not_paid_after_a_receipt(story: Story) -> Iterator[str]:
         if followed > int(item.spoilt):
             yield f"{item.id} was bought again after a receipt ({len(own)} calls)"
         if unknown := receipts - {call.task for call in own}:
-            yield f"{item.id} has receipts for tasks that nobody began: {unknown}"
+            yield f"{item.id} has receipts for tasks that no call began: {unknown}"
 
 
 def unknown_outcomes(story: Story) -> Iterator[str]:
-    """`hold` and `fail` buy nothing again, `retry_once` once; no call is made that no event tells of."""
+    """`hold` and `fail` buy nothing again, `retry_once` once; every call has its event."""
     calls, events = story.calls_of(), story.events_of()
     for item in story.plan.items:
-        own, told = calls.get(item.id, []), events.get(item.id, [])
-        # One with a task polls that, and sends nothing.
-        retried = [d for kind, d in told if kind == "job.retrying" and not d["error"].get("resumable")]
+        own, published = calls.get(item.id, []), events.get(item.id, [])
+        # A retry with a task polls that task, and sends nothing.
+        retried = [d for kind, d in published if kind == "job.retrying" and not d["error"].get("resumable")]
         lost = sum(data["error"]["kind"] in UNKNOWN for data in retried)
         if lost > int(item.policy == "retry_once"):
             yield f"{item.id} ({item.policy}) was sent again after {lost} lost answers"
-        if told and told[-1][0] == "job.held" and item.policy != "hold":
+        if published and published[-1][0] == "job.held" and item.policy != "hold":
             yield f"{item.id} ({item.policy}) is held"
         if len(own) > len(retried) + 1:
-            yield f"{item.id}: {len(own)} calls arrived, and {len(retried)} retries were told"
+            yield f"{item.id}: {len(own)} calls arrived, and {len(retried)} retries were published"
         paid = sum(call.paid for call in own)
         if paid > 1 + lost + int(item.fault_kind in PAID_IN_VAIN):
             yield f"{item.id} ({item.policy}) was paid for {paid} times, with {lost} lost answers"
 
 
 def same_ledger(story: Story) -> Iterator[str]:
-    """Both books agree on every item, see above."""
+    """Both books agree on every item; see the module's docstring."""
     calls, events = story.calls_of(), story.events_of()
     for stranger in calls.keys() - {item.id for item in story.plan.items}:
-        yield f"a call for {stranger!r}, which nobody asked for"
+        yield f"a call for {stranger!r}, which no producer sent"
     for item in story.plan.items:
         own, record = calls.get(item.id, []), story.records[item.id]
         no, maybe, yes = (int(record.get(f"calls_{charged}", 0)) for charged in ("no", "maybe", "yes"))
@@ -120,14 +120,14 @@ def same_ledger(story: Story) -> Iterator[str]:
 def every_key_owned(story: Story) -> Iterator[str]:
     """Once nothing is held any more, a key without a TTL is one of OWNERS."""
     if not story.closed:
-        yield "not every batch ended when what was held had been cancelled"
+        yield "not every batch ended after its held items were cancelled"
     for key in sorted(story.keys_forever):
         if not any(key == name or (name.endswith("*") and key.startswith(name[:-1])) for name in OWNERS):
             yield f"{key} has no TTL and no owner"
 
 
 def right_counts(story: Story) -> Iterator[str]:
-    """A batch counts its members by their states; each told progress sums to its total; its end is told once."""
+    """A batch counts its members by their states; every progress sums to its total; its end has one event."""
     planned = {
         gid: [i for i in story.plan.items if f"{i.tenant}/{i.batch}" == gid] for gid in story.plan.batches
     }
@@ -136,7 +136,7 @@ def right_counts(story: Story) -> Iterator[str]:
         if kind in ("batch.progress", "batch.finished"):
             counts = dict(data["counts"])
             if counts.pop("total") != sum(counts.values()):
-                yield f"{data['batch']}: {kind} tells {data['counts']}"
+                yield f"{data['batch']}: {kind} has {data['counts']}"
             finished[f"{data['tenant']}/{data['batch']}"] += kind == "batch.finished"
     for gid, items in planned.items():
         group = story.groups[gid]
@@ -146,7 +146,7 @@ def right_counts(story: Story) -> Iterator[str]:
         if story.members[gid] != {item.uid for item in items}:
             yield f"{gid} has {len(story.members[gid])} members and not its {len(items)}"
         if finished[gid] != int(not states["held"]):
-            yield f"{gid}: its end was told {finished[gid]} times, {states['held']} are held"
+            yield f"{gid}: its end was published {finished[gid]} times, {states['held']} are held"
 
 
 def quotas_kept(story: Story) -> Iterator[str]:
@@ -193,7 +193,7 @@ def places_back(story: Story) -> Iterator[str]:
 
 
 def deployed_whole(story: Story) -> Iterator[str]:
-    """Every replica that was told to leave settled what it ran (exit code 0)."""
+    """Every replica that got SIGTERM settled the items that it ran (exit code 0)."""
     for number, code in enumerate(story.exit_codes):
         if code:
             yield f"the replica that left as number {number} ended with {code}"
@@ -214,5 +214,5 @@ INVARIANTS: dict[str, Check] = {
 
 
 def violations(story: Story) -> dict[str, list[str]]:
-    """What breaks each invariant; empty lists are what everybody wants."""
+    """The violations of each invariant; an empty list means that it holds."""
     return {name: list(check(story)) for name, check in INVARIANTS.items()}

@@ -1,4 +1,4 @@
-"""What a run is to be: the work and the provider's faults. The same seed makes the same plan."""
+"""The plan of a run: the work and the provider's faults. The same seed makes the same plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LANES = ("normal", "normal", "normal", "high", "low")
 FAULT_SHARE = 0.2  # of the items; each kind then hits a hundredth of its route's
 SINGLE_SHARE = 0.15  # of the entries are jobs of their own
 TWICE_SHARE = 0.05  # of the entries are sent twice, as by a producer that lost its answer
-CAPPED_SIZE = 12  # a batch this small may lower its own concurrency, and does not make the run longer by it
+CAPPED_SIZE = 12  # a batch this small may lower its own concurrency without a longer run
 
 ANY = (
     {"kind": FaultKind.RATE_LIMIT, "retry_after_s": 1.0},
@@ -43,17 +43,17 @@ OF_TASKS = (
     {"kind": FaultKind.SLOW_POLL, "delay_s": 1.5},
     {"kind": FaultKind.SERVER_ERROR, "polls": True},
 )
-# The provider itself says that this task brings no picture, so the item may be bought again.
+# The provider itself reports that this task has no picture, so the item may be bought again.
 SPOILT = frozenset(
     {FaultKind.TASK_FAILED, FaultKind.TASK_MODERATED, FaultKind.TASK_LOST, FaultKind.NOT_A_PICTURE}
 )
-# Money is taken, and the answer says that there is no picture.
+# The call is charged, and its answer has no picture.
 PAID_IN_VAIN = SPOILT | {FaultKind.EMPTY, FaultKind.WITHHELD, FaultKind.URL_EXPIRED}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture that somebody wants. Its id is unique in the run and ends its prompt, so the simulator knows it."""
+    """One ordered picture. Its id is unique in the run and ends its prompt, so the simulator knows it."""
 
     id: str
     tenant: str
@@ -82,7 +82,7 @@ class Item:
         return dead or self.fault_kind in SPOILT
 
     def fields(self) -> dict[str, Any]:
-        """As a producer sends it."""
+        """The job's fields, as a producer sends them."""
         return {
             "id": self.id,
             "route": self.route,
@@ -102,7 +102,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of it."""
+    """The whole plan."""
 
     seed: int
     items: tuple[Item, ...]
@@ -110,7 +110,7 @@ class Plan:
     batches: Mapping[str, int] = field(default_factory=dict)  # members by gid
 
     def faults(self) -> Iterator[dict[str, Any]]:
-        """As the simulator takes them: each for the first call of one item that it fits."""
+        """The faults in the simulator's form: each for the first call of one item that it fits."""
         for item in self.items:
             if item.fault is not None:
                 yield {**item.fault, "prompt": f"{item.id}."}

@@ -1,4 +1,4 @@
-"""How soon what a killed replica ran is in other hands: the lease's promise, measured at several kills."""
+"""How soon other replicas take over the items of a killed one: the promise of the lease, measured at several kills."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RUNS_S = 60.0
 
 
 def recoveries(stage: Stage, kills: int) -> list[float]:
-    """For each kill, the seconds until the last of the killed replica's items was in other hands, or had gone on.
+    """For each kill, the seconds until the last item of the killed replica was taken over or had gone on.
 
-    Everything else is calm. Raises RuntimeError where nothing runs that could be orphaned.
+    There are no other strikes. Raises RuntimeError if no replica runs enough items.
     """
     return [_recovery(stage, f"r{number}") for number in range(kills)]
 

@@ -69,7 +69,7 @@ KEYS = {route: SECRETS.get(f"CHAOS_{route.upper()}", TC3_SECRET_ID) for route in
 
 
 class Stage:
-    """Everything that is there before the first replica, and what is asked of it."""
+    """Everything that is there before the first replica, with the reads of its state."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -88,27 +88,27 @@ class Stage:
         self._read_to = "0-0"
 
     def set_faults(self, plan: Plan) -> None:
-        """Let the simulator know what it is to do to whom."""
+        """Send the faults of the plan to the simulator."""
         url = self.simulator.base_url.removesuffix("/v1") + "/simulator/faults"
         with httpx2.Client(trust_env=False) as http:
             for fault in plan.faults():
                 http.post(url, json=fault).raise_for_status()
 
     def send(self, entry: Entry) -> bool:
-        """As a producer sends it; False while Redis is away, and then it may have arrived all the same."""
+        """Send an entry as a producer does; False while Redis is away, but then the entry may have arrived."""
         fields = {"type": entry.type, "data": json.dumps(entry.payload)}
-        return self.asked(lambda: self.redis.xadd("pixmill:jobs", fields)) is not None
+        return self._reply(lambda: self.redis.xadd("pixmill:jobs", fields)) is not None
 
-    def asked(self, question: Callable[[], Any]) -> Any:
-        """The answer of Redis, or None while it is away."""
+    def _reply(self, command: Callable[[], Any]) -> Any:
+        """The reply of Redis, or None while it is away."""
         try:
-            return question()
+            return command()
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
             return None
 
     def follow(self) -> None:
-        """Read on in the fleet's events: they are trimmed some day, so they are kept here."""
-        rows = self.asked(lambda: self.redis.xrange("pixmill:events", f"({self._read_to}", count=5000))
+        """Read the next events of the fleet and keep them here, because their stream is trimmed."""
+        rows = self._reply(lambda: self.redis.xrange("pixmill:events", f"({self._read_to}", count=5000))
         for name, fields in rows or ():
             self._read_to = name
             kind, data = fields["type"], json.loads(fields["data"])
@@ -132,7 +132,7 @@ class Stage:
         return {route: self.redis.zcount(name, now_us, "+inf") for route, name in names.items()}
 
     def groups(self) -> list[tuple[str, str]]:
-        """Every stream with its consumer group, as far as it is there."""
+        """Every existing stream with its consumer group."""
         streams = [
             (f"pixmill:q:{route}:{lane}", "workers")
             for route, lane in itertools.product(ROUTES, ("high", "normal", "low"))
@@ -141,11 +141,11 @@ class Stage:
         return [(stream, group) for stream, group in known if self.redis.exists(stream)]
 
     def pending(self) -> dict[str, int]:
-        """Entries that somebody has taken and not acknowledged, by stream."""
+        """The number of pending entries, by stream."""
         return {stream: self.redis.xpending(stream, group)["pending"] for stream, group in self.groups()}
 
     def consumers(self) -> set[str]:
-        """The names that any group knows."""
+        """The consumers of all groups."""
         return {
             row["name"]
             for stream, group in self.groups()
@@ -159,7 +159,7 @@ class Stage:
 
 
 def until(check: Callable[[], object], timeout_s: float, look_s: float = LOOK_S) -> bool:
-    """Ask until the answer is truthy; False if it is not in time."""
+    """Repeat the check until it is true; False if that takes too long."""
     deadline = time.monotonic() + timeout_s
     while not check():
         if time.monotonic() > deadline:

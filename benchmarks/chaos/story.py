@@ -1,4 +1,4 @@
-"""What was left of a run: the simulator's books and ours, read when everything had come to its rest."""
+"""The state after a run: the simulator's books and ours, read when all work has ended."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Call:
 
 @dataclass
 class Story:
-    """`records` are by item, `groups` by gid; `pictures` says of each item's picture what is wrong with it, or ''."""
+    """`records` are by item, `groups` by gid; `pictures` has the fault of each item's picture, or ''."""
 
     plan: Plan
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -67,18 +67,18 @@ class Story:
     pending: dict[str, int] = field(default_factory=dict)
     dead_names: set[str] = field(default_factory=set)
     keys_forever: set[str] = field(default_factory=set)  # without a TTL, once nothing is held any more
-    closed: bool = True  # whether every batch ended when what was held had been cancelled
-    exit_codes: list[int] = field(default_factory=list)  # of the replicas that were told to leave
+    closed: bool = True  # whether every batch ended after its held items were cancelled
+    exit_codes: list[int] = field(default_factory=list)  # of the replicas that got SIGTERM
 
     def calls_of(self) -> dict[str, list[Call]]:
-        """By item, in the order of arrival."""
+        """The calls by item, in the order of arrival."""
         by_item: dict[str, list[Call]] = defaultdict(list)
         for call in self.calls:
             by_item[call.item].append(call)
         return by_item
 
     def events_of(self) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-        """The `job.*` events by item, in order. A job that was sent twice is told of, and is no event of its item."""
+        """The `job.*` events by item, in order. `job.duplicate` is about an entry, not about its item."""
         by_item: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         for kind, data in self.events:
             if kind.startswith("job.") and kind != "job.duplicate":
@@ -86,8 +86,8 @@ class Story:
         return by_item
 
 
-def told(stage: Stage, plan: Plan, exit_codes: list[int]) -> Story:
-    """Read everything; what ends by itself is waited for, and at last what is held is cancelled."""
+def read_story(stage: Stage, plan: Plan, exit_codes: list[int]) -> Story:
+    """Read everything. Waits for work that ends by itself, and at last cancels held items."""
     until(lambda: stage.simulator.ledger()["in_flight"] == 0, LEASES_END_S, ASK_S)
     until(lambda: not any(stage.leases().values()) and not any(stage.pending().values()), LEASES_END_S, ASK_S)
     until(lambda: not _dead_names(stage), NAMES_GO_S, ASK_S)
@@ -123,7 +123,7 @@ def _dead_names(stage: Stage) -> set[str]:
 
 
 def _problem_of(root: Path, result: Mapping[str, Any]) -> str:
-    """What is wrong with a record's picture, by the bytes in the store."""
+    """The fault of a record's picture, by the bytes in the store; empty if it has none."""
     (image,) = result["images"]
     path = root / image["key"]
     if not path.exists():
@@ -139,7 +139,7 @@ def _problem_of(root: Path, result: Mapping[str, Any]) -> str:
 
 
 def _cancel_held(stage: Stage, plan: Plan, story: Story) -> bool:
-    """As an operator ends what is held; then whatever may end has ended, and its keys have their time to live."""
+    """Cancel held items as an operator does, so that all work has ended and its keys have their TTL."""
     for item in plan.items:
         if story.records[item.id].get("state") == "held":
             stage.redis.xadd("pixmill:jobs", {"type": "pixmill.cancel.v1", "data": _cancel_of(item)})

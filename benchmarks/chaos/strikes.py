@@ -1,4 +1,4 @@
-"""What hits the fleet while it works: every two seconds something at random, one restart of Redis, one deploy."""
+"""Strikes against the working fleet: a random one every two seconds, one restart of Redis, one deploy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Director:
         self._new: Replica | None = None
 
     def run(self, longest_s: float) -> bool:
-        """Whether everything came to its rest in `longest_s`."""
+        """Whether all work ended within `longest_s`."""
         started = time.monotonic()
         self._next_strike = started + EVERY_S
         while len(self.stage.ended) < len(self.plan.items) or self._to_send:
@@ -53,7 +53,7 @@ class Director:
         return True
 
     def calm(self, timeout_s: float) -> bool:
-        """Let all that sleep wake and all that were killed come back; whether the fleet is whole in time."""
+        """Wake all sleeping replicas and start the killed ones again; whether the fleet is whole in time."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self._keep_up(time.monotonic())
@@ -120,7 +120,7 @@ class Director:
         self.stage.server.start()
 
     def _deploy_on(self) -> None:
-        """One after the other: a new one beside, then SIGTERM to the old one."""
+        """Replace the replicas one by one: start a new one, then send SIGTERM to the old one."""
         if self._new is None and self._old:
             self._new = self.stage.fleet.start()
         elif self._new is not None and (self._new.ready or not self._new.alive):

@@ -1,4 +1,4 @@
-"""What a contestant of the limiter benchmark implements: a gate that each call to the provider passes.
+"""The interface of a contestant of the limiter benchmark: a gate that each call to the provider passes.
 
 The replica's loop is the same for all of them; only `acquire`, `release` and `refused` differ.
 """
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Config:
-    """What the rig tells a replica. `quotas` are tables as a configuration would hold them."""
+    """The rig's configuration of a replica. `quotas` are tables as a configuration would hold them."""
 
     gate: str
     setting: str
@@ -72,7 +72,7 @@ class Gate(ABC):
 
     @abstractmethod
     async def acquire(self, job: Job, attempt: int, /) -> Any:
-        """Return what `release` needs, at the moment at which the call may be sent.
+        """Wait until the call may be sent; return the argument for `release`.
 
         When Redis is away this raises, and is called anew with the same arguments.
         """
@@ -81,7 +81,7 @@ class Gate(ABC):
         """The provider has answered."""
 
     async def refused(self, permit: Any, retry_after_s: float) -> None:  # noqa: ARG002
-        """The provider answered 429; after this the job asks for its next permit. (`release` follows.)"""
+        """The provider answered 429; after this the job requests its next permit. (`release` follows.)"""
         await asyncio.sleep(retry_after_s)
 
 

@@ -1,4 +1,4 @@
-"""limits: the moving window in Redis; when it says no, sleep until the window has room again."""
+"""limits: the moving window in Redis; after a denial it sleeps until the window has room again."""
 
 from __future__ import annotations
 

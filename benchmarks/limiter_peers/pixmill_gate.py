@@ -1,7 +1,7 @@
 """Pixmill's limiter, used as the daemon's dispatcher uses it.
 
-One task asks at a time, a call that is late for its slot says so, who finds the house full waits for the bell, and
-what the bell calls back before its slot is asked for again.
+One task at a time requests a permit. A call that is late for its slot reports that. A call without a place in flight
+waits for the bell. A grant that the bell recalls before its slot is given up, and the call requests another one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from limiter import Grant, Later, Limiter, Permit, Recalls, parse_quota
 
 PREFIX = "bench"
-HORIZON_S = 2.0  # how far ahead a slot is taken: as the dispatcher does, unless the rig says otherwise
+HORIZON_S = 2.0  # how far ahead a slot is taken: as in the dispatcher, unless the rig sets another value
 
 
 class PixmillGate(Gate):
@@ -103,34 +103,34 @@ class PixmillGate(Gate):
             )
 
     async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float, float]:
-        """The permit, when it was asked for, the earliest moment that its slot can be, and the latest."""
-        told: Later | None = None
+        """The permit, the time of its request, and the earliest and the latest time of its slot."""
+        earlier: Later | None = None
         while True:
-            asked_at = time.monotonic()
+            requested_at = time.monotonic()
             answer = await self._limiter.acquire(
                 self._quotas[job.model],
                 costs={"requests": 1, "images": job.n},
                 holder=self._holder(job.model),
                 request_id=f"{job.id}.{attempt}",
                 max_wait_s=self._horizon_s,
-                after=told,
+                after=earlier,
             )
             if isinstance(answer, Grant):
-                # Counted from the question, so that a slow answer makes a call late and never early.
+                # Count from the request: then a slow reply makes a call late and never early.
                 wait_s = answer.wait_us / 1e6
-                return answer.permit, asked_at, asked_at + wait_s, time.monotonic() + wait_s
-            told = answer
+                return answer.permit, requested_at, requested_at + wait_s, time.monotonic() + wait_s
+            earlier = answer
             self.notes["laters"] += 1
             await self._wait(answer, self._rung[job.model])
 
     def _holder(self, model: str) -> str:
-        # It waits for a lease under this name, so those who wait apart need names of their own.
+        # A holder waits for a lease under its name, so each model, which waits apart, needs its own.
         return f"replica-{self.config.replica}.{model}"
 
     async def _wait(self, later: Later, rung: asyncio.Event) -> None:
         wait_s = later.retry_us / 1e6
         if later.bound.what != "in_flight":
-            # Not as soon as the next slot is near enough, or each slot after it would be asked for in vain once.
+            # Wait longer than the next slot needs, or each slot after it would be requested in vain once.
             await self._recalls.wait(wait_s + self._horizon_s / 2)
             return
         with suppress(TimeoutError):

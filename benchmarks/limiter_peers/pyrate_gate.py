@@ -1,6 +1,6 @@
 """pyrate-limiter: its exact log in Redis, or its GCRA of burst 1; the buffer after a wait is a setting of ours.
 
-Several limits are asked for one after the other, the rarer first: it has no call that takes all or none.
+Several limits are acquired one after the other, the rarer first: it has no call that takes all or none.
 """
 
 from __future__ import annotations

@@ -25,22 +25,21 @@ import uvloop
 from gate import Config, Gate, Job
 
 LOOK_EVERY_S = 0.05
-# What Redis being away looks like to its caller; every contestant may ask again then.
+# The errors of an outage of Redis; every contestant may try again after them.
 AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
 ERRORS_KEPT = 5
 
 
 @dataclass
 class Report:
-    """What the provider's ledger cannot know."""
+    """The figures that the provider's ledger cannot have."""
 
     done: int = 0
     away: int = 0  # calls that found Redis gone
     errors: int = 0  # exceptions that the limiter let out otherwise
     error_texts: list[str] = field(default_factory=list)
     redis_calls: int = 0  # round trips, without the handshakes of connections, until the stop
-    # What these were when the run had been going for `steady_after_s`: places that were taken ahead then are
-    # as many as at the end.
+    # The same counts at `steady_after_s` of the run: as many places were taken ahead then as at the end.
     early_done: int = 0
     early_redis_calls: int = 0
 
@@ -139,7 +138,7 @@ class Replica:
             self._acquiring.discard(task)
 
     async def _insist(self, call: Any) -> Any:
-        """The call's result, whatever it takes: a service goes on when its Redis is back."""
+        """The call's result, after any number of tries: a service goes on when its Redis is back."""
         while True:
             try:
                 return await call()
@@ -148,7 +147,7 @@ class Replica:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _note(self, error: Exception) -> None:
-        # Some wrap what redis-py raised in an exception of their own, which says the same.
+        # Some libraries wrap redis-py's error in an exception of their own.
         if isinstance(error, AWAY) or isinstance(error.__cause__ or error.__context__, AWAY):
             self._report.away += 1
             return
@@ -158,7 +157,7 @@ class Replica:
 
 
 def count_calls(report: Report) -> None:
-    """Count what any redis-py connection of this process sends; a pipeline is one call."""
+    """Count the sends of every redis-py connection of this process; a pipeline is one call."""
     cls = redis.asyncio.connection.AbstractConnection
     connecting: ContextVar[bool] = ContextVar("connecting", default=False)
     send, connect = cls.send_packed_command, cls.connect_check_health

@@ -1,4 +1,4 @@
-"""throttled-py: GCRA of burst 1 that sleeps exactly as long as it is told, or GCRA of a full burst and its own wait.
+"""throttled-py: GCRA of burst 1 that sleeps exactly for the reported wait, or GCRA of a full burst and its own wait.
 
 Its own wait looks again every 0.2 s at least, so the first setting is the better one.
 """

@@ -1,4 +1,4 @@
-"""What the contestants' scripts share: arguments, event loop, check of the results, the printed line.
+"""Shared by the contestants' scripts: arguments, event loop, check of the results, the printed line.
 
 A script runs as ``python FILE REDIS_URL ITEMS CONCURRENCY`` in the environment of its library. The server is
 empty at the start. Item ``k`` of ``ITEMS`` is a no-op that returns ``k``, so the results can be checked.

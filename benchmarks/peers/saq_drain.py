@@ -25,7 +25,7 @@ async def drain(run: Run) -> Timings:
     start = time.perf_counter()
     await enqueue_all(run, lambda number: queue.enqueue("noop", number=number, ttl=RESULT_TTL_S))
     enqueued = time.perf_counter()
-    # A starting worker also sweeps, and takes jobs that were just read but are not yet marked active for lost
+    # A starting worker also sweeps. It takes jobs that were just read, but are not yet marked active, for lost
     # (tobymao/saq#277): with a backlog waiting it aborts one or two. A sweep now holds the next one off
     # for 60 s.
     await queue.sweep()

@@ -62,7 +62,7 @@ def make_broker(run: Run) -> RedisStreamBroker:
         max_connection_pool_size=connections,
         serializer=ORJSONSerializer(),
     )
-    # Its default group position "$" would skip what was enqueued before the group existed.
+    # Its default group position "$" would skip messages that were enqueued before the group existed.
     broker = RedisStreamBroker(
         run.url, queue_name=QUEUE, consumer_id="0", max_connection_pool_size=connections
     )

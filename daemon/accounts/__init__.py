@@ -1,1 +1,1 @@
-"""Provider accounts: what routes lead to, what quotas are in force, what providers report."""
+"""Provider accounts: their routes, their quotas in force, and the reports of their providers."""

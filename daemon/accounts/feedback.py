@@ -1,6 +1,6 @@
-"""Passes on what providers reply about their accounts, to the limiter and to operators: refusals, stops, rates.
+"""Passes the refusals, stops and rates of providers on to the limiter and to operators.
 
-No job is concerned by it: a job waits for the account, like all the others of the fleet.
+They concern the account and no single job: every job of the fleet waits for its account.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _REFUSALS: dict[ErrorKind, Refusal] = {
 
 
 class AccountAction(Enum):
-    """What an error of one call means for every call of the account (see worker/retry_policy.py)."""
+    """The effect of one call's error on every call of the account (see worker/retry_policy.py)."""
 
     NOTHING = "nothing"
     COOL_DOWN = "its quotas pause for as long as the provider wants, and learned rates shrink"
     STOP = (
-        "it serves nobody: its quotas pause until the allowance is filled again, or an operator resumes them"
+        "it serves no call: its quotas pause until the allowance is filled again, or an operator resumes them"
     )
 
 
 class AccountFeedback:
-    """One a replica. Every method repeats its steps until Redis has carried them out."""
+    """Acts for one replica. Every method repeats its steps until Redis has carried them out."""
 
     def __init__(self, client: Redis, keys: Keys, limiter: Limiter, metrics: Metrics) -> None:
         self._client = client
@@ -69,7 +69,7 @@ class AccountFeedback:
             await self._publish("quota.adapted", scale.quota, before=scale.before, scale=scale.now)
 
     async def note_headers(self, headers: Mapping[str, str], route: Route, permit: Permit | None) -> None:
-        """Let quotas that learn read an answer's headers; they believe them where the headers tighten."""
+        """Let quotas that learn read the headers of a reply; they follow headers that tighten them."""
         learning = [quota for quota in route.quotas if quota.adaptive]
         if permit is None or not learning:
             return

@@ -1,7 +1,7 @@
-"""A replica's knowledge of the limits in force: the configuration, and what operators have set since.
+"""Keeps the limits in force of a replica's routes: the configuration, and the limits that operators set.
 
-It is read at the start, when the bell rings `quota NAME`, and every few seconds; a change is swapped into the routes
-as a whole. The limiter takes the books of the former limits over, so what was used stays used.
+The limits are read at the start, when the bell rings `quota NAME`, and every few seconds. A change replaces the quotas
+of a route as a whole. The limiter takes over the books of the former limits, so used quota stays used.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LOOK_EVERY_S = 3.0
 
 
 class QuotaBook:
-    """Keeps `quotas` of each of the `routes` as they are in force. `configured` are the tables by quota.
+    """Keeps the `quotas` of each of the `routes` in force. `configured` has the tables by quota.
 
-    `known` is set after the first reading. Nothing may be sent before it: an operator may allow less than the
+    `known` is set after the first reading. Nothing may be sent before that: an operator may allow less than the
     configuration. Each change rings the bell.
     """
 
@@ -56,7 +56,7 @@ class QuotaBook:
         self._bell.quota_rung.clear()
 
     async def read(self) -> None:
-        """Look now, and swap in what was changed. An unreadable entry is logged once; its configuration counts."""
+        """Read and apply changes now. An unreadable entry is logged once, and the configuration counts."""
         stored = await stored_tables(self._client, self._keys)
         for name, table in self._configured.items():
             if stored.get(name) != self._seen.get(name):
@@ -68,7 +68,7 @@ class QuotaBook:
         limits = ", ".join(map(spelled, now.quota.limits))
         if now.problem is not None:
             log.error(
-                "what an operator set for a quota cannot be read, so its configuration counts; "
+                "the stored limits of a quota cannot be read, so its configuration counts; "
                 "`pixmill quota set` or `--reset` ends this",
                 quota=name,
                 problem=now.problem,
@@ -80,6 +80,6 @@ class QuotaBook:
             log.info("an operator set the quota", quota=name, limits=limits, at=now.set_at)
         for route in self._routes.values():
             route.quotas = tuple(now.quota if each.name == name else each for each in route.quotas)
-        # Grants under the limits of before do not hold, also those that were requested since the bell rang.
+        # Recall the grants under the former limits, also those that were requested since the bell rang.
         self._bell.recalls.note_gap()
         self._bell.ring_all()

@@ -1,11 +1,10 @@
-"""The limits that operators set while the fleet runs: a table in Redis that stands beside the configuration.
+"""Stores the limits that operators set while the fleet runs: a table in Redis beside the configuration.
 
-The hash `PREFIX:quotas` holds, for a quota's name, a JSON object with fields as `[quotas.NAME]` of the configuration
-has them, and `set_at`, the time of the last change. A field that was set (`images`, `requests`, `polls`,
-`in_flight`) replaces the whole configured field of that name, also a list of limits or a preset's; a field
-that was not set stays as configured. Fields set at different times add up, the later setting of a field counts, and a
-reset takes all of them away. Each process merges with its own configuration, so a field that was not set
-follows that file as before.
+The hash `PREFIX:quotas` has one JSON object per quota: fields as in `[quotas.NAME]` of the configuration, and `set_at`,
+the time of the last change. A field that was set (`images`, `requests`, `polls`, `in_flight`) replaces the whole
+configured field, even a list of limits or the field of a preset. All other fields stay as configured. Fields add up
+over time, the latest setting of a field counts, and a reset removes all of them. Each process merges the table with its
+own configuration.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ SET_AT = "set_at"
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A quota as it counts now, and as it is configured.
+    """A quota in force, and as it is configured.
 
-    `set_at` is when an operator last set a part of it (RFC 3339, "" where that is not known), None when nobody did.
-    `problem` is why the stored table cannot be read; the configuration counts then.
+    `set_at` is the time when an operator last set a field (RFC 3339; "" if unknown), None if no field is set.
+    `problem` is the reason why the stored table cannot be read; the configuration counts then.
     """
 
     quota: Quota
@@ -40,7 +39,7 @@ class InForce:
 
 
 def in_force(name: str, configured: Mapping[str, object], stored: bytes | None) -> InForce:
-    """Merge a configured table with what is stored for it. Errors: QuotaError, for the configured one alone."""
+    """Merge a configured table with the stored one. Raises QuotaError for an error in the configured one."""
     as_configured = parse_quota(name, configured)
     if stored is None:
         return InForce(as_configured, as_configured)
@@ -54,13 +53,13 @@ def in_force(name: str, configured: Mapping[str, object], stored: bytes | None) 
 async def quotas_in_force(
     client: Redis, keys: Keys, configured: Mapping[str, Mapping[str, object]]
 ) -> dict[str, InForce]:
-    """All configured quotas as they count now. Errors: QuotaError, for the configured ones."""
+    """All configured quotas in force. Raises QuotaError for an error in a configured one."""
     stored = await stored_tables(client, keys)
     return {name: in_force(name, table, stored.get(name)) for name, table in configured.items()}
 
 
 async def stored_tables(client: Redis, keys: Keys) -> dict[str, bytes]:
-    """The stored tables by quota, unread: also of quotas that are not configured here."""
+    """The stored tables by quota, unparsed, including quotas that are not configured here."""
     tables: dict[Any, Any] = await client.hgetall(keys.quotas)
     return {name.decode("utf-8", "replace"): table for name, table in tables.items()}
 
@@ -70,8 +69,7 @@ async def set_limits(
 ) -> InForce:
     """Set some fields of a quota for the whole fleet, and ring for it.
 
-    What was set before and cannot be read is replaced. Errors: QuotaError, for fields that make no quota; nothing
-    was changed then.
+    An unreadable stored table is replaced. Raises QuotaError for fields that make no quota; nothing changes then.
     """
     while True:
         async with client.pipeline(transaction=True) as pipe:
@@ -87,13 +85,13 @@ async def set_limits(
             try:
                 await pipe.execute()
             except WatchError:
-                continue  # somebody else has just set another one: merge with that
+                continue  # another operator has just set a field: merge with it
         await ring(client, keys, name)
         return in_force(name, configured, stored)
 
 
 async def reset(client: Redis, keys: Keys, name: str) -> bool:
-    """Back to the configuration, for the whole fleet, and ring for it; False when nothing was set."""
+    """Return a quota to its configuration, for the whole fleet, and ring; False when nothing was set."""
     if not await client.hdel(keys.quotas, name):
         return False
     await ring(client, keys, name)
@@ -101,7 +99,7 @@ async def reset(client: Redis, keys: Keys, name: str) -> bool:
 
 
 async def ring(client: Redis, keys: Keys, name: str) -> None:
-    """Ring for a change of the quota; a replica that misses it looks by itself."""
+    """Ring for a change of the quota; a replica that misses the ring finds the change by itself."""
     await client.publish(keys.bell, f"quota {name}")
 
 
@@ -112,10 +110,10 @@ def _still_set(name: str, configured: Mapping[str, object], stored: bytes | None
 
 
 def _read(stored: bytes) -> tuple[dict[str, object], str]:
-    """The fields, and when they were set; raises ValueError."""
+    """The fields, and the time of the last change; raises ValueError."""
     table = orjson.loads(stored)
     if not isinstance(table, dict):
-        raise ValueError('it is no table; it looks like {"images": "20/min"}')  # noqa: TRY004 - one error for all
+        raise ValueError('it is no table; a table looks like {"images": "20/min"}')  # noqa: TRY004 - one error for all
     return table, _utc_or_nothing(table.pop(SET_AT, None))
 
 
@@ -129,7 +127,7 @@ def _written(name: str, table: Mapping[str, object]) -> bytes:
 
 
 def _utc_or_nothing(value: object) -> str:
-    """A time that somebody may have written by hand."""
+    """The time in UTC, or "" for text that is no time; it may be written by hand."""
     try:
         return _rfc3339(datetime.fromisoformat(value).astimezone(UTC)) if isinstance(value, str) else ""
     except (ValueError, OverflowError):

@@ -23,8 +23,8 @@ from providers.registry import create_provider
 class Route:
     """One way to make pictures. `timeout_s` bounds one provider call, from the request to its last byte.
 
-    `quotas` are those in force: the quota book swaps the tuple when an operator sets a limit. Their names and their
-    number never change. Code that needs the same limits at two moments keeps the tuple.
+    `quotas` are the quotas in force: the quota book replaces the tuple when an operator sets a limit. Their names and
+    number never change. Code that needs the same limits at two moments must keep the tuple.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Route:
 
 
 class Routes(Mapping[str, Route]):
-    """The configured routes, and the checks that cost nothing: is there such a route, can it make this picture?"""
+    """The configured routes, with free checks: does the route exist, and can it make this picture?"""
 
     def __init__(self, routes: Collection[Route], allow_hosts: Collection[str] = ()) -> None:
         self._routes = {route.name: route for route in routes}

@@ -1,7 +1,6 @@
-"""How long to wait before another try: the one back-off of the daemon, drawn with tenacity's waits.
+"""Draws the wait before another try: the one back-off of the daemon, made of tenacity's waits.
 
-Waits grow exponentially up to a bound, and a part of each is left to chance, so that replicas do not come back
-together.
+Waits grow exponentially up to a bound. A part of each is random, so that replicas do not come back together.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ LONGEST_PAUSE_S = 5.0
 
 
 def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
-    """Seconds to wait for a server after so many failures before this one: the upper half of a bound that doubles."""
+    """Seconds to wait after a failure with `failures` before it: in the upper half of a bound that doubles."""
     first_s, longest_s = FIRST_PAUSE_S / 2, longest_s / 2
     half = wait_exponential(multiplier=first_s, max=longest_s)
     return _drawn_s(half + wait_random_exponential(multiplier=first_s, max=longest_s), failures)

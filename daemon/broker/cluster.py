@@ -1,9 +1,9 @@
-"""Connections to the node of a cluster that has an installation's keys, wherever that is now.
+"""Connects to the node of a cluster that has an installation's keys, and follows the keys to another node.
 
-All keys share the slot of the prefix's hash tag, so one node has them all and a plain client to it does: pipelines,
-transactions, blocking reads and scripts work as on one server. Nothing is sent twice, unlike with redis-py's cluster
-client, which repeats a command after a lost reply. When the slot goes to another node (a failover, or somebody moved
-it), the connection is dropped, the error is that of a lost connection, and the next attempt looks the owner up again.
+All keys share the slot of the prefix's hash tag, so one node has them all. A plain client to that node is enough:
+pipelines, transactions, blocking reads and scripts work as on one server. Nothing is sent twice, unlike with redis-py's
+cluster client, which repeats a command after a lost reply. When the slot moves to another node, the connection is
+dropped with the error of a lost connection, and the next attempt looks the owner up again.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class SlotOwner:
         return self._owner
 
     def forget(self, owner: Node) -> None:
-        """This node did not answer, or is the owner no more: look the owner up again for the next connection."""
+        """Look the owner up again for the next connection: this node did not reply, or lost the slot."""
         if self._owner == owner:
             self._owner = None
 
     async def _looked_up(self) -> Node:
-        # In random order: a node that was cut off from the others would send us the wrong way every time.
+        # In random order: a node that is cut off from the others would mislead us every time.
         nodes = list(dict.fromkeys((*self._known, *self._seeds)))
         random.shuffle(nodes)
         problems: list[str] = []
@@ -76,7 +76,7 @@ class SlotOwner:
             rows = await command("CLUSTER SLOTS")
         finally:
             await client.aclose()
-        # A node that does not know its own name is reached under the name that we used.
+        # A node may not know its own name; then use the name that reached it.
         return [(int(row[0]), int(row[1]), (_text(row[2][0]) or host, int(row[2][1]))) for row in rows]
 
 

@@ -1,7 +1,7 @@
-"""Redis clients as this project needs them: a command is sent once; blocking reads have their own connection.
+"""Makes Redis clients that send a command once, with separate clients for blocking reads.
 
 `redis.url` leads to one server, to the master that Sentinels know, or to a cluster. A client is the same everywhere:
-all keys of an installation share a slot, so also on a cluster one node has them all.
+all keys of an installation share a slot, so even on a cluster one node has them all.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from daemon.broker.cluster import OwnerConnection, OwnerSSLConnection, SlotOwner
 from daemon.settings.redis_url import RedisAddress, one_slot_sentence, read_redis_url
 
 COMMAND_TIMEOUT_S = 10.0
-# Longer than any blocking read here, so a quiet stream is not taken for a dead server, yet a dead one is noticed.
+# Longer than any blocking read here: a quiet stream does not look like a dead server, and a dead one is noticed.
 BLOCKING_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 5.0
-# A Sentinel or node that is only looked up answers at once, or the next one is tried.
+# For look-ups: a Sentinel or node replies at once, or the next one is tried.
 LOOKUP_TIMEOUT_S = 2.0
 
 
 def command_client(url: str, prefix: str = "pixmill") -> Redis:
-    """For commands and scripts. `prefix` is that of the installation: on a cluster it decides which node is meant.
+    """A client for commands and scripts. On a cluster, the `prefix` of the installation decides the node.
 
-    redis-py retries a command up to ten times by default, also one whose reply was lost: one XADD then becomes
-    several. We repeat our own steps, where that is known to be safe. Raises ValueError for a URL that
-    cannot be read, and for a cluster without a prefix in braces.
+    By default redis-py retries a command up to ten times, even after a lost reply: one XADD then becomes several. We
+    repeat our own steps, where that is safe. Raises ValueError for a URL that cannot be read, and for a cluster
+    without a prefix in braces.
     """
     return _client(url, prefix, COMMAND_TIMEOUT_S)
 
 
 def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
-    """For blocking reads and subscriptions; never shared with commands, which would wait behind them."""
+    """A client for blocking reads and subscriptions; commands would wait behind those, so they never share it."""
     return _client(url, prefix, BLOCKING_TIMEOUT_S)
 
 
@@ -48,7 +48,7 @@ def _client(url: str, prefix: str, timeout_s: float) -> Redis:
         "socket_keepalive": True,
         "health_check_interval": 15,
         "max_connections": 256,
-        # Commands without a use here, which an ACL would have to allow.
+        # These two would send commands that have no use here, and that an ACL would have to allow.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
@@ -61,7 +61,7 @@ def _client(url: str, prefix: str, timeout_s: float) -> Redis:
 
 
 class _SentinelClient(Redis):
-    """A client of the master which also closes the connections to the Sentinels that it was found with."""
+    """A client of the master that also closes its connections to the Sentinels."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
@@ -70,7 +70,7 @@ class _SentinelClient(Redis):
 
 
 def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
-    # The user and password in the URL are the master's, and never those of the Sentinels.
+    # The user and password in the URL are for the master, never for the Sentinels.
     of_sentinels = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
     sentinel = Sentinel(address.nodes, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]  # the library's
@@ -87,6 +87,6 @@ def _of_cluster(address: RedisAddress, prefix: str, options: dict[str, Any]) -> 
 
 
 def _of_lookups(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a connection for a look-up: the same, with less patience."""
+    """The options of a connection for a look-up: the same, with shorter timeouts."""
     less = {"socket_timeout": LOOKUP_TIMEOUT_S, "socket_connect_timeout": LOOKUP_TIMEOUT_S, "db": 0}
     return {**{name: value for name, value in options.items() if name != "max_connections"}, **less}

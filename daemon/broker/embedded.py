@@ -1,6 +1,6 @@
-"""A real Valkey beside the daemon, for a machine without Redis: jobs survive a restart, nothing is installed.
+"""Runs a real Valkey beside the daemon, for a machine without Redis: jobs survive a restart, nothing is installed.
 
-The server runs in a session of its own, so that Ctrl-C reaches only the daemon, which drains first and stops it then.
+The server has a session of its own, so Ctrl-C reaches only the daemon, which drains and then stops the server.
 Its data and its port are kept in `{data_dir}/redis`; a second start in the same directory uses the running server.
 """
 
@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from limiter.script import uninterrupted
 
-READY_S: Final = 30.0  # also a large AOF is read in this time
+READY_S: Final = 30.0  # enough to read a large AOF
 STOP_S: Final = 10.0
 LOOK_S: Final = 0.02
 LOOK_LONGEST_S: Final = 2.0
@@ -40,7 +40,7 @@ class EmbeddedRedis:
     def __init__(self, directory: Path, port: int, owner: int | None) -> None:
         self.directory = directory
         self.port = port
-        self._owner = owner  # descriptor of the lock of the server's owner
+        self._owner = owner  # descriptor of the owner's lock
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -55,7 +55,7 @@ class EmbeddedRedis:
     async def start(cls, data_dir: Path) -> EmbeddedRedis:
         """Start the server of `data_dir`, or find it running. Raises EmbeddedRedisError.
 
-        A server whose `up` was killed has no owner any more; the next start that finds it owns it and stops it.
+        A server loses its owner when its `up` is killed. The next start that finds it owns it and stops it.
         """
         directory = (data_dir / "redis").absolute()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,7 +87,7 @@ class EmbeddedRedis:
                 os.close(owner)
 
     def end_at_once(self) -> None:
-        """Let the server, if it is ours, write its data and end; for a process that leaves and cannot wait."""
+        """Let the server, if it is ours, write its data and end, without waiting for that."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.terminate()
@@ -95,7 +95,7 @@ class EmbeddedRedis:
             _shut_down(self.port)
 
     async def _launch(self) -> None:
-        # The server inherits this lock and so holds it as long as it lives: two servers never share one AOF.
+        # The server inherits this lock and holds it while it lives, so two servers never share one AOF.
         running = _lock_or_none(self.directory / "running.lock")
         if running is None:
             raise EmbeddedRedisError(
@@ -110,7 +110,7 @@ class EmbeddedRedis:
             await self._ready()
             _write_note(self.directory, self.port, self._process.pid)
         except BaseException:
-            # Also after a Ctrl-C while it loads: in its own session it would outlive us without an owner.
+            # End it also after a Ctrl-C while it loads: in its own session it would outlive us without an owner.
             await _ended(self._process)
             raise
 
@@ -150,7 +150,7 @@ def _binary() -> str:
 
 
 async def _port_of_running(directory: Path) -> int | None:
-    """The port of the server that runs here; one that is alive and busy (loading, or stopped) is waited for."""
+    """The port of the server that runs here; waits for one that is alive but busy (loading, or stopped)."""
     deadline = asyncio.get_running_loop().time() + READY_S
     while (port := await asyncio.to_thread(_running_port, directory)) is None:
         lock = _lock_or_none(directory / "running.lock")
@@ -164,7 +164,7 @@ async def _port_of_running(directory: Path) -> int | None:
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM lets the server flush its AOF and exit."""
+    """End the server: SIGTERM lets it flush its AOF, and SIGKILL follows after `STOP_S`."""
     if process.returncode is not None:
         return
     process.terminate()
@@ -177,7 +177,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 
 def _shut_down(port: int) -> None:
-    """Stop a server that somebody else started; it answers a shutdown by closing the connection."""
+    """Stop a server that another process started; it replies by closing the connection."""
     client = _look_at(port)
     with suppress(RedisError, OSError):
         client.shutdown(save=False)
@@ -214,7 +214,7 @@ async def _launched(binary: str, directory: Path, port: int, inherited: int) -> 
 
 
 def _running_port(directory: Path) -> int | None:
-    """The port of a server that runs on this very directory; another server on the noted port is not meant."""
+    """The noted port, if the server there runs on this directory; None otherwise."""
     note = _read_note(directory)
     if note is None:
         return None
@@ -239,7 +239,7 @@ def _look_at(port: int) -> redis.Redis:
 
 
 def _usable_port(directory: Path) -> int:
-    """The port of the last run, so that addresses people pasted stay right; another one if it is taken."""
+    """The port of the last run, so that saved addresses stay valid; another one if it is taken."""
     noted = _read_note(directory)
     for port in (noted, 0):
         if port is None:

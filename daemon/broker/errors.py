@@ -1,4 +1,4 @@
-"""What an error of Redis means: whether it passes by itself, and a sentence for people."""
+"""Explains an error of Redis: whether it passes by itself, and a sentence for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from providers.errors import redact
 
-# What a lost or restarting server looks like from here; the command may or may not have run.
+# The errors of a lost or restarting server; the command may or may not have run.
 CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)
 
 NO_COMMON_SLOT = (
@@ -33,13 +33,13 @@ OTHER_NODE = (
     "Redis is a node of a cluster which does not have our keys: write redis+cluster:// in redis.url, and redis.prefix "
     'in braces, as in "{pixmill}".'
 )
-# Where an error is known by its text: some have no class of their own, and before Redis 7 a script's error is a text
-# around that of its command. The first that fits counts.
+# Classes, texts and the sentence. Some errors have no class of their own, and before Redis 7 the error of a script only
+# quotes that of its command. The first match counts.
 _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] = (
     (
         (OutOfMemoryError,),
         ("OOM command not allowed",),
-        "Redis has no memory left and refuses to write: raise its maxmemory, or remove what is not ours. Nothing is "
+        "Redis has no memory left and refuses to write: raise its maxmemory, or remove foreign data. Nothing is "
         "accepted or sent until then, and nothing is lost.",
     ),
     (
@@ -83,18 +83,18 @@ _REFUSALS: Sequence[tuple[tuple[type[RedisError], ...], tuple[str, ...], str]] =
 def passes(error: BaseException) -> bool:
     """Whether the same command can succeed later by itself: Redis is away, or refuses now.
 
-    An error that an operator must mend, such as an ACL, passes too: a result that was paid for is kept until then.
+    An error that an operator must fix, such as an ACL, passes too: a result that was paid for is kept until then.
     """
     return isinstance(error, CONNECTION_FAULTS) or _refusal(error) is not None
 
 
 def needs_other_settings(error: BaseException) -> bool:
-    """Whether this Redis will never do with the configuration that there is."""
+    """Whether this Redis can never serve the present configuration."""
     return _refusal(error) in (NO_COMMON_SLOT, OTHER_NODE)
 
 
 def in_words(error: BaseException) -> str:
-    """A sentence for people: what Redis does not do, and what to do about it."""
+    """A sentence for people: the problem with Redis, and its remedy."""
     if isinstance(error, AuthenticationError):
         return f"Redis refuses us ({redact(str(error))}): are user and password in redis.url right?"
     if (refusal := _refusal(error)) is not None:

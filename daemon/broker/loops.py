@@ -1,4 +1,4 @@
-"""How endless loops and single calls survive a fault: it is logged once and waited out, and they go on."""
+"""Keeps endless loops and single calls going through a fault, which is logged once and waited out."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def until_it_works(
 
 
 def _check_cancelled() -> None:
-    """Raise CancelledError in a task that was cancelled in a step which did not notice.
+    """Raise CancelledError if a step of this task swallowed its cancellation.
 
     `asyncio.wait_for`, which redis-py uses, can swallow a cancellation until Python 3.12 (python/cpython#86296).
     """

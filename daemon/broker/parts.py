@@ -1,4 +1,4 @@
-"""The parts of a process that run beside each other: one ordered list, from which they are started and stopped."""
+"""Starts and stops the parts of a process, from one ordered list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """`run` works until it is cancelled; None for a part that only has an end.
+    """`run` works until it is cancelled; None for a part that only has a `finish`.
 
-    `finish` is called before the cancellation of a part that runs: it ends what is under way. A part `at_once` does
-    not wait until the others may run.
+    `finish` is called before the cancellation, and ends the work under way. A part with `at_once` starts before `ready`
+    is set.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Parts:
         self._tasks: dict[Part, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        """Start every part. Nothing is waited for."""
+        """Start every part, without waiting."""
         for part in chain(*self._stages):
             if part.run is not None:
                 self._tasks[part] = asyncio.create_task(self._run(part.run, part.at_once), name=part.name)
@@ -62,5 +62,5 @@ class Parts:
         task = self._tasks.pop(part, None)
         while task is not None and not task.done():
             task.cancel()
-            # Again and again: a library below may swallow one cancellation.
+            # Cancel repeatedly: a library may swallow a cancellation.
             await asyncio.wait([task], timeout=CANCEL_AGAIN_S)

@@ -1,4 +1,4 @@
-"""The `redis-cli` that reaches the Redis of a URL, to be pasted."""
+"""Builds the `redis-cli` command line for the Redis of a URL, for people to paste."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemon.settings.redis_url import RedisAddress, read_redis_url
 
 
 def redis_cli(url: str) -> str:
-    """The words before the command. Its password is not shown: it is read from $REDISCLI_AUTH."""
+    """The words before the command. The password is read from $REDISCLI_AUTH and never shown."""
     address = read_redis_url(url)
     if address.topology == "single":
         where: Mapping[str, Any] = parse_url(url)
@@ -27,7 +27,7 @@ def redis_cli(url: str) -> str:
     variable = ""
     if where.get("password"):
         variable = 'REDISCLI_AUTH="$REDIS_PASSWORD" '
-        # A user without a password may be a token in the wrong place, so only this one is shown.
+        # Show the user only beside a password: alone it may be a token in the wrong place.
         words += ["--user", shlex.quote(user)] if (user := where.get("username")) else []
     return f"{variable}redis-cli {' '.join(words)}"
 
@@ -41,7 +41,7 @@ def _of_one(where: Mapping[str, Any]) -> list[str]:
 
 
 def _of_master(address: RedisAddress) -> list[str]:
-    """The Sentinels know the master: the shell looks it up at one of them, which prints host and port."""
+    """Let the shell look the master up at a Sentinel, which prints host and port."""
     host, port = address.nodes[0]
     looked_up = (
         f"redis-cli -h {shlex.quote(host)} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {address.service}"

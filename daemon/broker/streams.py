@@ -1,4 +1,4 @@
-"""Reading streams and sorted sets with honest types: redis-py types a reply as anything that a server may send."""
+"""Reads streams and sorted sets with precise types, since redis-py types a reply as anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def after(client: Redis, stream: str, last: str, count: int) -> list[Entry
 
 
 async def newest(client: Redis, stream: str, count: int, *, before: str | None = None) -> list[Entry]:
-    """Up to `count` entries, newest first; only those before an entry, if it is named."""
+    """Up to `count` entries, newest first; with `before`, only entries older than that one."""
     return _entries(await client.xrevrange(stream, max=f"({before}" if before else "+", count=count))
 
 
@@ -27,7 +27,7 @@ async def entry(client: Redis, stream: str, name: str) -> dict[bytes, bytes] | N
 
 
 async def tail(client: Redis, stream: str) -> str:
-    """The id of the newest entry; what comes later follows it."""
+    """The id of the newest entry, or "0-0"; later entries follow it."""
     found = await newest(client, stream, 1)
     return found[0][0] if found else "0-0"
 
@@ -40,7 +40,7 @@ async def wait_after(client: Redis, stream: str, last: str, count: int, block_ms
 async def read_new(
     client: Redis, group: str, consumer: str, stream: str, count: int, block_ms: int | None = None
 ) -> list[Entry]:
-    """Up to `count` entries that nobody in the group has read; waits up to `block_ms` for the first one."""
+    """Up to `count` entries that are new to the group; waits up to `block_ms` for the first one."""
     return _page(await client.xreadgroup(group, consumer, {stream: ">"}, count=count, block=block_ms))
 
 

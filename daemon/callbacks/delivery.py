@@ -1,7 +1,7 @@
-"""Delivers callbacks: a due message is signed and posted, tried again on a schedule, and given up at last.
+"""Delivers callbacks: signs and posts due messages, retries them on a schedule, and gives up at last.
 
-Each message arrives at least once, with one id over all tries. One replica at a time has it, by a lease. The job does
-not depend on it.
+A message may arrive more than once, under the same id in all tries. A lease gives it to one replica at a time. The job
+does not depend on it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ log = structlog.get_logger(__name__)
 
 TIMEOUT_S = 15.0
 LEASE_S = 2 * TIMEOUT_S
-# The wait after each try. A receiver may be away for hours, so this is no back-off of seconds but the schedule of the
-# Standard Webhooks specification up to its ten hours: 17.6 h in all, which is less than a record lives.
+# The wait after each try. A receiver may be away for hours, so this is the schedule of the Standard Webhooks
+# specification up to its ten hours: 17.6 h in all, less than the retention of a record.
 DELAYS_S = (5.0, 5 * 60.0, 30 * 60.0, 2 * 3600.0, 5 * 3600.0, 10 * 3600.0)
 MOST_AT_ONCE = 64
-# So that the messages for a receiver that hangs do not hold up those for all others.
+# A receiver that hangs must not hold up the messages for the others.
 MOST_A_HOST = 8
 POSTPONED_S = 2.0
 GONE = 410
 
 
 class Result(NamedTuple):
-    """The end of one try; `problem` is a sentence that names the host alone."""
+    """The end of one try; `problem` is a sentence that names the host, never the whole address."""
 
     tried: Tried
     problem: str = ""
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 class Callbacks:
-    """A part of a replica. `rung` is set when there may be something to deliver."""
+    """Delivers callbacks for one replica. `rung` is set when messages may be due."""
 
     def __init__(self, outbox: Outbox, webhooks: Webhooks, metrics: Metrics, *, rung: asyncio.Event) -> None:
         self._outbox = outbox
@@ -65,7 +65,7 @@ class Callbacks:
         await wait_for_event(self._rung, LOOK_EVERY_S if next_s is None else min(next_s, LOOK_EVERY_S))
 
     async def deliver_due(self) -> float | None:
-        """Begin to deliver due messages, as far as there is room; returns the seconds until the next (None: none)."""
+        """Begin to deliver due messages while there is room; returns the seconds until the next, or None."""
         room = MOST_AT_ONCE - len(self._sending)
         if room <= 0:
             return None  # a delivery that ends rings
@@ -80,7 +80,7 @@ class Callbacks:
         return taken.next_s
 
     async def drain(self) -> None:
-        """Wait for the answers to what is being sent; a message without one comes again when its lease has ended."""
+        """Wait for the replies to messages in flight; a message without one is sent again after its lease."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=TIMEOUT_S + 1)
             for task in late:
@@ -90,7 +90,7 @@ class Callbacks:
         self._sending.discard(task)
         self._rung.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a bug while delivering a callback; it comes again", error=repr(error))
+            log.error("a bug while delivering a callback; it is tried again", error=repr(error))
 
     async def _deliver(self, message: Message) -> None:
         host = host_of(message.url)
@@ -117,7 +117,7 @@ class Callbacks:
     async def _try(self, message: Message, host: str) -> Result:
         secret = message.secret or DEFAULT_SECRET
         if secret not in self._webhooks:
-            # It was there when the job was accepted: perhaps another replica still has it, or already has it.
+            # The secret existed when the job was accepted: another replica may still have it, or have it already.
             return _failed(message, f'No webhook secret "{secret}" is configured here to sign with.')
         sent_s = int(time.time())
         headers = {
@@ -141,11 +141,11 @@ class Callbacks:
             return Result("delivered", http_status=status)
         problem = f"{host} answered the callback with HTTP status {status}."
         if status == GONE:
-            return Result("gone", f"{problem} It wants no more of them.", status)
+            return Result("gone", f"{problem} It wants no more callbacks.", status)
         return _failed(message, problem, status)
 
     async def _settle(self, message: Message, result: Result) -> bool:
-        """Returns whether the message was still ours."""
+        """Record the result; returns whether the message was still ours."""
         letter: dict[str, object] = {
             "kind": CALLBACK_FAILED,
             "message": result.problem,
@@ -159,7 +159,7 @@ class Callbacks:
 
 
 def _failed(message: Message, problem: str, http_status: int | None = None) -> Result:
-    """One more try, or none where all have been made."""
+    """Plan one more try, or give up after the last one."""
     if message.attempts >= len(DELAYS_S):
         return Result("failed", problem, http_status)
     return Result("retry", problem, http_status, DELAYS_S[message.attempts])

@@ -1,7 +1,7 @@
-"""The secrets that sign callbacks, and which callbacks are accepted: the signing of Standard Webhooks.
+"""Signs callbacks as Standard Webhooks specifies, and refuses callbacks that could never be delivered.
 
-A signature is `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`. While a secret is being replaced there is
-one signature of the new and one of the old secret; receivers accept either.
+A signature is `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`. While a secret is being replaced, a message
+has one signature of the new and one of the old secret; receivers accept either.
 Source: the specification, https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
 """
 
@@ -18,13 +18,13 @@ from daemon.contract import Callback, Rejection
 from daemon.settings import Settings, SettingsError
 from providers.http.addresses import check_url
 
-DEFAULT_SECRET = "default"  # noqa: S105 - the name of one
+DEFAULT_SECRET = "default"  # noqa: S105 - the name of a secret
 PREFIX = "whsec_"
 LEAST_BYTES = 24
 
 
 class Webhooks:
-    """The configured secrets by name, each the present one and perhaps the one of before, and the hosts allowed."""
+    """The configured secrets by name (the present one, and perhaps the old one), and the allowed hosts."""
 
     def __init__(self, secrets: Mapping[str, tuple[bytes, ...]], allow_hosts: Collection[str]) -> None:
         self._secrets = dict(secrets)
@@ -74,14 +74,14 @@ class Webhooks:
 
 
 def secret_bytes(text: str) -> bytes:
-    """The key inside `whsec_...`; raises SettingsError, which never shows it."""
+    """The key inside `whsec_...`; raises SettingsError, which never shows the key."""
     problem = f"a webhook secret is `{PREFIX}` and the base64 of at least {LEAST_BYTES} random bytes"
     if not text.startswith(PREFIX):
         raise SettingsError([f"This does not begin with `{PREFIX}`: {problem}."])
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        raise SettingsError([f"What follows `{PREFIX}` is not base64: {problem}."]) from None
+        raise SettingsError([f"The text after `{PREFIX}` is not base64: {problem}."]) from None
     if len(key) < LEAST_BYTES:
         raise SettingsError([f"It holds {len(key)} bytes: {problem}."])
     return key

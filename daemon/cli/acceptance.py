@@ -1,4 +1,4 @@
-"""What follows when work was sent: wait for a worker to accept it, and for its end if that is wanted."""
+"""Waits until a worker has accepted sent work, and until the work ends if that is requested."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def after_sending(session: Session, client: Client, sent: Sent, *, wait: b
 
 
 async def _accepted(session: Session, client: Client, sent: Sent, *, patient: bool) -> Acceptance:
-    """The answer of intake: accepted, duplicate, or unread after 10 s without one (never when `patient`).
+    """Intake's reply: accepted, duplicate, or unread if none came within 10 s (never unread if `patient`).
 
     Raises RejectedError, and CommandError when the entry has vanished.
     """

@@ -1,4 +1,4 @@
-"""What may hold work back, as several commands look at it: the quotas in force, and the pauses of operators."""
+"""The quotas in force and the pauses of operators, as several commands read them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def limiter_of(client: Client) -> Limiter:
 
 
 async def in_force(session: Session, client: Client) -> dict[str, InForce]:
-    """The configured quotas with what operators have set since; raises SettingsError with every problem."""
+    """The configured quotas with the limits that operators set since; raises SettingsError with every problem."""
     session.settings.parsed_quotas()
     return await quotas_in_force(client.redis, client.keys, session.settings.quotas)
 
 
 def check_quota(session: Session, name: str) -> None:
-    """Raise CommandError, which names the nearest quota, unless one of this name is configured."""
+    """Raise CommandError with the nearest name unless a quota of this name is configured."""
     configured = session.settings.parsed_quotas()
     if name not in configured:
         near = difflib.get_close_matches(name, configured, n=1, cutoff=0.0)

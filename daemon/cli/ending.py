@@ -22,7 +22,7 @@ _CODES = {
 
 
 def exit_code(view: View, saved: Saved | None = None) -> int:
-    """What the state means for a script; work that has not ended counts as good.
+    """The exit code for a state; work that has not ended counts as good.
 
     Pictures that could not be saved make a good end a partial one, or a failed one when none could.
     """

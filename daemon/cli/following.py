@@ -22,7 +22,7 @@ MOST_LISTED = 10  # items whose errors are listed
 
 
 async def follow(session: Session, client: Client, view: View) -> View:
-    """Show the work until it has ended or only a person can go on; returns the record as it is then."""
+    """Show the work until it has ended or waits for a person; returns its last record."""
     if view.ended or view.needs_person:
         return view
     try:
@@ -41,7 +41,7 @@ async def _follow(session: Session, client: Client, view: View) -> View:
     try:
         while True:
             done, _ = await asyncio.wait([listener], timeout=LOOK_S)
-            # The listener waits for a lost Redis; this look may fail meanwhile.
+            # The listener waits for a lost Redis; this read may fail meanwhile.
             with suppress(*CONNECTION_FAULTS):
                 view = await client.status(ident_of(view)) or view
                 display.show(view, newest[0])
@@ -71,14 +71,14 @@ async def lines_of(client: Client, view: View) -> list[str]:
 
 
 async def progress_of(client: Client, view: View) -> Progress:
-    """The newest estimate of a batch that has not ended; nothing is known of others."""
+    """The newest estimate of a batch that has not ended; empty for other work."""
     if isinstance(view, ItemView) or view.kind != "batch" or view.ended:
         return Progress(None, None)
     return await client.records.progress(view)
 
 
 async def _troubled(client: Client, view: GroupView) -> Sequence[ItemView]:
-    """The first items that failed or are held; items are read only where there are any."""
+    """The first items that failed or are held; items are read only if there are any."""
     wanted = min(MOST_LISTED, view.counts.failed + view.counts.held)
     found: list[ItemView] = []
     start, page = 0, 500
@@ -95,7 +95,7 @@ def ident_of(view: View) -> str:
 
 
 def display_on(printer: Printer) -> Lines | Bar:
-    """A bar where a person looks, lines elsewhere; with `--json` both on stderr."""
+    """A bar on a terminal, lines elsewhere; with `--json` both go to stderr."""
     stream = sys.stderr if printer.as_json else sys.stdout
     return Bar(stream) if stream.isatty() else Lines(printer)
 

@@ -27,7 +27,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")
 ]
 Ident = Annotated[str, typer.Argument(metavar="ID", help="A batch, a job, or BATCH/ITEM.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Shown with the pause, wherever it is shown.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Shown with the pause.")]
 ForOption = Annotated[
     str | None, typer.Option("--for", help="Resume by itself after this time, such as 10min.")
 ]

@@ -1,4 +1,4 @@
-"""What commands print: text or one JSON document on stdout, notes and errors on stderr; and records in words."""
+"""Prints results: text or one JSON document on stdout, notes and errors on stderr. Also puts records into words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Printer:
     def table(
         self, document: Any, rows: Sequence[Sequence[str]], header: Sequence[str] = (), *, empty: str = ""
     ) -> int:
-        """Print a result as JSON or as aligned columns without a frame, which are easy to cut; without rows `empty`."""
+        """Print a result as JSON or as aligned columns without a frame; print `empty` if there are no rows."""
         if not rows:
             return self.answer(document, note=empty)
         cells = [header, *rows] if header else rows
@@ -77,13 +77,13 @@ def states(view: View) -> str:
 
 
 def headline(view: View) -> str:
-    """One line: the id, how far it is, and what the rest is doing."""
+    """One line: the id, the progress, and the counts of the rest."""
     done, total = extent(view)
     return f"{view.id}: {done}/{total} done" + (f" ({states(view)})" if states(view) else "")
 
 
 def outlook(view: View, progress: Progress) -> str:
-    """How long it will take and what holds it back, as far as that is known."""
+    """The time that is left and the bound, if they are known."""
     if view.ended:
         return ""
     left = f"; about {seconds(progress.eta_s)} left" if progress.eta_s is not None else ""
@@ -138,7 +138,7 @@ def item_lines(view: ItemView, ident: str) -> list[str]:
 
 
 def sentence(item: ItemView) -> str:
-    """Why an item is in its state, with what it cost."""
+    """The reason for an item's state, with its cost."""
     error = item.error or {}
     facts = [str(error[name]) for name in ("kind", "provider_code") if error.get(name) is not None]
     if error.get("http_status") is not None:
@@ -150,7 +150,7 @@ def sentence(item: ItemView) -> str:
 
 
 def seconds(amount: float) -> str:
-    """A time as people say it: 8 s, 5 min 10 s, 3 h 20 min."""
+    """A duration in words: 8 s, 5 min 10 s, 3 h 20 min."""
     return wait_text(amount) if amount >= 10 else f"{round(amount)} s"
 
 
@@ -165,7 +165,7 @@ def utc(when: datetime) -> str:
 
 
 def since_s(when: datetime) -> float:
-    """Seconds since a time; negative for one that is still to come."""
+    """Seconds since a time; negative for a future time."""
     return (datetime.now(UTC) - when).total_seconds()
 
 
@@ -182,4 +182,4 @@ def _item_state(view: ItemView) -> str:
         return state
     if view.due_at is not None:
         state += f", due in {seconds(max(0, -since_s(view.due_at)))}"
-    return f"{state}, asked to stop" if view.cancel_requested else state
+    return f"{state}, stop requested" if view.cancel_requested else state

@@ -1,4 +1,4 @@
-"""What a batch would be, before it is sent: its id, its size, and the least time that the quotas allow."""
+"""Describes a batch before it is sent: its id, its size, and the least time that the quotas allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROMPT_CHARS = 100
 
 
 def batch_id(file: Path, fields: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str:
-    """The file's name and a hash of all that is sent: the same content is the same batch."""
+    """An id from the file's name and a hash of the sent content: the same content gives the same batch."""
     digest = hashlib.sha256(orjson.dumps([fields, items], option=orjson.OPT_SORT_KEYS)).hexdigest()
     return f"{as_ident(file.stem)[:100]}-{digest[:8]}"
 

@@ -1,4 +1,4 @@
-"""What every command shares: the common options, the client that they lead to, and how errors are reported.
+"""Shared by all commands: the common options, the client that they name, and the report of errors.
 
 `command` turns `async def x(session, ...) -> int` into a function for typer: an expected error becomes a sentence
 on stderr, and the returned number the exit code.
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 
 @dataclass
 class Session:
-    """The common options of one call, and what follows from them."""
+    """The common options of one command, with the settings, the client and the store that they name."""
 
     config: Path | None
     redis_url: str | None
@@ -76,7 +76,7 @@ class Session:
         """The error for an id without a record."""
         return CommandError(
             f'There is no record of "{ident}" in tenant "{self.tenant}": it was never accepted here, or its record '
-            "has expired. `pixmill list` shows what there is.",
+            "has expired. `pixmill list` shows the work on record.",
             code="not_found",
         )
 

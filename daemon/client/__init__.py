@@ -1,4 +1,4 @@
-"""The Python client of an installation. Everything public is here; the modules beside this one are how it is made."""
+"""The Python client of an installation. The public names are here; the other modules of the package are internal."""
 
 from daemon.client.client import Client, NotRunningError, Result
 from daemon.client.sending import Acceptance, RejectedError, Sent

@@ -1,6 +1,6 @@
 """The pictures of a batch or a job as files: safe names, a manifest, into a directory or a ZIP file.
 
-A file that is there already with the right content is not fetched again, so saving twice completes what is missing.
+A file that is there already with the right content is not fetched again, so saving again adds only missing files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 class Store(Protocol):
-    """The object store, as far as it is needed here."""
+    """The part of the object store that an archive needs."""
 
     async def get(self, key: str, /) -> bytes | None: ...
 
@@ -40,14 +40,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """How many files there are now, and a sentence for each picture that the store did not have."""
+    """The number of files, and a sentence for each picture that the store lacks."""
 
     files: int
     problems: tuple[str, ...]
 
 
 def pictures_of(items: Sequence[ItemView]) -> list[Picture]:
-    """Every picture with a name of its own, also on systems that know no upper and lower case."""
+    """Every picture with its own file name, unique also on systems that ignore case."""
     taken: set[str] = {MANIFEST}
     pictures = []
     for item in items:
@@ -95,7 +95,7 @@ async def _save(
     write: Callable[[str, bytes], None],
     on_saved: Callable[[int, int], None],
 ) -> Saved:
-    """Fetch and write the pictures that are missing of `total`, a few at a time and in their order."""
+    """Fetch and write the missing pictures of `total`, a few at a time, in their order."""
     done, problems = total - len(pictures), []
     for start in range(0, len(pictures), AT_A_TIME):
         chunk = pictures[start : start + AT_A_TIME]

@@ -27,14 +27,14 @@ MOST_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong in one line (counted from 1, as editors do)."""
+    """One problem in one line (lines count from 1, as in editors)."""
 
     line: int
     message: str
 
 
 class BatchFileError(Exception):
-    """The file cannot be sent; `problems` has everything that is wrong, in the order of the lines."""
+    """The file cannot be sent; `problems` lists every problem in the order of the lines."""
 
     def __init__(self, path: Path, problems: list[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
@@ -118,7 +118,7 @@ class _Reader:
     def _add(self, number: int, line: int, values: Mapping[str, str], item: dict[str, Any]) -> None:
         if self._template is not None:
             if missing := [name for name in self._names if not values.get(name, "").strip()]:
-                # An empty place would be paid for like any other prompt.
+                # A prompt with an empty place would be paid for like any other.
                 return self._complain(
                     line, f"the prompt template needs {_quoted(missing)}, which is empty here."
                 )
@@ -153,7 +153,7 @@ class _Reader:
                 name: str(value) for name, value in item.items() if isinstance(value, str | int | float)
             }
             if self._has_columns(line, values):
-                # A field that only the template uses is no job field, so it goes no further.
+                # A field that only the template uses is not a job field, so it is not sent.
                 known = BatchItem.model_fields
                 yield (
                     line,
@@ -219,7 +219,7 @@ class _Reader:
         return self._has_columns(line, known)
 
     def _has_columns(self, line: int, known: Iterable[str]) -> bool:
-        """Whether all names of the template are there; complains otherwise."""
+        """Whether the file has all names of the template; reports a problem otherwise."""
         missing = [name for name in self._names if name not in known]
         if missing:
             there = ", ".join(known) or "nothing"

@@ -27,7 +27,7 @@ from daemon.queue.messages import Changed, Target
 from daemon.queue.orders import Orders
 from daemon.queue.records import GroupView, ItemView, Records, View
 
-DATA_DIR = Path(".pixmill")  # where `pixmill up` keeps what it needs, below the directory it was started in
+DATA_DIR = Path(".pixmill")  # the data of `pixmill up`, below the directory it was started in
 CANCEL_STATES = ("queued", "throttled", "retry_wait", "running", "held")
 DEFAULT_RETRY = ("failed",)
 
@@ -80,7 +80,7 @@ class Client:
     ) -> Self:
         """A client for `url`, or for the `pixmill up` that runs in this directory; raises NotRunningError.
 
-        `how`: `tenant`, and for watches while Redis is away `patience_s` and `on_trouble`.
+        `how` holds `tenant`, and `patience_s` and `on_trouble` for watches while Redis is away.
         """
         return cls(url or running_url(data_dir), prefix, **how)
 
@@ -122,7 +122,7 @@ class Client:
         return await self._accepted(sent, wait_accepted_s)
 
     async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
-        """The answer of intake to what `sender` sent."""
+        """Intake's reply to a job or batch that `sender` sent."""
         return await self.sender.acceptance(sent, timeout_s)
 
     async def _accepted(self, sent: Sent, wait_s: float | None) -> str:
@@ -142,7 +142,7 @@ class Client:
         """The events of a batch or job until it has ended; raises KeyError for an unknown id.
 
         `start` is the id of the last event seen, "beginning" (the default for a batch) or "now" (for a job).
-        Lost connections are survived, and no event comes twice.
+        A lost connection is opened again, and no event comes twice.
         """
         view = await self.status(ident, tenant=tenant)
         if view is None:
@@ -177,7 +177,7 @@ class Client:
     async def cancel(
         self, ident: str, *, tenant: str | None = None, states: Sequence[str] = CANCEL_STATES
     ) -> Changed:
-        """Cancel waiting items, and ask running ones to stop."""
+        """Cancel waiting items, and request running ones to stop."""
         kind, name = await self._target(ident, tenant)
         return await self.orders.cancel(kind, name, states) if name else Changed(False, 0)
 
@@ -194,7 +194,7 @@ class Client:
             return "group", view.gid
         return "item", "" if view is None else str(view.uid)
 
-    # The whole way
+    # From prompts to results
 
     async def generate_batch(
         self,
@@ -249,7 +249,7 @@ _CHANGES = ENDS | {"batch.accepted", "batch.finished", "job.held"}
 def running_url(data_dir: Path = DATA_DIR) -> str:
     """The address of the Valkey of the `pixmill up` that runs in this directory; raises NotRunningError."""
     url = None
-    with suppress(ImportError):  # the embedded server is not there on every platform
+    with suppress(ImportError):  # the embedded server is not available on every platform
         from daemon.broker.embedded import find_running
 
         url = find_running(data_dir)

@@ -1,7 +1,7 @@
-"""From a job or a batch to entries of the jobs stream, and the answer of intake.
+"""Sends a job or a batch as entries of the jobs stream, and reads intake's reply.
 
 A batch that is too large for one entry goes as `parts`, all added in one transaction: all of them or none.
-The acceptance is read from the events since that moment, and is complete when intake has taken the entries off.
+The reply is read from the events since that moment, and is complete when intake has taken the entries off.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The answer of intake. `unread`: no worker has taken all of the entries yet; they stay in the stream.
+    """Intake's reply. `unread`: no worker has taken all of the entries yet; they stay in the stream.
 
     `lost`: they are gone and there is no record, as when a producer trims or empties the stream.
     """
@@ -70,7 +70,7 @@ def batch_parts(
 ) -> list[bytes]:
     """The entries' JSON for a batch of any size; raises Rejection.
 
-    `batch` has what the parts share (id, tenant, defaults, max_in_flight, callback, metadata). The same items
+    `batch` has the shared fields of the parts (id, tenant, defaults, max_in_flight, callback, metadata). The same items
     are always cut at the same places, so a batch that is sent twice is recognised part by part.
     """
     if not items:
@@ -132,9 +132,9 @@ class Sender:
         return await self._send("batch", batch, BATCH_TYPE, batch_parts(batch, items))
 
     async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
-        """The answer of intake, as soon as it has taken all entries off.
+        """Intake's reply, once it has taken all entries off.
 
-        Two producers that send one id in the same moment may each get the answer to the other one.
+        Two producers that send one id in the same moment may each get the reply to the other one.
         """
         deadline = time.monotonic() + timeout_s
         worst = Acceptance("accepted")
@@ -191,7 +191,7 @@ _WEIGHT = {"accepted": 0, "duplicate": 1, "rejected": 2}
 
 
 def _answer(fields: Mapping[bytes, bytes], sent: Sent) -> Acceptance:
-    """The answer in one event; `accepted` for an event about other entries."""
+    """The reply in one event; `accepted` for an event about other entries."""
     kind = fields.get(b"type", b"")
     if kind in (b"job.rejected", b"job.duplicate"):
         data = orjson.loads(fields[b"data"])

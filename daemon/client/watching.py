@@ -1,6 +1,6 @@
 """Follows the events of one batch or job until it has ended, over lost connections too.
 
-The record is the truth, and the events are a reason to look at it. An end without an event (a trimmed stream, a job
+The record is the truth; an event is only a reason to read it. An end without an event (a trimmed stream, a job
 that ended before the watch began) is reported from the record.
 """
 
@@ -69,7 +69,7 @@ class Watcher:
                 if event.type == "batch.finished":
                     finished = True
                 elif event.type == "batch.progress":
-                    # A replica may publish late what it counted just before the end.
+                    # A replica may publish its last counts late.
                     if finished:
                         continue
                 else:

@@ -1,1 +1,1 @@
-"""Shapes and names of the systems that Pixmill replaces: for their callers alone, handed in from above."""
+"""Payloads and variable names of older systems that Pixmill replaces. Upper layers pass them in."""

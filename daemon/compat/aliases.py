@@ -1,4 +1,4 @@
-"""The names that older clients read from the environment; they fill in what no setting of Pixmill gives."""
+"""The names that older clients read from the environment; each fills in a value that no setting gives."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Limit = tuple[str, Any]  # the unit and its value, as in `[quotas.NAME]`
 
 
 def alias_source(configured: Mapping[str, Any], environ: Mapping[str, str]) -> Source:
-    """What the older names add to the configured accounts of their provider.
+    """The settings that the older names add to the configured accounts of their provider.
 
-    A credential without its secret gets the variable's name. The quotas of its routes get the limit; where
-    there is none, a quota of the credential's name is made. Without an account of that provider nothing is added.
+    A credential without its secret gets the variable's name. The quotas of its routes get the limit; if
+    they have none, a quota with the credential's name is made. Without an account of that provider nothing is added.
     """
     found: dict[Path_, tuple[Any, str]] = {}  # the value and its variable
     problems: list[str] = []

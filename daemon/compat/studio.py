@@ -38,7 +38,7 @@ def studio_types(route: str) -> PayloadTypes:
 def studio_batch(payload: dict[str, Any], *, route: str) -> Batch:
     """The batch that a studio payload describes, with its warnings; raises Rejection.
 
-    Unknown fields are ignored: the studio decides what its payload holds.
+    Unknown fields are ignored: the studio decides about the content of its payload.
     """
     options = _object(payload.get("options"), "options")
     pictures = list(_pictures(_object(options.get("sku_images_map"), "options.sku_images_map")))
@@ -70,7 +70,7 @@ def as_ident(text: str) -> str:
 
 
 def _prompts(payload: dict[str, Any], options: dict[str, Any]) -> Callable[[bool], str]:
-    """What makes the prompt of a main or a secondary picture, from the templates that mode and language name."""
+    """A function that makes the prompt of a main or a secondary picture, from the templates of mode and language."""
     mode = payload.get("mode")
     if not isinstance(mode, str) or mode not in _ROLES:
         raise _invalid("mode", f"must be one of {', '.join(_ROLES)}, not {shown(mode)}")

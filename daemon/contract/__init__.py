@@ -1,6 +1,6 @@
-"""What travels between producers, the daemon and its readers: models, the reading of entries, fingerprints.
+"""The data between producers, the daemon and its readers: models, the reading of entries, fingerprints.
 
-These are the names for other packages; the modules beside this one hold them.
+Other packages import the names from here; the other modules of the package hold them.
 """
 
 from daemon.contract.batches import Batch, BatchItem, Cancel, RetryRequest

@@ -1,4 +1,4 @@
-"""What producers send beside single jobs: batches, cancels and retries."""
+"""The requests of producers beside single jobs: batches, cancels and retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SINGLES = "single"
 
 
 class TakenIds:
-    """The ids that jobs take: their own, and those of their pictures where there are several (`a.0`, `a.1`)."""
+    """The ids that jobs take: their own, and those of their pictures if there are several (`a.0`, `a.1`)."""
 
     def __init__(self) -> None:
         self._first: dict[str, int] = {}
@@ -30,7 +30,7 @@ class TakenIds:
 
 
 class BatchItem(JobDefaults):
-    """One job of a batch: its own id, and what differs from the batch's defaults."""
+    """One job of a batch: its own id, and the fields that differ from the batch's defaults."""
 
     id: Ident = Field(description=IDENT_TEXT)
 
@@ -60,7 +60,7 @@ class Batch(Model):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was dropped or changed on the way in, a sentence each."""
+        """One sentence for each value that was dropped or changed on the way in."""
         return self._warnings
 
     def with_warnings(self, warnings: list[str]) -> Self:
@@ -109,7 +109,7 @@ class _Target(Model):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if self.batch is None and self.job is None:
-            raise problem("Give `batch` or `job`: the id of what is meant.")
+            raise problem("Give `batch` or `job`: the id of the work.")
         return self
 
 
@@ -118,7 +118,7 @@ RetryStatus = Literal["failed", "cancelled", "expired", "held"]
 
 
 class Cancel(_Target):
-    """Stop what has not ended; with both ids, one item of a batch. `statuses` narrows it to these states."""
+    """Cancel items that have not ended; with both ids, one item of a batch. `statuses` narrows it to these states."""
 
     statuses: list[CancelStatus] | None = Field(
         None, min_length=1, description="a list of queued, throttled, retry_wait, running or held"
@@ -126,7 +126,7 @@ class Cancel(_Target):
 
 
 class RetryRequest(_Target):
-    """Run again what did not succeed. Without `statuses`: what failed."""
+    """Run again items that did not succeed. Without `statuses`: the failed ones."""
 
     statuses: list[RetryStatus] | None = Field(
         None, min_length=1, description="a list of failed, cancelled, expired or held"

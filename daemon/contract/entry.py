@@ -1,6 +1,6 @@
 """Reads one entry of the jobs stream: bytes in, a model of the contract or a Rejection out.
 
-`parse_entry` raises nothing else, whatever a producer sends.
+`parse_entry` raises nothing else, for any bytes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-# The events that a callback may be for: those of work that was accepted. Progress is for readers of the stream.
+# The events that a callback may report: those of accepted work. Progress is only for readers of the stream.
 CallbackEvent = Literal[
     "batch.accepted",
     "batch.finished",

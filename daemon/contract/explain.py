@@ -1,4 +1,4 @@
-"""Turns what validation found into one sentence for the producer: the first problem, and how many more there are."""
+"""Turns the problems of validation into one sentence for the producer: the first one, and the number of the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SYNONYMS = {
 
 
 def refused(error: ValidationError, model: type[BaseModel]) -> Rejection:
-    """The refusal of what `model` did not accept: a sentence for the first problem, and its field."""
+    """The refusal of data that `model` did not accept: a sentence for the first problem, and its field."""
     problems = error.errors(include_url=False)
     if secret := next((other for other in problems if other["type"] == "secret_value"), None):
         at = shown_path(_field_loc(secret["loc"]))

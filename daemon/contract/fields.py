@@ -27,7 +27,7 @@ IDENT_TEXT = "1 to 128 letters, digits or `.` `_` `:` `-`, beginning with a lett
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SEED_MAX = 2**63 - 1
 
-# For stored specs, which have passed the checks before, perhaps in a newer replica that knows more fields.
+# For stored specs: they passed the checks before, perhaps in a newer replica that knows more fields.
 TRUSTED = {"trusted": True}
 
 
@@ -95,7 +95,7 @@ SIZE_TEXT = f'pixels such as "1024x1024" (each {PIXELS_MIN} to {PIXELS_MAX}) or 
 
 
 def _check_url(value: Any) -> Any:
-    # Refuses only what is never right; the hosts that may be reached are checked when a connection is made.
+    # Refuses only URLs that are never right; the allowed hosts are checked when a connection is made.
     if not isinstance(value, str) or len(value) > URL_MAX or not (match := _URL.fullmatch(value)):
         raise PydanticCustomError("not_a_url", "not a URL")
     if "@" in match[1]:

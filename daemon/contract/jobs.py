@@ -158,7 +158,7 @@ class Job(JobDefaults):
 
 
 def check_fit(given: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> None:
-    """Refuse times that no job can meet, and a seed that leaves no room for those of the later pictures."""
+    """Refuse times that no job can meet, and a seed that is too large for `n` pictures."""
     not_before, seed, n = given.get("not_before"), given.get("seed"), given.get("n", 1)
     for name in ("expires_at", "deadline"):
         if not_before and (limit := given.get(name)) and limit <= not_before:
@@ -180,7 +180,7 @@ def fingerprint_content(job: Job) -> str:
 
 
 def pixel_fingerprint(job: Job, provider: str, model: str, input_hashes: Sequence[str], k: int = 0) -> str:
-    """sha256 of all that decides the pixels of picture `k` of a job.
+    """sha256 of everything that decides the pixels of picture `k` of a job.
 
     That is provider, model, prompts, seed, size, params, inputs (`input_hashes` are the sha256 of their
     bytes, in their order) and the stored format. Ids, priority, times and metadata do not count.

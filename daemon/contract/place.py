@@ -1,6 +1,6 @@
-"""Where in a refused payload a field stands: the line and column that its producer looks at.
+"""Finds the line and column of a field in a refused payload, for its producer.
 
-The path is that of a Rejection (`items.3.size`), so names that contain a dot are tried as a whole, too.
+The path comes from a Rejection (`items.3.size`). A name in it may contain dots, so longer names are tried too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DECODER = json.JSONDecoder()
 class Place:
     """A value in a payload. `line` and `column` count from 1, in characters; `shown` is safe to show.
 
-    `field` is the path as far as it exists; the rest of it may be missing.
+    `field` is the part of the path that exists; the rest may be missing.
     """
 
     field: str
@@ -42,7 +42,7 @@ def place_of(data: bytes, field: str) -> Place | None:
         at, found = _descend(text, field)
         value, _ = _DECODER.raw_decode(text, at)
     except (ValueError, IndexError, RecursionError, StopIteration):
-        return None  # no JSON, or not as far as the field
+        return None  # no JSON, or broken before the field
     line_start = text.rfind("\n", 0, at) + 1
     return Place(found, text.count("\n", 0, at) + 1, at - line_start + 1, shown(value))
 
@@ -51,7 +51,7 @@ def _descend(text: str, field: str) -> tuple[int, str]:
     """The offset of the value at the path, or of the nearest value above it, and the path to that."""
     at, path, rest = _skip(text, 0), "", field
     while rest:
-        # Of a doubled name the last one counts, as for any reader of JSON.
+        # The last of two equal names counts, as for any reader of JSON.
         members = {name: place for name, place in _members(text, at) if f"{rest}.".startswith(f"{name}.")}
         if not members:
             break

@@ -30,8 +30,8 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
     """An entry that will not become work.
 
     `code` is stable and for programs, `message` is a sentence for people, `field` a dotted path such as
-    `items.3.size` (None when the whole entry is meant). `tenant` and `ident` are what could be read of the
-    tenant and of the job's or batch's id, for the event that reports the refusal.
+    `items.3.size` (None when the whole entry is meant). `tenant` and `ident` (the id of
+    the job or batch) are for the event that reports the refusal; None if they could not be read.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
 
 
 def shown(value: object) -> str:
-    """A value as a message may quote it: short, and without what could be a credential or a signed URL."""
+    """A value as a message may quote it: short, without anything like a credential or a signed URL."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def shown_path(parts: tuple[str | int, ...]) -> str:
-    """A dotted path whose parts come from the payload, so they may be secrets as values may."""
+    """A dotted path for a message. Its parts come from the payload, so they may be secrets, too."""
     return ".".join("…" if _SENSITIVE.search(part := str(raw)) else clipped(part) for raw in parts)
 
 

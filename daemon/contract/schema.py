@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) of what travels, made from the models."""
+"""JSON Schemas (2020-12) of jobs, batches and events, made from the models."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Finds credentials in what producers send: by the name of a field, or by the form of a text under any name.
+"""Finds credentials in the entries of producers: by the name of a field, or by the form of a text under any name.
 
-Only forms that nothing else has count: a product called `sk-autumn-kettle` is no key. The id of an access key is a
+Only unmistakable forms count: a product called `sk-autumn-kettle` is no key. The id of an access key is a
 part of every signed address, so it does not count behind a `=`.
 """
 
@@ -46,7 +46,7 @@ def is_secret_name(name: str) -> bool:
 
 def has_credential(data: bytes) -> bool:
     """Whether a text contains the form of a credential."""
-    # Nearly no job has any of these beginnings, and looking for them costs a tenth of the pattern.
+    # Few jobs contain any of these beginnings, and the search for them costs a tenth of the pattern.
     return any(beginning in data for beginning in _BEGINNINGS) and _IN_BYTES.search(data) is not None
 
 
@@ -79,7 +79,7 @@ def secret_name_path(
 
 
 def credential_path(payload: Any) -> Path | None:
-    """The path of a name or a value in the form of a credential; None where there is none."""
+    """The path of a name or a value in the form of a credential; None if there is none."""
     stack: list[tuple[Any, Path]] = [(payload, ())]
     while stack:
         node, path = stack.pop()

@@ -1,4 +1,4 @@
-"""All pictures of a batch on one sheet: small previews with captions, and a muted tile for what was refused.
+"""All pictures of a batch on one sheet: small previews with captions, and a muted tile for each refused item.
 
 Pure: the same tiles give the same bytes. The font is the one inside Pillow.
 """
@@ -102,7 +102,7 @@ def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, tile: Tile) -> None:
 
 
 def _cut(text: str, font: _Font, room_px: int) -> str:
-    """As much of `text` as fits, with dots if that is not all."""
+    """The beginning of `text` that fits, with dots if some is left over."""
     text, whole = text[:_LONGEST], text
     if text == whole and font.getlength(text) <= room_px:
         return text

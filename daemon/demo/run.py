@@ -1,6 +1,6 @@
 """Runs the demo: a CSV file as one batch on `up`, with an embedded Valkey and the simulator as the provider.
 
-Everything is in a fresh directory, so a run knows nothing of another one or of the installation around it.
+Everything is in a fresh directory, so a run depends neither on other runs nor on the installation around it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Scenario:
         return frozenset(item["id"] for item in self.items() if self.moderated_word in item["prompt"].lower())
 
     def outlook(self) -> str:
-        """Two lines about what will happen."""
+        """An announcement of the run in two lines."""
         refused = ", ".join(sorted(self.moderated())) or "no row"
         return (
             f"{len(self.items())} products of {self.products.name} become pictures at a simulated provider that "
@@ -113,7 +113,7 @@ async def run_demo(
     """
     scenario = scenario or Scenario()
     items = scenario.items()
-    # The simulator shares this process: what it loads for its first picture would delay the first calls.
+    # The simulator shares this process: loading its fonts for the first picture would delay the first calls.
     await asyncio.to_thread(draw, Drawing("a lamp", 1, 1024, 1024))
     async with _place(keep) as place:
         settings = _settings(place)
@@ -156,7 +156,7 @@ def _settings(place: Path) -> Settings:
 
 
 async def _to_its_end(client: Client, items: Sequence[dict[str, Any]], show: Show) -> float:
-    """Send the batch and wait until it has ended; the seconds that took."""
+    """Send the batch and wait until it has ended; returns the seconds that this took."""
     began = time.monotonic()
     await client.submit_batch({"id": BATCH}, items, wait_accepted_s=ACCEPT_S)
     shower = asyncio.create_task(_keep_showing(client, show))

@@ -92,7 +92,7 @@ class Summary:
     def optimum_s(self) -> float:
         """The least time that the quota allows for one call a row, each as long as the mean one was.
 
-        It counts the rows and not the calls that were made, so a call too many does not make it look better.
+        It counts rows, not calls, so a superfluous call does not improve the utilisation.
         """
         return self.quota.optimum_s(self.rows, self.books.service_s)
 

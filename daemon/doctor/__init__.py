@@ -1,1 +1,1 @@
-"""Whether everything that the daemon stands on is fit for work."""
+"""Checks of everything that the daemon depends on."""

@@ -1,4 +1,4 @@
-"""Is everything that the daemon stands on fit for work? Each check gives one line: its state, and the remedy.
+"""Checks everything that the daemon depends on. Each check gives one line: its state, and the remedy.
 
 Nothing here costs money, and nothing stays behind: the store gets one small object, which is deleted again.
 """
@@ -80,7 +80,7 @@ async def _guarded(name: str, check: Check, timeout_s: float) -> Finding:
 
 
 async def unreachable(client: Redis, shown_url: str) -> Finding | None:
-    """Why Redis cannot be used at all, so that no other check of it makes sense; None if it can."""
+    """The finding that Redis cannot be used, which makes its other checks pointless; None if it can."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await client.ping()
@@ -167,7 +167,7 @@ async def _writes(client: Redis, keys: Keys) -> Finding:
 
 async def _permissions(client: Redis, keys: Keys) -> Finding:
     if names := await missing(client, keys):
-        lacks = f"The ACL of the user in `redis.url` lacks what a worker needs: {', '.join(names)}"
+        lacks = f"The ACL of the user in `redis.url` lacks commands that a worker needs: {', '.join(names)}"
         return _fail(f"{lacks}. deploy/redis/users.acl grants all of it.")
     return _ok("The user in `redis.url` may do all that a worker does.")
 
@@ -228,7 +228,7 @@ async def check_storage(open_store: Callable[[], ResultStore]) -> Finding:
 
 
 def credential_checks(credentials: Mapping[str, Credential], environ: Mapping[str, str]) -> dict[str, Check]:
-    """A check for each credential: is its secret there, and does its provider accept it, where that is free?"""
+    """A check for each credential: its secret is there, and its provider accepts it, if that test is free."""
     return {
         f"credential {name}": partial(_credential, credential, environ)
         for name, credential in credentials.items()
@@ -238,7 +238,7 @@ def credential_checks(credentials: Mapping[str, Credential], environ: Mapping[st
 def provider_of(credential: Credential, environ: Mapping[str, str]) -> Provider:
     """The provider of a credential; nothing is sent.
 
-    Raises SettingsError for a secret that is not here, ValueError for what the provider refuses.
+    Raises SettingsError for a secret that is not here, ValueError for a value that the provider refuses.
     """
     return create_provider(
         credential.provider,

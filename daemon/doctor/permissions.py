@@ -1,6 +1,6 @@
 """The commands that a worker's Redis user needs, and which of them the server refuses.
 
-deploy/redis/users.acl grants exactly these; tests compare the two, and both with what a whole run uses.
+deploy/redis/users.acl grants exactly these; tests compare the two, and both with the commands of a whole run.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ TRIED: tuple[str, ...] = (
     "zrevrange KEY 0 0",
     "zscore KEY v",
 )
-# Commands that a script may not call; those of them that may be refused are tried by themselves.
+# Needed commands that a script may not call. `_missing_beside_scripts` tries those that an ACL may refuse.
 OTHERS: tuple[str, ...] = (
     "auth",
     "cluster|slots",
@@ -93,7 +93,7 @@ OTHERS: tuple[str, ...] = (
 
 
 async def missing(client: Redis, keys: Keys) -> list[str]:
-    """Names of needed commands that the ACL refuses. Errors: the client's, also when scripts are refused altogether."""
+    """Names of needed commands that the ACL refuses. Raises the client's errors, also if it refuses all scripts."""
     words = [_words(each, keys) for each in TRIED]
     refused = await Steps(client, keys.prefix)("permitted", commands=words)
     return [TRIED[number - 1].split()[0] for number in refused] + [
@@ -107,9 +107,9 @@ def _words(command: str, keys: Keys) -> list[str]:
 
 
 async def _missing_beside_scripts(client: Redis, keys: Keys) -> AsyncIterator[str]:
-    for name, ask in {"info": _info, "multi": _multi, "subscribe": _subscribe, "watch": _watch}.items():
+    for name, call in {"info": _info, "multi": _multi, "subscribe": _subscribe, "watch": _watch}.items():
         try:
-            await ask(client, keys)
+            await call(client, keys)
         except NoPermissionError:
             yield name
 

@@ -1,1 +1,1 @@
-"""From stream entries to accepted work."""
+"""Turns stream entries into accepted work."""

@@ -1,6 +1,6 @@
-"""Jobs and batches become items: one item is one provider call that makes one picture.
+"""Turns jobs and batches into items: one item is one provider call that makes one picture.
 
-Pure functions from the contract's models to what `accept.lua` stores.
+Pure functions from the contract's models to the items that `accept.lua` stores.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def single_item(job: Job, routes: Mapping[str, Route], entry: str, origin: Mappi
 
 
 def cache_mark(job: Job, route: Route, k: int = 0) -> str:
-    """The mode of the cache and the fingerprint of the pixels of picture k; empty for a picture without a part in it.
+    """The cache mode and the pixel fingerprint of picture k; empty if the picture does not use the cache.
 
-    An input without a sha256 cannot be compared before it is fetched, and that is right before the call.
+    An input without a sha256 cannot be compared, because it is fetched only right before the call.
     """
     hashes = [image.sha256 for image in job.inputs or () if image.sha256 is not None]
     if job.cache == "off" or len(hashes) < len(job.inputs or ()):
@@ -72,7 +72,7 @@ def pictures_of(
 
 
 def batch_fingerprint(batch: Batch, jobs: Iterable[Job]) -> str:
-    """Whether two entries with one batch id (and part) are the same submission."""
+    """A digest that is equal for two entries if they are the same submission of a batch (and part)."""
     digest = hashlib.sha256()
     for job in jobs:
         digest.update(fingerprint_content(job).encode())

@@ -1,4 +1,4 @@
-"""Cancels and retries that people order through the jobs stream, and the work that their ids may name."""
+"""Carries out the cancels and retries that people send through the jobs stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_RETRY = ("failed",)
 
 
 async def carry_out(order: Cancel | RetryRequest, orders: Orders) -> None:
-    """Do what the order says; doing it twice changes nothing more. Raises Rejection when nothing has that name."""
+    """Carry out the order; a repeat changes nothing more. Raises Rejection when no work has that name."""
     for kind, name in _targets(order):
         if isinstance(order, Cancel):
             changed = await orders.cancel(kind, name, order.statuses or DEFAULT_CANCEL)

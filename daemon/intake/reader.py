@@ -1,7 +1,7 @@
-"""From stream entries to accepted work: validate, refuse, dedupe, expand. One entry ends exactly one way.
+"""Reads the jobs stream: validates, refuses, deduplicates and expands. Each entry ends in exactly one way.
 
-Jobs of one picture go in rounds, one script call for all of them. Batches go in chunks, so that no script runs long.
-An entry is taken off the stream only with its last chunk, so a chunk that a crash interrupts is resumed.
+Jobs of one picture go in rounds, one script call per round. Batches go in chunks, so that no script runs long. An
+entry leaves the stream only with its last chunk, so an expansion that a crash interrupts is resumed.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from daemon.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-ROUND = 64  # entries a read
-CHUNK = 100  # items an accept call
+ROUND = 64  # entries per read
+CHUNK = 100  # items per accept call
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 FINISH_S = 5.0  # a blocking read takes BLOCK_MS; what was read is accepted in far less
-UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases' time to take an entry that we cannot read
+UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases to take an entry that this one cannot read
 MOST_KEPT_FIELDS = 64
 MOST_KEPT_NAME = 256
-MOST_KEPT_BYTES = 4096  # of an entry that is too large to keep whole in its dead letter
+MOST_KEPT_BYTES = 4096  # of each value, in the dead letter of an entry that is too large
 
 Entry = tuple[str, Mapping[bytes, bytes]]
 Single = tuple[NewItem, Mapping[bytes, bytes]]  # a job of one picture, and its entry's fields
 
 
 class Intake:
-    """Reads `{prefix}:jobs` through the group `intake`. `blocking` is a client of its own, for the blocking read."""
+    """Reads `{prefix}:jobs` through the group `intake`. `blocking` is a separate client for the blocking read."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class Intake:
         self._metrics = metrics
         self._webhooks = webhooks
         self._types = types
-        self._lease_s = lease_s  # entries that a silent replica has read are read again after so long
+        self._lease_s = lease_s  # the entries of a silent replica are read again after this time
         self._stopping = False
         self._ended = asyncio.Event()
         self._ended.set()
         self._cursor = "0-0"
-        self._unfinished: list[Entry] = []  # entries that were read and have not come to their end
-        self.read_at: float | None = None  # monotonic time of the last read that was answered
+        self._unfinished: list[Entry] = []  # entries that were read, and are neither accepted nor refused
+        self.read_at: float | None = None  # monotonic time of the last successful read
 
     async def run(self) -> None:
-        """Read until `finish`, and read again what a silent replica left behind."""
+        """Read until `finish`, and take over the entries of silent replicas."""
         self._stopping = False
         self._ended.clear()
         sweeper = asyncio.create_task(run_forever("intake reclaim", self._sweep), name="intake reclaim")
@@ -97,18 +97,18 @@ class Intake:
             self._ended.set()
 
     async def finish(self) -> None:
-        """Read nothing more; return when what has been read is accepted, or after FINISH_S."""
+        """Read nothing more; return when the entries in hand have ended, or after FINISH_S."""
         self._stopping = True
         await wait_for_event(self._ended, FINISH_S)
 
     async def _step(self) -> None:
-        # Redis may answer reads and refuse to write: nothing more is read while what was read cannot be accepted.
+        # Redis may allow reads and refuse writes: read nothing more until the entries in hand have ended.
         self._unfinished = await self._still_ours() or await self._read()
         await self.take(self._unfinished)
         self._unfinished = []
 
     async def _still_ours(self) -> list[Entry]:
-        """The unfinished entries but those that were accepted (the reply was lost) or taken over since."""
+        """The unfinished entries, without those accepted (their reply was lost) or taken over since."""
         if not self._unfinished:
             return []
         first, last = self._unfinished[0][0], self._unfinished[-1][0]
@@ -129,7 +129,7 @@ class Intake:
         return entries or []
 
     async def _in_group(self, command: Awaitable[Any]) -> Any:
-        """The command's reply; None where there was no group yet. There is one then."""
+        """Return the command's reply. If the group does not exist yet, create it and return None."""
         try:
             return await command
         except ResponseError as error:
@@ -139,7 +139,7 @@ class Intake:
             return None
 
     async def create_group(self) -> None:
-        """From 0, not from the end: jobs may have been added before the first worker came, or before a failover."""
+        """Create the group from entry 0: jobs may be older than the first replica, or than a failover."""
         try:
             await self._client.xgroup_create(self._keys.jobs, INTAKE_GROUP, id="0", mkstream=True)
         except ResponseError as error:
@@ -151,7 +151,7 @@ class Intake:
         await asyncio.sleep(self._lease_s / 3)
 
     async def reclaim(self) -> None:
-        """Take entries that a silent replica read and never finished; the cursor is kept, as the scan is short."""
+        """Take over unfinished entries of silent replicas, from where the last call stopped: one scan is short."""
         idle_ms = round(self._lease_s * 1000)
         reply = await self._in_group(
             self._client.xautoclaim(
@@ -161,12 +161,12 @@ class Intake:
         if reply is None:
             return
         self._cursor = reply[0].decode()
-        in_hand = {entry for entry, _ in self._unfinished}  # our own, which `_step` goes on with
+        in_hand = {entry for entry, _ in self._unfinished}  # of this replica; `_step` goes on with them
         taken = [(entry.decode(), fields) for entry, fields in reply[1] if fields]
         await self.take([(entry, fields) for entry, fields in taken if entry not in in_hand])
 
     async def take(self, entries: Sequence[Entry]) -> None:
-        """Bring every entry to its end; single jobs together, everything else one by one and in order."""
+        """Accept or refuse every entry: single jobs together, all others one by one and in order."""
         singles: list[Single] = []
         for entry, fields in entries:
             try:
@@ -232,7 +232,7 @@ class Intake:
             try:
                 self._check(job)
             except Rejection as rejection:
-                # One wrong item refuses the batch: nobody wants half a batch.
+                # One wrong item refuses the whole batch: half a batch is of no use.
                 rejection.field = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
                 rejection.ident = batch.id
                 raise
@@ -280,13 +280,13 @@ class Intake:
     def _full(self, tenant: str, ident: str) -> Rejection:
         message = (
             f'Tenant "{tenant}" may have {self._queue.max_backlog_per_tenant} items waiting '
-            "(worker.max_backlog_per_tenant), and with this there would be more; send it again when some have ended."
+            "(worker.max_backlog_per_tenant), and this entry would exceed that; send it again when some have ended."
         )
         return Rejection("backlog_full", message, tenant=tenant, ident=ident)
 
     async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
         if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:
-            # Left pending: it is read again when its lease is over, perhaps by a newer replica that knows it.
+            # Leave it pending: it is read again after its lease, perhaps by a newer replica that knows the type.
             return
         ident = rejection.ident or entry
         head = head_of(rejection.tenant or "default", ident, ident, origin=cloud_event(fields))
@@ -309,7 +309,7 @@ class Intake:
         return int(rows[0]["times_delivered"]) if rows else UNKNOWN_TYPE_READS
 
 
-_BUG = "Pixmill failed inside while reading this entry; the daemon's log has the details. Nothing was sent for it."
+_BUG = "Pixmill had an internal error with this entry; the daemon's log has the details. Nothing was sent for it."
 _CONFLICT = (
     "This id is taken by work with other content, whose result stands; send the changed work under a new id."
 )
@@ -321,8 +321,8 @@ def _details(batch: Batch) -> bytes:
 
 
 def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:
-    """The fields of a refused entry in its dead letter: never a credential, and only the beginning of a large entry."""
-    # Whatever the reason: a studio's payload carries its key, and an unknown type was never read.
+    """The fields of a refused entry for its dead letter: no credentials, and only the start of a large entry."""
+    # Look for secrets under every code: a studio payload carries its key, and an unknown type was never parsed.
     if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
         return []
     if rejection.code == "too_large":

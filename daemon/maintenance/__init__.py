@@ -1,1 +1,1 @@
-"""Parts that keep an installation in order: each looks by itself, again and again."""
+"""Parts that keep an installation in order, each with a loop of its own."""

@@ -1,7 +1,7 @@
-"""When a batch will be done, and its bound: the pause, person, time or limit that holds back its items.
+"""Estimates when a batch will be done, and names its bound: the pause, person, time or limit that holds it back.
 
-The time follows from the quotas, the work ahead under the fair turns, and how long a call takes. Where nobody can know
-it, as in a pause without an end, there is none.
+The estimate follows from the quotas, the work ahead under the fair turns, and the length of a call. There is none if
+the end is unknown, as in a pause without an end.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NOT_BEFORE = "not_before"
 
 
 class Estimate(NamedTuple):
-    """`eta_s` is None while nothing is known of the route's pace, and where it depends on a person."""
+    """`eta_s` is None while the route's pace is unknown, and if the end depends on a person."""
 
     eta_s: float | None
     bound: str | None
 
 
 class _Batch(NamedTuple):
-    """From its record: its route, whether it is paused, parts that are missing, when its last item may start."""
+    """Facts from the record of a batch; `starts_s` is the time until its last item may start."""
 
     route: str
     paused: bool
@@ -55,7 +55,7 @@ class Estimator:
         self._call_s = metrics.call_s
 
     async def batch(self, counts: GroupCounts) -> Estimate:
-        """For a batch whose items share the route of its first one (most do)."""
+        """Estimate a batch whose items share the route of its first one, as in most batches."""
         batch = await self._batch(counts.gid)
         dispatcher = self._dispatchers.get(batch.route)
         if dispatcher is None:
@@ -68,7 +68,7 @@ class Estimator:
             return Estimate(None, PAUSED)
         waiting = await self._client.zcard(self._keys.waiting(batch.route))
         active = await self._client.zcard(self._keys.active)
-        # Sources take turns: beside each of ours, every other batch has at most one of its own.
+        # Batches take turns: for each item of this batch, every other batch starts at most one.
         ahead = min(max(0, waiting - ours), ours * max(0, active - 1))
         eta_s = self._eta_s(dispatcher.route, left + ahead)
         first_s, holds = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
@@ -107,7 +107,7 @@ def _nothing_runs(counts: GroupCounts, batch: _Batch) -> Estimate:
 
 
 def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, Bound | str | None]:
-    """In how many seconds the route may begin a call, None where nobody can know, and what it waits for."""
+    """The seconds until the route may begin a call (None: unknown), and its bound."""
     if (pause := dispatcher.pause) is not None:
         return pause.ends_s, pause.bound
     bound = dispatcher.bound

@@ -1,4 +1,4 @@
-"""Renews every entry and limiter lease of this replica in one round, until the last run is settled; it stops last."""
+"""Renews all entries and limiter leases of this replica until its last run is settled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limiter import Lag, Limiter
 
 
 class Heartbeat:
-    """Three renewals a lease, so two may be lost before another replica takes our items over."""
+    """Renews three times per lease, so two renewals may be lost before another replica takes our items over."""
 
     def __init__(self, queue: Queue, limiter: Limiter, running: Pool, lag: Lag, *, lease_s: float) -> None:
         self._queue = queue
@@ -24,19 +24,19 @@ class Heartbeat:
         self._every_s = lease_s / 3
 
     async def run(self) -> None:
-        # A pause that is longer than a lease would lose what is ours when Redis comes back.
+        # After an outage of Redis, a pause longer than a lease would lose our items.
         await run_forever("heartbeat", self._step, longest_pause_s=self._every_s)
 
     async def _step(self) -> None:
         await asyncio.sleep(self._every_s)
         await self.beat()
         if (spread_us := self._lag.spread_us) is not None:
-            # A hint, which a Redis without memory refuses; only the beat matters.
+            # The spread is only a hint; a Redis without memory refuses it.
             with suppress(RedisError):
                 await self._limiter.report_spread(spread_us)
 
     async def beat(self) -> None:
-        """Renew everything now; a run that is not ours any more is stopped before it can send anything."""
+        """Renew everything now, and stop runs that lost their lease before they can send a call."""
         runs = self._running.current()
         if not runs:
             return

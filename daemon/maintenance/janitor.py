@@ -12,11 +12,11 @@ from daemon.queue.queue import Queue
 
 log = structlog.get_logger(__name__)
 
-IDLE_LEASES = 5  # by then what was pending under a dead name is in other hands
+IDLE_LEASES = 5  # by then other replicas have taken over the pending entries of a dead one
 
 
 class Janitor:
-    """Every replica runs one; it looks once a lease."""
+    """Looks for such names once per lease, on every replica."""
 
     def __init__(self, queue: Queue, routes: Collection[str], *, lease_s: float) -> None:
         self._queue = queue
@@ -31,8 +31,8 @@ class Janitor:
         await asyncio.sleep(self._lease_s)
 
     async def forget(self) -> int:
-        """Take off what is idle with nothing pending: each start has a name of its own. Returns how many names."""
+        """Remove idle names without pending entries, since each start adds a name; returns how many."""
         forgotten = await self._queue.forget(self._routes, idle_s=IDLE_LEASES * self._lease_s)
         if forgotten:
-            log.info("took names of dead replicas off the groups", names=forgotten)
+            log.info("removed the names of dead replicas from the groups", names=forgotten)
         return forgotten

@@ -1,4 +1,4 @@
-"""Takes over the entries that nobody renewed for a lease, with a cursor of its own for each stream."""
+"""Takes over entries that were not renewed for a lease, with one cursor per stream."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from limiter import Permit
 
 log = structlog.get_logger(__name__)
 
-# Pages of one stream a sweep, each a look at 1,000 entries: an orphan behind thousands of live ones is found at once.
+# Pages per stream and sweep, 1,000 entries each: one sweep finds an orphan behind thousands of live entries.
 MOST_PAGES = 10
-START = "0-0"  # a cursor at the beginning, and one that has come to the end
+START = "0-0"  # the cursor at the beginning, and also after the end
 
 
 class Reclaimer:
     """Looks through the pending entries of every route's streams, some pages at a time.
 
-    An entry's idle time goes on while nobody can reach Redis. So after any disturbance, and when the server itself
-    has just started, nothing is taken over until all live replicas have had a lease's time to renew.
+    The idle time of an entry also grows while Redis is unreachable. So after any disturbance or a start of the server,
+    nothing is taken over until all live replicas have had a lease's time to renew.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Reclaimer:
         self._most_crashes = most_crashes
         self._cursors: dict[tuple[str, str], str] = {}
         self._last_us: int | None = None
-        self._calm_us: int | None = None  # when the present undisturbed time began, by the server's clock
+        self._calm_us: int | None = None  # start of the present undisturbed time, by the server's clock
 
     async def run(self) -> None:
         await run_forever("reclaimer", self._step)
@@ -62,11 +62,11 @@ class Reclaimer:
         await asyncio.sleep(min(self._lease_s / 4, 1.0))
 
     async def watch(self) -> int:
-        """Sweep, if the last lease's time was undisturbed; returns how many orphans were taken over."""
+        """Sweep if the last lease's time was undisturbed; returns how many orphans were taken over."""
         now_us = await self._queue.now_us()
         lease_us = round(self._lease_s * 1e6)
         if self._last_us is None:
-            # A replica that starts beside a server that has been there for long has missed nothing.
+            # This replica has just started: the undisturbed time is the uptime of the server.
             self._calm_us = now_us - round(await self._queue.server_uptime_s() * 1e6)
         elif self._calm_us is None or not 0 <= now_us - self._last_us <= lease_us // 2:
             self._calm_us = now_us
@@ -115,6 +115,6 @@ def _permit_of(item: Claimed) -> Permit | None:
     try:
         return Permit.from_json(item.permit) if item.permit else None
     except ValueError:
-        # Its lease ends by itself; the item must not suffer for it.
+        # The lease of the permit ends by itself, and the item goes on without it.
         log.warning("a permit cannot be read; taken over without it", item=item.uid)
         return None

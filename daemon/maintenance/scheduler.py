@@ -1,6 +1,6 @@
-"""Due retries, not-before items and expiries, progress events, and the retention of ended batches.
+"""Starts what is due: retries, not-before items, expiries, progress events, and the retention of ended batches.
 
-Every replica runs it; the scripts make each thing happen once.
+Every replica runs it; the scripts let each change happen once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from daemon.queue.messages import GroupCounts
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 
-DUE_LOOK_S = 0.5  # also the longest an expiry may be late beside its own time
+DUE_LOOK_S = 0.5  # also the longest delay of an expiry
 PROGRESS_GAP_S = 0.5
 CLOSE_LOOK_S = 2.0
 COUNT_LOOK_S = 1.0
 
 
 class Scheduler:
-    """Four small loops beside each other."""
+    """Runs four small loops."""
 
     def __init__(self, client: Redis, queue: Queue, estimator: Estimator, metrics: Metrics) -> None:
         self._client = client

@@ -1,7 +1,7 @@
-"""Whether Redis takes our writes, tried every two seconds: a server that answers and refuses to write looks alive.
+"""Checks every two seconds that Redis takes our writes: a server that refuses only writes looks alive.
 
-An idle replica would not notice that by its work, and a busy one only at the next step of an item. The write is the
-replica's part of the installation's record, so that record comes back after a loss of state.
+An idle replica would not notice that, and a busy one only at the next step of an item. The probe writes the replica's
+part of the installation's record, so that this record comes back after a loss of state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVERY_S = 2.0
 
 
 class WriteProbe:
-    """One a replica. `checked` is set when the schema suits us, `refused` when it is a newer version's."""
+    """Probes for one replica. `checked` is set if the schema suits us, `refused` if a newer version wrote it."""
 
     def __init__(self, queue: Queue, retention: RetentionSettings) -> None:
         self._queue = queue
@@ -35,10 +35,10 @@ class WriteProbe:
         await asyncio.sleep(EVERY_S)
 
     async def write(self) -> None:
-        """Write once. Errors: whatever the client raises; `trouble` is its sentence then."""
+        """Write once. Raises the errors of the client; `trouble` then explains them."""
         kept = self._retention
         try:
-            # Also where Redis has no memory for a write: the parts then wait for that, and say so.
+            # Check also while Redis has no memory for a write: the other parts may start, and report that they wait.
             if not self.checked.is_set():
                 await self._queue.check_schema()
                 self.checked.set()

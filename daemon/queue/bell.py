@@ -1,4 +1,4 @@
-"""The doorbell: a pub/sub channel that says "look now". Nothing depends on it; every waiter also looks by itself.
+"""The doorbell: a pub/sub channel that says "look now". It only saves time: every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
 resumed), `slot [WORKER...]` (a lease was freed: for the workers that have waited longest, or without names for all),
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from daemon.broker.loops import run_forever
 from limiter import Recalls
 
-LOOK_EVERY_S = 1.0  # the slow poll behind the doorbell: each waiter looks so often without it
+LOOK_EVERY_S = 1.0  # how often each waiter looks without the doorbell
 POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
 
 
@@ -47,7 +47,7 @@ class Bell:
         return self._rung.setdefault(route, asyncio.Event())
 
     async def wait(self, route: str, timeout_s: float) -> None:
-        """Until the route is rung for, or `timeout_s` has passed."""
+        """Wait until the bell rings for the route, or `timeout_s` has passed."""
         event = self.of(route)
         # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the ring.
         with suppress(TimeoutError):
@@ -56,7 +56,7 @@ class Bell:
         event.clear()
 
     def ring_all(self) -> None:
-        """Wake every dispatcher of this replica (a worker slot is free, or something changed that we know of)."""
+        """Wake every dispatcher of this replica, as when a worker slot is free."""
         for event in self._rung.values():
             event.set()
 
@@ -66,7 +66,7 @@ class Bell:
     async def _listen(self) -> None:
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(self._channel)
-            # What was rung while nobody listened is unknown, so everybody looks once.
+            # Messages before the subscription are lost, so every waiter looks once.
             self.recalls.note_gap()
             self.ring_all()
             self.listening = True
@@ -81,13 +81,13 @@ class Bell:
     def _pass_on(self, message: str) -> None:
         what, _, name = message.partition(" ")
         if self.recalls.note(message):
-            if " " not in name:  # not a refusal: somebody may have set it
+            if " " not in name:  # not a refusal: an operator may have changed the quota
                 self.quota_rung.set()
             return
         if what == "work":
             self.of(name).set()
         elif what == "slot":
-            # One freed place wakes the one who is next and not the whole fleet.
+            # One freed place wakes the next worker in line and not the whole fleet.
             if not name or self._worker in name.split():
                 self.ring_all()
         elif what == "pause":

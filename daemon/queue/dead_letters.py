@@ -1,8 +1,7 @@
-"""The stream of dead letters: what it holds, by which reason, and how one is tried again or thrown away.
+"""Reads the stream of dead letters, and retries or purges its entries.
 
-A dead letter keeps the fields of the original entry. One of an item that was accepted before (`poison`,
-`attempts_exhausted`, `unknown_outcome`, `late_receipt`) has a record that still counts in its batch: trying it again
-means that record.
+A dead letter keeps the fields of the original entry. The reasons `poison`, `attempts_exhausted`, `unknown_outcome`
+and `late_receipt` concern an accepted item. Its record still counts in its batch, so a retry queues that record.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
 MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first
 CALLBACK_FAILED = "callback_failed"
 OF_ITEMS = frozenset({"attempts_exhausted", "late_receipt", "poison", "unknown_outcome"})
-CLIPPED = frozenset({"too_large"})  # the original is not whole
+CLIPPED = frozenset({"too_large"})  # only a part of the original is kept
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _OWN = (b"reason", b"error", b"attempts", b"at", b"ids")
 
@@ -35,7 +34,7 @@ Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One entry: why it ended here, whose it was, and the fields that were sent."""
+    """One entry: the reason, the tenant and ids of the work, and the original's fields."""
 
     entry: str
     reason: str
@@ -54,13 +53,13 @@ class DeadLetter:
 
     @property
     def field_path(self) -> str | None:
-        """The path of the field that was wrong, such as `items.3.size`; None where the whole entry is meant."""
+        """The path of the wrong field, such as `items.3.size`; None if the error concerns the whole entry."""
         named = self.error.get("field")
         return named if isinstance(named, str) else None
 
     @property
     def place(self) -> Place | None:
-        """Where that field stands in the original, and its value as far as it may be shown."""
+        """The position of that field in the original, and its value if that may be shown."""
         data = self.original.get(b"data")
         if self.field_path is None or data is None or not self.may_be_sent:
             return None
@@ -72,7 +71,7 @@ class DeadLetter:
         return b"data" in self.original and self.reason not in CLIPPED
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON answers; the original's `data` as the text that it is, without what looks like a credential."""
+        """The dead letter for JSON answers. The original's fields are text, with possible credentials redacted."""
         place = self.place
         return {
             "id": self.entry,
@@ -94,7 +93,7 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """Reads `{prefix}:dead`, and carries out what people decide about it."""
+    """Reads `{prefix}:dead`, and carries out operators' orders on its entries."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
@@ -103,7 +102,7 @@ class DeadLetters:
     async def newest(
         self, count: int, *, reason: str | None = None, tenant: str | None = None
     ) -> list[DeadLetter]:
-        """The newest ones first, of one reason or tenant if given."""
+        """Up to `count` dead letters, newest first; only those of `reason` and `tenant` if given."""
         found: list[DeadLetter] = []
         async for letter in self._newest_first():
             if reason in (None, letter.reason) and tenant in (None, letter.tenant):
@@ -115,9 +114,9 @@ class DeadLetters:
     async def oldest_first(
         self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
     ) -> AsyncIterator[DeadLetter]:
-        """Those that are there now, of one reason or tenant if given, and at least so old by the server's clock.
+        """The present dead letters of a reason and tenant, if given, at least `older_than_s` old by the server's clock.
 
-        What comes later is not among them, so a caller that retries each of them sees none again.
+        Later ones are left out, so a caller that retries each of them sees none twice.
         """
         end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
         if older_than_s:
@@ -151,10 +150,10 @@ class DeadLetters:
         return _letter(entry, fields) if fields else None
 
     async def retry(self, letter: DeadLetter) -> Retried:
-        """Try it again and take it off, in one step: it happens once, however many people do it and however often.
+        """Retry the work and remove the dead letter, in one step; repeated or concurrent calls do it once.
 
-        An accepted item's record is queued again; anything else is sent to the jobs stream anew, where its id keeps
-        it from becoming work twice. `gone` means that it had been taken off before.
+        An accepted item's record is queued again. Any other original is sent to the jobs stream again, where its id
+        keeps it from becoming work twice. `gone`: the dead letter had been removed before.
         """
         orders = Orders(self._client, self._keys)
         if letter.reason in OF_ITEMS:
@@ -177,7 +176,7 @@ class DeadLetters:
         return "resent" if again else "ended"
 
     async def purge(self, entries: Sequence[str]) -> int:
-        """Throw dead letters away; returns how many were there."""
+        """Delete dead letters; returns how many there were."""
         return int(await self._client.xdel(self._keys.dead, *entries)) if entries else 0
 
     async def _newest_first(self) -> AsyncIterator[DeadLetter]:
@@ -192,7 +191,7 @@ class DeadLetters:
 
 
 def _states_of(reason: str) -> tuple[str, ...]:
-    """In which states its item is queued again. A task that came late is polled also for what ended without a call."""
+    """The states in which a retry queues the item. A late task is polled even if the item was cancelled or expired."""
     ended = ("failed", "held")
     return (*ended, "cancelled", "expired") if reason == "late_receipt" else ended
 

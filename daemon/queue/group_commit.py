@@ -1,6 +1,6 @@
-"""Group commit: calls that arrive while one is on the wire go together in the next.
+"""Group commit: calls that arrive while another one is on the wire share the next round trip.
 
-One round trip then serves many waiting coroutines, and a lone caller waits no longer than without it.
+A lone caller waits no longer than without it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class GroupCommit(Generic[T, R]):
         self._sender: asyncio.Task[None] | None = None
 
     async def submit(self, item: T) -> R:
-        """Hand in one item; returns its result when the round that carried it has been answered."""
+        """Send one item with the next round; returns its result."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._sender is None:

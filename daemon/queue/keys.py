@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LANES = ("high", "normal", "low")
-# The `place` of an item that is not in its lane: it is only to be copied, and has a queue for that; or it has joined an
-# identical item and stands in no queue (scripts/include/flight.lua).
+# The `place` of an item outside of its lane. CACHED: it stands in the queue of items that are only copied. JOINED: it
+# waits for an identical item and stands in no queue (scripts/include/flight.lua).
 CACHED = "cached"
 JOINED = "joined"
 INTAKE_GROUP = "intake"
@@ -41,7 +41,7 @@ def batch_gid(tenant: str, batch: str) -> str:
 
 
 def job_gid(tenant: str, job: str) -> str:
-    """The group of a job of several pictures; also the uid of a job of one, so the two cannot both exist."""
+    """The group of a job of several pictures. A job of one picture has this name as its uid, so only one can exist."""
     return f"{tenant}//{job}"
 
 
@@ -66,10 +66,10 @@ class Keys:
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
         self.installation = f"{prefix}:installation"  # the schema, and how long records are kept
-        self.callbacks = f"{prefix}:callbacks"  # whether there ever was one
+        self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
         self.outbox = f"{prefix}:outbox"
         self.probe = f"{prefix}:probe"
-        self.doctor = f"{prefix}:doctor"  # there only while the doctor looks
+        self.doctor = f"{prefix}:doctor"  # exists only while the doctor runs
 
     def item(self, uid: str) -> str:
         return f"{self.prefix}:item:{uid}"

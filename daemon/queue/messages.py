@@ -13,12 +13,12 @@ SCHEMA = 1  # of the records in Redis, which this version writes and understands
 Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
 Opened = Literal["new", "resume", "duplicate", "conflict", "full"]
-# What became of a receipt: noted; noted, and a late one buried; kept for the item's new owner; buried (see note.lua).
+# The verdicts on a receipt; the header of note.lua explains them.
 Noted = Literal["ours", "second", "kept", "buried"]
 
 
 class LeaseLost(Exception):  # noqa: N818 - an outcome that a worker acts on, not a fault
-    """The item belongs to somebody else now: stop, send nothing, change nothing."""
+    """Another worker owns the item now: stop, send nothing, change nothing."""
 
 
 class NewerSchemaError(Exception):
@@ -50,7 +50,7 @@ class NewItem(NamedTuple):
 
 
 class NewGroup(TypedDict, total=False):
-    """A group to open, or one part of it; without a part it is whole. `route` is the first member's, for estimates."""
+    """A group to open, or one part of it; without `part` it is whole. `route` is the first member's, for estimates."""
 
     head: Required[str]
     fingerprint: Required[str]
@@ -76,7 +76,7 @@ class Claimed:
 
     uid: str
     lane: str
-    place: str  # `cached` for an item that is only to be copied, else `queue`
+    place: str  # `cached` for an item that is only copied, else `queue`
     entry: str
     epoch: str
     spec: bytes
@@ -88,7 +88,7 @@ class Claimed:
     throttled_us: int
     permit: str = ""
     receipt: bytes = b""
-    # The time of the last retry by a person: a deadline before that does not hold any more.
+    # The time of the last retry by a person; a deadline before it is void.
     waived_us: Annotated[int, Field(alias="waived")] = 0
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
 
@@ -97,7 +97,7 @@ CLAIMED = TypeAdapter(Claimed)
 
 
 class Claim(NamedTuple):
-    """`more`: work is still waiting; `lost`: entries that had vanished from the stream, queued anew by the claim."""
+    """`more`: work is still waiting; `lost`: how many items were queued again because their entries had vanished."""
 
     more: bool
     lost: int
@@ -105,9 +105,9 @@ class Claim(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """One page of orphans: where to go on, the items that are ours now, and how many were given up as poison.
+    """One page of orphans: the next cursor, the items that are ours now, and how many were given up as poison.
 
-    `calls`: whether the provider takes money for each call of those that nobody has counted.
+    `calls`: for each uncounted call of a poisoned item, whether the provider charges it.
     """
 
     cursor: str
@@ -117,9 +117,9 @@ class Reclaimed(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What spares an item a call: an entry of the cache, or a refusal; both may have gone.
+    """An item's result without a call: an entry of the cache, or a refusal. Both are empty if they have ended.
 
-    `joined`: the item was there when that was made, and did not find it when it came.
+    `joined`: the item already waited when the answer was made.
     """
 
     entry: bytes
@@ -148,7 +148,7 @@ class GroupCounts(NamedTuple):
         return self.succeeded + self.failed + self.cancelled + self.expired
 
     def by_state(self) -> dict[str, int]:
-        """As the contract's events and answers show them."""
+        """The counts by the names of the contract's events and answers."""
         return {name: value for name, value in self._asdict().items() if name not in {"gid", "head"}}
 
 
@@ -157,4 +157,4 @@ class Changed(NamedTuple):
 
     known: bool
     ended_or_queued: int
-    requested: int = 0  # running items that are requested to stop
+    requested: int = 0  # running items that got a request to stop

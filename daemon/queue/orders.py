@@ -1,4 +1,4 @@
-"""Orders of people: cancel, retry, and retry of a dead letter; for producers, the intake and the command line."""
+"""Carries out orders of producers and operators: cancel, retry, and retry of a dead letter."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PAGE = 500  # members of a group a call
 
 
 class Orders:
-    """Carries orders out. Errors: whatever the Redis client raises; each order may be repeated safely."""
+    """Carries orders out. Errors: those of the Redis client; each order may be repeated safely."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._call = Steps(client, keys.prefix)
 
     async def cancel(self, kind: Target, name: str, states: Iterable[str]) -> Changed:
-        """Cancel a group or an item: what waits ends, what runs is requested to stop. Atomic a page."""
+        """Cancel a group or an item. Waiting items end; running items get a request to stop. Atomic for each page."""
         return await self._by_pages("cancel", kind, name, states)
 
     async def retry(self, kind: Target, name: str, states: Iterable[str]) -> Changed:
-        """Queue again what ended without a picture, or is held; what succeeded is never touched. Atomic a page."""
+        """Queue items again that ended without a picture or are held. Succeeded items stay. Atomic for each page."""
         return await self._by_pages("retry", kind, name, states)
 
     async def _by_pages(self, order: str, kind: Target, name: str, states: Iterable[str]) -> Changed:
@@ -41,10 +41,10 @@ class Orders:
     async def retry_letter(
         self, uid: str, letter: str, states: Sequence[str]
     ) -> Literal["queued", "unchanged", "unknown", "gone"]:
-        """Queue the item of a dead letter again and take the letter off, in one step; repeated, it happens once.
+        """Queue the item of a dead letter again and remove the letter, in one step; repeated calls do it once.
 
-        `unchanged`: it is in none of `states` any more, and the letter is taken off. `unknown`: its record has ended,
-        and the letter stays. `gone`: the letter had been taken off before.
+        `unchanged`: the item is in none of `states`, and the letter is removed. `unknown`: the item's record has
+        ended, and the letter stays. `gone`: the letter had been removed before.
         """
         reply = await self._call("retry", kind="item", name=uid, states=states, letter=letter)
         state: Literal["ok", "unknown", "gone"] = reply[0].decode()
@@ -53,8 +53,8 @@ class Orders:
         return "queued" if reply[2] else "unchanged"
 
     async def resend(self, letter: str, own_fields: int) -> bool:
-        """Send a dead letter's original anew and take the letter off, in one step; False where it is not there.
+        """Send a dead letter's original again and remove the letter, in one step; False if there is no such letter.
 
-        The last `own_fields` fields of the letter are not the original's.
+        The last `own_fields` fields of the letter do not belong to the original.
         """
         return bool(await self._call("resend", letter=letter, own_fields=own_fields))

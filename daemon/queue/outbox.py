@@ -1,7 +1,7 @@
-"""Typed calls on the outbox: the messages that callbacks are made of, from the event to their delivery.
+"""Typed calls on the outbox, which keeps callback messages from their event until their delivery.
 
-Messages get there inside the scripts that publish the events. Errors: whatever the Redis client raises; each call may
-be made again safely.
+The scripts that publish events also write the messages. Errors: those of the Redis client; each call may be repeated
+safely.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Tried = Literal["delivered", "retry", "postponed", "failed", "gone"]
 
 
 class Message(NamedTuple):
-    """A message that is this replica's until its lease ends. `attempts` are the tries that failed so far."""
+    """A message that this replica owns until its lease ends. `attempts` are the failed tries so far."""
 
     id: str
     taken: str
@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """`next_s` until another one is due (None: there is none), and how many were given up without a try."""
+    """The messages, the seconds until another one is due (None: there is none), and how many were given up untried."""
 
     next_s: float | None
     given_up: int
@@ -43,7 +43,7 @@ class Outbox:
         self._call = Steps(client, prefix)
 
     async def take(self, most: int, *, lease_s: float) -> Taken:
-        """Messages that are due, for this caller alone until the lease ends."""
+        """Take due messages; no other replica gets them until the lease ends."""
         wait_us, given_up, rows = await self._call("outbox_take", most=most, lease_us=round(lease_s * 1e6))
         wait = int(wait_us)
         return Taken(None if wait < 0 else wait / 1e6, given_up, [_message(row) for row in rows])
@@ -56,12 +56,12 @@ class Outbox:
         delay_s: float = 0.0,
         error: Mapping[str, object] | None = None,
     ) -> bool:
-        """Write down what a try came to; False when the message was somebody else's by then."""
+        """Record the result of a try; False if another replica owned the message by then."""
         given = {"id": message.id, "taken": message.taken, "outcome": tried, "delay_us": round(delay_s * 1e6)}
         return bool(await self._call("outbox_settle", **given, error=error and orjson.dumps(error)))
 
     async def again(self, ident: str, dead_letter: str) -> bool:
-        """Send a message again that was given up, and take its dead letter off; False when its content has ended."""
+        """Make a given-up message due again and remove its dead letter; False if its content has ended."""
         return bool(await self._call("outbox_again", id=ident, letter=dead_letter))
 
 

@@ -1,4 +1,4 @@
-"""The outcomes of a run: a closed set. The executor returns one of these; `settle.lua` knows each by its name."""
+"""The outcomes of a run, a closed set. The executor returns one of them; `settle.lua` knows each by its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It will not work: trying again would give the same answer."""
+    """The same call would fail again."""
 
     name: ClassVar[str] = "failed"
     error: Mapping[str, Any]
@@ -25,7 +25,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A real failure that may pass; costs an attempt, waits `delay_s`."""
+    """A failure that may pass: costs an attempt, waits `delay_s`."""
 
     name: ClassVar[str] = "retry"
     error: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider wants us to wait; costs the job nothing."""
+    """The provider wants us to wait: costs no attempt."""
 
     name: ClassVar[str] = "throttled"
     error: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A call was sent and its answer is lost: `on_unknown_outcome` of the job decides."""
+    """A call was sent and its answer is lost; the job's `on_unknown_outcome` decides what follows."""
 
     name: ClassVar[str] = "unknown"
     error: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A person has to look: nothing is sent, nothing is thrown away."""
+    """A person must decide; until then nothing is sent and nothing is deleted."""
 
     name: ClassVar[str] = "held"
     error: Mapping[str, Any]
@@ -59,21 +59,21 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A cancel came before anything was sent, or its provider promised not to run the task."""
+    """A cancel came before anything was sent, or the provider promised not to run the task."""
 
     name: ClassVar[str] = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Not begun: back to the queue, unharmed."""
+    """The run did not begin: the item goes back to the queue unchanged."""
 
     name: ClassVar[str] = "released"
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The picture to copy is gone: `entry` of the cache named it, empty if that has gone too."""
+    """The picture to copy has ended. `entry` is the cache entry that named it, empty if that has ended too."""
 
     name: ClassVar[str] = "missed"
     entry: bytes

@@ -1,9 +1,9 @@
-"""Pauses that operators set on work: of the whole fleet, of a route, of a batch; and how a replica follows them.
+"""Pauses that operators set on the fleet, a route or a batch, and how a replica follows them.
 
-A pause stops new calls. What runs goes on and is polled, what waits keeps its place and its attempts, and what expires
-meanwhile expires. The fleet's and the routes' are the hash `PREFIX:paused`, which every replica reads when the bell
-says `pause` and once a second; a batch's is in its record, where the scripts park its items as under `max_in_flight`.
-Pauses of an account are the limiter's (`pixmill quota pause`).
+A pause stops new calls. Running items go on and are polled. Waiting items keep their place and their attempts, and may
+expire. Pauses of the fleet and of routes are in the hash `PREFIX:paused`; every replica reads it when the bell says
+`pause`, and once a second. A batch's pause is in its record; the scripts then park its items as under `max_in_flight`.
+The limiter keeps pauses of an account (`pixmill quota pause`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FLEET = "fleet"
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """One pause as it was read. `ends_s` is in how many seconds it ends, None: when somebody resumes it."""
+    """One pause as it was read. It ends in `ends_s` seconds, or with a resume if that is None."""
 
     scope: Scope
     name: str
@@ -47,7 +47,7 @@ class Pause:
 
     @property
     def sentence(self) -> str:
-        """What is paused, why, and until when."""
+        """The scope, the reason and the end of the pause, as one sentence."""
         what = {"fleet": "The whole fleet", "route": f"Route {self.name}", "batch": "This batch"}[self.scope]
         why = f" ({self.reason})" if self.reason else ""
         ends = "until it is resumed" if self.ends_s is None else f"for another {wait_text(self.ends_s)}"
@@ -62,8 +62,10 @@ class Pause:
 async def pause(
     client: Redis, keys: Keys, scope: Scope, name: str = "", *, reason: str = "", for_s: float | None = None
 ) -> Literal["ok", "unknown", "ended"]:
-    """Pause, and ring for it; `name` is a route's or a batch's gid. `unknown` and `ended` are of batches
-    alone, and these are paused until somebody resumes them, whatever `for_s` says."""
+    """Pause, and ring the bell. `name` is a route's name or a batch's gid.
+
+    A batch stays paused until a resume and ignores `for_s`. Only a batch can be `unknown` or `ended`.
+    """
     length_us = None if for_s is None else round(for_s * 1e6)
     given = {"scope": scope, "name": name, "reason": orjson.dumps(reason), "length_us": length_us}
     reply: Literal["ok", "unknown", "ended"] = (await Steps(client, keys.prefix)("pause", **given)).decode()
@@ -73,7 +75,7 @@ async def pause(
 async def resume(
     client: Redis, keys: Keys, scope: Scope, name: str = ""
 ) -> Literal["resumed", "nothing", "unknown"]:
-    """End a pause, and ring for it; `nothing` when there was none."""
+    """End a pause, and ring the bell; `nothing` if there was none."""
     reply: Literal["resumed", "nothing", "unknown"] = (
         await Steps(client, keys.prefix)("resume", scope=scope, name=name)
     ).decode()
@@ -81,7 +83,7 @@ async def resume(
 
 
 async def read_pauses(client: Redis, keys: Keys) -> dict[str, Pause]:
-    """The pauses that hold at this moment: of the fleet under "fleet", of a route under `route:NAME`."""
+    """The pauses in force: the fleet's under `fleet`, a route's under `route:NAME`."""
     pipe = client.pipeline(transaction=True)
     pipe.time()
     pipe.hgetall(keys.paused)
@@ -92,7 +94,7 @@ async def read_pauses(client: Redis, keys: Keys) -> dict[str, Pause]:
 
 
 def pause_over(pauses: Mapping[str, Pause], route: str) -> Pause | None:
-    """What holds a route back: the pause of the fleet, or its own."""
+    """The pause that holds a route back: the fleet's, else its own."""
     return pauses.get(FLEET) or pauses.get(f"route:{route}")
 
 
@@ -110,8 +112,8 @@ def _pause(field: str, value: str, now_us: int) -> Pause:
 class PauseBook:
     """A replica's knowledge of the pauses of the fleet and of routes.
 
-    `known` is set when they have been read for the first time: before that nothing may be begun. `rung` is the bell's;
-    `on_change` is called when a pause begins or ends.
+    `known` is set after the first reading; no call may begin before it. `rung` is the bell's event. `on_change` is
+    called when a pause begins or ends.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class PauseBook:
         await run_forever("pause book", self._step)
 
     def over(self, route: str) -> Pause | None:
-        """What holds the route back now. Between two looks its end passes by this machine's clock."""
+        """The pause that holds the route back now. Between two readings this machine's clock decides when it ends."""
         passed_s = self._clock() - self._read_at
         held = {
             name: replace(pause, ends_s=None if pause.ends_s is None else pause.ends_s - passed_s)
@@ -145,7 +147,7 @@ class PauseBook:
         return pause_over(_holding(held), route)
 
     async def read(self) -> None:
-        """Look now."""
+        """Read the pauses now."""
         pauses = await read_pauses(self._client, self._keys)
         self._read_at = self._clock()
         before, self._pauses = self._pauses, pauses

@@ -1,7 +1,7 @@
-"""How many wait before an item under the fair turns: arithmetic on the ring and the backlogs; it only reads.
+"""Computes an item's position in the fair order from the ring and the backlogs; it only reads.
 
-Tenants take turns in a lane, and a tenant's batches (its single jobs are one more) take turns within it. What is
-counted is the item's own lane: how often the other lanes come between is their weight, not a place in a queue.
+Tenants take turns in a lane. A tenant's batches take turns within it, and its single jobs count as one more batch. The
+position counts the item's own lane only, since weights decide when the other lanes come between.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from redis.asyncio import Redis
 
 from daemon.queue.keys import Keys, Uid
 
-MOST_TENANTS = 500  # whose backlogs are counted; of more, each is taken to have enough
+MOST_TENANTS = 500  # tenants whose backlogs are counted; each further one counts as having enough items
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an item stands: `ahead` of it in its lane; `beside` waits on the route in other lanes, or for its time."""
+    """An item's position: `ahead` items stand before it in its lane; `beside` wait in other lanes or for their time."""
 
     ahead: int
     beside: int
@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """A lane as it was read: the tenants with a waiting entry in the order of the stream, and their backlogs.
+    """One reading of a lane: its tenants with a waiting entry, in the order of the stream, and their backlogs.
 
     `sources` are the lengths of a tenant's backlogs by source, in the order of their turns.
     """
@@ -44,7 +44,7 @@ class Positions:
         self._keys = keys
 
     async def place(self, uid: Uid, route: str, lane: str) -> Place | None:
-        """How many are served before the item; None when it does not stand in line (it runs, or is not due yet)."""
+        """How many items come before this one; None if it is not in line, because it runs or is not due yet."""
         pipe = self._client.pipeline(transaction=False)
         pipe.hgetall(self._keys.ring(route, lane))
         pipe.lpos(self._keys.backlog(route, lane, uid.tenant, uid.batch), str(uid))
@@ -61,7 +61,7 @@ class Positions:
         return Place(ahead, max(0, waiting - in_lane))
 
     async def first_of(self, tenant: str, batch: str, route: str, lane: str) -> Uid | None:
-        """The item of a batch whose turn comes first in a lane, or None when none of them stands in line there."""
+        """The next item of a batch in a lane, or None if the batch has no item in line there."""
         pipe = self._client.pipeline(transaction=False)
         pipe.hget(self._keys.ring(route, lane), tenant)
         pipe.lindex(self._keys.backlog(route, lane, tenant, batch), 0)
@@ -74,7 +74,7 @@ class Positions:
         """The ring's tenants in the order in which their entries will be claimed."""
         if not entries:
             return []
-        # Waiting entries are the newest ones of the stream; those before them were claimed and run.
+        # Waiting entries are the newest of the stream; the entries before them were claimed and run.
         rows: Any = await self._client.xrevrange(self._keys.stream(route, lane), count=len(entries))
         tenant_of = {uid: tenant for tenant, uid in entries.items()}
         found = [tenant_of.get(fields[b"u"].decode()) for _, fields in reversed(rows)]
@@ -100,9 +100,9 @@ class Positions:
 
 
 def ahead_of(ring: Ring, tenant: str, source: str, position: int | None) -> int:
-    """How many items of the lane are claimed before one: `position` is its place in its source's backlog, from 0.
+    """How many items of the lane are claimed before one at `position` of its source's backlog, from 0.
 
-    None is the tenant's waiting entry itself. Exact while nothing comes or goes and no batch is held by its cap.
+    None stands for the tenant's waiting entry. Exact while the lane does not change and no batch is at its cap.
     """
     own = 0 if position is None else _own_ahead(ring, tenant, source, position)
     at = ring.tenants.index(tenant) if tenant in ring.tenants else len(ring.tenants)

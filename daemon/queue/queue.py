@@ -1,7 +1,7 @@
 """A replica's calls on the queue: accept, claim, note, settle, renew, reclaim, and what is due.
 
 Each is one atomic step, a script whose header says why. All times are the Redis server's, in microseconds.
-Errors: whatever the Redis client raises. Nothing is repeated here; ids, fingerprints and epochs make it safe to do so.
+Errors: those of the Redis client. Nothing is repeated here; ids, fingerprints and epochs let callers repeat safely.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Queue:
     # The installation
 
     async def check_schema(self) -> None:
-        """Raises NewerSchemaError where the records are those of a newer version; writes nothing."""
+        """Raises NewerSchemaError if a newer version wrote the records; writes nothing."""
         found: Any = self._client.hget(self.keys.installation, "schema")
         self._refuse_newer(int(await found or 0))
 
     async def install(self, *, records_s: float, failed_s: float) -> None:
         """Write the schema and how long records are kept (after a success, after another end), in seconds.
 
-        Raises NewerSchemaError, and writes no schema, where the records are those of a newer version.
+        Raises NewerSchemaError, and writes no schema, if a newer version wrote the records.
         """
         retention = {"records_us": round(records_s * 1e6), "failed_us": round(failed_s * 1e6)}
         self._refuse_newer(await self._call("install", schema=SCHEMA, **retention))
@@ -68,12 +68,12 @@ class Queue:
             raise NewerSchemaError(found)
 
     async def leave(self, routes: Iterable[str]) -> int:
-        """Take this replica's consumer names off all groups in which nothing is pending under them."""
+        """Remove this replica's consumer names from all groups in which they have nothing pending."""
         left: int = await self._call("forget", worker=self.worker, groups=self._groups(routes))
         return left
 
     async def forget(self, routes: Iterable[str], *, idle_s: float) -> int:
-        """Take off all groups the names that read nothing for `idle_s` and have nothing pending; returns how many."""
+        """Remove the consumer names that read nothing for `idle_s` and have nothing pending; returns how many."""
         groups = self._groups(routes)
         forgotten: int = await self._call("forget", idle_ms=round(idle_s * 1000), groups=groups)
         return forgotten
@@ -96,7 +96,7 @@ class Queue:
     # Intake
 
     async def accept(self, items: Sequence[NewItem], end: PartEnd | None = None) -> list[Accepted]:
-        """Write and queue items (at most about 100 a call, to keep the script short); one state for each."""
+        """Write and queue items, about 100 a call at most so that the script stays short; one state for each."""
         given = [{k: v for k, v in item._asdict().items() if v is not None} for item in items]
         part_end = end and end._asdict()
         states = await self._call("accept", items=given, part_end=part_end, cap=self.max_backlog_per_tenant)
@@ -121,13 +121,13 @@ class Queue:
         error: bytes = b"{}",
         kept: Iterable[tuple[str | bytes, str | bytes]] = (),
     ) -> bool:
-        """End an intake entry that will not become work; False when another replica had ended it."""
+        """End an intake entry that will not become work; False if another replica had ended it."""
         flat = [value for pair in kept for value in pair]
         given = {"entry": entry, "event": event, "head": head, "batch": batch, "extra": extra}
         return bool(await self._call("refuse", *flat, **given, reason=reason, error=error))
 
     async def done(self, entry: str) -> None:
-        """Take an intake entry off whose order has been carried out."""
+        """Remove the intake entry of an order that has been carried out."""
         await self._call("done", entry=entry)
 
     # Running
@@ -135,7 +135,7 @@ class Queue:
     async def claim(
         self, route: str, count: int, permits: Sequence[str] = (), queues: Sequence[str] = LANES
     ) -> Claim:
-        """Take up to `count` items of the route's queues, in its fair order; `permits` are those of the items."""
+        """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each."""
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
         more, lost, rows = await self._call("claim", **given)
         return Claim(bool(more), lost, [CLAIMED.validate_json(row) for row in rows])
@@ -148,14 +148,14 @@ class Queue:
         return any(await pipe.execute())
 
     async def answer(self, item: Claimed) -> Answer:
-        """What spares an item of the queue `cached` a call."""
+        """The picture or refusal that an item of the queue `cached` gets without a call."""
         entry, refusal, joined = await self._call("answer", uid=item.uid)
         return Answer(entry, refusal, bool(joined))
 
     async def note_intent(self, item: Claimed) -> bytes:
         """Write down that a call is about to be sent. Raises LeaseLost: then nothing may be sent.
 
-        Where it returns a receipt nothing may be sent either: that task of the item has come to light and is polled.
+        If it returns a receipt, send nothing either: the item already has that task, and the task is polled.
         """
         verdict, receipt = await self._notes.submit(_note(item, "intent"))
         if verdict == "lost":
@@ -163,7 +163,7 @@ class Queue:
         return receipt
 
     async def note_receipt(self, item: Claimed, receipt: bytes) -> Noted:
-        """Write down the provider's task id (a JSON object), also where the item is somebody else's now."""
+        """Write down the provider's task id (a JSON object), even if another worker owns the item now."""
         verdict, _ = await self._notes.submit({**_note(item, "receipt"), "text": receipt})
         noted: Noted = verdict  # type: ignore[assignment]  # the script's header lists them
         return noted
@@ -172,10 +172,10 @@ class Queue:
         return [(verdict.decode(), receipt) for verdict, receipt in await self._call("note", notes=notes)]
 
     async def settle(self, item: Claimed, outcome: Outcome, charged: str = "") -> str:
-        """End a run, once: returns the item's state, or `lost` when it was not ours any more.
+        """End a run, once: returns the item's state, or `lost` if another worker owns the item.
 
-        `charged` (no, maybe, yes) goes to the item's account; empty where no call was begun. Repeated with the same
-        outcome, as after a lost reply, it has the same answer.
+        `charged` (no, maybe, yes) goes to the item's account; it is empty if no call was begun. A repeated call with
+        the same outcome, as after a lost reply, has the same reply.
         """
         return await self._settles.submit(_report(item, outcome, charged))
 
@@ -198,9 +198,9 @@ class Queue:
         count: int = 100,
         most_crashes: int = 5,
     ) -> Reclaimed:
-        """Take over entries that nobody renewed for `lease_s`; keep the cursor for the next call.
+        """Take over entries that no worker renewed for `lease_s`; pass the returned cursor to the next call.
 
-        Nothing is taken when the server's clock is past `not_after_us`: the call was held up on its way.
+        Takes nothing if the server's clock is past `not_after_us`, since the call was then held up on its way.
         """
         given = {"route": route, "queue": queue, "worker": self.worker, "count": count, "cursor": cursor}
         limits = {"most_crashes": most_crashes, "not_after_us": not_after_us}
@@ -214,19 +214,19 @@ class Queue:
     # Time
 
     async def due(self, most: int = 200) -> tuple[int, float | None]:
-        """Bring due items to their queues; returns how many, and the seconds until the next one (None: nothing)."""
+        """Queue items that are due; returns how many, and the seconds until the next one (None: there is none)."""
         moved, wait_us = await self._call("due", most=most)
         return moved, None if int(wait_us) < 0 else int(wait_us) / 1e6
 
     async def progress(self, *, most: int = 50, gap_s: float = 0.5) -> list[GroupCounts]:
-        """Batches whose counts changed; at most one replica of the fleet gets each, at most every `gap_s`."""
+        """Take batches whose counts changed; one replica of the fleet gets each, at most every `gap_s`."""
         rows = await self._call("progress", most=most, gap_us=round(gap_s * 1e6))
         return [GroupCounts(gid.decode(), head.decode(), *map(int, counts)) for gid, head, *counts in rows]
 
     async def take_ended(self) -> dict[tuple[str, str], int]:
-        """Items that ended outside of a run (cancel, expiry) since the last call: how many by route and outcome.
+        """Take the counts, by route and outcome, of items that ended outside of a run (cancel, expiry).
 
-        One replica of the fleet gets each; if that reply is lost, nobody does.
+        One replica of the fleet gets each count; a lost reply loses it.
         """
         pipe = self._client.pipeline(transaction=True)
         pipe.hgetall(self.keys.ended)
@@ -236,9 +236,9 @@ class Queue:
         return {(route, outcome): count for route, outcome, count in rows}
 
     async def close_groups(self, page: int = 500) -> bool:
-        """Start the retention clock of ended groups, one page a call; False when none is left.
+        """Start the retention clock of ended groups, one page a call; False if none is left.
 
-        The clock of a group that a retry has opened again is stopped.
+        The clock of a group stops if a retry has opened it again.
         """
         return bool(await self._call("close_groups", page=page))
 
@@ -248,7 +248,7 @@ def _note(item: Claimed, what: Literal["intent", "receipt"]) -> dict[str, Any]:
 
 
 def _report(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
-    """What `settle` needs of an outcome."""
+    """An outcome as the arguments of settle.lua."""
     report: dict[str, Any] = {"uid": item.uid, "epoch": item.epoch, "outcome": outcome.name}
     if charged:
         report["charged"] = charged

@@ -1,7 +1,7 @@
 """Reads the records of jobs and batches as typed values.
 
-Each call is one pipeline or two, however many records it is about. Records end some time after their work did
-(`retention`): what is not found here may have existed.
+Each call takes one or two pipelines, for any number of records. Records end some time after their work (`retention`),
+so a missing record may have existed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.queue.views import GroupView, ItemView, Progress, View, group_view, 
 __all__ = ["GroupView", "ItemView", "Progress", "Records", "View"]
 
 PAGE = 500
-PROGRESS_LOOK_BACK = 200  # entries of a batch's event stream in which its newest progress is looked for
+PROGRESS_LOOK_BACK = 200  # how many entries of a batch's event stream are searched for its newest progress
 
 
 class Records:
@@ -29,7 +29,7 @@ class Records:
         self.keys = keys
 
     async def item(self, uid: Uid | str) -> ItemView | None:
-        """The item of this name, or None when there is no record of it."""
+        """The item of this name, or None if it has no record."""
         return (await self.items([str(uid)]))[0]
 
     async def items(self, uids: Sequence[str]) -> list[ItemView | None]:
@@ -57,7 +57,7 @@ class Records:
         return [group_view(gid, fields) for gid, fields in zip(names, await pipe.execute(), strict=True)]
 
     async def find(self, tenant: str, ident: str) -> View | None:
-        """What people mean by an id: a batch, else a job; `BATCH/ITEM` is one item of a batch."""
+        """The record behind an id: a batch, else a job; `BATCH/ITEM` names one item of a batch."""
         if "/" in ident:
             batch, item = ident.split("/", 1)
             return await self.item(Uid(tenant, batch, item))
@@ -65,7 +65,7 @@ class Records:
         return groups[0] or groups[1] or await self.item(Uid(tenant, "", ident))
 
     async def members(self, gid: str, start: int = 0, count: int = PAGE) -> list[ItemView]:
-        """A page of a group's items in the order of acceptance; those whose record has ended are left out."""
+        """A page of a group's items in the order of acceptance, without those whose record has ended."""
         uids = await ranked(self._client, self.keys.members(gid), start, count)
         return [view for view in await self.items(uids) if view is not None]
 
@@ -76,7 +76,7 @@ class Records:
         return [view for page in pages for view in page]
 
     async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
-        """The newest batches and jobs, newest first; `active` leaves out what has ended."""
+        """The newest batches and jobs, newest first; `active` leaves out those that have ended."""
         views: list[View] = []
         async for page in self._newest():
             views += [view for view in page if tenant in (None, view.tenant) and not (active and view.ended)]
@@ -85,7 +85,7 @@ class Records:
         return views[:count]
 
     async def held(self, count: int, *, tenant: str | None = None) -> list[ItemView]:
-        """The items that wait for a person, those of the newest work first."""
+        """The items that wait for a person's decision, newest work first."""
         items: list[ItemView] = []
         async for page in self._newest():
             for view in page:
@@ -110,18 +110,18 @@ class Records:
             start += PAGE
 
     async def progress(self, view: GroupView) -> Progress:
-        """How long a batch will take and what holds it back, as the newest event says, less the time since then."""
+        """The rest of a batch's estimate, and what holds it back, by its newest progress event."""
         for entry, fields in await newest(self._client, self.keys.batch_events(view.id), PROGRESS_LOOK_BACK):
             if fields.get(b"type") in (b"batch.progress", b"batch.finished"):
                 data = orjson.loads(fields[b"data"])
-                # Batches of one name in two tenants share a stream. After an end, which a retry took back, nothing is
-                # known yet.
+                # Two tenants' batches of one name share a stream. An estimate from before the batch's end is void: a
+                # retry has opened it again.
                 if data.get("tenant") == view.tenant:
                     return Progress(await self._left_s(data.get("eta_seconds"), entry), data.get("bound"))
         return Progress(None, None)
 
     async def _left_s(self, eta_s: float | None, entry: str) -> float | None:
-        """The rest of an estimate since the event `entry`; None when its time has passed."""
+        """An estimate less the time since the event `entry`; None if that time has passed."""
         if eta_s is None:
             return None
         seconds, micros = await self._client.time()
@@ -129,7 +129,7 @@ class Records:
         return round(left_s, 1) if left_s >= 0 else None
 
     async def _views(self, names: Sequence[str]) -> list[View]:
-        """Whatever the names are; a job of one picture and one of several look the same by name."""
+        """The items and groups of these names; a name does not show whether a job makes one picture or several."""
         groups = await self.groups(names)
         jobs = [name for name, group in zip(names, groups, strict=True) if group is None]
         items = iter(await self.items(jobs) if jobs else [])

@@ -1,4 +1,4 @@
-"""The queue's scripts by name: one atomic step each, in the folder `scripts`; their one key is the prefix."""
+"""Calls the queue's scripts by name. Each is one atomic step in the folder `scripts`; its one key is the prefix."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SCRIPTS = {
 
 
 class Steps:
-    """Calls a script by its name. Errors: whatever the Redis client raises; nothing is sent twice."""
+    """Calls a script by its name. Errors: those of the Redis client; nothing is sent twice."""
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
 
     async def __call__(self, script: str, *raw: str | bytes, **arguments: Any) -> Any:
-        """Returns what the script's header says. An argument that is None is left out; `raw` may be no text."""
+        """Returns the reply that the script's header describes. Arguments of None are left out; `raw` may be binary."""
         given = {name: value for name, value in arguments.items() if value is not None}
         text = orjson.dumps(given, default=bytes.decode)
         return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])

@@ -1,4 +1,4 @@
-"""One record of Redis as a typed value: an item, or a group of items with its counts; and how they show in JSON."""
+"""Typed views of the records in Redis: an item, or a group with its counts; both have a JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daemon.queue.keys import JOINED, Uid
 from daemon.queue.messages import GroupCounts
 from providers.errors import Charged
 
-# As records have them: times and lengths in microseconds, objects as JSON.
+# The records' formats: times and lengths in microseconds, objects as JSON.
 Time = Annotated[datetime, BeforeValidator(lambda us: datetime.fromtimestamp(int(us) / 1e6, UTC))]
 Seconds = Annotated[float, BeforeValidator(lambda us: int(us) / 1e6)]
 Object = Json[dict[str, Any]]
@@ -40,7 +40,7 @@ class ItemView:
     accepted_at: Annotated[Time, Field(alias="accepted_us")]
     queue_s: Annotated[Seconds, Field(alias="queue_us")]
     throttled_s: Annotated[Seconds, Field(alias="throttled_us")]
-    calls: Mapping[str, int]  # of its runs that ended, by whether they are charged
+    calls: Mapping[str, int]  # calls of its ended runs, by charge
     group: str | None = None
     started_at: Annotated[Time | None, Field(alias="started_us")] = None
     finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
@@ -52,7 +52,7 @@ class ItemView:
 
     @property
     def id(self) -> str:
-        """The item's id within its batch, or of its own."""
+        """The item's id within its batch, or the job's id."""
         return self.uid.item
 
     @property
@@ -65,7 +65,7 @@ class ItemView:
 
     @property
     def priority(self) -> str:
-        """The job's word for its lane."""
+        """The lane as the contract's `priority`."""
         return self.lane
 
     @property
@@ -74,7 +74,7 @@ class ItemView:
 
     @property
     def needs_person(self) -> bool:
-        """Nothing will happen until somebody decides."""
+        """Whether a person must decide before it goes on."""
         return self.state == "held"
 
     @property
@@ -126,7 +126,7 @@ class GroupView:
     finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
     max_in_flight: int | None = None
     cancel_requested: bool = False
-    paused: Json[str] | None = None  # the reason that was given, perhaps empty
+    paused: Json[str] | None = None  # the reason of the pause, perhaps empty
 
     @property
     def ended(self) -> bool:
@@ -134,7 +134,7 @@ class GroupView:
 
     @property
     def needs_person(self) -> bool:
-        """All that has not ended is held: nothing will happen until somebody decides."""
+        """Whether all unended items are held, so that a person must decide before it goes on."""
         return (
             self.counts.held > 0
             and self.parts_left == 0
@@ -169,7 +169,7 @@ View = GroupView | ItemView
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the newest `batch.progress` event says: `eta_s` and `bound` are None while nothing is known."""
+    """The newest `batch.progress` event: `eta_s` and `bound` are None while they are unknown."""
 
     eta_s: float | None
     bound: str | None
@@ -179,11 +179,11 @@ _ITEM, _GROUP = TypeAdapter(ItemView), TypeAdapter(GroupView)
 
 
 def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> ItemView:
-    """From an item's hash, and its time in the delayed set if it is there."""
+    """The view of an item's hash; `due_us` is its time in the delayed set, if it is there."""
     record = _record(fields)
-    # A success is not counted in the record's attempts, which are the failed ones; its result counts it.
+    # The record's attempts are the failed ones only; the result counts the successful one as well.
     attempts = orjson.loads(record.get("result", "{}")).get("attempts", record["attempts"])
-    # An item that had joined another one is due when it was woken, which is no time of its own.
+    # A joined item's time in the delayed set is only its next look at its leader, so the view leaves it out.
     due = {} if due_us is None or record["place"] == JOINED else {"due_us": due_us}
     calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
     task = record.get("receipt") or record.get("late_receipt")
@@ -192,7 +192,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
 
 
 def group_view(gid: str, fields: Mapping[bytes, bytes]) -> GroupView | None:
-    """From a group's hash; None when there is no such group."""
+    """The view of a group's hash; None if there is no such group."""
     record = _record(fields)
     if "kind" not in record:
         return None
@@ -206,7 +206,7 @@ _COUNTED = GroupCounts._fields[2:]
 
 
 def _record(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """The fields of a record by name, without empty ones, and the identity that its head has."""
+    """The fields of a record by name, without empty ones, and the identity from its head."""
     record: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items() if value}
     if "head" in record:
         record |= {"metadata": {}, **orjson.loads(f"{{{record['head']}}}")}

@@ -1,4 +1,4 @@
-"""The configuration: what may be set, where values come from, and what is wrong with them.
+"""The configuration: its settings, the sources of their values, and their checks.
 
 Values come from flags, the environment (`PIXMILL_REDIS__URL`), pixmill.toml and the defaults, in that order.
 """

@@ -14,20 +14,20 @@ from pydantic_core import ErrorDetails
 from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
 from daemon.settings.sources import Path_, Source, config_file, environment_source, flag_source, toml_source
 
-# Makes one more source from the values so far and the environment, for values that are still open.
+# Makes one more source from the values so far and the environment, for values that no other source gives.
 Offer = Callable[[Mapping[str, Any], Mapping[str, str]], Source]
 
 
 @dataclass(frozen=True)
 class LoadedSettings:
-    """The effective settings, and for each dotted key where its value stands (`default` is not listed)."""
+    """The effective settings, and the place of each value by its dotted key (`default` is not listed)."""
 
     settings: Settings
     sources: Mapping[str, str]
     file: Path | None = None
 
     def source(self, dotted: str) -> str:
-        """Where a value stands: `default`, `pixmill.toml:12`, `environment NAME` or `flag --name`."""
+        """The place of a value: `default`, `pixmill.toml:12`, `environment NAME` or `flag --name`."""
         while dotted:
             if dotted in self.sources:
                 return self.sources[dotted]

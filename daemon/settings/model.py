@@ -187,7 +187,7 @@ class Settings(Section):
         )
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """(path, what is wrong) for every value that does not fit another one."""
+        """(path, problem) for every value that contradicts another one."""
         for name, route in self.routes.items():
             yield from self._unknown_names(name, route)
         for name, credential in self.credentials.items():
@@ -217,7 +217,7 @@ class Settings(Section):
 
 
 def _all_of(calls: Mapping[str, Callable[[], T]], expected: type[Exception]) -> dict[str, T]:
-    """The result of every call; raises SettingsError with the problems of all that raised the expected error."""
+    """The results of all calls; raises SettingsError with the message of each `expected` error."""
     results: dict[str, T] = {}
     problems: list[str] = []
     for name, call in calls.items():
@@ -254,7 +254,7 @@ def read_secret(name: str, variable: str | None, file: Path | None, environ: Map
 
 
 def did_you_mean(given: str, known: Mapping[str, Any] | list[str]) -> str:
-    """`; did you mean "x"?`, or what there is, or nothing to offer."""
+    """`; did you mean "x"?`, or the known names, or an empty text."""
     names = sorted(known)
     if close := difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6):
         return f"; did you mean `{close[0]}`?"

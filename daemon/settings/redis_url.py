@@ -70,7 +70,7 @@ def read_redis_url(url: str) -> RedisAddress:
     user, at, hosts = (authority[0] if authority else "").rpartition("@")
     nodes = _nodes(hosts, topology)
     try:
-        # The library reads the password and the numbers in the options, as of a URL of one server.
+        # The library reads the password and the numbers in the options, as in a URL of one server.
         single = (
             url if topology == "single" else f"redis://{user}{at}localhost{rest[len(user + at + hosts) :]}"
         )
@@ -85,7 +85,7 @@ def read_redis_url(url: str) -> RedisAddress:
 
 
 def _path(scheme: str, topology: Topology, parts: SplitResult) -> tuple[str, str]:
-    """The name of the master and the number of the database, where there are any."""
+    """The name of the master and the number of the database, if the URL has them."""
     if scheme == "unix":
         return "", ""
     match = _PATHS[topology].fullmatch(parts.path)

@@ -60,7 +60,7 @@ def toml_source(path: Path) -> Source:
     lines = _lines(text)
 
     def label(at: Path_) -> str:
-        # A value inside an inline table or a list stands on the line of what holds it.
+        # A value inside an inline table or a list has the line of that table or list.
         while at and at not in lines:
             at = at[:-1]
         return f"{path}:{lines[at]}" if at else str(path)
@@ -178,7 +178,7 @@ _KEY_PART = re.compile(r"[\w-]+|\"[^\"]*\"|'[^']*'")
 
 
 def _lines(text: str) -> dict[Path_, int]:
-    """The line of each table and key. Only for messages, so texts that look like keys are no harm."""
+    """The line of each table and key. Only for messages, so texts that look like keys do no harm."""
     lines: dict[Path_, int] = {}
     table: Path_ = ()
     for number, line in enumerate(text.splitlines(), start=1):

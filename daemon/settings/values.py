@@ -42,7 +42,7 @@ def duration_text(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """Marks a kind of value that is printed in another form than it is kept in."""
+    """Marks a type of value that is printed in another form than it is stored."""
 
     text: Callable[[Any], str]
 
@@ -123,12 +123,12 @@ class Listen(_Text):
         """Whether only this machine can reach it."""
         with suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
-        # Any other name resolves to whatever its zone says, so it is no promise.
+        # Any other name may resolve to any address.
         return self.host == "localhost"
 
     @classmethod
     def parse(cls, value: str) -> Self:
-        """The address; raises pydantic's error for a text that is none."""
+        """The address; raises pydantic's error for any other text."""
         match = _LISTEN.fullmatch(value)
         if not match or int(match[1]) > 65535:
             raise _wrong('an address such as "127.0.0.1:8080" or "[::1]:8080"')

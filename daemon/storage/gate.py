@@ -1,7 +1,7 @@
-"""Whether pictures can be stored at all: while they cannot, nothing new is bought.
+"""Stops the buying of pictures while they cannot be stored.
 
-The first failure of the object store closes the gate; a probe write as large as what failed opens it again. A picture
-that is paid for waits in memory meanwhile, until its replica has to stop.
+The first failure of the object store closes the gate; a probe write as large as the failed one opens it again. A paid
+picture waits in memory meanwhile, until its replica has to stop.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LAST_TRY_S = 1.0
 UNTRIED = "it has not been tried yet"
 
 
-class NotStored(Exception):  # noqa: N818 - names what became of a picture
-    """A picture that was made could not be stored in time; the message ends with the store's last sentence."""
+class NotStored(Exception):  # noqa: N818 - names the fate of a picture
+    """A picture that was made could not be stored in time; the message ends with the store's last error."""
 
     def __init__(self, why: str, waited_s: float) -> None:
         super().__init__(f"The picture could not be stored for {waited_s:.0f} s ({why})")
 
 
 class StorageGate:
-    """One a replica, read before pictures are bought or stored. It is closed until the first probe succeeds."""
+    """One per replica, checked before pictures are bought or stored; closed until the first probe succeeds."""
 
     def __init__(
         self, store: ResultStore, bell: Bell, *, sleep: Callable[[float], Awaitable[None]] | None = None
@@ -63,7 +63,7 @@ class StorageGate:
         self._closed.set()
 
     async def wait_open(self, timeout_s: float) -> None:
-        """Until it is open, or `timeout_s` has passed."""
+        """Wait until the gate is open, or `timeout_s` has passed."""
         await wait_for_event(self._opened, timeout_s)
 
     async def run(self) -> None:
@@ -109,7 +109,7 @@ class StorageGate:
         try:
             await asyncio.wait((task, leaving), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and leaving.done():
-                # A picture that comes while the replica stops has this long: the store may work by now.
+                # A picture that is finished during the stop gets one last try: the store may work by now.
                 await asyncio.wait((task,), timeout=LAST_TRY_S)
             if task.done():
                 return task.result()

@@ -1,5 +1,7 @@
-"""Check, convert and shrink pictures. Bytes from outside are not trusted: their type is read from them, their size is
-capped before they are decoded, and only then are they decoded in full, which finds a truncated file.
+"""Check, convert and shrink pictures.
+
+Bytes from outside are not trusted. Their type is read from the bytes, and their size is capped before they are decoded.
+Then they are decoded in full, which finds a truncated file.
 
 Pure functions that take milliseconds to tenths of a second: call them in a thread.
 """
@@ -16,7 +18,7 @@ from typing import Final
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# A 22 KB PNG can hold 182 megapixels; no provider in sight makes pictures of more than 20.
+# A 22 KB PNG can hold 182 megapixels; no known provider makes pictures of more than 20.
 MAX_PIXELS: Final = 50_000_000
 EXTENSIONS: Final = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 DEFAULT_QUALITY: Final = 90
@@ -25,8 +27,8 @@ THUMBNAIL_QUALITY: Final = 80
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
-class BadImage(Exception):  # noqa: N818 - names what was received
-    """These bytes are no picture that we keep; the message is a sentence with the reason."""
+class BadImage(Exception):  # noqa: N818 - names the received bytes
+    """These bytes are no picture that we accept; the message is a sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,14 @@ class ImageFacts:
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """The facts of a PNG, JPEG or WebP picture. Raises BadImage for anything else, too large or broken."""
     with _opened(data, max_pixels) as image:
-        # A JPEG with a second picture inside (a depth map, a preview) goes by another name in Pillow.
+        # Pillow has another name for a JPEG with a second picture inside (a depth map, a preview).
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         width, height = image.size
     return ImageFacts(width, height, kind, f"image/{kind}", hashlib.sha256(data).hexdigest(), len(data))
 
 
 def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
-    """The same picture as png, jpeg or webp; `quality` (1..100) is for the latter two. Raises BadImage."""
+    """The same picture as png, jpeg or webp; `quality` (1..100) applies to jpeg and webp. Raises BadImage."""
     with _opened(data, MAX_PIXELS) as image:
         return _encoded(_plain(image), output_format, quality or DEFAULT_QUALITY)
 
@@ -87,12 +89,12 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The picture upright, in colours that every target format has: what is written anew loses the notes on both."""
-    with suppress(Exception):  # the note on how to turn it may be broken in any way; the picture is not
+    """The picture upright, in colours that every format has: a new file loses the notes on both."""
+    with suppress(Exception):  # the orientation note may be broken in any way; the picture is not
         image = ImageOps.exif_transpose(image)
     if image.mode == "CMYK":
         image = image.convert("RGB")
-        image.info.pop("icc_profile", None)  # it describes inks
+        image.info.pop("icc_profile", None)  # this profile describes inks
     elif image.mode.startswith("I"):
         # Sixteen bits of grey; a conversion alone would cut them off at 255.
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
@@ -105,7 +107,7 @@ def _encoded(image: Image.Image, output_format: str, quality: int) -> bytes:
         image.save(target, "PNG")
         return target.getvalue()
     if output_format == "jpeg" and image.mode not in ("RGB", "L"):
-        # JPEG has no transparency; white is what product pictures stand on.
+        # JPEG has no transparency; product pictures stand on white.
         flat = Image.new("RGB", image.size, "white")
         rgba = image.convert("RGBA")
         flat.paste(rgba, mask=rgba.getchannel("A"))

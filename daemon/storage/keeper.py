@@ -1,4 +1,4 @@
-"""From a provider's bytes to a stored picture: checked, in the job's format, under its own key, once.
+"""Stores a provider's picture once: checked, in the job's format, under the key of its item.
 
 The object store's create-only put makes a picture exist exactly once, whichever replica runs the item again.
 """
@@ -22,7 +22,7 @@ from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
 
-# Between the clocks of Redis, which dates the acceptance, and of the store, which dates the object.
+# Allowed gap between the clocks of Redis, which dates the acceptance, and of the store, which dates the object.
 CLOCKS_APART = timedelta(seconds=5)
 
 Place = tuple[Uid, datetime]  # an item's name and the time of its acceptance: its key is made of both
@@ -61,7 +61,7 @@ class PictureKeeper:
         return await self._described(key, data, facts, job, seed=seed)
 
     async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
-        """Keep another item's picture for this one too; None where it has gone or changed.
+        """Store a copy of another item's picture for this item; None if that picture is gone or changed.
 
         Raises NotStored when the replica has to stop.
         """
@@ -75,7 +75,7 @@ class PictureKeeper:
     async def _first(
         self, key: str, place: Place, data: bytes, facts: ImageFacts
     ) -> tuple[bytes, ImageFacts]:
-        """Put a picture in its place; returns the picture that stands there afterwards."""
+        """Write a picture unless its key has one; returns the picture that stands."""
         stored = await self._gate.patiently(lambda: self._store.put_image(key, data), len(data))
         if stored.created:
             return data, facts
@@ -83,15 +83,15 @@ class PictureKeeper:
         if existing is None:
             await self._gate.patiently(lambda: self._store.replace(key, data), len(data))
             return data, facts
-        if existing[0] != data:  # else it is our own, of a put whose answer was lost
+        if existing[0] != data:  # equal bytes are our own, from a put whose reply was lost
             log.warning("another picture of this item was stored before; it stands", key=key)
             self._metrics.duplicate_results.inc()
         return existing
 
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
-        """A stored picture of this item; None where there is none, or only what a power cut has left of one.
+        """The stored picture of this item; None if there is none, or only a file that a power cut damaged.
 
-        An object from before the item's acceptance belongs to older work of the same name, whose record has gone.
+        An object older than the item's acceptance belongs to older work of the same name, whose record is gone.
         """
         since = place[1] - CLOCKS_APART
         data = await self._gate.patiently(lambda: self._store.get(key, since=since))
@@ -119,13 +119,13 @@ class PictureKeeper:
         }
 
     async def _thumbnail(self, key: str, data: bytes) -> str | None:
-        # No id has a `~`, so this is no other item's picture.
+        # Ids have no `~`, so this is never the key of another item's picture.
         thumb_key = f"{key.rsplit('.', 1)[0]}~thumb.webp"
         try:
             small = await asyncio.to_thread(thumbnail, data)
             await self._store.put_image(thumb_key, small)
         except (StorageError, BadImage) as error:
-            # Best effort: the picture is what was paid for, and a thumbnail can be made again from it.
+            # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
             log.warning("no thumbnail", key=thumb_key, error=str(error))
             return None
         return self._store.url_for(thumb_key)

@@ -1,6 +1,6 @@
-"""Pictures in the object store: written once, under a key that every run of an item agrees on.
+"""Keeps pictures in the object store: written once, under the same key for every run of an item.
 
-A create-only put is what makes a picture exist exactly once; the settle and the acknowledgement come after it.
+A create-only put makes a picture exist exactly once; the settle and the acknowledgement come after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daemon.settings import masked_url
 from providers.errors import redact
 
 TRIES: Final = 3
-WAIT: Final = wait_random_exponential(multiplier=0.1, max=2)  # between them
+WAIT: Final = wait_random_exponential(multiplier=0.1, max=2)  # between tries
 RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # inside one try
 SETTLE_S: Final = 0.05
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
@@ -46,10 +46,10 @@ class Stored:
 
 
 def object_key(tenant: str, accepted_day: str, batch: str | None, item: str, extension: str) -> str:
-    """Where an item's picture is: `{tenant}/{yyyymmdd}/{batch or "single"}/{item}.{ext}`.
+    """The key of an item's picture: `{tenant}/{yyyymmdd}/{batch or "single"}/{item}.{ext}`.
 
     The day is that of the acceptance, so a run after midnight finds what an earlier one stored. Ids are made of
-    letters, digits and `.` `_` `:` `-` and begin with a letter or digit, so they cannot leave their place.
+    letters, digits and `.` `_` `:` `-` and begin with a letter or digit, so a key cannot escape its directory.
     """
     return f"{tenant}/{accepted_day}/{batch or 'single'}/{item}.{extension}"
 
@@ -62,7 +62,7 @@ class ResultStore:
         self._url = url.rstrip("/")
         self._root = Path(_local_path(url)) if url.startswith("file:") else None
         self._put_somewhere_else = False
-        self._reachable: set[Path] = set()  # directories whose way from the root is on the disk
+        self._reachable: set[Path] = set()  # directories whose path from the root is on the disk
 
     @classmethod
     def open(cls, url: str) -> ResultStore:
@@ -74,7 +74,7 @@ class ResultStore:
             if url.startswith("file:"):
                 return cls(LocalStore(_prepared_root(url), mkdir=True), url)
             endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-            # obstore would retry by itself for three minutes, and nobody would know that the store fails.
+            # obstore would retry by itself for three minutes, and hide that the store fails.
             options: dict[str, Any] = {} if url.startswith("memory:") else {"retry_config": RETRIES}
             if url.startswith("s3:") and endpoint.startswith("http:"):
                 options["client_options"] = {"allow_http": True}
@@ -87,24 +87,24 @@ class ResultStore:
     async def put_image(self, key: str, data: bytes) -> Stored:
         """Write a picture unless its key exists. Raises StorageError when the store fails `TRIES` times.
 
-        A local file is on the disk, not only in its cache, when this returns: what follows is the acknowledgement.
+        A local file is on the disk, not only in its cache, when this returns: the acknowledgement follows.
         """
         try:
             await self._tried(lambda: obstore.put_async(self._store, key, data, mode="create"))
             created = True
         except AlreadyExistsError:
             created = False
-        # Also a picture that was there: the run that wrote it may have died before it was on the disk.
+        # Sync an older picture too: the run that wrote it may have died before it was on the disk.
         await self._synced(key)
         return Stored(key, created)
 
     async def replace(self, key: str, data: bytes) -> None:
-        """Write over an object that is no picture: what a power cut leaves of a file. Raises StorageError."""
+        """Overwrite an object that is no picture, such as a file damaged by a power cut. Raises StorageError."""
         await self._tried(lambda: obstore.put_async(self._store, key, data, mode="overwrite"))
         await self._synced(key)
 
     async def get(self, key: str, *, since: datetime | None = None) -> bytes | None:
-        """The object's bytes, or None where there is no such object, or none written after `since`.
+        """The object's bytes; None if there is no such object, or it was written before `since`.
 
         Raises StorageError.
         """
@@ -129,7 +129,7 @@ class ResultStore:
     async def check(self, size: int = 0) -> None:
         """Write, read and delete an object of `size` bytes, or a small one. Raises StorageError.
 
-        A disk that is full takes a small object when it takes no picture.
+        A full disk may take a small object although it takes no picture.
         """
         probe, content = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}", b"ok".ljust(size, b".")
         await self.put_image(probe, content)
@@ -149,13 +149,13 @@ class ResultStore:
             await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
 
     def _sync(self, root: Path, key: str) -> None:
-        """Bring a file to the disk, and the directories that lead to it; obstore leaves them in the system's cache."""
+        """Sync a file and the directories above it to the disk; obstore leaves them in the system's cache."""
         path = root / key
         _fsync(path)
         _fsync(path.parent)
         if path.parent in self._reachable:
             return
-        # Those above only gain an entry when a directory is new, so one time for each is enough.
+        # Directories above it only gain an entry when a directory is new, so one sync of each is enough.
         for directory in path.parent.parents:
             if directory.is_relative_to(root):
                 _fsync(directory)
@@ -164,7 +164,7 @@ class ResultStore:
         self._reachable.add(path.parent)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def once() -> T:  # tenacity awaits a coroutine function, and not what a lambda returns
+        async def once() -> T:  # tenacity does not await the result of a lambda
             return await call()
 
         tries = AsyncRetrying(
@@ -179,21 +179,21 @@ class ResultStore:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether another try can help; a cancellation is no failure, and tenacity would take it for one."""
+    """Whether another try can help; a cancellation is no failure, but tenacity treats it as one."""
     return isinstance(error, Exception) and not isinstance(error, AlreadyExistsError | ValueError)
 
 
 def _prepared_root(url: str) -> Path:
-    """The directory of a file URL, made if need be. Raises StorageError for a root that others could redirect."""
+    """The directory of a file URL, created if needed. Raises StorageError for a root that others could redirect."""
     root = Path(_local_path(url))
     if not root.is_absolute():
         raise StorageError(f"storage.url {url} must be absolute, such as file:///var/lib/pixmill/images.")
     root.mkdir(parents=True, exist_ok=True)
     info = root.lstat()
     if stat.S_ISLNK(info.st_mode) and info.st_uid not in (0, os.getuid()):
-        # Pictures would go wherever the link's owner points it.
+        # The owner of the link could send the pictures elsewhere.
         raise StorageError(
-            f"{root} is a symbolic link that belongs to somebody else; use a directory of your own."
+            f"{root} is a symbolic link that belongs to another user; use a directory of your own."
         )
     if not os.access(root, os.W_OK | os.X_OK):
         raise StorageError(f"{root} is not writable for this user.")
@@ -221,7 +221,7 @@ def _is_bucket(error: Exception) -> bool:
 
 
 def _hint(error: Exception) -> str:
-    """What the operator may have to do, where that is known."""
+    """Advice for the operator, or "" for an unknown cause."""
     text = str(error)
     if _is_bucket(error):
         return ". There is no such bucket: check storage.url."
@@ -235,5 +235,5 @@ def _hint(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Without obstore's debug section, which can repeat request details, and without what an address may carry."""
+    """The first line, redacted: obstore's debug section and addresses can hold request details and secrets."""
     return redact(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -1,1 +1,1 @@
-"""What a replica shows of itself: metrics, health, logs."""
+"""Metrics, health pages and logs of a replica."""

@@ -1,7 +1,7 @@
-"""Gauges that are read from Redis, and so are the same on every replica: query them with `max`, never `sum`.
+"""Exports gauges that are read from Redis. Every replica has the same ones: query them with `max`, never `sum`.
 
-They are the state of Redis at one moment, swapped in as a whole. An unknown figure is not exported, because a 0 that
-means "no idea" would scale a fleet down and silence an alert; hence a collector and not settable gauges.
+All figures come from one moment. An unknown figure is not exported, because a false 0 would scale a fleet down and
+silence an alert. So this is a collector, not a set of settable gauges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WAITING_STATES = ("queued", "throttled", "retry_wait")
 STATES = (*WAITING_STATES, "running", "held")
 
 EVERY_S = 2.0
-FRESH_S = 1.0  # how long a reading answers further calls
+FRESH_S = 1.0  # how long a reading serves further calls
 STALE_S = 15.0  # how long the last reading is shown when Redis no longer answers
 TIMEOUT_S = 2.0  # a scrape must not wait for a Redis that hangs
 
@@ -43,8 +43,8 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
     "dead_letters_kept": ("Dead letters that are kept; past about 100,000 the oldest go.",),
     "stream_lag": ("Stream entries not read yet; absent: unknown.",),
     "stream_pending": ("Stream entries read and not yet accepted.",),
-    "quota_capacity": ("What a limit allows at once.", "quota", "unit"),
-    "quota_available": ("What it would grant now.", "quota", "unit"),
+    "quota_capacity": ("The most that a limit allows at once.", "quota", "unit"),
+    "quota_available": ("The amount that it would grant now.", "quota", "unit"),
     "quota_in_flight": ("Calls that hold a lease.", "quota"),
     "quota_cooldown_seconds": ("Rest of a pause that the provider demanded; 0: none.", "quota"),
     "quota_rate_scale": ("Share of the configured rate that is granted; below 1 after refusals.", "quota"),
@@ -105,7 +105,7 @@ class RedisGauges(Collector):
             self._families, self._read_at = families, self._tried_at
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """What was read, for the registry; nothing when that is too long ago."""
+        """The last reading, for the registry; nothing when it is older than `STALE_S`."""
         return self._families if self._monotonic() - self._read_at < STALE_S else ()
 
     async def _queue(self) -> list[GaugeMetricFamily]:
@@ -166,8 +166,8 @@ class RedisGauges(Collector):
 def pace_s_per_item(quotas: Sequence[Quota], call_s: float | None) -> float | None:
     """Seconds that the tightest of `quotas` needs for one image after another, in the long run.
 
-    A limit on calls in flight needs `call_s`, the length of a call, for that. While it is unknown the rates
-    alone decide; None when there are none, because then any number would be invented. 0.0 without quotas.
+    For a limit on calls in flight, `call_s` is the length of a call. While it is unknown, the rates alone decide.
+    Returns None if there are no rates either, and 0.0 without quotas.
     """
     paces = [_pace_s(quota, call_s or 0.0) for quota in quotas]
     pace_s = max(paces, default=0.0)
@@ -175,7 +175,7 @@ def pace_s_per_item(quotas: Sequence[Quota], call_s: float | None) -> float | No
 
 
 def _pace_s(quota: Quota, call_s: float) -> float:
-    # Polls have a limit of their own and are not what an image costs.
+    # Polls have a limit of their own and are not part of the cost of an image.
     limits = Quota(quota.name, tuple(limit for limit in quota.limits if limit.unit != "polls"))
     return (limits.optimum_s(_MANY + 1, call_s) - limits.optimum_s(1, call_s)) / _MANY
 

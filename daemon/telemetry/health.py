@@ -1,7 +1,7 @@
-"""The pages for Prometheus and for a supervisor: /metrics, /healthz and /readyz.
+"""Serves /metrics for Prometheus, and /healthz and /readyz for a supervisor.
 
-No process check sees a process that is up and claims nothing. So /healthz shows that the event loop runs, and /readyz
-that work is consumed.
+A process check does not notice a process that runs and claims nothing. So /healthz shows that the event loop runs, and
+/readyz that the replica consumes work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.routing import Route
 from daemon.telemetry.metrics import Metrics
 
 LAG_EVERY_S = 0.25
-LAG_KEPT = 60  # samples: 15 s, so that a scrape also sees the stall that ended before it
+LAG_KEPT = 60  # samples: 15 s, so that a scrape also shows a stall that ended before it
 
 Readiness = Callable[[], tuple[bool, str]]
 
@@ -28,7 +28,7 @@ Readiness = Callable[[], tuple[bool, str]]
 def health_app(metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]) -> Starlette:
     """The app behind `metrics.listen`.
 
-    `readiness` returns whether the replica is consuming, and in one sentence why (not). `refresh` brings gauges up to
+    `readiness` returns whether the replica is consuming, and the reason in one sentence. `refresh` brings gauges up to
     date before a scrape; it must neither raise nor take long. The app also measures the loop's lag.
     """
 
@@ -39,7 +39,7 @@ def health_app(metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awa
         return Response(encode(metrics.registry), media_type=content_type)
 
     async def show_health(_: Request) -> Response:
-        # That this line runs is the check: a blocked event loop lets the probe time out.
+        # A reply is the check: a blocked event loop lets the probe time out.
         return PlainTextResponse("alive\n")
 
     async def show_readiness(_: Request) -> Response:

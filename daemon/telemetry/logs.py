@@ -16,7 +16,7 @@ from providers.errors import redact
 
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
-    """Set up structlog for this process; `json` None decides by whether stderr is a terminal."""
+    """Set up structlog for this process; with `json` None, a terminal gets lines for people."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -24,7 +24,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
         # Plain tracebacks: the rich ones show local variables, and those hold prompts and keys.
         else structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
     )
-    # A traceback is rendered to text before the redaction, which only sees texts.
+    # A traceback becomes text before the redaction, which only handles text.
     tail = [structlog.processors.format_exc_info, redact_values] if as_json else [redact_values]
     structlog.configure(
         processors=[
@@ -43,7 +43,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
 
 
 def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Remove what looks like a credential from every value of a log line."""
+    """Remove everything that looks like a credential from the values of a log line."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = redact(value)

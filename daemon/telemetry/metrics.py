@@ -1,4 +1,4 @@
-"""Every metric that a replica counts itself, named once; gauges.py has those that are read from Redis.
+"""Defines every metric that a replica counts itself; gauges.py has those that are read from Redis.
 
 A label holds only names of the configuration or of this code, never an id, a tenant or a prompt: each new value would
 be one more time series for ever. One process has one registry, one `Metrics`.
@@ -44,7 +44,7 @@ M = TypeVar("M")
 
 
 class _Metric(Generic[M]):
-    """A metric that is named like its attribute; it is made once for each instance, as a cached property is."""
+    """A metric with the name of its attribute; like a cached property, it is made once per instance."""
 
     def __init__(self, kind: Callable[..., M], help_: str, *labels: str, **more: Any) -> None:
         self._make = partial(kind, documentation=help_, labelnames=labels, namespace="pixmill", **more)
@@ -118,14 +118,14 @@ class Metrics:
     build_info = _Metric(Gauge, "Always 1; the version is a label.", "version")
 
     def __init__(self) -> None:
-        # They would double the number of series and say only when this process first counted something.
+        # Created metrics would double the series, and only show when this process first counted something.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot its annotation
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # memory, CPU, open files, under their usual names
         self.call_s: dict[str, float] = {}  # by route, how long a provider call takes: a running average
         for metric in list(vars(Metrics).values()):
             if isinstance(metric, _Metric):
-                getattr(self, metric.name)  # also those that were never counted are exported
+                getattr(self, metric.name)  # exports metrics that were never counted, too
         for lane in LANES:
             self.jobs_received.labels(lane=lane)
         for result in CACHE:
@@ -140,10 +140,10 @@ class Metrics:
     def know_route(
         self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None
     ) -> None:
-        """Begin every series of a configured route at 0; `currency` is that of its costs, where it reports any.
+        """Begin every series of a configured route at 0; `currency` is that of its costs, if it reports any.
 
         Calling it twice changes nothing. A counter that first appears as 1 has, for Prometheus, never increased: its
-        first error would be missing from every rate and alert, and panels would say "no data" where the truth is 0.
+        first error would be missing from every rate and alert, and panels would show "no data" instead of 0.
         """
         for outcome in OUTCOMES:
             self.jobs_finished.labels(route=route, outcome=outcome)
@@ -167,13 +167,13 @@ class Metrics:
             self.limiter_wait_seconds.labels(quota=quota)
 
     def observe_call(self, provider: str, route: str, seconds: float) -> None:
-        """A provider call has ended with a picture after so long."""
+        """Count a provider call that ended with a picture after `seconds`."""
         self.provider_latency_seconds.labels(provider=provider, route=route).observe(seconds)
         known = self.call_s.get(route, seconds)
         self.call_s[route] = known + NEWEST_CALL * (seconds - known)
 
     def count_cost(self, provider: str, cost: Decimal | None, currency: str | None) -> None:
-        """Add the cost of a call as the provider reports it; nothing where it reports none, or nonsense."""
+        """Add the cost of a call as the provider reports it; nothing if it reports none, or nonsense."""
         if cost is not None and currency is not None and cost.is_finite() and cost > 0:
             self.cost.labels(provider=provider, currency=currency).inc(float(cost))
 

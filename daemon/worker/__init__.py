@@ -1,1 +1,1 @@
-"""From a permit to a stored picture: what a replica does with the items that it claims."""
+"""Runs the items that a replica claims, from the permit to the stored picture."""

@@ -1,7 +1,6 @@
-"""Copies: an item whose picture is there already gets it under its own key, without a call.
+"""Copies existing pictures: an item whose picture is in the store gets a copy under its own key, without a call.
 
-Both pictures then live and end by themselves. A missing picture is only noticed here, where it is read; then the item
-is made like any other.
+The copy and its source expire separately. Only this read notices a missing source; the item then runs like any other.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ AT_ONCE = 8
 
 
 class Reuse:
-    """Runs the items that are only to be copied."""
+    """Runs items that need a copy and no call."""
 
     def __init__(self, queue: Queue, keeper: PictureKeeper) -> None:
         self._queue = queue
         self._keeper = keeper
 
     async def outcome(self, run: Run, job: Job) -> Outcome:
-        """Its copy; or the refusal that came while it waited; or `Missed`, when there is neither."""
+        """Return the copy, or the refusal of an identical item, or `Missed` when there is neither."""
         if run.item.receipt:
-            return Missed(b"")  # A task of its own has come to light: that is paid for, and is polled.
+            return Missed(b"")  # The item has a paid task of its own, which is polled instead.
         if run.cancel_requested.is_set():
             return Cancelled()
         answer = await self._queue.answer(run.item)
@@ -54,7 +53,7 @@ class Reuse:
         try:
             image = await self._keeper.copy(run.place, job, source["images"][0])
         except NotStored:
-            return Released()  # the replica has to stop; nothing was bought, and another one copies it
+            return Released()  # the replica stops; nothing was bought, and another replica makes the copy
         if image is None:
             return Missed(answer.entry)
         uid = Uid.parse(entry["from"])
@@ -68,7 +67,7 @@ class Reuse:
 
 
 def _shared(refusal: bytes) -> dict[str, Any]:
-    """The error of an item whose own call was never made."""
+    """The error of an item that made no call of its own."""
     error: dict[str, Any] = orjson.loads(refusal)
     error.pop("cost", None)
     return {**error, "charged": "no"}
@@ -90,7 +89,7 @@ class Copies:
         await run_forever("copies", self.step)
 
     async def step(self) -> None:
-        """Claim once from every route; wait for the bell where there was nothing to claim, or no room."""
+        """Claim once from every route; wait for the bell if nothing was claimed."""
         if self._gate.closed:
             await self._gate.wait_open(LOOK_EVERY_S)
             return

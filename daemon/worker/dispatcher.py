@@ -1,6 +1,6 @@
-"""One route's dispatcher: a permit first, then a job, then a coroutine for it.
+"""Dispatches one route: gets a permit, claims an item for it, and starts the item in the pool.
 
-A job that must wait for quota stays in its queue; it holds no worker, burns no attempt and blocks no other route.
+An item that must wait for quota stays in its queue; it holds no worker slot, uses no attempt and blocks no other route.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from limiter.script import uninterrupted
 
 log = structlog.get_logger(__name__)
 
-CLAIM_MOST = 64  # items a claim where no quota paces the route
-# A slot further away is not granted yet: what a replica holds in advance is lost to the others when it dies.
+CLAIM_MOST = 64  # items per claim on a route without quotas
+# Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 2.0
-# While the bell is silent, this replica would not notice that a slot further away is recalled.
+# The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
 
@@ -53,8 +53,8 @@ class Dispatcher:
         paused: Callable[[str], Pause | None],
     ) -> None:
         self.route = route
-        self.bound: Bound | str | None = None  # what holds the route back right now, for people
-        self.slot_at: float | None = None  # monotonic time of the next slot, as far as it is known
+        self.bound: Bound | str | None = None  # why the route waits now, for people
+        self.slot_at: float | None = None  # monotonic time of the next slot, if known
         self.looked_at: float | None = None  # monotonic time of the last claim or empty look that succeeded
         self._gate = gate
         self._accounts = accounts
@@ -90,12 +90,12 @@ class Dispatcher:
                 await uninterrupted(self._start(reserved, slot))
         finally:
             self._pool.unreserve(reserved)
-        # Without a worker slot: a route that waits for its quota must not hold a worker back from the others.
+        # Wait without a worker slot, so that other routes can use it.
         if isinstance(reply, Later):
             await self._wait_for(reply)
 
     async def _may_start(self) -> bool:
-        """Whether storage, an operator's pause and free workers allow a new item; if not, wait a moment."""
+        """Whether storage, an operator's pause and free worker slots allow a new item; if not, wait a moment."""
         if self._gate.closed:
             self.bound = "storage"
             await self._slots.leave()
@@ -104,13 +104,13 @@ class Dispatcher:
         if (pause := self.pause) is None and self._pool.free:
             return True
         self.bound = "workers" if pause is None else pause.bound
-        # A full or a paused replica is consuming, if Redis replies.
+        # A full or paused replica still counts as consuming while Redis replies.
         await self._queue.waiting(self.route.name, LANES)
         await self._rest()
         return False
 
     async def _has_work(self) -> bool:
-        """Whether items wait, as far as known; if not, wait until the bell rings."""
+        """Whether items wait; if none is known, wait for the bell."""
         if self._more or await self._queue.waiting(self.route.name, LANES):
             return True
         self.bound = None
@@ -128,7 +128,7 @@ class Dispatcher:
         try:
             reply = await self._slots.request(self.route.quotas, horizon_s=horizon_s)
         except RedisError:
-            # Fails closed: without a reply nothing is sent, and the loop tries again.
+            # Fail closed: without a reply nothing is sent, and the loop tries again.
             self._metrics.limiter_errors.inc()
             raise
         self.looked_at = time.monotonic()
@@ -157,9 +157,9 @@ class Dispatcher:
             # The bell rings when a lease is freed.
             await self._bell.wait(self.route.name, min(retry_s, LOOK_EVERY_S))
             return
-        # The end of a window is known, so nothing rings for it; the bell rings when a quota was changed.
+        # The end of a window is known, so no bell rings for it. A change of the quota rings the bell.
         wait_s = min(retry_s, LONGEST_WAIT_S)
-        # It is consuming all the time that it waits.
+        # The route counts as consuming for the whole wait.
         self.looked_at = time.monotonic() + wait_s
         await self._bell.recalls.wait(wait_s)
 
@@ -181,8 +181,8 @@ class Dispatcher:
         try:
             claim = await self._queue.claim(self.route.name, len(permits) or most, permits)
         except RedisError:
-            # Not known whether the claim ran. If it did, the item is pending without an owner that renews it and is
-            # reclaimed; nothing was sent either way. If Redis is away the lease ends by itself.
+            # The claim may have run. Then no replica renews its item, and the item is reclaimed. Nothing was sent.
+            # If the permit cannot be given back, its lease ends by itself.
             if slot is not None:
                 with suppress(RedisError):
                     await self._limiter.give_back(slot.permit)

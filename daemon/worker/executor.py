@@ -1,7 +1,7 @@
-"""The life of one item: prepare, intent, submit, receipt, poll, fetch, store. Each step may be the last before a crash.
+"""Runs one item: prepare, intent, submit, receipt, poll, fetch, store.
 
-The intent is written before the call, the provider's task id right after it. A run that was taken over resumes where
-these notes end, and never buys a picture that may be there already.
+A crash may follow any step. The intent is written before the call, and the receipt right after it. A run that was
+taken over resumes from these notes, and never buys a picture that may exist already.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
 
-# A finished task waits so long for our store before another replica may poll and store it.
+# The longest wait for our store with a finished task; then another replica may poll the task and store its picture.
 STORE_PATIENCE_S = 600.0
 
 
@@ -48,7 +48,7 @@ class Stopped(Exception):  # noqa: N818 - an outcome, not a fault
 
 
 class Executor:
-    """Runs items; every failure becomes one of the closed set of outcomes."""
+    """Runs items and turns their failures into outcomes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Executor:
         self._reuse = Reuse(queue, keeper)
 
     async def run(self, run: Run) -> Outcome:
-        """Run the item to its outcome. Raises LeaseLost when it has another owner now."""
+        """Run the item to its outcome. Raises LeaseLost when the item has another owner."""
         job = Job.from_spec(run.item.spec)
         if run.item.deliveries == 1:
             self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
@@ -104,11 +104,11 @@ class Executor:
                 return Released()
             raise ProviderError(
                 ErrorKind.AMBIGUOUS_SUBMIT,
-                "The worker that made this call went away before the answer was written down.",
+                "The replica that made this call stopped before it recorded the reply.",
             )
         request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
-        # Only the provider's time counts here: until now nothing was sent, however long it took.
+        # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
         generated = await self._answer(run, limit, request)
         provider_s = time.monotonic() - started
@@ -118,14 +118,14 @@ class Executor:
         data = await self._polling.fetch(run, generated, limit)
         image = await self._keep(run, job, data, only_picture(generated).seed)
         if run.submitted is not None:
-            # Not when the task ended: the item's next owner polls the same task and its cost again.
+            # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
         return Succeeded(run.result(job, image, generated, provider_s))
 
     async def _prepared(self, run: Run, job: Job) -> Request | None:
-        """The request, after the last moment at which stopping is free; the intent is written with it.
+        """Build the request and write the intent, unless a cancel or the deadline came first.
 
-        None: the item has a task already, whose receipt the run now has.
+        Returns None when the item has a task already; the run then has its receipt.
         """
         inputs = await self._inputs.fetch(job.inputs) if job.inputs else ()
         request = request_of(job, run.route, inputs)
@@ -134,14 +134,14 @@ class Executor:
         TimeLimit.of(run, job).check_unsent()
         receipt = await self._calls.announce(run)
         if receipt:
-            log.info("a task of the item has come to light; polling it", item=run.item.uid)
+            log.info("the item has a task already; polling it", item=run.item.uid)
             run.item = replace(run.item, receipt=receipt)
             return None
         await self._calls.call_begins(run)
         return request
 
     async def _answer(self, run: Run, limit: TimeLimit, request: Request | None) -> Generated:
-        """The finished call: of a new submit, or of the task that an earlier run of the item submitted."""
+        """Return the finished call: a new submit, or the task of an earlier run."""
         if request is None:
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
@@ -149,7 +149,7 @@ class Executor:
             if isinstance(answer, Generated):
                 return answer
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
-            # Also when the run is stopped just now: without this note the task would be bought again.
+            # Finish this write even if the run is stopped now: without the receipt the task would be bought again.
             await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
@@ -178,7 +178,7 @@ class Executor:
         return answer
 
     async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
-        """Raises LeaseLost when the item has another owner now, which then finds the receipt."""
+        """Write the receipt. Raises LeaseLost when the item has another owner, which then finds the receipt."""
         receipt = orjson.dumps(submitted.to_dict())
         noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
         if noted in ("second", "buried"):
@@ -186,7 +186,7 @@ class Executor:
         if noted in ("kept", "buried"):
             log.warning("a receipt came late", item=run.item.uid, task=submitted.task_id, noted=noted)
             if noted == "buried":
-                # Nobody polls it, but it occupies the account; a `kept` one is polled under its new owner's permit.
+                # No run polls this task, but it occupies the account. The new owner's permit covers a `kept` one.
                 await self._calls.call_accepted(run)
             raise LeaseLost(f"{run.item.uid} was taken over by another worker")
 

@@ -1,6 +1,6 @@
-"""A job's input pictures: fetched by safe rules or read from our store, checked, and handed on as bytes.
+"""Fetches a job's input pictures by safe rules or from our store, checks them, and passes them on as bytes.
 
-Producers choose the addresses, so no provider gets one: it would fetch it by its own rules.
+Producers choose the addresses. A provider gets none of them, because it would fetch them by its own rules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class InputFetcher:
         self._allow_hosts = allow_hosts
 
     async def fetch(self, inputs: Iterable[Input]) -> tuple[InputImage, ...]:
-        """The inputs in their order."""
+        """Return the inputs in order."""
         return tuple(await asyncio.gather(*(self._one(index, image) for index, image in enumerate(inputs))))
 
     async def _one(self, index: int, image: Input) -> InputImage:

@@ -1,4 +1,4 @@
-"""The limiter's side of a provider call: when it counts, what holds its place in flight, when that is free again."""
+"""Reports provider calls to the limiter: when each counts, and when its place in flight is free again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class CallPermits:
-    """One a replica: keeps the permits of its calls. `lag` is how late the calls leave.
+    """Keeps the permits of a replica's calls. `lag` measures how late the calls leave.
 
     No call is sent while the storage `gate` is closed.
     """
@@ -40,23 +40,23 @@ class CallPermits:
         self._accounts = accounts
         self._recalls = recalls
         self._gate = gate
-        # Nobody can take an item over within this time after it was seen to be ours: heartbeats come as often.
+        # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
-        self._reports: set[asyncio.Task[None]] = set()  # of calls that left late, on their way to the limiter
+        self._reports: set[asyncio.Task[None]] = set()  # reports of late calls, on their way to the limiter
 
     async def announce(self, run: Run) -> bytes:
-        """Write the intent: the run's call is about to be sent. Raises LeaseLost: then nothing may be sent.
+        """Write the intent of the run's call. Raises LeaseLost: then nothing may be sent.
 
-        Returns the receipt of a task of the item that has come to light, or b"". With a receipt, poll that task and
-        send nothing.
+        Returns the receipt of a task that the item already has, or b"". With a receipt, poll that task and send
+        nothing.
         """
         run.announced_at = time.monotonic()
         return await until_answered("intent", lambda: self._queue.note_intent(run.item))
 
     async def call_begins(self, run: Run) -> None:
-        """Count a call that is late for its slot from now on.
+        """Check that the call may be sent. A call that is late for its slot counts from now on.
 
-        Raises Recalled where the permit does not hold any more, and where nothing may be bought now.
+        Raises Recalled when the permit was recalled or the storage gate is closed.
         """
         if self._gate.closed:
             raise Recalled
@@ -70,25 +70,25 @@ class CallPermits:
             self._refuse_recalled(run, permit)
 
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
-        """Do the same again right before the first byte leaves, since connecting takes its time.
+        """Repeat the checks of `call_begins` right before the first byte leaves, since connecting takes time.
 
-        `rtt_s` is how long it took to connect, None on a connection that stood. Where the process slept since the
-        announcement, or connecting took long, another replica may have the item: raises LeaseLost then.
+        `rtt_s` is the time to connect, None on an open connection. After a long connect or a stall of this process,
+        another replica may own the item: raises LeaseLost then.
         """
         late_at = run.slot_at
         await self._surely_ours(run, rtt_s)
         await self.call_begins(run)
-        # That may have waited for Redis for longer than a lease lasts.
+        # Check again: `call_begins` may have waited for Redis longer than a lease.
         await self._surely_ours(run, rtt_s)
         run.enter(Phase.LEFT)
-        # A call that was late counts from now on, so its lateness is no measure for the others.
+        # A late call counts from now on, so leave its lateness out of the lag.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:
             self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))
 
     def call_sent(self, run: Run) -> None:
-        """Do the same after the last byte, since this process may have stood still in between.
+        """Count a late call again after its last byte, since this process may have stalled in between.
 
-        Nothing waits for the report. A call that would be one too many because of this one waits a period longer.
+        No call waits for this report. The limiter delays a later call that would now exceed the limit.
         """
         permit = run.permit
         if permit is not None and _is_late(run):
@@ -98,7 +98,7 @@ class CallPermits:
             report.add_done_callback(self._reports.discard)
 
     async def call_answered(self, run: Run) -> None:
-        """Pass on the rates in the answer's headers. They are hints: a failure here matters to nobody."""
+        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged."""
         headers, run.headers = run.headers, {}
         if headers:
             try:
@@ -107,7 +107,7 @@ class CallPermits:
                 log.warning("could not note rate headers", route=run.route.name, error=str(error))
 
     async def call_accepted(self, run: Run) -> None:
-        """Let the call occupy the account until it ends, also if this replica dies meanwhile."""
+        """Keep the call's place in flight until the call ends, even if this replica dies."""
         permit = run.permit
         if permit is not None and permit.leased:
             longest_s = run.route.timeout_s
@@ -116,14 +116,14 @@ class CallPermits:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         """Free the call's place in flight for the next call of the fleet.
 
-        A permit whose call was never sent is given back whole. So is that of a replica which went away before it wrote
-        its intent, since it can write none now. A call without an answer may still run at the provider: its place ends
-        with its lease.
+        The permit of an unsent call is given back whole. So is an adopted permit without an intent, because its former
+        owner can no longer write one. A call without a reply may still run at the provider, so its place ends with its
+        lease.
         """
         permit, run.permit = run.permit, None
         if permit is None:
             return
-        # An adopted run: whether the former owner may have sent the call, and whether it noted an answer.
+        # For an adopted run: whether its former owner may have sent the call, and whether it wrote a receipt.
         announced = run.adopted and run.item.intent_us is not None
         noted = run.adopted and bool(run.item.receipt)
         if not (run.sent or announced or noted):
@@ -135,10 +135,10 @@ class CallPermits:
         if time.monotonic() - run.announced_at <= self._ours_for_s:
             return
         if rtt_s is None:
-            # It slept, and the provider may have closed the connection meanwhile: what is sent on it would be lost.
+            # This process stalled, and the provider may have closed the connection: a request on it would be lost.
             raise Recalled
         if await self.announce(run):
-            raise Recalled  # The next run of the item polls that task.
+            raise Recalled  # the next run of the item polls that task
 
     async def _counted_from_now(self, permit: Permit, quotas: Sequence[Quota]) -> None:
         await until_answered("sent_late", lambda: self._limiter.sent_late(permit, quotas))
@@ -149,7 +149,7 @@ class CallPermits:
 
 
 def _is_late(run: Run) -> bool:
-    """Whether it is later than the slot by more than the guards of its quotas cover."""
+    """Whether the run is later than its slot by more than the guards of its quotas."""
     quotas = run.route.quotas
     if run.slot_at is None or not quotas:
         return False

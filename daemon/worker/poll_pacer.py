@@ -1,7 +1,7 @@
-"""When a poll may be sent: under the `polls` limits of its account for the whole fleet, and never thousands at once.
+"""Paces polls: within the `polls` limits of the account for the whole fleet, and never thousands at once.
 
-Tasks that were submitted together come due together. Here their polls queue up, and one permit is for as many of
-them as may leave together, so Redis serves a few requests a second, however many tasks there are.
+Tasks that were submitted together come due together. Their polls queue here, and one permit covers all that may leave
+together. So Redis serves a few requests per second for any number of tasks.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from daemon.telemetry.metrics import Metrics
 from limiter import Grant, Later, Limiter, Quota, Recalls, Slot, Slots
 from limiter.quota.limits import POLLS
 
-# Polls that leave in one turn of the event loop, and the time before as many leave again: a poll is about a
-# millisecond of work, so a replica is busy with polls half of its time at most.
+# The polls that leave in one turn of the event loop, and the time before as many leave again. A poll takes about a
+# millisecond, so a replica spends at most half of its time on polls.
 TOGETHER = 25
 APART_S = 0.05
-# A poll that has not left by then never will: its run was cancelled, or its way to the provider is shut.
+# A poll that has not left by then never will: its run was cancelled, or the provider is unreachable.
 LEAVES_IN_S = 1.0
-# A slot further away is not granted yet: what was reserved is lost to the fleet when this replica dies.
+# Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 1.0
 
 Left = Callable[[], None]
@@ -35,18 +35,18 @@ Left = Callable[[], None]
 
 @dataclass(slots=True)
 class _Line:
-    """The polls of one route that wait, in the order in which they came."""
+    """The waiting polls of one route, in order of arrival."""
 
     waiting: deque[asyncio.Future[Left]] = field(default_factory=deque)
     caller: asyncio.Task[None] | None = None
 
     def length(self) -> int:
-        """How many still wait; those whose run was cancelled have left the line."""
+        """Count the waiting polls, without those of cancelled runs."""
         self.waiting = deque(turn for turn in self.waiting if not turn.done())
         return len(self.waiting)
 
     def call(self, count: int) -> list[asyncio.Future[None]]:
-        """Let the first `count` leave; a future of each is done when it has left."""
+        """Let the first `count` polls leave; the future of each is done when it has left."""
         leaving: list[asyncio.Future[None]] = []
         while self.waiting and len(leaving) < count:
             turn = self.waiting.popleft()
@@ -62,9 +62,9 @@ def _left(poll: asyncio.Future[None]) -> None:
 
 
 class Pacer:
-    """One a replica. `holder` is its name for the limiter.
+    """Paces the polls of one replica. `holder` is its name in the limiter.
 
-    `recalls` need not listen to the bell: what stops new calls does not stop polls.
+    `recalls` need not listen to the bell: a stop of new calls does not stop polls.
     """
 
     def __init__(self, limiter: Limiter, metrics: Metrics, holder: str, recalls: Recalls) -> None:
@@ -76,9 +76,9 @@ class Pacer:
         self._lines: dict[str, _Line] = {}
 
     async def turn(self, route: Route) -> Left:
-        """Return when one poll of the route may be sent, at once; while Redis does not reply, none may.
+        """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
 
-        Call the result when the poll leaves.
+        Send the poll at once, and call the result when it leaves.
         """
         line = self._lines.setdefault(route.name, _Line())
         turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
@@ -108,7 +108,7 @@ class Pacer:
                 else:
                     line.call(count)
         except Exception as error:
-            # The polls in the line would wait for ever; a run that fails so goes on with its task later.
+            # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
             for turn in line.waiting:
                 if not turn.done():
                     turn.set_exception(error)
@@ -118,7 +118,7 @@ class Pacer:
             await slots.leave()
 
     async def _next_slot(self, slots: Slots, count: int, quotas: Sequence[Quota]) -> Slot:
-        """Return when `count` polls may be sent: all of them are charged at one slot, which has come."""
+        """Wait for one slot that pays for `count` polls; return it when it has come."""
 
         async def request() -> Grant | Later:
             try:
@@ -137,10 +137,10 @@ class Pacer:
     async def _left_at(
         self, slot: Slot, leaving: list[asyncio.Future[None]], quotas: Sequence[Quota]
     ) -> None:
-        """Let the polls count from when the last of them left, if that was noticeably after their slot.
+        """Count the polls from the time when the last one left, if the guard does not cover that delay.
 
-        A loop with thousands of coroutines, and 25 new connections, take longer than the guard of a window. Until they
-        have left no others may, so a replica that is too slow polls less instead of later.
+        A loop with thousands of coroutines and 25 new connections can take longer than a window's guard. No other poll
+        leaves before these have left, so a slow replica sends fewer polls instead of late ones.
         """
         if leaving:
             await asyncio.wait(leaving, timeout=LEAVES_IN_S)

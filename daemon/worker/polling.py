@@ -1,6 +1,6 @@
-"""What follows when a provider has a task: polls in the provider's rhythm until it has ended, and the download.
+"""Polls a provider's task in the provider's rhythm until it has ended, and downloads its picture.
 
-The task may be paid for already, so nothing here is ever a new submit.
+The task may be paid for already, so this module never submits one.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
 
-FETCH_TRIES = 5  # of one address, within about 10 s; then its task may know another one
+FETCH_TRIES = 5  # of one address, within about 10 s; then the task may give another one
 ONLY_ADDRESS_TRIES = 10  # of the address of a picture without a task, within about a minute
-# One answer may come from a server that does not know the task yet, and to believe it is to buy the picture again.
+# A single reply may come from a server that does not know the task yet; trusting it would buy the picture again.
 LOST_POLLS = 3
-LIFE_S = 3600.0  # of a picture's address, where its provider does not say: as at most of those that do
-# A poll that is put off for hours would leave the task alone for longer than its picture's address lives.
+LIFE_S = 3600.0  # of a picture's address, if its provider documents none; as with most that do
+# A wait of hours between polls could outlast the address of the finished picture.
 LONGEST_RETRY_AFTER_S = 60.0
-LAST_POLL_S = 10.0  # for the last poll, which leaves when the time is over
+LAST_POLL_S = 10.0  # for the last poll, which leaves at the time limit
 
 
 class Polling:
     """Waits for tasks and fetches pictures.
 
     `turn` waits until a poll of the route may be sent, and returns a callable for the moment when the poll leaves.
-    `draw` (0..1) spreads what would otherwise happen in step.
+    `draw` returns a random number (0..1) that spreads the polls of many tasks.
     """
 
     def __init__(
@@ -51,24 +51,24 @@ class Polling:
         self._draw = draw
 
     async def ended(self, run: Run, task: Submitted, limit: TimeLimit, *, resumed: bool) -> Generated | None:
-        """Return the finished task; None when a cancel came and the provider took it.
+        """Poll until the task has ended, and return it; None when the provider accepted a cancel.
 
-        Raises ProviderError if the task has failed, or has not ended when it was polled once more at the limit.
+        Raises ProviderError if the task failed, or has not ended at its last poll, at the time limit.
         """
         waits_s = self._waits_s(run.route)
         if resumed:
-            # It may have ended long ago, so the first poll comes soon; but a restart takes many tasks over at once.
+            # The task may have ended long ago, so poll soon. A restart takes many tasks over, so spread their polls.
             soon_s = self._draw() * next(waits_s)
             waits_s = chain((soon_s,), waits_s)
         return await self._until_ended(run.route, task, limit, waits_s, run.cancel_requested)
 
     async def fetch(self, run: Run, generated: Generated, limit: TimeLimit) -> bytes:
-        """The bytes of the one picture. It is paid for, so every way is tried that costs nothing.
+        """Return the bytes of the one picture. It is paid for, so every free way is tried.
 
-        An address without a picture (403, 404, 410) may be ahead of its storage, so it is tried again while the result
-        is younger than its addresses live; then its task is polled once for another address. Raises `result_expired`
-        when the result is older than that, or its task gives no address any more: the job's policy then decides
-        whether to buy it again. Raises `result_download` for a picture that should still be there.
+        An address may exist before its picture does (403, 404, 410). So it is tried again while the result is younger
+        than the lifetime of its addresses; then the task is polled once for another address. Raises `result_expired`
+        when the result is older, or the task gives no address any more: the job's policy then decides whether to buy
+        the picture again. Raises `result_download` for a picture that should still exist.
         """
         route, task, since = run.route, run.submitted, _oldest(run)
         lives_s = route.provider.capabilities(route.model).url_ttl_s or LIFE_S
@@ -91,7 +91,7 @@ class Polling:
     async def _found(
         self, route: Route, picture: Picture, young: Callable[[], bool], tries: int
     ) -> bytes | ProviderError:
-        """The picture's bytes; the error where nothing is at its address."""
+        """Return the picture's bytes, or the error if its address has no picture."""
 
         def may_come(error: BaseException) -> bool:
             then = after_download(error) if isinstance(error, ProviderError) else None
@@ -111,8 +111,8 @@ class Polling:
             return error
 
     async def _fresh(self, route: Route, task: Submitted, limit: TimeLimit, gone: ProviderError) -> Generated:
-        """The finished task once more, with the addresses that its provider gives now; raises `gone` without any."""
-        # No cancel is passed on: the picture is made and paid for, so it is kept.
+        """Poll the finished task once more for new addresses; raises `gone` if there are none."""
+        # Pass no cancel on: the picture is made and paid for, so it is kept.
         never = asyncio.Event()
         waits_s = chain((0.0,), self._waits_s(route))
         try:
@@ -136,7 +136,7 @@ class Polling:
         waits_s: Iterable[float],
         cancel_requested: asyncio.Event,
     ) -> Generated | None:
-        """Poll until the task has ended; a provider that wants a longer wait gets it."""
+        """Poll until the task has ended; the provider may demand longer waits, up to LONGEST_RETRY_AFTER_S."""
         retry_after_s, lost = 0.0, 0
         refused: ProviderError | None = None
         try:
@@ -154,7 +154,7 @@ class Polling:
                     if refused is not None and lost == LOST_POLLS:
                         raise refused
                     if wait_s >= left_s:
-                        # That was the poll at the limit: the task may have ended since the poll before it.
+                        # That was the last poll, at the time limit.
                         break
                     retry_after_s = answer.retry_after_s or 0.0
         except TimeoutError:
@@ -162,7 +162,7 @@ class Polling:
         raise limit.unfinished(refused)
 
     async def _answer(self, route: Route, task: Submitted) -> Pending | Generated | ProviderError:
-        """The reply to one poll; its error where the poll was turned away, or where the task is unknown."""
+        """Return the reply to one poll, or its error if the poll was refused or the task is unknown."""
         left = await self._turn(route)
 
         async def leaves(_rtt_s: float | None) -> None:
@@ -186,8 +186,8 @@ def only_picture(generated: Generated) -> Picture:
 
 
 def _oldest(run: Run) -> datetime:
-    """The earliest time at which the run's result can have been made."""
+    """The earliest possible time of the run's result."""
     if run.submitted is None:
         return datetime.now(UTC)
-    # A receipt need not have a date.
+    # A receipt may have no date.
     return run.submitted.submitted_at or run.place[1]

@@ -1,6 +1,6 @@
-"""The items that this replica runs: a coroutine for each, at most `slots` of them, and their settling.
+"""Runs the replica's items, one coroutine each and at most `slots` at once, and settles them.
 
-The executor knows what running an item means; nothing here does.
+The executor has the steps of a run; this module does not know them.
 """
 
 from __future__ import annotations
@@ -65,8 +65,11 @@ class Pool:
         return count
 
     def unreserve(self, count: int) -> None:
-        """Give slots back without ringing: two routes that both wait for their quotas would wake each other without
-        end, and a route that found no slot meanwhile looks again by itself."""
+        """Give slots back without ringing the bell.
+
+        A ring would let two routes that wait for quota wake each other without end. A route that found no slot looks
+        again by itself.
+        """
         self._reserved -= count
 
     def start(
@@ -79,7 +82,7 @@ class Pool:
         requested_at: float = 0.0,
         adopted: bool = False,
     ) -> None:
-        """Run an item that is ours; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
+        """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
         run = Run(item, route, permit, adopted, slot_at, requested_at)
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._live(run), name=item.uid)
@@ -89,16 +92,16 @@ class Pool:
         return list(self._runs.values())
 
     def request_cancel(self, uid: str) -> None:
-        """Mark the item as to be cancelled; the executor looks at the mark where it can still stop for free."""
+        """Request a cancel of the item; the executor checks for it while stopping is still free."""
         for run in self._runs.values():
             if run.item.uid == uid:
                 run.cancel_requested.set()
 
     def abandon(self, run: Run) -> None:
-        """Stop a run whose item has another owner now, and settle nothing.
+        """Stop a run whose item has another owner, and settle nothing.
 
-        A call that has left is still waited for: its receipt, or its picture in the store, keeps the new owner from
-        paying again. A run that settles looks lost when its settle has just been carried out, and is left alone.
+        A call that has left is awaited: its receipt, or its stored picture, keeps the new owner from paying again. A
+        run that is settling goes on, because its item looks lost right after the settle.
         """
         if run.phase in (Phase.ORPHANED, Phase.LOST, Phase.SETTLING):
             return
@@ -109,7 +112,7 @@ class Pool:
             run.task.cancel()
 
     async def drain(self, timeout_s: float, hurry: Callable[[], bool]) -> int:
-        """Wait until all runs have been settled; returns how many were left and handed over.
+        """Wait up to `timeout_s` until all runs are settled; returns how many were handed over.
 
         `hurry` is called when the time is over; it returns whether some runs now end by themselves.
         """
@@ -129,7 +132,7 @@ class Pool:
         try:
             outcome = await self._outcome(run)
             if run.submitted is None and _kind(outcome) == ErrorKind.NETWORK_UNSENT:
-                # Not one byte of it left: it was no call, and its permit is given back whole.
+                # No byte left, so there was no call, and the permit is given back whole.
                 run.enter(Phase.WAITING)
             answered = run.submitted is not None or not isinstance(outcome, Unknown)
             await self._calls.call_ended(run, answered=answered)
@@ -154,17 +157,17 @@ class Pool:
             raise
         except Exception as error:
             log.exception("a bug while running an item", item=run.item.uid)
-            message = f"Pixmill failed inside ({type(error).__name__}); the log has the details."
+            message = f"Pixmill had an internal error ({type(error).__name__}); the log has the details."
             record = {"kind": "unknown", "message": message, "charged": "maybe", "retryable": True}
             if run.submitted is not None:
-                # The provider did its part: trying again goes on with its task.
+                # The provider has the task, and a retry goes on with it.
                 record |= {"charged": "yes", "resumable": True}
             elif run.phase in (Phase.LEFT, Phase.ORPHANED):
                 return Unknown(record)  # The call may be paid for, so the job's policy decides.
             return Retry(record, BUG_DELAY_S)
 
     def _count(self, run: Run, state: str, outcome: Outcome, charged: str) -> None:
-        """Count what a settle did; so the call of a killed worker counts too, and once."""
+        """Count the result of a settle, so that the call of a killed replica counts too, exactly once."""
         route, metrics = run.route, self._metrics
         if state == "lost":
             metrics.duplicate_results.inc()
@@ -188,9 +191,9 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _charged(run: Run, outcome: Outcome) -> str:
-    """Whether the provider takes money for the run's call: no, maybe, yes; '' where the run accounts for no call.
+    """The charge for the run's call: no, maybe or yes; '' if the run has no call to account for.
 
-    An intent in an adopted item is that of a replica which went away before it could settle.
+    The intent of an adopted item is from its former owner, which could not settle the call.
     """
     if not run.sent and not (run.adopted and run.item.intent_us is not None):
         return ""

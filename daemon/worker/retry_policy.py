@@ -1,7 +1,7 @@
-"""What a failure of the provider means for the job and for its account: the first place to look for "a 429".
+"""Decides what a provider's failure means for the job and its account: look here first for a 429.
 
-Each error carries what may be done next (`error.retry`, see providers/errors.py); the table below decides what this
-daemon does then. A throttle is not a failure: the job loses nothing, and the account waits on every replica.
+Each error names what may follow (`error.retry`, see providers/errors.py); the table below chooses what does follow.
+A throttle is not a failure: the job loses nothing, and the account waits on every replica.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = structlog.get_logger(__name__)
 
 
 class Then(Enum):
-    """What follows an error. All but the last three end the run."""
+    """The reaction to an error. All but the last three end the run."""
 
     FAIL = "the job fails"
     ATTEMPT = "the job loses an attempt, waits with full jitter, and is sent again; without attempts it fails"
     WAIT = "the job loses nothing, goes back to its queue and waits for the account"
     UNKNOWN = "the call may be paid for: `on_unknown_outcome` of the job decides"
     RESUME = "as ATTEMPT, but the next run polls the task; without a task the job fails"
-    REPEAT = "nothing is known of the task or picture: the same request again, within the run"
+    REPEAT = "the task or picture may still be good: the same request is sent again, within the run"
     LOST = "as REPEAT, but the third time in a row ends the run: the task is lost"
     REFRESH = (
         "as REPEAT while the address may still be good; then the task is polled once for another address"
@@ -40,7 +40,7 @@ class Then(Enum):
 
 
 class Row(NamedTuple):
-    """What follows at each step, and what the account does once the run ends with the error."""
+    """The reaction at each step, and the action of the account once the run ends with the error."""
 
     submit: Then
     poll: Then
@@ -63,7 +63,7 @@ TABLE: Mapping[Retry, Row] = {
     # permission, moderation_input, moderation_output, invalid_request, unsupported, cancelled, deadline
     Retry.NEVER:           Row(Then.FAIL,    Then.FAIL,    Then.FAIL,    AccountAction.NOTHING),
 }
-# Kinds that mean something else at a poll or at a download than at a submit.
+# Kinds with another meaning at a poll or at a download than at a submit.
 AT_POLL = {
     ErrorKind.PERMISSION:       Then.REPEAT,
     ErrorKind.NETWORK_UNSENT:   Then.REPEAT,
@@ -76,12 +76,12 @@ AT_DOWNLOAD = {ErrorKind.RESULT_EXPIRED: Then.REFRESH}
 RETRY_FIRST_S, RETRY_LONGEST_S = 2.0, 300.0  # bounds of the full jitter of ATTEMPT and RESUME
 # Bounds of the full jitter of WAIT, for a route without quotas; with one the next permit carries the wait.
 THROTTLE_FIRST_S, THROTTLE_LONGEST_S = 1.0, 60.0
-NO_QUOTA_PAUSE_S = 60.0  # the wait for an account that can serve nobody, where no quota can be paused
+NO_QUOTA_PAUSE_S = 60.0  # the wait for a stopped account on a route without quotas
 STORE_AGAIN_S = 30.0
 
 
 def after_poll(error: ProviderError) -> Then:
-    """What follows a failed poll. An error of a task that was accepted is the task's own, as at the submit."""
+    """The reaction to a failed poll. An error of the accepted task itself counts as at the submit."""
     row = TABLE[error.retry]
     if error.was_let_in and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
         return row.submit
@@ -89,7 +89,7 @@ def after_poll(error: ProviderError) -> Then:
 
 
 def after_download(error: ProviderError) -> Then:
-    """What follows a failed download."""
+    """The reaction to a failed download."""
     return AT_DOWNLOAD.get(error.kind, TABLE[error.retry].download)
 
 
@@ -101,7 +101,7 @@ class RetryPolicy:
         self._metrics = metrics
 
     async def outcome(self, error: ProviderError, run: Run) -> Outcome:
-        """The outcome of a run that ended with `error`. Repeats itself until Redis has noted what the account does."""
+        """Return the outcome of a run that ended with `error`, once Redis has recorded the action of the account."""
         self._metrics.job_errors.labels(route=run.route.name, kind=error.kind.value).inc()
         resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
@@ -115,7 +115,7 @@ class RetryPolicy:
             case Then.WAIT if not error.was_let_in and run.submitted is None:
                 return Throttled(record, _wait_s(error, run))
             case Then.WAIT:
-                # The call was accepted: repeated for free it could go on, and be billed, without end.
+                # The call was accepted: free repeats could go on, and be billed, without end.
                 return _attempt(error, run, record)
             case Then.UNKNOWN:
                 return Unknown(record)
@@ -127,9 +127,10 @@ class RetryPolicy:
                 return Failed(record)
 
     def not_stored(self, error: NotStored, run: Run) -> Outcome:
-        """The outcome of a picture that is paid for and that our own store does not take.
+        """Return the outcome of a paid picture that our own store does not accept.
 
-        With a task it can be downloaded again. Without one it would have to be bought again, and a person decides.
+        With a task, the picture can be downloaded again. Without one it would have to be bought again, so a person
+        decides.
         """
         self._metrics.job_errors.labels(route=run.route.name, kind=ErrorKind.STORAGE.value).inc()
         if run.submitted is None:
@@ -157,7 +158,7 @@ def _wait_s(error: ProviderError, run: Run) -> float:
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:
-    """Whether the task is still good although the item has failed: a retry then polls it and buys nothing."""
+    """Whether the task is still good although the item failed: a retry then polls it and buys nothing."""
     return run.submitted is not None and (
         isinstance(error, Unfinished) or error.kind is ErrorKind.RESULT_DOWNLOAD
     )

@@ -1,4 +1,4 @@
-"""One item on its way through a replica: the phase of its provider call, how long it may take, and its result."""
+"""Describes one run of an item: the phase of its provider call, its time limit, and its result."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from limiter import Permit
 from providers.base import Generated, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 
-# Added to the provider's own timer, for a provider that keeps no time: a busy loop must not find both due at once.
+# Added to the provider's own timer, in case that fails: a busy loop must not find both timers due at once.
 GRACE_S = 5.0
 
 
 class Phase(Enum):
-    """How far a run has come with the call that it makes itself; a run that only polls an older task makes none."""
+    """The progress of the call that a run makes itself; a run that only polls an older task makes none."""
 
     WAITING = "waiting"  # nothing was sent
     CALLING = "calling"  # the provider's submit has begun
     LEFT = "left"  # the first byte was about to leave: the call may be paid for
     ORPHANED = (
-        "orphaned"  # it had left when another replica took the item over; only its answer is waited for
+        "orphaned"  # it had left when another replica took the item over; the run only waits for the reply
     )
     SETTLING = "settling"  # the outcome is on its way to the queue
     LOST = "lost"  # another replica has the item, and this run stops
 
 
 FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
-    # A call that turns out not to have left, or whose permit was recalled, leads back to WAITING.
+    # A call that did not leave after all, or whose permit was recalled, leads back to WAITING.
     Phase.WAITING: frozenset({Phase.WAITING, Phase.CALLING, Phase.SETTLING, Phase.LOST}),
     Phase.CALLING: frozenset({Phase.WAITING, Phase.LEFT, Phase.SETTLING, Phase.LOST}),
     # A provider may send once more on another connection.
@@ -51,7 +51,7 @@ FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One item on its way. `permit` is the right to one provider call; None where the route has no quota."""
+    """One item on its way. `permit` is None on a route without quotas."""
 
     item: Claimed
     route: Route
@@ -60,14 +60,14 @@ class Run:
     slot_at: float | None = None  # monotonic time for which the permit was granted
     requested_at: float = 0.0  # monotonic time at which the permit was requested
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
-    announced_at: float = 0.0  # monotonic time at which its intent was last written, and the item was ours
+    announced_at: float = 0.0  # monotonic time at which the intent was last written
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
-    headers: Mapping[str, str] = field(default_factory=dict)  # the answer's, until they are noted
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
     task: asyncio.Task[None] | None = None
 
     def enter(self, phase: Phase) -> None:
-        """Go on to `phase`; raises LeaseLost where the item has another owner, RuntimeError for a wrong step."""
+        """Enter `phase`. Raises LeaseLost when the item has another owner, RuntimeError for a wrong step."""
         if phase not in FOLLOWS[self.phase]:
             if self.phase in (Phase.ORPHANED, Phase.LOST):
                 raise LeaseLost(f"{self.item.uid} was taken over by another worker")
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def place(self) -> Place:
-        """What an image's key is made of: the same for every run of the item."""
+        """The parts of the image's key, which are the same for every run of the item."""
         return Uid.parse(self.item.uid), datetime.fromtimestamp(self.item.accepted_us / 1e6, UTC)
 
     def result(
@@ -111,15 +111,15 @@ class Run:
 
 
 class Recalled(Exception):  # noqa: N818 - an outcome, not a fault
-    """The permit does not hold any more, and the call was not sent."""
+    """The permit is not valid any more, and the call was not sent."""
 
 
 class Unfinished(ProviderError):  # noqa: N818 - the task may still end well
-    """The provider has the task, which did not end in time; it is still good, so a retry polls it."""
+    """The provider's task did not end in time. It is still good, so a retry polls it."""
 
 
 class TimeLimit(NamedTuple):
-    """The end of a run: after the route's `timeout_s`, or at the job's deadline where that comes first."""
+    """The end of a run: after the route's `timeout_s`, or at the job's deadline if that comes first."""
 
     timeout_s: float
     deadline: datetime | None
@@ -127,7 +127,7 @@ class TimeLimit(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, job: Job) -> TimeLimit:
-        """The limit of a call that begins now. A deadline that had passed when a person retried does not hold."""
+        """The limit of a call that begins now. A deadline that passed before a person's retry is ignored."""
         deadline = job.deadline
         if deadline is not None and deadline.timestamp() * 1e6 <= run.item.waived_us:
             deadline = None
@@ -148,14 +148,14 @@ class TimeLimit(NamedTuple):
             )
 
     def unanswered(self) -> ProviderError:
-        """The error of a call without an answer in time: nobody knows what the provider did."""
+        """The error of a call without a reply in time: the provider may have carried it out."""
         return ProviderError(
             ErrorKind.AMBIGUOUS_SUBMIT,
             f"The provider did not answer {self._when()}; whether it made the picture is not known.",
         )
 
     def unfinished(self, refused: ProviderError | None = None) -> Unfinished:
-        """The error of a task that did not end in time; `refused`: the refusal of its last poll."""
+        """The error of a task that did not end in time; `refused` is the refusal of its last poll."""
         kind = ErrorKind.DEADLINE if self._deadline_passed() else ErrorKind.PROVIDER_TIMEOUT
         message = f"The provider's task did not end {self._when()}; retrying this item goes on polling it."
         if refused is not None:

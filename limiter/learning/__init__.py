@@ -1,1 +1,1 @@
-"""Learning from the answers of a provider."""
+"""Learns about quotas from the answers of a provider."""

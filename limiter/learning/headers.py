@@ -1,7 +1,7 @@
-"""What a provider's rate headers say, in one neutral form, and how far that may tighten our own books.
+"""Reads a provider's rate headers into one neutral form, which may tighten our own books.
 
-Headers are hints: they are late, rounded, and of several dialects. So they never loosen anything here, and what
-cannot be read is left out, never an error. Retry-After is not read here: it is an order, not a hint.
+Headers are hints: they are late, rounded, and come in several dialects. So they never loosen a limit, and an
+unreadable header is left out without an error. Retry-After is not read here: it is an order, not a hint.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ DAY_S: Final = 86_400.0
 _LONGEST: Final = 4096
 _MOST_READINGS: Final = 16
 _LARGEST: Final = 10**15
-_INSTANT_FROM_S: Final = 1e9  # as seconds to go it would be 31 years
-_INSTANT_MS_FROM: Final = 1e10  # as an instant in seconds it would be the year 2286
+_INSTANT_FROM_S: Final = 1e9  # a wait of so many seconds would be 31 years
+_INSTANT_MS_FROM: Final = 1e10  # an instant of so many seconds would be in the year 2286
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderReading:
-    """One limit as a response described it; None is what it did not say.
+    """One limit as a response described it; a field that the response lacks is None.
 
-    `remaining` is what was left of `limit` when the response was made, its own call counted. `reset_s` (from the
-    response on) is when more is there: in some dialects one unit more, in others all. `unit` is requests, images,
-    or what the provider counts. `window_s` is the limit's period, `policy` its name where it has one.
+    `remaining` is the rest of `limit` after the response's own call. More becomes available `reset_s` after the
+    response: one unit in some dialects, all in others. `unit` is requests, images, or the provider's own unit.
+    `window_s` is the limit's period, `policy` its name if it has one.
     """
 
     limit: int | None = None
@@ -40,7 +40,7 @@ class HeaderReading:
 
 
 def read_headers(headers: Mapping[str, str], *, now_s: float | None = None) -> tuple[HeaderReading, ...]:
-    """Every limit that the headers of a response describe, none if there is none that can be read.
+    """Every limit that the headers of a response describe in a readable form.
 
     Reads `X-RateLimit-{Limit,Remaining,Reset}[-UNIT]`, `RateLimit` and `RateLimit-Policy` of the IETF drafts
     with their forerunners `RateLimit-{Limit,Remaining,Reset}`, and ModelScope's daily ones. A reset that is an
@@ -67,9 +67,9 @@ def read_headers(headers: Mapping[str, str], *, now_s: float | None = None) -> t
 def tightest(
     readings: Iterable[HeaderReading], unit: str, window_s: float | None = None
 ) -> HeaderReading | None:
-    """The reading on `unit` that leaves least; None where none says what is left.
+    """The reading on `unit` with the least `remaining`; None if no reading has it.
 
-    With `window_s`, only readings of that period and those that do not name theirs.
+    With `window_s`, only readings of that period or without a period.
     """
     known = [
         each
@@ -97,18 +97,18 @@ def _x_ratelimit(known: Mapping[str, str], server_now_s: float | None) -> Iterat
         if unit in _WINDOWS_S:
             unit, window = "requests", unit
         groups.setdefault((unit, _WINDOWS_S.get(window or "")), {})[found["what"]] = value
-    for (unit, window_s), said in groups.items():
+    for (unit, window_s), group in groups.items():
         yield HeaderReading(
-            limit=_limit(said.get("limit")),
-            remaining=_count(said.get("remaining")),
-            reset_s=_reset(said.get("reset"), server_now_s),
+            limit=_limit(group.get("limit")),
+            remaining=_count(group.get("remaining")),
+            reset_s=_reset(group.get("reset"), server_now_s),
             unit=unit,
             window_s=window_s,
         )
 
 
 def _modelscope(known: Mapping[str, str]) -> Iterator[HeaderReading]:
-    """Allowances of a day, for the account and for the model; when the day ends is not said."""
+    """Allowances of a day, for the account and for the model; the headers do not name the end of the day."""
     for policy, stem in (
         ("", "modelscope-ratelimit-requests"),
         ("model", "modelscope-ratelimit-model-requests"),
@@ -122,7 +122,7 @@ def _modelscope(known: Mapping[str, str]) -> Iterator[HeaderReading]:
 
 
 def _old_draft(known: Mapping[str, str], server_now_s: float | None) -> Iterator[HeaderReading]:
-    """Drafts up to 06, `RateLimit-Limit: 100, 100;w=10`, of which the first number is the limit that is nearest."""
+    """Drafts up to 06, `RateLimit-Limit: 100, 100;w=10`; the first number is the nearest limit."""
     limits = _items(known.get("ratelimit-limit", ""))
     windows = [params["w"] for name, params in limits if limits and name == limits[0][0] and "w" in params]
     yield HeaderReading(
@@ -134,9 +134,9 @@ def _old_draft(known: Mapping[str, str], server_now_s: float | None) -> Iterator
 
 
 def _structured(known: Mapping[str, str]) -> Iterator[HeaderReading]:
-    """Draft 07, `limit=100, remaining=50, reset=5`, and those after it, `"burst";r=50;t=5` beside its policy.
+    """Draft 07, `limit=100, remaining=50, reset=5`, and later ones, `"burst";r=50;t=5` beside its policy.
 
-    Before draft 08 a policy had no name but its number: `100;w=10`.
+    Before draft 08 a policy had a number in place of a name: `100;w=10`.
     """
     policies = dict(_items(known.get("ratelimit-policy", "")))
     items = _items(known.get("ratelimit", ""))
@@ -171,7 +171,7 @@ def _with_policy(name: str, params: Mapping[str, str], policy: Mapping[str, str]
 
 
 _DRAFT_07: Final = re.compile(r"(limit|remaining|reset)=(.*)")
-# A quote that never ends, ends with the text: so no part is looked at twice.
+# A quote without an end ends with the text, so the expressions never scan a part twice.
 _QUOTED: Final = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
 _ITEM: Final = re.compile(rf'(?:{_QUOTED}|[^",])+')
 _PART: Final = re.compile(rf'(?:{_QUOTED}|[^";])+')
@@ -198,12 +198,12 @@ def _unquoted(text: str) -> str:
 
 
 def _limit(text: str | None) -> int | None:
-    """Some gateways send 0 where they limit nothing, so it is no limit."""
+    """The limit; None for 0, which some gateways send if they limit nothing."""
     return _count(text) or None
 
 
 def _count(text: str | None) -> int | None:
-    """Whole units; of a fraction, the part that is whole. Below 0 some mean that nothing is limited."""
+    """Whole units, rounded down. None below 0, which some providers send if they limit nothing."""
     value = _number(text)
     return None if value is None else math.floor(value)
 
@@ -240,7 +240,7 @@ _NUMBER: Final = re.compile(r"[+-]?\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 
 
 def _number(text: str | None) -> float | None:
-    """From 0 on. No exponents, no infinities, no digits of other scripts: what no provider writes is not guessed at."""
+    """A number from 0 on in plain ASCII digits. Exponents and infinities are not read: no provider sends them."""
     if text is None or _NUMBER.fullmatch(text.strip()) is None:
         return None
     return float(text) if 0 <= float(text) <= _LARGEST else None

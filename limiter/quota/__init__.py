@@ -1,1 +1,1 @@
-"""What a quota is: its limits, how they are written, and published ones."""
+"""Defines quotas: the kinds of limit, their TOML form, and published presets."""

@@ -1,4 +1,4 @@
-"""The kinds of limit a provider account can have, and the arithmetic of each; everything here is pure.
+"""Defines the kinds of limit that a provider account can have, and their arithmetic; everything here is pure.
 
 Times are integer µs. A cost is a number of units: a call costs 1 request, n images, and weighs w in flight.
 """
@@ -24,9 +24,9 @@ PERIODS_US: Final = {
     "d": 86_400 * SECOND_US,
 }
 LONGEST_PERIOD_US: Final = 366 * PERIODS_US["d"]
-# Up to this count a window remembers each unit; above it, how many there were in each 256th of it.
+# Up to this count a window's book keeps each unit; above it, the number of units in each 256th of the window.
 EXACT_MOST: Final = 2_000
-# Scripts count in doubles, which are exact up to 2^53; what they multiply must stay below it.
+# Scripts count in doubles, which are exact up to 2^53; their products must stay below it.
 _LARGEST_EXACT: Final = 2**53
 _DAYS_AHEAD: Final = 4
 GUARD_LEAST_US: Final = 5_000
@@ -34,11 +34,11 @@ GUARD_MOST_US: Final = 100_000
 
 
 class QuotaError(ValueError):
-    """A quota that cannot be, or a cost that can never fit one; the sentence says where and what to write."""
+    """An invalid quota, or a cost that can never fit a quota; the sentence says where and what to write."""
 
 
 class _Limit:
-    """The common part of all kinds; `kind` names the book in which the scripts keep what was used."""
+    """The common part of all kinds; `kind` names the scripts' book of used units."""
 
     __slots__ = ()
     kind: ClassVar[str]
@@ -52,12 +52,12 @@ class _Limit:
 
     @property
     def guard_us(self) -> int:
-        """Time kept free for calls that arrive unevenly; a limit without a rate has nothing to keep."""
+        """The guard for calls that arrive unevenly; 0 for a limit without a rate."""
         return LONGEST_PERIOD_US
 
     @property
     def late_us(self) -> int:
-        """For how long a call counts that was sent late; 0 where lateness changes nothing."""
+        """How long a late call counts after it was sent; 0 if lateness changes nothing."""
         return 0
 
 
@@ -92,7 +92,7 @@ class Window(_Rate):
 
     @property
     def exact(self) -> bool:
-        """Whether each unit is remembered, and not only how many there were in each slice of the window."""
+        """Whether the book keeps each unit, and not only a count for each slice of the window."""
         return self.count <= EXACT_MOST
 
     @property
@@ -135,10 +135,10 @@ class Bucket(_Rate):
 
     @property
     def lag_us(self) -> int:
-        """How unevenly calls may arrive without being refused, as the guard of a window.
+        """How unevenly calls may arrive without a refusal, like the guard of a window.
 
-        It costs a bucket of several units nothing but an instant after each burst, so only their time bounds it. A
-        bucket of one waits for it after each call: a hundredth, which is what 99 % allows.
+        A bucket of several units loses it only once after each burst, so it may be as long as one unit takes to come
+        back. A bucket of one loses it after each call, so it is a hundredth there, which leaves 99 % of the rate.
         """
         unit_us = self.period_us // self.count
         if self.burst == 1:
@@ -161,8 +161,8 @@ class Bucket(_Rate):
 class FixedWindow(_Rate):
     """At most `count` units in each window of the provider's clock: they begin at multiples of the period.
 
-    For providers that count whole seconds or minutes and are known to. All of a window can be used at once, and no
-    share of it is lost to a guard; but the provider's clock must not differ from the server's by more than that.
+    For providers that are known to count whole seconds or minutes. All of a window can be used at once, and no share
+    of it is lost to a guard. The provider's clock must not differ from the server's by more than the guard.
     """
 
     kind: ClassVar[str] = "fixed"
@@ -172,7 +172,7 @@ class FixedWindow(_Rate):
 
     @property
     def guard_us(self) -> int:
-        """Nothing is sent so shortly before or after a window begins: a tenth of it, half a second at most."""
+        """The time before and after the start of a window without calls: a tenth of it, half a second at most."""
         return min(self.period_us // 10, 500_000)
 
     @property
@@ -200,7 +200,7 @@ class CalendarDay(_Rate):
         _zone(self.zone)
 
     def midnights_us(self, wall_us: int) -> str:
-        """The start of yesterday, today and the days after, as the scripts want them: for a call at `wall_us`."""
+        """The starts of yesterday, today and the days after, at the time `wall_us`, in the form of the scripts."""
         today = datetime.fromtimestamp(wall_us / SECOND_US, _zone(self.zone)).date().toordinal()
         return _midnights_us(self.zone, today)
 
@@ -212,7 +212,7 @@ class CalendarDay(_Rate):
 
 @dataclass(frozen=True, slots=True)
 class InFlight(_Limit):
-    """At most `count` between grant and release: calls, or with `weighed_by` the units that the calls cost.
+    """At most `count` between grant and release, counted in calls, or with `weighed_by` in units of their cost.
 
     A call that names no cost weighs 1; a caller may name its weight as the cost of `in_flight`.
     """
@@ -236,13 +236,13 @@ Limit = Window | Bucket | FixedWindow | CalendarDay | InFlight
 
 
 def guard_us(period_us: int) -> int:
-    """How much longer than the provider's window ours is kept: a hundredth of it, within 5 ms to 100 ms.
+    """The time by which our window is longer than the provider's: a hundredth of it, within 5 ms to 100 ms.
 
-    A provider counts arrivals, not sends. If delays between a granted slot and the arrival differ by at most
-    J, two sends a window W apart can arrive W-J apart, so a log kept for W+g is never refused when g >= J,
-    and costs the share g/(W+g) of the rate; no sender can promise more than W/(W+J). A hundredth is what 99 %
-    allows. Below 5 ms one pause of an event loop is already more; above 100 ms a long window would pay for
-    delays that a near provider does not have. What was measured can widen it, see scripts/include/quota.lua.
+    A provider counts arrivals, not sends. If delays between slot and arrival differ by at most J, two sends a window
+    W apart can arrive W-J apart. A log kept for W+g is never refused if g >= J. It costs the share g/(W+g) of the
+    rate; no sender can promise more than W/(W+J). A hundredth leaves 99 % of the rate. One pause of an event loop is
+    longer than 5 ms. Above 100 ms a long window would pay for delays that a near provider does not have. Measured
+    delays can widen the guard, see scripts/include/quota.lua.
     """
     return min(max(period_us // 100, GUARD_LEAST_US), GUARD_MOST_US)
 

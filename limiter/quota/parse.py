@@ -1,4 +1,4 @@
-"""How the limits of a quota are written in TOML, and the error of one that is written wrongly."""
+"""Parses the limits of a quota from their TOML form; each error shows a right example."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _with_preset(name: str, spec: Mapping[str, object]) -> dict[str, object]:
         raise QuotaError(
             f'quota {name!r}: preset {preset!r} is unknown; known: {known}. Or write requests = "20/s"'
         )
-    # A field beside the preset takes the place of the preset's own.
+    # A field beside the preset replaces the preset's own.
     return {**PRESETS[preset].limits, **fields}
 
 

@@ -1,8 +1,8 @@
-"""Published limits of provider accounts, as their TOML would be, each with the page that states it.
+"""Lists published limits of provider accounts in their TOML form, each with the page that states it.
 
-Only what a vendor's page or one that quotes it says is here: limits that a console shows for each account (OpenAI's
-tiers, TokenHub's calls a minute) have to be copied from there. Where a page names a day and not when it begins, any
-24 hours are meant, which no beginning can overrun.
+Each limit is on a vendor's page or on one that quotes it. Limits that a console shows for each account (OpenAI's
+tiers, TokenHub's calls a minute) must be copied from there. If a page does not say when its day begins, the preset
+is a window of 24 hours, which is safe for any beginning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Limits by field, where they are written down, and the month in which they were read there."""
+    """Limits by field, their source, and the month in which they were read there."""
 
     limits: Mapping[str, object]
     source: str

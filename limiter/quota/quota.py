@@ -1,4 +1,4 @@
-"""A quota: a name and the limits of one provider account, all of which hold together. Everything is pure."""
+"""Defines a quota: a name and the limits of one provider account. Everything here is pure."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The limits of one provider account; all of them hold together.
+    """The limits of one provider account; a call must fit all of them.
 
-    A unit can have several windows ("10/s" and "120/min"), beside them one token bucket and one calendar day.
-    An `adaptive` one learns from refusals and headers what it really grants; the limits are then a ceiling.
+    A unit can have several windows ("10/s" and "120/min"), one token bucket and one calendar day. An `adaptive` quota
+    learns its real rate from refusals and headers; the limits are then a ceiling.
     """
 
     name: str
     limits: tuple[Limit, ...] = field(default=())
     adaptive: bool = False
-    # How late after its slot (seconds) a call may be sent without being counted anew: half of the smallest guard. The
+    # A call may be sent so late after its slot (seconds) without being counted anew: half of the smallest guard. The
     # other half is for the way to the provider.
     tolerance_s: float = field(init=False, repr=False, compare=False)
 
@@ -78,16 +78,16 @@ class Quota:
 
     @property
     def fingerprint(self) -> str:
-        """What was learned belongs to these limits and no others; empty for a quota that does not learn."""
+        """A hash of the limits to which a learned rate belongs; empty for a quota that does not learn."""
         if not self.adaptive:
             return ""
         return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
 
     @property
     def polls(self) -> Quota | None:
-        """Its limits on polls alone, under the same name; None where it has none.
+        """Its limits on polls alone, under the same name; None if it has none.
 
-        A poll takes no place in flight, and its rate is neither learned nor a lesson.
+        A poll takes no place in flight, and its rate takes no part in learning.
         """
         limits = tuple(limit for limit in self.limits if limit.unit == POLLS)
         return Quota(self.name, limits) if limits else None
@@ -97,11 +97,11 @@ class Quota:
         return next((limit for limit in self.limits if isinstance(limit, kind)), None)
 
     def optimum_s(self, n: int, service_s: float = 0) -> float:
-        """The least time, in seconds from an idle start, in which `n` calls of cost 1 can have ended.
+        """The least time, in seconds from an idle start, in which `n` calls of cost 1 can end.
 
-        `service_s` is how long one call takes. Exact under one limit, a lower bound under several; without
-        guards, so a perfect sender that knows the provider's clock could reach it. A calendar day is taken to
-        begin when that helps most.
+        One call takes `service_s`. The time is exact under one limit and a lower bound under several. It leaves out
+        guards, so a perfect sender that knows the provider's clock could reach it. A calendar day begins at the best
+        moment.
         """
         if n <= 0:
             return 0.0
@@ -109,14 +109,14 @@ class Quota:
 
 
 def cost_of(limit: Limit, costs: Mapping[str, int]) -> int:
-    """What a call of these `costs` is charged by one limit; every call in flight weighs at least 1."""
+    """The units that one limit charges a call of these `costs`; every call in flight weighs at least 1."""
     if not isinstance(limit, InFlight):
         return costs.get(limit.unit, 0)
     return costs.get(limit.unit, costs.get(limit.weighed_by, 1)) or 1
 
 
 def check_cost(quota: Quota, costs: Mapping[str, int]) -> None:
-    """Refuse, with QuotaError, a cost below 0 or one that no waiting can ever fit under this quota."""
+    """Raise QuotaError for a cost below 0 or one that this quota can never grant."""
     for limit in quota.limits:
         cost = cost_of(limit, costs)
         if not 0 <= cost <= limit.most:

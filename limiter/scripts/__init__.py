@@ -1,1 +1,1 @@
-"""The Lua scripts, and the methods of `Limiter` that call them."""
+"""Holds the Lua scripts and the methods of `Limiter` that call them."""

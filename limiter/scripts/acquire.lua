@@ -2,20 +2,20 @@
 --
 -- KEYS   1 clock   2 the request's own record   3 spread   rest: see include/rows.lua
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
---        7 the epoch that the caller knows or ''   8 '1' if a denial for a rate shall make a reservation
+--        7 the epoch that the caller knows or ''   8 '1' if a denial for a rate makes a reservation
 --        9 number of quotas   rest: see include/rows.lua
--- Returns {1, wait (µs), epoch, when granted, slot, grant id, changes, what is left}: granted. The wait of a repeated
---         request may be below 0. `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. What is
---         left: `QUOTA unit:period left ` of each row that has a log and learns.
---         {0, retry (µs), epoch, bound}: denied. With a grant id and a slot behind it: denied, but reserved.
---         {2, server's time (µs)}: that time is in none of the days that the rows describe.
+-- Returns {1, wait (µs), epoch, time of the grant, slot, grant id, changes, left}: granted. The wait of a repeated
+--         request may be below 0. `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed.
+--         `left`: `QUOTA unit:period left ` of each row that has a log and learns.
+--         {0, retry (µs), epoch, bound}: denied. If a grant id and a slot follow: denied with a reservation.
+--         {2, server's time (µs)}: the rows do not describe the day of that time.
 --
--- A denial may write: a reservation, that the holder waits for a place in flight, a backward step of the clock, that
--- state was lost, and that a limit changed its kind.
--- A reservation is a grant without leases. It keeps a request that is denied again and again from being overtaken for
--- ever. Each try gives it up and searches anew, so it follows gaps, pauses and changed limits.
--- Why atomic: a limit that is charged while another one denies is quota lost, and a slot that is found in one
--- step and written in another is sold twice.
+-- A denial may write a reservation, the holder's wait for a place in flight, a backward step of the clock, a loss of
+-- state, and a changed kind of a limit.
+-- A reservation is a grant without leases. It keeps other calls from overtaking a request for ever. Each try gives it up
+-- and searches again, so it follows gaps, pauses and changed limits.
+-- Why atomic: if one limit is charged and another one denies, quota is lost. If a slot is found in one step and written
+-- in another, it is granted twice.
 -- @include clock
 -- @include rows
 -- @include rates
@@ -23,10 +23,10 @@
 -- @include leases
 -- @include undo
 
--- Limits that keep disagreeing about the slot are tried so often; each round moves it on.
+-- The most rounds in which limits look for a common slot; each round moves the slot on.
 local ROUNDS = 64
 local LEARNED_KEPT_US = 86400000000
--- Stands in a request's record where a grant has the time at which it was granted.
+-- In a request's record, a reservation has this word in place of the time of the grant.
 local RESERVED = '-'
 
 local max_wait, lease, grant = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -34,7 +34,7 @@ local who, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
 local strings = strings_read(9)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
--- A poll is about a call that has been sent and may be paid for; what stops new calls does not stop it.
+-- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
 local quotas, rows, polling = rows_read(9, strings)
 
 local function denied(retry, bound, ...)
@@ -44,12 +44,12 @@ end
 
 -- FIND: the earliest slot under all rates, and room for the leases.
 
--- A reservation is searched anew, also if none is wanted any more.
+-- Give up the request's reservation, even if the caller wants no reservation now.
 local function leave_reservation(record, reserved)
   redis.call('DEL', KEYS[2])
   local undone = {}
   for _, row in ipairs(rows) do
-    -- It may be older than the kind that its limit has now.
+    -- The reservation may be in a book of the limit's former kind.
     for _, key in ipairs(row.kind ~= 'in_flight' and {row.key, unpack(row.former)} or {}) do
       if not undone[key] then undo_charge(key, record, reserved, row.cost) end
       undone[key] = true
@@ -57,7 +57,7 @@ local function leave_reservation(record, reserved)
   end
 end
 
--- In how long a paused quota is worth another try (µs), and what to report; nil if none is paused.
+-- The time until the next try of a paused quota (µs), and the bound to report; nil if none is paused.
 local function paused()
   for _, quota in ipairs(polling and {} or quotas) do
     -- An operator's end is a time of the server's clock.
@@ -67,15 +67,15 @@ local function paused()
   end
 end
 
--- In how long there may be room for all leases (µs), and what to report; 0 if there is.
+-- The time until there may be room for all leases (µs), and the bound to report; 0 if there is room.
 local function no_place()
   local retry, bound = 0, nil
   for _, row in ipairs(rows) do
     if row.kind == 'in_flight' then
-      -- A call that weighs more than what is left of the places must still be possible, alone.
+      -- A call that weighs more than the allowed places must still be possible, alone.
       local most = math.max(row.cost, places_now(row.quota.places, row.count, now))
       row.retry = leases_retry(row.key, row.waiting, row.cost, most, holder, now)
-      -- After a loss the holders of leases report again within one lease; until then nobody knows how many.
+      -- After a loss of the state, holders renew within one lease; until then the number of leases is unknown.
       if clock.lost > 0 and now < clock.lost + lease then
         row.retry = math.min(clock.lost + lease - now, LOOK_AGAIN_US)
       end
@@ -85,8 +85,8 @@ local function no_place()
   return retry, bound
 end
 
--- The slot on which all rates agree, what moved it last, and whether they agree. Every limit may fill a gap before
--- later slots, so a limit that has room at one slot need not have it at a later one: all are tried again.
+-- The slot on which all rates agree, the bound that moved it last, and whether they agree. Limits fill gaps before later
+-- slots, so a limit with room at one slot may have none at a later one: each round tries all limits again.
 local function agree(rates)
   local slot, bound = now, ''
   for _, quota in ipairs(quotas) do
@@ -103,13 +103,13 @@ local function agree(rates)
     if agreed then break end
   end
   for _, row in ipairs(rates) do
-    -- Beyond the days that the midnights describe: try again when they describe more.
+    -- The slot is beyond the described days: deny, until later requests describe later days.
     if row.kind == 'day' and not day_of(row.book, slot - clock.offset) then agreed, bound = false, row.bound end
   end
   return slot, bound, agreed
 end
 
--- CHARGE: all rates at the slot, noted for the same request.
+-- CHARGE: all rates at the slot, and note it in the request's record.
 local function charge(rates, slot, granted_at)
   local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
   for _, row in ipairs(rates) do
@@ -121,14 +121,14 @@ local function charge(rates, slot, granted_at)
   clock_write(KEYS[1], clock)
 end
 
--- LEARN: how much of its level the grant shows a quota to use, by the limit that is fullest.
+-- LEARN: the share of its level that each quota uses with this grant, by its fullest limit.
 local function fullest_rates(rates, slot, bound)
   local fullest, left = {}, ''
   for _, row in ipairs(rates) do
     local quota, units = row.quota, row.quota.learned and rate_used_at(row, slot, clock)
     if units then
       row.used = adapt_share(units, row.full)
-      -- Full is full, also where rounding leaves a part of the level that no call fits into.
+      -- A limit without room for one more call counts as full, even if rounding leaves a part of the level.
       if units + row.cost > row.count then row.used = math.max(row.used, quota.learned.level) end
       if row.kind == 'log' then
         left = left .. string.format('%s %s %.0f ', quota.name, row.id, math.max(0, row.count - units))
@@ -154,7 +154,7 @@ local function learn(rates, slot, bound)
   return changes, left
 end
 
--- The same request again means that the first reply was lost: the reply is the grant that it already has.
+-- The request is repeated because its first reply was lost: return the grant that it already has.
 local record = strings[2]
 if record then
   local slot, granted, at = string.match(record, '^(%S+) (%S+) (%S+)')
@@ -171,7 +171,7 @@ for _, row in ipairs(rows) do
   if row.kind ~= 'in_flight' then
     rate_load(row, clock)
     if row.kind == 'day' and not day_of(row.book, clock.wall) then return {2, text(clock.wall)} end
-    -- A caller that only looks (its wait is below nothing) changes no books, whatever its own configuration says.
+    -- A caller that only looks (max wait below 0) changes no books, even if its configuration differs.
     if max_wait >= 0 then note_change(row, clock) end
     rates[#rates + 1] = row
   end
@@ -182,7 +182,7 @@ local slot, bound, agreed = agree(rates)
 for _, row in ipairs(rows) do
   if row.retry then leases_wait(row.waiting, row.cost, holder, now) end
 end
--- When the slot is `max_wait` away is early enough for the next try.
+-- The next try is worth it once the slot is `max_wait` away.
 local too_far = slot - now - max_wait
 if too_far > 0 and too_far >= full_us then
   if not (reserves and agreed) then return denied(too_far, bound) end

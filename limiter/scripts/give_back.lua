@@ -2,11 +2,10 @@
 --
 -- KEYS   1 the request's record   2..L+1 leases   rest: the books of its rates, of every kind
 -- ARGV   1 grant id   2 request id and holder   3 L   4.. the cost in each of KEYS[2..], in their order
--- Returns 1 if anything was undone, 0 if there was nothing left to undo (so twice is once).
+-- Returns 1 if anything was undone, 0 if there was nothing left to undo (so it may be repeated).
 --
--- The record says which field of slices, days and windows by the clock was charged; they come back only while it
--- is known.
--- Why atomic: half of it undone would let a call start under some of its limits only.
+-- The record names the charged field of slices, days and windows by the clock; without it they do not come back.
+-- Why atomic: a half-undone charge would let a call start under some of its limits only.
 -- @include leases
 -- @include undo
 local grant, who, leases = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -1,4 +1,4 @@
-"""One request for a permit as acquire.lua expects it, and what its reply means."""
+"""Requests permits: the arguments of acquire.lua, and its replies as types."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from limiter.script import LuaScript, uninterrupted
 from limiter.scripts.permits import Permits
 from limiter.server import text_of
 
-# What a call that makes one picture is charged; `polls` are charged only to callers that name them.
+# The default costs: a call that makes one picture. `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
 _ACQUIRE: Final = LuaScript.load(Path(__file__).parent, "acquire")
-_OTHER_DAY: Final = 2  # acquire.lua: the server's day is none of those in the rows
+_OTHER_DAY: Final = 2  # acquire.lua: the rows do not describe the server's day
 _LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `grant_id` is that of the grant or reservation that it may lead to."""
+    """One request; a grant or reservation that it leads to gets its `grant_id`."""
 
     plan: Plan
     holder: str
@@ -41,7 +41,7 @@ class Request:
     def granted(
         self, wait_us: int, granted_us: str, slot_us: str, grant_id: str, changes: str, left: str
     ) -> Grant:
-        """The grant that a reply means."""
+        """A reply as a grant."""
         permit = Permit(
             self.request_id,
             self.holder,
@@ -58,7 +58,7 @@ class Request:
         return Grant(permit, wait_us, tuple(scales))
 
     def denied(self, retry_us: int, bound: str, grant_id: str = "", slot_us: str = "0") -> Later:
-        """The denial that a reply means; it has a grant and a slot where a reservation was made."""
+        """A reply as a denial; with a grant id and a slot it has a reservation."""
         permit = Permit(
             self.request_id, self.holder, self.plan.names, self.plan.costs, (), grant_id, slot_us=int(slot_us)
         )
@@ -66,7 +66,7 @@ class Request:
 
 
 class Grants(Permits):
-    """Permits are granted here."""
+    """The call that grants permits."""
 
     async def acquire(
         self,
@@ -78,23 +78,24 @@ class Grants(Permits):
         max_wait_s: float,
         after: Later | None = None,
     ) -> Grant | Later:
-        """Request one call under all limits of all `quotas`; all of them are charged, at one slot, or none.
+        """Request one call under all limits of all `quotas`: charges all of them at one slot, or none.
 
-        `costs` are units; a unit that is not named costs nothing, and `in_flight` is the weight of the lease
-        (unnamed: 1). A call that costs polls alone passes pauses and cooldowns, which are about new calls. The slot
-        is the earliest that suits all, also a gap before later slots; one further away than `max_wait_s` is
-        denied. The same `request_id`, requested again because a reply was lost, has the same reply and is charged
-        once: until half a lease after its slot, or its release or give_back. Use a new one for each attempt. Sleep
-        `wait_us` from the moment this returns, by a monotonic clock, then send. A cancelled caller has been
-        granted nothing.
+        `costs` are units; a unit that is not named costs nothing. `in_flight` is the weight of the lease (unnamed:
+        1). A call that costs polls alone ignores pauses and cooldowns, which stop only new calls. The slot is the
+        earliest that suits all limits, even in a gap before later slots; one further away than `max_wait_s` is
+        denied. After a grant sleep `wait_us` from the return of this call, by a monotonic clock, then send. A
+        cancelled caller holds no grant.
 
-        After a denial, pass it as `after` with the same `request_id`. A second denial for a rate makes a
-        reservation, which nobody overtakes; a pause or a missing place in flight makes none, since their waiters
-        are known apart. Without `after`, a call that looks ahead less far than the backlog draws lots with the
-        others, and a call of many units may starve.
+        If a reply is lost, request again with the same `request_id`: it has the same reply and is charged once. That
+        holds until half a lease after its slot, or until its release or give_back. Use a new id for each attempt.
 
-        Errors: QuotaError, at once, for a cost that no waiting could ever fit; ValueError for a `max_wait_s` below
-        0 and a `holder` with spaces.
+        After a denial, pass it as `after` with the same `request_id`. A second denial for a rate makes a reservation,
+        which no other call overtakes. A pause or a missing place in flight makes none, since their waiters are noted
+        separately. Without `after`, a call whose `max_wait_s` is shorter than the backlog competes with the others
+        by chance, and a call of many units may starve.
+
+        Errors: QuotaError, at once, for a cost that can never be granted; ValueError for a `max_wait_s` below 0 and a
+        `holder` with spaces.
         """
         if not quotas:
             return Grant(Permit(request_id, holder, (), costs, (), ""), 0)
@@ -113,7 +114,7 @@ class Grants(Permits):
         return await uninterrupted(self._request(request), undo=self._undo)
 
     async def _request(self, request: Request) -> Grant | Later:
-        """One run of acquire.lua. Errors: QuotaError where the server's clock moves between days."""
+        """One run of acquire.lua. Errors: QuotaError if the server's clock moves between days."""
         plan = request.plan
         record = self._keys.of(plan.names[0], "permit", request.request_id)
         for _ in range(2):
@@ -141,7 +142,7 @@ class Grants(Permits):
         return (request.granted if granted else request.denied)(int(amount_us), *words)
 
     async def _undo(self, reply: Grant | Later) -> None:
-        # If Redis is away now, the lease ends by itself; the cancelled caller must see its cancellation alone.
+        # If Redis is away now, the lease ends by itself; the cancelled caller must see only its cancellation.
         if reply.charged is not None:
             with suppress(RedisError):
                 await self.give_back(reply.charged)

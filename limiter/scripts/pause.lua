@@ -1,13 +1,12 @@
--- A quota is paused, until a time or until it is resumed; an operator's last order counts.
+-- Pause a quota until a time or until a resume; an operator's last order counts.
 --
 -- KEYS   1 pause
 -- ARGV   1 test clock (µs or '')   2 end (µs since the epoch; 0 is open)   3 reason   4 channel of the doorbell
 --        5 the quota's name   6 1 to leave a pause alone that lasts as long or longer
--- Returns 1 if it was written. The bell says `quota NAME`: what was granted and not sent does not hold any more.
+-- Returns 1 if it was written. The bell says `quota NAME`, which recalls grants that were not sent.
 --
--- Why a script: the TTL is counted from the server's time, and a provider's pause must not shorten one that an
--- operator sets at the same time. A pause without an end has no TTL: what an operator stopped must not start by
--- itself.
+-- Why atomic: the TTL counts from the server's time, and a provider's pause must not shorten a pause that an operator
+-- sets at the same time. A pause without an end has no TTL, so that it never ends by itself.
 -- @include clock
 local now, ends = server_us(ARGV[1]), tonumber(ARGV[2])
 local known = tonumber(string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)'))

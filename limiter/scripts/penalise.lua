@@ -1,29 +1,29 @@
--- The provider refused a call: nothing is sent under this quota until the later of the known pause and the new one,
--- grants that were not sent are recalled, and what was learned or allowed is cut, once an epoch.
+-- Act on a provider's refusal: pause the quota until the later end of its old and its new pause, recall grants that were
+-- not sent, and cut the learned rate or the allowed places, once an epoch.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
 -- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 if the provider named none
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
---        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of what learns, or ''
+--        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of a quota that learns, or ''
 --        12 places configured (0: none)   13 period (µs) of a quota without a log
 --        rest: rows of four, of windows with a log: key index, count, span (µs), period (µs)
 -- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says
--- `quota NAME NOW` if what was granted until now does not hold any more.
+-- `quota NAME NOW` if earlier grants are recalled.
 --
--- An epoch begins with a cut: what had been granted before it may be refused as well, and says nothing new.
+-- An epoch begins with a cut. A refusal of a call that was granted before the cut shows nothing new.
 -- Why atomic: two replicas that report one refusal must neither cut twice nor shorten each other's pause.
 -- @include clock
 -- @include quota
 -- @include leases
 local KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
 local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
--- No operator could end a longer one.
+-- The longest pause that a provider may name, since no operator can end it.
 local LONGEST_NAMED_US = 86400000000
--- A report is recognised for so long, at least.
+-- How long a repeated report is recognised, at least.
 local REMEMBERED_US = 60000000
--- A refusal so long after the last pause does not lengthen the next one.
+-- After so long without a pause, a refusal no longer doubles the next pause.
 local QUIET_US = 2000000
--- A pause that grows by less is not worth a recall.
+-- A pause that grows by less makes no recall.
 local NEWS_US = 10000
 
 local strings = redis.call('MGET', unpack(KEYS, 1, 6))
@@ -38,7 +38,7 @@ if granted == 0 then granted = now end
 local level = learned and learned.level or ADAPT_PPM
 local most = places > 0 and places_now(strings[4], places, now) or 0
 
--- A report that is repeated because its reply was lost says nothing new.
+-- Ignore a report that is repeated after a lost reply.
 local longest = REMEMBERED_US
 for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
@@ -50,7 +50,7 @@ if grant ~= '' then
   end
 end
 
--- Places have epochs of their own: they begin when there are fewer.
+-- Places have their own epochs, which begin with each cut of the places.
 local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
 if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut
@@ -61,7 +61,7 @@ if not sequel and not fewer then
 end
 if not sequel then cooldown.generation = cooldown.generation + 1 end
 
--- Fewer calls at once: as many as ran when this one was turned away.
+-- Allow only as many calls at once as ran when this call was refused.
 local others_fly = 0
 if fewer then
   others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
@@ -73,11 +73,11 @@ end
 local pause = math.min(named, LONGEST_NAMED_US)
 if named < 0 then
   pause = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ (math.max(1, cooldown.streak) - 1))
-  -- While other calls run, their end is worth waiting for; and a sequel needs no pause of its own.
+  -- While other calls run, wait for their end instead of pausing; a sequel needs no pause either.
   if others_fly > 0 or sequel then pause = 0 end
 end
 
--- What the log says about the rate: how much had been accepted when this call came, by the limit that is fullest.
+-- Read the accepted units from the log, up to this call's arrival, for the fullest limit.
 local new_level = level
 if learned and kind == 'rate' then
   local fullest
@@ -94,7 +94,7 @@ if learned and kind == 'rate' then
       if named >= 0 then fullest.left = adapt_share(accepted(now + named - fullest.period, now), count) end
     end
   end
-  -- Without a log (a token bucket) only the refusal itself is known.
+  -- Without a log (a token bucket) there is only the refusal itself.
   fullest = fullest or {used = -1, left = -1, unit = 0, period = tonumber(ARGV[13])}
   if named < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
   if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then

@@ -1,4 +1,4 @@
-"""What becomes of a permit: renewed, submitted, released, given back, or sent late."""
+"""The calls of a permit's owner: renew, submitted, release, give back, sent late."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ class Permits(Server):
     """The calls of a permit's owner."""
 
     async def renew(self, permits: Sequence[Permit]) -> list[Permit]:
-        """Prolong the leases of all `permits` to `lease_s` from now, in one call; returns the unknown ones.
+        """Prolong the leases of all `permits` to `lease_s` from now, in one call; returns the unknown permits.
 
-        Renew three times a lease. A permit that is returned has lost its place: its lease had been expired
-        for a minute, or it was released. Permits without a lease need no renewal and are passed over.
+        Renew three times a lease. An unknown permit has lost its place: its lease expired more than a minute ago, or it
+        was released. Permits without a lease need no renewal and are skipped.
         """
         return await self._prolong(permits, self._lease_us)
 
     async def submitted(self, permit: Permit, *, longest_s: float) -> None:
-        """The provider has the job: its leases count for `longest_s` from now, renewed or not.
+        """Note that the provider has the job: the permit's leases count for `longest_s` from now, renewed or not.
 
-        For providers that run a job after the call has ended. A worker that dies leaves its job at the provider,
-        where it occupies the account until it ends; `longest_s` is how long that can take at most. The job's next
-        owner adopts the permit and releases it when it sees the end.
+        For providers that run a job after the call has ended. If a worker dies, its job occupies the account until it
+        ends, which takes `longest_s` at most. The job's next owner adopts the permit and releases it at the end.
         """
         if not (math.isfinite(longest_s) and longest_s > 0):
             raise ValueError(f"longest_s must be a positive number of seconds, not {longest_s}")
         await self._prolong([permit], math.ceil(longest_s * 1e6))
 
     async def release(self, permit: Permit) -> bool:
-        """The call has ended: its leases end, what it was charged stays. Twice is once.
+        """Note that the call has ended: its leases end, its charges stay. Repeated calls change nothing.
 
-        True if a lease was freed by this call. Then the doorbell rang on `PREFIX:bell`: `slot`, and the
-        holders that have waited longest for such a lease; without holders it is for everybody.
+        True if this call freed a lease. The doorbell `PREFIX:bell` then rings `slot` with the holders that have waited
+        longest for such a lease; without names it is for all holders.
         """
         if not permit.quotas:
             return False
@@ -57,12 +56,11 @@ class Permits(Server):
         return int(await uninterrupted(_RELEASE(self._client, keys, args))) > 0
 
     async def give_back(self, permit: Permit) -> None:
-        """Undo a grant whose call was not sent, not one byte of it, or a reservation. Twice is once.
+        """Undo a reservation, or a grant of whose call not one byte was sent. Repeated calls change nothing.
 
-        What was charged comes back exactly, with two exceptions, in which it is lost: tokens of a bucket from
-        which dozens were granted since, and units of a day or of a very large window half a lease after the slot.
-        The bell does not ring: this caller found nothing to send, and ringing would send the others looking for
-        it in turn, for ever.
+        The charges come back exactly, with two exceptions. Lost are tokens of a bucket that has granted dozens since,
+        and units of a day or of a very large window half a lease after the slot. The bell does not ring: this caller
+        found no work, and ringing would make the others look for it in turn, for ever.
         """
         if not permit.quotas:
             return
@@ -84,11 +82,11 @@ class Permits(Server):
         await uninterrupted(_GIVE_BACK(self._client, keys, args))
 
     async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
-        """The call is sent now, noticeably after its slot: windows and buckets count it from now on.
+        """Note that the call is sent now, well after its slot: windows and buckets count it from now on.
 
-        `quotas` are those that it was granted under. Worth its round trip only for a delay that the guard does not
-        cover, see `Quota.tolerance_s`. Around midnight a calendar day keeps two seconds free on either side, and
-        counts the call where it was granted.
+        `quotas` are those of its grant. Call this only for a delay that the guard does not cover, see
+        `Quota.tolerance_s`. A calendar day counts the call at its slot, and grants nothing within two seconds of
+        midnight.
         """
         books = self._plan(quotas, permit.costs).late if quotas else {}
         if books:
@@ -97,7 +95,7 @@ class Permits(Server):
             await uninterrupted(_SENT_LATE(self._client, keys, args))
 
     async def _prolong(self, permits: Sequence[Permit], by_us: int) -> list[Permit]:
-        """Let the leases of all `permits` end `by_us` from now at the earliest; returns the unknown ones."""
+        """Prolong the leases of all `permits` to at least `by_us` from now; returns the unknown permits."""
         held = [(permit, quota, weight) for permit in permits for quota, weight in permit.leases]
         if not held:
             return []

@@ -1,4 +1,4 @@
-"""What a provider's refusals and headers, and an operator's pauses, change for the whole fleet."""
+"""Changes quotas for the whole fleet after a provider's refusals and headers, or an operator's pauses."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from limiter.quota.quota import Quota
 from limiter.script import LuaScript, uninterrupted
 from limiter.server import Server
 
-# What was refused: the rate of calls, one more in flight, or any call, since the provider has no room.
+# The kinds of refusal: the rate of calls, one more call in flight, or any call, since the provider is overloaded.
 Refusal = Literal["rate", "concurrency", "overload"]
 
-# An exhausted account is tried again after this if nothing says when it is filled again.
+# The time until an exhausted account is tried again, if its refill time is unknown.
 EXHAUSTED_S: Final = timedelta(hours=1).total_seconds()
-# Headers that do not say when their limit resets are believed for so long; then a call may bring the next ones.
+# How long headers without a reset time count; then a call may bring new ones.
 NAMED_S: Final = 3600.0
 UNNAMED_S: Final = 60.0
-# An allowance that has been filled again since the refused call was sent is tried again after this.
+# The time until an allowance is tried again that was refilled after the refused call was sent.
 REFILLED_S: Final = 60.0
 
 _HERE: Final = Path(__file__).parent
@@ -34,7 +34,7 @@ _SPREAD: Final = LuaScript.load(_HERE, "spread")
 
 
 class Refusals(Server):
-    """What is reported about a provider account, or ordered by its operator."""
+    """Reports about a provider account, and orders of its operator."""
 
     async def penalise(
         self,
@@ -45,15 +45,16 @@ class Refusals(Server):
         kind: Refusal = "rate",
         permit: Permit | None = None,
     ) -> Penalty:
-        """The provider refused the call of `permit`: no replica gets a slot under this quota for `retry_after_s`.
+        """Report that the provider refused the call of `permit`: this quota grants no slot for `retry_after_s`.
 
-        Without `retry_after_s` the pause is a second, twice as much for each refusal that follows soon, a minute
-        at most. Pauses merge to the latest end and are never shortened; after one, slots come evenly for a period.
-        Grants that were not sent do not hold any more: the bell says so (`quota NAME UNTIL_US`), for those with
-        `granted_us` up to then. Calls that had been granted before the last cut cut no more. What is cut: of a
-        quota that learns, its rate; by kind `concurrency`, how many calls may be in flight (one more is tried
-        after half a minute), which pauses nothing while others run, unless the provider said for how long; by
-        `overload`, where the provider has no room for anybody, nothing.
+        Without `retry_after_s` the pause is a second. It doubles with each refusal that follows soon, up to a minute.
+        Pauses merge to the latest end and are never shortened; after a pause, slots come evenly for one period. The
+        bell recalls grants that were not sent, by `quota NAME UNTIL_US`: those with `granted_us` up to that time.
+
+        A refusal also makes a cut, except for calls that were granted before the last cut. The kind `rate` cuts the
+        rate of a quota that learns. `concurrency` cuts the calls in flight; one more is tried every half minute. It
+        pauses only if no other call runs or the provider named a time. `overload` cuts nothing.
+
         `reason` is shown to operators.
         """
         if retry_after_s is not None and not (math.isfinite(retry_after_s) and retry_after_s >= 0):
@@ -89,10 +90,10 @@ class Refusals(Server):
         retry_after_s: float | None = None,
         permit: Permit | None = None,
     ) -> int:
-        """The provider's allowance is used up: pause until it is filled again; returns when (µs, server's clock).
+        """Pause until the provider's used-up allowance is refilled; returns that time (µs of the server's clock).
 
-        That is the quota's first midnight after `permit`'s call was sent (without it: from now on), else in
-        `retry_after_s`, else in an hour. Never shortens a pause.
+        It is the quota's first midnight after `permit`'s call was sent (without a permit: after now), else
+        `retry_after_s` from now, else an hour from now. Never shortens a pause.
         """
         now_us = await self._time_us()
         sent_us = permit.slot_us if permit and 0 <= now_us - permit.slot_us < PERIODS_US["d"] else now_us
@@ -101,10 +102,10 @@ class Refusals(Server):
         return until_us
 
     async def observe(self, quota: Quota, permit: Permit, readings: Iterable[HeaderReading]) -> int:
-        """Note what the headers of the answer to `permit`'s call said of its limits, see `headers.read_headers`.
+        """Note the readings of the headers that answered `permit`'s call, see `headers.read_headers`.
 
-        Headers only tighten: where the provider has less left than our books promise, the difference counts as
-        used by others until the limit resets. Calls the server only then; returns how many limits it noted.
+        Headers only tighten: if the provider has less left than our books, the difference counts as use by others
+        until the limit resets. Calls the server only then; returns how many limits it noted.
         """
         known = list(readings)
         noted = 0
@@ -131,19 +132,19 @@ class Refusals(Server):
         return noted
 
     async def report_spread(self, spread_us: int) -> int:
-        """Report how unevenly this replica's calls arrive (`Lag.spread_us`); returns the figure that counts.
+        """Report how unevenly this replica's calls arrive (`Lag.spread_us`); returns the largest of all replicas.
 
-        The largest of all replicas, of the last minute, widens the guards of long windows, up to a hundredth of
-        their period. Report every quarter of a minute.
+        The largest report of the last minute widens the guards of long windows, up to a hundredth of their period.
+        Report every quarter of a minute.
         """
         return int(await uninterrupted(_SPREAD(self._client, [self._keys.spread], [spread_us])))
 
     async def pause(self, quota_name: str, reason: str, until_us: int | None = None) -> None:
-        """An operator's stop, until `until_us` (µs of the server's clock) or, if None, until resumed."""
+        """An operator's pause, until `until_us` (µs of the server's clock) or, if None, until a resume."""
         await self._pause(quota_name, reason, until_us or 0, unless_longer=False)
 
     async def resume(self, quota_name: str) -> bool:
-        """End a pause of `pause` or `exhausted`, not a provider's cooldown; True if there was one."""
+        """End a pause that `pause` or `exhausted` set, but no provider's cooldown; True if there was one."""
         return await uninterrupted(self._resume(quota_name))
 
     async def _pause(self, name: str, reason: str, until_us: int, *, unless_longer: bool) -> None:
@@ -158,13 +159,13 @@ class Refusals(Server):
 
 
 def _period_us(quota: Quota) -> int:
-    """The period in which a quota without a log shows whether a rate holds: its longest one, a minute at most."""
+    """The time in which a quota without a log shows whether a rate holds: its longest period, a minute at most."""
     periods = (limit.period_us for limit in quota.limits if isinstance(limit, Window | Bucket | FixedWindow))
     return min(max(periods, default=PERIODS_US["min"]), PERIODS_US["min"])
 
 
 def _refilled_us(quota: Quota, sent_us: int, now_us: int, retry_after_s: float | None) -> int:
-    """When an allowance that is used up is filled again, at the earliest (µs of the server's clock)."""
+    """The earliest time at which a used-up allowance is refilled (µs of the server's clock)."""
     days = [limit for limit in quota.limits if isinstance(limit, CalendarDay)]
     if days:
         midnights = [int(text) for day in days for text in day.midnights_us(sent_us).split()]
@@ -174,9 +175,9 @@ def _refilled_us(quota: Quota, sent_us: int, now_us: int, retry_after_s: float |
 
 
 def _about(limit: Window | CalendarDay, quota: Quota, readings: list[HeaderReading]) -> list[HeaderReading]:
-    """The readings that can be about this limit.
+    """The readings that can describe this limit.
 
-    One that does not name its period is about the limit with its count, and where there is none, about the shortest.
+    A reading without a period describes the limit with its count, or if there is none, the shortest limit.
     """
     same = [each for each in quota.limits if isinstance(each, Window) and each.unit == limit.unit]
     shortest = min(same, key=lambda each: each.period_us, default=None)

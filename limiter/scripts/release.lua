@@ -1,14 +1,14 @@
--- The call of a grant has ended: its leases end, what it was charged stays.
+-- End the leases of a call that has ended; its charges stay.
 --
 -- KEYS   1 clock   2 the request's record   then pairs: leases, the holders that wait for them
 -- ARGV   1 test clock (µs or '')   2 grant id   3 request id and holder   4 channel of the doorbell
 --        5.. the weight in each of the leases
--- Returns how much weight was freed; 0 when it was freed or had vanished before (so twice is once).
+-- Returns the freed weight; 0 if it was freed or had vanished before (so it may be repeated).
 --
--- The bell says `slot`, and the holders that have waited longest for what was freed; without holders it is for all
+-- The bell says `slot` and names the holders that have waited longest for the freed places; without names it is for all
 -- replicas. So a freed place wakes one replica and not the whole fleet.
--- Why atomic: the bell rings exactly when there is room, and the record goes with the lease, so the same request id
--- is a new call from then on and never a grant without a lease.
+-- Why atomic: the bell rings exactly when there is room. The record goes with the lease, so the same request id is a new
+-- call from then on and never a grant without a lease.
 -- @include clock
 -- @include leases
 local grant, who = ARGV[2], ARGV[3]

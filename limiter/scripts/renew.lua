@@ -3,12 +3,11 @@
 -- KEYS   1 clock   2.. leases of the quotas involved
 -- ARGV   1 test clock (µs or '')   2 lease (µs)   3 the epoch that the caller knows or ''
 --        4.. fours: key index, grant id, request id and holder, weight
--- Returns the epoch, then the numbers (1 is the first four) of those that are not known any more.
+-- Returns the epoch, then the numbers (1 is the first four) of the unknown leases.
 --
--- Why atomic: a lease that is seen, released, and then written would be a ghost that holds a place. Hence also
--- XX: renewing never creates. An expired lease that is still known comes back: its call runs at the provider
--- whether it is counted or not, and counting it is what keeps the next one out. Only after the state was lost
--- do renewals create: then they alone know of the calls.
+-- Why atomic: a lease that is read, then released, then written would hold a place for ever. For the same reason a renewal
+-- uses XX and never creates a lease. An expired lease that is still kept comes back: its call runs at the provider, so it
+-- must count. Only after a loss of the state do renewals create leases, since only their holders know of the calls.
 -- @include clock
 -- @include leases
 local stored = redis.call('GET', KEYS[1])
@@ -17,8 +16,8 @@ local now, lease = clock.now, tonumber(ARGV[2])
 local expiry = text(now + lease)
 local recovers = clock.lost > 0 and now - clock.lost <= lease
 local lost = {stored and clock.epoch or ARGV[3]}
--- A server without free memory refuses a write that may need some, but not in a script that has written before; so the
--- first write removes nothing. Renewed leases need no memory, and their calls are running.
+-- A server without free memory refuses ZADD, but not in a script that has already written. So write first with a ZREM that
+-- removes nothing: renewed leases need no memory, and their calls are running.
 if KEYS[2] then redis.call('ZREM', KEYS[2], '') end
 for i = 4, #ARGV, 4 do
   local key, grant, who = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
@@ -26,7 +25,7 @@ for i = 4, #ARGV, 4 do
     for unit = 1, tonumber(ARGV[i + 3]) do
       local member = lease_member(grant, unit, who)
       local old = redis.call('ZSCORE', key, member)
-      -- Never earlier than it was: the provider may need longer than a heartbeat lasts.
+      -- Never end a lease earlier than before: the provider may need longer than one lease.
       if not old or tonumber(old) < now + lease then redis.call('ZADD', key, expiry, member) end
     end
   else

@@ -1,14 +1,14 @@
--- A call is sent only now, later than its slot: its place in the books moves to this moment.
+-- Move a call that is sent late, after its slot, to the present moment in the books.
 --
 -- KEYS   1 clock   2 the request's record   3.. books
 -- ARGV   1 test clock (µs or '')   2 grant id   then threes, one a book: kind, cost, for how long (µs) a use counts there
 -- Returns how many books were changed.
 --
--- Why: the provider counts from the arrival. An entry that stays at its slot leaves our window while the call is
--- still in the provider's, and the next call would be one too many. An entry that has left already comes back.
--- The record says which field of slices and windows by the clock was charged; without it the call counts in both. A
--- bucket that has forgotten the charge has had so many since that it does not matter.
--- Why atomic: between reading an entry's place and writing the new one it may be given back.
+-- The provider counts from the arrival. An entry that stays at its slot leaves our window while the call is still in the
+-- provider's, and the next call would be one too many. An entry that has already left comes back.
+-- The record names the charged field of slices and windows by the clock; without it the call counts in both. If a bucket
+-- no longer keeps the charge, so many followed that it does not matter.
+-- Why atomic: the call may be given back between the read of its old slot and the write of its new one.
 -- @include clock
 -- @include ttl
 -- @include undo
@@ -18,7 +18,7 @@ local now, grant = clock.now, ARGV[2]
 local record = redis.call('GET', KEYS[2])
 if record and string.match(record, '^%S+ (%S+)') ~= grant then record = nil end
 
--- True if the member's place was earlier, or, where it is to come back, nowhere.
+-- True if the member's slot was earlier; also for an absent member that is to come back.
 local function move(key, member, back)
   local slot = redis.call('ZSCORE', key, member)
   if slot and tonumber(slot) >= now or not slot and not back then return false end
@@ -53,7 +53,7 @@ for i = 3, #KEYS do
   else
     moved = move_field(key, cost, kind == 'fixed' and clock.wall or now)
   end
-  -- It must not die while they count.
+  -- The key must not expire while its units count.
   if moved then
     keep_for(key, tonumber(ARGV[first + 2]))
     changed = changed + 1

@@ -1,12 +1,12 @@
--- What the quotas look like at this instant; changes nothing.
+-- Read the state of quotas at one instant; changes nothing.
 --
 -- KEYS   1 clock   2 unused   3 spread   rest: see include/rows.lua
 -- ARGV   1 test clock (µs or '')   2 number of quotas   rest: see include/rows.lua; each cost is 1
--- Returns of each quota {pause reason or '', 1 if paused, cooldown (µs), generation, its reason, learned level (ppm),
---         end of the pause (µs from now, 0: open)}, then one figure a row: of a rate the units that could be granted
---         now, of calls in flight {weight of the live leases, places}.
+-- Returns for each quota {pause reason or '', 1 if paused, cooldown (µs), generation, its reason, learned level (ppm),
+--         end of the pause (µs from now, 0: none)}, then one figure a row: for a rate the units that could be granted
+--         now, for calls in flight {weight of the live leases, places}.
 --
--- Why atomic: figures of one instant add up.
+-- Why atomic: only figures of one instant add up.
 -- @include clock
 -- @include rows
 -- @include rates

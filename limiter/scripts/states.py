@@ -1,4 +1,4 @@
-"""Quotas are looked at without being changed."""
+"""Reads the state of quotas without changing it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SNAPSHOT: Final = LuaScript.load(Path(__file__).parent, "snapshot")
 
 
 class States(Grants):
-    """What quotas look like at this moment."""
+    """Calls that read the present state of quotas."""
 
     async def snapshot(self, quotas: Sequence[Quota]) -> list[QuotaState]:
         """The state of each quota at one instant, in the order given; reads only, one call."""
@@ -33,20 +33,20 @@ class States(Grants):
         return [_state(quota, head, rows) for quota, head in zip(quotas, heads, strict=True)]
 
     async def explain(self, quotas: Sequence[Quota]) -> list[Explanation]:
-        """What holds the next picture back under each quota, in the order given, and until when; charges nothing.
+        """Explain why and until when each quota holds the next picture back, in the order given; charges nothing.
 
-        Several calls, so the figures are of one instant only within a quota's state.
+        It makes several calls, so only the figures within one quota's state are of one instant.
         """
         states = await self.snapshot(quotas)
         return [await self._explained(quota, state) for quota, state in zip(quotas, states, strict=True)]
 
     async def _explained(self, quota: Quota, state: QuotaState) -> Explanation:
-        # Without its places in flight: a denied request for one is noted as waiting for it.
+        # Leave out places in flight: a denied request for one would be noted as waiting.
         rates = tuple(limit for limit in quota.limits if not isinstance(limit, InFlight))
         plan = self._plan([Quota(quota.name, rates, quota.adaptive)], ONE_IMAGE)
-        # A wait of less than nothing is never granted, and the reply is when it would be.
-        nobody = next(self._grant_ids)
-        later = await self._request(Request(plan, "explain", nobody, nobody, -_TICK_US / 1e6))
+        # A wait below 0 is never granted, and the reply says when the slot would be.
+        unused = next(self._grant_ids)
+        later = await self._request(Request(plan, "explain", unused, unused, -_TICK_US / 1e6))
         if not isinstance(later, Later):
             return explained(quota, state)
         rate_s = (later.retry_us - _TICK_US) / 1e6

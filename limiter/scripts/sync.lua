@@ -1,14 +1,14 @@
--- Note what is left of a limit by a provider's headers: if that is less than our books promise, others use the account
--- too, and their use counts beside ours until the limit resets.
+-- Note the rest of a limit from a provider's headers. If it is less than in our books, others use the account too, and
+-- their use counts beside ours until the limit resets.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 the limit's book   8 spread
--- ARGV   1 test clock (µs or '')   2 fingerprint of what learns   3 slot (µs) of the call whose answer it was
---        4 what was left then   5 time to the reset (µs)   6 kind: log, slices or day
+-- ARGV   1 test clock (µs or '')   2 fingerprint of a quota that learns   3 slot (µs) of the answered call
+--        4 units left then   5 time to the reset (µs)   6 kind: log, slices or day
 --        7 unit   8 count   9 span (µs)   10 period (µs)   11 midnights of a day, else ''
--- Returns the units that others use, as counted from now on; -1 where the answer is older than what is known.
+-- Returns the units that count as use by others from now on; -1 if a newer answer is known.
 --
--- The newest answer replaces the one before and is never added to it, so nothing counts twice. It only tightens.
--- Why atomic: between reading our own use and writing the difference another call could be granted.
+-- The newest answer replaces the one before, so no use counts twice. It only tightens.
+-- Why atomic: another call could be granted between the read of our own use and the write of the difference.
 -- @include clock
 -- @include quota
 -- @include rates
@@ -24,14 +24,14 @@ rate_now(row, tonumber(redis.call('GET', KEYS[8])) or 0)
 if row.others and sent <= row.others.sent then return -1 end
 rate_load(row, clock)
 
--- Our use in the limit's window, and the part of it that is newer than the answer and so may not be in it.
+-- Our use in the limit's window, and the part of it that is newer than the answer, which may not include it.
 local used, newer, ends = rate_used_now(row, clock), 0, now + row.period
 if row.kind == 'log' then
   newer = redis.call('ZCOUNT', row.key, '(' .. text(sent), '+inf')
 elseif row.kind == 'slices' then
   newer = slices_since(row.book, math.floor(sent / row.book.width))
 else
-  -- A day's book has no times, so nothing is taken to be newer than the answer; the next answer corrects that.
+  -- A day's book has no times, so all use counts as older than the answer; the next answer corrects that.
   local today = day_of(row.book, clock.wall)
   if not today then return -1 end
   ends = tonumber(row.book.starts[today + 1]) + clock.offset
@@ -39,6 +39,6 @@ end
 ends = math.min(ends, now + tonumber(ARGV[5]))
 
 local cost = math.max(0, math.max(0, row.count - used) - math.max(0, left - newer))
--- Noted also where others use nothing: an older answer that comes later must not say otherwise.
+-- Note it even if others use nothing, so that an older answer that comes later is ignored.
 others_write(KEYS[6], strings[6], row.id, sent, cost, ends, now)
 return cost

@@ -1,1 +1,1 @@
-"""The limiter in virtual time, and what people do without one."""
+"""Simulates the limiter, and strategies without a limiter, in virtual time."""

@@ -1,7 +1,7 @@
-"""A fleet in virtual time: the real scripts on a clock that jumps, against a provider that enforces its quota.
+"""Simulates a fleet in virtual time: the real scripts, with a provider that enforces its quota.
 
-A day of quota, or a thousand replicas, takes seconds, because nothing waits: every event is run at its own time, one
-after the other. The hand-made strategies that people use without a limiter run beside it on the same provider.
+A day of quota, or a thousand replicas, takes seconds, because the clock jumps from event to event. Hand-made strategies
+without a limiter run on the same simulated provider.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Event = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated. Times in seconds; `jitter_s` is how much the way to the provider varies."""
+    """The parameters of a simulation. Times in seconds; the delay to the provider varies by `jitter_s`."""
 
     quotas: tuple[Quota, ...]
     jobs: int
@@ -51,7 +51,7 @@ class Scenario:
 
 @dataclass(slots=True)
 class Report:
-    """How a strategy did. `utilisation` is the optimum as a share of the makespan."""
+    """The result of a strategy. `utilisation` is the optimum as a share of the makespan."""
 
     strategy: str
     jobs: int = 0
@@ -70,7 +70,7 @@ class Report:
 
 
 class Timeline:
-    """Events in order of time. `now_us` is what every script and every actor takes for the time."""
+    """Events in order of time. Every script and every actor takes `now_us` as the time."""
 
     def __init__(self) -> None:
         self.now_us = START_US
@@ -78,7 +78,7 @@ class Timeline:
         self._order = itertools.count()
 
     def at(self, us: int, event: Event) -> None:
-        """Run `event` at a time; events of one time run in the order in which they were added."""
+        """Run `event` at a time; events of the same time run in the order of their calls."""
         heapq.heappush(self._events, (max(us, self.now_us), next(self._order), event))
 
     def after(self, seconds: float, event: Event) -> None:
@@ -101,7 +101,7 @@ class Provider:
         self._running = 0
 
     def admits(self) -> bool:
-        """One call arrives now; False is a 429, which uses up nothing."""
+        """One call arrives now; False is a 429, which uses no quota."""
         if not all(self._has_room(limit) for limit in self._limits):
             return False
         for limit in self._limits:
@@ -143,7 +143,7 @@ class Provider:
 
 @dataclass
 class Run:
-    """One strategy on one scenario: jobs to do, what has been counted, and the ends of calls."""
+    """One strategy on one scenario: the jobs left, the counts, and the ends of calls."""
 
     scenario: Scenario
     strategy: str
@@ -177,7 +177,7 @@ class Run:
 
 
 async def simulate(client: redis.asyncio.Redis, prefix: str, scenario: Scenario) -> Report:
-    """Pixmill's limiter on `client`, under keys of `prefix` that nobody else uses."""
+    """Run Pixmill's limiter on `client`; no other program may use the keys under `prefix`."""
     run = Run(scenario, "pixmill")
     limiter = Limiter(client, prefix, clock=lambda: run.timeline.now_us)
     fleet = _Fleet(run, limiter)
@@ -205,7 +205,7 @@ class _Fleet:
             run = self._run
             if run.todo <= 0 or not self._free[replica]:
                 await slots.leave()
-                return  # where jobs are left, the end of one of its calls starts it again
+                return  # if jobs are left, the end of one of its calls starts it again
             run.report.requests += 1
             reply = await slots.request(run.scenario.quotas, horizon_s=HORIZON_S)
             if isinstance(reply, Later):
@@ -228,7 +228,7 @@ class _Fleet:
             self._free[replica] += 1
             if permit.leased:
                 await self._limiter.release(permit)
-                # The bell: all that wait for a place look, and the first one finds it.
+                # The bell: all replicas that wait for a place look, and the first one finds it.
                 while self._parked:
                     self._run.timeline.at(self._run.timeline.now_us, self._parked.popleft())
             if was_full:

@@ -1,4 +1,4 @@
-"""Hand-made strategies without a limiter, on the same simulated provider, to compare a plan with."""
+"""Simulates hand-made strategies without a limiter on the same provider, for comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_TRIES = 100_000  # a strategy that never gets through ends here instead of 
 
 
 async def all_at_once(scenario: Scenario) -> Report:
-    """Every job is sent at the start; a 429 is retried when the provider says so, by all of them together."""
+    """Every job is sent at the start; after a 429 all of them retry together at the provider's Retry-After."""
     return await _workers(scenario, "all at once", per_replica=max(1, scenario.jobs))
 
 

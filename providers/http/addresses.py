@@ -1,4 +1,4 @@
-"""Checks addresses that somebody else chose, so that nobody reaches a private network through this process.
+"""Checks addresses from jobs and replies, so that they never lead into a private network.
 
 Only https, every resolved address is checked, and the connection goes to a checked one. No request here carries a
 credential or a cookie, uses a proxy or follows a redirect.

@@ -1,4 +1,4 @@
-"""Runs an ASGI app inside somebody else's event loop.
+"""Runs an ASGI app inside the event loop of its owner.
 
 It installs no signal handlers, sets up no logging, and never ends the process.
 """

@@ -1,4 +1,4 @@
-"""Downloads from, and posts to, addresses that somebody else chose, by the rules of `addresses`.
+"""Downloads from, and posts to, addresses from jobs and replies, by the rules of `addresses`.
 
 A download follows redirects, and checks each like a first address. A post does not: a redirect could lead a signed
 message anywhere.
@@ -57,7 +57,7 @@ async def post(
 ) -> int:
     """Send `body` once, within `timeout_s` in all. Returns the HTTP status of the answer; its body is not read.
 
-    Raises OutsideError if the address is refused or nobody answers; its message names the host alone.
+    Raises OutsideError if the address is refused or does not answer; its message names the host alone.
     """
     target = checked(url, allow_hosts)
     try:

@@ -1,4 +1,4 @@
-"""The TLS settings of every outgoing connection. Reading the certificate bundle takes a while: done once."""
+"""The TLS settings of every outgoing connection. The certificate bundle is read once, because that is slow."""
 
 from __future__ import annotations
 

@@ -51,15 +51,15 @@ _CODES = by_code(
         FailedOperation.InnerError FailedOperation.ServerError FailedOperation.RpcFail
         FailedOperation.EngineServerError FailedOperation.ConsoleServerError FailedOperation.Unknown""",
 )
-# A task's error code may lack its first part, and the same end stands behind several beginnings.
+# A task's error code may lack its first part, and codes with several first parts share one last part.
 _LAST_PARTS = {code.rpartition(".")[2]: kind for code, kind in _CODES.items()}
-# The part before the dot decides about codes that are not known.
+# The part before the dot decides about unknown codes.
 _FAMILIES = by_code(
     rate_limited="RequestLimitExceeded",
     # The code does not name the quota; an operator must look.
     quota_exhausted="LimitExceeded",
     auth="AuthFailure UnauthorizedOperation",
-    # The credential names the region, so no job can help it.
+    # The credential names the region, so no job can change it.
     permission="UnsupportedRegion IpInBlacklist IpNotInWhitelist",
     invalid_request="""
         InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
@@ -94,7 +94,7 @@ def kind_of_code(code: str) -> ErrorKind | None:
 
 
 def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
-    """Why a submit was refused: its status is not 200, or its body holds an error.
+    """The error of a refused submit: its status is not 200, or its body holds an error.
 
     `now_s` is the Unix time of this machine, to measure how wrong its clock is.
     """
@@ -112,7 +112,7 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
         words=error.get("message", ""),
         code=code or error.get("type", ""),
         request_id=error.get("request_id"),
-        # Every other replica may have a right clock, so a wrong one stops nobody else.
+        # Every other replica may have a right clock, so a wrong one stops only this machine.
         scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=Retry.AFTER_THROTTLE if wrong_clock or activating else None,
         # TC3 refuses with HTTP 200.
@@ -124,7 +124,7 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
 
 
 def poll_refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
-    """Why a poll was refused. The receipt is as good as before, unless the task itself is unknown."""
+    """The error of a refused poll. The receipt stays good, unless the task itself is unknown."""
     error = error_object(answer.body)
     code = error.get("code", "")
     in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, error.get("message", ""))
@@ -139,7 +139,7 @@ def poll_refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
 
 
 def task_failure(code: str, message: str, request_id: str | None) -> ProviderError:
-    """Why an accepted task ended without a picture."""
+    """The error of an accepted task that ended without a picture."""
     kind = kind_of_code(code) or ErrorKind.PROVIDER_FAULT
     last = code.rpartition(".")[2]
     if last in ("ImageIllegalDetected", "ModerationFailed") or (
@@ -147,7 +147,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
     ):
         kind = ErrorKind.MODERATION_OUTPUT
     elif kind in (ErrorKind.RATE_LIMITED, ErrorKind.CONCURRENCY_LIMITED, ErrorKind.OVERLOADED):
-        # It was accepted, so this was an attempt. A wait that costs none could repeat, and be charged, without end.
+        # An accepted call is an attempt. A wait that costs no attempt could repeat, and be charged, without end.
         kind = ErrorKind.PROVIDER_FAULT
     return ProviderError(
         kind,
@@ -199,7 +199,7 @@ def _message(answer: Answer, host: str, error: dict[str, str], now_s: float) -> 
 
 
 def _clock_sentence(headers: httpx2.Headers, now_s: float) -> str:
-    """Which clock is wrong, by how much if that is known, and what to do."""
+    """A sentence with the wrong clock, the difference if it is known, and the remedy."""
     ahead_s = clock_ahead_s(headers, now_s)
     if ahead_s is None:
         off = "more than 5 minutes off"

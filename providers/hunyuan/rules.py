@@ -44,7 +44,7 @@ class Wanted:
     size: tuple[int, int] | None
     seed: int | None
     revise: bool | None  # let the provider rewrite the prompt; costs about 20 s
-    logo_add: bool | None  # a visible mark that says that the picture was generated
+    logo_add: bool | None  # a visible mark of a generated picture
     footnote: str | None
 
 

@@ -1,7 +1,7 @@
 """TC3-HMAC-SHA256, the signature of Tencent Cloud's API 3.0, over exactly the bytes that are sent.
 
-Source: cloud.tencent.com/document/api/213/30654 ("Signature method v3"). Signed are the POST body and the headers
-content-type and host; the path of API 3.0 is always "/" and its query is empty.
+Source: cloud.tencent.com/document/api/213/30654 ("Signature method v3"). The signature covers the POST
+body and the headers content-type and host; the path of API 3.0 is always "/" and its query is empty.
 """
 
 from __future__ import annotations

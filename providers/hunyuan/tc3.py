@@ -35,7 +35,7 @@ _FAILED, _DONE = "4", "5"
 
 
 class Tc3Provider(HunyuanProvider):
-    """The signed API. Its action makes one model, so the model's name is not sent."""
+    """The signed API. Its action stands for one model, so the model's name is not sent."""
 
     wire = "tc3"
     default_base_url = "https://aiart.tencentcloudapi.com"
@@ -100,11 +100,11 @@ class Tc3Provider(HunyuanProvider):
     def _response(
         self, answer: Answer, why: Callable[[Answer, str, float], ProviderError], unreadable: ErrorKind
     ) -> dict[str, Any]:
-        """The inner document; raises `why` the call was refused, or `unreadable`."""
+        """The inner document; raises the error from `why` for a refusal, or one of kind `unreadable`."""
         if not answer.accepted or error_object(answer.body):
             error = why(answer, self._host, self._now())
             if error.provider_code == EXPIRED_SIGNATURE:
-                # The provider's clock dates the next calls. If this machine's is set later, that shows the same way.
+                # Date the next calls by the provider's clock. If this machine's is set later, a refusal shows that too.
                 self._ahead_s = clock_ahead_s(answer.headers, self._now()) or 0.0
             raise error
         response = answered_object(answer, kind=unreadable).get("Response")

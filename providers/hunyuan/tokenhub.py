@@ -109,5 +109,5 @@ class TokenHubCallProvider(_TokenHubProvider):
         if answer.accepted and not error_object(answer.body):
             return self._generated(answer, answered_object(answer), request.seed)
         error = refusal(answer, self._host, self._now())
-        # Nothing says which content was rejected: perhaps a picture that was made, and is charged.
+        # The answer does not name the rejected content: it may be a picture that was made, and is charged.
         raise error.let_in() if error.kind is ErrorKind.MODERATION_INPUT else error

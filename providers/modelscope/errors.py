@@ -1,7 +1,8 @@
 """Refusals and failures of ModelScope's API-Inference.
 
-A submit can be refused, a task can fail, and a poll can be refused, which says nothing about its task. Codes are rare,
-so the status counts next, and then the words of the message; see `providers.shared.refusals` for how far.
+A submit can be refused, a task can fail, and a poll can be refused, which says nothing about its task. A code decides
+first, but codes are rare; then the status, then the words of the message within the limits of
+`providers.shared.refusals`.
 """
 
 from __future__ import annotations
@@ -66,27 +67,27 @@ def refusal(answer: Answer, host: str) -> ProviderError:
 def task_failure(answer: Answer, host: str) -> ProviderError:
     """A task that ended without a picture.
 
-    The cost of failed tasks is not documented, so each may have been charged. A reason that nobody can read may be a
-    moderation, so it is tried once more at most.
+    The cost of failed tasks is not documented, so each may have been charged. An unreadable reason may be a
+    moderation, so the task is tried once more at most.
     """
     code, message = _code_and_message(answer)
     known = _CODES.get(code.lower())
     kind = known or _by_words(message) or ErrorKind.UNKNOWN
     if kind is ErrorKind.UNSUPPORTED:
-        kind = ErrorKind.UNKNOWN  # it was let in, so the words mislead
+        kind = ErrorKind.UNKNOWN  # the call was let in, so the words mislead
     return ProviderError(
         kind,
         f"The task failed: {message}" if message else f"{host} ended the task without a picture or a reason.",
         provider_code=code or None,
         http_status=answer.status,
         request_id=request_id(answer),
-        # It was let in: another try is another task, so it costs the job an attempt.
+        # The call was let in: another try is another task, so it costs the job an attempt.
         retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
     ).let_in()
 
 
 def poll_refusal(answer: Answer, host: str) -> ProviderError:
-    """A poll without news: `task_lost` if the API itself says that there is no such task, else `poll_error`."""
+    """A poll without news: `task_lost` if the API itself reports that there is no such task, else `poll_error`."""
     code, message = _code_and_message(answer)
     gone = says_task_is_gone(answer.status, message)
     return poll_refused(answer, host, message, gone=gone, code=code, request_id=request_id(answer))
@@ -132,7 +133,7 @@ def _by_words(text: str) -> ErrorKind | None:
 
 
 def _which_throttle(kind: ErrorKind, headers: Mapping[str, str], message: str) -> ErrorKind:
-    """A 429 is a used-up day, or too much at a time. The headers of the day are optional, so words count too."""
+    """A 429 is a used-up day, or too many calls at a time. The headers of the day are optional, so words count too."""
     by_words = _by_words(message)
     if by_words in (ErrorKind.QUOTA_EXHAUSTED, ErrorKind.CONCURRENCY_LIMITED):
         return by_words

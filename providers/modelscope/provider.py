@@ -114,7 +114,7 @@ class ZImageProvider(HttpProvider):
         if not answer.accepted or error_object(answer.body):
             raise refusal(answer, self._host)
         answered_object(answer, request_id(answer))
-        # It seems accepted, but nobody can poll it: as if the answer had been lost.
+        # The task seems accepted, but without an id nobody can poll it: treat it as a lost answer.
         raise ProviderError(
             ErrorKind.AMBIGUOUS_SUBMIT,
             f"{self._host} accepted the request, but its answer holds no task id.",

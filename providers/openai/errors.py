@@ -35,7 +35,7 @@ _MODERATION_WORDS = re.compile(
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated", re.IGNORECASE)
 
 # Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446), without a
-# code that says so. Its message begins with them; a quoted prompt does not stand at the beginning.
+# code of its own. Its message begins with them; a quoted prompt does not stand at the beginning.
 _BLOCKED = re.compile(
     r"(?:your )?(?:resource|account) (?:is|has been) (?:temporarily )?(?:blocked|suspended)", re.IGNORECASE
 )

@@ -1,8 +1,8 @@
-"""The limits of each family of OpenAI image models, the nearest of its sizes, and what a call costs.
+"""The limits of each family of OpenAI image models, the nearest of its sizes, and the cost of a call.
 
 Any model name passes: compatible gateways serve retired and foreign models, which get generous limits. Prices are
-OpenAI's of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model without a price
-here has no cost: none is better than a wrong one. Gateways may charge another price.
+OpenAI's of November 2026 in USD for a million tokens (source: the price map of litellm 1.106.2). A model without a
+price here has no cost: none is better than a wrong one. Gateways may charge another price.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ _TYPES = by_code(
     ambiguous_submit="timeout",
 )
 _PROMPT_TYPES = ("invalid_prompt", "context_length_exceeded", "string_too_long")
-# Money that running calls hold: it comes back, and the answer says when (OpenRouter's page on 402).
+# Money that running calls reserve: it comes back, and the answer says when (OpenRouter's page on 402).
 _IN_FLIGHT_BUDGET = "openrouter_in_flight_budget"
 # Spent: credits, a key's own limit, the budget of a workspace or a guardrail.
 _SPENT = re.compile(r"openrouter_(?:credits|key_limit|\w+_budget)")
 
-# Why Gemini made no picture: values of `native_finish_reason` (Google's enumeration of finish reasons).
+# Reasons why Gemini made no picture: values of `native_finish_reason` (Google's enumeration of finish reasons).
 _MODERATED = re.compile(
     r"(?:IMAGE_)?(?:SAFETY|PROHIBITED_CONTENT|RECITATION)|BLOCKLIST|SPII|MODEL_ARMOR|CONTENT_FILTER"
 )
@@ -52,7 +52,7 @@ _WORDS_LIMIT = 200  # characters of the text that a model wrote instead of drawi
 def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
     """The error of an answer: `error` stands in its body, perhaps deep inside, or is empty.
 
-    Inside an answer of success it came while a picture was made, and tokens are billed.
+    An error inside an answer of success came while a picture was made, so tokens are billed.
     """
     metadata = error["metadata"] if isinstance(error.get("metadata"), dict) else {}
     type_ = word(metadata.get("error_type"))
@@ -73,7 +73,7 @@ def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
 
 
 def no_picture(choice: dict[str, Any], answer: Answer, host: str, request_id: str | None) -> ProviderError:
-    """Why an answer of success holds no picture. Its tokens are billed, as its `usage` says."""
+    """The error of an answer of success without a picture. Its tokens are billed, as its `usage` says."""
     message = choice["message"] if isinstance(choice.get("message"), dict) else {}
     finish, native = (word(choice.get(name)) for name in ("finish_reason", "native_finish_reason"))
     declined, text = word(message.get("refusal")), word(message.get("content"))
@@ -123,7 +123,7 @@ def _status(answer: Answer, error: dict[str, Any]) -> int:
 
 
 def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:
-    """The answer's headers, and those in `metadata`: only there stand the limits of free models."""
+    """The answer's headers, and those in `metadata`, which alone have the limits of free models."""
     inner = metadata["headers"] if isinstance(metadata.get("headers"), dict) else {}
     headers = httpx2.Headers({name: value for name, value in inner.items() if isinstance(value, str)})
     headers.update(answer.headers)
@@ -131,7 +131,7 @@ def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:
 
 
 def _message(error: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """OpenRouter's sentence, and the words of the provider behind it: its own sentence often says little."""
+    """OpenRouter's sentence with the words of the provider behind it, because its own has few facts."""
     message, provider = word(error.get("message")), word(metadata.get("provider_name"))
     raw = metadata.get("raw")
     reasons = metadata.get("reasons")

@@ -50,7 +50,7 @@ IMAGES_PARAMS: dict[str, tuple[str, ...]] = {
     "user": (),
 }
 
-# They put out pictures alone: a request for text too finds no endpoint.
+# These models return only pictures: a request that also wants text finds no endpoint.
 _PICTURES_ONLY = re.compile(r"(?:black-forest-labs|sourceful|bytedance-seed)/")
 
 
@@ -101,7 +101,7 @@ def _named(size: str, ratio: tuple[int, int], accepted: tuple[str, ...]) -> str:
 
 
 def _nearest(size: str, width: int, height: int) -> str:
-    """The ratio of a size in pixels: that of its name, or that of the pixels made for it."""
+    """The ratio of a size in pixels: by its name, or by the pixels that are made for it."""
 
     def off(name: str) -> float:
         of_name = [int(side) for side in name.split(":")]

@@ -46,7 +46,7 @@ def create(
     Secrets: `api_key`. Options: `wire` ("chat", the default, or "images"), `modalities` ("image" or "image,text",
     for models whose name does not decide), `params` (further parameter names to let through, by comma),
     `allow_hosts` (hosts, by comma, whose result addresses may be plain http or private), `referer` and `title`
-    (what OpenRouter shows of the application; nothing is sent without them).
+    (OpenRouter shows them as the application; without them nothing is sent).
     """
     check_options("openrouter", options, _OPTIONS)
     wire = _WIRES[chosen(options, "wire", _WIRES, default="chat")]

@@ -1,1 +1,1 @@
-"""What several providers share."""
+"""Code that several providers share."""

@@ -1,6 +1,6 @@
 """Reads answers: the JSON document, the error inside it, its pictures, its usage and cost.
 
-Bytes that leave this module as a picture were recognised as one; otherwise a ProviderError says what they were.
+Bytes that leave this module as a picture were recognised as one; otherwise a ProviderError describes them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def no_image(answer: Answer, message: str, request_id: str | None) -> ProviderEr
 
 
 def error_in(document: dict[str, Any]) -> dict[str, Any]:
-    """The error that a document holds, whatever the status of its answer; empty if it holds none."""
+    """The error that a document holds, under any status; empty if it holds none."""
     error = document.get("error") or document.get("errors")
     if isinstance(error, str):
         return {"message": error}
@@ -138,7 +138,7 @@ async def fetch_picture(picture: Picture, *, host: str, allow_hosts: Collection[
 
 
 def sniff_format(data: bytes) -> str | None:
-    """ "png", "jpeg" or "webp" by the first bytes, whatever a header or a file name claims; else None."""
+    """ "png", "jpeg" or "webp" by the first bytes, not by a header or a file name; else None."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):

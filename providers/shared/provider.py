@@ -149,7 +149,7 @@ class HttpProvider(ABC):
 
 
 class OneCallProvider(HttpProvider):
-    """Base of the providers without tasks; they name where their answers hold what, and how they refuse."""
+    """Base of the providers without tasks; a subclass finds the fields of its answers and sorts its refusals."""
 
     currency = "USD"
     option_headers: Mapping[str, str] = {}  # headers by the option of the credential that fills them
@@ -166,7 +166,7 @@ class OneCallProvider(HttpProvider):
 
     @abstractmethod
     def _no_picture(self, answer: Answer, document: dict[str, Any], request_id: str | None) -> ProviderError:
-        """Why an answer of success holds no picture."""
+        """The error of an answer of success without a picture."""
 
     @abstractmethod
     def _request_id(self, answer: Answer, document: dict[str, Any]) -> str | None:
@@ -180,7 +180,7 @@ class OneCallProvider(HttpProvider):
         return answers.error_in(document)
 
     def _items(self, document: dict[str, Any]) -> object:
-        """What should be a list of pictures."""
+        """The part of an answer that should be a list of pictures."""
         return document.get("data") or []
 
     def _sent_seed(self, request: Request) -> int | None:
@@ -213,7 +213,7 @@ class OneCallProvider(HttpProvider):
         )
 
     async def _checked(self, path: str, timeout_s: float) -> CredentialCheck | dict[str, Any]:
-        """The document that a free GET answers with, or what its failure shows about the credential."""
+        """The document of a free GET, or the verdict on the credential that its failure gives."""
         request = self._client.build_request("GET", f"{self._base_url}{path}", headers=self._headers())
         try:
             answer = await self._call(

@@ -1,8 +1,8 @@
 """Sorts refusals: by the code of the body, then by status and headers, and last by the words of the message.
 
-Words count only where they cannot mislead. The message of a refused request may quote its prompt, and a prompt may
-speak of billing or quotas: so it decides at most about that job. Only a 429 is about nothing but the account, so only
-its message may decide about the account. A page, or the words of a provider further behind, is never searched.
+Words count only where they cannot mislead. A refusal may quote the prompt, and a prompt may speak of billing or
+quotas, so its words decide at most about that job. A 429 concerns the account alone, so its words may decide about
+the account. Pages, and the words of a provider behind this one, are never searched.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from providers.retry_after import THROTTLE_LIMIT_S, has_wait, parse_retry_after
 
 
 def by_code(**codes: str) -> dict[str, ErrorKind]:
-    """A table from a code to its kind, of the codes (separated by spaces) of each kind."""
+    """A table from each code to its kind; each argument lists the codes of one kind, separated by spaces."""
     return {code: ErrorKind(kind) for kind, listed in codes.items() for code in listed.split()}
 
 
@@ -41,7 +41,7 @@ _BILLING_WORDS = re.compile(
 _ALLOWANCE_WORDS = re.compile(
     r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
 )
-# Statuses with which an API speaks of one task; the others speak of keys, of rates, or of a server in trouble.
+# Statuses that may concern one task; the others concern keys, rates, or a server in trouble.
 _OF_ONE_TASK = frozenset({200, 400, 404, 410, 422})
 _GONE = re.compile(
     r"task.{0,80}\b(?:not (?:found|exists?)|no longer exists?|expired)|no such task|任务.{0,40}不存在",

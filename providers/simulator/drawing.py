@@ -23,7 +23,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What to draw. `plain` is one flat colour, for measurements that should not measure the drawing."""
+    """The picture to draw. `plain` is one flat colour, for measurements that should not measure the drawing."""
 
     prompt: str
     seed: int

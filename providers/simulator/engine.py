@@ -73,14 +73,14 @@ class Engine:
             quotas.leave()
 
     def left(self, key: str, quota: str) -> int | None:
-        """What the key has left of "requests" or "images"; None: no limit."""
+        """The rest of the key's quota of "requests" or "images"; None: no limit."""
         return self._quotas_of(key).left(quota)
 
     async def warm_up(self) -> None:
         """Draw once, so that fonts and encoders are loaded before the first call.
 
-        That takes a fifth of a second in which no arrival is noticed: calls would seem to come late, and those of the
-        next window too early.
+        That takes a fifth of a second in which no arrival is noticed. Calls in that time would seem to come late, and
+        the calls of the next window too early.
         """
         await asyncio.get_running_loop().run_in_executor(self._artist, draw, Drawing("", 0, 128, 128))
 

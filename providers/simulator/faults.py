@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong with the next calls."""
+"""Faults on demand, for the next calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FaultKind(StrEnum):
     NOT_A_PICTURE = "not_a_picture"  # 200 with base64 of something else
     MODERATION = "moderation"  # 400 moderation_blocked
 
-    # Of wires with tasks only.
+    # Only for wires with tasks.
     TASK_FAILED = "task_failed"  # accepted, and ends without a picture
     TASK_MODERATED = "task_moderated"  # accepted, and the picture is kept back
     TASK_STUCK = "task_stuck"  # accepted, and never ends

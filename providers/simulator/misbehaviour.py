@@ -44,7 +44,7 @@ async def _until_gone(request: Request) -> None:
 class CutResponse(Response):
     """Cuts the connection: at once, or, with a `beginning`, after a status 200 and a part of a body.
 
-    Its own status is 0, as the ledger writes for a call without an answer.
+    Its own status is 0, as in the ledger for a call without an answer.
     """
 
     def __init__(self, beginning: bytes = b"") -> None:

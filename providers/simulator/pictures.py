@@ -69,6 +69,6 @@ class Pictures:
 
 
 def _error(status: int, code: str, message: str) -> Response:
-    """As object stores answer: XML, also to clients that want a picture."""
+    """An error as object stores send it: XML, also to clients that want a picture."""
     text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return Response(text, status, media_type="application/xml")

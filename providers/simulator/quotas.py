@@ -45,7 +45,7 @@ class SlidingWindow:
 
     def add(self, now_s: float, cost: int) -> None:
         """Count an arrival."""
-        # What arrived earlier may be handled later.
+        # An earlier arrival may be handled later.
         insort(self._arrivals, (now_s, cost))
         self._used += cost
 
@@ -85,7 +85,7 @@ class KeyQuotas:
         return refusal
 
     def left(self, quota: str) -> int | None:
-        """What is left of `quota`, "requests" or "images"; None: it has no limit."""
+        """The rest of `quota`, "requests" or "images"; None: it has no limit."""
         window = self._windows.get(quota)
         return None if window is None else window.left(self._clock())
 

@@ -1,6 +1,6 @@
 """Keeps requests as they were sent, byte for byte, for tests that compare one client with another.
 
-They hold credentials: a setting must ask for them, and they are never served.
+The requests hold credentials: they are kept only if a setting says so, and they are never served.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Recorder:
 
 
 class _Again:
-    """Delivers a body that was read before, and then what comes."""
+    """Delivers a body that was read before, and then the next messages."""
 
     def __init__(self, receive: Receive, body: bytes) -> None:
         self._receive = receive

@@ -1,7 +1,7 @@
 """Tasks, for wires that accept a call at once and finish it later: polled by name, paid for, fetched by address.
 
-A task holds its place in flight until it ends, however soon its call was answered, and whether or not the answer
-arrived.
+A task holds its place in flight until it ends, even if its call was answered long before, or if the answer
+was lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sender that learns against a provider that does not tell, both in virtual time: the closed loop of `adaptive`.
+"""The closed loop of `adaptive` in virtual time: a sender that learns, and a provider that reveals only refusals.
 
 The sender keeps an exact log as the limiter's scripts do, and calls `adaptive` where they do. Times are µs.
 """
@@ -54,7 +54,7 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What a run showed: times in s, `levels` as (s, ppm), and what the learning observed."""
+    """The result of a run: times in s, `levels` as (s, ppm), and the observations of the learning."""
 
     scenario: Scenario
     accepted: list[float] = field(default_factory=list)
@@ -155,7 +155,7 @@ class _Loop:
 
     def run(self) -> Outcome:
         # Where in the provider's aligned windows it all begins is not known either.
-        self.at(self.draw.randrange(self.period), self.ask)
+        self.at(self.draw.randrange(self.period), self.request)
         if self.scenario.external:
             self.at(0, self.others)
         while self.events and self.events[0][0] < self.scenario.last_s * S:
@@ -169,7 +169,7 @@ class _Loop:
             self.outcome.external.append(now / S)
         self.at(now + max(1, round(self.draw.expovariate(rate))), self.others)
 
-    def ask(self, now: int) -> None:
+    def request(self, now: int) -> None:
         """As acquire.lua: the earliest slot; a slot too far away is tried again later."""
         count, span = allowed(self.learned.level, self.scenario.count, self.span)
         slot = max(now, self.paused)
@@ -178,14 +178,14 @@ class _Loop:
         if len(self.log) >= count:
             slot = max(slot, self.log[-count] + span)
         if slot - now > self.scenario.ahead_s * S:
-            self.at(slot - round(self.scenario.ahead_s * S), self.ask)
+            self.at(slot - round(self.scenario.ahead_s * S), self.request)
             return
         self.log.append(slot)
         if slot >= due_us(self.learned, self.period):
             used = share(self.between(self.log, slot - span, slot), self.scenario.count)
             self.learn(now, Served(slot, used, self.unit, self.period))
         self.at(slot, self.send)
-        self.at(now + self.draw.randrange(500, 3_000), self.ask)
+        self.at(now + self.draw.randrange(500, 3_000), self.request)
 
     def send(self, slot: int) -> None:
         rtt = self.draw.uniform(*self.scenario.rtt_ms) * 1000

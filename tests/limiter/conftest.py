@@ -38,7 +38,7 @@ class Rig:
         self.limiter = Limiter(client, self.prefix, lease_s=lease_s, clock=self.time)
         self._requests = count()
 
-    async def ask(
+    async def request(
         self,
         *quotas: Quota,
         costs: dict[str, int] | None = None,
@@ -57,12 +57,12 @@ class Rig:
 
     async def slot(self, *quotas: Quota, costs: dict[str, int] | None = None) -> int:
         """The slot (µs after the start of time) of a call that is granted, however late."""
-        answer = await self.ask(*quotas, costs=costs)
+        answer = await self.request(*quotas, costs=costs)
         assert isinstance(answer, Grant)
         return self.time.now_us + answer.wait_us - self.time.start_us
 
     async def permit(self, *quotas: Quota, request_id: str | None = None) -> Permit:
-        answer = await self.ask(*quotas, request_id=request_id)
+        answer = await self.request(*quotas, request_id=request_id)
         assert isinstance(answer, Grant)
         return answer.permit
 

@@ -1,8 +1,8 @@
 """One replica as a process of its own, for tests that kill and stop it: `python -m tests.limiter.crash_replica`.
 
-It asks for permits of every weight, tells the limiter before each call how long that can take, notes the permit
-where others find it, makes the call and releases twice. Now and then it stops itself with SIGSTOP: with a permit that
-it has not used, or while its call runs. It also takes over the calls of replicas that the test has declared dead.
+It requests permits of every weight. Before each call it reports the call's longest time to the limiter, and notes the
+permit for other replicas. After the call it releases twice. Now and then it stops itself with SIGSTOP, either with an
+unused permit or during a call. It also takes over the calls of replicas that the test has declared dead.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Replica:
         await self.limiter.submitted(permit, longest_s=TOLD_S)
         await self.redis.hset(OPEN, f"{self.name} {task}", permit.to_json())
         if time.monotonic() - requested_at > LEASE_S / 2:
-            # It slept so long that the place may have been given to another one.
+            # It slept so long that another call may have its place.
             await self.redis.hdel(OPEN, f"{self.name} {task}")
             await self.limiter.give_back(self.held.pop(task))
             return

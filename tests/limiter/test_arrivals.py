@@ -1,4 +1,4 @@
-"""What a provider sees: calls arrive after their slots, each by another delay, and are not refused all the same."""
+"""Calls arrive at the provider after their slots, each with another delay, and are not refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _BUCKETS = st.builds(
 )
 _CALLS = st.lists(
     st.tuples(
-        st.sampled_from(["ask"] * 5 + ["give_back"]),
+        st.sampled_from(["request"] * 5 + ["give_back"]),
         st.sampled_from([0, 0, 0, 1, 900, 30_000, 333_333, 5_000_000]),
         st.integers(1, 3),
         st.sampled_from([0.0, 0.5, 1.0]),
@@ -71,8 +71,8 @@ async def test_a_bucket_is_never_refused_however_late_each_call_is_within_its_la
         if action == "give_back" and ahead:
             await rig.limiter.give_back(ahead[0][0])
             del granted[ahead[0][0].grant_id]
-        elif action == "ask":
-            answer = await rig.ask(quota, costs={"requests": cost})
+        elif action == "request":
+            answer = await rig.request(quota, costs={"requests": cost})
             assert isinstance(answer, Grant)
             permit = answer.permit
             granted[permit.grant_id] = (permit, permit.slot_us, cost, late)
@@ -103,7 +103,7 @@ async def test_a_call_later_than_the_lag_can_be_refused(redis: Redis) -> None:
     adaptive=st.booleans(),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["ask"] * 6 + ["penalise", "give_back"]),
+            st.sampled_from(["request"] * 6 + ["penalise", "give_back"]),
             st.sampled_from([0, 0, 1, 20_000, 500_000, 1_010_001, 3 * S]),
             st.integers(1, 3),
             st.sampled_from([0.0, 0.2, 1.0]),
@@ -112,7 +112,7 @@ async def test_a_call_later_than_the_lag_can_be_refused(redis: Redis) -> None:
         max_size=50,
     ),
 )
-async def test_no_period_of_arrivals_exceeds_the_count_whatever_was_learned(
+async def test_no_period_of_arrivals_exceeds_the_count_at_any_learned_level(
     redis: Redis,
     windows: list[tuple[int, int]],
     exact_most: int,
@@ -130,9 +130,9 @@ async def test_no_period_of_arrivals_exceeds_the_count_whatever_was_learned(
         for action, pass_us, wanted, late in steps:
             rig.time.advance(pass_us)
             latest = list(arrivals.values())[-1] if arrivals else None
-            if action == "ask":
+            if action == "request":
                 cost = min(wanted, *(limit.count for limit in quota.limits), 9)
-                answer = await rig.ask(quota, costs={"requests": cost})
+                answer = await rig.request(quota, costs={"requests": cost})
                 assert isinstance(answer, Grant)
                 permit = answer.permit
                 # Calls that leave in time reach the provider within the guard.

@@ -59,8 +59,8 @@ STEPS: dict[str, _Step] = {
 
 
 async def _state(rig: Rig) -> str:
-    """What every key says, without when it dies."""
-    said = []
+    """The content of every key, without its time to live."""
+    lines = []
     for key in sorted(await rig.client.keys(f"{rig.prefix}*")):
         content: Any
         match await rig.client.type(key):
@@ -70,8 +70,8 @@ async def _state(rig: Rig) -> str:
                 content = sorted((await rig.client.hgetall(key)).items())
             case _:
                 content = await rig.client.get(key)
-        said.append(f"{key!r}: {content!r}")
-    return "\n".join(said).replace(rig.prefix, "PREFIX")
+        lines.append(f"{key!r}: {content!r}")
+    return "\n".join(lines).replace(rig.prefix, "PREFIX")
 
 
 async def _cancelled_after(passes: int, step: Awaitable[object]) -> bool:
@@ -119,13 +119,13 @@ async def test_a_step_that_has_begun_ends_although_its_caller_is_cancelled(redis
     assert passes > 6
 
 
-async def test_a_cancelled_question_is_charged_nothing_in_any_book(redis: Redis) -> None:
+async def test_a_cancelled_request_is_charged_nothing_in_any_book(redis: Redis) -> None:
     client = _SlowClient(connection_pool=redis.connection_pool)
     rig = Rig(client)
     await rig.limiter.give_back(await rig.permit(*QUOTAS))
     before = await rig.limiter.snapshot(QUOTAS)
     for passes in range(MOST_PASSES):
-        waiting = asyncio.ensure_future(rig.ask(*QUOTAS, request_id=f"r{passes}"))
+        waiting = asyncio.ensure_future(rig.request(*QUOTAS, request_id=f"r{passes}"))
         over = await _cancelled_after(passes, waiting)
         if over:
             answer = waiting.result()
@@ -144,7 +144,7 @@ async def test_a_caller_that_is_cancelled_twice_is_charged_nothing_either(redis:
     rig = Rig(_SlowClient(connection_pool=redis.connection_pool))
     await rig.limiter.give_back(await rig.permit(*QUOTAS))
     before = await rig.limiter.snapshot(QUOTAS)
-    waiting = asyncio.ensure_future(rig.ask(*QUOTAS))
+    waiting = asyncio.ensure_future(rig.request(*QUOTAS))
     await asyncio.sleep(0)
     while not waiting.done():
         waiting.cancel()
@@ -166,10 +166,10 @@ class _DiesAfterTheGrant(Redis):
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
 
 
-async def test_a_caller_is_cancelled_also_if_its_grant_cannot_be_given_back(
+async def test_a_caller_is_cancelled_even_if_its_grant_cannot_be_given_back(
     redis: Redis,
 ) -> None:
-    """Otherwise a loop that asks again after an error of Redis would never end."""
+    """Otherwise a loop that tries again after an error of Redis would never end."""
     rig = Rig(redis)
     await rig.permit(QUOTAS[1])  # the server knows the script
     client = _DiesAfterTheGrant(connection_pool=redis.connection_pool)

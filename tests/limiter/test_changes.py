@@ -37,7 +37,7 @@ DAY = {"rate": "12/day", "reset": "UTC"}
 async def _granted_now(rig: Rig, quota: Quota) -> int:
     """How many calls are granted at this moment."""
     granted = 0
-    while isinstance(await rig.ask(quota, max_wait_s=0), Grant):
+    while isinstance(await rig.request(quota, max_wait_s=0), Grant):
         granted += 1
     return granted
 
@@ -57,11 +57,11 @@ def morning(rig: Rig) -> Rig:
         (WINDOW, 10, "15/20s", 5),
     ],
 )
-async def test_a_limit_that_was_changed_knows_what_was_used(
+async def test_a_changed_limit_knows_earlier_use(
     morning: Rig, before: object, used: int, after: object, left: int
 ) -> None:
     for _ in range(used):
-        assert isinstance(await morning.ask(_quota(before), max_wait_s=0), Grant)
+        assert isinstance(await morning.request(_quota(before), max_wait_s=0), Grant)
     assert await _granted_now(morning, _quota(after)) == left
 
 
@@ -88,8 +88,8 @@ async def test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_ful
     morning: Rig, before: str, after: str
 ) -> None:
     old, new = _quota(KINDS[before]), _quota(KINDS[after])
-    await morning.ask(old, max_wait_s=0)
-    answer = await morning.ask(new, max_wait_s=0)
+    await morning.request(old, max_wait_s=0)
+    answer = await morning.request(new, max_wait_s=0)
     assert isinstance(answer, Later)
     [state] = await morning.limiter.snapshot([new])
     assert state.units[0].available == 0
@@ -106,7 +106,7 @@ async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
     window, bucket = _quota(WINDOW), _quota({"rate": "10/s", "burst": 10})
     for _ in range(5):
         await rig.slot(window)
-    await rig.ask(bucket, max_wait_s=0)
+    await rig.request(bucket, max_wait_s=0)
     rig.time.advance(2 * S)
     assert await _granted_now(rig, bucket) == 10
     assert await _granted_now(rig, window) == 0
@@ -119,7 +119,7 @@ async def test_a_kind_that_granted_nothing_keeps_the_wait_of_the_one_before(
     window = _quota(WINDOW)
     for _ in range(10):
         await morning.slot(window)
-    await morning.ask(_quota(KINDS[between]), max_wait_s=0)
+    await morning.request(_quota(KINDS[between]), max_wait_s=0)
     assert await _granted_now(morning, window) == 0
 
 
@@ -130,7 +130,7 @@ async def test_slots_ahead_of_a_change_count_from_their_own_time(rig: Rig) -> No
 
 
 async def test_all_limits_of_a_unit_wait_when_one_changes_its_kind(rig: Rig) -> None:
-    await rig.ask(_quota(SLICES))
+    await rig.request(_quota(SLICES))
     both = _quota([WINDOW, BUCKET])
     assert await rig.slot(both) >= 20 * S
     rig.time.advance(21 * S)
@@ -144,15 +144,15 @@ async def test_a_reservation_older_than_its_limits_kind_is_left_like_any_other(
     retries = []
     for name in ("reserved", "plain"):
         old, new = (parse_quota(name, {"requests": KINDS[kind]}) for kind in (before, after))
-        await morning.ask(old, costs={"requests": old.limits[0].most}, max_wait_s=0)
+        await morning.request(old, costs={"requests": old.limits[0].most}, max_wait_s=0)
         costs = {"requests": min(old.limits[0].most, new.limits[0].most)}
         if name == "reserved":
-            later = await morning.ask(old, costs=costs, max_wait_s=0, request_id=name)
+            later = await morning.request(old, costs=costs, max_wait_s=0, request_id=name)
             assert isinstance(later, Later)
-            reserved = await morning.ask(old, costs=costs, max_wait_s=0, request_id=name, after=later)
+            reserved = await morning.request(old, costs=costs, max_wait_s=0, request_id=name, after=later)
             assert isinstance(reserved, Later)
             assert reserved.reservation is not None
-        answer = await morning.ask(new, costs=costs, max_wait_s=0, request_id=name)
+        answer = await morning.request(new, costs=costs, max_wait_s=0, request_id=name)
         retries.append(answer.retry_us if isinstance(answer, Later) else 0)
     assert retries[0] == retries[1]
 
@@ -161,11 +161,11 @@ async def test_a_unit_that_loses_one_of_two_limits_keeps_the_others_books(rig: R
     both = _quota([WINDOW, BUCKET])
     for _ in range(10):
         await rig.slot(both)
-    assert isinstance(await rig.ask(_quota(WINDOW), max_wait_s=0), Later)
-    assert isinstance(await rig.ask(_quota(BUCKET), max_wait_s=0), Later)
+    assert isinstance(await rig.request(_quota(WINDOW), max_wait_s=0), Later)
+    assert isinstance(await rig.request(_quota(BUCKET), max_wait_s=0), Later)
 
 
-# What a quota may be configured as, one after the other, with one period, so that what was used is known.
+# The kinds that a quota may have one after the other, all with one period, so that earlier use is known.
 _CONFIGURATIONS = st.builds(
     Quota,
     st.just("q"),
@@ -194,7 +194,7 @@ class _Used:
     configurations=st.lists(_CONFIGURATIONS, min_size=2, max_size=4),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["ask"] * 7 + ["change", "change", "release", "give_back", "penalise"]),
+            st.sampled_from(["request"] * 7 + ["change", "change", "release", "give_back", "penalise"]),
             st.sampled_from([0, 0, 0, 1, 30_000, 333_000, 700_000, 1_010_000]),
             st.integers(1, 2),
             st.sampled_from([0.0, 0.4, 60.0]),
@@ -204,7 +204,7 @@ class _Used:
         max_size=50,
     ),
 )
-async def test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then(
+async def test_no_grant_exceeds_the_present_limit_after_any_changes(
     redis: Redis, configurations: list[Quota], steps: list[tuple[str, int, int, float, int]]
 ) -> None:
     """Up, down, to another kind and back, learning or not, with grants outstanding that were made under others."""
@@ -218,9 +218,9 @@ async def test_whatever_the_limit_is_changed_to_no_grant_exceeds_what_it_is_then
         call = used[pick % len(used)] if used else None
         if action == "change":
             quota = configurations[pick % len(configurations)]
-        elif action == "ask":
+        elif action == "request":
             units = min(wanted, rate.most)
-            answer = await rig.ask(quota, costs={"requests": units}, max_wait_s=max_wait_s)
+            answer = await rig.request(quota, costs={"requests": units}, max_wait_s=max_wait_s)
             if isinstance(answer, Grant):
                 permit = answer.permit
                 used.append(_Used(permit, units, permit.slot_us + 5 * S))
@@ -259,9 +259,9 @@ async def test_fewer_places_wait_for_calls_to_end_and_more_are_free_at_once(
     five, two = parse_quota("api", {"in_flight": 5}), parse_quota("api", {"in_flight": 2})
     permits = [await rig.permit(five) for _ in range(5)]
     for permit in permits[:3]:
-        assert isinstance(await rig.ask(two, max_wait_s=0), Later)
+        assert isinstance(await rig.request(two, max_wait_s=0), Later)
         await rig.limiter.release(permit)
-    assert isinstance(await rig.ask(two, max_wait_s=0), Later)
+    assert isinstance(await rig.request(two, max_wait_s=0), Later)
     assert await rig.limiter.renew(permits[3:]) == []
     assert await _granted_now(rig, five) == 3
 
@@ -286,4 +286,4 @@ async def test_looking_with_another_configuration_moves_no_books(rig: Rig) -> No
     before = await rig.dump()
     await rig.limiter.explain([parse_quota("api", {"requests": {"rate": "20/min", "burst": 20}})])
     assert await rig.dump() == before
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)

@@ -20,7 +20,7 @@ from tests.limiter.crash_replica import DEAD, LEASE_S, NOTES, PREFIX, QUOTA, TOL
 from tests.servers import RedisServer
 
 PLACES = 5
-# Who waits for a place is believed for so long after its last question, so the dead hold the living up once.
+# A holder counts as waiting for so long after its last request, so a dead one delays the others once.
 WAITS_S = 1.5
 
 
@@ -47,7 +47,7 @@ class _Fleet:
         process.wait()
 
     def wake(self, after_s: float) -> None:
-        """Note who has stopped, and let those go on who have been stopped for so long."""
+        """Note the stopped replicas, and wake those that have been stopped for so long."""
         for name, process in self.processes.items():
             if os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG):
                 self.stopped[name] = time.monotonic()

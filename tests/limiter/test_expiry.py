@@ -1,4 +1,4 @@
-"""Keys die by themselves, and never while they still say something. Each kind of key is held here."""
+"""Keys expire by themselves, and never while they still matter. These tests cover each kind of key."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Mortal(Rig):
         self.limiter._grant_ids = (f"{number:x}" for number in range(10_000))
 
     async def before(self) -> None:
-        """The server's TTLs become what they would be now, and who is dead goes."""
+        """Set the server's TTLs to those of virtual time, and delete expired keys."""
         for key, dies_us in list(self.dies_us.items()):
             rest_us = dies_us - self.time.now_us
             exact = self.kind(key) in EXACT
@@ -85,7 +85,7 @@ _B = Quota("b", (Window(3, 31 * MIN), CalendarDay(20, "UTC", "images"), Bucket(7
 _STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["ask"] * 6
+            ["request"] * 6
             + ["release", "give_back", "renew", "submitted", "sent_late", "penalise", "places", "observe"]
         ),
         st.sampled_from([0, S, 16 * S, 45 * S, 61 * S, 80 * S, 5 * MIN, 8 * MIN, 31 * MIN]),
@@ -105,13 +105,13 @@ async def test_no_answer_depends_on_a_key_that_may_have_died(redis: Redis, steps
     rigs = [_Mortal(redis, immortal=False), _Mortal(redis, immortal=True)]
     permits: list[list[Permit]] = [[], []]
     for number, (action, pass_us, names, images, max_wait_s, pick) in enumerate(steps):
-        said = []
+        replies = []
         for rig, held in zip(rigs, permits, strict=True):
             rig.time.advance(pass_us)
             await rig.before()
-            said.append(await _done(rig, held, action, names, images, max_wait_s, pick, number))
+            replies.append(await _done(rig, held, action, names, images, max_wait_s, pick, number))
             await rig.after()
-        assert said[0] == said[1]
+        assert replies[0] == replies[1]
 
 
 async def _done(
@@ -124,11 +124,11 @@ async def _done(
     pick: int,
     number: int,
 ) -> object:
-    """Take one step; what it said, as far as that is a promise."""
+    """Take one step; returns the promised part of its reply."""
     quotas = [quota for quota in (_A, _B) if quota.name in names]
-    if action == "ask":
+    if action == "request":
         costs = {"requests": pick % 2, "images": images}
-        answer = await rig.ask(*quotas, costs=costs, max_wait_s=max_wait_s, request_id=f"r{number}")
+        answer = await rig.request(*quotas, costs=costs, max_wait_s=max_wait_s, request_id=f"r{number}")
         if isinstance(answer, Later):
             return answer
         held.append(answer.permit)
@@ -140,7 +140,7 @@ async def _done(
         penalty = await rig.limiter.penalise(_A, reason="busy", kind="concurrency", permit=permit)
         return penalty.places, penalty.pause_s
     if action == "penalise":
-        # Of this moment's call: what an older one teaches depends on how much of the log is still there.
+        # Use the present call: the lesson of an older one depends on how much of the log is left.
         penalty = await rig.limiter.penalise(_A, reason="429", retry_after_s=max_wait_s / 30)
         return penalty.pause_s, penalty.scale
     if permit is None:
@@ -168,7 +168,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
     large = Quota("large", (Window(9, 5 * MIN), FixedWindow(9, MIN), CalendarDay(9, "UTC"), InFlight(1)))
     permit = await rig.permit(learns)
     await rig.permit(large, request_id="large")
-    assert isinstance(await rig.ask(large), Later)
+    assert isinstance(await rig.request(large), Later)
     await rig.limiter.observe(learns, permit, [HeaderReading(remaining=0, reset_s=20)])
     await rig.limiter.penalise(learns, retry_after_s=30, reason="429", permit=permit)
     await rig.limiter.penalise(large, retry_after_s=30, reason="busy", kind="concurrency")
@@ -213,7 +213,7 @@ async def test_one_call_an_hour_is_held_to_it_over_any_silence_shorter_than_that
     sent = []
     for _ in range(60):
         await rig.before()
-        answer = await rig.ask(slow, max_wait_s=0)
+        answer = await rig.request(slow, max_wait_s=0)
         await rig.after()
         if isinstance(answer, Grant):
             sent.append(rig.time.now_us)
@@ -229,7 +229,7 @@ async def test_one_call_an_hour_is_held_to_it_over_any_silence_shorter_than_that
 )
 async def test_a_call_that_was_sent_late_counts_to_its_end(redis: Redis, limit: Window | Bucket) -> None:
     rig, quota = _Mortal(redis, immortal=False), Quota("q", (limit,))
-    answer = await rig.ask(quota, costs={"requests": limit.most})
+    answer = await rig.request(quota, costs={"requests": limit.most})
     assert isinstance(answer, Grant)
     await rig.after()
     rig.time.advance(5 * MIN)
@@ -238,7 +238,7 @@ async def test_a_call_that_was_sent_late_counts_to_its_end(redis: Redis, limit: 
     await rig.after()
     rig.time.advance(9 * MIN)
     await rig.before()
-    later = await rig.ask(quota, costs={"requests": limit.most}, max_wait_s=0)
+    later = await rig.request(quota, costs={"requests": limit.most}, max_wait_s=0)
     assert isinstance(later, Later)
     assert MIN <= later.retry_us <= 1.1 * MIN
 

@@ -1,4 +1,4 @@
-"""What holds a quota back, said in a sentence; and that looking charges nothing and keeps no place."""
+"""An explanation names the reason of a wait in one sentence, charges nothing and takes no place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def state(
 
 
 @pytest.mark.parametrize(
-    ("known", "rate_s", "bound", "said"),
+    ("known", "rate_s", "bound", "expected"),
     [
         (state(IMAGES, PLACES), 0, None, "a call can be sent now; 3 of 20 images free, 5 of 8 in flight"),
         (state(NO_IMAGES, PLACES), 9, "images", "its images are used up; the next slot is in 9.0 s; 0 of 20"),
@@ -32,17 +32,17 @@ def state(
         (state(IMAGES, cooldown_s=12, paused=""), 0, "paused", "paused, until it is resumed"),
     ],
 )
-def test_a_sentence_names_what_holds_the_next_call_back(
-    known: QuotaState, rate_s: float, bound: str | None, said: str
+def test_a_sentence_names_the_bound_of_the_next_call(
+    known: QuotaState, rate_s: float, bound: str | None, expected: str
 ) -> None:
     explanation = put_together(Quota("api"), known, "images", rate_s)
     assert explanation.bound == bound
-    assert said in explanation.sentence
+    assert expected in explanation.sentence
     assert "\n" not in explanation.sentence
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.0, "0.1 s"),
         (0.44, "0.4 s"),
@@ -52,8 +52,8 @@ def test_a_sentence_names_what_holds_the_next_call_back(
         (7800, "2 h 10 min"),
     ],
 )
-def test_waits_are_said_as_people_do(seconds: float, said: str) -> None:
-    assert wait_text(seconds) == said
+def test_waits_are_spelled_for_people(seconds: float, expected: str) -> None:
+    assert wait_text(seconds) == expected
 
 
 def test_limits_are_spelled_as_they_were_configured() -> None:
@@ -107,7 +107,7 @@ async def test_the_next_slot_is_when_the_next_call_is_granted(rig: Rig, quota: Q
     before = await explained(rig, quota)
     assert before.bound == quota.limits[0].unit
     assert before.next_slot_s is not None
-    answer = await rig.ask(quota, max_wait_s=100_000.0)
+    answer = await rig.request(quota, max_wait_s=100_000.0)
     assert isinstance(answer, Grant)
     assert answer.wait_us / 1e6 == pytest.approx(before.next_slot_s, abs=2e-6)
     assert answer.wait_us > 0
@@ -148,7 +148,7 @@ async def test_a_pause_is_explained_with_its_end_if_it_has_one(rig: Rig) -> None
     assert timed.sentence.startswith("paused (invoice), for 10 min 0 s more; ")
 
 
-async def test_what_refusals_taught_is_explained(rig: Rig) -> None:
+async def test_a_learned_rate_is_explained(rig: Rig) -> None:
     quota = parse_quota("api", {"requests": "40/4s", "in_flight": 8, "adaptive": True})
     permits = [await rig.permit(quota) for _ in range(4)]
     await rig.limiter.penalise(quota, reason="busy", kind="concurrency", permit=permits[3])

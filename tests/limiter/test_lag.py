@@ -57,7 +57,7 @@ def test_half_of_the_round_trip_is_part_of_the_delay() -> None:
     assert lag.spread_us == 20_000
 
 
-def test_what_was_long_ago_is_forgotten() -> None:
+def test_old_delays_are_forgotten() -> None:
     lag = _after([*_uniform(0, 400_000, SAMPLE), *[7_000] * SAMPLE])
     assert lag.spread_us == 0
 

@@ -22,11 +22,11 @@ SPAN = 10 * S + guard_us(10 * S)
 async def test_leases_stop_at_their_count_and_say_so(rig: Rig) -> None:
     for _ in range(2):
         await rig.permit(LEASES)
-    assert await rig.ask(LEASES) == Later(S, Bound("lease", "in_flight"))
+    assert await rig.request(LEASES) == Later(S, Bound("lease", "in_flight"))
     rig.time.advance(14 * S + S // 2)
-    assert await rig.ask(LEASES) == Later(S // 2, Bound("lease", "in_flight"))
+    assert await rig.request(LEASES) == Later(S // 2, Bound("lease", "in_flight"))
     rig.time.advance(S // 2)
-    assert isinstance(await rig.ask(LEASES), Grant)
+    assert isinstance(await rig.request(LEASES), Grant)
 
 
 async def test_a_lease_covers_the_wait_for_its_slot(rig: Rig) -> None:
@@ -35,9 +35,9 @@ async def test_a_lease_covers_the_wait_for_its_slot(rig: Rig) -> None:
         await rig.slot(IMAGES)
     await rig.permit(IMAGES, one)
     rig.time.advance(SPAN + 15 * S - 1)
-    assert isinstance(await rig.ask(one), Later)
+    assert isinstance(await rig.request(one), Later)
     rig.time.advance(1)
-    assert isinstance(await rig.ask(one), Grant)
+    assert isinstance(await rig.request(one), Grant)
 
 
 async def test_a_release_frees_its_lease_once_and_rings_once(server: Redis) -> None:
@@ -51,8 +51,8 @@ async def test_a_release_frees_its_lease_once_and_rings_once(server: Redis) -> N
         await server.publish(f"{rig.prefix}:bell", "end")
         messages = [message["data"] async for message in _until_end(bell)]
     assert messages == [b"slot", b"end"]
-    assert isinstance(await rig.ask(LEASES), Grant)
-    assert isinstance(await rig.ask(LEASES), Later)
+    assert isinstance(await rig.request(LEASES), Grant)
+    assert isinstance(await rig.request(LEASES), Later)
 
 
 async def test_renewed_leases_live_on_and_the_lost_ones_are_named(rig: Rig) -> None:
@@ -96,7 +96,7 @@ async def test_another_replica_can_adopt_a_permit_from_its_text(rig: Rig) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1,2]", "null"])
-def test_what_is_not_a_permit_is_refused(text: str) -> None:
+def test_a_text_that_is_no_permit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a permit"):
         Permit.from_json(text)
 
@@ -112,9 +112,9 @@ async def _until_end(bell: PubSub) -> AsyncIterator[dict[str, Any]]:
 
 async def test_a_call_of_four_images_weighs_four(rig: Rig) -> None:
     quota = parse_quota("ideogram", {"in_flight": {"images": 10}})
-    permits = [await rig.ask(quota, costs={"images": 4}) for _ in range(2)]
-    assert isinstance(await rig.ask(quota, costs={"images": 3}), Later)
-    two = await rig.ask(quota, costs={"images": 2})
+    permits = [await rig.request(quota, costs={"images": 4}) for _ in range(2)]
+    assert isinstance(await rig.request(quota, costs={"images": 3}), Later)
+    two = await rig.request(quota, costs={"images": 2})
     assert isinstance(two, Grant)
     [state] = await rig.limiter.snapshot([quota])
     assert (state.in_flight, state.units[0].available) == (10, 0)
@@ -127,13 +127,13 @@ async def test_a_call_of_four_images_weighs_four(rig: Rig) -> None:
 
 
 async def test_a_caller_may_name_the_weight_itself(rig: Rig) -> None:
-    assert isinstance(await rig.ask(LEASES, costs={"in_flight": 2}), Grant)
-    assert isinstance(await rig.ask(LEASES), Later)
+    assert isinstance(await rig.request(LEASES, costs={"in_flight": 2}), Grant)
+    assert isinstance(await rig.request(LEASES), Later)
 
 
 async def test_a_weight_that_can_never_fit_is_refused_at_once(rig: Rig) -> None:
     with pytest.raises(QuotaError, match="can never be granted"):
-        await rig.ask(LEASES, costs={"in_flight": 3})
+        await rig.request(LEASES, costs={"in_flight": 3})
 
 
 async def test_a_submitted_job_counts_after_its_worker_died_until_it_must_have_ended(rig: Rig) -> None:
@@ -143,9 +143,9 @@ async def test_a_submitted_job_counts_after_its_worker_died_until_it_must_have_e
     await rig.limiter.submitted(permit, longest_s=300)
     await rig.limiter.renew([permit])
     rig.time.advance(300 * S - 1)
-    assert isinstance(await rig.ask(one), Later)
+    assert isinstance(await rig.request(one), Later)
     rig.time.advance(1)
-    assert isinstance(await rig.ask(one), Grant)
+    assert isinstance(await rig.request(one), Grant)
 
 
 async def test_the_next_owner_of_a_submitted_job_adopts_its_lease_and_ends_it(rig: Rig) -> None:
@@ -157,33 +157,33 @@ async def test_the_next_owner_of_a_submitted_job_adopts_its_lease_and_ends_it(ri
     adopted = Permit.from_json(permit.to_json())
     assert await other.renew([adopted]) == []
     assert await other.release(adopted)
-    assert isinstance(await rig.ask(one), Grant)
+    assert isinstance(await rig.request(one), Grant)
 
 
 async def test_a_job_that_was_not_submitted_is_free_when_its_heartbeat_ends(rig: Rig) -> None:
     one = parse_quota("one", {"in_flight": 1})
     await rig.permit(one)
     rig.time.advance(15 * S)
-    assert isinstance(await rig.ask(one), Grant)
+    assert isinstance(await rig.request(one), Grant)
 
 
-async def _ask_as(rig: Rig, holder: str, weight: int = 1) -> Grant | Later:
+async def _request_as(rig: Rig, holder: str, weight: int = 1) -> Grant | Later:
     return await rig.limiter.acquire(
         [LEASES], costs={"in_flight": weight}, holder=holder, request_id=f"{holder}-job", max_wait_s=0
     )
 
 
-async def test_a_freed_lease_rings_only_for_who_has_waited_longest(server: Redis) -> None:
+async def test_a_freed_lease_rings_only_for_the_longest_waiting_holder(server: Redis) -> None:
     rig = Rig(server)
     permits = [await rig.permit(LEASES) for _ in range(2)]
     for holder in ("first", "second", "third"):
-        assert isinstance(await _ask_as(rig, holder), Later)
+        assert isinstance(await _request_as(rig, holder), Later)
         rig.time.advance(S // 10)
     async with server.pubsub(ignore_subscribe_messages=True) as bell:
         await bell.subscribe(f"{rig.prefix}:bell")
         await bell.get_message(timeout=1)
         await rig.limiter.release(permits[0])
-        assert isinstance(await _ask_as(rig, "first"), Grant)
+        assert isinstance(await _request_as(rig, "first"), Grant)
         await rig.limiter.release(permits[1])
         rig.time.advance(10 * S)
         await rig.limiter.release(await rig.permit(LEASES))
@@ -197,13 +197,13 @@ async def test_a_heavy_call_is_granted_among_light_ones(rig: Rig) -> None:
     light = [await rig.permit(LEASES) for _ in range(2)]
     granted = None
     for turn in range(20):
-        answer = await _ask_as(rig, "heavy", 2)
+        answer = await _request_as(rig, "heavy", 2)
         if isinstance(answer, Grant):
             granted = turn
             break
         rig.time.advance(S // 4)
         await rig.limiter.release(light.pop(0))
-        refill = await _ask_as(rig, f"light{turn}")
+        refill = await _request_as(rig, f"light{turn}")
         light += [refill.permit] if isinstance(refill, Grant) else []
         if not light:
             continue
@@ -211,11 +211,11 @@ async def test_a_heavy_call_is_granted_among_light_ones(rig: Rig) -> None:
     assert granted < 10
 
 
-async def test_a_waiter_that_is_gone_holds_nobody_up_for_long(rig: Rig) -> None:
+async def test_a_waiter_that_is_gone_delays_others_only_briefly(rig: Rig) -> None:
     light = await rig.permit(LEASES)
-    assert isinstance(await _ask_as(rig, "gone", 2), Later)
+    assert isinstance(await _request_as(rig, "gone", 2), Later)
     rig.time.advance(S + 1)
-    assert isinstance(await _ask_as(rig, "light"), Later)
+    assert isinstance(await _request_as(rig, "light"), Later)
     rig.time.advance(S // 2)
-    assert isinstance(await _ask_as(rig, "light"), Grant)
+    assert isinstance(await _request_as(rig, "light"), Grant)
     await rig.limiter.release(light)

@@ -1,4 +1,4 @@
-"""What a permit promises, in virtual time; each claim on a real Valkey and on fakeredis."""
+"""The promises of a permit, in virtual time; each claim holds on a real Valkey and on fakeredis."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ async def test_a_unit_that_costs_nothing_is_not_limited(rig: Rig) -> None:
 @pytest.mark.parametrize("cost", [3, -1])
 async def test_a_cost_that_can_never_fit_is_refused_at_once(rig: Rig, quota: Quota, cost: int) -> None:
     with pytest.raises(QuotaError, match="can never be granted"):
-        await rig.ask(quota, costs={"images": cost})
+        await rig.request(quota, costs={"images": cost})
     assert await rig.dump() == {}
 
 
 async def test_a_quota_named_twice_is_refused(rig: Rig) -> None:
     with pytest.raises(QuotaError, match="twice"):
-        await rig.ask(IMAGES, IMAGES)
+        await rig.request(IMAGES, IMAGES)
 
 
-async def test_a_denial_says_what_binds_and_when_to_try_again(rig: Rig) -> None:
+async def test_a_denial_names_its_bound_and_the_time_of_the_next_try(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
-    assert await rig.ask(IMAGES, max_wait_s=0) == Later(SPAN, Bound("img", "images"))
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, Bound("img", "images"))
+    assert await rig.request(IMAGES, max_wait_s=0) == Later(SPAN, Bound("img", "images"))
+    assert await rig.request(IMAGES, BUCKET, max_wait_s=4) == Later(SPAN - 4 * S, Bound("img", "images"))
     rig.time.advance(SPAN - 4 * S)
-    assert isinstance(await rig.ask(IMAGES, BUCKET, max_wait_s=4), Grant)
+    assert isinstance(await rig.request(IMAGES, BUCKET, max_wait_s=4), Grant)
 
 
 @pytest.mark.parametrize("obstacle", ["window", "in_flight", "cooldown", "paused", "cost"])
@@ -100,9 +100,9 @@ async def test_a_denied_call_changes_no_key(rig: Rig, obstacle: str) -> None:
     before = await rig.dump()
     if obstacle == "cost":
         with pytest.raises(QuotaError):
-            await rig.ask(*quotas, costs={"requests": 1, "images": 9})
+            await rig.request(*quotas, costs={"requests": 1, "images": 9})
     else:
-        assert isinstance(await rig.ask(*quotas, max_wait_s=0), Later)
+        assert isinstance(await rig.request(*quotas, max_wait_s=0), Later)
     after = await rig.dump()
     # A place among those who wait is no charge.
     waiting = f"{rig.prefix}:limiter:lease:waiting".encode()
@@ -112,11 +112,11 @@ async def test_a_denied_call_changes_no_key(rig: Rig, obstacle: str) -> None:
 
 async def test_a_repeated_request_has_one_grant_and_is_charged_once(rig: Rig) -> None:
     quotas = (IMAGES, BUCKET, LEASES)
-    await rig.ask(*quotas)
-    first = await rig.ask(*quotas, request_id="r")
+    await rig.request(*quotas)
+    first = await rig.request(*quotas, request_id="r")
     before = await rig.dump()
     rig.time.advance(S)
-    again = await rig.ask(*quotas, request_id="r")
+    again = await rig.request(*quotas, request_id="r")
     assert isinstance(first, Grant)
     assert isinstance(again, Grant)
     assert again.permit == first.permit
@@ -124,12 +124,12 @@ async def test_a_repeated_request_has_one_grant_and_is_charged_once(rig: Rig) ->
     assert await rig.dump() == before
 
 
-async def test_a_repeated_request_waits_only_for_what_is_left(rig: Rig) -> None:
+async def test_a_repeated_request_waits_only_for_the_rest(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(IMAGES)
-    await rig.ask(IMAGES, request_id="r")
+    await rig.request(IMAGES, request_id="r")
     rig.time.advance(4 * S)
-    again = await rig.ask(IMAGES, request_id="r")
+    again = await rig.request(IMAGES, request_id="r")
     assert isinstance(again, Grant)
     assert again.wait_us == SPAN - 4 * S
     assert (again.permit.granted_us, again.permit.slot_us) == (rig.time.start_us, rig.time.start_us + SPAN)
@@ -143,7 +143,7 @@ async def test_a_given_back_window_and_lease_are_as_if_never_taken(rig: Rig) -> 
         await rig.limiter.give_back(permit)
         assert await rig.limiter.snapshot([IMAGES]) == [before]
     assert await rig.slot(IMAGES, LEASES) == 0
-    assert isinstance(await rig.ask(LEASES), Later)
+    assert isinstance(await rig.request(LEASES), Later)
 
 
 async def test_giving_back_takes_nothing_from_a_later_grant_of_the_same_request(rig: Rig) -> None:
@@ -154,7 +154,7 @@ async def test_giving_back_takes_nothing_from_a_later_grant_of_the_same_request(
     before = await rig.limiter.snapshot([LEASES])
     await rig.limiter.release(old)
     assert await rig.limiter.snapshot([LEASES]) == before
-    assert await rig.ask(IMAGES, LEASES, request_id="r") == Grant(new, 0)
+    assert await rig.request(IMAGES, LEASES, request_id="r") == Grant(new, 0)
 
 
 async def test_a_released_calls_place_in_the_window_stays_taken(rig: Rig) -> None:
@@ -170,7 +170,7 @@ async def test_bucket_tokens_come_back_if_nothing_was_granted_since(rig: Rig) ->
     assert await rig.slot(BUCKET) == S + LAG
 
 
-async def test_bucket_tokens_come_back_also_after_later_grants(rig: Rig) -> None:
+async def test_bucket_tokens_come_back_even_after_later_grants(rig: Rig) -> None:
     permits = [await rig.permit(BUCKET) for _ in range(5)]
     await rig.limiter.give_back(permits[0])
     assert [await rig.slot(BUCKET) for _ in range(2)] == [0, 3 * S + LAG]
@@ -180,7 +180,7 @@ async def test_a_cooldown_holds_for_every_replica_and_is_never_shortened(rig: Ri
     other = Limiter(rig.client, rig.prefix, clock=rig.time)
     await rig.limiter.penalise(Quota("img"), retry_after_s=5, reason="first")
     await other.penalise(Quota("img"), retry_after_s=2, reason="second")
-    assert await rig.ask(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, Bound("img", "cooldown"))
+    assert await rig.request(IMAGES, BUCKET, max_wait_s=0) == Later(5 * S, Bound("img", "cooldown"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert (state.cooldown_s, state.cooldown_reason) == (5.0, "first")
     await other.penalise(Quota("img"), retry_after_s=7, reason="third")
@@ -197,7 +197,7 @@ async def test_a_cooldown_needs_a_length(rig: Rig, seconds: float) -> None:
 async def test_an_operators_pause_lasts_until_resumed(rig: Rig) -> None:
     await rig.limiter.pause("img", "billing: ask Ana", None)
     rig.time.advance(86_400 * S)
-    assert await rig.ask(IMAGES) == Later(S, Bound("img", "paused"))
+    assert await rig.request(IMAGES) == Later(S, Bound("img", "paused"))
     [state] = await rig.limiter.snapshot([IMAGES])
     assert state.paused_reason == "billing: ask Ana"
     assert [await rig.limiter.resume("img") for _ in range(2)] == [True, False]
@@ -206,14 +206,14 @@ async def test_an_operators_pause_lasts_until_resumed(rig: Rig) -> None:
 
 async def test_an_operators_pause_with_an_end_ends_there(rig: Rig) -> None:
     await rig.limiter.pause("img", "lunch", rig.time.now_us + 10 * S)
-    assert isinstance(await rig.ask(IMAGES), Later)
+    assert isinstance(await rig.request(IMAGES), Later)
     rig.time.advance(10 * S)
-    assert isinstance(await rig.ask(IMAGES), Grant)
+    assert isinstance(await rig.request(IMAGES), Grant)
     [state] = await rig.limiter.snapshot([IMAGES])
     assert state.paused_reason is None
 
 
-async def test_a_snapshot_tells_what_could_be_granted_and_changes_nothing(rig: Rig) -> None:
+async def test_a_snapshot_shows_the_free_units_and_changes_nothing(rig: Rig) -> None:
     quotas = [IMAGES, BUCKET, LEASES]
     await rig.permit(*quotas)
     rig.time.advance(S // 2)
@@ -230,7 +230,7 @@ async def test_a_snapshot_tells_what_could_be_granted_and_changes_nothing(rig: R
     assert await rig.dump() == before
 
 
-async def test_a_changed_limit_keeps_what_was_used(rig: Rig) -> None:
+async def test_a_changed_limit_keeps_earlier_use(rig: Rig) -> None:
     for _ in range(3):
         await rig.slot(IMAGES, BUCKET)
     smaller = parse_quota("img", {"images": "1/10s"})
@@ -266,11 +266,11 @@ async def test_a_forgotten_script_is_no_event(rig: Rig) -> None:
 @pytest.mark.parametrize("wait_s", [-1, float("nan")])
 async def test_a_wait_needs_a_length(rig: Rig, wait_s: float) -> None:
     with pytest.raises(ValueError, match="max_wait_s"):
-        await rig.ask(IMAGES, max_wait_s=wait_s)
+        await rig.request(IMAGES, max_wait_s=wait_s)
 
 
 async def test_a_wait_may_be_without_end(rig: Rig) -> None:
-    assert isinstance(await rig.ask(IMAGES, max_wait_s=float("inf")), Grant)
+    assert isinstance(await rig.request(IMAGES, max_wait_s=float("inf")), Grant)
 
 
 async def test_a_call_so_late_that_its_place_was_swept_counts_when_it_is_sent(rig: Rig) -> None:
@@ -280,4 +280,4 @@ async def test_a_call_so_late_that_its_place_was_swept_counts_when_it_is_sent(ri
     await rig.slot(quota)
     assert await rig.client.zcard(f"{rig.prefix}:limiter:api:log:requests") == 1, "its own has been swept"
     await rig.limiter.sent_late(late, [quota])
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)

@@ -19,20 +19,20 @@ def test_a_quota_knows_its_limits_on_polls_alone() -> None:
 
 
 @pytest.mark.parametrize("stop", ["pause", "cooldown"])
-async def test_what_stops_new_calls_does_not_stop_polls(rig: Rig, stop: str) -> None:
+async def test_pauses_of_new_calls_do_not_stop_polls(rig: Rig, stop: str) -> None:
     assert QUOTA.polls is not None
     if stop == "pause":
         await rig.limiter.pause("q", "the invoice is disputed")
     else:
         await rig.limiter.penalise(QUOTA, reason="429", retry_after_s=60)
-    refused = await rig.ask(QUOTA, max_wait_s=0)
+    refused = await rig.request(QUOTA, max_wait_s=0)
     assert isinstance(refused, Later)
     assert refused.bound == Bound("q", "paused" if stop == "pause" else stop)
     for _ in range(4):
-        granted = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
+        granted = await rig.request(QUOTA.polls, costs=POLLS, max_wait_s=0)
         assert isinstance(granted, Grant)
         assert granted.wait_us == 0
-    full = await rig.ask(QUOTA.polls, costs=POLLS, max_wait_s=0)
+    full = await rig.request(QUOTA.polls, costs=POLLS, max_wait_s=0)
     assert isinstance(full, Later)
     assert full.bound == Bound("q", "polls"), "their own limit holds all the same"
 
@@ -40,13 +40,13 @@ async def test_what_stops_new_calls_does_not_stop_polls(rig: Rig, stop: str) -> 
 async def test_a_call_under_a_quota_of_polls_alone_is_still_stopped_by_a_pause(rig: Rig) -> None:
     quota = parse_quota("p", {"polls": "4/10s"})
     await rig.limiter.pause("p", "stop")
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)
 
 
 async def test_polls_take_no_place_in_flight_and_use_up_no_calls(rig: Rig) -> None:
     assert QUOTA.polls is not None
     for _ in range(4):
-        await rig.ask(QUOTA.polls, costs=POLLS)
+        await rig.request(QUOTA.polls, costs=POLLS)
     [state] = await rig.limiter.snapshot([QUOTA])
     left = {unit.unit: unit.available for unit in state.units}
     assert state.in_flight == 0

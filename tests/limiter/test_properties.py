@@ -73,7 +73,7 @@ class _Request:
     denial: Later | None = None
 
     async def tried(self, rig: Rig, max_wait_s: float) -> Grant | Later:
-        answer = await rig.ask(
+        answer = await rig.request(
             *self.quotas,
             costs=self.costs,
             max_wait_s=max_wait_s,
@@ -90,7 +90,7 @@ class _Request:
 
     @property
     def reserved(self) -> _Call | None:
-        """What its reservation is charged, as a call at its slot."""
+        """Its reservation as a call at its slot."""
         permit = self.denial and self.denial.reservation
         return _Call(permit.slot_us, 0, permit.quotas, self.costs, permit) if permit else None
 
@@ -99,7 +99,7 @@ _Step = tuple[str, int, str, dict[str, int], float, int]
 _STEPS: st.SearchStrategy[list[_Step]] = st.lists(
     st.tuples(
         st.sampled_from(
-            ["ask"] * 9 + ["ask again"] * 3 + ["give_back"] * 2 + ["release", "submitted", "penalise"]
+            ["request"] * 9 + ["request again"] * 3 + ["give_back"] * 2 + ["release", "submitted", "penalise"]
         ),
         # Time moves by nothing, by a little, and to the very edges of the windows.
         st.sampled_from([0, 0, 0, 1, 7_000, 33_333, 55_000, 105_000, 510_000, 1_010_000]),
@@ -133,8 +133,8 @@ async def test_no_order_of_calls_gets_more_than_the_quota(
         rig.time.advance(pass_us)
         now_us = rig.time.now_us
         call = calls[pick % len(calls)] if calls else None
-        if action in ("ask", "ask again"):
-            if refused and action == "ask again":
+        if action in ("request", "request again"):
+            if refused and action == "request again":
                 request = refused.pop(pick % len(refused))
             else:
                 chosen = [quota for quota in quotas if quota.name in names]
@@ -235,7 +235,7 @@ async def test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place(
         # A cooldown elsewhere is how a slot gets far away, and the next one may be before it.
         blocker = Quota(f"blocker-{number}", (InFlight(99),))
         await rig.limiter.penalise(blocker, retry_after_s=place / 20, reason="429")
-        answer = await rig.ask(quota, blocker, costs=costs)
+        answer = await rig.request(quota, blocker, costs=costs)
         assert isinstance(answer, Grant)
         from_us, slot_us = rig.time.now_us + place * 50_000, rig.time.now_us + answer.wait_us
         assert slot_us >= from_us

@@ -1,4 +1,4 @@
-"""What the bell says about quotas, held against permits that were not used yet."""
+"""The bell's messages about quotas recall the right unused permits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _permit(*quotas: str, granted_us: int = 1_000) -> Permit:
     return Permit("r", "h", quotas, {}, (), "g", granted_us=granted_us)
 
 
-def test_a_recall_covers_what_was_granted_until_then_under_that_quota() -> None:
+def test_a_recall_covers_earlier_grants_under_its_quota() -> None:
     recalls = Recalls(_Clock())
     assert recalls.note("quota a 1000")
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0)
@@ -32,7 +32,7 @@ def test_a_recall_covers_what_was_granted_until_then_under_that_quota() -> None:
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0), "an older recall takes no newer one back"
 
 
-def test_a_change_covers_what_was_requested_before_it_was_noted() -> None:
+def test_a_change_covers_requests_before_it_was_noted() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
     recalls.note("quota a")
@@ -42,17 +42,17 @@ def test_a_change_covers_what_was_requested_before_it_was_noted() -> None:
     assert not recalls.covers(_permit("b"), 99.0)
 
 
-def test_after_a_gap_nothing_that_was_requested_before_is_trusted() -> None:
+def test_after_a_gap_every_earlier_request_is_recalled() -> None:
     clock = _Clock()
     recalls = Recalls(clock)
     recalls.note_gap()
     assert recalls.covers(_permit("a"), 100.0)
     assert not recalls.covers(_permit("a"), 100.1)
-    assert not recalls.covers(_permit(), 99.0), "a call without quotas asks for nothing"
+    assert not recalls.covers(_permit(), 99.0), "a call without quotas has nothing to recall"
 
 
 @pytest.mark.parametrize("message", ["work default", "slot w1 w2", "cancel t/a", "", "quotas a"])
-def test_other_messages_are_others_business(message: str) -> None:
+def test_messages_on_other_topics_are_ignored(message: str) -> None:
     assert not Recalls(_Clock()).note(message)
 
 
@@ -70,8 +70,8 @@ async def test_a_sleeper_wakes_for_its_own_recall_only() -> None:
     assert await recalls.sleep(_permit("b"), now + 1e6, now - 1) is True
 
 
-def test_what_is_requested_after_a_recall_is_never_covered_by_it() -> None:
-    """Whatever its time says: the clock may have been set, or the state lost."""
+def test_a_recall_never_covers_a_later_request() -> None:
+    """Even if its time is earlier: the clock may have been set, or the state lost."""
     clock = _Clock()
     recalls = Recalls(clock)
     recalls.note("quota a 9000000000000000")

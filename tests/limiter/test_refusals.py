@@ -1,4 +1,4 @@
-"""What one refusal means for everybody: a pause, one cut an epoch, fewer places, evenly spaced calls after it."""
+"""One refusal affects the whole fleet: a pause, one cut an epoch, fewer places, evenly spaced calls after it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_refusals_of_calls_that_were_granted_before_a_cut_cut_no_more(rig:
     answers = [await _penalise(rig, permit, 5) for permit in permits[:5]]
     assert [answer.generation for answer in answers] == [1] * 5
     rig.time.advance(6 * S)
-    # One of the old ones comes home late, and one that was granted since is refused.
+    # One of the old refusals is reported late, and a call that was granted since is refused.
     assert (await _penalise(rig, permits[5], 5)).generation == 1
     assert (await _penalise(rig, await rig.permit(RATE), 5)).generation == 2
 
@@ -83,7 +83,7 @@ async def test_without_a_retry_after_each_early_refusal_doubles_the_pause(rig: R
     assert (await _penalise(rig, await rig.permit(RATE))).pause_s == 1
 
 
-async def test_the_bell_calls_back_what_was_granted_until_then(redis: Redis) -> None:
+async def test_the_bell_recalls_earlier_grants(redis: Redis) -> None:
     rig = Rig(redis)
     async with redis.pubsub(ignore_subscribe_messages=True) as bell:
         await bell.subscribe(f"{rig.prefix}:bell")
@@ -113,8 +113,8 @@ async def test_concurrency_lowers_the_places_and_not_the_rate(rig: Rig) -> None:
     assert [answer.pause_s for answer in answers] == [0, 0, 0]
     for permit in permits[4:]:
         await rig.limiter.release(permit)
-    assert isinstance(await rig.ask(PLACES, max_wait_s=0), Grant)
-    later = await rig.ask(PLACES, max_wait_s=0)
+    assert isinstance(await rig.request(PLACES, max_wait_s=0), Grant)
+    later = await rig.request(PLACES, max_wait_s=0)
     assert isinstance(later, Later)
     assert later.bound == Bound("places", "in_flight")
     # One more is tried every half minute, up to what is configured.
@@ -138,7 +138,7 @@ async def test_a_call_heavier_than_the_places_left_is_granted_alone(rig: Rig) ->
         await _penalise(rig, permit, quota=quota, kind="concurrency")
         await rig.limiter.release(permit)
         rig.time.advance(10 * S)
-    assert isinstance(await rig.ask(quota, costs={"images": 4}, max_wait_s=0), Grant)
+    assert isinstance(await rig.request(quota, costs={"images": 4}, max_wait_s=0), Grant)
 
 
 async def test_an_allowance_that_is_used_up_pauses_until_it_is_filled_again(rig: Rig) -> None:
@@ -149,7 +149,7 @@ async def test_an_allowance_that_is_used_up_pauses_until_it_is_filled_again(rig:
     [state] = await rig.limiter.snapshot([daily])
     assert state.paused_reason == "daily limit reached"
     rig.time.now_us = until_us + 10 * S
-    assert isinstance(await rig.ask(daily, max_wait_s=0), Grant)
+    assert isinstance(await rig.request(daily, max_wait_s=0), Grant)
     assert await rig.limiter.exhausted(RATE, reason="?", retry_after_s=90) == rig.time.now_us + 90 * S
     assert await rig.limiter.exhausted(PLACES, reason="?") == rig.time.now_us + 3600 * S
 
@@ -162,7 +162,7 @@ async def test_an_exhausted_allowance_does_not_shorten_an_operators_pause(rig: R
     assert state.paused_reason == "ask Ana"
     await rig.limiter.pause("api", "lunch", rig.time.now_us + S)  # an operator's last word counts
     rig.time.advance(2 * S)
-    assert isinstance(await rig.ask(RATE, max_wait_s=0), Grant)
+    assert isinstance(await rig.request(RATE, max_wait_s=0), Grant)
 
 
 @pytest.mark.parametrize("lost", ["released", "given back"])
@@ -174,7 +174,7 @@ async def test_a_cut_knows_the_permit_from_its_text(rig: Rig, lost: str) -> None
     assert (await _penalise(rig, permit, 1)).generation == first.generation == 1
 
 
-async def test_a_report_that_is_sent_again_says_nothing_new(rig: Rig) -> None:
+async def test_a_repeated_report_changes_nothing(rig: Rig) -> None:
     permits = [await rig.permit(PLACES) for _ in range(8)]
     first = await _penalise(rig, permits[7], quota=PLACES, kind="concurrency")
     for _ in range(3):
@@ -182,7 +182,7 @@ async def test_a_report_that_is_sent_again_says_nothing_new(rig: Rig) -> None:
         assert (again.places, again.cut) == (first.places, False) == (7, False)
 
 
-async def test_a_late_report_of_an_old_cut_pauses_nobody_anew(rig: Rig) -> None:
+async def test_a_late_report_of_an_old_cut_makes_no_new_pause(rig: Rig) -> None:
     permits = [await rig.permit(RATE) for _ in range(3)]
     await _penalise(rig, permits[0])
     rig.time.advance(30 * S)
@@ -190,7 +190,7 @@ async def test_a_late_report_of_an_old_cut_pauses_nobody_anew(rig: Rig) -> None:
     assert (await _penalise(rig, permits[2], 4)).pause_s == 4, "unless the provider says for how long"
 
 
-async def test_concurrency_neither_paces_nor_calls_back_what_the_rate_allows(redis: Redis) -> None:
+async def test_concurrency_neither_paces_nor_recalls_grants_of_the_rate(redis: Redis) -> None:
     rig = Rig(redis)
     quota = parse_quota("both", {"requests": "20/min", "in_flight": 8})
     permits = [await rig.permit(quota) for _ in range(3)]
@@ -206,14 +206,14 @@ async def test_concurrency_neither_paces_nor_calls_back_what_the_rate_allows(red
     assert await rig.slot(quota) == 0
 
 
-async def test_a_refusal_of_the_rate_cuts_also_when_concurrency_was_cut_before(rig: Rig) -> None:
+async def test_a_refusal_of_the_rate_cuts_even_after_a_cut_of_concurrency(rig: Rig) -> None:
     quota = parse_quota("both", {"requests": "20/min", "in_flight": 8})
     permits = [await rig.permit(quota) for _ in range(3)]
     assert (await _penalise(rig, permits[0], quota=quota, kind="concurrency")).cut
     assert (await _penalise(rig, permits[1], 1, quota=quota)).cut
 
 
-async def test_nobody_has_to_wait_for_a_year(rig: Rig) -> None:
+async def test_no_pause_lasts_for_a_year(rig: Rig) -> None:
     assert (await _penalise(rig, await rig.permit(RATE), 1e9)).pause_s == 86_400
 
 

@@ -24,7 +24,7 @@ ALL = parse_quota("all", {"requests": ["9/s", {"rate": "9/s", "burst": 9}], "in_
 
 
 class _Sender:
-    """Asks without a pause, on a connection that can be led to another address; `sent` are slots."""
+    """Requests without a pause, on a connection that can be led to another address; `sent` are slots."""
 
     def __init__(self, server: RedisServer, name: str) -> None:
         self.name = name
@@ -33,9 +33,9 @@ class _Sender:
         self.sent: list[float] = []
         self.errors = 0
         self._numbers = count()
-        self._asking = asyncio.create_task(self._ask())
+        self._requesting = asyncio.create_task(self._request())
 
-    async def _ask(self) -> None:
+    async def _request(self) -> None:
         while True:
             try:
                 answer = await self.limiter.acquire(
@@ -59,13 +59,13 @@ class _Sender:
 
     async def more(self, calls: int) -> None:
         wanted = len(self.sent) + calls
-        await _until(lambda: _is(len(self.sent) >= wanted or self._asking.done()))
-        assert not self._asking.done(), self._asking.exception()
+        await _until(lambda: _is(len(self.sent) >= wanted or self._requesting.done()))
+        assert not self._requesting.done(), self._requesting.exception()
 
     async def close(self) -> None:
-        self._asking.cancel()
-        await asyncio.wait([self._asking])
-        assert self._asking.cancelled(), "no other exception than the connection's"
+        self._requesting.cancel()
+        await asyncio.wait([self._requesting])
+        assert self._requesting.cancelled(), "no other exception than the connection's"
         await self.client.aclose()
 
     def fullest(self, from_s: float = 0.0) -> int:
@@ -153,7 +153,7 @@ async def test_a_restart_with_persistence_forgets_nothing(
     assert sender.fullest() == 5
 
 
-async def test_a_restart_without_persistence_starts_empty_and_sells_nothing_twice(
+async def test_a_restart_without_persistence_grants_nothing_twice(
     servers: Callable[..., RedisServer], senders: Callable[[RedisServer], _Sender]
 ) -> None:
     server = servers()
@@ -167,11 +167,11 @@ async def test_a_restart_without_persistence_starts_empty_and_sells_nothing_twic
     await other.more(2)
     calls = sorted(sender.sent + other.sent)
     assert _fullest(calls) == 5
-    # Nobody knows what was used before, so it counts as used in full.
+    # The use before the restart is unknown, so the window counts as used in full.
     assert min(slot for slot in calls if slot > back_at) >= back_at + SPAN_S
 
 
-async def test_a_cold_start_waits_for_nothing_and_has_one_period_s_units(
+async def test_a_cold_start_waits_for_nothing_and_has_the_units_of_a_period(
     servers: Callable[..., RedisServer], senders: Callable[[RedisServer], _Sender]
 ) -> None:
     sender = senders(servers())
@@ -207,7 +207,7 @@ async def test_a_failover_to_a_lagging_replica_costs_what_was_granted_within_the
     lost = sum(lag_from <= slot < lag_to for slot in sender.sent)
     assert lost >= 5
     assert 5 <= sender.fullest() <= 5 + lost
-    # What the lag cost is over a period later, and what the replica knew it still knows.
+    # One period later the cost of the lag is over, and the replica has kept its knowledge.
     assert sender.fullest(lag_to + SPAN_S) <= 5
     known = [slot for slot in sender.sent if slot < lag_from or slot >= lag_to]
     assert _fullest(known) == 5
@@ -215,7 +215,7 @@ async def test_a_failover_to_a_lagging_replica_costs_what_was_granted_within_the
     await follower.aclose()
 
 
-async def test_what_was_in_flight_before_a_restart_still_counts_after_it(
+async def test_calls_in_flight_before_a_restart_still_count_after_it(
     servers: Callable[..., RedisServer],
 ) -> None:
     server = servers(persistent=True)

@@ -24,7 +24,7 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_include_is_expanded_once_also_when_two_files_want_it(package: Path) -> None:
+def test_an_include_is_expanded_once_even_if_two_files_name_it(package: Path) -> None:
     source = LuaScript.load(package, "sum").source
     assert source.count("local one = 1") == 1
     assert source.index("local one") < source.index("local two") < source.index("return")

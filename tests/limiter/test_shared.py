@@ -17,7 +17,7 @@ S = 1_000_000
 
 @dataclass(order=True)
 class _Worker:
-    """Asks, sleeps until its slot, sends, and asks again, as a dispatcher does."""
+    """Requests, sleeps until its slot, sends, and requests again, as a dispatcher does."""
 
     wakes_us: int
     order: int
@@ -38,7 +38,7 @@ async def _sent(
         rig.time.now_us = rig.time.start_us + worker.wakes_us
         if not jobs[worker.route]:
             continue
-        answer = await rig.ask(*worker.quotas, costs=worker.costs, max_wait_s=worker.max_wait_s)
+        answer = await rig.request(*worker.quotas, costs=worker.costs, max_wait_s=worker.max_wait_s)
         if isinstance(answer, Grant):
             worker.wakes_us += answer.wait_us
             jobs[worker.route] -= 1
@@ -62,7 +62,7 @@ async def test_a_slow_route_neither_starves_nor_holds_up_a_fast_one(
 ) -> None:
     shared, slow = parse_quota("account", account), parse_quota("model-a", {"requests": "1/s"})
     order = count()
-    # Everything that A has asks at once, far into the future; B's are 16, each with one call at a time.
+    # All calls of A are requested at once, far into the future; B has 16 callers, each with one call at a time.
     workers = [_Worker(0, next(order), "a", (slow, shared), {"requests": 1}, horizon_s) for _ in range(20)]
     workers += [_Worker(0, next(order), "b", (shared,), {"requests": 1}, horizon_s) for _ in range(16)]
     sent = await _sent(rig, workers, {"a": 20, "b": 1000}, 30 * S)
@@ -78,7 +78,7 @@ async def test_calls_of_every_size_are_granted(rig: Rig) -> None:
     workers.append(_Worker(0, next(order), "large", (quota,), {"images": 8}))
     sent = await _sent(rig, workers, {"small": 1000, "large": 1000}, 20 * S)
     gaps_us = [later - earlier for earlier, later in zip(sent["large"], sent["large"][1:], strict=False)]
-    # What is ahead of a question is 12 small calls and the large one before: never more than three windows.
+    # Ahead of a request are 12 small calls and the large one before: never more than three windows.
     assert max(gaps_us) <= 3 * 1_010_000
     assert len(sent["small"]) + 8 * len(sent["large"]) >= 8 * 19
 
@@ -90,7 +90,7 @@ async def test_one_quota_holds_four_limits_and_each_binds_in_its_time(rig: Rig) 
     slots: list[int] = []
     bounds = set()
     while len(slots) < 130:
-        answer = await rig.ask(quota, costs={"requests": 1, "images": 1 + len(slots) % 2}, max_wait_s=0)
+        answer = await rig.request(quota, costs={"requests": 1, "images": 1 + len(slots) % 2}, max_wait_s=0)
         if isinstance(answer, Grant):
             slots.append(rig.time.now_us)
             await rig.limiter.release(answer.permit)
@@ -102,7 +102,7 @@ async def test_one_quota_holds_four_limits_and_each_binds_in_its_time(rig: Rig) 
     assert bounds == {Bound("all", "requests")}
     for _ in range(4):
         await rig.slot(quota, costs={"images": 4})
-    assert (await rig.ask(quota, costs={"images": 1})) == Later(S, Bound("all", "in_flight"))
+    assert (await rig.request(quota, costs={"images": 1})) == Later(S, Bound("all", "in_flight"))
     [state] = await rig.limiter.snapshot([quota])
     assert [unit.unit for unit in state.units] == ["requests", "images", "in_flight"]
     assert state.in_flight == 16
@@ -140,7 +140,7 @@ async def test_the_slowest_and_the_fastest_rates_are_exact(rig: Rig, spec: str) 
     bucket = parse_quota("bucket", {"requests": {"rate": spec, "burst": 1}})
     [limit] = bucket.limits
     step_us = -(-limit.period_us // limit.most) if spec == "1/d" else limit.period_us // limit.count  # type: ignore[union-attr]
-    answers = [await rig.ask(bucket, max_wait_s=1e9) for _ in range(4)]
+    answers = [await rig.request(bucket, max_wait_s=1e9) for _ in range(4)]
     waits = [answer.wait_us if isinstance(answer, Grant) else -1 for answer in answers]
     expected = [number * (step_us + limit.lag_us) for number in range(4)]  # type: ignore[union-attr] # a bucket
     assert [wait if wait >= 0 else expected[n] for n, wait in enumerate(waits)] == expected
@@ -174,6 +174,6 @@ async def test_slices_that_leave_are_forgotten_and_no_others(
 
 
 async def _wait_us(rig: Rig, quota: Quota) -> int:
-    answer = await rig.ask(quota)
+    answer = await rig.request(quota)
     assert isinstance(answer, Grant)
     return answer.wait_us

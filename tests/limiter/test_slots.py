@@ -1,4 +1,4 @@
-"""A caller that waits for its permits with Slots: nothing that it does not use stays charged, whatever happens."""
+"""A caller that waits for its permits with Slots leaves no unused charge in any case."""
 
 from __future__ import annotations
 
@@ -237,10 +237,10 @@ async def test_the_next_request_after_a_repeated_one_is_a_new_one(replica: _Repl
     assert await replica.charged() == (2, 2)
 
 
-# What is not used is given back.
+# Unused charges are given back.
 
 
-async def test_leave_gives_back_a_grant_that_nobody_waited_for(replica: _Replica) -> None:
+async def test_leave_gives_back_a_grant_without_a_wait(replica: _Replica) -> None:
     slots = replica.slots()
     await _granted(slots)
     assert await replica.charged() == (1, 1)
@@ -276,7 +276,7 @@ async def test_leave_gives_back_a_reservation(replica: _Replica) -> None:
     assert await replica.charged() == (1, 1)
 
 
-async def test_leave_gives_back_what_a_lost_reply_granted(replica: _Replica) -> None:
+async def test_leave_gives_back_the_grant_of_a_lost_reply(replica: _Replica) -> None:
     slots = replica.slots()
     await replica.lose_reply(slots)
     assert await replica.charged() == (1, 1)
@@ -284,7 +284,7 @@ async def test_leave_gives_back_what_a_lost_reply_granted(replica: _Replica) -> 
     assert await replica.charged() == (0, 0)
 
 
-async def test_leave_gives_back_what_a_lost_reply_reserved(replica: _Replica) -> None:
+async def test_leave_gives_back_the_reservation_of_a_lost_reply(replica: _Replica) -> None:
     slots = replica.slots()
     other = replica.slots("other")
     other.take(await _granted(other))
@@ -380,7 +380,7 @@ async def test_a_taken_slot_stays_charged_after_leave(replica: _Replica) -> None
     assert await replica.charged() == (1, 1)
 
 
-# A grant that does not hold any more.
+# A recalled grant.
 
 
 async def test_a_grant_that_is_recalled_during_the_wait_is_given_back(replica: _Replica) -> None:
@@ -410,7 +410,7 @@ async def test_a_grant_that_is_recalled_before_the_wait_is_given_back(replica: _
         pytest.param(UNLEASED, 100 * LEASE_S, True, id="no lease"),
     ],
 )
-async def test_a_process_that_stood_still_keeps_only_what_is_still_its_own(
+async def test_a_process_that_stood_still_keeps_only_its_own_places(
     replica: _Replica, quota: Quota, late_s: float, kept: bool, asleep: bool
 ) -> None:
     """After its lease a place in flight may be another call's; a slot without a lease is its own for ever."""
@@ -459,7 +459,7 @@ async def test_the_next_try_after_a_cooldown_waits_half_a_horizon_longer(replica
 
 
 async def test_the_next_try_for_a_place_in_flight_waits_no_longer(replica: _Replica) -> None:
-    """Nobody knows when a place is freed, so no slot comes near meanwhile."""
+    """The time at which a place is freed is unknown, so no slot comes near meanwhile."""
     slots = replica.slots()
     other = replica.slots("other")
     quota = Quota("q", (InFlight(1),))

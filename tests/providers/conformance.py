@@ -1,4 +1,4 @@
-"""What the suite of all providers needs to know of each: one `Case` a wire, and a bench to open and drive it.
+"""The cases of the suite of all providers: one `Case` a wire, and a bench to open and drive it.
 
 A new provider adds its case here, and its wire to the simulator; `test_conformance` does the rest.
 """
@@ -29,7 +29,7 @@ from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY
 KEY = "sk-planted-secret-0123456789abcdef"
 SECRETS = {"api_key": KEY, "secret_id": TC3_SECRET_ID, "secret_key": TC3_SECRET_KEY}
 
-# Prompts in the words of troubles that are an account's.
+# Prompts that use the words of an account's troubles.
 ECHOED = [
     "a poster: billing, insufficient credit, spend limit, quota exceeded, daily quota, free allocated quota exceeded",
     "a sign that says: too many concurrent requests, rate limit, server is busy, try again in 5 hours",
@@ -188,7 +188,7 @@ def on(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 class Canned:
-    """An app that gives one answer to every call and keeps what was sent."""
+    """An app that gives one answer to every call and keeps the requests."""
 
     def __init__(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.body = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -210,7 +210,7 @@ class Canned:
 
 
 class Bench:
-    """One case, its provider, and what that talks to; everything is closed with the stack."""
+    """One case, its provider, and the server of that; the stack closes them all."""
 
     def __init__(self, case: Case, stack: AsyncExitStack) -> None:
         self.case = case
@@ -271,7 +271,7 @@ async def ended(provider: Provider, receipt: Submitted) -> Generated:
 
 
 async def closed_port() -> int:
-    """A port at which nobody listens."""
+    """A port without a listener."""
     server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     port: int = server.sockets[0].getsockname()[1]
     server.close()

@@ -65,7 +65,7 @@ async def test_the_same_seed_makes_the_same_picture(bench: Bench) -> None:
 
 
 @on(CASES)
-async def test_the_mode_is_what_the_capabilities_say(bench: Bench) -> None:
+async def test_the_mode_is_that_of_the_capabilities(bench: Bench) -> None:
     provider, _ = await bench.simulated()
     answer = await provider.submit(bench.case.request(), timeout_s=10)
     assert provider.capabilities(bench.case.model).mode == bench.case.mode

@@ -1,4 +1,4 @@
-"""The taxonomy: every kind has a rule, and what is shown or stored holds no secret."""
+"""The taxonomy: every kind has a rule, and no secret is shown or stored."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_secrets_are_cut_out_of_messages(text: str, secret: str) -> None:
 def test_a_record_of_an_error_stays_below_two_kilobytes(message: str, code: str, request_id: str) -> None:
     error = ProviderError(ErrorKind.UNKNOWN, message, provider_code=code, request_id=request_id)
     record = json.dumps(error.to_dict(), ensure_ascii=False).encode("utf-8", "replace")
-    # Escapes may double a character; what is bounded is the text itself.
+    # Escapes may double a character; the bound is for the text itself.
     assert sum(len(str(value).encode("utf-8", "replace")) for value in error.to_dict().values()) <= 2048
     assert record
 

@@ -39,7 +39,7 @@ DATE = "Fri, 15 Jan 2027 08:00:00 GMT"
         ({}, None),
     ],
 )
-def test_headers(headers: dict[str, str], expected_s: float | None) -> None:
+def test_each_spelling_of_a_header_names_its_wait(headers: dict[str, str], expected_s: float | None) -> None:
     wait_s = parse_retry_after(httpx2.Headers(headers), now_s=NOW_S)
     assert wait_s == (None if expected_s is None else pytest.approx(expected_s))
 
@@ -74,6 +74,6 @@ def test_a_header_counts_more_than_words() -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_garbage_never_raises_and_never_asks_for_a_negative_wait(header: str, text: str) -> None:
+def test_garbage_never_raises_and_never_gives_a_negative_wait(header: str, text: str) -> None:
     wait_s = parse_retry_after({"retry-after": header, "date": header, "retry-after-ms": text}, text)
     assert wait_s is None or wait_s >= 0

@@ -1,4 +1,4 @@
-"""`pixmill config check | print` and `pixmill schema`: is the configuration right, and what may travel?"""
+"""`pixmill config check | print` and `pixmill schema`: check or show the configuration; print JSON Schemas."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def schema_(name: Annotated[str, typer.Argument(help="Which one.", **one_of(*SCH
 
 
 def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """What only other parts can find: wrong quotas, unknown providers, options that a provider refuses, and secrets
+    """The problems that only other parts can find: wrong quotas, unknown providers, refused options, and secrets
     of a wrong form. Nothing is sent."""
     yield from _problems("", settings.parsed_quotas)
     known = provider_names()
@@ -82,7 +82,7 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
 
 
 def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """What need not be wrong here, but would be on the machines where the daemon runs."""
+    """Notes about problems that count only on the machines where the daemon runs."""
     for name, credential in settings.credentials.items():
         yield from _problems(f"credentials.{name}: ", partial(credential.resolve, environ))
     for name, webhook in settings.webhooks.items():
@@ -93,7 +93,7 @@ def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def summary(loaded: LoadedSettings) -> str:
-    """One line: which file, and what is in it."""
+    """One line with the file and its contents."""
     settings = loaded.settings
     redis = settings.redis.url or "embedded Valkey"
     counts = ", ".join(
@@ -103,7 +103,7 @@ def summary(loaded: LoadedSettings) -> str:
 
 
 def values_of(table: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all that is set or has a default, section by section."""
+    """(dotted key, value) of every setting that has a value, section by section."""
     fields = type(table).model_fields if isinstance(table, BaseModel) else {}
     for name, value in table if isinstance(table, BaseModel) else table.items():
         key = f"{prefix}{name}"

@@ -163,7 +163,7 @@ async def purge(
         found = _chosen(session, letters, (idents, reason, everything), age_s)
         chosen = [letter.entry async for letter in found]
         if chosen and not yes and not _confirmed(f"Throw {len(chosen)} dead letters away?"):
-            raise CommandError("Nothing was thrown away; --yes does it without asking.", USAGE)
+            raise CommandError("Nothing was thrown away; --yes does it without a question.", USAGE)
         purged = 0
         for start in range(0, len(chosen), PURGED_AT_ONCE):
             purged += await letters.purge(chosen[start : start + PURGED_AT_ONCE])
@@ -180,7 +180,7 @@ async def _chosen(
     choice: tuple[list[str] | None, str | None, bool],
     age_s: float | None,
 ) -> AsyncIterator[DeadLetter]:
-    """The dead letters of a choice by ids, by reason, or of all; raises CommandError unless it is one of these."""
+    """The chosen dead letters: by ids, by reason, or all; raises CommandError for any other choice."""
     idents, reason, everything = choice
     ways = sum((bool(idents), reason is not None, everything))
     if ways > 1 or (ways == 0 and age_s is None):

@@ -1,4 +1,4 @@
-"""`pixmill doctor`: a line for each thing that the daemon stands on."""
+"""`pixmill doctor`: a line for each thing that the daemon depends on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def doctor(session: Session) -> int:
 
 
 def _configuration(session: Session) -> list[Finding]:
-    """The quotas, which are parsed late; a file that cannot be read has ended the command before."""
+    """Findings about quotas and routes. (An unreadable file has ended the command before.)"""
     try:
         session.settings.parsed_quotas()
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`pixmill explain`: why a job or a batch is where it is, and until when, in a sentence or two."""
+"""`pixmill explain`: why a job or a batch waits, and until when, in one or two sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.queue.position import Place, Positions
 from daemon.queue.records import GroupView, ItemView
 from limiter.explain import Explanation, wait_text
 
-MOST_SEARCHED = 500  # members of a batch in which the next one that is due is looked for
+MOST_SEARCHED = 500  # members of a batch that are searched for the next due item
 
 _ENDS = {"failed": "failed", "cancelled": "been cancelled", "succeeded": "succeeded", "expired": "expired"}
 _REUSED = {
@@ -33,7 +33,7 @@ class Why:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def after(self, first: str, **facts: Any) -> Why:
-        """The same answer behind another sentence."""
+        """The same answer with another sentence in front."""
         return Why([first, *self.sentences], {**self.facts, **facts})
 
 
@@ -123,11 +123,11 @@ async def _running_group(session: Session, client: Client, group: GroupView) -> 
         if due := [item.due_at for item in members if item.due_at is not None]:
             when, facts = _when(min(due))
             return Why([f"{waiting} of its items wait for their time; the next one is due at {when}."], facts)
-    return Why([f"All that is left of it runs: {counts.running} of {counts.total} items."])
+    return Why([f"All of its remaining items run: {counts.running} of {counts.total} items."])
 
 
 async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | None:
-    """The batch's item whose turn comes first on its route, with its place."""
+    """The batch's item with the first turn on its route, and its place."""
     positions = Positions(client.redis, client.keys)
     # A job of several pictures stands among its tenant's single jobs.
     batch = group.id if group.kind == "batch" else ""
@@ -142,7 +142,7 @@ async def _first(client: Client, group: GroupView) -> tuple[ItemView, Place] | N
 
 
 async def _in_line(session: Session, client: Client, item: ItemView, place: Place | None) -> Why:
-    """For an item that stands in line: how many are before it, and what the quotas of its route say."""
+    """For a waiting item: how many items are before it, and the state of the quotas of its route."""
     quotas = await _quotas(session, client, item.route)
     sentences = []
     if place is not None:
@@ -174,7 +174,7 @@ async def _quotas(session: Session, client: Client, route: str) -> list[Explanat
 
 
 async def _under_cap(client: Client, group: GroupView, why: Why) -> Why:
-    """The same answer, behind the batch's own cap if that is reached."""
+    """The same answer, with the batch's own cap in front if that is reached."""
     if group.max_in_flight is None:
         return why
     in_ring: Any = await client.redis.hget(client.keys.group(group.gid), "in_ring")
@@ -185,6 +185,6 @@ async def _under_cap(client: Client, group: GroupView, why: Why) -> Why:
 
 
 def _when(due_at: datetime) -> tuple[str, dict[str, Any]]:
-    """A time that is to come, in words and as a fact."""
+    """A future time, in words and as a fact."""
     in_words = f"{utc(due_at)} (in {wait_text(-since_s(due_at))})"
     return in_words, {"until": due_at.isoformat(timespec="milliseconds")}

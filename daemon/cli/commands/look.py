@@ -75,7 +75,7 @@ async def results(
 ) -> int:
     """Save the pictures of a batch or a job, with a manifest.json that describes each file.
 
-    Works while the batch is still running; saving again completes what is missing.
+    Works while the batch is still running; saving again adds the missing pictures.
 
         pixmill results autumn-skus --out pictures
         pixmill results autumn-skus --zip autumn.zip

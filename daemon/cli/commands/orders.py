@@ -20,7 +20,7 @@ async def cancel(
         bool, typer.Option("--waiting", help="Only waiting items; running items go on.")
     ] = False,
 ) -> int:
-    """Cancel items that have not ended: waiting items end at once, running items are asked to stop.
+    """Cancel items that have not ended: waiting items end at once, running items get a request to stop.
 
     A picture that the provider is already making is paid for; it is kept when it comes.
 
@@ -32,7 +32,7 @@ async def cancel(
     if not changed.known:
         raise session.unknown(ident)
     cancelled, stopping = changed.ended_or_queued, changed.requested
-    line = f"{ident}: {cancelled} cancelled" + (f"; {stopping} running, asked to stop" if stopping else "")
+    line = f"{ident}: {cancelled} cancelled" + (f"; {stopping} running, stop requested" if stopping else "")
     return session.printer.answer(
         {"id": ident, "cancelled": cancelled, "asked_to_stop": stopping},
         line if cancelled or stopping else f"{ident}: nothing to cancel, it has ended",

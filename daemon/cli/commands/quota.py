@@ -1,4 +1,4 @@
-"""`pixmill quota pause | resume | set`: what operators change about a quota, for the whole running fleet."""
+"""`pixmill quota pause | resume | set`: changes of an operator to a quota, for the whole running fleet."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
 async def _reset(session: Session, name: str) -> int:
     async with session.client() as client:
         was_set = await quota_store.reset(client.redis, client.keys, name)
-    # Limits that were set for a quota which is no longer configured can be taken away as well.
+    # Limits of a quota that is no longer configured can be reset as well.
     if was_set and name not in session.settings.quotas:
         return session.printer.answer(
             {"quota": name, "reset": True}, f"{name}: reset; it is not configured here"

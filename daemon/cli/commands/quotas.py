@@ -19,7 +19,7 @@ from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
 from limiter.explain import Explanation, spelled
 
-LOOK_S = 1.0  # between two looks of --watch
+LOOK_S = 1.0  # between two updates of --watch
 
 
 @command
@@ -86,7 +86,7 @@ async def _look(session: Session, client: Client) -> tuple[Pauses, Looks]:
 
 
 def _lines(pauses: Pauses, looks: Looks) -> list[str]:
-    """A line for each pause of work, which stops calls under any quota, then a line for each quota."""
+    """A line for each pause of work (it stops calls under any quota), then a line for each quota."""
     return [
         *(pause.sentence for pause in pauses.values()),
         *(f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}" for one, now in looks),
@@ -94,9 +94,9 @@ def _lines(pauses: Pauses, looks: Looks) -> list[str]:
 
 
 def _mark(now: InForce) -> str:
-    """Where a quota's limits come from, unless from the configuration."""
+    """The source of a quota's limits; empty if that is the configuration."""
     if now.problem is not None:
-        return f"; as configured, because what an operator set cannot be read: {now.problem}"
+        return f"; as configured, because the limits that an operator set cannot be read: {now.problem}"
     if now.set_at is None:
         return ""
     on = f" on {now.set_at[:19].replace('T', ' ')}Z" if now.set_at else ""

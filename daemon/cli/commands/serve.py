@@ -1,4 +1,4 @@
-"""Commands that stay: `up`, `worker`, `simulator`. Help needs no service, so that is imported when one starts."""
+"""Commands that keep running: `up`, `worker`, `simulator`. The service is imported only when one of them starts."""
 
 from __future__ import annotations
 

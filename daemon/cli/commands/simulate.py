@@ -1,4 +1,4 @@
-"""`pixmill simulate`: a plan in virtual time before it is paid for, and four ways without a limiter beside it."""
+"""`pixmill simulate`: tries a plan in virtual time before it is paid for, with the limiter and in four ways without."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def simulate(
 
 
 async def _reports(scenario: Scenario) -> list[Report]:
-    """Ours first, then each strategy; on a Redis of their own, which ends with them."""
+    """The reports of our limiter and then of each strategy, from a temporary Redis of their own."""
     with tempfile.TemporaryDirectory(prefix="pixmill-simulate-") as directory:
         try:
             server = await EmbeddedRedis.start(Path(directory))

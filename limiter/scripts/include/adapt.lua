@@ -1,28 +1,28 @@
 -- @include text
--- What a quota really grants, learned from grants and refusals: a multiplier on the configured rate. The state is the
--- string `level good base top step fails since epoch hold`; no key is the configured quota itself, never refused.
+-- Learns a quota's real rate from grants and refusals, as a multiplier on the configured rate. The state is the string
+-- `level good base top step fails since epoch hold`; without a key it is the configured rate, never refused.
 --
 --   level  the multiplier now              good   the last level that carried a full busy window
---   base   the last one held for a hold    top    where a refusal is expected; growth halves the distance to it
+--   base   the last level kept for a hold  top    the level of the next expected refusal; growth halves the way to it
 --   step   the last rise beyond `top`, 0: none    fails  the cuts since the last clean window
---   since  when the level last changed, 0: never  epoch  the newest slot that had been granted by the last cut
---   hold   when the next look beyond `top` is due
+--   since  the last change of the level, 0: none  epoch  the newest slot that was granted before the last cut
+--   hold   the time of the next try beyond `top`
 --
--- Levels are ppm of the configured quota, which is the hard ceiling; times are µs of the limiter's clock; all is whole
--- numbers. tests/limiter/learning/model.py is a second implementation, and a test compares the two.
+-- Levels are ppm of the configured quota, the hard ceiling; times are µs of the limiter's clock; all are whole numbers.
+-- tests/limiter/learning/model.py is a second implementation, and a test compares the two.
 local ADAPT_PPM, ADAPT_LEAST = 1000000, 10000
--- A first refusal after a quiet time may be jitter and costs 3 %; another one before a clean window means that the
--- quota is another one, and costs 30 %. Cuts of 30 % alone would give 7.5 % of the rate away for ever: that is what lies
--- between CUBIC's curve and its plateau from one cut to the next.
+-- A first refusal after a quiet time may be jitter and costs 3 %. Another one before a clean window shows a smaller quota
+-- and costs 30 %. If every cut were 30 %, 7.5 % of the rate would be lost for ever: the area between CUBIC's curve and its
+-- plateau from one cut to the next.
 local ADAPT_FINE, ADAPT_COARSE = 970000, 700000
--- A window in which a smaller share of the level was used shows nothing about the rest.
+-- A window that used a smaller share of its level shows nothing about the rest.
 local ADAPT_BUSY = 900000
--- Nearer than this to a level that was refused, looking closer costs more refusals than it gains.
+-- At this distance from a refused level, a closer search costs more refusals than it gains.
 local ADAPT_CLOSE = 20000
--- The first step beyond it: one call a window, but not less than a hundredth and not more than a twentieth.
+-- The first step beyond the refused level is one call a window, within these bounds.
 local ADAPT_LEAST_STEP, ADAPT_MOST_STEP = 10000, 50000
 local ADAPT_HOLD_PERIODS, ADAPT_FORGIVEN_PERIODS = 10, 3
--- By then a refusal has been reported and has recalled every grant.
+-- Within this time a refusal is reported and recalls every grant.
 local ADAPT_ANSWER_US = 250000
 local ADAPT_NEVER_US = 2 ^ 53
 local ADAPT_FIELDS = {'level', 'good', 'base', 'top', 'step', 'fails', 'since', 'epoch', 'hold'}
@@ -46,33 +46,33 @@ local function adapt_part(level, ppm)
   return math.floor(level * ppm / ADAPT_PPM)
 end
 
--- `units` of a configured `count` in ppm; adapt_allowed makes the same units of it.
+-- `units` of a configured `count` in ppm; adapt_allowed turns that back into the same units.
 local function adapt_share(units, count)
   return math.floor(units * ADAPT_PPM / count)
 end
 
--- The units and the span (µs) of a window at this level. The span grows by what rounding the units up would give away:
--- 97 % of 1 a minute is 1 in 62 s.
+-- The units and the span (µs) of a window at this level. Units are rounded up, and the span grows to match: 97 % of 1 a
+-- minute is 1 in 62 s.
 local function adapt_allowed(level, count, span)
   local scaled = level * count
   local units = math.ceil(scaled / ADAPT_PPM)
-  -- A quotient first: the product of all three is more than a double holds exactly.
+  -- Divide first: a double does not hold the product of all three exactly.
   return units, math.ceil(span * (units * ADAPT_PPM / scaled))
 end
 
--- The least distance of two slots; `units` and `span` are those of adapt_allowed. Calls that leave in one instant are
--- refused in one instant, before anything is learned from the first. A quota that was never refused may use up its
--- window in half of its time, and need not wait for longer than an answer takes; after a refusal it is spread evenly,
--- which costs no throughput and suits providers that refill continuously, too.
+-- The least distance of two slots; `units` and `span` are those of adapt_allowed. Calls that leave together are refused
+-- together, before the first refusal teaches anything. A quota without a refusal may use up its window in half of its
+-- time, and two calls need no more distance than an answer takes. After a refusal calls are spread evenly, which costs
+-- no throughput and also suits providers that refill continuously.
 local function adapt_gap(state, units, span)
   local even = math.floor(span / units)
   return state.since > 0 and even or math.min(math.floor(even / 2), ADAPT_ANSWER_US)
 end
 
--- The next level, and where the next refusal is expected. Where fewer calls than allowed had been accepted, their number
--- is the quota. A log as full as allowed shows nothing, and soon after another cut it still holds what was granted
--- before that one; then a rise that failed is taken back, next all rises since the last hold, and a share is cut where
--- there is none. No single refusal costs more than the coarse share, since some are mistaken for a rate's.
+-- The next level, and the level of the next expected refusal. If fewer calls than allowed were accepted, their number is
+-- the quota. A full log shows nothing, and soon after another cut the log still holds grants from before that cut. Then
+-- the cut takes back the last rise; next, all rises since the last hold; if there is none, it takes a share. No single
+-- refusal costs more than the coarse share, since some refusals are mistaken for a rate's.
 local function adapt_cut(state, used, left, unit, again)
   local level, cut, found = state.level, nil, true
   if not again and ((used > 0 and used <= level - 2 * unit)
@@ -93,12 +93,12 @@ local function adapt_cut(state, used, left, unit, again)
   return cut, found and cut or level
 end
 
--- Changes `state` after a refusal for a rate, once for all calls that had been granted by then; false where the refused
--- call belongs to the last cut. Shares are ppm of the configured count; of several limits, of the one with the largest.
+-- Changes `state` after a refusal for a rate, once for all calls granted before the cut; false if the refused call belongs
+-- to the last cut. Shares are ppm of the configured count; with several limits, of the limit with the largest share.
 --   sent, newest   the slot of the refused call, and the newest slot granted so far
---   used           what had been accepted in the limit's span that ends at `sent`, without the call itself
---   left           the part of it that is still in the provider's window when its own Retry-After is over: all but one of
---                  what it really allows. Both are -1 where nothing can tell (a token bucket keeps no log)
+--   used           the accepted share in the limit's span that ends at `sent`, without the call itself
+--   left           the part of `used` that is still in the provider's window when its Retry-After is over: one call less
+--                  than the real limit. Both are -1 if unknown (a token bucket keeps no log)
 --   unit           the share of one call
 local function adapt_refused(state, now, sent, newest, used, left, unit, period)
   if sent <= state.epoch then return false end
@@ -116,12 +116,12 @@ local function adapt_due(state, period)
   return state.base < ADAPT_PPM and state.hold or ADAPT_NEVER_US
 end
 
--- Changes `state` at a grant of the slot `at`; false where that says nothing new. `used` is what the limit's span that
--- ends there holds, this grant included; of a token bucket, the level itself if the grant had to wait, else 0.
+-- Changes `state` at a grant of the slot `at`; false if nothing changed. `used` is the share in the limit's span that ends
+-- at `at`, this grant included. For a token bucket it is the level itself if the grant had to wait, else 0.
 --
 -- The level rises after each full window that was busy and clean: half-way to `top`, later in steps beyond it. Steps
--- double as long as none is refused, so a quota that was restored is found in a few windows, and one that was not costs
--- one refusal a hold.
+-- double until a refusal, so a restored quota is found in a few windows, and a quota that stays cut costs one refusal a
+-- hold.
 local function adapt_served(state, at, used, unit, period)
   local level = state.level
   if at < adapt_due(state, period) or used < adapt_part(level, ADAPT_BUSY) then return false end

@@ -1,12 +1,12 @@
 -- @include quota
--- A limit whose kind was changed while it was in use, or the period of slices or of windows by the clock. The book of the
--- new limit is empty, and cannot be filled from the former one. So the unit grants nothing until all that may have been
--- used before can no longer count: for one period of the new limit, a calendar day until its midnight. `others` notes
--- since when, as `UNIT:was`, and the former book is deleted.
+-- Handles a limit whose kind was changed in use, or whose period was (slices and windows by the clock). The new limit's
+-- book is empty and cannot be filled from the former one. So the unit grants nothing until earlier use can no longer
+-- count: for one period of the new limit, or until midnight for a calendar day. `others` notes the last earlier use as
+-- `UNIT:was`, and the former book is deleted.
 local CHANGE_KEPT_US = 86400000000
 local LONGEST_DAY_US = 90000000000
 
--- The newest slot that is in a book (µs), or a time soon after it.
+-- The newest slot in a book (µs), or a time soon after it.
 local function newest_slot(key, clock)
   local kind = string.match(key, ':(%l+):%l+$')
   if kind == 'log' or kind == 'tokens' then
@@ -17,7 +17,7 @@ local function newest_slot(key, clock)
   for i = 1, #flat, 2 do
     local number = tonumber(flat[i])
     if number and kind == 'day' then
-      -- In a day that has begun nothing is taken to be later than now.
+      -- Use in a day that has begun counts as no later than now.
       newest = math.max(newest, number > clock.wall and number + LONGEST_DAY_US or 0)
     elseif number then
       newest = math.max(newest, (number + 1) * width)
@@ -36,7 +36,7 @@ local function counts_until(row, last, clock)
   return last + LONGEST_DAY_US
 end
 
--- Note it if the row, whose book was loaded, is new. Nothing is written where nothing changed.
+-- Note the change if the row's kind or period is new; else write nothing. The row's book must be loaded.
 local function note_change(row, clock)
   local former, quota = row.former, row.quota
   if row.book and row.book.stale then
@@ -46,13 +46,13 @@ local function note_change(row, clock)
   end
   local last = clock.now
   for _, key in ipairs(former) do last = math.max(last, newest_slot(key, clock)) end
-  -- Kept for longer than it matters: the kind may change again, to one with a longer period.
+  -- Keep the note longer than this limit needs it: the kind may change again, to one with a longer period.
   local ends = math.max(counts_until(row, last, clock), last + CHANGE_KEPT_US)
   quota.others = others_write(quota.others_key, quota.others, row.unit .. ':was', last, 0, ends, clock.now)
   redis.call('DEL', unpack(former))
 end
 
--- From when on the row may grant after a change of a kind; 0 where there was none.
+-- The time from which the row may grant after a change; 0 without a change.
 local function changed_until(row, clock)
   local was = others_read(row.quota.others, row.unit .. ':was')
   return was and counts_until(row, was.sent, clock) or 0

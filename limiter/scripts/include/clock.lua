@@ -1,20 +1,20 @@
 -- @include text
 -- @include ttl
--- The limiter's own time: the server's, but it never runs backwards. All that is stored counts in it.
+-- The limiter's own time: the server's, but it never runs backwards. All stored times are in it.
 --
--- The clock key is `last offset epoch born lost` (µs; epoch a word): `last` is the latest time that was written
--- and `offset` what is added to the server's time. Where the server's clock has stepped back by more than
--- LONGEST_STALL_US the step joins the offset: reservations, cooldowns and leases then are as far away as before,
--- as if all had been shifted by the step. A smaller step stands still instead, until it is caught up.
+-- The clock key is `last offset epoch born lost` (µs; epoch a word). `last` is the latest time that was written;
+-- `offset` is added to the server's time. If the server's clock steps back by more than LONGEST_STALL_US, the offset
+-- grows by the step, so reservations, cooldowns and leases stay as far away as before. After a smaller step the
+-- limiter's time stands still until the server's clock has caught up.
 --
--- `epoch` names this life of the stored state, and `born` is when the first grant was charged. A process that
--- knows an epoch and finds none, or a younger one, has noticed that the state was lost (flush, failover, a restart
--- without persistence): `lost` is when, and everything before it counts as used. A process that knows none and
--- finds none is simply the first.
+-- `epoch` names this life of the stored state; `born` is the time of its first charged grant. If a process knows an
+-- epoch and finds none, or a younger one, the state was lost (flush, failover, a restart without persistence): `lost`
+-- is the time of the loss, and everything before it counts as used. A process that knows none and finds none is the
+-- first process.
 local LONGEST_STALL_US = 1000000
--- A loss matters for so long; it is also the most that a limit of a long period waits for it.
+-- How long a loss matters, and so the longest time that a limit waits after one.
 local LOST_US = 60000000
--- The longest period is 366 days, so nothing that the clock gives a meaning to lives longer.
+-- The longest period is 366 days, so no stored time outlives this.
 local CLOCK_KEPT_US = 31708800000000
 
 -- The time of this step in integer µs: the server's own, unless a test clock sent one ('' is no test clock).
@@ -24,8 +24,8 @@ local function server_us(test_clock)
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- `known` is the epoch that the caller remembers, `fresh` the name of a new one; both '' where losses do not matter.
--- In the result, `stored`: whether the server knows it; `urgent`: it must be written even if nothing else is.
+-- `known` is the epoch that the caller remembers, `fresh` the name of a new one; both are '' if losses do not matter.
+-- In the result, `stored`: whether the clock is in Redis; `urgent`: it must be written even if nothing else is.
 local function clock_read(stored, test_clock, known, fresh)
   local wall = server_us(test_clock)
   if not stored then

@@ -1,12 +1,11 @@
 -- @include text
 -- @include ttl
--- A calendar day: a hash of how many units were granted in each day, by the µs at which the day began.
+-- A calendar day: a hash of the units granted in each day, by the day's first µs.
 --
--- For DAY_MARGIN_US before and after midnight nothing is granted: it is not known to the second on which side the
--- provider's clock will see such a call.
+-- Within DAY_MARGIN_US of midnight nothing is granted, since the provider's clock may place such a call in either day.
 local DAY_MARGIN_US = 2000000
 
--- `midnights` begin with yesterday's, as the caller's calendar has them.
+-- `midnights` come from the caller's calendar and begin with yesterday's.
 local function day_load(key, midnights)
   local read = {starts = {}, used = {}}
   local flat = redis.call('HGETALL', key)
@@ -15,14 +14,14 @@ local function day_load(key, midnights)
   return read
 end
 
--- The number of the day that a time is in; nil beyond the calendar.
+-- The number of a time's day; nil outside of the calendar.
 local function day_of(read, wall)
   for i = 1, #read.starts - 1 do
     if tonumber(read.starts[i]) <= wall and wall < tonumber(read.starts[i + 1]) then return i end
   end
 end
 
--- The earliest slot from `slot` on. If the calendar ends before there is one, a slot after its last day.
+-- The earliest slot from `slot` on; if the calendar has none, a slot after its last day.
 local function day_next(read, cost, count, offset, slot)
   local wall = slot - offset
   local i = day_of(read, wall)

@@ -1,10 +1,10 @@
 -- @include text
 -- @include ttl
 -- Windows by the clock: the provider begins a new one at every multiple of the period since 1970. A hash of the units
--- that were granted in each, by its number, and in `width` the period (µs).
+-- granted in each window, by its number, and the period (µs) in `width`.
 --
--- Nothing is granted within the guard at either end of it, so the provider's clock may differ from the server's by
--- that much. The guards cost no quota: all of it fits between them.
+-- Nothing is granted within the guard at either end of a window, so the provider's clock may differ from the server's by
+-- that much. The guards cost no quota, since all of it fits between them.
 local function fixed_number(read, wall)
   return math.floor(wall / read.period)
 end
@@ -12,7 +12,7 @@ end
 local function fixed_load(key, period, wall)
   local read, flat = {used = {}, period = period}, redis.call('HGETALL', key)
   for i = 1, #flat, 2 do read.used[flat[i]] = tonumber(flat[i + 1]) end
-  -- Of another period: it was changed, see changed.lua.
+  -- The period was changed, see changed.lua.
   if (read.used.width or period) ~= period then read.used, read.stale = {}, true end
   return read
 end

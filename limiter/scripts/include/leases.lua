@@ -1,19 +1,19 @@
 -- @include text
 -- @include ttl
--- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by when it
--- stops to count. That is the end of its heartbeat, or, once the provider has the job, the time by which the
--- provider must have ended it if that is later: a crashed worker's job still occupies the account.
+-- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the time
+-- until which it counts. That is the end of its lease. Once the provider has the job, it is at least the time by which
+-- the provider must have ended it: a crashed worker's job still occupies the account.
 --
 -- A holder that finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last request). A
--- release rings for the holders that have waited longest, and what they need is kept from others for a moment.
+-- release rings for the holders that have waited longest, and their places are kept from others for a moment.
 
--- How often a caller tries again while it waits for a release or an operator's resume, whose time is not known.
+-- How often a caller tries again while it waits for a release or an operator's resume, whose time is unknown.
 local LOOK_AGAIN_US = 1000000
--- A holder without a request for so long waits no more.
+-- A holder without a request for so long no longer counts as waiting.
 local WAITS_US = 1500000
--- Lighter calls overtake a waiting one for so long; then the freed places are kept for it.
+-- Lighter calls may overtake a waiting one for so long; after that, freed places are kept for it.
 local PATIENCE_US = 1000000
--- An expired lease stays known for so long, uncounted: a holder that was only stalled can still renew it.
+-- An expired lease stays for so long without counting, so that a stalled holder can still renew it.
 local REVIVABLE_US = 60000000
 
 local function leases_in_use(key, now)
@@ -37,7 +37,7 @@ local function waiting_list(key, now)
   return list
 end
 
--- In how long to try again (µs); nil if there is room.
+-- The time until the next try (µs); nil if there is room.
 local function leases_retry(key, waiting, weight, count, holder, now)
   local room = count - leases_in_use(key, now)
   if weight <= room then

@@ -1,21 +1,21 @@
 -- @include text
 -- @include ttl
--- A strict window that remembers each unit: a sorted set of `GRANT:k`, scored by slot, of past and future. All
--- windows of a unit share it.
+-- A strict window that keeps each unit: a sorted set of `GRANT:k`, scored by past and future slots. All windows of a unit
+-- share it.
 local LOG_PAGE = 128
--- More windows than this are not searched for a gap: the call goes to the end, which is right, only later.
+-- The most windows that are searched for a gap; beyond them the call goes to the end, which is correct but later.
 local LOG_SEARCHED = 1024
--- At most so many old entries leave in one call, so that no single caller pays for a burst that expires.
+-- The most old entries that one call removes, so that no single caller pays for an expired burst.
 local LOG_SWEPT = 256
--- Distance from all neighbours and room in the window are searched alternately, so often at most.
+-- The most rounds of a search that alternates between distance from neighbours and room in the window.
 local LOG_ROUNDS = 64
 
 -- The earliest slot from `slot` on at which `cost` more units keep every window of `span` at `count` or less.
 --
--- With gap = count - cost, a window is too full for the call if it holds gap + 1 entries. So each pair of entries
--- that are gap places apart and less than a span in time bars the slots that share a window with both: from
--- (later - span) to (earlier + span), ends excluded. Both ends grow along the set, so one pass forward finds the
--- first slot that nothing bars, and gaps before reservations further on are filled.
+-- With gap = count - cost, a window is too full for the call if it holds gap + 1 entries. Take two entries that are gap
+-- places apart and less than a span in time. They bar each slot that shares a window with both: from (later - span) to
+-- (earlier + span), ends excluded. Both ends grow along the set, so one pass forward finds the first free slot, also in
+-- a gap before later reservations.
 local function log_next(key, cost, count, span, slot)
   local gap = count - cost
   local total = redis.call('ZCARD', key)
@@ -55,7 +55,7 @@ local function log_apart(key, gap, slot)
   end
 end
 
--- As log_next, with at least `gap` to every other call.
+-- Like log_next, with a distance of at least `gap` to every other call.
 local function log_next_apart(key, cost, count, span, slot, gap)
   for _ = 1, LOG_ROUNDS do
     slot = log_next(key, cost, count, span, slot)
@@ -63,7 +63,7 @@ local function log_next_apart(key, cost, count, span, slot, gap)
     if apart == slot then return slot end
     slot = apart
   end
-  -- Behind the last entry both hold.
+  -- After the last entry both conditions hold.
   local newest = tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2])
   return log_next(key, cost, count, span, math.max(slot, newest + gap))
 end

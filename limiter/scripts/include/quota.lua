@@ -1,19 +1,19 @@
 -- @include text
 -- @include ttl
 -- @include adapt
--- What is known of a quota as a whole, in five strings that a script reads together:
+-- The state of a quota as a whole, in five strings that a script reads together:
 --
---   pause     `ends reason`                            an operator's stop; 0 is without an end
---   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is when the
---                                                      last one was, `streak` how many followed without a quiet time
+--   pause     `ends reason`                            an operator's pause; 0 is without an end
+--   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is the time of
+--                                                      the last one, `streak` counts those without a quiet time between
 --   places    `most at`                                calls in flight that a provider allowed at that time
---   learned   `FINGERPRINT ` and a state of adapt.lua  what the rate really is; of another configuration it is void
+--   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
 local QUOTA_STRINGS = 5
--- After so long one place more is tried.
+-- One more place is tried each time after so long.
 local PLACES_HOLD_US = 30000000
--- A longer window is not paced after a pause: that would take longer than what the refusal was about.
+-- A longer window is not paced after a pause: the pacing would outlast the cause of the refusal.
 local PACED_MOST_US = 60000000
 
 local function cooldown_read(stored)
@@ -34,28 +34,28 @@ local function pause_read(stored)
   return tonumber(ends), reason
 end
 
--- How many places there are, of `count` that are configured.
+-- The places that are allowed now, of a configured `count`.
 local function places_now(stored, count, now)
   local most, at = string.match(stored or '', '^(%d+) (%d+)$')
   if not most then return count end
   return math.min(count, tonumber(most) + math.max(0, math.floor((now - tonumber(at)) / PLACES_HOLD_US)))
 end
 
--- nil where the quota does not learn (an empty fingerprint).
+-- nil if the quota does not learn (an empty fingerprint).
 local function learned_read(stored, fingerprint)
   if fingerprint == '' then return nil end
   local of, state = string.match(stored or '', '^(%S+) (.*)$')
   return adapt_read(of == fingerprint and state or nil)
 end
 
--- What `others` notes under an id, `UNIT:PERIOD` or `UNIT:was`; nil for nothing.
+-- The note in `others` under an id, `UNIT:PERIOD` or `UNIT:was`; nil if there is none.
 local function others_read(stored, id)
   for known, sent, cost, ends in string.gmatch(stored or '', '(%S+) (%d+) (%d+) (%d+);') do
     if known == id then return {sent = tonumber(sent), cost = tonumber(cost), ends = tonumber(ends)} end
   end
 end
 
--- Note it beside what is still in force under other ids; returns all of it.
+-- Write a note and keep those of other ids that are still in force; returns the whole string.
 local function others_write(key, stored, id, sent, cost, ends, now)
   local kept, latest = string.format('%s %.0f %.0f %.0f;', id, sent, cost, ends), ends
   for other, was, units, until_us in string.gmatch(stored or '', '(%S+) (%d+) (%d+) (%d+);') do
@@ -68,14 +68,14 @@ local function others_write(key, stored, id, sent, cost, ends, now)
   return kept
 end
 
--- What a denial reports: the quota, and its unit, `in_flight`, `cooldown` or `paused`.
+-- The bound in a denial: the quota, and a unit, `in_flight`, `cooldown` or `paused`.
 local function bound_of(quota, what)
   return 'quota:' .. quota.name .. '.' .. what
 end
 
--- A rate as it is now and not as it is configured: with a guard as wide as calls were measured to be uneven (a
--- hundredth of the period at most; slices keep theirs, since cutting them anew counts uses twice), at the level that
--- was learned, paced after a pause, and beside use by others. `id` names it as headers do: `UNIT:PERIOD`.
+-- Turn a configured rate into the rate of now: with a guard for the measured spread, at the learned level, paced after a
+-- pause, and with use by others. The guard is a hundredth of the period at most; slices keep theirs, since a new width
+-- would count uses twice. `id` is the rate's name in headers: `UNIT:PERIOD`.
 local function rate_now(row, spread)
   local kind, quota = row.kind, row.quota
   row.period = row.span
@@ -98,10 +98,10 @@ local function rate_now(row, spread)
     local level = quota.learned.level
     if kind == 'log' then
       local units, span = adapt_allowed(level, row.count, row.span)
-      -- A call of more units than are allowed at once waits as much longer.
+      -- A call that costs more than the units allowed at once waits longer in proportion.
       if row.cost > units then units, span = row.cost, math.ceil(span * row.cost / units) end
       row.count, row.span, row.gap = units, span, adapt_gap(quota.learned, units, span)
-      -- A refusal is not about how the calls of a day are spread over it.
+      -- A refusal does not concern how calls are spread over a long window.
       if row.period > PACED_MOST_US then row.gap = math.min(row.gap, ADAPT_ANSWER_US) end
     elseif kind == 'tokens' then
       row.span = math.ceil(row.span * ADAPT_PPM / level)
@@ -110,7 +110,7 @@ local function rate_now(row, spread)
     end
   end
   if kind == 'log' then
-    -- Windows that share a log remember its units for the longest of their spans.
+    -- Windows that share a log keep its units for the longest of their spans.
     quota.keep = quota.keep or {}
     quota.keep[row.key] = math.max(quota.keep[row.key] or 0, row.span)
   end

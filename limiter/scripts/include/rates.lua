@@ -4,10 +4,10 @@
 -- @include tokens
 -- @include fixed
 -- @include day
--- Every kind of rate behind the same steps. They go by the kind's name and not by a table of functions: a table would be
--- made anew for every call, and what a script makes its server has to clear away.
+-- The same steps for every kind of rate. They compare the kind's name: a table of functions would be made and collected
+-- by the server on every call.
 
--- Read the row's book, once.
+-- Read the row's book once.
 local function rate_load(row, clock)
   local kind = row.kind
   if kind == 'slices' then row.book = slices_load(row.key, row.span)
@@ -32,8 +32,8 @@ local function next_under(row, count, slot, clock)
   return day_next(row.book, cost, count, clock.offset, slot)
 end
 
--- The row's earliest slot from one on. Use by others counts like our own until it ends; also a slot after that may be
--- the earlier one.
+-- The row's earliest slot from `slot` on. Use by others counts like our own until it ends; a slot after that end may be
+-- the earliest.
 local function rate_next(row, slot, clock)
   slot = math.max(slot, row.opens)
   local others = row.others
@@ -55,7 +55,7 @@ local function rate_charge(row, slot, grant, clock)
   return day_charge(key, row.book, cost, clock.offset, slot, clock.wall)
 end
 
--- The units in the window that ends at a slot which was just charged; nil for kinds that cannot tell.
+-- The units in the window that ends at a slot just charged; nil for kinds that do not keep them.
 local function rate_used_at(row, slot, clock)
   if row.kind == 'log' then return redis.call('ZCOUNT', row.key, '(' .. text(slot - row.span), text(slot)) end
   if row.kind == 'fixed' then return (row.book.used[text(fixed_number(row.book, slot - clock.offset))] or 0) + row.cost end
@@ -65,7 +65,7 @@ local function rate_used_at(row, slot, clock)
   return used
 end
 
--- The units that count now. Slots ahead are used: nothing can be granted now that one of them would miss.
+-- The units that count now. Later slots count as used, since no grant now may take their units.
 local function rate_used_now(row, clock)
   if row.kind == 'log' then return redis.call('ZCOUNT', row.key, '(' .. text(clock.now - row.span), '+inf') end
   if row.kind == 'slices' then
@@ -77,7 +77,7 @@ local function rate_used_now(row, clock)
   return today and row.book.used[row.book.starts[today]] or 0
 end
 
--- What was used before the state was lost is unknown, so a window waits for as long as it could matter.
+-- Use before a loss of the state is unknown, so a window waits for as long as it could matter.
 local function loss_until(row, clock)
   local strict = row.kind == 'log' or row.kind == 'slices'
   return strict and clock.lost > 0 and clock.lost + math.min(row.span, LOST_US) or 0

@@ -1,5 +1,5 @@
 -- @include quota
--- What acquire.lua and snapshot.lua are called with, read into named fields in this one place.
+-- Reads the arguments of acquire.lua and snapshot.lua into named fields.
 --
 -- KEYS   4.. the strings of each quota, see include/quota.lua   rest: books, leases, waiting
 -- ARGV   `first` number of quotas   then of each quota: its name, the fingerprint of its configuration if it learns or ''
@@ -28,7 +28,7 @@ local function row_read(i, quotas)
   return row
 end
 
--- The quotas, the rows, and whether all that is charged are polls, which no cooldown stops.
+-- The quotas, the rows, and whether the call costs polls alone, which no cooldown stops.
 local function rows_read(first, strings)
   local quotas, rows, polling = {}, {}, true
   for number = 1, tonumber(ARGV[first]) do

@@ -1,10 +1,10 @@
 -- @include text
 -- @include ttl
--- A strict window too large to remember each unit: a hash of how many there were in each slice of it, by the
--- slice's number since the epoch of time, and in `width` how long (µs) a slice is.
+-- A strict window too large to keep each unit: a hash of the units in each slice of it, by the slice's number since 1970,
+-- and the length of a slice (µs) in `width`.
 --
--- A use in a slice may have been at its very start or end, so a window may hold parts of SLICES + 1 of them; that
--- many in a row together never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
+-- A use may be at the start or the end of its slice, so a window may touch SLICES + 1 slices. So that many slices in a row
+-- never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
 local SLICES = 256
 
 -- The hash as a table of numbers, read once a call: uses by slice, and `last`, the number of the latest slice. Slices of
@@ -32,14 +32,14 @@ local function slices_since(read, oldest)
   return used
 end
 
--- The earliest slot from `slot` on; in no slice more than `most` units (nil: no such bound).
+-- The earliest slot from `slot` on, with at most `most` units in its slice (nil: no such bound).
 local function slices_next(read, cost, count, span, slot, most)
   local run = math.ceil(span / read.width)
   local first = math.floor(slot / read.width)
   local taken, start = first, first
   local sum = 0
   for slice = first - run, first - 1 do sum = sum + (read[slice] or 0) end
-  -- `sum` is over the run that ends at `last`; a run that is too full bars every slice in it.
+  -- `sum` is over the run of slices that ends at `last`; a run that is too full bars all its slices.
   local last = first
   while last <= taken + run and last <= read.last + run do
     sum = sum + (read[last] or 0)

@@ -1,18 +1,18 @@
 -- @include text
 -- @include ttl
--- A token bucket with reservations: a sorted set of charges `GRANT:cost`, scored by slot, and at score 0 the
--- `base credit period time` that was there before the first of them. Without a base it was full.
+-- A token bucket with reservations: a sorted set of charges `GRANT:cost`, scored by slot. At score 0 is the bucket before
+-- the first charge, `base credit period time`; without a base it was full.
 --
--- Credit counts token x period: `count` of it comes back each µs and a token costs `period`, so all of it is whole
--- numbers and no rate, however odd (59/min), loses or gains a fraction.
+-- Credit counts token x period: `count` of it comes back each µs and a token costs `period`. So all numbers are whole, and
+-- no rate such as 59/min loses or gains a fraction.
 --
--- The provider sees calls arrive unevenly, by up to a `lag`. A bucket that was full has nothing to lose by a late
--- call and everything by an early one after it; so after leaving full it is refilled a lag later, after leaving
--- nearly full as much less later as was missing. Then no arrivals, each late by anything up to the lag, exceed what
--- the provider's bucket allows, and a burst is still a burst.
+-- Calls reach the provider unevenly, by up to a `lag`. A full bucket gains nothing while a call is late, so an early call
+-- after it may find too few tokens. Therefore a full bucket refills a lag later, and a nearly full one later by the lag
+-- less the missing part. Then arrivals that are late by up to the lag never exceed the provider's bucket, and a burst is
+-- still a burst.
 --
--- Charges stay known for a while, so what is given back comes back exactly. (A single number for the whole future,
--- like the arrival time of GCRA, cannot: it would free the early place by selling the late one twice.)
+-- Charges are kept for a while, so a charge that is given back comes back exactly. A single number for the whole future,
+-- like the arrival time of GCRA, cannot do that: it would free the early slot and grant the late one twice.
 local TOKENS_KEPT = 32
 
 local function tokens_load(key, period, count, burst, lag, now, lost)
@@ -25,7 +25,7 @@ local function tokens_load(key, period, count, burst, lag, now, lost)
   local old_credit, old_period, old_time = string.match(flat[1] or '', '^base (%S+) (%S+) (%S+)$')
   if old_credit then
     read.base, credit, time = flat[1], tonumber(old_credit), tonumber(old_time)
-    -- The configuration was changed: the tokens stay, their size in credit is new.
+    -- The configuration was changed: the tokens stay, and their credit is converted.
     if tonumber(old_period) ~= period then credit = math.floor(credit * period / tonumber(old_period)) end
   end
   for i = old_credit and 3 or 1, #flat, 2 do
@@ -38,7 +38,7 @@ local function tokens_load(key, period, count, burst, lag, now, lost)
   return read
 end
 
--- The bucket after a charge of `price` at `at`: what is left, and from when on it is refilled.
+-- The bucket after a charge of `price` at `at`: the credit left, and the time from which it refills.
 local function tokens_after(read, level, since, at, price)
   local there = math.min(read.full, level + math.max(0, at - since) * read.count)
   local lag = math.max(0, there - (read.full - read.lag))
@@ -54,14 +54,14 @@ local function tokens_levels(read)
   read.level[0], read.since[0] = read.credit, read.time
 end
 
--- Whether a charge at `at`, after the first `i` that are known, leaves every later one its tokens.
+-- Whether a charge at `at`, after the first `i` charges, leaves every later charge its tokens.
 local function tokens_fit(read, i, at, price)
   local level, since = tokens_after(read, read.level[i], read.since[i], at, price)
   if level < 0 then return false end
   for later = i + 1, read.n do
     level, since = tokens_after(read, level, since, read.at[later], read.cost[later])
     if level < 0 then return false end
-    -- Overflow has made up for it: from here on all is as it was.
+    -- The bucket has overflowed before this charge, so the new charge changes nothing from here on.
     if level >= read.level[later] and since <= read.since[later] then return true end
   end
   return true
@@ -79,7 +79,7 @@ local function tokens_next(read, cost, slot)
   end
 end
 
--- Tokens that could be taken now: without harm to what is reserved.
+-- The tokens that could be taken now without taking those of a reservation.
 local function tokens_now(read, now)
   tokens_levels(read)
   local i = 0

@@ -1,6 +1,6 @@
 -- @include text
--- A key must never die while it still says something, so every TTL is rounded up to a millisecond and has
--- MARGIN_US on top; rounding down lets a limit vanish early (redis/redis#15093).
+-- A key must not expire while it still matters, so every TTL is rounded up to a millisecond and has MARGIN_US on top.
+-- Rounding down would let a limit vanish early (redis/redis#15093).
 local MARGIN_US = 60000000
 
 local function ttl_ms(rest_us)

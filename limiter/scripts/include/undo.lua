@@ -11,7 +11,7 @@ local function undo_tokens(key, grant, cost)
   return redis.call('ZREM', key, grant .. ':' .. text(cost)) == 1
 end
 
--- The record of the request says which field of slices, days and windows by the clock was charged.
+-- The request's record names the charged field of slices, days and windows by the clock.
 local function charged_field(record, key)
   local from = record and select(2, string.find(record, ' ' .. key .. '=', 1, true))
   return from and string.match(record, '^%S+', from + 1), from
@@ -23,7 +23,7 @@ local function undo_field(key, field, cost)
   return true
 end
 
--- The name of a book says how its charges are kept.
+-- The kind in a book's name decides how its charges are undone.
 local function undo_charge(key, record, grant, cost)
   local book = string.match(key, ':(%l+):%l+$')
   if book == 'log' then return undo_window(key, grant, cost) end

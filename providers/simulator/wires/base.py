@@ -48,7 +48,7 @@ class Wire(ABC):
 
     @abstractmethod
     def _checks(self, fields: Fields) -> Iterator[Check]:
-        """What must hold of a valid request, one after the other."""
+        """The checks of a request, in their order."""
 
     @abstractmethod
     def _drawing(self, fields: Fields) -> Drawing:
@@ -83,7 +83,7 @@ class Wire(ABC):
         call = ledger.arrive(key, self._prompt(fields), body, self._images(fields))
         call.files = self._files(fields)
         if call.files:
-            # Tests look here for the fields that a form was sent with.
+            # Tests read the fields of a sent form here.
             call.fields = {name: value for name, value in fields.items() if isinstance(value, str)}
         try:
             if fault := engine.faults.take(call.prompt, AT_THE_DOOR):

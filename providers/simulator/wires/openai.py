@@ -26,7 +26,7 @@ _FILES = "files of the form"  # the parts with a file, among the fields
 
 
 class OpenAIWire(CallWire):
-    """Generations and edits; the list of models costs nothing, so it is a way to try a key."""
+    """Generations and edits; the list of models costs nothing, so it can test a key."""
 
     beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
 

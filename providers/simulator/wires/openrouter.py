@@ -1,6 +1,6 @@
 """OpenRouter as the simulator speaks it: chat completions that draw, the images endpoint, and the limit of a key.
 
-It bills as OpenRouter does: the tokens of what was made, as `usage.cost`, even if no picture came of them.
+It bills as OpenRouter does: the generated tokens, as `usage.cost`, even if they gave no picture.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ChatWire(_OpenRouterWire):
 
 
 class ImagesWire(_OpenRouterWire):
-    """The images endpoint, and what a key has left."""
+    """The images endpoint, and the rest of a key's limit."""
 
     beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
 
@@ -195,7 +195,7 @@ _FLAGGED: dict[str, Any] = {
 }
 _REFUSALS: dict[FaultKind, tuple[int, str, dict[str, Any]]] = {
     FaultKind.RATE_LIMIT: (429, "Provider returned error", _UPSTREAM),
-    # No canonical type says this, so only the words do.
+    # No canonical type names this limit, so only the words do.
     FaultKind.CONCURRENCY: (429, "Too many concurrent requests.", {}),
     FaultKind.BILLING: (402, "Insufficient credits.", {"limit_source": "openrouter_credits"}),
     FaultKind.OVERLOADED: (503, "No provider is available.", {"error_type": "provider_overloaded"}),

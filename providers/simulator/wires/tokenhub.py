@@ -1,4 +1,4 @@
-"""TokenHub's two ways to Hunyuan Image 3.0 as the simulator speaks them: tasks, and one synchronous call."""
+"""TokenHub's two wires for Hunyuan Image 3.0 as the simulator speaks them: tasks, and one synchronous call."""
 
 from __future__ import annotations
 

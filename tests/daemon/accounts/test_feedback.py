@@ -1,4 +1,4 @@
-"""What providers say of their accounts: the limiter acts on it, operators hear of it, jobs do not."""
+"""Reports of providers about accounts: the limiter acts on them, operators get events, and jobs lose nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_an_adapted_rate_is_reported_with_the_rate_before(office: Office) 
     assert data["before"] == 1 > data["scale"] == (await office.state()).scale
 
 
-async def test_concurrency_lowers_the_places_and_a_busy_provider_neither(office: Office) -> None:
+async def test_concurrency_lowers_the_places_and_an_overload_only_cools_down(office: Office) -> None:
     permits = [await office.permit(f"r{number}") for number in range(3)]
     await office.refused(ErrorKind.CONCURRENCY_LIMITED, permits[0])
     state = await office.state()
@@ -127,6 +127,6 @@ async def test_headers_tighten_a_quota_that_learns_and_no_other(redis: Redis) ->
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-images": "lots"}, {"ratelimit": ";;;"}])
-async def test_headers_that_say_nothing_change_nothing(office: Office, headers: dict[str, str]) -> None:
+async def test_headers_without_a_rate_change_nothing(office: Office, headers: dict[str, str]) -> None:
     await office.accounts.note_headers(headers, office.route, await office.permit())
     assert (await office.state()).units[0].available == 39

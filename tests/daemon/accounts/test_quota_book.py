@@ -26,7 +26,7 @@ from tests.servers import RedisServer
 
 
 class Fleet:
-    """Replicas of one installation with one quota; calls end when the test says so, and their starts are noted."""
+    """Replicas of one installation with one quota; calls end at a sign from the test, and their starts are noted."""
 
     def __init__(self, redis: Redis, url: str, **limits: object) -> None:
         self.installation = Installation(redis)
@@ -71,7 +71,7 @@ class Fleet:
         await set_limits(self._redis, self.installation.keys, "q", self.configured, fields)
 
     async def follow(self, *limits: str) -> None:
-        """Until these are the limits on every replica."""
+        """Wait until every replica has these limits."""
 
         async def all_do() -> bool:
             return all(
@@ -159,7 +159,7 @@ async def test_a_reset_returns_to_the_configuration(redis: Redis, fleet_of: Make
     await fleet.follow("images 100/s", "in_flight 3")
 
 
-async def test_what_was_set_survives_a_restart_and_counts_from_the_first_call_on(fleet_of: MakeFleet) -> None:
+async def test_a_set_limit_survives_a_restart_and_counts_from_the_first_call(fleet_of: MakeFleet) -> None:
     fleet = fleet_of(in_flight=6)
     await fleet.set(in_flight=2)
     await fleet.installation.batch("b1", 6)
@@ -174,11 +174,11 @@ async def test_no_permit_is_requested_before_the_limits_are_known(
     fleet_of: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = fleet_of(in_flight=6)
-    asked, answer = asyncio.Event(), asyncio.Event()
+    requested, answer = asyncio.Event(), asyncio.Event()
     real = stored_tables
 
     async def slow(*args: Any) -> dict[str, bytes]:
-        asked.set()
+        requested.set()
         await answer.wait()
         return await real(*args)
 
@@ -186,7 +186,7 @@ async def test_no_permit_is_requested_before_the_limits_are_known(
     await fleet.set(in_flight=2)
     await fleet.installation.batch("b1", 6)
     replica = await fleet.start()
-    await asked.wait()
+    await requested.wait()
 
     async def reads_jobs() -> bool:
         return replica.intake.read_at is not None
@@ -233,7 +233,7 @@ async def test_an_unreadable_limit_is_logged_once_and_the_configuration_counts(
     monkeypatch.setattr(quota_book, "LOOK_EVERY_S", 0.01)
     fleet = fleet_of(in_flight=2)
     await redis.hset(fleet.installation.keys.quotas, "q", '{"in_flight": {"moonlight": 3}}')
-    await redis.hset(fleet.installation.keys.quotas, b"\xff", b"{")  # of nobody's quota
+    await redis.hset(fleet.installation.keys.quotas, b"\xff", b"{")  # of an unknown quota
     with structlog.testing.capture_logs() as logs:
         replica = await fleet.start()
         await replica._quota_book.known.wait()

@@ -45,7 +45,7 @@ async def test_a_later_setting_replaces_its_own_fields_alone(redis: Redis) -> No
     assert now.configured == parse_quota("main", CONFIGURED)
 
 
-async def test_two_operators_at_once_both_have_their_word(redis: Redis) -> None:
+async def test_the_settings_of_two_operators_at_once_both_count(redis: Redis) -> None:
     fields: list[dict[str, object]] = [{"images": "20/min"}, {"in_flight": 2}, {"requests": "5/s"}]
     await asyncio.gather(*(set_limits(redis, KEYS, "main", CONFIGURED, each) for each in fields))
     now = (await quotas_in_force(redis, KEYS, {"main": CONFIGURED}))["main"]
@@ -74,7 +74,7 @@ async def test_limits_that_make_no_quota_are_refused_and_change_nothing(
     assert await redis.hgetall(KEYS.quotas) == before
 
 
-async def test_what_was_set_and_cannot_be_read_is_replaced(redis: Redis) -> None:
+async def test_an_unreadable_setting_is_replaced(redis: Redis) -> None:
     await redis.hset(KEYS.quotas, "main", '{"images": "20 a fortnight", "in_flight": 1}')
     assert (await quotas_in_force(redis, KEYS, {"main": CONFIGURED}))["main"].problem
     now = await set_limits(redis, KEYS, "main", CONFIGURED, {"images": "20/min"})
@@ -98,7 +98,7 @@ LIMITS = st.dictionaries(st.sampled_from(["rate", "burst", "reset", "every", "im
 
 
 @given(st.dictionaries(NAMES | st.text(), RATES | LIMITS | st.lists(RATES), max_size=4) | VALUES)
-def test_whatever_is_stored_the_quota_is_the_merged_or_the_configured_one(stored: Any) -> None:
+def test_any_stored_value_gives_the_merged_or_the_configured_quota(stored: Any) -> None:
     now = in_force("main", CONFIGURED, orjson.dumps(stored))
     if now.problem is not None:
         assert now.quota == parse_quota("main", CONFIGURED)

@@ -1,4 +1,4 @@
-"""What the clients of each kind of URL are made of; that they work is shown in tests/topologies."""
+"""The options of the clients of each kind of URL; tests/topologies shows that they work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_blocking_read_has_more_patience_than_a_command(url: str) -> Non
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_tls_is_spoken_where_the_url_says_so_and_nowhere_else(url: str) -> None:
+async def test_tls_is_used_exactly_for_tls_urls(url: str) -> None:
     client = command_client(url, "{pixmill}")
     assert ("SSL" in client.connection_pool.connection_class.__name__) is url.startswith("rediss")
     await client.aclose()

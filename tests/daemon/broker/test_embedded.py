@@ -1,4 +1,4 @@
-"""The embedded server: jobs survive it, one directory has one server, and nothing of it is left behind."""
+"""The embedded server: jobs survive its restart, one directory has one server, and no process is left behind."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.servers import RedisServer
 
 @pytest.fixture
 async def data_dir(tmp_path: Path) -> AsyncIterator[Path]:
-    """A data directory, whose server is ended whatever a test does with it."""
+    """A data directory, whose server is ended after every test."""
     yield tmp_path / ".pixmill"
     if (pid := noted(tmp_path / ".pixmill").get("pid")) is not None and lives(pid):
         os.kill(pid, signal.SIGKILL)
 
 
 def noted(data_dir: Path) -> dict[str, int]:
-    """What the server's note says: `port` and `pid`."""
+    """The server's note: `port` and `pid`."""
     try:
         note: dict[str, int] = json.loads((data_dir / "redis" / "server.json").read_text())
     except FileNotFoundError:
@@ -99,12 +99,12 @@ async def test_what_was_written_survives_a_server_that_was_killed(data_dir: Path
     second = await EmbeddedRedis.start(data_dir)
     assert second.owned
     assert await read(second.url, "job") == b"waits"
-    await first.stop()  # its own is gone; the new one is not its to stop
+    await first.stop()  # its own server is gone, and it must not stop the new one
     assert await read(second.url, "job") == b"waits"
     await second.stop()
 
 
-async def test_a_port_that_somebody_else_took_is_left_to_them(
+async def test_a_port_in_use_by_another_process_is_left_alone(
     data_dir: Path, redis_server: RedisServer
 ) -> None:
     (data_dir / "redis").mkdir(parents=True)
@@ -117,7 +117,7 @@ async def test_a_port_that_somebody_else_took_is_left_to_them(
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"port": "x"}', '{"port": 99999999}', '{"port": -1}'])
-async def test_a_note_that_cannot_be_read_is_no_obstacle(data_dir: Path, note: str) -> None:
+async def test_an_unreadable_note_does_not_stop_a_start(data_dir: Path, note: str) -> None:
     (data_dir / "redis").mkdir(parents=True)
     (data_dir / "redis" / "server.json").write_text(note)
     assert find_running(data_dir) is None
@@ -155,7 +155,7 @@ async def test_a_second_start_uses_the_running_server_and_leaves_it_running(data
     await first.stop()
 
 
-async def test_of_two_that_start_at_once_one_starts_the_server(data_dir: Path) -> None:
+async def test_of_two_starts_at_once_only_one_starts_a_server(data_dir: Path) -> None:
     one, other = await asyncio.gather(EmbeddedRedis.start(data_dir), EmbeddedRedis.start(data_dir))
     assert one.url == other.url
     assert sorted((one.owned, other.owned)) == [False, True]
@@ -166,7 +166,7 @@ async def test_of_two_that_start_at_once_one_starts_the_server(data_dir: Path) -
 # Ends
 
 
-async def test_a_stop_leaves_no_process_and_twice_is_once(data_dir: Path) -> None:
+async def test_a_stop_leaves_no_process_and_may_be_repeated(data_dir: Path) -> None:
     server = await EmbeddedRedis.start(data_dir)
     pid = noted(data_dir)["pid"]
     assert servers_in(data_dir / "redis") == [pid]
@@ -184,7 +184,7 @@ async def test_an_end_at_once_ends_our_server_and_needs_no_note_of_it(data_dir: 
     server.end_at_once()
     await eventually(lambda: _not(servers_in(data_dir / "redis")))
     server.end_at_once()
-    assert stranger.returncode is None, "a note may be old, and its number somebody else's by now"
+    assert stranger.returncode is None, "a note may be old, and its pid may belong to another process by now"
     stranger.kill()
     await stranger.wait()
     await server.stop()
@@ -206,7 +206,7 @@ async def test_an_end_at_once_ends_a_server_that_was_found_without_an_owner(data
     await second.stop()
 
 
-async def test_an_end_at_once_leaves_the_server_of_somebody_else_running(data_dir: Path) -> None:
+async def test_an_end_at_once_leaves_the_server_of_another_owner_running(data_dir: Path) -> None:
     first = await EmbeddedRedis.start(data_dir)
     second = await EmbeddedRedis.start(data_dir)
     second.end_at_once()

@@ -1,4 +1,4 @@
-"""How parts wait for Redis: by chance, longer each time, up to a bound; and what is waited for at all."""
+"""Waits for Redis are random and grow up to a bound, and only errors that pass are waited out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_pauses_of_many_replicas_spread_over_half_of_the_bound() -> None:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long a loop would have slept; nobody sleeps."""
+    """The sleeps of a loop, recorded without sleeping."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:

@@ -12,7 +12,7 @@ from daemon.broker.parts import Part, Parts
 
 
 class Stage:
-    """Makes parts that note what happens to them."""
+    """Makes parts that record their events."""
 
     def __init__(self) -> None:
         self.noted: list[str] = []
@@ -38,7 +38,7 @@ class Stage:
         return Part(name, run, finish)
 
     def end(self, name: str) -> Part:
-        """A part that only has an end."""
+        """A part that only has a `finish`."""
 
         async def finish() -> None:
             self.noted.append(f"{name} finishes")
@@ -69,7 +69,7 @@ async def test_parts_start_in_order_and_stop_in_reverse(stage: Stage) -> None:
     assert stage.noted[4:] == ["b finishes", "a finishes", "a ends"]
 
 
-async def test_a_stop_needs_no_start_and_twice_is_once(stage: Stage) -> None:
+async def test_a_stop_needs_no_start_and_may_be_repeated(stage: Stage) -> None:
     parts = Parts([[stage.part("a")], [stage.end("b")]], now())
     await parts.stop()
     await parts.stop()
@@ -96,7 +96,7 @@ async def test_a_swallowed_cancellation_is_repeated(stage: Stage, monkeypatch: p
     assert stage.noted[-1] == "a ends"
 
 
-async def test_parts_wait_until_they_may_run_but_for_those_at_once(stage: Stage) -> None:
+async def test_parts_wait_until_ready_except_those_at_once(stage: Stage) -> None:
     ready = asyncio.Event()
     parts = Parts([[stage.part("a"), replace(stage.part("b"), at_once=True)]], ready)
     parts.start()

@@ -37,7 +37,7 @@ BATCH = "pixmill.batch.v1"
 
 
 class Receiver:
-    """A server that keeps what it is sent and answers with `statuses`, then with 204."""
+    """A server that keeps the requests and replies with `statuses`, then with 204."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
@@ -91,7 +91,7 @@ class Stage:
         return wish | ({"events": list(events)} if events else {})
 
     async def deliver(self, callbacks: Callbacks | None = None) -> None:
-        """All that is due now, as one round of a replica."""
+        """Deliver all due messages, as one round of a replica."""
         callbacks = callbacks or self.callbacks
         await callbacks.deliver_due()
         await callbacks.drain()
@@ -101,7 +101,7 @@ class Stage:
         return {ident.decode(): int(score) for ident, score in rows}
 
     async def pass_time(self) -> None:
-        """Until everything in the outbox is due."""
+        """Advance the time until everything in the outbox is due."""
         for ident in await self.due():
             await self.redis.zadd(self.keys.outbox, {ident: 1})
 
@@ -135,7 +135,7 @@ def stage(redis: Redis, receiver: Receiver) -> Stage:
     return Stage(redis, receiver)
 
 
-# Which events
+# The events that are sent
 
 
 async def test_the_end_of_a_job_is_sent_by_default_as_it_was_published(stage: Stage) -> None:
@@ -237,7 +237,7 @@ async def test_a_second_end_of_a_retried_batch_is_sent_under_another_id(stage: S
     assert len(set(stage.receiver.ids())) == 2
 
 
-async def test_a_prompt_that_speaks_of_callbacks_is_no_callback(stage: Stage) -> None:
+async def test_a_prompt_that_mentions_callbacks_is_no_callback(stage: Stage) -> None:
     job = {"id": "j1", "prompt": '"callback":{"url":"https://evil.example"}', "params": {"callback": "x"}}
     await stage.installation.submit(job)
     (item,) = await stage.installation.claim()
@@ -338,13 +338,13 @@ def test_the_last_try_comes_before_the_records_of_the_default_retention_end() ->
     assert sum(DELAYS_S) / 3600 == pytest.approx(17.6, abs=0.05)
 
 
-async def test_a_receiver_that_is_gone_gets_nothing_more(stage: Stage) -> None:
+async def test_a_gone_receiver_gets_no_more_callbacks(stage: Stage) -> None:
     stage.receiver.statuses = [410]
     await stage.run_batch(3, callback=stage.callback("batch.accepted", "job.succeeded"))
     first = await stage.outbox.take(1, lease_s=30)
     await stage.outbox.settle(first.messages[0], "gone", error={"message": "gone"})
     await stage.deliver()
-    assert stage.receiver.requests == [], "what was waiting is given up as well"
+    assert stage.receiver.requests == [], "the waiting message is given up as well"
     assert await stage.due() == {}
     assert len(await stage.installation.dead()) == 4
 
@@ -416,7 +416,7 @@ async def test_of_two_replicas_one_has_a_message_until_its_lease_ends(stage: Sta
     assert await stage.outbox.settle(again.messages[0], "retry", delay_s=5)
 
 
-async def test_a_delivered_callback_is_over_whichever_replica_settles_it(stage: Stage) -> None:
+async def test_a_delivered_callback_is_over_for_every_replica(stage: Stage) -> None:
     await stage.run_job()
     (late,) = (await stage.outbox.take(10, lease_s=LEASE_S)).messages
     await stage.pass_time()
@@ -501,7 +501,7 @@ async def test_the_part_delivers_by_itself_when_the_bell_rings(stage: Stage) -> 
     await pubsub.aclose()
 
 
-# People, and what nobody may see
+# Retries by people, and secrets
 
 
 async def test_a_person_may_send_a_dead_callback_again(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks are signed as Standard Webhooks says, and one that could never be delivered is refused in a sentence."""
+"""Callbacks are signed by Standard Webhooks, and an undeliverable one is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daemon.callbacks.signing import Webhooks, secret_bytes
 from daemon.contract import Callback, Rejection
 from daemon.settings import SettingsError, load_settings
 
-# The example that the libraries of Standard Webhooks test themselves with.
+# The example in the tests of the Standard Webhooks libraries.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MESSAGE, SENT_S, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
@@ -50,9 +50,7 @@ def test_while_a_secret_is_replaced_there_is_a_signature_of_each(tmp_path: Path)
         ("whsec_" + base64.b64encode(b"k" * 23).decode(), "holds 23 bytes"),
     ],
 )
-def test_a_secret_that_is_no_good_is_refused_without_being_shown(
-    tmp_path: Path, secret: str, why: str
-) -> None:
+def test_an_invalid_secret_is_refused_without_being_shown(tmp_path: Path, secret: str, why: str) -> None:
     with pytest.raises(SettingsError, match=r"webhooks\.main: ") as caught:
         configured(tmp_path, '[webhooks.main]\nsecret_env = "HOOK"\n', HOOK=secret)
     assert why in str(caught.value)
@@ -60,7 +58,7 @@ def test_a_secret_that_is_no_good_is_refused_without_being_shown(
     assert secret.removeprefix("whsec_") not in str(caught.value)
 
 
-def test_a_secret_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     text = '[webhooks.main]\nsecret_env = "HOOK"\nold_secret_env = "OLD_HOOK"\n'
     with pytest.raises(SettingsError, match="OLD_HOOK"):
         configured(tmp_path, text, HOOK=SECRET)
@@ -113,7 +111,7 @@ def test_where_no_secret_is_configured_the_refusal_says_so() -> None:
         Webhooks({}, ()).check(callback, tenant="t", ident="j")
 
 
-def test_an_allowed_host_may_be_an_inner_one_and_plain() -> None:
+def test_an_allowed_host_may_be_internal_and_plain_http() -> None:
     KNOWN.check(
         Callback.model_validate({"url": "http://hooks.internal:8080/x", "secret": "main"}),
         tenant="t",

@@ -35,7 +35,7 @@ Pixmill = Callable[..., Awaitable[Ran]]
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """The worker of a test runs in the same process, and its log is not what a command prints."""
+    """Keep the log of a test's worker out of the output: it runs in the same process as the command."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()

@@ -85,7 +85,7 @@ async def test_retry_sends_them_again(pixmill: Pixmill, installation: Installati
     assert (ran.code, ran.out) == (0, "2 of 2 tried again\n")
     assert await redis.xlen(installation.keys.jobs) == 2
     assert len(await installation.dead()) == 1
-    # The reason is still there, so they come back.
+    # The reason remains, so they come back.
     await installation.take_all()
     assert len(await installation.dead()) == 3
 
@@ -120,7 +120,7 @@ async def test_a_rate_spreads_the_retries(pixmill: Pixmill, installation: Instal
 async def test_a_retry_sees_none_of_those_that_come_back(
     pixmill: Pixmill, installation: Installation
 ) -> None:
-    """The reason is still there: a worker beside it refuses each at once, and the command must end nevertheless."""
+    """The reason remains, so a worker refuses each retry at once. The command must end all the same."""
     async with working(installation.redis):
         ran = await pixmill("dead", "retry", "--reason", "unknown_route", "--rate", "20/s")
         assert ran.out == "2 of 2 tried again\n"
@@ -171,7 +171,7 @@ async def test_purge_without_a_terminal_throws_nothing_away(
 ) -> None:
     ran = await pixmill("dead", "purge", "--all", stdin="")
     assert ran.code == 2
-    assert "--yes does it without asking" in ran.err
+    assert "--yes does it without a question" in ran.err
     assert len(await installation.dead()) == 3
 
 

@@ -1,4 +1,4 @@
-"""The table of commands: help comes at once, every command is there, and its example works as written."""
+"""The table of commands: help appears at once, and every command and its example work as written."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ async def test_no_planted_secret_is_in_any_output(
     assert found == []
 
 
-MAY_SIGN = {"item default//input spec", "dead letters"}  # what a retry needs to fetch the input
+MAY_SIGN = {"item default//input spec", "dead letters"}  # a retry needs it to fetch the input
 
 
 async def _all_ended(client: Any) -> bool:
@@ -281,7 +281,7 @@ async def _lock_out(server: RedisServer, client: Any) -> None:
 
 
 async def _kept(client: Any) -> dict[str, str]:
-    """Everything that Redis holds, by where it is."""
+    """All data in Redis, by its key."""
     kept: dict[str, str] = {}
     async for key in client.scan_iter():
         name, kind = key.decode(), await client.type(key)

@@ -1,4 +1,4 @@
-"""quota set: what it changes for the fleet, what it prints, and what it refuses."""
+"""quota set: its changes for the fleet, its output, and its refusals."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_quotas_marks_limits_that_an_operator_set(pixmill: Pixmill, redis:
     assert main["configured"] == ["images 2/h", "in_flight 8"]
     assert (main["set_at"][:2], other["set_at"]) == ("20", None)
     await redis.hset(QUOTAS, "main", '{"images": "soon"}')
-    assert "what an operator set cannot be read" in (await pixmill("quotas")).out
+    assert "the limits that an operator set cannot be read" in (await pixmill("quotas")).out
 
 
 async def test_explain_and_resume_use_the_limits_in_force(pixmill: Pixmill, redis: Redis) -> None:

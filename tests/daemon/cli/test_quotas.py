@@ -1,4 +1,4 @@
-"""quotas, quota pause and resume, explain, simulate: what they print, and what they change."""
+"""quotas, quota pause and resume, explain, simulate: their output, and their changes."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ async def test_explain_of_a_running_batch_and_of_an_unknown_route(pixmill: Pixmi
     installation = Installation(redis, routes=("default", "elsewhere", "free"))
     await installation.batch("b1", 2)
     await installation.claim(2)
-    assert (await pixmill("explain", "b1")).out == "b1: All that is left of it runs: 2 of 2 items.\n"
+    assert (await pixmill("explain", "b1")).out == "b1: All of its remaining items run: 2 of 2 items.\n"
     await installation.submit({"id": "j1", "prompt": "x", "route": "elsewhere"})
     assert 'This configuration has no route "elsewhere"' in (await pixmill("explain", "j1")).out
     await installation.submit({"id": "j2", "prompt": "x", "route": "free"})

@@ -1,4 +1,4 @@
-"""results: pictures as files with safe names, a manifest, and a report of what is missing."""
+"""results: pictures as files with safe names, a manifest, and a report of missing pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pixmill retry --failed` of a batch that has ended: only what is missing is made, and no event comes twice."""
+"""`pixmill retry --failed` of a batch that has ended: only missing pictures are made, and no event comes twice."""
 
 from __future__ import annotations
 

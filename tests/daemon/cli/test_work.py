@@ -1,4 +1,4 @@
-"""submit, batch, watch, status, list, cancel, retry: what they print, and the exit code for each end."""
+"""submit, batch, watch, status, list, cancel, retry: their output, and the exit code for each end."""
 
 from __future__ import annotations
 
@@ -313,12 +313,12 @@ async def test_list_shows_the_newest_first(pixmill: Pixmill, redis: Redis) -> No
     assert len((await pixmill("list", "--json", "--tenant", "other")).document) == 1
 
 
-async def test_cancel_and_retry_say_how_many(pixmill: Pixmill, redis: Redis) -> None:
+async def test_cancel_and_retry_print_how_many(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)
     (item,) = await installation.claim(1)
     ran = await pixmill("cancel", "b1")
-    assert (ran.code, ran.out) == (0, "b1: 2 cancelled; 1 running, asked to stop\n")
+    assert (ran.code, ran.out) == (0, "b1: 2 cancelled; 1 running, stop requested\n")
     await installation.queue.settle(item, refused())
     assert (await pixmill("cancel", "b1")).out == "b1: nothing to cancel, it has ended\n"
     assert (await pixmill("retry", "b1", "--failed")).out == "b1: 1 queued again\n"

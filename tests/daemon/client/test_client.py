@@ -1,4 +1,4 @@
-"""The Python client against a real server: what is sent, what comes back, and what survives."""
+"""The Python client against a real server: sending, reading, watching, and lost connections."""
 
 from __future__ import annotations
 
@@ -349,7 +349,9 @@ async def test_a_watch_gives_up_after_its_patience(redis: Redis, client: Client)
 # Orders
 
 
-async def test_cancel_ends_waiting_items_and_asks_running_ones_to_stop(client: Client, redis: Redis) -> None:
+async def test_cancel_ends_waiting_items_and_requests_running_ones_to_stop(
+    client: Client, redis: Redis
+) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 5)
     await installation.claim(2)
@@ -371,7 +373,7 @@ async def test_retry_touches_only_the_named_items(client: Client, redis: Redis) 
     assert not (await client.retry("nobody")).known
 
 
-# The whole way
+# From prompts to results
 
 
 async def test_generate_batch_gives_a_result_for_each_prompt_in_order_and_loses_none(
@@ -501,7 +503,7 @@ async def _all(client: Client, ident: str, **how: Any) -> list[StreamEvent]:
 
 async def _collect(client: Client, ident: str, seen: list[StreamEvent]) -> None:
     async for event in client.watch(ident):
-        seen.append(event)  # noqa: PERF401 - others look at it meanwhile
+        seen.append(event)  # noqa: PERF401 - other tasks read it meanwhile
 
 
 async def _ended(client: Client, ident: str) -> Any:

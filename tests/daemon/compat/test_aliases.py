@@ -1,4 +1,4 @@
-"""Names that older clients read from the environment: they fill in what is not set, and nothing else."""
+"""Names that older clients read from the environment: they fill in open settings, and nothing else."""
 
 from __future__ import annotations
 

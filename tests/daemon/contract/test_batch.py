@@ -113,5 +113,5 @@ def test_a_larger_batch_comes_in_parts() -> None:
     assert (part.part, part.parts) == (2, 3)
 
 
-def test_a_batch_of_one_part_needs_to_say_nothing() -> None:
+def test_a_batch_of_one_part_needs_no_part_numbers() -> None:
     assert (batch().part, batch().parts, batch().warnings) == (1, 1, ())

@@ -146,7 +146,7 @@ def test_unreadable_data_with_a_credential_is_not_kept() -> None:
         "token='%s'",
     ],
 )
-def test_a_credential_is_noticed_in_whatever_is_sent_instead_of_json(text: str) -> None:
+def test_a_credential_is_noticed_in_data_that_is_not_json(text: str) -> None:
     data = (text % PLANTED).encode()
     rejection = refusal(data)
     assert rejection.code == "secret_in_payload"

@@ -1,4 +1,4 @@
-"""Two fingerprints: is it the same submission, and would it be the same picture?"""
+"""Two fingerprints: one of the submission, and one of the picture."""
 
 from __future__ import annotations
 

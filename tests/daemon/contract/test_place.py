@@ -1,4 +1,4 @@
-"""Where a refused field stands: by line and column, in any form of the JSON."""
+"""The place of a refused field: its line and column, in any form of the JSON."""
 
 from __future__ import annotations
 

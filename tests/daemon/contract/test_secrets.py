@@ -84,7 +84,7 @@ def test_an_input_may_have_a_signed_address(query: str) -> None:
     ],
     ids=["whole", "invalid", "malformed", "too large"],
 )
-async def test_no_copy_of_it_is_kept(redis: Redis, data: str) -> None:
+async def test_no_copy_of_a_credential_is_kept(redis: Redis, data: str) -> None:
     installation = Installation(redis)
     await installation.add(data % KEYS[0])
     await installation.add("{}", type=f"made.up.{KEYS[0]}")

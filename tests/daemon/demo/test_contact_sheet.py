@@ -52,7 +52,7 @@ def middle(image: Image.Image) -> tuple[int, ...]:
     return colour
 
 
-def test_it_is_a_png_that_fits_a_page() -> None:
+def test_the_sheet_is_a_png_that_fits_a_page() -> None:
     data = contact_sheet([tile(number) for number in range(41)], title="41 products", line="40 pictures")
     image = Image.open(io.BytesIO(data))
     image.load()
@@ -62,7 +62,7 @@ def test_it_is_a_png_that_fits_a_page() -> None:
 
 
 @pytest.mark.parametrize(("tiles", "rows"), [(0, 1), (1, 1), (7, 1), (8, 2), (41, 6), (42, 6)])
-def test_it_grows_by_rows(tiles: int, rows: int) -> None:
+def test_the_sheet_grows_by_rows(tiles: int, rows: int) -> None:
     one = sheet().height
     assert sheet(*[tile(number) for number in range(tiles)]).height == one + (rows - 1) * (
         SIDE + CAPTION + GAP

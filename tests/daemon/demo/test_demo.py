@@ -169,7 +169,7 @@ def test_the_simulator_draws_each_kind_of_product() -> None:
 
 
 class Shown:
-    """Remembers what a display showed."""
+    """Remembers the lines of a display."""
 
     def __init__(self) -> None:
         self.done: list[int] = []

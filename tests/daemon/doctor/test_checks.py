@@ -170,7 +170,7 @@ async def test_clocks_that_differ_are_found(client: Redis, off_s: float, state: 
 
 
 async def test_a_slow_answer_is_no_difference_of_clocks(client: Redis) -> None:
-    """The server reads its clock somewhere between request and reply, so that much is in doubt."""
+    """The server reads its clock between request and reply, so the difference is only that exact."""
     seconds, _ = await client.time()
     clock = iter((int(seconds) - 30.0, int(seconds) + 90.0))
     assert (await found(client, "clock", now_s=lambda: next(clock))).state is State.OK
@@ -179,7 +179,7 @@ async def test_a_slow_answer_is_no_difference_of_clocks(client: Redis) -> None:
 # --- lost entries
 
 
-async def test_work_that_goes_its_way_is_not_lost(client: Redis) -> None:
+async def test_settled_entries_are_not_lost(client: Redis) -> None:
     installation = Installation(client)
     for number in range(5):
         await installation.submit({"id": f"j{number}", "prompt": "x"})

@@ -1,4 +1,4 @@
-"""Entries that no producer should send: good ones, changed at the level of bytes, of JSON or of fields."""
+"""Makes entries that no producer should send: good ones with changed bytes, JSON or fields."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _values(node: Any) -> list[Any]:
 
 
 class _Raw(bytes):
-    """JSON as it is, which Python's values cannot say."""
+    """Raw JSON that no Python value can express."""
 
 
 def _nested(depth: int, bracket: str) -> _Raw:
@@ -151,7 +151,7 @@ def _nested(depth: int, bracket: str) -> _Raw:
 
 
 def _dumped(value: Any) -> bytes:
-    """JSON, with what is not JSON (NaN, numbers of any size, raw pieces) where the value has it."""
+    """JSON, with the invalid pieces of the value (NaN, numbers of any size, raw text)."""
     match value:
         case _Raw():
             return bytes(value)

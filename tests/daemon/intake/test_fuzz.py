@@ -1,4 +1,4 @@
-"""Ten thousand entries that are good, bad or nonsense: the intake takes them all, and each ends exactly one way."""
+"""Ten thousand entries that are good, bad or nonsense: the intake takes them all, and each ends in exactly one way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOKS = 200  # more than enough for every pending entry to be read again as ofte
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Thousands of refusals are not logged here."""
+    """Do not log thousands of refusals."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 @pytest.mark.timeout(300)
 async def test_every_one_of_ten_thousand_mutated_entries_is_accounted_for(redis: Redis) -> None:
     installation, mutator = Installation(redis), Mutator(SEED)
-    # Every trace of an entry echoes its `traceparent`, so it is known whose trace it is.
+    # Every trace of an entry echoes its `traceparent`, so each trace leads to its entry.
     sent = {f"n{number}": mutator.entry() for number in range(ENTRIES)}
     await add(redis, installation.keys.jobs, sent)
     await installation.take_all()
@@ -64,7 +64,7 @@ COUNTED = {
 
 
 def end_of(fields: Entry, events: list[tuple[str, Any]], dead: list[dict[str, str]]) -> str:
-    """The one way in which the entry ended; fails when it ended in none or in two."""
+    """The end of the entry; fails if it has none or two."""
     kinds = [kind for kind, _ in events]
     if dead:
         assert (len(dead), kinds) == (1, ["job.rejected"]), (fields, kinds, dead)
@@ -82,7 +82,7 @@ def end_of(fields: Entry, events: list[tuple[str, Any]], dead: list[dict[str, st
     return _end_of_work(payload, [event for event in events if event[0] in ANSWERS])
 
 
-ANSWERS = {"job.queued", "job.duplicate", "job.rejected"}  # what follows is of the items' later life
+ANSWERS = {"job.queued", "job.duplicate", "job.rejected"}  # the later events are about the items' runs
 
 
 def _end_of_work(payload: Job | Batch, answers: list[tuple[str, Any]]) -> str:
@@ -114,7 +114,7 @@ async def add(redis: Redis, stream: str, entries: dict[str, Entry]) -> None:
 
 
 async def read_again_until_empty(installation: Installation) -> None:
-    """What is pending is read again, as when its lease is over."""
+    """Read pending entries again, as after their lease."""
     installation.intake._lease_s = 0
     for _ in range(LOOKS):
         if not await installation.redis.xlen(installation.keys.jobs):
@@ -128,7 +128,7 @@ async def read_again_until_empty(installation: Installation) -> None:
 async def left_behind(
     installation: Installation,
 ) -> tuple[dict[str, list[tuple[str, Any]]], dict[str, list[dict[str, str]]]]:
-    """Events and dead letters by the entry that they are of."""
+    """Events and dead letters by their entry."""
     events: dict[str, list[tuple[str, Any]]] = {}
     for kind, data in await installation.events():
         events.setdefault(data["cloudevent"]["traceparent"], []).append((kind, data))

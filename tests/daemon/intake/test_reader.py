@@ -1,4 +1,4 @@
-"""Every entry of the jobs stream ends exactly one way; bad ones say what to change, and nothing else is lost."""
+"""Every entry of the jobs stream ends in exactly one way; refusals name the fault, and no other entry is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def the_only_rejection(installation: Installation) -> dict[str, Any]:
 
 
 async def nothing_is_left_behind(installation: Installation) -> None:
-    """The entry is off the stream, and a good job sent after it is accepted."""
+    """The entry has left the stream, and a later good job is accepted."""
     assert await installation.redis.xlen(installation.keys.jobs) == 0
     pending = await installation.redis.xpending(installation.keys.jobs, "intake")
     assert pending["pending"] == 0
@@ -71,7 +71,7 @@ BAD_INPUT = {
     ],
     ids=["a value", "a name", "many", "the type"],
 )
-async def test_what_stands_beside_the_data_is_capped_too_and_not_kept_whole(
+async def test_fields_beside_the_data_are_capped_and_not_kept_whole(
     installation: Installation, beside: dict[str, str]
 ) -> None:
     await installation.add({"id": "a", "prompt": "x"}, **beside)
@@ -160,7 +160,7 @@ async def test_one_id_cannot_be_a_job_of_one_and_a_job_of_several(installation: 
     assert len(await installation.claim(9)) == 4
 
 
-async def test_ids_of_two_tenants_do_not_meet(installation: Installation) -> None:
+async def test_ids_of_two_tenants_do_not_collide(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y", "tenant": "anna"})
     assert await installation.kinds() == ["job.queued", "job.queued"]
 
@@ -293,7 +293,7 @@ async def test_cloud_event_attributes_and_metadata_are_echoed_in_every_event(
     assert data["cloudevent"] == {"source": "/shop", "traceparent": "00-ab-cd-01"}
 
 
-async def test_a_cancel_for_nobody_is_rejected_by_name(installation: Installation) -> None:
+async def test_a_cancel_of_unknown_work_is_rejected_by_name(installation: Installation) -> None:
     await installation.submit({"job": "ghost"}, type="pixmill.cancel.v1")
     rejection = await the_only_rejection(installation)
     assert rejection["code"] == "not_found"

@@ -1,4 +1,4 @@
-"""The time left and what holds a batch back: never a number where nobody can know one."""
+"""The time left of a batch and its bound; an unknown time is never a number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOST = Held({"kind": "ambiguous_submit", "message": "Lost."})
 
 
 class Desk:
-    """An installation, and an estimator beside a dispatcher that says what the test wants."""
+    """An installation, and an estimator beside a dispatcher that the test controls."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis: Any = redis
@@ -100,7 +100,7 @@ async def test_a_paused_batch_gives_no_time(desk: Desk) -> None:
     assert await desk.estimate() == Estimate(None, "paused:batch")
 
 
-async def test_a_pause_does_not_hold_back_what_runs(desk: Desk) -> None:
+async def test_a_pause_does_not_hold_back_running_items(desk: Desk) -> None:
     await desk.installation.batch("b1", 2)
     desk.metrics.observe_call("scripted", "default", 4.0)
     await desk.installation.claim(2)
@@ -109,7 +109,7 @@ async def test_a_pause_does_not_hold_back_what_runs(desk: Desk) -> None:
     assert (await desk.estimate()).eta_s == pytest.approx(4, abs=1)
 
 
-async def test_what_only_waits_for_a_person_gives_no_time(desk: Desk) -> None:
+async def test_items_that_all_wait_for_a_person_give_no_time(desk: Desk) -> None:
     await desk.installation.batch("b1", 2)
     first, second = await desk.installation.claim(2)
     await desk.installation.queue.settle(first, DONE)
@@ -134,7 +134,7 @@ async def test_no_batch_is_promised_before_its_last_item_may_start(desk: Desk) -
     assert time.time() + estimate.eta_s == pytest.approx(4_070_908_800, abs=5)
 
 
-async def test_progress_tells_the_time_and_the_bound_with_counts_that_sum_up(desk: Desk) -> None:
+async def test_progress_has_the_time_the_bound_and_counts_that_sum_up(desk: Desk) -> None:
     await desk.installation.batch("b1", 4)
     first, second, _third = await desk.installation.claim(3)
     await desk.installation.queue.settle(first, DONE)
@@ -150,12 +150,12 @@ async def test_progress_tells_the_time_and_the_bound_with_counts_that_sum_up(des
     assert progress.bound == "quota:q.requests"
 
 
-async def test_a_batch_tells_its_progress_as_soon_as_it_is_accepted(desk: Desk) -> None:
+async def test_a_batch_reports_its_progress_as_soon_as_it_is_accepted(desk: Desk) -> None:
     await desk.installation.batch("b1", 3)
     assert [counts.gid for counts in await desk.installation.queue.progress(gap_s=0)] == ["default/b1"]
 
 
-async def test_a_time_that_was_told_a_while_ago_is_shorter_by_that_while(desk: Desk) -> None:
+async def test_an_older_report_of_a_time_is_shortened_by_its_age(desk: Desk) -> None:
     await desk.installation.batch("b1", 3)
     now_ms = await desk.installation.queue.now_us() // 1000
     estimate = orjson.dumps({"tenant": "default", "eta_seconds": 600.0, "bound": "quota:q.requests"})
@@ -166,7 +166,7 @@ async def test_a_time_that_was_told_a_while_ago_is_shorter_by_that_while(desk: D
     assert progress.eta_s == pytest.approx(360, abs=5)
 
 
-async def test_after_a_retry_the_progress_from_before_the_end_is_not_told_any_more(desk: Desk) -> None:
+async def test_after_a_retry_the_progress_before_the_end_is_not_reported(desk: Desk) -> None:
     await desk.installation.batch("b1", 1)
     desk.dispatcher.bound = Bound("q", "requests")
     for counts in await desk.installation.queue.progress(gap_s=0):
@@ -179,7 +179,7 @@ async def test_after_a_retry_the_progress_from_before_the_end_is_not_told_any_mo
     assert (progress.eta_s, progress.bound) == (None, None)
 
 
-async def test_a_pause_makes_every_active_batch_tell_its_progress_again(desk: Desk) -> None:
+async def test_a_pause_makes_every_active_batch_report_its_progress_again(desk: Desk) -> None:
     await desk.installation.batch("b1", 1)
     assert len(await desk.installation.queue.progress(gap_s=0)) == 1
     assert await desk.installation.queue.progress(gap_s=0) == []

@@ -1,4 +1,4 @@
-"""Orphans are found however many live entries stand before them, and names of dead replicas go."""
+"""Orphans are found behind any number of live entries, and names of dead replicas are removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DONE = Succeeded({"images": []})
 
 
 class Heir:
-    """Another replica that only takes over; what it takes runs until the test ends."""
+    """A replica that only takes items over, and runs them until the test ends."""
 
     def __init__(self, installation: Installation) -> None:
         queue, metrics = installation.other("heir"), installation.metrics
@@ -56,7 +56,7 @@ async def heir(installation: Installation) -> AsyncIterator[Heir]:
 
 
 async def orphan_behind(installation: Installation, live: int) -> str:
-    """Items that are renewed, and behind them one that nobody has renewed for long; its uid."""
+    """Renewed items, and behind them an orphan; returns its uid."""
     for number in range(0, live + 1, 1000):
         await installation.batch(f"b{number}", min(1000, live + 1 - number))
     items = await installation.claim(live + 1)
@@ -99,7 +99,7 @@ async def test_an_entry_of_a_dead_intake_is_found_behind_hundreds_of_live_ones(
     for _ in range(2):
         await installation.intake.reclaim()
     assert (await installation.record(f"default//j{10 * ROUND + 49}"))["state"] == "queued"
-    assert await installation.record("default//j0") == {}, "what a live replica has read is its own"
+    assert await installation.record("default//j0") == {}, "a live replica keeps the entries that it has read"
 
 
 async def names(installation: Installation) -> set[str]:
@@ -126,7 +126,7 @@ async def test_the_name_of_a_dead_replica_goes_once_nothing_is_pending_under_it(
         return "dead" not in await names(installation)
 
     await eventually(gone)
-    assert await names(installation) == {"owing"}, "DELCONSUMER would drop what is pending with the name"
+    assert await names(installation) == {"owing"}, "DELCONSUMER would drop the pending entries with the name"
     page = await installation.other("heir").reclaim("default", "normal", lease_s=0, cursor="0-0")
     assert len(page.items) == 1
     await eventually(lambda: _forgotten(janitor))
@@ -137,14 +137,14 @@ async def _forgotten(janitor: Janitor) -> bool:
     return await janitor.forget() > 0
 
 
-async def test_a_replica_that_asked_lately_keeps_its_name(installation: Installation) -> None:
+async def test_a_replica_that_was_active_lately_keeps_its_name(installation: Installation) -> None:
     await installation.batch("b1", 1)
     await run_one(installation.other("w2"))
     assert await Janitor(installation.queue, ["default"], lease_s=60 / IDLE_LEASES).forget() == 0
     assert await names(installation) == {"w2"}
 
 
-async def test_a_replica_whose_name_was_taken_off_while_it_was_idle_goes_on(
+async def test_an_idle_replica_goes_on_after_its_name_was_removed(
     installation: Installation,
 ) -> None:
     await installation.batch("b1", 2)

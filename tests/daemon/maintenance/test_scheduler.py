@@ -1,4 +1,4 @@
-"""What ends while it waits is counted, once in the whole fleet."""
+"""Items that end while they wait are counted once in the whole fleet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.daemon.harness import Installation, eventually
 
 
 class Fleet:
-    """The schedulers of two replicas, which count when the test says so."""
+    """The schedulers of two replicas, which count at a call of the test."""
 
     def __init__(self, redis: Redis) -> None:
         self.installation = Installation(redis)
@@ -28,7 +28,7 @@ class Fleet:
         ]
 
     async def counted(self, outcome: str, route: str = "default") -> int:
-        """By both replicas together, each of which looks twice."""
+        """The count by both replicas together, after two looks each."""
         for scheduler in (*self.schedulers, *self.schedulers):
             await scheduler.count_ended()
         labels = {"route": route, "outcome": outcome}
@@ -74,7 +74,7 @@ async def cancel_what_is_held(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "cancel", [cancel_a_batch, cancel_one_by_one, cancel_what_comes_late, cancel_what_is_held]
 )
-async def test_what_is_cancelled_while_it_waits_is_counted_once(
+async def test_an_item_that_is_cancelled_while_it_waits_is_counted_once(
     fleet: Fleet, cancel: Callable[[Fleet], Awaitable[None]]
 ) -> None:
     await cancel(fleet)
@@ -82,7 +82,7 @@ async def test_what_is_cancelled_while_it_waits_is_counted_once(
 
 
 @pytest.mark.parametrize("by_claim", [False, True], ids=["by its time", "by a claim that comes first"])
-async def test_what_expires_while_it_waits_is_counted_once(fleet: Fleet, by_claim: bool) -> None:
+async def test_an_item_that_expires_while_it_waits_is_counted_once(fleet: Fleet, by_claim: bool) -> None:
     job = {"id": "a", "prompt": "x", "expires_at": "2099-01-01T00:00:00Z"}
     await fleet.installation.submit(job)
     await fleet.installation.redis.hset(fleet.installation.keys.item("default//a"), "expires_us", "1")

@@ -1,4 +1,4 @@
-"""Items and groups as the model of the queue knows them, and what a payload makes of them."""
+"""The items and groups of the queue's model, and their creation from payloads."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Item:
         return self.state in WAITING
 
     def overdue(self, now_us: int) -> bool:
-        """What has a task has started, and does not expire."""
+        """Whether it is past its expiry. An item with a task has started and does not expire."""
         return self.waits and not self.has_task and self.past(now_us)
 
     @property

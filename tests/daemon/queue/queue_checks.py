@@ -1,4 +1,4 @@
-"""What Redis holds against what the model says: records, places, counts, and the owner of every key."""
+"""Compares Redis with the model: records, places, counts, and the owner of every key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_record(item: Item, record: dict[str, str]) -> None:
 
 
 def check_place(item: Item, reading: Reading) -> None:
-    """What has not ended is in exactly one place; what has ended may have a tombstone in a queue."""
+    """An unended item is in exactly one place; an ended item may have a tombstone in a queue."""
     uid = str(item.uid)
     places = reading.places.get(uid, [])
     if item.state == "running":
@@ -70,5 +70,5 @@ def check_owners(model: QueueModel, reading: Reading) -> None:
 
 
 def _is_open(group: Group, reading: Reading) -> bool:
-    """It runs, and the janitor has nothing to do for it."""
+    """Whether it runs and the janitor has nothing to do for it."""
     return group.state == "running" and group.gid not in reading.closing

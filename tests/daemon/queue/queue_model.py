@@ -1,4 +1,4 @@
-"""What the queue must do, in plain Python: the model that test_state_machine.py holds the scripts against.
+"""A model of the queue in plain Python, with which test_state_machine.py compares the scripts.
 
 It knows no stream, list or script. It holds the state of every item, what was counted and which events were published.
 """
@@ -26,7 +26,7 @@ Event = tuple[str, str, str, str | None]
 
 
 class QueueModel:
-    """Items, groups, and what nobody has read yet (`events`, `dead`, `ended`)."""
+    """Items, groups, and unread results (`events`, `dead`, `ended`)."""
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
@@ -129,7 +129,7 @@ class QueueModel:
     # Runs
 
     def start(self, uid: str, now_us: int) -> Item:
-        """A claim has handed it out: only what waits, may start and has not expired is handed out."""
+        """A claim has handed the item out: it must wait, be due and not be past its expiry."""
         item = self.items[uid]
         assert item.waits, f"{uid} was claimed although it is {item.state}"
         assert item.due_us is None, f"{uid} was claimed before its time"
@@ -144,7 +144,7 @@ class QueueModel:
         return item
 
     def startable(self, now_us: int) -> list[Item]:
-        """What a claim with room for all would start."""
+        """The items that a claim with room for all would start."""
         return [
             item
             for item in self.items.values()
@@ -159,14 +159,14 @@ class QueueModel:
         return item.state == "running" and item.epoch == epoch
 
     def note_intent(self, uid: str) -> str:
-        """What its owner may poll instead of sending its call; nothing: it may be sent."""
+        """The receipt that the owner must poll instead of a call; empty if the call may be sent."""
         item = self.items[uid]
         item.take_up()
         item.intent = not item.receipt
         return item.receipt
 
     def note_receipt(self, uid: str, epoch: int, receipt: str) -> str:
-        """What becomes of the receipt of a worker that has the item, or had it."""
+        """The verdict on a receipt from the item's present or former worker."""
         item = self.items[uid]
         if not self.owns(uid, epoch):
             return self._note_late(item, receipt)
@@ -272,7 +272,7 @@ class QueueModel:
     # Time and orders
 
     def due(self, now_us: int) -> int:
-        """Bring what is due; returns how many."""
+        """Queue or end the due items; returns how many."""
         moved = 0
         for item in self.items.values():
             if item.overdue(now_us):
@@ -310,7 +310,7 @@ class QueueModel:
         return ended, requested
 
     def retry(self, kind: str, name: str, states: Sequence[str], now_us: int) -> int | None:
-        """How many are queued again; None for an id that nobody knows."""
+        """How many are queued again; None for an unknown id."""
         targets = self._targets(kind, name)
         if targets is None:
             return None

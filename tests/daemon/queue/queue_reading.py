@@ -1,4 +1,4 @@
-"""Everything that an installation keeps in Redis, read in one step, to be compared with what must be there."""
+"""Reads all keys of an installation in one step, for comparison with the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.queue.keys import Keys
 
-# What belongs to the installation or to its configuration, not to a piece of work: it is there for good.
+# Keys of the installation or its configuration, which never expire.
 FOR_GOOD = re.compile(
     r"(installation|jobs|events|dead|index|depth|tenants|ended|dirty|active|closing|delayed|expiring|progress_at)$|"
     r"(waiting|lanes|q):"
@@ -45,7 +45,7 @@ return cjson.encode(all)
 
 @dataclass
 class Reading:
-    """What there is, by its meaning. Items are named by their uid, groups by their gid."""
+    """The content of Redis by its meaning. Items are named by their uid, groups by their gid."""
 
     records: dict[str, dict[str, str]] = field(default_factory=dict)
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Reading:
     mortal: dict[str, bool] = field(
         default_factory=dict
     )  # of a key without its prefix: has it a time to live
-    strangers: list[str] = field(default_factory=list)  # keys that nobody has named
+    strangers: list[str] = field(default_factory=list)  # unknown keys
     torn: list[str] = field(
         default_factory=list
     )  # ready streams whose entries are not those of ring and group
@@ -73,7 +73,7 @@ class Reading:
 
 
 async def read_all(redis: Redis, keys: Keys, seen_event: str = "0") -> Reading:
-    """One reading, of which everything is of the same moment."""
+    """One reading of a single moment."""
     client: Any = redis
     text = await client.eval(_READ, 1, keys.prefix, seen_event)
     found = orjson.loads(text.decode("utf-8", "replace"))  # dead letters keep what was no text

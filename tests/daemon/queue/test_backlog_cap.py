@@ -1,4 +1,4 @@
-"""A tenant may have so many items waiting; what is over that is refused whole, with the cap in its sentence."""
+"""A tenant has a cap on waiting items; work over it is refused as a whole, with the cap in the error."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_the_parts_of_a_batch_are_refused_from_the_first_or_let_in_to_the_
     assert await waiting(installation) == {"default": 10}
 
 
-async def test_what_is_known_already_is_a_duplicate_also_when_the_backlog_is_full(
+async def test_a_known_job_is_a_duplicate_even_if_the_backlog_is_full(
     installation: Installation,
 ) -> None:
     await installation.batch("b1", CAP)
@@ -131,7 +131,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_the_count_is_that_of_the_items_that_wait_whatever_happens(redis: Redis, steps: Any) -> None:
+async def test_the_count_equals_the_waiting_items_after_any_steps(redis: Redis, steps: Any) -> None:
     await redis.flushall()
     installation = Installation(redis, cap=6)
     for number, (what, how) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""A dead letter is tried again once, as it was, however many people retry it and however often."""
+"""A dead letter is retried once, unchanged, even if several people retry it several times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def failed(installation: Installation, letters: DeadLetters) -> DeadLetter
     return (await letters.newest(1))[0]
 
 
-async def test_of_many_who_retry_one_exactly_one_sends_it(
+async def test_concurrent_retries_of_a_letter_send_it_once(
     installation: Installation, letters: DeadLetters
 ) -> None:
     await installation.add("{not json")
@@ -60,7 +60,7 @@ async def test_the_original_is_sent_as_it_was(installation: Installation, letter
     assert {name.decode(): value.decode() for name, value in sent.items()} == {"data": "{}", **fields}
 
 
-async def test_an_item_is_queued_and_its_letter_taken_off_in_one_step(
+async def test_an_item_is_queued_and_its_letter_removed_in_one_step(
     installation: Installation, letters: DeadLetters
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
@@ -74,7 +74,7 @@ async def test_an_item_is_queued_and_its_letter_taken_off_in_one_step(
     assert await installation.dead() == []
 
 
-async def test_the_letter_of_an_item_that_goes_on_already_is_taken_off(
+async def test_the_letter_of_an_item_that_already_goes_on_is_removed(
     installation: Installation, letters: DeadLetters
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})

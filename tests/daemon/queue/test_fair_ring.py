@@ -41,7 +41,7 @@ async def test_four_pictures_behind_five_thousand_wait_for_at_most_eight(
     assert order.count("big") >= 3, "the small batch does not push the big one aside either"
 
 
-async def test_two_tenants_alternate_whatever_their_backlogs(installation: Installation) -> None:
+async def test_two_tenants_alternate_with_backlogs_of_any_size(installation: Installation) -> None:
     await installation.batch("b1", 50, tenant="anna")
     await installation.batch("b2", 6, tenant="bert")
     tenants = [Uid.parse(item.uid).tenant for item in await installation.claim(12)]

@@ -1,6 +1,6 @@
-"""Whatever happens to identical items in whatever order: who leads, who waits and who is copied is as a model says.
+"""Leaders, followers and copies of identical items are those of a model, after any steps in any order.
 
-The model is what docs/producing.md promises, in plain lists. Each step is done to both, on a real server.
+The model is the promise of docs/producing.md, in plain lists. Each step runs on both, with a real server.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = (
     ("default", "x"),
     ("default", "y"),
     ("anna", "x"),
-)  # what items may be identical in: tenant and prompt
+)  # items are identical by tenant and prompt
 STATES = (
     "queued",
     "throttled",
@@ -107,7 +107,7 @@ class Flight:
             self.woken |= self.in_line
 
     def runs_on(self, item: str) -> None:
-        """It has to wait again, and leads no more."""
+        """It waits again, and no longer leads."""
         if self.leader == item:
             self.leader = None
             self._wake()
@@ -123,7 +123,7 @@ class Flight:
         self.joined = set()
 
     def looks(self) -> None:
-        """Each that was woken is queued where it belongs now."""
+        """Each woken item is queued where it belongs now."""
         for item in self.woken:
             self.places[item] = "copy" if self.has_answer(item) else "line"
         self.woken = set()
@@ -134,7 +134,7 @@ class Flight:
 
 
 class Both:
-    """The model and the server, which every step is done to."""
+    """The model and the server; every step runs on both."""
 
     def __init__(self, redis: Redis) -> None:
         self.real = Installation(redis)
@@ -167,7 +167,7 @@ class Both:
         self.claims |= {item.uid: item for item in claim.items}
 
     async def members(self, kind: tuple[str, str]) -> list[tuple[str, float]]:
-        """Of the flight of these items, in the order of their scores."""
+        """The members of these items' flight, in the order of their scores."""
         uids = [uid for uid, its in self.of.items() if its == kind]
         if not uids:
             return []
@@ -267,7 +267,7 @@ class Both:
         assert min(depth.values(), default=0) >= 0
 
     async def finish(self) -> None:
-        """All that is left gets its picture; who wants to use one is called for at most once more."""
+        """All remaining items get their pictures; items of `cache: use` need at most one more call."""
         calls = dict.fromkeys(KINDS, 0)
         while left := self.those("line", "call", "copy", "wait"):
             await self.look()
@@ -312,7 +312,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_who_leads_waits_and_is_copied_is_as_the_model_says(
+async def test_leaders_followers_and_copies_are_those_of_the_model(
     redis: Redis, steps: list[tuple[str, tuple[str, str], str, str, int]]
 ) -> None:
     await redis.flushall()

@@ -54,7 +54,7 @@ async def test_a_success_and_another_end_have_their_own_retention(installation: 
     assert (await lives_s(installation, "a"), await lives_s(installation, "b")) == (600, 1200)
 
 
-async def test_records_have_the_default_retention_while_no_replica_ever_was(
+async def test_records_have_the_default_retention_before_the_first_replica(
     installation: Installation, client: Client
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -72,7 +72,7 @@ async def test_the_record_comes_back_after_redis_lost_its_state(installation: In
     assert found == {b"schema": b"1", b"records_us": b"600000000", b"failed_us": b"604800000000"}
 
 
-async def test_a_newer_schema_is_neither_written_over_nor_worked_on(installation: Installation) -> None:
+async def test_a_newer_schema_is_neither_overwritten_nor_used(installation: Installation) -> None:
     await installation.redis.hset(
         installation.keys.installation, mapping={"schema": SCHEMA + 1, "failed_us": 7}
     )

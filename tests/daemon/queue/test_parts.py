@@ -1,4 +1,4 @@
-"""A batch that comes in parts: late, doubled, cancelled in between. It ends, it ends right, and no key of it stays."""
+"""A batch whose parts come late, doubled or after a cancel ends in the right state and leaves no key for ever."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def make_all(installation: Installation) -> int:
 
 
 async def close(installation: Installation) -> list[str]:
-    """Let the janitor do all it has to; the keys of the work that would stay for ever."""
+    """Let the janitor finish; returns the keys of the work that would stay for ever."""
     while await installation.queue.close_groups(page=1):
         pass
     reading = await read_all(installation.redis, installation.keys)
@@ -68,7 +68,7 @@ async def test_a_part_after_the_end_of_a_cancelled_batch_leaves_no_key_for_ever(
     assert (await installation.kinds()).count("batch.finished") == 1
 
 
-async def test_a_part_after_a_cancel_was_taken_back_is_made(
+async def test_a_part_after_a_retry_of_its_cancelled_batch_is_made(
     installation: Installation,
 ) -> None:
     await part(installation, 1, "a", parts=2)

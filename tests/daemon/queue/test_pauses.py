@@ -1,4 +1,4 @@
-"""A pause stops new calls and nothing else: what runs goes on, what waits keeps its place, what expires expires."""
+"""A pause stops only new calls: running items go on, waiting items keep their place, and items may expire."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_a_paused_fleet_begins_nothing_until_it_is_resumed(
     await fleet.has_started(2)
 
 
-async def test_what_runs_goes_on_while_the_fleet_is_paused(fleet: Fleet) -> None:
+async def test_running_items_go_on_while_the_fleet_is_paused(fleet: Fleet) -> None:
     await fleet.installation.submit(job("a"))
     await fleet.has_started(1)
     await fleet.pause("fleet")
@@ -199,7 +199,7 @@ async def test_a_replica_that_starts_into_a_pause_begins_nothing(redis: Redis) -
     await fleet.close()
 
 
-async def test_what_expires_while_it_is_paused_expires(fleet: Fleet) -> None:
+async def test_items_expire_during_a_pause(fleet: Fleet) -> None:
     await fleet.pause("fleet")
     await fleet.all_know("fleet")
     await fleet.installation.submit(job("a", expires_at="2099-01-01T00:00:00Z"))
@@ -208,7 +208,7 @@ async def test_what_expires_while_it_is_paused_expires(fleet: Fleet) -> None:
     assert (await fleet.installation.record("default//a"))["state"] == "expired"
 
 
-async def test_a_pause_survives_its_bell_being_missed(redis: Redis) -> None:
+async def test_a_pause_holds_even_if_its_bell_is_missed(redis: Redis) -> None:
     book = PauseBook(redis, Installation(redis).keys, rung=asyncio.Event(), on_change=lambda: None)
     running = asyncio.create_task(book.run())
     await book.known.wait()
@@ -222,7 +222,7 @@ async def test_a_pause_survives_its_bell_being_missed(redis: Redis) -> None:
     await asyncio.wait([running])
 
 
-async def test_between_two_looks_an_end_passes_by_the_own_clock(redis: Redis) -> None:
+async def test_between_two_readings_the_local_clock_ends_a_pause(redis: Redis) -> None:
     now = 100.0
     keys = Installation(redis).keys
     book = PauseBook(redis, keys, rung=asyncio.Event(), on_change=lambda: None, clock=lambda: now)
@@ -265,7 +265,7 @@ async def test_a_pause_that_ended_while_another_held_leaves_nothing_behind_eithe
     await eventually(gone)
 
 
-async def test_a_pause_is_told_to_everybody_who_looks(redis: Redis) -> None:
+async def test_every_reader_shows_a_pause(redis: Redis) -> None:
     installation = Installation(redis)
     await pauses.pause(redis, installation.keys, "route", "slides", reason='a "reason"', for_s=3600)
     await pauses.resume(redis, installation.keys, "route", "slides")
@@ -290,7 +290,7 @@ async def claimed(installation: Installation, count: int = 100) -> list[str]:
     return [item.uid for item in await installation.claim(count)]
 
 
-async def test_of_a_paused_batch_nothing_is_claimed_and_the_others_take_their_turns(
+async def test_a_paused_batch_is_not_claimed_and_others_take_their_turns(
     installation: Installation,
 ) -> None:
     await installation.batch("b1", 3)
@@ -332,7 +332,7 @@ async def test_a_batch_with_a_cap_is_paused_and_resumed_without_losing_count(
     assert (group["state"], group["in_ring"], group["succeeded"]) == ("completed", "0", "5")
 
 
-async def test_what_was_throttled_meanwhile_stays_parked_until_the_batch_is_resumed(
+async def test_items_throttled_in_a_pause_stay_parked_until_the_resume(
     installation: Installation,
 ) -> None:
     await installation.batch("b1", 1)
@@ -398,7 +398,7 @@ async def test_only_a_batch_that_runs_can_be_paused(installation: Installation) 
     assert await pauses.resume(redis, keys, "batch", "default/b1") == "nothing"
 
 
-async def test_a_batchs_pause_is_told_on_its_own_stream(installation: Installation) -> None:
+async def test_a_batchs_pause_is_published_on_its_own_stream(installation: Installation) -> None:
     await installation.batch("b1", 1)
     await pauses.pause(installation.redis, installation.keys, "batch", "default/b1", reason="look first")
     kind, data = (await installation.events(installation.keys.batch_events("b1")))[-1]

@@ -1,4 +1,4 @@
-"""How many wait before an item: held against the order in which a real queue then hands them out."""
+"""The position of an item equals the number of claims before it in a real queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_the_number_is_the_number_of_claims_before_it(redis: Redis, seed: 
     assert found == {uid: Place(ahead, 0) for ahead, uid in enumerate(order)}
 
 
-async def test_other_lanes_are_counted_beside_and_what_runs_has_no_place(redis: Redis) -> None:
+async def test_other_lanes_count_as_beside_and_running_items_have_no_place(redis: Redis) -> None:
     installation = Installation(redis)
     await installation.submit(
         {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}, {"id": "c", "prompt": "x", "priority": "high"}
@@ -58,7 +58,7 @@ async def test_the_first_of_a_batch_is_its_next_claim(redis: Redis) -> None:
     assert await positions.first_of("default", "b3", "default", "normal") is None
 
 
-def test_tenants_that_were_not_counted_are_taken_to_have_enough() -> None:
+def test_uncounted_tenants_count_as_having_enough_items() -> None:
     ring = Ring(["a", "b"], {"a": {"": 10}})
     assert ahead_of(ring, "a", "", 4) == 5 + 5
     assert ahead_of(Ring(["a", "b"], {"a": {"": 10}, "b": {}}), "a", "", 4) == 5 + 1

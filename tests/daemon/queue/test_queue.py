@@ -1,4 +1,4 @@
-"""Claim, note, settle, renew, reclaim, due, cancel, retry: each happens once, to the one who may."""
+"""Claim, note, settle, renew, reclaim, due, cancel and retry happen once, and only for the owner of the item."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_batch_with_failures_says_so(installation: Installation) -> None
     assert (finished["counts"]["failed"], finished["counts"]["succeeded"]) == (1, 1)
 
 
-async def test_an_item_is_settled_once_whoever_comes_second(installation: Installation) -> None:
+async def test_an_item_is_settled_once_by_the_first_of_several_calls(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
     assert await installation.queue.settle(item, DONE) == "succeeded"
@@ -177,7 +177,7 @@ end
 
 
 @pytest.mark.parametrize("server", ["as it is", "as 6.2"])
-async def test_an_entry_that_somebody_deleted_does_not_stay_pending(
+async def test_a_deleted_entry_does_not_stay_pending(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
     if server == "as 6.2":
@@ -345,7 +345,7 @@ async def test_an_entry_with_thousands_of_fields_leaves_its_dead_letter(installa
     assert await installation.redis.xlen(installation.keys.jobs) == 0
 
 
-async def test_what_was_noted_comes_back_with_the_orphan(installation: Installation) -> None:
+async def test_notes_come_back_with_the_orphan(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     await installation.queue.claim("default", 1, ["a permit"])
     (first,) = (await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")).items
@@ -417,7 +417,7 @@ async def test_an_unknown_outcome_after_the_expiry_fails_and_does_not_expire(
 @pytest.mark.parametrize(
     ("policy", "state"), [("hold", "held"), ("fail", "failed"), ("retry_once", "retry_wait")]
 )
-async def test_an_unknown_outcome_goes_as_the_job_says(
+async def test_the_job_decides_about_an_unknown_outcome(
     installation: Installation, policy: str, state: str
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "on_unknown_outcome": policy})
@@ -453,7 +453,7 @@ async def test_a_held_item_keeps_its_batch_open_until_a_person_decides(installat
     assert (await installation.group("default/b1"))["state"] == "completed"
 
 
-async def test_a_cancel_ends_what_waits_and_stops_what_runs(installation: Installation) -> None:
+async def test_a_cancel_ends_waiting_items_and_stops_running_ones(installation: Installation) -> None:
     await installation.batch("b1", 5)
     running, *_ = await installation.claim(1)
     await installation.submit({"batch": "b1"}, type="pixmill.cancel.v1")
@@ -474,7 +474,7 @@ async def test_a_cancel_ends_what_waits_and_stops_what_runs(installation: Instal
         (Cancelled(), None),
     ],
 )
-async def test_what_would_run_again_or_wait_for_somebody_after_a_cancel_does_not(
+async def test_a_cancelled_run_neither_runs_again_nor_is_held(
     installation: Installation, outcome: Outcome, kept: object
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
@@ -485,14 +485,14 @@ async def test_what_would_run_again_or_wait_for_somebody_after_a_cancel_does_not
     assert (None if error is None else orjson.loads(error)) == kept
 
 
-async def test_a_picture_that_came_in_spite_of_a_cancel_is_kept(installation: Installation) -> None:
+async def test_a_picture_that_came_despite_a_cancel_is_kept(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
     await installation.submit({"job": "a"}, type="pixmill.cancel.v1")
     assert await installation.queue.settle(item, DONE) == "succeeded"
 
 
-async def test_a_retry_of_a_finished_batch_runs_only_what_failed(installation: Installation) -> None:
+async def test_a_retry_of_a_finished_batch_runs_only_failed_items(installation: Installation) -> None:
     await installation.batch("b1", 4)
     for number, item in enumerate(await installation.claim(4)):
         await installation.queue.settle(item, DONE if number else Failed(ERROR))
@@ -515,7 +515,7 @@ async def test_an_item_is_not_started_after_its_expiry(installation: Installatio
     assert (await installation.record("default//late"))["state"] == "expired"
 
 
-async def test_an_item_expires_also_while_nobody_claims(installation: Installation) -> None:
+async def test_an_item_expires_even_without_claims(installation: Installation) -> None:
     await installation.batch("b1", 3, defaults={"prompt": "x", "expires_at": "2020-01-01T00:00:00Z"})
     await installation.queue.due()
     assert await counts(installation, "default/b1") == {"expired": 3}
@@ -619,7 +619,7 @@ async def ended_batch(installation: Installation, items: int) -> None:
 
 
 async def ttls(installation: Installation, items: int) -> list[int]:
-    """Of all members, the batch and its events, in seconds; -1 is for ever."""
+    """The times to live of all members, the batch and its events, in seconds; -1 is for ever."""
     keys = installation.keys
     names = [keys.item(f"default/b1/i{number}") for number in range(items)]
     names += [keys.group("default/b1"), keys.members("default/b1"), keys.batch_events("b1")]
@@ -686,7 +686,7 @@ async def test_scripts_survive_a_script_flush_in_the_middle(installation: Instal
     assert await installation.queue.settle(item, DONE) == "succeeded"
 
 
-async def test_a_replica_that_leaves_takes_off_its_name_unless_work_is_pending(
+async def test_a_leaving_replica_removes_its_name_unless_work_is_pending(
     installation: Installation,
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})

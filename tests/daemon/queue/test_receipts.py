@@ -1,4 +1,4 @@
-"""What a receipt is worth: once a task id is written down nothing is bought again, and each call is counted once."""
+"""A written receipt prevents a second purchase, and each call is counted once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_only_a_failure_of_our_own_side_keeps_the_task_for_the_next_run(
     assert await calls(installation) == {"yes": 1}
 
 
-async def test_after_a_bug_that_came_behind_the_receipt_the_task_is_polled(
+async def test_after_a_bug_that_follows_the_receipt_the_task_is_polled(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def bug(run: Run) -> Outcome:
@@ -141,7 +141,7 @@ async def test_a_poisoned_item_without_a_task_may_have_been_paid_for(installatio
     assert (await calls(installation), _counted(installation)) == ({"maybe": 1}, {"maybe": 1})
 
 
-async def test_a_poisoned_item_that_nobody_began_has_no_call(installation: Installation) -> None:
+async def test_a_poisoned_item_that_never_began_has_no_call(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     await installation.claim()
     await _reclaimer(installation).sweep()
@@ -314,7 +314,7 @@ async def test_a_late_receipt_of_a_poisoned_item_is_polled_by_a_retry(
 @pytest.mark.parametrize(
     "outcome", [Retry(OURS, 0), Unknown(OURS), Failed(OURS), Throttled(OURS, 0)], ids=lambda o: o.name
 )
-async def test_a_new_owner_whose_own_call_came_to_nothing_falls_back_on_the_receipt(
+async def test_a_new_owner_whose_call_failed_falls_back_on_the_receipt(
     installation: Installation, outcome: Outcome
 ) -> None:
     zombie = await Zombie.asleep(installation, max_attempts=1)

@@ -1,4 +1,4 @@
-"""`cache: use`: of identical items one is made, the others wait for it, and later ones find its picture."""
+"""`cache: use`: one of several identical items is made, the others wait for it, and later ones find its picture."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Cache(Installation):
         await self.submit(*({"id": ident, **IDENTICAL, **fields} for ident in ids))
 
     async def look(self) -> None:
-        """Let everything happen that is due."""
+        """Queue all due items."""
         while (await self.queue.due())[0]:
             pass
 
     async def calls(self) -> list[Claimed]:
-        """Claim what may be sent to the provider now."""
+        """Claim the items that may be sent to the provider now."""
         await self.look()
         return await self.claim(100)
 
     async def copies(self) -> list[Claimed]:
-        """Claim what only has to be copied now."""
+        """Claim the items that are only copied now."""
         await self.look()
         return (await self.queue.claim("default", 100, queues=(CACHED,))).items
 
@@ -68,7 +68,7 @@ class Cache(Installation):
         return item
 
     async def origin(self, item: Claimed) -> str:
-        """Whose picture the item is to be given."""
+        """The item whose picture this one gets."""
         entry = (await self.queue.answer(item)).entry
         return str(orjson.loads(entry)["from"]) if entry else ""
 
@@ -103,10 +103,10 @@ def names(items: list[Claimed]) -> list[str]:
     return sorted(item.uid.rsplit("/", 1)[1] for item in items)
 
 
-# Who waits, who is copied
+# Followers and copies
 
 
-async def test_of_ten_identical_items_one_may_be_sent_and_the_others_get_its_picture(cache: Cache) -> None:
+async def test_one_of_ten_identical_items_is_sent_and_the_others_are_copied(cache: Cache) -> None:
     await cache.use(*(f"a{k}" for k in range(10)))
     leader = await cache.leader()
     assert await cache.copies() == []
@@ -123,7 +123,7 @@ async def test_of_ten_identical_items_one_may_be_sent_and_the_others_get_its_pic
     assert (await cache.depth(), await cache.forever()) == ({}, set())
 
 
-async def test_who_comes_after_the_picture_is_copied_at_once_and_waits_for_no_permit(cache: Cache) -> None:
+async def test_an_item_after_the_picture_is_copied_at_once_without_a_permit(cache: Cache) -> None:
     first = await cache.made("a")
     await cache.use("b")
     assert not await cache.queue.waiting("default", LANES)
@@ -132,7 +132,7 @@ async def test_who_comes_after_the_picture_is_copied_at_once_and_waits_for_no_pe
     assert not (await cache.queue.answer(item)).joined
 
 
-async def test_a_thousand_who_wait_are_all_copied(cache: Cache) -> None:
+async def test_a_thousand_followers_are_all_copied(cache: Cache) -> None:
     await cache.batch("b1", 1000, defaults=IDENTICAL)
     await cache.batch("b2", 200, defaults=IDENTICAL)
     leader = await cache.leader()
@@ -159,7 +159,7 @@ async def test_a_thousand_who_wait_are_all_copied(cache: Cache) -> None:
         {"inputs": [{"url": URL, "sha256": HASH}]},
     ],
 )
-async def test_what_differs_in_its_tenant_or_in_what_decides_pixels_never_meets(
+async def test_items_of_different_tenants_or_pixels_share_nothing(
     cache: Cache, other: dict[str, Any]
 ) -> None:
     await cache.use("a")
@@ -173,7 +173,7 @@ async def test_what_differs_in_its_tenant_or_in_what_decides_pixels_never_meets(
     assert (await cache.origin(copy)).endswith("//b")
 
 
-async def test_without_the_wish_a_picture_is_neither_looked_for_nor_kept_for_others(cache: Cache) -> None:
+async def test_without_the_cache_pictures_are_neither_used_nor_kept(cache: Cache) -> None:
     await cache.made("a", cache="off")
     await cache.made("b")
     await cache.made("c", cache="off")
@@ -182,7 +182,7 @@ async def test_without_the_wish_a_picture_is_neither_looked_for_nor_kept_for_oth
     assert await cache.origin(copy) == "default//b"
 
 
-async def test_an_input_whose_bytes_nobody_knows_is_compared_with_nothing(cache: Cache) -> None:
+async def test_an_input_with_unknown_bytes_matches_no_other(cache: Cache) -> None:
     await cache.use("a", "b", inputs=[{"url": URL}, {"url": URL, "sha256": HASH}])
     assert names(await cache.calls()) == ["a", "b"]
 
@@ -214,7 +214,7 @@ async def test_picture_k_of_a_seeded_job_is_the_picture_of_that_seed(cache: Cach
     assert await cache.place("b") == JOINED
 
 
-# Who leads is decided when it is claimed
+# The claim decides about the leader
 
 
 async def paused(cache: Cache) -> None:
@@ -240,7 +240,7 @@ async def of_lower_priority(cache: Cache) -> None:
 @pytest.mark.parametrize(
     "first", [paused, behind_the_cap_of_its_batch, at_the_end_of_its_batch, of_lower_priority]
 )
-async def test_nobody_waits_for_an_identical_item_whose_turn_has_not_come(cache: Cache, first: Any) -> None:
+async def test_no_item_waits_for_an_identical_one_whose_turn_has_not_come(cache: Cache, first: Any) -> None:
     await first(cache)
     await cache.use("mine", priority="high")
     await cache.look()
@@ -248,7 +248,7 @@ async def test_nobody_waits_for_an_identical_item_whose_turn_has_not_come(cache:
     assert item.uid == "default//mine"
 
 
-async def test_who_stands_aside_costs_nobody_its_permit(cache: Cache) -> None:
+async def test_an_item_that_stands_aside_uses_no_permit(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     await cache.use("d", prompt="y")
     (leader,) = await cache.claim(1)
@@ -258,7 +258,7 @@ async def test_who_stands_aside_costs_nobody_its_permit(cache: Cache) -> None:
     assert await cache.depth() == {"default|normal|running": 2, "default|joined|queued": 2}
 
 
-async def test_a_leader_that_waits_again_keeps_nobody_and_is_copied_in_its_turn(cache: Cache) -> None:
+async def test_a_leader_that_waits_again_frees_its_followers_and_is_copied(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     await cache.queue.settle(await cache.leader(), Retry(FAULT, 300))
     leader = await cache.leader()
@@ -326,7 +326,7 @@ async def test_all_that_joined_take_their_own_turns_when_the_leader_fails(cache:
     assert await cache.place("slow") == JOINED
 
 
-async def test_an_item_that_waits_for_its_time_is_not_begun_by_an_entry_of_before(cache: Cache) -> None:
+async def test_a_former_entry_does_not_start_an_item_before_its_time(cache: Cache) -> None:
     await cache.use("first", cache="refresh")
     await cache.use("a")
     (item,) = await cache.claim(1)
@@ -342,7 +342,7 @@ async def test_an_item_that_waits_for_its_time_is_not_begun_by_an_entry_of_befor
     assert await cache.state("a") == "retry_wait"
 
 
-async def test_who_may_be_copied_is_rung_for(cache: Cache) -> None:
+async def test_the_bell_rings_for_items_to_copy(cache: Cache) -> None:
     await cache.use("a", "b")
     leader = await cache.leader()
     async with cache.redis.pubsub() as bell:
@@ -370,7 +370,7 @@ async def test_a_refresh_is_made_anew_and_its_picture_replaces_the_old_one(cache
     assert await cache.origin(copy) == "default//fresh"
 
 
-async def test_a_refresh_waits_for_nobody_and_who_only_uses_may_join_it(cache: Cache) -> None:
+async def test_a_refresh_never_waits_and_other_items_may_join_it(cache: Cache) -> None:
     await cache.use("r1", "r2", cache="refresh")
     await cache.use("a")
     first, second = await cache.calls()
@@ -459,7 +459,7 @@ async def test_a_leader_that_is_taken_over_still_leads(cache: Cache) -> None:
     assert names(await cache.copies()) == ["b"]
 
 
-async def test_a_refusal_is_that_of_all_that_waited_and_of_no_later_item(
+async def test_a_refusal_ends_all_that_waited_and_no_later_item(
     cache: Cache,
 ) -> None:
     await cache.use("a", "b", "c")
@@ -483,7 +483,7 @@ async def test_a_refusal_is_shared_with_items_that_stand_in_line(cache: Cache) -
     assert names(await cache.copies()) == ["b", "c"]
 
 
-async def test_a_refusal_does_not_outlast_the_next_one_that_asks(cache: Cache) -> None:
+async def test_a_refusal_does_not_apply_to_later_items(cache: Cache) -> None:
     await cache.use("a", "b")
     await cache.queue.settle(await cache.leader(), Failed(REFUSAL))
     for item in await cache.copies():
@@ -493,7 +493,7 @@ async def test_a_refusal_does_not_outlast_the_next_one_that_asks(cache: Cache) -
     assert (await cache.leader()).uid == "default//d"
 
 
-async def test_a_refusal_of_one_that_does_not_lead_is_its_own(cache: Cache) -> None:
+async def test_a_refusal_of_an_item_that_does_not_lead_is_not_shared(cache: Cache) -> None:
     await cache.use("r1", "r2", cache="refresh")
     await cache.use("a")
     leader, other = await cache.calls()
@@ -507,10 +507,10 @@ async def fingerprint(cache: Cache, ident: str) -> str:
     return (await cache.record(f"default//{ident}"))["cache"].split()[1]
 
 
-# Those who wait
+# Followers
 
 
-async def test_who_waits_may_be_cancelled_and_the_counts_sum(cache: Cache) -> None:
+async def test_a_follower_may_be_cancelled_and_the_counts_sum(cache: Cache) -> None:
     await cache.batch("b1", 4, defaults=IDENTICAL)
     leader = await cache.leader()
     await cache.orders.cancel("item", "default/b1/i1", ["queued"])
@@ -522,7 +522,7 @@ async def test_who_waits_may_be_cancelled_and_the_counts_sum(cache: Cache) -> No
     assert (await cache.depth(), await cache.forever()) == ({}, set())
 
 
-async def test_a_cancelled_batch_leaves_those_of_another_one_their_leader(cache: Cache) -> None:
+async def test_a_cancelled_batch_leaves_followers_of_another_their_leader(cache: Cache) -> None:
     await cache.batch("b1", 3, defaults=IDENTICAL)
     await cache.batch("b2", 3, defaults=IDENTICAL)
     await cache.submit({"batch": "b1"}, type="pixmill.cancel.v1")
@@ -532,14 +532,14 @@ async def test_a_cancelled_batch_leaves_those_of_another_one_their_leader(cache:
     assert names(await cache.copies()) == ["i1", "i2"]
 
 
-async def test_who_waits_has_its_own_expiry(cache: Cache) -> None:
+async def test_a_follower_has_its_own_expiry(cache: Cache) -> None:
     await cache.use("a")
     await cache.use("b", expires_at="2020-01-01T00:00:00Z")
     await cache.look()
     assert (await cache.state("a"), await cache.state("b")) == ("queued", "expired")
 
 
-async def test_the_woken_one_that_is_cancelled_at_once_wakes_the_next(cache: Cache) -> None:
+async def test_a_woken_item_that_is_cancelled_at_once_wakes_the_next(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     await cache.queue.settle(await cache.leader(), Failed(FAULT))
     await cache.orders.cancel("item", "default//b", ["queued"])
@@ -580,7 +580,7 @@ async def test_a_retry_finds_the_picture_that_was_made_meanwhile(cache: Cache) -
     assert names(await cache.copies()) == ["a"]
 
 
-async def test_a_retry_whose_task_is_still_good_polls_it_and_waits_for_nobody(cache: Cache) -> None:
+async def test_a_retry_whose_task_is_still_good_polls_it_without_a_wait(cache: Cache) -> None:
     await cache.use("a")
     item = await cache.leader()
     await cache.queue.note_receipt(item, RECEIPT)
@@ -603,7 +603,7 @@ async def test_a_retry_whose_task_is_still_good_leads_at_once(cache: Cache) -> N
     assert await cache.place("b") == JOINED
 
 
-async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobody(cache: Cache) -> None:
+async def test_a_retry_with_a_late_receipt_polls_its_task_without_a_wait(cache: Cache) -> None:
     await cache.use("a")
     item = await cache.leader()
     await cache.queue.settle(item, Failed(FAULT))
@@ -615,7 +615,7 @@ async def test_a_retry_whose_task_came_to_light_late_polls_it_and_waits_for_nobo
     assert (again.uid, again.receipt) == ("default//a", RECEIPT)
 
 
-async def test_who_was_cancelled_and_retried_in_its_line_meets_the_others_there(cache: Cache) -> None:
+async def test_an_item_cancelled_and_retried_in_line_joins_the_others(cache: Cache) -> None:
     await cache.use("a", "b")
     await cache.orders.cancel("item", "default//a", ["queued"])
     await cache.look()
@@ -627,7 +627,7 @@ async def test_who_was_cancelled_and_retried_in_its_line_meets_the_others_there(
 # A picture that has gone
 
 
-async def test_where_the_picture_has_gone_one_is_made_and_the_others_join_it(cache: Cache) -> None:
+async def test_after_the_picture_has_gone_one_is_made_and_the_others_join(cache: Cache) -> None:
     await cache.made("a")
     await cache.use("b", "c", "d", priority="high")
     copies = await cache.copies()
@@ -641,7 +641,7 @@ async def test_where_the_picture_has_gone_one_is_made_and_the_others_join_it(cac
     assert len(await cache.copies()) == 2
 
 
-async def test_who_misses_an_old_picture_does_not_forget_a_new_one(cache: Cache) -> None:
+async def test_a_miss_of_an_old_picture_keeps_a_new_one(cache: Cache) -> None:
     await cache.made("old")
     await cache.use("a")
     (item,) = await cache.copies()
@@ -653,7 +653,7 @@ async def test_who_misses_an_old_picture_does_not_forget_a_new_one(cache: Cache)
     assert await cache.origin(again) == "default//new"
 
 
-async def test_a_picture_is_offered_as_long_as_the_record_of_who_made_it_lives(cache: Cache) -> None:
+async def test_a_picture_is_offered_as_long_as_its_makers_record_lives(cache: Cache) -> None:
     await cache.made("a")
     key = cache.keys.picture("default", await fingerprint(cache, "a"))
     difference_ms = await cache.redis.pttl(key) - await cache.redis.pttl(cache.keys.item("default//a"))

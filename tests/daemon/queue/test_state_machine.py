@@ -1,4 +1,4 @@
-"""In any order of steps the queue on a real server is where the model is: nothing is lost, nothing is published twice.
+"""After any order of steps the queue on a real server equals its model: nothing is lost or published twice.
 
 hypothesis draws the order: entries and interrupted entries, claims, notes, heartbeats, settles (also late and repeated
 ones), cancels and retries, silent workers, due times, the janitor. After each step everything in Redis is compared.
@@ -295,7 +295,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.handles += adopted
 
     def _handle(self, pick: int) -> Claimed:
-        """Mostly one of the last; old ones are those of workers that slept."""
+        """A handle, mostly one of the latest; old handles are those of workers that slept."""
         return self.handles[-1 - pick % min(len(self.handles), 8)]
 
     # Time and orders
@@ -307,20 +307,20 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.items)
     @rule()
-    def what_is_due_moves(self) -> None:
+    def due_items_move(self) -> None:
         moved, _ = self.do(self.installation.queue.due())
         assert moved == self.model.due(self.time.now_us)
 
     @precondition(lambda self: self.model.items)
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
-    def somebody_cancels(self, pick: int, whole: bool, states: list[str]) -> None:
+    def a_person_cancels(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
         changed = self.do(self.installation.orders.cancel(kind, name, states))
         assert (changed.ended_or_queued, changed.requested) == self.model.cancel(kind, name, states)
 
     @precondition(lambda self: self.model.items)
     @rule(pick=_PICK, whole=st.booleans(), states=_STATES)
-    def somebody_retries(self, pick: int, whole: bool, states: list[str]) -> None:
+    def a_person_retries(self, pick: int, whole: bool, states: list[str]) -> None:
         kind, name = self._target(pick, whole)
         changed = self.do(self.installation.orders.retry(kind, name, states))
         assert changed.ended_or_queued == self.model.retry(kind, name, states, self.time.now_us)
@@ -332,8 +332,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.groups)
     @rule(pages=st.integers(1, 9))
-    def the_house_is_kept(self, pages: int) -> None:
-        """Progress is published, and the janitor goes some way."""
+    def maintenance_runs(self, pages: int) -> None:
+        """Publish progress, and let the janitor do some pages."""
         for counts in self.do(self.installation.queue.progress(gap_s=0)):
             group = self.model.groups[counts.gid]
             published = {
@@ -345,7 +345,7 @@ class QueueMachine(RuleBasedStateMachine):
             if not self.do(self.installation.queue.close_groups(page=2)):
                 break
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def everything_is_where_the_model_says(self) -> None:
@@ -362,7 +362,7 @@ class QueueMachine(RuleBasedStateMachine):
         waiting = {uid for uid, item in self.model.items.items() if item.waits}
         assert reading.waiting == waiting
         assert reading.tenants == self.model.waiting_by_tenant()
-        # Of what has a task an expiry may have come, and is forgotten then.
+        # The expiry of an item with a task is forgotten once it has passed.
         expiring = {
             uid: item for uid, item in self.model.items.items() if item.waits and item.expires_us is not None
         }
@@ -400,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.loop.close()
 
     def _finish_everything(self) -> None:
-        """From wherever the example ended all work can be brought to its end, and then every key is mortal."""
+        """All work can be brought to its end from any state, and then every key has a time to live."""
         if self.unread:
             self.interrupted_entries_are_read_again()
         for group in self.model.groups.values():

@@ -1,4 +1,4 @@
-"""The page, the table and the scripts agree about what may happen; what may not changes nothing, tried pair by pair."""
+"""The page, the table and the scripts agree on the moves; every other pair of state and action changes nothing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_every_state_is_one_of_the_contract(redis: Redis) -> None:
     assert "succeeded" not in {before for _, before, _ in item}
 
 
-def test_no_script_writes_a_state_that_it_has_not_taken_from_the_table() -> None:
+def test_scripts_take_every_state_from_the_table() -> None:
     for script in SCRIPTS.rglob("*.lua"):
         for line in script.read_text("utf-8").splitlines():
             assert not re.search(r"\bstate = '|'HSET'.*'state', '", line), f"{script.name}: {line}"
@@ -142,8 +142,8 @@ STATES: dict[str, Callable[[Rig], Awaitable[Claimed]]] = {
 }
 
 
-# Every action, and the cause under which the table has it. What could reach an item only by a mistake elsewhere is
-# put into its way: a stale entry in the ring, a name among those that are due.
+# Every action, and its cause in the table. Some actions reach an item only by a mistake elsewhere, so the test makes
+# that mistake: a stale entry in the ring, a name among those that are due.
 
 
 async def _claim(rig: Rig, item: Claimed) -> None:
@@ -225,7 +225,7 @@ ACTIONS: dict[str, tuple[str | None, Callable[[Rig, Claimed], Awaitable[None]]]]
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_what_the_table_has_not_changes_nothing(
+async def test_a_move_outside_of_the_table_changes_nothing(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, state: str, action: str
 ) -> None:
     use_virtual_time(monkeypatch)
@@ -240,7 +240,7 @@ async def test_what_the_table_has_not_changes_nothing(
     moves = {before: after for known, before, after in (await tables(redis))[0] if known == cause}
     after = await _visible(installation)
     assert after["state"] == moves.get(state, state)
-    # What runs can be noted, kept and requested to stop, which is all that may change besides.
+    # A running item can also be noted, renewed and requested to stop; nothing else may change.
     if state not in moves and not (state == "running" and cause in {None, "cancel_order"}):
         assert after == before
     counts = {name: int(count) for name, count in after["group"].items() if name in STATES and int(count)}
@@ -248,7 +248,7 @@ async def test_what_the_table_has_not_changes_nothing(
 
 
 async def _visible(installation: Installation) -> dict[str, Any]:
-    """All that anybody can see of the item."""
+    """All visible data of the item."""
     reading = await read_all(installation.redis, installation.keys)
     record = {name: value for name, value in reading.records[NAME].items() if name != "tombstone"}
     return {

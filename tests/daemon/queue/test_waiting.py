@@ -1,4 +1,4 @@
-"""What waits stands in one place, starts not before its time, and ends at its expiry, to the second and for nothing."""
+"""A waiting item stands in one place, never starts before its time, and ends at its expiry, on the second and free."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_not_before_starts_at_its_time_and_not_a_millisecond_sooner(
 
 
 @pytest.mark.parametrize("field", ["expires_at", "deadline"])
-async def test_what_waits_may_start_until_its_expiry_and_ends_at_it_for_nothing(
+async def test_a_waiting_item_may_start_until_its_expiry_and_then_ends_free(
     installation: Installation, time: VirtualTime, field: str
 ) -> None:
     await submit(installation, **{field: time.at(90)})
@@ -90,7 +90,7 @@ async def test_a_claim_at_the_very_expiry_starts_nothing(
     assert await state(installation) == "expired"
 
 
-async def test_what_had_started_before_its_expiry_may_end_after_it(
+async def test_an_item_started_before_its_expiry_may_end_after_it(
     installation: Installation, time: VirtualTime
 ) -> None:
     item = await started(installation, expires_at=time.at(90))
@@ -100,7 +100,7 @@ async def test_what_had_started_before_its_expiry_may_end_after_it(
 
 
 @pytest.mark.parametrize("outcome", [Retry(ERROR, 300), Throttled(ERROR, 300), Released()])
-async def test_what_waits_again_expires_at_its_time_also_when_that_came_while_it_ran(
+async def test_an_item_that_waits_again_expires_even_if_due_while_it_ran(
     installation: Installation, time: VirtualTime, outcome: Outcome
 ) -> None:
     item = await started(installation, expires_at=time.at(90))
@@ -123,7 +123,7 @@ async def test_a_retried_item_still_expires_at_its_time(
 
 
 @pytest.mark.parametrize("outcome", [DONE, Failed(ERROR), Cancelled()])
-async def test_what_has_ended_is_not_looked_for_any_more(
+async def test_an_ended_item_is_no_longer_due(
     installation: Installation, time: VirtualTime, outcome: Outcome
 ) -> None:
     item = await started(installation, expires_at=time.at(90))
@@ -147,7 +147,7 @@ async def test_a_delayed_item_that_expired_is_queued_once_by_a_retry(
 
 
 @pytest.mark.parametrize("end", ["cancel", "expire"])
-async def test_what_ended_in_its_queue_and_is_retried_is_in_the_queue_once(
+async def test_an_item_that_ended_in_its_queue_is_there_once_after_a_retry(
     installation: Installation, time: VirtualTime, end: str
 ) -> None:
     await submit(installation, expires_at=time.at(90))
@@ -176,7 +176,7 @@ async def test_a_tombstone_that_a_claim_has_stepped_over_is_no_place(
 
 
 @pytest.mark.parametrize("states", [["running"], ["queued"], ["retry_wait"], ["succeeded"]])
-async def test_a_retry_of_what_has_not_ended_or_has_its_picture_changes_nothing(
+async def test_a_retry_of_an_unended_or_succeeded_item_changes_nothing(
     installation: Installation, time: VirtualTime, states: list[str]
 ) -> None:
     item = await started(installation)

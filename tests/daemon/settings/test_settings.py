@@ -211,7 +211,7 @@ def test_a_problem_is_a_sentence_with_its_place(load: Load, text: str, problem: 
         ('fallback = ["default"]', 'fallback = ["previews"]', "`routes.previews.fallback` names the route itself."),
     ],
 )  # fmt: skip
-def test_a_route_may_only_name_what_is_configured(load: Load, old: str, new: str, problem: str) -> None:
+def test_a_route_may_only_use_configured_names(load: Load, old: str, new: str, problem: str) -> None:
     (found,) = problems(load, WHOLE.replace(old, new))
     assert found.endswith(problem)
     assert found.startswith("pixmill.toml:")

@@ -1,4 +1,4 @@
-"""No picture that was paid for is lost in an object store that fails, and none is bought that cannot be stored."""
+"""A failing object store loses no paid picture, and no picture is bought that cannot be stored."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def front(s3: S3, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Front]
 
 
 class Shop:
-    """A replica on a store that can fail, and a provider that counts what it sells."""
+    """A replica on a store that can fail, and a provider that counts its sales."""
 
     def __init__(self, redis: Redis, url: str, storage_url: str, *, drain_s: float = 10.0) -> None:
         self.redis: Any = redis
@@ -205,7 +205,7 @@ async def test_while_one_put_is_slow_the_others_go_on(front: Front, shop: Open) 
 async def test_the_first_of_two_pictures_of_an_item_stands_and_the_other_is_counted(
     front: Front, shop: Open
 ) -> None:
-    """Another worker stored it while this one's provider call was on its way."""
+    """Another replica stored it during the provider call of this one."""
     async with shop(BUCKET) as here:
         theirs = png(8)
 
@@ -237,7 +237,7 @@ async def test_a_disk_that_takes_no_picture_is_waited_for(fault: str, tmp_path: 
             await here.submit("a")
             says = "The disk is full" if fault == "full" else "The directory cannot be written"
             await here.until_unready(says)
-            sold = here.sold  # on the full disk: that a picture does not fit is known when it is there
+            sold = here.sold  # a picture that does not fit is only noticed when it is there
             await here.submit("b", "c")
             await here.until("c", "queued")
             # A small probe fits on the full disk, so it must be as large as the picture that did not.
@@ -273,7 +273,7 @@ async def test_an_item_claimed_before_the_store_failed_goes_back_unbought(
         assert (here.sold, record["deliveries"], record["attempts"]) == (1, "2", "0")
 
 
-# A store that cannot be
+# A store that is missing or forbidden
 
 
 async def test_nothing_is_bought_before_the_bucket_is_there(front: Front, s3: S3, shop: Open) -> None:
@@ -357,7 +357,7 @@ async def test_a_task_whose_replica_cannot_store_is_left_to_the_others_after_a_w
         assert await here.pending() == 0
 
 
-# A put that does not come to its end
+# A put that is cut off
 
 
 async def test_a_killed_put_leaves_nothing_that_could_be_taken_for_a_picture(front: Front) -> None:
@@ -381,7 +381,7 @@ async def test_a_killed_local_put_leaves_nothing_or_all_of_it(tmp_path: Path) ->
 
 
 async def test_a_file_that_is_cut_off_by_a_limit_is_no_picture(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE ends a write in its middle, as a quota on the disk would."""
+    """RLIMIT_FSIZE cuts a write off, as a quota on the disk would."""
     url = f"file://{tmp_path}/images"
     process = await _child("put-limited", url, "a.png", {})
     out, _ = await process.communicate()

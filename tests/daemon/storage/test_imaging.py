@@ -1,4 +1,4 @@
-"""Pictures are recognised by their bytes, measured before they are decoded, and refused in a sentence."""
+"""Pictures are recognised by their bytes, measured before they are decoded, and refused with a sentence."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_jpeg_that_holds_a_second_picture_is_a_jpeg() -> None:
     ],
     ids=["empty", "svg", "xml", "gif", "html", "json", "tiff", "bmp", "signature only", "zeros"],
 )
-def test_what_is_no_picture_of_ours_is_refused_by_its_name(data: bytes, says: str) -> None:
+def test_other_bytes_are_refused_with_their_kind(data: bytes, says: str) -> None:
     assert says in reason(data)
 
 
@@ -133,9 +133,9 @@ def test_a_picture_at_the_limit_is_taken_and_one_above_it_is_not() -> None:
         inspect_image(data, max_pixels=99)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about notes that are broken
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about broken notes
 @pytest.mark.parametrize("kind", FORMATS)
-def test_whatever_is_broken_in_a_file_is_a_refusal_and_never_another_error(kind: str) -> None:
+def test_any_damage_of_a_file_is_a_refusal_and_no_other_error(kind: str) -> None:
     dice = random.Random(kind)
     note = Image.Exif()
     note[0x0112] = 6

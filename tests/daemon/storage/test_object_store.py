@@ -1,4 +1,4 @@
-"""Pictures in the object store: each exists once, is really there, and a broken store says so in a sentence."""
+"""Pictures in the object store: each exists once and on the disk, and the error of a broken store is a sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ResultStore:
 
 
 class Failing:
-    """Stands before obstore's put: fails `times`, after the object was written if `late`, then lets through."""
+    """Replaces obstore's put: fails `times` (with `late`, after the write), then works."""
 
     def __init__(self, times: int, *, late: bool = False, message: str = "the bucket is on fire") -> None:
         self.calls = 0
@@ -89,7 +89,7 @@ async def test_of_many_that_store_at_once_exactly_one_has_created_it(store: Resu
     assert await store.get(KEY) == b"%d" % winner
 
 
-async def test_what_is_not_there_is_none(store: ResultStore) -> None:
+async def test_a_missing_object_is_none(store: ResultStore) -> None:
     assert await store.get(KEY) is None
 
 
@@ -214,7 +214,7 @@ def test_a_directory_is_made_and_addresses_are_under_it(tmp_path: Path) -> None:
         ("s3://", "cannot be used"),
     ],
 )
-def test_a_url_that_cannot_be_is_a_sentence(
+def test_the_error_of_an_impossible_url_is_a_sentence(
     url: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -229,14 +229,14 @@ def test_a_file_in_place_of_the_directory_is_a_sentence(tmp_path: Path) -> None:
         local(tmp_path / "images")
 
 
-def test_a_link_that_somebody_else_owns_is_refused(tmp_path: Path) -> None:
+def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give a link away")
     (tmp_path / "theirs").mkdir()
     link = tmp_path / "images"
     link.symlink_to(tmp_path / "theirs")
     os.lchown(link, 65534, 65534)
-    with pytest.raises(StorageError, match="belongs to somebody else"):
+    with pytest.raises(StorageError, match="belongs to another user"):
         local(link)
 
 

@@ -1,4 +1,4 @@
-"""The endpoints say whether the replica is alive, whether it consumes, and what it counted."""
+"""The endpoints show that the replica is alive, whether it consumes, and its metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from providers.http.asgi import AsgiServer
 
 
 class Replica:
-    """As much of a replica as the endpoints see, and a client for them."""
+    """The parts of a replica that the endpoints use, and a client for them."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()

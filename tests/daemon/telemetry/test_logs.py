@@ -1,4 +1,4 @@
-"""What reaches a log: never a credential, never a local variable."""
+"""A log line never holds a credential or a local variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics are named as outsiders rely on, bounded in number, and those from Redis show what Redis holds."""
+"""Metrics keep their names and a bounded number, and gauges from Redis show the state of Redis."""
 
 from __future__ import annotations
 
@@ -184,9 +184,7 @@ async def test_an_empty_redis_shows_zeros_for_what_is_configured(fleet: Fleet) -
                 assert fleet.shown("queue_depth", route=route, lane=lane, state=state) == 0
 
 
-async def test_depth_is_what_the_hash_says_also_for_a_route_no_longer_configured(
-    fleet: Fleet, redis: Redis
-) -> None:
+async def test_depth_follows_the_hash_even_for_an_unconfigured_route(fleet: Fleet, redis: Redis) -> None:
     await redis.hset(DEPTH, mapping={"default|high|running": 3, "removed|normal|queued": 7})
     assert await fleet.value("queue_depth", route="default", lane="high", state="running") == 3
     assert fleet.shown("queue_depth", route="removed", lane="normal", state="queued") == 7
@@ -214,7 +212,7 @@ async def test_a_lag_that_redis_does_not_know_is_not_exported(fleet: Fleet, redi
     await redis.xgroup_create("pixmill:jobs", INTAKE_GROUP, "0", mkstream=True)
     entries = [await redis.xadd("pixmill:jobs", {"data": str(number)}) for number in range(3)]
     await redis.xreadgroup(INTAKE_GROUP, "w", {"pixmill:jobs": ">"}, count=1)
-    await redis.xdel("pixmill:jobs", entries[1])  # somebody deleted what nobody had read
+    await redis.xdel("pixmill:jobs", entries[1])  # an unread entry was deleted
     assert await fleet.value("stream_lag") is None
     assert fleet.shown("stream_pending") == 1
 
@@ -253,7 +251,7 @@ async def test_quotas_show_capacity_use_and_cooldown(fleet: Fleet) -> None:
     assert 50 < cooldown_s <= 60
 
 
-async def test_backlog_is_the_time_that_the_quota_needs_for_what_waits(fleet: Fleet, redis: Redis) -> None:
+async def test_backlog_is_the_time_that_the_quota_needs_for_waiting_items(fleet: Fleet, redis: Redis) -> None:
     for field, count in (("normal|queued", 150), ("high|throttled", 30), ("low|retry_wait", 20)):
         await redis.hset(DEPTH, f"default|{field}", count)
     await redis.hset(DEPTH, mapping={"default|normal|running": 8, "default|low|held": 5})

@@ -1,4 +1,4 @@
-"""A copy of a picture that is there: its own key, the same bytes, no call, and what a death at any step leaves."""
+"""A copy of a stored picture: its own key, the same bytes, no call, and no harm by a crash at any step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CacheBench(Bench):
         await self.installation.submit({"id": ident, "prompt": "x", "cache": "use", **fields})
 
     async def made(self, ident: str = "a", **fields: Any) -> dict[str, Any]:
-        """An item whose picture a call has made; its image."""
+        """Run an item with a call of its own; returns its image."""
         await self.use(ident, **fields)
         outcome = await self.end(await self.next())
         assert isinstance(outcome, Succeeded)
@@ -121,7 +121,7 @@ async def test_a_copy_that_waited_differs_from_one_that_came_later(bench: CacheB
 
 
 @pytest.mark.parametrize("now", [None, b"not the picture", png(9, 9)], ids=["gone", "damaged", "another"])
-async def test_a_picture_that_has_gone_or_changed_is_made_anew(bench: CacheBench, now: bytes | None) -> None:
+async def test_a_picture_that_is_gone_or_changed_is_made_again(bench: CacheBench, now: bytes | None) -> None:
     first = await bench.made()
     await bench.replace(first["key"], now)
     assert isinstance(await bench.copied(), Missed)
@@ -143,7 +143,7 @@ async def test_an_entry_that_ended_meanwhile_is_a_miss(bench: CacheBench) -> Non
     assert isinstance(await bench.end(await bench.next()), Succeeded)
 
 
-async def test_a_refusal_that_was_waited_for_was_not_charged_again(bench: CacheBench) -> None:
+async def test_a_refusal_of_the_leader_is_not_charged_to_a_follower(bench: CacheBench) -> None:
     refused = ProviderError(ErrorKind.MODERATION_OUTPUT, "Not this.", http_status=400)
     bench.answers = [refused.billed(generated().cost, "USD")]
     await bench.use("a")
@@ -157,7 +157,7 @@ async def test_a_refusal_that_was_waited_for_was_not_charged_again(bench: CacheB
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_copy_that_somebody_cancels_in_time_is_cancelled(bench: CacheBench) -> None:
+async def test_a_copy_that_is_cancelled_in_time_ends_cancelled(bench: CacheBench) -> None:
     await bench.made()
     await bench.use("b")
     run = await bench.next(CACHED)
@@ -165,7 +165,7 @@ async def test_a_copy_that_somebody_cancels_in_time_is_cancelled(bench: CacheBen
     assert isinstance(await bench.end(run), Cancelled)
 
 
-async def test_an_item_that_was_to_be_copied_and_has_a_task_of_its_own_polls_that(bench: CacheBench) -> None:
+async def test_a_copy_with_a_task_of_its_own_polls_that_task(bench: CacheBench) -> None:
     await bench.made()
     await bench.use("b")
     run = await bench.next(CACHED)
@@ -213,7 +213,7 @@ async def test_a_copy_that_was_stored_and_never_settled_is_settled_by_the_next_o
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_stored_copy_is_found_although_its_origin_has_gone(
+async def test_a_stored_copy_is_found_although_its_source_is_gone(
     bench: CacheBench,
 ) -> None:
     first = await bench.made()
@@ -242,7 +242,7 @@ async def test_a_stored_picture_of_an_unsettled_leader_serves_all_and_is_paid_on
 
 
 class Copier:
-    """The loop that starts copies, beside a replica whose slots are as the test says."""
+    """The loop that starts copies, beside a replica with the slots of the test."""
 
     def __init__(self, bench: CacheBench, redis: Redis, slots: int) -> None:
         self.bench = bench
@@ -250,7 +250,7 @@ class Copier:
         self.looks: list[float] = []
         replica = harness.Bench(installation.queue, installation.metrics, bench.executor.run, slots=slots)
         self.running, self.gate = replica.pool, replica.gate
-        bell: Any = self  # one that only tells when it was waited for
+        bell: Any = self  # a bell that only records the waits for it
         self.copies = Copies([bench.route], installation.queue, self.running, bell, self.gate)
 
     async def wait(self, route: str, timeout_s: float) -> None:
@@ -264,7 +264,7 @@ class Copier:
 
 @pytest.fixture
 async def full(bench: CacheBench, redis: Redis) -> AsyncIterator[Copier]:
-    """A replica that has no slot left."""
+    """A replica without a free slot."""
     copier = Copier(bench, redis, slots=0)
     yield copier
     await copier.running.drain(5, lambda: False)
@@ -284,7 +284,7 @@ async def test_copies_need_neither_a_permit_nor_a_free_slot_and_are_counted(full
     assert await bench.installation.redis.keys("pixmill:limiter:*") == []
 
 
-async def test_every_success_with_the_wish_is_a_hit_a_miss_or_joined(full: Copier) -> None:
+async def test_every_success_with_cache_use_is_a_hit_a_miss_or_joined(full: Copier) -> None:
     bench = full.bench
     await bench.use("a")
     await bench.use("b")
@@ -299,7 +299,7 @@ async def test_every_success_with_the_wish_is_a_hit_a_miss_or_joined(full: Copie
     assert full.counted() == {"hit": 0, "miss": 1, "joined": 1}
 
 
-async def test_no_more_copies_run_at_once_than_are_meant_to(full: Copier) -> None:
+async def test_no_more_copies_run_at_once_than_the_limit(full: Copier) -> None:
     bench = full.bench
     await bench.made()
     for k in range(AT_ONCE + 3):
@@ -307,7 +307,7 @@ async def test_no_more_copies_run_at_once_than_are_meant_to(full: Copier) -> Non
     await full.copies.step()
     assert len(full.running.current()) == AT_ONCE
     await full.copies.step()
-    assert full.looks, "it waits for the bell where there is no room"
+    assert full.looks, "it waits for the bell while there is no room"
 
     async def all_done() -> bool:
         await full.copies.step()

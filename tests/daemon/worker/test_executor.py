@@ -1,4 +1,4 @@
-"""The life of one item: what is written down before and after each step, and what a run resumes that was taken over."""
+"""The steps of one item: the notes before and after each step, and the resumption of a run that was taken over."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def generated(data: bytes | None = None) -> Generated:
 
 
 class Bench:
-    """An executor whose every neighbour is real but the provider, with a note of the order of things."""
+    """An executor with real neighbours and a fake provider, which records the order of events."""
 
     def __init__(self, redis: Redis, quota: dict[str, object] | None = None) -> None:
         self.installation = Installation(redis)
@@ -130,13 +130,13 @@ class Bench:
         return Run(item, self.route, None)
 
     async def taken_over(self) -> Run:
-        """The item as another worker gets it after this one's death."""
+        """The item as another replica gets it after the death of this one."""
         page = await self.installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
         (item,) = page.items
         return Run(item, self.route, None, adopted=True)
 
     def cost(self) -> float:
-        """What the metrics say that calls have cost, in USD."""
+        """The cost of calls in the metrics, in USD."""
         labels = {"provider": "scripted", "currency": "USD"}
         return self.installation.metrics.registry.get_sample_value("pixmill_cost_total", labels) or 0.0
 
@@ -149,7 +149,7 @@ def bench(redis: Redis) -> Bench:
     return Bench(redis)
 
 
-async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_it(bench: Bench) -> None:
+async def test_a_picture_is_stored_under_its_own_key_with_all_its_facts(bench: Bench) -> None:
     outcome = await bench.outcome()
     assert isinstance(outcome, Succeeded)
     (image,) = outcome.result["images"]
@@ -165,7 +165,7 @@ async def test_a_picture_is_stored_under_its_own_key_with_all_that_is_known_of_i
     assert bench.accepted == []
 
 
-async def test_a_picture_is_stored_in_the_jobs_format_whatever_the_provider_sends(
+async def test_a_picture_is_stored_in_the_jobs_format_not_the_providers(
     bench: Bench,
 ) -> None:
     outcome = await bench.outcome(output={"format": "webp", "thumbnail": False})
@@ -195,7 +195,7 @@ async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after
     assert outcome.result["provider_task_id"] == "task-1"
 
 
-async def test_what_a_call_cost_is_in_the_record_and_counted(bench: Bench) -> None:
+async def test_the_cost_of_a_call_is_recorded_and_counted(bench: Bench) -> None:
     bench.answers = [replace(generated(), cost=Decimal("0.0000001"))]
     outcome = await bench.outcome()
     assert isinstance(outcome, Succeeded)
@@ -212,7 +212,7 @@ async def test_a_failed_call_that_was_billed_is_counted_too(bench: Bench) -> Non
     assert bench.cost() == pytest.approx(0.0387)
 
 
-async def test_a_paid_picture_that_cannot_be_used_has_been_paid_for(bench: Bench) -> None:
+async def test_the_cost_of_an_unusable_picture_is_counted(bench: Bench) -> None:
     bench.answers = [generated(b"no picture")]
     assert not isinstance(await bench.outcome(), Succeeded)
     assert bench.cost() == pytest.approx(0.04)
@@ -274,9 +274,7 @@ REFUSED_POLLS = [
 
 
 @pytest.mark.parametrize("kind", REFUSED_POLLS)
-async def test_a_poll_that_the_account_may_not_make_says_nothing_of_the_task(
-    bench: Bench, kind: ErrorKind
-) -> None:
+async def test_a_refused_poll_does_not_fail_the_task(bench: Bench, kind: ErrorKind) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [*[ProviderError(kind, "not you")] * 4, generated()]
     assert isinstance(await bench.outcome(), Succeeded)
@@ -284,9 +282,7 @@ async def test_a_poll_that_the_account_may_not_make_says_nothing_of_the_task(
 
 
 @pytest.mark.parametrize("kind", REFUSED_POLLS)
-async def test_a_task_that_was_let_in_and_failed_for_such_a_reason_has_failed(
-    bench: Bench, kind: ErrorKind
-) -> None:
+async def test_an_error_of_the_accepted_task_itself_ends_its_run(bench: Bench, kind: ErrorKind) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [ProviderError(kind, "not this one").let_in()]
     outcome = await bench.outcome()
@@ -294,7 +290,7 @@ async def test_a_task_that_was_let_in_and_failed_for_such_a_reason_has_failed(
     assert (outcome.error["kind"], outcome.error["charged"]) == (kind.value, "maybe")
 
 
-async def test_a_task_whose_polls_are_refused_to_the_end_says_why_it_did_not_end(bench: Bench) -> None:
+async def test_a_task_whose_polls_are_all_refused_names_the_refusal(bench: Bench) -> None:
     bench.route = replace(bench.route, timeout_s=0)
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [ProviderError(ErrorKind.AUTH, "This key has been revoked.")]
@@ -372,7 +368,7 @@ def behind(url: str) -> Generated:
 
 
 async def with_old_task(bench: Bench, age: timedelta | None) -> Run:
-    """An item whose task was submitted that long ago (None: nobody knows when), as its new owner has it."""
+    """An item with a task of that age (None: unknown), as its new owner gets it."""
     run = await bench.claimed()
     at = None if age is None else datetime.now(UTC) - age
     receipt = orjson.dumps(Submitted("task-1", submitted_at=at).to_dict())
@@ -470,7 +466,7 @@ async def test_a_young_picture_that_stays_away_is_downloaded_later_not_bought(
     assert len(bench.provider.requests) == 1
 
 
-async def test_a_picture_that_stays_away_for_good_leaves_its_task_for_a_person(bench: Bench) -> None:
+async def test_a_picture_that_never_comes_leaves_its_task_for_a_person(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [behind("https://x/1"), behind("https://x/2")]
     run = await bench.claimed()
@@ -534,7 +530,9 @@ async def test_a_lost_picture_without_a_task_is_not_bought_again(
     assert isinstance(outcome, Failed)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
     assert "resumable" not in outcome.error
-    assert len(bench.provider.fetched) == ONLY_ADDRESS_TRIES, "it is all that is left of what was paid for"
+    assert len(bench.provider.fetched) == ONLY_ADDRESS_TRIES, (
+        "the address is all that is left of the paid picture"
+    )
     assert bench.provider.polls == []
 
 
@@ -553,7 +551,7 @@ async def test_a_cancel_after_the_end_of_the_task_throws_no_paid_picture_away(be
     assert bench.provider.cancelled == []
 
 
-async def test_a_fresh_address_that_nobody_gives_in_time_leaves_the_task_for_a_retry(bench: Bench) -> None:
+async def test_a_missing_new_address_leaves_the_task_for_a_retry(bench: Bench) -> None:
     bench.route = Route("default", bench.provider, "model-1", (), timeout_s=0.05)
     bench.answers = [Submitted("task-1")]
     lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
@@ -612,7 +610,7 @@ async def test_nothing_is_sent_by_a_worker_that_lost_the_item(bench: Bench) -> N
 
 
 class Sleeper:
-    """A worker that sleeps through its lease with its call on the wire."""
+    """A replica that sleeps through its lease during a call."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -638,7 +636,7 @@ class Sleeper:
             await run
 
     async def sent_once_more(self) -> Run:
-        """The item as its new owner has it, after the sleeper's call had an unknown outcome."""
+        """The item as its new owner gets it, after the unknown outcome of the sleeper's call."""
         orphan = await self.bench.taken_over()
         await self.bench.installation.queue.settle(orphan.item, await self.bench.executor.run(orphan))
         (item,) = await self.bench.installation.claim()
@@ -665,11 +663,11 @@ async def test_a_worker_that_slept_through_its_lease_leaves_its_receipt(
     assert len(bench.provider.requests) == 1
     assert bench.begun == ["default//a"], "the new owner began no call"
     assert not new.sent, "its permit is given back whole"
-    assert bench.accepted == [], "the place of its task is that of who polls it"
+    assert bench.accepted == [], "the place of its task belongs to the replica that polls it"
     assert sleeper.late_letters() == 0
 
 
-async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(bench: Bench) -> None:
+async def test_a_late_receipt_without_a_use_is_a_dead_letter_and_counted(bench: Bench) -> None:
     sleeper = Sleeper(bench)
     run = await sleeper.falls_asleep()
     new = await sleeper.sent_once_more()
@@ -680,7 +678,7 @@ async def test_a_late_receipt_that_nobody_needs_is_a_dead_letter_and_counted(ben
     (letter,) = await bench.installation.dead()
     assert letter["reason"] == "late_receipt"
     assert sleeper.late_letters() == 1
-    assert bench.accepted == ["default//a"], "nobody polls its task, which occupies the account all the same"
+    assert bench.accepted == ["default//a"], "no run polls its task, which still occupies the account"
 
 
 async def test_a_late_receipt_beside_a_second_task_is_counted_by_its_owner(bench: Bench) -> None:
@@ -754,7 +752,7 @@ async def test_a_429_pauses_the_quota_for_every_replica_and_the_job_stays_unharm
 async def test_a_throttle_inside_an_accepted_call_costs_an_attempt(
     redis: Redis, cost: Decimal | None
 ) -> None:
-    """Otherwise a provider that bills and then complains would be paid without end."""
+    """Otherwise a provider that bills and then refuses would be paid without end."""
     bench = Bench(redis, quota={"requests": "100/s"})
     throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
     bench.answers = [throttle.let_in().billed(cost, "USD")]
@@ -775,7 +773,7 @@ async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota(
     assert state.paused_reason is not None
 
 
-async def test_a_trouble_of_this_machine_stops_no_other_and_costs_nothing(redis: Redis) -> None:
+async def test_a_fault_of_this_machine_stops_no_other_and_costs_nothing(redis: Redis) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
     bench.answers = [
         ProviderError(
@@ -883,7 +881,7 @@ async def never(_request: Request) -> Generated:
 
 
 def due(run: Run, seconds: float) -> Run:
-    """The run with a deadline that many seconds from now."""
+    """The run with a deadline in that many seconds."""
     deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
     spec = orjson.dumps({**orjson.loads(run.item.spec), "deadline": deadline})
     return replace(run, item=replace(run.item, spec=spec))
@@ -995,9 +993,7 @@ async def test_a_paid_picture_stays_in_memory_while_the_store_fails(bench: Bench
     assert isinstance(outcome, Succeeded)
     assert len(bench.slept) == 3
     assert len(bench.provider.requests) == 1
-    assert (await bench.installation.record("default//a"))["state"] == "running", (
-        "settled only by what follows"
-    )
+    assert (await bench.installation.record("default//a"))["state"] == "running", "settled only after the run"
 
 
 async def test_bytes_that_are_no_picture_are_not_stored(bench: Bench) -> None:
@@ -1015,7 +1011,7 @@ async def test_an_input_is_read_from_the_store_and_checked(bench: Bench) -> None
     assert bench.provider.requests[0].inputs[0].content_type == "image/png"
 
 
-async def test_a_missing_input_says_which(bench: Bench) -> None:
+async def test_the_error_of_a_missing_input_names_the_input(bench: Bench) -> None:
     outcome = await bench.outcome(inputs=[{"object": "default/none.png"}])
     assert isinstance(outcome, Failed)
     assert outcome.error["field"] == "inputs.0.object"

@@ -1,4 +1,4 @@
-"""Polls queue up: a fleet's limit on them holds, few requests are made, and never do thousands leave at once."""
+"""Polls queue up: the fleet keeps its limit with few requests, and thousands never leave at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.daemon.harness import ScriptedProvider, eventually
 
 
 class Clock:
-    """The limiter's time, in µs; sleeping moves it on, but not while a question with the old time is on its way."""
+    """The limiter's time, in µs; sleeping advances it, but not while a request with the old time is under way."""
 
     def __init__(self) -> None:
         self.now_us = 1_795_000_000_000_000
@@ -55,7 +55,7 @@ class Naps(Recalls):
 
 
 class Counting(Limiter):
-    """Counts what was requested of it."""
+    """A limiter that records requests, grants and late reports."""
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
         super().__init__(redis, prefix, clock=clock)
@@ -125,7 +125,7 @@ async def test_the_replicas_of_a_fleet_share_one_limit_on_polls_and_use_it_up(re
     ("limit", "most"),
     [("1000/10s", TOGETHER), ({"rate": "10/s", "burst": 4}, 4), ({"every": "2s"}, 1)],
 )
-async def test_one_question_is_for_as_many_polls_as_may_leave_together(
+async def test_one_request_covers_all_polls_that_may_leave_together(
     redis: Redis, limit: object, most: int
 ) -> None:
     fleet = Fleet(redis, polls=limit)
@@ -134,7 +134,7 @@ async def test_one_question_is_for_as_many_polls_as_may_leave_together(
     assert (sum(sizes), max(sizes), len(sizes)) == (60, most, -(-60 // most))
 
 
-async def test_no_more_polls_leave_in_one_pass_of_the_loop_than_may_together(redis: Redis) -> None:
+async def test_one_pass_of_the_loop_sends_no_more_polls_than_allowed(redis: Redis) -> None:
     fleet = Fleet(redis)
     turn, left = 0, Counter[int]()
 
@@ -149,7 +149,7 @@ async def test_no_more_polls_leave_in_one_pass_of_the_loop_than_may_together(red
     await everybody
     assert sum(left.values()) == 200
     assert max(left.values()) <= TOGETHER
-    assert fleet.limiters[0].requested == [], "where polls have no limit, nobody is asked"
+    assert fleet.limiters[0].requested == [], "without a limit on polls, no request is made"
 
 
 async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(redis: Redis) -> None:
@@ -177,7 +177,7 @@ async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
 
 
-async def test_an_answer_that_was_read_late_makes_its_polls_late(
+async def test_a_reply_that_is_read_late_makes_its_polls_late(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(redis, polls="1000/10s")  # counted anew from 50 ms on
@@ -267,7 +267,7 @@ async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charg
     gate.set()
     ended = await asyncio.gather(*runs, return_exceptions=True)
     assert [isinstance(end, asyncio.CancelledError) for end in ended] == [False, True, False, True, False]
-    assert sum(fleet.limiters[0].sizes) == 3, "what the first permit was for went to those behind"
+    assert sum(fleet.limiters[0].sizes) == 3, "the polls behind used the first permit"
 
 
 async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -> None:

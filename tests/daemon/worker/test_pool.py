@@ -1,4 +1,4 @@
-"""What a replica runs: slots, stops, takeovers of its own items, drains; and the dispatcher that feeds it."""
+"""The pool and its dispatcher: slots, stops, takeovers of own items, and drains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DONE = Succeeded({"images": []})
 
 
 class Replica:
-    """Running, dispatcher, heartbeat and reclaimer of one replica; items end when the test says so."""
+    """Running, dispatcher, heartbeat and reclaimer of one replica; items end at a sign from the test."""
 
     def __init__(self, redis: Redis, quota: Quota | None = None, slots: int = 4, worker: str = "w1") -> None:
         self.installation = Installation(redis, worker=worker)
@@ -160,7 +160,7 @@ async def test_a_dispatcher_that_is_stopped_gives_its_slot_back(
     await replica.has_started(1)
 
     async def reserved() -> bool:
-        """Whether a slot is charged that has not come yet."""
+        """Whether a future slot is charged."""
         seconds, micros = await redis.time()
         now_us = int(seconds) * 1_000_000 + int(micros)
         return bool(await redis.zcount("pixmill:limiter:q:log:images", now_us, "+inf"))
@@ -193,7 +193,7 @@ async def test_a_slot_that_is_recalled_while_its_dispatcher_sleeps_is_replaced(
     await replica.close()
 
 
-async def test_a_dispatcher_that_slept_past_its_slot_gives_it_back_and_asks_again(
+async def test_a_dispatcher_that_slept_past_its_slot_requests_another(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = Replica(redis, parse_quota("q", {"in_flight": 1}))
@@ -360,7 +360,7 @@ async def test_the_place_of_an_unanswered_call_ends_with_its_lease_alone(
     await replica.close()
 
 
-async def test_a_call_that_never_left_is_no_call_and_its_permit_is_given_back_whole(redis: Redis) -> None:
+async def test_the_permit_of_a_call_that_never_left_is_given_back_whole(redis: Redis) -> None:
     replica = Replica(redis, parse_quota("q", {"images": "5/min", "in_flight": 2}))
 
     async def unreachable(run: Run) -> Outcome:
@@ -395,7 +395,7 @@ async def taken_over(replica: Replica) -> None:
     await replica.installation.other("heir").reclaim("default", "normal", lease_s=0, cursor="0-0")
 
 
-async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_sent(
+async def test_a_call_is_not_sent_after_its_item_was_taken_over_in_a_stall(
     replica: Replica, announced: Run
 ) -> None:
     announced.announced_at -= 60
@@ -409,7 +409,7 @@ async def test_a_call_whose_item_was_taken_over_while_its_worker_slept_is_not_se
 async def test_a_call_that_was_just_announced_is_not_announced_again(
     replica: Replica, announced: Run
 ) -> None:
-    # Nobody takes over so soon, and a question before every call would cost a round trip each.
+    # No replica takes over so soon, and an extra request would cost every call a round trip.
     await taken_over(replica)
     await replica.calls.call_leaves(announced, 0.01)
 
@@ -427,7 +427,7 @@ async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(redis: 
     quota = parse_quota("q", {"images": "1/s"})
     replica = Replica(redis, quota)
     await replica.installation.batch("b1", 2)
-    replica.tasks.append(asyncio.create_task(replica.dispatcher.run()))  # and nobody listens
+    replica.tasks.append(asyncio.create_task(replica.dispatcher.run()))  # and no listener is left
     await replica.has_started(1)
 
     async def waits() -> bool:
@@ -486,7 +486,7 @@ async def test_a_replica_that_takes_over_its_own_item_ends_the_old_run_only(
     await eventually(settled)
 
 
-async def test_what_was_taken_over_keeps_its_lease_alive_under_the_new_owner(redis: Redis) -> None:
+async def test_the_new_owner_renews_the_lease_of_an_item_taken_over(redis: Redis) -> None:
     quota = parse_quota("q", {"in_flight": 1})
     first, second = Replica(redis, quota), Replica(redis, quota, worker="w2")
     await first.installation.submit({"id": "a", "prompt": "x"})
@@ -728,10 +728,10 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     await replica.installation.batch("b1", 1)
     replica.dispatch()
 
-    async def asked_twice() -> bool:
+    async def settled_twice() -> bool:
         return calls == 2 and not replica.pool.current()
 
-    await eventually(asked_twice)
+    await eventually(settled_twice)
     assert len(replica.started) == 1
     assert (await replica.installation.kinds()).count("job.succeeded") == 1
     assert (await replica.installation.group("default/b1"))["state"] == "completed"
@@ -742,7 +742,7 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
 
 
 async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> Run:
-    """A run whose item another replica has taken over."""
+    """A run whose item was taken over by another replica."""
     await replica.installation.submit({"id": "a", "prompt": "x"})
     (item,) = await replica.installation.claim()
     replica.pool.start(item, replica.route, None)

@@ -1,4 +1,4 @@
-"""What a failure means for the job and its account, what it counts as, and how long it waits, as a distribution."""
+"""The effect of a failure on the job and its account, its count, and the distribution of its waits."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_an_error_means_one_thing_for_the_job_and_one_for_the_account(
 
 
 @pytest.mark.parametrize(("kind", "expected", "_action"), CASES)
-def test_a_poll_that_is_turned_away_says_nothing_of_its_task(
+def test_a_refused_poll_does_not_fail_its_task(
     kind: ErrorKind, expected: type, _action: AccountAction
 ) -> None:
     turned_away = expected is Throttled or kind in ("permission", "network_unsent", "ambiguous_submit")
@@ -166,7 +166,7 @@ def test_a_poll_that_is_turned_away_says_nothing_of_its_task(
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_a_download_is_repeated_only_for_what_may_still_come(kind: ErrorKind) -> None:
+def test_a_download_is_repeated_only_while_its_picture_may_come(kind: ErrorKind) -> None:
     then = after_download(ProviderError(kind, "It failed."))
     assert (then is Then.REPEAT) == (kind in ("poll_error", "result_download", "storage"))
     assert (then is Then.REFRESH) == (kind == "result_expired")
@@ -174,7 +174,7 @@ def test_a_download_is_repeated_only_for_what_may_still_come(kind: ErrorKind) ->
 
 @contextmanager
 def drawing(share: float) -> Iterator[None]:
-    """While this is open, chance always draws this share (0..1) of the way from low to high."""
+    """Inside this context, each draw is this share (0..1) of the way from low to high."""
     with patch("random.uniform", lambda low, high: low + (high - low) * share):
         yield
 

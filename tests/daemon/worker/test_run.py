@@ -1,4 +1,4 @@
-"""The phases of a run: which may follow which, and what a run knows of its call in each."""
+"""The phases of a run: the allowed order, and the state of the call in each phase."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def in_phase(phase: Phase) -> Run:
         (WAITING, LOST),
     ],
 )
-def test_a_run_goes_its_ways(way: tuple[Phase, ...]) -> None:
+def test_a_run_follows_the_allowed_phases(way: tuple[Phase, ...]) -> None:
     run = in_phase(way[0])
     for before, phase in pairwise(way):
         assert run.phase is before
@@ -48,7 +48,7 @@ def test_a_run_goes_its_ways(way: tuple[Phase, ...]) -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("then", Phase)
-def test_a_step_that_may_not_follow_is_refused(phase: Phase, then: Phase) -> None:
+def test_a_step_out_of_order_is_refused(phase: Phase, then: Phase) -> None:
     run = in_phase(phase)
     if then in FOLLOWS[phase]:
         run.enter(then)

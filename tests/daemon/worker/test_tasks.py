@@ -1,4 +1,4 @@
-"""Items of a provider with tasks, from claim to picture: the real provider, the simulator, a real server between."""
+"""Items of a provider with tasks, from claim to picture, with the real provider code and the simulator."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_an_expired_address_costs_one_more_poll_and_no_second_task(
     assert simulator.ledger.calls_by_prompt() == {"x": 1}
 
 
-async def test_a_fresh_address_that_always_leads_nowhere_is_no_reason_to_buy_again(redis: Redis) -> None:
+async def test_a_fresh_address_without_a_picture_buys_nothing_again(redis: Redis) -> None:
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True, picture_ttl_s=0.0)
     async with Simulator(settings) as simulator:
         bench = Bench(redis)

@@ -1,4 +1,4 @@
-"""The learning of include/adapt.lua once more, in Python: a test holds the two together, and the closed loop runs it.
+"""A second implementation of include/adapt.lua, in Python: a test compares the two, and the closed loop runs this one.
 
 Pure integer arithmetic without a clock: `refused` and `served` make the next state. adapt.lua explains each step.
 Levels are ppm of the configured quota; times are µs of the limiter's clock.
@@ -13,20 +13,20 @@ from typing import Final
 PPM: Final = 1_000_000
 LEAST_PPM: Final = 10_000
 
-# A first refusal after a quiet time may be jitter and costs 3 %; another one before a clean window means that
-# the quota is another one, and costs 30 %. Cuts of 30 % alone would give 7.5 % of the rate away for ever: that
-# is what lies between CUBIC's curve and its plateau from one cut to the next.
+# A first refusal after a quiet time may be jitter and costs 3 %. Another one before a clean window shows a smaller
+# quota and costs 30 %. If every cut were 30 %, 7.5 % of the rate would be lost for ever: the area between CUBIC's
+# curve and its plateau from one cut to the next.
 FINE_PPM: Final = 970_000
 COARSE_PPM: Final = 700_000
-# A window in which a smaller share of the level was used shows nothing about the rest.
+# A window that used a smaller share of its level shows nothing about the rest.
 BUSY_PPM: Final = 900_000
-# Nearer than this to a level that was refused, looking closer costs more 429s than it gains.
+# At this distance from a refused level, a closer search costs more 429s than it gains.
 CLOSE_PPM: Final = 20_000
-# The first step beyond it: one call a window, but not less than a hundredth and not more than a twentieth.
+# The first step beyond the refused level is one call a window, within these bounds.
 LEAST_STEP_PPM: Final = 10_000
 MOST_STEP_PPM: Final = 50_000
 HOLD_PERIODS: Final = 10
-# A refusal has come home by then, and has called everybody back.
+# Within this time a refusal is reported and recalls every grant.
 ANSWER_US: Final = 250_000
 FORGIVEN_PERIODS: Final = 3
 
@@ -36,13 +36,13 @@ NEVER_US: Final = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is known of one quota; `Learned()`, the first state, is the configured quota itself.
+    """The learned state of one quota; `Learned()`, the first state, is the configured quota itself.
 
-    `level` is the multiplier now, `good` the last level that carried a full busy window, `base` the last one
-    that was held for HOLD_PERIODS, `top` the level at which a refusal is expected (growth halves the distance
-    to it), `step` the last rise beyond `top` (0: none), `fails` the cuts since the last clean window. `since_us`
-    is when the level last changed (0: never), `epoch_us` the newest slot that had been granted by the last
-    cut, `hold_us` when the next look beyond `top` is due.
+    `level` is the multiplier now, `good` the last level that carried a full busy window, `base` the last level kept
+    for HOLD_PERIODS. `top` is the level of the next expected refusal (growth halves the distance to it), `step` the
+    last rise beyond `top` (0: none), `fails` the cuts since the last clean window. `since_us` is the time of the last
+    change of the level (0: never), `epoch_us` the newest slot that was granted before the last cut, `hold_us` the
+    time of the next try beyond `top`.
     """
 
     level: int = PPM
@@ -56,13 +56,13 @@ class Learned:
     hold_us: int = 0
 
     def __str__(self) -> str:
-        """What Redis keeps: nine whole numbers, at most about 100 characters."""
+        """The text in Redis: nine whole numbers, at most about 100 characters."""
         fields = (self.level, self.good, self.base, self.top, self.step, self.fails)
         return " ".join(map(str, (*fields, self.since_us, self.epoch_us, self.hold_us)))
 
     @classmethod
     def parse(cls, text: str | bytes) -> Learned:
-        """What `str` wrote, here or in Lua. Errors: ValueError."""
+        """The state of a text that `str` or Lua wrote. Errors: ValueError."""
         fields = [int(field) for field in text.split()]
         if len(fields) != 9:
             raise ValueError(f"a learned quota is nine whole numbers, not {len(fields)}")
@@ -71,12 +71,12 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A 429 for a rate. Shares are ppm of the configured count; of several limits, of the one with the largest.
+    """A 429 for a rate. Shares are ppm of the configured count; with several limits, of the one with the largest share.
 
-    `sent_us` is the slot of the refused call, `newest_us` the newest slot granted so far. `used` is what had been
-    accepted in the limit's span that ends at `sent_us`, without the call itself. `left` is the part of it that is
-    still in the provider's window when its own Retry-After is over: all but one of what it really allows. Both
-    are UNKNOWN where nothing can tell (a token bucket keeps no log). `unit` is the share of one call.
+    `sent_us` is the slot of the refused call, `newest_us` the newest slot granted so far. `used` is the accepted share
+    in the limit's span that ends at `sent_us`, without the call itself. `left` is the part of it that is still in the
+    provider's window when its Retry-After is over: one call less than the real limit. Both are UNKNOWN for a token
+    bucket, which keeps no log. `unit` is the share of one call.
     """
 
     now_us: int
@@ -90,9 +90,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A grant at the slot `at_us`; `used` is what the limit's span that ends there holds, this grant included.
+    """A grant at the slot `at_us`; `used` is the share in the limit's span that ends there, this grant included.
 
-    Where no log can tell (a token bucket), `used` is the level itself if the grant had to wait, else 0.
+    For a token bucket `used` is the level itself if the grant had to wait, else 0.
     """
 
     at_us: int
@@ -102,12 +102,12 @@ class Served:
 
 
 def next_state(state: Learned, seen: Refused | Served) -> Learned:
-    """The state after an observation; the same object if it says nothing new."""
+    """The state after an observation; the same object if nothing changed."""
     return refused(state, seen) if isinstance(seen, Refused) else served(state, seen)
 
 
 def refused(state: Learned, seen: Refused) -> Learned:
-    """Cut, once for all calls that had been granted by then."""
+    """Cut once for all calls that were granted before."""
     if seen.sent_us <= state.epoch_us:
         return state
     again = state.fails > 0 and seen.now_us - state.since_us <= FORGIVEN_PERIODS * seen.period_us
@@ -128,8 +128,8 @@ def refused(state: Learned, seen: Refused) -> Learned:
 def served(state: Learned, seen: Served) -> Learned:
     """Rise after each full window that was busy and clean: half-way to `top`, later in steps beyond it.
 
-    Steps double as long as none is refused, so a quota that was restored is found in a few windows, and one
-    that was not costs one refusal a hold.
+    Steps double until a refusal, so a restored quota is found in a few windows, and a quota that stays cut costs one
+    refusal a hold.
     """
     level = state.level
     if seen.at_us < due_us(state, seen.period_us) or seen.used < _part(level, BUSY_PPM):
@@ -160,47 +160,46 @@ def served(state: Learned, seen: Served) -> Learned:
 
 
 def due_us(state: Learned, period_us: int) -> int:
-    """Before this slot `served` changes nothing, so nobody needs to count the log."""
+    """Before this slot `served` changes nothing, so the log need not be counted."""
     if state.good < state.level or state.fails > 0:
         return state.since_us + period_us
     return state.hold_us if state.base < PPM else NEVER_US
 
 
 def share(units: int, count: int) -> int:
-    """`units` of a configured `count` in ppm; `allowed` makes the same units of it."""
+    """`units` of a configured `count` in ppm; `allowed` turns that back into the same units."""
     return units * PPM // count
 
 
 def allowed(level: int, count: int, span_us: int) -> tuple[int, int]:
-    """A window of `count` in `span_us` at this level: so many units, in so long a span.
+    """The units and the span of a window of `count` in `span_us` at this level.
 
-    The span grows by what rounding the units up would give away; so 97 % of 1 a minute is 1 in 62 s.
+    Units are rounded up, and the span grows to match: 97 % of 1 a minute is 1 in 62 s.
     """
     scaled = level * count
     units = -(-scaled // PPM)
-    # A quotient first: the product of all three is more than a double holds exactly.
+    # Divide first: a double does not hold the product of all three exactly.
     return units, math.ceil(span_us * (units * PPM / scaled))
 
 
 def gap_us(state: Learned, units: int, span_us: int) -> int:
     """The least distance of two slots of a window that learns; `units` and `span_us` as `allowed` made them.
 
-    Calls that leave in one instant are refused in one instant, before anything is learned from the first. A
-    quota that was never refused may use up its window in half of its time, and need not wait for longer than an
-    answer takes; after that it is spread evenly, which costs no throughput and suits providers that refill
-    continuously, too.
+    Calls that leave together are refused together, before the first refusal teaches anything. A quota without a
+    refusal may use up its window in half of its time, and two calls need no more distance than an answer takes. After
+    a refusal calls are spread evenly, which costs no throughput and also suits providers that refill continuously.
     """
     even = span_us // units
     return even if state.since_us > 0 else min(even // 2, ANSWER_US)
 
 
 def _cut(state: Learned, seen: Refused, *, again: bool) -> tuple[int, int]:
-    """The next level, and where the next refusal is expected.
+    """The next level, and the level of the next expected refusal.
 
-    Where fewer calls than allowed had been accepted, their number is the quota. Where the log is as full as
-    allowed it shows nothing, and soon after another cut it still holds what was granted before that one; then a
-    rise that failed is taken back, next all rises since the last hold, and a share is cut where there is none.
-    No single refusal costs more than the coarse share, since some are mistaken for a rate's.
+    If fewer calls than allowed were accepted, their number is the quota. A full log shows nothing, and soon after
+    another cut the log still holds grants from before that cut. Then the cut takes back the last rise; next, all rises
+    since the last hold; if there is none, it takes a share. No single refusal costs more than the coarse share, since
+    some refusals are mistaken for a rate's.
     """
     level = state.level
     found = True

@@ -58,7 +58,7 @@ def test_a_quota_without_refusals_stays_as_configured_and_is_not_counted() -> No
     assert allowed(state.level, 60, W) == (60, W)
 
 
-def test_what_was_accepted_where_more_was_allowed_is_the_quota() -> None:
+def test_the_accepted_count_is_the_quota_if_more_was_allowed() -> None:
     state = refused(Learned(), _refused(START, share(48, 60)))
     assert allowed(state.level, 60, W)[0] == 48
 
@@ -85,12 +85,12 @@ def test_calls_that_had_been_granted_by_the_last_cut_do_not_cut_again() -> None:
     assert refused(state, _refused(START + 400_000, sent_us=START + 300_001)).level < state.level
 
 
-def test_what_is_left_when_the_provider_reopens_shows_the_quota() -> None:
+def test_calls_still_in_the_window_at_its_reopening_show_the_quota() -> None:
     state = refused(Learned(), _refused(START, share(59, 60), left=share(47, 60)))
     assert state.level == share(47, 60) + UNIT
 
 
-def test_no_single_refusal_costs_more_than_30_percent_whatever_it_measured() -> None:
+def test_no_single_refusal_costs_more_than_30_percent() -> None:
     assert refused(Learned(), _refused(START, UNIT)).level == 700_000
     assert refused(Learned(), _refused(START, left=0)).level == 970_000
     assert refused(Learned(), _refused(START, left=1)).level == 700_000
@@ -105,7 +105,7 @@ def test_growth_waits_for_a_whole_window_that_was_busy() -> None:
     assert served(state, _served(since + W, state.level)).level > state.level
 
 
-def test_growth_halves_the_way_to_what_was_refused_then_holds_ten_windows() -> None:
+def test_growth_halves_the_way_to_the_refused_level_then_holds_ten_windows() -> None:
     state = refused(Learned(), _refused(START))
     state = refused(state, _refused(START + 1))
     at, rises = START + 1, []
@@ -251,7 +251,7 @@ def _share(state: Learned, which: str, unit: int, off: int) -> int:
 
 
 @given(start=st.one_of(st.tuples(st.just(Learned()), _UNITS), _starts()), steps=_STEPS)
-def test_whatever_is_seen_the_level_keeps_its_bounds_and_its_record_its_string(
+def test_any_observation_keeps_the_levels_bounds_and_the_records_form(
     start: tuple[Learned, int], steps: list[_Step]
 ) -> None:
     for seen, before, state in _history(start[0], steps, start[1]):
@@ -286,7 +286,7 @@ for i = 2, #ARGV, 8 do
   else
     changed = adapt_served(state, n[1], n[2], n[3], n[4])
   end
-  if changed == false and adapt_text(state) ~= before then error('it said that nothing changed') end
+  if changed == false and adapt_text(state) ~= before then error('the state changed without a report') end
   state = adapt_read(adapt_text(state))
   local units, span = adapt_allowed(state.level, 977, 10100000)
   seen[#seen + 1] = {
@@ -344,7 +344,7 @@ def _row(seen: Refused | Served) -> list[str | int]:
 
 
 def _figures(state: Learned) -> list[bytes]:
-    """What the driver answers to a step."""
+    """The driver's reply to a step."""
     units, span = allowed(state.level, 977, 10_100_000)
     figures = (due_us(state, W), units, span, gap_us(state, units, span), share(units, 977))
     return [str(each).encode() for each in (state, *figures)]

@@ -145,7 +145,7 @@ def test_resets_are_durations_of_any_spelling_or_nothing(text: str, seconds: flo
     assert reading.reset_s == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_an_instant_needs_a_clock_the_providers_or_the_one_that_is_given() -> None:
+def test_an_instant_needs_the_providers_clock_or_a_given_one() -> None:
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{DATE_S + 9}"}
     assert read_headers(headers)[0].reset_s is None
     assert read_headers(headers, now_s=DATE_S)[0].reset_s == 9.0
@@ -166,7 +166,7 @@ def test_an_instant_needs_a_clock_the_providers_or_the_one_that_is_given() -> No
         {"ratelimit-limit": "many;w=few"},
     ],
 )
-def test_what_says_nothing_reads_as_nothing(headers: dict[str, str]) -> None:
+def test_headers_without_a_limit_give_no_reading(headers: dict[str, str]) -> None:
     assert read_headers(headers) == ()
 
 

@@ -1,4 +1,4 @@
-"""A quota that learns what it really grants: through the scripts, against a provider that does not tell."""
+"""A quota learns its real rate through the scripts, from a provider that reveals only refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIXED = parse_quota("api", {"requests": "40/4s"})
 
 
 class _Provider:
-    """A strict window whose count changes; tells a refused caller when there is room."""
+    """A strict window whose count changes; a refusal says when there is room again."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -32,12 +32,12 @@ class _Provider:
 
 
 class _Run:
-    """One saturated sender; grants that were called back are given back, as a dispatcher does."""
+    """One saturated sender; it gives recalled grants back, as a dispatcher does."""
 
-    def __init__(self, rig: Rig, provider: _Provider, *, tells: bool = True, seed: int = 0) -> None:
+    def __init__(self, rig: Rig, provider: _Provider, *, names_time: bool = True, seed: int = 0) -> None:
         self.rig = rig
         self.provider = provider
-        self.tells = tells
+        self.names_time = names_time
         self.draw = random.Random(seed)
         self.accepted: list[int] = []
         self.refused: list[int] = []
@@ -47,7 +47,7 @@ class _Run:
         rig = self.rig
         end_us = rig.time.start_us + round(seconds * S)
         while rig.time.now_us < end_us:
-            answer = await rig.ask(API, max_wait_s=1)
+            answer = await rig.request(API, max_wait_s=1)
             if not isinstance(answer, Grant):
                 rig.time.advance(answer.retry_us)
                 continue
@@ -65,19 +65,19 @@ class _Run:
             return
         self.refused.append(round(at_s))
         penalty = await rig.limiter.penalise(
-            API, retry_after_s=retry_after_s if self.tells else None, reason="429", permit=permit
+            API, retry_after_s=retry_after_s if self.names_time else None, reason="429", permit=permit
         )
         if penalty.scale:
             self.scales.append((penalty.scale.before, penalty.scale.now))
 
 
 @on_valkey
-@pytest.mark.parametrize("tells", [True, False], ids=["tells when", "tells nothing"])
+@pytest.mark.parametrize("names_time", [True, False], ids=["names the time", "names no time"])
 async def test_a_quota_that_was_halved_is_found_with_few_refusals_and_then_used(
-    rig: Rig, tells: bool
+    rig: Rig, names_time: bool
 ) -> None:
     provider = _Provider(40)
-    run = _Run(rig, provider, tells=tells)
+    run = _Run(rig, provider, names_time=names_time)
     await run.until(20)
     assert run.refused == []
     provider.count = 20
@@ -102,7 +102,7 @@ async def test_a_quota_that_was_restored_is_found_again(rig: Rig) -> None:
     assert state.scale == 1.0
 
 
-async def test_what_was_learned_holds_for_all_and_ends_with_the_configuration(rig: Rig) -> None:
+async def test_a_learned_rate_holds_for_all_and_ends_with_the_configuration(rig: Rig) -> None:
     await rig.limiter.penalise(API, retry_after_s=0, reason="429", permit=await rig.permit(API))
     [state] = await rig.limiter.snapshot([API])
     assert state.scale < 1
@@ -154,23 +154,23 @@ async def _time_of(rig: Rig, quota: Quota, calls: int) -> float:
     cost = max(1, calls // 30)
     waits = []
     for _ in range(calls // cost):
-        answer = await rig.ask(quota, costs={"requests": cost, "images": 1})
+        answer = await rig.request(quota, costs={"requests": cost, "images": 1})
         assert isinstance(answer, Grant)
         waits.append(answer.wait_us)
     return waits[-1] / S
 
 
-# --- what headers tell
+# --- headers
 
 
-def _said(remaining: int, reset_s: float | None = None) -> list[HeaderReading]:
+def _left(remaining: int, reset_s: float | None = None) -> list[HeaderReading]:
     return [HeaderReading(limit=40, remaining=remaining, reset_s=reset_s)]
 
 
 async def test_headers_tighten_until_the_reset_and_never_loosen(rig: Rig) -> None:
     permit = await rig.permit(API)
-    assert await rig.limiter.observe(API, permit, _said(39)) == 0  # as our books have it
-    assert await rig.limiter.observe(API, permit, _said(4, reset_s=3)) == 1
+    assert await rig.limiter.observe(API, permit, _left(39)) == 0  # as our books have it
+    assert await rig.limiter.observe(API, permit, _left(4, reset_s=3)) == 1
     [state] = await rig.limiter.snapshot([API])
     assert state.units[0].available == 4
     slots = [await rig.slot(API) for _ in range(6)]
@@ -184,12 +184,12 @@ async def test_an_older_answer_changes_nothing_and_a_newer_one_replaces(rig: Rig
     first = await rig.permit(API)
     rig.time.advance(S)
     second = await rig.permit(API)
-    await rig.limiter.observe(API, second, _said(10))
-    await rig.limiter.observe(API, first, _said(1))
+    await rig.limiter.observe(API, second, _left(10))
+    await rig.limiter.observe(API, first, _left(1))
     [state] = await rig.limiter.snapshot([API])
     assert state.units[0].available == 10
     rig.time.advance(1000)
-    await rig.limiter.observe(API, await rig.permit(API), _said(20))
+    await rig.limiter.observe(API, await rig.permit(API), _left(20))
     [state] = await rig.limiter.snapshot([API])
     assert state.units[0].available == 20
 
@@ -200,24 +200,24 @@ async def test_calls_on_their_way_are_not_counted_twice(rig: Rig) -> None:
     for _ in range(5):
         await rig.permit(API)  # sent after it, so not in its answer
         rig.time.advance(200_000)
-    await rig.limiter.observe(API, permit, _said(30))
+    await rig.limiter.observe(API, permit, _left(30))
     [state] = await rig.limiter.snapshot([API])
     assert state.units[0].available == 25
 
 
-async def test_a_daily_allowance_that_others_use_is_believed_until_midnight(rig: Rig) -> None:
+async def test_use_of_a_daily_allowance_by_others_counts_until_midnight(rig: Rig) -> None:
     quota = parse_quota(
         "day", {"requests": {"rate": "100/day", "reset": "UTC"}, "images": "9/s", "adaptive": True}
     )
     permit = await rig.permit(quota)
     await rig.limiter.observe(quota, permit, [HeaderReading(limit=100, remaining=1, window_s=86_400)])
-    assert isinstance(await rig.ask(quota, max_wait_s=60), Grant)
-    assert not isinstance(await rig.ask(quota, max_wait_s=60), Grant)
+    assert isinstance(await rig.request(quota, max_wait_s=60), Grant)
+    assert not isinstance(await rig.request(quota, max_wait_s=60), Grant)
     rig.time.now_us += 86_400 * S
-    assert isinstance(await rig.ask(quota, max_wait_s=60), Grant)
+    assert isinstance(await rig.request(quota, max_wait_s=60), Grant)
 
 
-async def test_a_large_window_believes_headers_too(rig: Rig) -> None:
+async def test_headers_tighten_a_large_window_too(rig: Rig) -> None:
     quota = parse_quota("large", {"requests": "30000/min", "adaptive": True})
     permit = await rig.permit(quota)
     await rig.limiter.observe(quota, permit, [HeaderReading(remaining=50)])
@@ -293,7 +293,7 @@ async def test_a_level_that_leaves_no_room_for_a_whole_call_rises_again(
     [state] = await rig.limiter.snapshot([quota])
     assert state.scale < 1
     for _ in range(600):
-        answer = await rig.ask(quota, costs={"requests": cost})
+        answer = await rig.request(quota, costs={"requests": cost})
         assert isinstance(answer, Grant)
         rig.time.advance(answer.wait_us)
     [state] = await rig.limiter.snapshot([quota])
@@ -305,18 +305,20 @@ async def test_a_header_without_a_period_is_about_its_count_or_the_shortest_limi
     for limit in (None, 20):
         permit = await rig.permit(quota)
         await rig.limiter.observe(quota, permit, [HeaderReading(limit=limit, remaining=0)])
-        assert isinstance(await rig.ask(quota, max_wait_s=61), Grant), "believed for a minute, not for a day"
+        assert isinstance(await rig.request(quota, max_wait_s=61), Grant), (
+            "believed for a minute, not for a day"
+        )
         rig.time.advance(120 * S)
     await rig.limiter.observe(quota, await rig.permit(quota), [HeaderReading(limit=1000, remaining=0)])
     [state] = await rig.limiter.snapshot([quota])
     assert state.units[0].available == 0
 
 
-async def test_what_is_left_of_a_day_without_a_reset_is_believed_for_an_hour(
+async def test_a_daily_header_without_a_reset_counts_for_an_hour(
     rig: Rig,
 ) -> None:
     quota = parse_quota("api", {"requests": "500/d", "adaptive": True})
-    said = [HeaderReading(limit=500, remaining=0, window_s=86_400)]
-    await rig.limiter.observe(quota, await rig.permit(quota), said)
+    readings = [HeaderReading(limit=500, remaining=0, window_s=86_400)]
+    await rig.limiter.observe(quota, await rig.permit(quota), readings)
     slot = await rig.slot(quota)
     assert 3599 * S <= slot <= 3601 * S

@@ -37,7 +37,7 @@ def _at(rig: Rig, us: int) -> None:
         ("UTC", (2027, 12, 31), 24),
     ],
 )
-async def test_a_day_lasts_from_midnight_to_midnight_also_where_clocks_change(
+async def test_a_day_lasts_from_midnight_to_midnight_even_if_clocks_change(
     rig: Rig, zone: str, before: tuple[int, int, int], length: int
 ) -> None:
     starts_us = _midnight_us(*before, zone)
@@ -45,10 +45,10 @@ async def test_a_day_lasts_from_midnight_to_midnight_also_where_clocks_change(
     quota = _daily(zone)
     next_us = (length - 1) * 3600 * S + MARGIN
     assert [await rig.slot(quota) for _ in range(2)] == [0, 0]
-    answer = await rig.ask(quota, max_wait_s=1e6)
+    answer = await rig.request(quota, max_wait_s=1e6)
     assert isinstance(answer, Grant)
     assert answer.wait_us == next_us
-    later = await rig.ask(quota, max_wait_s=0)
+    later = await rig.request(quota, max_wait_s=0)
     assert later == Later(next_us, Bound("daily", "requests"))
 
 
@@ -58,7 +58,7 @@ async def test_a_full_day_parks_the_call_and_charges_nothing(rig: Rig) -> None:
     for _ in range(2):
         await rig.slot(quota)
     before = await rig.dump()
-    assert isinstance(await rig.ask(quota), Later)
+    assert isinstance(await rig.request(quota), Later)
     assert await rig.dump() == before
 
 
@@ -69,7 +69,7 @@ async def test_nothing_is_sent_so_near_to_midnight_that_its_day_is_unknown(rig: 
     assert rig.time.now_us + await rig.slot(_daily("Asia/Shanghai")) == midnight_us + MARGIN
 
 
-async def test_what_is_given_back_after_midnight_goes_to_its_own_day(rig: Rig) -> None:
+async def test_a_unit_given_back_after_midnight_goes_to_its_own_day(rig: Rig) -> None:
     midnight_us = _midnight_us(2026, 11, 23, "Asia/Shanghai")
     _at(rig, midnight_us - MARGIN)
     quota = _daily("Asia/Shanghai")
@@ -81,25 +81,25 @@ async def test_what_is_given_back_after_midnight_goes_to_its_own_day(rig: Rig) -
     [state] = await rig.limiter.snapshot([quota])
     assert state.units[0].available == 1
     await rig.permit(quota)
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)
 
 
 async def test_a_given_back_unit_of_today_can_be_granted_again(rig: Rig) -> None:
     quota = _daily("UTC", 1)
     await rig.limiter.give_back(await rig.permit(quota))
     await rig.permit(quota)
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)
 
 
 async def test_days_far_ahead_are_not_planned_but_tried_later(rig: Rig) -> None:
     quota = _daily("UTC", 1)
-    answers = [await rig.ask(quota, max_wait_s=1e8) for _ in range(8)]
+    answers = [await rig.request(quota, max_wait_s=1e8) for _ in range(8)]
     kinds = [type(answer) for answer in answers]
     assert kinds[:4] == [Grant] * 4
     assert kinds[-1] is Later
 
 
-async def test_the_servers_clock_names_the_day_and_not_this_process_s(
+async def test_the_servers_clock_and_not_the_process_clock_names_the_day(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("limiter.server.time.time_ns", lambda: 1_000 * DAY)
@@ -120,4 +120,4 @@ async def test_a_given_back_grant_takes_nothing_of_a_later_one_with_its_request(
     await rig.limiter.release(old)
     await rig.permit(quota, request_id="r")
     await rig.limiter.give_back(old)
-    assert isinstance(await rig.ask(quota, max_wait_s=0), Later)
+    assert isinstance(await rig.request(quota, max_wait_s=0), Later)

@@ -34,7 +34,7 @@ async def test_nothing_is_sent_near_an_edge(rig: Rig, second: float, slot_us: in
     assert await rig.slot(MINUTE) == slot_us
 
 
-async def test_what_is_given_back_is_there_again(rig: Rig) -> None:
+async def test_a_unit_given_back_is_free_again(rig: Rig) -> None:
     _at(rig, 10)
     permits = [await rig.permit(MINUTE) for _ in range(20)]
     await rig.limiter.give_back(permits[3])
@@ -85,22 +85,22 @@ async def test_a_fixed_window_that_becomes_a_sliding_one_ends_before_the_wait(ri
 @given(
     count=st.integers(1, 4),
     period_us=st.sampled_from([100_000, 1_000_000, 700_003]),
-    asks=st.lists(
+    requests=st.lists(
         st.tuples(st.integers(0, 1_500_000), st.integers(1, 3), st.sampled_from([0.0, 0.3, 5.0])), max_size=25
     ),
     skew=st.floats(-1, 1),
 )
 async def test_a_provider_clock_within_the_guard_never_counts_too_many(
-    server: Redis, count: int, period_us: int, asks: list[tuple[int, int, float]], skew: float
+    server: Redis, count: int, period_us: int, requests: list[tuple[int, int, float]], skew: float
 ) -> None:
     rig = Rig(server)
     limit = FixedWindow(count, period_us)
     quota = Quota("q", (limit,))
     arrivals: dict[int, int] = {}
-    for pass_us, cost, max_wait_s in asks:
+    for pass_us, cost, max_wait_s in requests:
         rig.time.advance(pass_us)
         cost = min(cost, count)
-        answer = await rig.ask(quota, costs={"requests": cost}, max_wait_s=max_wait_s)
+        answer = await rig.request(quota, costs={"requests": cost}, max_wait_s=max_wait_s)
         if isinstance(answer, Grant):
             # Anything within the guard: delay and the difference of the clocks together.
             seen_us = rig.time.now_us + answer.wait_us + round(skew * (limit.guard_us - 1))

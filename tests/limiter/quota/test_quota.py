@@ -1,4 +1,4 @@
-"""How quotas are spelled, refused and reckoned with."""
+"""Quotas are parsed, checked and computed as their configuration says."""
 
 from __future__ import annotations
 

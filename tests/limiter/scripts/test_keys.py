@@ -41,7 +41,7 @@ S = 1_000_000
 SCRIPTS = Path(limiter.__file__).parent / "scripts"
 SLOT = key_slot(b"{pixmill}")
 
-# What a script sees instead of `redis`: it remembers where it was called, and lets nobody touch an undeclared key.
+# Replaces `redis` in a script: notes the site of each call, and refuses undeclared keys.
 _WATCH = """
 local declared, unwatched = {}, redis
 for _, key in ipairs(KEYS) do declared[key] = true end
@@ -58,7 +58,7 @@ function redis.call(site, command, ...)
   return unwatched.call(command, ...)
 end
 """
-# What log_next_apart does after 64 rounds in vain; its key is the one that its rounds used.
+# The call of log_next_apart after 64 rounds in vain; it has the same key as the rounds.
 NOT_VISITED = {"redis.call(`ZREVRANGE`, key, 0, 0, `WITHSCORES`)[2])"}
 _CALL = re.compile(r"redis\.call\(")
 
@@ -155,7 +155,7 @@ async def test_every_call_of_every_script_touches_declared_keys_of_one_slot(
     await _everything(rig)
     raw: Any = await node.smembers("{pixmill}sites")
     visited = {site.decode() for site in raw}
-    # Without a test clock a script asks the server for its time; without a test there is none.
+    # Without a test clock a script reads the time of its server; only tests have a test clock.
     real = limiter.Limiter(node, rig.prefix)
     answer = await real.acquire([Quota("real", (InFlight(1),))], holder="h", request_id="real", max_wait_s=0)
     assert isinstance(answer, Grant)
@@ -176,7 +176,7 @@ async def _everything(rig: Rig) -> None:
         },
     )
     permits = [await rig.permit(all_kinds) for _ in range(3)]
-    assert isinstance(await rig.ask(all_kinds), Later)
+    assert isinstance(await rig.request(all_kinds), Later)
     assert isinstance(await own.acquire([all_kinds], holder="other", request_id="o", max_wait_s=0), Later)
     rig.time.advance(2 * S)
     assert isinstance(await own.acquire([all_kinds], holder="third", request_id="t", max_wait_s=0), Later)
@@ -228,7 +228,7 @@ async def _reservations(rig: Rig) -> None:
             await rig.permit(quota)
         denial: Any = None
         for _ in range(3):
-            denial = await rig.ask(quota, max_wait_s=0, request_id=f"reserved{number}", after=denial)
+            denial = await rig.request(quota, max_wait_s=0, request_id=f"reserved{number}", after=denial)
         assert denial.reservation is not None
 
 
@@ -237,21 +237,21 @@ async def _old_and_changed(rig: Rig) -> None:
     large = Quota("large", (Window(2000, 10 * S),))
     for _ in range(560):
         rig.time.advance(40_000)
-        await rig.ask(large, Quota("tokens", (Bucket(900, S, 900),)))
+        await rig.request(large, Quota("tokens", (Bucket(900, S, 900),)))
     for _ in range(40):
-        await rig.ask(Quota("log", (Window(30, S),)), costs={"requests": 30})
+        await rig.request(Quota("log", (Window(30, S),)), costs={"requests": 30})
     learns = parse_quota("learns", {"requests": "4/s", "adaptive": True})
     await rig.limiter.penalise(learns, reason="429", retry_after_s=0, permit=await rig.permit(learns))
     rig.time.advance(9 * S)
     for _ in range(8):
-        rig.time.advance(getattr(await rig.ask(learns), "wait_us", 0))
-    await rig.ask(Quota("large", (Window(2000, 20 * S),)))
+        rig.time.advance(getattr(await rig.request(learns), "wait_us", 0))
+    await rig.request(Quota("large", (Window(2000, 20 * S),)))
     await rig.limiter.sent_late(await rig.permit(large), [large])
     rig.time.advance(400 * 86_400 * S)
-    await rig.ask(Quota("log", (Window(30, S),)))
-    await rig.ask(Quota("wide", (Window(5, S), CalendarDay(9, "UTC"))))
+    await rig.request(Quota("log", (Window(30, S),)))
+    await rig.request(Quota("wide", (Window(5, S), CalendarDay(9, "UTC"))))
     rig.time.advance(3 * 86_400 * S)
-    await rig.ask(Quota("wide", (Window(5, S), CalendarDay(9, "UTC"))))
+    await rig.request(Quota("wide", (Window(5, S), CalendarDay(9, "UTC"))))
     kinds: list[Limit] = [
         Window(20, 10 * S),
         Window(40, 10 * S),
@@ -260,7 +260,7 @@ async def _old_and_changed(rig: Rig) -> None:
     ]
     for number, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
         for limit in (before, before, after):
-            await rig.ask(Quota(f"kinds{number}", (limit,)))
+            await rig.request(Quota(f"kinds{number}", (limit,)))
 
 
 async def test_an_undeclared_key_would_be_seen(node: Redis) -> None:

@@ -39,14 +39,14 @@ def _rig(redis: Redis, start_us: int) -> Rig:
 
 async def _slot(rig: Rig, quota: Quota, costs: dict[str, int]) -> int:
     """The slot (µs after the start of time), however far away."""
-    answer = await rig.ask(quota, costs=costs, max_wait_s=1e9)
+    answer = await rig.request(quota, costs=costs, max_wait_s=1e9)
     assert isinstance(answer, Grant)
     return rig.time.now_us + answer.wait_us - rig.time.start_us
 
 
 @pytest.mark.parametrize("start_us", [NOW_US, LAST_US - 1200 * DAY], ids=["today", "year 2252"])
 @pytest.mark.parametrize("limit", RATES, ids=lambda limit: f"{limit.count} in {limit.period_us // S} s")
-async def test_a_bucket_s_thousandth_token_comes_to_the_microsecond(
+async def test_the_thousandth_token_of_a_bucket_comes_to_the_microsecond(
     redis: Redis, limit: Bucket, start_us: int
 ) -> None:
     """A saturated bucket grants token n at ceil((n - burst) x period / count) and its lag: no state of it is rounded.
@@ -156,8 +156,8 @@ async def test_a_bucket_counts_in_whole_numbers_up_to_the_largest_burst(
     async with Redis.from_url(redis_server.url) as client:
         script = LuaScript("levels", _expand(_LEVELS, _INCLUDES, set()))
         args = [burst, period_us, count, limit.lag_us, *charges[: len(expected)]]
-        said = [int(each) for each in await script(client, [], args)]
-    assert said == expected
+        reported = [int(each) for each in await script(client, [], args)]
+    assert reported == expected
 
 
 async def test_a_quota_of_ten_thousand_a_second_grants_just_that(redis: Redis) -> None:

@@ -96,7 +96,7 @@ def provider_of(*limits: Limit) -> tuple[Provider, Timeline]:
     return Provider(limits, timeline), timeline
 
 
-def test_the_provider_refuses_what_exceeds_a_window_and_forgets_after_a_period() -> None:
+def test_the_provider_refuses_calls_beyond_a_window_for_one_period() -> None:
     provider, timeline = provider_of(Window(2, 1_000_000))
     assert [provider.admits() for _ in range(3)] == [True, True, False]
     timeline.now_us = START_US + 999_999
@@ -105,7 +105,7 @@ def test_the_provider_refuses_what_exceeds_a_window_and_forgets_after_a_period()
     assert [provider.admits() for _ in range(3)] == [True, True, False]
 
 
-def test_the_provider_refuses_what_exceeds_a_bucket_and_refills_it_evenly() -> None:
+def test_the_provider_refuses_calls_beyond_a_bucket_and_refills_it() -> None:
     provider, timeline = provider_of(Bucket(2, 1_000_000, 3))
     assert [provider.admits() for _ in range(4)] == [True, True, True, False]
     timeline.now_us = START_US + 499_999
@@ -134,7 +134,7 @@ def test_a_refusal_uses_nothing_up() -> None:
     assert admitted == [True, True, False]
 
 
-async def test_habits_are_refused_where_ours_is_not(redis: Redis) -> None:
+async def test_strategies_without_a_limiter_are_refused_and_ours_is_not(redis: Redis) -> None:
     scenario = Scenario((BOTH,), jobs=100, replicas=4)
     best = await ours(redis, scenario)
     for strategy in (all_at_once, semaphore, serial, fixed_pause):
@@ -143,7 +143,7 @@ async def test_habits_are_refused_where_ours_is_not(redis: Redis) -> None:
         assert report.calls == report.done + report.throttled
 
 
-async def test_who_sends_one_at_a_time_with_pauses_leaves_quota_unused() -> None:
+async def test_a_serial_sender_with_pauses_leaves_quota_unused() -> None:
     """The only habit that is not refused pays for it with its time."""
     scenario = Scenario((parse_quota("api", {"images": "60/min"}),), jobs=100, replicas=1)
     report = await fixed_pause(scenario)

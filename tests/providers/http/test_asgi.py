@@ -20,7 +20,7 @@ async def hello(_request: object) -> PlainTextResponse:
 APP = Starlette(routes=[Route("/", hello)])
 
 
-async def test_it_serves_and_stops_and_leaves_signals_and_stdout_alone(
+async def test_the_server_starts_and_stops_and_leaves_signals_and_stdout_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Safe downloads: what is refused, what is capped, and that a checked address is the one connected to."""
+"""Safe downloads: refused addresses, caps, and connections to the checked address alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A compressed answer takes no more memory than its reader allows, however well it was packed."""
+"""A compressed answer takes no more memory than its reader allows, at any ratio of compression."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ZEROS = gzip.compress(bytes(100 * MIB))
 
 
 async def answered(body: bytes, encoding: str, *, max_bytes: int = MIB, status: int = 200) -> Answer:
-    """What the client makes of a provider's answer with these bytes under this Content-Encoding."""
+    """The client's reading of a provider's answer with these bytes under this Content-Encoding."""
 
     async def answer(request: Request) -> Response:
         assert request.headers["accept-encoding"] == "gzip"
@@ -47,7 +47,7 @@ async def answered(body: bytes, encoding: str, *, max_bytes: int = MIB, status: 
     ("encoding", "pack"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes), ("GZIP", gzip.compress)],
 )
-async def test_a_packed_answer_is_read_as_what_it_was(encoding: str, pack: type[bytes]) -> None:
+async def test_a_packed_answer_is_read_as_its_original(encoding: str, pack: type[bytes]) -> None:
     body = b'{"data":[]}' * 50_000
     assert (await answered(pack(body), encoding, max_bytes=2 * MIB)).body == body
 
@@ -65,7 +65,7 @@ async def test_an_answer_that_grows_past_the_cap_is_refused_before_it_has_grown(
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "made-up"])
-async def test_what_is_packed_in_layers_or_unasked_is_not_unpacked(encoding: str) -> None:
+async def test_an_answer_packed_in_layers_or_without_request_is_not_unpacked(encoding: str) -> None:
     with pytest.raises(ProviderError, match="DecodingError") as caught:
         await answered(gzip.compress(ZEROS), encoding)
     assert caught.value.kind is ErrorKind.AMBIGUOUS_SUBMIT

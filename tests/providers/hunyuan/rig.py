@@ -1,4 +1,4 @@
-"""What the tests of the hunyuan provider share: its three wires, opened against a simulator or canned answers."""
+"""Shared by the tests of the hunyuan provider: its three wires, opened against a simulator or canned answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every code that Tencent documents, sorted; and no answer, however odd, that is not."""
+"""Every code that Tencent documents is sorted, and so is any odd answer."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> A
 
 
 def refused(wire: str, given_: Answer) -> ProviderError:
-    """What the wire makes of this answer to a submit."""
+    """The wire's reading of this answer to a submit."""
     with pytest.raises(ProviderError) as caught:
         EVERY_WIRE[wire]._accepted(given_, wanted(wire))
     return caught.value
 
 
 def poll_refused(wire: str, given_: Answer) -> ProviderError:
-    """What the wire makes of this answer to a poll."""
+    """The wire's reading of this answer to a poll."""
     with pytest.raises(ProviderError) as caught:
         EVERY_WIRE[wire]._progress(given_)
     return caught.value
@@ -114,7 +114,7 @@ def ended(code: str, message: str = "no") -> dict[str, Any]:
 
 
 AFTER_ACCEPTANCE = {
-    # Turned away at the door costs nothing; after that it was an attempt.
+    # A refusal at the door costs nothing; a later one costs an attempt.
     "rate_limited": "provider_fault",
     "concurrency_limited": "provider_fault",
     "overloaded": "provider_fault",
@@ -122,7 +122,7 @@ AFTER_ACCEPTANCE = {
 }
 
 
-# Where the part before the dot says it all, nothing is known without it.
+# A code that is known only by the part before the dot is unknown without that part.
 BY_FAMILY = ("InternalError", "AuthFailure", "InvalidParameterValue")
 BARE_CODES = [
     (code.rpartition(".")[2], kind)
@@ -168,7 +168,7 @@ def test_a_poll_of_an_unknown_job_says_that_it_is_lost(code: str) -> None:
         (401, tokenhub_error("401002", "The task or its owner does not exist."), ErrorKind.POLL_ERROR),
     ],
 )
-def test_a_task_is_lost_where_the_api_itself_says_so_and_not_for_any_404(
+def test_a_task_is_lost_if_the_api_itself_reports_it_and_not_for_any_404(
     status: int, body: Any, kind: ErrorKind
 ) -> None:
     assert poll_refused("tokenhub_async", answer(body, status)).kind is kind
@@ -280,7 +280,7 @@ async def test_a_quoted_secret_is_not_shown_and_nothing_is_sent_again(
     assert len(canned.seen) == 2
 
 
-# --- what a done task hands out
+# --- the result of a done task
 
 
 def done(**fields: Any) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def sides(data: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_a_call_ends_in_the_picture_that_was_asked_for(
-    wires: Wires, simulator: Simulator, wire: str
-) -> None:
+async def test_a_call_ends_in_the_requested_picture(wires: Wires, simulator: Simulator, wire: str) -> None:
     provider = wires.open(wire, simulator.url)
     generated = await made(provider, wanted(wire, size="640x512"))
     assert sides(await provider.fetch(generated.pictures[0])) == (640, 512)
@@ -63,7 +61,7 @@ async def test_a_resolution_as_tencent_writes_it_is_a_size(
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_a_seed_decides_the_picture_since_the_prompt_is_then_not_rewritten(
+async def test_a_seed_decides_the_picture_because_the_prompt_is_not_rewritten(
     wires: Wires, start_simulator: StartSimulator, wire: str
 ) -> None:
     simulator = await start_simulator(plain=False)
@@ -78,7 +76,7 @@ async def test_a_seed_decides_the_picture_since_the_prompt_is_then_not_rewritten
 
 
 @pytest.mark.parametrize("wire", TASK_WIRES)
-async def test_a_poll_that_says_nothing_is_only_another_wait(
+async def test_a_poll_without_news_is_only_another_wait(
     wires: Wires, simulator: Simulator, wire: str
 ) -> None:
     simulator.faults.add(Fault(FaultKind.EMPTY, polls=True))
@@ -86,7 +84,7 @@ async def test_a_poll_that_says_nothing_is_only_another_wait(
     assert simulator.ledger.polls >= 2
 
 
-# --- who may call
+# --- authentication
 
 
 @pytest.mark.parametrize(

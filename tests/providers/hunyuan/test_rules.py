@@ -1,4 +1,4 @@
-"""What is refused before money is spent, and what goes over each wire for what is accepted."""
+"""Refusals before money is spent, and the requests on each wire for accepted jobs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def refusal(provider: Provider, wire: str, **fields: Any) -> ProviderError:
         ({"inputs": (InputImage(b"x" * 8_000_000, "image/png"),)}, "inputs.0", "7.6 MiB"),
     ],
 )
-async def test_what_the_provider_would_refuse_is_refused_for_free(
+async def test_a_job_that_the_provider_would_refuse_is_refused_for_free(
     wires: Wires, wire: str, fields: dict[str, Any], field: str, says: str
 ) -> None:
     error = refusal(wires.open(wire, "http://127.0.0.1:9"), wire, **fields)
@@ -186,7 +186,7 @@ async def test_a_submit_is_one_post_with_the_wires_own_names(
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_what_the_job_leaves_out_is_left_to_the_provider(wires: Wires, serve: Serve, wire: str) -> None:
+async def test_omitted_parameters_are_left_to_the_provider(wires: Wires, serve: Serve, wire: str) -> None:
     canned = Canned(ACCEPTED[wire])
     provider = wires.open(wire, await serve(canned.app))
     await provider.submit(wanted(wire, size=None), timeout_s=10)
@@ -217,9 +217,7 @@ async def test_a_signed_call_names_action_version_region_and_time(wires: Wires, 
     ]
 
 
-async def test_a_poll_goes_to_the_configured_host_whatever_the_receipt_says(
-    wires: Wires, serve: Serve
-) -> None:
+async def test_a_poll_goes_to_the_configured_host_and_not_to_the_receipts(wires: Wires, serve: Serve) -> None:
     canned = Canned({"id": "7", "status": "queued"})
     provider = wires.open("tokenhub_async", await serve(canned.app))
     await provider.poll(Submitted("7", poll_url="https://evil.example/v1/api/image/query?model=m%2F1"))
@@ -287,7 +285,7 @@ def test_a_bad_credential_is_refused_with_a_sentence(given_: dict[str, Any], say
     ("wire", "mode", "url_ttl_s"),
     [("tc3", "task", 3600), ("tokenhub_async", "task", None), ("tokenhub_sync", "sync", 43200)],
 )
-async def test_capabilities_say_what_the_wire_can(
+async def test_capabilities_are_those_of_the_wire(
     wires: Wires, wire: str, mode: str, url_ttl_s: float | None
 ) -> None:
     capabilities = wires.open(wire, "http://127.0.0.1:9").capabilities(MODELS[wire])

@@ -1,4 +1,4 @@
-"""TC3 signatures: known answers, a second implementation, and what the simulator's gateway makes of ours."""
+"""TC3 signatures: known answers, a second implementation, and the check of the simulator's gateway."""
 
 from __future__ import annotations
 

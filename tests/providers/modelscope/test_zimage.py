@@ -25,7 +25,7 @@ PNG = draw(Drawing("x", 1, 32, 32, plain=True))
 
 @pytest.fixture
 def provider(open_zimage: OpenProvider) -> Provider:
-    """One that is not to be reached: for what is decided before anything is sent."""
+    """A provider at an address that must not be reached: for decisions before anything is sent."""
     return open_zimage("http://127.0.0.1:9")
 
 
@@ -50,7 +50,7 @@ def errors(message: str, **more: Any) -> dict[str, Any]:
     return {"errors": {"message": message, **more}, "request_id": "req-12345"}
 
 
-# --- what is sent
+# --- requests
 
 
 async def test_a_submit_is_one_async_request_and_its_answer_a_receipt(
@@ -83,7 +83,7 @@ async def test_a_submit_is_one_async_request_and_its_answer_a_receipt(
     assert len(canned.seen) == 1
 
 
-async def test_what_a_job_does_not_say_is_not_sent(open_zimage: OpenProvider, serve: Serve) -> None:
+async def test_fields_that_a_job_omits_are_not_sent(open_zimage: OpenProvider, serve: Serve) -> None:
     canned = Canned({"task_id": "4a0c"})
     await open_zimage(await serve(canned.app)).submit(wanted(), timeout_s=10)
     assert canned.sent == {"model": MODEL, "prompt": "a mug"}
@@ -238,7 +238,7 @@ async def test_a_429_on_a_day_that_is_used_up_is_no_throttle(
     assert (await submit_failure(open_zimage(await serve(canned.app)))).kind == kind
 
 
-async def test_a_task_id_counts_more_than_what_else_an_answer_says(
+async def test_a_task_id_counts_more_than_the_rest_of_an_answer(
     open_zimage: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned({"task_id": "4a0c", "message": "ok", "errors": {"message": ""}})
@@ -251,7 +251,7 @@ async def test_a_task_id_counts_more_than_what_else_an_answer_says(
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING", "PROCESSING", "QUEUED_SOMEWHERE_NEW"])
-async def test_an_unfinished_task_is_pending_whatever_it_is_called(
+async def test_an_unfinished_task_is_pending_under_any_status_name(
     open_zimage: OpenProvider, serve: Serve, status: str
 ) -> None:
     canned = Canned({"task_id": "4a0c", "task_status": status, "message": "in the queue"})
@@ -298,7 +298,7 @@ async def test_a_failed_task_is_no_throttle_and_costs_an_attempt(
 
 
 @pytest.mark.parametrize("images", [None, [], "https://x/1.png", [None], [""]])
-async def test_a_task_that_succeeds_without_a_picture_says_so(
+async def test_a_task_that_succeeds_without_a_picture_is_an_error(
     open_zimage: OpenProvider, serve: Serve, images: Any
 ) -> None:
     canned = Canned({"task_status": "SUCCEED", "output_images": images})
@@ -356,7 +356,7 @@ async def test_a_receipt_of_something_else_is_not_made_a_part_of_an_address(
     assert (await poll_failure(provider, task_id)).kind is ErrorKind.TASK_LOST
 
 
-# --- what is refused free of charge
+# --- refusals free of charge
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ async def test_a_receipt_of_something_else_is_not_made_a_part_of_an_address(
         ),
     ],
 )
-async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
+async def test_a_job_that_the_provider_would_refuse_is_not_sent(
     open_zimage: OpenProvider, serve: Serve, field: str, fields: dict[str, Any], says: str
 ) -> None:
     canned = Canned({"task_id": "4a0c"})
@@ -420,7 +420,7 @@ async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
         {"size": "2048x2048", "model": "somebody/unheard-of"},
     ],
 )
-def test_what_lies_just_inside_is_accepted(provider: Provider, fields: dict[str, Any]) -> None:
+def test_values_just_inside_the_limits_are_accepted(provider: Provider, fields: dict[str, Any]) -> None:
     provider.check(wanted(**{"prompt": "a mug", **fields}))
 
 

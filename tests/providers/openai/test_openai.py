@@ -23,7 +23,7 @@ from tests.providers.conftest import OpenProvider, Serve, request_for
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
 BLOCKED = "Your resource has been temporarily blocked because we detected behavior that may violate our content policy."
 B64 = base64.b64encode(PNG).decode()
-# Prompts in the words of troubles that are an account's.
+# Prompts that use the words of an account's troubles.
 
 
 async def generate(
@@ -179,7 +179,7 @@ async def test_a_throttle_carries_its_wait_code_and_request_id(
 
 
 async def test_a_blocked_account_harms_no_job(open_provider: OpenProvider, serve: Serve) -> None:
-    """Its words are those of moderation, but what they are about is the account: every prompt meets them."""
+    """Its words are those of moderation, but they concern the account: every prompt gets this refusal."""
     canned = Canned(error_body(BLOCKED, None, "Forbidden"), 403)
     error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
     assert (error.retry, error.scope) == (Retry.PAUSE_QUOTA, Scope.KEY)
@@ -196,7 +196,7 @@ async def test_a_quoted_prompt_beside_a_type_stops_no_account(
     assert error.retry_after_s is None
 
 
-async def test_a_spent_balance_that_has_a_code_is_spent_whatever_a_header_says(
+async def test_a_spent_balance_that_has_a_code_is_spent_despite_any_header(
     open_provider: OpenProvider, serve: Serve
 ) -> None:
     canned = Canned(error_body("pay", None, "credit_balance_exhausted"), 402, {"retry-after": "4"})
@@ -236,7 +236,7 @@ async def test_a_refused_size_names_the_jobs_field(open_provider: OpenProvider, 
     assert error.field == "size"
 
 
-# --- what is sent
+# --- requests
 
 
 async def test_gpt_image_models_get_no_response_format_and_no_seed(
@@ -331,7 +331,7 @@ async def test_an_edit_names_its_files_as_a_list(open_provider: OpenProvider, se
         ("flux-pro", {"response_format": "b64_json"}, "b64_json"),
     ],
 )
-async def test_a_response_format_is_sent_to_those_that_know_it(
+async def test_a_response_format_is_sent_to_models_that_know_it(
     open_provider: OpenProvider, serve: Serve, model: str, options: dict[str, str], sent: str | None
 ) -> None:
     canned = Canned({"data": [{"b64_json": B64}]})
@@ -361,7 +361,7 @@ def test_a_wrong_option_is_a_sentence(options: dict[str, str], says: str) -> Non
         create_provider("openai", base_url=None, secrets={"api_key": KEY}, options=options)
 
 
-# --- what it cost
+# --- costs
 
 
 async def test_the_cost_is_that_of_the_tokens(open_provider: OpenProvider, simulator: Simulator) -> None:
@@ -375,7 +375,7 @@ async def test_the_cost_is_that_of_the_tokens(open_provider: OpenProvider, simul
     assert (foreign.cost, foreign.currency) == (None, None)
 
 
-# --- what is refused free of charge
+# --- refusals free of charge
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ async def test_the_cost_is_that_of_the_tokens(open_provider: OpenProvider, simul
         ("inputs.0", {"inputs": (InputImage(bytes(50 * 1024**2 + 1), "image/png"),)}, "50.0 MiB"),
     ],
 )
-async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
+async def test_a_job_that_the_provider_would_refuse_is_not_sent(
     provider: Provider, simulator: Simulator, field: str, fields: dict[str, Any], says: str
 ) -> None:
     given = {"prompt": "a mug"} | fields
@@ -443,7 +443,7 @@ async def test_what_the_provider_would_refuse_is_refused_before_it_is_sent(
         ("flux-pro", "768x768", "768x768"),
     ],
 )
-def test_sizes_are_mapped_to_what_the_model_takes(model: str, size: str | None, wire: str | None) -> None:
+def test_sizes_are_mapped_to_those_of_the_model(model: str, size: str | None, wire: str | None) -> None:
     assert family_of(model).wire_size(size) == wire
 
 

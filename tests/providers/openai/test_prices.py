@@ -1,4 +1,4 @@
-"""What a call to OpenAI cost: exact arithmetic over tokens, and no figure where one would be a guess."""
+"""The cost of a call to OpenAI: exact arithmetic over tokens, and no figure where one would be a guess."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_only_models_whose_prices_are_known_have_a_cost(model: str, known: bool)
     assert (cost_of(model, usage(10, 0, 272), edited=False) is not None) is known
 
 
-def test_without_details_all_that_was_read_is_text_unless_pictures_were_sent() -> None:
+def test_without_details_all_input_is_text_unless_pictures_were_sent() -> None:
     reported = {"input_tokens": 10, "output_tokens": 272, "total_tokens": 282}
     assert cost_of("gpt-image-2", reported, edited=False) == Decimal("0.00821")
     assert cost_of("gpt-image-2", reported, edited=True) is None

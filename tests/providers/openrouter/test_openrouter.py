@@ -1,4 +1,4 @@
-"""The openrouter provider: both wires, errors inside an answer of 200, what it cost, and a key that is never shown."""
+"""The openrouter provider: both wires, errors inside an answer of 200, costs, and a key that is never shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_slide_is_16_to_9_on_both_wires(wired: Provider, simulator: Simu
     assert Image.open(io.BytesIO(generated.pictures[0].data or b"")).size == (1344, 768)
 
 
-async def test_a_chat_asks_for_pictures_of_a_ratio(open_openrouter: OpenProvider, serve: Serve) -> None:
+async def test_a_chat_requests_pictures_of_a_ratio(open_openrouter: OpenProvider, serve: Serve) -> None:
     canned = Canned(chat([{"type": "image_url", "image_url": {"url": DATA_URL}}]))
     provider = open_openrouter(f"{await serve(canned.app)}/api/v1")
     generated = await generate(provider, size="16:9", seed=0, params={"image_size": "2K"})
@@ -135,7 +135,7 @@ async def test_the_images_endpoint_gets_a_ratio_or_pixels(
         chat([{"image_url": {"url": DATA_URL}}], finish_reason="length"),
     ],
 )
-async def test_a_chats_picture_is_found_wherever_providers_put_it(
+async def test_a_chats_picture_is_found_in_every_known_place(
     open_openrouter: OpenProvider, serve: Serve, answer: dict[str, Any]
 ) -> None:
     provider = open_openrouter(f"{await serve(Canned(answer).app)}/api/v1")
@@ -312,7 +312,7 @@ async def test_an_error_inside_an_accepted_call_may_have_been_charged(
 async def test_the_limits_of_free_models_are_read_from_the_body(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:
-    """They come as metadata.headers, with an instant in milliseconds; more than 15 minutes is an allowance."""
+    """The limits come as metadata.headers, with an instant in milliseconds; over 15 minutes is an allowance."""
     for wait_s, kind in ((30, ErrorKind.RATE_LIMITED), (7200, ErrorKind.QUOTA_EXHAUSTED)):
         reset_ms = round((time.time() + wait_s) * 1000)
         reported = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset_ms)}
@@ -372,7 +372,7 @@ async def test_words_instead_of_a_picture_are_billed_and_quoted(
     assert error.to_dict()["cost"] == {"amount": "0.00036", "currency": "USD"}
 
 
-async def test_what_costs_nothing_is_not_charged(open_openrouter: OpenProvider, serve: Serve) -> None:
+async def test_a_free_answer_is_not_charged(open_openrouter: OpenProvider, serve: Serve) -> None:
     answer = chat(native_finish_reason="NO_IMAGE") | {"usage": {"cost": 0}}
     error = await failure(open_openrouter(f"{await serve(Canned(answer).app)}/api/v1"))
     assert (error.charged, error.cost) == (Charged.NO, Decimal(0))
@@ -409,7 +409,7 @@ async def test_a_flagged_prompt_is_not_quoted(open_openrouter: OpenProvider, sim
     assert "forbidden" not in error.message
 
 
-# --- what is refused free of charge
+# --- refusals free of charge
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ async def test_a_flagged_prompt_is_not_quoted(open_openrouter: OpenProvider, sim
         ("inputs.0", {"inputs": (InputImage(bytes(20 * 1024**2 + 1), "image/png"),)}, "20.0 MiB"),
     ],
 )
-async def test_what_no_model_takes_is_refused_before_it_is_sent(
+async def test_a_job_that_no_model_takes_is_refused_before_it_is_sent(
     wired: Provider, simulator: Simulator, field: str, fields: dict[str, Any], says: str
 ) -> None:
     error = await failure(wired, **{"prompt": "a mug"} | fields)
@@ -456,7 +456,7 @@ async def test_what_no_model_takes_is_refused_before_it_is_sent(
         ("images", "params.image_size", {"params": {"image_size": "1K"}}, "resolution"),
     ],
 )
-async def test_what_one_wire_does_not_take_is_refused_with_what_it_takes(
+async def test_a_refusal_of_one_wire_names_the_accepted_values(
     open_openrouter: OpenProvider,
     simulator: Simulator,
     wire: str,
@@ -502,12 +502,12 @@ def test_pixels_get_a_picture_of_their_ratio_that_is_as_large(width: int, height
     assert made[0] / made[1] == pytest.approx(width / height, rel=0.06)
 
 
-def test_ratios_with_a_fraction_can_be_asked_for_in_whole_numbers() -> None:
+def test_ratios_with_a_fraction_can_be_written_in_whole_numbers() -> None:
     assert images_size("47:20") == {"aspect_ratio": "2.35:1"}
     assert images_size("18:39") == {"aspect_ratio": "9:19.5"}
 
 
-def test_models_that_cannot_write_are_not_asked_for_text() -> None:
+def test_no_text_is_requested_from_models_that_cannot_write() -> None:
     assert modalities("black-forest-labs/flux.2-pro") == ["image"]
     assert modalities("google/gemini-3.1-flash-image") == ["image", "text"]
 

@@ -1,4 +1,4 @@
-"""A picture's address: what it means that it cannot be fetched, and that it is paid for all the same."""
+"""A picture whose address cannot be fetched: the reason, and that it is paid for all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrivals count from when the kernel received them, however late the simulator's own loop comes to them."""
+"""Arrivals count from when the kernel received them, even if the simulator's own loop reads them late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stam
 
 
 class Sent(NamedTuple):
-    """Between which moments a call was sent."""
+    """The times just before and just after a call was sent."""
 
     after_s: float
     before_s: float
@@ -49,9 +49,9 @@ class Sender(threading.Thread):
 
 
 async def standing_still(simulator: Simulator, *, calls: int, apart_s: float) -> list[Sent]:
-    """Let calls come while the loop does nothing; when each was sent."""
+    """Let calls come while the loop does nothing; returns when each was sent."""
     sender = Sender(simulator.port, calls, apart_s)
-    # The connections are accepted before, so that what comes later is what was said on them.
+    # Accept the connections before, so that only their requests come later.
     await asyncio.sleep(0.05)
     sender.start()
     sender.join()
@@ -69,7 +69,7 @@ def settings() -> SimulatorSettings:
     return SimulatorSettings(images=Rate(1, 0.5), latency_s=(0.0, 0.0), plain=True)
 
 
-async def test_a_call_has_arrived_when_it_was_sent_and_not_when_the_loop_came_to_it(
+async def test_a_call_arrives_when_it_is_sent_and_not_when_the_loop_reads_it(
     settings: SimulatorSettings,
 ) -> None:
     async with Simulator(settings) as simulator:
@@ -92,7 +92,7 @@ async def test_another_clock_ignores_the_stamps(settings: SimulatorSettings) -> 
         assert simulator.ledger.calls[0].at_s == 7.0
 
 
-def test_what_arrived_earlier_and_is_handled_later_counts_where_it_belongs() -> None:
+def test_an_earlier_arrival_that_is_handled_later_counts_at_its_own_time() -> None:
     sliding = SlidingWindow(Rate(2, 10))
     sliding.add(5.0, 1)
     sliding.add(3.0, 1)

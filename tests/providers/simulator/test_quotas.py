@@ -90,6 +90,6 @@ def test_rates_are_read(text: str, rate: Rate) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "12", "12/6", "0/6s", "5/0s", "x/6s"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_a_text_that_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="rate"):
         Rate.parse(text)

@@ -1,4 +1,4 @@
-"""What is kept of requests: everything where the settings ask for it, and nothing elsewhere."""
+"""Kept requests: whole ones if a setting says so, and none otherwise."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def test_a_request_is_kept_byte_for_byte_and_answered_as_ever(start_simula
     assert headers["content-length"] == str(len(BODY))
 
 
-async def test_nothing_is_kept_unless_the_settings_ask_for_it(simulator: Simulator) -> None:
+async def test_no_request_is_kept_unless_a_setting_says_so(simulator: Simulator) -> None:
     assert (await generate(simulator)).status_code == 200
     assert not simulator.ledger.requests
 
 
-async def test_what_is_kept_is_neither_served_nor_shown(start_simulator: StartSimulator) -> None:
+async def test_kept_requests_are_neither_served_nor_shown(start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(record_requests=True)
     await generate(simulator)
     assert KEY not in repr(simulator.ledger.requests)
@@ -55,7 +55,7 @@ async def test_connections_can_be_cut_under_the_recorder_too(
     assert len(simulator.ledger.requests) == 1
 
 
-async def test_a_reset_forgets_what_was_kept(start_simulator: StartSimulator) -> None:
+async def test_a_reset_forgets_kept_requests(start_simulator: StartSimulator) -> None:
     simulator = await start_simulator(record_requests=True)
     await generate(simulator)
     simulator.reset()

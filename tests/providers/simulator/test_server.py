@@ -110,7 +110,7 @@ async def test_the_same_prompt_without_a_seed_gives_another_picture_each_time(
     assert len(seeds) == 3
 
 
-async def test_a_picture_has_the_size_and_the_format_asked_for(
+async def test_a_picture_has_the_requested_size_and_format(
     http: httpx2.AsyncClient, simulator: Simulator
 ) -> None:
     answer = await generate(http, simulator, size="96x48", output_format="webp", output_compression=50)
@@ -168,7 +168,7 @@ async def test_the_ledger_and_the_faults_are_reached_over_http(
 @pytest.mark.parametrize(
     "body", [{}, {"kind": "flood"}, {"kind": "hang", "count": 0}, {"kind": "hang", "x": 1}, []]
 )
-async def test_what_is_no_fault_is_refused(http: httpx2.AsyncClient, simulator: Simulator, body: Any) -> None:
+async def test_an_unknown_fault_is_refused(http: httpx2.AsyncClient, simulator: Simulator, body: Any) -> None:
     answer = await http.post(f"{simulator.url}/simulator/faults", json=body)
     assert answer.status_code == 400
     assert "rate_limit" in answer.json()["error"]
@@ -189,7 +189,7 @@ async def test_a_hanging_call_holds_its_slot_and_is_billed(
     assert simulator.ledger.statuses()[0] == 1
 
 
-async def test_the_process_says_where_it_listens_and_ends_on_sigterm(http: httpx2.AsyncClient) -> None:
+async def test_the_process_prints_its_address_and_ends_on_sigterm(http: httpx2.AsyncClient) -> None:
     command = ["-m", "providers.simulator", "--port", "0", "--images", "1/60s", "--latency", "0-0", "--plain"]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""Tasks of the simulator: their places in flight, their ends, what they cost, and the addresses of pictures."""
+"""Tasks of the simulator: their places in flight, their ends, their costs, and the addresses of pictures."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_polls_have_a_rate_of_their_own(rig: Callable[..., Rig]) -> None:
 
 
 async def fetched(one: Rig, task: Task, change: Callable[[str], str] = str) -> httpx2.Response:
-    """What the address of the task's picture answers."""
+    """The reply of the address of the task's picture."""
 
     async def address(request: Request) -> Response:
         return JSONResponse(one.tasks.picture_url(task, request))

@@ -1,6 +1,6 @@
--- What every script begins with: its arguments, one reading of the server's clock, exact numbers, key names and records.
+-- The common start of every script: its arguments, one reading of the server's clock, exact numbers, key names, records.
 -- KEYS[1] is the prefix itself (on a cluster "{pixmill}"): all keys of an installation share its slot, so a script may
--- build the names that depend on what it reads. ARGV[1] is a JSON object, the arguments by name; an absent one is nil.
+-- build key names from what it reads. ARGV[1] is a JSON object, the arguments by name; an absent one is nil.
 local P = KEYS[1]
 local ARGS = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -17,13 +17,13 @@ local function stream_key(route, queue) return P .. ':q:' .. route .. ':' .. que
 local JOBS, BELL, DEAD = P .. ':jobs', P .. ':bell', P .. ':dead'
 local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':closing'
 
--- The list of the newest work is for people; older work is still found by its id.
+-- The index lists the newest work for people; older work is still found by its id.
 local function add_to_index(name)
   redis.call('ZADD', P .. ':index', NOW_US, name)
   redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001)
 end
 
--- Some fields of a hash by name; a field that is not there is nil.
+-- Some fields of a hash by name; an absent field is nil.
 local function read_fields(key, ...)
   local values, fields = redis.call('HMGET', key, ...), {}
   for i, name in ipairs({ ... }) do fields[name] = values[i] or nil end
@@ -39,7 +39,7 @@ end
 
 local function read_hash(key) return by_name(redis.call('HGETALL', key)) end
 
--- An item: the fields of its record, and what its name says. Without a record its `state` is nil.
+-- An item: the fields of its record, and the parts of its name. Without a record its `state` is nil.
 -- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
 local function load_item(uid)
   local item = read_hash(item_key(uid))
@@ -57,7 +57,7 @@ local function load_group(gid)
   return group
 end
 
--- Write fields of an item or a group: into its record, and into the table that a script has of it.
+-- Write fields of an item or a group, both into its record and into the script's table.
 local function update(owner, fields)
   local command = { 'HSET', owner.key }
   for name, value in pairs(fields) do
@@ -68,7 +68,7 @@ local function update(owner, fields)
   redis.call(unpack(command))
 end
 
--- The queue in which an item stands: its lane, or `cached`. An item that has joined another one stands in none.
+-- The queue of an item: its lane, or `cached`. A joined item stands in none.
 local function queue_of(item) return item.place == 'queue' and item.lane or item.place end
 
 local function is_past(us) return us ~= nil and us ~= '' and tonumber(us) <= NOW end

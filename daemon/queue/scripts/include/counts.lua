@@ -1,4 +1,4 @@
--- Counts that a script sums up here and writes once at its end, however many items it moves:
+-- Counts that a script sums up and writes once at its end:
 --   P:depth    items that have not ended, by route, queue and state
 --   P:tenants  items of each tenant that wait, for its cap; items of a group count from when the group is opened
 --   P:ended    ends outside of a run (cancel, expiry) by route and outcome, until a replica takes them into its metrics
@@ -12,7 +12,7 @@ local function count_depth(item, state, change)
   if not FINAL[state] then count(depth, item.route .. '|' .. queue_of(item) .. '|' .. state, change) end
 end
 
--- Whether `more` items would be more than a tenant may have waiting; a cap of 0 is none.
+-- Whether `more` items would exceed the tenant's cap on waiting items; 0 is no cap.
 local function is_full(tenant, more)
   if ARGS.cap == 0 then return false end
   local now = tonumber(redis.call('HGET', P .. ':tenants', tenant) or '0')

@@ -1,6 +1,6 @@
 -- Events leave in the script that changes the state, so no reader sees one without the other.
--- The owner of an event is an item or a group; its `head` is the JSON of its identity without the braces. `extra` is more
--- JSON of that kind.
+-- The owner of an event is an item or a group; its `head` is the JSON of its identity without the braces. `extra` has the
+-- same form.
 -- @include base
 -- @include outbox
 local EVENTS = P .. ':events'
@@ -18,7 +18,7 @@ end
 -- The inside of a JSON object, to be joined with others.
 local function inside(json) return string.sub(json, 2, -2) end
 
--- One dead letter: first the fields of the original, then ours, which win where a reader makes a mapping of them.
+-- One dead letter: first the original's fields, then ours. A reader that makes a mapping of them keeps ours.
 local function bury(reason, err, attempts, head, original)
   local entry = { 'XADD', DEAD, 'MAXLEN', '~', 100000, '*' }
   for _, value in ipairs(original) do entry[#entry + 1] = value end

@@ -1,19 +1,20 @@
--- Single flight: of identical items (`cache: use`) one is made, and the others wait for it and get a copy.
--- A flight is a sorted set. Score 0 is the leader, which runs or has a task; -1 stands in line, in its own lane; the others
--- have joined the leader and stand in no queue.
--- The claim decides which item leads, so none waits for one whose turn has not come. An item that stops leading wakes all
--- that joined it: they are due, and are queued again. Its picture or refusal wakes those in line, too: no copy needs a permit.
+-- Single flight: one of several identical items (`cache: use`) is made; the others wait for it and get a copy.
+-- A flight is a sorted set. Score 0 is the leader, which runs or has a task. Score -1 is an item in line, in its own lane.
+-- Any other score is a follower: it has joined the leader and stands in no queue.
+-- The claim decides which item leads, so no item waits for a leader whose turn has not come. A leader that stops leading
+-- wakes its followers, and they are queued again. Its picture or refusal also wakes the items in line, since a copy needs
+-- no permit.
 -- @include base
 -- @include counts
 -- @include receipts
 -- @include ring
 -- @include groups
 local IN_LINE = -1
-local LOOK_AGAIN_US = 60000000  -- a pause may hold a leader that waits with its task; no event wakes its followers then
-local REFUSAL_MS = 60000  -- how long items that waited for a leader have to read its refusal
+local LOOK_AGAIN_US = 60000000  -- a pause may hold a leader that waits with its task, and then no event wakes its followers
+local REFUSAL_MS = 60000  -- how long followers can read their leader's refusal
 
--- The cache mode of an item and the name of its flight; nil where the cache has no part in it. The name begins with the
--- tenant, so no tenant meets the pictures of another.
+-- The cache mode of an item and the name of its flight; nil if the item does not use the cache. The name begins with the
+-- tenant, so tenants never share pictures.
 local function flight_of(item)
   local mode, fingerprint = string.match(item.cache or '', '^(%a+) (%x+)$')
   if mode then return mode, item.tenant .. '/' .. fingerprint end
@@ -23,8 +24,8 @@ local function flight_key(name) return P .. ':flight:' .. name end
 local function picture_key(name) return P .. ':picture:' .. name end
 local function refusal_key(name) return P .. ':refusal:' .. name end
 
--- What spares an item a call: { picture, refusal, whether the item was there when that was made }. A refusal is for items
--- that waited when it came; a later one may have another answer.
+-- An item's result without a call: { picture, refusal, 1 if the item already waited when the answer was made }. Only items
+-- that already waited get a refusal; the provider may answer a later call differently.
 local function answer_to(item, name)
   local function was_there(at_us) return tonumber(item.since_us) <= tonumber(at_us) and 1 or 0 end
   local picture = redis.call('GET', picture_key(name))
@@ -40,14 +41,15 @@ local function set_place(item, place)
   count_depth(item, item.state, 1)
 end
 
--- The members in a range of scores are due: each is queued again, to be copied or in its lane.
+-- Make the members in a range of scores due: each is queued again, to be copied or in its lane.
 local function wake(flight, from, to)
   for _, uid in ipairs(redis.call('ZRANGEBYSCORE', flight, from, to)) do redis.call('ZADD', DELAYED, NOW_US, uid) end
   redis.call('ZREMRANGEBYSCORE', flight, from, to)
 end
 local function wake_joined(flight) wake(flight, '(0', '+inf') end
 
--- What has a task has paid for its picture, so it leads also while it waits; but nobody knows how long a pause lasts.
+-- An item with a task may have paid for its picture, so it leads also while it waits. A paused one does not lead, since
+-- its pause may have no end.
 local function may_lead(item)
   if item.state == 'running' then return true end
   return WAITING[item.state] and has_task(item) and
@@ -66,13 +68,13 @@ local function is_led(flight, item)
   return false
 end
 
--- An item has to wait again.
+-- An item waits again, so it may have to stop leading.
 local function step_back(item)
   local mode, name = flight_of(item)
   if mode and not may_lead(item) then stop_leading(flight_key(name), item.uid) end
 end
 
--- Queue an item: to be copied where its answer is there, else in its lane. One with a task leads at once.
+-- Queue an item: to be copied if its answer exists, else in its lane. An item with a task leads at once.
 local function queue_up(item, first)
   local mode, name = flight_of(item)
   if mode then
@@ -86,7 +88,7 @@ local function queue_up(item, first)
     end
   end
   woken[item.place == 'cached' and item.place or item.route] = true
-  -- A tombstone may be gone although its mark is there: a claim has stepped over it.
+  -- The mark of a tombstone may outlive its entry: a claim may have stepped over that.
   if item.tombstone and redis.call('HDEL', item.key, 'tombstone') == 1 and stands_in_queue(item) then
     join_ring(item.route, queue_of(item), item.tenant)
   else
@@ -94,8 +96,8 @@ local function queue_up(item, first)
   end
 end
 
--- The turn of an item has come. Whether it starts no call, because it is to be copied or joins its leader; else it goes on,
--- and leads if nobody does.
+-- Decide about an item whose turn has come. True: it starts no call, since it is copied or joins its leader. False: it
+-- starts, and leads if its flight has no leader.
 local function stands_aside(item)
   local mode, name = flight_of(item)
   if not mode then return false end
@@ -115,7 +117,7 @@ local function stands_aside(item)
   return false
 end
 
--- An item that has ended, or is held, leaves its flight; a picture or a refusal stays for the others.
+-- Take an ended or held item out of its flight; its picture or refusal stays for the others.
 local function leave_flight(item)
   local mode, name = flight_of(item)
   if not mode then return end
@@ -134,7 +136,7 @@ local function leave_flight(item)
   if made or refused then wake(flight, IN_LINE, IN_LINE) end
 end
 
--- The picture of this entry is not in the store any more, so nobody else shall look for it.
+-- The picture of this entry has left the store, so delete the entry.
 local function forget_picture(item, entry)
   local _, name = flight_of(item)
   if name and redis.call('GET', picture_key(name)) == entry then redis.call('DEL', picture_key(name)) end

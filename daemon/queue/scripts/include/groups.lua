@@ -1,4 +1,4 @@
--- Groups (a batch, or a job of several pictures) count their members by state; `open` counts those that have not ended.
+-- Groups (a batch, or a job of several pictures) count their members by state; `open` counts the members not ended yet.
 -- @include base
 -- @include events
 -- @include ring
@@ -6,14 +6,14 @@
 local ACTIVE, DIRTY = P .. ':active', P .. ':dirty'
 local DAY_US = 24 * 3600 * 1000000
 
--- How long a record lives after its end, as the replicas have written it; the defaults where no replica ever was.
+-- How long a record lives after its end: the value that replicas wrote, or a default before the first replica.
 local function retention_ms(has_succeeded)
   local set = read_fields(P .. ':installation', 'records_us', 'failed_us')
   local us = has_succeeded and (set.records_us or DAY_US) or (set.failed_us or 7 * DAY_US)
   return math.max(1, math.ceil(tonumber(us) / 1000))
 end
 
--- The parked items of a batch may run now, wherever they stand.
+-- The parked items of a batch may run now, in every queue.
 local function rejoin(group)
   local tenant = string.match(group.gid, '^[^/]*')
   for route, queue in string.gmatch(group.places or '', '([^|,]+)|([^,]+)') do
@@ -22,7 +22,7 @@ local function rejoin(group)
   end
 end
 
--- An entry of a batch with a cap of its own has gone or its run has ended: what is parked may have its place.
+-- A batch with a cap has freed a place, since an entry has gone or a run has ended: a parked item may take it.
 local function unpark(gid)
   if (gid or '') == '' then return end
   local group = read_fields(group_key(gid), 'max_in_flight', 'places')
@@ -30,7 +30,7 @@ local function unpark(gid)
   if group.max_in_flight then rejoin(group) end
 end
 
--- The janitor starts the members' time to live, or takes it away, one page at a time.
+-- The janitor starts or removes the members' time to live, one page at a time.
 local function close(group)
   redis.call('ZADD', CLOSING, NOW_US, group.gid)
   redis.call('HDEL', group.key, 'closed_to')
@@ -41,7 +41,7 @@ local function finish_group(gid)
   local group = load_group(gid)
   if not group.state then return end
   close(group)
-  -- A part of a cancelled batch may come after the end: its members only need their time to live.
+  -- A part of a cancelled batch may come after the end; its members then only need their time to live.
   if group.state ~= 'running' then return end
   local final = 'completed_with_errors'
   for _, state in ipairs({ 'expired', 'cancelled', 'failed' }) do
@@ -51,7 +51,7 @@ local function finish_group(gid)
   update(group, { state = GROUP_TRANSITIONS[final][group.state], finished_us = NOW_US })
   redis.call('ZREM', ACTIVE, gid)
   redis.call('SREM', DIRTY, gid)
-  -- A pause ends with the group: what it parked are tombstones, and only a claim that steps over them clears them away.
+  -- A pause ends with the group: the parked items are now tombstones, which only a claim clears.
   if redis.call('HDEL', group.key, 'paused') == 1 then rejoin(group) end
   if group.kind == 'batch' then
     emit('batch.finished', group, string.format(
@@ -62,7 +62,7 @@ local function finish_group(gid)
   end
 end
 
--- A group that has ended gets work again: a person's retry, or a part that was not waited for.
+-- An ended group gets work again, from a person's retry or from a late part.
 local function reopen_group(gid)
   local group = load_group(gid)
   local state = GROUP_TRANSITIONS.reopened[group.state]
@@ -74,7 +74,7 @@ local function reopen_group(gid)
   close(group)
 end
 
--- Count one member from one state to another; the last one to end closes its group.
+-- Count one member from one state to another; the last member to end closes its group.
 local function count_member(gid, from, to)
   local key = group_key(gid)
   redis.call('HINCRBY', key, from, -1)

@@ -1,10 +1,10 @@
--- What a person's order names: one item, or one page of a group's members, in some states.
+-- The items that a person's order names: one item, or one page of a group's members, in some states.
 -- ARGS  kind (group | item), name (uid or gid), states (a list), and for a group first (the first member) and page (members)
 -- @include base
 local MEANT = {}
 for _, state in ipairs(ARGS.states) do MEANT[state] = true end
 
--- The names of the items, and where the next page begins (-1 after the last); nil where there is no such record.
+-- The uids of the items, and the start of the next page (-1 after the last); nil if there is no such record.
 local function named_items()
   if ARGS.kind == 'item' then
     if redis.call('EXISTS', item_key(ARGS.name)) == 1 then return { ARGS.name }, -1 end

@@ -1,11 +1,11 @@
--- What pause and resume of the fleet or a route have in common.
+-- The common part of pause and resume of the fleet or a route.
 -- @include base
 -- @include events
 -- @include groups
 local PAUSED = P .. ':paused'
 local function pause_field() return ARGS.scope == 'route' and 'route:' .. ARGS.name or 'fleet' end
 
--- Publish that the fleet or a route is paused or goes on: for watchers, for every replica, and for each batch's progress.
+-- Publish a pause or its end: to watchers, to every replica, and for each batch's progress.
 local function announce_pause(kind, extra)
   local route = ARGS.scope == 'route' and '"' .. ARGS.name .. '"' or 'null'
   publish(kind, '{"scope":"' .. ARGS.scope .. '","route":' .. route .. extra .. TIME_FIELD .. '}')
@@ -13,7 +13,7 @@ local function announce_pause(kind, extra)
   for _, gid in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do redis.call('SADD', DIRTY, gid) end
 end
 
--- A hash of pauses that all end by themselves ends with the last of them.
+-- If every pause has an end, the hash expires with the last of them.
 local function date_pauses()
   local last_us = 0
   for _, value in ipairs(redis.call('HVALS', PAUSED)) do

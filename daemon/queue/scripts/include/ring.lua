@@ -1,6 +1,6 @@
--- The fair ring of a queue (a lane of a route, or `cached`). Each tenant has at most one waiting entry in the ready stream,
--- which is then a field of the ring, a hash of tenant to item. Its other items stand in backlogs, one for each of its
--- batches and one for its single jobs, and those sources take turns. So the ring's size is the number of undelivered entries.
+-- The fair ring of a queue (a lane of a route, or `cached`). Each tenant has at most one waiting entry in the ready stream.
+-- The ring is a hash of tenant to the item of that entry, so its size is the number of undelivered entries. A tenant's other
+-- items stand in backlogs: one for each batch, and one for its single jobs. These sources take turns.
 -- @include base
 local function ring_key(route, queue) return P .. ':ring:' .. route .. ':' .. queue end
 local function backlog_key(route, queue, tenant, source)
@@ -10,7 +10,7 @@ end
 local function has_cap(group, queue) return group.max_in_flight and queue ~= 'cached' end
 
 -- Whether a source is a batch with a `max_in_flight`, and whether it is held back: paused, or with all its places taken.
--- An entry in the ring takes a place. A copy makes no call, so it waits for none; it takes one while it runs.
+-- An entry in the ring takes a place. A copy makes no call, so it does not wait for a place; it takes one while it runs.
 local function cap_of(tenant, source, queue)
   if source == '' then return false, false end
   local group = read_fields(group_key(tenant .. '/' .. source), 'max_in_flight', 'running', 'in_ring', 'paused')
@@ -18,7 +18,7 @@ local function cap_of(tenant, source, queue)
   return true, tonumber(group.running) + tonumber(group.in_ring) >= tonumber(group.max_in_flight)
 end
 
--- Give the tenant its next waiting entry: of the first source in turn that is not held back; it goes to the end of the turns.
+-- Give the tenant its next waiting entry, from the first source that is not held back; the source goes to the end.
 local function release(route, queue, tenant)
   local turns = P .. ':turns:' .. route .. ':' .. queue .. ':' .. tenant
   for _ = 1, redis.call('LLEN', turns) do
@@ -38,12 +38,12 @@ local function release(route, queue, tenant)
   return false
 end
 
--- Make sure that a tenant with work that may run has its entry in the ring.
+-- Give a tenant an entry in the ring if it has work that may run.
 local function join_ring(route, queue, tenant)
   if redis.call('HEXISTS', ring_key(route, queue), tenant) == 0 then release(route, queue, tenant) end
 end
 
--- Put an item into its queue; `first` puts it before the others of its source, since it has waited already.
+-- Put an item into its queue; `first` puts it before the others of its source, since it has already waited.
 local function enqueue(item, first)
   local queue = queue_of(item)
   local backlog = backlog_key(item.route, queue, item.tenant, item.batch)
@@ -53,14 +53,14 @@ local function enqueue(item, first)
   join_ring(item.route, queue, item.tenant)
 end
 
--- Whether an item is its tenant's waiting entry or in its source's backlog; it walks through that, so not for every item.
+-- Whether an item is its tenant's waiting entry or in its source's backlog. Slow: it walks through the backlog.
 local function stands_in_queue(item)
   local queue = queue_of(item)
   if redis.call('HGET', ring_key(item.route, queue), item.tenant) == item.uid then return true end
   return redis.call('LPOS', backlog_key(item.route, queue, item.tenant, item.batch), item.uid) ~= false
 end
 
--- The entry of an item has left the ring, which counts where its batch has a cap. Returns whether the batch is paused.
+-- The entry of an item has left the ring; update its batch's count if the batch has a cap. Returns whether that is paused.
 local function left_ring(item, queue)
   if item.batch == '' then return false end
   local key = group_key(item.tenant .. '/' .. item.batch)
@@ -69,8 +69,8 @@ local function left_ring(item, queue)
   return group.paused ~= nil
 end
 
--- One knock for each route that got work, at the script's end. Dispatchers also look by themselves, so a lost knock only
--- costs time.
+-- Ring the bell once for each route that got work, at the script's end. Dispatchers also look by themselves, so a lost
+-- message only costs time.
 local woken = {}
 local function ring_bell()
   for name in pairs(woken) do redis.call('PUBLISH', BELL, 'work ' .. name) end

@@ -6,8 +6,8 @@
 -- @include flight
 -- @include transitions
 
--- Move an item: its record, its event (if any), its counts. Returns its next state; nil, and nothing is changed, where the
--- cause may not happen to it.
+-- Move an item: its record, its event (if any), its counts. Returns its next state. If its state does not allow the cause,
+-- returns nil and changes nothing.
 local function move(item, cause, fields, event, extra)
   local from, to = item.state, next_state(cause, item.state)
   if not to then return nil end
@@ -28,20 +28,20 @@ local function move(item, cause, fields, event, extra)
   return to
 end
 
--- End an item; returns as `move`. `extra` is the inside of a JSON object for the event.
+-- End an item; returns the same as `move`. `extra` is the inside of a JSON object for the event.
 local function finish_item(item, cause, fields, extra)
   local state = next_state(cause, item.state)
   if not state then return nil end
-  -- Members live as long as their group; the janitor gives them their time when the group has ended.
+  -- Members live as long as their group; the janitor starts their time to live when the group has ended.
   if item.group == '' then redis.call('PEXPIRE', item.key, retention_ms(state == 'succeeded')) end
-  -- The replica that runs an item counts its end by itself.
+  -- The replica that runs an item counts its end itself.
   if item.state ~= 'running' then count(ended, item.route .. '|' .. state, 1) end
   fields.finished_us = NOW_US
   return move(item, cause, fields, 'job.' .. state, extra)
 end
 
--- End an item that no worker has. What stands in a queue stays there as a tombstone: the claim steps over it, and a retry
--- that comes before that finds it in its place.
+-- End an item that no worker runs. Its queue entry stays as a tombstone: the claim steps over it, or an earlier retry uses
+-- it again.
 local function finish_idle(item, cause)
   if not next_state(cause, item.state) then return nil end
   redis.call('ZREM', EXPIRING, item.uid)
@@ -50,7 +50,7 @@ local function finish_idle(item, cause)
   return finish_item(item, cause, stands and { tombstone = 1 } or {})
 end
 
--- Send an item back to its queue, before the others of its source: now, or when it is due. Returns as `move`.
+-- Send an item back to its queue, before the others of its source, now or when it is due. Returns the same as `move`.
 local function requeue(item, cause, due_us, fields, event, extra)
   fields.since_us, fields.entry, fields.worker = NOW_US, '', ''
   local state = move(item, cause, fields, event, extra)

@@ -1,5 +1,5 @@
--- What may happen to an item and to a group: cause, state before, state after. Scripts take every next state from here, so
--- anything else is refused. docs/state-machine.md draws it; a test holds the page, the tables and the scripts together.
+-- The moves that items and groups may make: cause, state before, state after. Scripts take every next state from here and
+-- refuse any other move. docs/state-machine.md draws it; a test compares the page, the tables and the scripts.
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local WAITING = { queued = true, retry_wait = true, throttled = true }
 
@@ -11,7 +11,7 @@ local TRANSITIONS = {
   expired = from_waiting('expired'),
   cancel_order = { queued = 'cancelled', retry_wait = 'cancelled', throttled = 'cancelled', held = 'cancelled' },
   retry_order = { failed = 'queued', cancelled = 'queued', expired = 'queued', held = 'queued' },
-  -- The outcomes that a settle gets, and what it makes of them.
+  -- The outcomes of settle.lua, and the causes that it derives from them.
   succeeded = { running = 'succeeded' },
   failed = { running = 'failed' },
   cancelled = { running = 'cancelled' },
@@ -36,5 +36,5 @@ for _, state in ipairs(ENDS) do
   GROUP_TRANSITIONS.reopened[state] = 'running'
 end
 
--- The item's next state; nil where the cause may not happen to it.
+-- The item's next state; nil if its state does not allow the cause.
 local function next_state(cause, state) return TRANSITIONS[cause][state] end

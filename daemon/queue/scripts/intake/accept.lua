@@ -1,19 +1,19 @@
--- Accept items: write their records, queue them, publish it, and take their stream entries off the jobs stream.
+-- Accept items: write their records, queue them, publish their events, and remove their entries from the jobs stream.
 -- KEYS  1 prefix
 -- ARGS  items, each with uid, gid, part, route, lane, head, spec (JSON), fingerprint, not_before_us, expires_us,
---       max_attempts, entry (to take off, or ''), cache (`use` or `refresh`, a space and the fingerprint of its pixels; or '');
+--       max_attempts, entry (to remove, or ''), cache (`use` or `refresh`, a space and the fingerprint of its pixels; or '');
 --       gid and part are '' for a job of its own
 --       part_end: gid, part and entry of the part whose last item this call holds
 --       cap: how many items of a tenant may wait, 0 for no cap
--- Returns  one of queued | duplicate | conflict | resumed | full for each item; an item of no group is full when its
---          tenant has its cap waiting: nothing is written for it, and its entry stays
+-- Returns  one of queued | duplicate | conflict | resumed | full for each item. `full` is for an item without a group whose
+--          tenant has reached its cap: nothing is written for it, and its entry stays
 -- One step, because a crash between the record and the acknowledgement must not make a second picture: an entry that is
 -- read again finds its record.
 -- @include base
 -- @include states
 
--- An item of a part that turns out not to be new work leaves its group's counts again, once: a part that was interrupted
--- comes here twice.
+-- Take an item out of its group's counts because it is not new work. This happens once, even if an interrupted part is
+-- read twice.
 local function withdraw(item)
   local key = group_key(item.group)
   if redis.call('HSETNX', key, 'withdrawn:' .. item.part .. ':' .. item.uid, 1) == 0 then return end
@@ -32,7 +32,7 @@ local function refuse(item, is_same)
   return 'conflict'
 end
 
--- Where a batch may have parked items, for the step that frees one of its places or ends its pause.
+-- Note the queues in which a batch may park items, for the step that frees one of its places or ends its pause.
 local function note_place(group, route, queue)
   local places, place = redis.call('HGET', group, 'places'), route .. '|' .. queue
   if places and string.find(',' .. places .. ',', ',' .. place .. ',', 1, true) then return end
@@ -44,7 +44,7 @@ local function join_group(item, new)
   local key, members = group_key(item.group), members_key(item.group)
   redis.call('ZADD', members, 'NX', redis.call('ZCARD', members), item.uid)
   if redis.call('HEXISTS', key, 'cancel') == 1 then return true end
-  -- Nobody can promise that the batch is done before its last item may start.
+  -- The batch's estimate must not end before its last item may start.
   local latest_us = tonumber(redis.call('HGET', key, 'latest_us') or '0')
   if (new.not_before_us or 0) > latest_us then redis.call('HSET', key, 'latest_us', int(new.not_before_us)) end
   if item.batch ~= '' then
@@ -100,7 +100,7 @@ local closing = ARGS.part_end
 if closing then
   local key = group_key(closing.gid)
   if redis.call('HSETNX', key, 'done:' .. closing.part, 1) == 1 then
-    -- A cancelled batch waits for no part, so there is nothing to count down.
+    -- A cancelled batch waits for no part, so it has no count of missing parts.
     local is_cancelled = redis.call('HEXISTS', key, 'cancel') == 1
     local parts_left = is_cancelled and 0 or redis.call('HINCRBY', key, 'parts_left', -1)
     if parts_left <= 0 and redis.call('HGET', key, 'open') == '0' then finish_group(closing.gid) end

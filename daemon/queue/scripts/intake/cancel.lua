@@ -1,8 +1,8 @@
--- Cancel one item, or one page of a group's members. What waits ends now; what runs is requested to stop.
+-- Cancel one item, or one page of a group's members. Waiting items end now; running items get a request to stop.
 -- KEYS  1 prefix
 -- ARGS  see include/orders.lua; states of queued, throttled, retry_wait, running, held
 -- Returns  { ok | unknown, next member or -1, cancelled, requested to stop }
--- One step a page; a batch that is still being accepted is marked, so members that come later end as well.
+-- One step a page. A batch that is still being accepted is marked, so later members end as well.
 -- A cancelled item's queue entry stays as a tombstone: XDEL of an undelivered entry would lose the group's lag.
 -- @include base
 -- @include orders
@@ -12,7 +12,7 @@ local uids, next_member = named_items()
 if not uids then return { 'unknown', -1, 0, 0 } end
 
 if ARGS.kind == 'group' and MEANT.queued and redis.call('HGET', group_key(ARGS.name), 'state') == 'running' then
-  -- Parts that have not come are not waited for any more.
+  -- The batch no longer waits for its missing parts.
   redis.call('HSET', group_key(ARGS.name), 'cancel', NOW_US, 'parts_left', 0)
   if redis.call('HGET', group_key(ARGS.name), 'open') == '0' then finish_group(ARGS.name) end
 end

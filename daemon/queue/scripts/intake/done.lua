@@ -1,8 +1,8 @@
--- Take an entry off the jobs stream whose order has been carried out (a cancel, a retry).
+-- Remove the entry of an order that has been carried out (a cancel, a retry) from the jobs stream.
 -- KEYS  1 prefix
 -- ARGS  entry
 -- Returns  1 when it was there
--- One step: acknowledged without being deleted it would stay in the stream for good.
+-- One step, because an entry that is acknowledged and not deleted would stay in the stream for ever.
 -- @include base
 redis.call('XACK', JOBS, 'intake', ARGS.entry)
 return redis.call('XDEL', JOBS, ARGS.entry)

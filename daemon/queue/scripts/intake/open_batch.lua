@@ -4,9 +4,9 @@
 --       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
 -- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full
--- It is all or nothing: the first part to come is judged as if all parts had its size, and those that follow a part which
--- was let in are let in.
--- One step, because two replicas may hold the same entry: only one of them may find the batch new.
+-- The cap admits a batch as a whole: the first part counts as if all parts had its size, and later parts of an admitted
+-- batch are always admitted.
+-- One step, because two replicas may read the same entry, and only one of them may find the batch new.
 -- @include base
 -- @include states
 
@@ -20,7 +20,7 @@ local function open_part()
     if group[part_field] ~= ARGS.fingerprint then return 'conflict' end
     return group['done:' .. part] and 'duplicate' or 'resume'
   end
-  -- A batch whose cancel was taken back may have ended without this part.
+  -- The batch may have ended without this part, if a retry followed its cancel.
   if not group.cancel then reopen_group(group.gid) end
   for _, name in ipairs({ 'total', 'queued', 'open' }) do redis.call('HINCRBY', group.key, name, ARGS.members) end
   update(group, { [part_field] = ARGS.fingerprint })
@@ -29,7 +29,7 @@ local function open_part()
 end
 
 local function open_group()
-  -- A job of several pictures and a job of one share their names.
+  -- Jobs of several pictures and jobs of one share one set of names.
   if ARGS.kind == 'job' and redis.call('EXISTS', item_key(group.gid)) == 1 then return 'conflict' end
   if is_full(group.tenant, ARGS.members * parts) then return 'full' end
   count(waiting, group.tenant, ARGS.members)

@@ -1,8 +1,8 @@
--- Send the original of a dead letter to the jobs stream again, and take the dead letter off.
+-- Send the original of a dead letter to the jobs stream again, and remove the dead letter.
 -- KEYS  1 prefix
--- ARGS  letter (the dead letter's entry), own_fields (how many of its last fields are not the original's)
--- Returns  the new entry's id, or '' when the dead letter is not there any more
--- One step, so that of two people who retry the same one, or of one who is interrupted and begins again, only one sends it.
+-- ARGS  letter (the dead letter's entry), own_fields (how many of its last fields do not belong to the original)
+-- Returns  the new entry's id, or '' when the dead letter has been removed before
+-- One step, so that the original is sent once, even if two people retry it or one person does so twice.
 -- @include base
 local found = redis.call('XRANGE', DEAD, ARGS.letter, ARGS.letter)[1]
 if not found then return '' end

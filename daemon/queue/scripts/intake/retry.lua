@@ -1,10 +1,10 @@
--- Run again what a person wants: one item, or members of a group, that ended without a picture or are held.
+-- Queue again one item, or one page of a group's members, that ended without a picture or are held: a person's order.
 -- KEYS  1 prefix
 -- ARGS  see include/orders.lua; states of failed, held, cancelled, expired
---       letter: for an item, the dead letter that goes with it; where that has been taken off, nothing is done
+--       letter: for an item, the dead letter that goes with it; if that has been removed before, nothing is done
 -- Returns  { ok | unknown | gone (that dead letter), next member or -1, queued again }
--- `waived` is the time of the retry: a deadline that has passed by then does not hold any more, a later one does.
--- One step a page: record, counts and queue agree; what succeeded is never touched, so nothing is bought again.
+-- `waived` is the time of the retry: a deadline before it is void, a later one holds.
+-- One step a page: record, counts and queue agree. Succeeded items are never touched, so nothing is bought again.
 -- @include base
 -- @include orders
 -- @include states
@@ -20,11 +20,11 @@ local function retry(item)
   end
   redis.call('PERSIST', item.key)
   redis.call('HDEL', item.key, 'finished_us', 'cancel', 'unknowns')
-  -- A task that is still good is polled again, and what is cancelled keeps no other; anything else begins anew.
+  -- A task that is still good is polled again; a cancelled item has only such a task. Any other item begins anew.
   local keeps_task = item.state == 'cancelled' or is_resumable(item.error)
   requeue(item, 'retry_order', NOW, { attempts = 0, crashes = 0, throttles = 0, waived = NOW_US, error = '', intent_us = '',
     receipt = keeps_task and item.receipt or '',
-    -- An expiry in the past would end it at once; the person wants it now.
+    -- An expiry in the past would end it at once, against the order.
     expires_us = is_past(item.expires_us) and '' or item.expires_us or '' }, 'job.queued')
 end
 

@@ -1,10 +1,10 @@
--- Start the retention clock of ended groups, and stop that of groups which a retry has opened again: one page of the members
--- of one group.
+-- Start the retention clock of ended groups, or stop it if a retry has opened the group again: one page of the members of
+-- one group.
 -- KEYS  1 prefix
 -- ARGS  page: members a call
 -- Returns  1, or 0 when no group is left
--- One step a page: a group leaves the janitor's list only when its last member has its time to live, or has none any more. A
--- group that ends or is opened meanwhile is begun anew (`closed_to`), so its members always live alike.
+-- One step a page: a group leaves the janitor's list only after its last member. A group that ends or opens meanwhile starts
+-- again from its first member (`closed_to`), so all members end together.
 -- @include base
 -- @include groups
 

@@ -1,5 +1,5 @@
--- Bring what is due: retries, not-before items and those whose leader has ended to their queues, and waiting items past their
--- time to their end.
+-- Queue the items that are due (retries, not-before items, followers whose leader has ended), and end waiting items past
+-- their expiry.
 -- KEYS  1 prefix
 -- ARGS  most: items a call
 -- Returns  { moved, microseconds until the next one is due, or -1 }
@@ -16,7 +16,7 @@ local function take_due(set, act)
   end
 end
 
--- What has a task has started, so it does not expire.
+-- An item with a task has started, so it does not expire.
 take_due(EXPIRING, function(item) return not has_task(item) and finish_idle(item, 'expired') end)
 take_due(DELAYED, function(item)
   queue_up(item, true)

@@ -1,9 +1,9 @@
--- Take consumer names off the groups that nobody uses any more: that of a replica which stops, or those of killed ones.
+-- Remove consumer names from the consumer groups: the name of a replica that stops, or the names of killed replicas.
 -- KEYS  1 prefix
--- ARGS  groups: pairs of stream and group; worker (the one to take off), or idle_ms: how long a consumer has read nothing
--- Returns  the number of names taken off
--- One step, because XGROUP DELCONSUMER drops what is pending with the consumer: what it takes between the look and the
--- deletion would be lost. A live replica that was idle for so long loses nothing: its next read makes the name again.
+-- ARGS  groups: pairs of stream and group; worker (the name to remove), or idle_ms: how long a consumer has read nothing
+-- Returns  the number of removed names
+-- One step, because XGROUP DELCONSUMER drops the consumer's pending entries: an entry that it takes between the look and the
+-- deletion would be lost. A live replica that was idle for so long loses nothing, since its next read creates the name again.
 -- @include base
 local function is_unused(consumer)
   if ARGS.worker then return consumer.name == ARGS.worker end

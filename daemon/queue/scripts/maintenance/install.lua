@@ -1,9 +1,9 @@
--- Write what a replica brings to the installation: the schema of its records and how long they are kept.
+-- Write a replica's settings of the installation: the schema of its records and how long they are kept.
 -- KEYS  1 prefix
 -- ARGS  schema, records_us, failed_us
--- Returns  the schema in force; a newer one than ours means that it was not written over
--- One step, so that no replica writes over a newer schema that came between its look and its write. It also writes the key
--- of probe.lua, so it shows that Redis takes our writes: on a cluster, keys without a common slot stop one of the two.
+-- Returns  the schema in force; if it is newer than ours, it was not overwritten
+-- One step, so that no replica overwrites a newer schema that came between its look and its write. It also writes the key of
+-- probe.lua, to show that Redis takes our writes: on a cluster, keys without a common slot stop one of the two writes.
 -- @include base
 local installation = P .. ':installation'
 redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000)

@@ -1,9 +1,9 @@
--- Show that Redis takes our writes: one small key, which ends by itself.
+-- Test that Redis takes our writes, with one small key that expires.
 -- KEYS  1 prefix
 -- ARGS  none
 -- Returns  1
--- One step as all others are, so that what would stop them (no memory left, a replica, an ACL, keys without a common slot)
--- stops this one, too.
+-- One step like all other scripts, so the same faults stop it: no memory left, a read-only replica, an ACL, keys without a
+-- common slot.
 -- @include base
 redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000)
 return 1

@@ -1,8 +1,8 @@
--- Take the batches whose counts changed since the last call, for their batch.progress events.
+-- Take the batches whose counts have changed since the last call, for their batch.progress events.
 -- KEYS  1 prefix
 -- ARGS  most: batches a call, gap_us: the shortest time between two calls of the fleet
 -- Returns  for each { gid, head, total, queued, throttled, retry_wait, running, succeeded, failed, cancelled, expired, held }
--- One step: the replica that takes a batch publishes its progress, so that happens at most twice a second.
+-- One step: only the replica that takes a batch publishes its progress, so the fleet does not exceed the rate of `gap_us`.
 -- @include base
 -- @include groups
 

@@ -1,17 +1,17 @@
 -- Take over items whose worker went silent: one page of the pending entries of a queue's stream.
 -- KEYS  1 prefix
 -- ARGS  route, queue, worker, lease_ms, cursor, count, most_crashes (in a row), not_after_us
--- Returns  { next cursor, items: their records (JSON), poisoned, calls }, `calls` being whether the provider takes money for each
---          call of the poisoned that nobody has counted (maybe | yes)
+-- Returns  { next cursor, items: their records (JSON), poisoned, calls }; `calls` is, for each uncounted call of a poisoned
+--          item, whether the provider charges it (maybe | yes)
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
--- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so one that always starts at 0-0
--- never sees a dead entry behind many live ones.
--- JUSTID: Redis 6.2 lists a pending entry that somebody deleted as nil, without its id, and keeps it pending for ever; by its
--- id it can be taken off. Redis 7 and Valkey take it off by themselves.
+-- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so a scan that always starts at
+-- 0-0 never reaches a dead entry behind many live ones.
+-- JUSTID: without it Redis 6.2 lists a deleted pending entry as nil, without its id, and keeps it pending for ever. With the
+-- id the entry can be removed. Redis 7 and Valkey remove it by themselves.
 -- @include base
 -- @include states
 
--- The call was held up on its way: the server or the network stood still, and then so did everybody's heartbeat.
+-- This call was delayed: the server or the network stood still, and so did the heartbeats of all workers.
 if NOW > ARGS.not_after_us then return { '0-0', {}, 0, {} } end
 local stream = stream_key(ARGS.route, ARGS.queue)
 local reply = redis.pcall('XAUTOCLAIM', stream, 'workers', ARGS.worker, ARGS.lease_ms, ARGS.cursor, 'COUNT', ARGS.count, 'JUSTID')
@@ -24,7 +24,7 @@ end
 
 local poisoned, calls = 0, {}
 local function give_up(item, crashes)
-  -- With a task id a person's retry polls the task; it buys nothing.
+  -- If there is a task id, a person's retry polls that task and buys nothing.
   local has_receipt = item.receipt ~= nil and item.receipt ~= ''
   local charged = has_receipt and 'yes' or 'maybe'
   local err = cjson.encode({ kind = 'poison', charged = charged, retryable = false, resumable = has_receipt or nil,

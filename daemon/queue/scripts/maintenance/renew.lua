@@ -1,9 +1,9 @@
--- Keep what is ours: one heartbeat for all items that a replica runs.
+-- Keep a replica's items: one heartbeat for all items that it runs.
 -- KEYS  1 prefix
 -- ARGS  worker, items: pairs of uid and epoch
 -- Returns  'ours', 'lost' or 'cancel' (ours, and a cancel was ordered) for each item
--- One step with the check of the epoch: a replica that slept past its lease must not take back what another one reclaimed.
--- JUSTID leaves the delivery counter alone; FORCE makes an entry pending again whose group was lost with a failover.
+-- One step with the check of the epoch: a replica that slept past its lease must not take back an item that another replica
+-- reclaimed. JUSTID leaves the delivery counter alone; FORCE makes an entry pending again if a failover lost its group.
 -- @include base
 
 local results = {}

@@ -1,8 +1,8 @@
--- Send a message again that was given up, because a person wants it.
+-- Make a given-up message due again: a person's order.
 -- KEYS  1 prefix
 -- ARGS  id, letter (the entry of its dead letter)
 -- Returns  1, or 0 when its content has ended and nothing was changed
--- One step with the removal of the dead letter, so that two people send it once.
+-- One step with the removal of the dead letter, so that two people who do it send the message once.
 -- @include base
 -- @include outbox
 

@@ -1,12 +1,12 @@
 -- End one try to deliver a message.
 -- KEYS  1 prefix
 -- ARGS  id, taken (as the taking returned it), outcome, delay_us, error (JSON)
--- Outcomes  delivered  it is over, also if another replica has taken it since
+-- Outcomes  delivered  the message ends, even if another replica has taken it since
 --           retry      it costs a try, and is due after the delay
 --           postponed  it was not tried
 --           failed     a dead letter; the message stays for its time to live, so that a person may send it again
---           gone       as failed, and the receiver wants no more: the record's callback is ended
--- Returns  1, or 0 when the message was not the caller's any more and nothing was changed
+--           gone       as failed, and the record's callback ends because the receiver wants no more
+-- Returns  1, or 0 when the caller no longer owned the message and nothing was changed
 -- One step: a try is counted once, and a message that is given up has its dead letter.
 -- @include base
 -- @include events

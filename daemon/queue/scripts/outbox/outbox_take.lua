@@ -1,9 +1,9 @@
--- Take messages that are due for delivery: until the lease ends they are nobody else's.
+-- Take messages that are due for delivery; the caller owns them until the lease ends.
 -- KEYS  1 prefix
 -- ARGS  most: messages a call, lease_us
--- Returns  { microseconds until the next one is due, or -1; messages given up here; messages }, a message being
+-- Returns  { microseconds until the next one is due, or -1; messages given up here; messages }; a message is
 --          { id, taken, url, secret's name, body, attempts }
--- One step: of all replicas one gets a message, and `taken` fences it when its lease has ended.
+-- One step: only one replica gets a message, and `taken` fences that replica when its lease has ended.
 -- @include base
 -- @include events
 

@@ -1,10 +1,10 @@
--- Pause new calls: of the whole fleet, of one route, or of one batch. What runs goes on, what waits keeps its place.
+-- Pause new calls of the whole fleet, of one route, or of one batch. Running items go on; waiting items keep their place.
 -- KEYS  1 prefix
 -- ARGS  scope (fleet | route | batch), name (of the route, or the gid), reason (a JSON string),
---       length_us: without it until somebody resumes; a batch has none
--- Returns  ok | unknown | ended, the last two of a batch
--- One step: the pause, its event, the knock and the new outlook of the batches (`dirty`) are one fact. The end of a pause is
--- a time of this server's clock, so all replicas go on at the same moment.
+--       length_us: without it the pause lasts until a resume; a batch has none
+-- Returns  ok | unknown | ended; the last two only for a batch
+-- One step: the pause, its event, the message on the bell and the new progress of the batches (`dirty`) are one fact. The
+-- end of a pause is a time of this server's clock, so all replicas go on at the same moment.
 -- @include base
 -- @include pauses
 

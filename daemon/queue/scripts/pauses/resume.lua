@@ -1,8 +1,8 @@
--- End a pause: of the whole fleet, of one route, or of one batch.
+-- End a pause of the whole fleet, of one route, or of one batch.
 -- KEYS  1 prefix
 -- ARGS  scope (fleet | route | batch), name (of the route, or the gid)
 -- Returns  resumed | nothing (it was not paused) | unknown (no such batch)
--- One step: a batch is let go and its tenant has an entry in the ring again, or its items would wait for ever.
+-- One step: the batch's pause ends and its tenant gets an entry in the ring again, or its items would wait for ever.
 -- @include base
 -- @include pauses
 

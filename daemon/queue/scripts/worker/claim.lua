@@ -1,18 +1,18 @@
--- Take up to `count` items of one route, fairly: lanes by weight, tenants in turn. Permits are held already.
+-- Take up to `count` items of one route: lanes by weight, tenants in turn. The caller already holds their permits.
 -- KEYS  1 prefix
 -- ARGS  route, worker, count, queues (high, normal and low, or `cached` alone, which needs no permit),
 --       permits: of each item, in order (none where the route has no quota)
 -- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: their records (JSON) }
--- One step, because "delivered", "running", the tenant's next entry and the event are one fact: a crash after it leaves a
--- pending entry that a reclaim finds, and nothing in between.
--- Tombstones (items that were cancelled, expired or queued elsewhere since) are stepped over, and so is an item that stands
--- aside for an identical one. An undelivered entry is never deleted, since XDEL of one makes the group's lag unknown.
+-- One step, because "delivered", "running", the tenant's next entry and the event are one fact. A crash after it leaves a
+-- pending entry, which a reclaim finds.
+-- The claim steps over tombstones (items that were cancelled, expired or queued elsewhere since) and over items that stand
+-- aside for an identical one. An undelivered entry is never deleted, since its XDEL makes the group's lag unknown.
 -- @include base
 -- @include states
 
 local route, worker, QUEUES = ARGS.route, ARGS.worker, ARGS.queues
 local WEIGHTS = { high = 8, normal = 3, low = 1 }
--- So many entries that start nothing are stepped over in a call, so that the script stays short.
+-- A call steps over at most so many entries that start nothing, so that the script stays short.
 local MOST_SKIPPED = 100
 
 local in_ring = {}  -- by queue, the number of tenants with a waiting entry
@@ -38,8 +38,8 @@ local function pick_queue()
   return best
 end
 
--- The ring knows entries that the stream has not: somebody trimmed it or deleted it. Their items are queued anew, once a
--- queue and call: a stream that loses entries as fast as they come must not hold the server.
+-- The ring has entries that the stream lacks, since the stream was trimmed or deleted. Queue their items again, once for
+-- each queue and call: a stream that loses entries as fast as they come must not block the server.
 local lost, healed = 0, {}
 local function heal(queue)
   if healed[queue] then
@@ -64,7 +64,7 @@ local function read_one(queue)
   local read = { 'XREADGROUP', 'GROUP', 'workers', worker, 'COUNT', 1, 'STREAMS', stream, '>' }
   local reply = redis.pcall(unpack(read))
   if reply and reply.err then
-    -- From 0: jobs may have been queued before the first worker came, or the group was lost with a failover.
+    -- From 0: jobs may have been queued before the first worker came, or a failover has lost the group.
     redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
     reply = redis.call(unpack(read))
   end
@@ -73,8 +73,8 @@ local function read_one(queue)
   return entry[1], entry[2][2]
 end
 
--- Give up the entry of an item that does not start. It held a place of its batch's cap; what is parked, here or in another
--- lane, may have it.
+-- Remove the entry of an item that does not start. It held a place of its batch's cap, which a parked item of any lane may
+-- now take.
 local function step_over(queue, entry, gid)
   redis.call('XACK', stream_key(route, queue), 'workers', entry)
   redis.call('XDEL', stream_key(route, queue), entry)
@@ -82,16 +82,16 @@ local function step_over(queue, entry, gid)
   for _, name in ipairs(QUEUES) do look(name) end
 end
 
--- An item that waits for its time stands in no queue. What is queued at once is never early.
+-- Whether an item still waits for its time, so that its entry is a tombstone. Other states are never early.
 local function is_early(item)
   if item.state ~= 'retry_wait' and item.state ~= 'throttled' then return false end
   local due_us = redis.call('ZSCORE', DELAYED, item.uid)
   return due_us and tonumber(due_us) > NOW
 end
 
--- Whether the item of an entry starts by it. If not, it has been put where it belongs.
+-- Whether the item of an entry starts now. If not, this moves the item to where it belongs.
 local function starts(item, queue, is_paused)
-  -- An entry that its item left for another queue is a tombstone, whatever becomes of the item.
+  -- If the item has moved to another queue, this entry is a tombstone in any state of the item.
   if queue_of(item) ~= queue or is_early(item) or not next_state('claimed', item.state) then return false end
   if is_past(item.expires_us) and not has_task(item) then
     redis.call('ZREM', EXPIRING, item.uid)
@@ -124,8 +124,8 @@ while #items < ARGS.count and skipped < MOST_SKIPPED do
   if not item then
     heal(queue)
   elseif item.state == 'running' and item.entry == entry then
-    -- The group was lost and is read again from its beginning: this entry is somebody's running item. It stays pending, so
-    -- that it is found when that worker goes silent.
+    -- The consumer group was lost and is read again from its beginning, so this is the entry of a running item. It stays
+    -- pending, so that a reclaim finds it if that item's worker goes silent.
     skipped = skipped + 1
   else
     local is_paused = left_ring(item, queue)

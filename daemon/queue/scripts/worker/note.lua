@@ -1,16 +1,16 @@
--- Write down where running items stand with their provider: the intent before a call, the receipt after it.
+-- Write down the progress of running items at their provider: the intent before a call, the receipt after it.
 -- KEYS  1 prefix
 -- ARGS  notes, each with uid, epoch, what (intent | receipt), text (JSON of the receipt)
 -- Returns  { verdict, receipt or '' } for each note
---   intent   ours     it may be sent
---            go_on    a task of the item has come to light: nothing is sent, the receipt given is polled
---            lost     the item is not the caller's any more, and nothing may be sent
+--   intent   ours     the call may be sent
+--            go_on    the item already has a task: nothing is sent, and the returned receipt is polled
+--            lost     the caller no longer owns the item, and nothing may be sent
 --   receipt  ours     noted
---            second   noted; a task that came late is not needed now, and is a dead letter
---            kept     the item is not the caller's any more; its record keeps the receipt for its owner
---            buried   likewise, and since it may not be needed there is a dead letter
--- One step with the check of the epoch: a worker that slept past its lease must not begin a paid call, and a receipt that it
--- brings must meet the new owner before the call (`go_on`), or its settle, and never pass it by.
+--            second   noted; the item's late receipt is no longer needed and becomes a dead letter
+--            kept     the caller no longer owns the item; the record keeps the receipt for the new owner
+--            buried   as kept, and there is a dead letter, since the receipt may not be needed
+-- One step with the check of the epoch: a worker that slept past its lease must not begin a paid call. The new owner must see
+-- that worker's receipt before its own call (`go_on`) or at its settle.
 -- @include base
 -- @include events
 -- @include receipts
@@ -31,7 +31,7 @@ local function note_late(item, text)
     bury_late(item, text)
     return 'buried'
   end
-  -- Noted before, as its owner's or late: only the reply was lost.
+  -- The receipt was noted before, as the owner's or as a late one; only the reply was lost.
   if item.receipt == text or item.late_receipt == text then return 'kept' end
   local free = (item.late_receipt or '') == ''
   local needed = (item.receipt or '') == '' and item.state ~= 'succeeded'

@@ -1,11 +1,11 @@
--- Which commands the ACL does not let this user run, tried without touching any data.
+-- Find the commands that the ACL denies this user, without touching any data.
 -- KEYS  1 prefix
 -- ARGS  commands, each a list of words
--- Returns  the number in the list of each command that was refused for want of a permission
--- One step, because the key that all commands are tried on is a text that exists only meanwhile: a command for another type
--- finds the wrong one and changes nothing.
+-- Returns  the number in the list of each command that was refused for lack of a permission
+-- One step, because all commands are tried on a string key that exists only during the script. A command for another type
+-- fails on it and changes nothing.
 -- @include base
--- The words of Redis 7, and of Valkey 8 and 9.
+-- The errors of Redis 7, and of Valkey 8 and 9.
 local REFUSED = { "user executing the script can't", 'ACL failure in script', 'NOPERM' }
 local scratch = P .. ':doctor'
 redis.pcall('SET', scratch, '', 'PX', 1000)

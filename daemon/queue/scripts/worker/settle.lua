@@ -1,19 +1,19 @@
 -- End the run of items: write each outcome, once.
 -- KEYS  1 prefix
 -- ARGS  reports, each with uid, epoch, outcome, and as that needs them: result (JSON), error (JSON), delay_us, entry;
---       charged: whether the provider takes money for the item's call (no | maybe | yes), nothing where none was begun
+--       charged: whether the provider charges the item's call (no | maybe | yes), absent if no call was begun
 -- Outcomes  succeeded  failed  cancelled  held
---           retry      a real failure: costs an attempt; after the last one it is failed, with a dead letter
+--           retry      a real failure: costs an attempt; after the last attempt the item fails, with a dead letter
 --           throttled  the provider wants us to wait: costs nothing
 --           unknown    a call was sent and its answer is lost: the job's on_unknown_outcome decides
---           missed     the picture that it was to have a copy of is gone: `entry` named it (or nothing)
---           released   not begun, or handed over: back to the queue unharmed
--- Where the item has a task that came late, retry, unknown, failed and held mean `in_reserve`: that task is polled.
--- Where a cancel came meanwhile, all but succeeded and failed mean `cancelled`.
--- Returns  the state that each item has now, or 'lost' when it was not the caller's any more (nothing was changed). An item
---          remembers its last settle, so a call that is repeated after a lost reply has the same answer.
+--           missed     the picture to copy has ended; `entry` is the cache entry that named it, or ''
+--           released   not begun, or handed over: the item goes back to the queue unchanged
+-- If the item has a late receipt, retry, unknown, failed and held become `in_reserve`: that task is polled.
+-- If a cancel came meanwhile, all outcomes but succeeded and failed become `cancelled`.
+-- Returns  the state that each item has now, or 'lost' when the caller no longer owned it (nothing was changed). An item
+--          remembers its last settle, so a call that is repeated after a lost reply has the same reply.
 -- One step: record, counts, event, XACK and XDEL are one fact, and the epoch fences a worker that lost its lease. A call is
--- written to the item's account here and nowhere before: a killed worker's call is its successor's to count, once.
+-- counted in the item's record only here, so the next owner counts a killed worker's call, once.
 -- @include base
 -- @include states
 
@@ -22,13 +22,13 @@ local function fail(item, cause, err)
   return finish_item(item, cause, { error = err, attempts = attempts }, '"error":' .. err .. ',"attempts":' .. attempts)
 end
 
--- The causes of an end that leave a dead letter are its reasons.
+-- The reason of a dead letter is the cause of the item's end.
 local function fail_for_good(item, cause, err)
   bury(cause, err, int(item.attempts + 1), item.head, { 'data', item.spec })
   return fail(item, cause, err)
 end
 
--- An error of our side alone leaves the provider's task good: it is polled, and nothing is bought again.
+-- An error that is only on our side leaves the provider's task good: it is polled, and nothing is bought again.
 local function drop_task(fields)
   if not is_resumable(fields.error) then fields.receipt = '' end
   return fields
@@ -77,15 +77,15 @@ function outcomes.unknown(item, report)
   local ok, spec = pcall(cjson.decode, item.spec)
   local policy = ok and spec.on_unknown_outcome or 'retry_once'
   if policy == 'hold' then return outcomes.held(item, report) end
-  -- After its expiry it would not be sent once more; and an item that expires is reported to have been free.
+  -- An item past its expiry would not be sent again, and it must not end as `expired`, which reports that it was free.
   if policy == 'fail' or (item.unknowns or '0') ~= '0' or is_past(item.expires_us) then
     return fail_for_good(item, 'unknown_outcome', report.error)
   end
   return try_again(item, 'unknown', 0, { unknowns = 1, error = report.error, receipt = '' })
 end
 
--- A task whose receipt came late may have done what the run could not. The next claim takes that up, before anything is
--- given up or bought again.
+-- A task with a late receipt may have made the picture that the run could not make. The next claim polls it before the item
+-- is given up or bought again.
 local function fall_back(item, report)
   return try_again(item, 'in_reserve', 0, { receipt = '', crashes = 0, error = '{"resumable":true,' .. string.sub(report.error, 2) })
 end
@@ -99,7 +99,7 @@ function outcomes.missed(item, report)
   return requeue(item, 'missed', NOW, {})
 end
 
--- A cancel came while it ran: what would run again, or be held for a person, ends. The error of its call stays.
+-- A cancel came while it ran: an item that would run again or be held ends instead. The error of its call stays.
 local function cancel_instead(item, report)
   return finish_item(item, 'cancelled', report.error and drop_task({ error = report.error }) or {})
 end

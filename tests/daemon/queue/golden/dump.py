@@ -29,7 +29,7 @@ RECEIPT = b'{"task_id":"task-1"}'
 
 
 async def fill(redis: Redis) -> None:
-    """Every kind of record that an installation has, in every state. Items are named by what they show."""
+    """Create every kind of record of an installation, in every state. The items' names describe their states."""
     made = Installation(redis, webhooks=Webhooks({"main": (b"k" * 24,)}, allow_hosts=[]))
     await made.queue.install(records_s=86400, failed_s=604800)
     await made.submit(

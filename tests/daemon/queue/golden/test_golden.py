@@ -1,4 +1,4 @@
-"""Records that an earlier Pixmill left in Redis are understood: read, claimed, settled, retried and cancelled."""
+"""Records of an earlier Pixmill still work: they can be read, claimed, settled, retried and cancelled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def installation(redis: Redis) -> Installation:
 
 
 async def end_all(installation: Installation) -> None:
-    """Bring all that waits to its end; waiting times are over."""
+    """End all waiting items; their waiting times are over."""
     delayed = installation.keys.delayed
     for uid in await installation.redis.zrange(delayed, 0, -1):
         await installation.redis.zadd(delayed, {uid: 1})
@@ -80,7 +80,7 @@ def _shape(records: dict[str, Any]) -> dict[str, Any]:
     return shape
 
 
-async def test_what_is_put_back_is_what_was_dumped(installation: Installation) -> None:
+async def test_a_restored_dump_equals_the_dump(installation: Installation) -> None:
     again = await dump(installation.redis)
     assert {key: entry["value"] for key, entry in again.items()} == {
         key: entry["value"] for key, entry in GOLDEN.items()
@@ -108,7 +108,7 @@ async def test_readers_understand_every_record(installation: Installation) -> No
     assert message.url == "https://shop.example/hook"
 
 
-async def test_what_a_dead_replica_ran_is_taken_over_and_goes_on(installation: Installation) -> None:
+async def test_items_of_a_dead_replica_are_taken_over_and_go_on(installation: Installation) -> None:
     page = await installation.other("w2").reclaim("default", "normal", lease_s=0, cursor="0-0")
     leader, member = page.items
     assert (leader.uid, leader.receipt, leader.permit) == ("default//leader", RECEIPT, '["a permit"]')
@@ -141,7 +141,7 @@ async def test_everything_that_waits_is_claimed_once_and_ends(installation: Inst
     }
 
 
-async def test_what_ended_is_retried_and_what_waits_is_cancelled(installation: Installation) -> None:
+async def test_ended_items_are_retried_and_waiting_ones_cancelled(installation: Installation) -> None:
     for name in ("failed", "cancelled", "late", "held", "exhausted", "tombstone"):
         states = ["failed", "cancelled", "expired", "held"]
         assert (await installation.orders.retry("item", f"default//{name}", states)).ended_or_queued == 1

@@ -76,7 +76,7 @@ async def test_every_signed_answer_is_200_and_plain_json_and_refusals_are_free(
     http: httpx2.AsyncClient, simulator: Simulator, body: Any, headers: dict[str, str], code: str | None
 ) -> None:
     answer = await signed(http, simulator, body, **headers)
-    # The vendor's client reads an error from nothing else.
+    # The vendor's client reads an error only from such an answer.
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json()["Response"].get("Error", {}).get("Code") == code
     assert sum(call.admitted for call in simulator.ledger.calls) == (code is None)

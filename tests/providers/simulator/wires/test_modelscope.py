@@ -1,4 +1,4 @@
-"""The simulator's ModelScope wire: what it wants of a client, and what it says of quotas."""
+"""The simulator's ModelScope wire: its demands on a client, and its reports of quotas."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_a_poll_needs_the_token_of_the_submit_and_the_type_of_the_task(
         {"guidance": "3"},
     ],
 )
-async def test_what_the_service_would_not_take_is_refused(wrong: dict[str, Any]) -> None:
+async def test_a_call_that_the_service_would_refuse_is_refused(wrong: dict[str, Any]) -> None:
     async with wire() as (http, simulator):
         answer = await http.post("/images/generations", json=BODY | wrong, headers=SUBMIT)
         assert answer.status_code == 400

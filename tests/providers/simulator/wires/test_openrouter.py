@@ -1,4 +1,4 @@
-"""OpenRouter's wires in the simulator: what they refuse, what they bill, and what a key has left."""
+"""OpenRouter's wires in the simulator: their refusals, their bills, and the rest of a key's limit."""
 
 from __future__ import annotations
 
