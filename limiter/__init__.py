@@ -1,7 +1,7 @@
 """Shares quotas of provider accounts among a fleet through Redis; knows nothing of jobs or pictures."""
 
+from limiter.headers import HeaderReading, read_headers
 from limiter.lag import Lag
-from limiter.learning.headers import HeaderReading, read_headers
 from limiter.limiter import Limiter
 from limiter.permit import Bound, Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
 from limiter.quota.quota import (

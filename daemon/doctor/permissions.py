@@ -95,7 +95,7 @@ OTHERS: tuple[str, ...] = (
 async def missing(client: Redis, keys: Keys) -> list[str]:
     """Names of needed commands that the ACL refuses. Raises the client's errors, also if it refuses all scripts."""
     words = [_words(each, keys) for each in TRIED]
-    refused = await Steps(client, keys.prefix)("permitted", commands=words)
+    refused = await Steps(client, keys.prefix)("allowed", commands=words)
     return [TRIED[number - 1].split()[0] for number in refused] + [
         name async for name in _missing_beside_scripts(client, keys)
     ]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-from limiter.learning.headers import HeaderReading, tightest
+from limiter.headers import HeaderReading, tightest
 from limiter.permit import PPM, Penalty, Permit, Scale
 from limiter.quota.limits import PERIODS_US, SECOND_US, Bucket, CalendarDay, FixedWindow, InFlight, Window
 from limiter.quota.quota import Quota

@@ -14,7 +14,7 @@ from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind
 from providers.http.client import Answer
 from providers.hunyuan.errors import error_object, poll_refusal, refusal, task_failure
-from providers.hunyuan.rules import Rules
+from providers.hunyuan.models import Rules
 from providers.hunyuan.wire import HunyuanProvider, encoded
 from providers.shared.answers import answered_object, bad_answer, no_image, text_in
 

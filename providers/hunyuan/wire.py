@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from providers.base import Capabilities, Request
-from providers.hunyuan.rules import MAX_INPUTS, MAX_PROMPT_CHARS, SEED_RANGE, Rules, Wanted, wanted
+from providers.hunyuan.models import MAX_INPUTS, MAX_PROMPT_CHARS, SEED_RANGE, Rules, Wanted, wanted
 from providers.shared.account import chosen
 from providers.shared.provider import HttpProvider
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from providers.base import Scalar
-from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
+from providers.shared.pixels import near_one_megapixel, pixels_in, ratio_in
 
 MAX_PROMPT_CHARS = 1999  # "less than 2000"
 SEED_RANGE = (0, 2**31 - 1)

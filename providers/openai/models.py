@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from providers.shared.sizes import near_one_megapixel, pixels_in, ratio_in
+from providers.shared.pixels import near_one_megapixel, pixels_in, ratio_in
 
 GPT_IMAGE_PARAMS = frozenset(
     {"quality", "background", "moderation", "input_fidelity", "user", "safety_identifier"}

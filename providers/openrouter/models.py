@@ -9,7 +9,7 @@ import math
 import re
 from fractions import Fraction
 
-from providers.shared.sizes import pixels_in, ratio_in
+from providers.shared.pixels import pixels_in, ratio_in
 
 # The longest prompt of a job; the models' own limits are in tokens, and larger.
 MAX_PROMPT_CHARS = 32_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limiter.learning.headers import (
+from limiter.headers import (
     DAY_S,
     HeaderReading,
     read_headers,

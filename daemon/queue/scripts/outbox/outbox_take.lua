@@ -21,7 +21,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', OUTBOX, '-inf', NOW_US, 'LIMIT',
   if not message.record then
     give_up(id, message, 'No worker could send this callback for so long that its content has ended.')
   elseif redis.call('HGET', message.record, 'callback_events') == '' then
-    give_up(id, message, 'Its receiver has said before (HTTP status 410) that it wants no more callbacks.')
+    give_up(id, message, 'Its receiver has already replied with HTTP status 410, so it wants no more callbacks.')
   else
     redis.call('ZADD', OUTBOX, int(NOW + ARGS.lease_us), id)
     redis.call('HSET', message_key(id), 'taken', NOW_US)

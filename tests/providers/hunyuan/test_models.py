@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from providers.base import InputImage, Provider, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.hunyuan.rules import MAX_AREA, SIDES, Rules
-from providers.hunyuan.rules import wanted as checked
+from providers.hunyuan.models import MAX_AREA, SIDES, Rules
+from providers.hunyuan.models import wanted as checked
 from providers.registry import create_provider
 from tests.providers.conformance import Canned
 from tests.providers.conftest import Serve

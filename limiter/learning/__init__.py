@@ -1,1 +1,0 @@
-"""Learns about quotas from the answers of a provider."""
