@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import time
+from functools import partial
 
 import structlog
 
@@ -142,7 +143,11 @@ class Replica:
                 # These bring new work, so they stop first.
                 [
                     Part("reclaimer", reclaimer.run),
-                    Part("dispatchers", self._dispatch),
+                    # Each is waited for: a claim that is under way still starts its run before the drain.
+                    *(
+                        Part(f"dispatcher {name}", partial(self._dispatch, dispatcher))
+                        for name, dispatcher in self.dispatchers.items()
+                    ),
                     Part("copies", copies.run),
                     Part("intake", self.intake.run, self.intake.finish),
                 ],
@@ -203,6 +208,8 @@ class Replica:
             return False, "The replica is draining: it takes no new work."
         if self.probe.trouble is not None:
             return False, self.probe.trouble
+        if not self.probe.checked.is_set():
+            return False, "The schema of the records in Redis is not checked yet; is Redis reachable?"
         if self._gate.closed:
             return False, f"Nothing is claimed: pictures cannot be stored ({self._gate.why})."
         now = time.monotonic()
@@ -216,11 +223,11 @@ class Replica:
                 return False, f"Route {name} has not been able to look at its queue for {silent_s:.0f} s."
         return True, "consuming"
 
-    async def _dispatch(self) -> None:
+    async def _dispatch(self, dispatcher: Dispatcher) -> None:
         # An operator may have set less than the configuration allows, or paused it.
         await self._quota_book.known.wait()
         await self._pause_book.known.wait()
-        await asyncio.gather(*(dispatcher.run() for dispatcher in self.dispatchers.values()))
+        await dispatcher.run()
 
     async def _drain(self) -> None:
         log.info("draining", running=len(self.pool.current()))

@@ -1,7 +1,7 @@
 """Keeps the limits in force of a replica's routes: the configuration, and the limits that operators set.
 
 The limits are read at the start, when the bell rings `quota NAME`, and every few seconds. A change replaces the quotas
-of a route as a whole. The limiter takes over the books of the former limits, so used quota stays used.
+of a route as a whole. Used quota stays used: see docs/limiter.md, "When a limit is changed".
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 CANCEL_AGAIN_S = 0.5
 
 
@@ -57,8 +61,12 @@ class Parts:
         await run()
 
     async def _stop(self, part: Part) -> None:
-        if part.run is None or self._ready.is_set():
-            await part.finish()
+        try:
+            if part.run is None or self._ready.is_set():
+                await part.finish()
+        except Exception:
+            # A bug in one part must not keep the others, and the heartbeat last, from their end.
+            log.exception("a part could not finish; it is cancelled", part=part.name)
         task = self._tasks.pop(part, None)
         while task is not None and not task.done():
             task.cancel()

@@ -74,6 +74,7 @@ class Pacer:
         self._recalls = recalls
         self._pace = AsyncLimiter(TOGETHER, APART_S)
         self._lines: dict[str, _Line] = {}
+        self._callers: set[asyncio.Task[None]] = set()  # also those that leave their slots
 
     async def turn(self, route: Route) -> Left:
         """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
@@ -85,11 +86,13 @@ class Pacer:
         line.waiting.append(turn)
         if line.caller is None:
             line.caller = asyncio.create_task(self._call(route, line), name=f"polls {route.name}")
+            self._callers.add(line.caller)
+            line.caller.add_done_callback(self._callers.discard)
         return await turn
 
     async def aclose(self) -> None:
         """Let no more polls leave."""
-        callers = [line.caller for line in self._lines.values() if line.caller is not None]
+        callers = list(self._callers)
         for caller in callers:
             caller.cancel()
         if callers:

@@ -41,6 +41,8 @@ def named(text: str) -> set[str]:
     """The product files that a text names, each by the end of its path."""
     found = set()
     for end in re.findall(r"`([\w/]+\.(?:py|lua))`", text):
+        if "NAME" in end:
+            continue  # stands for each provider
         paths = [path for path in PRODUCT if f"/{path}".endswith(f"/{end}")]
         assert paths or (ROOT / end).exists(), f"{end} does not exist"
         if "/" in end and end.endswith(".py"):

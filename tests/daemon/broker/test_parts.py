@@ -114,3 +114,36 @@ async def test_a_part_that_might_not_run_has_nothing_to_finish(stage: Stage) -> 
     await asyncio.sleep(0)
     await parts.stop()
     assert stage.noted == []
+
+
+async def test_a_stop_waits_for_every_part_of_a_stage(stage: Stage) -> None:
+    may_end = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+            stage.noted.append("slow ends")
+
+    parts = Parts([[stage.end("drain")], [stage.part("quick"), Part("slow", slow)]], now())
+    parts.start()
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(parts.stop())
+    while "quick ends" not in stage.noted:
+        await asyncio.sleep(0)
+    assert "drain finishes" not in stage.noted
+    may_end.set()
+    await stopping
+    assert stage.noted[-2:] == ["slow ends", "drain finishes"]
+
+
+async def test_a_part_that_fails_to_finish_stops_all_the_same(stage: Stage) -> None:
+    async def fails() -> None:
+        raise RuntimeError("a bug")
+
+    parts = Parts([[stage.part("a")], [replace(stage.part("b"), finish=fails)]], now())
+    parts.start()
+    await asyncio.sleep(0)
+    await parts.stop()
+    assert stage.noted[-3:] == ["b ends", "a finishes", "a ends"]

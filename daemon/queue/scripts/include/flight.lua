@@ -42,11 +42,14 @@ local function set_place(item, place)
 end
 
 -- Make the members in a range of scores due: each is queued again, to be copied or in its lane.
-local function wake(flight, from, to)
-  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', flight, from, to)) do redis.call('ZADD', DELAYED, NOW_US, uid) end
+-- An item in line may wait for a time of its own, which it keeps; a follower only waits to look again.
+local function wake(flight, from, to, keeps_its_time)
+  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', flight, from, to)) do
+    if not (keeps_its_time and redis.call('ZSCORE', DELAYED, uid)) then redis.call('ZADD', DELAYED, NOW_US, uid) end
+  end
   redis.call('ZREMRANGEBYSCORE', flight, from, to)
 end
-local function wake_joined(flight) wake(flight, '(0', '+inf') end
+local function wake_joined(flight) wake(flight, '(0', '+inf', false) end
 
 -- An item with a task may have paid for its picture, so it leads also while it waits. A paused one does not lead, since
 -- its pause may have no end.
@@ -133,7 +136,7 @@ local function leave_flight(item)
   end
   redis.call('ZREM', flight, item.uid)
   if led or made then wake_joined(flight) end
-  if made or refused then wake(flight, IN_LINE, IN_LINE) end
+  if made or refused then wake(flight, IN_LINE, IN_LINE, true) end
 end
 
 -- The picture of this entry has left the store, so delete the entry.

@@ -25,5 +25,8 @@ if #uids == ARGS.page then
 end
 redis.call('HDEL', group.key, 'closed_to')
 redis.call('ZREM', CLOSING, gid)
-for _, key in ipairs({ members_key(gid), group.key, EVENTS .. ':' .. group.name }) do set_clock(key) end
+-- Without a record nothing is ours: another tenant's batch of that name shares the events.
+if group.state then
+  for _, key in ipairs({ members_key(gid), group.key, EVENTS .. ':' .. group.name }) do set_clock(key) end
+end
 return 1
