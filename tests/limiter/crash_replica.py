@@ -41,6 +41,7 @@ class Replica:
         self.draw = random.Random(name)
         self.numbers = count()
         self.held: dict[str, Permit] = {}
+        self.followers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         await asyncio.gather(self.heartbeat(), self.adopt(), *(self.work() for _ in range(3)))
@@ -88,7 +89,10 @@ class Replica:
                 for field, text in (await self.redis.hgetall(OPEN)).items():
                     name, task = text_of(field).split()
                     if name == text_of(owner) and await self.redis.hdel(OPEN, field):
-                        asyncio.create_task(self.follow(name, task, Permit.from_json(text)))  # noqa: RUF006 - its end is ours
+                        follower = asyncio.create_task(self.follow(name, task, Permit.from_json(text)))
+                        # The loop keeps no task alive that waits for a stream: one without an owner is collected.
+                        self.followers.add(follower)
+                        follower.add_done_callback(self.followers.discard)
 
     async def follow(self, owner: str, task: str, permit: Permit) -> None:
         self.held[task] = permit
