@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Required, TypedDict
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator
 
 FOREVER_US = 2**53
 SCHEMA = 1  # of the records in Redis, which this version writes and understands
@@ -88,12 +88,8 @@ class Claimed:
     throttled_us: int
     permit: str = ""
     receipt: bytes = b""
-    # The time of the last retry by a person; a deadline before it is void.
-    waived_us: Annotated[int, Field(alias="waived")] = 0
+    waived_us: int = 0  # the time of the last retry by a person; a deadline before it is void
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
-
-
-CLAIMED = TypeAdapter(Claimed)
 
 
 class Claim(NamedTuple):

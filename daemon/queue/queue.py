@@ -6,16 +6,17 @@ Errors: those of the Redis client. Nothing is repeated here; ids, fingerprints a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack
 
 import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from daemon.queue.group_commit import GroupCommit
 from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
-    CLAIMED,
     FOREVER_US,
     SCHEMA,
     Accepted,
@@ -34,6 +35,11 @@ from daemon.queue.messages import (
 )
 from daemon.queue.outcomes import Missed, Outcome, Succeeded
 from daemon.queue.steps import Steps
+
+log = structlog.get_logger(__name__)
+
+_CLAIMED = TypeAdapter(Claimed)
+_FIELDS = tuple(Claimed.__slots__)
 
 
 class Queue:
@@ -137,8 +143,8 @@ class Queue:
     ) -> Claim:
         """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each."""
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
-        more, lost, rows = await self._call("claim", **given)
-        return Claim(bool(more), lost, [CLAIMED.validate_json(row) for row in rows])
+        more, lost, rows = await self._call("claim", **given, fields=_FIELDS)
+        return Claim(bool(more), lost, list(_readable(rows)))
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""
@@ -204,12 +210,10 @@ class Queue:
         """
         given = {"route": route, "queue": queue, "worker": self.worker, "count": count, "cursor": cursor}
         limits = {"most_crashes": most_crashes, "not_after_us": not_after_us}
-        reply = await self._call("reclaim", **given, **limits, lease_ms=round(lease_s * 1000))
+        reply = await self._call("reclaim", **given, **limits, lease_ms=round(lease_s * 1000), fields=_FIELDS)
         next_cursor, rows, poisoned, calls = reply
         charged = tuple(call.decode() for call in calls)
-        return Reclaimed(
-            next_cursor.decode(), [CLAIMED.validate_json(row) for row in rows], poisoned, charged
-        )
+        return Reclaimed(next_cursor.decode(), list(_readable(rows)), poisoned, charged)
 
     # Time
 
@@ -245,6 +249,21 @@ class Queue:
 
 def _note(item: Claimed, what: Literal["intent", "receipt"]) -> dict[str, Any]:
     return {"uid": item.uid, "epoch": item.epoch, "what": what}
+
+
+def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[Claimed]:
+    """The items of a claim, each alone: one record that cannot be read must not hide the others, which are ours now."""
+    for row in rows:
+        record = {name: value for name, value in zip(_FIELDS, row, strict=True) if value is not None}
+        try:
+            yield _CLAIMED.validate_python(record)
+        except ValidationError as error:
+            wrong = ", ".join(str(part["loc"][0]) for part in error.errors())
+            log.error(
+                "a record cannot be read, so its item does not run; after some reclaims it is a dead letter",
+                item=record["uid"].decode(),
+                fields=wrong,
+            )
 
 
 def _report(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:

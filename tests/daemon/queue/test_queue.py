@@ -245,6 +245,28 @@ async def test_throttles_and_retries_are_no_crashes(installation: Installation) 
     assert (len(page.items), page.poisoned) == (1, 0)
 
 
+async def test_an_unreadable_record_hides_no_other_item_and_ends_as_poison(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        await installation.submit({"id": name, "prompt": "x"})
+    await installation.redis.hset(installation.keys.item("default//b"), "accepted_us", "a private word")
+    claimed = await installation.claim(3)
+    assert [item.uid for item in claimed] == ["default//a", "default//c"]
+    for item in claimed:
+        await installation.queue.settle(item, DONE)
+
+    for poisoned in (0, 0, 1):
+        page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0", most_crashes=2)
+        assert (page.items, page.poisoned) == ([], poisoned)
+    assert (await installation.record("default//b"))["state"] == "failed"
+    assert [letter["reason"] for letter in await installation.dead()] == ["poison"]
+    logged = capsys.readouterr().out
+    assert "default//b" in logged
+    assert "accepted_us" in logged
+    assert "private" not in logged
+
+
 async def test_an_item_whose_worker_dies_before_every_call_is_poison(
     installation: Installation,
 ) -> None:

@@ -7,9 +7,10 @@ local ACTIVE, DIRTY = P .. ':active', P .. ':dirty'
 local DAY_US = 24 * 3600 * 1000000
 
 -- How long a record lives after its end: the value that replicas wrote, or a default before the first replica.
+local kept = nil
 local function retention_ms(has_succeeded)
-  local set = read_fields(P .. ':installation', 'records_us', 'failed_us')
-  local us = has_succeeded and (set.records_us or DAY_US) or (set.failed_us or 7 * DAY_US)
+  kept = kept or read_fields(P .. ':installation', 'records_us', 'failed_us')
+  local us = has_succeeded and (kept.records_us or DAY_US) or (kept.failed_us or 7 * DAY_US)
   return math.max(1, math.ceil(tonumber(us) / 1000))
 end
 

@@ -7,11 +7,12 @@
 -- @include transitions
 
 -- Move an item: its record, its event (if any), its counts. Returns its next state. If its state does not allow the cause,
--- returns nil and changes nothing.
+-- returns nil and changes nothing. The record keeps what settle.lua was `settling`, and the state after it.
 local function move(item, cause, fields, event, extra)
   local from, to = item.state, next_state(cause, item.state)
   if not to then return nil end
   fields.state = to
+  if item.settling then fields.settled = item.settling .. ' ' .. to end
   update(item, fields)
   if event then emit(event, item, extra) end
   count_depth(item, from, -1)
@@ -59,6 +60,13 @@ local function requeue(item, cause, due_us, fields, event, extra)
   if (item.expires_us or '') ~= '' then redis.call('ZADD', EXPIRING, item.expires_us, item.uid) end
   if due_us > NOW then redis.call('ZADD', DELAYED, int(due_us), item.uid) else queue_up(item, true) end
   return state
+end
+
+-- What a caller gets of an item that it owns now: the values of ARGS.fields, in that order; null if absent.
+local function fields_of(item)
+  local values = {}
+  for i, name in ipairs(ARGS.fields) do values[i] = item[name] or false end
+  return values
 end
 
 local function conclude()

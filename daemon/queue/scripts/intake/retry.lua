@@ -3,7 +3,7 @@
 -- ARGS  see include/orders.lua; states of failed, held, cancelled, expired
 --       letter: for an item, the dead letter that goes with it; if that has been removed before, nothing is done
 -- Returns  { ok | unknown | gone (that dead letter), next member or -1, queued again }
--- `waived` is the time of the retry: a deadline before it is void, a later one holds.
+-- `waived_us` is the time of the retry: a deadline before it is void, a later one holds.
 -- One step a page: record, counts and queue agree. Succeeded items are never touched, so nothing is bought again.
 -- @include base
 -- @include orders
@@ -22,7 +22,7 @@ local function retry(item)
   redis.call('HDEL', item.key, 'finished_us', 'cancel', 'unknowns')
   -- A task that is still good is polled again; a cancelled item has only such a task. Any other item begins anew.
   local keeps_task = item.state == 'cancelled' or is_resumable(item.error)
-  requeue(item, 'retry_order', NOW, { attempts = 0, crashes = 0, throttles = 0, waived = NOW_US, error = '', intent_us = '',
+  requeue(item, 'retry_order', NOW, { attempts = 0, crashes = 0, throttles = 0, waived_us = NOW_US, error = '', intent_us = '',
     receipt = keeps_task and item.receipt or '',
     -- An expiry in the past would end it at once, against the order.
     expires_us = is_past(item.expires_us) and '' or item.expires_us or '' }, 'job.queued')

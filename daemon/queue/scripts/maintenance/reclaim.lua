@@ -1,7 +1,7 @@
 -- Take over items whose worker went silent: one page of the pending entries of a queue's stream.
 -- KEYS  1 prefix
--- ARGS  route, queue, worker, lease_ms, cursor, count, most_crashes (in a row), not_after_us
--- Returns  { next cursor, items: their records (JSON), poisoned, calls }; `calls` is, for each uncounted call of a poisoned
+-- ARGS  route, queue, worker, lease_ms, cursor, count, most_crashes (in a row), not_after_us, fields: see `fields_of`
+-- Returns  { next cursor, items: the fields of each, poisoned, calls }; `calls` is, for each uncounted call of a poisoned
 --          item, whether the provider charges it (maybe | yes)
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
 -- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so a scan that always starts at
@@ -43,7 +43,7 @@ end
 local items = {}
 local function take_over(item, crashes)
   update(item, { worker = ARGS.worker, epoch = int(item.epoch + 1), deliveries = int(item.deliveries + 1), crashes = int(crashes) })
-  items[#items + 1] = cjson.encode(item)
+  items[#items + 1] = fields_of(item)
 end
 
 for _, id in ipairs(reply[2]) do

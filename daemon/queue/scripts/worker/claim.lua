@@ -1,8 +1,8 @@
 -- Take up to `count` items of one route: lanes by weight, tenants in turn. The caller already holds their permits.
 -- KEYS  1 prefix
 -- ARGS  route, worker, count, queues (high, normal and low, or `cached` alone, which needs no permit),
---       permits: of each item, in order (none where the route has no quota)
--- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: their records (JSON) }
+--       permits: of each item, in order (none where the route has no quota), fields: see `fields_of`
+-- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: the fields of each }
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact. A crash after it leaves a
 -- pending entry, which a reclaim finds.
 -- The claim steps over tombstones (items that were cancelled, expired or queued elsewhere since) and over items that stand
@@ -113,7 +113,7 @@ local function start(item, entry)
   move(item, 'claimed', { worker = worker, entry = entry, epoch = int(item.epoch + 1), deliveries = int(item.deliveries + 1),
     started_us = NOW_US, [waited] = int(item[waited] + NOW - item.since_us), permit = ARGS.permits[#items + 1] or '' },
     'job.started')
-  items[#items + 1] = cjson.encode(item)
+  items[#items + 1] = fields_of(item)
 end
 
 while #items < ARGS.count and skipped < MOST_SKIPPED do

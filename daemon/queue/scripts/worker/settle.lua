@@ -118,16 +118,15 @@ end
 local acks = {}
 local function settle(report)
   local item = load_item(report.uid)
-  local settled = report.epoch .. ' ' .. report.outcome
+  item.settling = report.epoch .. ' ' .. report.outcome
   if item.state ~= 'running' or item.epoch ~= report.epoch then
     local before, state = string.match(item.settled or '', '^(%S+ %S+) (%S+)$')
-    return before == settled and state or 'lost'
+    return before == item.settling and state or 'lost'
   end
   local stream = stream_key(item.route, queue_of(item))
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], item.entry)
   local state = act_on(item, report)
-  update(item, { settled = settled .. ' ' .. state })
   if report.charged then redis.call('HINCRBY', item.key, 'calls_' .. report.charged, 1) end
   unpark(item.group)
   return state
