@@ -259,7 +259,7 @@ def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[Claimed]:
             yield _CLAIMED.validate_python(record)
         except ValidationError as error:
             wrong = ", ".join(str(part["loc"][0]) for part in error.errors())
-            log.error(
+            log.error(  # noqa: TRY400 - the exception quotes values, which may be private
                 "a record cannot be read, so its item does not run; after some reclaims it is a dead letter",
                 item=record["uid"].decode(),
                 fields=wrong,
