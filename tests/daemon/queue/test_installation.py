@@ -38,7 +38,7 @@ async def lives_s(installation: Installation, ident: str) -> int:
 async def test_a_cancel_by_a_producer_keeps_the_record_as_the_operator_set(
     installation: Installation, client: Client
 ) -> None:
-    await installation.queue.install(records_s=600, failed_s=1200)
+    await installation.queue.install(records_s=600, failed_s=1200, starts=True)
     await installation.submit({"id": "a", "prompt": "x"})
     async with client:
         await client.cancel("a")
@@ -46,7 +46,7 @@ async def test_a_cancel_by_a_producer_keeps_the_record_as_the_operator_set(
 
 
 async def test_a_success_and_another_end_have_their_own_retention(installation: Installation) -> None:
-    await installation.queue.install(records_s=600, failed_s=1200)
+    await installation.queue.install(records_s=600, failed_s=1200, starts=True)
     await installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"})
     first, second = await installation.claim(2)
     await installation.queue.settle(first, Succeeded({"images": []}))
@@ -72,12 +72,29 @@ async def test_the_record_comes_back_after_redis_lost_its_state(installation: In
     assert found == {b"schema": b"1", b"records_us": b"600000000", b"failed_us": b"604800000000"}
 
 
+async def test_of_two_retentions_the_one_of_the_newest_start_stays(installation: Installation) -> None:
+    older = WriteProbe(installation.queue, RetentionSettings(records=600))
+    newer = WriteProbe(installation.other("w2"), RetentionSettings(records=1200))
+    for probe in (older, newer, older, newer, older):
+        await probe.write()
+    found = await installation.redis.hget(installation.keys.installation, "records_us")
+    assert found == b"1200000000"
+
+
+async def test_the_schema_rises_again_after_a_failover_lost_it(installation: Installation) -> None:
+    probe = WriteProbe(installation.queue, RetentionSettings())
+    await probe.write()
+    await installation.redis.hset(installation.keys.installation, "schema", SCHEMA - 1)
+    await probe.write()
+    assert await installation.redis.hget(installation.keys.installation, "schema") == str(SCHEMA).encode()
+
+
 async def test_a_newer_schema_is_neither_overwritten_nor_used(installation: Installation) -> None:
     await installation.redis.hset(
         installation.keys.installation, mapping={"schema": SCHEMA + 1, "failed_us": 7}
     )
     with pytest.raises(NewerSchemaError, match=f"knows the schema {SCHEMA} .* the schema {SCHEMA + 1} "):
-        await installation.queue.install(records_s=600, failed_s=600)
+        await installation.queue.install(records_s=600, failed_s=600, starts=True)
     found = await installation.redis.hgetall(installation.keys.installation)
     assert found == {b"schema": str(SCHEMA + 1).encode(), b"failed_us": b"7"}
 
