@@ -13,7 +13,7 @@ from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.outcomes import Failed, Succeeded
 from daemon.service import run_worker
 from daemon.settings.model import RetentionSettings, Settings, SettingsError
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Installation, eventually
 from tests.servers import RedisServer
 
 DAY_S = 24 * 3600
@@ -99,16 +99,10 @@ async def test_a_newer_schema_is_neither_overwritten_nor_used(installation: Inst
     assert found == {b"schema": str(SCHEMA + 1).encode(), b"failed_us": b"7"}
 
 
-async def test_a_replica_that_finds_a_newer_schema_does_not_start(
-    installation: Installation,
-    redis_server: RedisServer,
-    tmp_path: object,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def settings(redis_server: RedisServer, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("PLANTED", "a key")
-    await installation.redis.hset(installation.keys.installation, "schema", SCHEMA + 1)
-    await installation.add({"id": "a", "prompt": "x"})
-    settings = Settings.model_validate(
+    return Settings.model_validate(
         {
             "redis": {"url": redis_server.url},
             "storage": {"url": f"file://{tmp_path}"},
@@ -117,7 +111,28 @@ async def test_a_replica_that_finds_a_newer_schema_does_not_start(
             "routes": {"default": {"credential": "main", "model": "gpt-image-1"}},
         }
     )
+
+
+async def test_a_replica_that_finds_a_newer_schema_does_not_start(
+    installation: Installation, settings: Settings
+) -> None:
+    await installation.redis.hset(installation.keys.installation, "schema", SCHEMA + 1)
+    await installation.add({"id": "a", "prompt": "x"})
     with pytest.raises(SettingsError, match="install the version of the other replicas"):
         await asyncio.wait_for(run_worker(settings), 20)
     assert await installation.redis.xlen(installation.keys.jobs) == 1, "nothing was read"
     assert not await installation.redis.exists(installation.keys.index)
+
+
+async def test_a_running_replica_ends_when_a_newer_schema_appears(
+    installation: Installation, settings: Settings
+) -> None:
+    running = asyncio.create_task(run_worker(settings))
+
+    async def wrote_its_schema() -> bool:
+        return bool(await installation.redis.exists(installation.keys.installation))
+
+    await eventually(wrote_its_schema)
+    await installation.redis.hset(installation.keys.installation, "schema", SCHEMA + 1)
+    with pytest.raises(SettingsError, match="install the version of the other replicas"):
+        await asyncio.wait_for(running, 20)
