@@ -28,7 +28,7 @@ LAST_EVENTS = FINAL_EVENTS | {"job.held"}
 UNKNOWN = frozenset(kind.value for kind, rule in RULES.items() if rule.retry is Retry.UNKNOWN_OUTCOME)
 # Keys without a TTL, and the owner of each. All other such keys belong to work that has not ended.
 OWNERS = {
-    "pixmill:installation": "three fields, written by each replica",
+    "pixmill:installation": "three fields, written by each replica when it starts",
     "pixmill:jobs": "the intake takes entries off; producers add them",
     "pixmill:events": "trimmed to its latest 100,000 by each script that adds to it",
     "pixmill:dead": "trimmed to its latest 100,000; an operator purges it",

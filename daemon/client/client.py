@@ -4,8 +4,7 @@
         results = await pixmill.generate_batch(["a red kettle", "a blue kettle"], on_progress=print)
 
 Errors: `Rejection` for a job that the contract does not allow (nothing was sent), `RejectedError` for a refusal by
-a worker, `NotRunningError` when there is no Redis to talk to, redis-py's own for a lost connection. Writes are sent
-once.
+a worker, `NotRunningError` without a Redis to talk to, redis-py's own for a lost connection. Writes are sent once.
 """
 
 from __future__ import annotations

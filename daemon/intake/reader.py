@@ -27,11 +27,11 @@ from daemon.contract import (
     PayloadTypes,
     Rejection,
     RetryRequest,
-    contains_secret,
     parse_entry,
 )
 from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
 from daemon.intake.orders import carry_out
+from daemon.intake.refusals import Refusals
 from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
 from daemon.queue.messages import Accepted, NewItem, PartEnd
 from daemon.queue.orders import Orders
@@ -44,10 +44,6 @@ ROUND = 64  # entries per read
 CHUNK = 100  # items per accept call
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 FINISH_S = 5.0  # a blocking read takes BLOCK_MS; what was read is accepted in far less
-UNKNOWN_TYPE_READS = 4  # a newer replica has this many leases to take an entry that this one cannot read
-MOST_KEPT_FIELDS = 64
-MOST_KEPT_NAME = 256
-MOST_KEPT_BYTES = 4096  # of each value, in the dead letter of an entry that is too large
 
 Entry = tuple[str, Mapping[bytes, bytes]]
 Single = tuple[NewItem, Mapping[bytes, bytes]]  # a job of one picture, and its entry's fields
@@ -72,6 +68,7 @@ class Intake:
         self._blocking = blocking
         self._queue = queue
         self._orders = Orders(client, queue.keys)
+        self._refusals = Refusals(client, queue, metrics)
         self._keys: Keys = queue.keys
         self._routes = routes
         self._metrics = metrics
@@ -179,12 +176,12 @@ class Intake:
                 singles = []
                 await self._take_group(entry, fields, payload)
             except Rejection as rejection:
-                await self._refuse(entry, fields, rejection)
+                await self._refusals.refuse(entry, fields, rejection)
             except (RedisError, OSError):
                 raise  # the server is away: the entry is read again
             except Exception:
                 log.exception("a bug while taking an entry", entry=entry)
-                await self._refuse(entry, fields, Rejection("unsupported", _BUG))
+                await self._refusals.refuse(entry, fields, Rejection("unsupported", _BUG))
         await self._accept_singles(singles)
 
     def _check(self, job: Job) -> None:
@@ -200,7 +197,7 @@ class Intake:
         for (item, fields), state in zip(singles, states, strict=True):
             if state == "full":
                 uid = Uid.parse(item.uid)
-                await self._refuse(item.entry, fields, self._full(uid.tenant, uid.item))
+                await self._refusals.refuse(item.entry, fields, self._full(uid.tenant, uid.item))
 
     async def _take_group(self, entry: str, fields: Mapping[bytes, bytes], payload: object) -> None:
         match payload:
@@ -284,30 +281,6 @@ class Intake:
         )
         return Rejection("backlog_full", message, tenant=tenant, ident=ident)
 
-    async def _refuse(self, entry: str, fields: Mapping[bytes, bytes], rejection: Rejection) -> None:
-        if rejection.code == "unknown_type" and await self._reads(entry) < UNKNOWN_TYPE_READS:
-            # Leave it pending: it is read again after its lease, perhaps by a newer replica that knows the type.
-            return
-        ident = rejection.ident or entry
-        head = head_of(rejection.tenant or "default", ident, ident, origin=cloud_event(fields))
-        error = {"code": rejection.code, "field": rejection.field, "message": rejection.message}
-        if await self._queue.refuse(
-            entry,
-            event="job.rejected",
-            head=head,
-            batch="",
-            extra=orjson.dumps(error).decode()[1:-1],
-            reason=rejection.code,
-            error=orjson.dumps(error),
-            kept=_kept(fields, rejection),
-        ):
-            self._metrics.dead_letters.labels(reason=rejection.code).inc()
-            log.warning("entry refused", entry=entry, code=rejection.code, field=rejection.field)
-
-    async def _reads(self, entry: str) -> int:
-        rows = await self._client.xpending_range(self._keys.jobs, INTAKE_GROUP, entry, entry, 1)
-        return int(rows[0]["times_delivered"]) if rows else UNKNOWN_TYPE_READS
-
 
 _BUG = "Pixmill had an internal error with this entry; the daemon's log has the details. Nothing was sent for it."
 _CONFLICT = (
@@ -318,14 +291,3 @@ _CONFLICT = (
 def _details(batch: Batch) -> bytes:
     callback = batch.callback.model_dump(exclude_none=True) if batch.callback else None
     return orjson.dumps({"metadata": batch.metadata or {}, "warnings": batch.warnings, "callback": callback})
-
-
-def _kept(fields: Mapping[bytes, bytes], rejection: Rejection) -> list[tuple[bytes, bytes]]:
-    """The fields of a refused entry for its dead letter: no credentials, and only the start of a large entry."""
-    # Look for secrets under every code: a studio payload carries its key, and an unknown type was never parsed.
-    if rejection.code == "secret_in_payload" or any(contains_secret(value) for value in fields.values()):
-        return []
-    if rejection.code == "too_large":
-        kept = list(fields.items())[:MOST_KEPT_FIELDS]
-        return [(name[:MOST_KEPT_NAME], value[:MOST_KEPT_BYTES]) for name, value in kept]
-    return list(fields.items())[:MOST_KEPT_FIELDS]

@@ -1,7 +1,7 @@
 """Checks every two seconds that Redis takes our writes: a server that refuses only writes looks alive.
 
-An idle replica would not notice that, and a busy one only at the next step of an item. The probe writes the replica's
-part of the installation's record, so that this record comes back after a loss of state.
+An idle replica would not notice that, and a busy one only at the next step of an item. The probe writes the record of
+the installation, so that it comes back after a loss of state. The retention of the newest start stays in force.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class WriteProbe:
     def __init__(self, queue: Queue, retention: RetentionSettings) -> None:
         self._queue = queue
         self._retention = retention
+        self._starts = True  # until the first write
         self.trouble: str | None = None  # a sentence for people; None while Redis takes writes
         self.checked = asyncio.Event()
         self.refused = asyncio.Event()
@@ -42,7 +43,10 @@ class WriteProbe:
             if not self.checked.is_set():
                 await self._queue.check_schema()
                 self.checked.set()
-            await self._queue.install(records_s=kept.records, failed_s=kept.failed_records)
+            await self._queue.install(
+                records_s=kept.records, failed_s=kept.failed_records, starts=self._starts
+            )
+            self._starts = False
         except NewerSchemaError as error:
             self.trouble = str(error)
             self.refused.set()

@@ -1,8 +1,7 @@
 """Tencent's error codes.
 
 API 3.0 (TC3) refuses with HTTP 200 and `{"Response": {"Error": {"Code", "Message"}}}`; TokenHub with a status and
-`{"error": {"type", "code", "message"}}`. If a task was accepted, the same code means less: the attempt failed, and
-nothing documents whether it is charged.
+`{"error": {"type", "code", "message"}}`. After a task was accepted, a code says less: nothing documents the charge.
 
 Sources: the error code modules of Tencent's SDK for aiart and hunyuan, cloud.tencent.com/document/api/1140/51177
 (common codes) and /document/product/1823/131595 (TokenHub), as of 2026-11.

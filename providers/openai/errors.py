@@ -11,7 +11,7 @@ from typing import Any
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http.client import Answer
 from providers.shared.answers import word
-from providers.shared.refusals import by_code, kind_without_code, refused
+from providers.shared.refusals import by_code, kind_without_code, refused, status_of
 
 # Source: OpenAI's help pages on error codes and 429s; the gateways' spellings from their issue trackers.
 _CODES = by_code(
@@ -70,7 +70,7 @@ def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
 
 def _kind(answer: Answer, code: str, type_: str, message: str) -> ErrorKind:
     known = _CODES.get(code.lower()) or _CODES.get(type_.lower())
-    kind = known or kind_without_code(_status(answer.status, code), answer.headers, message)
+    kind = known or kind_without_code(status_of(answer, code), answer.headers, message)
     if known is None and kind is ErrorKind.PERMISSION and _BLOCKED.match(message):
         return kind
     if known is None and kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION):
@@ -78,8 +78,3 @@ def _kind(answer: Answer, code: str, type_: str, message: str) -> ErrorKind:
     if kind is ErrorKind.MODERATION_INPUT and _OUTPUT_WORDS.search(message):
         return ErrorKind.MODERATION_OUTPUT
     return kind
-
-
-def _status(status: int, code: str) -> int:
-    """Some gateways answer 200 and put the status into the body."""
-    return int(code) if status < 400 and code.isdigit() else status

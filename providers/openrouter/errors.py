@@ -12,9 +12,8 @@ import httpx2
 
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import Answer
-from providers.retry_after import has_wait
 from providers.shared.answers import error_object, word
-from providers.shared.refusals import by_code, kind_without_code, refused
+from providers.shared.refusals import by_code, held_or_spent, kind_without_code, refused, status_of
 
 # Source: the canonical error types of OpenRouter's own Python client, 1.3. The status decides about all others.
 _TYPES = by_code(
@@ -62,7 +61,7 @@ def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
     return refused(
         answer,
         host,
-        _kind(_status(answer, error), error, metadata, headers),
+        _kind(status_of(answer, word(error.get("code"))), error, metadata, headers),
         _message(error, metadata),
         headers=headers,
         words=word(error.get("message")),
@@ -108,18 +107,12 @@ def _kind(status: int, error: dict[str, Any], metadata: dict[str, Any], headers:
     if status == 403 and (metadata.get("reasons") or metadata.get("flagged_input")):
         return ErrorKind.MODERATION_INPUT
     kind = _TYPES.get(word(metadata.get("error_type")))
-    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
-        return ErrorKind.BUDGET_IN_FLIGHT
+    if kind is ErrorKind.BILLING_EXHAUSTED:
+        return held_or_spent(headers)
     if kind is None and status == 502 and error:
         # OpenRouter's own sentence: the model is down or answered nonsense. Only the 502 of an edge is ambiguous.
         return ErrorKind.PROVIDER_FAULT
     return kind or kind_without_code(status, headers, word(error.get("message")))
-
-
-def _status(answer: Answer, error: dict[str, Any]) -> int:
-    """The status that counts: an error inside an answer of 200 brings its own as `code`."""
-    code = word(error.get("code"))
-    return int(code) if answer.status < 400 and code.isdigit() and len(code) == 3 else answer.status
 
 
 def _headers(answer: Answer, metadata: dict[str, Any]) -> httpx2.Headers:

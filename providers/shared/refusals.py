@@ -108,6 +108,11 @@ def says_task_is_gone(status: int, message: str) -> bool:
     return status in _OF_ONE_TASK and _GONE.search(message) is not None
 
 
+def status_of(answer: Answer, code: str) -> int:
+    """The status that counts: some answers of 200 carry an error with its status as the `code`."""
+    return int(code) if answer.status < 400 and code.isdecimal() and len(code) == 3 else answer.status
+
+
 def kind_of_status(status: int) -> ErrorKind:
     """The kind of failure that a status stands for in the answer to a submit."""
     if status < 400:
@@ -119,15 +124,17 @@ def kind_of_status(status: int) -> ErrorKind:
 def kind_without_code(status: int, headers: Mapping[str, str], message: str) -> ErrorKind:
     """The kind of a refusal whose body has no known code.
 
-    A 429 is a rate, a limit of parallel calls, a spent balance or a spent allowance: its message decides. A 402 that
-    names a wait is money that running calls hold; a spent balance names none.
+    A 429 is a rate, a limit of parallel calls, a spent balance or a spent allowance: its message decides.
     """
     kind = kind_of_status(status)
     if kind is ErrorKind.RATE_LIMITED:
         return _which_throttle(message)
-    if kind is ErrorKind.BILLING_EXHAUSTED and has_wait(headers):
-        return ErrorKind.BUDGET_IN_FLIGHT
-    return kind
+    return held_or_spent(headers) if kind is ErrorKind.BILLING_EXHAUSTED else kind
+
+
+def held_or_spent(headers: Mapping[str, str]) -> ErrorKind:
+    """A demand for payment that names a wait is about money that running calls hold; a spent balance names none."""
+    return ErrorKind.BUDGET_IN_FLIGHT if has_wait(headers) else ErrorKind.BILLING_EXHAUSTED
 
 
 def _which_throttle(message: str) -> ErrorKind:

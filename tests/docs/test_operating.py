@@ -20,6 +20,7 @@ from daemon.broker.connect import command_client
 from daemon.callbacks.signing import Webhooks
 from daemon.cli.main import app
 from daemon.contract import Callback, Job
+from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.pauses import read_pauses
 from daemon.settings import load_settings
 from tests.daemon.harness import Installation
@@ -52,6 +53,10 @@ def test_the_documented_accounts_load_and_can_be_called(tmp_path: Path) -> None:
     environ = dict.fromkeys(variables, "planted")
     made = build_routes(load_settings(path, environ=environ).settings, environ)
     assert {route.provider.name for route in made.values()} == {"openrouter", "hunyuan", "zimage"}
+
+
+def test_the_end_of_an_older_replica_is_quoted_as_it_is() -> None:
+    assert f'"{NewerSchemaError(SCHEMA + 1)}"' in " ".join(TEXT.split())
 
 
 @pytest.mark.parametrize("mark", ["redis+sentinel://sentinel-1", "redis+cluster://node-1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -12,7 +12,6 @@ import typer
 from daemon.cli.errors import ALL_WELL, FAILED, PARTLY, USAGE, CommandError
 from daemon.cli.options import duration_s
 from daemon.cli.session import Session, command
-from daemon.client import Client
 from daemon.queue.dead_letters import DeadLetter, DeadLetters, Retried
 from limiter.quota.quota import QuotaError, Window, parse_quota
 
@@ -54,8 +53,7 @@ async def list_(
     if group_by not in (None, "reason"):
         raise CommandError("--group-by knows only `reason`.", USAGE)
     empty = "There are no dead letters."
-    async with session.client() as client:
-        letters = _letters(client)
+    async with _letters(session) as letters:
         if group_by is not None:
             counts = await letters.by_reason(tenant=session.given_tenant)
             rows = [(name, str(count)) for name, count in counts.items()]
@@ -81,8 +79,8 @@ async def show(session: Session, ident: Annotated[str, typer.Argument(metavar="I
 
         pixmill dead show 1767225600000-0
     """
-    async with session.client() as client:
-        [letter] = await _named(_letters(client), [ident])
+    async with _letters(session) as letters:
+        [letter] = await _named(letters, [ident])
     document = letter.as_dict()
     lines = [
         f"dead letter {letter.entry} of {_name(letter)} (tenant {letter.tenant})",
@@ -118,8 +116,7 @@ async def retry(
     """
     pause_s = _pause_s(rate)
     outcomes: dict[str, Retried] = {}
-    async with session.client() as client:
-        letters = _letters(client)
+    async with _letters(session) as letters:
         try:
             async for letter in _chosen(session, letters, (idents, reason, everything), None):
                 if outcomes:
@@ -158,8 +155,7 @@ async def purge(
         pixmill dead purge --reason malformed --older-than 7d --yes
     """
     age_s = duration_s("--older-than", older_than)
-    async with session.client() as client:
-        letters = _letters(client)
+    async with _letters(session) as letters:
         found = _chosen(session, letters, (idents, reason, everything), age_s)
         chosen = [letter.entry async for letter in found]
         if chosen and not yes and not _confirmed(f"Throw {len(chosen)} dead letters away?"):
@@ -170,8 +166,10 @@ async def purge(
     return session.printer.answer({"purged": purged}, f"{purged} purged")
 
 
-def _letters(client: Client) -> DeadLetters:
-    return DeadLetters(client.redis, client.keys)
+@asynccontextmanager
+async def _letters(session: Session) -> AsyncIterator[DeadLetters]:
+    async with session.client() as client:
+        yield DeadLetters(client.redis, client.keys)
 
 
 async def _chosen(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.intake.reader import UNKNOWN_TYPE_READS
+from daemon.intake.refusals import UNKNOWN_TYPE_READS
 from tests.daemon.harness import Installation
 
 
@@ -121,7 +121,7 @@ async def test_a_secret_in_a_payload_is_kept_nowhere(
     await installation.add(studio, type="image-studio.batch.v1")
     newer = await installation.add({"api_key": "planted-secret"}, type="pixmill.job.v9")
     await installation.take_all()
-    monkeypatch.setattr("daemon.intake.reader.UNKNOWN_TYPE_READS", 0)
+    monkeypatch.setattr("daemon.intake.refusals.UNKNOWN_TYPE_READS", 0)
     rows = await installation.redis.xrange(installation.keys.jobs, newer, newer)
     await installation.intake.take([(newer, rows[0][1])])
     assert len(await installation.dead()) == 4

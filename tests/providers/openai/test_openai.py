@@ -138,6 +138,7 @@ def error_body(
         (524, b"error code: 524", "ambiguous_submit"),
         (529, b"", "overloaded"),
         (200, error_body("Rate limit exceeded", None, 429), "rate_limited"),
+        (200, error_body("A code that is no HTTP status", None, 1301), "unknown"),
         (200, error_body("no", None, "moderation_blocked"), "moderation_input"),
         (200, {"error": "something odd"}, "unknown"),
         (200, {"data": []}, "no_image"),

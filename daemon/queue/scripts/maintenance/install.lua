@@ -1,13 +1,16 @@
 -- Write a replica's settings of the installation: the schema of its records and how long they are kept.
 -- KEYS  1 prefix
--- ARGS  schema, records_us, failed_us
+-- ARGS  schema, records_us, failed_us, starts: this is the replica's first write, so its retention replaces another one's
 -- Returns  the schema in force; if it is newer than ours, it was not overwritten
--- One step, so that no replica overwrites a newer schema that came between its look and its write. It also writes the key of
--- probe.lua, to show that Redis takes our writes: on a cluster, keys without a common slot stop one of the two writes.
+-- One step, so that no replica overwrites a newer schema that came between its look and its write. It also writes a key with
+-- another name, to show that Redis takes our writes: on a cluster, keys without a common slot stop one of the two writes.
 -- @include base
 local installation = P .. ':installation'
 redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000)
 local found = tonumber(redis.call('HGET', installation, 'schema') or '0')
 if found > ARGS.schema then return found end
-redis.call('HSET', installation, 'schema', ARGS.schema, 'records_us', int(ARGS.records_us), 'failed_us', int(ARGS.failed_us))
+redis.call('HSET', installation, 'schema', ARGS.schema)
+local write = ARGS.starts and 'HSET' or 'HSETNX'
+redis.call(write, installation, 'records_us', int(ARGS.records_us))
+redis.call(write, installation, 'failed_us', int(ARGS.failed_us))
 return ARGS.schema

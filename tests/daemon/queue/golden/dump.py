@@ -31,7 +31,7 @@ RECEIPT = b'{"task_id":"task-1"}'
 async def fill(redis: Redis) -> None:
     """Create every kind of record of an installation, in every state. The items' names describe their states."""
     made = Installation(redis, webhooks=Webhooks({"main": (b"k" * 24,)}, allow_hosts=[]))
-    await made.queue.install(records_s=86400, failed_s=604800)
+    await made.queue.install(records_s=86400, failed_s=604800, starts=True)
     await made.submit(
         {"id": "late", "prompt": "x", "expires_at": "2020-01-01T00:00:00Z"},
         {"id": "early", "prompt": "x", "not_before": "2099-01-01T00:00:00Z"},
