@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,19 +125,14 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
         for server in servers:
             server.end_at_once()
 
-    # Handle signals before any start: an unhandled one would end us and leave the server without an owner.
-    leaving = asyncio.create_task(until_signal(end_at_once))
-    try:
-        async with AsyncExitStack() as stack:
-            everything = stack.enter_async_context(up(settings, on_server=servers.append))
-            running = await unless_leaving(leaving, everything)
-            if running is None:
-                return 0
-            await unless_leaving(leaving, _greet_when_redis_answers(running, banner))
+    async def greet(running: Running) -> None:
+        try:
+            await _greet_when_redis_answers(running, banner)
+        except asyncio.CancelledError:
             print("Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True)
-    finally:
-        leaving.cancel()
-    return running.replica.left
+            raise
+
+    return await _until_signal(up(settings, on_server=servers.append), greet, end_at_once)
 
 
 async def run_worker(settings: Settings) -> int:
@@ -150,12 +145,25 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
-    async with worker(settings, redis_url) as running:
-        leaving = asyncio.create_task(until_signal())
-        try:
-            await unless_leaving(leaving, _refusal(running.replica))
-        finally:
-            leaving.cancel()
+    return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
+
+
+async def _until_signal(
+    process: AbstractAsyncContextManager[Running],
+    meanwhile: Callable[[Running], Coroutine[Any, Any, None]],
+    on_leave: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a process until a signal, or an error of `meanwhile`; returns how many runs were handed over unfinished."""
+    # Handle signals before any start: an unhandled one would end us and leave what was started without an owner.
+    leaving = asyncio.create_task(until_signal(on_leave))
+    try:
+        async with AsyncExitStack() as stack:
+            running = await unless_leaving(leaving, stack.enter_async_context(process))
+            if running is None:
+                return 0
+            await unless_leaving(leaving, meanwhile(running))
+    finally:
+        leaving.cancel()
     return running.replica.left
 
 

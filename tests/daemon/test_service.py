@@ -14,10 +14,11 @@ from daemon import service as signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
 from daemon.replica import Replica
-from daemon.service import run_up, until_signal
+from daemon.service import run_up, run_worker, until_signal
 from daemon.settings import Settings
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually
+from tests.servers import RedisServer
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,39 @@ async def test_a_signal_while_everything_is_started_undoes_what_was_started(
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(running, 10) == 0
     assert servers_in(tmp_path / ".pixmill" / "redis") == []
+
+
+async def test_a_signal_while_a_worker_starts_stops_what_was_started(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)  # unhandled, it would end the tests themselves
+    monkeypatch.setenv("PLANTED", "a key")
+    settings = Settings.model_validate(
+        {
+            "redis": {"url": redis_server.url},
+            "storage": {"url": f"file://{tmp_path}"},
+            "metrics": {"listen": "127.0.0.1:0"},
+            "credentials": {"main": {"provider": "openai", "api_key_env": "PLANTED"}},
+            "routes": {"default": {"credential": "main", "model": "gpt-image-1"}},
+        }
+    )
+    begun, stopped, stop = asyncio.Event(), asyncio.Event(), Replica.stop
+
+    async def start(_: Replica) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def noted_stop(replica: Replica) -> None:
+        stopped.set()
+        await stop(replica)
+
+    monkeypatch.setattr(Replica, "start", start)
+    monkeypatch.setattr(Replica, "stop", noted_stop)
+    running = asyncio.create_task(run_worker(settings))
+    await begun.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, 10) == 0
+    assert stopped.is_set()
 
 
 async def test_a_second_signal_later_on_leaves_at_once_and_in_order(
