@@ -76,8 +76,8 @@ class Run:
 
     @property
     def sent(self) -> bool:
-        """Whether this run has begun a provider call that was not taken back."""
-        return self.phase in (Phase.CALLING, Phase.LEFT, Phase.ORPHANED)
+        """Whether this run may have sent a provider call that was not taken back; after the end of a run, True."""
+        return self.phase is not Phase.WAITING
 
     @property
     def place(self) -> Place:
