@@ -13,8 +13,8 @@ from daemon.accounts.quota_book import QuotaBook
 from daemon.accounts.quota_store import reset, set_limits
 from daemon.accounts.routes import Routes
 from limiter import Later
-from limiter.quota.quota import parse_quota
-from tests.daemon.worker.test_pool import Replica
+from tests.daemon.worker.bare_replica import Replica
+from tests.daemon.worker.conftest import MakeReplica
 
 CONFIGURED = {"requests": "100/min"}
 BOOKS = ("log:images", "log:requests", "leases")
@@ -23,9 +23,8 @@ BOOKS = ("log:images", "log:requests", "leases")
 class Swap:
     """A replica, the book of its quotas, and an operator."""
 
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.replica = Replica(redis, parse_quota("q", CONFIGURED))
+    def __init__(self, redis: Redis, replica: Replica) -> None:
+        self.redis, self.replica = redis, replica
         self.keys = self.replica.installation.keys
         routes = Routes([self.replica.route])
         self.book = QuotaBook(redis, self.keys, routes, {"q": CONFIGURED}, self.replica.bell)
@@ -40,17 +39,16 @@ class Swap:
 
     async def use(self) -> None:
         """Charge one call of another replica."""
-        quotas = self.replica.route.quotas
-        await self.replica.limiter.acquire(quotas, holder="other", request_id="r", max_wait_s=0)
+        await self.replica.granted("other")
 
     async def charged(self) -> list[int]:
         """How many charges are in each of BOOKS."""
-        return [await self.redis.zcard(f"pixmill:limiter:q:{book}") for book in BOOKS]
+        return [await self.replica.charges(book) for book in BOOKS]
 
 
 @pytest.fixture
-def swap(redis: Redis) -> Swap:
-    return Swap(redis)
+def swap(redis: Redis, replica_of: MakeReplica) -> Swap:
+    return Swap(redis, replica_of(**CONFIGURED))
 
 
 async def test_after_a_swap_no_reservation_of_the_former_limits_remains(swap: Swap) -> None:
@@ -65,7 +63,6 @@ async def test_after_a_swap_no_reservation_of_the_former_limits_remains(swap: Sw
     await replica.dispatcher._step()
     await replica.has_started(1)
     assert await swap.charged() == [1, 2, 0]
-    await replica.close()
 
 
 async def test_after_a_swap_no_grant_of_the_former_limits_remains(
@@ -89,7 +86,6 @@ async def test_after_a_swap_no_grant_of_the_former_limits_remains(
     replica.dispatch()
     await replica.has_started(1)
     assert await swap.charged() == [0, 1, 0]
-    await replica.close()
 
 
 async def test_a_denial_under_the_former_limits_is_not_waited_for(
@@ -115,4 +111,3 @@ async def test_a_denial_under_the_former_limits_is_not_waited_for(
     may_come.set()
     await replica.has_started(1)
     assert await swap.charged() == [2, 2, 0]
-    await replica.close()
