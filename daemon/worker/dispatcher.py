@@ -66,7 +66,7 @@ class Dispatcher:
         self._metrics = metrics
         self._slots = Slots(limiter, bell.recalls, queue.worker, route.name)
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
-        self._more = False
+        self._more_waits = False
 
     async def run(self) -> None:
         try:
@@ -112,7 +112,7 @@ class Dispatcher:
 
     async def _has_work(self) -> bool:
         """Whether items wait; if none is known, wait for the bell."""
-        if self._more or await self._queue.waiting(self.route.name, LANES):
+        if self._more_waits or await self._queue.waiting(self.route.name, LANES):
             return True
         self.bound = None
         await self._rest()
@@ -193,7 +193,7 @@ class Dispatcher:
                 with suppress(RedisError):
                     await self._limiter.give_back(slot.permit)
             raise
-        self._more = claim.more
+        self._more_waits = claim.more
         self.looked_at = time.monotonic()
         if claim.lost:
             self._metrics.entries_lost.inc(claim.lost)

@@ -39,14 +39,14 @@ class _Line:
     """The waiting polls of one route, in order of arrival."""
 
     waiting: deque[asyncio.Future[_Poll]] = field(default_factory=deque)
-    caller: asyncio.Task[None] | None = None
+    requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
 
     def length(self) -> int:
         """Count the waiting polls, without those of cancelled runs."""
         self.waiting = deque(turn for turn in self.waiting if not turn.done())
         return len(self.waiting)
 
-    def call(self, count: int) -> list[_Poll]:
+    def let_leave(self, count: int) -> list[_Poll]:
         """Let the first `count` polls leave."""
         leaving: list[_Poll] = []
         while self.waiting and len(leaving) < count:
@@ -75,7 +75,7 @@ class Pacer:
         self._recalls = recalls
         self._pace = AsyncLimiter(TOGETHER, APART_S)
         self._lines: dict[str, _Line] = {}
-        self._callers: set[asyncio.Task[None]] = set()  # also those that leave their slots
+        self._requesters: set[asyncio.Task[None]] = set()  # also those that leave their slots
 
     async def turn(self, route: Route) -> Left:
         """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
@@ -85,10 +85,10 @@ class Pacer:
         line = self._lines.setdefault(route.name, _Line())
         turn: asyncio.Future[_Poll] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
-        if line.caller is None:
-            line.caller = asyncio.create_task(self._call(route, line), name=f"polls {route.name}")
-            self._callers.add(line.caller)
-            line.caller.add_done_callback(self._callers.discard)
+        if line.requester is None:
+            line.requester = asyncio.create_task(self._serve(route, line), name=f"polls {route.name}")
+            self._requesters.add(line.requester)
+            line.requester.add_done_callback(self._requesters.discard)
         try:
             return partial(_left, await turn)
         except asyncio.CancelledError:
@@ -99,13 +99,13 @@ class Pacer:
 
     async def aclose(self) -> None:
         """Let no more polls leave."""
-        callers = list(self._callers)
-        for caller in callers:
-            caller.cancel()
-        if callers:
-            await asyncio.wait(callers)
+        requesters = list(self._requesters)
+        for requester in requesters:
+            requester.cancel()
+        if requesters:
+            await asyncio.wait(requesters)
 
-    async def _call(self, route: Route, line: _Line) -> None:
+    async def _serve(self, route: Route, line: _Line) -> None:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
         try:
             while count := line.length():
@@ -113,9 +113,9 @@ class Pacer:
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
                 if not quotas:
-                    line.call(count)
+                    line.let_leave(count)
                 elif (slot := await self._next_slot(slots, line, count, quotas)) is not None:
-                    await self._use(slot, line.call(count), quotas)
+                    await self._use(slot, line.let_leave(count), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
             for turn in line.waiting:
@@ -123,7 +123,7 @@ class Pacer:
                     turn.set_exception(error)
             line.waiting.clear()
         finally:
-            line.caller = None
+            line.requester = None
             await slots.leave()
 
     async def _next_slot(self, slots: Slots, line: _Line, count: int, quotas: Sequence[Quota]) -> Slot | None:

@@ -60,7 +60,7 @@ class Run:
     slot_at: float | None = None  # monotonic time for which the permit was granted
     requested_at: float = 0.0  # monotonic time at which the permit was requested
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
-    announced_at: float = 0.0  # monotonic time at which the intent was last written
+    intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on

@@ -41,7 +41,7 @@ async def test_a_freed_lease_starts_the_next_item(replica_of: MakeReplica) -> No
 
 async def test_a_permit_that_finds_no_work_is_given_back(replica_of: MakeReplica) -> None:
     replica = replica_of(in_flight=2)
-    replica.dispatcher._more = True  # as after a claim that another replica was faster to follow
+    replica.dispatcher._more_waits = True  # as after a claim that another replica was faster to follow
     await replica.dispatcher._step()
     (state,) = await replica.limiter.snapshot(replica.route.quotas)
     assert state.in_flight == 0

@@ -93,7 +93,7 @@ class Bench:
             raise answer
         return answer
 
-    async def announce(self, run: Run) -> bytes:
+    async def note_intent(self, run: Run) -> bytes:
         return await self.installation.queue.note_intent(run.item)
 
     async def call_begins(self, run: Run) -> None:

@@ -67,14 +67,14 @@ async def test_a_poll_that_is_cancelled_when_its_turn_comes_is_not_charged(
 ) -> None:
     monkeypatch.setattr("daemon.worker.poll_pacer.LEAVES_IN_S", 3600.0)
     fleet = Fleet(redis, polls="10/10s")
-    call = poll_pacer._Line.call
+    let_leave = poll_pacer._Line.let_leave
 
     def called(line: Any, count: int) -> Any:
-        leaving = call(line, count)
+        leaving = let_leave(line, count)
         first.cancel()
         return leaving
 
-    monkeypatch.setattr(poll_pacer._Line, "call", called)
+    monkeypatch.setattr(poll_pacer._Line, "let_leave", called)
     first = asyncio.create_task(fleet.poll())
     await asyncio.wait([first])
     monkeypatch.undo()

@@ -77,7 +77,7 @@ async def test_a_bug_after_a_call_that_left_is_an_unknown_outcome(
     replica: Replica, policy: str, state: str
 ) -> None:
     async def broken(run: Run) -> Outcome:
-        await replica.calls.announce(run)
+        await replica.calls.note_intent(run)
         run.enter(Phase.CALLING)
         await replica.calls.call_leaves(run, None)
         raise RuntimeError("a bug that the answer brought to light")

@@ -19,7 +19,7 @@ from tests.daemon.worker.conftest import MakeReplica
 async def announced(replica: Replica) -> Run:
     item = await replica.claimed()
     run = Run(item, replica.route, None)
-    await replica.calls.announce(run)
+    await replica.calls.note_intent(run)
     run.enter(Phase.CALLING)
     return run
 
@@ -27,10 +27,10 @@ async def announced(replica: Replica) -> Run:
 async def test_a_call_is_not_sent_after_its_item_was_taken_over_in_a_stall(
     replica: Replica, announced: Run
 ) -> None:
-    announced.announced_at -= 60
+    announced.intent_noted_at -= 60
     await replica.calls.call_leaves(announced, 0.01)
     await replica.taken_over()
-    announced.announced_at -= 60
+    announced.intent_noted_at -= 60
     with pytest.raises(LeaseLost):
         await replica.calls.call_leaves(announced, 0.01)
 
@@ -47,7 +47,7 @@ async def test_a_worker_that_slept_sends_nothing_on_an_old_connection(
     replica: Replica, announced: Run
 ) -> None:
     await replica.calls.call_leaves(announced, None)
-    announced.announced_at -= 60
+    announced.intent_noted_at -= 60
     with pytest.raises(Recalled):
         await replica.calls.call_leaves(announced, None)
 
@@ -60,11 +60,11 @@ async def test_a_call_whose_item_is_lost_during_a_late_report_is_not_sent(
     permit = await replica.granted()
     requested_at = time.monotonic()
     run = Run(item, replica.route, permit, slot_at=requested_at - 60, requested_at=requested_at)
-    await replica.calls.announce(run)
+    await replica.calls.note_intent(run)
     run.enter(Phase.CALLING)
 
     async def stands_still(*_: object) -> None:
-        run.announced_at -= 60
+        run.intent_noted_at -= 60
         await replica.taken_over()
 
     monkeypatch.setattr(replica.limiter, "sent_late", stands_still)
@@ -80,7 +80,7 @@ async def started(replica: Replica, *, leaves: bool, task: Submitted | None) -> 
     await replica.has_started(1)
     (run,) = replica.started
     if leaves:
-        await replica.calls.announce(run)
+        await replica.calls.note_intent(run)
         await replica.calls.call_leaves(run, None)
     run.submitted = task
     await replica.taken_over()
