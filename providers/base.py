@@ -197,9 +197,9 @@ class Provider(Protocol):
     async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         """The state of a task. Polling a finished one again gives fresh addresses for its pictures.
 
-        A failed task raises its reason, marked with `ProviderError.let_in`. Without that mark a reason that could
-        concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A poll that was refused or
-        lost raises `poll_error`: it says nothing about the task, which must not be bought twice. `task_lost` is for an
+        A failed task raises its reason, marked with `ProviderError.of_accepted_call`. Without that mark a reason that
+        could concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A refused or lost poll
+        raises `poll_error`: it says nothing about the task, which must not be bought twice. `task_lost` is for an
         API that itself reports that it knows no such task; callers believe it after a few replies in a row.
         """
         ...

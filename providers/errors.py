@@ -70,7 +70,7 @@ class Retry(StrEnum):
 
     NEVER = "never"  # the same request would fail the same way
     BACKOFF = "backoff"  # submit again later; counts as an attempt
-    # Wait with the account. Nothing was done, so the job keeps its attempts, unless the call was let in (`let_in`).
+    # Wait with the account. Nothing was done, so the job keeps its attempts, unless the call was accepted.
     AFTER_THROTTLE = "after_throttle"
     UNKNOWN_OUTCOME = "unknown_outcome"  # the call may be done and charged; the job's policy decides
     PAUSE_QUOTA = "pause_quota"  # the account can serve no job; this one returns unharmed
@@ -165,7 +165,7 @@ class ProviderError(Exception):
         self.charged = charged or rule.charged
         self.cost: Decimal | None = None
         self.currency: str | None = None
-        self.was_let_in = False
+        self.call_accepted = False
         super().__init__(self.message)
 
     def billed(self, cost: Decimal | None, currency: str) -> ProviderError:
@@ -175,13 +175,13 @@ class ProviderError(Exception):
             self.charged = Charged.YES if cost else Charged.NO
         return self
 
-    def let_in(self) -> ProviderError:
+    def of_accepted_call(self) -> ProviderError:
         """This error of a call that was accepted before it failed: unlike one refused at the door, it may be charged.
 
         Such a throttle costs the job an attempt. Otherwise a provider that bills and then refuses would be paid without
         end.
         """
-        self.was_let_in = True
+        self.call_accepted = True
         if self.charged is Charged.NO:
             self.charged = Charged.MAYBE
         return self

@@ -27,7 +27,10 @@ EVERY_SERVER = (
     "test_single_flight",
     "test_waiting",
     "test_parts",
-    "test_pool",
+    "worker.test_pool",
+    "worker.test_dispatcher",
+    "worker.test_permits",
+    "worker.test_takeover",
     "limiter.test_leases",
 )
 REDIS = shutil.which("redis-server")

@@ -15,6 +15,7 @@ from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
 from limiter import Permit
+from limiter.script import uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +82,8 @@ class Reclaimer:
         for route in self._routes.values():
             for lane in (*LANES, CACHED):
                 for _ in range(MOST_PAGES):
-                    page = await self._page(route, lane, not_after_us)
+                    # A stop waits for the reply: otherwise the items would wait for one more lease.
+                    page = await uninterrupted(self._page(route, lane, not_after_us))
                     taken += len(page.items)
                     # A page with orphans is enough for one replica; the others take the rest.
                     if page.items or page.cursor == START:

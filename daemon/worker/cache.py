@@ -77,11 +77,11 @@ class Copies:
     """Claims from the queue `cached` of every route, at most `AT_ONCE` at a time, while the store can be read."""
 
     def __init__(
-        self, routes: Iterable[Route], queue: Queue, running: Pool, bell: Bell, gate: StorageGate
+        self, routes: Iterable[Route], queue: Queue, pool: Pool, bell: Bell, gate: StorageGate
     ) -> None:
         self._routes = routes
         self._queue = queue
-        self._running = running
+        self._pool = pool
         self._bell = bell
         self._gate = gate
 
@@ -102,10 +102,10 @@ class Copies:
 
     @property
     def _room(self) -> int:
-        return AT_ONCE - sum(run.item.place == CACHED for run in self._running.current())
+        return AT_ONCE - sum(run.item.place == CACHED for run in self._pool.current())
 
     async def _claim(self, route: Route) -> int:
         claim = await self._queue.claim(route.name, self._room, queues=(CACHED,))
         for item in claim.items:
-            self._running.start(item, route, None)
+            self._pool.start(item, route, None)
         return len(claim.items)

@@ -65,7 +65,8 @@ class Dispatcher:
         self._bell = bell
         self._metrics = metrics
         self._slots = Slots(limiter, bell.recalls, queue.worker, route.name)
-        self._more = False
+        self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
+        self._more_waits = False
 
     async def run(self) -> None:
         try:
@@ -111,7 +112,7 @@ class Dispatcher:
 
     async def _has_work(self) -> bool:
         """Whether items wait; if none is known, wait for the bell."""
-        if self._more or await self._queue.waiting(self.route.name, LANES):
+        if self._more_waits or await self._queue.waiting(self.route.name, LANES):
             return True
         self.bound = None
         await self._rest()
@@ -125,8 +126,11 @@ class Dispatcher:
     async def _next_slot(self) -> Slot | Later | None:
         """A permit whose slot has come, a denial, or None for a permit that was recalled meanwhile."""
         horizon_s = HORIZON_S if self._bell.listening else SILENT_HORIZON_S
+        if self._quotas != self.route.quotas:
+            await self._slots.leave()
+            self._quotas = self.route.quotas
         try:
-            reply = await self._slots.request(self.route.quotas, horizon_s=horizon_s)
+            reply = await self._slots.request(self._quotas, horizon_s=horizon_s)
         except RedisError:
             # Fail closed: without a reply nothing is sent, and the loop tries again.
             self._metrics.limiter_errors.inc()
@@ -152,6 +156,8 @@ class Dispatcher:
         return slot
 
     async def _wait_for(self, denial: Later) -> None:
+        if self._quotas != self.route.quotas:
+            return  # The denial is out of date, and the news of the change came before this wait.
         retry_s = self._slots.retry_s(denial)
         if denial.bound.what == IN_FLIGHT:
             # The bell rings when a lease is freed.
@@ -187,7 +193,7 @@ class Dispatcher:
                 with suppress(RedisError):
                     await self._limiter.give_back(slot.permit)
             raise
-        self._more = claim.more
+        self._more_waits = claim.more
         self.looked_at = time.monotonic()
         if claim.lost:
             self._metrics.entries_lost.inc(claim.lost)

@@ -132,7 +132,7 @@ class Executor:
         if run.cancel_requested.is_set():
             raise Stopped
         TimeLimit.of(run, job).check_unsent()
-        receipt = await self._calls.announce(run)
+        receipt = await self._calls.note_intent(run)
         if receipt:
             log.info("the item has a task already; polling it", item=run.item.uid)
             run.item = replace(run.item, receipt=receipt)

@@ -44,13 +44,13 @@ class CallPermits:
         self._ours_for_s = lease_s / 3
         self._reports: set[asyncio.Task[None]] = set()  # reports of late calls, on their way to the limiter
 
-    async def announce(self, run: Run) -> bytes:
+    async def note_intent(self, run: Run) -> bytes:
         """Write the intent of the run's call. Raises LeaseLost: then nothing may be sent.
 
         Returns the receipt of a task that the item already has, or b"". With a receipt, poll that task and send
         nothing.
         """
-        run.announced_at = time.monotonic()
+        run.intent_noted_at = time.monotonic()
         return await until_answered("intent", lambda: self._queue.note_intent(run.item))
 
     async def call_begins(self, run: Run) -> None:
@@ -124,20 +124,20 @@ class CallPermits:
         if permit is None:
             return
         # For an adopted run: whether its former owner may have sent the call, and whether it wrote a receipt.
-        announced = run.adopted and run.item.intent_us is not None
-        noted = run.adopted and bool(run.item.receipt)
-        if not (run.sent or announced or noted):
+        intent_noted = run.adopted and run.item.intent_us is not None
+        receipt_noted = run.adopted and bool(run.item.receipt)
+        if not (run.sent or intent_noted or receipt_noted):
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
-        elif permit.leased and answered and (noted or not announced):
+        elif permit.leased and answered and (receipt_noted or not intent_noted):
             await until_answered("release", lambda: self._limiter.release(permit))
 
     async def _surely_ours(self, run: Run, rtt_s: float | None) -> None:
-        if time.monotonic() - run.announced_at <= self._ours_for_s:
+        if time.monotonic() - run.intent_noted_at <= self._ours_for_s:
             return
         if rtt_s is None:
             # This process stalled, and the provider may have closed the connection: a request on it would be lost.
             raise Recalled
-        if await self.announce(run):
+        if await self.note_intent(run):
             raise Recalled  # the next run of the item polls that task
 
     async def _counted_from_now(self, permit: Permit, quotas: Sequence[Quota]) -> None:

@@ -25,38 +25,39 @@ from limiter.quota.limits import POLLS
 # millisecond, so a replica spends at most half of its time on polls.
 TOGETHER = 25
 APART_S = 0.05
-# A poll that has not left by then never will: its run was cancelled, or the provider is unreachable.
+# A poll that has not left by then does not delay the others: the provider may be unreachable.
 LEAVES_IN_S = 1.0
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 1.0
 
 Left = Callable[[], None]
+_Poll = asyncio.Future[None]  # done when the poll has left; cancelled if it never will
 
 
 @dataclass(slots=True)
 class _Line:
     """The waiting polls of one route, in order of arrival."""
 
-    waiting: deque[asyncio.Future[Left]] = field(default_factory=deque)
-    caller: asyncio.Task[None] | None = None
+    waiting: deque[asyncio.Future[_Poll]] = field(default_factory=deque)
+    requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
 
     def length(self) -> int:
         """Count the waiting polls, without those of cancelled runs."""
         self.waiting = deque(turn for turn in self.waiting if not turn.done())
         return len(self.waiting)
 
-    def call(self, count: int) -> list[asyncio.Future[None]]:
-        """Let the first `count` polls leave; the future of each is done when it has left."""
-        leaving: list[asyncio.Future[None]] = []
+    def let_leave(self, count: int) -> list[_Poll]:
+        """Let the first `count` polls leave."""
+        leaving: list[_Poll] = []
         while self.waiting and len(leaving) < count:
             turn = self.waiting.popleft()
             if not turn.done():
                 leaving.append(asyncio.get_running_loop().create_future())
-                turn.set_result(partial(_left, leaving[-1]))
+                turn.set_result(leaving[-1])
         return leaving
 
 
-def _left(poll: asyncio.Future[None]) -> None:
+def _left(poll: _Poll) -> None:
     if not poll.done():
         poll.set_result(None)
 
@@ -74,7 +75,7 @@ class Pacer:
         self._recalls = recalls
         self._pace = AsyncLimiter(TOGETHER, APART_S)
         self._lines: dict[str, _Line] = {}
-        self._callers: set[asyncio.Task[None]] = set()  # also those that leave their slots
+        self._requesters: set[asyncio.Task[None]] = set()  # also those that leave their slots
 
     async def turn(self, route: Route) -> Left:
         """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
@@ -82,34 +83,39 @@ class Pacer:
         Send the poll at once, and call the result when it leaves.
         """
         line = self._lines.setdefault(route.name, _Line())
-        turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[_Poll] = asyncio.get_running_loop().create_future()
         line.waiting.append(turn)
-        if line.caller is None:
-            line.caller = asyncio.create_task(self._call(route, line), name=f"polls {route.name}")
-            self._callers.add(line.caller)
-            line.caller.add_done_callback(self._callers.discard)
-        return await turn
+        if line.requester is None:
+            line.requester = asyncio.create_task(self._serve(route, line), name=f"polls {route.name}")
+            self._requesters.add(line.requester)
+            line.requester.add_done_callback(self._requesters.discard)
+        try:
+            return partial(_left, await turn)
+        except asyncio.CancelledError:
+            # The turn may have come together with the cancellation.
+            if not turn.cancelled() and turn.exception() is None:
+                turn.result().cancel()
+            raise
 
     async def aclose(self) -> None:
         """Let no more polls leave."""
-        callers = list(self._callers)
-        for caller in callers:
-            caller.cancel()
-        if callers:
-            await asyncio.wait(callers)
+        requesters = list(self._requesters)
+        for requester in requesters:
+            requester.cancel()
+        if requesters:
+            await asyncio.wait(requesters)
 
-    async def _call(self, route: Route, line: _Line) -> None:
+    async def _serve(self, route: Route, line: _Line) -> None:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
         try:
             while count := line.length():
                 quotas = [polls for quota in route.quotas if (polls := quota.polls) is not None]
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
-                if quotas:
-                    slot = await self._next_slot(slots, count, quotas)
-                    await self._left_at(slot, line.call(count), quotas)
-                else:
-                    line.call(count)
+                if not quotas:
+                    line.let_leave(count)
+                elif (slot := await self._next_slot(slots, line, count, quotas)) is not None:
+                    await self._use(slot, line.let_leave(count), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
             for turn in line.waiting:
@@ -117,11 +123,11 @@ class Pacer:
                     turn.set_exception(error)
             line.waiting.clear()
         finally:
-            line.caller = None
+            line.requester = None
             await slots.leave()
 
-    async def _next_slot(self, slots: Slots, count: int, quotas: Sequence[Quota]) -> Slot:
-        """Wait for one slot that pays for `count` polls; return it when it has come."""
+    async def _next_slot(self, slots: Slots, line: _Line, count: int, quotas: Sequence[Quota]) -> Slot | None:
+        """Wait for one slot that pays for `count` polls; None if no poll waits for it any more."""
 
         async def request() -> Grant | Later:
             try:
@@ -130,16 +136,15 @@ class Pacer:
                 self._metrics.limiter_errors.inc()
                 raise
 
-        while True:
+        while line.length():
             reply = await until_answered("acquire", request)
             if isinstance(reply, Later):
                 await self._recalls.wait(slots.retry_s(reply))
             elif (slot := await slots.wait(reply)) is not None:
                 return slot
+        return None
 
-    async def _left_at(
-        self, slot: Slot, leaving: list[asyncio.Future[None]], quotas: Sequence[Quota]
-    ) -> None:
+    async def _use(self, slot: Slot, leaving: list[_Poll], quotas: Sequence[Quota]) -> None:
         """Count the polls from the time when the last one left, if the guard does not cover that delay.
 
         A loop with thousands of coroutines and 25 new connections can take longer than a window's guard. No other poll
@@ -147,5 +152,7 @@ class Pacer:
         """
         if leaving:
             await asyncio.wait(leaving, timeout=LEAVES_IN_S)
-        if self._recalls.clock() - slot.at > min(quota.tolerance_s for quota in quotas):
+        if all(poll.cancelled() for poll in leaving):
+            await until_answered("give_back", lambda: self._limiter.give_back(slot.permit))
+        elif self._recalls.clock() - slot.at > min(quota.tolerance_s for quota in quotas):
             await until_answered("sent_late", lambda: self._limiter.sent_late(slot.permit, quotas))

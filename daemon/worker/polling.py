@@ -70,7 +70,7 @@ class Polling:
         when the result is older, or the task gives no address any more: the job's policy then decides whether to buy
         the picture again. Raises `result_download` for a picture that should still exist.
         """
-        route, task, since = run.route, run.submitted, _oldest(run)
+        route, task, since = run.route, run.submitted, _made_after(run)
         lives_s = route.provider.capabilities(route.model).url_ttl_s or LIFE_S
 
         def young() -> bool:
@@ -80,7 +80,7 @@ class Polling:
         found = await self._found(route, only_picture(generated), young, tries)
         if isinstance(found, ProviderError) and task is not None:
             log.info("the picture is not at its address; polling for another one", task=task.task_id)
-            again = await self._fresh(route, task, limit, found)
+            again = await self._polled_again(route, task, limit, found)
             found = await self._found(route, only_picture(again), young, tries)
         if not isinstance(found, ProviderError):
             return found
@@ -110,7 +110,9 @@ class Polling:
                 raise
             return error
 
-    async def _fresh(self, route: Route, task: Submitted, limit: TimeLimit, gone: ProviderError) -> Generated:
+    async def _polled_again(
+        self, route: Route, task: Submitted, limit: TimeLimit, gone: ProviderError
+    ) -> Generated:
         """Poll the finished task once more for new addresses; raises `gone` if there are none."""
         # Pass no cancel on: the picture is made and paid for, so it is kept.
         never = asyncio.Event()
@@ -185,7 +187,7 @@ def only_picture(generated: Generated) -> Picture:
     return generated.pictures[0]
 
 
-def _oldest(run: Run) -> datetime:
+def _made_after(run: Run) -> datetime:
     """The earliest possible time of the run's result."""
     if run.submitted is None:
         return datetime.now(UTC)

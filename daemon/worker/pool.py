@@ -25,7 +25,7 @@ from providers.errors import Charged, ErrorKind
 log = structlog.get_logger(__name__)
 
 BUG_DELAY_S = 5.0
-LATE_S = 5.0
+HURRIED_S = 5.0  # for runs that end by themselves after `hurry`
 
 
 class Pool:
@@ -85,7 +85,7 @@ class Pool:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
         run = Run(item, route, permit, adopted, slot_at, requested_at)
         self._runs[item.uid, item.epoch] = run
-        run.task = asyncio.create_task(self._live(run), name=item.uid)
+        run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
 
     def current(self) -> list[Run]:
         """All runs at this moment."""
@@ -120,14 +120,14 @@ class Pool:
         if late:
             _, late = await asyncio.wait(late, timeout=timeout_s)
         if late and hurry():
-            _, late = await asyncio.wait(late, timeout=LATE_S)
+            _, late = await asyncio.wait(late, timeout=HURRIED_S)
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=5)
         return len(late)
 
-    async def _live(self, run: Run) -> None:
+    async def _run_and_settle(self, run: Run) -> None:
         self._metrics.in_flight.set(len(self._runs))
         try:
             outcome = await self._outcome(run)

@@ -83,7 +83,7 @@ STORE_AGAIN_S = 30.0
 def after_poll(error: ProviderError) -> Then:
     """The reaction to a failed poll. An error of the accepted task itself counts as at the submit."""
     row = TABLE[error.retry]
-    if error.was_let_in and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
+    if error.call_accepted and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
         return row.submit
     return AT_POLL.get(error.kind, row.poll)
 
@@ -112,7 +112,7 @@ class RetryPolicy:
             await self._accounts.act(row.account, error, run.route, run.permit)
         may_repeat = error.max_retries is None or run.item.attempts < error.max_retries
         match row.submit:
-            case Then.WAIT if not error.was_let_in and run.submitted is None:
+            case Then.WAIT if not error.call_accepted and run.submitted is None:
                 return Throttled(record, _wait_s(error, run))
             case Then.WAIT:
                 # The call was accepted: free repeats could go on, and be billed, without end.

@@ -60,7 +60,7 @@ class Run:
     slot_at: float | None = None  # monotonic time for which the permit was granted
     requested_at: float = 0.0  # monotonic time at which the permit was requested
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
-    announced_at: float = 0.0  # monotonic time at which the intent was last written
+    intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
@@ -76,8 +76,8 @@ class Run:
 
     @property
     def sent(self) -> bool:
-        """Whether this run has begun a provider call that was not taken back."""
-        return self.phase in (Phase.CALLING, Phase.LEFT, Phase.ORPHANED)
+        """Whether this run may have sent a provider call that was not taken back; after the end of a run, True."""
+        return self.phase is not Phase.WAITING
 
     @property
     def place(self) -> Place:

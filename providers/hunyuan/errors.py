@@ -115,7 +115,7 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
         scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=Retry.AFTER_THROTTLE if wrong_clock or activating else None,
         # TC3 refuses with HTTP 200.
-        let_in=answer.accepted and "Response" not in (json_object(answer.body) or {}),
+        call_accepted=answer.accepted and "Response" not in (json_object(answer.body) or {}),
     )
     if activating:
         found.retry_after_s = _ACTIVATION_WAIT_S
@@ -154,7 +154,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
         provider_code=code or None,
         http_status=200,
         request_id=request_id,
-    ).let_in()
+    ).of_accepted_call()
 
 
 def error_object(body: bytes) -> dict[str, str]:

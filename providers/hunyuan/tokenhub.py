@@ -110,4 +110,4 @@ class TokenHubCallProvider(_TokenHubProvider):
             return self._generated(answer, answered_object(answer), request.seed)
         error = refusal(answer, self._host, self._now())
         # The answer does not name the rejected content: it may be a picture that was made, and is charged.
-        raise error.let_in() if error.kind is ErrorKind.MODERATION_INPUT else error
+        raise error.of_accepted_call() if error.kind is ErrorKind.MODERATION_INPUT else error

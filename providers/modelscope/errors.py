@@ -83,7 +83,7 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
         request_id=request_id(answer),
         # The call was let in: another try is another task, so it costs the job an attempt.
         retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
-    ).let_in()
+    ).of_accepted_call()
 
 
 def poll_refusal(answer: Answer, host: str) -> ProviderError:

@@ -62,12 +62,12 @@ def refused(
     field: str | None = None,
     scope: Scope | None = None,
     retry: Retry | None = None,
-    let_in: bool | None = None,
+    call_accepted: bool | None = None,
 ) -> ProviderError:
     """The error of a call that was refused, with the wait that the answer wishes.
 
-    `headers` and `words` default to the answer's headers and to `message`. `let_in` defaults to whether the status is
-    one of success: an error in such an answer belongs to a call that was let in.
+    `headers` and `words` default to the answer's headers and to `message`. `call_accepted` defaults to whether the
+    status is one of success.
     """
     kind, retry_after_s = _with_wait(
         kind, answer.headers if headers is None else headers, message if words is None else words
@@ -83,7 +83,8 @@ def refused(
         scope=scope,
         retry=retry,
     )
-    return error.let_in() if (answer.accepted if let_in is None else let_in) else error
+    accepted = answer.accepted if call_accepted is None else call_accepted
+    return error.of_accepted_call() if accepted else error
 
 
 def poll_refused(

@@ -59,10 +59,10 @@ def test_only_a_spent_allowance_is_waited_for_longer_than_a_quarter_of_an_hour(
     assert waits_s == (asked_s if kind is ErrorKind.QUOTA_EXHAUSTED else min(asked_s, 900))
 
 
-def test_a_call_that_was_let_in_may_have_been_charged() -> None:
-    assert ProviderError(ErrorKind.RATE_LIMITED, "x").let_in().charged is Charged.MAYBE
+def test_an_accepted_call_may_have_been_charged() -> None:
+    assert ProviderError(ErrorKind.RATE_LIMITED, "x").of_accepted_call().charged is Charged.MAYBE
     paid = ProviderError(ErrorKind.NO_IMAGE, "x", charged=Charged.YES)
-    assert paid.let_in().charged is Charged.YES
+    assert paid.of_accepted_call().charged is Charged.YES
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class Bench:
             raise answer
         return answer
 
-    async def announce(self, run: Run) -> bytes:
+    async def note_intent(self, run: Run) -> bytes:
         return await self.installation.queue.note_intent(run.item)
 
     async def call_begins(self, run: Run) -> None:
@@ -284,7 +284,7 @@ async def test_a_refused_poll_does_not_fail_the_task(bench: Bench, kind: ErrorKi
 @pytest.mark.parametrize("kind", REFUSED_POLLS)
 async def test_an_error_of_the_accepted_task_itself_ends_its_run(bench: Bench, kind: ErrorKind) -> None:
     bench.answers = [Submitted("task-1")]
-    bench.provider.poll_answers = [ProviderError(kind, "not this one").let_in()]
+    bench.provider.poll_answers = [ProviderError(kind, "not this one").of_accepted_call()]
     outcome = await bench.outcome()
     assert isinstance(outcome, Retry | Unknown | Failed)
     assert (outcome.error["kind"], outcome.error["charged"]) == (kind.value, "maybe")
@@ -755,7 +755,7 @@ async def test_a_throttle_inside_an_accepted_call_costs_an_attempt(
     """Otherwise a provider that bills and then refuses would be paid without end."""
     bench = Bench(redis, quota={"requests": "100/s"})
     throttle = ProviderError(ErrorKind.RATE_LIMITED, "slow down", http_status=200, retry_after_s=4.0)
-    bench.answers = [throttle.let_in().billed(cost, "USD")]
+    bench.answers = [throttle.of_accepted_call().billed(cost, "USD")]
     outcome = await bench.outcome()
     assert isinstance(outcome, Retry)
     assert outcome.delay_s >= 4.0
@@ -767,7 +767,7 @@ async def test_an_empty_balance_inside_an_accepted_call_pauses_the_quota(
     redis: Redis,
 ) -> None:
     bench = Bench(redis, quota={"requests": "100/s"})
-    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "top up", http_status=200).let_in()]
+    bench.answers = [ProviderError(ErrorKind.BILLING_EXHAUSTED, "top up", http_status=200).of_accepted_call()]
     assert isinstance(await bench.outcome(), Retry)
     (state,) = await bench.limiter.snapshot(bench.route.quotas)
     assert state.paused_reason is not None

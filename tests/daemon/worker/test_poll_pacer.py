@@ -3,110 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.routes import Route
-from daemon.telemetry.metrics import Metrics
-from daemon.worker.poll_pacer import TOGETHER, Pacer
+from daemon.worker.poll_pacer import TOGETHER
 from daemon.worker.polling import Polling
 from daemon.worker.run import Run, TimeLimit
-from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.ledger import max_in_window
-from tests.daemon.harness import ScriptedProvider, eventually
-
-
-class Clock:
-    """The limiter's time, in µs; sleeping advances it, but not while a request with the old time is under way."""
-
-    def __init__(self) -> None:
-        self.now_us = 1_795_000_000_000_000
-        self.still = asyncio.Lock()
-
-    def __call__(self) -> int:
-        return self.now_us
-
-    async def sleep(self, seconds: float) -> None:
-        wake_us = self.now_us + math.ceil(seconds * 1e6)
-        await asyncio.sleep(0)
-        async with self.still:
-            self.now_us = max(self.now_us, wake_us)
-
-
-class Naps(Recalls):
-    """Recalls nothing, and waits by that clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(lambda: clock.now_us / 1e6)
-        self.nap = clock.sleep
-
-    async def wait(self, longest_s: float) -> None:
-        await self.nap(longest_s)
-
-
-class Counting(Limiter):
-    """A limiter that records requests, grants and late reports."""
-
-    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
-        super().__init__(redis, prefix, clock=clock)
-        self.clock = clock
-        self.requested: list[str] = []
-        self.granted: list[Permit] = []
-        self.late: list[Permit] = []
-        self.failing = 0
-
-    async def acquire(self, quotas: Any, **more: Any) -> Any:
-        self.requested.append(more["request_id"])
-        async with self.clock.still:
-            answer = await super().acquire(quotas, **more)
-        if self.failing:
-            self.failing -= 1
-            raise RedisConnectionError("the reply is lost")
-        if isinstance(answer, Grant):
-            self.granted.append(answer.permit)
-        return answer
-
-    async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
-        self.late.append(permit)
-        async with self.clock.still:
-            await super().sent_late(permit, quotas)
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many polls each permit was for."""
-        return [permit.costs["polls"] for permit in self.granted]
-
-
-class Fleet:
-    """Replicas that share one account, in virtual time."""
-
-    def __init__(self, redis: Redis, replicas: int = 1, **quota: Any) -> None:
-        self.clock = Clock()
-        self.metrics = Metrics()
-        self.limiters = [Counting(redis, "pixmill", clock=self.clock) for _ in range(replicas)]
-        self.naps = [Naps(self.clock) for _ in self.limiters]
-        self.pacers = [
-            Pacer(limiter, self.metrics, f"w{number}", naps)
-            for number, (limiter, naps) in enumerate(zip(self.limiters, self.naps, strict=True))
-        ]
-        quotas = (parse_quota("q", quota),) if quota else ()
-        self.route = Route("default", ScriptedProvider(), "model-1", quotas)
-        self.left_at_us: list[list[int]] = [[] for _ in self.pacers]
-
-    async def poll(self, replica: int = 0) -> None:
-        left = await self.pacers[replica].turn(self.route)
-        self.left_at_us[replica].append(self.clock.now_us)
-        left()
+from tests.daemon.harness import eventually
+from tests.daemon.worker.poll_fleet import Fleet
 
 
 async def test_the_replicas_of_a_fleet_share_one_limit_on_polls_and_use_it_up(redis: Redis) -> None:
@@ -158,8 +71,7 @@ async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(r
     await asyncio.gather(*(fleet.poll() for _ in range(4)))
     assert len(fleet.limiters[0].requested) == 3
     assert len(set(fleet.limiters[0].requested)) == 1, "one request, so one charge"
-    [state] = await fleet.limiters[0].snapshot(fleet.route.quotas)
-    assert [unit.available for unit in state.units] == [6]
+    assert await fleet.free() == 6
     assert fleet.metrics.limiter_errors._value.get() == 2
 
 
@@ -244,32 +156,6 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
     assert noted[len(noted_of_polls) :] == ["answered"], "a fetch is no poll, and counts as none"
 
 
-async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fleet = Fleet(redis, polls="2/10s")
-    gate, acquire = asyncio.Event(), fleet.limiters[0].acquire
-
-    async def held(*args: Any, **more: Any) -> Any:
-        reply = await acquire(*args, **more)
-        await gate.wait()
-        return reply
-
-    monkeypatch.setattr(fleet.limiters[0], "acquire", held)
-    runs = [asyncio.create_task(fleet.poll()) for _ in range(5)]
-
-    async def requested() -> bool:
-        return bool(fleet.limiters[0].requested)
-
-    await eventually(requested)
-    runs[1].cancel()
-    runs[3].cancel()
-    gate.set()
-    ended = await asyncio.gather(*runs, return_exceptions=True)
-    assert [isinstance(end, asyncio.CancelledError) for end in ended] == [False, True, False, True, False]
-    assert sum(fleet.limiters[0].sizes) == 3, "the polls behind used the first permit"
-
-
 async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -> None:
     fleet = Fleet(redis, requests="1/h", polls="10/10s")
     await fleet.limiters[0].pause("q", "the invoice is disputed")
@@ -288,19 +174,3 @@ async def test_a_request_that_fails_fails_the_polls_that_wait_for_it(
     monkeypatch.setattr(fleet.limiters[0], "acquire", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         await asyncio.wait_for(fleet.poll(), 5)
-
-
-async def test_closing_ends_the_line(redis: Redis) -> None:
-    fleet = Fleet(redis, polls="1/h")
-    fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
-    runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
-
-    async def requested() -> bool:
-        return bool(fleet.limiters[0].requested)
-
-    await eventually(requested)
-    for run in runs:
-        run.cancel()
-    await asyncio.gather(*runs, return_exceptions=True)
-    await asyncio.wait_for(fleet.pacers[0].aclose(), 5)
-    assert not any(task.get_name().startswith("polls") for task in asyncio.all_tasks())

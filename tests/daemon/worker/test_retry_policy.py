@@ -161,7 +161,7 @@ def test_a_refused_poll_does_not_fail_its_task(
     then = after_poll(ProviderError(kind, "It failed."))
     assert (then is Then.REPEAT) == repeats
     assert (then is Then.LOST) == (kind == "task_lost")
-    accepted = after_poll(ProviderError(kind, "It failed.").let_in())
+    accepted = after_poll(ProviderError(kind, "It failed.").of_accepted_call())
     assert (accepted is Then.REPEAT) == (repeats and not turned_away)
 
 

@@ -1,0 +1,193 @@
+"""The dispatcher: permits before claims, and no permit or reservation that it cannot use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from limiter import Bound, Later, Permit
+from tests.daemon.harness import eventually
+from tests.daemon.worker.conftest import MakeReplica
+
+
+async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(replica_of: MakeReplica) -> None:
+    replica = replica_of(in_flight=2)
+    await replica.installation.batch("b1", 5)
+    replica.dispatch()
+    await replica.has_started(2)
+
+    async def bound() -> bool:
+        return replica.dispatcher.bound == Bound("q", "in_flight")
+
+    await eventually(bound)
+    assert replica.pool.free == 2
+    group = await replica.installation.group("default/b1")
+    assert (group["queued"], group["running"]) == ("3", "2")
+
+
+async def test_a_freed_lease_starts_the_next_item(replica_of: MakeReplica) -> None:
+    replica = replica_of(in_flight=2)
+    await replica.installation.batch("b1", 6)
+    replica.dispatch()
+    await replica.has_started(2)
+    replica.may_end.set()
+    await replica.has_started(6)
+
+
+async def test_a_permit_that_finds_no_work_is_given_back(replica_of: MakeReplica) -> None:
+    replica = replica_of(in_flight=2)
+    replica.dispatcher._more_waits = True  # as after a claim that another replica was faster to follow
+    await replica.dispatcher._step()
+    (state,) = await replica.limiter.snapshot(replica.route.quotas)
+    assert state.in_flight == 0
+
+
+async def test_a_dispatcher_that_is_stopped_gives_its_slot_back(
+    redis: Redis, replica_of: MakeReplica
+) -> None:
+    replica = replica_of(images="1/s")
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(1)
+
+    async def reserved() -> bool:
+        """Whether a future slot is charged."""
+        seconds, micros = await redis.time()
+        now_us = int(seconds) * 1_000_000 + int(micros)
+        return bool(await redis.zcount("pixmill:limiter:q:log:images", now_us, "+inf"))
+
+    await eventually(reserved)
+    await replica.close()
+    assert not await reserved()
+
+
+async def test_a_slot_that_is_recalled_while_its_dispatcher_sleeps_is_replaced(
+    replica_of: MakeReplica,
+) -> None:
+    replica = replica_of(images="1/s")
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(1)
+
+    async def reserved() -> bool:
+        return int(await replica.charges("log:images")) == 2
+
+    await eventually(reserved)
+    refused = replica.started[0].permit
+    await replica.limiter.penalise(replica.route.quotas[0], retry_after_s=2.5, reason="429", permit=refused)
+    await replica.has_started(2)
+    permits = [run.permit for run in replica.started]
+    first, second = (permit for permit in permits if permit is not None)
+    assert second.granted_us > first.granted_us
+    assert second.slot_us - first.slot_us >= 2_500_000
+
+
+async def test_a_dispatcher_that_slept_past_its_slot_requests_another(
+    replica_of: MakeReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = replica_of(in_flight=1)
+    await replica.installation.batch("b1", 1)
+    slept_s = iter((60.0, 0.0))
+
+    async def woke(_permit: Permit, _requested_at: float, _until: float) -> bool:
+        now = time.monotonic() + next(slept_s)
+        monkeypatch.setattr(replica.bell.recalls, "clock", lambda: now)
+        return True
+
+    monkeypatch.setattr(replica.bell.recalls, "sleep", woke)
+    await replica.dispatcher._step()
+    monkeypatch.undo()
+    assert replica.started == []
+    assert await replica.charges("leases") == 0, "its place may have been given to another one"
+    await replica.dispatcher._step()
+    await replica.has_started(1)
+
+
+async def test_a_replica_whose_bell_is_silent_reserves_nothing_far_ahead(replica_of: MakeReplica) -> None:
+    replica = replica_of(images="1/s")
+    await replica.installation.batch("b1", 2)
+    replica.tasks.append(asyncio.create_task(replica.dispatcher.run()))  # and no listener is left
+    await replica.has_started(1)
+
+    async def waits() -> bool:
+        return replica.dispatcher.bound == Bound("q", "images")
+
+    await eventually(waits)
+    assert await replica.charges("log:images") == 1
+
+
+@pytest.mark.parametrize("cause", ["no work", "no free worker", "stopped"])
+async def test_a_dispatcher_that_cannot_use_its_reservation_leaves_it(
+    replica_of: MakeReplica, cause: str
+) -> None:
+    replica = replica_of(images="1/h")
+    dispatcher = replica.dispatcher
+    await replica.granted("other")
+    for _ in range(2):
+        assert isinstance(await dispatcher._next_slot(), Later)
+    assert await replica.charges("log:images") == 2
+    if cause == "stopped":
+        await replica.installation.submit({"id": "a", "prompt": "x"})
+        task = asyncio.create_task(dispatcher.run())
+
+        async def waits() -> bool:
+            return dispatcher.bound == Bound("q", "images")
+
+        await eventually(waits)
+        assert await replica.charges("log:images") == 2
+        task.cancel()
+        await asyncio.wait([task])
+    else:
+        if cause == "no free worker":
+            replica.pool.reserve(replica.pool.free)
+        await dispatcher._step()
+    assert await replica.charges("log:images") == 1
+
+
+async def test_a_lost_reply_of_the_limiter_is_requested_again_and_charged_once(
+    replica_of: MakeReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = replica_of(images="5/min", in_flight=1)
+    real, calls = replica.limiter.acquire, 0
+
+    async def reply_lost(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        answer = await real(*args, **options)
+        if calls == 1:
+            raise RedisConnectionError("the reply is lost")
+        return answer
+
+    monkeypatch.setattr(replica.limiter, "acquire", reply_lost)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    replica.dispatch()
+    await replica.has_started(1)
+    assert await replica.charges("log:images") == 1
+
+
+@pytest.mark.parametrize("cause", ["no work", "no free worker"])
+async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
+    replica_of: MakeReplica, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    replica = replica_of(images="5/min", in_flight=1)
+    real = replica.limiter.acquire
+
+    async def reply_lost(*args: Any, **options: Any) -> Any:
+        await real(*args, **options)
+        raise RedisConnectionError("the reply is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replica.limiter, "acquire", reply_lost)
+        with pytest.raises(RedisConnectionError):
+            await replica.dispatcher._next_slot()
+    books = ("log:images", "leases")
+    assert [await replica.charges(book) for book in books] == [1, 1]
+    if cause == "no free worker":
+        replica.pool.reserve(replica.pool.free)
+    await replica.dispatcher._step()
+    assert [await replica.charges(book) for book in books] == [0, 0]
