@@ -39,7 +39,7 @@ class SlowReplies:
 
     async def _execute(self, *command: Any, **options: Any) -> Any:
         reply = await self._send(*command, **options)
-        if {self._script.sha, self._script.source} & {*command} and '/a"' in str(reply):
+        if {self._script.sha, self._script.source} & {*command} and "b'default//a'" in str(reply):
             self.came.set()
             await self.may_come.wait()
         return reply

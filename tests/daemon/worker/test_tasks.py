@@ -35,7 +35,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 async def bench(redis: Redis, simulator: Simulator) -> AsyncIterator[Bench]:
     made = Bench(redis)
     quota = parse_quota("q", {"requests": "100/s", "in_flight": 8})
-    made.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (quota,), timeout_s=10)
+    made.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (quota,), timeout_s=60)
 
     async def a_moment(_seconds: float) -> None:
         await asyncio.sleep(0.002)
@@ -74,7 +74,7 @@ async def test_a_fresh_address_without_a_picture_buys_nothing_again(redis: Redis
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True, picture_ttl_s=0.0)
     async with Simulator(settings) as simulator:
         bench = Bench(redis)
-        bench.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=10)
+        bench.route = Route("default", account(simulator), "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=60)
         outcome = await bench.outcome(**SIZE)
         await bench.route.provider.aclose()
         assert isinstance(outcome, Retry)
@@ -93,7 +93,7 @@ async def test_the_next_owner_of_a_task_polls_it(bench: Bench, simulator: Simula
             await asyncio.sleep(0.002)
     died.cancel()
     other = account(simulator)
-    bench.route = Route("default", other, "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=10)
+    bench.route = Route("default", other, "Tongyi-MAI/Z-Image-Turbo", (), timeout_s=60)
     outcome = await bench.executor.run(await bench.taken_over())
     await other.aclose()
     assert isinstance(outcome, Succeeded)
