@@ -151,15 +151,29 @@ async def test_an_item_that_comes_while_its_leader_runs_uses_no_permit(cache: Ca
     await cache.use("a")
     leader = await cache.leader()
     await cache.use("b")
-    assert not await cache.queue.waiting("default", LANES)
+    assert not await cache.queue.waiting("default", (*LANES, JOINED, CACHED))
     assert await cache.depth() == {"default|normal|running": 1, "default|joined|queued": 1}
     await cache.queue.settle(leader, picture(leader))
     assert names(await cache.copies()) == ["b"]
 
 
-async def test_the_next_look_at_a_running_leader_uses_no_permit(cache: Cache) -> None:
-    await cache.use("a", "b")
+async def test_a_look_at_a_running_leader_queues_nothing_until_the_next(cache: Cache) -> None:
+    await cache.use("a")
     await cache.leader()
+    await cache.use("b", "c", "d")
+    await cache.a_minute_later()
+    _, next_s = await cache.queue.due(2)
+    assert not await cache.queue.waiting("default", LANES)
+    assert await cache.depth() == {"default|normal|running": 1, "default|joined|queued": 3}
+    assert next_s is not None
+    assert 50 < next_s <= 60
+
+
+async def test_a_look_leaves_a_leader_that_waits_with_its_task_to_its_time(cache: Cache) -> None:
+    await cache.use("a", "b")
+    leader = await cache.leader()
+    await cache.queue.note_receipt(leader, RECEIPT)
+    await cache.queue.settle(leader, Throttled({**FAULT, "resumable": True}, 300))
     await cache.a_minute_later()
     await cache.look()
     assert not await cache.queue.waiting("default", LANES)
@@ -192,6 +206,19 @@ async def test_followers_are_woken_some_at_a_time_and_none_is_lost(cache: Cache,
         woken.append(moved)
     assert (max(woken), sum(woken)) == (10, 25)
     assert len(await cache.copies()) == 25
+
+
+async def test_looks_at_many_flights_share_the_most_of_a_step(cache: Cache) -> None:
+    leaders = []
+    for prompt in ("x", "y", "z"):
+        same = {"prompt": prompt, "cache": "use"}
+        await cache.submit({"id": prompt, **same})
+        leaders.append(await cache.leader())
+        await cache.batch(f"b-{prompt}", 10, defaults=same)
+    for leader in leaders:
+        await cache.queue.settle(leader, picture(leader))
+    assert [(await cache.queue.due(10))[0] for _ in range(3)] == [10, 10, 10]
+    assert len(await cache.copies()) == 30
 
 
 async def test_followers_that_are_not_woken_yet_follow_the_next_leader(cache: Cache) -> None:
@@ -396,6 +423,18 @@ async def test_a_pause_of_the_leaders_batch_holds_its_followers_a_minute_at_most
     assert names(await cache.calls()) == ["a"]
 
 
+async def test_the_leader_after_a_paused_one_is_the_only_one(cache: Cache) -> None:
+    await cache.batch("b1", 1, defaults=IDENTICAL)
+    first = await cache.leader()
+    await cache.queue.note_receipt(first, RECEIPT)
+    await cache.queue.settle(first, Throttled({**FAULT, "resumable": True}, 300))
+    await pause(cache.redis, cache.keys, "batch", "default/b1")
+    await cache.batch("b2", 1, defaults=IDENTICAL)
+    second = await cache.leader()
+    await cache.use("a")
+    assert (second.uid, await cache.place("a")) == ("default/b2/i0", JOINED)
+
+
 async def test_a_leader_with_a_task_leads_on_behind_the_cap_of_its_batch(
     cache: Cache,
 ) -> None:
@@ -438,15 +477,17 @@ async def test_a_former_entry_does_not_start_an_item_before_its_time(cache: Cach
     assert await cache.state("a") == "retry_wait"
 
 
-async def test_an_item_that_stands_twice_in_its_lane_starts_once_and_takes_one_place(cache: Cache) -> None:
+@pytest.mark.parametrize("cap", [1, 2])
+async def test_an_item_that_stands_twice_in_its_lane_starts_once(cache: Cache, cap: int) -> None:
     items = [{"id": ident, **IDENTICAL} for ident in ("a", "b", "c")]
-    await cache.submit({"id": "b1", "items": items, "max_in_flight": 1}, type="pixmill.batch.v1")
+    await cache.submit({"id": "b1", "items": items, "max_in_flight": cap}, type="pixmill.batch.v1")
     (leader,) = await cache.claim(1)
     await cache.queue.settle(leader, picture(leader))
     for item in await cache.copies():
         await cache.queue.settle(item, Missed((await cache.queue.answer(item)).entry))
     lane = cache.keys.backlog("default", "normal", "default", "b1")
-    entries = [leader.uid.encode(), *await cache.redis.lrange(lane, 0, -1)]
+    ring = await cache.redis.hvals(cache.keys.ring("default", "normal"))
+    entries = [*ring, *await cache.redis.lrange(lane, 0, -1)]
     assert max(entries.count(uid) for uid in entries) == 2, "in its former place and first"
     (call,) = await cache.claim(9)
     await cache.queue.settle(call, picture(call))
@@ -593,6 +634,15 @@ async def test_a_refusal_ends_all_that_waited_and_no_later_item(
     assert await cache.forever() == {cache.keys.flight("default", await fingerprint(cache, "d"))}
 
 
+async def test_an_item_that_comes_while_a_refusal_is_passed_on_is_made(cache: Cache) -> None:
+    await cache.use("a", "b")
+    await cache.queue.settle(await cache.leader(), Failed(REFUSAL))
+    (follower,) = await cache.copies()
+    await cache.use("later")
+    assert names(await cache.calls()) == ["later"]
+    assert await cache.queue.settle(follower, Failed(REFUSAL)) == "failed"
+
+
 async def test_a_refusal_is_shared_with_items_that_stand_in_line(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     (leader,) = await cache.claim(1)
@@ -655,6 +705,15 @@ async def test_a_follower_has_its_own_expiry(cache: Cache) -> None:
     await cache.use("b", expires_at="2020-01-01T00:00:00Z")
     await cache.look()
     assert (await cache.state("a"), await cache.state("b")) == ("queued", "expired")
+
+
+async def test_a_follower_whose_record_has_vanished_holds_nobody_up(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    leader = await cache.leader()
+    await cache.redis.delete(cache.keys.item("default//b"))
+    await cache.queue.settle(leader, picture(leader))
+    await cache.queue.due()
+    assert names((await cache.queue.claim("default", 9, queues=(CACHED,))).items) == ["c"]
 
 
 async def test_a_woken_item_that_is_cancelled_at_once_wakes_the_next(cache: Cache) -> None:
