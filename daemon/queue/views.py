@@ -11,7 +11,7 @@ import orjson
 from pydantic import BeforeValidator, Field, Json, TypeAdapter
 
 from daemon.contract import FINAL_STATES
-from daemon.queue.keys import JOINED, Uid
+from daemon.queue.keys import Uid
 from daemon.queue.messages import GroupCounts
 from providers.errors import Charged
 
@@ -183,8 +183,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
     record = _record(fields)
     # The record's attempts are the failed ones only; the result counts the successful one as well.
     attempts = orjson.loads(record.get("result", "{}")).get("attempts", record["attempts"])
-    # A joined item's time in the delayed set is only its next look at its leader, so the view leaves it out.
-    due = {} if due_us is None or record["place"] == JOINED else {"due_us": due_us}
+    due = {} if due_us is None else {"due_us": due_us}
     calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
     task = record.get("receipt") or record.get("late_receipt")
     found = {"uid": Uid.parse(uid), "attempts": attempts, "calls": calls, "provider_task": task, **due}

@@ -51,34 +51,35 @@ STATES = (
 class Flight:
     """One tenant's identical items. Places: line (queued like any item), call (running), wait, copy, ended.
 
-    `woken` are due, and stand in no line until the next look. `refused` have a refusal that came while they waited.
+    `due`: something happened since the last look. `refused` have a refusal that came while they waited.
     """
 
     places: dict[str, str] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
     leader: str | None = None
-    joined: set[str] = field(default_factory=set)
-    woken: set[str] = field(default_factory=set)
+    due: bool = False
     refused: set[str] = field(default_factory=set)
     picture: bool = False
 
     def arrive(self, item: str, mode: str) -> None:
         self.modes[item] = mode
         self.refused.discard(item)
-        self.places[item] = "copy" if mode == "use" and self.picture else "line"
+        self._queue(item)
+
+    def _queue(self, item: str) -> None:
+        joins = self.modes[item] == "use" and self.leader is not None
+        self.places[item] = "copy" if self.has_answer(item) else "wait" if joins else "line"
 
     def has_answer(self, item: str) -> bool:
         """Whether the item needs no call of its own."""
         return self.modes[item] == "use" and (self.picture or item in self.refused)
 
-    def claimed(self, items: list[str], joined: set[str]) -> None:
-        """The whole line was claimed: `items` run, in the order of their claims, and `joined` wait."""
-        line = {item for item, place in self.places.items() if place == "line"}
-        for item in [item for item in line if self.has_answer(item)]:
-            self.places[item] = "copy"
-            line.remove(item)
-        self.woken -= {item for item, place in self.places.items() if place in ("line", "copy")}
-        assert {*items, *joined} == line
+    def claimed(self, items: list[str], joined: set[str], copied: set[str], *, all_were: bool) -> None:
+        """Those in line whose turn came: `items` run, in the order of their claims; others wait or are copied."""
+        line = self.at("line")
+        assert {*items, *joined, *copied} <= line
+        assert not all_were or {*items, *joined, *copied} == line
+        assert copied == {item for item in {*items, *joined, *copied} if self.has_answer(item)}
         assert all(self.modes[item] == "use" for item in joined), "a refresh waits for nobody"
         alone = [item for item in items if self.modes[item] == "use"]
         assert len(alone) <= 1, "one is made, the others wait for it"
@@ -86,47 +87,38 @@ class Flight:
         for item in items:
             self.places[item] = "call"
             self.leader = self.leader or item
-        for item in joined:
-            self.places[item] = "wait"
-        self.joined |= joined
+        self.places |= dict.fromkeys(joined, "wait") | dict.fromkeys(copied, "copy")
 
     def ends(self, item: str, how: str) -> None:
         led = self.leader == item
         made = self.places[item] == "call" and how == "succeeds"
         self.places[item] = "ended"
-        self.joined.discard(item)
-        self.woken.discard(item)
         if led and how == "is refused":
             self.refused |= {uid for uid, place in self.places.items() if place != "ended"}
         self.picture = self.picture or made
-        if led:
-            self.leader = None
-        if led or made:
-            self._wake()
-        if made or (led and how == "is refused"):
-            self.woken |= self.in_line
+        self.leader = None if led else self.leader
+        self.due = self.due or led or made
 
     def runs_on(self, item: str) -> None:
         """It waits again, and no longer leads."""
         if self.leader == item:
-            self.leader = None
-            self._wake()
+            self.leader, self.due = None, True
         self.arrive(item, self.modes[item])
+
+    def at(self, place: str) -> set[str]:
+        return {uid for uid, its in self.places.items() if its == place}
 
     @property
     def in_line(self) -> set[str]:
         """Those in line that would take another item's picture."""
-        return {uid for uid, place in self.places.items() if place == "line" and self.modes[uid] == "use"}
-
-    def _wake(self) -> None:
-        self.woken |= self.joined
-        self.joined = set()
+        return {uid for uid in self.at("line") if self.modes[uid] == "use"}
 
     def looks(self) -> None:
-        """Each woken item is queued where it belongs now."""
-        for item in self.woken:
-            self.places[item] = "copy" if self.has_answer(item) else "line"
-        self.woken = set()
+        """If the flight is due, those that wait, and those in line with an answer, are queued where they belong."""
+        answered = {item for item in self.in_line if self.has_answer(item)}
+        for item in answered | self.at("wait") if self.due else ():
+            self._queue(item)
+        self.due = False
 
     def misses(self, item: str) -> None:
         self.picture = False
@@ -154,13 +146,18 @@ class Both:
         await self.real.submit(payload, type="pixmill.batch.v1")
         self.flights[kind].arrive(uid, mode)
 
-    async def claim(self) -> None:
-        claim = await self.real.queue.claim("default", 100, queues=("normal",))
+    async def claim(self, most: int = 100) -> None:
+        claim = await self.real.queue.claim("default", most, queues=("normal",))
         self.claims |= {item.uid: item for item in claim.items}
         claimed = [item.uid for item in claim.items]
         for kind, flight in self.flights.items():
-            joined = await self.joined(kind) - flight.joined
-            flight.claimed([uid for uid in claimed if self.of[uid] == kind], joined)
+            places = {uid: (await self.real.record(uid))["place"] for uid in flight.at("line")}
+            flight.claimed(
+                [uid for uid in claimed if self.of[uid] == kind],
+                {uid for uid, place in places.items() if place == JOINED},
+                {uid for uid, place in places.items() if place == CACHED},
+                all_were=len(claimed) < most,
+            )
 
     async def claim_copies(self) -> None:
         claim = await self.real.queue.claim("default", 100, queues=(CACHED,))
@@ -171,14 +168,11 @@ class Both:
         uids = [uid for uid, its in self.of.items() if its == kind]
         if not uids:
             return []
-        cache = (await self.real.record(uids[0]))["cache"]
-        key = self.real.keys.flight(kind[0], cache.split()[1])
+        flight = (await self.real.record(uids[0]))["flight"]
+        key = self.real.keys.flight(*flight.split("/"))
         return [
             (uid.decode(), score) for uid, score in await self.real.redis.zrange(key, 0, -1, withscores=True)
         ]
-
-    async def joined(self, kind: tuple[str, str]) -> set[str]:
-        return {uid for uid, score in await self.members(kind) if score > 0}
 
     async def end_call(self, uid: str, how: str) -> None:
         assert await self.real.queue.settle(self.claims.pop(uid), ENDS[how]) != "lost"
@@ -251,9 +245,9 @@ class Both:
         for kind, flight in self.flights.items():
             members = await self.members(kind)
             assert [uid for uid, score in members if score == 0] == [flight.leader] * bool(flight.leader)
-            assert {uid for uid, score in members if score > 0} == flight.joined
-            assert {uid for uid, score in members if score < 0} == flight.in_line - flight.woken
-            assert not flight.joined or flight.leader, "nobody waits for nobody"
+            assert {uid for uid, score in members if score > 0} == flight.at("wait")
+            assert {uid for uid, score in members if score < 0} == flight.in_line
+            assert not flight.at("wait") or flight.leader or flight.due, "nobody waits for nobody"
 
     async def check_counts(self) -> None:
         for tenant in {kind[0] for kind in self.of.values()}:
@@ -290,7 +284,7 @@ STEPS = st.lists(
         st.sampled_from(
             [
                 *["arrive"] * 4,
-                *["claim"] * 3,
+                *["claim", "claim one"] * 2,
                 *["look"] * 3,
                 *["end call"] * 4,
                 *["end copy"] * 2,
@@ -322,6 +316,8 @@ async def test_leaders_followers_and_copies_are_those_of_the_model(
             await both.arrive(kind, mode)
         elif what == "claim":
             await both.claim()
+        elif what == "claim one":
+            await both.claim(1)
         elif what == "look":
             await both.look()
         elif what == "crash":

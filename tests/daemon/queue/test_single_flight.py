@@ -82,6 +82,21 @@ class Cache(Installation):
         fields = await self.redis.hgetall(self.keys.depth)
         return {name.decode(): int(count) for name, count in fields.items() if int(count)}
 
+    @property
+    def flights(self) -> str:
+        """The flights by the time of their next look."""
+        return f"{self.keys.prefix}:flights"
+
+    async def a_minute_later(self) -> None:
+        """Make the next look at every flight due."""
+        for name in await self.redis.zrange(self.flights, 0, -1):
+            await self.redis.zadd(self.flights, {name: 1})
+
+    async def commands(self) -> int:
+        """How many commands the server has run, those of scripts among them."""
+        stats = await self.redis.info("commandstats")
+        return sum(each["calls"] for each in stats.values())
+
     async def forever(self) -> set[str]:
         """The keys of the cache that would never end by themselves."""
         found = [
@@ -130,6 +145,115 @@ async def test_an_item_after_the_picture_is_copied_at_once_without_a_permit(cach
     (item,) = (await cache.queue.claim("default", 9, queues=(CACHED,))).items
     assert await cache.origin(item) == first.uid
     assert not (await cache.queue.answer(item)).joined
+
+
+async def test_an_item_that_comes_while_its_leader_runs_uses_no_permit(cache: Cache) -> None:
+    await cache.use("a")
+    leader = await cache.leader()
+    await cache.use("b")
+    assert not await cache.queue.waiting("default", (*LANES, JOINED, CACHED))
+    assert await cache.depth() == {"default|normal|running": 1, "default|joined|queued": 1}
+    await cache.queue.settle(leader, picture(leader))
+    assert names(await cache.copies()) == ["b"]
+
+
+async def test_a_look_at_a_running_leader_queues_nothing_until_the_next(cache: Cache) -> None:
+    await cache.use("a")
+    await cache.leader()
+    await cache.use("b", "c", "d")
+    await cache.a_minute_later()
+    _, next_s = await cache.queue.due(2)
+    assert not await cache.queue.waiting("default", LANES)
+    assert await cache.depth() == {"default|normal|running": 1, "default|joined|queued": 3}
+    assert next_s is not None
+    assert 50 < next_s <= 60
+
+
+async def test_a_look_leaves_a_leader_that_waits_with_its_task_to_its_time(cache: Cache) -> None:
+    await cache.use("a", "b")
+    leader = await cache.leader()
+    await cache.queue.note_receipt(leader, RECEIPT)
+    await cache.queue.settle(leader, Throttled({**FAULT, "resumable": True}, 300))
+    await cache.a_minute_later()
+    await cache.look()
+    assert not await cache.queue.waiting("default", LANES)
+    assert await cache.place("b") == JOINED
+
+
+async def test_the_end_of_a_leader_costs_no_more_with_many_followers(cache: Cache) -> None:
+    costs = []
+    for prompt, followers in (("few", 3), ("many", 300)):
+        same = {"prompt": prompt, "cache": "use"}
+        await cache.submit({"id": prompt, **same})
+        leader = await cache.leader()
+        await cache.batch(f"b-{prompt}", followers, defaults=same)
+        before = await cache.commands()
+        await cache.queue.settle(leader, picture(leader))
+        costs.append(await cache.commands() - before)
+    assert costs[1] <= costs[0]
+
+
+@pytest.mark.parametrize("outcome", [picture, lambda _: Failed(REFUSAL)], ids=["picture", "refusal"])
+async def test_followers_are_woken_some_at_a_time_and_none_is_lost(cache: Cache, outcome: Any) -> None:
+    await cache.use("a")
+    leader = await cache.leader()
+    await cache.batch("b1", 25, defaults=IDENTICAL)
+    await cache.queue.settle(leader, outcome(leader))
+    woken: list[int] = []
+    while not woken or woken[-1]:
+        moved, next_s = await cache.queue.due(10)
+        assert next_s == 0 or sum(woken) + moved == 25, "the rest is due at once"
+        woken.append(moved)
+    assert (max(woken), sum(woken)) == (10, 25)
+    assert len(await cache.copies()) == 25
+
+
+async def test_looks_at_many_flights_share_the_most_of_a_step(cache: Cache) -> None:
+    leaders = []
+    for prompt in ("x", "y", "z"):
+        same = {"prompt": prompt, "cache": "use"}
+        await cache.submit({"id": prompt, **same})
+        leaders.append(await cache.leader())
+        await cache.batch(f"b-{prompt}", 10, defaults=same)
+    for leader in leaders:
+        await cache.queue.settle(leader, picture(leader))
+    assert [(await cache.queue.due(10))[0] for _ in range(3)] == [10, 10, 10]
+    assert len(await cache.copies()) == 30
+
+
+async def test_followers_that_are_not_woken_yet_follow_the_next_leader(cache: Cache) -> None:
+    await cache.use("a")
+    leader = await cache.leader()
+    await cache.batch("b1", 25, defaults=IDENTICAL)
+    await cache.queue.settle(leader, Failed(FAULT))
+    await cache.queue.due(10)
+    (second,) = await cache.claim(1)
+    assert await cache.calls() == []
+    assert await cache.depth() == {"default|normal|running": 1, "default|joined|queued": 24}
+    await cache.queue.settle(second, picture(second))
+    assert len(await cache.copies()) == 24
+
+
+async def test_a_refusal_also_reaches_followers_woken_after_the_next_start(cache: Cache) -> None:
+    await cache.use("a")
+    leader = await cache.leader()
+    await cache.batch("b1", 25, defaults=IDENTICAL)
+    await cache.queue.settle(leader, Failed(REFUSAL))
+    await cache.queue.due(10)
+    await cache.use("later")
+    (second,) = await cache.claim(1)
+    await cache.use("last")
+    await cache.look()
+    assert len(await cache.copies()) == 25
+    assert (second.uid, await cache.place("last")) == ("default//later", JOINED)
+
+
+async def test_items_in_line_are_woken_some_at_a_time_when_a_picture_is_there(cache: Cache) -> None:
+    await cache.batch("b1", 25, defaults=IDENTICAL)
+    (leader,) = await cache.claim(1)
+    await cache.queue.settle(leader, picture(leader))
+    assert (await cache.queue.due(10))[0] == 10
+    assert len(await cache.copies()) == 24
 
 
 async def test_a_thousand_followers_are_all_copied(cache: Cache) -> None:
@@ -293,11 +417,22 @@ async def test_a_pause_of_the_leaders_batch_holds_its_followers_a_minute_at_most
     assert await cache.place("a") == JOINED
     await pause(cache.redis, cache.keys, "batch", "default/b1")
     now_us = await cache.queue.now_us()
-    look_us = await cache.redis.zscore(cache.keys.delayed, "default//a")
-    assert look_us is not None
+    ((_, look_us),) = await cache.redis.zrange(cache.flights, 0, -1, withscores=True)
     assert 50e6 < look_us - now_us <= 60e6
-    await cache.redis.zadd(cache.keys.delayed, {"default//a": now_us})
+    await cache.a_minute_later()
     assert names(await cache.calls()) == ["a"]
+
+
+async def test_the_leader_after_a_paused_one_is_the_only_one(cache: Cache) -> None:
+    await cache.batch("b1", 1, defaults=IDENTICAL)
+    first = await cache.leader()
+    await cache.queue.note_receipt(first, RECEIPT)
+    await cache.queue.settle(first, Throttled({**FAULT, "resumable": True}, 300))
+    await pause(cache.redis, cache.keys, "batch", "default/b1")
+    await cache.batch("b2", 1, defaults=IDENTICAL)
+    second = await cache.leader()
+    await cache.use("a")
+    assert (second.uid, await cache.place("a")) == ("default/b2/i0", JOINED)
 
 
 async def test_a_leader_with_a_task_leads_on_behind_the_cap_of_its_batch(
@@ -340,6 +475,30 @@ async def test_a_former_entry_does_not_start_an_item_before_its_time(cache: Cach
     await cache.queue.settle(call, Retry(FAULT, 300))
     assert await cache.calls() == [], "the entry with which it had stood in line first is still there"
     assert await cache.state("a") == "retry_wait"
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+async def test_an_item_that_stands_twice_in_its_lane_starts_once(cache: Cache, cap: int) -> None:
+    items = [{"id": ident, **IDENTICAL} for ident in ("a", "b", "c")]
+    await cache.submit({"id": "b1", "items": items, "max_in_flight": cap}, type="pixmill.batch.v1")
+    (leader,) = await cache.claim(1)
+    await cache.queue.settle(leader, picture(leader))
+    for item in await cache.copies():
+        await cache.queue.settle(item, Missed((await cache.queue.answer(item)).entry))
+    lane = cache.keys.backlog("default", "normal", "default", "b1")
+    ring = await cache.redis.hvals(cache.keys.ring("default", "normal"))
+    entries = [*ring, *await cache.redis.lrange(lane, 0, -1)]
+    assert max(entries.count(uid) for uid in entries) == 2, "in its former place and first"
+    (call,) = await cache.claim(9)
+    await cache.queue.settle(call, picture(call))
+    for item in await cache.copies():
+        await cache.queue.settle(item, picture(item))
+    assert await cache.calls() == []
+    group = await cache.group("default/b1")
+    assert (group["succeeded"], group["state"], group["in_ring"]) == ("3", "completed", "0")
+    kinds = [kind for kind, data in await cache.events() if data.get("item") == call.uid.rsplit("/", 1)[1]]
+    assert kinds.count("job.succeeded") == 1
+    assert (await cache.depth(), await cache.redis.exists(lane)) == ({}, 0)
 
 
 async def test_the_bell_rings_for_items_to_copy(cache: Cache) -> None:
@@ -475,6 +634,15 @@ async def test_a_refusal_ends_all_that_waited_and_no_later_item(
     assert await cache.forever() == {cache.keys.flight("default", await fingerprint(cache, "d"))}
 
 
+async def test_an_item_that_comes_while_a_refusal_is_passed_on_is_made(cache: Cache) -> None:
+    await cache.use("a", "b")
+    await cache.queue.settle(await cache.leader(), Failed(REFUSAL))
+    (follower,) = await cache.copies()
+    await cache.use("later")
+    assert names(await cache.calls()) == ["later"]
+    assert await cache.queue.settle(follower, Failed(REFUSAL)) == "failed"
+
+
 async def test_a_refusal_is_shared_with_items_that_stand_in_line(cache: Cache) -> None:
     await cache.use("a", "b", "c")
     (leader,) = await cache.claim(1)
@@ -504,7 +672,7 @@ async def test_a_refusal_of_an_item_that_does_not_lead_is_not_shared(cache: Cach
 
 
 async def fingerprint(cache: Cache, ident: str) -> str:
-    return (await cache.record(f"default//{ident}"))["cache"].split()[1]
+    return (await cache.record(f"default//{ident}"))["flight"].split("/")[1]
 
 
 # Followers
@@ -537,6 +705,15 @@ async def test_a_follower_has_its_own_expiry(cache: Cache) -> None:
     await cache.use("b", expires_at="2020-01-01T00:00:00Z")
     await cache.look()
     assert (await cache.state("a"), await cache.state("b")) == ("queued", "expired")
+
+
+async def test_a_follower_whose_record_has_vanished_holds_nobody_up(cache: Cache) -> None:
+    await cache.use("a", "b", "c")
+    leader = await cache.leader()
+    await cache.redis.delete(cache.keys.item("default//b"))
+    await cache.queue.settle(leader, picture(leader))
+    await cache.queue.due()
+    assert names((await cache.queue.claim("default", 9, queues=(CACHED,))).items) == ["c"]
 
 
 async def test_a_woken_item_that_is_cancelled_at_once_wakes_the_next(cache: Cache) -> None:

@@ -24,7 +24,7 @@ local function move(item, cause, fields, event, extra)
     redis.call('ZADD', P .. ':waiting:' .. item.route, NOW_US, item.uid)
     count(waiting, item.tenant, 1)
   end
-  if FINAL[to] or to == 'held' then leave_flight(item) end
+  update_flight(item)
   if item.group ~= '' then count_member(item.group, from, to) end
   return to
 end
@@ -56,7 +56,6 @@ local function requeue(item, cause, due_us, fields, event, extra)
   fields.since_us, fields.entry, fields.worker = NOW_US, '', ''
   local state = move(item, cause, fields, event, extra)
   if not state then return nil end
-  step_back(item)
   if (item.expires_us or '') ~= '' then redis.call('ZADD', EXPIRING, item.expires_us, item.uid) end
   if due_us > NOW then redis.call('ZADD', DELAYED, int(due_us), item.uid) else queue_up(item, true) end
   return state

@@ -73,7 +73,9 @@ local function accept(new)
     max_attempts = new.max_attempts, expires_us = expires_us, attempts = 0, deliveries = 0, crashes = 0, throttles = 0,
     epoch = 0, queue_us = 0, throttled_us = 0 })
   keep_callback(item, 'job', new.spec)
-  if new.cache ~= '' then update(item, { cache = new.cache }) end
+  -- The name of its flight begins with the tenant, so tenants never share pictures.
+  local mode, pixels = string.match(new.cache, '^(%a+) (%x+)$')
+  if mode then update(item, { cache = mode, flight = item.tenant .. '/' .. pixels }) end
   emit('job.queued', item)
   count_depth(item, 'queued', 1)
   if new.gid ~= '' and join_group(item, new) then

@@ -1,5 +1,5 @@
--- Queue the items that are due (retries, not-before items, followers whose leader has ended), and end waiting items past
--- their expiry.
+-- Queue the items that are due (retries, not-before items), look at the flights that are due, and end waiting items past their
+-- expiry.
 -- KEYS  1 prefix
 -- ARGS  most: items a call
 -- Returns  { moved, microseconds until the next one is due, or -1 }
@@ -22,9 +22,12 @@ take_due(DELAYED, function(item)
   queue_up(item, true)
   return true
 end)
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', FLIGHTS, '-inf', NOW_US, 'LIMIT', 0, ARGS.most)) do
+  if moved < ARGS.most then moved = moved + look_at(name, ARGS.most) end
+end
 conclude()
 
-for _, set in ipairs({ EXPIRING, DELAYED }) do
+for _, set in ipairs({ EXPIRING, DELAYED, FLIGHTS }) do
   local next_us = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
   local gap_us = next_us and math.max(0, tonumber(next_us) - NOW)
   if gap_us and (wait_us < 0 or gap_us < wait_us) then wait_us = gap_us end

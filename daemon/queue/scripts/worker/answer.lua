@@ -7,5 +7,6 @@
 -- @include base
 -- @include flight
 local item = load_item(ARGS.uid)
-local _, name = flight_of(item)
-return name and answer_to(item, name) or { '', '', 0 }
+local newest_us, picture, refusal, at_us = answer_of(item.flight)
+local since_us = tonumber(item.since_us)
+return { picture, since_us <= tonumber(newest_us) and refusal or '', since_us <= tonumber(at_us) and 1 or 0 }

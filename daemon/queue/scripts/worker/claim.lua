@@ -102,7 +102,9 @@ local function starts(item, queue, is_paused)
     enqueue(item, true)
     return false
   end
-  return queue == 'cached' or not stands_aside(item)
+  if queue == 'cached' or place_for(item) == 'queue' then return true end
+  queue_up(item, true)
+  return false
 end
 
 local items, skipped = {}, 0
