@@ -66,9 +66,11 @@ end
 -- Queue an item: to be copied if its answer exists, with its leader if there is one, else in its lane.
 local function queue_up(item, first)
   local place, score = place_for(item)
-  count_depth(item, item.state, -1)
-  update(item, { place = place })
-  count_depth(item, item.state, 1)
+  if place ~= item.place then
+    count_depth(item, item.state, -1)
+    update(item, { place = place })
+    count_depth(item, item.state, 1)
+  end
   if score then redis.call('ZADD', flight_key('flight', item.flight), score, item.uid) else update_flight(item) end
   if place == 'joined' then return end
   woken[place == 'cached' and place or item.route] = true

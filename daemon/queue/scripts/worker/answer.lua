@@ -7,6 +7,7 @@
 -- @include base
 -- @include flight
 local item = load_item(ARGS.uid)
+if not item.flight then return { '', '', 0 } end  -- the record has vanished
 local newest_us, picture, refusal, at_us = answer_of(item.flight)
 local since_us = tonumber(item.since_us)
 return { picture, since_us <= tonumber(newest_us) and refusal or '', since_us <= tonumber(at_us) and 1 or 0 }
