@@ -10,6 +10,7 @@
 --   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
+--             `UNIT:log sent 0 until;`                   the time from which a log made from slices grants
 local QUOTA_STRINGS = 5
 -- One more place is tried each time after so long.
 local PLACES_HOLD_US = 30000000
