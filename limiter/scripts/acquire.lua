@@ -35,7 +35,7 @@ local strings = strings_read(9)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
 -- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
-local quotas, rows, polling = rows_read(9, strings)
+local quotas, rows, polling = rows_read(9, strings, true)
 
 local function denied(retry, bound, ...)
   if clock.urgent then clock_write(KEYS[1], clock) end

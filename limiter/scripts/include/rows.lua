@@ -28,9 +28,9 @@ local function row_read(i, quotas)
   return row
 end
 
--- The quotas, the rows, and whether the call costs polls alone, which no cooldown stops.
-local function rows_read(first, strings)
-  local quotas, rows, polling = {}, {}, true
+-- The quotas, the rows, and whether a call (not a snapshot) costs polls alone, which no cooldown stops.
+local function rows_read(first, strings, is_call)
+  local quotas, rows, polling = {}, {}, is_call
   for number = 1, tonumber(ARGV[first]) do
     local at = 3 + QUOTA_STRINGS * (number - 1)
     local name, fingerprint = ARGV[first + 2 * number - 1], ARGV[first + 2 * number]
