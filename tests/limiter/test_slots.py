@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter import Grant, InFlight, Later, Limiter, Quota, QuotaError, Recalls, Slot, Slots, Window
@@ -26,16 +26,20 @@ MOST_PASSES = 400
 
 
 class _Client(Redis):
-    """Counts what it sends. It can lose replies, or find no server at all."""
+    """Counts what it sends. It can lose replies, find full memory, or find no server at all."""
 
     sent = 0
     loses = 0
+    refused = 0
     away: RedisError | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self.sent += 1
         if self.away is not None:
             raise self.away
+        if self.refused:
+            self.refused -= 1
+            raise OutOfMemoryError("memory is full")
         reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
         if self.loses:
             self.loses -= 1
@@ -292,6 +296,19 @@ async def test_leave_gives_back_the_reservation_of_a_lost_reply(replica: _Replic
     await replica.lose_reply(slots, horizon_s=0.1)
     assert await replica.charged() == (2, 1)
     await slots.leave()
+    assert await replica.charged() == (1, 1)
+
+
+async def test_leave_gives_back_a_reservation_even_if_its_repeated_request_is_refused(
+    replica: _Replica,
+) -> None:
+    slots = replica.slots()
+    await _reserved(replica, slots)
+    replica.client.refused = 2
+    with pytest.raises(OutOfMemoryError):
+        await slots.request([QUOTA], horizon_s=0.1)
+    await slots.leave()
+    assert replica.client.refused == 0
     assert await replica.charged() == (1, 1)
 
 
