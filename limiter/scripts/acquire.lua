@@ -4,16 +4,15 @@
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
 --        7 the epoch that the caller knows or ''   8 '1' if a denial for a rate makes a reservation
 --        9 number of quotas   rest: see include/rows.lua
--- Returns {1, wait (µs), epoch, time of the grant, slot, grant id, changes, left}: granted. The wait of a repeated
---         request may be below 0. `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed.
---         `left`: `QUOTA unit:period left ` of each row that has a log and learns.
+-- Returns {1, wait (µs; below 0 in a late repeat), epoch, time of the grant, slot, grant id, changes, left}: granted.
+--         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. `left`: `QUOTA unit:period left `
+--         of each row that has a log and learns.
 --         {0, retry (µs), epoch, bound}: denied. If a grant id and a slot follow: denied with a reservation.
 --         {2, server's time (µs)}: the rows do not describe the day of that time.
 --
--- A denial may write a reservation, the holder's wait for a place in flight, a backward step of the clock, a loss of
--- state, and a changed kind of a limit.
--- A reservation is a grant without leases. It keeps other calls from overtaking a request for ever. Each try gives it up
--- and searches again, so it follows gaps, pauses and changed limits.
+-- A denial may write a reservation, the holder's wait for a place, a step of the clock, a loss of state, and a change of
+-- a limit. A reservation is a grant without leases, which other calls cannot overtake. Each try gives it up and searches
+-- again, so it follows gaps, pauses and changed limits.
 -- Why atomic: if one limit is charged and another one denies, quota is lost. If a slot is found in one step and written
 -- in another, it is granted twice.
 -- @include clock

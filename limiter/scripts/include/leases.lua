@@ -1,9 +1,8 @@
 -- @include text
 -- @include ttl
--- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the time
--- until which it counts. That is the end of its lease. Once the provider has the job, it is at least the time by which
--- the provider must have ended it: a crashed worker's job still occupies the account.
---
+-- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the end of its
+-- lease. Once the provider has the job, that is at least the time by which the job must have ended, even if its worker
+-- crashes.
 -- A holder that finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last request). A
 -- release rings for the holders that have waited longest, and their places are kept from others for a moment.
 

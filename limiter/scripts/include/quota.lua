@@ -75,8 +75,7 @@ local function bound_of(quota, what)
 end
 
 -- Turn a configured rate into the rate of now: with a guard for the measured spread, at the learned level, paced after a
--- pause, and with use by others. The guard is a hundredth of the period at most; slices keep theirs, since a new width
--- would count uses twice. `id` is the rate's name in headers: `UNIT:PERIOD`.
+-- pause, with use by others. Slices keep their guard, since a new width would count uses twice.
 local function rate_now(row, spread)
   local kind, quota = row.kind, row.quota
   row.period = row.span
@@ -88,9 +87,11 @@ local function rate_now(row, spread)
     local burst, lag = string.match(row.extra, '^(%d+) (%d+)$')
     row.burst, row.lag = tonumber(burst), tonumber(lag)
   end
+  -- The rate's name in headers.
   row.id = row.unit .. ':' .. text(row.period)
   if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
   if kind == 'log' then
+    -- A guard of up to a hundredth of the period.
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
