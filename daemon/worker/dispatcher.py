@@ -153,7 +153,7 @@ class Dispatcher:
 
     async def _wait_for(self, denial: Later) -> None:
         retry_s = self._slots.retry_s(denial)
-        if denial.bound.what == IN_FLIGHT:
+        if denial.bound.cause == IN_FLIGHT:
             # The bell rings when a lease is freed.
             await self._bell.wait(self.route.name, min(retry_s, LOOK_EVERY_S))
             return

@@ -29,7 +29,7 @@ local LEARNED_KEPT_US = 86400000000
 local RESERVED = '-'
 
 local max_wait, lease, grant = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local who, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
+local owner, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
 local strings = strings_read(9)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
@@ -193,7 +193,7 @@ if not agreed then return denied(LOOK_AGAIN_US, bound) end
 
 for _, row in ipairs(rows) do
   if row.kind == 'in_flight' then
-    leases_charge(row.key, row.waiting, row.cost, grant, who, slot + lease, holder, now)
+    leases_charge(row.key, row.waiting, row.cost, grant, owner, slot + lease, holder, now)
   end
 end
 charge(rates, slot, text(now))

@@ -461,7 +461,7 @@ async def test_the_next_try_waits_half_a_horizon_longer_than_the_denial(replica:
     quota = Quota("q", (Window(1, 10 * S),))
     other.take(await _granted(other, quota))
     denial = await _denied(slots, quota, horizon_s=2.0)
-    assert denial.bound.what == "requests"
+    assert denial.bound.cause == "requests"
     assert slots.retry_s(denial) == denial.retry_us / 1e6 + 1.0
     replica.advance(slots.retry_s(denial))
     assert (await _granted(slots, quota)).wait_us == 1.0 * S
@@ -471,7 +471,7 @@ async def test_the_next_try_after_a_cooldown_waits_half_a_horizon_longer(replica
     slots = replica.slots()
     await replica.limiter.penalise(QUOTA, reason="429", retry_after_s=30)
     denial = await _denied(slots, horizon_s=2.0)
-    assert denial.bound.what == "cooldown"
+    assert denial.bound.cause == "cooldown"
     assert slots.retry_s(denial) == denial.retry_us / 1e6 + 1.0
 
 
@@ -482,7 +482,7 @@ async def test_the_next_try_for_a_place_in_flight_waits_no_longer(replica: _Repl
     quota = Quota("q", (InFlight(1),))
     other.take(await _granted(other, quota))
     denial = await _denied(slots, quota, horizon_s=2.0)
-    assert denial.bound.what == "in_flight"
+    assert denial.bound.cause == "in_flight"
     assert slots.retry_s(denial) == denial.retry_us / 1e6
 
 
@@ -490,7 +490,7 @@ async def test_the_next_try_of_a_paused_quota_waits_no_longer(replica: _Replica)
     slots = replica.slots()
     await replica.limiter.pause("q", "operator")
     denial = await _denied(slots, horizon_s=2.0)
-    assert denial.bound.what == "paused"
+    assert denial.bound.cause == "paused"
     assert slots.retry_s(denial) == denial.retry_us / 1e6
 
 

@@ -19,8 +19,8 @@ local function leases_in_use(key, now)
   return redis.call('ZCOUNT', key, '(' .. text(now), '+inf')
 end
 
-local function lease_member(grant, unit, who)
-  return grant .. ':' .. unit .. ' ' .. who
+local function lease_member(grant, unit, owner)
+  return grant .. ':' .. unit .. ' ' .. owner
 end
 
 -- The holders that wait at this moment, longest first.
@@ -65,9 +65,9 @@ local function leases_wait(waiting, weight, holder, now)
   keep_for(waiting, WAITS_US)
 end
 
-local function leases_charge(key, waiting, weight, grant, who, expiry, holder, now)
+local function leases_charge(key, waiting, weight, grant, owner, expiry, holder, now)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - REVIVABLE_US))
-  for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, who)) end
+  for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, owner)) end
   keep_for(key, expiry - now)
   redis.call('HDEL', waiting, holder)
 end

@@ -70,8 +70,8 @@ local function others_write(key, stored, id, sent, cost, ends, now)
 end
 
 -- The bound in a denial: the quota, and a unit, `in_flight`, `cooldown` or `paused`.
-local function bound_of(quota, what)
-  return 'quota:' .. quota.name .. '.' .. what
+local function bound_of(quota, cause)
+  return 'quota:' .. quota.name .. '.' .. cause
 end
 
 -- Turn a configured rate into the rate of now: with a guard for the measured spread, at the learned level, paced after a
