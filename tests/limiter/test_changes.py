@@ -76,6 +76,15 @@ async def test_a_large_window_made_small_waits_for_one_slice_and_knows_earlier_u
     assert await _granted_now(rig, _quota(WINDOW)) == 5
 
 
+@pytest.mark.parametrize("after", [[WINDOW, BUCKET], [BUCKET, WINDOW]], ids=["window first", "bucket first"])
+async def test_a_new_limit_beside_a_large_window_made_small_waits_for_nothing(
+    rig: Rig, after: list[object]
+) -> None:
+    await rig.slot(_quota(SLICES))
+    rig.time.advance(S)
+    assert await _granted_now(rig, _quota(after)) == 9
+
+
 async def test_a_million_uses_become_no_more_units_than_can_matter(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

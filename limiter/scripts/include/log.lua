@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
 -- A strict window that keeps each unit: a sorted set of `GRANT:k`, scored by past and future slots. All windows of a unit
--- share it.
+-- share it. `@SLICE:k` is a unit from a slice, see changed.lua.
 local LOG_PAGE = 128
 -- The most windows that are searched for a gap; beyond them the call goes to the end, which is correct but later.
 local LOG_SEARCHED = 1024
