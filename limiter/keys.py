@@ -4,7 +4,8 @@ All begin with the installation's prefix. On Redis Cluster the prefix carries a 
 keys of one call always share a slot. `QUOTA` below is a quota's name, which cannot contain a colon.
 
     PREFIX:limiter:clock                 string  the limiter's own time, see scripts/include/clock.lua
-    PREFIX:limiter:QUOTA:log:UNIT        zset    strict windows: member `GRANT:k`, score slot (µs)
+    PREFIX:limiter:QUOTA:log:UNIT        zset    strict windows: member `GRANT:k`, score slot (µs);
+                                                 `@SLICE:k` after a change, see scripts/include/changed.lua
     PREFIX:limiter:QUOTA:slices:UNIT     hash    a large strict window, see scripts/include/slices.lua
     PREFIX:limiter:QUOTA:tokens:UNIT     zset    token bucket, see scripts/include/tokens.lua
     PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began

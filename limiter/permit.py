@@ -41,8 +41,8 @@ class Permit:
             object.__setattr__(self, "weights", (1,) * len(self.leased))
 
     @property
-    def who(self) -> str:
-        """The owner of a lease, as operators see it in Redis."""
+    def owner(self) -> str:
+        """The request and its holder, as operators see them in a lease."""
         return f"{self.request_id} {self.holder}"
 
     @property
@@ -73,24 +73,24 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The reason of a denial: `what` is a unit, in_flight, cooldown or paused; `str` is `quota:NAME.WHAT`."""
+    """The reason of a denial: `cause` is a unit, in_flight, cooldown or paused; `str` is `quota:NAME.CAUSE`."""
 
     quota: str
-    what: str
+    cause: str
 
     @classmethod
     def parse(cls, text: str) -> Bound:
         """The bound that `str` or a script wrote; an empty text means that nothing holds the call back."""
-        quota, _, what = text.removeprefix("quota:").rpartition(".")
-        return cls(quota, what)
+        quota, _, cause = text.removeprefix("quota:").rpartition(".")
+        return cls(quota, cause)
 
     def __str__(self) -> str:
-        return f"quota:{self.quota}.{self.what}"
+        return f"quota:{self.quota}.{self.cause}"
 
     @property
     def ends_by_itself(self) -> bool:
         """Whether time alone ends it. A place in flight must be freed; an operator must end a pause."""
-        return self.what not in (IN_FLIGHT, PAUSED)
+        return self.cause not in (IN_FLIGHT, PAUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,10 @@ def _former_books(keys: LimiterKeys, quota: Quota, limit: Limit) -> list[str]:
     if isinstance(limit, InFlight):
         return []
     kept = {book for other in quota.limits for book in _books(keys, quota, other)}
+    if not isinstance(limit, Window):
+        # A unit that has a window keeps both of its books: one is made from the other.
+        windows = {keys.of(quota.name, kind, limit.unit) for kind in ("log", "slices")}
+        kept |= windows if kept & windows else set()
     return [book for book in keys.books(quota.name, limit.unit) if book not in kept]
 
 

@@ -136,11 +136,11 @@ class Slots:
 
     async def _leave(self, request: _Request) -> None:
         self._request = None
-        with suppress(RedisError):
-            reply = request.reply
-            if request.repeat is not None:
-                # A refused cost, or a clock between two days, was never a grant.
-                with suppress(ValueError):
-                    reply = await request.repeat()
-            if reply is not None and reply.charged is not None:
+        reply = request.reply
+        if request.repeat is not None:
+            # A refused cost, or a clock between two days, was never a grant.
+            with suppress(RedisError, ValueError):
+                reply = await request.repeat()
+        if reply is not None and reply.charged is not None:
+            with suppress(RedisError):
                 await self._limiter.give_back(reply.charged)

@@ -129,7 +129,7 @@ class PixmillGate(Gate):
 
     async def _wait(self, later: Later, rung: asyncio.Event) -> None:
         wait_s = later.retry_us / 1e6
-        if later.bound.what != "in_flight":
+        if later.bound.cause != "in_flight":
             # Wait longer than the next slot needs, or each slot after it would be requested in vain once.
             await self._recalls.wait(wait_s + self._horizon_s / 2)
             return

@@ -111,7 +111,7 @@ def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, Bound | str | Non
     if (pause := dispatcher.pause) is not None:
         return pause.ends_s, pause.bound
     bound = dispatcher.bound
-    if isinstance(bound, Bound) and bound.what == QUOTA_PAUSED:
+    if isinstance(bound, Bound) and bound.cause == QUOTA_PAUSED:
         return None, bound
     if bound is None or dispatcher.slot_at is None:
         return 0.0, bound

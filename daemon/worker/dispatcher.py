@@ -159,7 +159,7 @@ class Dispatcher:
         if self._quotas != self.route.quotas:
             return  # The denial is out of date, and the news of the change came before this wait.
         retry_s = self._slots.retry_s(denial)
-        if denial.bound.what == IN_FLIGHT:
+        if denial.bound.cause == IN_FLIGHT:
             # The bell rings when a lease is freed.
             await self._bell.wait(self.route.name, min(retry_s, LOOK_EVERY_S))
             return

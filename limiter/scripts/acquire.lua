@@ -4,16 +4,15 @@
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
 --        7 the epoch that the caller knows or ''   8 '1' if a denial for a rate makes a reservation
 --        9 number of quotas   rest: see include/rows.lua
--- Returns {1, wait (µs), epoch, time of the grant, slot, grant id, changes, left}: granted. The wait of a repeated
---         request may be below 0. `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed.
---         `left`: `QUOTA unit:period left ` of each row that has a log and learns.
+-- Returns {1, wait (µs; below 0 in a late repeat), epoch, time of the grant, slot, grant id, changes, left}: granted.
+--         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. `left`: `QUOTA unit:period left `
+--         of each row that has a log and learns.
 --         {0, retry (µs), epoch, bound}: denied. If a grant id and a slot follow: denied with a reservation.
 --         {2, server's time (µs)}: the rows do not describe the day of that time.
 --
--- A denial may write a reservation, the holder's wait for a place in flight, a backward step of the clock, a loss of
--- state, and a changed kind of a limit.
--- A reservation is a grant without leases. It keeps other calls from overtaking a request for ever. Each try gives it up
--- and searches again, so it follows gaps, pauses and changed limits.
+-- A denial may write a reservation, the holder's wait for a place, a step of the clock, a loss of state, and a change of
+-- a limit. A reservation is a grant without leases, which other calls cannot overtake. Each try gives it up and searches
+-- again, so it follows gaps, pauses and changed limits.
 -- Why atomic: if one limit is charged and another one denies, quota is lost. If a slot is found in one step and written
 -- in another, it is granted twice.
 -- @include clock
@@ -30,12 +29,12 @@ local LEARNED_KEPT_US = 86400000000
 local RESERVED = '-'
 
 local max_wait, lease, grant = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local who, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
+local owner, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
 local strings = strings_read(9)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
 -- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
-local quotas, rows, polling = rows_read(9, strings)
+local quotas, rows, polling = rows_read(9, strings, true)
 
 local function denied(retry, bound, ...)
   if clock.urgent then clock_write(KEYS[1], clock) end
@@ -194,7 +193,7 @@ if not agreed then return denied(LOOK_AGAIN_US, bound) end
 
 for _, row in ipairs(rows) do
   if row.kind == 'in_flight' then
-    leases_charge(row.key, row.waiting, row.cost, grant, who, slot + lease, holder, now)
+    leases_charge(row.key, row.waiting, row.cost, grant, owner, slot + lease, holder, now)
   end
 end
 charge(rates, slot, text(now))

@@ -8,7 +8,7 @@
 -- Why atomic: a half-undone charge would let a call start under some of its limits only.
 -- @include leases
 -- @include undo
-local grant, who, leases = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local grant, owner, leases = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local undone = false
 
 local record = redis.call('GET', KEYS[1])
@@ -21,7 +21,7 @@ end
 for i = 2, #KEYS do
   local key, cost = KEYS[i], tonumber(ARGV[i + 2])
   if i <= leases + 1 then
-    for unit = 1, cost do undone = redis.call('ZREM', key, lease_member(grant, unit, who)) == 1 or undone end
+    for unit = 1, cost do undone = redis.call('ZREM', key, lease_member(grant, unit, owner)) == 1 or undone end
   else
     undone = undo_charge(key, record, grant, cost) or undone
   end

@@ -1,8 +1,7 @@
--- Act on a provider's refusal: pause the quota until the later end of its old and its new pause, recall grants that were
--- not sent, and cut the learned rate or the allowed places, once an epoch.
+-- Act on a provider's refusal: prolong the quota's pause, recall unsent grants, and cut the learned rate or the places.
 --
 -- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
--- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now, or -1 if the provider named none
+-- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now; -1: unnamed
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of a quota that learns, or ''
 --        12 places configured (0: none)   13 period (µs) of a quota without a log
@@ -10,7 +9,7 @@
 -- Returns {pause (µs) from now, 1 if this was a cut, generation, old level, new level (ppm), places}. The bell says
 -- `quota NAME NOW` if earlier grants are recalled.
 --
--- An epoch begins with a cut. A refusal of a call that was granted before the cut shows nothing new.
+-- A call that was granted before the last cut makes no further cut: its refusal shows nothing new.
 -- Why atomic: two replicas that report one refusal must neither cut twice nor shorten each other's pause.
 -- @include clock
 -- @include quota
@@ -50,7 +49,7 @@ if grant ~= '' then
   end
 end
 
--- Places have their own epochs, which begin with each cut of the places.
+-- Cuts of the places are apart from cuts of the rate.
 local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
 if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut

@@ -52,7 +52,7 @@ class Permits(Server):
             return False
         pairs = [self._keys.of(quota, name) for quota in permit.leased for name in ("leases", "waiting")]
         keys = (self._keys.clock, self._record(permit), *pairs)
-        args = (self._now_us(), permit.grant_id, permit.who, self._keys.bell, *permit.weights)
+        args = (self._now_us(), permit.grant_id, permit.owner, self._keys.bell, *permit.weights)
         return int(await uninterrupted(_RELEASE(self._client, keys, args))) > 0
 
     async def give_back(self, permit: Permit) -> None:
@@ -75,7 +75,7 @@ class Permits(Server):
         keys = [self._record(permit), *(key for key, _ in leases + books)]
         args: list[str | int] = [
             permit.grant_id,
-            permit.who,
+            permit.owner,
             len(leases),
             *(cost for _, cost in leases + books),
         ]
@@ -103,7 +103,7 @@ class Permits(Server):
         numbers = {key: number for number, key in enumerate(keys, start=2)}
         args: list[str | int] = [self._now_us(), by_us, self._epoch]
         for permit, quota, weight in held:
-            args += [numbers[self._keys.of(quota, "leases")], permit.grant_id, permit.who, weight]
+            args += [numbers[self._keys.of(quota, "leases")], permit.grant_id, permit.owner, weight]
         epoch, *lost = await uninterrupted(_RENEW(self._client, (self._keys.clock, *keys), args))
         self._epoch = text_of(epoch)
         lost_grants = {held[int(number) - 1][0].grant_id for number in lost}

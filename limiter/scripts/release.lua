@@ -11,7 +11,7 @@
 -- call from then on and never a grant without a lease.
 -- @include clock
 -- @include leases
-local grant, who = ARGV[2], ARGV[3]
+local grant, owner = ARGV[2], ARGV[3]
 local record = redis.call('GET', KEYS[2])
 if record and string.match(record, '^%S+ (%S+)') == grant then redis.call('DEL', KEYS[2]) end
 
@@ -21,7 +21,7 @@ local for_all = false
 for i = 3, #KEYS, 2 do
   local here = 0
   for unit = 1, tonumber(ARGV[(i + 7) / 2]) do
-    here = here + redis.call('ZREM', KEYS[i], lease_member(grant, unit, who))
+    here = here + redis.call('ZREM', KEYS[i], lease_member(grant, unit, owner))
   end
   freed = freed + here
   local waiters = here > 0 and waiting_list(KEYS[i + 1], now) or {}

@@ -20,10 +20,10 @@ local lost = {stored and clock.epoch or ARGV[3]}
 -- removes nothing: renewed leases need no memory, and their calls are running.
 if KEYS[2] then redis.call('ZREM', KEYS[2], '') end
 for i = 4, #ARGV, 4 do
-  local key, grant, who = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('ZSCORE', key, lease_member(grant, 1, who)) or recovers then
+  local key, grant, owner = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('ZSCORE', key, lease_member(grant, 1, owner)) or recovers then
     for unit = 1, tonumber(ARGV[i + 3]) do
-      local member = lease_member(grant, unit, who)
+      local member = lease_member(grant, unit, owner)
       local old = redis.call('ZSCORE', key, member)
       -- Never end a lease earlier than before: the provider may need longer than one lease.
       if not old or tonumber(old) < now + lease then redis.call('ZADD', key, expiry, member) end

@@ -50,7 +50,7 @@ class States(Grants):
         if not isinstance(later, Later):
             return explained(quota, state)
         rate_s = (later.retry_us - _TICK_US) / 1e6
-        return explained(quota, state, later.bound.what, rate_s)
+        return explained(quota, state, later.bound.cause, rate_s)
 
 
 def _state(quota: Quota, head: Sequence[bytes | int], rows: Iterator[Sequence[bytes]]) -> QuotaState:

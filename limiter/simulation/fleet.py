@@ -209,7 +209,7 @@ class _Fleet:
             run.report.requests += 1
             reply = await slots.request(run.scenario.quotas, horizon_s=HORIZON_S)
             if isinstance(reply, Later):
-                if reply.bound.what == IN_FLIGHT:
+                if reply.bound.cause == IN_FLIGHT:
                     self._parked.append(request)
                 else:
                     run.timeline.after(slots.retry_s(reply), request)

@@ -55,6 +55,9 @@ def morning(rig: Rig) -> Rig:
         (WINDOW, 10, "4/20s", 0),
         (WINDOW, 4, "6/20s", 2),
         (WINDOW, 10, "15/20s", 5),
+        (WINDOW, 10, SLICES, 20),
+        (["5/s", "10/20s"], 5, ["6/s", "30/20s"], 1),
+        (["20/s", "10/20s"], 10, ["20/s", "30/20s"], 10),
     ],
 )
 async def test_a_changed_limit_knows_earlier_use(
@@ -65,8 +68,37 @@ async def test_a_changed_limit_knows_earlier_use(
     assert await _granted_now(morning, _quota(after)) == left
 
 
+async def test_a_large_window_made_small_waits_for_one_slice_and_knows_earlier_use(rig: Rig) -> None:
+    for _ in range(4):
+        await rig.slot(_quota(SLICES))
+    assert 0 < await rig.slot(_quota(WINDOW)) < 20 * S / 250
+    rig.time.advance(S)
+    assert await _granted_now(rig, _quota(WINDOW)) == 5
+
+
+@pytest.mark.parametrize("after", [[WINDOW, BUCKET], [BUCKET, WINDOW]], ids=["window first", "bucket first"])
+async def test_a_new_limit_beside_a_large_window_made_small_waits_for_nothing(
+    rig: Rig, after: list[object]
+) -> None:
+    await rig.slot(_quota(SLICES))
+    rig.time.advance(S)
+    assert await _granted_now(rig, _quota(after)) == 9
+
+
+async def test_a_million_uses_become_no_more_units_than_can_matter(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 2_000)
+    for _ in range(3):
+        await rig.request(_quota("1000000/20s"), costs={"requests": 300_000}, max_wait_s=0)
+        rig.time.advance(S)
+    assert await rig.slot(_quota("2000/20s")) > 19 * S
+    assert await rig.client.zcard(f"{rig.prefix}:limiter:api:log:requests") == 2_001
+
+
 KINDS = {"window": WINDOW, "slices": SLICES, "bucket": BUCKET, "fixed": FIXED, "day": DAY}
 CHANGES = [(before, after) for before in KINDS for after in KINDS if before != after]
+PAUSES = [change for change in CHANGES if set(change) != {"window", "slices"}]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +115,7 @@ async def test_slices_and_windows_by_the_clock_wait_when_their_period_changes(
     assert await _granted_now(morning, new) > 0
 
 
-@pytest.mark.parametrize(("before", "after"), CHANGES)
+@pytest.mark.parametrize(("before", "after"), PAUSES)
 async def test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_full(
     morning: Rig, before: str, after: str
 ) -> None:
@@ -100,6 +132,37 @@ async def test_a_limit_of_a_new_kind_waits_for_one_period_and_then_grants_in_ful
     assert await _granted_now(morning, new) == 0
     morning.time.advance(longest_s * S - answer.retry_us + 1)
     assert await _granted_now(morning, new) == new.limits[0].most
+
+
+@pytest.mark.parametrize("idle_s", [41, 2 * 86_400])
+@pytest.mark.parametrize(("before", "after"), PAUSES)
+async def test_an_idle_limit_changes_its_kind_without_a_wait(
+    morning: Rig, before: str, after: str, idle_s: int
+) -> None:
+    old, new = _quota(KINDS[before]), _quota(KINDS[after])
+    await morning.request(old)
+    morning.time.advance(idle_s * S)
+    # The use of a day has no time, so it may be of this moment; and every use counts until midnight.
+    waits = idle_s == 41 and "day" in (before, after)
+    assert await _granted_now(morning, new) == (0 if waits else new.limits[0].most)
+
+
+async def test_a_bucket_knows_its_use_when_its_newest_charges_were_given_back(rig: Rig) -> None:
+    bucket = _quota({"rate": "100/20s", "burst": 100})
+    permits = [await rig.permit(bucket) for _ in range(98)]
+    for permit in permits:
+        await rig.limiter.give_back(permit)
+    assert await rig.client.zcard(f"{rig.prefix}:limiter:api:tokens:requests") == 1
+    assert await rig.slot(_quota(WINDOW)) >= 20 * S
+
+
+async def test_a_kind_whose_use_was_given_back_keeps_the_wait_of_the_one_before(morning: Rig) -> None:
+    fixed = _quota({"rate": "10/s", "window": "fixed"})
+    await morning.slot(_quota(WINDOW))
+    await morning.request(fixed, max_wait_s=0)
+    morning.time.advance(2 * S)
+    await morning.limiter.give_back(await morning.permit(fixed))
+    assert 17 * S < await morning.slot(_quota(BUCKET)) - 2 * S < 20 * S
 
 
 async def test_changing_forth_and_back_forgets_nothing(rig: Rig) -> None:
@@ -126,14 +189,14 @@ async def test_a_kind_that_granted_nothing_keeps_the_wait_of_the_one_before(
 async def test_slots_ahead_of_a_change_count_from_their_own_time(rig: Rig) -> None:
     for _ in range(11):
         await rig.slot(_quota(WINDOW))
-    assert await rig.slot(_quota(SLICES)) >= 2 * 20 * S
+    assert await rig.slot(_quota(BUCKET)) >= 2 * 20 * S
 
 
 async def test_all_limits_of_a_unit_wait_when_one_changes_its_kind(rig: Rig) -> None:
-    await rig.request(_quota(SLICES))
+    await rig.request(_quota(FIXED))
     both = _quota([WINDOW, BUCKET])
     assert await rig.slot(both) >= 20 * S
-    rig.time.advance(21 * S)
+    rig.time.advance(41 * S)
     assert await _granted_now(rig, both) > 0
 
 

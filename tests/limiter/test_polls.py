@@ -51,3 +51,12 @@ async def test_polls_take_no_place_in_flight_and_use_up_no_calls(rig: Rig) -> No
     left = {unit.unit: unit.available for unit in state.units}
     assert state.in_flight == 0
     assert left == {"requests": 10, "images": 5, "in_flight": 2, "polls": 0}
+
+
+async def test_a_quota_of_polls_alone_shows_its_cooldown(rig: Rig) -> None:
+    quota = parse_quota("p", {"polls": "4/10s"})
+    await rig.limiter.penalise(quota, reason="429", retry_after_s=60)
+    [state] = await rig.limiter.snapshot([quota])
+    assert (state.cooldown_s, state.cooldown_reason) == (60, "429")
+    [explanation] = await rig.limiter.explain([quota])
+    assert explanation.bound == "cooldown"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from limiter import Grant, InFlight, Later, Limiter, Quota, QuotaError, Recalls, Slot, Slots, Window
@@ -26,16 +26,20 @@ MOST_PASSES = 400
 
 
 class _Client(Redis):
-    """Counts what it sends. It can lose replies, or find no server at all."""
+    """Counts what it sends. It can lose replies, find full memory, or find no server at all."""
 
     sent = 0
     loses = 0
+    refused = 0
     away: RedisError | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self.sent += 1
         if self.away is not None:
             raise self.away
+        if self.refused:
+            self.refused -= 1
+            raise OutOfMemoryError("memory is full")
         reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # so in redis-py
         if self.loses:
             self.loses -= 1
@@ -295,6 +299,19 @@ async def test_leave_gives_back_the_reservation_of_a_lost_reply(replica: _Replic
     assert await replica.charged() == (1, 1)
 
 
+async def test_leave_gives_back_a_reservation_even_if_its_repeated_request_is_refused(
+    replica: _Replica,
+) -> None:
+    slots = replica.slots()
+    await _reserved(replica, slots)
+    replica.client.refused = 2
+    with pytest.raises(OutOfMemoryError):
+        await slots.request([QUOTA], horizon_s=0.1)
+    await slots.leave()
+    assert replica.client.refused == 0
+    assert await replica.charged() == (1, 1)
+
+
 async def test_leave_charges_nothing_for_a_request_that_never_arrived(replica: _Replica) -> None:
     slots = replica.slots()
     replica.client.away = RedisConnectionError("away")
@@ -444,7 +461,7 @@ async def test_the_next_try_waits_half_a_horizon_longer_than_the_denial(replica:
     quota = Quota("q", (Window(1, 10 * S),))
     other.take(await _granted(other, quota))
     denial = await _denied(slots, quota, horizon_s=2.0)
-    assert denial.bound.what == "requests"
+    assert denial.bound.cause == "requests"
     assert slots.retry_s(denial) == denial.retry_us / 1e6 + 1.0
     replica.advance(slots.retry_s(denial))
     assert (await _granted(slots, quota)).wait_us == 1.0 * S
@@ -454,7 +471,7 @@ async def test_the_next_try_after_a_cooldown_waits_half_a_horizon_longer(replica
     slots = replica.slots()
     await replica.limiter.penalise(QUOTA, reason="429", retry_after_s=30)
     denial = await _denied(slots, horizon_s=2.0)
-    assert denial.bound.what == "cooldown"
+    assert denial.bound.cause == "cooldown"
     assert slots.retry_s(denial) == denial.retry_us / 1e6 + 1.0
 
 
@@ -465,7 +482,7 @@ async def test_the_next_try_for_a_place_in_flight_waits_no_longer(replica: _Repl
     quota = Quota("q", (InFlight(1),))
     other.take(await _granted(other, quota))
     denial = await _denied(slots, quota, horizon_s=2.0)
-    assert denial.bound.what == "in_flight"
+    assert denial.bound.cause == "in_flight"
     assert slots.retry_s(denial) == denial.retry_us / 1e6
 
 
@@ -473,7 +490,7 @@ async def test_the_next_try_of_a_paused_quota_waits_no_longer(replica: _Replica)
     slots = replica.slots()
     await replica.limiter.pause("q", "operator")
     denial = await _denied(slots, horizon_s=2.0)
-    assert denial.bound.what == "paused"
+    assert denial.bound.cause == "paused"
     assert slots.retry_s(denial) == denial.retry_us / 1e6
 
 

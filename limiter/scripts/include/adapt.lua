@@ -1,19 +1,16 @@
 -- @include text
--- Learns a quota's real rate from grants and refusals, as a multiplier on the configured rate. The state is the string
--- `level good base top step fails since epoch hold`; without a key it is the configured rate, never refused.
+-- Learns a quota's real rate from grants and refusals, as a multiplier on the configured rate. The state is a string of
+-- these numbers, in this order; without a key it is the configured rate, never refused. Levels are ppm of the configured
+-- rate, the hard ceiling; times are µs. A test compares this file with tests/limiter/learning/model.py.
 --
 --   level  the multiplier now              good   the last level that carried a full busy window
 --   base   the last level kept for a hold  top    the level of the next expected refusal; growth halves the way to it
 --   step   the last rise beyond `top`, 0: none    fails  the cuts since the last clean window
 --   since  the last change of the level, 0: none  epoch  the newest slot that was granted before the last cut
 --   hold   the time of the next try beyond `top`
---
--- Levels are ppm of the configured quota, the hard ceiling; times are µs of the limiter's clock; all are whole numbers.
--- tests/limiter/learning/model.py is a second implementation, and a test compares the two.
 local ADAPT_PPM, ADAPT_LEAST = 1000000, 10000
 -- A first refusal after a quiet time may be jitter and costs 3 %. Another one before a clean window shows a smaller quota
--- and costs 30 %. If every cut were 30 %, 7.5 % of the rate would be lost for ever: the area between CUBIC's curve and its
--- plateau from one cut to the next.
+-- and costs 30 %. If every cut cost 30 %, a quarter of that (7.5 %) would be lost for ever while the rate climbs back.
 local ADAPT_FINE, ADAPT_COARSE = 970000, 700000
 -- A window that used a smaller share of its level shows nothing about the rest.
 local ADAPT_BUSY = 900000
@@ -61,18 +58,17 @@ local function adapt_allowed(level, count, span)
 end
 
 -- The least distance of two slots; `units` and `span` are those of adapt_allowed. Calls that leave together are refused
--- together, before the first refusal teaches anything. A quota without a refusal may use up its window in half of its
--- time, and two calls need no more distance than an answer takes. After a refusal calls are spread evenly, which costs
--- no throughput and also suits providers that refill continuously.
+-- together, before the first refusal teaches anything. Before a refusal a window may be used up in half of its time, and
+-- no two calls need more distance than a reply takes. After one, calls are even, which costs no throughput.
 local function adapt_gap(state, units, span)
   local even = math.floor(span / units)
   return state.since > 0 and even or math.min(math.floor(even / 2), ADAPT_ANSWER_US)
 end
 
 -- The next level, and the level of the next expected refusal. If fewer calls than allowed were accepted, their number is
--- the quota. A full log shows nothing, and soon after another cut the log still holds grants from before that cut. Then
--- the cut takes back the last rise; next, all rises since the last hold; if there is none, it takes a share. No single
--- refusal costs more than the coarse share, since some refusals are mistaken for a rate's.
+-- the quota. A full log shows nothing, and soon after a cut it still has grants from before. Then the cut takes back the
+-- last rise; next, all rises since the last hold; if there is none, a share. No refusal costs more than the coarse share,
+-- since it may be mistaken for a rate's.
 local function adapt_cut(state, used, left, unit, again)
   local level, cut, found = state.level, nil, true
   if not again and ((used > 0 and used <= level - 2 * unit)
@@ -93,12 +89,11 @@ local function adapt_cut(state, used, left, unit, again)
   return cut, found and cut or level
 end
 
--- Changes `state` after a refusal for a rate, once for all calls granted before the cut; false if the refused call belongs
--- to the last cut. Shares are ppm of the configured count; with several limits, of the limit with the largest share.
+-- Changes `state` after a refusal for a rate; false if the call was granted before the last cut. Shares are ppm of the
+-- configured count, for the limit with the largest share.
 --   sent, newest   the slot of the refused call, and the newest slot granted so far
---   used           the accepted share in the limit's span that ends at `sent`, without the call itself
---   left           the part of `used` that is still in the provider's window when its Retry-After is over: one call less
---                  than the real limit. Both are -1 if unknown (a token bucket keeps no log)
+--   used           the accepted share in the limit's span that ends at `sent`, without the call (-1: unknown)
+--   left           the part of `used` that is in the provider's window when its Retry-After is over (-1: unknown)
 --   unit           the share of one call
 local function adapt_refused(state, now, sent, newest, used, left, unit, period)
   if sent <= state.epoch then return false end
@@ -117,11 +112,9 @@ local function adapt_due(state, period)
 end
 
 -- Changes `state` at a grant of the slot `at`; false if nothing changed. `used` is the share in the limit's span that ends
--- at `at`, this grant included. For a token bucket it is the level itself if the grant had to wait, else 0.
---
+-- at `at`, this grant included. For a token bucket it is the level if the grant had to wait, else 0.
 -- The level rises after each full window that was busy and clean: half-way to `top`, later in steps beyond it. Steps
--- double until a refusal, so a restored quota is found in a few windows, and a quota that stays cut costs one refusal a
--- hold.
+-- double until a refusal, so a restored quota is found in a few windows. One that stays cut costs one refusal a hold.
 local function adapt_served(state, at, used, unit, period)
   local level = state.level
   if at < adapt_due(state, period) or used < adapt_part(level, ADAPT_BUSY) then return false end

@@ -1,29 +1,82 @@
 -- @include quota
--- Handles a limit whose kind was changed in use, or whose period was (slices and windows by the clock). The new limit's
--- book is empty and cannot be filled from the former one. So the unit grants nothing until earlier use can no longer
--- count: for one period of the new limit, or until midnight for a calendar day. `others` notes the last earlier use as
--- `UNIT:was`, and the former book is deleted.
+-- @include slices
+-- @include undo
+-- Keeps limits true when a configuration changes in use.
+--
+-- A strict window has a log or slices, by its count. If a changed count needs the other book, that is made from the
+-- present one. After any other change of kind, and of the period of slices or of a window by the clock, the unit grants
+-- nothing until earlier use no longer counts: for one period, or until midnight for a day. `others` notes the newest
+-- earlier use as `UNIT:was`, and the former book is deleted.
 local CHANGE_KEPT_US = 86400000000
 local LONGEST_DAY_US = 90000000000
+-- The largest count of a log, `EXACT_MOST` of limits.py: with so many units between, an older one does not matter.
+local LOG_MOST = 2000
 
 -- The newest slot in a book (µs), or a time soon after it.
 local function newest_slot(key, clock)
   local kind = string.match(key, ':(%l+):%l+$')
   if kind == 'log' or kind == 'tokens' then
-    return tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]) or 0
+    local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+    -- A bucket whose kept charges were all given back knows the older ones by the time in its base.
+    return tonumber(string.match(newest[1] or '', '^base %S+ %S+ (%S+)$') or newest[2]) or 0
   end
   local newest, width = 0, tonumber(redis.call('HGET', key, 'width') or 0)
   local flat = redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
     local number = tonumber(flat[i])
     if number and kind == 'day' then
-      -- Use in a day that has begun counts as no later than now.
-      newest = math.max(newest, number > clock.wall and number + LONGEST_DAY_US or 0)
+      -- Use in a day that has begun is no later than now.
+      local ends = number + LONGEST_DAY_US
+      newest = math.max(newest, number > clock.wall and ends or math.min(ends, clock.wall))
     elseif number then
       newest = math.max(newest, (number + 1) * width)
     end
   end
   return kind == 'slices' and newest or newest + clock.offset
+end
+
+-- Each unit of the log counts in the slice of its slot. The log stays: it knows whose the units are, for undo.lua.
+local function slices_from_log(row, log, clock)
+  -- Twice the span, since the log may have had a wider guard.
+  local width, at = row.book.width, clock.now - 2 * row.span
+  while true do
+    local first = redis.call('ZRANGEBYSCORE', log, '(' .. text(at), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    if not first then break end
+    local slice = math.floor(tonumber(first) / width)
+    at = (slice + 1) * width - 1
+    redis.call('HSET', row.key, 'width', text(width), text(slice), redis.call('ZCOUNT', log, first, text(at)))
+  end
+  keep_for(row.key, math.max(0, at - clock.now) + row.span + width)
+  row.book = slices_load(row.key, row.span)
+end
+
+-- Units that the log lacks are put at the ends of their slices, as `@SLICE:k`. Until the last of these ends a new slot
+-- could be before units that count with it, so the log waits for it: `others` notes it as `UNIT:log`.
+local function log_from_slices(row, key, clock)
+  local flat, numbers, used = redis.call('HGETALL', key), {}, {}
+  for i = 1, #flat, 2 do
+    local number = tonumber(flat[i])
+    used[number or flat[i]] = tonumber(flat[i + 1])
+    numbers[#numbers + 1] = number
+  end
+  table.sort(numbers)
+  local left, opens, quota = LOG_MOST, clock.now, row.quota
+  for i = #numbers, 1, -1 do
+    local number = numbers[i]
+    local ends, units = (number + 1) * used.width - 1, math.min(used[number], left)
+    local missing, k = units - redis.call('ZCOUNT', row.key, text(number * used.width), text(ends)), 0
+    if missing > 0 then opens = math.max(opens, ends) end
+    while missing > 0 do
+      k = k + 1
+      missing = missing - redis.call('ZADD', row.key, 'NX', text(ends), string.format('@%.0f:%d', number, k))
+    end
+    if ends <= clock.now then left = left - units end
+  end
+  redis.call('DEL', key)
+  keep_for(row.key, opens - clock.now + quota.keep[row.key])
+  if opens > clock.now then
+    quota.others = others_write(quota.others_key, quota.others, row.unit .. ':log', opens, 0, opens, clock.now)
+  end
 end
 
 -- The time (µs) from which a use at `last` no longer counts under the row's limit.
@@ -36,24 +89,42 @@ local function counts_until(row, last, clock)
   return last + LONGEST_DAY_US
 end
 
+-- Whether a former configuration of a log has left slices.
+local function has_slices(row, slices)
+  for _, key in ipairs(row.former) do
+    if key == slices then return redis.call('EXISTS', slices) == 1 end
+  end
+  return false
+end
+
 -- Note the change if the row's kind or period is new; else write nothing. The row's book must be loaded.
 local function note_change(row, clock)
   local former, quota = row.former, row.quota
   if row.book and row.book.stale then
     former = {row.key}
-  elseif #former == 0 or redis.call('EXISTS', row.key) == 1 or redis.call('EXISTS', unpack(former)) == 0 then
+  elseif row.kind == 'slices' and row.book.fields == 0 and redis.call('EXISTS', other_window(row.key)) == 1 then
+    return slices_from_log(row, other_window(row.key), clock)
+  elseif #former == 0 or redis.call('EXISTS', unpack(former)) == 0 then
+    return
+  elseif row.kind == 'log' and has_slices(row, other_window(row.key)) then
+    return log_from_slices(row, other_window(row.key), clock)
+  elseif redis.call('EXISTS', row.key) == 1 then
     return
   end
-  local last = clock.now
+  local was = others_read(quota.others, row.unit .. ':was')
+  local last = was and was.sent or 0
   for _, key in ipairs(former) do last = math.max(last, newest_slot(key, clock)) end
   -- Keep the note longer than this limit needs it: the kind may change again, to one with a longer period.
-  local ends = math.max(counts_until(row, last, clock), last + CHANGE_KEPT_US)
+  local ends = math.max(counts_until(row, last, clock), last + CHANGE_KEPT_US, clock.now)
   quota.others = others_write(quota.others_key, quota.others, row.unit .. ':was', last, 0, ends, clock.now)
   redis.call('DEL', unpack(former))
 end
 
 -- The time from which the row may grant after a change; 0 without a change.
 local function changed_until(row, clock)
-  local was = others_read(row.quota.others, row.unit .. ':was')
-  return was and counts_until(row, was.sent, clock) or 0
+  local others = row.quota.others
+  if not others then return 0 end
+  local was = others_read(others, row.unit .. ':was')
+  local log = row.kind == 'log' and others_read(others, row.unit .. ':log')
+  return math.max(was and counts_until(row, was.sent, clock) or 0, log and log.sent or 0)
 end

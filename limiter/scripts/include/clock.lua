@@ -2,15 +2,13 @@
 -- @include ttl
 -- The limiter's own time: the server's, but it never runs backwards. All stored times are in it.
 --
--- The clock key is `last offset epoch born lost` (µs; epoch a word). `last` is the latest time that was written;
--- `offset` is added to the server's time. If the server's clock steps back by more than LONGEST_STALL_US, the offset
--- grows by the step, so reservations, cooldowns and leases stay as far away as before. After a smaller step the
--- limiter's time stands still until the server's clock has caught up.
---
--- `epoch` names this life of the stored state; `born` is the time of its first charged grant. If a process knows an
--- epoch and finds none, or a younger one, the state was lost (flush, failover, a restart without persistence): `lost`
--- is the time of the loss, and everything before it counts as used. A process that knows none and finds none is the
--- first process.
+-- The clock key is `last offset epoch born lost` (µs; epoch a word):
+--   last    the latest time that was written. After a step back, time stands still until the server has caught up
+--   offset  added to the server's time. A step back of more than LONGEST_STALL_US is added here instead, so slots,
+--           cooldowns and leases stay as far away as before
+--   epoch   the name of this life of the state   born  the time of its first charged grant
+--   lost    the time of a loss of the state (0: none): a process knew an epoch and found none, or a younger one.
+--           Everything before it counts as used. A process that knows none and finds none is the first
 local LONGEST_STALL_US = 1000000
 -- How long a loss matters, and so the longest time that a limit waits after one.
 local LOST_US = 60000000

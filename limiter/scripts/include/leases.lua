@@ -1,9 +1,8 @@
 -- @include text
 -- @include ttl
--- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the time
--- until which it counts. That is the end of its lease. Once the provider has the job, it is at least the time by which
--- the provider must have ended it: a crashed worker's job still occupies the account.
---
+-- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the end of its
+-- lease. Once the provider has the job, that is at least the time by which the job must have ended, even if its worker
+-- crashes.
 -- A holder that finds no room is noted in a hash `HOLDER` -> `first last weight` (µs of its first and last request). A
 -- release rings for the holders that have waited longest, and their places are kept from others for a moment.
 
@@ -20,8 +19,8 @@ local function leases_in_use(key, now)
   return redis.call('ZCOUNT', key, '(' .. text(now), '+inf')
 end
 
-local function lease_member(grant, unit, who)
-  return grant .. ':' .. unit .. ' ' .. who
+local function lease_member(grant, unit, owner)
+  return grant .. ':' .. unit .. ' ' .. owner
 end
 
 -- The holders that wait at this moment, longest first.
@@ -66,9 +65,9 @@ local function leases_wait(waiting, weight, holder, now)
   keep_for(waiting, WAITS_US)
 end
 
-local function leases_charge(key, waiting, weight, grant, who, expiry, holder, now)
+local function leases_charge(key, waiting, weight, grant, owner, expiry, holder, now)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - REVIVABLE_US))
-  for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, who)) end
+  for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, owner)) end
   keep_for(key, expiry - now)
   redis.call('HDEL', waiting, holder)
 end

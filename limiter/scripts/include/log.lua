@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
 -- A strict window that keeps each unit: a sorted set of `GRANT:k`, scored by past and future slots. All windows of a unit
--- share it.
+-- share it. `@SLICE:k` is a unit from a slice, see changed.lua.
 local LOG_PAGE = 128
 -- The most windows that are searched for a gap; beyond them the call goes to the end, which is correct but later.
 local LOG_SEARCHED = 1024
@@ -12,10 +12,9 @@ local LOG_ROUNDS = 64
 
 -- The earliest slot from `slot` on at which `cost` more units keep every window of `span` at `count` or less.
 --
--- With gap = count - cost, a window is too full for the call if it holds gap + 1 entries. Take two entries that are gap
--- places apart and less than a span in time. They bar each slot that shares a window with both: from (later - span) to
--- (earlier + span), ends excluded. Both ends grow along the set, so one pass forward finds the first free slot, also in
--- a gap before later reservations.
+-- With gap = count - cost, a window is too full for the call if it holds gap + 1 entries. Two entries that are gap places
+-- apart and less than a span in time bar the slots between (later - span) and (earlier + span). Both ends grow along the
+-- set, so one pass finds the first free slot, also in a gap before later reservations.
 local function log_next(key, cost, count, span, slot)
   local gap = count - cost
   local total = redis.call('ZCARD', key)

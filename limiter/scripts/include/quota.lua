@@ -10,6 +10,7 @@
 --   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
+--             `UNIT:log sent 0 until;`                   the time from which a log made from slices grants
 local QUOTA_STRINGS = 5
 -- One more place is tried each time after so long.
 local PLACES_HOLD_US = 30000000
@@ -69,13 +70,12 @@ local function others_write(key, stored, id, sent, cost, ends, now)
 end
 
 -- The bound in a denial: the quota, and a unit, `in_flight`, `cooldown` or `paused`.
-local function bound_of(quota, what)
-  return 'quota:' .. quota.name .. '.' .. what
+local function bound_of(quota, cause)
+  return 'quota:' .. quota.name .. '.' .. cause
 end
 
 -- Turn a configured rate into the rate of now: with a guard for the measured spread, at the learned level, paced after a
--- pause, and with use by others. The guard is a hundredth of the period at most; slices keep theirs, since a new width
--- would count uses twice. `id` is the rate's name in headers: `UNIT:PERIOD`.
+-- pause, with use by others. Slices keep their guard, since a new width would count uses twice.
 local function rate_now(row, spread)
   local kind, quota = row.kind, row.quota
   row.period = row.span
@@ -87,9 +87,11 @@ local function rate_now(row, spread)
     local burst, lag = string.match(row.extra, '^(%d+) (%d+)$')
     row.burst, row.lag = tonumber(burst), tonumber(lag)
   end
+  -- The rate's name in headers.
   row.id = row.unit .. ':' .. text(row.period)
   if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
   if kind == 'log' then
+    -- A guard of up to a hundredth of the period.
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
   row.full, row.gap, row.paced = row.count, 0, 0

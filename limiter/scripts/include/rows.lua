@@ -2,9 +2,9 @@
 -- Reads the arguments of acquire.lua and snapshot.lua into named fields.
 --
 -- KEYS   4.. the strings of each quota, see include/quota.lua   rest: books, leases, waiting
--- ARGV   `first` number of quotas   then of each quota: its name, the fingerprint of its configuration if it learns or ''
+-- ARGV   `first` number of quotas   then pairs, one a quota: name, fingerprint of its configuration if it learns or ''
 --        rest: rows of nine, one a limit: number of the quota, kind, key index, unit, cost, count, span (µs), extra,
---        key indices of the unit's books of other kinds, which a former configuration may have left
+--        key indices of the unit's other books, which a former configuration may have left
 --            log, slices   span: period and guard   extra: period
 --            tokens        span: period   extra: burst and lag (µs)
 --            fixed         span: period   extra: guard (µs) at either end of it
@@ -28,9 +28,9 @@ local function row_read(i, quotas)
   return row
 end
 
--- The quotas, the rows, and whether the call costs polls alone, which no cooldown stops.
-local function rows_read(first, strings)
-  local quotas, rows, polling = {}, {}, true
+-- The quotas, the rows, and whether a call (not a snapshot) costs polls alone, which no cooldown stops.
+local function rows_read(first, strings, is_call)
+  local quotas, rows, polling = {}, {}, is_call
   for number = 1, tonumber(ARGV[first]) do
     local at = 3 + QUOTA_STRINGS * (number - 1)
     local name, fingerprint = ARGV[first + 2 * number - 1], ARGV[first + 2 * number]

@@ -3,16 +3,10 @@
 -- A token bucket with reservations: a sorted set of charges `GRANT:cost`, scored by slot. At score 0 is the bucket before
 -- the first charge, `base credit period time`; without a base it was full.
 --
--- Credit counts token x period: `count` of it comes back each µs and a token costs `period`. So all numbers are whole, and
--- no rate such as 59/min loses or gains a fraction.
---
--- Calls reach the provider unevenly, by up to a `lag`. A full bucket gains nothing while a call is late, so an early call
--- after it may find too few tokens. Therefore a full bucket refills a lag later, and a nearly full one later by the lag
--- less the missing part. Then arrivals that are late by up to the lag never exceed the provider's bucket, and a burst is
--- still a burst.
---
--- Charges are kept for a while, so a charge that is given back comes back exactly. A single number for the whole future,
--- like the arrival time of GCRA, cannot do that: it would free the early slot and grant the late one twice.
+-- Credit counts token x period, so that all numbers are whole: a token costs `period`, and `count` comes back each µs.
+-- A full bucket refills a lag later, and a nearly full one later by the lag less the missing part. So calls that arrive
+-- late by up to the lag never exceed the provider's bucket. Charges are kept for a while, so that one that is given back
+-- comes back exactly. docs/limiter.md has the reasons.
 local TOKENS_KEPT = 32
 
 local function tokens_load(key, period, count, burst, lag, now, lost)

@@ -261,6 +261,9 @@ async def _old_and_changed(rig: Rig) -> None:
     for number, (before, after) in enumerate((a, b) for a in kinds for b in kinds if a != b):
         for limit in (before, before, after):
             await rig.request(Quota(f"kinds{number}", (limit,)))
+    permit = await rig.permit(Quota("shrunk", (Window(40, S),)))
+    await rig.permit(Quota("shrunk", (Window(20, S),)))
+    await rig.limiter.give_back(permit)
 
 
 async def test_an_undeclared_key_would_be_seen(node: Redis) -> None:
