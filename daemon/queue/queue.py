@@ -104,9 +104,12 @@ class Queue:
 
     async def accept(self, items: Sequence[NewItem], end: PartEnd | None = None) -> list[Accepted]:
         """Write and queue items, about 100 a call at most so that the script stays short; one state for each."""
-        given = [{k: v for k, v in item._asdict().items() if v is not None} for item in items]
+        given = [{k: v for k, v in item._asdict().items() if v is not None and k != "spec"} for item in items]
+        specs = [item.spec for item in items]
         part_end = end and end._asdict()
-        states = await self._call("accept", items=given, part_end=part_end, cap=self.max_backlog_per_tenant)
+        states = await self._call(
+            "accept", *specs, items=given, part_end=part_end, cap=self.max_backlog_per_tenant
+        )
         return [state.decode() for state in states]
 
     async def open_group(self, gid: str, kind: Literal["batch", "job"], **group: Unpack[NewGroup]) -> Opened:

@@ -17,12 +17,6 @@ local function stream_key(route, queue) return P .. ':q:' .. route .. ':' .. que
 local JOBS, BELL, DEAD = P .. ':jobs', P .. ':bell', P .. ':dead'
 local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':closing'
 
--- The index lists the newest work for people; older work is still found by its id.
-local function add_to_index(name)
-  redis.call('ZADD', P .. ':index', NOW_US, name)
-  redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001)
-end
-
 -- Some fields of a hash by name; an absent field is nil.
 local function read_fields(key, ...)
   local values, fields = redis.call('HMGET', key, ...), {}
@@ -37,7 +31,13 @@ local function by_name(flat)
   return fields
 end
 
-local function read_hash(key) return by_name(redis.call('HGETALL', key)) end
+-- Under RESP3 the server itself makes the table of a hash.
+local function read_hash(key)
+  redis.setresp(3)
+  local fields = redis.call('HGETALL', key).map
+  redis.setresp(2)
+  return fields
+end
 
 -- An item: the fields of its record, and the parts of its name. Without a record its `state` is nil.
 -- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
@@ -58,14 +58,16 @@ local function load_group(gid)
 end
 
 -- Write fields of an item or a group, both into its record and into the script's table.
+local command = { 'HSET' }  -- one table for all calls
 local function update(owner, fields)
-  local command = { 'HSET', owner.key }
+  local last = 2
+  command[2] = owner.key
   for name, value in pairs(fields) do
     owner[name] = value
-    command[#command + 1] = name
-    command[#command + 1] = value
+    command[last + 1], command[last + 2] = name, value
+    last = last + 2
   end
-  redis.call(unpack(command))
+  redis.call(unpack(command, 1, last))
 end
 
 -- The queue of an item: its lane, or `cached`. A joined item stands in none.

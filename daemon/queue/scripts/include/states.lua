@@ -68,7 +68,15 @@ local function fields_of(item)
   return values
 end
 
+-- The index lists the newest work for people; older work is still found by its id.
+local has_new_work = false
+local function add_to_index(name)
+  redis.call('ZADD', P .. ':index', NOW_US, name)
+  has_new_work = true
+end
+
 local function conclude()
+  if has_new_work then redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001) end
   write_counts()
   ring_bell()
 end

@@ -1,6 +1,7 @@
 -- Accept items: write their records, queue them, publish their events, and remove their entries from the jobs stream.
 -- KEYS  1 prefix
--- ARGS  items, each with uid, gid, part, route, lane, head, spec (JSON), fingerprint, not_before_us, expires_us,
+-- ARGV  from 2 on: the spec (JSON) of each item, as it is
+-- ARGS  items, each with uid, gid, part, route, lane, head, fingerprint, not_before_us, expires_us,
 --       max_attempts, entry (to remove, or ''), cache (`use` or `refresh`, a space and the fingerprint of its pixels; or '');
 --       gid and part are '' for a job of its own
 --       part_end: gid, part and entry of the part whose last item this call holds
@@ -94,6 +95,7 @@ end
 
 local results, done = {}, {}
 for i, new in ipairs(ARGS.items) do
+  new.spec = ARGV[i + 1]
   results[i] = accept(new)
   if new.entry ~= '' and results[i] ~= 'full' then done[#done + 1] = new.entry end
 end

@@ -22,17 +22,19 @@ for _, queue in ipairs(QUEUES) do look(queue) end
 -- Smooth weighted round robin over the lanes that have work (as nginx balances its upstreams).
 local credits = nil
 local function pick_queue()
-  local with_work = {}
+  local only, several = nil, false
   for _, queue in ipairs(QUEUES) do
-    if in_ring[queue] > 0 then with_work[#with_work + 1] = queue end
+    if in_ring[queue] > 0 then only, several = only or queue, only ~= nil end
   end
-  if #with_work < 2 then return with_work[1] end
+  if not several then return only end
   credits = credits or read_fields(P .. ':lanes:' .. route, unpack(QUEUES))
   local total, best = 0, nil
-  for _, queue in ipairs(with_work) do
-    total = total + WEIGHTS[queue]
-    credits[queue] = (credits[queue] or 0) + WEIGHTS[queue]
-    if not best or credits[queue] > credits[best] then best = queue end
+  for _, queue in ipairs(QUEUES) do
+    if in_ring[queue] > 0 then
+      total = total + WEIGHTS[queue]
+      credits[queue] = (credits[queue] or 0) + WEIGHTS[queue]
+      if not best or credits[queue] > credits[best] then best = queue end
+    end
   end
   credits[best] = credits[best] - total
   return best
@@ -61,12 +63,12 @@ end
 
 local function read_one(queue)
   local stream = stream_key(route, queue)
-  local read = { 'XREADGROUP', 'GROUP', 'workers', worker, 'COUNT', 1, 'STREAMS', stream, '>' }
-  local reply = redis.pcall(unpack(read))
+  local function read(call) return call('XREADGROUP', 'GROUP', 'workers', worker, 'COUNT', 1, 'STREAMS', stream, '>') end
+  local reply = read(redis.pcall)
   if reply and reply.err then
     -- From 0: jobs may have been queued before the first worker came, or a failover has lost the group.
     redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
-    reply = redis.call(unpack(read))
+    reply = read(redis.call)
   end
   if not reply then return nil end
   local entry = reply[1][2][1]
