@@ -1,7 +1,8 @@
 """Checks every two seconds that Redis takes our writes: a server that refuses only writes looks alive.
 
 An idle replica would not notice that, and a busy one only at the next step of an item. The probe writes the record of
-the installation, so that it comes back after a loss of state. The retention of the newest start stays in force.
+the installation, so that it comes back after a loss of state. The newest start decides the retention, and after
+a loss the first replica that writes.
 """
 
 from __future__ import annotations

@@ -74,14 +74,14 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
     known = _CODES.get(code.lower())
     kind = known or _by_words(message) or ErrorKind.UNKNOWN
     if kind is ErrorKind.UNSUPPORTED:
-        kind = ErrorKind.UNKNOWN  # the call was let in, so the words mislead
+        kind = ErrorKind.UNKNOWN  # the call was accepted, so the words mislead
     return ProviderError(
         kind,
         f"The task failed: {message}" if message else f"{host} ended the task without a picture or a reason.",
         provider_code=code or None,
         http_status=answer.status,
         request_id=request_id(answer),
-        # The call was let in: another try is another task, so it costs the job an attempt.
+        # The call was accepted: another try is another task, so it costs the job an attempt.
         retry=Retry.BACKOFF if known is None and _is_the_accounts(kind) else None,
     ).of_accepted_call()
 

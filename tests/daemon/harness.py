@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from daemon.queue.messages import Claimed
 from daemon.queue.orders import Orders
 from daemon.queue.outcomes import Outcome
 from daemon.queue.queue import Queue
+from daemon.settings import Settings
 from daemon.storage.gate import StorageGate
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.metrics import Metrics
@@ -213,6 +215,19 @@ def open_gate(
     gate = StorageGate(store, bell, sleep=sleep)
     gate.why = None
     return gate
+
+
+def worker_settings(redis_url: str, store: Path) -> Settings:
+    """The settings of a replica with one route; its key is in the variable PLANTED."""
+    return Settings.model_validate(
+        {
+            "redis": {"url": redis_url},
+            "storage": {"url": f"file://{store}"},
+            "metrics": {"listen": "127.0.0.1:0"},
+            "credentials": {"main": {"provider": "openai", "api_key_env": "PLANTED"}},
+            "routes": {"default": {"credential": "main", "model": "gpt-image-1"}},
+        }
+    )
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], timeout_s: float = WAIT_S) -> Any:

@@ -17,7 +17,7 @@ from daemon.replica import Replica
 from daemon.service import run_up, run_worker, until_signal
 from daemon.settings import Settings
 from tests.daemon.broker.test_embedded import servers_in
-from tests.daemon.harness import eventually
+from tests.daemon.harness import eventually, worker_settings
 from tests.servers import RedisServer
 
 
@@ -98,15 +98,7 @@ async def test_a_signal_while_a_worker_starts_stops_what_was_started(
 ) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # unhandled, it would end the tests themselves
     monkeypatch.setenv("PLANTED", "a key")
-    settings = Settings.model_validate(
-        {
-            "redis": {"url": redis_server.url},
-            "storage": {"url": f"file://{tmp_path}"},
-            "metrics": {"listen": "127.0.0.1:0"},
-            "credentials": {"main": {"provider": "openai", "api_key_env": "PLANTED"}},
-            "routes": {"default": {"credential": "main", "model": "gpt-image-1"}},
-        }
-    )
+    settings = worker_settings(redis_server.url, tmp_path)
     begun, stopped, stop = asyncio.Event(), asyncio.Event(), Replica.stop
 
     async def start(_: Replica) -> None:

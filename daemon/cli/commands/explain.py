@@ -123,6 +123,9 @@ async def _running_group(session: Session, client: Client, group: GroupView) -> 
         if due := [item.due_at for item in members if item.due_at is not None]:
             when, facts = _when(min(due))
             return Why([f"{waiting} of its items wait for their time; the next one is due at {when}."], facts)
+        for member in members:
+            if member.place in _REUSED:
+                return Why([f"None of its {waiting} waiting items makes a call. {_REUSED[member.place]}"])
     return Why([f"All of its remaining items run: {counts.running} of {counts.total} items."])
 
 

@@ -55,7 +55,7 @@ class Wire(ABC):
         """The picture that a valid request describes."""
 
     @abstractmethod
-    async def _let_in(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
+    async def _accept(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
         """Serve a call that no fault turned away at the door; raises QuotaExceededError."""
 
     async def submit(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class Wire(ABC):
             if fault := engine.faults.take(call.prompt, AT_THE_DOOR):
                 response = self.refusal(fault.kind, fault.retry_after_s)
             else:
-                response = await self._let_in(request, fields, call, key)
+                response = await self._accept(request, fields, call, key)
         except QuotaExceededError as error:
             response = self._throttled(error)
         finally:
@@ -137,7 +137,7 @@ class CallWire(Wire):
     async def _served(self, request: Request, fields: Fields, call: Call) -> Response:
         """The pictures."""
 
-    async def _let_in(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
+    async def _accept(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
         with self._engine.admitted(call, key):
             if problem := self._problem(fields):
                 return problem
@@ -176,7 +176,7 @@ class TaskWire(Wire):
     def unknown_task(self) -> Response:
         """The answer to a poll of a task that the key does not have."""
 
-    async def _let_in(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
+    async def _accept(self, request: Request, fields: Fields, call: Call, key: str) -> Response:
         if problem := self._problem(fields):
             return problem
         if self._engine.moderated(call.prompt):

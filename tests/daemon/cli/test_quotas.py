@@ -220,6 +220,15 @@ async def test_explain_names_the_flight_that_a_follower_waits_for(pixmill: Pixmi
     assert "priority normal" in (await pixmill("status", "j2")).out
 
 
+async def test_explain_names_the_flight_that_a_batch_waits_for(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x", "cache": "use"})
+    await installation.claim()
+    await installation.batch("b1", 2, defaults={"prompt": "x", "cache": "use"})
+    out = (await pixmill("explain", "b1")).out
+    assert "None of its 2 waiting items makes a call. An identical item makes its picture already" in out
+
+
 async def test_explain_names_the_cap_of_a_batch(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3, max_in_flight=1)

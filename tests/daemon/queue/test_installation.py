@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -13,7 +14,7 @@ from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.outcomes import Failed, Succeeded
 from daemon.service import run_worker
 from daemon.settings.model import RetentionSettings, Settings, SettingsError
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import Installation, eventually, worker_settings
 from tests.servers import RedisServer
 
 DAY_S = 24 * 3600
@@ -100,17 +101,9 @@ async def test_a_newer_schema_is_neither_overwritten_nor_used(installation: Inst
 
 
 @pytest.fixture
-def settings(redis_server: RedisServer, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("PLANTED", "a key")
-    return Settings.model_validate(
-        {
-            "redis": {"url": redis_server.url},
-            "storage": {"url": f"file://{tmp_path}"},
-            "metrics": {"listen": "127.0.0.1:0"},
-            "credentials": {"main": {"provider": "openai", "api_key_env": "PLANTED"}},
-            "routes": {"default": {"credential": "main", "model": "gpt-image-1"}},
-        }
-    )
+    return worker_settings(redis_server.url, tmp_path)
 
 
 async def test_a_replica_that_finds_a_newer_schema_does_not_start(

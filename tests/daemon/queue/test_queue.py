@@ -245,6 +245,17 @@ async def test_throttles_and_retries_are_no_crashes(installation: Installation) 
     assert (len(page.items), page.poisoned) == (1, 0)
 
 
+@pytest.mark.parametrize("field", ["epoch", "deliveries", "crashes", "queue_us", "since_us"])
+async def test_a_spoilt_number_of_a_record_fails_no_page(installation: Installation, field: str) -> None:
+    for name in "abc":
+        await installation.submit({"id": name, "prompt": "x"})
+    await installation.redis.hset(installation.keys.item("default//b"), field, "spoilt")
+    assert len(await installation.claim(3)) == 3
+    await installation.redis.hset(installation.keys.item("default//b"), field, "spoilt")
+    page = await installation.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
+    assert {"default//a", "default//c"} <= {item.uid for item in page.items}
+
+
 async def test_an_unreadable_record_hides_no_other_item_and_ends_as_poison(
     installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:

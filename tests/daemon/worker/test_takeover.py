@@ -16,7 +16,7 @@ from tests.daemon.worker.conftest import MakeReplica
 
 
 @pytest.fixture
-async def announced(replica: Replica) -> Run:
+async def intended(replica: Replica) -> Run:
     item = await replica.claimed()
     run = Run(item, replica.route, None)
     await replica.calls.note_intent(run)
@@ -25,31 +25,29 @@ async def announced(replica: Replica) -> Run:
 
 
 async def test_a_call_is_not_sent_after_its_item_was_taken_over_in_a_stall(
-    replica: Replica, announced: Run
+    replica: Replica, intended: Run
 ) -> None:
-    announced.intent_noted_at -= 60
-    await replica.calls.call_leaves(announced, 0.01)
+    intended.intent_noted_at -= 60
+    await replica.calls.call_leaves(intended, 0.01)
     await replica.taken_over()
-    announced.intent_noted_at -= 60
+    intended.intent_noted_at -= 60
     with pytest.raises(LeaseLost):
-        await replica.calls.call_leaves(announced, 0.01)
+        await replica.calls.call_leaves(intended, 0.01)
 
 
-async def test_a_call_that_was_just_announced_is_not_announced_again(
-    replica: Replica, announced: Run
-) -> None:
+async def test_a_call_whose_intent_is_fresh_does_not_note_it_again(replica: Replica, intended: Run) -> None:
     # No replica takes over so soon, and an extra request would cost every call a round trip.
     await replica.taken_over()
-    await replica.calls.call_leaves(announced, 0.01)
+    await replica.calls.call_leaves(intended, 0.01)
 
 
 async def test_a_worker_that_slept_sends_nothing_on_an_old_connection(
-    replica: Replica, announced: Run
+    replica: Replica, intended: Run
 ) -> None:
-    await replica.calls.call_leaves(announced, None)
-    announced.intent_noted_at -= 60
+    await replica.calls.call_leaves(intended, None)
+    intended.intent_noted_at -= 60
     with pytest.raises(Recalled):
-        await replica.calls.call_leaves(announced, None)
+        await replica.calls.call_leaves(intended, None)
 
 
 async def test_a_call_whose_item_is_lost_during_a_late_report_is_not_sent(

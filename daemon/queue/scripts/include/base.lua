@@ -17,6 +17,9 @@ local function stream_key(route, queue) return P .. ':q:' .. route .. ':' .. que
 local JOBS, BELL, DEAD = P .. ':jobs', P .. ':bell', P .. ':dead'
 local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':closing'
 
+-- A number of a record. A text that is none counts as 0: one spoilt record must not fail the page of all.
+local function number(text) return tonumber(text) or 0 end
+
 -- Some fields of a hash by name; an absent field is nil.
 local function read_fields(key, ...)
   local values, fields = redis.call('HMGET', key, ...), {}

@@ -92,7 +92,11 @@ local function look_at(flight, most)
   if #uids > 0 then redis.call('ZADD', FLIGHTS, int(NOW + (#uids < most and LOOK_AGAIN_US or 0)), flight) end
   for _, uid in ipairs(uids) do
     local item = load_item(uid)
-    if uid ~= leader and WAITING[item.state] then queue_up(item, true) end
+    if WAITING[item.state] and uid ~= leader then
+      queue_up(item, true)
+    elseif not item.state then
+      redis.call('ZREM', flight_key('flight', flight), uid)  -- the record has vanished
+    end
   end
   return #uids
 end

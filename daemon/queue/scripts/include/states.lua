@@ -7,7 +7,8 @@
 -- @include transitions
 
 -- Move an item: its record, its event (if any), its counts. Returns its next state. If its state does not allow the cause,
--- returns nil and changes nothing. The record keeps what settle.lua was `settling`, and the state after it.
+-- returns nil and changes nothing. In a settle, the record
+-- also notes its epoch, outcome and next state (`settled`), for a repeated call.
 local function move(item, cause, fields, event, extra)
   local from, to = item.state, next_state(cause, item.state)
   if not to then return nil end
@@ -61,7 +62,7 @@ local function requeue(item, cause, due_us, fields, event, extra)
   return state
 end
 
--- What a caller gets of an item that it owns now: the values of ARGS.fields, in that order; null if absent.
+-- An item as its owner gets it: the values of ARGS.fields, in that order; null if absent.
 local function fields_of(item)
   local values = {}
   for i, name in ipairs(ARGS.fields) do values[i] = item[name] or false end

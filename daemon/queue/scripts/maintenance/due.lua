@@ -1,7 +1,7 @@
 -- Queue the items that are due (retries, not-before items), look at the flights that are due, and end waiting items past their
 -- expiry.
 -- KEYS  1 prefix
--- ARGS  most: items a call
+-- ARGS  most: how many items expire, and how many others are queued or looked at
 -- Returns  { moved, microseconds until the next one is due, or -1 }
 -- One step, because an item is either in the delayed set or in a queue, never in both or neither.
 -- @include base
@@ -23,7 +23,7 @@ take_due(DELAYED, function(item)
   return true
 end)
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', FLIGHTS, '-inf', NOW_US, 'LIMIT', 0, ARGS.most)) do
-  if moved < ARGS.most then moved = moved + look_at(name, ARGS.most) end
+  if moved < ARGS.most then moved = moved + look_at(name, ARGS.most - moved) end
 end
 conclude()
 

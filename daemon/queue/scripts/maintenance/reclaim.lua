@@ -28,7 +28,8 @@ local function give_up(item, crashes)
   local has_receipt = item.receipt ~= nil and item.receipt ~= ''
   local charged = has_receipt and 'yes' or 'maybe'
   local err = cjson.encode({ kind = 'poison', charged = charged, retryable = false, resumable = has_receipt or nil,
-    message = 'The worker that ran this job went away ' .. int(crashes) .. ' times; it is not tried again.' })
+    message = 'No worker came to the end of this job in ' .. int(crashes) .. ' runs: each went away, or could not read ' ..
+      'the record. It is not tried again.' })
   finish_item(item, 'poison', { error = err }, '"error":' .. err)
   bury('poison', err, item.attempts, item.head, { 'data', item.spec })
   drop(item.entry)
@@ -42,7 +43,8 @@ end
 
 local items = {}
 local function take_over(item, crashes)
-  update(item, { worker = ARGS.worker, epoch = int(item.epoch + 1), deliveries = int(item.deliveries + 1), crashes = int(crashes) })
+  update(item, { worker = ARGS.worker, epoch = int(number(item.epoch) + 1),
+    deliveries = int(number(item.deliveries) + 1), crashes = int(crashes) })
   items[#items + 1] = fields_of(item)
 end
 
@@ -53,7 +55,7 @@ for _, id in ipairs(reply[2]) do
     drop(id)
   else
     take_up(item)
-    local crashes = item.crashes + 1
+    local crashes = number(item.crashes) + 1
     if crashes > ARGS.most_crashes then give_up(item, crashes) else take_over(item, crashes) end
   end
 end
