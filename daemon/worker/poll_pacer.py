@@ -29,6 +29,8 @@ APART_S = 0.05
 LEAVES_IN_S = 1.0
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 1.0
+# Look again so soon whether polls still wait, and under the same limits: no news of either comes here.
+LONGEST_WAIT_S = 1.0
 
 Left = Callable[[], None]
 _Poll = asyncio.Future[None]  # done when the poll has left; cancelled if it never will
@@ -55,6 +57,11 @@ class _Line:
                 leaving.append(asyncio.get_running_loop().create_future())
                 turn.set_result(leaving[-1])
         return leaving
+
+
+def _polls_of(route: Route) -> list[Quota]:
+    """The quotas that limit the route's polls now: the quota book may replace those of the route."""
+    return [polls for quota in route.quotas if (polls := quota.polls) is not None]
 
 
 def _left(poll: _Poll) -> None:
@@ -109,12 +116,12 @@ class Pacer:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
         try:
             while count := line.length():
-                quotas = [polls for quota in route.quotas if (polls := quota.polls) is not None]
+                quotas = _polls_of(route)
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
                 if not quotas:
                     line.let_leave(count)
-                elif (slot := await self._next_slot(slots, line, count, quotas)) is not None:
+                elif (slot := await self._next_slot(slots, route, line, count, quotas)) is not None:
                     await self._use(slot, line.let_leave(count), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
@@ -126,8 +133,10 @@ class Pacer:
             line.requester = None
             await slots.leave()
 
-    async def _next_slot(self, slots: Slots, line: _Line, count: int, quotas: Sequence[Quota]) -> Slot | None:
-        """Wait for one slot that pays for `count` polls; None if no poll waits for it any more."""
+    async def _next_slot(
+        self, slots: Slots, route: Route, line: _Line, count: int, quotas: Sequence[Quota]
+    ) -> Slot | None:
+        """Wait for one slot that pays for `count` polls; None if no poll waits for it or the quotas were replaced."""
 
         async def request() -> Grant | Later:
             try:
@@ -136,12 +145,13 @@ class Pacer:
                 self._metrics.limiter_errors.inc()
                 raise
 
-        while line.length():
+        while line.length() and _polls_of(route) == quotas:
             reply = await until_answered("acquire", request)
             if isinstance(reply, Later):
-                await self._recalls.wait(slots.retry_s(reply))
+                await self._recalls.wait(min(slots.retry_s(reply), LONGEST_WAIT_S))
             elif (slot := await slots.wait(reply)) is not None:
                 return slot
+        await slots.leave()
         return None
 
     async def _use(self, slot: Slot, leaving: list[_Poll], quotas: Sequence[Quota]) -> None:

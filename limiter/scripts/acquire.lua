@@ -113,6 +113,7 @@ local function charge(rates, slot, granted_at)
   local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
   for _, row in ipairs(rates) do
     local field = rate_charge(row, slot, grant, clock)
+    charge_slices_beside(row, slot)
     if field then record = record .. ' ' .. row.key .. '=' .. field end
   end
   -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.

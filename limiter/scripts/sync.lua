@@ -16,7 +16,10 @@ local strings = redis.call('MGET', unpack(KEYS, 1, 6))
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now, sent, left = clock.now, tonumber(ARGV[3]), tonumber(ARGV[4])
 local row = {
-  quota = {cooldown = cooldown_read(nil), learned = learned_read(strings[5], ARGV[2]), others = strings[6]},
+  quota = {
+    cooldown = cooldown_read(nil), learned = learned_read(strings[5], ARGV[2]), others = strings[6],
+    keep = {}, logged = {},
+  },
   kind = ARGV[6], key = KEYS[7], unit = ARGV[7], cost = 1, count = tonumber(ARGV[8]), span = tonumber(ARGV[9]),
   extra = ARGV[6] == 'day' and ARGV[11] or ARGV[10],
 }

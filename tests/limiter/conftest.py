@@ -10,9 +10,13 @@ import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
+import limiter.quota.limits
 from limiter import Grant, Later, Limiter, Permit, Quota
+from limiter.script import LuaScript
+from limiter.scripts import grants
 
 _PREFIXES = count()
+_ACQUIRE = grants._ACQUIRE
 
 
 class VirtualTime:
@@ -70,6 +74,14 @@ class Rig:
         """Every key of this limiter with its content and the time it dies."""
         keys: list[Any] = await self.client.keys(f"{self.prefix}*")
         return {key: (await self.client.dump(key), await self.client.pexpiretime(key)) for key in keys}
+
+
+def exact_most(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let the largest window with an exact book have this count."""
+    former, new = (f"LOG_MOST = {count}\n" for count in (2_000, most))
+    assert former in _ACQUIRE.source
+    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", most)
+    monkeypatch.setattr(grants, "_ACQUIRE", LuaScript("acquire", _ACQUIRE.source.replace(former, new)))
 
 
 # For long runs. fakeredis takes several times as long, and the short tests show that both servers agree.

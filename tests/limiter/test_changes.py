@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-import limiter.quota.limits
 from limiter import Bucket, FixedWindow, Grant, InFlight, Later, Permit, Quota, Window, parse_quota
-from tests.limiter.conftest import Rig
+from tests.limiter.conftest import Rig, exact_most
 
 S = 1_000_000
 MIDNIGHT_US = 1_795_305_600_000_000  # 2026-11-22 00:00 UTC
@@ -20,7 +19,7 @@ MIDNIGHT_US = 1_795_305_600_000_000  # 2026-11-22 00:00 UTC
 
 @pytest.fixture(autouse=True)
 def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 20)
+    exact_most(monkeypatch, 20)
 
 
 def _quota(spec: object) -> Quota:
@@ -88,7 +87,7 @@ async def test_a_new_limit_beside_a_large_window_made_small_waits_for_nothing(
 async def test_a_million_uses_become_no_more_units_than_can_matter(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 2_000)
+    exact_most(monkeypatch, 2_000)
     for _ in range(3):
         await rig.request(_quota("1000000/20s"), costs={"requests": 300_000}, max_wait_s=0)
         rig.time.advance(S)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-import limiter.quota.limits
 from limiter import Grant, Later, Permit, Quota, Window
-from tests.limiter.conftest import Rig, on_valkey
+from limiter.quota.limits import EXACT_MOST
+from limiter.scripts.grants import _ACQUIRE
+from tests.limiter.conftest import Rig, exact_most, on_valkey
 
 S = 1_000_000
 SPAN_US = Window(1, S).span_us
 # A charge is given back before its slot or so soon after it.
 SOON_US = S // 10
 SLICE_US = -(-SPAN_US // 256)
+# The largest count of an exact book, here.
+MOST = 8
 
 
 @pytest.fixture(autouse=True)
 def small_exact_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limiter.quota.limits, "EXACT_MOST", 20)
+    exact_most(monkeypatch, MOST)
 
 
 def _quota(count: int, beside: int | None = None) -> Quota:
@@ -32,7 +36,7 @@ def _quota(count: int, beside: int | None = None) -> Quota:
 
 @dataclass
 class _Use:
-    """What is charged: a grant, or the reservation of a denied request."""
+    """A charge: a grant, or the reservation of a denied request."""
 
     permit: Permit
     units: int
@@ -64,8 +68,11 @@ def _explains(quota: Quota, uses: list[_Use], units: int, now_us: int) -> bool:
 
 
 _QUOTAS = st.tuples(
-    st.builds(_quota, st.integers(1, 8), st.sampled_from([None, 2, 20])),
-    st.builds(_quota, st.integers(21, 24), st.sampled_from([None, 2, 20])),
+    st.one_of(
+        st.builds(_quota, st.integers(1, MOST), st.sampled_from([None, 2, MOST])),
+        st.builds(lambda count: Quota("q", (Window(count, S // 10),)), st.integers(1, MOST)),
+    ),
+    st.builds(_quota, st.integers(MOST + 1, 12), st.sampled_from([None, 2, MOST])),
 )
 
 
@@ -94,9 +101,10 @@ async def test_replicas_of_both_counts_exceed_neither_and_wait_for_uses_alone(
 ) -> None:
     """Grants, reservations, and charges that are given back under the other replica's book."""
     rig = Rig(server)
-    uses: list[_Use] = []
+    # A shorter window does not keep the use that the larger one needs, so the larger one is first.
+    uses = [_Use(await rig.permit(quotas[1]), 1)]
     refused: list[tuple[str, int, Later]] = []
-    newest_us = 0
+    newest_us = uses[0].slot_us
     for number, (action, pass_us, wanted, max_wait_s, pick) in enumerate(steps):
         rig.time.advance(pass_us)
         quota, now_us = quotas[pick % 2], rig.time.now_us
@@ -157,3 +165,66 @@ async def test_two_counts_side_by_side_reach_at_least_the_smaller_pace(rig: Rig)
     assert len(slots_us) >= 20 * 5 / 1.02
     for first_us in slots_us:
         assert sum(first_us <= slot_us < first_us + SPAN_US for slot_us in slots_us) <= 24
+
+
+async def _granted_now(rig: Rig, *limits: Window) -> int:
+    """How many calls are granted at this moment."""
+    granted = 0
+    while isinstance(await rig.request(Quota("q", limits), max_wait_s=0), Grant):
+        granted += 1
+    return granted
+
+
+async def test_a_count_that_shrinks_below_the_use_and_grows_back_forgets_nothing(rig: Rig) -> None:
+    for _ in range(22):
+        await rig.permit(_quota(24))
+        rig.time.advance(SLICE_US)
+    assert isinstance(await rig.request(_quota(4), max_wait_s=0), Later)
+    rig.time.advance(SLICE_US)
+    assert await _granted_now(rig, *_quota(24).limits) == 2  # type: ignore[arg-type] # windows
+
+
+SMALL, LARGE = Window(5, S), Window(30, 600 * S)
+
+
+async def test_a_small_window_whose_large_neighbour_goes_and_comes_knows_all_use(rig: Rig) -> None:
+    rig.time.now_us = rig.time.start_us = rig.time.start_us // LARGE.span_us * LARGE.span_us
+    assert await _granted_now(rig, SMALL, LARGE) == 5
+    rig.time.advance(SMALL.span_us)
+    await rig.permit(Quota("q", (SMALL, LARGE)))
+    assert await _granted_now(rig, SMALL) == 4, "no wait for a slice of the large window"
+    rig.time.advance(200 * SMALL.span_us)
+    assert await _granted_now(rig, SMALL) == 5, "nor later"
+    assert await _granted_now(rig, LARGE) == 30 - 15
+
+
+async def test_a_longer_window_knows_the_use_of_a_large_one_beside_a_small_one(rig: Rig) -> None:
+    for _ in range(7):
+        await rig.permit(Quota("q", (SMALL, LARGE)))
+        rig.time.advance(S)
+    rig.time.advance(LARGE.period_us // 100)
+    assert await _granted_now(rig, Window(MOST, 300 * S)) == 1
+
+
+async def test_slices_ahead_become_no_more_units_and_commands_than_matter(redis: Redis) -> None:
+    rig, quota = Rig(redis), _quota(1_000_000)
+    slice_number = (await rig.permit(quota)).slot_us // SLICE_US
+    ahead: dict[Any, Any] = {slice_number + number: 50 for number in range(1, 100)}
+    await redis.hset(f"{rig.prefix}:limiter:q:slices:requests", mapping=ahead)
+    await redis.config_resetstat()
+    assert await rig.slot(_quota(MOST)) >= 99 * SLICE_US
+    assert await redis.zcard(f"{rig.prefix}:limiter:q:log:requests") == MOST + 1
+    assert (await redis.info("commandstats"))["cmdstat_zadd"]["calls"] == 2
+
+
+async def test_units_ahead_that_are_left_out_are_waited_for(rig: Rig) -> None:
+    keys, now = f"{rig.prefix}:limiter:q:", rig.time.now_us // SLICE_US
+    farthest = {f"g:{unit}": (now + 300) * SLICE_US for unit in range(MOST)}
+    await rig.client.zadd(f"{keys}log:requests", farthest)
+    mapping: dict[Any, Any] = {"width": SLICE_US, now + 10: MOST, now + 300: MOST}
+    await rig.client.hset(f"{keys}slices:requests", mapping=mapping)
+    assert (await rig.permit(_quota(MOST))).slot_us > (now + 300) * SLICE_US
+
+
+def test_both_halves_of_the_limiter_agree_on_the_largest_exact_count() -> None:
+    assert f"LOG_MOST = {EXACT_MOST}\n" in _ACQUIRE.source

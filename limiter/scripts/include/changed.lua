@@ -4,7 +4,8 @@
 -- Keeps limits true when a configuration changes in use.
 --
 -- A strict window has a log or slices, by its count. If a changed count needs the other book, that is made from the
--- present one. After any other change of kind, and of the period of slices or of a window by the clock, the unit grants
+-- present one, and the present one stays: slices count the units of a log beside them, and `logged` in them is the span
+-- (µs) for which the log knows their units. After any other change of kind, and of the period of slices or of a window by the clock, the unit grants
 -- nothing until earlier use no longer counts: for one period, or until midnight for a day. `others` notes the newest
 -- earlier use as `UNIT:was`, and the former book is deleted.
 local CHANGE_KEPT_US = 86400000000
@@ -45,6 +46,7 @@ local function slices_from_log(row, log, clock)
     local slice = math.floor(tonumber(first) / width)
     at = (slice + 1) * width - 1
     redis.call('HSET', row.key, 'width', text(width), text(slice), redis.call('ZCOUNT', log, first, text(at)))
+    redis.call('HSET', row.key, 'logged', text(row.quota.logged[row.unit] or 0))
   end
   keep_for(row.key, math.max(0, at - clock.now) + row.span + width)
   row.book = slices_load(row.key, row.span)
@@ -60,19 +62,27 @@ local function log_from_slices(row, key, clock)
     numbers[#numbers + 1] = number
   end
   table.sort(numbers)
-  local left, opens, quota = LOG_MOST, clock.now, row.quota
+  -- Separately for the slots ahead and the earlier ones: without a wait, a new slot may be before those ahead.
+  local left, opens, quota = {[true] = LOG_MOST, [false] = LOG_MOST}, clock.now, row.quota
   for i = #numbers, 1, -1 do
     local number = numbers[i]
-    local ends, units = (number + 1) * used.width - 1, math.min(used[number], left)
-    local missing, k = units - redis.call('ZCOUNT', row.key, text(number * used.width), text(ends)), 0
+    local ends = (number + 1) * used.width - 1
+    if ends <= clock.now - quota.keep[row.key] then break end
+    local ahead = ends > clock.now
+    local units = math.min(used[number], left[ahead])
+    left[ahead] = left[ahead] - units
+    local missing, k = units - redis.call('ZCOUNT', row.key, text(number * used.width), text(ends)), used[number]
     if missing > 0 then opens = math.max(opens, ends) end
+    if ahead and units < used[number] then opens = math.max(opens, (numbers[#numbers] + 1) * used.width - 1) end
     while missing > 0 do
-      k = k + 1
-      missing = missing - redis.call('ZADD', row.key, 'NX', text(ends), string.format('@%.0f:%d', number, k))
+      local entries = {}
+      for _ = 1, missing do
+        entries[#entries + 1], entries[#entries + 2] = text(ends), string.format('@%.0f:%d', number, k)
+        k = k - 1
+      end
+      missing = missing - redis.call('ZADD', row.key, 'NX', unpack(entries))
     end
-    if ends <= clock.now then left = left - units end
   end
-  redis.call('DEL', key)
   keep_for(row.key, opens - clock.now + quota.keep[row.key])
   if opens > clock.now then
     quota.others = others_write(quota.others_key, quota.others, row.unit .. ':log', opens, 0, opens, clock.now)
@@ -97,6 +107,23 @@ local function has_slices(row, slices)
   return false
 end
 
+-- A log beside slices of a former configuration, which may come back.
+local function log_beside_slices(row, key, clock)
+  local mine, found = row.quota.logged[row.unit], redis.call('HMGET', key, 'width', 'logged')
+  local logged = tonumber(found[2] or 0)
+  if logged < mine then log_from_slices(row, key, clock) end
+  if logged ~= mine then redis.call('HSET', key, 'logged', text(mine)) end
+  row.quota.slices[row.key] = tonumber(found[1])
+end
+
+-- Charge the slices beside a log, once for all windows of it. Their TTL stays: it ends when their own units do.
+local function charge_slices_beside(row, slot)
+  local width = row.quota.slices[row.key]
+  if not width then return end
+  redis.call('HINCRBY', other_window(row.key), text(math.floor(slot / width)), row.cost)
+  row.quota.slices[row.key] = nil
+end
+
 -- Note the change if the row's kind or period is new; else write nothing. The row's book must be loaded.
 local function note_change(row, clock)
   local former, quota = row.former, row.quota
@@ -107,7 +134,7 @@ local function note_change(row, clock)
   elseif #former == 0 or redis.call('EXISTS', unpack(former)) == 0 then
     return
   elseif row.kind == 'log' and has_slices(row, other_window(row.key)) then
-    return log_from_slices(row, other_window(row.key), clock)
+    return log_beside_slices(row, other_window(row.key), clock)
   elseif redis.call('EXISTS', row.key) == 1 then
     return
   end

@@ -91,6 +91,7 @@ local function rate_now(row, spread)
   row.id = row.unit .. ':' .. text(row.period)
   if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
   if kind == 'log' then
+    quota.logged[row.unit] = math.max(quota.logged[row.unit] or 0, row.span)
     -- A guard of up to a hundredth of the period.
     row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
   end
@@ -113,7 +114,6 @@ local function rate_now(row, spread)
   end
   if kind == 'log' then
     -- Windows that share a log keep its units for the longest of their spans.
-    quota.keep = quota.keep or {}
     quota.keep[row.key] = math.max(quota.keep[row.key] or 0, row.span)
   end
   if quota.cooldown.ends > 0 and row.period <= PACED_MOST_US then

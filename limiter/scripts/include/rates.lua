@@ -49,7 +49,7 @@ end
 local function rate_charge(row, slot, grant, clock)
   local kind, key, cost, now = row.kind, row.key, row.cost, clock.now
   if kind == 'log' then return log_charge(key, cost, row.quota.keep[key], grant, slot, now) end
-  if kind == 'slices' then return slices_charge(key, row.book, cost, row.span, slot, now) end
+  if kind == 'slices' then return slices_charge(key, row.book, cost, row.span, slot, now, row.quota.logged[row.unit] or 0) end
   if kind == 'tokens' then return tokens_charge(key, row.book, cost, grant, slot, now) end
   if kind == 'fixed' then return fixed_charge(key, row.book, cost, clock.offset, slot, clock.wall) end
   return day_charge(key, row.book, cost, clock.offset, slot, clock.wall)

@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
 -- A strict window too large to keep each unit: a hash of the units in each slice of it, by the slice's number since 1970,
--- and the length of a slice (µs) in `width`.
+-- and the length of a slice (µs) in `width`; `logged` is described in changed.lua.
 --
 -- A use may be at the start or the end of its slice, so a window may touch SLICES + 1 slices. So that many slices in a row
 -- never exceed the count. That costs 1 / (SLICES + 1) of the rate, and no burst.
@@ -16,8 +16,10 @@ local function slices_load(key, span)
     local slice, number = tonumber(flat[i]), tonumber(flat[i + 1])
     if slice then
       read[slice], read.last = number, math.max(read.last, slice)
-    else
+    elseif flat[i] == 'width' then
       stale = number ~= width
+    else
+      read.logged = number
     end
   end
   return stale and {width = width, last = 0, fields = 0, stale = true} or read
@@ -54,8 +56,8 @@ local function slices_next(read, cost, count, span, slot, most)
   return taken == start and slot or taken * read.width
 end
 
--- Returns the field that was charged.
-local function slices_charge(key, read, cost, span, slot, now)
+-- `logged` is the span of the log that is charged beside, or 0. Returns the field that was charged.
+local function slices_charge(key, read, cost, span, slot, now, logged)
   local slice = text(math.floor(slot / read.width))
   if read.fields == 0 then
     redis.call('HSET', key, 'width', text(read.width))
@@ -66,6 +68,7 @@ local function slices_charge(key, read, cost, span, slot, now)
     end
   end
   redis.call('HINCRBY', key, slice, cost)
+  if (read.logged or 0) ~= logged then redis.call('HSET', key, 'logged', text(logged)) end
   keep_for(key, slot - now + span + read.width)
   return slice
 end

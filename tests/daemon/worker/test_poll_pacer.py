@@ -14,6 +14,7 @@ from daemon.accounts.routes import Route
 from daemon.worker.poll_pacer import TOGETHER
 from daemon.worker.polling import Polling
 from daemon.worker.run import Run, TimeLimit
+from limiter import parse_quota
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
@@ -161,6 +162,29 @@ async def test_a_paused_account_lets_its_running_tasks_be_polled(redis: Redis) -
     await fleet.limiters[0].pause("q", "the invoice is disputed")
     async with asyncio.timeout(5):
         await fleet.poll()
+
+
+async def test_replaced_limits_hold_at_once_and_nothing_stays_reserved_under_the_former(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, log = Fleet(redis, polls="2/h"), "pixmill:limiter:q:log:polls"
+    await asyncio.gather(fleet.poll(), fleet.poll())
+    start_us = fleet.clock.now_us
+    reserved: list[int] = []
+
+    async def nap(seconds: float) -> None:
+        if len(fleet.limiters[0].requested) == 3:
+            reserved.append(await redis.zcard(log))
+            fleet.route.quotas = (parse_quota("q", {"polls": "1000/10s"}),)
+            cancelled.cancel()
+        await fleet.clock.sleep(seconds)
+
+    monkeypatch.setattr(fleet.naps[0], "nap", nap)
+    poll, cancelled = (asyncio.create_task(fleet.poll()) for _ in range(2))
+    await asyncio.wait_for(poll, 5)
+    assert fleet.clock.now_us - start_us <= 3_000_000
+    assert reserved == [4]
+    assert await redis.zcard(log) == 3
 
 
 async def test_a_request_that_fails_fails_the_polls_that_wait_for_it(

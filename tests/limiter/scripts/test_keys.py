@@ -262,7 +262,8 @@ async def _old_and_changed(rig: Rig) -> None:
         for limit in (before, before, after):
             await rig.request(Quota(f"kinds{number}", (limit,)))
     permit = await rig.permit(Quota("shrunk", (Window(40, S),)))
-    await rig.permit(Quota("shrunk", (Window(20, S),)))
+    for count in (20, 40):
+        await rig.permit(Quota("shrunk", (Window(count, S),)))
     await rig.limiter.give_back(permit)
 
 
