@@ -53,11 +53,9 @@ end
 local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
 if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut
-if not sequel and not fewer then
-  local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
-  cooldown.streak = now - cooldown.ends <= math.max(QUIET_US, last) and math.min(cooldown.streak + 1, 60) or 1
-  cooldown.cut = now
-end
+local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
+if now - cooldown.ends > math.max(QUIET_US, last) then cooldown.streak = 0 end
+if not sequel and not fewer then cooldown.streak, cooldown.cut = math.min(cooldown.streak + 1, 60), now end
 if not sequel then cooldown.generation = cooldown.generation + 1 end
 
 -- Allow only as many calls at once as ran when this call was refused.

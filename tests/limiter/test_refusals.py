@@ -239,3 +239,13 @@ async def test_concurrency_without_places_is_one_cut_and_pauses_longer_each_time
     assert [answer.cut for answer in answers] == [True, False, False]
     rig.time.advance(2 * S)
     assert (await _penalise(rig, await rig.permit(RATE), kind="concurrency")).pause_s == 2
+
+
+async def test_a_refusal_for_places_forgets_the_pauses_of_long_ago(redis: Redis) -> None:
+    rig = Rig(redis)
+    quota = parse_quota("q", {"requests": "10/min", "in_flight": 3})
+    for _ in range(3):
+        paused = await rig.limiter.penalise(quota, reason="429")
+        rig.time.advance(round(paused.pause_s * S) + 1)
+    rig.time.advance(600 * S)
+    assert (await rig.limiter.penalise(quota, reason="busy", kind="concurrency")).pause_s == 1.0
