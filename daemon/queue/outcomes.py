@@ -15,46 +15,45 @@ class Succeeded:
     result: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+@dataclass(frozen=True)
+class _Trouble:
+    name: ClassVar[str]
+    error: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Delayed(_Trouble):
+    delay_s: float
+
+
+class Failed(_Trouble):
     """The same call would fail again."""
 
-    name: ClassVar[str] = "failed"
-    error: Mapping[str, Any]
+    name = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(_Delayed):
     """A failure that may pass: costs an attempt, waits `delay_s`."""
 
-    name: ClassVar[str] = "retry"
-    error: Mapping[str, Any]
-    delay_s: float
+    name = "retry"
 
 
-@dataclass(frozen=True, slots=True)
-class Throttled:
+class Throttled(_Delayed):
     """The provider wants us to wait: costs no attempt."""
 
-    name: ClassVar[str] = "throttled"
-    error: Mapping[str, Any]
-    delay_s: float
+    name = "throttled"
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(_Trouble):
     """A call was sent and its answer is lost; the job's `on_unknown_outcome` decides what follows."""
 
-    name: ClassVar[str] = "unknown"
-    error: Mapping[str, Any]
+    name = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(_Trouble):
     """A person must decide; until then nothing is sent and nothing is deleted."""
 
-    name: ClassVar[str] = "held"
-    error: Mapping[str, Any]
+    name = "held"
 
 
 @dataclass(frozen=True, slots=True)
