@@ -44,11 +44,14 @@ from daemon.telemetry.health import health_app
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.cache import Copies
 from daemon.worker.dispatcher import Dispatcher
+from daemon.worker.download import Download
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.permits import CallPermits
-from daemon.worker.poll_pacer import Pacer
-from daemon.worker.polling import Polling
+from daemon.worker.polls.awaited import Awaited
+from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.pacer import Pacer
+from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from daemon.worker.retry_policy import RetryPolicy
 from limiter import Limiter, Recalls
@@ -103,14 +106,14 @@ class Replica:
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
         keeper = PictureKeeper(store, gate, metrics)
-        executor = Executor(queue, keeper, inputs, Polling(pacer.turn), policy, calls, metrics)
+        self.dispatchers: dict[str, Dispatcher] = {}
+        polling = Polling(pacer.turn, Durations(client, keys, metrics), Awaited(self.dispatchers))
+        executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
-        self.dispatchers = {
-            name: Dispatcher(
+        for name, route in routes.items():
+            self.dispatchers[name] = Dispatcher(
                 route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
             )
-            for name, route in routes.items()
-        }
         types = studio_types(settings.gateway.studio_route)
         self.intake = Intake(client, self._blocking, queue, routes, metrics, webhooks, types, lease_s=lease_s)
         copies = Copies(list(routes.values()), queue, pool, bell, gate)

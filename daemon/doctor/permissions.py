@@ -34,6 +34,7 @@ TRIED: tuple[str, ...] = (
     "lpos KEY v",
     "lpush KEY v",
     "lrange KEY 0 0",
+    "ltrim KEY 0 0",
     "mget KEY",
     "persist KEY:none",
     "pexpire KEY:none 1",

@@ -101,6 +101,9 @@ class Keys:
     def picture(self, tenant: str, fingerprint: str) -> str:
         return f"{self.prefix}:picture:{tenant}/{fingerprint}"
 
+    def durations(self, route: str, model: str, size_class: str) -> str:
+        return f"{self.prefix}:durations:{route}:{model}:{size_class}"
+
     def batch_events(self, batch: str) -> str:
         return f"{self.prefix}:events:{batch}"
 

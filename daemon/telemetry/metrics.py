@@ -104,6 +104,12 @@ class Metrics:
     limiter_wait_seconds = _Metric(
         Histogram, "From the request for a permit to its slot.", "quota", buckets=_LIMITER_S
     )
+    poll_gap_seconds = _Metric(
+        Histogram,
+        "The longest time for which a task can have been finished before a poll found it.",
+        "route",
+        buckets=_LIMITER_S,
+    )
     persist_seconds = _Metric(Histogram, "Writing an image to the object store.", buckets=_PERSIST_S)
     image_size_bytes = _Metric(Histogram, "Size of an image.", buckets=_IMAGE_BYTES)
 

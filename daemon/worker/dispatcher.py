@@ -6,7 +6,7 @@ An item that must wait for quota stays in its queue; it holds no worker slot, us
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import structlog
@@ -35,6 +35,7 @@ HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
+WORKERS = "workers"  # bound by the workers of this replica
 
 
 class Dispatcher:
@@ -79,6 +80,12 @@ class Dispatcher:
         """The pause that holds the route back, if there is one."""
         return self._paused(self.route.name)
 
+    def lacks_place(self, quotas: Collection[str]) -> bool:
+        """Whether an item waits for a free worker, or for a place in flight under one of these quotas."""
+        if isinstance(self.bound, Bound):
+            return self.bound.cause == IN_FLIGHT and self.bound.quota in quotas
+        return self.bound == WORKERS
+
     async def _step(self) -> None:
         if not (await self._may_start() and await self._has_work()):
             return
@@ -104,7 +111,7 @@ class Dispatcher:
             return False
         if (pause := self.pause) is None and self._pool.free:
             return True
-        self.bound = "workers" if pause is None else pause.bound
+        self.bound = WORKERS if pause is None else pause.bound
         # A full or paused replica still counts as consuming while Redis replies.
         await self._queue.waiting(self.route.name, LANES)
         await self._rest()

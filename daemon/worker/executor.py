@@ -28,9 +28,10 @@ from daemon.storage.keeper import PictureKeeper
 from daemon.telemetry.metrics import LATE_RECEIPT, Metrics
 from daemon.worker import run as runs
 from daemon.worker.cache import Reuse
+from daemon.worker.download import Download, only_picture
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.permits import CallPermits
-from daemon.worker.polling import Polling, only_picture
+from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
 from limiter.script import uninterrupted
@@ -56,6 +57,7 @@ class Executor:
         keeper: PictureKeeper,
         inputs: InputFetcher,
         polling: Polling,
+        download: Download,
         policy: RetryPolicy,
         calls: CallPermits,
         metrics: Metrics,
@@ -64,6 +66,7 @@ class Executor:
         self._keeper = keeper
         self._inputs = inputs
         self._polling = polling
+        self._download = download
         self._policy = policy
         self._calls = calls
         self._metrics = metrics
@@ -110,12 +113,12 @@ class Executor:
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
-        generated = await self._answer(run, limit, request)
+        generated = await self._answer(run, job, limit, request)
         provider_s = time.monotonic() - started
         await self._calls.call_answered(run)
         await self._calls.call_ended(run)
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
-        data = await self._polling.fetch(run, generated, limit)
+        data = await self._download.fetch(run, generated, limit)
         image = await self._keep(run, job, data, only_picture(generated).seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
@@ -140,7 +143,7 @@ class Executor:
         await self._calls.call_begins(run)
         return request
 
-    async def _answer(self, run: Run, limit: TimeLimit, request: Request | None) -> Generated:
+    async def _answer(self, run: Run, job: Job, limit: TimeLimit, request: Request | None) -> Generated:
         """Return the finished call: a new submit, or the task of an earlier run."""
         if request is None:
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
@@ -153,7 +156,7 @@ class Executor:
             await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
-        generated = await self._polling.ended(run, run.submitted, limit, resumed=request is None)
+        generated = await self._polling.ended(run, job, run.submitted, limit, resumed=request is None)
         if generated is None:
             raise Stopped
         return generated

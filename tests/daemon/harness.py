@@ -86,6 +86,8 @@ class ScriptedProvider:
 
     async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         self.polls.append(submitted)
+        if hooks.before_send is not None:
+            await hooks.before_send(None)
         answer = self.poll_answers.pop(0)
         if isinstance(answer, ProviderError):
             raise answer

@@ -20,7 +20,7 @@ from daemon.cli.main import run
 from daemon.queue.messages import Noted
 from daemon.queue.queue import Queue
 from daemon.worker.executor import Executor
-from daemon.worker.polling import Polling
+from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from providers.base import PollPlan
 from providers.hunyuan.provider import HunyuanProvider

@@ -24,9 +24,11 @@ from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore, StorageError, Stored
+from daemon.worker.download import ONLY_ADDRESS_TRIES, Download
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
-from daemon.worker.polling import ONLY_ADDRESS_TRIES, Polling
+from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
 from limiter import Limiter, Penalty, Recalls
@@ -68,6 +70,8 @@ class Bench:
         self.ended: list[str] = []
         self.accepted: list[str] = []
         self.slept: list[float] = []
+        self.now = 0.0  # what was slept, in seconds
+        self.awaited = True
         self.draw = 0.5  # the middle: waits are as planned
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
@@ -76,11 +80,21 @@ class Bench:
         keys = self.installation.keys
         self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
         calls: Any = self
+        self.durations = Durations(redis, keys, metrics)
+        polling = Polling(
+            self._turn,
+            self.durations,
+            lambda _run, _job: self.awaited,
+            sleep=self._sleep,
+            clock=lambda: self.now,
+            draw=lambda: self.draw,
+        )
         self.executor = Executor(
             self.installation.queue,
             PictureKeeper(self.store, self.gate, metrics),
             InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
-            Polling(self._turn, sleep=self._sleep, draw=lambda: self.draw),
+            polling,
+            Download(polling, sleep=self._sleep),
             RetryPolicy(AccountFeedback(redis, keys, self.limiter, metrics), metrics),
             calls,
             metrics,
@@ -120,7 +134,8 @@ class Bench:
         return lambda: None
 
     async def _sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        self.slept.append(round(seconds, 3))
+        self.now += seconds
         if self.sleep is not None:
             await self.sleep(seconds)
 
@@ -228,7 +243,7 @@ async def test_the_cost_of_a_task_with_two_owners_is_counted_once(bench: Bench) 
     assert bench.cost() == pytest.approx(0.04)
 
 
-async def test_polls_stretch_to_ten_seconds_and_a_failed_poll_is_only_a_wait(bench: Bench) -> None:
+async def test_after_a_refused_poll_the_waits_are_those_of_the_provider(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     lost = ProviderError(ErrorKind.POLL_ERROR, "no answer")
     bench.provider.poll_answers = [
@@ -240,7 +255,7 @@ async def test_polls_stretch_to_ten_seconds_and_a_failed_poll_is_only_a_wait(ben
         generated(),
     ]
     assert isinstance(await bench.outcome(), Succeeded)
-    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+    assert bench.slept == [0.5, 0.1, 4.5, 6.75, 10.0, 10.0]
     assert len(bench.provider.requests) == 1
     assert bench.accepted == ["default//a"]
 
@@ -257,7 +272,7 @@ async def test_a_task_that_is_only_once_or_twice_unknown_is_not_bought_again(
     bench.provider.poll_answers = [GONE, GONE, between, GONE, GONE, generated()]
     assert isinstance(await bench.outcome(), Succeeded)
     assert len(bench.provider.requests) == 1
-    assert bench.slept == [2.0, 3.0, 4.5, 6.75, 10.0, 10.0]
+    assert bench.slept == [0.5, 3.0, 4.5, 6.75, 10.0, 10.0]
 
 
 REFUSED_POLLS = [
@@ -314,18 +329,18 @@ async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench)
 async def test_a_provider_has_its_own_rhythm_of_polls(bench: Bench) -> None:
     bench.provider.plan = PollPlan(first_s=0.5, growth=2.0, longest_s=3.0)
     bench.answers = [Submitted("task-1")]
-    bench.provider.poll_answers = [*[Pending("RUNNING")] * 4, generated()]
+    bench.provider.poll_answers = [NO_NEWS, *[Pending("RUNNING")] * 3, generated()]
     assert isinstance(await bench.outcome(), Succeeded)
     assert bench.slept == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-@pytest.mark.parametrize(("draw", "waits"), [(0.0, [1.8, 2.7]), (1.0, [2.2, 3.3])])
-async def test_polls_are_spread_so_that_tasks_of_one_moment_do_not_stay_in_step(
+@pytest.mark.parametrize(("draw", "waits"), [(0.0, [0.5, 2.7]), (1.0, [0.5, 3.3])])
+async def test_refused_polls_are_spread_so_that_they_do_not_stay_in_step(
     bench: Bench, draw: float, waits: list[float]
 ) -> None:
     bench.draw = draw
     bench.answers = [Submitted("task-1")]
-    bench.provider.poll_answers = [Pending("RUNNING"), generated()]
+    bench.provider.poll_answers = [NO_NEWS, generated()]
     assert isinstance(await bench.outcome(), Succeeded)
     assert bench.slept == pytest.approx(waits)
 
@@ -340,7 +355,7 @@ async def test_a_task_is_not_polled_before_the_providers_retry_after(bench: Benc
         generated(),
     ]
     assert isinstance(await bench.outcome(), Succeeded)
-    assert bench.slept == [2.0, 7.0, 5.0, 6.75]
+    assert bench.slept == [0.5, 7.0, 5.0, 6.75]
 
 
 async def test_a_longer_retry_after_of_a_poll_is_cut_to_a_minute(bench: Bench) -> None:
@@ -349,7 +364,7 @@ async def test_a_longer_retry_after_of_a_poll_is_cut_to_a_minute(bench: Bench) -
     busy = ProviderError(ErrorKind.POLL_ERROR, "slow down", http_status=429, retry_after_s=900.0)
     bench.provider.poll_answers = [busy, Pending("RUNNING", retry_after_s=3600.0), generated()]
     assert isinstance(await bench.outcome(), Succeeded)
-    assert bench.slept == [2.0, 60.0, 60.0]
+    assert bench.slept == [0.5, 60.0, 60.0]
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
@@ -360,7 +375,7 @@ async def test_an_adopted_task_is_polled_soon_but_not_in_step_with_others(bench:
     await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
     bench.provider.poll_answers = [generated()]
     assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
-    assert bench.slept == [pytest.approx(draw * 2.0 * (0.9 + 0.2 * draw))]
+    assert bench.slept == [pytest.approx(draw * 2.0 * (0.9 + 0.2 * draw), abs=0.001)]
 
 
 def behind(url: str) -> Generated:
@@ -389,7 +404,7 @@ async def test_a_picture_that_is_not_at_its_address_yet_is_waited_for(bench: Ben
     assert isinstance(await bench.outcome(), Succeeded)
     assert bench.provider.fetched == ["https://x/new"] * 4
     first, *waits = bench.slept
-    assert first == 2.0
+    assert first == 0.5
     assert waits == sorted(waits)
     assert 0.5 <= waits[0] <= 1.0, "a fresh address is given time"
 

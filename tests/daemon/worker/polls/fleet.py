@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.routes import Route
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.poll_pacer import Pacer
+from daemon.worker.polls.pacer import Pacer
 from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
 from tests.daemon.harness import ScriptedProvider, eventually
 

@@ -11,8 +11,13 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
-from daemon.worker.poll_pacer import TOGETHER
-from daemon.worker.polling import Polling
+from daemon.contract import Job
+from daemon.queue.keys import Keys
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.download import Download
+from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.pacer import TOGETHER
+from daemon.worker.polls.polling import Polling
 from daemon.worker.run import Run, TimeLimit
 from limiter import parse_quota
 from providers.base import Generated, Request, Submitted
@@ -20,7 +25,7 @@ from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.ledger import max_in_window
 from tests.daemon.harness import eventually
-from tests.daemon.worker.poll_fleet import Fleet
+from tests.daemon.worker.polls.fleet import Fleet
 
 
 async def test_the_replicas_of_a_fleet_share_one_limit_on_polls_and_use_it_up(redis: Redis) -> None:
@@ -113,7 +118,7 @@ async def test_a_reply_that_is_read_late_makes_its_polls_late(
 async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.poll_pacer.LEAVES_IN_S", 0.01)
+    monkeypatch.setattr("daemon.worker.polls.pacer.LEAVES_IN_S", 0.01)
     fleet = Fleet(redis, polls="10/10s")
     await fleet.pacers[0].turn(fleet.route)
     async with asyncio.timeout(5):
@@ -143,15 +148,18 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
         assert isinstance(submitted, Submitted)
         assert noted == [], "a submit is no poll"
         route = Route("default", provider, request.model)
-        collector = Polling(turn, sleep=lambda _seconds: asyncio.sleep(0))
+        durations = Durations(redis, Keys("pixmill"), Metrics())
+        polling = Polling(turn, durations, lambda *_: True, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
         item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
         run = Run(item, route, None)
-        await collector.ended(run, submitted, limit, resumed=False)
+        await polling.ended(
+            run, Job.model_validate({"id": "a", "prompt": "x"}), submitted, limit, resumed=False
+        )
         noted_of_polls = list(noted)
         generated = await provider.poll(submitted)
         assert isinstance(generated, Generated)
-        await collector.fetch(run, generated, limit)
+        await Download(polling).fetch(run, generated, limit)
         await provider.aclose()
     assert noted_of_polls[:2] == ["left", "answered"]
     assert noted[len(noted_of_polls) :] == ["answered"], "a fetch is no poll, and counts as none"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.worker import poll_pacer
+from daemon.worker.polls import pacer
 from limiter import Permit
 from tests.daemon.harness import eventually
-from tests.daemon.worker.poll_fleet import Fleet
+from tests.daemon.worker.polls.fleet import Fleet
 
 
 async def test_a_run_that_is_cancelled_leaves_the_line_and_its_poll_is_not_charged(
@@ -65,16 +65,16 @@ async def test_a_permit_whose_polls_were_all_cancelled_is_given_back(
 async def test_a_poll_that_is_cancelled_when_its_turn_comes_is_not_charged(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.worker.poll_pacer.LEAVES_IN_S", 3600.0)
+    monkeypatch.setattr("daemon.worker.polls.pacer.LEAVES_IN_S", 3600.0)
     fleet = Fleet(redis, polls="10/10s")
-    let_leave = poll_pacer._Line.let_leave
+    let_leave = pacer._Line.let_leave
 
     def called(line: Any, count: int) -> Any:
         leaving = let_leave(line, count)
         first.cancel()
         return leaving
 
-    monkeypatch.setattr(poll_pacer._Line, "let_leave", called)
+    monkeypatch.setattr(pacer._Line, "let_leave", called)
     first = asyncio.create_task(fleet.poll())
     await asyncio.wait([first])
     monkeypatch.undo()

@@ -1,0 +1,77 @@
+"""How long tasks take: the fleet learns it from every task that ends, and plans polls by it."""
+
+from __future__ import annotations
+
+from math import log2
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from daemon.accounts.routes import Route
+from daemon.contract import Job
+from daemon.queue.keys import Keys
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.polls.rule import KEPT, PollRule, Seen
+
+log = structlog.get_logger(__name__)
+
+KEPT_S = 7 * 86_400  # after the last end
+
+
+class Durations:
+    """The newest durations of each route, model and class of sizes: a list in Redis, newest first.
+
+    It is a hint. Without it tasks are polled as if nothing were known, so no error of Redis leaves this class.
+    """
+
+    def __init__(self, client: Redis, keys: Keys, metrics: Metrics) -> None:
+        self._client = client
+        self._keys = keys
+        self._metrics = metrics
+
+    async def rule(self, route: Route, job: Job) -> PollRule:
+        """The plan for polling a task of this job that begins now."""
+        try:
+            reading: Any = self._client.lrange(self._key(route, job), 0, KEPT - 1)
+            rows = await reading
+        except RedisError as error:
+            log.warning("could not read how long tasks take", route=route.name, error=str(error))
+            rows = []
+        return PollRule(filter(None, map(_seen, rows)))
+
+    async def learn(self, route: Route, job: Job, end: Seen) -> None:
+        """Keep how an end was noticed; drop one that only a moved clock explains."""
+        if not end.is_sound:
+            log.warning(
+                "a task's duration is absurd, so it is not learned", route=route.name, seconds=end.high_s
+            )
+            return
+        self._metrics.poll_gap_seconds.labels(route=route.name).observe(end.high_s - end.low_s)
+        key = self._key(route, job)
+        pipe = self._client.pipeline(transaction=True)
+        pipe.lpush(key, f"{end.low_s:.3f} {end.high_s:.3f}")
+        pipe.ltrim(key, 0, KEPT - 1)
+        pipe.pexpire(key, KEPT_S * 1000)
+        try:
+            await pipe.execute()
+        except RedisError as error:
+            log.warning("could not note how long a task took", route=route.name, error=str(error))
+
+    def _key(self, route: Route, job: Job) -> str:
+        return self._keys.durations(route.name, route.model, _size_class(job))
+
+
+def _size_class(job: Job) -> str:
+    """Sizes that take about the same time: the nearest power of two to their pixels. A ratio is a class of its own."""
+    width, times, height = (job.size or "default").partition("x")
+    return f"2^{round(log2(int(width) * int(height)))}" if times else width
+
+
+def _seen(row: bytes) -> Seen | None:
+    try:
+        low_s, high_s = map(float, row.split())
+    except ValueError:
+        return None
+    return Seen(low_s, high_s)

@@ -1,0 +1,176 @@
+"""The fleet learns how long tasks take, and polls the next ones by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from daemon.accounts.routes import Route
+from daemon.contract import Job
+from daemon.queue.keys import Keys
+from daemon.queue.outcomes import Cancelled, Failed, Succeeded, Unknown
+from daemon.telemetry.metrics import Metrics
+from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.rule import FEWEST, KEPT, PollRule, Seen
+from providers.base import Pending, Submitted
+from providers.errors import ErrorKind, ProviderError
+from tests.daemon.harness import ScriptedProvider
+from tests.daemon.worker.test_executor import Bench, generated
+
+TEN_S = Seen(9.9, 10.1)
+
+
+def job(**fields: Any) -> Job:
+    return Job.model_validate({"id": "a", "prompt": "x", **fields})
+
+
+class Fleet:
+    """Two replicas that learn together."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.keys = Keys("pixmill")
+        self.route = Route("default", ScriptedProvider(), "model-1")
+        self.one, self.other = (Durations(redis, self.keys, Metrics()) for _ in range(2))
+
+    async def learn(self, *ends: Seen, **fields: Any) -> None:
+        for end in ends:
+            await self.one.learn(self.route, job(**fields), end)
+
+
+@pytest.fixture
+def fleet(redis: Redis) -> Fleet:
+    return Fleet(redis)
+
+
+def is_as_if_unknown(rule: PollRule) -> bool:
+    return rule.next_s(0) == PollRule().next_s(0)
+
+
+async def test_what_one_replica_learns_plans_the_polls_of_another(fleet: Fleet) -> None:
+    await fleet.learn(*[TEN_S] * FEWEST)
+    rule = await fleet.other.rule(fleet.route, job())
+    assert rule.next_s(0) == pytest.approx(10, rel=0.1)
+
+
+async def test_routes_models_and_sizes_are_learned_apart(fleet: Fleet) -> None:
+    await fleet.learn(*[TEN_S] * FEWEST, size="512x512")
+    assert not is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="500x512")))
+    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="1024x1024")))
+    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="16:9")))
+    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
+    assert is_as_if_unknown(await fleet.one.rule(replace_route(fleet, name="other"), job(size="512x512")))
+    assert is_as_if_unknown(await fleet.one.rule(replace_route(fleet, model="other"), job(size="512x512")))
+
+
+def replace_route(fleet: Fleet, **fields: Any) -> Route:
+    return replace(fleet.route, **fields)
+
+
+async def test_only_the_newest_durations_are_kept(fleet: Fleet, redis: Redis) -> None:
+    await fleet.learn(*[TEN_S] * (KEPT + 5))
+    (key,) = await redis.keys("pixmill:durations:*")
+    assert await redis.llen(key) == KEPT
+    assert await redis.ttl(key) > 0
+
+
+@pytest.mark.parametrize("absurd", [Seen(0, -5), Seen(7, 6), Seen(0, float("nan")), Seen(1, 1e9)])
+async def test_an_absurd_duration_is_not_learned(fleet: Fleet, redis: Redis, absurd: Seen) -> None:
+    await fleet.learn(absurd)
+    assert await redis.keys("pixmill:durations:*") == []
+
+
+async def test_a_row_that_nobody_can_read_is_left_out(fleet: Fleet, redis: Redis) -> None:
+    await fleet.learn(*[TEN_S] * FEWEST)
+    (key,) = await redis.keys("pixmill:durations:*")
+    await redis.lpush(key, "what", "1 2 3", "-1 nan")
+    assert not is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
+
+
+async def test_without_redis_tasks_are_polled_as_if_nothing_were_known(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.learn(*[TEN_S] * FEWEST)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(redis, "execute_command", away)
+    monkeypatch.setattr(type(redis.pipeline()), "execute", away)
+    await fleet.learn(TEN_S)
+    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
+
+
+@pytest.fixture
+def bench(redis: Redis) -> Bench:
+    return Bench(redis)
+
+
+async def test_a_task_is_polled_when_the_others_have_ended(bench: Bench) -> None:
+    for _ in range(FEWEST):
+        await bench.durations.learn(bench.route, job(), TEN_S)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [pytest.approx(10, rel=0.1)]
+
+
+async def test_nobody_waits_so_a_task_is_polled_less_often(bench: Bench) -> None:
+    for duration_s in range(5, 25):
+        await bench.durations.learn(bench.route, job(), Seen(duration_s, duration_s + 0.5))
+    polls = {}
+    for bench.awaited in (True, False):
+        bench.answers, bench.slept = [Submitted("task-1")], []
+        bench.provider.poll_answers = [*[Pending("RUNNING")] * 3, generated()]
+        run = await bench.claimed(id=f"awaited-{bench.awaited}")
+        assert isinstance(await bench.executor.run(run), Succeeded)
+        polls[bench.awaited] = bench.slept
+    assert all(often < easy for often, easy in zip(polls[True], polls[False], strict=True))
+
+
+REFUSED = ProviderError(ErrorKind.MODERATION_OUTPUT, "Not this.")
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [(generated(), Succeeded), (REFUSED, Failed)])
+async def test_an_end_lies_between_two_polls_also_of_a_task_that_failed(
+    bench: Bench, redis: Redis, answer: Any, outcome: type
+) -> None:
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), Pending("RUNNING"), answer]
+    assert isinstance(await bench.outcome(), outcome)
+    (key,) = await redis.keys("pixmill:durations:*")
+    assert await redis.lrange(key, 0, -1) == [b"0.600 0.700"]
+
+
+async def test_a_task_that_is_lost_teaches_nothing(bench: Bench, redis: Redis) -> None:
+    gone = ProviderError(ErrorKind.TASK_LOST, "no such task", http_status=404)
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [gone, gone, gone]
+    assert isinstance(await bench.outcome(), Unknown)
+    assert await redis.keys("pixmill:durations:*") == []
+
+
+async def test_a_cancelled_task_teaches_nothing(bench: Bench, redis: Redis) -> None:
+    run = await bench.claimed()
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING")] * 2
+
+    async def cancelled(_seconds: float) -> None:
+        if len(bench.slept) == 2:
+            run.cancel_requested.set()
+
+    bench.sleep = cancelled
+    assert isinstance(await bench.executor.run(run), Cancelled)
+    assert await redis.keys("pixmill:durations:*") == []
+
+
+async def test_a_task_of_an_earlier_run_teaches_nothing(bench: Bench, redis: Redis) -> None:
+    run = await bench.claimed()
+    await bench.installation.queue.note_intent(run.item)
+    await bench.installation.queue.note_receipt(run.item, b'{"task_id":"task-1"}')
+    bench.provider.poll_answers = [generated()]
+    assert isinstance(await bench.executor.run(await bench.taken_over()), Succeeded)
+    assert await redis.keys("pixmill:durations:*") == []
