@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-polling \
+.PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
         clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -64,6 +64,9 @@ bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis an
 
 bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
 	$(BIN)/python -m benchmarks.limiter
+
+bench-places: setup  ## how well the places of an account are used while tasks are polled (8 minutes)
+	$(BIN)/python -m benchmarks.places
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.polling

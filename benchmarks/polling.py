@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,14 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import redis
 
+from benchmarks.processes import Provider, Worker, environment
 from benchmarks.venvs import BENCHMARKS
 from providers.simulator.settings import Rate
 from tests.servers import RedisServer
 
-ROOT = BENCHMARKS.parent
 LOOK_S = 0.2
 # The simulator adds up its books for each read of them, and takes no polls meanwhile.
 ASK_SIMULATOR_S = 10.0
@@ -97,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.close()
     print(table(figures))
-    document = {"environment": _environment(), "figures": asdict(figures), "kept": figures.kept}
+    document = {"environment": environment(), "figures": asdict(figures), "kept": figures.kept}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0 if figures.kept and figures.succeeded == figures.tasks else 1
@@ -142,9 +137,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(server: RedisServer, directory: Path, options: argparse.Namespace) -> Figures:
-    simulator = _Simulator(options)
+    latency = f"{options.latency:g}-{options.latency:g}"
+    kept = ("--kept-pictures", str(options.tasks))
+    simulator = Provider("--plain", "--latency", latency, "--polls", options.polls, *kept)
+    config = CONFIG.format(
+        redis_url=server.url,
+        directory=directory,
+        base_url=simulator.url,
+        tasks=options.tasks,
+        polls=options.polls,
+    )
     try:
-        worker = _Worker(server, directory, simulator.url, options)
+        worker = Worker(directory, config, {"BENCH_API_KEY": "bench"})
         try:
             return _measured(server, worker, simulator, options)
         finally:
@@ -154,7 +158,7 @@ def _run(server: RedisServer, directory: Path, options: argparse.Namespace) -> F
 
 
 def _measured(
-    server: RedisServer, worker: _Worker, simulator: _Simulator, options: argparse.Namespace
+    server: RedisServer, worker: Worker, simulator: Provider, options: argparse.Namespace
 ) -> Figures:
     client: Any = redis.Redis.from_url(server.url, decode_responses=True)
     started = time.monotonic()
@@ -209,92 +213,6 @@ def _submit(client: Any, tasks: int) -> None:
 
 def _groups(tasks: int) -> list[str]:
     return [f"pixmill:batch:default/b{number}" for number in range(-(-tasks // BATCH))]
-
-
-class _Simulator:
-    def __init__(self, options: argparse.Namespace) -> None:
-        latency = f"{options.latency:g}-{options.latency:g}"
-        arguments = ["--port", "0", "--plain", "--latency", latency, "--polls", options.polls]
-        arguments += ["--kept-pictures", str(options.tasks)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "providers.simulator", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self._root = self._process.stdout.readline().split()[-1].removesuffix("/v1")
-        self.url = f"{self._root}/modelscope"
-
-    def ledger(self) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx2.get(
-            f"{self._root}/simulator/ledger", trust_env=False, timeout=30
-        ).json()
-        return answer
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-
-class _Worker:
-    """The real command, with the resources that the system counts for it."""
-
-    def __init__(
-        self, server: RedisServer, directory: Path, base_url: str, options: argparse.Namespace
-    ) -> None:
-        config = directory / "pixmill.toml"
-        config.write_text(
-            CONFIG.format(
-                redis_url=server.url,
-                directory=directory,
-                base_url=base_url,
-                tasks=options.tasks,
-                polls=options.polls,
-            )
-        )
-        self._log = directory / "worker.log"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "worker", "--config", str(config)],
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_API_KEY": "bench"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self._used: tuple[float, float] | None = None
-
-    def check(self) -> None:
-        """End the benchmark if the worker has ended."""
-        if self._used is None and (code := self._process.poll()) is not None:
-            sys.exit(f"the worker ended with {code}:\n{self._log.read_text()[-3000:]}")
-
-    def cpu_s(self) -> float | None:
-        """CPU seconds until now."""
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self) -> tuple[float, float]:
-        """Stop it; CPU seconds and peak RSS (MiB) of its whole life."""
-        if self._used is None:
-            self._process.send_signal(signal.SIGTERM)
-            _, _, usage = os.wait4(self._process.pid, 0)
-            self._process.returncode = 0
-            unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-            self._used = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
-        return self._used
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load_average_after": os.getloadavg(),
-    }
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MIN-MAX",
         help="seconds a picture",
     )
+    option("--timed-prompts", action="store_true", help='a prompt with "takes 4.2 s" takes that long')
     option(
         "--api-key", dest="api_keys", action="append", metavar="KEY", help="serve this key only; repeatable"
     )

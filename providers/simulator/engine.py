@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -86,10 +87,14 @@ class Engine:
 
     async def work(self, drawing: Drawing) -> bytes:
         """The picture, after the latency; drawing is a part of it, not on top of it."""
-        finish_at = time.monotonic() + self._random.uniform(*self.settings.latency_s)
+        finish_at = time.monotonic() + self._latency_s(drawing.prompt)
         picture = await asyncio.get_running_loop().run_in_executor(self._artist, draw, drawing)
         await asyncio.sleep(max(0.0, finish_at - time.monotonic()))
         return picture
+
+    def _latency_s(self, prompt: str) -> float:
+        timed = re.search(r"takes (\d+(?:\.\d+)?) s", prompt) if self.settings.timed_prompts else None
+        return float(timed[1]) if timed else self._random.uniform(*self.settings.latency_s)
 
     def drawing(self, prompt: str, seed: int | None, size: tuple[int, int], **more: Any) -> Drawing:
         """A picture to draw. A call without a seed gets another one each time that its prompt comes."""

@@ -49,6 +49,8 @@ class Call:
     billed: int = 0  # pictures charged
     code: str = ""
     ended_at_s: float | None = None
+    polls: int = 0  # of its task, until one found the end
+    found_at_s: float | None = None  # that poll
     files: tuple[SentFile, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)  # of a form, beside its files
     cost: Decimal = Decimal(0)  # charged, in `currency`, on wires that report it

@@ -49,6 +49,7 @@ class SimulatorSettings:
     send_retry_after: bool = True
 
     latency_s: tuple[float, float] = (0.8, 1.6)  # uniform between these
+    timed_prompts: bool = False  # a prompt with "takes 4.2 s" takes that long, instead of `latency_s`
     api_keys: Sequence[str] | None = field(default=None, repr=False)  # None: any non-empty key
     picture_ttl_s: float = 3600.0  # how long the address of a task's picture lives
     kept_pictures: int = 512  # of tasks, the latest; an older one's address leads nowhere

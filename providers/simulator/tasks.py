@@ -35,6 +35,9 @@ class TaskState(StrEnum):
     MODERATED = "moderated"  # the picture was made, and is not handed out
 
 
+ENDS = (TaskState.DONE, TaskState.FAILED, TaskState.MODERATED)
+
+
 class Charge(StrEnum):
     """Which tasks a provider charges: every one that it accepts, or those that end in a picture."""
 
@@ -119,6 +122,9 @@ class Tasks:
             raise QuotaExceededError(refusal)
         quotas.leave()
         task = self._tasks.get(number)
+        if task is not None and task.call.found_at_s is None:
+            task.call.polls += 1
+            task.call.found_at_s = self._engine.arrived() if task.state in ENDS else None
         known = task is not None and task.key == digest(key.encode())
         return task if known and task is not None and task.fault is not FaultKind.TASK_LOST else None
 

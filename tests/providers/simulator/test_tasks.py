@@ -202,3 +202,21 @@ def test_a_fault_for_polls_leaves_calls_alone_and_the_other_way_round(rig: Calla
     taken = faults.take("polled", AFTER_THE_DOOR)
     assert taken is not None
     assert not taken.polls
+
+
+async def test_the_books_say_when_a_poll_found_the_end_of_a_task(rig: Callable[..., Rig]) -> None:
+    one = rig(latency_s=(5.0, 5.0))
+    task = one.accept()
+    one.tasks.poll(task.number, "k1")
+    assert (task.call.polls, task.call.found_at_s) == (1, None)
+    task.state = TaskState.DONE
+    one.clock.now_s += 3
+    for _ in range(2):
+        one.tasks.poll(task.number, "k1")
+    assert (task.call.polls, task.call.found_at_s) == (2, 1003.0)
+
+
+async def test_a_timed_prompt_takes_the_seconds_that_it_names(rig: Callable[..., Rig]) -> None:
+    one = rig(latency_s=(99.0, 99.0), timed_prompts=True)
+    task = one.accept("a mug takes 0.001 s")
+    await asyncio.wait_for(until(lambda: task.state is TaskState.DONE), 10)

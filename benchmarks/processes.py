@@ -1,0 +1,96 @@
+"""The processes of a benchmark of the whole daemon: a simulated provider, and replicas."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from benchmarks.venvs import BENCHMARKS
+
+ROOT = BENCHMARKS.parent
+
+
+class Provider:
+    """The simulator with ModelScope's wire, on a free port; `options` are those of its command."""
+
+    def __init__(self, *options: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "providers.simulator", "--port", "0", *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self._root = self._process.stdout.readline().split()[-1].removesuffix("/v1")
+        self.url = f"{self._root}/modelscope"
+
+    def ledger(self, *, entries: bool = False) -> dict[str, Any]:
+        """The simulator's books; with `entries`, each call too."""
+        address = f"{self._root}/simulator/ledger{'?entries' if entries else ''}"
+        answer: dict[str, Any] = httpx2.get(address, trust_env=False, timeout=30).json()
+        return answer
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+class Worker:
+    """The real command, with the resources that the system counts for it."""
+
+    def __init__(self, directory: Path, config: str, environ: Mapping[str, str]) -> None:
+        path = directory / "pixmill.toml"
+        path.write_text(config)
+        with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".log", delete=False) as log:
+            self._log = Path(log.name)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "daemon", "worker", "--config", str(path)],
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._used: tuple[float, float] | None = None
+
+    def check(self) -> None:
+        """End the benchmark if the worker has ended."""
+        if self._used is None and (code := self._process.poll()) is not None:
+            sys.exit(f"the worker ended with {code}:\n{self._log.read_text()[-3000:]}")
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds until now."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def end(self) -> tuple[float, float]:
+        """Stop it; CPU seconds and peak RSS (MiB) of its whole life."""
+        if self._used is None:
+            self._process.send_signal(signal.SIGTERM)
+            _, _, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = 0
+            unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+            self._used = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
+        return self._used
+
+
+def environment() -> dict[str, Any]:
+    """Of a file of results."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "load_average": os.getloadavg(),
+    }
