@@ -210,11 +210,10 @@ def span(tasks: Sequence[Mapping[str, Any]], places: int) -> float:
         start_s = heapq.heappop(free_at)
         end_s = start_s + task["ended_at_s"] - task["at_s"]
         heapq.heappush(free_at, end_s)
-    begun: float = tasks[0]["at_s"]
-    if places == 1:
-        return float(tasks[-1]["found_at_s"] - begun) / end_s
+    took_s = (tasks[-1]["found_at_s"] if places == 1 else tasks[-1]["at_s"]) - tasks[0]["at_s"]
     # The last tasks of several places end in any order, each alone.
-    return float(tasks[-1]["at_s"] - begun) / start_s if start_s else 1.0
+    best_s = end_s if places == 1 else start_s
+    return float(took_s / best_s) if best_s else 1.0
 
 
 def _most_at_once(tasks: Sequence[Mapping[str, Any]]) -> int:
@@ -231,7 +230,7 @@ def judge(scenario: Scenario, runs: Sequence[Run]) -> bool:
     """Print the medians of a scenario; returns whether its bounds hold."""
 
     def median(name: str) -> float:
-        return statistics.median(getattr(run, name) for run in runs)
+        return float(statistics.median(getattr(run, name) for run in runs))
 
     kept = all(run.most_at_once <= scenario.in_flight and not run.refused for run in runs)
     if scenario.seconds is not None:

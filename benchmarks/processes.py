@@ -87,7 +87,7 @@ class Worker:
 
 
 def environment() -> dict[str, Any]:
-    """Of a file of results."""
+    """The facts about this machine that a file of results needs."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "python": platform.python_version(),

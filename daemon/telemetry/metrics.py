@@ -156,6 +156,7 @@ class Metrics:
         for kind in ErrorKind:
             self.job_errors.labels(route=route, kind=kind.value)
             self.retries.labels(route=route, kind=kind.value)
+        self.poll_gap_seconds.labels(route=route)
         for status in ("200", "429"):
             self.provider_requests.labels(provider=provider, route=route, status=status)
         for charged in CHARGED:

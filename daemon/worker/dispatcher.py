@@ -111,9 +111,9 @@ class Dispatcher:
             return False
         if (pause := self.pause) is None and self._pool.free:
             return True
-        self.bound = WORKERS if pause is None else pause.bound
         # A full or paused replica still counts as consuming while Redis replies.
-        await self._queue.waiting(self.route.name, LANES)
+        waits = await self._queue.waiting(self.route.name, LANES)
+        self.bound = pause.bound if pause is not None else WORKERS if waits else None
         await self._rest()
         return False
 

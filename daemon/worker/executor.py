@@ -145,18 +145,20 @@ class Executor:
 
     async def _answer(self, run: Run, job: Job, limit: TimeLimit, request: Request | None) -> Generated:
         """Return the finished call: a new submit, or the task of an earlier run."""
+        accepted_at = None
         if request is None:
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
             answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
+            accepted_at = self._polling.clock()
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
             # Finish this write even if the run is stopped now: without the receipt the task would be bought again.
             await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
             await self._calls.call_answered(run)
-        generated = await self._polling.ended(run, job, run.submitted, limit, resumed=request is None)
+        generated = await self._polling.ended(run, job, run.submitted, limit, accepted_at=accepted_at)
         if generated is None:
             raise Stopped
         return generated

@@ -59,6 +59,7 @@ class ScriptedProvider:
         self.requests: list[Request] = []
         self.hooks = NO_HOOKS  # of the latest call
         self.polls: list[Submitted] = []
+        self.says_when_polls_leave = True
         self.poll_answers: list[Pending | Generated | ProviderError] = []
         self.cancelled: list[Submitted] = []
         self.plan = PollPlan()
@@ -86,7 +87,7 @@ class ScriptedProvider:
 
     async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         self.polls.append(submitted)
-        if hooks.before_send is not None:
+        if hooks.before_send is not None and self.says_when_polls_leave:
             await hooks.before_send(None)
         answer = self.poll_answers.pop(0)
         if isinstance(answer, ProviderError):

@@ -18,6 +18,7 @@ from daemon.worker.polls.rule import KEPT, PollRule, Seen
 log = structlog.get_logger(__name__)
 
 KEPT_S = 7 * 86_400  # after the last end
+UNKNOWN = PollRule()
 
 
 class Durations:
@@ -30,34 +31,45 @@ class Durations:
         self._client = client
         self._keys = keys
         self._metrics = metrics
+        self._rules: dict[str, PollRule] = {}  # one for all running tasks of a kind
 
-    async def rule(self, route: Route, job: Job) -> PollRule:
-        """The plan for polling a task of this job that begins now."""
+    async def read(self, route: Route, job: Job) -> None:
+        """Read what the fleet has learned, for `rule`."""
+        key = self._key(route, job)
         try:
-            reading: Any = self._client.lrange(self._key(route, job), 0, KEPT - 1)
-            rows = await reading
+            reading: Any = self._client.lrange(key, 0, KEPT - 1)
+            self._note(key, await reading)
         except RedisError as error:
             log.warning("could not read how long tasks take", route=route.name, error=str(error))
-            rows = []
-        return PollRule(filter(None, map(_seen, rows)))
+
+    def rule(self, route: Route, job: Job) -> PollRule:
+        """The plan for polling a task of this job, by all that this replica knows now."""
+        return self._rules.get(self._key(route, job), UNKNOWN)
 
     async def learn(self, route: Route, job: Job, end: Seen) -> None:
-        """Keep how an end was noticed; drop one that only a moved clock explains."""
+        """Keep how an end was noticed; drop one that teaches nothing."""
         if not end.is_sound:
             log.warning(
                 "a task's duration is absurd, so it is not learned", route=route.name, seconds=end.high_s
             )
             return
         self._metrics.poll_gap_seconds.labels(route=route.name).observe(end.high_s - end.low_s)
+        if end.is_vague:
+            return
         key = self._key(route, job)
         pipe = self._client.pipeline(transaction=True)
         pipe.lpush(key, f"{end.low_s:.3f} {end.high_s:.3f}")
         pipe.ltrim(key, 0, KEPT - 1)
         pipe.pexpire(key, KEPT_S * 1000)
+        pipe.lrange(key, 0, KEPT - 1)
         try:
-            await pipe.execute()
+            *_, rows = await pipe.execute()
+            self._note(key, rows)
         except RedisError as error:
             log.warning("could not note how long a task took", route=route.name, error=str(error))
+
+    def _note(self, key: str, rows: list[bytes]) -> None:
+        self._rules[key] = PollRule(filter(None, map(_seen, rows)))
 
     def _key(self, route: Route, job: Job) -> str:
         return self._keys.durations(route.name, route.model, _size_class(job))

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from daemon.accounts.routes import Route
 from daemon.contract import Job
-from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.rule import EASY, SHORTEST_S, URGENT, PollRule, Seen
+from daemon.worker.polls.durations import UNKNOWN, Durations
+from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
 from daemon.worker.retry_policy import Then, after_poll
 from daemon.worker.run import Run, TimeLimit, Unfinished
 from providers.base import CallHooks, Generated, Pending, Submitted
@@ -25,42 +25,57 @@ LAST_POLL_S = 10.0  # for the last poll, which leaves at the time limit
 
 
 class _Watch:
-    """The polls of one task, by its age in seconds. `plan_s` are the waits that its provider advises."""
+    """The polls of one task, by its age in seconds. `plan_s` are the waits that its provider advises.
+
+    The waits of a `resumed` task are no longer than those: its age is by the clocks of two machines.
+    """
 
     def __init__(
         self,
-        rule: PollRule,
+        rule: Callable[[], PollRule],
         plan_s: Iterator[float],
         *,
         age_s: float = 0.0,
+        resumed: bool = False,
         price: Callable[[], float] = lambda: EASY,
         clock: Callable[[], float],
     ) -> None:
-        self.refused = False  # a poll was; from then on the waits of the plan hold where they are longer
         self._rule = rule
         self._plan_s = plan_s
+        self._resumed = resumed
         self._price = price
         self._clock = clock
         self._accepted_at = clock() - age_s
-        self._sent_s, self._sent_before_s = 0.0, 0.0
+        self._refused = False  # the last poll was, or its reply was lost
+        self._sent_s, self._ran_s = 0.0, 0.0
 
     def waits_s(self, first_s: float | None = None) -> Iterator[float]:
         """The waits before each poll; `first_s` replaces the first one."""
         if first_s is not None:
             yield first_s
-        for plan_s in self._plan_s:
-            # Receipt and permit have taken a moment already, but the first poll is planned from the beginning.
+        while True:
+            # The receipt has taken a moment already, but the first poll is planned from the beginning.
             age_s = self._age_s() if self._sent_s else 0.0
-            wait_s = max(SHORTEST_S, self._rule.next_s(age_s, self._price()) - self._age_s())
-            yield max(wait_s, plan_s) if self.refused else wait_s
+            wait_s = max(SHORTEST_WAIT_S, self._rule().next_s(age_s, self._price()) - self._age_s())
+            if self._refused:
+                wait_s = max(wait_s, next(self._plan_s))
+            elif self._resumed:
+                wait_s = min(wait_s, next(self._plan_s))
+            yield wait_s
 
     def note_sent(self) -> None:
         """A poll leaves now."""
-        self._sent_before_s, self._sent_s = self._sent_s, self._age_s()
+        self._sent_s = self._age_s()
+
+    def note_reply(self, *, refused: bool) -> None:
+        """The last poll was refused, or has found the task running."""
+        self._refused = refused
+        if not refused:
+            self._ran_s = self._sent_s
 
     def seen(self) -> Seen:
         """The end that the last poll has found."""
-        return Seen(self._sent_before_s, self._age_s())
+        return Seen(self._ran_s, self._age_s())
 
     def _age_s(self) -> float:
         return self._clock() - self._accepted_at
@@ -88,25 +103,28 @@ class Polling:
         self._durations = durations
         self._is_awaited = is_awaited
         self._sleep = sleep
-        self._clock = clock
+        self.clock = clock
         self._draw = draw
 
     async def ended(
-        self, run: Run, job: Job, task: Submitted, limit: TimeLimit, *, resumed: bool
+        self, run: Run, job: Job, task: Submitted, limit: TimeLimit, *, accepted_at: float | None
     ) -> Generated | None:
         """Poll until the task has ended, and return it; None when the provider accepted a cancel.
 
-        Raises ProviderError if the task failed, or has not ended at its last poll, at the time limit.
+        `accepted_at`, by `clock`, is when the provider accepted the task; None for a task of an earlier run. Raises
+        ProviderError if the task failed, or has not ended at its last poll, at the time limit.
         """
+        await self._durations.read(run.route, job)
         watch = _Watch(
-            await self._durations.rule(run.route, job),
+            lambda: self._durations.rule(run.route, job),
             self._plan_s(run.route),
-            age_s=_age_s(task) if resumed else 0.0,
+            age_s=_age_s(task) if accepted_at is None else self.clock() - accepted_at,
+            resumed=accepted_at is None,
             price=lambda: URGENT if self._is_awaited(run, job) else EASY,
-            clock=self._clock,
+            clock=self.clock,
         )
         # The task may have ended long ago, so poll soon. A restart takes many tasks over, so spread their polls.
-        first_s = self._draw() * next(self._plan_s(run.route)) if resumed else None
+        first_s = self._draw() * next(self._plan_s(run.route)) if accepted_at is None else None
         is_over = False
         try:
             ended = await self._until_ended(run.route, task, limit, watch, first_s, run.cancel_requested)
@@ -116,8 +134,8 @@ class Polling:
             is_over = not isinstance(error, Unfinished) and after_poll(error) is not Then.LOST
             raise
         finally:
-            # Only a run that has seen its task begin knows the poll before the end.
-            if is_over and not resumed:
+            # Only a run that has seen its task begin knows how long it took.
+            if is_over and accepted_at is not None:
                 await self._durations.learn(run.route, job, watch.seen())
         return ended
 
@@ -126,7 +144,9 @@ class Polling:
 
         No cancel is passed on: the picture is made and paid for, so it is kept.
         """
-        watch = _Watch(PollRule(), self._plan_s(route), age_s=_age_s(task), clock=self._clock)
+        watch = _Watch(
+            lambda: UNKNOWN, self._plan_s(route), age_s=_age_s(task), resumed=True, clock=self.clock
+        )
         try:
             return await self._until_ended(route, task, limit, watch, 0.0, asyncio.Event())
         except Unfinished:
@@ -160,7 +180,7 @@ class Polling:
                     if isinstance(answer, Generated):
                         return answer
                     refused = answer if isinstance(answer, ProviderError) else None
-                    watch.refused |= refused is not None
+                    watch.note_reply(refused=refused is not None)
                     lost = lost + 1 if refused is not None and after_poll(refused) is Then.LOST else 0
                     if refused is not None and lost == LOST_POLLS:
                         raise refused
@@ -177,6 +197,7 @@ class Polling:
     ) -> Pending | Generated | ProviderError:
         """Return the reply to one poll, or its error if the poll was refused or the task is unknown."""
         left = await self._turn(route)
+        watch.note_sent()  # for a provider that does not say when the poll leaves
 
         async def leaves(_rtt_s: float | None) -> None:
             watch.note_sent()

@@ -11,26 +11,28 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import NamedTuple
 
 FEWEST = 5  # durations, below which nothing is known
 KEPT = 50  # newest durations of a route, model and size
-EARLY_MOST = (
-    3  # ends in a row that the first poll found: tasks have become faster, so the older durations are void
-)
-SHORTEST_S = 0.1  # between two polls of a task
+EARLY_MOST = 3  # ends in a row that the first poll found: tasks have become faster
+VAGUE = 3.0  # a duration that is known only to this factor teaches nothing
 LONGEST_S = 86_400.0  # a longer duration is no duration but a clock that was moved
 
+SHORTEST_WAIT_S = 0.1  # between two polls of a task
+LONGEST_WAIT_S = 60.0  # a moved clock, or tasks that became faster, must not silence a task
 # The price of a poll, as a part of the mean duration: the place time that may be lost to save one poll.
 URGENT, EASY = 0.003, 0.02
 
-_COLD_FIRST_S, _COLD_GROWTH = 0.5, 0.08
+_COLD_FIRST_S = 0.5
+_COLD = {
+    True: (0.1, 0.08),
+    False: (0.5, 0.25),
+}  # by whether it is urgent: shortest wait (s), growth with the age
 _TAIL_GROWTH = 0.06  # beyond the durations that are known
 _STEPS = 4  # points for each duration, so that few durations make a smooth distribution
-_EARLIER = (
-    0.8  # an end that the first poll found was earlier; by so much at most, for lack of a poll before it
-)
+_EARLIER = 0.8  # an end that the first poll found lies between this part of its age and its age
 
 
 class Seen(NamedTuple):
@@ -49,16 +51,22 @@ class Seen(NamedTuple):
         return isfinite(self.high_s) and 0 <= self.low_s < self.high_s <= LONGEST_S
 
     @property
+    def is_vague(self) -> bool:
+        """Whether the two polls are so far apart that the time between them says little."""
+        return not self.is_early and self.high_s > VAGUE * self.low_s
+
+    @property
     def middle_s(self) -> float:
         low_s = _EARLIER * self.high_s if self.is_early else self.low_s
         return (low_s + self.high_s) / 2
 
 
 class PollRule:
-    """The ages at which a task is polled, from the ends of earlier tasks, newest first. Unsound ends are left out."""
+    """The ages at which a task is polled, from the ends of earlier tasks, newest first. Useless ends are left out."""
 
     def __init__(self, ends: Iterable[Seen] = ()) -> None:
-        known = sorted(end.middle_s for end in _in_force([end for end in ends if end.is_sound][:KEPT]))
+        useful = [end for end in ends if end.is_sound and not end.is_vague]
+        known = sorted(end.middle_s for end in _in_force(useful[:KEPT]))
         self.is_cold = len(known) < FEWEST
         self._mean_s = sum(known) / len(known) if known else 0.0
         self._points = [] if self.is_cold else _between(known)
@@ -67,18 +75,20 @@ class PollRule:
     def next_s(self, age_s: float, price: float = URGENT) -> float:
         """The age of the next poll of a task that still ran at `age_s` (0 before the first poll).
 
-        `price` is what one poll is worth, as a part of the mean duration.
+        `price` is what one poll is worth, as a part of the mean duration. The first poll is always urgent, since an end
+        that it finds says only "earlier".
         """
+        wait_s = self._due_s(age_s, price if age_s else URGENT) - age_s
+        return age_s + min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, wait_s))
+
+    def _due_s(self, age_s: float, price: float) -> float:
         if self.is_cold:
-            return age_s + max(SHORTEST_S, _COLD_GROWTH * age_s) if age_s > 0 else _COLD_FIRST_S
+            shortest_s, growth = _COLD[price <= URGENT]
+            return age_s + max(shortest_s, growth * age_s) if age_s else _COLD_FIRST_S
         first = bisect_right(self._points, age_s)
         left = len(self._points) - first
-        in_tail = left < 2 * _STEPS and age_s > 0
-        longest_s = age_s + max(SHORTEST_S, _TAIL_GROWTH * age_s) if in_tail or not left else float("inf")
-        if not left:
-            return longest_s
-        due_s = self._worth(first, price * self._mean_s * left)
-        return min(max(due_s, age_s + SHORTEST_S), longest_s)
+        tail_s = age_s + _TAIL_GROWTH * age_s if age_s and left < 2 * _STEPS else inf
+        return min(tail_s, self._worth(first, price * self._mean_s * left) if left else inf)
 
     def _worth(self, first: int, cost_s: float) -> float:
         """The t at which the sum of (t - s), over the points s before t from `first` on, reaches `cost_s`."""

@@ -64,6 +64,7 @@ CONTRACT = {
     "queue_seconds_count": {"route"},
     "limiter_wait_seconds_count": {"quota"},
     "persist_seconds_count": set(),
+    "poll_gap_seconds_count": {"route"},
     "job_seconds_count": {"route"},
     "image_size_bytes_count": set(),
 }

@@ -112,7 +112,7 @@ async def test_a_deserted_line_leaves_its_reservation_while_the_next_one_starts(
     deserted_us = fleet.clock.now_us
     first.cancel()
     await asyncio.wait_for(leaves.wait(), 5)
-    assert fleet.clock.now_us - deserted_us <= poll_pacer.LONGEST_WAIT_S * 1e6, "it is left soon"
+    assert fleet.clock.now_us - deserted_us <= pacer.LONGEST_WAIT_S * 1e6, "it is left soon"
     monkeypatch.setattr(naps, "nap", fleet.clock.sleep)
     second = asyncio.create_task(fleet.poll())
     await asyncio.sleep(0)

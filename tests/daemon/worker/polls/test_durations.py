@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from daemon.worker.polls.rule import FEWEST, KEPT, PollRule, Seen
 from providers.base import Pending, Submitted
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import ScriptedProvider
-from tests.daemon.worker.test_executor import Bench, generated
+from tests.daemon.worker.test_executor import Bench, generated, with_old_task
 
 TEN_S = Seen(9.9, 10.1)
 
@@ -46,24 +47,31 @@ def fleet(redis: Redis) -> Fleet:
     return Fleet(redis)
 
 
+async def rule_of(durations: Durations, route: Route, job: Job) -> PollRule:
+    await durations.read(route, job)
+    return durations.rule(route, job)
+
+
 def is_as_if_unknown(rule: PollRule) -> bool:
     return rule.next_s(0) == PollRule().next_s(0)
 
 
 async def test_what_one_replica_learns_plans_the_polls_of_another(fleet: Fleet) -> None:
     await fleet.learn(*[TEN_S] * FEWEST)
-    rule = await fleet.other.rule(fleet.route, job())
+    rule = await rule_of(fleet.other, fleet.route, job())
     assert rule.next_s(0) == pytest.approx(10, rel=0.1)
 
 
 async def test_routes_models_and_sizes_are_learned_apart(fleet: Fleet) -> None:
     await fleet.learn(*[TEN_S] * FEWEST, size="512x512")
-    assert not is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="500x512")))
-    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="1024x1024")))
-    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job(size="16:9")))
-    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
-    assert is_as_if_unknown(await fleet.one.rule(replace_route(fleet, name="other"), job(size="512x512")))
-    assert is_as_if_unknown(await fleet.one.rule(replace_route(fleet, model="other"), job(size="512x512")))
+    assert not is_as_if_unknown(await rule_of(fleet.one, fleet.route, job(size="500x512")))
+    assert is_as_if_unknown(await rule_of(fleet.one, fleet.route, job(size="1024x1024")))
+    assert is_as_if_unknown(await rule_of(fleet.one, fleet.route, job(size="16:9")))
+    assert is_as_if_unknown(await rule_of(fleet.one, fleet.route, job()))
+    assert is_as_if_unknown(await rule_of(fleet.one, replace_route(fleet, name="other"), job(size="512x512")))
+    assert is_as_if_unknown(
+        await rule_of(fleet.one, replace_route(fleet, model="other"), job(size="512x512"))
+    )
 
 
 def replace_route(fleet: Fleet, **fields: Any) -> Route:
@@ -83,11 +91,23 @@ async def test_an_absurd_duration_is_not_learned(fleet: Fleet, redis: Redis, abs
     assert await redis.keys("pixmill:durations:*") == []
 
 
+async def test_an_end_that_is_known_only_vaguely_is_not_learned(fleet: Fleet, redis: Redis) -> None:
+    await fleet.learn(Seen(3.9, 34))
+    assert await redis.keys("pixmill:durations:*") == []
+
+
+async def test_a_task_that_runs_is_planned_by_what_was_learned_meanwhile(fleet: Fleet) -> None:
+    rule = fleet.one.rule(fleet.route, job())
+    await fleet.learn(*[TEN_S] * FEWEST)
+    assert is_as_if_unknown(rule)
+    assert not is_as_if_unknown(fleet.one.rule(fleet.route, job()))
+
+
 async def test_a_row_that_nobody_can_read_is_left_out(fleet: Fleet, redis: Redis) -> None:
     await fleet.learn(*[TEN_S] * FEWEST)
     (key,) = await redis.keys("pixmill:durations:*")
     await redis.lpush(key, "what", "1 2 3", "-1 nan")
-    assert not is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
+    assert not is_as_if_unknown(await rule_of(fleet.one, fleet.route, job()))
 
 
 async def test_without_redis_tasks_are_polled_as_if_nothing_were_known(
@@ -101,7 +121,8 @@ async def test_without_redis_tasks_are_polled_as_if_nothing_were_known(
     monkeypatch.setattr(redis, "execute_command", away)
     monkeypatch.setattr(type(redis.pipeline()), "execute", away)
     await fleet.learn(TEN_S)
-    assert is_as_if_unknown(await fleet.one.rule(fleet.route, job()))
+    assert is_as_if_unknown(await rule_of(fleet.other, fleet.route, job()))
+    assert not is_as_if_unknown(await rule_of(fleet.one, fleet.route, job())), "what was read before"
 
 
 @pytest.fixture
@@ -143,6 +164,45 @@ async def test_an_end_lies_between_two_polls_also_of_a_task_that_failed(
     assert isinstance(await bench.outcome(), outcome)
     (key,) = await redis.keys("pixmill:durations:*")
     assert await redis.lrange(key, 0, -1) == [b"0.600 0.700"]
+
+
+async def test_a_refused_poll_is_no_news_of_the_task(bench: Bench, redis: Redis) -> None:
+    refused = ProviderError(ErrorKind.POLL_ERROR, "busy")
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[Pending("RUNNING")] * 20, refused, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    (key,) = await redis.keys("pixmill:durations:*")
+    (row,) = await redis.lrange(key, 0, -1)
+    low_s, high_s = map(float, row.split())
+    assert high_s - low_s == pytest.approx(sum(bench.slept[-2:]), abs=0.01)
+
+
+async def test_after_a_refusal_that_has_passed_the_task_is_polled_as_before(bench: Bench) -> None:
+    refused = ProviderError(ErrorKind.POLL_ERROR, "busy")
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), refused, Pending("RUNNING"), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept == [0.5, 0.1, 2.0, pytest.approx(0.08 * 2.6, abs=0.01)]
+
+
+async def test_a_provider_that_does_not_say_when_polls_leave_is_not_polled_in_a_loop(bench: Bench) -> None:
+    bench.provider.says_when_polls_leave = False
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [*[Pending("RUNNING")] * 40, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert bench.slept[-1] > 0.5
+
+
+@pytest.mark.parametrize("age", [None, timedelta(hours=12), timedelta(hours=-1)])
+async def test_a_task_of_an_earlier_run_is_polled_by_the_plan_whatever_its_age_seems(
+    bench: Bench, age: timedelta | None
+) -> None:
+    for _ in range(FEWEST):
+        await bench.durations.learn(bench.route, job(), Seen(59, 61))
+    run = await with_old_task(bench, age)
+    bench.provider.poll_answers = [*[Pending("RUNNING")] * 4, generated()]
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    assert all(wait_s <= 10 for wait_s in bench.slept)
 
 
 async def test_a_task_that_is_lost_teaches_nothing(bench: Bench, redis: Redis) -> None:
