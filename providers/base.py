@@ -127,7 +127,9 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """The pauses between polls of a task: `first_s`, then each `growth` times as long, up to `longest_s`.
+    """The pauses after refused polls of a task: `first_s`, then each `growth` times as long, up to `longest_s`.
+
+    Until a poll is refused, the durations of earlier tasks decide when the next one is due.
 
     Raises ValueError for a plan without a pause, or with pauses that shrink.
     """
