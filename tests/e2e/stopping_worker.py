@@ -19,8 +19,8 @@ import orjson
 from daemon.cli.main import run
 from daemon.queue.messages import Noted
 from daemon.queue.queue import Queue
+from daemon.worker.download import Download
 from daemon.worker.executor import Executor
-from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from providers.base import PollPlan
 from providers.hunyuan.provider import HunyuanProvider
@@ -89,7 +89,7 @@ stopping_after(Executor, "_submit", "answer", lambda _self, run, *_: run.item.ui
 stopping_after(Queue, "note_receipt", "receipt", lambda _self, item, _receipt: item.uid)
 for provider in (zimage.ZImageProvider, HunyuanProvider):
     stopping_after(provider, "poll", "poll", lambda _self, submitted: tasks.get(submitted.task_id, "/-none"))
-stopping_after(Polling, "fetch", "download", lambda _self, run, *_: run.item.uid)
+stopping_after(Download, "fetch", "download", lambda _self, run, *_: run.item.uid)
 stopping_after(Executor, "_keep", "store", lambda _self, run, *_: run.item.uid)
 zimage.POLL_PLAN = PollPlan(first_s=0.2, longest_s=0.5)
 
