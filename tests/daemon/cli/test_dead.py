@@ -142,10 +142,10 @@ async def test_an_interrupted_retry_goes_on_with_the_rest_and_sends_each_once(
     await eventually(lambda: _has_dead(installation, 2), timeout_s=45)
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
-    assert (process.returncode, err.decode()) == (
-        130,
-        "Stopped after 1; the same command goes on with the rest.\n",
-    )
+    # The signal may come between the step in Redis and its reply, which is then not counted.
+    stopped = [f"Stopped after {count}; the same command goes on with the rest.\n" for count in (0, 1)]
+    assert process.returncode == 130
+    assert err.decode() in stopped
     letters = DeadLetters(installation.redis, installation.keys)
     rest = [letter async for letter in letters.oldest_first()]
     assert [await letters.retry(letter) for letter in rest] == ["resent", "resent"]
