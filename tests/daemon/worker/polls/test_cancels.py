@@ -125,7 +125,7 @@ async def test_a_deserted_line_leaves_its_reservation_while_the_next_one_starts(
 
 async def test_closing_ends_the_line(redis: Redis) -> None:
     fleet = Fleet(redis, polls="1/h")
-    fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+    fleet.naps[0].nap = lambda _seconds: asyncio.Event().wait()  # type: ignore[assignment,return-value]  # never ends
     runs = [asyncio.create_task(fleet.poll()) for _ in range(2)]
 
     async def requested() -> bool:
