@@ -1,7 +1,7 @@
 """Pixmill's limiter, used as the daemon's dispatcher uses it.
 
-One task at a time requests a permit. A call that is late for its slot reports that. A call without a place in flight
-waits for the bell. A grant that the bell recalls before its slot is given up, and the call requests another one.
+One task of a model at a time requests a permit and waits for its slot. A call that is late for its slot reports that. A
+call without a place in flight waits for the bell.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from limiter import Grant, Later, Limiter, Permit, Recalls, parse_quota
+from limiter import Later, Limiter, Permit, Recalls, Slot, Slots, parse_quota
+from limiter.quota.limits import IN_FLIGHT
 
 PREFIX = "bench"
 HORIZON_S = 2.0  # how far ahead a slot is taken: as in the dispatcher, unless the rig sets another value
@@ -42,13 +43,18 @@ class PixmillGate(Gate):
         self._tolerance_s = {
             model: min(quota.tolerance_s for quota in quotas) for model, quotas in self._quotas.items()
         }
-        self._asking = {model: asyncio.Lock() for model in config.models}
+        self._requesting = {model: asyncio.Lock() for model in config.models}
         self._held: dict[str, Permit] = {}
         self._recalls = Recalls()
+        self._slots = {
+            model: Slots(self._limiter, self._recalls, self._holder(model), model) for model in config.models
+        }
+        self._costs: dict[str, dict[str, int]] = {}  # of the open request of each model
         self._rung = {model: asyncio.Event() for model in config.models}
         self._listening = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
-        self.notes |= {"latest_ms": 0.0, "sent_late": 0, "laters": 0, "lost_leases": 0, "given_back": 0}
+        counts = ("sent_late", "requests", "recalled", "submitted", "released", "renewals", "lost_leases")
+        self.notes |= {"latest_ms": 0.0} | dict.fromkeys(counts, 0)
 
     async def open(self) -> None:
         await self._client.ping()
@@ -64,35 +70,25 @@ class PixmillGate(Gate):
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._client.aclose()
 
-    async def acquire(self, job: Job, attempt: int, /) -> Permit:
-        while True:
-            async with self._asking[job.model]:
-                permit, asked_at, slot_at, wakes_at = await self._granted(job, attempt)
-            try:
-                if await self._recalls.sleep(permit, asked_at, wakes_at):
-                    break
-            except asyncio.CancelledError:
-                await self._give_back(permit)
-                raise
-            await self._give_back(permit)
-        late_s = time.monotonic() - slot_at
+    async def acquire(self, job: Job, attempt: int, /) -> Permit:  # noqa: ARG002 - a request that failed stays open
+        async with self._requesting[job.model]:
+            slot = await self._next_slot(job)
+        late_s = time.monotonic() - slot.at
         self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
         if late_s > self._tolerance_s[job.model]:
             self.notes["sent_late"] += 1
-            await self._limiter.sent_late(permit, self._quotas[job.model])
-        if permit.leased:
-            self._held[permit.grant_id] = permit
+            await self._limiter.sent_late(slot.permit, self._quotas[job.model])
+        if slot.permit.leased:
+            self._held[slot.permit.grant_id] = slot.permit
             if self._longest_call_s is not None:
-                await self._limiter.submitted(permit, longest_s=self._longest_call_s)
-        return permit
-
-    async def _give_back(self, permit: Permit) -> None:
-        self.notes["given_back"] += 1
-        await self._limiter.give_back(permit)
+                self.notes["submitted"] += 1
+                await self._limiter.submitted(slot.permit, longest_s=self._longest_call_s)
+        return slot.permit
 
     async def release(self, permit: Permit) -> None:
         if permit.leased:
             self._held.pop(permit.grant_id, None)
+            self.notes["released"] += 1
             await self._limiter.release(permit)
 
     async def refused(self, permit: Permit, retry_after_s: float) -> None:
@@ -102,39 +98,39 @@ class PixmillGate(Gate):
                 self._parsed[name], retry_after_s=retry_after_s, reason="rate_limited", permit=permit
             )
 
-    async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float, float]:
-        """The permit, the time of its request, and the earliest and the latest time of its slot."""
-        earlier: Later | None = None
-        while True:
-            requested_at = time.monotonic()
-            answer = await self._limiter.acquire(
-                self._quotas[job.model],
-                costs={"requests": 1, "images": job.n},
-                holder=self._holder(job.model),
-                request_id=f"{job.id}.{attempt}",
-                max_wait_s=self._horizon_s,
-                after=earlier,
-            )
-            if isinstance(answer, Grant):
-                # Count from the request: then a slow reply makes a call late and never early.
-                wait_s = answer.wait_us / 1e6
-                return answer.permit, requested_at, requested_at + wait_s, time.monotonic() + wait_s
-            earlier = answer
-            self.notes["laters"] += 1
-            await self._wait(answer, self._rung[job.model])
+    async def _next_slot(self, job: Job) -> Slot:
+        """A permit whose slot has come; one call of a model at a time waits for it, as in the dispatcher."""
+        slots, costs = self._slots[job.model], {"requests": 1, "images": job.n}
+        try:
+            if self._costs.setdefault(job.model, costs) != costs:
+                await slots.leave()  # a request of another cost that failed
+            self._costs[job.model] = costs
+            while True:
+                reply = await slots.request(self._quotas[job.model], costs, horizon_s=self._horizon_s)
+                self.notes["requests"] += 1
+                if isinstance(reply, Later):
+                    self.notes[f"denied for {reply.bound.cause}"] = (
+                        self.notes.get(f"denied for {reply.bound.cause}", 0) + 1
+                    )
+                    await self._wait(slots.retry_s(reply), reply, self._rung[job.model])
+                elif (slot := await slots.wait(reply)) is not None:
+                    return slot
+                else:
+                    self.notes["recalled"] += 1
+        except asyncio.CancelledError:
+            await slots.leave()
+            raise
 
     def _holder(self, model: str) -> str:
         # A holder waits for a lease under its name, so each model, which waits apart, needs its own.
         return f"replica-{self.config.replica}.{model}"
 
-    async def _wait(self, later: Later, rung: asyncio.Event) -> None:
-        wait_s = later.retry_us / 1e6
-        if later.bound.cause != "in_flight":
-            # Wait longer than the next slot needs, or each slot after it would be requested in vain once.
-            await self._recalls.wait(wait_s + self._horizon_s / 2)
+    async def _wait(self, retry_s: float, denial: Later, rung: asyncio.Event) -> None:
+        if denial.bound.cause != IN_FLIGHT:
+            await self._recalls.wait(retry_s)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(rung.wait(), wait_s)
+            await asyncio.wait_for(rung.wait(), retry_s)
         rung.clear()
 
     async def _listen(self) -> None:
@@ -154,8 +150,9 @@ class PixmillGate(Gate):
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            lost = await self._limiter.renew(list(self._held.values()))
-            self.notes["lost_leases"] += len(lost)
+            if self._held:
+                self.notes["renewals"] += 1
+                self.notes["lost_leases"] += len(await self._limiter.renew(list(self._held.values())))
 
     async def _lasting(self, loop: Callable[[], Any]) -> None:
         while True:
