@@ -11,7 +11,8 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:day:UNIT        hash    calendar day: units by the µs at which the day began
     PREFIX:limiter:QUOTA:fixed:UNIT      hash    windows of a known phase, see scripts/include/fixed.lua
     PREFIX:limiter:QUOTA:leases          zset    in flight: member `GRANT:k REQUEST HOLDER`, score expiry (µs)
-    PREFIX:limiter:QUOTA:waiting         hash    the holders that wait for a lease: HOLDER -> `first last weight`
+    PREFIX:limiter:QUOTA:waiting         hash    the line of holders that wait for a lease, see
+                                                 scripts/include/leases.lua
     PREFIX:limiter:QUOTA:pause           string  `until_us reason`; the only key that may live without a TTL
     PREFIX:limiter:QUOTA:cooldown        string  a provider's pause \
     PREFIX:limiter:QUOTA:places          string  fewer in flight     | see scripts/include/quota.lua
@@ -21,7 +22,7 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
                                                  first quota; a reservation has `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
-    PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
+    PREFIX:bell                          channel of the doorbell: `slot HOLDER...` when it is their turn for a lease,
                                          `quota NAME [UNTIL_US]` when grants up to then (none: all) are recalled
 """
 

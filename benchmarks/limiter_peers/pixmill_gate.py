@@ -1,13 +1,14 @@
 """Pixmill's limiter, used as the daemon's dispatcher uses it.
 
-One task of a model at a time requests a permit and waits for its slot. A call that is late for its slot reports that. A
-call without a place in flight waits for the bell.
+One task of a model at a time requests a permit and waits for its slot. A call that is late for its slot reports that.
+The release of an ended call travels with the next request, if one waits for its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,8 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from limiter import Later, Limiter, Permit, Recalls, Slot, Slots, parse_quota
-from limiter.quota.limits import IN_FLIGHT
+from limiter import Later, Limiter, LuaScript, Permit, Places, Recalls, Slot, Slots, parse_quota
 
 PREFIX = "bench"
 HORIZON_S = 2.0  # how far ahead a slot is taken: as in the dispatcher, unless the rig sets another value
@@ -46,15 +46,17 @@ class PixmillGate(Gate):
         self._requesting = {model: asyncio.Lock() for model in config.models}
         self._held: dict[str, Permit] = {}
         self._recalls = Recalls()
+        self._places = Places(self._limiter)
+        holder = f"replica-{config.replica}"
         self._slots = {
-            model: Slots(self._limiter, self._recalls, self._holder(model), model) for model in config.models
+            model: Slots(self._limiter, self._recalls, holder, model, self._places) for model in config.models
         }
-        self._costs: dict[str, dict[str, int]] = {}  # of the open request of each model
-        self._rung = {model: asyncio.Event() for model in config.models}
+        self._queued = Counter[str]()  # calls of each model without a slot
+        self._open: dict[str, dict[str, int]] = {}  # the costs of each model's request without a reply
         self._listening = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
-        counts = ("sent_late", "requests", "recalled", "submitted", "released", "renewals", "lost_leases")
-        self.notes |= {"latest_ms": 0.0} | dict.fromkeys(counts, 0)
+        self.notes |= {"latest_ms": 0.0, "recalled": 0, "lost_leases": 0}
+        self.notes |= {"denied": Counter(), "calls": _calls_by_script()}
 
     async def open(self) -> None:
         await self._client.ping()
@@ -71,25 +73,26 @@ class PixmillGate(Gate):
         await self._client.aclose()
 
     async def acquire(self, job: Job, attempt: int, /) -> Permit:  # noqa: ARG002 - a request that failed stays open
-        async with self._requesting[job.model]:
-            slot = await self._next_slot(job)
+        self._queued[job.model] += 1
+        try:
+            async with self._requesting[job.model]:
+                slot = await self._next_slot(job)
+        finally:
+            self._queued[job.model] -= 1
         late_s = time.monotonic() - slot.at
         self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
         if late_s > self._tolerance_s[job.model]:
-            self.notes["sent_late"] += 1
             await self._limiter.sent_late(slot.permit, self._quotas[job.model])
         if slot.permit.leased:
             self._held[slot.permit.grant_id] = slot.permit
             if self._longest_call_s is not None:
-                self.notes["submitted"] += 1
                 await self._limiter.submitted(slot.permit, longest_s=self._longest_call_s)
         return slot.permit
 
     async def release(self, permit: Permit) -> None:
         if permit.leased:
             self._held.pop(permit.grant_id, None)
-            self.notes["released"] += 1
-            await self._limiter.release(permit)
+            await self._places.release(permit)
 
     async def refused(self, permit: Permit, retry_after_s: float) -> None:
         # The next permit carries the wait.
@@ -102,17 +105,20 @@ class PixmillGate(Gate):
         """A permit whose slot has come; one call of a model at a time waits for it, as in the dispatcher."""
         slots, costs = self._slots[job.model], {"requests": 1, "images": job.n}
         try:
-            if self._costs.setdefault(job.model, costs) != costs:
-                await slots.leave()  # a request of another cost that failed
-            self._costs[job.model] = costs
+            if self._open.setdefault(job.model, costs) != costs:
+                await slots.leave()  # that request failed, and the next one has another cost
             while True:
-                reply = await slots.request(self._quotas[job.model], costs, horizon_s=self._horizon_s)
-                self.notes["requests"] += 1
+                self._open[job.model] = costs
+                reply = await slots.request(
+                    self._quotas[job.model],
+                    costs,
+                    horizon_s=self._horizon_s,
+                    more=self._queued[job.model] > 1,
+                )
+                del self._open[job.model]
                 if isinstance(reply, Later):
-                    self.notes[f"denied for {reply.bound.cause}"] = (
-                        self.notes.get(f"denied for {reply.bound.cause}", 0) + 1
-                    )
-                    await self._wait(slots.retry_s(reply), reply, self._rung[job.model])
+                    self.notes["denied"][reply.bound.cause] += 1
+                    await slots.pause(reply)
                 elif (slot := await slots.wait(reply)) is not None:
                     return slot
                 else:
@@ -121,37 +127,22 @@ class PixmillGate(Gate):
             await slots.leave()
             raise
 
-    def _holder(self, model: str) -> str:
-        # A holder waits for a lease under its name, so each model, which waits apart, needs its own.
-        return f"replica-{self.config.replica}.{model}"
-
-    async def _wait(self, retry_s: float, denial: Later, rung: asyncio.Event) -> None:
-        if denial.bound.cause != IN_FLIGHT:
-            await self._recalls.wait(retry_s)
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rung.wait(), retry_s)
-        rung.clear()
-
     async def _listen(self) -> None:
         async with self._client.pubsub() as bell:
             await bell.subscribe(f"{PREFIX}:bell")
             async for message in bell.listen():
                 if message["type"] == "subscribe":
                     self._recalls.note_gap()
+                    self._places.wake_all()
                     self._listening.set()
-                if message["type"] != "message" or self._recalls.note(message["data"].decode()):
-                    continue
-                _, *holders = message["data"].decode().split()
-                for model, rung in self._rung.items():
-                    if not holders or self._holder(model) in holders:
-                        rung.set()
+                if message["type"] == "message":
+                    self._recalls.note(message["data"].decode())
+                    self._places.note(message["data"].decode())
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             if self._held:
-                self.notes["renewals"] += 1
                 self.notes["lost_leases"] += len(await self._limiter.renew(list(self._held.values())))
 
     async def _lasting(self, loop: Callable[[], Any]) -> None:
@@ -159,6 +150,18 @@ class PixmillGate(Gate):
             with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
                 await loop()
             await asyncio.sleep(0.1)
+
+
+def _calls_by_script() -> Counter[str]:
+    """Counts the calls of each script of the limiter from now on."""
+    calls, run = Counter[str](), LuaScript.__call__
+
+    async def counted(script: LuaScript, *args: Any) -> Any:
+        calls[script.name] += 1
+        return await run(script, *args)
+
+    LuaScript.__call__ = counted  # type: ignore[method-assign] # the limiter has no hook for it
+    return calls
 
 
 GATE = PixmillGate

@@ -13,7 +13,7 @@ from daemon.broker.loops import until_answered
 from daemon.queue.queue import Queue
 from daemon.storage.gate import StorageGate
 from daemon.worker.run import Phase, Recalled, Run
-from limiter import Lag, Limiter, Permit, Quota, Recalls
+from limiter import Lag, Limiter, Permit, Places, Quota, Recalls
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ class CallPermits:
         queue: Queue,
         accounts: AccountFeedback,
         recalls: Recalls,
+        places: Places,
         gate: StorageGate,
         *,
         lease_s: float,
@@ -39,6 +40,7 @@ class CallPermits:
         self._queue = queue
         self._accounts = accounts
         self._recalls = recalls
+        self._places = places
         self._gate = gate
         # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
@@ -129,7 +131,7 @@ class CallPermits:
         if not (run.sent or intent_noted or receipt_noted):
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
         elif permit.leased and answered and (receipt_noted or not intent_noted):
-            await until_answered("release", lambda: self._limiter.release(permit))
+            await until_answered("release", lambda: self._places.release(permit))
 
     async def _surely_ours(self, run: Run, rtt_s: float | None) -> None:
         if time.monotonic() - run.intent_noted_at <= self._ours_for_s:

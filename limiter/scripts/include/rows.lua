@@ -9,7 +9,7 @@
 --            tokens        span: period   extra: burst and lag (µs)
 --            fixed         span: period   extra: guard (µs) at either end of it
 --            day           extra: midnights
---            in_flight     extra: key index of the holders that wait
+--            in_flight     extra: key index of the line of holders
 local FIELDS = 9
 
 -- The values of the clock, KEYS[2] and the spread, then the strings of the quotas.
@@ -49,7 +49,7 @@ local function rows_read(first, strings, is_call)
   for _, row in ipairs(rows) do
     if polling then row.quota.cooldown = cooldown_read(nil) end
     if row.kind == 'in_flight' then
-      row.waiting = KEYS[tonumber(row.extra)]
+      row.line = KEYS[tonumber(row.extra)]
     else
       rate_now(row, tonumber(strings[3]) or 0)
     end

@@ -31,7 +31,7 @@ from daemon.worker.polls.durations import Durations
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
-from limiter import Limiter, Penalty, Recalls
+from limiter import Limiter, Penalty, Places, Recalls
 from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
@@ -78,7 +78,9 @@ class Bench:
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
         keys = self.installation.keys
-        self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
+        self.gate = open_gate(
+            self.store, Bell(redis, keys.bell, Recalls(), Places(self.limiter)), self._sleep
+        )
         calls: Any = self
         self.durations = Durations(redis, keys, metrics)
         polling = Polling(

@@ -200,6 +200,18 @@ async def _everything(rig: Rig) -> None:
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
     await _reservations(rig)
+    await _line(rig)
+
+
+async def _line(rig: Rig) -> None:
+    """A place for which two holders stand in line, after others that are gone."""
+    one = Quota("one", (InFlight(1),))
+    permit = await rig.permit(one)
+    for holder, wait_us in (("gone", 9 * S), ("b", 0), ("c", 0)):
+        await rig.limiter.acquire([one], holder=holder, request_id=holder, max_wait_s=0)
+        rig.time.advance(wait_us)
+    await rig.limiter.leave_line("c", [one])
+    await rig.limiter.acquire([one], holder="c", request_id="c", max_wait_s=0, ended=[permit])
 
 
 async def _windows_by_the_clock(rig: Rig) -> None:
