@@ -10,7 +10,8 @@
 
 -- How often a caller tries again while it waits for an operator's resume or a new day, whose time is unknown.
 local LOOK_AGAIN_US = 1000000
--- The same for a place. The bell calls whoever is next in line, so this finds only places of crashed callers.
+-- The same for a place. The bell calls whoever is next in line, so this finds only places of crashed callers, whose leases
+-- have ended.
 local PLACE_LOOK_US = 5000000
 -- A holder without a request for so long no longer stands in line; nor does one that does not come when it is called.
 local WAITS_US = 8000000
@@ -87,10 +88,8 @@ local function leases_retry(key, line, weight, count, holder, now)
       if now - other.first >= PATIENCE_US then room = room - other.weight end
     end
     if weight <= room then return nil end
-    return PLACE_LOOK_US
   end
-  local first = redis.call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-  return first and math.min(tonumber(first) - now, PLACE_LOOK_US) or PLACE_LOOK_US
+  return PLACE_LOOK_US
 end
 
 local function line_join(line, weight, holder, now)
