@@ -38,10 +38,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The first arrival from `at_s` on is refused, and so is everything for `retry_after_s` after it."""
+    """The first arrival from `at_s` on is refused, and so is everything for `retry_after_s` after it.
+
+    A reply takes `reply_s`; the calls that arrive until the first one is back are refused too.
+    """
 
     at_s: float
     retry_after_s: float
+    reply_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ class Account:
         arrival.ended_at_s = now_s
         self.running -= 1
 
+    def reply_s(self, arrival: Arrival) -> float:
+        """How long the reply to a refused call takes."""
+        refusal = self.rules.refusal
+        return refusal.reply_s if refusal is not None and arrival.rule in ("injected", "closed") else 0.0
+
     def _injected(self, arrival: Arrival) -> float | None:
         refusal = self.rules.refusal
         if refusal is None or arrival.at_s < self.started_at_s + refusal.at_s:
@@ -174,7 +183,9 @@ class Connection(asyncio.Protocol):
         arrival = Arrival(now_s, **fields)
         retry_after_s = self._account.admit(arrival)
         if retry_after_s is not None:
-            self._answer({"status": 429, "retry_after_s": retry_after_s})
+            reply_s = self._account.reply_s(arrival)
+            refusal = {"status": 429, "retry_after_s": retry_after_s}
+            asyncio.get_running_loop().call_later(reply_s, self._answer, refusal)
             return
         asyncio.get_running_loop().call_later(service_s, self._finish, arrival)
 
