@@ -134,7 +134,7 @@ def shared(duration_s: float) -> Judge:
 def refusal(seen: Observed) -> list[Figure]:
     """One 429: every replica is silent for the whole Retry-After once its reply is there, and the refusal counts once.
 
-    Silence shows something only if calls were due in it: their grants were recalled.
+    Silence shows something only if calls were due in it: their grants were recalled, or they came nevertheless.
     """
     injected = next((a.at_s for a in seen.refused if a.rule == "injected"), None)
     if injected is None or seen.setup.rules.refusal is None:
@@ -144,7 +144,7 @@ def refusal(seen: Observed) -> list[Figure]:
     opens = heard + rule.retry_after_s
     times = [a.at_s for a in seen.arrivals]
     echo_s = max(0.0, (last_before(times, opens - 1e-9) or heard) - heard)
-    recalled = sum(report["notes"].get("recalled", 0) for report in seen.reports)
+    due = sum(report["notes"].get("recalled", 0) for report in seen.reports) + between(times, heard, opens)
     after = sum(a.at_s >= opens for a in seen.refused)
     again = next((at for at in times if at >= opens), None)
     cuts = max((state.cooldown_generation for state in seen.states.values()), default=None)
@@ -152,8 +152,8 @@ def refusal(seen: Observed) -> list[Figure]:
     return [
         Figure("in flight at the 429", running),
         Figure("x 429 before", sum(a.at_s < injected for a in seen.refused), at_most=0),
-        Figure("calls due in the silence", recalled, at_least=1),
-        Figure("ms until silent", 1e3 * echo_s if recalled else None, at_most=1e3 * SILENT_S, digits=1),
+        Figure("calls due in the silence", due, at_least=1),
+        Figure("ms until silent", 1e3 * echo_s if due else None, at_most=1e3 * SILENT_S, digits=1),
         Figure("x 429 meanwhile", sum(injected < a.at_s < opens for a in seen.refused)),
         Figure("cut", cuts, at_most=1, at_least=1),
         Figure("x 429 after", after, at_most=0),

@@ -7,9 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from limiter import Bound, Grant, Later, Limiter, Permit, Quota, parse_quota
+from limiter import Bound, Grant, InFlight, Later, Limiter, Permit, Quota, Window, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -38,6 +40,27 @@ async def test_refusals_of_calls_that_were_granted_before_a_cut_cut_no_more(rig:
     # One of the old refusals is reported late, and a call that was granted since is refused.
     assert (await _penalise(rig, permits[5], 5)).generation == 1
     assert (await _penalise(rig, await rig.permit(RATE), 5)).generation == 2
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(data=st.data())
+async def test_one_refusal_is_one_cut_in_whatever_order_its_reports_come(
+    redis: Redis, data: st.DataObject
+) -> None:
+    """Calls go on to be granted and sent until the first report is there, and all of them are refused."""
+    rig, quota = Rig(redis), Quota("api", (Window(1000, S), InFlight(100)))
+    permits: list[Permit] = []
+    for wait_us in data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)):
+        permits.append(await rig.permit(quota))
+        rig.time.advance(wait_us)
+    for permit in data.draw(st.permutations(permits)):
+        await _penalise(rig, permit, 5, quota=quota)
+        rig.time.advance(data.draw(st.integers(1, 3)))
+    assert await _generation(rig, quota) == 1
+    # A grant from after the report is for a slot after the pause; its refusal is news.
+    later = await rig.permit(quota)
+    assert later.slot_us >= rig.time.now_us + 4 * S
+    assert (await _penalise(rig, later, 5, quota=quota)).generation == 2
 
 
 async def test_a_later_report_of_a_cut_makes_the_pause_longer_and_never_shorter(rig: Rig) -> None:
