@@ -51,9 +51,12 @@ class Places:
 
     def note(self, message: str) -> bool:
         """Note a message of the bell; False if it is not about freed places. A changed quota wakes its waiters too."""
-        topic, *names = message.split()
+        topic, _, rest = message.partition(" ")
+        names = rest.split()
         for holder, wait in self._waits.items():
-            if (topic == "slot" and holder in names) or (topic == "quota" and names[0] in wait.quotas):
+            if (topic == "slot" and holder in names) or (
+                topic == "quota" and wait.quotas.intersection(names[:1])
+            ):
                 wait.woken.set()
         return topic == "slot"
 

@@ -223,7 +223,7 @@ async def test_the_bell_wakes_the_caller_that_it_names(process: _Process, messag
     await _soon(waiting)
 
 
-@pytest.mark.parametrize("message", ["slot w1/c", "slot w1", "slot", "quota other", "work b"])
+@pytest.mark.parametrize("message", ["slot w1/c", "slot w1", "slot", "quota other", "quota", "work b", ""])
 async def test_other_messages_wake_no_caller(process: _Process, message: str) -> None:
     await process.granted(process.slots())
     waiting = await process.waiting(process.slots("b"))

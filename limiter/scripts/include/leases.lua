@@ -67,7 +67,7 @@ local function line_of(key, line, now, requesting)
   if requesting then list[#list + 1] = {holder = requesting, first = now, weight = 0} end
   local used = {}
   for _, member in ipairs(#list > 1 and redis.call('ZRANGEBYSCORE', key, '(' .. text(now), '+inf') or {}) do
-    local holder = string.match(member, '%S+$')
+    local holder = string.match(member, '^%S+ %S+ (%S+)')
     used[holder] = (used[holder] or 0) + 1
   end
   table.sort(list, function(a, b)
