@@ -37,6 +37,7 @@ class _Request:
     horizon_s: float = 0.0
     requested_at: float = 0.0
     sent_at: float = 0.0
+    quotas: Sequence[Quota] = ()
     reply: Grant | Later | None = None
     repeat: Callable[[], Awaitable[Grant | Later]] | None = None
 
@@ -66,7 +67,7 @@ class Slots:
         if self._request is not None and isinstance(self._request.reply, Grant):
             await self.leave()
         request = self._request = self._request or _Request(f"{self._holder}:{self._name}:{next(_NUMBERS)}")
-        request.horizon_s, request.sent_at = horizon_s, self._recalls.clock()
+        request.horizon_s, request.quotas, request.sent_at = horizon_s, quotas, self._recalls.clock()
         # Keep the time of the first try: its lost reply may have been a grant.
         if request.repeat is None:
             request.requested_at = request.sent_at
@@ -102,7 +103,7 @@ class Slots:
         """Sleep until the slot of the latest grant.
 
         Returns None, and gives the grant back, if it is recalled before its slot, or if this process stood still for so
-        long that another call may have its place in flight. A cancelled caller gives it back with `leave`.
+        long that other calls may have its units or its place in flight. A cancelled caller gives it back with `leave`.
         """
         # Count the wait from the reply, so that the call never leaves early.
         leaves_at = self._recalls.clock() + grant.wait_us / 1e6
@@ -110,7 +111,11 @@ class Slots:
         came = await self._recalls.sleep(grant.permit, request.requested_at, leaves_at)
         late_s = self._recalls.clock() - request.sent_at - grant.wait_us / 1e6
         if came and not (grant.permit.leased and late_s > self._limiter.lease_s / 2):
-            return self.take(grant)
+            if late_s <= min(quota.tolerance_s for quota in request.quotas):
+                return self.take(grant)
+            looked_at = self._recalls.clock()
+            if await self._limiter.retime(grant.permit, request.quotas):
+                return self.take(grant)._replace(at=looked_at)
         await self.leave()
         return None
 

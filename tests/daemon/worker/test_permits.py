@@ -52,10 +52,11 @@ async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
     requested_at = time.monotonic()
     permit = await replica.granted()
 
-    async def sent_late(*_: object) -> None:
+    async def retime(*_: object, **__: object) -> bool:
         replica.bell.recalls.note("quota q")
+        return True
 
-    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    monkeypatch.setattr(replica.limiter, "retime", retime)
     item = await replica.claimed()
     run = Run(item, replica.route, permit, slot_at=requested_at - 60, requested_at=requested_at)
     with pytest.raises(Recalled):
@@ -70,11 +71,13 @@ async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
     reported: list[object] = []
     away = asyncio.Event()
 
-    async def sent_late(permit: object, _quotas: object) -> None:
+    async def retime(permit: object, _quotas: object, *, sent: bool) -> bool:
         await away.wait()
+        assert sent
         reported.append(permit)
+        return True
 
-    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    monkeypatch.setattr(replica.limiter, "retime", retime)
     item = await replica.claimed()
     run = Run(item, replica.route, permit, slot_at=time.monotonic() + 60)
     replica.calls.call_sent(run)
