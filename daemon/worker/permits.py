@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -19,6 +20,10 @@ log = structlog.get_logger(__name__)
 
 # How often a late call looks at the clock before it leaves all the same: a slow Redis makes it late each time.
 LOOKS = 3
+# An item starts before its slot by the longest of this many preparations: claim, inputs, intent, connection.
+PREPARATIONS = 16
+FIRST_LEAD_S = 0.05
+LONGEST_LEAD_S = 0.5
 
 
 class CallPermits:
@@ -45,7 +50,13 @@ class CallPermits:
         self._gate = gate
         # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
+        self._preparations_s = deque([FIRST_LEAD_S], PREPARATIONS)
         self._reports: set[asyncio.Task[bool]] = set()  # reports of late calls, on their way to the limiter
+
+    @property
+    def lead_s(self) -> float:
+        """How long before its slot an item should start, so that its connection is open when the slot comes."""
+        return min(LONGEST_LEAD_S, max(self._preparations_s))
 
     async def note_intent(self, run: Run) -> bytes:
         """Write the intent of the run's call. Raises LeaseLost: then nothing may be sent.
@@ -78,11 +89,14 @@ class CallPermits:
             self._refuse_recalled(run, permit)
 
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
-        """Repeat the checks of `call_begins` right before the first byte leaves, since connecting takes time.
+        """Wait for the call's slot, and repeat the checks of `call_begins` right before the first byte leaves.
 
         `rtt_s` is the time to connect, None on an open connection. After a long connect or a stall of this process,
         another replica may own the item: raises LeaseLost then.
         """
+        self._preparations_s.append(time.monotonic() - run.started_at)
+        if run.permit is not None and run.slot_at is not None:
+            await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at)
         late_at = run.slot_at
         await self._surely_ours(run, rtt_s)
         await self.call_begins(run)

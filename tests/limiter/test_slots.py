@@ -174,7 +174,7 @@ async def test_a_slot_comes_when_its_time_has_come(replica: _Replica) -> None:
     await asyncio.sleep(0.001)
     assert not waiting.done()
     replica.advance(0.01)
-    assert await _slot(waiting) == Slot(grant.permit, APART_S, 0.0)
+    assert await _slot(waiting) == Slot(grant.permit, APART_S, APART_S, 0.0)
     await slots.leave()
     assert await replica.charged() == (2, 2), "what is used stays charged"
 
