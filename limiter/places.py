@@ -50,13 +50,14 @@ class Places:
         self._waits: dict[str, _Wait] = {}  # by holder
 
     def note(self, message: str) -> bool:
-        """Note a message of the bell; False if it is not about freed places. A changed quota wakes its waiters too."""
+        """Note a message of the bell; False if it is not about freed places.
+
+        An operator's change of a quota wakes its waiters too. Refusals and late calls do not concern them.
+        """
         topic, _, rest = message.partition(" ")
-        names = rest.split()
+        called = rest.split()
         for holder, wait in self._waits.items():
-            if (topic == "slot" and holder in names) or (
-                topic == "quota" and wait.quotas.intersection(names[:1])
-            ):
+            if (topic == "slot" and holder in called) or (topic == "quota" and rest in wait.quotas):
                 wait.woken.set()
         return topic == "slot"
 

@@ -22,8 +22,7 @@
 -- would wake another replica for it.
 -- @include clock
 -- @include rows
--- @include rates
--- @include changed
+-- @include charge
 -- @include leases
 -- @include undo
 
@@ -128,12 +127,7 @@ end
 
 -- CHARGE: all rates at the slot, and note it in the request's record.
 local function charge(rates, slot, granted_at)
-  local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
-  for _, row in ipairs(rates) do
-    local field = rate_charge(row, slot, grant, clock)
-    charge_slices_beside(row, slot)
-    if field then record = record .. ' ' .. row.key .. '=' .. field end
-  end
+  local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at .. charge_rates(rates, slot, grant, clock)
   -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
   redis.call('SET', KEYS[2], record, 'PX', text(math.ceil((slot - now + lease / 2) / 1000)))
   clock_write(KEYS[1], clock)
@@ -177,7 +171,7 @@ local function charge_places(slot)
   local full = ''
   for _, row in ipairs(rows) do
     if row.kind == 'in_flight' then
-      leases_charge(row.key, row.line, row.cost, grant, owner, slot + lease, holder, now)
+      leases_charge(row.key, row.cost, grant, owner, slot + lease, now)
       if more and leases_in_use(row.key, now) >= row.most then
         line_join(row.line, row.cost, holder, now)
         full = row.bound
@@ -213,17 +207,18 @@ local function decide()
   for _, row in ipairs(rows) do row.opens = math.max(changed_until(row, clock), loss_until(row, clock)) end
   local slot, bound, agreed = agree(rates)
 
+  -- The next try is worth it once the slot is `max_wait` away.
+  local too_far = slot - now - max_wait
+  local waits_for_rate = too_far > 0 and too_far >= full_us
   -- A holder that waits for something else does not stand in line, or places would be kept for it.
   for _, row in ipairs(rows) do
-    if row.retry then
+    if row.retry and not waits_for_rate then
       line_join(row.line, row.cost, holder, now)
     elseif row.kind == 'in_flight' then
       redis.call('HDEL', row.line, holder)
     end
   end
-  -- The next try is worth it once the slot is `max_wait` away.
-  local too_far = slot - now - max_wait
-  if too_far > 0 and too_far >= full_us then
+  if waits_for_rate then
     if not (reserves and agreed) then return denied(too_far, bound) end
     charge(rates, slot, RESERVED)
     return denied(too_far, bound, grant, text(slot))

@@ -210,7 +210,7 @@ async def test_a_call_of_the_bell_before_the_reply_is_not_lost(process: _Process
     await _soon(waiting)
 
 
-@pytest.mark.parametrize("message", ["slot w1/b", "slot w2/x w1/b", "quota q", "quota q 17", "gap"])
+@pytest.mark.parametrize("message", ["slot w1/b", "slot w2/x w1/b", "quota q", "gap"])
 async def test_the_bell_wakes_the_caller_that_it_names(process: _Process, message: str) -> None:
     permit = await process.granted(process.slots())
     slots = process.slots("b")
@@ -223,7 +223,10 @@ async def test_the_bell_wakes_the_caller_that_it_names(process: _Process, messag
     await _soon(waiting)
 
 
-@pytest.mark.parametrize("message", ["slot w1/c", "slot w1", "slot", "quota other", "quota", "work b", ""])
+@pytest.mark.parametrize(
+    "message",
+    ["slot w1/c", "slot w1", "slot", "quota other", "quota q 17", "quota q 17 9", "quota", "work b", ""],
+)
 async def test_other_messages_wake_no_caller(process: _Process, message: str) -> None:
     await process.granted(process.slots())
     waiting = await process.waiting(process.slots("b"))

@@ -125,9 +125,8 @@ local function line_ring(channel, names)
   if #names > 0 then redis.call('PUBLISH', channel, 'slot ' .. table.concat(names, ' ')) end
 end
 
-local function leases_charge(key, line, weight, grant, owner, expiry, holder, now)
+local function leases_charge(key, weight, grant, owner, expiry, now)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - REVIVABLE_US))
   for unit = 1, weight do redis.call('ZADD', key, text(expiry), lease_member(grant, unit, owner)) end
   keep_for(key, expiry - now)
-  redis.call('HDEL', line, holder)
 end

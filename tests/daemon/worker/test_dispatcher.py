@@ -84,6 +84,17 @@ async def test_the_routes_of_a_worker_wait_for_a_place_each_by_itself(replica_of
     assert sorted(line) == [f"w1/{name}".encode() for name in names]
 
 
+async def test_an_item_starts_before_its_slot(replica_of: MakeReplica) -> None:
+    replica = replica_of(images="1/s")
+    replica.calls._preparations_s.append(0.4)
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(2)
+    run = replica.started[1]
+    assert run.started_at < run.leaves_at
+    assert run.leaves_at >= replica.started[0].leaves_at + 1
+
+
 async def test_a_permit_that_finds_no_work_is_given_back(replica_of: MakeReplica) -> None:
     replica = replica_of(in_flight=2)
     replica.dispatcher._more_waits = True  # as after a claim that another replica was faster to follow
