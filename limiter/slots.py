@@ -203,7 +203,14 @@ class Slots:
             if line:
                 await self._limiter.leave_line(self._holder, line)
             if reply is not None and reply.charged is not None:
-                await self._limiter.give_back(reply.charged)
+                await self._give_back(reply.charged)
+
+    async def _give_back(self, charged: Permit) -> None:
+        try:
+            await self._limiter.give_back(charged)
+        except RedisError:
+            # After a restart of Redis the first call may find a broken connection, and the next one makes its own.
+            await self._limiter.give_back(charged)
 
 
 def _stands_in_line(reply: Grant | Later) -> bool:

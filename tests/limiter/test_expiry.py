@@ -184,7 +184,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
         "fixed": MIN - rig.time.now_us % MIN,
         "day": to_midnight_us,
         "leases": 15 * S,
-        "waiting": 1.5 * S,
+        "waiting": 8 * S,
         "pause": 10 * S,
         "cooldown": 30 * S + 60 * MIN,
         "places": 60 * MIN,

@@ -21,11 +21,10 @@ async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(repli
     replica.dispatch()
     await replica.has_started(2)
 
-    async def bound() -> bool:
-        return replica.dispatcher.bound == Bound("q", "in_flight")
+    async def waits() -> bool:
+        return replica.dispatcher.bound == Bound("q", "in_flight") and replica.pool.free == 2
 
-    await eventually(bound)
-    assert replica.pool.free == 2
+    await eventually(waits)
     group = await replica.installation.group("default/b1")
     assert (group["queued"], group["running"]) == ("3", "2")
 
