@@ -1,16 +1,18 @@
 """Paces polls: within the `polls` limits of the account for the whole fleet, and never thousands at once.
 
 Tasks that were submitted together come due together. Their polls queue here, and one permit covers all that may leave
-together. So Redis serves a few requests per second for any number of tasks.
+together. So Redis serves a few requests per second for any number of tasks. Where polls are scarce, those of the most
+worth leave first: in order of arrival, they would be spent on tasks that have hardly begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import nlargest
+from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 from redis.exceptions import RedisError
@@ -33,29 +35,33 @@ HORIZON_S = 1.0
 LONGEST_WAIT_S = 1.0
 
 Left = Callable[[], None]
+Worth = Callable[[], float]  # of a poll that would leave now
 _Poll = asyncio.Future[None]  # done when the poll has left; cancelled if it never will
+
+
+class _Waiting(NamedTuple):
+    turn: asyncio.Future[_Poll]
+    worth: Worth
 
 
 @dataclass(slots=True)
 class _Line:
     """The waiting polls of one route, in order of arrival."""
 
-    waiting: deque[asyncio.Future[_Poll]] = field(default_factory=deque)
+    waiting: list[_Waiting] = field(default_factory=list)
     requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
 
-    def length(self) -> int:
-        """Count the waiting polls, without those of cancelled runs."""
-        self.waiting = deque(turn for turn in self.waiting if not turn.done())
-        return len(self.waiting)
+    def still(self) -> list[_Waiting]:
+        """The polls that still wait, without those of cancelled runs."""
+        self.waiting = [poll for poll in self.waiting if not poll.turn.done()]
+        return self.waiting
 
     def let_leave(self, count: int) -> list[_Poll]:
-        """Let the first `count` polls leave."""
+        """Let the `count` polls of the most worth leave; of equals, the first."""
         leaving: list[_Poll] = []
-        while self.waiting and len(leaving) < count:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                leaving.append(asyncio.get_running_loop().create_future())
-                turn.set_result(leaving[-1])
+        for turn, _ in nlargest(count, self.still(), key=lambda poll: poll.worth()):
+            leaving.append(asyncio.get_running_loop().create_future())
+            turn.set_result(leaving[-1])
         return leaving
 
 
@@ -84,14 +90,14 @@ class Pacer:
         self._lines: dict[str, _Line] = {}
         self._requesters: set[asyncio.Task[None]] = set()  # also those that leave their slots
 
-    async def turn(self, route: Route) -> Left:
+    async def turn(self, route: Route, worth: Worth = lambda: 0.0) -> Left:
         """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
 
-        Send the poll at once, and call the result when it leaves.
+        Polls of more `worth` leave first. Send the poll at once, and call the result when it leaves.
         """
         line = self._lines.setdefault(route.name, _Line())
         turn: asyncio.Future[_Poll] = asyncio.get_running_loop().create_future()
-        line.waiting.append(turn)
+        line.waiting.append(_Waiting(turn, worth))
         if line.requester is None:
             line.requester = asyncio.create_task(self._serve(route, line), name=f"polls {route.name}")
             self._requesters.add(line.requester)
@@ -115,7 +121,7 @@ class Pacer:
     async def _serve(self, route: Route, line: _Line) -> None:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
         try:
-            while count := line.length():
+            while count := len(line.still()):
                 quotas = _polls_of(route)
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
@@ -125,7 +131,7 @@ class Pacer:
                     await self._use(slot, line.let_leave(count), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
-            for turn in line.waiting:
+            for turn, _ in line.waiting:
                 if not turn.done():
                     turn.set_exception(error)
             line.waiting.clear()
@@ -145,7 +151,7 @@ class Pacer:
                 self._metrics.limiter_errors.inc()
                 raise
 
-        while line.length() and _polls_of(route) == quotas:
+        while line.still() and _polls_of(route) == quotas:
             reply = await until_answered("acquire", request)
             if isinstance(reply, Later):
                 await self._recalls.wait(min(slots.retry_s(reply), LONGEST_WAIT_S))

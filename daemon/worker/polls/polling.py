@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from daemon.accounts.routes import Route
 from daemon.contract import Job
 from daemon.worker.polls.durations import UNKNOWN, Durations
+from daemon.worker.polls.pacer import Left, Worth
 from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
 from daemon.worker.retry_policy import Then, after_poll
 from daemon.worker.run import Run, TimeLimit, Unfinished
@@ -44,6 +45,7 @@ class _Watch:
         self._plan_s = plan_s
         self._resumed = resumed
         self._price = price
+        self._price_now = EASY
         self._clock = clock
         self._accepted_at = clock() - age_s
         self._refused = False  # the last poll was, or its reply was lost
@@ -52,16 +54,25 @@ class _Watch:
     def waits_s(self, first_s: float | None = None) -> Iterator[float]:
         """The waits before each poll; `first_s` replaces the first one."""
         if first_s is not None:
+            self._price_now = self._price()
             yield first_s
         while True:
+            self._price_now = self._price()
             # The receipt has taken a moment already, but the first poll is planned from the beginning.
             age_s = self._age_s() if self._sent_s else 0.0
-            wait_s = max(SHORTEST_WAIT_S, self._rule().next_s(age_s, self._price()) - self._age_s())
+            wait_s = max(SHORTEST_WAIT_S, self._rule().next_s(age_s, self._price_now) - self._age_s())
             if self._refused:
                 wait_s = max(wait_s, next(self._plan_s))
             elif self._resumed:
                 wait_s = min(wait_s, next(self._plan_s))
             yield wait_s
+
+    def worth(self) -> float:
+        """The worth of a poll now: the place time that is expected to be lost without it (s), by the price of a poll.
+
+        The price is that of the present wait.
+        """
+        return self._rule().lost_s(self._ran_s, self._age_s()) / self._price_now
 
     def note_sent(self) -> None:
         """A poll leaves now."""
@@ -84,14 +95,15 @@ class _Watch:
 class Polling:
     """Waits for tasks.
 
-    `turn` waits until a poll of the route may be sent, and returns a callable for the moment when the poll leaves.
+    `turn` waits until a poll of the route may be sent, and returns a callable for the moment when the poll leaves. It
+    prefers polls of more worth.
     `is_awaited` says whether somebody waits for the end of the run: for its picture, or for its place.
     `draw` returns a random number (0..1) that spreads the polls of many tasks.
     """
 
     def __init__(
         self,
-        turn: Callable[[Route], Awaitable[Callable[[], None]]],
+        turn: Callable[[Route, Worth], Awaitable[Left]],
         durations: Durations,
         is_awaited: Callable[[Run, Job], bool],
         *,
@@ -196,7 +208,7 @@ class Polling:
         self, route: Route, task: Submitted, watch: _Watch
     ) -> Pending | Generated | ProviderError:
         """Return the reply to one poll, or its error if the poll was refused or the task is unknown."""
-        left = await self._turn(route)
+        left = await self._turn(route, watch.worth)
         watch.note_sent()  # for a provider that does not say when the poll leaves
 
         async def leaves(_rtt_s: float | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import orjson
@@ -80,7 +81,7 @@ class Bench:
         keys = self.installation.keys
         self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
         calls: Any = self
-        self.durations = Durations(redis, keys, metrics)
+        self.durations = Durations(redis, keys, metrics, clock=count().__next__)
         polling = Polling(
             self._turn,
             self.durations,
@@ -130,7 +131,7 @@ class Bench:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
-    async def _turn(self, _route: Route) -> Callable[[], None]:
+    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Callable[[], None]:
         return lambda: None
 
     async def _sleep(self, seconds: float) -> None:

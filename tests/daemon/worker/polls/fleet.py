@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.routes import Route
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.polls.pacer import Pacer
+from daemon.worker.polls.pacer import Pacer, Worth
 from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
 from tests.daemon.harness import ScriptedProvider, eventually
 
@@ -95,8 +95,8 @@ class Fleet:
         self.route = Route("default", ScriptedProvider(), "model-1", quotas)
         self.left_at_us: list[list[int]] = [[] for _ in self.pacers]
 
-    async def poll(self, replica: int = 0) -> None:
-        left = await self.pacers[replica].turn(self.route)
+    async def poll(self, replica: int = 0, worth: Worth = lambda: 0.0) -> None:
+        left = await self.pacers[replica].turn(self.route, worth)
         self.left_at_us[replica].append(self.clock.now_us)
         left()
 

@@ -16,7 +16,7 @@ from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.download import Download
 from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.pacer import TOGETHER
+from daemon.worker.polls.pacer import TOGETHER, Worth
 from daemon.worker.polls.polling import Polling
 from daemon.worker.run import Run, TimeLimit
 from limiter import parse_quota
@@ -81,6 +81,19 @@ async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(r
     assert fleet.metrics.limiter_errors._value.get() == 2
 
 
+async def test_where_polls_are_scarce_those_of_the_most_worth_leave_first(redis: Redis) -> None:
+    fleet, left = Fleet(redis, polls="2/10s"), []
+
+    async def poll(number: int) -> None:
+        await fleet.poll(worth=lambda: worths[number])
+        left.append(number)
+
+    worths = [0.0, 1.0, 5.0, 5.0, 2.0, 7.0]
+    first, late = (asyncio.gather(*(poll(number) for number in numbers)) for numbers in (range(5), [5]))
+    await asyncio.gather(first, late)
+    assert left == [5, 2, 3, 4, 1, 0], "the worth as it is when a poll leaves; of equals, the first"
+
+
 async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(redis: Redis) -> None:
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
@@ -128,7 +141,7 @@ async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
 async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> None:
     noted: list[str] = []
 
-    async def turn(_route: Route) -> Any:
+    async def turn(_route: Route, _worth: Worth) -> Any:
         return lambda: noted.append("left")
 
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
