@@ -93,6 +93,11 @@ def after_download(error: ProviderError) -> Then:
     return AT_DOWNLOAD.get(error.kind, TABLE[error.retry].download)
 
 
+def blames_account(error: ProviderError) -> bool:
+    """Whether the account acts on the error; it needs the call's permit then, with its place."""
+    return TABLE[error.retry].account is not AccountAction.NOTHING
+
+
 class RetryPolicy:
     """Turns the error that ended a run into the job's outcome, and lets the account act on it."""
 

@@ -13,7 +13,7 @@ from daemon.contract import Job
 from daemon.worker.polls.durations import UNKNOWN, Durations
 from daemon.worker.polls.pacer import Left, Worth
 from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
-from daemon.worker.retry_policy import Then, after_poll
+from daemon.worker.retry_policy import Then, after_poll, blames_account
 from daemon.worker.run import Run, TimeLimit, Unfinished
 from providers.base import CallHooks, Generated, Pending, Submitted
 from providers.errors import ProviderError
@@ -119,11 +119,19 @@ class Polling:
         self._draw = draw
 
     async def ended(
-        self, run: Run, job: Job, task: Submitted, limit: TimeLimit, *, accepted_at: float | None
+        self,
+        run: Run,
+        job: Job,
+        task: Submitted,
+        limit: TimeLimit,
+        *,
+        accepted_at: float | None,
+        is_over: Callable[[], Awaitable[None]],
     ) -> Generated | None:
         """Poll until the task has ended, and return it; None when the provider accepted a cancel.
 
-        `accepted_at`, by `clock`, is when the provider accepted the task; None for a task of an earlier run. Raises
+        `accepted_at`, by `clock`, is when the provider accepted the task; None for a task of an earlier run. `is_over`
+        is awaited before anything else once the task has ended, unless it failed by a fault of the account. Raises
         ProviderError if the task failed, or has not ended at its last poll, at the time limit.
         """
         await self._durations.read(run.route, job)
@@ -137,18 +145,23 @@ class Polling:
         )
         # The task may have ended long ago, so poll soon. A restart takes many tasks over, so spread their polls.
         first_s = self._draw() * next(self._plan_s(run.route)) if accepted_at is None else None
-        is_over = False
+        seen: Seen | None = None
         try:
             ended = await self._until_ended(run.route, task, limit, watch, first_s, run.cancel_requested)
-            is_over = ended is not None
+            if ended is not None:
+                seen = watch.seen()
+                await is_over()
         except ProviderError as error:
             # A task that failed has freed its place too.
-            is_over = not isinstance(error, Unfinished) and after_poll(error) is not Then.LOST
+            if not isinstance(error, Unfinished) and after_poll(error) is not Then.LOST:
+                seen = watch.seen()
+                if not blames_account(error):
+                    await is_over()
             raise
         finally:
             # Only a run that has seen its task begin knows how long it took.
-            if is_over and accepted_at is not None:
-                await self._durations.learn(run.route, job, watch.seen())
+            if seen is not None and accepted_at is not None:
+                await self._durations.learn(run.route, job, seen)
         return ended
 
     async def again(self, route: Route, task: Submitted, limit: TimeLimit) -> Generated | None:

@@ -32,7 +32,7 @@ from daemon.worker.polls.durations import Durations
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
-from limiter import Limiter, Penalty, Recalls
+from limiter import Limiter, Penalty, Permit, Recalls
 from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
@@ -120,7 +120,7 @@ class Bench:
     def call_sent(self, run: Run) -> None:
         self.written.append(run.item.uid)
 
-    async def call_answered(self, run: Run) -> None:
+    async def call_answered(self, run: Run, _permit: Permit | None) -> None:
         headers, run.headers = run.headers, {}
         if headers:
             self.headers.append(headers)
@@ -861,7 +861,7 @@ async def test_headers_are_passed_on_after_the_task_is_noted(
 
     noted: list[bytes | str] = []
 
-    async def call_answered(run: Run) -> None:
+    async def call_answered(run: Run, _permit: Permit | None) -> None:
         noted.append((await bench.installation.record(run.item.uid))["receipt"])
 
     monkeypatch.setattr(bench, "call_answered", call_answered)
@@ -869,6 +869,78 @@ async def test_headers_are_passed_on_after_the_task_is_noted(
     bench.provider.poll_answers = [generated()]
     assert isinstance(await bench.outcome(), Succeeded)
     assert '"task-1"' in str(noted[0])
+
+
+@pytest.mark.parametrize(
+    ("answers", "polls"),
+    [
+        ([], []),
+        ([Submitted("task-1")], [Pending("RUNNING"), generated()]),
+        ([Submitted("task-1")], [ProviderError(ErrorKind.MODERATION_OUTPUT, "Not this.")]),
+    ],
+    ids=["at-once", "task", "failed-task"],
+)
+async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: list[Any], polls: list[Any]
+) -> None:
+    steps: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        async def step(*args: Any, **options: Any) -> Any:
+            steps.append(name)
+            return await real(*args, **options)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, name in [
+        (bench, "call_accepted"),
+        (bench, "call_ended"),
+        (bench, "call_answered"),
+        (bench.durations, "learn"),
+        (bench.provider, "fetch"),
+        (bench.store, "put_image"),
+    ]:
+        noted(owner, name)
+    bench.answers, bench.provider.poll_answers = [*answers], [*polls]
+    await bench.outcome()
+    before = ["call_accepted", "call_answered"] if answers else []
+    after = ["learn"] if answers else ["call_answered"]
+    kept = [] if polls and isinstance(polls[-1], ProviderError) else ["fetch", "put_image"]
+    assert [step for step in dict.fromkeys(steps[len(before) + 1 :]) if step in {*after, *kept}] == [
+        *after,
+        *kept,
+    ]
+    assert steps[: len(before) + 1] == [*before, "call_ended"]
+
+
+async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    blames = ProviderError(ErrorKind.CONCURRENCY_LIMITED, "Too many.").of_accepted_call()
+    bench.provider.poll_answers = [blames]
+    await bench.outcome()
+    assert bench.ended == [], "the pool frees it, after the limiter has counted the running calls"
+
+
+async def test_the_headers_of_a_reply_reach_the_quota_though_its_place_is_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[object] = []
+    permit: Any = object()
+
+    async def call_answered(_run: Run, permit: object) -> None:
+        noted.append(permit)
+
+    async def call_ended(run: Run, *, answered: bool = True) -> None:
+        run.permit = None
+
+    monkeypatch.setattr(bench, "call_answered", call_answered)
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    run = await bench.claimed()
+    run.permit = permit
+    await bench.executor.run(run)
+    assert noted == [permit]
 
 
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:

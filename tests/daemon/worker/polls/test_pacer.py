@@ -167,7 +167,12 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
         item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
         run = Run(item, route, None)
         await polling.ended(
-            run, Job.model_validate({"id": "a", "prompt": "x"}), submitted, limit, accepted_at=polling.clock()
+            run,
+            Job.model_validate({"id": "a", "prompt": "x"}),
+            submitted,
+            limit,
+            accepted_at=polling.clock(),
+            is_over=lambda: asyncio.sleep(0),
         )
         noted_of_polls = list(noted)
         generated = await provider.poll(submitted)
