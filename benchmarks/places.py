@@ -244,7 +244,7 @@ def _figures(scenario: Scenario, group: Mapping[str, str], calls: Sequence[dict[
 def _under_limit(run: Run, scenario: Scenario, looks: Sequence[Look], polls_refused: int) -> Run:
     assert scenario.limit is not None
     idle_from = looks[-1].succeeded - scenario.in_flight
-    used = polls_used(looks, idle_from, scenario.limit.count, scenario.limit.window_s)
+    used = polls_used(looks, idle_from, scenario.limit.count / scenario.limit.window_s)
     return replace(run, polls_used=used, refused=run.refused + polls_refused)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 Task = Mapping[str, Any]  # with at_s, ended_at_s, found_at_s
@@ -67,13 +67,15 @@ def gap_by_turns_s(durations_s: Iterable[float], places: int, polls_per_s: float
     return sum(gaps_s) / len(gaps_s)
 
 
-def polls_used(looks: Sequence[Look], all_run_until: int, count: int, period_s: float) -> float:
-    """The polls as a part of those that the limit allows, in whole periods while all places are taken.
+def polls_used(looks: Sequence[Look], all_run_until: int, polls_per_s: float) -> float:
+    """The polls as a part of those that the limit allows, while all places are taken.
 
-    That is until `all_run_until` tasks have succeeded.
+    That is until `all_run_until` tasks have succeeded. Polls may leave many at once, so the time runs from one such
+    moment to another; 0 if there is only one.
     """
     full = [look for look in looks if look.succeeded <= all_run_until]
-    first = full[0]
-    whole_s = (full[-1].at_s - first.at_s) // period_s * period_s
-    last = min(full, key=lambda look: abs(look.at_s - first.at_s - whole_s))
-    return (last.polls - first.polls) / (count * (last.at_s - first.at_s) / period_s)
+    moments = [look for before, look in pairwise(full) if look.polls > before.polls]
+    if len(moments) < 2:
+        return 0.0
+    first, last = moments[0], moments[-1]
+    return (last.polls - first.polls) / (polls_per_s * (last.at_s - first.at_s))

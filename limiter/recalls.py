@@ -57,6 +57,10 @@ class Recalls:
             for name in permit.quotas
         )
 
+    def has_news(self, name: str, since: float) -> bool:
+        """Whether the quota may have changed since that time of the clock."""
+        return since <= max(self._gap_at, self._noted_at.get(name, -math.inf))
+
     async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:
         """Sleep until a time of the clock. Returns True then, or False as soon as the permit is recalled."""
         while not self.covers(permit, requested_at):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from daemon.accounts.routes import Route
 from daemon.contract import Job
 from daemon.worker.polls.durations import UNKNOWN, Durations
-from daemon.worker.polls.pacer import Left, Worth
+from daemon.worker.polls.pacer import Permits, Turn, Worth
 from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
 from daemon.worker.retry_policy import Then, after_poll, blames_account
 from daemon.worker.run import Run, TimeLimit, Unfinished
@@ -95,15 +95,16 @@ class _Watch:
 class Polling:
     """Waits for tasks.
 
-    `turn` waits until a poll of the route may be sent, and returns a callable for the moment when the poll leaves. It
-    prefers polls of more worth.
+    `turn` waits until a poll of the route may be sent; it prefers polls of more worth. `refused` pauses the polls of
+    the account, for the given time at most.
     `is_awaited` says whether somebody waits for the end of the run: for its picture, or for its place.
     `draw` returns a random number (0..1) that spreads the polls of many tasks.
     """
 
     def __init__(
         self,
-        turn: Callable[[Route, Worth], Awaitable[Left]],
+        turn: Callable[[Route, Worth], Awaitable[Turn]],
+        refused: Callable[[ProviderError, Route, Permits, float], Awaitable[None]],
         durations: Durations,
         is_awaited: Callable[[Run, Job], bool],
         *,
@@ -112,6 +113,7 @@ class Polling:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._turn = turn
+        self._refused = refused
         self._durations = durations
         self._is_awaited = is_awaited
         self._sleep = sleep
@@ -221,7 +223,7 @@ class Polling:
         self, route: Route, task: Submitted, watch: _Watch
     ) -> Pending | Generated | ProviderError:
         """Return the reply to one poll, or its error if the poll was refused or the task is unknown."""
-        left = await self._turn(route, watch.worth)
+        left, permits = await self._turn(route, watch.worth)
         watch.note_sent()  # for a provider that does not say when the poll leaves
 
         async def leaves(_rtt_s: float | None) -> None:
@@ -231,8 +233,11 @@ class Polling:
         try:
             return await route.provider.poll(task, hooks=CallHooks(before_send=leaves))
         except ProviderError as error:
-            if after_poll(error) not in (Then.REPEAT, Then.LOST):
+            then = after_poll(error)
+            if then not in (Then.REPEAT, Then.PAUSE, Then.LOST):
                 raise
+            if then is Then.PAUSE:
+                await self._refused(error, route, permits, LONGEST_RETRY_AFTER_S)
             return error
         finally:
             left()

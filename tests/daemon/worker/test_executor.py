@@ -29,6 +29,7 @@ from daemon.worker.download import ONLY_ADDRESS_TRIES, Download
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.pacer import Turn
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
@@ -82,8 +83,10 @@ class Bench:
         self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
         calls: Any = self
         self.durations = Durations(redis, keys, metrics, clock=count().__next__)
+        accounts = AccountFeedback(redis, keys, self.limiter, metrics)
         polling = Polling(
             self._turn,
+            accounts.polls_refused,
             self.durations,
             lambda _run, _job: self.awaited,
             sleep=self._sleep,
@@ -96,7 +99,7 @@ class Bench:
             InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
             polling,
             Download(polling, sleep=self._sleep),
-            RetryPolicy(AccountFeedback(redis, keys, self.limiter, metrics), metrics),
+            RetryPolicy(accounts, metrics),
             calls,
             metrics,
         )
@@ -131,8 +134,8 @@ class Bench:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
-    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Callable[[], None]:
-        return lambda: None
+    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Turn:
+        return Turn(lambda: None, {})
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 3))
@@ -941,6 +944,23 @@ async def test_the_headers_of_a_reply_reach_the_quota_though_its_place_is_free(
     run.permit = permit
     await bench.executor.run(run)
     assert noted == [permit]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pause_s"),
+    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 7), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
+)
+async def test_a_throttled_poll_pauses_the_polls_of_its_account_and_no_call(
+    redis: Redis, kind: ErrorKind, pause_s: float
+) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(kind, "Slow down.", retry_after_s=7), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    (quota,) = bench.route.quotas
+    calls, polls = await Limiter(redis, "pixmill").snapshot([quota, quota.polls])
+    assert calls.cooldown_s == 0
+    assert polls.cooldown_s == pytest.approx(pause_s, abs=1)
 
 
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:

@@ -16,7 +16,7 @@ from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.download import Download
 from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.pacer import TOGETHER, Worth
+from daemon.worker.polls.pacer import TOGETHER, Turn, Worth
 from daemon.worker.polls.polling import Polling
 from daemon.worker.run import Run, TimeLimit
 from limiter import parse_quota
@@ -98,12 +98,12 @@ async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
     gone = [await turn for turn in behind[:TOGETHER]]
-    for left in gone[1:]:
-        left()
+    for turn in gone[1:]:
+        turn.left()
     await asyncio.sleep(0)
     assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
     fleet.clock.now_us += 100_000
-    gone[0]()
+    gone[0].left()
     await asyncio.gather(*behind)
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
 
@@ -142,7 +142,10 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
     noted: list[str] = []
 
     async def turn(_route: Route, _worth: Worth) -> Any:
-        return lambda: noted.append("left")
+        return Turn(lambda: noted.append("left"), {})
+
+    async def ignored(*_: object) -> None:
+        pass
 
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
     async with Simulator(settings) as simulator:
@@ -162,7 +165,7 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
         assert noted == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         durations = Durations(redis, Keys("pixmill"), Metrics())
-        polling = Polling(turn, durations, lambda *_: True, sleep=lambda _seconds: asyncio.sleep(0))
+        polling = Polling(turn, ignored, durations, lambda *_: True, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
         item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
         run = Run(item, route, None)
