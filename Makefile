@@ -65,7 +65,7 @@ bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis an
 bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
 	$(BIN)/python -m benchmarks.limiter
 
-bench-places: setup  ## how well the places of an account are used while tasks are polled (8 minutes)
+bench-places: setup  ## how well the places of an account are used while tasks are polled (15 minutes)
 	$(BIN)/python -m benchmarks.places
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)

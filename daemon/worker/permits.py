@@ -119,12 +119,15 @@ class CallPermits:
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
 
-    async def call_answered(self, run: Run) -> None:
-        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged."""
+    async def call_answered(self, run: Run, permit: Permit | None) -> None:
+        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged.
+
+        `permit` is the call's, also if its place is free by now.
+        """
         headers, run.headers = run.headers, {}
         if headers:
             try:
-                await self._accounts.note_headers(headers, run.route, run.permit)
+                await self._accounts.note_headers(headers, run.route, permit)
             except Exception as error:
                 log.warning("could not note rate headers", route=run.route.name, error=str(error))
 

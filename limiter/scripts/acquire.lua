@@ -32,8 +32,7 @@ local owner, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '
 local strings = strings_read(9)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
--- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
-local quotas, rows, polling = rows_read(9, strings, true)
+local quotas, rows = rows_read(9, strings)
 
 local function denied(retry, bound, ...)
   if clock.urgent then clock_write(KEYS[1], clock) end
@@ -57,7 +56,7 @@ end
 
 -- The time until the next try of a paused quota (µs), and the bound to report; nil if none is paused.
 local function paused()
-  for _, quota in ipairs(polling and {} or quotas) do
+  for _, quota in ipairs(quotas) do
     -- An operator's end is a time of the server's clock.
     local ends = pause_read(quota.pause)
     if ends == 0 then return LOOK_AGAIN_US, bound_of(quota, 'paused') end

@@ -18,7 +18,7 @@
 local strings = strings_read(5)
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now, grant, sent = clock.now, ARGV[2], ARGV[3] == '1'
-local quotas, rows, polling = rows_read(5, strings, true)
+local quotas, rows = rows_read(5, strings)
 
 -- Without its record the charge stays in slices and in windows by the clock, and the call counts twice there.
 local record = strings[2]
@@ -52,7 +52,7 @@ local function room(row)
 end
 
 local allowed, recalled = true, {}
-for _, quota in ipairs(polling and {} or quotas) do allowed = allowed and quota.cooldown.ends <= now end
+for _, quota in ipairs(quotas) do allowed = allowed and quota.cooldown.ends <= now end
 for _, row in ipairs(rates) do
   local before, ahead = room(row)
   allowed = allowed and before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,17 @@ async def ask(limiter: Limiter, request_id: str) -> Grant | Later:
 
 
 # quotas
+
+
+async def test_quotas_shows_that_polls_pause(pixmill: Pixmill, limiter: Limiter) -> None:
+    await limiter.penalise(MAIN.polls, retry_after_s=30, reason="rate_limited")
+    first, other = (await pixmill("quotas")).out.splitlines()
+    assert first.startswith(f"{LIMITS}: a call can be sent now;")
+    assert re.search(r"; polls pause for (30|29) s more \(rate_limited\)$", first)
+    assert "polls" not in other
+    document = (await pixmill("quotas", "--json")).document
+    assert 25 < document[0]["polls_cooldown_seconds"] <= 30
+    assert document[0]["polls_cooldown_reason"] == "rate_limited"
 
 
 async def test_quotas_prints_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -> None:

@@ -252,6 +252,15 @@ async def test_quotas_show_capacity_use_and_cooldown(fleet: Fleet) -> None:
     assert 50 < cooldown_s <= 60
 
 
+async def test_the_polls_of_a_quota_show_a_cooldown_of_their_own(fleet: Fleet) -> None:
+    await fleet.limiter.penalise(OPENAI.polls, retry_after_s=60, reason="429")
+    cooldown_s = await fleet.value("quota_cooldown_seconds", quota="openai-main.polls")
+    assert cooldown_s is not None
+    assert 50 < cooldown_s <= 60
+    assert fleet.shown("quota_cooldown_seconds", quota="openai-main") == 0
+    assert fleet.shown("quota_in_flight", quota="openai-main.polls") is None
+
+
 async def test_backlog_is_the_time_that_the_quota_needs_for_waiting_items(fleet: Fleet, redis: Redis) -> None:
     for field, count in (("normal|queued", 150), ("high|throttled", 30), ("low|retry_wait", 20)):
         await redis.hset(DEPTH, f"default|{field}", count)

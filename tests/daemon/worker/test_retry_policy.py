@@ -29,7 +29,7 @@ from daemon.worker.retry_policy import (
     after_poll,
 )
 from daemon.worker.run import Run
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Scope
 from tests.daemon.harness import Installation
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "no", "retryable": True}
@@ -152,17 +152,22 @@ async def test_an_error_means_one_thing_for_the_job_and_one_for_the_account(
     accounts.act.assert_awaited_once_with(action, error, run.route, None)
 
 
-@pytest.mark.parametrize(("kind", "expected", "_action"), CASES)
+@pytest.mark.parametrize(("kind", "expected", "action"), CASES)
 def test_a_refused_poll_does_not_fail_its_task(
-    kind: ErrorKind, expected: type, _action: AccountAction
+    kind: ErrorKind, expected: type, action: AccountAction
 ) -> None:
     turned_away = expected is Throttled or kind in ("permission", "network_unsent", "ambiguous_submit")
     repeats = turned_away or kind in ("poll_error", "result_download", "storage")
     then = after_poll(ProviderError(kind, "It failed."))
-    assert (then is Then.REPEAT) == repeats
+    assert (then in (Then.REPEAT, Then.PAUSE)) == repeats
+    assert (then is Then.PAUSE) == (action is AccountAction.COOL_DOWN)
     assert (then is Then.LOST) == (kind == "task_lost")
     accepted = after_poll(ProviderError(kind, "It failed.").of_accepted_call())
     assert (accepted is Then.REPEAT) == (repeats and not turned_away)
+
+
+def test_a_refusal_of_this_machine_pauses_no_polls_of_others() -> None:
+    assert after_poll(ProviderError(ErrorKind.RATE_LIMITED, "No.", scope=Scope.MACHINE)) is Then.REPEAT
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
