@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from providers.simulator.server import Simulator
-from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Rate, SimulatorSettings
+from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Bucket, Rate, SimulatorSettings
 
 T = TypeVar("T")
 
@@ -53,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     option("--host", default="127.0.0.1")
     option("--port", type=int, default=9200, help="0 takes a free one")
     option("--images", type=rate, metavar="N/PERIOD", help='pictures per key, like "12/6s"')
-    option("--requests", type=rate, metavar="N/PERIOD", help="calls per key")
+    option(
+        "--requests",
+        type=partial(_parsed, _rate_or_bucket),
+        metavar="N/PERIOD",
+        help='calls per key; "8/s burst 4" is a token bucket',
+    )
     option("--in-flight", type=int, metavar="N", help="parallel calls, and tasks that run, per key")
     option("--polls", type=rate, metavar="N/PERIOD", help="polls of tasks per key")
     option(
@@ -77,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--plain", action="store_true", help="one flat colour a picture, for load tests")
     option("--kept-pictures", type=int, metavar="N", help="of tasks, the latest; 512")
     return parser
+
+
+def _rate_or_bucket(text: str) -> Rate | Bucket:
+    return Bucket.parse(text) if "burst" in text else Rate.parse(text)
 
 
 def _span(text: str) -> tuple[float, float]:
