@@ -22,7 +22,8 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
                                                  first quota; a reservation has `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
     PREFIX:bell                          channel of the doorbell: `slot [HOLDER...]` when a lease was freed,
-                                         `quota NAME [UNTIL_US]` when grants up to then (none: all) are recalled
+                                         `quota NAME [UNTIL_US [AFTER_US]]` when grants up to then (none: all), with
+                                         a slot after AFTER_US, are recalled
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from limiter.scripts.states import States
 class Limiter(States, Refusals):
     """Grants, renews and ends permits for all quotas of one installation.
 
-    Before a call: `acquire`. After it: `release`, or `give_back` if it was not sent; `sent_late` if it left late.
-    While it runs: `renew` or `submitted`. After a refusal: `penalise` or `exhausted`. For the provider's headers:
-    `observe`. For operators: `pause`, `resume`, `snapshot`, `explain`.
+    Before a call: `acquire`; `retime` if it is late for its slot. After it: `release`, or `give_back` if it was not
+    sent. While it runs: `renew` or `submitted`. After a refusal: `penalise` or `exhausted`. For the provider's
+    headers: `observe`. For operators: `pause`, `resume`, `snapshot`, `explain`.
 
     `prefix` begins every key (on Redis Cluster: with a hash tag). A lease that is not renewed ends `lease_s`
     after its slot. `clock` replaces the server's time (integer µs) in every script: for tests and simulations

@@ -21,8 +21,7 @@ class Plan:
     """`keys` and `rows` (the quotas, then the limits) as acquire.lua and snapshot.lua describe them.
 
     `leased` are the quotas with a lease and its weight. `days` are the calendar days by their place in `rows`; their
-    rows get the midnights at each request. `late` are the books in which a call that is sent late moves: kind, cost,
-    and for how long (µs) the call counts there.
+    rows get the midnights at each request.
     """
 
     quotas: tuple[Quota, ...]
@@ -32,7 +31,6 @@ class Plan:
     keys: tuple[str, ...]
     rows: tuple[Arg, ...]
     days: Mapping[int, CalendarDay]
-    late: Mapping[str, tuple[Arg, ...]]
 
     def rows_at(self, wall_us: int) -> tuple[Arg, ...]:
         """The rows for a call at this time of the server's clock."""
@@ -70,7 +68,6 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
 
     rows: list[Arg] = [len(names), *(head for quota in quotas for head in (quota.name, quota.fingerprint))]
     days: dict[int, CalendarDay] = {}
-    late: dict[str, tuple[Arg, ...]] = {}
     for quota, limit, cost in limits:
         book, *waiting = _books(keys, quota, limit)
         span_us, extra = (0, index[waiting[0]]) if waiting else _span_and_extra(limit)
@@ -79,9 +76,6 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
         former = " ".join(str(index[key]) for key in _former_books(keys, quota, limit))
         rows += [names.index(quota.name) + 1, limit.kind, index[book], limit.unit, cost, limit.count]
         rows += [span_us, extra, former]
-        if limit.late_us:
-            *_, keep_us = late.get(book, (0,))
-            late[book] = (limit.kind, cost, max(limit.late_us, int(keep_us)))
     return Plan(
         quotas=tuple(quotas),
         names=names,
@@ -90,7 +84,6 @@ def plan_for(keys: LimiterKeys, quotas: Sequence[Quota], costs: Mapping[str, int
         keys=all_keys,
         rows=tuple(rows),
         days=days,
-        late=late,
     )
 
 

@@ -1,7 +1,8 @@
 """Finds recalled permits of a process by the doorbell's messages about quotas.
 
 A slot can be seconds away. If the provider refuses a call meanwhile, or an operator pauses or changes the quota,
-earlier grants are recalled. A caller sleeps here until its slot, and checks here once more before it sends the call.
+earlier grants are recalled. A call that leaves late recalls those with later slots. A caller sleeps here until its
+slot, and checks here once more before it sends the call.
 """
 
 from __future__ import annotations
@@ -9,12 +10,38 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from limiter.permit import Permit
 
 _EVER = 2**63
+# The recalls of a quota that are kept apart; older ones are merged into one that covers more.
+_KEPT = 16
+
+
+class _Recall(NamedTuple):
+    """Covers the permits that were granted until `until_us` for a slot after `after_us`.
+
+    `noted_at`: a permit that is requested later was granted later, even if the server's clock was set meanwhile.
+    """
+
+    noted_at: float
+    until_us: int
+    after_us: int
+
+    def covers(self, permit: Permit, requested_at: float) -> bool:
+        return (
+            requested_at <= self.noted_at
+            and permit.granted_us <= self.until_us
+            and permit.slot_us > self.after_us
+        )
+
+    def merged(self, later: _Recall) -> _Recall:
+        until_us, after_us = max(self.until_us, later.until_us), min(self.after_us, later.after_us)
+        return _Recall(later.noted_at, until_us, after_us)
 
 
 class Recalls:
@@ -25,8 +52,7 @@ class Recalls:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._until_us: dict[str, int] = {}
-        self._noted_at: dict[str, float] = {}
+        self._recalls: dict[str, deque[_Recall]] = {}
         self._gap_at = -math.inf
         self._news = asyncio.Event()
 
@@ -35,11 +61,13 @@ class Recalls:
         topic, _, rest = message.partition(" ")
         if topic != "quota":
             return False
-        name, _, until = rest.partition(" ")
-        # Keep the message's arrival as well: a permit that is requested later was granted later, even if the server's
-        # clock was set meanwhile.
-        self._noted_at[name] = self.clock()
-        self._until_us[name] = max(self._until_us.get(name, 0), int(until)) if until.isdecimal() else _EVER
+        name, _, times = rest.partition(" ")
+        until, _, after = times.partition(" ")
+        until_us = int(until) if until.isdecimal() else _EVER
+        recalls = self._recalls.setdefault(name, deque())
+        recalls.append(_Recall(self.clock(), until_us, int(after) if after.isdecimal() else -1))
+        if len(recalls) > _KEPT:
+            recalls.appendleft(recalls.popleft().merged(recalls.popleft()))
         self._wake()
         return True
 
@@ -53,8 +81,9 @@ class Recalls:
         if requested_at <= self._gap_at:
             return bool(permit.quotas)
         return any(
-            requested_at <= self._noted_at.get(name, -math.inf) and permit.granted_us <= self._until_us[name]
+            recall.covers(permit, requested_at)
             for name in permit.quotas
+            for recall in self._recalls.get(name, ())
         )
 
     async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:

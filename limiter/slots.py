@@ -22,10 +22,15 @@ _NUMBERS = itertools.count()
 
 
 class Slot(NamedTuple):
-    """A permit whose slot has come. By the clock of recalls, `at` is its slot and `requested_at` its first request."""
+    """A permit whose slot has come, or comes soon; all times are by the clock of recalls.
+
+    A reply of Redis takes its time, so the slot lies between `at`, from which a call counts as late, and `leaves_at`,
+    before which it must not leave. `requested_at` is the first request.
+    """
 
     permit: Permit
     at: float
+    leaves_at: float
     requested_at: float
 
 
@@ -37,6 +42,7 @@ class _Request:
     horizon_s: float = 0.0
     requested_at: float = 0.0
     sent_at: float = 0.0
+    quotas: Sequence[Quota] = ()
     reply: Grant | Later | None = None
     repeat: Callable[[], Awaitable[Grant | Later]] | None = None
 
@@ -66,7 +72,7 @@ class Slots:
         if self._request is not None and isinstance(self._request.reply, Grant):
             await self.leave()
         request = self._request = self._request or _Request(f"{self._holder}:{self._name}:{next(_NUMBERS)}")
-        request.horizon_s, request.sent_at = horizon_s, self._recalls.clock()
+        request.horizon_s, request.quotas, request.sent_at = horizon_s, quotas, self._recalls.clock()
         # Keep the time of the first try: its lost reply may have been a grant.
         if request.repeat is None:
             request.requested_at = request.sent_at
@@ -98,19 +104,23 @@ class Slots:
         horizon_s = self._request.horizon_s if self._request and denial.bound.ends_by_itself else 0.0
         return denial.retry_us / 1e6 + horizon_s / 2
 
-    async def wait(self, grant: Grant) -> Slot | None:
-        """Sleep until the slot of the latest grant.
+    async def wait(self, grant: Grant, *, early_s: float = 0.0) -> Slot | None:
+        """Sleep until the slot of the latest grant, or until `early_s` before it: the caller then keeps to `leaves_at`.
 
         Returns None, and gives the grant back, if it is recalled before its slot, or if this process stood still for so
-        long that another call may have its place in flight. A cancelled caller gives it back with `leave`.
+        long that other calls may have its units or its place in flight. A cancelled caller gives it back with `leave`.
         """
-        # Count the wait from the reply, so that the call never leaves early.
-        leaves_at = self._recalls.clock() + grant.wait_us / 1e6
         request = self._granted(grant)
-        came = await self._recalls.sleep(grant.permit, request.requested_at, leaves_at)
-        late_s = self._recalls.clock() - request.sent_at - grant.wait_us / 1e6
-        if came and not (grant.permit.leased and late_s > self._limiter.lease_s / 2):
-            return self.take(grant)
+        slot = self._slot(grant, request)
+        came = await self._recalls.sleep(grant.permit, request.requested_at, slot.leaves_at - early_s)
+        now = self._recalls.clock()
+        if came and not (grant.permit.leased and now - slot.at > self._limiter.lease_s / 2):
+            if now - slot.at > min(quota.tolerance_s for quota in request.quotas):
+                came = await self._limiter.retime(grant.permit, request.quotas)
+                slot = slot._replace(at=now)
+            if came:
+                self._request = None
+                return slot
         await self.leave()
         return None
 
@@ -118,8 +128,14 @@ class Slots:
         """Take the slot of the latest grant without a sleep: the caller keeps to it. `leave` then has nothing to do."""
         request = self._granted(grant)
         self._request = None
-        # Count the slot from the request: after a slow reply the call counts as late.
-        return Slot(grant.permit, request.sent_at + grant.wait_us / 1e6, request.requested_at)
+        return self._slot(grant, request)
+
+    def _slot(self, grant: Grant, request: _Request) -> Slot:
+        wait_s = grant.wait_us / 1e6
+        # Count lateness from the request, and the wait from the reply: a call never leaves early.
+        return Slot(
+            grant.permit, request.sent_at + wait_s, self._recalls.clock() + wait_s, request.requested_at
+        )
 
     def _granted(self, grant: Grant) -> _Request:
         if self._request is None or self._request.reply is not grant:

@@ -69,22 +69,27 @@ class PixmillGate(Gate):
             async with self._asking[job.model]:
                 permit, asked_at, slot_at, wakes_at = await self._granted(job, attempt)
             try:
-                if await self._recalls.sleep(permit, asked_at, wakes_at):
+                if await self._recalls.sleep(permit, asked_at, wakes_at) and await self._in_time(
+                    job, permit, slot_at
+                ):
                     break
             except asyncio.CancelledError:
                 await self._give_back(permit)
                 raise
             await self._give_back(permit)
-        late_s = time.monotonic() - slot_at
-        self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
-        if late_s > self._tolerance_s[job.model]:
-            self.notes["sent_late"] += 1
-            await self._limiter.sent_late(permit, self._quotas[job.model])
         if permit.leased:
             self._held[permit.grant_id] = permit
             if self._longest_call_s is not None:
                 await self._limiter.submitted(permit, longest_s=self._longest_call_s)
         return permit
+
+    async def _in_time(self, job: Job, permit: Permit, slot_at: float) -> bool:
+        late_s = time.monotonic() - slot_at
+        self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
+        if late_s <= self._tolerance_s[job.model]:
+            return True
+        self.notes["sent_late"] += 1
+        return await self._limiter.retime(permit, self._quotas[job.model])
 
     async def _give_back(self, permit: Permit) -> None:
         self.notes["given_back"] += 1

@@ -131,7 +131,7 @@ class Dispatcher:
         await self._bell.wait(self.route.name, LOOK_EVERY_S)
 
     async def _next_slot(self) -> Slot | Later | None:
-        """A permit whose slot has come, a denial, or None for a permit that was recalled meanwhile."""
+        """A permit whose slot comes now, a denial, or None for a permit that was recalled meanwhile."""
         horizon_s = HORIZON_S if self._bell.listening else SILENT_HORIZON_S
         if self._quotas != self.route.quotas:
             await self._slots.leave()
@@ -151,7 +151,7 @@ class Dispatcher:
             return reply
         if reply.scales:
             await uninterrupted(self._accounts.rescaled(reply.scales))
-        slot = await self._slots.wait(reply)
+        slot = await self._slots.wait(reply, early_s=self._pool.lead_s)
         if slot is not None and self.pause is not None:
             await self._limiter.give_back(slot.permit)
             return None
@@ -183,7 +183,12 @@ class Dispatcher:
                 self._pool.start(item, self.route, None)
             else:
                 self._pool.start(
-                    item, self.route, slot.permit, slot_at=slot.at, requested_at=slot.requested_at
+                    item,
+                    self.route,
+                    slot.permit,
+                    slot_at=slot.at,
+                    leaves_at=slot.leaves_at,
+                    requested_at=slot.requested_at,
                 )
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -16,6 +17,13 @@ from daemon.worker.run import Phase, Recalled, Run
 from limiter import Lag, Limiter, Permit, Quota, Recalls
 
 log = structlog.get_logger(__name__)
+
+# How often a late call looks at the clock before it leaves all the same: a slow Redis makes it late each time.
+LOOKS = 3
+# An item starts before its slot by the longest of this many preparations: claim, inputs, intent, connection.
+PREPARATIONS = 16
+FIRST_LEAD_S = 0.05
+LONGEST_LEAD_S = 0.5
 
 
 class CallPermits:
@@ -42,7 +50,13 @@ class CallPermits:
         self._gate = gate
         # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
-        self._reports: set[asyncio.Task[None]] = set()  # reports of late calls, on their way to the limiter
+        self._preparations_s = deque([FIRST_LEAD_S], PREPARATIONS)
+        self._reports: set[asyncio.Task[bool]] = set()  # reports of late calls, on their way to the limiter
+
+    @property
+    def lead_s(self) -> float:
+        """How long before its slot an item should start, so that its connection is open when the slot comes."""
+        return min(LONGEST_LEAD_S, max(self._preparations_s))
 
     async def note_intent(self, run: Run) -> bytes:
         """Write the intent of the run's call. Raises LeaseLost: then nothing may be sent.
@@ -56,7 +70,7 @@ class CallPermits:
     async def call_begins(self, run: Run) -> None:
         """Check that the call may be sent. A call that is late for its slot counts from now on.
 
-        Raises Recalled when the permit was recalled or the storage gate is closed.
+        Raises Recalled when the permit was recalled, the storage gate is closed, or no limit has room for a late call.
         """
         if self._gate.closed:
             raise Recalled
@@ -64,17 +78,25 @@ class CallPermits:
         if permit is None or run.slot_at is None:
             return
         self._refuse_recalled(run, permit)
-        if _is_late(run):
-            await self._counted_from_now(permit, run.route.quotas)
-            run.slot_at = time.monotonic()
+        # This process may stall while it waits for the reply, so look again.
+        for _ in range(LOOKS):
+            if not _is_late(run):
+                return
+            looked_at = time.monotonic()
+            if not await self._retimed(permit, run.route.quotas):
+                raise Recalled
+            run.slot_at = looked_at
             self._refuse_recalled(run, permit)
 
     async def call_leaves(self, run: Run, rtt_s: float | None) -> None:
-        """Repeat the checks of `call_begins` right before the first byte leaves, since connecting takes time.
+        """Wait for the call's slot, and repeat the checks of `call_begins` right before the first byte leaves.
 
         `rtt_s` is the time to connect, None on an open connection. After a long connect or a stall of this process,
         another replica may own the item: raises LeaseLost then.
         """
+        self._preparations_s.append(time.monotonic() - run.started_at)
+        if run.permit is not None and run.slot_at is not None:
+            await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at)
         late_at = run.slot_at
         await self._surely_ours(run, rtt_s)
         await self.call_begins(run)
@@ -88,14 +110,14 @@ class CallPermits:
     def call_sent(self, run: Run) -> None:
         """Count a late call again after its last byte, since this process may have stalled in between.
 
-        No call waits for this report. The limiter delays a later call that would now exceed the limit.
+        No call waits for this report. The limiter recalls or delays a later call that would now exceed the limit.
         """
         permit = run.permit
         if permit is not None and run.slot_at is not None and _is_late(run):
             now = time.monotonic()
             log.debug("a call left late", item=run.item.uid, late_s=round(now - run.slot_at, 3))
             run.slot_at = now
-            report = asyncio.create_task(self._counted_from_now(permit, run.route.quotas))
+            report = asyncio.create_task(self._retimed(permit, run.route.quotas, sent=True))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
 
@@ -142,8 +164,8 @@ class CallPermits:
         if await self.note_intent(run):
             raise Recalled  # the next run of the item polls that task
 
-    async def _counted_from_now(self, permit: Permit, quotas: Sequence[Quota]) -> None:
-        await until_answered("sent_late", lambda: self._limiter.sent_late(permit, quotas))
+    async def _retimed(self, permit: Permit, quotas: Sequence[Quota], *, sent: bool = False) -> bool:
+        return await until_answered("retime", lambda: self._limiter.retime(permit, quotas, sent=sent))
 
     def _refuse_recalled(self, run: Run, permit: Permit) -> None:
         if self._recalls.covers(permit, run.requested_at):

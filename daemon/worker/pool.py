@@ -58,6 +58,11 @@ class Pool:
         """Worker slots that are neither used nor reserved."""
         return max(0, self.slots - len(self._runs) - self._reserved)
 
+    @property
+    def lead_s(self) -> float:
+        """How long before its slot an item should start, see `CallPermits`."""
+        return self._calls.lead_s
+
     def reserve(self, count: int) -> int:
         """Keep up to `count` slots for a claim that is under way; returns how many."""
         count = min(count, self.free)
@@ -79,11 +84,12 @@ class Pool:
         permit: Permit | None,
         *,
         slot_at: float | None = None,
+        leaves_at: float = 0.0,
         requested_at: float = 0.0,
         adopted: bool = False,
     ) -> None:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
-        run = Run(item, route, permit, adopted, slot_at, requested_at)
+        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at)
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
 

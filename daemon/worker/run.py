@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,8 +58,11 @@ class Run:
     route: Route
     permit: Permit | None
     adopted: bool = False  # taken over from a replica that fell silent
-    slot_at: float | None = None  # monotonic time for which the permit was granted
-    requested_at: float = 0.0  # monotonic time at which the permit was requested
+    # Monotonic times: the permit's slot, from which the call counts as late; the earliest time to send; the request.
+    slot_at: float | None = None
+    leaves_at: float = 0.0
+    requested_at: float = 0.0
+    started_at: float = field(default_factory=time.monotonic)
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
     phase: Phase = Phase.WAITING

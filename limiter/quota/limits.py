@@ -55,11 +55,6 @@ class _Limit:
         """The guard for calls that arrive unevenly; 0 for a limit without a rate."""
         return LONGEST_PERIOD_US
 
-    @property
-    def late_us(self) -> int:
-        """How long a late call counts after it was sent; 0 if lateness changes nothing."""
-        return 0
-
 
 class _Rate(_Limit):
     """A limit of units over time."""
@@ -104,10 +99,6 @@ class Window(_Rate):
         """How long a unit stays in our books: the provider's period and the guard."""
         return self.period_us + self.guard_us
 
-    @property
-    def late_us(self) -> int:
-        return self.span_us if self.exact else 2 * self.span_us
-
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002 - every kind has the same signature
         return (n - 1) // self.count * self.period_us / SECOND_US
 
@@ -149,10 +140,6 @@ class Bucket(_Rate):
     def guard_us(self) -> int:
         return max(self.lag_us, GUARD_LEAST_US)
 
-    @property
-    def late_us(self) -> int:
-        return self.burst * self.period_us // self.count + self.period_us
-
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
         return max(0, n - self.burst) * self.period_us / (self.count * SECOND_US)
 
@@ -174,10 +161,6 @@ class FixedWindow(_Rate):
     def guard_us(self) -> int:
         """The time before and after the start of a window without calls: a tenth of it, half a second at most."""
         return min(self.period_us // 10, 500_000)
-
-    @property
-    def late_us(self) -> int:
-        return 2 * self.period_us
 
     def last_start_s(self, n: int, service_s: float) -> float:  # noqa: ARG002
         # The least over all times to start: one window's units at its end, the next window's at its start.

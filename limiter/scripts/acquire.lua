@@ -17,8 +17,7 @@
 -- in another, it is granted twice.
 -- @include clock
 -- @include rows
--- @include rates
--- @include changed
+-- @include charge
 -- @include leases
 -- @include undo
 
@@ -110,12 +109,7 @@ end
 
 -- CHARGE: all rates at the slot, and note it in the request's record.
 local function charge(rates, slot, granted_at)
-  local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at
-  for _, row in ipairs(rates) do
-    local field = rate_charge(row, slot, grant, clock)
-    charge_slices_beside(row, slot)
-    if field then record = record .. ' ' .. row.key .. '=' .. field end
-  end
+  local record = text(slot) .. ' ' .. grant .. ' ' .. granted_at .. charge_rates(rates, slot, grant, clock)
   -- Half a lease only, so that a repeated request never finds a grant whose lease is about to end.
   redis.call('SET', KEYS[2], record, 'PX', text(math.ceil((slot - now + lease / 2) / 1000)))
   clock_write(KEYS[1], clock)

@@ -1,10 +1,9 @@
-"""The calls of a permit's owner: renew, submitted, release, give back, sent late."""
+"""The calls of a permit's owner: renew, submitted, release, give back, retime."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +17,7 @@ _HERE: Final = Path(__file__).parent
 _GIVE_BACK: Final = LuaScript.load(_HERE, "give_back")
 _RELEASE: Final = LuaScript.load(_HERE, "release")
 _RENEW: Final = LuaScript.load(_HERE, "renew")
-_SENT_LATE: Final = LuaScript.load(_HERE, "sent_late")
+_RETIME: Final = LuaScript.load(_HERE, "retime")
 
 
 class Permits(Server):
@@ -81,18 +80,21 @@ class Permits(Server):
         ]
         await uninterrupted(_GIVE_BACK(self._client, keys, args))
 
-    async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
-        """Note that the call is sent now, well after its slot: windows and buckets count it from now on.
+    async def retime(self, permit: Permit, quotas: Sequence[Quota], *, sent: bool = False) -> bool:
+        """Let a call that is late for its slot count from now on; False if it must not be sent.
 
         `quotas` are those of its grant. Call this only for a delay that the guard does not cover, see
-        `Quota.tolerance_s`. A calendar day counts the call at its slot, and grants nothing within two seconds of
-        midnight.
+        `Quota.tolerance_s`. Calls of others may have left since its slot, so a limit may have no room now: then give
+        the permit back. A call that was `sent` counts in any case, and the result is True. Grants with later slots that
+        have no room any more are recalled. A calendar day counts the call at its slot, and grants nothing within two
+        seconds of midnight.
         """
-        books = self._plan(quotas, permit.costs).late if quotas else {}
-        if books:
-            keys = (self._keys.clock, self._record(permit), *books)
-            args = [self._now_us(), permit.grant_id, *chain.from_iterable(books.values())]
-            await uninterrupted(_SENT_LATE(self._client, keys, args))
+        if not quotas:
+            return True
+        plan = self._plan(quotas, permit.costs)
+        keys = (plan.keys[0], self._record(permit), *plan.keys[2:])
+        args = (self._now_us(), permit.grant_id, int(sent), self._keys.bell, *self._rows(plan))
+        return int(await uninterrupted(_RETIME(self._client, keys, args))) == 1
 
     async def _prolong(self, permits: Sequence[Permit], by_us: int) -> list[Permit]:
         """Prolong the leases of all `permits` to at least `by_us` from now; returns the unknown permits."""

@@ -52,13 +52,14 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
     Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
-    close them: if it does so while a paid request is written, the outcome is unknown.
+    close them: if it does so while a paid request is written, the outcome is unknown. A request may wait half a second
+    for its slot on an open connection.
     """
     _quiet_url_logging()
     return httpx2.AsyncClient(
         verify=tls_context(),
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
-        limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.5),
+        limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
         follow_redirects=False,
         trust_env=not _is_loopback(base_url),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},

@@ -43,7 +43,7 @@ STEPS: dict[str, _Step] = {
     "release": lambda limiter, permit: limiter.release(permit),
     "submitted": lambda limiter, permit: limiter.submitted(permit, longest_s=300),
     "renew": lambda limiter, permit: limiter.renew([permit]),
-    "sent_late": lambda limiter, permit: limiter.sent_late(permit, QUOTAS),
+    "retime": lambda limiter, permit: limiter.retime(permit, QUOTAS),
     "penalise": lambda limiter, permit: limiter.penalise(
         QUOTAS[0], reason="429", retry_after_s=3, permit=permit
     ),

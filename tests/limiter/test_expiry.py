@@ -86,7 +86,7 @@ _STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["request"] * 6
-            + ["release", "give_back", "renew", "submitted", "sent_late", "penalise", "places", "observe"]
+            + ["release", "give_back", "renew", "submitted", "retime", "penalise", "places", "observe"]
         ),
         st.sampled_from([0, S, 16 * S, 45 * S, 61 * S, 80 * S, 5 * MIN, 8 * MIN, 31 * MIN]),
         st.sampled_from(["a", "b", "ab"]),
@@ -148,9 +148,9 @@ async def _done(
     match action:
         case "release" | "give_back":
             await getattr(rig.limiter, action)(permit)
-        case "sent_late" if rig.time.now_us - permit.slot_us < MIN:
-            await rig.limiter.sent_late(permit, [_A])
-        case "sent_late":
+        case "retime" if rig.time.now_us - permit.slot_us < MIN:
+            await rig.limiter.retime(permit, [_A])
+        case "retime":
             pass  # its shortest period is over
         case "renew":
             await rig.limiter.renew(held)
@@ -234,7 +234,7 @@ async def test_a_call_that_was_sent_late_counts_to_its_end(redis: Redis, limit: 
     await rig.after()
     rig.time.advance(5 * MIN)
     await rig.before()
-    await rig.limiter.sent_late(answer.permit, [quota])
+    await rig.limiter.retime(answer.permit, [quota], sent=True)
     await rig.after()
     rig.time.advance(9 * MIN)
     await rig.before()

@@ -140,7 +140,7 @@ async def test_all_keys_of_a_call_are_in_one_slot_of_a_cluster(redis: Redis) -> 
     assert isinstance(answer, Grant)
     await limiter.submitted(answer.permit, longest_s=5)
     await limiter.renew([answer.permit])
-    await limiter.sent_late(answer.permit, quotas)
+    await limiter.retime(answer.permit, quotas)
     await limiter.snapshot(quotas)
     await limiter.penalise(quotas[0], retry_after_s=1, reason="429")
     await limiter.pause("a", "stop", 0)

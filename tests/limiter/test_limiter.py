@@ -279,5 +279,5 @@ async def test_a_call_so_late_that_its_place_was_swept_counts_when_it_is_sent(ri
     rig.time.advance(5 * S)
     await rig.slot(quota)
     assert await rig.client.zcard(f"{rig.prefix}:limiter:api:log:requests") == 1, "its own has been swept"
-    await rig.limiter.sent_late(late, [quota])
+    await rig.limiter.retime(late, [quota])
     assert isinstance(await rig.request(quota, max_wait_s=0), Later)

@@ -17,8 +17,8 @@ class _Clock:
         return self.now_s
 
 
-def _permit(*quotas: str, granted_us: int = 1_000) -> Permit:
-    return Permit("r", "h", quotas, {}, (), "g", granted_us=granted_us)
+def _permit(*quotas: str, granted_us: int = 1_000, slot_us: int = 0) -> Permit:
+    return Permit("r", "h", quotas, {}, (), "g", granted_us=granted_us, slot_us=slot_us)
 
 
 def test_a_recall_covers_earlier_grants_under_its_quota() -> None:
@@ -30,6 +30,27 @@ def test_a_recall_covers_earlier_grants_under_its_quota() -> None:
     assert not recalls.covers(_permit("b", granted_us=1), 100.0)
     recalls.note("quota a 500")
     assert recalls.covers(_permit("a", granted_us=1_000), 100.0), "an older recall takes no newer one back"
+
+
+def test_a_late_call_recalls_later_slots_that_were_granted_before_it() -> None:
+    recalls = Recalls(_Clock())
+    recalls.note("quota a 1000 2000")
+    assert recalls.covers(_permit("a", granted_us=1_000, slot_us=2_001), 100.0)
+    assert not recalls.covers(_permit("a", granted_us=1_000, slot_us=2_000), 100.0)
+    assert not recalls.covers(_permit("a", granted_us=1_001, slot_us=2_001), 100.0)
+    recalls.note("quota a 3000 4000")
+    assert recalls.covers(_permit("a", granted_us=1_000, slot_us=2_001), 100.0), "the first recall stays"
+    assert not recalls.covers(_permit("a", granted_us=2_000, slot_us=4_000), 100.0)
+
+
+def test_of_hundreds_of_recalls_none_is_lost() -> None:
+    recalls = Recalls(_Clock())
+    for at_us in range(1_000, 1_500):
+        recalls.note(f"quota a {at_us} {at_us}")
+    assert all(
+        recalls.covers(_permit("a", granted_us=us, slot_us=us + 1), 100.0) for us in range(1_000, 1_500)
+    )
+    assert not recalls.covers(_permit("a", granted_us=1_500, slot_us=1_501), 100.0)
 
 
 def test_a_change_covers_requests_before_it_was_noted() -> None:

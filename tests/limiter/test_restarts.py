@@ -119,7 +119,7 @@ async def test_every_call_outlives_the_loss_of_its_script(rig: Rig) -> None:
     permit = await rig.permit(ALL)
     rig.time.advance(10_000)
     await flush()
-    await limiter.sent_late(permit, [ALL])
+    await limiter.retime(permit, [ALL])
     await flush()
     await limiter.submitted(permit, longest_s=5)
     await flush()

@@ -174,7 +174,7 @@ async def test_a_slot_comes_when_its_time_has_come(replica: _Replica) -> None:
     await asyncio.sleep(0.001)
     assert not waiting.done()
     replica.advance(0.01)
-    assert await _slot(waiting) == Slot(grant.permit, APART_S, 0.0)
+    assert await _slot(waiting) == Slot(grant.permit, APART_S, APART_S, 0.0)
     await slots.leave()
     assert await replica.charged() == (2, 2), "what is used stays charged"
 
@@ -191,9 +191,9 @@ async def test_a_request_with_a_lost_reply_is_repeated_and_charged_once(replica:
     assert grant.permit.granted_us == replica.rig.time.start_us, "this is the grant of the first try"
     assert await replica.charged() == (1, 1)
     slot = await _slot(slots.wait(grant))
-    # Its first try was at 0 s, and granted the slot of that moment.
+    # Its first try was at 0 s, and granted the slot of that moment; the call leaves at 0.5 s.
     assert slot is not None
-    assert (slot.requested_at, slot.at) == (0.0, 0.0)
+    assert (slot.requested_at, slot.at) == (0.0, 0.5)
 
 
 async def test_a_recall_after_the_lost_first_reply_recalls_the_grant(replica: _Replica) -> None:
@@ -430,7 +430,7 @@ async def test_a_grant_that_is_recalled_before_the_wait_is_given_back(replica: _
 async def test_a_process_that_stood_still_keeps_only_its_own_places(
     replica: _Replica, quota: Quota, late_s: float, kept: bool, asleep: bool
 ) -> None:
-    """After its lease a place in flight may be another call's; a slot without a lease is its own for ever."""
+    """After its lease a place in flight may be another call's; a late call counts from when it leaves."""
     slots = replica.slots()
     grant = await _far_grant(replica, slots, quota)
     before = await replica.charged()
@@ -445,11 +445,23 @@ async def test_a_process_that_stood_still_keeps_only_its_own_places(
         replica.advance(APART_S)
         slot = await _slot(waiting)
     if kept:
-        assert slot == Slot(grant.permit, APART_S, 0.0)
-        assert await replica.charged() == before
+        assert slot is not None
+        assert (slot.permit, slot.requested_at) == (grant.permit, 0.0)
+        assert slot.at == pytest.approx(APART_S + late_s)
+        assert await replica.charged() == (1, before[1]), "the other call no longer counts"
     else:
         assert slot is None
         assert await replica.charged() == (1, 1)
+
+
+async def test_a_late_call_whose_units_others_have_requests_anew(replica: _Replica) -> None:
+    slots = replica.slots()
+    waiting = await _waiting(slots, await _far_grant(replica, slots))
+    other = replica.slots("another")
+    other.take(await _granted(other))
+    replica.advance(2 * APART_S + 0.1)
+    assert await _slot(waiting) is None
+    assert await replica.charged() == (2, 2), "the calls of the others"
 
 
 # When to try again.

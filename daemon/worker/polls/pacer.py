@@ -165,4 +165,4 @@ class Pacer:
         if all(poll.cancelled() for poll in leaving):
             await until_answered("give_back", lambda: self._limiter.give_back(slot.permit))
         elif self._recalls.clock() - slot.at > min(quota.tolerance_s for quota in quotas):
-            await until_answered("sent_late", lambda: self._limiter.sent_late(slot.permit, quotas))
+            await until_answered("retime", lambda: self._limiter.retime(slot.permit, quotas, sent=True))

@@ -73,6 +73,14 @@ local function tokens_next(read, cost, slot)
   end
 end
 
+-- Whether the tokens are there at `at`, whatever later charges need. The levels must be known, see tokens_next.
+local function tokens_there(read, cost, at)
+  local i = 0
+  while i < read.n and read.at[i + 1] <= at do i = i + 1 end
+  local level = tokens_after(read, read.level[i], read.since[i], at, cost * read.period)
+  return level >= 0
+end
+
 -- The tokens that could be taken now without taking those of a reservation.
 local function tokens_now(read, now)
   tokens_levels(read)

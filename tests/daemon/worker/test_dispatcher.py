@@ -39,6 +39,17 @@ async def test_a_freed_lease_starts_the_next_item(replica_of: MakeReplica) -> No
     await replica.has_started(6)
 
 
+async def test_an_item_starts_before_its_slot(replica_of: MakeReplica) -> None:
+    replica = replica_of(images="1/s")
+    replica.calls._preparations_s.append(0.4)
+    await replica.installation.batch("b1", 2)
+    replica.dispatch()
+    await replica.has_started(2)
+    run = replica.started[1]
+    assert run.started_at < run.leaves_at
+    assert run.leaves_at >= replica.started[0].leaves_at + 1
+
+
 async def test_a_permit_that_finds_no_work_is_given_back(replica_of: MakeReplica) -> None:
     replica = replica_of(in_flight=2)
     replica.dispatcher._more_waits = True  # as after a claim that another replica was faster to follow

@@ -10,9 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.queue.outcomes import Failed, Outcome, Unknown
+from daemon.worker.permits import FIRST_LEAD_S, LONGEST_LEAD_S, PREPARATIONS
 from daemon.worker.run import Phase, Recalled, Run
 from providers.base import Submitted
 from tests.daemon.harness import eventually
+from tests.daemon.worker.bare_replica import Replica
 from tests.daemon.worker.conftest import MakeReplica
 
 
@@ -53,14 +55,71 @@ async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
     requested_at = time.monotonic()
     permit = await replica.granted()
 
-    async def sent_late(*_: object) -> None:
+    async def retime(*_: object, **__: object) -> bool:
         replica.bell.recalls.note("quota q")
+        return True
 
-    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    monkeypatch.setattr(replica.limiter, "retime", retime)
     item = await replica.claimed()
     run = Run(item, replica.route, permit, slot_at=requested_at - 60, requested_at=requested_at)
     with pytest.raises(Recalled):
         await replica.calls.call_begins(run)
+
+
+async def _early(replica: Replica) -> Run:
+    """A run that has prepared its call an hour before its slot."""
+    requested_at = time.monotonic()
+    permit = await replica.granted()
+    slot_at = time.monotonic() + 3600
+    item = await replica.claimed()
+    run = Run(item, replica.route, permit, slot_at=slot_at, leaves_at=slot_at, requested_at=requested_at)
+    await replica.calls.note_intent(run)
+    run.enter(Phase.CALLING)
+    return run
+
+
+async def test_a_prepared_call_leaves_no_earlier_than_its_slot(
+    replica_of: MakeReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = replica_of(images="5/min")
+    run = await _early(replica)
+    slept: list[float] = []
+
+    async def sleep(_permit: object, _requested_at: float, until: float) -> bool:
+        slept.append(until)
+        assert run.phase is Phase.CALLING
+        return True
+
+    monkeypatch.setattr(replica.bell.recalls, "sleep", sleep)
+    await replica.calls.call_leaves(run, None)
+    assert slept == [run.leaves_at]
+    assert run.phase is Phase.LEFT
+
+
+async def test_a_prepared_call_is_recalled_before_its_slot(replica_of: MakeReplica) -> None:
+    replica = replica_of(images="5/min")
+    run = await _early(replica)
+    leaving = asyncio.create_task(replica.calls.call_leaves(run, None))
+    await asyncio.sleep(0)
+    replica.bell.recalls.note("quota q")
+    with pytest.raises(Recalled):
+        await leaving
+    assert run.phase is Phase.CALLING
+
+
+async def test_items_start_early_by_the_longest_of_the_latest_preparations(replica_of: MakeReplica) -> None:
+    replica = replica_of(images="5/min")
+    assert replica.calls.lead_s == FIRST_LEAD_S
+    run = await _early(replica)
+    run.leaves_at = 0.0
+    for prepared_s, lead_s in [(0.2, 0.2), (0.01, 0.2), (60.0, LONGEST_LEAD_S)]:
+        run.started_at = time.monotonic() - prepared_s
+        await replica.calls.call_leaves(run, None)
+        assert replica.calls.lead_s == pytest.approx(lead_s, abs=0.05)
+    for _ in range(PREPARATIONS):
+        run.started_at = time.monotonic()
+        await replica.calls.call_leaves(run, None)
+    assert replica.calls.lead_s < 0.2, "the slow ones are forgotten"
 
 
 async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
@@ -71,11 +130,13 @@ async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
     reported: list[object] = []
     away = asyncio.Event()
 
-    async def sent_late(permit: object, _quotas: object) -> None:
+    async def retime(permit: object, _quotas: object, *, sent: bool) -> bool:
         await away.wait()
+        assert sent
         reported.append(permit)
+        return True
 
-    monkeypatch.setattr(replica.limiter, "sent_late", sent_late)
+    monkeypatch.setattr(replica.limiter, "retime", retime)
     item = await replica.claimed()
     run = Run(item, replica.route, permit, slot_at=time.monotonic() + 60)
     replica.calls.call_sent(run)

@@ -61,11 +61,12 @@ async def test_a_call_whose_item_is_lost_during_a_late_report_is_not_sent(
     await replica.calls.note_intent(run)
     run.enter(Phase.CALLING)
 
-    async def stands_still(*_: object) -> None:
+    async def stands_still(*_: object, **__: object) -> bool:
         run.intent_noted_at -= 60
         await replica.taken_over()
+        return True
 
-    monkeypatch.setattr(replica.limiter, "sent_late", stands_still)
+    monkeypatch.setattr(replica.limiter, "retime", stands_still)
     with pytest.raises(LeaseLost):
         await replica.calls.call_leaves(run, 0.01)
     assert run.phase is Phase.CALLING

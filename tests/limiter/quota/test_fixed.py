@@ -46,7 +46,7 @@ async def test_a_call_that_is_sent_in_the_next_window_counts_there(rig: Rig) -> 
     _at(rig, 59.5)
     late = await rig.permit(MINUTE)
     rig.time.advance(2 * S)
-    await rig.limiter.sent_late(late, [MINUTE])
+    await rig.limiter.retime(late, [MINUTE])
     [state] = await rig.limiter.snapshot([MINUTE])
     assert state.units[0].available == 19
     assert [await rig.slot(MINUTE) for _ in range(20)][18:] == [2 * S, 60 * S + S]

@@ -184,7 +184,12 @@ async def _everything(rig: Rig) -> None:
     await own.submitted(permits[0], longest_s=30)
     rig.time.advance(100_000)
     for permit in permits:
-        await own.sent_late(permit, [all_kinds])
+        await own.retime(permit, [all_kinds])
+    few = parse_quota("few", {"requests": "2/s"})
+    late = [await rig.permit(few) for _ in range(3)][:2]
+    rig.time.advance(100_000)
+    for permit in late:
+        await own.retime(permit, [few])
     for readings in ([HeaderReading(remaining=1)], [HeaderReading(remaining=1, unit="images")]):
         await own.observe(all_kinds, permits[0], readings)
     await own.penalise(all_kinds, reason="429", retry_after_s=1, permit=permits[0])
@@ -206,7 +211,7 @@ async def _windows_by_the_clock(rig: Rig) -> None:
     fixed, faster = Quota("fixed", (FixedWindow(9, S),)), Quota("fixed", (FixedWindow(9, S // 2),))
     late = await rig.permit(fixed)
     rig.time.advance(S)
-    await rig.limiter.sent_late(late, [fixed])
+    await rig.limiter.retime(late, [fixed])
     await rig.permit(faster)
     await rig.permit(Quota("was", (Window(9, S),)))
     await rig.permit(Quota("was", (FixedWindow(9, S),)))
@@ -246,7 +251,7 @@ async def _old_and_changed(rig: Rig) -> None:
     for _ in range(8):
         rig.time.advance(getattr(await rig.request(learns), "wait_us", 0))
     await rig.request(Quota("large", (Window(2000, 20 * S),)))
-    await rig.limiter.sent_late(await rig.permit(large), [large])
+    await rig.limiter.retime(await rig.permit(large), [large])
     rig.time.advance(400 * 86_400 * S)
     await rig.request(Quota("log", (Window(30, S),)))
     await rig.request(Quota("wide", (Window(5, S), CalendarDay(9, "UTC"))))

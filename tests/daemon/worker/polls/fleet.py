@@ -68,10 +68,10 @@ class Counting(Limiter):
             self.granted.append(answer.permit)
         return answer
 
-    async def sent_late(self, permit: Permit, quotas: Sequence[Quota]) -> None:
+    async def retime(self, permit: Permit, quotas: Sequence[Quota], *, sent: bool = False) -> bool:
         self.late.append(permit)
         async with self.clock.still:
-            await super().sent_late(permit, quotas)
+            return await super().retime(permit, quotas, sent=sent)
 
     @property
     def sizes(self) -> list[int]:
