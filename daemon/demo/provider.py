@@ -37,7 +37,7 @@ class SimulatedProvider:
                 books: dict[str, Any] = (await client.get(address)).json()
         except httpx2.TransportError as error:
             raise DemoError(
-                f"The simulated provider has ended before the demo ({type(error).__name__})."
+                f"The simulated provider ended before the demo ({type(error).__name__}); run the demo again."
             ) from None
         return books
 

@@ -109,11 +109,12 @@ class Summary:
     def problems(self) -> list[str]:
         """A sentence for each broken promise. A 429 breaks none: it costs time, and the call is made again."""
         failed = {failure.id for failure in self.failures}
+        paid_twice = _counted(self.paid_twice, "picture")
         missing, spared = sorted(failed - self.expected_failures), sorted(self.expected_failures - failed)
         return [
             *(f"{item} has no picture, and should have one." for item in missing),
             *(f"{item} has a picture, and should have been refused." for item in spared),
-            *([f"{_counted(self.paid_twice, 'picture')} paid for nothing."] if self.paid_twice else []),
+            *([f"The provider billed {paid_twice} for nothing."] if self.paid_twice else []),
         ]
 
     def headline(self) -> str:

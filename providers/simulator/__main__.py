@@ -40,6 +40,8 @@ async def _serve(simulator: Simulator, until_stdin_closes: bool) -> None:
     async with simulator:
         print(f"The simulator listens on {simulator.base_url}", flush=True)
         await stopped.wait()
+        if until_stdin_closes:
+            loop.remove_reader(sys.stdin.fileno())  # a closed input would wake the loop again and again
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -68,8 +68,8 @@ def test_calls_too_many_do_not_make_the_optimum_look_longer() -> None:
             {"failures": (REFUSED, replace(REFUSED, id="sku-001"))},
             ["sku-001 has no picture, and should have one."],
         ),
-        ({"books": replace(BOOKS, billed=41)}, ["1 picture paid for nothing."]),
-        ({"books": replace(BOOKS, billed_again=2)}, ["2 pictures paid for nothing."]),
+        ({"books": replace(BOOKS, billed=41)}, ["The provider billed 1 picture for nothing."]),
+        ({"books": replace(BOOKS, billed_again=2)}, ["The provider billed 2 pictures for nothing."]),
     ],
 )
 def test_a_run_with_another_failure_or_charge_has_a_sentence_for_it(

@@ -49,7 +49,7 @@ async def test_the_provider_enforces_its_options_and_shows_its_books() -> None:
     assert books["statuses"] == {"200": 1, "429": 1}
     assert [call["prompt"] for call in books["entries"]] == ["a kettle", "a kettle"]
     assert not await answers(provider.base_url)
-    with pytest.raises(DemoError, match="has ended before the demo"):
+    with pytest.raises(DemoError, match="ended before the demo"):
         await provider.ledger()
 
 
