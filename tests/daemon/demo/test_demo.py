@@ -232,6 +232,21 @@ async def test_every_harmless_row_gets_one_picture_and_the_moderated_one_fails_a
     await asyncio.to_thread(_look_at_files, report, small)
 
 
+class Greedy(Scenario):
+    """Its sender believes in a higher quota than the provider's."""
+
+    @property
+    def quota(self) -> dict[str, object]:
+        return {"images": "100/5s", "in_flight": 4}
+
+
+async def test_a_429_costs_time_and_no_picture(small: Scenario, tmp_path: Path) -> None:
+    greedy = Greedy(small.products, Rate(6, 3.0), 4, (0.1, 0.2))
+    summary = (await run_demo(tmp_path / "out", scenario=greedy)).summary
+    assert summary.books.throttled > 0
+    assert (summary.pictures, summary.problems) == (8, [])
+
+
 def _look_at_files(report: Report, scenario: Scenario) -> None:
     made = {f"sku-{number}.png" for number in range(1, 10) if number != 3}
     others = {"contact-sheet.png", "manifest.json", scenario.products.name}
