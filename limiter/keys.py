@@ -16,7 +16,8 @@ keys of one call always share a slot. `QUOTA` below is a quota's name, which can
     PREFIX:limiter:QUOTA:cooldown        string  a provider's pause \
     PREFIX:limiter:QUOTA:places          string  fewer in flight     | see scripts/include/quota.lua
     PREFIX:limiter:QUOTA:learned         string  the learned rate    |
-    PREFIX:limiter:QUOTA:others          string  use by others      /
+    PREFIX:limiter:QUOTA:others          string  use by others      |
+    PREFIX:limiter:QUOTA:guard           string  a wider guard      /
     PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
                                                  first quota; a reservation has `-` for granted_us
@@ -33,7 +34,7 @@ from typing import Final
 # The kinds of book in which limits note used units.
 BOOKS: Final = ("log", "slices", "tokens", "fixed", "day")
 # The strings of a quota, in the order of the scripts' arguments.
-STRINGS: Final = ("pause", "cooldown", "places", "learned", "others")
+STRINGS: Final = ("pause", "cooldown", "places", "learned", "others", "guard")
 
 
 class LimiterKeys:

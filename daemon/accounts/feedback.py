@@ -19,7 +19,7 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import until_answered
 from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
-from limiter import InFlight, Limiter, Permit, Scale, read_headers
+from limiter import InFlight, Limiter, Permit, Quota, Scale, read_headers
 from limiter.scripts.refusals import Refusal
 from providers.errors import ErrorKind, ProviderError
 
@@ -99,6 +99,15 @@ class AccountFeedback:
                 await self._publish("quota.cooldown", quota.name, error, seconds=pause_s)
             if penalty.scale is not None:
                 await self.rescaled([penalty.scale])
+            if penalty.cut and kind == "rate" and permit is not None:
+                await self._widen(quota, permit)
+
+    async def _widen(self, quota: Quota, permit: Permit) -> None:
+        """Widen the quota's guard, if the uneven way to the provider explains the refusal."""
+        factor = await until_answered("widen", lambda: self._limiter.widen(quota, permit))
+        if factor:
+            log.warning("calls arrive unevenly; guard widened for an hour", quota=quota.name, guard=factor)
+            await self._publish("quota.adapted", quota.name, guard=factor)
 
     async def _stop(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
         for quota in route.quotas:

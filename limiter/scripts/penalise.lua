@@ -1,6 +1,6 @@
 -- Act on a provider's refusal: prolong the quota's pause, recall unsent grants, and cut the learned rate or the places.
 --
--- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
+-- KEYS   1 clock   2..7 the quota's six strings, see include/quota.lua   8 leases   9 refused   rest: logs
 -- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now; -1: unnamed
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of a quota that learns, or ''
@@ -41,9 +41,9 @@ local most = places > 0 and places_now(strings[4], places, now) or 0
 local longest = REMEMBERED_US
 for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
-  local known = redis.call('ZADD', KEYS[8], 'NX', text(slot > 0 and slot or now), grant) == 0
-  keep_for(KEYS[8], 2 * longest)
+  redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - 2 * longest))
+  local known = redis.call('ZADD', KEYS[9], 'NX', text(slot > 0 and slot or now), grant) == 0
+  keep_for(KEYS[9], 2 * longest)
   if known then
     return {text(math.max(0, cooldown.ends - now)), 0, cooldown.generation, text(level), text(level), most}
   end
@@ -61,7 +61,7 @@ if not sequel then cooldown.generation = cooldown.generation + 1 end
 -- Allow only as many calls at once as ran when this call was refused.
 local others_fly = 0
 if fewer then
-  others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
+  others_fly = math.max(0, leases_in_use(KEYS[8], now) - weight)
   most = math.max(1, sequel and most - weight or math.min(most, others_fly))
   redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, sequel and cut or now),
     'PX', ttl_ms((places - most) * PLACES_HOLD_US + KEPT_US))
@@ -82,7 +82,7 @@ if learned and kind == 'rate' then
     local key, count, span = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     local function accepted(from, to)
       local range = {'(' .. text(from), text(to)}
-      return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[8], range[1], range[2]))
+      return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[9], range[1], range[2]))
     end
     local at = slot > 0 and slot or now
     local used = adapt_share(accepted(at - span, at - 1), count)

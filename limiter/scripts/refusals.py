@@ -31,6 +31,7 @@ _PENALISE: Final = LuaScript.load(_HERE, "penalise")
 _PAUSE: Final = LuaScript.load(_HERE, "pause")
 _SYNC: Final = LuaScript.load(_HERE, "sync")
 _SPREAD: Final = LuaScript.load(_HERE, "spread")
+_WIDEN: Final = LuaScript.load(_HERE, "widen")
 
 
 class Refusals(Server):
@@ -81,6 +82,27 @@ class Refusals(Server):
         rest_us, cut, generation, old, new, most = map(int, reply)
         scale = Scale(name, old / PPM, new / PPM) if new != old else None
         return Penalty(rest_us / SECOND_US, cut == 1, generation, scale, most)
+
+    async def widen(self, quota: Quota, permit: Permit) -> int:
+        """Double the guard for an hour, if late and early arrivals explain why the call of `permit` was refused.
+
+        Our books never exceed a rate, but a provider counts arrivals. Returns how many times its usual width the guard
+        has now, 8 at most (a tenth of a window's period, and one unit's time of a bucket); 0 for another reason. A
+        window of more than 2,000 units, by the clock or of a day keeps its guard.
+        """
+        windows = [limit for limit in quota.limits if isinstance(limit, Window) and limit.exact]
+        if not windows and quota.limit(Bucket) is None:
+            return 0
+        logs = list(dict.fromkeys(self._keys.of(quota.name, "log", window.unit) for window in windows))
+        keys = [self._keys.of(quota.name, "guard"), *logs]
+        args: list[str | int] = [permit.grant_id, permit.slot_us]
+        for window in windows:
+            args += [
+                keys.index(self._keys.of(quota.name, "log", window.unit)) + 1,
+                window.count,
+                window.period_us,
+            ]
+        return int(await uninterrupted(_WIDEN(self._client, keys, args)))
 
     async def exhausted(
         self,

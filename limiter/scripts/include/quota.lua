@@ -1,7 +1,7 @@
 -- @include text
 -- @include ttl
 -- @include adapt
--- The state of a quota as a whole, in five strings that a script reads together:
+-- The state of a quota as a whole, in six strings that a script reads together:
 --
 --   pause     `ends reason`                            an operator's pause; 0 is without an end
 --   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is the time of
@@ -11,7 +11,10 @@
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
 --             `UNIT:log sent 0 until;`                   the time from which a log made from slices grants
-local QUOTA_STRINGS = 5
+--   guard     `factor`                                 how many times its usual width it has, see widen.lua
+local QUOTA_STRINGS = 6
+-- The widest guard, as a part of the period.
+local GUARD_MOST = 1 / 10
 -- One more place is tried each time after so long.
 local PLACES_HOLD_US = 30000000
 -- A longer window is not paced after a pause: the pacing would outlast the cause of the refusal.
@@ -86,14 +89,18 @@ local function rate_now(row, spread)
   elseif kind == 'tokens' then
     local burst, lag = string.match(row.extra, '^(%d+) (%d+)$')
     row.burst, row.lag = tonumber(burst), tonumber(lag)
+    -- A bucket of one loses the lag after each call.
+    local most = row.span / row.count * (row.burst == 1 and GUARD_MOST or 1)
+    row.lag = math.max(row.lag, math.floor(math.min(most, row.lag * quota.guard)))
   end
   -- The rate's name in headers.
   row.id = row.unit .. ':' .. text(row.period)
   if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
   if kind == 'log' then
     quota.logged[row.unit] = math.max(quota.logged[row.unit] or 0, row.span)
-    -- A guard of up to a hundredth of the period.
-    row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
+    -- The measured spread widens it to a hundredth of the period, and refusals to a tenth.
+    local guard = math.max(row.span - row.period, math.min(spread, math.floor(row.period / 100)))
+    row.span = row.period + math.max(guard, math.floor(math.min(guard * quota.guard, row.period * GUARD_MOST)))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
   if kind == 'day' then return end

@@ -186,10 +186,11 @@ async def _everything(rig: Rig) -> None:
     for permit in permits:
         await own.retime(permit, [all_kinds])
     few = parse_quota("few", {"requests": "2/s"})
-    late = [await rig.permit(few) for _ in range(3)][:2]
+    *late, behind = [await rig.permit(few) for _ in range(3)]
     rig.time.advance(100_000)
     for permit in late:
         await own.retime(permit, [few])
+    await own.widen(few, behind)
     for readings in ([HeaderReading(remaining=1)], [HeaderReading(remaining=1, unit="images")]):
         await own.observe(all_kinds, permits[0], readings)
     await own.penalise(all_kinds, reason="429", retry_after_s=1, permit=permits[0])
