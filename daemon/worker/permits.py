@@ -113,8 +113,10 @@ class CallPermits:
         No call waits for this report. The limiter recalls or delays a later call that would now exceed the limit.
         """
         permit = run.permit
-        if permit is not None and _is_late(run):
-            run.slot_at = time.monotonic()
+        if permit is not None and run.slot_at is not None and _is_late(run):
+            now = time.monotonic()
+            log.debug("a call left late", item=run.item.uid, late_s=round(now - run.slot_at, 3))
+            run.slot_at = now
             report = asyncio.create_task(self._retimed(permit, run.route.quotas, sent=True))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
