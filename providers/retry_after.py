@@ -1,8 +1,8 @@
 """Reads the wait that a provider wishes, in every spelling that providers use.
 
 `Retry-After` in seconds or as a date, `retry-after-ms`, rate-limit reset headers, and last the words of the error
-message. A wait of 0, below 0 or in the past is none: the caller's own growing pause counts then. A date is over once the
-reply was some seconds on its way, so no provider has to be wrong for that.
+message. A wait of 0, below 0 or in the past is none: the caller's own growing pause counts then. A date is over once
+the reply was some seconds on its way, so no provider has to be wrong for that.
 """
 
 from __future__ import annotations

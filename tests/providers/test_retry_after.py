@@ -48,7 +48,10 @@ def test_a_date_is_measured_against_the_servers_clock() -> None:
 
 # Each names no wait: the caller's own growing pause counts.
 NO_WAITS = [
-    *({"Retry-After": text} for text in ("0", "0.0", "-3", "-0", "0s", "nan", "inf", "1e400", "9" * 400 + "h")),
+    *(
+        {"Retry-After": text}
+        for text in ("0", "0.0", "-3", "-0", "0s", "nan", "inf", "1e400", "9" * 400 + "h")
+    ),
     {"Retry-After": "Fri, 15 Jan 2027 08:00:00 GMT", "Date": DATE},
     {"Retry-After": "Fri, 15 Jan 2027 07:00:00 GMT", "Date": DATE},
     {"retry-after-ms": "0"},
