@@ -114,7 +114,9 @@ async def test_an_absurd_wait_is_named_with_the_time_until_a_call_tries_again(
     reason = "Too many requests. (the provider named a wait of 11,574 days; a call tries again after one day)"
     for command in (("quotas",), ("explain", "a")):
         printed = (await pixmill(*command)).out
-        assert f"paused ({reason}), for 24 h 0 min more" in printed or f"({reason}), for 23 h 59 min" in printed
+        assert (
+            f"paused ({reason}), for 24 h 0 min more" in printed or f"({reason}), for 23 h 59 min" in printed
+        )
     (main, _) = (await pixmill("quotas", "--json")).document
     assert main["paused_reason"] == reason
     assert 86_300 < main["pause_ends_seconds"] <= 86_400
