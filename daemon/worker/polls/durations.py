@@ -32,6 +32,7 @@ class Durations:
         self._keys = keys
         self._metrics = metrics
         self._rules: dict[str, PollRule] = {}  # one for all running tasks of a kind
+        self._absurd: set[str] = set()  # keys whose absurd rows were logged
 
     async def read(self, route: Route, job: Job) -> None:
         """Read what the fleet has learned, for `rule`."""
@@ -69,7 +70,13 @@ class Durations:
             log.warning("could not note how long a task took", route=route.name, error=str(error))
 
     def _note(self, key: str, rows: list[bytes]) -> None:
-        self._rules[key] = PollRule(filter(None, map(_seen, rows)))
+        ends = [end for end in map(_seen, rows) if end is not None and end.is_sound]
+        if len(ends) < len(rows) and key not in self._absurd:
+            self._absurd.add(key)
+            log.warning(
+                "durations in Redis are absurd; they are left out", key=key, rows=len(rows) - len(ends)
+            )
+        self._rules[key] = PollRule(ends)
 
     def _key(self, route: Route, job: Job) -> str:
         return self._keys.durations(route.name, route.model, _size_class(job))
