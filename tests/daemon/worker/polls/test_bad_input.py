@@ -108,6 +108,7 @@ async def test_a_receipt_of_another_age_than_its_task_is_polled_soon(bench: Benc
 async def test_a_poll_that_names_an_absurd_wait_is_repeated_within_a_minute(
     bench: Bench, named_s: float
 ) -> None:
+    bench.route.timeout_s = 3600
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [Pending("RUNNING", retry_after_s=named_s), generated()]
     assert isinstance(await bench.outcome(), Succeeded)
