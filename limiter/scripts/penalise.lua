@@ -15,8 +15,6 @@
 -- @include quota
 -- @include leases
 local PLACES_KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
--- After a first pause, a call goes alone for about as long as a refusal takes.
-local FIRST_ALONE_US = 250000
 -- How long a repeated report is recognised, at least.
 local REMEMBERED_US = 60000000
 -- A pause that grows by less makes no recall.
@@ -71,8 +69,6 @@ local own = 0
 if pauses then
   cooldown.streak = math.min(cooldown.streak + 1, 60)
   own = growing_pause(cooldown.streak)
-  cooldown.alone = cooldown.streak > 1 and math.min(own, ALONE_MOST_US) or FIRST_ALONE_US
-  if named > LONGEST_PAUSE_US then cooldown.alone = ALONE_MOST_US end
 end
 
 -- Read the accepted units from the log, up to this call's arrival, for the fullest limit.
@@ -95,16 +91,14 @@ if learned and kind == 'rate' then
   -- Without a log (a token bucket) there is only the refusal itself.
   fullest = fullest or {used = -1, left = -1, unit = 0, period = tonumber(ARGV[13])}
   -- A rate that is learned needs only a short first pause. If it is refused again soon, the rate is not the reason.
-  if pauses and cooldown.streak == 1 then
-    own = math.min(own, math.floor(fullest.period / 16))
-    cooldown.alone = math.min(cooldown.alone, own)
-  end
+  if cooldown.streak == 1 then own = math.min(own, math.floor(fullest.period / 16)) end
   if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
     redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))
     new_level = learned.level
   end
 end
 
+if own > 0 then cooldown.alone = named > LONGEST_PAUSE_US and ALONE_MOST_US or math.min(own / 4, ALONE_MOST_US) end
 local known, pause = cooldown.ends, math.max(named, own)
 if pause > 0 and now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
 cooldown_write(KEYS[3], cooldown, now)

@@ -52,9 +52,9 @@ class Refusals(Server):
         The pause is the longer of `retry_after_s` and our own. Ours is a second and doubles with each refusal that
         follows soon, up to a minute; the first one of a quota that learns may be shorter. A `retry_after_s` that is
         0, below 0 or NaN counts as None; one of more than a day counts as a day, and the reason names it. Pauses
-        merge to the latest end and are never shortened. After a pause one call goes alone, for 10 s at most, and
-        slots come evenly for one period. The bell recalls grants that were not sent, by `quota NAME UNTIL_US`: those
-        with `granted_us` up to that time.
+        merge to the latest end and are never shortened. After a pause one call goes alone for a quarter of our own,
+        and slots come evenly for one period. The bell recalls grants that were not sent, by `quota NAME UNTIL_US`:
+        those with `granted_us` up to that time.
 
         A refusal also makes a cut, except for calls that were granted before the last cut. The kind `rate` cuts the
         rate of a quota that learns. `concurrency` cuts the calls in flight; one more is tried every half minute. It

@@ -267,7 +267,7 @@ async def test_the_last_refusal_of_several_calls_pauses_a_full_account(rig: Rig)
 
 async def test_the_first_call_after_a_pause_goes_alone(rig: Rig) -> None:
     quota = parse_quota("places", {"in_flight": 100})
-    for lone_us in (ALONE, 2 * S, 4 * S, 8 * S, LONGEST_ALONE):
+    for lone_us in (ALONE, S // 2, S, 2 * S, 4 * S, 8 * S, LONGEST_ALONE):
         answer = await _penalise(rig, await rig.permit(quota), quota=quota)
         ends = round(answer.pause_s * S)
         waits = [await _wait_us(rig, quota) for _ in range(3)]
