@@ -64,6 +64,7 @@ bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis an
 
 bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
 	$(BIN)/python -m benchmarks.limiter
+	$(BIN)/python -m benchmarks.wait_zero
 
 bench-places: setup  ## how well the places of an account are used while tasks are polled (15 minutes)
 	$(BIN)/python -m benchmarks.places

@@ -155,14 +155,14 @@ def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> Retry
 
 
 def _wait_s(error: ProviderError, run: Run) -> float:
+    named_s = 0.0
     if error.scope is not Scope.MACHINE:
         if run.route.quotas:
             return 0.0
         if error.retry is Retry.PAUSE_QUOTA:
             return NO_QUOTA_PAUSE_S
-        if error.retry_after_s is not None:
-            return error.retry_after_s
-    return full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S)
+        named_s = error.retry_after_s or 0.0
+    return max(named_s, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

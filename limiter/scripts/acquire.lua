@@ -191,4 +191,5 @@ for _, row in ipairs(rows) do
   end
 end
 charge(rates, slot, text(now))
+for _, quota in ipairs(quotas) do cooldown_go_alone(quota.cooldown_key, quota.cooldown, slot, now) end
 return {1, text(slot - now), clock.epoch, text(now), text(slot), grant, learn(rates, slot, bound)}

@@ -133,7 +133,7 @@ class Simulator:
         return json_response(document)
 
     async def _post_fault(self, request: Request) -> Response:
-        """Body: `{"kind": ..., "count": 1, "retry_after_s": 2, "prompt": "only calls with this text"}`."""
+        """Body: the fields of a Fault, `{"kind": ..., "count": 1, "prompt": "only calls with this text"}`."""
         try:
             fields = orjson.loads(await request.body())
             self.faults.add(Fault(**{**fields, "kind": FaultKind(fields["kind"])}))

@@ -42,6 +42,7 @@ class Durations:
         self._rules: dict[str, PollRule] = {}
         self._read_at: dict[str, float] = {}
         self._reading: dict[str, asyncio.Lock] = {}
+        self._absurd: set[str] = set()  # keys whose absurd rows were logged
 
     async def read(self, route: Route, job: Job) -> None:
         """Read what the fleet has learned, for `rule`, unless this replica has just read it."""
@@ -85,7 +86,13 @@ class Durations:
             log.warning("could not note how long a task took", route=route.name, error=str(error))
 
     def _note(self, key: str, rows: list[bytes]) -> None:
-        self._rules[key] = PollRule(filter(None, map(_seen, rows)))
+        ends = [end for end in map(_seen, rows) if end is not None and end.is_sound]
+        if len(ends) < len(rows) and key not in self._absurd:
+            self._absurd.add(key)
+            log.warning(
+                "durations in Redis are absurd; they are left out", key=key, rows=len(rows) - len(ends)
+            )
+        self._rules[key] = PollRule(ends)
         self._read_at[key] = self._clock()
 
     def _is_fresh(self, key: str) -> bool:

@@ -36,6 +36,7 @@ local function rows_read(first, strings)
     local name, fingerprint = ARGV[first + 2 * number - 1], ARGV[first + 2 * number]
     quotas[number] = {
       name = name, fingerprint = fingerprint, pause = strings[at + 1], cooldown = cooldown_read(strings[at + 2]),
+      cooldown_key = KEYS[at + 2],
       places = strings[at + 3], learned = learned_read(strings[at + 4], fingerprint), learned_key = KEYS[at + 4],
       others = strings[at + 5], others_key = KEYS[at + 5], guard = tonumber(strings[at + 6]) or 1,
       keep = {}, logged = {}, slices = {},

@@ -118,6 +118,23 @@ async def test_watch_prints_changes_until_ctrl_c(
     assert await asyncio.wait_for(watching.wait(), 20) == 130
 
 
+async def test_an_absurd_wait_is_named_with_the_time_until_a_call_tries_again(
+    pixmill: Pixmill, limiter: Limiter, redis: Redis
+) -> None:
+    await limiter.exhausted(MAIN, reason="Too many requests.", retry_after_s=1e9)
+    await Installation(redis).submit({"id": "a", "prompt": "x"})
+    reason = "Too many requests. (the provider named a wait of 11,574 days; a call tries again after one day)"
+    for command in (("quotas",), ("explain", "a")):
+        printed = (await pixmill(*command)).out
+        assert (
+            f"paused ({reason}), for 24 h 0 min more" in printed or f"({reason}), for 23 h 59 min" in printed
+        )
+    (main, _) = (await pixmill("quotas", "--json")).document
+    assert main["paused_reason"] == reason
+    assert 86_300 < main["pause_ends_seconds"] <= 86_400
+    assert "resumed" in (await pixmill("quota", "resume", "main")).out
+
+
 # quota pause, quota resume
 
 

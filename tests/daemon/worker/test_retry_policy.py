@@ -29,6 +29,7 @@ from daemon.worker.retry_policy import (
     after_poll,
 )
 from daemon.worker.run import Run
+from limiter import InFlight, Quota
 from providers.errors import ErrorKind, ProviderError, Scope
 from tests.daemon.harness import Installation
 
@@ -104,6 +105,26 @@ async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis
         assert isinstance(outcome, Retry)
         delays.append(outcome.delay_s)
     assert delays == [10.0, 16 * 0.9]
+
+
+@pytest.mark.parametrize("named_s", [None, 0.0, 0.05, 20.0])
+@pytest.mark.parametrize(("throttles", "longest_s"), [(0, 1), (1, 2), (5, 32), (6, 60), (40, 60)])
+async def test_without_quotas_a_throttled_job_waits_longer_each_time(
+    redis: Redis, named_s: float | None, throttles: int, longest_s: float
+) -> None:
+    run = await run_of(redis, throttles=throttles)
+    with drawing(0.5):
+        outcome = await outcome_of(ProviderError(ErrorKind.OVERLOADED, "Busy.", retry_after_s=named_s), run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == max(named_s or 0.0, longest_s / 2)
+
+
+async def test_with_a_quota_the_next_permit_carries_the_wait(redis: Redis) -> None:
+    run = await run_of(redis, throttles=5)
+    run.route.quotas = (Quota("main", (InFlight(4),)),)
+    outcome = await outcome_of(ProviderError(ErrorKind.RATE_LIMITED, "Slow.", retry_after_s=9.0), run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == 0
 
 
 # Each kind at a submit, with no task: its outcome, and what its account does.
