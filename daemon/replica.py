@@ -101,13 +101,14 @@ class Replica:
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
         calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
-        pacer = Pacer(limiter, metrics, self.worker, Recalls())
+        pacer = Pacer(limiter, metrics, self.worker, bell.recalls)
         network = settings.network
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
         keeper = PictureKeeper(store, gate, metrics)
         self.dispatchers: dict[str, Dispatcher] = {}
-        polling = Polling(pacer.turn, Durations(client, keys, metrics), Awaited(self.dispatchers))
+        durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
+        polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
         executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
         for name, route in routes.items():

@@ -1,7 +1,8 @@
 r"""Every Redis key of the limiter, in one place; none of them ever holds a secret.
 
 All begin with the installation's prefix. On Redis Cluster the prefix carries a hash tag (`{pixmill}`), so the
-keys of one call always share a slot. `QUOTA` below is a quota's name, which cannot contain a colon.
+keys of one call always share a slot. `QUOTA` below is a quota's name, which cannot contain a colon. The polls of an
+account are a quota of their own, `QUOTA.polls`, without books: those of QUOTA count them.
 
     PREFIX:limiter:clock                 string  the limiter's own time, see scripts/include/clock.lua
     PREFIX:limiter:QUOTA:log:UNIT        zset    strict windows: member `GRANT:k`, score slot (µs);
@@ -32,6 +33,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from limiter.quota.limits import POLLS_OF
+
 # The kinds of book in which limits note used units.
 BOOKS: Final = ("log", "slices", "tokens", "fixed", "day")
 # The strings of a quota, in the order of the scripts' arguments.
@@ -51,6 +54,8 @@ class LimiterKeys:
 
     def of(self, quota: str, *parts: str) -> str:
         """A key of the quota: `of(quota, "leases")`, `of(quota, "log", "images")`."""
+        if parts[0] in BOOKS:
+            quota = quota.removesuffix(POLLS_OF)
         return f"{self._root}{quota}:{':'.join(parts)}"
 
     def books(self, quota: str, unit: str) -> tuple[str, ...]:

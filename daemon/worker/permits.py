@@ -115,18 +115,23 @@ class CallPermits:
         No call waits for this report. The limiter recalls or delays a later call that would now exceed the limit.
         """
         permit = run.permit
-        if permit is not None and _is_late(run):
-            run.slot_at = time.monotonic()
+        if permit is not None and run.slot_at is not None and _is_late(run):
+            now = time.monotonic()
+            log.debug("a call left late", item=run.item.uid, late_s=round(now - run.slot_at, 3))
+            run.slot_at = now
             report = asyncio.create_task(self._retimed(permit, run.route.quotas, sent=True))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
 
-    async def call_answered(self, run: Run) -> None:
-        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged."""
+    async def call_answered(self, run: Run, permit: Permit | None) -> None:
+        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged.
+
+        `permit` is the call's, also if its place is free by now.
+        """
         headers, run.headers = run.headers, {}
         if headers:
             try:
-                await self._accounts.note_headers(headers, run.route, run.permit)
+                await self._accounts.note_headers(headers, run.route, permit)
             except Exception as error:
                 log.warning("could not note rate headers", route=run.route.name, error=str(error))
 

@@ -50,8 +50,7 @@ end
 local strings = strings_read(FIRST)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
--- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
-local quotas, rows, polling = rows_read(FIRST, strings, true)
+local quotas, rows = rows_read(FIRST, strings)
 
 local function denied(retry, bound, ...)
   if clock.urgent then clock_write(KEYS[1], clock) end
@@ -75,7 +74,7 @@ end
 
 -- The time until the next try of a paused quota (µs), and the bound to report; nil if none is paused.
 local function paused()
-  for _, quota in ipairs(polling and {} or quotas) do
+  for _, quota in ipairs(quotas) do
     -- An operator's end is a time of the server's clock.
     local ends = pause_read(quota.pause)
     if ends == 0 then return LOOK_AGAIN_US, bound_of(quota, 'paused') end
@@ -228,6 +227,7 @@ local function decide()
 
   local full = charge_places(slot)
   charge(rates, slot, text(now))
+  for _, quota in ipairs(quotas) do cooldown_go_alone(quota.cooldown_key, quota.cooldown, slot, now) end
   local changes, left = learn(rates, slot, bound)
   return {1, text(slot - now), clock.epoch, text(now), text(slot), grant, changes, left, full}
 end

@@ -92,10 +92,9 @@ class Grants(Permits):
         """Request one call under all limits of all `quotas`: charges all of them at one slot, or none.
 
         `costs` are units; a unit that is not named costs nothing. `in_flight` is the weight of the lease (unnamed:
-        1). A call that costs polls alone ignores pauses and cooldowns, which stop only new calls. The slot is the
-        earliest that suits all limits, even in a gap before later slots; one further away than `max_wait_s` is
-        denied. After a grant sleep `wait_us` from the return of this call, by a monotonic clock, then send. A
-        cancelled caller holds no grant.
+        1). For polls name `Quota.polls`: stops of new calls do not stop them. The slot is the earliest that suits all
+        limits, even in a gap before later slots; one further away than `max_wait_s` is denied. After a grant sleep
+        `wait_us` from the return of this call, by a monotonic clock, then send. A cancelled caller holds no grant.
 
         If a reply is lost, request again with the same `request_id`: it has the same reply and is charged once. That
         holds until half a lease after its slot, or until its release or give_back. Use a new id for each attempt.

@@ -33,13 +33,17 @@ class StampedSocket(socket.socket):
 
     _peer: Address | None = None
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As socket.socket. The listener has the option too, so that bytes which come before `accept` are stamped."""
+        super().__init__(*arguments, **more)
+        if sys.platform == "linux":
+            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
     def accept(self) -> tuple[socket.socket, Any]:
         """As socket.accept, with a stamped connection."""
         connection, address = super().accept()
         stamped = StampedSocket(fileno=connection.detach())
         stamped._peer = address[:2]
-        if sys.platform == "linux":
-            stamped.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         return stamped, address
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:

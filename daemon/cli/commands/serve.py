@@ -13,7 +13,7 @@ import typer
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
 from daemon.compat.aliases import alias_source
-from daemon.settings import Settings, load_settings, masked_url
+from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
 
 if TYPE_CHECKING:
     from daemon.service import Running
@@ -99,6 +99,7 @@ def _serve(
     metrics: str | None,
     log_level: str,
 ) -> None:
+    import structlog
     import uvloop
 
     from daemon.service import EXPECTED_ERRORS
@@ -107,7 +108,12 @@ def _serve(
     configure_logs(level=log_level)
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
     try:
-        left = uvloop.run(run(load_settings(config, overrides=overrides, offers=[alias_source]).settings))
+        settings = load_settings(config, overrides=overrides, offers=[alias_source]).settings
+        for sentence in unshared_accounts(settings):
+            structlog.get_logger(__name__).warning(
+                "calls of one account may exceed its limit", problem=sentence
+            )
+        left = uvloop.run(run(settings))
     except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None

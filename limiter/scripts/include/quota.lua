@@ -5,7 +5,8 @@
 --
 --   pause     `ends reason`                            an operator's pause; 0 is without an end
 --   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is the time of
---                                                      the last one, `streak` counts those without a quiet time between
+--                                                      the last one, `streak` counts those without a quiet time between.
+--                                                      `alone=N ` before the reason: the next call goes alone for N µs
 --   places    `most at`                                calls in flight that a provider allowed at that time
 --   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
@@ -20,17 +21,47 @@ local PLACES_HOLD_US = 30000000
 -- A longer window is not paced after a pause: the pacing would outlast the cause of the refusal.
 local PACED_MOST_US = 60000000
 
+-- A provider's pause is at least our own, which doubles with each refusal that follows soon.
+local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
+-- After so long without a pause, a refusal no longer doubles the next pause.
+local QUIET_US = 2000000
+-- A cooldown is kept for so long after its end, so that the next refusal knows the streak.
+local COOLDOWN_KEPT_US = 3600000000
+-- A refusal comes within this time, so others wait no longer for a call that goes alone.
+local ALONE_MOST_US = 10000000
+
 local function cooldown_read(stored)
   local ends, generation, cut, streak, reason = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  local alone, rest = string.match(reason or '', '^alone=(%d+) (.*)$')
   return {
     ends = tonumber(ends) or 0, generation = tonumber(generation) or 0, cut = tonumber(cut) or 0,
-    streak = tonumber(streak) or 0, reason = reason or '',
+    streak = tonumber(streak) or 0, alone = tonumber(alone) or 0, reason = rest or reason or '',
   }
 end
 
-local function cooldown_text(cooldown)
-  return string.format('%.0f %.0f %.0f %.0f %s',
-    cooldown.ends, cooldown.generation, cooldown.cut, cooldown.streak, cooldown.reason)
+local function cooldown_write(key, cooldown, now)
+  local alone = cooldown.alone > 0 and string.format('alone=%.0f ', cooldown.alone) or ''
+  redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %s%s',
+    cooldown.ends, cooldown.generation, cooldown.cut, cooldown.streak, alone, cooldown.reason), 'KEEPTTL')
+  keep_for(key, math.max(0, cooldown.ends - now) + COOLDOWN_KEPT_US)
+end
+
+local function growing_pause(streak)
+  return math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, streak - 1))
+end
+
+local function cooldown_forgive(cooldown, now)
+  if cooldown.streak == 0 or now - cooldown.ends <= math.max(QUIET_US, growing_pause(cooldown.streak)) then return end
+  cooldown.streak, cooldown.alone = 0, math.min(cooldown.alone, FIRST_PAUSE_US)
+end
+
+-- The first call after a pause, at `slot`, goes alone: its refusal then costs one call, and not as many as fit in the
+-- limits. All others have later slots.
+local function cooldown_go_alone(key, cooldown, slot, now)
+  if cooldown.alone == 0 then return end
+  cooldown_forgive(cooldown, slot)
+  cooldown.ends, cooldown.alone = slot + cooldown.alone, 0
+  cooldown_write(key, cooldown, now)
 end
 
 local function pause_read(stored)

@@ -197,6 +197,7 @@ async def _everything(rig: Rig) -> None:
     await own.penalise(all_kinds, reason="busy", kind="concurrency", permit=permits[1])
     await own.report_spread(10)
     await own.pause("all", "lunch", rig.time.now_us + S)
+    await own.exhausted(all_kinds, reason="spent")
     await own.pause("all", "stop")
     await own.snapshot([all_kinds])
     await own.explain([all_kinds])
