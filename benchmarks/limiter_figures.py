@@ -144,7 +144,8 @@ def refusal(seen: Observed) -> list[Figure]:
     opens = heard + rule.retry_after_s
     times = [a.at_s for a in seen.arrivals]
     echo_s = max(0.0, (last_before(times, opens - 1e-9) or heard) - heard)
-    due = sum(report["notes"].get("recalled", 0) for report in seen.reports) + between(times, heard, opens)
+    recalled = [at for report in seen.reports for at in report["notes"].get("recalled_at_s", [])]
+    due = sum(heard <= at < opens for at in recalled) + between(times, heard, opens)
     after = sum(a.at_s >= opens for a in seen.refused)
     again = next((at for at in times if at >= opens), None)
     cuts = max((state.cooldown_generation for state in seen.states.values()), default=None)

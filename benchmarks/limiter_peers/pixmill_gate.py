@@ -52,7 +52,7 @@ class PixmillGate(Gate):
         self._open: dict[str, dict[str, int]] = {}  # the costs of each model's request without a reply
         self._listening = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
-        self.notes |= {"latest_ms": 0.0, "recalled": 0, "lost_leases": 0}
+        self.notes |= {"latest_ms": 0.0, "recalled_at_s": [], "lost_leases": 0}
         self.notes |= {"denied": Counter(), "calls": _calls_by_script()}
 
     async def open(self) -> None:
@@ -121,7 +121,7 @@ class PixmillGate(Gate):
                 elif (slot := await slots.wait(reply)) is not None:
                     return slot
                 else:
-                    self.notes["recalled"] += 1
+                    self.notes["recalled_at_s"].append(time.monotonic())
         except asyncio.CancelledError:
             await slots.leave()
             raise
