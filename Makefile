@@ -62,9 +62,12 @@ chaos: setup  ## kills, stops, cuts and faults while 2,000 items run; then what 
 bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
 	$(BIN)/python -m benchmarks.throughput
 
-bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
+bench-limiter: setup  ## keep to a provider's limits: five libraries, refusals, stalls, places, waits of 0 (1 hour)
 	$(BIN)/python -m benchmarks.limiter
+	$(BIN)/python -m benchmarks.limiter --only refusal --peers --repeats 20 --json benchmarks/out/refusals.json
 	$(BIN)/python -m benchmarks.wait_zero
+	$(BIN)/python -m benchmarks.stalls
+	$(BIN)/python -m benchmarks.places
 
 bench-places: setup  ## how well the places of an account are used while tasks are polled (15 minutes)
 	$(BIN)/python -m benchmarks.places

@@ -62,6 +62,11 @@ class StampedSocket(socket.socket):
         super().close()
 
 
+def stamp_s(peer: Address) -> float | None:
+    """When the newest bytes of a stamped connection arrived, by time.monotonic(); None without a stamp."""
+    return _stamps_s.get(peer)
+
+
 def _wall_clock_ahead_s() -> float:
     """How far the clock of the stamps is ahead of the monotonic one: the quickest of a few readings of both.
 
@@ -98,4 +103,5 @@ class Arrivals:
         client = _client.get()
         if client is None or self._clock is not time.monotonic:
             return self._clock()
-        return _stamps_s.get(client, self._clock())
+        stamp = stamp_s(client)
+        return self._clock() if stamp is None else stamp
