@@ -70,7 +70,7 @@ class Scenario:
 
     def items(self) -> list[dict[str, Any]]:
         """The batch that the CSV file makes; raises BatchFileError."""
-        return read_batch_file(self.products, prompt_template=TEMPLATE)
+        return read_batch_file(self.products, prompt_template=TEMPLATE).items
 
     def moderated(self) -> frozenset[str]:
         """The ids of the rows that the provider will refuse."""

@@ -179,7 +179,9 @@ async def test_a_wrong_file_is_reported_by_line_and_not_sent(
     assert (missing.code, missing.err) == (2, "nowhere.csv: No such file or directory.\n")
     template = await pixmill("batch", "skus.csv", "--prompt-template", "{id!r}")
     assert template.code == 2
-    assert "may only name columns" in template.err
+    assert "the prompt template names `id!r`, which is not there" in template.err
+    brace = await pixmill("batch", "skus.csv", "--prompt-template", "{id")
+    assert (brace.code, "a single `{`" in brace.err) == (2, True)
     assert await redis.xlen(KEYS.jobs) == 0
 
 
@@ -204,6 +206,17 @@ async def test_dry_run_prints_the_plan_and_the_least_time(
     document = (await pixmill(*options, "--json")).document
     assert (document["items"], document["at_least_seconds"], document["bound"]) == (300, 840.0, "main")
     assert await redis.xlen(KEYS.jobs) == 0
+
+
+async def test_a_plan_names_the_columns_and_rows_that_are_left_out(pixmill: Pixmill, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("ID,Name,Images\n1,Kettle,https://s.example/1.jpg\n2,,x\n")
+    options = ("batch", "shop.csv", "--prompt-template", "{Name}", "--skip-empty")
+    ran = await pixmill(*options, "--dry-run")
+    assert "Columns that nothing uses: Images (did you mean inputs?)." in ran.out
+    assert "Rows that were left out, because they have no prompt: 1." in ran.out
+    document = (await pixmill(*options, "--dry-run", "--json")).document
+    assert (document["unused_columns"], document["skipped_rows"]) == (["Images"], 1)
+    assert "Columns that nothing uses: Images" in (await pixmill(*options)).err
 
 
 async def test_dry_run_needs_no_redis(pixmill: Pixmill, tmp_path: Path) -> None:
