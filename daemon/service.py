@@ -28,6 +28,7 @@ from daemon.storage.object_store import ResultStore, StorageError
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
+from providers.text import visible
 
 log = structlog.get_logger(__name__)
 
@@ -176,7 +177,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     try:
         while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
-                print(f"{trouble}; waiting for it. Ctrl-C stops.", file=sys.stderr, flush=True)
+                print(visible(f"{trouble}; waiting for it. Ctrl-C stops."), file=sys.stderr, flush=True)
             waiting = True
             await asyncio.sleep(REDIS_AGAIN_S)
     finally:

@@ -16,6 +16,7 @@ from daemon.cli.output import Printer, extent, group_lines, headline, item_lines
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.queue.records import GroupView, ItemView, Progress, View
+from providers.text import visible
 
 LOOK_S = 0.5  # two lines a second at most
 MOST_LISTED = 10  # items whose errors are listed
@@ -144,7 +145,7 @@ class Bar:
         from rich.markup import escape
 
         done, total = extent(view)
-        words = escape(f"{states(view)}{outlook(view, progress)}")
+        words = escape(visible(f"{states(view)}{outlook(view, progress)}"))
         self._bar.update(self._task, description=escape(view.id), completed=done, total=total, words=words)
 
     def close(self) -> None:

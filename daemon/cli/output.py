@@ -12,27 +12,31 @@ from daemon.cli.errors import ALL_WELL
 from daemon.contract import FINAL_STATES
 from daemon.queue.records import GroupView, ItemView, Progress, View
 from limiter.explain import wait_text
+from providers.text import visible, visible_json
 
 _WORDS = {"retry_wait": "waiting to retry"}
 
 
 class Printer:
-    """With `as_json`, stdout belongs to the one document, and everything else goes to stderr."""
+    """The one way to the terminal. Text of others is escaped here: an ESC in it could forge lines or the clipboard.
+
+    With `as_json`, stdout belongs to the one document, and everything else goes to stderr.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
 
     def line(self, text: str) -> None:
         """A line of the result."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        print(visible(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
-        """A line beside the result, which a pipe should not get: a hint or an error."""
-        print(text, file=sys.stderr, flush=True)
+        """A line beside the result, which a pipe should not get: a hint or an error, which may have several lines."""
+        print(visible(text, lines=True), file=sys.stderr, flush=True)
 
     def document(self, content: Any) -> None:
-        """The one document of `--json`."""
-        print(json.dumps(content, ensure_ascii=False), flush=True)
+        """The one document of `--json`; a program that reads it gets the text as it was."""
+        print(visible_json(json.dumps(content, ensure_ascii=False)), flush=True)
 
     def answer(self, document: Any, *lines: str, note: str = "") -> int:
         """Print a result as JSON or as lines with a note beside them; returns the exit code of success."""

@@ -18,6 +18,7 @@ from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
 from limiter.explain import Explanation, spelled
+from providers.text import visible
 
 LOOK_S = 1.0  # between two updates of --watch
 
@@ -117,7 +118,7 @@ async def _watch(session: Session, client: Client) -> None:
         while True:
             lines = _lines(*await _look(session, client))
             if live is not None:
-                live.update(Text("\n".join(lines)), refresh=True)
+                live.update(Text("\n".join(map(visible, lines))), refresh=True)
             else:
                 session.printer.answer(None, *(line for line in lines if line not in last))
             last = lines

@@ -14,6 +14,7 @@ from daemon.broker.redis_cli import redis_cli
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url
+from providers.text import visible
 
 if TYPE_CHECKING:
     from daemon.service import Running
@@ -109,6 +110,6 @@ def _serve(
     try:
         left = uvloop.run(run(load_settings(config, overrides=overrides, offers=[alias_source]).settings))
     except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error), lines=True), file=sys.stderr)
         raise typer.Exit(2) from None
     raise typer.Exit(1 if left else 0)
