@@ -126,7 +126,7 @@ def item_lines(view: ItemView, ident: str) -> list[str]:
     name = view.id if view.job == view.id else f"{view.id} (picture of {view.job})"
     lines = [f"job {name}{where} (tenant {view.tenant}): {_item_state(view)}"]
     if view.error:
-        lines.append(f"  {sentence(view)}")
+        lines.append(f"  {reason(view)}")
     lines.append(
         f"  route {view.route}, priority {view.priority}, attempts {view.attempts} of {view.max_attempts}"
     )
@@ -141,8 +141,14 @@ def item_lines(view: ItemView, ident: str) -> list[str]:
     return lines
 
 
+def reason(item: ItemView) -> str:
+    """The error of an item. It is not why an item runs, expired or was cancelled, so there it is only the last one."""
+    caused = item.state in ("failed", "held", "retry_wait", "throttled")
+    return sentence(item) if caused else f"the last error: {sentence(item)}"
+
+
 def sentence(item: ItemView) -> str:
-    """The reason for an item's state, with its cost."""
+    """The last error of an item, with its cost."""
     error = item.error or {}
     facts = [str(error[name]) for name in ("kind", "provider_code") if error.get(name) is not None]
     if error.get("http_status") is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from daemon.cli.bounds import in_force, limiter_of, pause_of
 from daemon.cli.options import Ident
-from daemon.cli.output import sentence, since_s, utc
+from daemon.cli.output import reason, sentence, since_s, utc
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.keys import CACHED, JOINED, LANES
@@ -62,8 +62,8 @@ async def explain(session: Session, ident: Ident) -> int:
 
 async def _item(session: Session, client: Client, item: ItemView, ident: str) -> Why:
     if item.ended:
-        reason = f": {sentence(item)}" if item.error else ""
-        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{reason}."])
+        why = f": {reason(item)}" if item.error else ""
+        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{why}."])
     if item.needs_person:
         again = f"`pixmill retry {ident} --held` sends it again and may pay twice"
         return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])

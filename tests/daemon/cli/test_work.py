@@ -15,11 +15,13 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from daemon.client import Client
 from daemon.queue.keys import Keys
+from daemon.queue.outcomes import Throttled
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation, eventually
 from tests.daemon.live import made, refused, working
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 KEYS = Keys("pixmill")
 
@@ -306,6 +308,40 @@ async def test_status_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -
     document = (await pixmill("status", "b1", "--tenant", "studio", "--json", "--items")).document
     assert [item["state"] for item in document["items"]] == ["succeeded", "failed"]
     assert document["items"][0]["images"][0]["key"] == "studio/20261122/b1/i0.png"
+
+
+LIMITED = {"kind": "rate_limited", "message": "Rate limit reached.", "charged": "no"}
+
+
+async def test_a_job_that_succeeded_has_no_error_left(
+    pixmill: Pixmill, redis: Redis, redis_server: RedisServer
+) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Throttled(LIMITED, 0.0))
+    await installation.queue.due()
+    (item,) = await installation.claim()
+    running = await pixmill("status", "j1")
+    assert "the last error: Rate limit reached." in running.out
+    await installation.queue.settle(item, made(item))
+    for ran in (await pixmill("status", "j1"), await pixmill("explain", "j1")):
+        assert "succeeded" in ran.out
+        assert "Rate limit" not in ran.out
+    assert (await pixmill("status", "j1", "--json")).document["error"] is None
+    async with Client.connect(redis_server.url) as client:
+        assert [result.error for result in await client.results("j1")] == [None]
+
+
+async def test_the_last_error_is_not_why_a_job_was_cancelled(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Throttled(LIMITED, 3600.0))
+    assert "\n  Rate limit reached." in (await pixmill("status", "j1")).out
+    await pixmill("cancel", "j1")
+    assert "the last error: Rate limit reached." in (await pixmill("status", "j1")).out
+    assert "cancelled: the last error: Rate limit" in (await pixmill("explain", "j1")).out
 
 
 # list, cancel, retry
