@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from daemon.client import Client
 from daemon.compat.aliases import alias_source
 from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
+from daemon.settings.pace import with_pace_of
 from daemon.storage.object_store import ResultStore
 
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
@@ -60,6 +62,18 @@ class Session:
             patience_s=PATIENCE_S,
             on_trouble=lambda _: self.printer.note("Redis does not answer; trying again. The work goes on."),
         )
+
+    @asynccontextmanager
+    async def fleet(self) -> AsyncIterator[Client]:
+        """A client. Where nothing is configured here, `settings` then have the routes and quotas of the replicas.
+
+        So a command beside a bare `pixmill up` knows the quota of its simulator.
+        """
+        async with self.client() as client:
+            if not self.settings.routes and not self.settings.quotas:
+                configured: Any = await client.redis.hget(client.keys.installation, "configured")
+                self.settings = with_pace_of(self.settings, configured or b"{}")
+            yield client
 
     def store(self) -> ResultStore:
         """The configured object store."""

@@ -56,6 +56,12 @@ def test_the_printed_xadd_line_gives_a_picture_on_disk_and_an_event(up: Command,
     assert path.is_relative_to(tmp_path / ".pixmill" / "images")
 
 
+def test_other_commands_know_the_quota_of_a_bare_up(up: Command, tmp_path: Path) -> None:
+    command = Command(["quotas"], tmp_path)
+    command.wait_for("simulator (images 20/10s, in_flight 8)")
+    assert command.process.wait(60) == 0
+
+
 def test_metrics_and_health_answer(up: Command) -> None:
     import httpx2
 

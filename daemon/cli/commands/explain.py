@@ -45,7 +45,7 @@ async def explain(session: Session, ident: Ident) -> int:
 
         pixmill explain autumn-skus/sku1-main
     """
-    async with session.client() as client:
+    async with session.fleet() as client:
         view = await session.find(client, ident)
         if isinstance(view, ItemView):
             why = await _item(session, client, view, ident)
@@ -62,8 +62,8 @@ async def explain(session: Session, ident: Ident) -> int:
 
 async def _item(session: Session, client: Client, item: ItemView, ident: str) -> Why:
     if item.ended:
-        why = f": {reason(item)}" if item.error else ""
-        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{why}."])
+        because = f": {reason(item)}" if item.error else ""
+        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{because}."])
     if item.needs_person:
         again = f"`pixmill retry {ident} --held` sends it again and may pay twice"
         return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])

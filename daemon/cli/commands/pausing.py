@@ -37,7 +37,7 @@ async def pause(
     if ident is not None and duration is not None:
         raise CommandError("A batch is paused until it is resumed; leave out --for.", USAGE)
     for_s = duration_s("--for", duration)
-    async with session.client() as client:
+    async with session.fleet() as client:
         scope, name = await _target(session, client, ident, route)
         reason = " ".join(reason.split())
         reply = await pauses.pause(client.redis, client.keys, scope, name, reason=reason, for_s=for_s)
@@ -62,7 +62,7 @@ async def resume(session: Session, ident: Batch = None, route: RouteOption = Non
         pixmill resume --route slides
         pixmill resume autumn-skus
     """
-    async with session.client() as client:
+    async with session.fleet() as client:
         scope, name = await _target(session, client, ident, route)
         resumed = await pauses.resume(client.redis, client.keys, scope, name) == "resumed"
         left = {} if ident else await pauses.read_pauses(client.redis, client.keys)

@@ -36,7 +36,7 @@ async def quotas(
     """
     if watch and session.as_json:
         raise CommandError("--json prints one document; leave out --watch.", USAGE)
-    async with session.client() as client:
+    async with session.fleet() as client:
         if not session.settings.parsed_quotas():
             return session.printer.answer(
                 [], note="No quota is configured: nothing limits the pace of calls."
