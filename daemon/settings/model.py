@@ -19,7 +19,6 @@ from daemon.settings.values import (
     Bytes,
     Duration,
     HttpBase,
-    KeepOrDuration,
     Listen,
     Names,
     RedisUrl,
@@ -83,7 +82,6 @@ class StorageSettings(Section):
 class RetentionSettings(Section):
     records: Duration = Field(86_400.0, ge=60, description="how long a record is kept after its end")
     failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for records of failures")
-    media: KeepOrDuration = Field("keep", description="images; `keep` deletes none")
 
 
 class MetricsSettings(Section):
@@ -91,9 +89,6 @@ class MetricsSettings(Section):
 
 
 class GatewaySettings(Section):
-    listen: Listen = Field(Listen("127.0.0.1:8080"), description="beyond this machine only with keys_file")
-    keys_file: Path | None = Field(None, description="hashed bearer keys")
-    slide_route: Name = Field("slides", description="the route of the slide endpoints")
     studio_route: Name = Field("studio", description="the route of the image studio's batches")
 
 
@@ -159,7 +154,6 @@ class Route(Section):
     credential: str
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     quotas: Names = Field([], description="every one of them must grant a call")
-    fallback: Names = Field([], description="routes to try when the provider is down")
     provider_timeout: Duration = Field(180.0, gt=0, le=86_400, description="from submit to finished image")
 
 
@@ -199,21 +193,16 @@ class Settings(Section):
         on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"
         if on_cluster and not self.redis.prefix.startswith("{"):
             yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)
-        if self.gateway.keys_file is None and not self.gateway.listen.is_loopback:
-            yield ("gateway", "listen"), "is reachable from other machines, so it needs `gateway.keys_file`"
 
     def _unknown_names(self, name: str, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
         wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
             ("credential", "credential", route.credential, self.credentials),
             *(("quotas", "quota", quota, self.quotas) for quota in route.quotas),
-            *(("fallback", "route", other, self.routes) for other in route.fallback),
         ]
         for field, what, given, known in wanted:
             if given not in known:
                 hint = did_you_mean(given, known)
                 yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
-        if name in route.fallback:
-            yield ("routes", name, "fallback"), "names the route itself"
 
 
 def _all_of(calls: Mapping[str, Callable[[], T]], expected: type[Exception]) -> dict[str, T]:
