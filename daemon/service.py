@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -25,6 +25,7 @@ from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
+from daemon.telemetry.streams import Unbroken
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
@@ -130,7 +131,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
         try:
             await _greet_when_redis_answers(running, banner)
         except asyncio.CancelledError:
-            print("Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True)
+            _say("Stopping: running items are finished first. A second Ctrl-C leaves at once.", sys.stdout)
             raise
 
     return await _until_signal(up(settings, on_server=servers.append), greet, end_at_once)
@@ -177,13 +178,17 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     try:
         while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
-                print(visible(f"{trouble}; waiting for it. Ctrl-C stops."), file=sys.stderr, flush=True)
+                _say(visible(f"{trouble}; waiting for it. Ctrl-C stops."), sys.stderr)
             waiting = True
             await asyncio.sleep(REDIS_AGAIN_S)
     finally:
         await client.aclose()
-    print(banner(running), flush=True)
+    _say(banner(running), sys.stdout)
     await _refusal(running.replica)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    print(text, file=Unbroken(stream), flush=True)
 
 
 async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:

@@ -6,11 +6,14 @@ A command's module is imported when the command is called, so that `pixmill --he
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from daemon.telemetry.streams import NoReaderError
 
 
 class Listed(NamedTuple):
@@ -65,7 +68,10 @@ _LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for l
 
 def run() -> None:
     """The console entry."""
-    app(prog_name="pixmill")
+    try:
+        app(prog_name="pixmill")
+    except NoReaderError:
+        sys.exit(141)  # as of a process that SIGPIPE ends
 
 
 class LazyGroup(TyperGroup):

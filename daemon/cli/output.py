@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from daemon.cli.errors import ALL_WELL
 from daemon.contract import FINAL_STATES
 from daemon.queue.records import GroupView, ItemView, Progress, View
+from daemon.telemetry.streams import NoReaderError
 from limiter.explain import wait_text
 from providers.text import visible, visible_json
 
@@ -28,15 +29,15 @@ class Printer:
 
     def line(self, text: str) -> None:
         """A line of the result."""
-        print(visible(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        _print(visible(text), sys.stderr if self.as_json else sys.stdout)
 
     def note(self, text: str) -> None:
         """A line beside the result, which a pipe should not get: a hint or an error, which may have several lines."""
-        print(visible(text, lines=True), file=sys.stderr, flush=True)
+        _print(visible(text, lines=True), sys.stderr)
 
     def document(self, content: Any) -> None:
         """The one document of `--json`; a program that reads it gets the text as it was."""
-        print(visible_json(json.dumps(content, ensure_ascii=False)), flush=True)
+        _print(visible_json(json.dumps(content, ensure_ascii=False)), sys.stdout)
 
     def answer(self, document: Any, *lines: str, note: str = "") -> int:
         """Print a result as JSON or as lines with a note beside them; returns the exit code of success."""
@@ -58,6 +59,13 @@ class Printer:
         cells = [header, *rows] if header else rows
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return self.answer(document, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        raise NoReaderError from None
 
 
 def extent(view: View) -> tuple[int, int]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
+from daemon.telemetry.streams import Unbroken
 from providers.errors import redact
 from providers.text import visible
 
@@ -35,7 +36,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Unbroken(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # Libraries log URLs at INFO, and URLs carry signatures.

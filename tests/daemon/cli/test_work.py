@@ -520,3 +520,23 @@ def _read_all(descriptor: int, into: bytearray) -> None:
 
 async def _shown(shown: bytearray, text: str) -> bool:
     return text in shown.decode("utf-8", "ignore")
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["status", "nobody"], ["watch", "b1"]])
+async def test_a_reader_that_has_left_ends_a_command_without_a_word(
+    redis: Redis, environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 2)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", *command),
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=writing,
+        stderr=writing if "nobody" in command else asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, errors or b"") == (141, b"")
