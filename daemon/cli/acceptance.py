@@ -25,7 +25,7 @@ async def after_sending(session: Session, client: Client, sent: Sent, *, wait: b
         "acceptance": acceptance.state,
         "entries": list(sent.entries),
     }
-    note = f"{acceptance.state}; follow it with: pixmill watch {sent.id}"
+    note = f"{acceptance.state}; follow it with: {session.hint('watch', sent.id)}"
     return session.printer.answer(content, sent.id, note=note)
 
 

@@ -39,7 +39,7 @@ async def finish(session: Session, client: Client, ident: str, *, out: Path | No
     view = await follow(session, client, await session.find(client, ident))
     items = await client.items_of(view) if out is not None or session.as_json else []
     saved = await save(session, view, items, out=out) if out is not None else None
-    lines = [] if session.as_json else await lines_of(client, view)
+    lines = [] if session.as_json else await lines_of(session, client, view)
     session.printer.answer(document(view, items, saved), *lines)
     return exit_code(view, saved)
 

@@ -30,7 +30,7 @@ async def follow(session: Session, client: Client, view: View) -> View:
         return await _follow(session, client, view)
     except asyncio.CancelledError:
         session.printer.note(
-            f"Stopped watching; the work goes on. Come back with: pixmill watch {ident_of(view)}"
+            f"Stopped watching; the work goes on. Come back with: {session.hint('watch', ident_of(view))}"
         )
         raise
 
@@ -64,11 +64,12 @@ async def _listen(client: Client, ident: str, newest: list[Progress]) -> None:
             newest[0] = Progress(event.data.get("eta_seconds"), event.data.get("bound"))
 
 
-async def lines_of(client: Client, view: View) -> list[str]:
+async def lines_of(session: Session, client: Client, view: View) -> list[str]:
     """A record in words."""
     if isinstance(view, ItemView):
-        return item_lines(view, ident_of(view))
-    return group_lines(view, await progress_of(client, view), await _troubled(client, view))
+        return item_lines(view, ident_of(view), session.hint)
+    progress, troubled = await progress_of(client, view), await _troubled(client, view)
+    return group_lines(view, progress, troubled, session.hint)
 
 
 async def progress_of(client: Client, view: View) -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -14,6 +14,8 @@ from daemon.queue.records import GroupView, ItemView, Progress, View
 from daemon.telemetry.streams import NoReaderError
 from limiter.explain import wait_text
 from providers.text import visible, visible_json
+
+Hint = Callable[..., str]
 
 _WORDS = {"retry_wait": "waiting to retry"}
 
@@ -102,8 +104,8 @@ def outlook(view: View, progress: Progress) -> str:
     return left + (f"; held back by {progress.bound}" if progress.bound else "")
 
 
-def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView]) -> list[str]:
-    """A batch, or a job of several pictures, in a few lines."""
+def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView], hint: Hint) -> list[str]:
+    """A batch, or a job of several pictures, in a few lines; `hint` spells a command."""
     done, total = extent(view)
     lines = [
         f"{view.kind} {view.id} (tenant {view.tenant}): {view.state}, {done} of {total} done",
@@ -122,14 +124,13 @@ def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView
     if troubled and more > 0:
         lines.append(f"  and {more} more")
     if view.needs_person:
-        lines.append(
-            f"  Held items wait for your decision: `pixmill retry {view.id} --held`, or `pixmill cancel {view.id}`."
-        )
+        again, end = hint("retry", view.id, "--held"), hint("cancel", view.id)
+        lines.append(f"  Held items wait for your decision: `{again}`, or `{end}`.")
     return lines
 
 
-def item_lines(view: ItemView, ident: str) -> list[str]:
-    """One item in a few lines; `ident` is the id that a command takes."""
+def item_lines(view: ItemView, ident: str, hint: Hint) -> list[str]:
+    """One item in a few lines; `ident` is the id that a command takes, `hint` spells a command."""
     where = f" of batch {view.batch}" if view.batch else ""
     name = view.id if view.job == view.id else f"{view.id} (picture of {view.job})"
     lines = [f"job {name}{where} (tenant {view.tenant}): {_item_state(view)}"]
@@ -144,7 +145,7 @@ def item_lines(view: ItemView, ident: str) -> list[str]:
         lines.append(f"  image {image['key']} ({size})")
     if view.needs_person:
         lines.append(
-            f"  It is held: look at the error, then `pixmill retry {ident} --held` or `pixmill cancel {ident}`."
+            f"  It is held: look at the error, then `{hint('retry', ident, '--held')}` or `{hint('cancel', ident)}`."
         )
     return lines
 

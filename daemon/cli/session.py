@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec
 import typer
 
 from daemon.cli.errors import INTERRUPTED, CommandError, explained
-from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption
+from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption, spelled
 from daemon.cli.output import Printer
 from daemon.client import Client
 from daemon.compat.aliases import alias_source
@@ -45,6 +45,12 @@ class Session:
     def __post_init__(self) -> None:
         self.tenant = self.given_tenant or "default"
         self.printer = Printer(self.as_json)
+
+    def hint(self, *words: str) -> str:
+        """A command that works when it is pasted: with the options that this one was given."""
+        return (
+            f"pixmill {' '.join(words)}{spelled(self.config, self.redis_url, self.prefix, self.given_tenant)}"
+        )
 
     @cached_property
     def settings(self) -> Settings:
@@ -90,7 +96,7 @@ class Session:
         """The error for an id without a record."""
         return CommandError(
             f'There is no record of "{ident}" in tenant "{self.tenant}": it was never accepted here, or its record '
-            "has expired. `pixmill list` shows the work on record.",
+            f"has expired. `{self.hint('list')}` shows the work on record.",
             code="not_found",
         )
 

@@ -73,7 +73,7 @@ def test_it_works_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout is not None
-    lines = []
+    lines: list[str] = []
     while not lines or "Ctrl-C stops" not in lines[-1]:
         lines.append(process.stdout.readline())
     process.stdout.close()

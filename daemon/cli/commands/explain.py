@@ -65,8 +65,8 @@ async def _item(session: Session, client: Client, item: ItemView, ident: str) ->
         because = f": {reason(item)}" if item.error else ""
         return Why([f"It waits for nothing; it has {_ENDS[item.state]}{because}."])
     if item.needs_person:
-        again = f"`pixmill retry {ident} --held` sends it again and may pay twice"
-        return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])
+        again = f"`{session.hint('retry', ident, '--held')}` sends it again and may pay twice"
+        return Why([f"It is held: {sentence(item)}.", f"{again}; `{session.hint('cancel', ident)}` ends it."])
     if item.state == "running":
         return await _running(client, item)
     if item.place in _REUSED:
@@ -104,9 +104,12 @@ async def _group(session: Session, client: Client, group: GroupView) -> Why:
         ends = f"{counts.succeeded} of {counts.total} succeeded"
         return Why([f"It waits for nothing; it is {group.state.replace('_', ' ')}, {ends}."])
     if group.needs_person:
-        again = f"`pixmill retry {group.id} --held` sends them again and may pay twice"
+        again = f"`{session.hint('retry', group.id, '--held')}` sends them again and may pay twice"
         return Why(
-            [f"{counts.held} of its items are held.", f"{again}; `pixmill cancel {group.id}` ends them."]
+            [
+                f"{counts.held} of its items are held.",
+                f"{again}; `{session.hint('cancel', group.id)}` ends them.",
+            ]
         )
     if group.parts_left:
         return Why([f"{group.parts - group.parts_left} of its {group.parts} parts have been read so far."])

@@ -61,7 +61,7 @@ async def status(
             content |= {"bound": None if view.ended else progress.bound}
             if items:
                 content["items"] = [item.as_dict() for item in await client.items_of(view)]
-        lines = [] if session.as_json else await lines_of(client, view)
+        lines = [] if session.as_json else await lines_of(session, client, view)
     session.printer.answer(content, *lines, *([f"  {paused.sentence}"] if paused is not None else []))
     return exit_code(view)
 
@@ -117,7 +117,9 @@ async def list_(
         empty="There is no work." if active else "There is no work on record.",
     )
     if not session.as_json and any(map(held_in, views)):
-        session.printer.note("some of it is held and waits for your decision: pixmill list --held")
+        session.printer.note(
+            f"some of it is held and waits for your decision: {session.hint('list', '--held')}"
+        )
     return code
 
 
@@ -140,7 +142,7 @@ async def _held(session: Session, limit: int) -> int:
         empty="Nothing is held.",
     )
     if items and not session.as_json:
-        session.printer.note(
-            "pixmill retry ID --held sends it again and may pay twice; pixmill cancel ID gives it up"
-        )
+        own = "" if session.given_tenant else " --tenant TENANT"
+        again, end = session.hint("retry", "ID", "--held"), session.hint("cancel", "ID")
+        session.printer.note(f"{again}{own} sends it again and may pay twice; {end}{own} gives it up")
     return code

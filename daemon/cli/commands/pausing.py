@@ -44,11 +44,11 @@ async def pause(
     if reply != "ok":
         raise CommandError(f"{ident} has ended, so there is nothing to pause.", FAILED, code="ended")
     made = pauses.Pause(scope, route or ident or "", reason, for_s)
-    target = f" --route {route}" if route else f" {ident}" if ident else ""
+    target = ["--route", route] if route else [ident] if ident else []
     return session.printer.answer(
         {"paused": True, **made.as_dict()},
         f"{ident}: {made.sentence}" if ident else made.sentence,
-        note=f"resume it with: pixmill resume{target}",
+        note=f"resume it with: {session.hint('resume', *target)}",
     )
 
 

@@ -48,7 +48,7 @@ async def pause(session: Session, name: Name, reason: ReasonOption = "", duratio
     if until_us is None or for_s is None:
         line, note = (
             f"{name}: paused, no replica sends under it",
-            f"resume it with: pixmill quota resume {name}",
+            f"resume it with: {session.hint('quota resume', name)}",
         )
         return session.printer.answer(document, line, note=note)
     until = datetime.fromtimestamp(until_us / 1e6, UTC)
@@ -120,7 +120,8 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
     return session.printer.answer(
         document,
         f"{name}: set to {', '.join(document['limits'])} (configured: {', '.join(document['configured'])})",
-        note=f"replicas follow within seconds; return to the configuration with: pixmill quota set {name} --reset",
+        note="replicas follow within seconds; return to the configuration with: "
+        + session.hint("quota set", name, "--reset"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.broker.redis_cli import redis_cli
-from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
+from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url
 from providers.text import visible
@@ -39,7 +39,15 @@ def up(
     """
     from daemon.service import run_up
 
-    _serve(lambda settings: run_up(settings, banner), config, redis_url, prefix, metrics, log_level)
+    options = spelled(config, redis_url, prefix)
+    _serve(
+        lambda settings: run_up(settings, lambda running: banner(running, options)),
+        config,
+        redis_url,
+        prefix,
+        metrics,
+        log_level,
+    )
 
 
 def worker(
@@ -68,8 +76,8 @@ def simulator(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-def banner(running: Running) -> str:
-    """The next steps after `pixmill up`, ready to paste."""
+def banner(running: Running, options: str = "") -> str:
+    """The next steps after `pixmill up`, ready to paste; `options` are those with which another command finds it."""
     replica = running.replica
     lines = [
         "Pixmill is up.",
@@ -85,8 +93,8 @@ def banner(running: Running) -> str:
         "Send a job from any language:",
         f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
         + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
-        "or from another terminal:",
-        '  pixmill submit "a red kettle on a white table" --wait --out pictures',
+        "or from another terminal, in this directory:",
+        f'  pixmill submit "a red kettle on a white table" --wait --out pictures{options}',
         "Ctrl-C stops; jobs that wait are kept.",
     ]
     return "\n".join(lines)

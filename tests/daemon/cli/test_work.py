@@ -79,6 +79,13 @@ async def test_submit_with_a_wrong_value_is_a_usage_error_and_sends_nothing(
     assert await redis.xlen(KEYS.jobs) == 0
 
 
+async def test_a_sent_job_is_followed_with_the_options_of_its_command(pixmill: Pixmill, redis: Redis) -> None:
+    async with working(redis):
+        ran = await pixmill("submit", "x", "--id", "j1", "--tenant", "studio")
+        assert ran.err.endswith("follow it with: pixmill watch j1 --tenant studio\n")
+        assert (await pixmill("watch", "j1", "--tenant", "studio")).code == 0
+
+
 async def test_submit_without_a_worker_notes_that_the_job_stays(
     pixmill: Pixmill, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
