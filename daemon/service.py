@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
+PORTS_TRIED = 100  # beyond the default metrics port
 # `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
 SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
@@ -119,8 +120,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
 
     `banner` is printed when Redis serves us.
     """
-    if _is_taken(settings.metrics.listen):
-        settings = _with_free_metrics_port(settings)
+    settings = _with_own_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
 
     def end_at_once() -> None:
@@ -147,6 +147,7 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
+    settings = _with_own_metrics_port(settings)
     return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
 
 
@@ -227,10 +228,26 @@ def _is_taken(listen: Listen) -> bool:
     return False
 
 
-def _with_free_metrics_port(settings: Settings) -> Settings:
-    """The same settings with any free metrics port, so that a second `up` on one machine just works."""
-    listen = Listen(f"{settings.metrics.listen.host}:0")
-    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"listen": listen})})
+def _with_own_metrics_port(settings: Settings) -> Settings:
+    """The settings with the next free metrics port where the default one is taken, so several replicas share a machine.
+
+    Raises SettingsError if the taken port is one that the operator set: a scraper expects this replica there.
+    """
+    listen = settings.metrics.listen
+    if listen.port == 0 or not _is_taken(listen):
+        return settings
+    if "listen" in settings.metrics.model_fields_set:
+        raise SettingsError(
+            [
+                f"{listen} (`metrics.listen`, --metrics) is taken by another process: set another port, or leave the "
+                "setting out, and the next free one is used."
+            ]
+        )
+    ports = range(listen.port + 1, listen.port + PORTS_TRIED)
+    others = (Listen(f"{listen.host}:{port}") for port in ports)
+    own = next((other for other in others if not _is_taken(other)), Listen(f"{listen.host}:0"))
+    _say(f"{listen} is taken; this replica serves /metrics, /healthz and /readyz on {own}.", sys.stderr)
+    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"listen": own})})
 
 
 def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:

@@ -6,6 +6,7 @@ A command's module is imported when the command is called, so that `pixmill --he
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple
@@ -68,6 +69,10 @@ _LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for l
 
 def run() -> None:
     """The console entry."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may lack the letters of a prompt (cp1252, ascii): they become escapes.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="pixmill")
     except NoReaderError:

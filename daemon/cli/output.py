@@ -39,7 +39,9 @@ class Printer:
 
     def document(self, content: Any) -> None:
         """The one document of `--json`; a program that reads it gets the text as it was."""
-        _print(visible_json(json.dumps(content, ensure_ascii=False)), sys.stdout)
+        # Where an encoding lacks letters, they are escaped as JSON wants it.
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        _print(visible_json(json.dumps(content, ensure_ascii=ascii_only)), sys.stdout)
 
     def answer(self, document: Any, *lines: str, note: str = "") -> int:
         """Print a result as JSON or as lines with a note beside them; returns the exit code of success."""

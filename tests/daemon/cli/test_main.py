@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -79,6 +82,24 @@ def test_an_unknown_choice_is_a_usage_error_in_one_sentence(arguments: list[str]
     shown = " ".join(result.stderr.replace("│", " ").split())
     assert sentence in shown
     assert "Value error" not in shown
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_chinese_gets_escapes(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "skus.csv").write_text("id,prompt\nk1,红水壶 × café 🫖\n", encoding="utf-8")
+
+    def run(*options: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", "batch", "skus.csv", "--dry-run", *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode(encoding)
+
+    assert ("红水壶" if encoding == "utf-8" else "\\u7ea2\\u6c34\\u58f6") in run()
+    assert json.loads(run("--json"))["first"] == [{"id": "k1", "prompt": "红水壶 × café 🫖"}]
 
 
 def test_python_m_daemon_is_pixmill() -> None:
