@@ -20,7 +20,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from daemon.accounts.routes import build_routes
 from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
-from daemon.broker.errors import CONNECTION_FAULTS, in_words, needs_other_settings, passes
+from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
 from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
@@ -202,9 +202,9 @@ async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
             [f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."]
         ) from None
     except CONNECTION_FAULTS as error:
-        return f"{where} does not answer ({redact(str(error))})"
+        return f"{where} does not answer ({lost(error)})"
     except ResponseError as error:
-        if needs_other_settings(error) or not passes(error):
+        if never_works(error) or not passes(error):
             raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
         return f"{where} does not serve us ({in_words(error)})"
     if replica.probe.refused.is_set():

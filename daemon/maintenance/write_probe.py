@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from daemon.broker.errors import in_words
+from daemon.broker.errors import in_words, never_works
 from daemon.broker.loops import run_forever
 from daemon.queue.messages import NewerSchemaError
 from daemon.queue.queue import Queue
@@ -19,7 +19,11 @@ EVERY_S = 2.0
 
 
 class WriteProbe:
-    """Probes for one replica. `checked` is set if the schema suits us, `refused` if a newer version wrote it."""
+    """Probes for one replica. `checked` is set if the schema suits us.
+
+    `refused` is set if this Redis can never serve us: a newer version wrote the schema, or the configuration does not
+    fit. The second is decided at the start alone; a cluster that changes later is waited for.
+    """
 
     def __init__(self, queue: Queue, retention: RetentionSettings, configured: str = "{}") -> None:
         self._queue = queue
@@ -57,6 +61,8 @@ class WriteProbe:
             self.refused.set()
         except Exception as error:
             self.trouble = in_words(error)
+            if self._starts and never_works(error):
+                self.refused.set()
             raise
         else:
             self.trouble = None

@@ -164,3 +164,12 @@ async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
     settings = Settings.model_validate({"metrics": {"listen": taken}, "redis": {"url": redis_server.url}})
     with pytest.raises(SettingsError, match=r"`metrics.listen`, --metrics\) is taken by another process"):
         await start(settings)
+
+
+async def test_a_database_that_redis_has_not_ends_a_worker(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "a key")
+    settings = worker_settings(redis_server.url.replace("/0", "/99"), tmp_path)
+    with pytest.raises(SettingsError, match=r"Redis has no database of the number in redis\.url"):
+        await asyncio.wait_for(run_worker(settings), 20)
