@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -23,8 +22,9 @@ from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_runni
 from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
 from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
-from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
+from daemon.settings import Credential, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
+from daemon.telemetry.own_port import with_own_metrics_port
 from daemon.telemetry.streams import Unbroken
 from providers.errors import redact
 from providers.simulator.server import Simulator
@@ -36,7 +36,6 @@ log = structlog.get_logger(__name__)
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
-PORTS_TRIED = 100  # beyond the default metrics port
 # `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
 SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
@@ -120,7 +119,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
 
     `banner` is printed when Redis serves us.
     """
-    settings = _with_own_metrics_port(settings)
+    settings = with_own_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
 
     def end_at_once() -> None:
@@ -147,7 +146,7 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
-    settings = _with_own_metrics_port(settings)
+    settings = with_own_metrics_port(settings)
     return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
 
 
@@ -216,38 +215,6 @@ async def _refusal(replica: Replica) -> None:
     """Wait for ever, or raise SettingsError once Redis has the records of a newer version."""
     await replica.probe.refused.wait()
     raise SettingsError([str(replica.probe.trouble)])
-
-
-def _is_taken(listen: Listen) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((listen.host, listen.port))
-        except OSError:
-            return True
-    return False
-
-
-def _with_own_metrics_port(settings: Settings) -> Settings:
-    """The settings with the next free metrics port where the default one is taken, so several replicas share a machine.
-
-    Raises SettingsError if the taken port is one that the operator set: a scraper expects this replica there.
-    """
-    listen = settings.metrics.listen
-    if listen.port == 0 or not _is_taken(listen):
-        return settings
-    if "listen" in settings.metrics.model_fields_set:
-        raise SettingsError(
-            [
-                f"{listen} (`metrics.listen`, --metrics) is taken by another process: set another port, or leave the "
-                "setting out, and the next free one is used."
-            ]
-        )
-    ports = range(listen.port + 1, listen.port + PORTS_TRIED)
-    others = (Listen(f"{listen.host}:{port}") for port in ports)
-    own = next((other for other in others if not _is_taken(other)), Listen(f"{listen.host}:0"))
-    _say(f"{listen} is taken; this replica serves /metrics, /healthz and /readyz on {own}.", sys.stderr)
-    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"listen": own})})
 
 
 def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:

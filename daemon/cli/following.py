@@ -146,7 +146,9 @@ class Bar:
         from rich.markup import escape
 
         done, total = extent(view)
-        words = escape(visible(f"{states(view)}{outlook(view, progress)}"))
+        # The end is what a narrow terminal lacks.
+        ahead = outlook(view, progress).removeprefix("; ")
+        words = escape(visible("; ".join(filter(None, (ahead, states(view))))))
         self._bar.update(self._task, description=escape(view.id), completed=done, total=total, words=words)
 
     def close(self) -> None:

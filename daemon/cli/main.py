@@ -97,7 +97,6 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Pictures from image-generation APIs, at exactly the speed that your accounts allow.\n\n"
     'Begin with `pixmill up`, then `pixmill submit "a red kettle" --wait --out pictures`.',

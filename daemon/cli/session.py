@@ -22,11 +22,13 @@ from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOpti
 from daemon.cli.output import Printer
 from daemon.client import Client
 from daemon.compat.aliases import alias_source
+from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
 from daemon.settings.pace import with_pace_of
 from daemon.storage.object_store import ResultStore
 
+DEAD_LOOKED_AT = 100  # the newest; each may be as large as an entry
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 
 P = ParamSpec("P")
@@ -89,8 +91,18 @@ class Session:
         """The record of a batch, a job or BATCH/ITEM; raises CommandError when there is none."""
         view = await client.status(ident)
         if view is None:
+            await self._raise_if_refused(client, ident)
             raise self.unknown(ident)
         return view
+
+    async def _raise_if_refused(self, client: Client, ident: str) -> None:
+        """Raise CommandError if one of the newest dead letters is about this id."""
+        for letter in await DeadLetters(client.redis, client.keys).newest(DEAD_LOOKED_AT, tenant=self.tenant):
+            if ident in (letter.job, letter.batch):
+                raise CommandError(
+                    f"{ident} was refused: {letter.sentence} `{self.hint('dead show', letter.entry)}` has the rest.",
+                    code="rejected",
+                )
 
     def unknown(self, ident: str) -> CommandError:
         """The error for an id without a record."""

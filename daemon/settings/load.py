@@ -70,7 +70,10 @@ def load_settings(
     problems += [_problem(at, sentence, places) for at, sentence in settings.contradictions()]
     if problems:
         raise SettingsError(problems)
-    return LoadedSettings(settings, {".".join(at): label for at, label in labels.items()}, file)
+    quotas = {at[1:]: f"{place}: " for at, place in places.items() if at[0] == "quotas"}
+    return LoadedSettings(
+        settings.with_quota_places(quotas), {".".join(at): label for at, label in labels.items()}, file
+    )
 
 
 def _lay_over(

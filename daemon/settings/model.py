@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.values import (
@@ -172,13 +172,31 @@ class Settings(Section):
     routes: dict[Name, Route] = Field(default_factory=dict)
     webhooks: dict[Name, WebhookSecret] = Field(default_factory=dict)
 
+    # Where each quota, and each of its fields, is written: `pixmill.toml:12: `.
+    _quota_places: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    def with_quota_places(self, places: Mapping[tuple[str, ...], str]) -> Self:
+        """The same settings, whose errors in quotas begin with their place."""
+        settings = self.model_copy()
+        settings._quota_places = places  # noqa: SLF001 - its own
+        return settings
+
     def parsed_quotas(self) -> dict[str, Quota]:
-        """The quotas by name; raises SettingsError with every problem."""
+        """The quotas by name; raises SettingsError with every problem, each with its place."""
+        from limiter.quota.quota import QuotaError
+
+        return _all_of({name: partial(self._parsed_quota, name) for name in self.quotas}, QuotaError)
+
+    def _parsed_quota(self, name: str) -> Quota:
         from limiter.quota.quota import QuotaError, parse_quota
 
-        return _all_of(
-            {name: partial(parse_quota, name, spec) for name, spec in self.quotas.items()}, QuotaError
-        )
+        spec = self.quotas[name]
+        try:
+            return parse_quota(name, spec)
+        except QuotaError as error:
+            fields = [(name, field) for field in spec if f"field {field!r}" in str(error)]
+            places = (self._quota_places[at] for at in (*fields, (name,)) if at in self._quota_places)
+            raise QuotaError(f"{next(places, '')}{error}") from None
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """(path, problem) for every value that contradicts another one."""

@@ -20,6 +20,7 @@ from daemon.replica import Replica
 from daemon.service import run_up, run_worker, until_signal
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
+from daemon.telemetry.own_port import PORTS_TRIED, with_own_metrics_port
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
 from tests.servers import RedisServer
@@ -152,8 +153,8 @@ def test_the_default_metrics_port_gives_way_to_the_next_free_one(
     taken: Listen, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = Settings(metrics=MetricsSettings.model_construct(set(), listen=taken))
-    own = signals._with_own_metrics_port(settings).metrics.listen
-    assert taken.port < own.port < taken.port + signals.PORTS_TRIED or own.port == 0
+    own = with_own_metrics_port(settings).metrics.listen
+    assert taken.port < own.port < taken.port + PORTS_TRIED or own.port == 0
     assert capsys.readouterr().err.startswith(f"{taken} is taken; this replica serves /metrics")
 
 

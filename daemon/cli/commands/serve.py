@@ -118,6 +118,15 @@ def _serve(
     try:
         left = uvloop.run(run(load_settings(config, overrides=overrides, offers=[alias_source]).settings))
     except EXPECTED_ERRORS as error:
-        print(visible(str(error), lines=True), file=sys.stderr)
+        print(visible(_sentence(error), lines=True), file=sys.stderr)
         raise typer.Exit(2) from None
     raise typer.Exit(1 if left else 0)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}. Start it in a directory that you may write to, or set `storage.url` "
+            "and `redis.url`."
+        )
+    return str(error)

@@ -287,6 +287,19 @@ async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, comma
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
+async def test_the_status_of_a_refused_id_leads_to_its_dead_letter(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.add({"id": "j1", "prompt": "x", "route": "nowhere", "tenant": "studio"})
+    await installation.take_all()
+    ran = await pixmill("status", "j1", "--tenant", "studio")
+    assert (ran.code, ran.out) == (4, "")
+    assert ran.err.startswith('j1 was refused: There is no route "nowhere"')
+    hint = re.search(r"`pixmill (dead show [^`]+)`", ran.err)
+    assert hint is not None
+    assert "j1" in (await pixmill(*hint[1].split())).out
+    assert "There is no record" in (await pixmill("status", "j1")).err
+
+
 async def test_status_shows_a_requested_cancel(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
@@ -467,8 +480,15 @@ async def test_ctrl_c_stops_the_watching_and_prints_the_command_to_come_back(
     assert (await installation.group("default/b1"))["queued"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("160", "about 2 h 0 min left; held back by quota:main.images; 4 queued"),
+        ("60", "about 2 h 0 min left"),
+    ],
+)
 async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
-    redis: Redis, environment: dict[str, str], tmp_path: Path
+    redis: Redis, environment: dict[str, str], tmp_path: Path, columns: str, words: str
 ) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 4)
@@ -485,7 +505,7 @@ async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
         **environment,
         "PYTHONPATH": str(Path(__file__).parents[3]),
         "TERM": "xterm",
-        "COLUMNS": "160",
+        "COLUMNS": columns,
     }
     shown = bytearray()
     ours, theirs = os.openpty()
@@ -495,7 +515,7 @@ async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
     os.close(theirs)
     reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, shown))
     try:
-        await eventually(lambda: _shown(shown, "about 2 h 0 min left; held back by quota:main.images"), 20)
+        await eventually(lambda: _shown(shown, words), 20)
         assert "0/4" in shown.decode()
         async with working(redis):
             assert await asyncio.wait_for(watching.wait(), 20) == 0
