@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.cli.acceptance import after_sending
+from daemon.cli.commands.explain import reason_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.planning import batch_id, left_out, plan_lines, plan_of
 from daemon.cli.session import Session, command
@@ -75,4 +76,4 @@ async def batch(
         session.printer.note(note)
     async with session.client() as client:
         sent = await client.sender.batch(fields, items)
-        return await after_sending(session, client, sent, wait=watch, out=out)
+        return await after_sending(session, client, sent, explain=reason_of, wait=watch, out=out)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.bounds import pause_of
+from daemon.cli.commands.explain import reason_of
 from daemon.cli.ending import document, exit_code, finish, save
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.following import ident_of, lines_of
@@ -32,8 +33,8 @@ async def watch(
 
         pixmill watch autumn-skus --out pictures
     """
-    async with session.client() as client:
-        return await finish(session, client, ident, out=out)
+    async with session.fleet() as client:
+        return await finish(session, client, ident, explain=reason_of, out=out)
 
 
 @command

@@ -82,6 +82,29 @@ async def test_a_command_without_a_configuration_knows_the_quotas_of_the_fleet(
     assert 'There is no route "defalt"' in (await pixmill("pause", "--route", "defalt")).err
 
 
+async def test_waiting_for_a_job_shows_why_it_waits(
+    redis: Redis, environment: dict[str, str], tmp_path: Path, pixmill: Pixmill
+) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    await pixmill("quota", "pause", "main", "--reason", "invoices")
+    watching = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", "watch", "j1"),
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert watching.stdout is not None
+    lines: list[bytes] = []
+    async with asyncio.timeout(30):
+        while not lines or b"invoices" not in lines[-1]:
+            lines.append(await watching.stdout.readline())
+            assert lines[-1], lines
+    assert lines[-1].startswith(b"j1: 0/1 done (queued): ")
+    watching.send_signal(signal.SIGINT)
+    assert await watching.wait() == 130
+
+
 async def test_a_record_that_cannot_be_read_is_as_good_as_none(
     pixmill: Pixmill, redis: Redis, tmp_path: Path
 ) -> None:
