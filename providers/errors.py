@@ -154,7 +154,7 @@ class ProviderError(Exception):
         # the redacted message. They are never shown.
         self._original = message
         self.message = _shown(message, MESSAGE_LIMIT)
-        self.field = field
+        self.field = None if field is None else _shown(field, 200)
         self.provider_code = None if provider_code is None else _shown(provider_code, 100)
         self.http_status = http_status
         self.retry_after_s = retry_after_s

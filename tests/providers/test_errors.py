@@ -41,9 +41,9 @@ def test_a_key_that_a_pattern_knows_only_in_part_is_removed_whole() -> None:
 
 def test_what_a_terminal_obeys_is_escaped_in_an_error() -> None:
     evil = "no\x1b]52;c;aGk=\x07 \u202egnp.exe\x9b2J\r\nsucceeded"
-    error = ProviderError(ErrorKind.AUTH, evil, provider_code=evil, request_id=evil)
+    error = ProviderError(ErrorKind.AUTH, evil, provider_code=evil, request_id=evil, field=evil)
     for one in (error, error.without("secret")):
-        for shown in (one.message, str(one), str(one.provider_code), str(one.request_id)):
+        for shown in (one.message, str(one), str(one.provider_code), str(one.request_id), str(one.field)):
             assert shown.isprintable()
             assert shown.startswith("no\\x1b]52;c;aGk=\\x07 \\u202e")
 
