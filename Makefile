@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        clean
+        bench-demo bench-stalls clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -25,7 +25,7 @@ $(UV):
 setup: .venv/.locked  ## the environment, from the lock file
 
 demo: setup  ## 40 product pictures under a quota, from a CSV, with nothing configured
-	@$(BIN)/pixmill demo
+	@$(BIN)/pixmill demo $(DEMO)
 
 up: setup  ## everything in one process, until Ctrl-C
 	@$(BIN)/pixmill up
@@ -62,14 +62,24 @@ chaos: setup  ## kills, stops, cuts and faults while 2,000 items run; then what 
 bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
 	$(BIN)/python -m benchmarks.throughput
 
-bench-limiter: setup  ## keep to a provider's limits, beside five libraries (20 minutes)
+bench-limiter: setup  ## keep to a provider's limits: five libraries, refusals, stalls, places, waits of 0 (1 hour)
 	$(BIN)/python -m benchmarks.limiter
+	$(BIN)/python -m benchmarks.limiter --only refusal --peers --repeats 20 --json benchmarks/out/refusals.json
+	$(BIN)/python -m benchmarks.wait_zero
+	$(BIN)/python -m benchmarks.stalls
+	$(BIN)/python -m benchmarks.places
 
-bench-places: setup  ## how well the places of an account are used while tasks are polled (8 minutes)
+bench-places: setup  ## how well the places of an account are used while tasks are polled (15 minutes)
 	$(BIN)/python -m benchmarks.places
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.polling
+
+bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails, and nine have no 429 (5 minutes)
+	$(BIN)/python -m benchmarks.demo_busy
+
+bench-stalls: setup  ## workers that are stopped at random moments: the provider still refuses nothing (10 minutes)
+	$(BIN)/python -m benchmarks.stalls $(STALLS)
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs

@@ -18,6 +18,7 @@ from benchmarks.limiter_oracle import (
 from benchmarks.limiter_setup import Observed
 
 SILENT_S = 0.05
+REOPENED_S = 0.1
 NEW_QUOTA_SHARE = 0.9
 PERIODS_TO_SETTLE = 5
 
@@ -131,24 +132,38 @@ def shared(duration_s: float) -> Judge:
 
 
 def refusal(seen: Observed) -> list[Figure]:
-    """One 429: every replica is silent at once for the whole Retry-After, and the refusal counts once."""
+    """One 429: every replica is silent for the whole Retry-After once its reply is there, and the refusal counts once.
+
+    Silence shows something only if calls were due in it: their grants were recalled, or they came nevertheless.
+    """
     injected = next((a.at_s for a in seen.refused if a.rule == "injected"), None)
     if injected is None or seen.setup.rules.refusal is None:
         return [Figure("refusals injected", 0, at_least=1)]
-    opens = injected + seen.setup.rules.refusal.retry_after_s
+    rule = seen.setup.rules.refusal
+    heard = injected + rule.reply_s
+    opens = heard + rule.retry_after_s
     times = [a.at_s for a in seen.arrivals]
-    echo_s = (last_before(times, opens - 1e-9) or injected) - injected
+    echo_s = max(0.0, (last_before(times, opens - 1e-9) or heard) - heard)
+    recalled = [at for report in seen.reports for at in report["notes"].get("recalled_at_s", [])]
+    due = sum(heard <= at < opens for at in recalled) + between(times, heard, opens)
     after = sum(a.at_s >= opens for a in seen.refused)
     again = next((at for at in times if at >= opens), None)
     cuts = max((state.cooldown_generation for state in seen.states.values()), default=None)
     running = sum(a.at_s <= injected < (a.ended_at_s or injected) for a in seen.admitted)
     return [
         Figure("in flight at the 429", running),
-        Figure("ms until silent", 1e3 * echo_s, at_most=1e3 * SILENT_S, digits=1),
+        Figure("x 429 before", sum(a.at_s < injected for a in seen.refused), at_most=0),
+        Figure("calls due in the silence", due, at_least=1),
+        Figure("ms until silent", 1e3 * echo_s if due else None, at_most=1e3 * SILENT_S, digits=1),
         Figure("x 429 meanwhile", sum(injected < a.at_s < opens for a in seen.refused)),
         Figure("cut", cuts, at_most=1, at_least=1),
         Figure("x 429 after", after, at_most=0),
-        Figure("s from opening to the next call", None if again is None else again - opens, digits=2),
+        Figure(
+            "ms from opening to the next call",
+            None if again is None else 1e3 * (again - opens),
+            at_most=1e3 * REOPENED_S,
+            digits=1,
+        ),
     ]
 
 

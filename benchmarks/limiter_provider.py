@@ -11,11 +11,12 @@ import asyncio
 import json
 import sys
 import time
+from bisect import insort
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import uvloop
+from providers.simulator.arrivals import StampedSocket, stamp_s
 
 IN_FLIGHT_RETRY_S = 0.2  # the Retry-After of a refusal for calls in flight: a guess, as real ones are
 
@@ -38,10 +39,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The first arrival from `at_s` on is refused, and so is everything for `retry_after_s` after it."""
+    """The first arrival from `at_s` on is refused, and so is everything for `retry_after_s` after it.
+
+    A reply takes `reply_s`; the calls that arrive until the first one is back are refused too.
+    """
 
     at_s: float
     retry_after_s: float
+    reply_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,19 @@ class Account:
         self.running += 1
         for rule in self.rules.rules:
             if rule.window_s is not None and (rule.models is None or arrival.model in rule.models):
-                self._logs[rule.name].append((arrival.at_s, _cost(rule, arrival)))
+                # An earlier arrival may be read later.
+                insort(self._logs[rule.name], (arrival.at_s, _cost(rule, arrival)))
         return None
 
     def end(self, arrival: Arrival, now_s: float) -> None:
         """The call is over."""
         arrival.ended_at_s = now_s
         self.running -= 1
+
+    def reply_s(self, arrival: Arrival) -> float:
+        """How long the reply to a refused call takes."""
+        refusal = self.rules.refusal
+        return refusal.reply_s if refusal is not None and arrival.rule in ("injected", "closed") else 0.0
 
     def _injected(self, arrival: Arrival) -> float | None:
         refusal = self.rules.refusal
@@ -151,7 +162,7 @@ def _cost(rule: Rule, arrival: Arrival) -> int:
 
 
 class Connection(asyncio.Protocol):
-    """One caller, or the rig itself. The arrival is stamped as soon as its bytes are here."""
+    """One caller, or the rig itself. A call arrives when the kernel has its bytes, however late they are read."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -159,9 +170,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._peer = transport.get_extra_info("peername")
 
     def data_received(self, data: bytes) -> None:
-        now_s = time.monotonic()
+        stamp = stamp_s(self._peer)
+        now_s = time.monotonic() if stamp is None else stamp
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             fields = json.loads(line)
@@ -174,7 +187,9 @@ class Connection(asyncio.Protocol):
         arrival = Arrival(now_s, **fields)
         retry_after_s = self._account.admit(arrival)
         if retry_after_s is not None:
-            self._answer({"status": 429, "retry_after_s": retry_after_s})
+            reply_s = self._account.reply_s(arrival)
+            refusal = {"status": 429, "retry_after_s": retry_after_s}
+            asyncio.get_running_loop().call_later(reply_s, self._answer, refusal)
             return
         asyncio.get_running_loop().call_later(service_s, self._finish, arrival)
 
@@ -196,11 +211,13 @@ class Connection(asyncio.Protocol):
 async def serve(rules: Rules) -> None:
     """Listen on a free port until the rig ends this process."""
     account = Account(rules)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(account), "127.0.0.1", 0)
+    listener = StampedSocket()
+    listener.bind(("127.0.0.1", 0))
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(account), sock=listener)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(Rules.from_json(sys.argv[1])))
+    # Not uvloop, which reads without stamps.
+    asyncio.run(serve(Rules.from_json(sys.argv[1])))

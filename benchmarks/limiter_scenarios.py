@@ -107,12 +107,15 @@ def _shared() -> Setup:
 
 def _refusal() -> Setup:
     return Setup(
-        # In every second ten more are sent, so that some 32 run at any time; places for the next ten are taken.
-        jobs=_varied(400, 3.5, 4.2),
-        quotas={"main": {"requests": "10/s", "in_flight": 48}},
-        rules=Rules((_window("main", 10, 1), Rule("in_flight", 48)), Refusal(at_s=6.5, retry_after_s=5)),
+        # One call is due every 30 ms with its guard, so some 32 run at any time. A few more are refused until the reply
+        # is back, and grants of the next ones are out then. The provider's other limits are far away.
+        jobs=_varied(600, 0.9, 1.1),
+        quotas={"main": {"requests": {"every": "25ms"}, "in_flight": 48}},
+        rules=Rules(
+            (_window("main", 60, 1), Rule("in_flight", 48)), Refusal(at_s=3, retry_after_s=5, reply_s=0.1)
+        ),
         tasks=16,
-        stop_after_s=16,
+        stop_after_s=11,
     )
 
 

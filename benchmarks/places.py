@@ -2,13 +2,13 @@
 
 Run it as ``python -m benchmarks.places``. Real workers, a real server, and the simulator with ModelScope's wire as a
 process of its own. All rows run at once, each five times, and each run has an account of its own. A span is a multiple
-of the optimum: the same durations in the same order of start, scheduled without a gap.
+of the optimum: the same durations in the same order of start, scheduled without a gap. The row of scarce polls runs
+after them, once, and its gap is compared with that of taking turns: the same durations, places and limit.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import random
 import statistics
@@ -17,21 +17,24 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from benchmarks.places_figures import Look, gap_by_turns_s, handed_on_s, most_at_once, polls_used, span
 from benchmarks.processes import Provider, Worker, environment
 from benchmarks.venvs import BENCHMARKS
 from providers.simulator.ledger import digest
+from providers.simulator.settings import Rate
 from tests.servers import RedisServer
 
 LOOK_S = 0.5
 FIRST = 10  # tasks of which nothing is known yet, with bounds of their own
 FIRST_SPAN, FIRST_POLLS = 1.10, 40
 WORKERS = 2
+PART = 1000  # items of one entry
 
 Draw = Callable[[random.Random], float]
 
@@ -49,11 +52,12 @@ class Scenario:
     since: int = FIRST
     seconds: float | None = None
     priority: str = "normal"
+    limit: Rate | None = None  # of polls, which are scarce then
 
 
 @dataclass(frozen=True)
 class Run:
-    """One account. Gaps are as the simulator saw them."""
+    """One account. Gaps and polls are as the simulator saw them."""
 
     scenario: str
     seconds: float
@@ -62,8 +66,11 @@ class Run:
     first_span: float
     first_polls: float
     mean_gap_s: float
+    handed_on_ms: list[float]  # from the news of an end to the next call
     most_at_once: int
     refused: int
+    polls_used: float | None = None  # as a part of the limit
+    gap_by_turns_s: float | None = None
 
 
 def _uniform(low_s: float, high_s: float) -> Draw:
@@ -82,6 +89,7 @@ def _tasks(*parts: tuple[int, Draw]) -> Callable[[random.Random], list[float]]:
     return lambda dice: [draw(dice) for count, draw in parts for _ in range(count)]
 
 
+USED = 0.95  # of the limit, where polls are scarce
 _FOUR, _TEN = _uniform(3.2, 4.8), _uniform(8, 12)
 SCENARIOS = (
     Scenario("four", "1 at a time, 4 s +-20 %", _tasks((60, _FOUR)), 1.04, 8),
@@ -93,13 +101,15 @@ SCENARIOS = (
     Scenario("faster", "10 s, then 4 s: from task 21 of those", _tasks((20, _TEN), (60, _FOUR)), 1.06, 14, since=40),
     Scenario("previews", "4 previews of 3 s, 4 at a time, lane high, nothing known",
              _tasks((4, _uniform(3, 3))), in_flight=4, since=0, seconds=3.5, priority="high"),
+    Scenario("scarce", "1,000 at a time, 120 s +-20 %, 100 polls in 10 s",
+             _tasks((2000, _uniform(96, 144))), in_flight=1000, since=0, limit=Rate(100, 10.0)),
 )  # fmt: skip
 
 CONFIG = """
 [redis]
 url = "{redis_url}"
 [worker]
-max_in_flight = 100
+max_in_flight = {slots}
 [storage]
 url = "file://{directory}/images"
 [metrics]
@@ -112,7 +122,7 @@ base_url = "{base_url}"
 api_key_env = "KEY_{name}"
 [quotas.{name}]
 in_flight = {in_flight}
-[routes.{name}]
+{polls}[routes.{name}]
 credential = "{name}"
 model = "Tongyi-MAI/Z-Image-Turbo"
 quotas = ["{name}"]
@@ -131,7 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = RedisServer()
     try:
         with tempfile.TemporaryDirectory(prefix="pixmill-places-") as directory:
-            runs = measure(server, Path(directory), chosen, options.repeats)
+            plain = [scenario for scenario in chosen if scenario.limit is None]
+            runs = measure(server, Path(directory), plain, options.repeats) if plain else []
+            for scenario in chosen:
+                if scenario.limit is not None:
+                    runs += measure(server, Path(directory), [scenario], 1)
     finally:
         server.close()
     kept = [judge(scenario, [run for run in runs if run.scenario == scenario.name]) for scenario in chosen]
@@ -142,11 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(server: RedisServer, directory: Path, chosen: Sequence[Scenario], repeats: int) -> list[Run]:
-    """Run all scenarios beside each other."""
+    """Run all scenarios beside each other. One with a limit of polls needs a provider for itself."""
     accounts = {f"{scenario.name}{number}": scenario for scenario in chosen for number in range(repeats)}
-    provider = Provider("--plain", "--timed-prompts", "--kept-pictures", "10000")
-    config = CONFIG.format(redis_url=server.url, directory=directory) + "".join(
-        ACCOUNT.format(name=name, base_url=provider.url, in_flight=scenario.in_flight)
+    limit = chosen[0].limit
+    limited = ["--polls", str(limit)] if limit else []
+    provider = Provider("--plain", "--timed-prompts", "--kept-pictures", "10000", *limited)
+    slots = max(100, *(scenario.in_flight for scenario in chosen))
+    config = CONFIG.format(redis_url=server.url, directory=directory, slots=slots) + "".join(
+        ACCOUNT.format(
+            name=name,
+            base_url=provider.url,
+            in_flight=scenario.in_flight,
+            polls=f'polls = "{limit!s}"\n' if limit else "",
+        )
         for name, scenario in accounts.items()
     )
     workers = [Worker(directory, config, {f"KEY_{name}": name for name in accounts}) for _ in range(WORKERS)]
@@ -155,24 +177,30 @@ def measure(server: RedisServer, directory: Path, chosen: Sequence[Scenario], re
         for number, (name, scenario) in enumerate(accounts.items()):
             _submit(client, name, scenario, random.Random(number))
         groups: dict[str, dict[str, str]] = {}
+        looks: list[Look] = []
         while len(groups) < len(accounts):
             time.sleep(LOOK_S)
             for worker in workers:
                 worker.check()
             for name in accounts.keys() - groups.keys():
                 group = client.hgetall(f"pixmill:batch:default/{name}")
+                if limit:
+                    polls = provider.ledger()["polls"]
+                    looks.append(Look(time.monotonic(), polls, int(group.get("succeeded", 0))))
                 if "finished_us" in group:
                     groups[name] = group
         calls = defaultdict(list)
         for call in provider.ledger(entries=True)["entries"]:
             calls[call["key"]].append(call)
+        polls_refused = provider.ledger()["polls_refused"]
     finally:
         for worker in workers:
             worker.end()
         provider.end()
-    return [
+    runs = [
         _figures(scenario, groups[name], calls[digest(name.encode())]) for name, scenario in accounts.items()
     ]
+    return [_under_limit(run, chosen[0], looks, polls_refused) if limit else run for run in runs]
 
 
 def _submit(client: Any, name: str, scenario: Scenario, dice: random.Random) -> None:
@@ -183,8 +211,10 @@ def _submit(client: Any, name: str, scenario: Scenario, dice: random.Random) -> 
         "priority": scenario.priority,
         "output": {"thumbnail": False},
     }
-    payload = {"id": name, "defaults": defaults, "items": items}
-    client.xadd("pixmill:jobs", {"type": "pixmill.batch.v1", "data": json.dumps(payload)})
+    parts = [items[first : first + PART] for first in range(0, len(items), PART)]
+    for number, part in enumerate(parts, 1):
+        payload = {"id": name, "defaults": defaults, "items": part, "part": number, "parts": len(parts)}
+        client.xadd("pixmill:jobs", {"type": "pixmill.batch.v1", "data": json.dumps(payload)})
 
 
 def _figures(scenario: Scenario, group: Mapping[str, str], calls: Sequence[dict[str, Any]]) -> Run:
@@ -198,32 +228,24 @@ def _figures(scenario: Scenario, group: Mapping[str, str], calls: Sequence[dict[
         first_span=span(first, scenario.in_flight),
         first_polls=statistics.mean(task["polls"] for task in first),
         mean_gap_s=statistics.mean(task["found_at_s"] - task["ended_at_s"] for task in later),
-        most_at_once=_most_at_once(tasks),
+        handed_on_ms=[1000 * wait_s for wait_s in handed_on_s(later, scenario.in_flight)],
+        most_at_once=most_at_once(tasks),
         refused=sum(call["status"] == 429 for call in calls),
+        gap_by_turns_s=None
+        if scenario.limit is None
+        else gap_by_turns_s(
+            (task["ended_at_s"] - task["at_s"] for task in tasks),
+            scenario.in_flight,
+            scenario.limit.count / scenario.limit.window_s,
+        ),
     )
 
 
-def span(tasks: Sequence[Mapping[str, Any]], places: int) -> float:
-    """The time from the first start to the last, and with one place to its end, as a multiple of the optimum."""
-    free_at, start_s, end_s = [0.0] * places, 0.0, 0.0
-    for task in tasks:
-        start_s = heapq.heappop(free_at)
-        end_s = start_s + task["ended_at_s"] - task["at_s"]
-        heapq.heappush(free_at, end_s)
-    took_s = (tasks[-1]["found_at_s"] if places == 1 else tasks[-1]["at_s"]) - tasks[0]["at_s"]
-    # The last tasks of several places end in any order, each alone.
-    best_s = end_s if places == 1 else start_s
-    return float(took_s / best_s) if best_s else 1.0
-
-
-def _most_at_once(tasks: Sequence[Mapping[str, Any]]) -> int:
-    at_once = most = 0
-    for _, change in sorted(
-        [(task["at_s"], 1) for task in tasks] + [(task["ended_at_s"], -1) for task in tasks]
-    ):
-        at_once += change
-        most = max(most, at_once)
-    return most
+def _under_limit(run: Run, scenario: Scenario, looks: Sequence[Look], polls_refused: int) -> Run:
+    assert scenario.limit is not None
+    idle_from = looks[-1].succeeded - scenario.in_flight
+    used = polls_used(looks, idle_from, scenario.limit.count / scenario.limit.window_s)
+    return replace(run, polls_used=used, refused=run.refused + polls_refused)
 
 
 def judge(scenario: Scenario, runs: Sequence[Run]) -> bool:
@@ -233,7 +255,16 @@ def judge(scenario: Scenario, runs: Sequence[Run]) -> bool:
         return float(statistics.median(getattr(run, name) for run in runs))
 
     kept = all(run.most_at_once <= scenario.in_flight and not run.refused for run in runs)
-    if scenario.seconds is not None:
+    if scenario.limit is not None:
+        (run,) = runs
+        assert run.polls_used is not None
+        assert run.gap_by_turns_s is not None
+        kept &= run.polls_used >= USED and run.mean_gap_s <= run.gap_by_turns_s
+        text = (
+            f"{run.polls_used:.1%} >= {USED:.0%} of the polls used, {run.refused} refused; gap {run.mean_gap_s:.1f} s "
+            f"<= {run.gap_by_turns_s:.1f} s by turns; {run.polls:.2f} polls"
+        )
+    elif scenario.seconds is not None:
         kept &= median("seconds") <= scenario.seconds
         text = f"{median('seconds'):.2f} s <= {scenario.seconds:g} s, {median('polls'):.1f} polls"
     else:
@@ -243,10 +274,15 @@ def judge(scenario: Scenario, runs: Sequence[Run]) -> bool:
         text = (
             f"{median('span'):.3f} ({spread}) <= {scenario.span} x optimum, {median('polls'):.1f} <= "
             f"{scenario.polls:g} polls; first ten {median('first_span'):.3f}, {median('first_polls'):.1f} polls; "
-            f"gap {median('mean_gap_s'):.3f} s"
+            f"gap {median('mean_gap_s'):.3f} s; handed on in {_percentile(runs, 50):.0f}/{_percentile(runs, 99):.0f} ms"
         )
     print(f"{scenario.title:58}{text}: {'kept' if kept else 'MISSED'}")
     return kept
+
+
+def _percentile(runs: Sequence[Run], percent: int) -> float:
+    waits_ms = sorted(wait_ms for run in runs for wait_ms in run.handed_on_ms)
+    return waits_ms[min(len(waits_ms) - 1, len(waits_ms) * percent // 100)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ ROOT = BENCHMARKS.parent
 
 
 class Provider:
-    """The simulator with ModelScope's wire, on a free port; `options` are those of its command."""
+    """The simulator on a free port; `options` are those of its command. `url` is for ModelScope's wire."""
 
     def __init__(self, *options: str) -> None:
         self._process = subprocess.Popen(
@@ -32,7 +33,7 @@ class Provider:
         )
         assert self._process.stdout is not None
         self._root = self._process.stdout.readline().split()[-1].removesuffix("/v1")
-        self.url = f"{self._root}/modelscope"
+        self.url, self.openai_url = f"{self._root}/modelscope", f"{self._root}/v1"
 
     def ledger(self, *, entries: bool = False) -> dict[str, Any]:
         """The simulator's books; with `entries`, each call too."""
@@ -48,13 +49,13 @@ class Provider:
 class Worker:
     """The real command, with the resources that the system counts for it."""
 
-    def __init__(self, directory: Path, config: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, config: str, environ: Mapping[str, str], *options: str) -> None:
         path = directory / "pixmill.toml"
         path.write_text(config)
         with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "worker", "--config", str(path)],
+                [sys.executable, "-m", "daemon", "worker", "--config", str(path), *options],
                 cwd=directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
                 stdout=log,
@@ -66,6 +67,19 @@ class Worker:
         """End the benchmark if the worker has ended."""
         if self._used is None and (code := self._process.poll()) is not None:
             sys.exit(f"the worker ended with {code}:\n{self._log.read_text()[-3000:]}")
+
+    def log(self) -> str:
+        """The lines that it has logged."""
+        return self._log.read_text()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let it stand still inside the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def cpu_s(self) -> float | None:
         """CPU seconds until now."""

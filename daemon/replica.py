@@ -55,7 +55,7 @@ from daemon.worker.polls.pacer import Pacer
 from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from daemon.worker.retry_policy import RetryPolicy
-from limiter import Limiter, Recalls
+from limiter import Limiter, Places, Recalls
 from providers.http.asgi import AsgiServer
 from providers.http.client import warm_up
 
@@ -93,22 +93,23 @@ class Replica:
         )
         # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
-        self._bell = bell = Bell(self._listener, keys.bell, self.worker, Recalls())
+        self._bell = bell = Bell(self._listener, keys.bell, Recalls(), Places(limiter))
         self._gate = gate = StorageGate(store, bell)
         self.probe = WriteProbe(queue, settings.retention, pace_as_json(settings))
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
-        self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_all)
+        self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_everybody)
         self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
-        calls = CallPermits(limiter, queue, accounts, bell.recalls, gate, lease_s=lease_s)
-        pacer = Pacer(limiter, metrics, self.worker, Recalls())
+        calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
+        pacer = Pacer(limiter, metrics, self.worker, bell.recalls)
         network = settings.network
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
         keeper = PictureKeeper(store, gate, metrics)
         self.dispatchers: dict[str, Dispatcher] = {}
-        polling = Polling(pacer.turn, Durations(client, keys, metrics), Awaited(self.dispatchers))
+        durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
+        polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
         executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
         for name, route in routes.items():

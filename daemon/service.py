@@ -39,6 +39,7 @@ REDIS_AGAIN_S = 1.0
 # `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
 SAME_SIGNAL_S = 1.0
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
+SIMULATOR_ENVIRON: Mapping[str, str] = {SIMULATOR_KEY_ENV: "simulated"}  # any key is served
 # Tight enough to show the limiter at work, loose enough to finish soon.
 SIMULATOR_SETTINGS = SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4))
 SIMULATOR_QUOTA: Mapping[str, object] = {"images": "20/10s", "in_flight": 8}
@@ -61,8 +62,6 @@ async def up(
     *,
     data_dir: Path = DATA_DIR,
     environ: Mapping[str, str] = os.environ,
-    simulator: SimulatorSettings = SIMULATOR_SETTINGS,
-    simulator_quota: Mapping[str, object] = SIMULATOR_QUOTA,
     on_server: Callable[[EmbeddedRedis], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
     """Run everything in one process: an embedded Valkey if no Redis is configured, the simulator if no account is.
@@ -76,10 +75,10 @@ async def up(
         if embedded is not None:
             on_server(embedded)
         if not settings.credentials:
-            provider = Simulator(simulator)
+            provider = Simulator(SIMULATOR_SETTINGS)
             await provider.start()
-            settings = _simulated(settings, provider.base_url, simulator_quota)
-            environ = {**environ, SIMULATOR_KEY_ENV: "simulated"}
+            settings = simulated(settings, provider.base_url, SIMULATOR_QUOTA)
+            environ = {**environ, **SIMULATOR_ENVIRON}
         async with _replica(settings, redis_url, environ) as replica:
             yield Running(replica, redis_url, provider)
     finally:
@@ -217,7 +216,7 @@ async def _refusal(replica: Replica) -> None:
     raise SettingsError([str(replica.probe.trouble)])
 
 
-def _simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:
+def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:
     """The settings with the simulator as the only account; every configured or default route leads to it."""
     route = Route(credential="simulator", model="simulated", quotas=["simulator"])
     account = Credential(provider="openai", base_url=base_url, api_key_env=SIMULATOR_KEY_ENV)

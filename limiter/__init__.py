@@ -4,6 +4,7 @@ from limiter.headers import HeaderReading, read_headers
 from limiter.lag import Lag
 from limiter.limiter import Limiter
 from limiter.permit import Bound, Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
+from limiter.places import Places
 from limiter.quota.quota import (
     Bucket,
     CalendarDay,
@@ -34,6 +35,7 @@ __all__ = [
     "LuaScript",
     "Penalty",
     "Permit",
+    "Places",
     "Quota",
     "QuotaError",
     "QuotaState",

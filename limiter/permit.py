@@ -107,12 +107,14 @@ class Grant:
     """A grant, which is charged. Send the call `wait_us` after this reply arrived, by a monotonic clock.
 
     It is a delay, so the clocks of the caller and of Redis need not agree. The call leaves at most one round trip
-    late and never early. `scales` are the quotas whose learned rate this grant changed.
+    late and never early. `scales` are the quotas whose learned rate this grant changed. `full` is the limit that has no
+    place for the holder's next call; None if that is not known.
     """
 
     permit: Permit
     wait_us: int
     scales: tuple[Scale, ...] = ()
+    full: Bound | None = None
 
     @property
     def charged(self) -> Permit:

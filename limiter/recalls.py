@@ -86,6 +86,11 @@ class Recalls:
             for recall in self._recalls.get(name, ())
         )
 
+    def has_news(self, name: str, since: float) -> bool:
+        """Whether the quota may have changed since that time of the clock."""
+        recalls = self._recalls.get(name)
+        return since <= max(self._gap_at, recalls[-1].noted_at if recalls else -math.inf)
+
     async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:
         """Sleep until a time of the clock. Returns True then, or False as soon as the permit is recalled."""
         while not self.covers(permit, requested_at):

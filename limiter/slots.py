@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
 
 from limiter.limiter import Limiter
 from limiter.permit import Grant, Later, Permit
+from limiter.places import Places
+from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Quota
 from limiter.recalls import Recalls
 from limiter.script import uninterrupted
@@ -19,6 +22,9 @@ from limiter.scripts.grants import ONE_IMAGE
 
 # One counter for the whole process: a request with a used id would get the former grant and charge nothing.
 _NUMBERS = itertools.count()
+# How often a caller without `Places` looks for a place, and one with them, whom the bell wakes: as in leases.lua.
+LOOK_ALONE_S: Final = 1.0
+PLACE_LOOK_US: Final = 5_000_000
 
 
 class Slot(NamedTuple):
@@ -50,50 +56,84 @@ class _Request:
 class Slots:
     """The slots of one caller, one after the other. All times are seconds of the clock of `recalls`.
 
-    `holder` is unique among processes; `name` is for people. After a denial or a lost reply the request stays the same
-    until a grant or `leave`: it is charged once and may have a reservation. While it is open, do not change its quotas
-    and costs. Not for two tasks at once.
+    `holder` is unique among processes, and `name` among the callers of one process: under both a caller stands in line
+    for a place in flight. With the `places` of its process the bell calls it; without, it looks every second. After a
+    denial or a lost reply the request stays the same until a grant or `leave`: it is charged once and may have a
+    reservation. While it is open, do not change its quotas and costs. Not for two tasks at once.
     """
 
-    def __init__(self, limiter: Limiter, recalls: Recalls, holder: str, name: str) -> None:
+    def __init__(
+        self, limiter: Limiter, recalls: Recalls, holder: str, name: str, places: Places | None = None
+    ) -> None:
         self._limiter = limiter
         self._recalls = recalls
-        self._holder = holder
-        self._name = name
+        self._holder = f"{holder}/{name}"
+        self._places = Places(limiter) if places is None else places
+        self._look_s = LOOK_ALONE_S if places is None else math.inf
         self._request: _Request | None = None
+        self._full: Later | None = None  # the denial of the next request, as the last grant predicts it
+        self._line: Sequence[Quota] = ()  # this caller stands in line for places of these quotas
 
     async def request(
-        self, quotas: Sequence[Quota], costs: Mapping[str, int] = ONE_IMAGE, *, horizon_s: float
+        self,
+        quotas: Sequence[Quota],
+        costs: Mapping[str, int] = ONE_IMAGE,
+        *,
+        horizon_s: float,
+        more: bool = False,
     ) -> Grant | Later:
-        """Request a slot at most `horizon_s` away. After a grant call `wait`; after a denial try again or `leave`.
+        """Request a slot at most `horizon_s` away. After a grant call `wait`; after a denial `pause` or `leave`.
+
+        With `more` another request follows after a grant. If the grant took the last place in flight, that request is
+        denied without a round trip, and stands in line already.
 
         Errors: those of `Limiter.acquire`; after an error try again or `leave`.
         """
         if self._request is not None and isinstance(self._request.reply, Grant):
             await self.leave()
-        request = self._request = self._request or _Request(f"{self._holder}:{self._name}:{next(_NUMBERS)}")
-        request.horizon_s, request.quotas, request.sent_at = horizon_s, quotas, self._recalls.clock()
+        if self._full is not None:
+            denied, self._full = self._full, None
+            return denied
+        request = self._request = self._request or _Request(f"{self._holder}:{next(_NUMBERS)}")
+        request.quotas, request.horizon_s, request.sent_at = quotas, horizon_s, self._recalls.clock()
         # Keep the time of the first try: its lost reply may have been a grant.
         if request.repeat is None:
             request.requested_at = request.sent_at
         denial = request.reply if isinstance(request.reply, Later) else None
         lost = request.repeat
-        request.repeat = lambda: self._limiter.acquire(
-            quotas,
-            costs=costs,
-            holder=self._holder,
-            request_id=request.request_id,
-            max_wait_s=horizon_s,
-            after=denial,
-        )
-        try:
-            request.reply = await request.repeat()
-        except ValueError:
-            # This call was never sent, so the caller may still hold the grant of an earlier lost reply.
-            request.repeat = lost
-            raise
+        with self._places.requested(self._holder, quotas) as ended:
+            request.repeat = lambda: self._limiter.acquire(
+                quotas,
+                costs=costs,
+                holder=self._holder,
+                request_id=request.request_id,
+                max_wait_s=horizon_s,
+                after=denial,
+                more=more,
+                ended=ended,
+            )
+            try:
+                reply = await request.repeat()
+            except ValueError:
+                # This call was never sent, so the caller may still hold the grant of an earlier lost reply.
+                request.repeat = lost
+                raise
         request.repeat = None
-        return request.reply
+        request.reply = reply
+        if isinstance(reply, Grant) and reply.full is not None:
+            self._full = Later(PLACE_LOOK_US, reply.full)
+        self._line = quotas if _stands_in_line(reply) else ()
+        if not self._line:
+            self._places.leave(self._holder)
+        return reply
+
+    async def pause(self, denial: Later, longest_s: float = math.inf) -> None:
+        """Wait until the next try after a denial is worth it, for `longest_s` at most."""
+        retry_s = min(self.retry_s(denial), longest_s)
+        if denial.bound.cause == IN_FLIGHT:
+            await self._places.wait(self._holder, min(retry_s, self._look_s))
+        else:
+            await self._recalls.wait(retry_s)
 
     def retry_s(self, denial: Later) -> float:
         """How many seconds to wait before the next try.
@@ -143,20 +183,36 @@ class Slots:
         return self._request
 
     async def leave(self) -> None:
-        """Give back what this caller may hold: an unused grant, a reservation, or the grant of a lost reply.
+        """Give back what this caller may hold: an unused grant, a reservation, its turn, or the grant of a lost reply.
 
         If Redis is away, one call's quota is lost, as when a process dies.
         """
-        if self._request is not None:
-            await uninterrupted(self._leave(self._request))
+        await uninterrupted(self._leave())
 
-    async def _leave(self, request: _Request) -> None:
-        self._request = None
-        reply = request.reply
-        if request.repeat is not None:
+    async def _leave(self) -> None:
+        request, line = self._request, self._line
+        self._request, self._line, self._full = None, (), None
+        self._places.leave(self._holder)
+        reply = None if request is None else request.reply
+        if request is not None and request.repeat is not None:
             # A refused cost, or a clock between two days, was never a grant.
             with suppress(RedisError, ValueError):
                 reply = await request.repeat()
-        if reply is not None and reply.charged is not None:
-            with suppress(RedisError):
-                await self._limiter.give_back(reply.charged)
+                line = request.quotas if _stands_in_line(reply) else ()
+        with suppress(RedisError):
+            if line:
+                await self._limiter.leave_line(self._holder, line)
+            if reply is not None and reply.charged is not None:
+                await self._give_back(reply.charged)
+
+    async def _give_back(self, charged: Permit) -> None:
+        try:
+            await self._limiter.give_back(charged)
+        except RedisError:
+            # After a restart of Redis the first call may find a broken connection, and the next one makes its own.
+            await self._limiter.give_back(charged)
+
+
+def _stands_in_line(reply: Grant | Later) -> bool:
+    """Whether its caller stands in line for a place, for this request or the next one."""
+    return reply.full is not None if isinstance(reply, Grant) else reply.bound.cause == IN_FLIGHT

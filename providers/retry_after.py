@@ -1,7 +1,8 @@
 """Reads the wait that a provider wishes, in every spelling that providers use.
 
 `Retry-After` in seconds or as a date, `retry-after-ms`, rate-limit reset headers, and last the words of the error
-message.
+message. A wait of 0, below 0 or in the past is none: the caller's own growing pause counts then. A date is over once
+the reply was some seconds on its way, so no provider has to be wrong for that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
 # A longer wait is no throttle but an exhausted allowance.
@@ -21,7 +22,9 @@ _EPOCH_MS_FROM = 1e10  # a reset instant above this is in milliseconds: in secon
 def parse_retry_after(
     headers: Mapping[str, str], text: str = "", *, now_s: float | None = None
 ) -> float | None:
-    """Seconds to wait (>= 0), or None if nothing readable names a wait. Not clamped: see THROTTLE_LIMIT_S.
+    """Seconds to wait (above 0), or None if nothing readable names a wait. Not clamped: see THROTTLE_LIMIT_S.
+
+    The first spelling with a wait above 0 counts.
 
     `headers` must ignore the case of names. A date is measured against the server's clock, not ours: `now_s` is the
     Unix time to use if the response has no `Date`.
@@ -29,8 +32,8 @@ def parse_retry_after(
     sent_at_s = date_s(headers.get("date"))
     if sent_at_s is None:
         sent_at_s = time.time() if now_s is None else now_s
-    wait_s = _from_headers(headers, sent_at_s)
-    return wait_s if wait_s is not None else _from_text(text)
+    named = (*_from_headers(headers, sent_at_s), _from_text(text))
+    return next((wait_s for wait_s in named if wait_s is not None and 0 < wait_s < math.inf), None)
 
 
 def has_wait(headers: Mapping[str, str]) -> bool:
@@ -46,16 +49,16 @@ def date_s(text: str | None) -> float | None:
         return None
 
 
-def _from_headers(headers: Mapping[str, str], server_now_s: float) -> float | None:
+def _from_headers(headers: Mapping[str, str], server_now_s: float) -> Iterator[float | None]:
+    """The wait of each spelling, the most exact one first."""
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return max(0.0, milliseconds / 1000)
+    yield None if milliseconds is None else milliseconds / 1000
     text = headers.get("retry-after", "")
+    yield _number(text)
+    yield _duration(text)
     date = date_s(text)
-    for seconds in (_number(text), _duration(text), None if date is None else date - server_now_s):
-        if seconds is not None:
-            return max(0.0, seconds)
-    return _from_reset(headers, server_now_s)
+    yield None if date is None else date - server_now_s
+    yield _from_reset(headers, server_now_s)
 
 
 def _from_reset(headers: Mapping[str, str], server_now_s: float) -> float | None:
@@ -65,7 +68,7 @@ def _from_reset(headers: Mapping[str, str], server_now_s: float) -> float | None
         if instant > _EPOCH_MS_FROM:
             instant /= 1000
         # Small values are seconds to go, as some gateways spell it.
-        return max(0.0, instant - server_now_s if instant > 1e9 else instant)
+        return instant - server_now_s if instant > 1e9 else instant
     waits = [
         wait
         for name in ("requests", "tokens")

@@ -1,13 +1,14 @@
 """Pixmill's limiter, used as the daemon's dispatcher uses it.
 
-One task at a time requests a permit. A call that is late for its slot reports that. A call without a place in flight
-waits for the bell. A grant that the bell recalls before its slot is given up, and the call requests another one.
+One task of a model at a time requests a permit and waits for its slot. A call that is late for its slot reports that.
+The release of an ended call travels with the next request, if one waits for its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from limiter import Grant, Later, Limiter, Permit, Recalls, parse_quota
+from limiter import Later, Limiter, LuaScript, Permit, Places, Recalls, Slot, Slots, parse_quota
 
 PREFIX = "bench"
 HORIZON_S = 2.0  # how far ahead a slot is taken: as in the dispatcher, unless the rig sets another value
@@ -39,19 +40,27 @@ class PixmillGate(Gate):
         self._quotas = {
             model: [self._parsed[name] for name in names] for model, names in config.models.items()
         }
-        self._tolerance_s = {
-            model: min(quota.tolerance_s for quota in quotas) for model, quotas in self._quotas.items()
-        }
-        self._asking = {model: asyncio.Lock() for model in config.models}
+        self._requesting = {model: asyncio.Lock() for model in config.models}
         self._held: dict[str, Permit] = {}
         self._recalls = Recalls()
-        self._rung = {model: asyncio.Event() for model in config.models}
+        self._places = Places(self._limiter)
+        holder = f"replica-{config.replica}"
+        self._slots = {
+            model: Slots(self._limiter, self._recalls, holder, model, self._places) for model in config.models
+        }
+        self._queued = Counter[str]()  # calls of each model without a slot
+        self._open: dict[str, dict[str, int]] = {}  # the costs of each model's request without a reply
         self._listening = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
-        self.notes |= {"latest_ms": 0.0, "sent_late": 0, "laters": 0, "lost_leases": 0, "given_back": 0}
+        self.notes |= {"latest_ms": 0.0, "recalled_at_s": [], "lost_leases": 0}
+        self.notes |= {"denied": Counter(), "calls": _calls_by_script()}
 
     async def open(self) -> None:
-        await self._client.ping()
+        # Let the server know the main script, so that the first call need not send it.
+        warm_up = [parse_quota("warm-up", {"requests": "1/s"})]
+        await Limiter(self._client, "warm-up").acquire(
+            warm_up, holder="replica", request_id=f"{self.config.replica}", max_wait_s=0
+        )
         loops = [self._listen]
         if any(self.config.in_flight(model) for model in self.config.models):
             loops.append(self._heartbeat)
@@ -64,41 +73,25 @@ class PixmillGate(Gate):
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._client.aclose()
 
-    async def acquire(self, job: Job, attempt: int, /) -> Permit:
-        while True:
-            async with self._asking[job.model]:
-                permit, asked_at, slot_at, wakes_at = await self._granted(job, attempt)
-            try:
-                if await self._recalls.sleep(permit, asked_at, wakes_at) and await self._in_time(
-                    job, permit, slot_at
-                ):
-                    break
-            except asyncio.CancelledError:
-                await self._give_back(permit)
-                raise
-            await self._give_back(permit)
-        if permit.leased:
-            self._held[permit.grant_id] = permit
+    async def acquire(self, job: Job, attempt: int, /) -> Permit:  # noqa: ARG002 - a request that failed stays open
+        self._queued[job.model] += 1
+        try:
+            async with self._requesting[job.model]:
+                slot = await self._next_slot(job)
+        finally:
+            self._queued[job.model] -= 1
+        late_ms = round(1e3 * (time.monotonic() - slot.at), 3)
+        self.notes["latest_ms"] = max(self.notes["latest_ms"], late_ms)
+        if slot.permit.leased:
+            self._held[slot.permit.grant_id] = slot.permit
             if self._longest_call_s is not None:
-                await self._limiter.submitted(permit, longest_s=self._longest_call_s)
-        return permit
-
-    async def _in_time(self, job: Job, permit: Permit, slot_at: float) -> bool:
-        late_s = time.monotonic() - slot_at
-        self.notes["latest_ms"] = max(self.notes["latest_ms"], round(late_s * 1e3, 3))
-        if late_s <= self._tolerance_s[job.model]:
-            return True
-        self.notes["sent_late"] += 1
-        return await self._limiter.retime(permit, self._quotas[job.model])
-
-    async def _give_back(self, permit: Permit) -> None:
-        self.notes["given_back"] += 1
-        await self._limiter.give_back(permit)
+                await self._limiter.submitted(slot.permit, longest_s=self._longest_call_s)
+        return slot.permit
 
     async def release(self, permit: Permit) -> None:
         if permit.leased:
             self._held.pop(permit.grant_id, None)
-            await self._limiter.release(permit)
+            await self._places.release(permit)
 
     async def refused(self, permit: Permit, retry_after_s: float) -> None:
         # The next permit carries the wait.
@@ -107,40 +100,31 @@ class PixmillGate(Gate):
                 self._parsed[name], retry_after_s=retry_after_s, reason="rate_limited", permit=permit
             )
 
-    async def _granted(self, job: Job, attempt: int) -> tuple[Permit, float, float, float]:
-        """The permit, the time of its request, and the earliest and the latest time of its slot."""
-        earlier: Later | None = None
-        while True:
-            requested_at = time.monotonic()
-            answer = await self._limiter.acquire(
-                self._quotas[job.model],
-                costs={"requests": 1, "images": job.n},
-                holder=self._holder(job.model),
-                request_id=f"{job.id}.{attempt}",
-                max_wait_s=self._horizon_s,
-                after=earlier,
-            )
-            if isinstance(answer, Grant):
-                # Count from the request: then a slow reply makes a call late and never early.
-                wait_s = answer.wait_us / 1e6
-                return answer.permit, requested_at, requested_at + wait_s, time.monotonic() + wait_s
-            earlier = answer
-            self.notes["laters"] += 1
-            await self._wait(answer, self._rung[job.model])
-
-    def _holder(self, model: str) -> str:
-        # A holder waits for a lease under its name, so each model, which waits apart, needs its own.
-        return f"replica-{self.config.replica}.{model}"
-
-    async def _wait(self, later: Later, rung: asyncio.Event) -> None:
-        wait_s = later.retry_us / 1e6
-        if later.bound.cause != "in_flight":
-            # Wait longer than the next slot needs, or each slot after it would be requested in vain once.
-            await self._recalls.wait(wait_s + self._horizon_s / 2)
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rung.wait(), wait_s)
-        rung.clear()
+    async def _next_slot(self, job: Job) -> Slot:
+        """A permit whose slot has come; one call of a model at a time waits for it, as in the dispatcher."""
+        slots, costs = self._slots[job.model], {"requests": 1, "images": job.n}
+        try:
+            if self._open.setdefault(job.model, costs) != costs:
+                await slots.leave()  # that request failed, and the next one has another cost
+            while True:
+                self._open[job.model] = costs
+                reply = await slots.request(
+                    self._quotas[job.model],
+                    costs,
+                    horizon_s=self._horizon_s,
+                    more=self._queued[job.model] > 1,
+                )
+                del self._open[job.model]
+                if isinstance(reply, Later):
+                    self.notes["denied"][reply.bound.cause] += 1
+                    await slots.pause(reply)
+                elif (slot := await slots.wait(reply)) is not None:
+                    return slot
+                else:
+                    self.notes["recalled_at_s"].append(time.monotonic())
+        except asyncio.CancelledError:
+            await slots.leave()
+            raise
 
     async def _listen(self) -> None:
         async with self._client.pubsub() as bell:
@@ -148,25 +132,35 @@ class PixmillGate(Gate):
             async for message in bell.listen():
                 if message["type"] == "subscribe":
                     self._recalls.note_gap()
+                    self._places.wake_all()
                     self._listening.set()
-                if message["type"] != "message" or self._recalls.note(message["data"].decode()):
-                    continue
-                _, *holders = message["data"].decode().split()
-                for model, rung in self._rung.items():
-                    if not holders or self._holder(model) in holders:
-                        rung.set()
+                if message["type"] == "message":
+                    self._recalls.note(message["data"].decode())
+                    self._places.note(message["data"].decode())
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            lost = await self._limiter.renew(list(self._held.values()))
-            self.notes["lost_leases"] += len(lost)
+            if self._held:
+                self.notes["lost_leases"] += len(await self._limiter.renew(list(self._held.values())))
 
     async def _lasting(self, loop: Callable[[], Any]) -> None:
         while True:
             with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
                 await loop()
             await asyncio.sleep(0.1)
+
+
+def _calls_by_script() -> Counter[str]:
+    """Counts the calls of each script of the limiter from now on."""
+    calls, run = Counter[str](), LuaScript.__call__
+
+    async def counted(script: LuaScript, *args: Any) -> Any:
+        calls[script.name] += 1
+        return await run(script, *args)
+
+    LuaScript.__call__ = counted  # type: ignore[method-assign] # the limiter has no hook for it
+    return calls
 
 
 GATE = PixmillGate

@@ -19,7 +19,7 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import until_answered
 from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
-from limiter import InFlight, Limiter, Permit, Scale, read_headers
+from limiter import InFlight, Limiter, Permit, Quota, Scale, read_headers
 from limiter.scripts.refusals import Refusal
 from providers.errors import ErrorKind, ProviderError
 
@@ -62,6 +62,18 @@ class AccountFeedback:
         elif action is AccountAction.STOP:
             await self._stop(error, route, permit)
 
+    async def polls_refused(
+        self, error: ProviderError, route: Route, permits: Mapping[str, Permit], longest_s: float
+    ) -> None:
+        """Pause the polls of the route's quotas, `longest_s` at most; new calls go on.
+
+        `permits` has the permit of the refused poll for the polls of each quota. Polls of one permit pause once.
+        """
+        wait_s = None if error.retry_after_s is None else min(error.retry_after_s, longest_s)
+        for quota in route.quotas:
+            polls = quota.polls
+            await self._penalise(polls, "overload", error, route, wait_s, permits.get(polls.name))
+
     async def rescaled(self, scales: Iterable[Scale]) -> None:
         """Report that learned rates have changed."""
         for scale in scales:
@@ -82,23 +94,43 @@ class AccountFeedback:
         # A refusal for calls in flight concerns only the quotas that limit them, if any does.
         limiting = [quota for quota in route.quotas if quota.limit(InFlight)] if kind == "concurrency" else []
         for quota in limiting or route.quotas:
-            if error.http_status == 429 or error.kind is ErrorKind.RATE_LIMITED:
-                self._metrics.provider_429.labels(provider=route.provider.name, quota=quota.name).inc()
-            penalise = partial(
-                self._limiter.penalise,
-                quota,
-                kind=kind,
-                retry_after_s=error.retry_after_s,
-                reason=error.kind.value,
-                permit=permit,
-            )
-            penalty = await until_answered("penalise", penalise)
-            if penalty.cut:
-                self._metrics.limiter_cooldowns.labels(quota=quota.name).inc()
-                pause_s = round(penalty.pause_s, 3)
-                await self._publish("quota.cooldown", quota.name, error, seconds=pause_s)
-            if penalty.scale is not None:
-                await self.rescaled([penalty.scale])
+            await self._penalise(quota, kind, error, route, error.retry_after_s, permit)
+
+    async def _penalise(
+        self,
+        quota: Quota,
+        kind: Refusal,
+        error: ProviderError,
+        route: Route,
+        retry_after_s: float | None,
+        permit: Permit | None,
+    ) -> None:
+        if error.http_status == 429 or error.kind is ErrorKind.RATE_LIMITED:
+            self._metrics.provider_429.labels(provider=route.provider.name, quota=quota.name).inc()
+        penalise = partial(
+            self._limiter.penalise,
+            quota,
+            kind=kind,
+            retry_after_s=retry_after_s,
+            reason=error.kind.value,
+            permit=permit,
+        )
+        penalty = await until_answered("penalise", penalise)
+        if penalty.cut:
+            self._metrics.limiter_cooldowns.labels(quota=quota.name).inc()
+            pause_s = round(penalty.pause_s, 3)
+            await self._publish("quota.cooldown", quota.name, error, seconds=pause_s)
+        if penalty.scale is not None:
+            await self.rescaled([penalty.scale])
+        if penalty.cut and kind == "rate" and permit is not None:
+            await self._widen(quota, permit)
+
+    async def _widen(self, quota: Quota, permit: Permit) -> None:
+        """Widen the quota's guard, if the uneven way to the provider explains the refusal."""
+        factor = await until_answered("widen", lambda: self._limiter.widen(quota, permit))
+        if factor:
+            log.warning("calls arrive unevenly; guard widened for an hour", quota=quota.name, guard=factor)
+            await self._publish("quota.adapted", quota.name, guard=factor)
 
     async def _stop(self, error: ProviderError, route: Route, permit: Permit | None) -> None:
         for quota in route.quotas:

@@ -82,4 +82,4 @@ class QuotaBook:
             route.quotas = tuple(now.quota if each.name == name else each for each in route.quotas)
         # Recall the grants under the former limits, also those that were requested since the bell rang.
         self._bell.recalls.note_gap()
-        self._bell.ring_all()
+        self._bell.ring_everybody()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from daemon.settings.sources import Path_, Source, nested
@@ -15,25 +15,32 @@ Limit = tuple[str, Any]  # the unit and its value, as in `[quotas.NAME]`
 def alias_source(configured: Mapping[str, Any], environ: Mapping[str, str]) -> Source:
     """The settings that the older names add to the configured accounts of their provider.
 
-    A credential without its secret gets the variable's name. The quotas of its routes get the limit; if
-    they have none, a quota with the credential's name is made. Without an account of that provider nothing is added.
+    A credential without its secret gets the variable's name. An older limit holds for the whole account, so the quotas
+    that all of its routes share get it; routes without quotas get these quotas, or, if no route has one, a quota with
+    the credential's name. Routes that share no quota are a problem: their quotas would not know of each other's
+    calls. Without an account of that provider nothing is added.
     """
     found: dict[Path_, tuple[Any, str]] = {}  # the value and its variable
     problems: list[str] = []
-    for name, credential in _tables(configured, "credentials"):
-        provider = str(credential.get("provider"))
-        for variable, secret in _SECRETS.get(provider, {}).items():
-            if environ.get(variable) and not {f"{secret}_env", f"{secret}_file"} & credential.keys():
-                found["credentials", name, f"{secret}_env"] = variable, variable
-        variable, parse = _LIMITS.get(provider, ("", _pause))
-        if text := environ.get(variable):
-            try:
-                limit = parse(text)
-            except ValueError as error:
-                problems.append(f"environment {variable}: {error}.")
-                continue
-            if limit is not None:
-                found |= {path: (value, variable) for path, value in _added(configured, name, *limit)}
+    for provider, variables in _SECRETS.items():
+        credentials = {
+            name: table
+            for name, table in _tables(configured, "credentials")
+            if table.get("provider") == provider
+        }
+        for name, credential in credentials.items():
+            for variable, secret in variables.items():
+                if environ.get(variable) and not {f"{secret}_env", f"{secret}_file"} & credential.keys():
+                    found["credentials", name, f"{secret}_env"] = variable, variable
+        limiting, parse = _LIMITS[provider]
+        if not credentials or not environ.get(limiting):
+            continue
+        try:
+            if limit := parse(environ[limiting]):
+                added = _limited(configured, _accounts(credentials, variables), *limit)
+                found |= {path: (value, limiting) for path, value in added}
+        except ValueError as error:
+            problems.append(f"environment {limiting}: {error}.")
 
     def label(at: Path_) -> str:
         names = (variable for path, (_, variable) in found.items() if at[: len(path)] == path)
@@ -42,22 +49,56 @@ def alias_source(configured: Mapping[str, Any], environ: Mapping[str, str]) -> S
     return Source(nested({path: value for path, (value, _) in found.items()}), label, problems)
 
 
-def _added(
-    configured: Mapping[str, Any], credential: str, unit: str, value: Any
+def _limited(
+    configured: Mapping[str, Any], accounts: Mapping[tuple[str, ...], list[str]], unit: str, value: Any
 ) -> Iterator[tuple[Path_, Any]]:
-    """A limit for each quota of the credential's routes, or a quota of its own for routes without any."""
-    routes = {
-        name: _names(route)
-        for name, route in _tables(configured, "routes")
-        if route.get("credential") == credential
-    }
-    for quota in sorted({quota for quotas in routes.values() for quota in quotas}) or [credential]:
-        table = configured.get("quotas", {}).get(quota, {})
-        if isinstance(table, Mapping) and unit not in table:
-            yield ("quotas", quota, unit), _beside_preset(table, unit, value)
-    for name, quotas in routes.items():
-        if not quotas:
-            yield ("routes", name, "quotas"), [credential]
+    """The limit for the shared quotas of each account, and these quotas for its routes without any."""
+    for places, credentials in accounts.items():
+        routes = {
+            name: _names(route)
+            for name, route in _tables(configured, "routes")
+            if route.get("credential") in credentials
+        }
+        # A place that is no name may be a secret at the wrong place.
+        account = " and ".join(filter(str.isidentifier, places)) or f"credential {credentials[0]}"
+        shared = _shared(routes, account) or credentials[:1]
+        for quota in shared:
+            table = configured.get("quotas", {}).get(quota, {})
+            if isinstance(table, Mapping) and unit not in table:
+                yield ("quotas", quota, unit), _beside_preset(table, unit, value)
+        for name, quotas in routes.items():
+            if not quotas:
+                yield ("routes", name, "quotas"), shared
+
+
+def _accounts(
+    credentials: Mapping[str, Mapping[str, Any]], variables: Mapping[str, str]
+) -> dict[tuple[str, ...], list[str]]:
+    """The credentials of each account, by the places of its secrets."""
+    accounts: dict[tuple[str, ...], list[str]] = {}
+    for name, credential in credentials.items():
+        places = (
+            str(credential.get(f"{secret}_env") or credential.get(f"{secret}_file") or variable)
+            for variable, secret in variables.items()
+        )
+        accounts.setdefault(tuple(places), []).append(name)
+    return accounts
+
+
+def _shared(routes: Mapping[str, list[str]], account: str) -> list[str]:
+    """The quotas that all routes with quotas name; raises ValueError if they have none in common."""
+    limited = {name: set(quotas) for name, quotas in routes.items() if quotas}
+    shared = set.intersection(*limited.values()) if limited else set()
+    if limited and not shared:
+        raise ValueError(
+            f"it limits all calls of one account, but the routes {_listed(limited)} of the account in {account} "
+            "share no quota; name one quota in all of them, beside others of their own"
+        )
+    return sorted(shared)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return " and ".join(f"`{name}`" for name in sorted(names))
 
 
 def _beside_preset(table: Mapping[str, Any], unit: str, value: Any) -> Any:
@@ -70,14 +111,14 @@ def _beside_preset(table: Mapping[str, Any], unit: str, value: Any) -> Any:
 
 
 def _pause(text: str) -> Limit | None:
-    """A pause of 2.0 s between calls is one request in any 2 s; 0 is no limit."""
+    """A pause of 0.5 s between calls is one request in any 0.5 s; 0 is no limit."""
     try:
-        seconds = Fraction(text).limit_denominator(100)
-    except (ValueError, ZeroDivisionError):
+        seconds = Decimal(text)
+    except InvalidOperation:
         raise ValueError("must be seconds, such as 2.0") from None
-    if not 0 <= seconds <= 86_400:
-        raise ValueError("must be 0 to 86400 seconds")
-    return ("requests", f"{seconds.denominator}/{seconds.numerator}s") if seconds else None
+    if not seconds.is_finite() or not (seconds == 0 or Decimal("0.001") <= seconds <= 86_400):
+        raise ValueError("must be 0 for no limit, or 0.001 to 86400 seconds")
+    return ("requests", {"every": f"{round(seconds, 6).normalize():f}s"}) if seconds else None
 
 
 def _count(text: str) -> Limit | None:

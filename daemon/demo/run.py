@@ -6,10 +6,11 @@ Everything is in a fresh directory, so a run depends neither on other runs nor o
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,27 +21,24 @@ from daemon.client import Client
 from daemon.client.archive import pictures_of, save_directory, write_whole
 from daemon.client.batch_file import read_batch_file
 from daemon.demo.contact_sheet import Tile, contact_sheet
+from daemon.demo.provider import DemoError, simulated_provider
 from daemon.demo.summary import Books, Failure, Summary
 from daemon.queue.records import GroupView, ItemView, Progress, View
-from daemon.service import DATA_DIR, Running, up
+from daemon.service import DATA_DIR, SIMULATOR_ENVIRON, simulated, up
 from daemon.settings import Listen, Settings
 from daemon.storage.object_store import ResultStore
 from limiter.quota.quota import parse_quota
-from providers.simulator.drawing import Drawing, draw
 from providers.simulator.settings import Rate, SimulatorSettings
 
 BATCH: Final = "demo"
 PRODUCTS: Final = Path(__file__).with_name("products.csv")
 TEMPLATE: Final = "{color} {material} {title}, studio product photo"
 SHEET: Final = "contact-sheet.png"
+LEDGER: Final = "ledger.json"
 LOOK_S: Final = 0.5
 ACCEPT_S: Final = 30.0
 
 Show = Callable[[View, Progress], None]
-
-
-class DemoError(Exception):
-    """The demo failed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +49,12 @@ class Scenario:
     images: Rate = field(default_factory=lambda: Rate(12, 6.0))
     in_flight: int = 8
     latency_s: tuple[float, float] = (0.6, 1.4)
-    moderated_word: str = "forbidden"
 
     @property
-    def provider(self) -> SimulatorSettings:
-        """The provider, which enforces the quota and knows nothing of the sender."""
-        return SimulatorSettings(
-            images=self.images,
-            in_flight=self.in_flight,
-            latency_s=self.latency_s,
-            moderation_words=(self.moderated_word,),
-        )
+    def provider_options(self) -> tuple[str, ...]:
+        """The command line of the provider, which enforces the quota and knows nothing of the sender."""
+        latency = "-".join(f"{bound_s:g}" for bound_s in self.latency_s)
+        return "--images", str(self.images), "--in-flight", str(self.in_flight), "--latency", latency
 
     @property
     def quota(self) -> dict[str, object]:
@@ -74,7 +67,10 @@ class Scenario:
 
     def moderated(self) -> frozenset[str]:
         """The ids of the rows that the provider will refuse."""
-        return frozenset(item["id"] for item in self.items() if self.moderated_word in item["prompt"].lower())
+        words = SimulatorSettings().moderation_words
+        return frozenset(
+            item["id"] for item in self.items() if any(word in item["prompt"].lower() for word in words)
+        )
 
     def outlook(self) -> str:
         """An announcement of the run in two lines."""
@@ -89,7 +85,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result, and where things are; `kept` is the directory of Redis and store if it was kept."""
+    """The result, and where things are; `kept` is the directory of Redis, store and the provider's ledger if kept."""
 
     summary: Summary
     out: Path
@@ -109,29 +105,25 @@ async def run_demo(
 ) -> Report:
     """Run the batch and put its pictures, a manifest, the contact sheet and the CSV file into `out`.
 
-    `show` is called with the progress twice a second. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
+    `show` is called with the progress twice a second. Raises DemoError, StorageError,
+    EmbeddedRedisError, OSError.
     """
     scenario = scenario or Scenario()
     items = scenario.items()
-    # The simulator shares this process: loading its fonts for the first picture would delay the first calls.
-    await asyncio.to_thread(draw, Drawing("a lamp", 1, 1024, 1024))
-    async with _place(keep) as place:
-        settings = _settings(place)
+    async with _place(keep) as place, simulated_provider(scenario.provider_options) as provider:
+        settings = simulated(_settings(place), provider.base_url, scenario.quota)
         async with (
-            up(
-                settings,
-                data_dir=place / DATA_DIR,
-                environ={},
-                simulator=scenario.provider,
-                simulator_quota=scenario.quota,
-            ) as running,
+            up(settings, data_dir=place / DATA_DIR, environ=SIMULATOR_ENVIRON) as running,
             Client.connect(running.redis_url, settings.redis.prefix) as client,
         ):
             makespan_s = await _to_its_end(client, items, show)
             view = await _record(client)
             ended = await client.items(BATCH)
-            summary = _summary(scenario, running, ended, makespan_s)
+            ledger = await provider.ledger()
+            summary = _summary(scenario, ledger, ended, makespan_s)
             await _save(settings, view, ended, summary, out)
+        if keep:
+            await asyncio.to_thread((place / LEDGER).write_text, json.dumps(ledger, indent=2))
     await asyncio.to_thread(shutil.copyfile, scenario.products, out / scenario.products.name)
     return Report(summary, out, place if keep else None)
 
@@ -185,16 +177,16 @@ async def _record(client: Client) -> GroupView:
     return view
 
 
-def _summary(scenario: Scenario, running: Running, items: Sequence[ItemView], makespan_s: float) -> Summary:
-    if running.simulator is None:
-        raise DemoError("There is no simulator; a demo does not run at a real provider.")
+def _summary(
+    scenario: Scenario, ledger: Mapping[str, Any], items: Sequence[ItemView], makespan_s: float
+) -> Summary:
     return Summary(
         pictures=sum(len(item.images) for item in items),
         failures=tuple(Failure.of(item) for item in items if item.state != "succeeded"),
         expected_failures=scenario.moderated(),
         makespan_s=makespan_s,
         quota=parse_quota("demo", scenario.quota),
-        books=Books.of(running.simulator.ledger, scenario.images.window_s),
+        books=Books.of(ledger, scenario.images.window_s),
     )
 
 

@@ -8,13 +8,12 @@ needs no time for any of this. Utilisation is the optimum as a share of the make
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.queue.records import ItemView
 from limiter.quota.quota import InFlight, Quota, Window
-from providers.simulator.ledger import Call, Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +51,19 @@ class Books:
     service_s: float  # mean over the calls that made a picture; a refused one is answered at once
 
     @classmethod
-    def of(cls, ledger: Ledger, window_s: float) -> Books:
-        """The figures of a ledger, with the fullest period of `window_s`."""
+    def of(cls, ledger: Mapping[str, Any], window_s: float) -> Books:
+        """The figures of the simulator's `/simulator/ledger?entries`, with its fullest period of `window_s`."""
         billed = Counter[str]()
-        for call in ledger.calls:
-            billed[call.prompt] += call.billed
+        for call in ledger["entries"]:
+            billed[call["prompt"]] += call["billed"]
         return cls(
-            calls=len(ledger.calls),
-            throttled=ledger.statuses().get(429, 0),
+            calls=ledger["calls"],
+            throttled=ledger["statuses"].get("429", 0),
             billed=billed.total(),
             billed_again=sum(max(0, pictures - 1) for pictures in billed.values()),
-            most_in_window=ledger.max_in_window(window_s),
-            most_in_flight=ledger.max_in_flight,
-            service_s=mean_service_s(ledger.calls),
+            most_in_window=ledger["max_in_window"][f"{window_s:g}"],
+            most_in_flight=ledger["max_in_flight"],
+            service_s=mean_service_s(ledger["entries"]),
         )
 
 
@@ -107,10 +106,16 @@ class Summary:
         return max(self.books.billed_again, self.books.billed - self.pictures)
 
     @property
-    def as_promised(self) -> bool:
-        """Exactly the expected items failed, the provider never answered 429, and nothing was paid twice."""
+    def problems(self) -> list[str]:
+        """A sentence for each broken promise. A 429 breaks none: it costs time, and the call is made again."""
         failed = {failure.id for failure in self.failures}
-        return failed == self.expected_failures and not self.books.throttled and not self.paid_twice
+        paid_twice = _counted(self.paid_twice, "picture")
+        missing, spared = sorted(failed - self.expected_failures), sorted(self.expected_failures - failed)
+        return [
+            *(f"{item} has no picture, and should have one." for item in missing),
+            *(f"{item} has a picture, and should have been refused." for item in spared),
+            *([f"The provider billed {paid_twice} for nothing."] if self.paid_twice else []),
+        ]
 
     def headline(self) -> str:
         """One line for the contact sheet."""
@@ -127,6 +132,7 @@ class Summary:
         """The run in words."""
         count, period_s, in_flight = self._limits()
         books = self.books
+        again = "; those calls were made again" if books.throttled else ""
         waste = f"{self.paid_twice} PAID FOR NOTHING" if self.paid_twice else "nothing was paid twice"
         return [
             f"{_counted(self.pictures, 'picture')} made, {len(self.failures)} failed.",
@@ -136,10 +142,11 @@ class Summary:
             f"  call {self.rows} may arrive {self.last_call_s:.1f} s after the first one, and a call takes "
             f"{books.service_s:.1f} s on average.",
             f"Utilisation {self.utilisation:.1%}: that least time as a share of the time it took.",
-            f"429 answers, as the provider counted them: {books.throttled}. Its fullest {period_s:g} s: "
+            f"429 answers, as the provider counted them: {books.throttled}{again}. Its fullest {period_s:g} s: "
             f"{_counted(books.most_in_window, 'picture')} (quota {count}); at most "
             f"{_counted(books.most_in_flight, 'call')} in flight (quota {in_flight}).",
             f"The provider billed {_counted(books.billed, 'picture')}, {self.pictures} are stored: {waste}.",
+            *(f"NOT AS PROMISED: {problem}" for problem in self.problems),
         ]
 
     def _limits(self) -> tuple[int, float, int]:
@@ -153,7 +160,8 @@ class Summary:
         """The same figures for `--json`."""
         count, period_s, in_flight = self._limits()
         return {
-            "as_promised": self.as_promised,
+            "as_promised": not self.problems,
+            "problems": self.problems,
             "rows": self.rows,
             "pictures": self.pictures,
             "failed": [asdict(failure) for failure in self.failures],
@@ -174,10 +182,12 @@ class Summary:
         }
 
 
-def mean_service_s(calls: Iterable[Call]) -> float:
+def mean_service_s(calls: Iterable[Mapping[str, Any]]) -> float:
     """How long a call that was billed took the provider on average; 0 if there was none."""
     times: Sequence[float] = [
-        call.ended_at_s - call.at_s for call in calls if call.billed and call.ended_at_s is not None
+        call["ended_at_s"] - call["at_s"]
+        for call in calls
+        if call["billed"] and call["ended_at_s"] is not None
     ]
     return sum(times) / len(times) if times else 0.0
 

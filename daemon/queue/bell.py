@@ -1,7 +1,7 @@
 """The doorbell: a pub/sub channel that says "look now". It only saves time: every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
-resumed), `slot [WORKER...]` (a lease was freed: for the workers that have waited longest, or without names for all),
+resumed), `slot HOLDER...` (places in flight are free: it is the turn of these dispatchers, see limiter/places.py),
 `cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused a call, or an operator set, paused or
 resumed the quota; see limiter/recalls.py).
 """
@@ -15,7 +15,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever
-from limiter import Recalls
+from limiter import Places, Recalls
 
 LOOK_EVERY_S = 1.0  # how often each waiter looks without the doorbell
 POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one
@@ -28,13 +28,13 @@ class Bell:
         self,
         client: Redis,
         channel: str,
-        worker: str,
         recalls: Recalls,
+        places: Places,
     ) -> None:
         self.recalls = recalls
+        self.places = places
         self.listening = False
         self._client = client
-        self._worker = worker
         self._channel = channel
         self.on_cancel: Callable[[str], None] = lambda _uid: None  # set by the pool of this replica's runs
         self._rung: dict[str, asyncio.Event] = {}
@@ -56,9 +56,14 @@ class Bell:
         event.clear()
 
     def ring_all(self) -> None:
-        """Wake every dispatcher of this replica, as when a worker slot is free."""
+        """Wake every dispatcher of this replica that waits for work or a worker slot."""
         for event in self._rung.values():
             event.set()
+
+    def ring_everybody(self) -> None:
+        """Wake every dispatcher of this replica, also those that wait for a place in flight."""
+        self.ring_all()
+        self.places.wake_all()
 
     async def run(self) -> None:
         await run_forever("bell", self._listen)
@@ -68,7 +73,7 @@ class Bell:
             await pubsub.subscribe(self._channel)
             # Messages before the subscription are lost, so every waiter looks once.
             self.recalls.note_gap()
-            self.ring_all()
+            self.ring_everybody()
             self.listening = True
             try:
                 while True:
@@ -80,16 +85,14 @@ class Bell:
 
     def _pass_on(self, message: str) -> None:
         what, _, name = message.partition(" ")
+        if self.places.note(message):
+            return
         if self.recalls.note(message):
             if " " not in name:  # not a refusal: an operator may have changed the quota
                 self.quota_rung.set()
             return
         if what == "work":
             self.of(name).set()
-        elif what == "slot":
-            # One freed place wakes the next worker in line and not the whole fleet.
-            if not name or self._worker in name.split():
-                self.ring_all()
         elif what == "pause":
             self.pause_rung.set()
         elif what == "callback":

@@ -14,7 +14,6 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
-from daemon.queue.group_commit import GroupCommit
 from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
     FOREVER_US,
@@ -34,7 +33,7 @@ from daemon.queue.messages import (
     Reclaimed,
 )
 from daemon.queue.outcomes import Missed, Outcome, Succeeded
-from daemon.queue.steps import Steps
+from daemon.queue.steps import GroupCommit, Steps
 
 log = structlog.get_logger(__name__)
 

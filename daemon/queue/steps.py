@@ -1,14 +1,24 @@
-"""Calls the queue's scripts by name. Each is one atomic step in the folder `scripts`; its one key is the prefix."""
+"""Calls the queue's scripts: by name, and many calls in one round trip.
+
+Each script is one atomic step in the folder `scripts`; its one key is the prefix.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 from redis.asyncio import Redis
 
 from limiter.script import LuaScript
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST = 64  # items a call; keeps one script well below a millisecond or two
 
 _SCRIPTS_DIR = Path(__file__).parent / "scripts"
 _SCRIPTS = {
@@ -30,3 +40,47 @@ class Steps:
         given = {name: value for name, value in arguments.items() if value is not None}
         text = orjson.dumps(given, default=bytes.decode)
         return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])
+
+
+class GroupCommit(Generic[T, R]):
+    """Turns `send(items) -> results` (same order, same length) into `await submit(item) -> result`.
+
+    Calls that arrive while another one is on the wire share the next round trip. A lone call does not wait.
+    An error of `send` reaches every caller of that round. Cancelling one caller does not stop the round.
+    """
+
+    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = MOST) -> None:
+        self._send = send
+        self._most = most
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def submit(self, item: T) -> R:
+        """Send one item with the next round; returns its result."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._run(), name="group commit")
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                round_, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._send_round(round_)
+        finally:
+            self._sender = None
+
+    async def _send_round(self, round_: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._send([item for item, _ in round_])
+        except BaseException as error:
+            for _, future in round_:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), result in zip(round_, results, strict=True):
+            if not future.done():
+                future.set_result(result)

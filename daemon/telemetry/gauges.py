@@ -47,6 +47,10 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
     "quota_available": ("The amount that it would grant now.", "quota", "unit"),
     "quota_in_flight": ("Calls that hold a lease.", "quota"),
     "quota_cooldown_seconds": ("Rest of a pause that the provider demanded; 0: none.", "quota"),
+    "quota_pause_seconds": (
+        "Rest of a pause of a used-up account or by an operator; +Inf: until it is resumed; 0: none.",
+        "quota",
+    ),
     "quota_rate_scale": ("Share of the configured rate that is granted; below 1 after refusals.", "quota"),
 }
 
@@ -96,8 +100,10 @@ class RedisGauges(Collector):
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     quotas = {quota.name: quota for quotas in self._routes.values() for quota in quotas}
-                    states = await self._limiter.snapshot(list(quotas.values()))
-                    families = [*await self._queue(), *_quota_gauges(states)]
+                    polls = [quota.polls for quota in quotas.values()]
+                    states = await self._limiter.snapshot([*quotas.values(), *polls])
+                    of_quotas = _quota_gauges(states[: len(quotas)], states[len(quotas) :])
+                    families = [*await self._queue(), *of_quotas]
             except (RedisError, OSError, TimeoutError):
                 return  # the parts that need Redis log it; here the figures grow stale and then disappear
             finally:
@@ -180,15 +186,22 @@ def _pace_s(quota: Quota, call_s: float) -> float:
     return (limits.optimum_s(_MANY + 1, call_s) - limits.optimum_s(1, call_s)) / _MANY
 
 
-def _quota_gauges(states: Sequence[QuotaState]) -> list[GaugeMetricFamily]:
+def _quota_gauges(states: Sequence[QuotaState], polls: Sequence[QuotaState]) -> list[GaugeMetricFamily]:
     units = [((state.quota, unit.unit), unit) for state in states for unit in state.units]
     return [
         _gauge("quota_capacity", {key: unit.capacity for key, unit in units}),
         _gauge("quota_available", {key: unit.available for key, unit in units}),
         _gauge("quota_in_flight", {(state.quota,): state.in_flight for state in states}),
-        _gauge("quota_cooldown_seconds", {(state.quota,): state.cooldown_s for state in states}),
+        _gauge("quota_cooldown_seconds", {(state.quota,): state.cooldown_s for state in (*states, *polls)}),
+        _gauge("quota_pause_seconds", {(state.quota,): _pause_s(state) for state in states}),
         _gauge("quota_rate_scale", {(state.quota,): state.scale for state in states}),
     ]
+
+
+def _pause_s(state: QuotaState) -> float:
+    if state.paused_reason is None:
+        return 0.0
+    return float("inf") if state.pause_s is None else state.pause_s
 
 
 def _gauge(name: str, values: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:

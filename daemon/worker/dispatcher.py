@@ -65,7 +65,7 @@ class Dispatcher:
         self._pool = pool
         self._bell = bell
         self._metrics = metrics
-        self._slots = Slots(limiter, bell.recalls, queue.worker, route.name)
+        self._slots = Slots(limiter, bell.recalls, queue.worker, route.name, bell.places)
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
 
@@ -137,7 +137,7 @@ class Dispatcher:
             await self._slots.leave()
             self._quotas = self.route.quotas
         try:
-            reply = await self._slots.request(self._quotas, horizon_s=horizon_s)
+            reply = await self._slots.request(self._quotas, horizon_s=horizon_s, more=self._more_waits)
         except RedisError:
             # Fail closed: without a reply nothing is sent, and the loop tries again.
             self._metrics.limiter_errors.inc()
@@ -165,16 +165,12 @@ class Dispatcher:
     async def _wait_for(self, denial: Later) -> None:
         if self._quotas != self.route.quotas:
             return  # The denial is out of date, and the news of the change came before this wait.
-        retry_s = self._slots.retry_s(denial)
-        if denial.bound.cause == IN_FLIGHT:
-            # The bell rings when a lease is freed.
-            await self._bell.wait(self.route.name, min(retry_s, LOOK_EVERY_S))
-            return
-        # The end of a window is known, so no bell rings for it. A change of the quota rings the bell.
-        wait_s = min(retry_s, LONGEST_WAIT_S)
+        # The bell rings for a place in flight and for a change of the quota. The end of a window is known.
+        hears = denial.bound.cause != IN_FLIGHT or self._bell.listening
+        longest_s = LONGEST_WAIT_S if hears else LOOK_EVERY_S
         # The route counts as consuming for the whole wait.
-        self.looked_at = time.monotonic() + wait_s
-        await self._bell.recalls.wait(wait_s)
+        self.looked_at = time.monotonic() + min(self._slots.retry_s(denial), longest_s)
+        await self._slots.pause(denial, longest_s)
 
     async def _start(self, most: int, slot: Slot | None) -> None:
         claim = await self._claim(most, slot)

@@ -115,8 +115,7 @@ class Executor:
         limit = TimeLimit.of(run, job)
         generated = await self._answer(run, job, limit, request)
         provider_s = time.monotonic() - started
-        await self._calls.call_answered(run)
-        await self._calls.call_ended(run)
+        await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
         data = await self._download.fetch(run, generated, limit)
         image = await self._keep(run, job, data, only_picture(generated).seed)
@@ -157,11 +156,19 @@ class Executor:
             # Finish this write even if the run is stopped now: without the receipt the task would be bought again.
             await uninterrupted(self._note_receipt(run, answer))
             await self._calls.call_accepted(run)
-            await self._calls.call_answered(run)
-        generated = await self._polling.ended(run, job, run.submitted, limit, accepted_at=accepted_at)
+            await self._calls.call_answered(run, run.permit)
+        generated = await self._polling.ended(
+            run, job, run.submitted, limit, accepted_at=accepted_at, is_over=partial(self._ended, run)
+        )
         if generated is None:
             raise Stopped
         return generated
+
+    async def _ended(self, run: Run) -> None:
+        """Free the call's place first: the next call need not wait for the rest of this one."""
+        permit = run.permit
+        await self._calls.call_ended(run)
+        await self._calls.call_answered(run, permit)
 
     async def _submit(self, run: Run, limit: TimeLimit, request: Request) -> Submitted | Generated:
         limit.check_unsent()

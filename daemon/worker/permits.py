@@ -14,7 +14,7 @@ from daemon.broker.loops import until_answered
 from daemon.queue.queue import Queue
 from daemon.storage.gate import StorageGate
 from daemon.worker.run import Phase, Recalled, Run
-from limiter import Lag, Limiter, Permit, Quota, Recalls
+from limiter import Lag, Limiter, Permit, Places, Quota, Recalls
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,7 @@ class CallPermits:
         queue: Queue,
         accounts: AccountFeedback,
         recalls: Recalls,
+        places: Places,
         gate: StorageGate,
         *,
         lease_s: float,
@@ -47,6 +48,7 @@ class CallPermits:
         self._queue = queue
         self._accounts = accounts
         self._recalls = recalls
+        self._places = places
         self._gate = gate
         # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
@@ -113,18 +115,23 @@ class CallPermits:
         No call waits for this report. The limiter recalls or delays a later call that would now exceed the limit.
         """
         permit = run.permit
-        if permit is not None and _is_late(run):
-            run.slot_at = time.monotonic()
+        if permit is not None and run.slot_at is not None and _is_late(run):
+            now = time.monotonic()
+            log.debug("a call left late", item=run.item.uid, late_s=round(now - run.slot_at, 3))
+            run.slot_at = now
             report = asyncio.create_task(self._retimed(permit, run.route.quotas, sent=True))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
 
-    async def call_answered(self, run: Run) -> None:
-        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged."""
+    async def call_answered(self, run: Run, permit: Permit | None) -> None:
+        """Pass on the rates in the reply's headers. They are hints, so a failure is only logged.
+
+        `permit` is the call's, also if its place is free by now.
+        """
         headers, run.headers = run.headers, {}
         if headers:
             try:
-                await self._accounts.note_headers(headers, run.route, run.permit)
+                await self._accounts.note_headers(headers, run.route, permit)
             except Exception as error:
                 log.warning("could not note rate headers", route=run.route.name, error=str(error))
 
@@ -151,7 +158,7 @@ class CallPermits:
         if not (run.sent or intent_noted or receipt_noted):
             await until_answered("give_back", lambda: self._limiter.give_back(permit))
         elif permit.leased and answered and (receipt_noted or not intent_noted):
-            await until_answered("release", lambda: self._limiter.release(permit))
+            await until_answered("release", lambda: self._places.release(permit))
 
     async def _surely_ours(self, run: Run, rtt_s: float | None) -> None:
         if time.monotonic() - run.intent_noted_at <= self._ours_for_s:

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Then(Enum):
-    """The reaction to an error. All but the last three end the run."""
+    """The reaction to an error. All but the last four end the run."""
 
     FAIL = "the job fails"
     ATTEMPT = "the job loses an attempt, waits with full jitter, and is sent again; without attempts it fails"
@@ -33,6 +33,7 @@ class Then(Enum):
     UNKNOWN = "the call may be paid for: `on_unknown_outcome` of the job decides"
     RESUME = "as ATTEMPT, but the next run polls the task; without a task the job fails"
     REPEAT = "the task or picture may still be good: the same request is sent again, within the run"
+    PAUSE = "as REPEAT, and the polls of the account pause on every replica; new calls go on"
     LOST = "as REPEAT, but the third time in a row ends the run: the task is lost"
     REFRESH = (
         "as REPEAT while the address may still be good; then the task is polled once for another address"
@@ -51,7 +52,7 @@ class Row(NamedTuple):
 # fmt: off
 TABLE: Mapping[Retry, Row] = {
     # rate_limited, concurrency_limited, budget_in_flight, overloaded
-    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.COOL_DOWN),
+    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.PAUSE,   Then.WAIT,    AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.STOP),
     # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
@@ -85,12 +86,19 @@ def after_poll(error: ProviderError) -> Then:
     row = TABLE[error.retry]
     if error.call_accepted and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
         return row.submit
+    if error.scope is Scope.MACHINE and row.poll is Then.PAUSE:
+        return Then.REPEAT
     return AT_POLL.get(error.kind, row.poll)
 
 
 def after_download(error: ProviderError) -> Then:
     """The reaction to a failed download."""
     return AT_DOWNLOAD.get(error.kind, TABLE[error.retry].download)
+
+
+def blames_account(error: ProviderError) -> bool:
+    """Whether the account acts on the error; it needs the call's permit then, with its place."""
+    return TABLE[error.retry].account is not AccountAction.NOTHING
 
 
 class RetryPolicy:
@@ -147,14 +155,14 @@ def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> Retry
 
 
 def _wait_s(error: ProviderError, run: Run) -> float:
+    named_s = 0.0
     if error.scope is not Scope.MACHINE:
         if run.route.quotas:
             return 0.0
         if error.retry is Retry.PAUSE_QUOTA:
             return NO_QUOTA_PAUSE_S
-        if error.retry_after_s is not None:
-            return error.retry_after_s
-    return full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S)
+        named_s = error.retry_after_s or 0.0
+    return max(named_s, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 POLLS: Final = "polls"
+POLLS_OF: Final = f".{POLLS}"  # ends the name of the quota that an account's polls have for themselves
 UNITS: Final = ("requests", "images", POLLS)
 IN_FLIGHT: Final = "in_flight"
 

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from limiter.quota.limits import (
     LONGEST_PERIOD_US,
     POLLS,
+    POLLS_OF,
     SECOND_US,
     UNITS,
     Bucket,
@@ -42,7 +43,7 @@ __all__ = [
 
 LimitT = TypeVar("LimitT", bound=Limit)
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}({re.escape(POLLS_OF)})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,14 @@ class Quota:
         return hashlib.sha256(repr(self.limits).encode()).hexdigest()[:12]
 
     @property
-    def polls(self) -> Quota | None:
-        """Its limits on polls alone, under the same name; None if it has none.
+    def polls(self) -> Quota:
+        """The quota of its polls, `NAME.polls`: its limits on polls alone, which may be none.
 
-        A poll takes no place in flight, and its rate takes no part in learning.
+        It has a cooldown of its own, so a stop of new calls does not stop polls, and a refused poll stops no call. Its
+        use is in the books of `NAME`. A poll takes no place in flight, and its rate takes no part in learning.
         """
         limits = tuple(limit for limit in self.limits if limit.unit == POLLS)
-        return Quota(self.name, limits) if limits else None
+        return Quota(self.name + POLLS_OF, limits)
 
     def limit(self, kind: type[LimitT]) -> LimitT | None:
         """Its first limit of that kind."""
@@ -131,6 +133,11 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
 
     Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
     """
+    if name.endswith(POLLS_OF):
+        raise QuotaError(
+            f"quota {name!r}: a name that ends in {POLLS_OF!r} is that of another quota's polls; "
+            f"write {name.removesuffix(POLLS_OF) + '-polls'!r}"
+        )
     fields = dict(spec)
     adaptive = fields.pop("adaptive", False)
     if not isinstance(adaptive, bool):

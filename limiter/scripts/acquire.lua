@@ -3,18 +3,23 @@
 -- KEYS   1 clock   2 the request's own record   3 spread   rest: see include/rows.lua
 -- ARGV   1 test clock (µs or '')   2 max wait (µs)   3 lease (µs)   4 grant id   5 request id   6 holder
 --        7 the epoch that the caller knows or ''   8 '1' if a denial for a rate makes a reservation
---        9 number of quotas   rest: see include/rows.lua
--- Returns {1, wait (µs; below 0 in a late repeat), epoch, time of the grant, slot, grant id, changes, left}: granted.
+--        9 '1' if the holder has a next call too   10 channel of the doorbell   11 number of ended leases   then sixes, one
+--        an ended lease: key indices of its request's record, of the leases, of their line; grant id, request id and
+--        holder, weight   then number of quotas   rest: see include/rows.lua
+-- Returns {1, wait (µs; below 0 in a late repeat), epoch, time of the grant, slot, grant id, changes, left, full}: granted.
 --         `changes`: `QUOTA old new ` (ppm) of each quota whose learned level changed. `left`: `QUOTA unit:period left `
---         of each row that has a log and learns.
+--         of each row that has a log and learns. `full`: the bound of a limit without a place for the next call, for
+--         which the holder stands in line now, or ''.
 --         {0, retry (µs), epoch, bound}: denied. If a grant id and a slot follow: denied with a reservation.
 --         {2, server's time (µs)}: the rows do not describe the day of that time.
 --
+-- The ended leases end first, so the request can have their place; the bell rings for holders that can have the rest.
 -- A denial may write a reservation, the holder's wait for a place, a step of the clock, a loss of state, and a change of
 -- a limit. A reservation is a grant without leases, which other calls cannot overtake. Each try gives it up and searches
 -- again, so it follows gaps, pauses and changed limits.
 -- Why atomic: if one limit is charged and another one denies, quota is lost. If a slot is found in one step and written
--- in another, it is granted twice.
+-- in another, it is granted twice. If a place were free between its release and the next request of its holder, the bell
+-- would wake another replica for it.
 -- @include clock
 -- @include rows
 -- @include charge
@@ -29,11 +34,23 @@ local RESERVED = '-'
 
 local max_wait, lease, grant = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local owner, holder, reserves = ARGV[5] .. ' ' .. ARGV[6], ARGV[6], ARGV[8] == '1'
-local strings = strings_read(9)
+local more, bell = ARGV[9] == '1', ARGV[10]
+local ENDED = 11
+local FIRST = ENDED + 1 + 6 * tonumber(ARGV[ENDED])
+
+-- END: the leases of calls that have ended; `freed` has the units by the key of the leases.
+local freed, lines = {}, {}
+for i = ENDED + 1, FIRST - 1, 6 do
+  local key, ended = KEYS[tonumber(ARGV[i + 1])], ARGV[i + 3]
+  record_end(KEYS[tonumber(ARGV[i])], ended)
+  freed[key] = (freed[key] or 0) + lease_end(key, ended, ARGV[i + 4], tonumber(ARGV[i + 5]))
+  lines[key] = KEYS[tonumber(ARGV[i + 2])]
+end
+
+local strings = strings_read(FIRST)
 local clock = clock_read(strings[1], ARGV[1], ARGV[7], grant)
 local now = clock.now
--- A poll belongs to a call that was sent and may be paid for, so pauses of new calls do not stop it.
-local quotas, rows, polling = rows_read(9, strings, true)
+local quotas, rows = rows_read(FIRST, strings)
 
 local function denied(retry, bound, ...)
   if clock.urgent then clock_write(KEYS[1], clock) end
@@ -57,7 +74,7 @@ end
 
 -- The time until the next try of a paused quota (µs), and the bound to report; nil if none is paused.
 local function paused()
-  for _, quota in ipairs(polling and {} or quotas) do
+  for _, quota in ipairs(quotas) do
     -- An operator's end is a time of the server's clock.
     local ends = pause_read(quota.pause)
     if ends == 0 then return LOOK_AGAIN_US, bound_of(quota, 'paused') end
@@ -71,8 +88,8 @@ local function no_place()
   for _, row in ipairs(rows) do
     if row.kind == 'in_flight' then
       -- A call that weighs more than the allowed places must still be possible, alone.
-      local most = math.max(row.cost, places_now(row.quota.places, row.count, now))
-      row.retry = leases_retry(row.key, row.waiting, row.cost, most, holder, now)
+      row.most = math.max(row.cost, places_now(row.quota.places, row.count, now))
+      row.retry = leases_retry(row.key, row.line, row.cost, row.most, holder, now)
       -- After a loss of the state, holders renew within one lease; until then the number of leases is unknown.
       if clock.lost > 0 and now < clock.lost + lease then
         row.retry = math.min(clock.lost + lease - now, LOOK_AGAIN_US)
@@ -148,48 +165,80 @@ local function learn(rates, slot, bound)
   return changes, left
 end
 
--- The request is repeated because its first reply was lost: return the grant that it already has.
-local record = strings[2]
-if record then
-  local slot, granted, at = string.match(record, '^(%S+) (%S+) (%S+)')
-  if at ~= RESERVED then return {1, text(tonumber(slot) - now), clock.epoch, at, slot, granted, '', ''} end
-  leave_reservation(record, granted)
+-- CHARGE: the places. Returns the bound of a limit that has none for the holder's next call, or ''.
+local function charge_places(slot)
+  local full = ''
+  for _, row in ipairs(rows) do
+    if row.kind == 'in_flight' then
+      leases_charge(row.key, row.cost, grant, owner, slot + lease, now)
+      if more and leases_in_use(row.key, now) >= row.most then
+        line_join(row.line, row.cost, holder, now)
+        full = row.bound
+      end
+    end
+  end
+  return full
 end
 
-local paused_us, paused_bound = paused()
-if paused_us then return denied(paused_us, paused_bound) end
+local function decide()
+  -- The request is repeated because its first reply was lost: return the grant that it already has.
+  local record = strings[2]
+  if record then
+    local slot, granted, at = string.match(record, '^(%S+) (%S+) (%S+)')
+    if at ~= RESERVED then return {1, text(tonumber(slot) - now), clock.epoch, at, slot, granted, '', '', ''} end
+    leave_reservation(record, granted)
+  end
 
-local full_us, full_bound = no_place()
-local rates = {}
+  local paused_us, paused_bound = paused()
+  if paused_us then return denied(paused_us, paused_bound) end
+
+  local full_us, full_bound = no_place()
+  local rates = {}
+  for _, row in ipairs(rows) do
+    if row.kind ~= 'in_flight' then
+      rate_load(row, clock)
+      if row.kind == 'day' and not day_of(row.book, clock.wall) then return {2, text(clock.wall)} end
+      -- A caller that only looks (max wait below 0) changes no books, even if its configuration differs.
+      if max_wait >= 0 then note_change(row, clock) end
+      rates[#rates + 1] = row
+    end
+  end
+  for _, row in ipairs(rows) do row.opens = math.max(changed_until(row, clock), loss_until(row, clock)) end
+  local slot, bound, agreed = agree(rates)
+
+  -- The next try is worth it once the slot is `max_wait` away.
+  local too_far = slot - now - max_wait
+  local waits_for_rate = too_far > 0 and too_far >= full_us
+  -- A holder that waits for something else does not stand in line, or places would be kept for it.
+  for _, row in ipairs(rows) do
+    if row.retry and not waits_for_rate then
+      line_join(row.line, row.cost, holder, now)
+    elseif row.kind == 'in_flight' then
+      redis.call('HDEL', row.line, holder)
+    end
+  end
+  if waits_for_rate then
+    if not (reserves and agreed) then return denied(too_far, bound) end
+    charge(rates, slot, RESERVED)
+    return denied(too_far, bound, grant, text(slot))
+  end
+  if full_us > 0 then return denied(full_us, full_bound) end
+  if not agreed then return denied(LOOK_AGAIN_US, bound) end
+
+  local full = charge_places(slot)
+  charge(rates, slot, text(now))
+  for _, quota in ipairs(quotas) do cooldown_go_alone(quota.cooldown_key, quota.cooldown, slot, now) end
+  local changes, left = learn(rates, slot, bound)
+  return {1, text(slot - now), clock.epoch, text(now), text(slot), grant, changes, left, full}
+end
+
+local reply, names = decide(), {}
 for _, row in ipairs(rows) do
-  if row.kind ~= 'in_flight' then
-    rate_load(row, clock)
-    if row.kind == 'day' and not day_of(row.book, clock.wall) then return {2, text(clock.wall)} end
-    -- A caller that only looks (max wait below 0) changes no books, even if its configuration differs.
-    if max_wait >= 0 then note_change(row, clock) end
-    rates[#rates + 1] = row
+  if row.most then
+    line_call(row.key, row.line, row.most - leases_in_use(row.key, now), false, now, holder, names)
+    freed[row.key] = 0
   end
 end
-for _, row in ipairs(rates) do row.opens = math.max(changed_until(row, clock), loss_until(row, clock)) end
-local slot, bound, agreed = agree(rates)
-
-for _, row in ipairs(rows) do
-  if row.retry then leases_wait(row.waiting, row.cost, holder, now) end
-end
--- The next try is worth it once the slot is `max_wait` away.
-local too_far = slot - now - max_wait
-if too_far > 0 and too_far >= full_us then
-  if not (reserves and agreed) then return denied(too_far, bound) end
-  charge(rates, slot, RESERVED)
-  return denied(too_far, bound, grant, text(slot))
-end
-if full_us > 0 then return denied(full_us, full_bound) end
-if not agreed then return denied(LOOK_AGAIN_US, bound) end
-
-for _, row in ipairs(rows) do
-  if row.kind == 'in_flight' then
-    leases_charge(row.key, row.waiting, row.cost, grant, owner, slot + lease, holder, now)
-  end
-end
-charge(rates, slot, text(now))
-return {1, text(slot - now), clock.epoch, text(now), text(slot), grant, learn(rates, slot, bound)}
+for key, line in pairs(lines) do line_call(key, line, freed[key], true, now, holder, names) end
+line_ring(bell, names)
+return reply

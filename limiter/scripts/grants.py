@@ -37,9 +37,18 @@ class Request:
     grant_id: str
     max_wait_s: float
     reserves: bool = False
+    more: bool = False
+    ended: Sequence[Permit] = ()
 
     def granted(
-        self, wait_us: int, granted_us: str, slot_us: str, grant_id: str, changes: str, left: str
+        self,
+        wait_us: int,
+        granted_us: str,
+        slot_us: str,
+        grant_id: str,
+        changes: str,
+        left: str,
+        full: str,
     ) -> Grant:
         """A reply as a grant."""
         permit = Permit(
@@ -55,7 +64,7 @@ class Request:
             {(quota, limit): int(rest) for quota, limit, rest in _threes(left)},
         )
         scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))
-        return Grant(permit, wait_us, tuple(scales))
+        return Grant(permit, wait_us, tuple(scales), Bound.parse(full) if full else None)
 
     def denied(self, retry_us: int, bound: str, grant_id: str = "", slot_us: str = "0") -> Later:
         """A reply as a denial; with a grant id and a slot it has a reservation."""
@@ -77,14 +86,15 @@ class Grants(Permits):
         request_id: str,
         max_wait_s: float,
         after: Later | None = None,
+        more: bool = False,
+        ended: Sequence[Permit] = (),
     ) -> Grant | Later:
         """Request one call under all limits of all `quotas`: charges all of them at one slot, or none.
 
         `costs` are units; a unit that is not named costs nothing. `in_flight` is the weight of the lease (unnamed:
-        1). A call that costs polls alone ignores pauses and cooldowns, which stop only new calls. The slot is the
-        earliest that suits all limits, even in a gap before later slots; one further away than `max_wait_s` is
-        denied. After a grant sleep `wait_us` from the return of this call, by a monotonic clock, then send. A
-        cancelled caller holds no grant.
+        1). For polls name `Quota.polls`: stops of new calls do not stop them. The slot is the earliest that suits all
+        limits, even in a gap before later slots; one further away than `max_wait_s` is denied. After a grant sleep
+        `wait_us` from the return of this call, by a monotonic clock, then send. A cancelled caller holds no grant.
 
         If a reply is lost, request again with the same `request_id`: it has the same reply and is charged once. That
         holds until half a lease after its slot, or until its release or give_back. Use a new id for each attempt.
@@ -93,6 +103,10 @@ class Grants(Permits):
         which no other call overtakes. A pause or a missing place in flight makes none, since their waiters are noted
         separately. Without `after`, a call whose `max_wait_s` is shorter than the backlog competes with the others
         by chance, and a call of many units may starve.
+
+        The calls of the `ended` permits are over: they are released first, so this call can have their places. With
+        `more` the holder has a next call too. If this one gets the last place, the grant's `full` is the denial of the
+        next one, and the holder waits for the bell. `leave_line` ends such a wait, and the one after a denial.
 
         Errors: QuotaError, at once, for a cost that can never be granted; ValueError for a `max_wait_s` below 0 and a
         `holder` with spaces.
@@ -110,6 +124,8 @@ class Grants(Permits):
             next(self._grant_ids),
             max_wait_s,
             reserves=after is not None,
+            more=more,
+            ended=ended,
         )
         return await uninterrupted(self._request(request), undo=self._undo)
 
@@ -117,6 +133,8 @@ class Grants(Permits):
         """One run of acquire.lua. Errors: QuotaError if the server's clock moves between days."""
         plan = request.plan
         record = self._keys.of(plan.names[0], "permit", request.request_id)
+        keys = [plan.keys[0], record, *plan.keys[2:]]
+        ended = self._ended(request.ended, keys)
         for _ in range(2):
             args = (
                 self._now_us(),
@@ -127,9 +145,12 @@ class Grants(Permits):
                 request.holder,
                 self._epoch,
                 int(request.reserves),
+                int(request.more),
+                self._keys.bell,
+                len(ended) // 6,
+                *ended,
                 *self._rows(plan),
             )
-            keys = (plan.keys[0], record, *plan.keys[2:])
             granted, amount_us, *words = await _ACQUIRE(self._client, keys, args)
             if granted != _OTHER_DAY:
                 break
@@ -140,6 +161,20 @@ class Grants(Permits):
         epoch, *words = map(text_of, words)
         self._epoch = epoch or self._epoch
         return (request.granted if granted else request.denied)(int(amount_us), *words)
+
+    def _ended(self, permits: Sequence[Permit], keys: list[str]) -> list[str | int]:
+        """The arguments that end the leases of `permits`; adds their keys to `keys`."""
+        args: list[str | int] = []
+        for permit in permits:
+            for quota, weight in permit.leases:
+                first = len(keys) + 1
+                keys += [
+                    self._record(permit),
+                    self._keys.of(quota, "leases"),
+                    self._keys.of(quota, "waiting"),
+                ]
+                args += [first, first + 1, first + 2, permit.grant_id, permit.owner, weight]
+        return args
 
     async def _undo(self, reply: Grant | Later) -> None:
         # If Redis is away now, the lease ends by itself; the cancelled caller must see only its cancellation.

@@ -1,7 +1,7 @@
 -- Act on a provider's refusal: prolong the quota's pause, recall unsent grants, and cut the learned rate or the places.
 --
--- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 leases   8 refused   rest: logs
--- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now; -1: unnamed
+-- KEYS   1 clock   2..7 the quota's six strings, see include/quota.lua   8 leases   9 refused   rest: logs
+-- ARGV   1 test clock (µs or '')   2 kind: rate, concurrency or overload   3 pause (µs) from now; 0: unnamed
 --        4 when the refused call was granted, 5 its slot (µs; 0: unknown)   6 its grant id   7 its weight in flight
 --        8 reason   9 channel of the doorbell   10 the quota's name   11 fingerprint of a quota that learns, or ''
 --        12 places configured (0: none)   13 period (µs) of a quota without a log
@@ -14,14 +14,9 @@
 -- @include clock
 -- @include quota
 -- @include leases
-local KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
-local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
--- The longest pause that a provider may name, since no operator can end it.
-local LONGEST_NAMED_US = 86400000000
+local PLACES_KEPT_US, LEARNED_KEPT_US = 3600000000, 86400000000
 -- How long a repeated report is recognised, at least.
 local REMEMBERED_US = 60000000
--- After so long without a pause, a refusal no longer doubles the next pause.
-local QUIET_US = 2000000
 -- A pause that grows by less makes no recall.
 local NEWS_US = 10000
 
@@ -41,9 +36,9 @@ local most = places > 0 and places_now(strings[4], places, now) or 0
 local longest = REMEMBERED_US
 for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - 2 * longest))
-  local known = redis.call('ZADD', KEYS[8], 'NX', text(slot > 0 and slot or now), grant) == 0
-  keep_for(KEYS[8], 2 * longest)
+  redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - 2 * longest))
+  local known = redis.call('ZADD', KEYS[9], 'NX', text(slot > 0 and slot or now), grant) == 0
+  keep_for(KEYS[9], 2 * longest)
   if known then
     return {text(math.max(0, cooldown.ends - now)), 0, cooldown.generation, text(level), text(level), most}
   end
@@ -53,25 +48,27 @@ end
 local fewer, cut = places > 0 and kind == 'concurrency', cooldown.cut
 if fewer then cut = tonumber(string.match(strings[4] or '', '^%d+ (%d+)$')) or 0 end
 local sequel = granted <= cut
-local last = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, cooldown.streak - 1))
-if now - cooldown.ends > math.max(QUIET_US, last) then cooldown.streak = 0 end
-if not sequel and not fewer then cooldown.streak, cooldown.cut = math.min(cooldown.streak + 1, 60), now end
+cooldown_forgive(cooldown, now)
+if not sequel and not fewer then cooldown.cut = now end
 if not sequel then cooldown.generation = cooldown.generation + 1 end
 
 -- Allow only as many calls at once as ran when this call was refused.
 local others_fly = 0
 if fewer then
-  others_fly = math.max(0, leases_in_use(KEYS[7], now) - weight)
+  others_fly = math.max(0, leases_in_use(KEYS[8], now) - weight)
   most = math.max(1, sequel and most - weight or math.min(most, others_fly))
   redis.call('SET', KEYS[4], string.format('%.0f %.0f', most, sequel and cut or now),
-    'PX', ttl_ms((places - most) * PLACES_HOLD_US + KEPT_US))
+    'PX', ttl_ms((places - most) * PLACES_HOLD_US + PLACES_KEPT_US))
 end
 
-local pause = math.min(named, LONGEST_NAMED_US)
-if named < 0 then
-  pause = math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ (math.max(1, cooldown.streak) - 1))
-  -- While other calls run, wait for their end instead of pausing; a sequel needs no pause either.
-  if others_fly > 0 or sequel then pause = 0 end
+-- A sequel needs no pause. For places, wait for the end of a call that runs; without one the account itself is full, and
+-- the last of several refused calls is a sequel.
+local pauses = not sequel
+if fewer then pauses = others_fly == 0 and (not sequel or now >= cooldown.ends) end
+local own = 0
+if pauses then
+  cooldown.streak = math.min(cooldown.streak + 1, 60)
+  own = growing_pause(cooldown.streak)
 end
 
 -- Read the accepted units from the log, up to this call's arrival, for the fullest limit.
@@ -82,27 +79,29 @@ if learned and kind == 'rate' then
     local key, count, span = KEYS[tonumber(ARGV[i])], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     local function accepted(from, to)
       local range = {'(' .. text(from), text(to)}
-      return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[8], range[1], range[2]))
+      return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[9], range[1], range[2]))
     end
     local at = slot > 0 and slot or now
     local used = adapt_share(accepted(at - span, at - 1), count)
     if not fullest or used > fullest.used then
       fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3])}
-      if named >= 0 then fullest.left = adapt_share(accepted(now + named - fullest.period, now), count) end
+      if named > 0 then fullest.left = adapt_share(accepted(now + named - fullest.period, now), count) end
     end
   end
   -- Without a log (a token bucket) there is only the refusal itself.
   fullest = fullest or {used = -1, left = -1, unit = 0, period = tonumber(ARGV[13])}
-  if named < 0 then pause = math.min(pause, math.floor(fullest.period / 16)) end
+  -- A rate that is learned needs only a short first pause. If it is refused again soon, the rate is not the reason.
+  if cooldown.streak == 1 then own = math.min(own, math.floor(fullest.period / 16)) end
   if not sequel and adapt_refused(learned, now, now, now, fullest.used, fullest.left, fullest.unit, fullest.period) then
     redis.call('SET', KEYS[5], ARGV[11] .. ' ' .. adapt_text(learned), 'PX', ttl_ms(LEARNED_KEPT_US))
     new_level = learned.level
   end
 end
 
-local known = cooldown.ends
+if own > 0 then cooldown.alone = named > LONGEST_PAUSE_US and ALONE_MOST_US or math.min(own / 4, ALONE_MOST_US) end
+local known, pause = cooldown.ends, math.max(named, own)
 if pause > 0 and now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
-redis.call('SET', KEYS[3], cooldown_text(cooldown), 'PX', ttl_ms(math.max(0, cooldown.ends - now) + KEPT_US))
+cooldown_write(KEYS[3], cooldown, now)
 if cooldown.ends > math.max(known, now) + NEWS_US or new_level < level then
   redis.call('PUBLISH', ARGV[9], 'quota ' .. ARGV[10] .. ' ' .. text(now))
 end

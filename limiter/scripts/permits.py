@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from limiter.permit import Permit
-from limiter.quota.limits import IN_FLIGHT
+from limiter.quota.limits import IN_FLIGHT, InFlight
 from limiter.quota.quota import Quota
 from limiter.script import LuaScript, uninterrupted
 from limiter.server import Server, text_of
@@ -44,26 +44,31 @@ class Permits(Server):
     async def release(self, permit: Permit) -> bool:
         """Note that the call has ended: its leases end, its charges stay. Repeated calls change nothing.
 
-        True if this call freed a lease. The doorbell `PREFIX:bell` then rings `slot` with the holders that have waited
-        longest for such a lease; without names it is for all holders.
+        True if this call freed a lease. The doorbell `PREFIX:bell` then rings `slot` with the holders whose turn it is.
         """
+        return await self._release(permit, "") > 0
+
+    async def leave_line(self, holder: str, quotas: Sequence[Quota]) -> None:
+        """Note that the holder no longer waits for a place in flight: freed places are for others at once."""
+        leased = tuple(quota.name for quota in quotas if quota.limit(InFlight) is not None)
+        if leased:
+            await self._release(Permit("", holder, leased, {}, leased, "", (0,) * len(leased)), holder)
+
+    async def _release(self, permit: Permit, leaver: str) -> int:
         if not permit.quotas:
-            return False
-        pairs = [self._keys.of(quota, name) for quota in permit.leased for name in ("leases", "waiting")]
-        keys = (self._keys.clock, self._record(permit), *pairs)
-        args = (self._now_us(), permit.grant_id, permit.owner, self._keys.bell, *permit.weights)
-        return int(await uninterrupted(_RELEASE(self._client, keys, args))) > 0
+            return 0
+        keys = (self._keys.clock, self._record(permit), *self._lines(permit))
+        args = (self._now_us(), permit.grant_id, permit.owner, self._keys.bell, leaver, *permit.weights)
+        return int(await uninterrupted(_RELEASE(self._client, keys, args)))
 
     async def give_back(self, permit: Permit) -> None:
         """Undo a reservation, or a grant of whose call not one byte was sent. Repeated calls change nothing.
 
         The charges come back exactly, with two exceptions. Lost are tokens of a bucket that has granted dozens since,
-        and units of a day or of a very large window half a lease after the slot. The bell does not ring: this caller
-        found no work, and ringing would make the others look for it in turn, for ever.
+        and units of a day or of a very large window half a lease after the slot. The bell rings as for a release.
         """
         if not permit.quotas:
             return
-        leases = [(self._keys.of(quota, "leases"), weight) for quota, weight in permit.leases]
         books = [
             (book, cost)
             for unit, cost in permit.costs.items()
@@ -71,13 +76,9 @@ class Permits(Server):
             for quota in permit.quotas
             for book in self._keys.books(quota, unit)
         ]
-        keys = [self._record(permit), *(key for key, _ in leases + books)]
-        args: list[str | int] = [
-            permit.grant_id,
-            permit.owner,
-            len(leases),
-            *(cost for _, cost in leases + books),
-        ]
+        keys = [self._keys.clock, self._record(permit), *self._lines(permit), *(book for book, _ in books)]
+        args = [self._now_us(), permit.grant_id, permit.owner, self._keys.bell, len(permit.leased)]
+        args += [*permit.weights, *(cost for _, cost in books)]
         await uninterrupted(_GIVE_BACK(self._client, keys, args))
 
     async def retime(self, permit: Permit, quotas: Sequence[Quota], *, sent: bool = False) -> bool:
@@ -95,6 +96,10 @@ class Permits(Server):
         keys = (plan.keys[0], self._record(permit), *plan.keys[2:])
         args = (self._now_us(), permit.grant_id, int(sent), self._keys.bell, *self._rows(plan))
         return int(await uninterrupted(_RETIME(self._client, keys, args))) == 1
+
+    def _lines(self, permit: Permit) -> list[str]:
+        """The keys of the permit's leases, and after each one its line."""
+        return [self._keys.of(quota, name) for quota in permit.leased for name in ("leases", "waiting")]
 
     async def _prolong(self, permits: Sequence[Permit], by_us: int) -> list[Permit]:
         """Prolong the leases of all `permits` to at least `by_us` from now; returns the unknown permits."""

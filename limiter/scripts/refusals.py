@@ -20,10 +20,12 @@ Refusal = Literal["rate", "concurrency", "overload"]
 
 # The time until an exhausted account is tried again, if its refill time is unknown.
 EXHAUSTED_S: Final = timedelta(hours=1).total_seconds()
+# A provider that names a longer wait is tried after this one: a wrong clock or unit could stop an account for years.
+LONGEST_S: Final = timedelta(days=1).total_seconds()
 # How long headers without a reset time count; then a call may bring new ones.
 NAMED_S: Final = 3600.0
 UNNAMED_S: Final = 60.0
-# The time until an allowance is tried again that was refilled after the refused call was sent.
+# The least time until a used-up allowance is tried again, also if it was refilled after the refused call was sent.
 REFILLED_S: Final = 60.0
 
 _HERE: Final = Path(__file__).parent
@@ -31,6 +33,7 @@ _PENALISE: Final = LuaScript.load(_HERE, "penalise")
 _PAUSE: Final = LuaScript.load(_HERE, "pause")
 _SYNC: Final = LuaScript.load(_HERE, "sync")
 _SPREAD: Final = LuaScript.load(_HERE, "spread")
+_WIDEN: Final = LuaScript.load(_HERE, "widen")
 
 
 class Refusals(Server):
@@ -45,11 +48,14 @@ class Refusals(Server):
         kind: Refusal = "rate",
         permit: Permit | None = None,
     ) -> Penalty:
-        """Report that the provider refused the call of `permit`: this quota grants no slot for `retry_after_s`.
+        """Report that the provider refused the call of `permit`: this quota grants no slot for a while.
 
-        Without `retry_after_s` the pause is a second. It doubles with each refusal that follows soon, up to a minute.
-        Pauses merge to the latest end and are never shortened; after a pause, slots come evenly for one period. The
-        bell recalls grants that were not sent, by `quota NAME UNTIL_US`: those with `granted_us` up to that time.
+        The pause is the longer of `retry_after_s` and our own. Ours is a second and doubles with each refusal that
+        follows soon, up to a minute; the first one of a quota that learns may be shorter. A `retry_after_s` that is
+        0, below 0 or NaN counts as None; one of more than a day counts as a day, and the reason names it. Pauses
+        merge to the latest end and are never shortened. After a pause one call goes alone for a quarter of our own,
+        and slots come evenly for one period. The bell recalls grants that were not sent, by `quota NAME UNTIL_US`:
+        those with `granted_us` up to that time.
 
         A refusal also makes a cut, except for calls that were granted before the last cut. The kind `rate` cuts the
         rate of a quota that learns. `concurrency` cuts the calls in flight; one more is tried every half minute. It
@@ -57,8 +63,7 @@ class Refusals(Server):
 
         `reason` is shown to operators.
         """
-        if retry_after_s is not None and not (math.isfinite(retry_after_s) and retry_after_s >= 0):
-            raise ValueError(f"retry_after_s must be a number of seconds from 0, not {retry_after_s}")
+        reason, named_s = _within_a_day(reason, retry_after_s)
         name, keys = quota.name, self._keys
         windows = [limit for limit in quota.limits if isinstance(limit, Window) and limit.exact]
         if not quota.adaptive:
@@ -70,7 +75,7 @@ class Refusals(Server):
         for window in windows:
             place = len(head) + logs.index(keys.of(name, "log", window.unit)) + 1
             rows += [place, window.count, window.span_us, window.period_us]
-        pause_us = -1 if retry_after_s is None else math.ceil(retry_after_s * SECOND_US)
+        pause_us = math.ceil((named_s or 0.0) * SECOND_US)
         granted = (permit.granted_us, permit.slot_us, permit.grant_id) if permit else (0, 0, "")
         weight = dict(permit.leases).get(name, 0) if permit else 0
         args = [
@@ -81,6 +86,27 @@ class Refusals(Server):
         rest_us, cut, generation, old, new, most = map(int, reply)
         scale = Scale(name, old / PPM, new / PPM) if new != old else None
         return Penalty(rest_us / SECOND_US, cut == 1, generation, scale, most)
+
+    async def widen(self, quota: Quota, permit: Permit) -> int:
+        """Double the guard for an hour, if late and early arrivals explain why the call of `permit` was refused.
+
+        Our books never exceed a rate, but a provider counts arrivals. Returns how many times its usual width the guard
+        has now, 8 at most (a tenth of a window's period, and one unit's time of a bucket); 0 for another reason. A
+        window of more than 2,000 units, by the clock or of a day keeps its guard.
+        """
+        windows = [limit for limit in quota.limits if isinstance(limit, Window) and limit.exact]
+        if not windows and quota.limit(Bucket) is None:
+            return 0
+        logs = list(dict.fromkeys(self._keys.of(quota.name, "log", window.unit) for window in windows))
+        keys = [self._keys.of(quota.name, "guard"), *logs]
+        args: list[str | int] = [permit.grant_id, permit.slot_us]
+        for window in windows:
+            args += [
+                keys.index(self._keys.of(quota.name, "log", window.unit)) + 1,
+                window.count,
+                window.period_us,
+            ]
+        return int(await uninterrupted(_WIDEN(self._client, keys, args)))
 
     async def exhausted(
         self,
@@ -93,8 +119,11 @@ class Refusals(Server):
         """Pause until the provider's used-up allowance is refilled; returns that time (µs of the server's clock).
 
         It is the quota's first midnight after `permit`'s call was sent (without a permit: after now), else
-        `retry_after_s` from now, else an hour from now. Never shortens a pause.
+        `retry_after_s` from now (a minute to a day, as in `penalise`), else an hour from now. Never shortens a pause.
+        The first call after it goes alone: its refusal pauses again, and after 10 s without one the others follow.
         """
+        if not any(isinstance(limit, CalendarDay) for limit in quota.limits):
+            reason, retry_after_s = _within_a_day(reason, retry_after_s)
         now_us = await self._time_us()
         sent_us = permit.slot_us if permit and 0 <= now_us - permit.slot_us < PERIODS_US["d"] else now_us
         until_us = _refilled_us(quota, sent_us, now_us, retry_after_s)
@@ -149,7 +178,8 @@ class Refusals(Server):
 
     async def _pause(self, name: str, reason: str, until_us: int, *, unless_longer: bool) -> None:
         args = [self._now_us(), until_us, reason, self._keys.bell, name, int(unless_longer)]
-        await uninterrupted(_PAUSE(self._client, [self._keys.of(name, "pause")], args))
+        keys = [self._keys.of(name, "pause"), self._keys.of(name, "cooldown")]
+        await uninterrupted(_PAUSE(self._client, keys, args))
 
     async def _resume(self, quota_name: str) -> bool:
         if not await self._client.delete(self._keys.of(quota_name, "pause")):
@@ -171,7 +201,18 @@ def _refilled_us(quota: Quota, sent_us: int, now_us: int, retry_after_s: float |
         midnights = [int(text) for day in days for text in day.midnights_us(sent_us).split()]
         refilled_us = min(midnight for midnight in midnights if midnight > sent_us)
         return max(refilled_us, now_us + math.ceil(REFILLED_S * SECOND_US))
-    return now_us + math.ceil((EXHAUSTED_S if retry_after_s is None else retry_after_s) * SECOND_US)
+    wait_s = EXHAUSTED_S if retry_after_s is None else max(REFILLED_S, retry_after_s)
+    return now_us + math.ceil(wait_s * SECOND_US)
+
+
+def _within_a_day(reason: str, named_s: float | None) -> tuple[str, float | None]:
+    """The wait (s) that a provider named, a day at most, and the reason with a longer one; None for no wait."""
+    if named_s is None or not named_s > 0:
+        return reason, None
+    if named_s <= LONGEST_S:
+        return reason, named_s
+    named = "an endless wait" if named_s == math.inf else f"a wait of {named_s / LONGEST_S:,.0f} days"
+    return f"{reason} (the provider named {named}; a call tries again after one day)", LONGEST_S
 
 
 def _about(limit: Window | CalendarDay, quota: Quota, readings: list[HeaderReading]) -> list[HeaderReading]:

@@ -1,37 +1,30 @@
--- End the leases of a call that has ended; its charges stay.
+-- End the leases of a call that has ended, or a holder's wait for such leases; charges stay.
 --
--- KEYS   1 clock   2 the request's record   then pairs: leases, the holders that wait for them
+-- KEYS   1 clock   2 the request's record   then pairs: leases, the line of holders that wait for them
 -- ARGV   1 test clock (µs or '')   2 grant id   3 request id and holder   4 channel of the doorbell
---        5.. the weight in each of the leases
+--        5 the holder that leaves the line, or ''   6.. the weight in each of the leases
 -- Returns the freed weight; 0 if it was freed or had vanished before (so it may be repeated).
 --
--- The bell says `slot` and names the holders that have waited longest for the freed places; without names it is for all
--- replicas. So a freed place wakes one replica and not the whole fleet.
+-- The bell says `slot` and names the holders whose turn it is. So a freed place wakes one replica and not the whole fleet.
 -- Why atomic: the bell rings exactly when there is room. The record goes with the lease, so the same request id is a new
 -- call from then on and never a grant without a lease.
 -- @include clock
 -- @include leases
-local grant, owner = ARGV[2], ARGV[3]
-local record = redis.call('GET', KEYS[2])
-if record and string.match(record, '^%S+ (%S+)') == grant then redis.call('DEL', KEYS[2]) end
+local grant, owner, leaver = ARGV[2], ARGV[3], ARGV[5]
+record_end(KEYS[2], grant)
 
 local now = clock_read(redis.call('GET', KEYS[1]), ARGV[1], '', '').now
-local freed, message, called = 0, 'slot', {}
-local for_all = false
+local freed, names = 0, {}
 for i = 3, #KEYS, 2 do
-  local here = 0
-  for unit = 1, tonumber(ARGV[(i + 7) / 2]) do
-    here = here + redis.call('ZREM', KEYS[i], lease_member(grant, unit, owner))
+  local free = lease_end(KEYS[i], grant, owner, tonumber(ARGV[(i + 9) / 2]))
+  freed = freed + free
+  local waited = leaver ~= '' and redis.call('HGET', KEYS[i + 1], leaver)
+  if waited then
+    redis.call('HDEL', KEYS[i + 1], leaver)
+    -- Places may have been kept for it.
+    free = free + line_read(waited).weight
   end
-  freed = freed + here
-  local waiters = here > 0 and waiting_list(KEYS[i + 1], now) or {}
-  for_all = for_all or here > 0 and #waiters == 0
-  for _, waiter in ipairs(waiters) do
-    if here <= 0 then break end
-    if not called[waiter.holder] then message = message .. ' ' .. waiter.holder end
-    called[waiter.holder] = true
-    here = here - waiter.weight
-  end
+  line_call(KEYS[i], KEYS[i + 1], free, true, now, '', names)
 end
-if freed > 0 then redis.call('PUBLISH', ARGV[4], for_all and 'slot' or message) end
+line_ring(ARGV[4], names)
 return freed

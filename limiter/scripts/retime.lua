@@ -18,11 +18,12 @@
 local strings = strings_read(5)
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now, grant, sent = clock.now, ARGV[2], ARGV[3] == '1'
-local quotas, rows, polling = rows_read(5, strings, true)
+local quotas, rows = rows_read(5, strings)
 
 -- Without its record the charge stays in slices and in windows by the clock, and the call counts twice there.
 local record = strings[2]
 if record and string.match(record, '^%S+ (%S+)') ~= grant then record = nil end
+local granted_at = tonumber(string.match(record or '', '^%S+ %S+ (%S+)') or 0)
 
 local rates, undone = {}, {}
 for _, row in ipairs(rows) do
@@ -52,7 +53,10 @@ local function room(row)
 end
 
 local allowed, recalled = true, {}
-for _, quota in ipairs(polling and {} or quotas) do allowed = allowed and quota.cooldown.ends <= now end
+-- The one call that goes alone after a pause was granted after the refusal.
+for _, quota in ipairs(quotas) do
+  allowed = allowed and (quota.cooldown.ends <= now or granted_at > quota.cooldown.cut)
+end
 for _, row in ipairs(rates) do
   local before, ahead = room(row)
   allowed = allowed and before
@@ -69,8 +73,7 @@ if record then
     local field = row.kind == 'day' and charged_field(record, row.key)
     if field then fields = fields .. ' ' .. row.key .. '=' .. field end
   end
-  local granted_at = string.match(record, '^%S+ %S+ (%S+)')
-  redis.call('SET', KEYS[2], text(now) .. ' ' .. grant .. ' ' .. granted_at .. fields, 'KEEPTTL')
+  redis.call('SET', KEYS[2], text(now) .. ' ' .. grant .. ' ' .. text(granted_at) .. fields, 'KEEPTTL')
 end
 clock_write(KEYS[1], clock)
 for name in pairs(recalled) do redis.call('PUBLISH', ARGV[4], string.format('quota %s %.0f %.0f', name, now, now)) end

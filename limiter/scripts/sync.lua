@@ -1,7 +1,7 @@
 -- Note the rest of a limit from a provider's headers. If it is less than in our books, others use the account too, and
 -- their use counts beside ours until the limit resets.
 --
--- KEYS   1 clock   2..6 the quota's five strings, see include/quota.lua   7 the limit's book   8 spread
+-- KEYS   1 clock   2..7 the quota's six strings, see include/quota.lua   8 the limit's book   9 spread
 -- ARGV   1 test clock (µs or '')   2 fingerprint of a quota that learns   3 slot (µs) of the answered call
 --        4 units left then   5 time to the reset (µs)   6 kind: log, slices or day
 --        7 unit   8 count   9 span (µs)   10 period (µs)   11 midnights of a day, else ''
@@ -12,18 +12,18 @@
 -- @include clock
 -- @include quota
 -- @include rates
-local strings = redis.call('MGET', unpack(KEYS, 1, 6))
+local strings = redis.call('MGET', unpack(KEYS, 1, 7))
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now, sent, left = clock.now, tonumber(ARGV[3]), tonumber(ARGV[4])
 local row = {
   quota = {
     cooldown = cooldown_read(nil), learned = learned_read(strings[5], ARGV[2]), others = strings[6],
-    keep = {}, logged = {},
+    guard = tonumber(strings[7]) or 1, keep = {}, logged = {},
   },
-  kind = ARGV[6], key = KEYS[7], unit = ARGV[7], cost = 1, count = tonumber(ARGV[8]), span = tonumber(ARGV[9]),
+  kind = ARGV[6], key = KEYS[8], unit = ARGV[7], cost = 1, count = tonumber(ARGV[8]), span = tonumber(ARGV[9]),
   extra = ARGV[6] == 'day' and ARGV[11] or ARGV[10],
 }
-rate_now(row, tonumber(redis.call('GET', KEYS[8])) or 0)
+rate_now(row, tonumber(redis.call('GET', KEYS[9])) or 0)
 if row.others and sent <= row.others.sent then return -1 end
 rate_load(row, clock)
 

@@ -33,13 +33,17 @@ class StampedSocket(socket.socket):
 
     _peer: Address | None = None
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As socket.socket. The listener has the option too, so that bytes which come before `accept` are stamped."""
+        super().__init__(*arguments, **more)
+        if sys.platform == "linux":
+            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
     def accept(self) -> tuple[socket.socket, Any]:
         """As socket.accept, with a stamped connection."""
         connection, address = super().accept()
         stamped = StampedSocket(fileno=connection.detach())
         stamped._peer = address[:2]
-        if sys.platform == "linux":
-            stamped.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         return stamped, address
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
@@ -56,6 +60,11 @@ class StampedSocket(socket.socket):
         if self._peer is not None:
             _stamps_s.pop(self._peer, None)
         super().close()
+
+
+def stamp_s(peer: Address) -> float | None:
+    """When the newest bytes of a stamped connection arrived, by time.monotonic(); None without a stamp."""
+    return _stamps_s.get(peer)
 
 
 def _wall_clock_ahead_s() -> float:
@@ -94,4 +103,5 @@ class Arrivals:
         client = _client.get()
         if client is None or self._clock is not time.monotonic:
             return self._clock()
-        return _stamps_s.get(client, self._clock())
+        stamp = stamp_s(client)
+        return self._clock() if stamp is None else stamp

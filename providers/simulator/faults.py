@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -51,7 +51,10 @@ CHARGED = frozenset({FaultKind.BAD_GATEWAY, FaultKind.HANG, FaultKind.DROP, Faul
 
 @dataclass(slots=True)
 class Fault:
-    """A fault for the next `count` calls whose prompt contains `prompt`; with `polls`, for polls of their tasks."""
+    """A fault for the next `count` calls whose prompt contains `prompt`; with `polls`, for polls of their tasks.
+
+    A call that it turns away at the door gets `headers` beside the wire's own, and `words` before its message.
+    """
 
     kind: FaultKind
     count: int = 1
@@ -59,6 +62,8 @@ class Fault:
     prompt: str = ""
     polls: bool = False
     delay_s: float = 1.0  # of SLOW_POLL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
 
 
 class Faults:

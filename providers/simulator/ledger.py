@@ -35,13 +35,19 @@ class SentFile:
 
 @dataclass(slots=True)
 class Call:
-    """One arrival. `status` is 0 until the answer, and stays 0 if there was none."""
+    """One arrival. `status` is 0 until the answer, and stays 0 if there was none.
+
+    `at_s` is the arrival of the request's last byte, by the kernel's stamp where there is one. Quotas count at this
+    time. `handled_at_s` is the time at which the simulator came to the call. The difference is the simulator's own
+    lateness; the sender has no part in it.
+    """
 
     at_s: float
     key: str  # digest
     prompt: str
     request_hash: str
     images: int
+    handled_at_s: float = 0.0
     admitted: bool = False  # got past the quotas
     refused: str = ""  # the quota that turned it away; a fault at the door is none
     task: str = ""  # the name of the task that it began
@@ -74,7 +80,7 @@ class Ledger:
 
     def arrive(self, key: str, prompt: str, body: bytes, images: int) -> Call:
         """Write down an arrival; the wire fills in the rest."""
-        call = Call(self._arrived(), digest(key.encode()), prompt, digest(body), images)
+        call = Call(self._arrived(), digest(key.encode()), prompt, digest(body), images, self._clock())
         self.calls.append(call)
         return call
 

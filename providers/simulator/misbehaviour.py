@@ -1,14 +1,16 @@
-"""Answers that break the connection, to test a client whose answer is lost."""
+"""Answers that break the connection, to test a client whose answer is lost; and refusals in a fault's own words."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from providers.simulator.faults import FaultKind
+from providers.simulator.faults import Fault, FaultKind
 
 _BAD_GATEWAY_PAGE = (
     "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
@@ -34,6 +36,19 @@ async def broken_answer(kind: FaultKind, request: Request, *, beginning: bytes) 
             return Response("<html><body>Please sign in.</body></html>", 200, media_type="text/html")
         case _:
             return None
+
+
+def in_its_words(refusal: Response, fault: Fault) -> Response:
+    """The refusal of any wire, with the headers and the words of the fault."""
+    refusal.headers.update(fault.headers)
+    if not fault.words:
+        return refusal
+    words = orjson.dumps(f"{fault.words} ")[1:-1]
+    body = re.sub(
+        rb'"message":"', lambda start: start[0] + words, bytes(refusal.body), count=1, flags=re.IGNORECASE
+    )
+    kept = {name: value for name, value in refusal.headers.items() if name != "content-length"}
+    return Response(body, refusal.status_code, kept)
 
 
 async def _until_gone(request: Request) -> None:

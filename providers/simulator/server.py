@@ -22,7 +22,7 @@ from providers.simulator.ledger import Ledger
 from providers.simulator.pictures import Pictures
 from providers.simulator.quotas import Clock
 from providers.simulator.recorder import Recorder
-from providers.simulator.settings import SimulatorSettings
+from providers.simulator.settings import Rate, SimulatorSettings
 from providers.simulator.tasks import Tasks
 from providers.simulator.wires.base import json_response
 from providers.simulator.wires.hunyuan import Tc3Wire
@@ -124,8 +124,8 @@ class Simulator:
         await self.stop()
 
     async def _get_ledger(self, request: Request) -> Response:
-        rates = (self.settings.images, self.settings.requests)
-        windows_s = sorted({rate.window_s for rate in rates if rate is not None})
+        limits = (self.settings.images, self.settings.requests)
+        windows_s = sorted({limit.window_s for limit in limits if isinstance(limit, Rate)})
         polls = self.settings.polls
         document = self.ledger.summary(windows_s, None if polls is None else polls.window_s)
         if "entries" in request.query_params:
@@ -133,7 +133,7 @@ class Simulator:
         return json_response(document)
 
     async def _post_fault(self, request: Request) -> Response:
-        """Body: `{"kind": ..., "count": 1, "retry_after_s": 2, "prompt": "only calls with this text"}`."""
+        """Body: the fields of a Fault, `{"kind": ..., "count": 1, "prompt": "only calls with this text"}`."""
         try:
             fields = orjson.loads(await request.body())
             self.faults.add(Fault(**{**fields, "kind": FaultKind(fields["kind"])}))

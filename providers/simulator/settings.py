@@ -33,6 +33,22 @@ class Rate:
         return f"{self.count}/{self.window_s:g}s"
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A token bucket of `burst` units that gains those of `rate`, continuously; written like "8/s burst 4"."""
+
+    rate: Rate
+    burst: int
+
+    @classmethod
+    def parse(cls, text: str) -> Bucket:
+        """Read "8/s burst 4"; raises ValueError with a sentence."""
+        rate, _, burst = text.partition(" burst ")
+        if not burst.strip().isdecimal() or int(burst) < 1:
+            raise ValueError(f'{text!r} is not a bucket; write it like "8/s burst 4".')
+        return cls(Rate.parse(rate), int(burst))
+
+
 # The one account of calls that are signed.
 TC3_SECRET_ID = "AKIDsimulator"  # noqa: S105 (of nothing but the simulator)
 TC3_SECRET_KEY = "the-simulator-has-no-secrets"  # noqa: S105 (likewise)
@@ -43,7 +59,7 @@ class SimulatorSettings:
     """Quotas hold for each API key by itself, as they do for accounts; None means no limit."""
 
     images: Rate | None = None
-    requests: Rate | None = None
+    requests: Rate | Bucket | None = None
     in_flight: int | None = None  # a task counts until it has ended
     polls: Rate | None = None
     send_retry_after: bool = True

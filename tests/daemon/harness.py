@@ -30,7 +30,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
-from limiter import Limiter, Recalls
+from limiter import Limiter, Places, Recalls
 from providers.base import (
     NO_HOOKS,
     CallHooks,
@@ -203,10 +203,16 @@ class Bench:
         keys = queue.keys
         self.limiter = Limiter(redis, keys.prefix)
         self.accounts = AccountFeedback(redis, keys, self.limiter, metrics)
-        self.bell = Bell(redis, keys.bell, queue.worker, Recalls())
+        self.bell = Bell(redis, keys.bell, Recalls(), Places(self.limiter))
         self.gate = open_gate(ResultStore.open("memory://"), self.bell)
         self.calls = CallPermits(
-            self.limiter, queue, self.accounts, self.bell.recalls, self.gate, lease_s=LEASE_S
+            self.limiter,
+            queue,
+            self.accounts,
+            self.bell.recalls,
+            self.bell.places,
+            self.gate,
+            lease_s=LEASE_S,
         )
         self.pool = Pool(queue, self.calls, metrics, self.bell, execute, slots=slots)
 

@@ -187,7 +187,7 @@ async def fill_redis(redis: Redis, limiter: Limiter) -> None:
     await redis.xgroup_create("pixmill:jobs", INTAKE_GROUP, "0", mkstream=True)
     await redis.xadd("pixmill:jobs", {"data": "{}"})
     await limiter.acquire([QUOTA], holder="w", request_id="r", max_wait_s=0)
-    await limiter.penalise(QUOTA, retry_after_s=60, reason="429")
+    await limiter.penalise(QUOTA, retry_after_s=7_200, reason="429")
 
 
 async def keep_counting(metrics: Metrics) -> None:

@@ -334,6 +334,8 @@ async def test_learning_that_is_switched_off_and_on_again_goes_on_where_it_was(r
     await rig.limiter.penalise(learns, reason="429", retry_after_s=0, permit=await rig.permit(learns))
     [learned] = await rig.limiter.snapshot([learns])
     assert learned.scale < 1
+    rig.time.advance(2 * S)
+    await rig.permit(fixed)  # the first one after the pause goes alone
     rig.time.advance(41 * S)
     assert await _granted_now(rig, fixed) == 10
     [state] = await rig.limiter.snapshot([learns])

@@ -173,6 +173,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
     await rig.limiter.penalise(learns, retry_after_s=30, reason="429", permit=permit)
     await rig.limiter.penalise(large, retry_after_s=30, reason="busy", kind="concurrency")
     await rig.limiter.report_spread(1)
+    await rig.limiter.widen(Quota("bucket", (Bucket(1, MIN, 1),)), permit)
     await rig.limiter.pause("q", "lunch", rig.time.now_us + 10 * S)
     to_midnight_us = DAY - rig.time.now_us % DAY
     rest_us = {
@@ -183,7 +184,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
         "fixed": MIN - rig.time.now_us % MIN,
         "day": to_midnight_us,
         "leases": 15 * S,
-        "waiting": 1.5 * S,
+        "waiting": 8 * S,
         "pause": 10 * S,
         "cooldown": 30 * S + 60 * MIN,
         "places": 60 * MIN,
@@ -192,6 +193,7 @@ async def test_every_kind_of_key_dies_soon_after_it_has_lost_its_meaning(redis: 
         "refused": 2 * (MIN + 0.6 * S),
         "permit": 7.5 * S - MARGIN_US,
         "spread": MIN - MARGIN_US,
+        "guard": 60 * MIN - MARGIN_US,
     }
     assert set(rest_us) == set(KINDS)
     seen = set()

@@ -30,7 +30,8 @@
      test_starvation::test_a_call_of_all_units_is_granted_with_a_shorter_horizon
      test_starvation::test_a_slow_and_a_fast_route_share_the_account_at_any_horizon
      test_shared::test_a_slow_route_neither_starves_nor_holds_up_a_fast_one
-     test_leases::test_a_heavy_call_is_granted_among_light_ones
+     test_line::test_a_heavy_call_is_granted_among_light_ones
+     test_line::test_every_holder_is_served_and_the_places_suffice
 8. Through kills, stops longer than a lease and double releases, no more runs at the provider than its places.
      test_crashes::test_kills_and_stops_never_overfill_the_provider_and_free_every_place
      test_leases::test_a_submitted_job_counts_after_its_worker_died_until_it_must_have_ended

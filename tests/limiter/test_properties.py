@@ -234,10 +234,12 @@ async def test_a_slot_is_the_earliest_that_leaves_every_earlier_grant_its_place(
         costs = {"requests": min(units, limit.most)}
         # A cooldown elsewhere is how a slot gets far away, and the next one may be before it.
         blocker = Quota(f"blocker-{number}", (InFlight(99),))
-        await rig.limiter.penalise(blocker, retry_after_s=place / 20, reason="429")
+        far_us = place and 1_000_000 + place * 50_000  # above our own pause, which is a second
+        if far_us:
+            await rig.limiter.penalise(blocker, retry_after_s=far_us / 1e6, reason="429")
         answer = await rig.request(quota, blocker, costs=costs)
         assert isinstance(answer, Grant)
-        from_us, slot_us = rig.time.now_us + place * 50_000, rig.time.now_us + answer.wait_us
+        from_us, slot_us = rig.time.now_us + far_us, rig.time.now_us + answer.wait_us
         assert slot_us >= from_us
         sooner = {from_us, *_moments(limit, calls, costs["requests"]), *range(from_us, slot_us, 50_000)}
         # A bucket that was left nearly full may be refilled up to a lag later than it would have to be.

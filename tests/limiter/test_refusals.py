@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from limiter import Bound, Grant, Later, Limiter, Permit, Quota, parse_quota
+from limiter import Bound, Grant, InFlight, Later, Limiter, Permit, Quota, Window, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
 RATE = parse_quota("api", {"requests": "10/10s"})
 SPAN = 10 * S + 100_000
 PLACES = parse_quota("places", {"in_flight": 8})
+# The first call after a pause goes alone for so long.
+ALONE, LONGEST_ALONE = S // 4, 10 * S
+DAY_S = 86_400
 
 
 async def _penalise(rig: Rig, permit: Permit | None, retry_after_s: float | None = None, **more: Any) -> Any:
     return await rig.limiter.penalise(
         more.pop("quota", RATE), retry_after_s=retry_after_s, reason="429", permit=permit, **more
     )
+
+
+async def _wait_us(rig: Rig, quota: Quota, costs: dict[str, int] | None = None) -> int:
+    return await rig.slot(quota, costs=costs) - (rig.time.now_us - rig.time.start_us)
 
 
 async def _generation(rig: Rig, quota: Quota = RATE) -> int:
@@ -38,6 +48,27 @@ async def test_refusals_of_calls_that_were_granted_before_a_cut_cut_no_more(rig:
     # One of the old refusals is reported late, and a call that was granted since is refused.
     assert (await _penalise(rig, permits[5], 5)).generation == 1
     assert (await _penalise(rig, await rig.permit(RATE), 5)).generation == 2
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(data=st.data())
+async def test_one_refusal_is_one_cut_in_whatever_order_its_reports_come(
+    redis: Redis, data: st.DataObject
+) -> None:
+    """Calls go on to be granted and sent until the first report is there, and all of them are refused."""
+    rig, quota = Rig(redis), Quota("api", (Window(1000, S), InFlight(100)))
+    permits: list[Permit] = []
+    for wait_us in data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)):
+        permits.append(await rig.permit(quota))
+        rig.time.advance(wait_us)
+    for permit in data.draw(st.permutations(permits)):
+        await _penalise(rig, permit, 5, quota=quota)
+        rig.time.advance(data.draw(st.integers(1, 3)))
+    assert await _generation(rig, quota) == 1
+    # A grant from after the report is for a slot after the pause; its refusal is news.
+    later = await rig.permit(quota)
+    assert later.slot_us >= rig.time.now_us + 4 * S
+    assert (await _penalise(rig, later, 5, quota=quota)).generation == 2
 
 
 async def test_a_later_report_of_a_cut_makes_the_pause_longer_and_never_shorter(rig: Rig) -> None:
@@ -69,7 +100,7 @@ async def test_a_large_window_is_opened_slice_by_slice(rig: Rig) -> None:
 async def test_a_day_is_not_opened_one_by_one(rig: Rig) -> None:
     quota = parse_quota("daily", {"requests": "100/d"})
     await rig.limiter.penalise(quota, retry_after_s=5, reason="429")
-    assert [await rig.slot(quota) for _ in range(3)] == [5 * S] * 3
+    assert [await rig.slot(quota) for _ in range(3)] == [5 * S, 5 * S + ALONE, 5 * S + ALONE]
 
 
 async def test_without_a_retry_after_each_early_refusal_doubles_the_pause(rig: Rig) -> None:
@@ -201,8 +232,10 @@ async def test_concurrency_neither_paces_nor_recalls_grants_of_the_rate(redis: R
         await _penalise(rig, permits[2], quota=quota, kind="concurrency")
         await rig.limiter.release(permits[2])
         await rig.limiter.release(permits[1])
-        messages = [await bell.get_message(timeout=1) for _ in range(2)]
-    assert [message and message["data"].split()[0] for message in messages] == [b"slot", b"slot"]
+        await rig.client.publish(f"{rig.prefix}:bell", "end")
+        message = await bell.get_message(timeout=1)
+    assert message is not None
+    assert message["data"] == b"end"
     assert await rig.slot(quota) == 0
 
 
@@ -213,8 +246,113 @@ async def test_a_refusal_of_the_rate_cuts_even_after_a_cut_of_concurrency(rig: R
     assert (await _penalise(rig, permits[1], 1, quota=quota)).cut
 
 
-async def test_no_pause_lasts_for_a_year(rig: Rig) -> None:
-    assert (await _penalise(rig, await rig.permit(RATE), 1e9)).pause_s == 86_400
+@pytest.mark.parametrize("named_s", [0, -3, 0.05, 0.9])
+@pytest.mark.parametrize("kind", ["rate", "overload", "concurrency"])
+@pytest.mark.parametrize("quota", [RATE, PLACES])
+async def test_a_short_named_pause_grows_like_an_unnamed_one(
+    rig: Rig, quota: Quota, kind: str, named_s: float
+) -> None:
+    pauses = []
+    for _ in range(7):
+        permit = await rig.permit(quota)
+        answer = await _penalise(rig, permit, named_s, quota=quota, kind=kind)
+        await rig.limiter.release(permit)
+        pauses.append(answer.pause_s)
+        rig.time.advance(round(answer.pause_s * S))
+    assert pauses == [1, 2, 4, 8, 16, 32, 60]
+
+
+async def test_a_longer_named_pause_counts_until_our_own_is_longer(rig: Rig) -> None:
+    pauses = []
+    for _ in range(5):
+        answer = await _penalise(rig, await rig.permit(RATE), 5)
+        pauses.append(answer.pause_s)
+        rig.time.advance(round(answer.pause_s * S))
+    assert pauses == [5, 5, 5, 8, 16]
+
+
+async def test_a_rate_that_is_learned_pauses_shortly_only_once(rig: Rig) -> None:
+    quota = parse_quota("learns", {"requests": "10/s", "adaptive": True})
+    pauses = []
+    for _ in range(4):
+        answer = await _penalise(rig, await rig.permit(quota), quota=quota)
+        pauses.append(answer.pause_s)
+        rig.time.advance(round(answer.pause_s * S))
+    assert pauses == [0.0625, 2, 4, 8]
+
+
+async def test_the_last_refusal_of_several_calls_pauses_a_full_account(rig: Rig) -> None:
+    permits = [await rig.permit(PLACES) for _ in range(4)]
+    answers = []
+    for permit in permits:
+        answers.append(await _penalise(rig, permit, 0, quota=PLACES, kind="concurrency"))
+        await rig.limiter.release(permit)
+    assert [answer.pause_s for answer in answers] == [0, 0, 0, 1]
+
+
+async def test_the_first_call_after_a_pause_goes_alone(rig: Rig) -> None:
+    quota = parse_quota("places", {"in_flight": 100})
+    for lone_us in (ALONE, S // 2, S, 2 * S, 4 * S, 8 * S, LONGEST_ALONE):
+        answer = await _penalise(rig, await rig.permit(quota), quota=quota)
+        ends = round(answer.pause_s * S)
+        waits = [await _wait_us(rig, quota) for _ in range(3)]
+        assert waits == [ends, ends + lone_us, ends + lone_us]
+        rig.time.advance(ends + lone_us)
+
+
+async def test_a_poll_does_not_go_for_the_lone_call(rig: Rig) -> None:
+    quota = parse_quota("polled", {"requests": "10/s", "polls": "20/s"})
+    await _penalise(rig, await rig.permit(quota), 2, quota=quota)
+    rig.time.advance(2 * S)
+    assert await _wait_us(rig, quota.polls, costs={"polls": 1}) == 0
+    assert [await _wait_us(rig, quota) for _ in range(2)] == [0, ALONE]
+
+
+@pytest.mark.parametrize(
+    ("named_s", "words"), [(1e9, "a wait of 11,574 days"), (math.inf, "an endless wait")]
+)
+async def test_no_pause_lasts_longer_than_a_day_and_its_reason_names_the_wait(
+    rig: Rig, named_s: float, words: str
+) -> None:
+    assert (await _penalise(rig, await rig.permit(RATE), named_s)).pause_s == DAY_S
+    [state] = await rig.limiter.snapshot([RATE])
+    assert state.cooldown_reason == f"429 (the provider named {words}; a call tries again after one day)"
+
+
+async def test_a_named_nan_is_an_unnamed_pause(rig: Rig) -> None:
+    assert (await _penalise(rig, await rig.permit(RATE), math.nan)).pause_s == 1
+
+
+async def test_after_an_absurd_pause_one_call_tries_the_allowance(rig: Rig) -> None:
+    until_us = await rig.limiter.exhausted(PLACES, reason="spent", retry_after_s=1e9)
+    assert until_us == rig.time.now_us + DAY_S * S
+    [state] = await rig.limiter.snapshot([PLACES])
+    assert state.paused_reason is not None
+    assert "a wait of 11,574 days" in state.paused_reason
+    # A refused call of before the pause shortens nothing that is known about it.
+    await _penalise(rig, None, quota=PLACES, kind="overload")
+    await rig.limiter.exhausted(PLACES, reason="spent", retry_after_s=1e9)
+    assert await rig.client.pttl(f"{rig.prefix}:limiter:places:cooldown") > DAY_S * 1000
+    rig.time.advance(DAY_S * S)
+    probe = await rig.permit(PLACES)
+    assert await _wait_us(rig, PLACES) == LONGEST_ALONE, "all others wait for its answer"
+    # It is refused: the account is silent for another day, and then one call tries again.
+    again_us = await rig.limiter.exhausted(PLACES, reason="spent", retry_after_s=1e9, permit=probe)
+    assert again_us == rig.time.now_us + DAY_S * S
+    assert isinstance(await rig.request(PLACES, max_wait_s=0), Later)
+    rig.time.advance(DAY_S * S)
+    await rig.permit(PLACES)
+    # It is served: the others follow.
+    rig.time.advance(LONGEST_ALONE)
+    assert [await _wait_us(rig, PLACES) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("named_s", "pause_s"), [(0, 3600), (-1, 3600), (0.05, 60), (5, 60)])
+async def test_an_exhausted_allowance_is_not_tried_again_at_once(
+    rig: Rig, named_s: float, pause_s: float
+) -> None:
+    until_us = await rig.limiter.exhausted(PLACES, reason="spent", retry_after_s=named_s)
+    assert until_us == rig.time.now_us + pause_s * S
 
 
 async def test_an_allowance_filled_since_the_call_was_sent_is_tried_again_soon(rig: Rig) -> None:

@@ -127,6 +127,15 @@ async def test_a_late_call_leaves_at_no_time_of_a_cooldown(rig: Rig) -> None:
     assert not await rig.limiter.retime(late, [TEN])
 
 
+async def test_the_call_that_goes_alone_after_a_pause_may_be_late(rig: Rig) -> None:
+    await rig.limiter.penalise(TEN, reason="429", retry_after_s=5)
+    rig.time.advance(6 * S)
+    alone, other = await _permits(rig, TEN, 2)
+    assert other.slot_us > alone.slot_us
+    rig.time.advance(100 * MS)
+    assert await rig.limiter.retime(alone, [TEN])
+
+
 async def test_a_late_call_moves_in_the_slices_beside_a_log_too(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -562,6 +562,15 @@ async def test_leave_raises_nothing_while_redis_is_away(
     assert (await replica.charged())[0] == before[0] + 1
 
 
+async def test_a_broken_connection_does_not_keep_a_grant(replica: _Replica) -> None:
+    """As after a restart of Redis: the first call fails, the next one makes a connection of its own."""
+    slots = replica.slots()
+    await _granted(slots)
+    replica.client.refused = 1
+    await slots.leave()
+    assert await replica.charged() == (0, 0)
+
+
 async def test_a_wait_for_a_recalled_grant_ends_while_redis_is_away(replica: _Replica) -> None:
     slots = replica.slots()
     waiting = await _waiting(slots, await _far_grant(replica, slots))

@@ -20,7 +20,7 @@ from daemon.cli.output import Printer
 from daemon.compat.aliases import alias_source
 from daemon.contract.schema import SCHEMA_NAMES, schema
 from daemon.doctor.checks import provider_of
-from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings
+from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings, unshared_accounts
 from daemon.settings.values import Shown, masked_url
 from providers.registry import provider_names
 
@@ -82,7 +82,7 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
 
 
 def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    """Notes about problems that count only on the machines where the daemon runs."""
+    """Notes about problems that count only on the machines where the daemon runs, or only for some providers."""
     for name, credential in settings.credentials.items():
         yield from _problems(f"credentials.{name}: ", partial(credential.resolve, environ))
     for name, webhook in settings.webhooks.items():
@@ -90,6 +90,7 @@ def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
         yield from _problems(f"webhooks.{name}: ", partial(webhook.resolve_old, environ))
     if not settings.routes:
         yield "no route is configured; jobs name routes, and the default one is `default`."
+    yield from unshared_accounts(settings)
 
 
 def summary(loaded: LoadedSettings) -> str:

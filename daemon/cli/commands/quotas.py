@@ -17,7 +17,8 @@ from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
-from limiter.explain import Explanation, spelled
+from limiter import QuotaState
+from limiter.explain import Explanation, spelled, wait_text
 from providers.text import visible
 
 LOOK_S = 1.0  # between two updates of --watch
@@ -45,12 +46,13 @@ async def quotas(
             await _watch(session, client)
         pauses, looks = await _look(session, client)
     document = [
-        as_dict(one, now) | {"work_paused": _over(session, pauses, now.quota.name)} for one, now in looks
+        as_dict(one, now, polls) | {"work_paused": _over(session, pauses, now.quota.name)}
+        for one, now, polls in looks
     ]
     return session.printer.answer(document, *_lines(pauses, looks))
 
 
-def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
+def as_dict(one: Explanation, now: InForce, polls: QuotaState) -> dict[str, Any]:
     """An explanation for JSON answers. `set_at` is null where the configuration counts."""
     state = one.state
     return {
@@ -69,6 +71,8 @@ def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
         "next_slot_seconds": None if one.next_slot_s is None else round(one.next_slot_s, 3),
         "cooldown_seconds": round(state.cooldown_s, 3),
         "cooldown_reason": state.cooldown_reason,
+        "polls_cooldown_seconds": round(polls.cooldown_s, 3),
+        "polls_cooldown_reason": polls.cooldown_reason,
         "paused": state.paused_reason is not None,
         "paused_reason": state.paused_reason,
         "pause_ends_seconds": None if one.pause_ends_s is None else round(one.pause_ends_s, 3),
@@ -77,21 +81,33 @@ def as_dict(one: Explanation, now: InForce) -> dict[str, Any]:
 
 
 Pauses = dict[str, Pause]
-Looks = list[tuple[Explanation, InForce]]
+Looks = list[tuple[Explanation, InForce, QuotaState]]  # the last one is the state of its polls
 
 
 async def _look(session: Session, client: Client) -> tuple[Pauses, Looks]:
     now = list((await in_force(session, client)).values())
-    explanations = await limiter_of(client).explain([one.quota for one in now])
-    return await read_pauses(client.redis, client.keys), list(zip(explanations, now, strict=True))
+    limiter = limiter_of(client)
+    explanations = await limiter.explain([one.quota for one in now])
+    polls = await limiter.snapshot([one.quota.polls for one in now])
+    return await read_pauses(client.redis, client.keys), list(zip(explanations, now, polls, strict=True))
 
 
 def _lines(pauses: Pauses, looks: Looks) -> list[str]:
     """A line for each pause of work (it stops calls under any quota), then a line for each quota."""
     return [
         *(pause.sentence for pause in pauses.values()),
-        *(f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}" for one, now in looks),
+        *(
+            f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}{_polls(polls)}"
+            for one, now, polls in looks
+        ),
     ]
+
+
+def _polls(state: QuotaState) -> str:
+    """How long the provider wants no poll of the account's tasks; empty if it has refused none."""
+    if not state.cooldown_s:
+        return ""
+    return f"; polls pause for {wait_text(state.cooldown_s)} more ({state.cooldown_reason})"
 
 
 def _mark(now: InForce) -> str:

@@ -13,7 +13,7 @@ import typer
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
-from daemon.settings import Settings, load_settings, masked_url
+from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
 from providers.text import visible
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _serve(
     metrics: str | None,
     log_level: str,
 ) -> None:
+    import structlog
     import uvloop
 
     from daemon.service import EXPECTED_ERRORS
@@ -116,7 +117,12 @@ def _serve(
     configure_logs(level=log_level)
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
     try:
-        left = uvloop.run(run(load_settings(config, overrides=overrides, offers=[alias_source]).settings))
+        settings = load_settings(config, overrides=overrides, offers=[alias_source]).settings
+        for sentence in unshared_accounts(settings):
+            structlog.get_logger(__name__).warning(
+                "calls of one account may exceed its limit", problem=sentence
+            )
+        left = uvloop.run(run(settings))
     except EXPECTED_ERRORS as error:
         print(visible(_sentence(error), lines=True), file=sys.stderr)
         raise typer.Exit(2) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from math import log2
+import asyncio
+import time
+from collections.abc import Callable
+from math import inf, log2
 from typing import Any
 
 import structlog
@@ -18,29 +21,40 @@ from daemon.worker.polls.rule import KEPT, PollRule, Seen
 log = structlog.get_logger(__name__)
 
 KEPT_S = 7 * 86_400  # after the last end
+FRESH_S = 1.0  # no replica reads one list more often
 UNKNOWN = PollRule()
 
 
 class Durations:
     """The newest durations of each route, model and class of sizes: a list in Redis, newest first.
 
+    All running tasks of a kind share one reading, which is at most a second old when a task begins.
     It is a hint. Without it tasks are polled as if nothing were known, so no error of Redis leaves this class.
     """
 
-    def __init__(self, client: Redis, keys: Keys, metrics: Metrics) -> None:
+    def __init__(
+        self, client: Redis, keys: Keys, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
         self._keys = keys
         self._metrics = metrics
-        self._rules: dict[str, PollRule] = {}  # one for all running tasks of a kind
+        self._clock = clock
+        self._rules: dict[str, PollRule] = {}
+        self._read_at: dict[str, float] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
+        self._absurd: set[str] = set()  # keys whose absurd rows were logged
 
     async def read(self, route: Route, job: Job) -> None:
-        """Read what the fleet has learned, for `rule`."""
+        """Read what the fleet has learned, for `rule`, unless this replica has just read it."""
         key = self._key(route, job)
-        try:
-            reading: Any = self._client.lrange(key, 0, KEPT - 1)
-            self._note(key, await reading)
-        except RedisError as error:
-            log.warning("could not read how long tasks take", route=route.name, error=str(error))
+        async with self._reading.setdefault(key, asyncio.Lock()):
+            if self._is_fresh(key):
+                return
+            try:
+                reading: Any = self._client.lrange(key, 0, KEPT - 1)
+                self._note(key, await reading)
+            except RedisError as error:
+                log.warning("could not read how long tasks take", route=route.name, error=str(error))
 
     def rule(self, route: Route, job: Job) -> PollRule:
         """The plan for polling a task of this job, by all that this replica knows now."""
@@ -61,15 +75,28 @@ class Durations:
         pipe.lpush(key, f"{end.low_s:.3f} {end.high_s:.3f}")
         pipe.ltrim(key, 0, KEPT - 1)
         pipe.pexpire(key, KEPT_S * 1000)
-        pipe.lrange(key, 0, KEPT - 1)
+        reads = not self._is_fresh(key)
+        if reads:
+            pipe.lrange(key, 0, KEPT - 1)
         try:
             *_, rows = await pipe.execute()
-            self._note(key, rows)
+            if reads:
+                self._note(key, rows)
         except RedisError as error:
             log.warning("could not note how long a task took", route=route.name, error=str(error))
 
     def _note(self, key: str, rows: list[bytes]) -> None:
-        self._rules[key] = PollRule(filter(None, map(_seen, rows)))
+        ends = [end for end in map(_seen, rows) if end is not None and end.is_sound]
+        if len(ends) < len(rows) and key not in self._absurd:
+            self._absurd.add(key)
+            log.warning(
+                "durations in Redis are absurd; they are left out", key=key, rows=len(rows) - len(ends)
+            )
+        self._rules[key] = PollRule(ends)
+        self._read_at[key] = self._clock()
+
+    def _is_fresh(self, key: str) -> bool:
+        return self._clock() - self._read_at.get(key, -inf) < FRESH_S
 
     def _key(self, route: Route, job: Job) -> str:
         return self._keys.durations(route.name, route.model, _size_class(job))

@@ -1,16 +1,18 @@
 """Paces polls: within the `polls` limits of the account for the whole fleet, and never thousands at once.
 
 Tasks that were submitted together come due together. Their polls queue here, and one permit covers all that may leave
-together. So Redis serves a few requests per second for any number of tasks.
+together. So Redis serves a few requests per second for any number of tasks. Where polls are scarce, those of the most
+worth leave first: in order of arrival, they would be spent on tasks that have hardly begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import nlargest
+from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 from redis.exceptions import RedisError
@@ -18,7 +20,7 @@ from redis.exceptions import RedisError
 from daemon.accounts.routes import Route
 from daemon.broker.loops import until_answered
 from daemon.telemetry.metrics import Metrics
-from limiter import Grant, Later, Limiter, Quota, Recalls, Slot, Slots
+from limiter import Grant, Later, Limiter, Permit, Quota, Recalls, Slot, Slots
 from limiter.quota.limits import POLLS
 
 # The polls that leave in one turn of the event loop, and the time before as many leave again. A poll takes about a
@@ -29,39 +31,54 @@ APART_S = 0.05
 LEAVES_IN_S = 1.0
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 1.0
+# A reply of the limiter that the provider has not paused the polls of an account holds so long, or until the bell has
+# news. So an account without limits on polls costs no request a poll.
+KNOWN_S = 5.0
 # Look again so soon whether polls still wait, and under the same limits: no news of either comes here.
 LONGEST_WAIT_S = 1.0
 
-Left = Callable[[], None]
+Permits = Mapping[str, Permit]  # by quota
+Worth = Callable[[], float]  # of a poll that would leave now
 _Poll = asyncio.Future[None]  # done when the poll has left; cancelled if it never will
+
+
+class _Waiting(NamedTuple):
+    turn: asyncio.Future[tuple[_Poll, Permits]]
+    worth: Worth
+
+
+class Turn(NamedTuple):
+    """The right to send one poll now. Call `left` when it leaves. `permits` are those under which it leaves."""
+
+    left: Callable[[], None]
+    permits: Permits
+
+
+class _Known(NamedTuple):
+    permit: Permit
+    requested_at: float
 
 
 @dataclass(slots=True)
 class _Line:
     """The waiting polls of one route, in order of arrival."""
 
-    waiting: deque[asyncio.Future[_Poll]] = field(default_factory=deque)
+    waiting: list[_Waiting] = field(default_factory=list)
     requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
 
-    def length(self) -> int:
-        """Count the waiting polls, without those of cancelled runs."""
-        self.waiting = deque(turn for turn in self.waiting if not turn.done())
-        return len(self.waiting)
+    def still(self) -> list[_Waiting]:
+        """The polls that still wait, without those of cancelled runs."""
+        self.waiting = [poll for poll in self.waiting if not poll.turn.done()]
+        return self.waiting
 
-    def let_leave(self, count: int) -> list[_Poll]:
-        """Let the first `count` polls leave."""
+    def let_leave(self, count: int, permits: Permits) -> list[_Poll]:
+        """Let the `count` polls of the most worth leave; of equals, the first."""
         leaving: list[_Poll] = []
-        while self.waiting and len(leaving) < count:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                leaving.append(asyncio.get_running_loop().create_future())
-                turn.set_result(leaving[-1])
+        for turn, _ in nlargest(count, self.still(), key=lambda poll: poll.worth()):
+            poll: _Poll = asyncio.get_running_loop().create_future()
+            leaving.append(poll)
+            turn.set_result((poll, permits))
         return leaving
-
-
-def _polls_of(route: Route) -> list[Quota]:
-    """The quotas that limit the route's polls now: the quota book may replace those of the route."""
-    return [polls for quota in route.quotas if (polls := quota.polls) is not None]
 
 
 def _left(poll: _Poll) -> None:
@@ -70,10 +87,7 @@ def _left(poll: _Poll) -> None:
 
 
 class Pacer:
-    """Paces the polls of one replica. `holder` is its name in the limiter.
-
-    `recalls` need not listen to the bell: a stop of new calls does not stop polls.
-    """
+    """Paces the polls of one replica. `holder` is its name in the limiter."""
 
     def __init__(self, limiter: Limiter, metrics: Metrics, holder: str, recalls: Recalls) -> None:
         self._limiter = limiter
@@ -82,26 +96,28 @@ class Pacer:
         self._recalls = recalls
         self._pace = AsyncLimiter(TOGETHER, APART_S)
         self._lines: dict[str, _Line] = {}
+        self._known: dict[str, _Known] = {}  # the newest permit of each quota
         self._requesters: set[asyncio.Task[None]] = set()  # also those that leave their slots
 
-    async def turn(self, route: Route) -> Left:
+    async def turn(self, route: Route, worth: Worth = lambda: 0.0) -> Turn:
         """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
 
-        Send the poll at once, and call the result when it leaves.
+        Polls of more `worth` leave first. Send the poll at once.
         """
         line = self._lines.setdefault(route.name, _Line())
-        turn: asyncio.Future[_Poll] = asyncio.get_running_loop().create_future()
-        line.waiting.append(turn)
+        turn: asyncio.Future[tuple[_Poll, Permits]] = asyncio.get_running_loop().create_future()
+        line.waiting.append(_Waiting(turn, worth))
         if line.requester is None:
             line.requester = asyncio.create_task(self._serve(route, line), name=f"polls {route.name}")
             self._requesters.add(line.requester)
             line.requester.add_done_callback(self._requesters.discard)
         try:
-            return partial(_left, await turn)
+            poll, permits = await turn
+            return Turn(partial(_left, poll), permits)
         except asyncio.CancelledError:
             # The turn may have come together with the cancellation.
             if not turn.cancelled() and turn.exception() is None:
-                turn.result().cancel()
+                turn.result()[0].cancel()
             raise
 
     async def aclose(self) -> None:
@@ -115,23 +131,44 @@ class Pacer:
     async def _serve(self, route: Route, line: _Line) -> None:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
         try:
-            while count := line.length():
-                quotas = _polls_of(route)
+            while count := len(line.still()):
+                quotas = self._asked(route)
                 count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
                 if not quotas:
-                    line.let_leave(count)
+                    line.let_leave(count, self._permits(route))
                 elif (slot := await self._next_slot(slots, route, line, count, quotas)) is not None:
-                    await self._use(slot, line.let_leave(count), quotas)
+                    known = _Known(slot.permit, slot.requested_at)
+                    self._known.update((quota.name, known) for quota in quotas)
+                    await self._use(slot, line.let_leave(count, self._permits(route)), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
-            for turn in line.waiting:
+            for turn, _ in line.waiting:
                 if not turn.done():
                     turn.set_exception(error)
             line.waiting.clear()
         finally:
             line.requester = None
             await slots.leave()
+
+    def _asked(self, route: Route) -> list[Quota]:
+        """The quotas to request before a poll: those with limits, and those that the provider may have paused.
+
+        The quota book may replace those of the route at any time.
+        """
+        polls = [quota.polls for quota in route.quotas]
+        return [quota for quota in polls if quota.limits or self._may_be_paused(quota)]
+
+    def _may_be_paused(self, quota: Quota) -> bool:
+        known = self._known.get(quota.name)
+        if known is None or self._recalls.clock() - known.requested_at > KNOWN_S:
+            return True
+        return self._recalls.has_news(quota.name, known.requested_at)
+
+    def _permits(self, route: Route) -> Permits:
+        """The permits under which polls of the route leave now."""
+        names = [quota.polls.name for quota in route.quotas]
+        return {name: self._known[name].permit for name in names if name in self._known}
 
     async def _next_slot(
         self, slots: Slots, route: Route, line: _Line, count: int, quotas: Sequence[Quota]
@@ -145,7 +182,7 @@ class Pacer:
                 self._metrics.limiter_errors.inc()
                 raise
 
-        while line.length() and _polls_of(route) == quotas:
+        while line.still() and self._asked(route) == quotas:
             reply = await until_answered("acquire", request)
             if isinstance(reply, Later):
                 await self._recalls.wait(min(slots.retry_s(reply), LONGEST_WAIT_S))

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from daemon.accounts.routes import Route
 from daemon.contract import Job
 from daemon.worker.polls.durations import UNKNOWN, Durations
+from daemon.worker.polls.pacer import Permits, Turn, Worth
 from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
-from daemon.worker.retry_policy import Then, after_poll
+from daemon.worker.retry_policy import Then, after_poll, blames_account
 from daemon.worker.run import Run, TimeLimit, Unfinished
 from providers.base import CallHooks, Generated, Pending, Submitted
 from providers.errors import ProviderError
@@ -44,6 +45,7 @@ class _Watch:
         self._plan_s = plan_s
         self._resumed = resumed
         self._price = price
+        self._price_now = EASY
         self._clock = clock
         self._accepted_at = clock() - age_s
         self._refused = False  # the last poll was, or its reply was lost
@@ -52,16 +54,25 @@ class _Watch:
     def waits_s(self, first_s: float | None = None) -> Iterator[float]:
         """The waits before each poll; `first_s` replaces the first one."""
         if first_s is not None:
+            self._price_now = self._price()
             yield first_s
         while True:
+            self._price_now = self._price()
             # The receipt has taken a moment already, but the first poll is planned from the beginning.
             age_s = self._age_s() if self._sent_s else 0.0
-            wait_s = max(SHORTEST_WAIT_S, self._rule().next_s(age_s, self._price()) - self._age_s())
+            wait_s = max(SHORTEST_WAIT_S, self._rule().next_s(age_s, self._price_now) - self._age_s())
             if self._refused:
                 wait_s = max(wait_s, next(self._plan_s))
             elif self._resumed:
                 wait_s = min(wait_s, next(self._plan_s))
             yield wait_s
+
+    def worth(self) -> float:
+        """The worth of a poll now: the place time that is expected to be lost without it (s), by the price of a poll.
+
+        The price is that of the present wait.
+        """
+        return self._rule().lost_s(self._ran_s, self._age_s()) / self._price_now
 
     def note_sent(self) -> None:
         """A poll leaves now."""
@@ -84,14 +95,16 @@ class _Watch:
 class Polling:
     """Waits for tasks.
 
-    `turn` waits until a poll of the route may be sent, and returns a callable for the moment when the poll leaves.
+    `turn` waits until a poll of the route may be sent; it prefers polls of more worth. `refused` pauses the polls of
+    the account, for the given time at most.
     `is_awaited` says whether somebody waits for the end of the run: for its picture, or for its place.
     `draw` returns a random number (0..1) that spreads the polls of many tasks.
     """
 
     def __init__(
         self,
-        turn: Callable[[Route], Awaitable[Callable[[], None]]],
+        turn: Callable[[Route, Worth], Awaitable[Turn]],
+        refused: Callable[[ProviderError, Route, Permits, float], Awaitable[None]],
         durations: Durations,
         is_awaited: Callable[[Run, Job], bool],
         *,
@@ -100,6 +113,7 @@ class Polling:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._turn = turn
+        self._refused = refused
         self._durations = durations
         self._is_awaited = is_awaited
         self._sleep = sleep
@@ -107,11 +121,19 @@ class Polling:
         self._draw = draw
 
     async def ended(
-        self, run: Run, job: Job, task: Submitted, limit: TimeLimit, *, accepted_at: float | None
+        self,
+        run: Run,
+        job: Job,
+        task: Submitted,
+        limit: TimeLimit,
+        *,
+        accepted_at: float | None,
+        is_over: Callable[[], Awaitable[None]],
     ) -> Generated | None:
         """Poll until the task has ended, and return it; None when the provider accepted a cancel.
 
-        `accepted_at`, by `clock`, is when the provider accepted the task; None for a task of an earlier run. Raises
+        `accepted_at`, by `clock`, is when the provider accepted the task; None for a task of an earlier run. `is_over`
+        is awaited before anything else once the task has ended, unless it failed by a fault of the account. Raises
         ProviderError if the task failed, or has not ended at its last poll, at the time limit.
         """
         await self._durations.read(run.route, job)
@@ -125,18 +147,23 @@ class Polling:
         )
         # The task may have ended long ago, so poll soon. A restart takes many tasks over, so spread their polls.
         first_s = self._draw() * next(self._plan_s(run.route)) if accepted_at is None else None
-        is_over = False
+        seen: Seen | None = None
         try:
             ended = await self._until_ended(run.route, task, limit, watch, first_s, run.cancel_requested)
-            is_over = ended is not None
+            if ended is not None:
+                seen = watch.seen()
+                await is_over()
         except ProviderError as error:
             # A task that failed has freed its place too.
-            is_over = not isinstance(error, Unfinished) and after_poll(error) is not Then.LOST
+            if not isinstance(error, Unfinished) and after_poll(error) is not Then.LOST:
+                seen = watch.seen()
+                if not blames_account(error):
+                    await is_over()
             raise
         finally:
             # Only a run that has seen its task begin knows how long it took.
-            if is_over and accepted_at is not None:
-                await self._durations.learn(run.route, job, watch.seen())
+            if seen is not None and accepted_at is not None:
+                await self._durations.learn(run.route, job, seen)
         return ended
 
     async def again(self, route: Route, task: Submitted, limit: TimeLimit) -> Generated | None:
@@ -196,7 +223,7 @@ class Polling:
         self, route: Route, task: Submitted, watch: _Watch
     ) -> Pending | Generated | ProviderError:
         """Return the reply to one poll, or its error if the poll was refused or the task is unknown."""
-        left = await self._turn(route)
+        left, permits = await self._turn(route, watch.worth)
         watch.note_sent()  # for a provider that does not say when the poll leaves
 
         async def leaves(_rtt_s: float | None) -> None:
@@ -206,8 +233,11 @@ class Polling:
         try:
             return await route.provider.poll(task, hooks=CallHooks(before_send=leaves))
         except ProviderError as error:
-            if after_poll(error) not in (Then.REPEAT, Then.LOST):
+            then = after_poll(error)
+            if then not in (Then.REPEAT, Then.PAUSE, Then.LOST):
                 raise
+            if then is Then.PAUSE:
+                await self._refused(error, route, permits, LONGEST_RETRY_AFTER_S)
             return error
         finally:
             left()

@@ -11,19 +11,20 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from math import inf, isfinite
+from math import inf, isfinite, log, prod
 from typing import NamedTuple
 
 FEWEST = 5  # durations, below which nothing is known
 KEPT = 50  # newest durations of a route, model and size
-EARLY_MOST = 3  # ends in a row that the first poll found: tasks have become faster
+EARLY_MOST = 3  # ends in a row that the first poll found: perhaps tasks have become faster
+_UNLIKELY = 0.01  # a chance below which they have
 VAGUE = 3.0  # a duration that is known only to this factor teaches nothing
 LONGEST_S = 86_400.0  # a longer duration is no duration but a clock that was moved
 
 SHORTEST_WAIT_S = 0.1  # between two polls of a task
 LONGEST_WAIT_S = 60.0  # a moved clock, or tasks that became faster, must not silence a task
 # The price of a poll, as a part of the mean duration: the place time that may be lost to save one poll.
-URGENT, EASY = 0.003, 0.02
+URGENT, EASY = 0.0025, 0.02
 
 _COLD_FIRST_S = 0.5
 _COLD = {
@@ -81,6 +82,19 @@ class PollRule:
         wait_s = self._due_s(age_s, price if age_s else URGENT) - age_s
         return age_s + min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, wait_s))
 
+    def lost_s(self, ran_s: float, age_s: float) -> float:
+        """The place time that is expected to be lost by the age `age_s` of a task that still ran at the age `ran_s`.
+
+        Beyond the known durations a task that ran for some time ends before twice that time with a chance of one half.
+        """
+        first, last = bisect_right(self._points, ran_s), bisect_right(self._points, age_s)
+        left = len(self._points) - first
+        known_s = self._sum_s(first, last, age_s) / left if left and age_s > ran_s else 0.0
+        since_s = max(ran_s, _COLD_FIRST_S)
+        if left >= 2 * _STEPS or age_s <= since_s:
+            return known_s
+        return max(known_s, age_s - since_s - since_s * log(age_s / since_s))
+
     def _due_s(self, age_s: float, price: float) -> float:
         if self.is_cold:
             shortest_s, growth = _COLD[price <= URGENT]
@@ -93,21 +107,37 @@ class PollRule:
     def _worth(self, first: int, cost_s: float) -> float:
         """The t at which the sum of (t - s), over the points s before t from `first` on, reaches `cost_s`."""
 
-        def lost_s(last: int) -> float:
-            return (last - first) * self._points[last] - (self._sums[last] - self._sums[first])
-
-        last = bisect_left(range(len(self._points)), cost_s, lo=first + 1, key=lost_s)
+        last = bisect_left(
+            range(len(self._points)),
+            cost_s,
+            lo=first + 1,
+            key=lambda last: self._sum_s(first, last, self._points[last]),
+        )
         return (cost_s + self._sums[last] - self._sums[first]) / (last - first)
+
+    def _sum_s(self, first: int, last: int, age_s: float) -> float:
+        """The sum of (age_s - s) over the points s from number `first` to before `last`."""
+        return (last - first) * age_s - (self._sums[last] - self._sums[first])
 
 
 def _in_force(ends: Sequence[Seen]) -> Sequence[Seen]:
-    """Without the ends up to the last time that EARLY_MOST in a row were early: those are of slower tasks."""
+    """Without the ends up to the last time that tasks became faster: those are of slower tasks."""
     in_a_row = 0
     for index, end in enumerate(ends):
         in_a_row = in_a_row + 1 if end.is_early else 0
-        if in_a_row == EARLY_MOST:
-            return ends[: index + 1 - EARLY_MOST]
+        first = index + 1 - EARLY_MOST
+        if in_a_row >= EARLY_MOST and _are_faster(ends[first : index + 1], ends[index + 1 :]):
+            return ends[:first]
     return ends
+
+
+def _are_faster(early: Sequence[Seen], older: Sequence[Seen]) -> bool:
+    """Whether the `early` ends are unlikely if tasks take as long as the `older` ones.
+
+    Where polls are scarce, first polls come late. Then they find ends, and say nothing against the older ones.
+    """
+    chances = ((sum(seen.low_s < end.high_s for seen in older) + 1) / (len(older) + 2) for end in early)
+    return prod(chances) < _UNLIKELY
 
 
 def _between(known: Sequence[float]) -> list[float]:

@@ -1,33 +1,67 @@
 -- @include text
 -- @include ttl
 -- @include adapt
--- The state of a quota as a whole, in five strings that a script reads together:
+-- The state of a quota as a whole, in six strings that a script reads together:
 --
 --   pause     `ends reason`                            an operator's pause; 0 is without an end
 --   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is the time of
---                                                      the last one, `streak` counts those without a quiet time between
+--                                                      the last one, `streak` counts those without a quiet time between.
+--                                                      `alone=N ` before the reason: the next call goes alone for N µs
 --   places    `most at`                                calls in flight that a provider allowed at that time
 --   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
 --             `UNIT:was sent 0 until;`                   the newest use under a former kind, see changed.lua
 --             `UNIT:log sent 0 until;`                   the time from which a log made from slices grants
-local QUOTA_STRINGS = 5
+--   guard     `factor`                                 how many times its usual width it has, see widen.lua
+local QUOTA_STRINGS = 6
+-- The widest guard, as a part of the period.
+local GUARD_MOST = 1 / 10
 -- One more place is tried each time after so long.
 local PLACES_HOLD_US = 30000000
 -- A longer window is not paced after a pause: the pacing would outlast the cause of the refusal.
 local PACED_MOST_US = 60000000
 
+-- A provider's pause is at least our own, which doubles with each refusal that follows soon.
+local FIRST_PAUSE_US, LONGEST_PAUSE_US = 1000000, 60000000
+-- After so long without a pause, a refusal no longer doubles the next pause.
+local QUIET_US = 2000000
+-- A cooldown is kept for so long after its end, so that the next refusal knows the streak.
+local COOLDOWN_KEPT_US = 3600000000
+-- A refusal comes within this time, so others wait no longer for a call that goes alone.
+local ALONE_MOST_US = 10000000
+
 local function cooldown_read(stored)
   local ends, generation, cut, streak, reason = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  local alone, rest = string.match(reason or '', '^alone=(%d+) (.*)$')
   return {
     ends = tonumber(ends) or 0, generation = tonumber(generation) or 0, cut = tonumber(cut) or 0,
-    streak = tonumber(streak) or 0, reason = reason or '',
+    streak = tonumber(streak) or 0, alone = tonumber(alone) or 0, reason = rest or reason or '',
   }
 end
 
-local function cooldown_text(cooldown)
-  return string.format('%.0f %.0f %.0f %.0f %s',
-    cooldown.ends, cooldown.generation, cooldown.cut, cooldown.streak, cooldown.reason)
+local function cooldown_write(key, cooldown, now)
+  local alone = cooldown.alone > 0 and string.format('alone=%.0f ', cooldown.alone) or ''
+  redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %s%s',
+    cooldown.ends, cooldown.generation, cooldown.cut, cooldown.streak, alone, cooldown.reason), 'KEEPTTL')
+  keep_for(key, math.max(0, cooldown.ends - now) + COOLDOWN_KEPT_US)
+end
+
+local function growing_pause(streak)
+  return math.min(LONGEST_PAUSE_US, FIRST_PAUSE_US * 2 ^ math.max(0, streak - 1))
+end
+
+local function cooldown_forgive(cooldown, now)
+  if cooldown.streak == 0 or now - cooldown.ends <= math.max(QUIET_US, growing_pause(cooldown.streak)) then return end
+  cooldown.streak, cooldown.alone = 0, math.min(cooldown.alone, FIRST_PAUSE_US)
+end
+
+-- The first call after a pause, at `slot`, goes alone: its refusal then costs one call, and not as many as fit in the
+-- limits. All others have later slots.
+local function cooldown_go_alone(key, cooldown, slot, now)
+  if cooldown.alone == 0 then return end
+  cooldown_forgive(cooldown, slot)
+  cooldown.ends, cooldown.alone = slot + cooldown.alone, 0
+  cooldown_write(key, cooldown, now)
 end
 
 local function pause_read(stored)
@@ -86,14 +120,18 @@ local function rate_now(row, spread)
   elseif kind == 'tokens' then
     local burst, lag = string.match(row.extra, '^(%d+) (%d+)$')
     row.burst, row.lag = tonumber(burst), tonumber(lag)
+    -- A bucket of one loses the lag after each call.
+    local most = row.span / row.count * (row.burst == 1 and GUARD_MOST or 1)
+    row.lag = math.max(row.lag, math.floor(math.min(most, row.lag * quota.guard)))
   end
   -- The rate's name in headers.
   row.id = row.unit .. ':' .. text(row.period)
   if kind ~= 'tokens' then row.others = others_read(quota.others, row.id) end
   if kind == 'log' then
     quota.logged[row.unit] = math.max(quota.logged[row.unit] or 0, row.span)
-    -- A guard of up to a hundredth of the period.
-    row.span = row.span + math.max(0, math.min(spread, math.floor(row.period / 100)) - (row.span - row.period))
+    -- The measured spread widens it to a hundredth of the period, and refusals to a tenth.
+    local guard = math.max(row.span - row.period, math.min(spread, math.floor(row.period / 100)))
+    row.span = row.period + math.max(guard, math.floor(math.min(guard * quota.guard, row.period * GUARD_MOST)))
   end
   row.full, row.gap, row.paced = row.count, 0, 0
   if kind == 'day' then return end

@@ -9,7 +9,7 @@
 --            tokens        span: period   extra: burst and lag (µs)
 --            fixed         span: period   extra: guard (µs) at either end of it
 --            day           extra: midnights
---            in_flight     extra: key index of the holders that wait
+--            in_flight     extra: key index of the line of holders
 local FIELDS = 9
 
 -- The values of the clock, KEYS[2] and the spread, then the strings of the quotas.
@@ -28,31 +28,29 @@ local function row_read(i, quotas)
   return row
 end
 
--- The quotas, the rows, and whether a call (not a snapshot) costs polls alone, which no cooldown stops.
-local function rows_read(first, strings, is_call)
-  local quotas, rows, polling = {}, {}, is_call
+-- The quotas and the rows.
+local function rows_read(first, strings)
+  local quotas, rows = {}, {}
   for number = 1, tonumber(ARGV[first]) do
     local at = 3 + QUOTA_STRINGS * (number - 1)
     local name, fingerprint = ARGV[first + 2 * number - 1], ARGV[first + 2 * number]
     quotas[number] = {
       name = name, fingerprint = fingerprint, pause = strings[at + 1], cooldown = cooldown_read(strings[at + 2]),
+      cooldown_key = KEYS[at + 2],
       places = strings[at + 3], learned = learned_read(strings[at + 4], fingerprint), learned_key = KEYS[at + 4],
-      others = strings[at + 5], others_key = KEYS[at + 5],
+      others = strings[at + 5], others_key = KEYS[at + 5], guard = tonumber(strings[at + 6]) or 1,
       keep = {}, logged = {}, slices = {},
     }
   end
   for i = first + 1 + 2 * #quotas, #ARGV, FIELDS do
     rows[#rows + 1] = row_read(i, quotas)
-    polling = polling and rows[#rows].unit == 'polls'
   end
-  polling = polling and #rows > 0
   for _, row in ipairs(rows) do
-    if polling then row.quota.cooldown = cooldown_read(nil) end
     if row.kind == 'in_flight' then
-      row.waiting = KEYS[tonumber(row.extra)]
+      row.line = KEYS[tonumber(row.extra)]
     else
       rate_now(row, tonumber(strings[3]) or 0)
     end
   end
-  return quotas, rows, polling
+  return quotas, rows
 end

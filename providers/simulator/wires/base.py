@@ -21,7 +21,7 @@ from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine, QuotaExceededError
 from providers.simulator.faults import AFTER_THE_DOOR, AT_THE_DOOR, CHARGED, TO_SUBMITS, FaultKind
 from providers.simulator.ledger import Call, SentFile
-from providers.simulator.misbehaviour import broken_answer
+from providers.simulator.misbehaviour import broken_answer, in_its_words
 from providers.simulator.tasks import Charge, Task, Tasks
 
 Fields = dict[str, Any]
@@ -87,7 +87,7 @@ class Wire(ABC):
             call.fields = {name: value for name, value in fields.items() if isinstance(value, str)}
         try:
             if fault := engine.faults.take(call.prompt, AT_THE_DOOR):
-                response = self.refusal(fault.kind, fault.retry_after_s)
+                response = in_its_words(self.refusal(fault.kind, fault.retry_after_s), fault)
             else:
                 response = await self._accept(request, fields, call, key)
         except QuotaExceededError as error:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from providers.simulator.drawing import Drawing
 from providers.simulator.engine import Engine
 from providers.simulator.faults import FaultKind
-from providers.simulator.settings import DAY_S
+from providers.simulator.settings import DAY_S, Rate
 from providers.simulator.tasks import Charge, Task, Tasks, TaskState
 from providers.simulator.wires.base import Check, Fields, TaskWire, json_response, sides, wait_headers
 
@@ -109,7 +109,7 @@ class ModelScopeWire(TaskWire):
     def _with_allowance(self, response: Response, key: str) -> Response:
         """The headers of a day's allowance, for the account and, the same here, for the model."""
         day = self._engine.settings.requests
-        if day is None or day.window_s != DAY_S:
+        if not isinstance(day, Rate) or day.window_s != DAY_S:
             return response
         left = self._engine.left(key, "requests")
         if response.status_code == 429 and not left:

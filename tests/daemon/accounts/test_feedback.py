@@ -76,6 +76,15 @@ async def test_an_adapted_rate_is_reported_with_the_rate_before(office: Office) 
     assert data["before"] == 1 > data["scale"] == (await office.state()).scale
 
 
+async def test_a_refusal_of_a_full_window_widens_the_guard_once_and_says_so(redis: Redis) -> None:
+    office = Office(redis, parse_quota("q", {"images": "10/s"}))
+    permits = [await office.permit(f"r{number}") for number in range(12)]
+    for permit in permits[10:]:
+        await office.refused(ErrorKind.RATE_LIMITED, permit, 1)
+    kinds = [(kind, data.get("guard")) for kind, data in await office.reported()]
+    assert kinds == [("quota.cooldown", None), ("quota.adapted", 2)]
+
+
 async def test_concurrency_lowers_the_places_and_an_overload_only_cools_down(office: Office) -> None:
     permits = [await office.permit(f"r{number}") for number in range(3)]
     await office.refused(ErrorKind.CONCURRENCY_LIMITED, permits[0])

@@ -54,6 +54,15 @@ def test_check_reports_wrong_quotas_and_unknown_providers(config: str) -> None:
     assert '"opneai"' in document["problems"][1]
 
 
+def test_check_notes_routes_of_one_account_without_a_common_quota(config: str) -> None:
+    with Path(config).open("a") as file:
+        file.write('[routes.free]\ncredential = "openai-main"\nmodel = "gpt-image-2"\n')
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted"})
+    assert result.exit_code == 0
+    assert "note: the routes of the account in OPENAI_API_KEY have no quota in common" in result.stdout
+    assert "sk-planted" not in result.output
+
+
 def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
     result = run(config_app, ["print", "--config", config], env={"PIXMILL_WORKER__LEASE": "90s"})
     assert result.exit_code == 0

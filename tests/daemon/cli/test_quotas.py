@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -118,6 +119,17 @@ async def test_a_record_that_cannot_be_read_is_as_good_as_none(
 # quotas
 
 
+async def test_quotas_shows_that_polls_pause(pixmill: Pixmill, limiter: Limiter) -> None:
+    await limiter.penalise(MAIN.polls, retry_after_s=30, reason="rate_limited")
+    first, other = (await pixmill("quotas")).out.splitlines()
+    assert first.startswith(f"{LIMITS}: a call can be sent now;")
+    assert re.search(r"; polls pause for (30|29) s more \(rate_limited\)$", first)
+    assert "polls" not in other
+    document = (await pixmill("quotas", "--json")).document
+    assert 25 < document[0]["polls_cooldown_seconds"] <= 30
+    assert document[0]["polls_cooldown_reason"] == "rate_limited"
+
+
 async def test_quotas_prints_a_line_for_each(pixmill: Pixmill, limiter: Limiter) -> None:
     ran = await pixmill("quotas")
     assert (ran.code, ran.out.splitlines()) == (
@@ -162,6 +174,23 @@ async def test_watch_prints_changes_until_ctrl_c(
     assert b"paused (invoice)" in await asyncio.wait_for(watching.stdout.readline(), 20)
     watching.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(watching.wait(), 20) == 130
+
+
+async def test_an_absurd_wait_is_named_with_the_time_until_a_call_tries_again(
+    pixmill: Pixmill, limiter: Limiter, redis: Redis
+) -> None:
+    await limiter.exhausted(MAIN, reason="Too many requests.", retry_after_s=1e9)
+    await Installation(redis).submit({"id": "a", "prompt": "x"})
+    reason = "Too many requests. (the provider named a wait of 11,574 days; a call tries again after one day)"
+    for command in (("quotas",), ("explain", "a")):
+        printed = (await pixmill(*command)).out
+        assert (
+            f"paused ({reason}), for 24 h 0 min more" in printed or f"({reason}), for 23 h 59 min" in printed
+        )
+    (main, _) = (await pixmill("quotas", "--json")).document
+    assert main["paused_reason"] == reason
+    assert 86_300 < main["pause_ends_seconds"] <= 86_400
+    assert "resumed" in (await pixmill("quota", "resume", "main")).out
 
 
 # quota pause, quota resume

@@ -37,7 +37,7 @@ def test_an_older_clients_pause_is_a_limit_of_its_quota(load: Load) -> None:
     """
     environ = {"ZIMAGE_BATCH_DELAY": "2.0", "MODELSCOPE_API_KEY": "ms-planted"}
     loaded = load(text, environ)
-    assert loaded.settings.quotas == {"z": {"requests": "1/2s"}}
+    assert loaded.settings.quotas == {"z": {"requests": {"every": "2s"}}}
     assert loaded.settings.routes["default"].quotas == ["z"]
     assert loaded.settings.credentials["z"].resolve(environ) == {"api_key": "ms-planted"}
     assert loaded.source("quotas.z.requests") == "environment ZIMAGE_BATCH_DELAY"
@@ -67,10 +67,77 @@ def test_a_pause_does_not_hide_that_a_quota_is_no_table(load: Load) -> None:
     assert "quotas.z" in found
 
 
-@pytest.mark.parametrize(("pause", "limit"), [("0.5", "2/1s"), ("1.5", "2/3s"), ("0", None), ("60", "1/60s")])
-def test_any_pause_has_its_rate(load: Load, pause: str, limit: str | None) -> None:
+@pytest.mark.parametrize(
+    ("pause", "period_us"),
+    [
+        ("0.5", 500_000),
+        ("1.5", 1_500_000),
+        ("0.001", 1_000),
+        ("60", 60_000_000),
+        ("1E+3", 10**9),
+        (" 2 ", 2_000_000),
+    ],
+)
+def test_any_pause_is_the_least_distance_of_two_calls(load: Load, pause: str, period_us: int) -> None:
     loaded = load("[credentials.z]\nprovider = 'zimage'\n", {"ZIMAGE_BATCH_DELAY": pause})
-    assert loaded.settings.quotas.get("z", {}).get("requests") == limit
+    assert loaded.settings.parsed_quotas()["z"].limits == (Window(1, period_us),)
+
+
+@pytest.mark.parametrize("pause", ["0", "0.0", "-0"])
+def test_a_pause_of_nothing_is_no_limit(load: Load, pause: str) -> None:
+    text = "[credentials.z]\nprovider = 'zimage'\n[routes.default]\ncredential = 'z'\nmodel = 'm'\n"
+    loaded = load(text, {"ZIMAGE_BATCH_DELAY": pause})
+    assert loaded.settings.quotas == {}
+    assert loaded.settings.routes["default"].quotas == []
+
+
+def two_routes(one: list[str], other: list[str], *, key: str = "MODELSCOPE_API_KEY") -> str:
+    """Two routes of two credentials; with the default `key` both name one account."""
+    return f"""
+    [credentials.z]
+    provider = "zimage"
+    [credentials.y]
+    provider = "zimage"
+    api_key_env = "{key}"
+    [routes.one]
+    credential = "z"
+    model = "m"
+    quotas = {one}
+    [routes.other]
+    credential = "y"
+    model = "m"
+    quotas = {other}
+    [quotas.a]
+    images = "20/min"
+    [quotas.b]
+    images = "20/min"
+    """
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "limited"),
+    [([], [], {"z"}), (["a"], [], {"a"}), (["a"], ["a"], {"a"}), (["a", "b"], ["b"], {"b"})],
+)
+def test_a_pause_holds_for_all_routes_of_an_account_together(
+    load: Load, one: list[str], other: list[str], limited: set[str]
+) -> None:
+    settings = load(two_routes(one, other), {"ZIMAGE_BATCH_DELAY": "2"}).settings
+    assert {name for name, table in settings.quotas.items() if "requests" in table} == limited
+    assert all(limited <= set(route.quotas) for route in settings.routes.values())
+
+
+def test_a_pause_is_refused_where_two_routes_of_an_account_share_no_quota(load: Load) -> None:
+    environ = {"ZIMAGE_BATCH_DELAY": "2", "MODELSCOPE_API_KEY": "ms-planted"}
+    (found,) = problems(load, two_routes(["a"], ["b"]), environ)
+    assert found == (
+        "environment ZIMAGE_BATCH_DELAY: it limits all calls of one account, but the routes `one` and `other` of the "
+        "account in MODELSCOPE_API_KEY share no quota; name one quota in all of them, beside others of their own."
+    )
+
+
+def test_a_pause_holds_for_each_of_two_accounts(load: Load) -> None:
+    settings = load(two_routes(["a"], ["b"], key="OTHER_KEY"), {"ZIMAGE_BATCH_DELAY": "2"}).settings
+    assert all("requests" in table for table in settings.quotas.values())
 
 
 def test_older_names_fill_in_only_open_settings(load: Load) -> None:
@@ -94,6 +161,10 @@ def test_older_names_add_nothing_without_such_an_account(load: Load) -> None:
         ("ZIMAGE_BATCH_DELAY", "two"),
         ("ZIMAGE_BATCH_DELAY", "-1"),
         ("ZIMAGE_BATCH_DELAY", "nan"),
+        ("ZIMAGE_BATCH_DELAY", "inf"),
+        ("ZIMAGE_BATCH_DELAY", "1e400"),
+        ("ZIMAGE_BATCH_DELAY", "0.0001"),
+        ("ZIMAGE_BATCH_DELAY", "1/2"),
         ("HUNYUAN_MAX_CONCURRENT", "0"),
     ],
 )

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -54,21 +54,39 @@ def test_calls_too_many_do_not_make_the_optimum_look_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "problems"),
     [
-        ({"failures": ()}, "the item that has to fail did not"),
-        ({"failures": (replace(REFUSED, id="sku-001"),)}, "another one failed"),
-        ({"failures": (REFUSED, replace(REFUSED, id="sku-001"))}, "two failed"),
-        ({"books": replace(BOOKS, throttled=1)}, "the provider answered 429"),
-        ({"books": replace(BOOKS, billed=41)}, "a picture was billed and is not stored"),
-        ({"books": replace(BOOKS, billed_again=1)}, "a picture was billed twice"),
+        ({"failures": ()}, ["sku-017 has a picture, and should have been refused."]),
+        (
+            {"failures": (replace(REFUSED, id="sku-001"),)},
+            [
+                "sku-001 has no picture, and should have one.",
+                "sku-017 has a picture, and should have been refused.",
+            ],
+        ),
+        (
+            {"failures": (REFUSED, replace(REFUSED, id="sku-001"))},
+            ["sku-001 has no picture, and should have one."],
+        ),
+        ({"books": replace(BOOKS, billed=41)}, ["The provider billed 1 picture for nothing."]),
+        ({"books": replace(BOOKS, billed_again=2)}, ["The provider billed 2 pictures for nothing."]),
     ],
 )
-def test_a_run_with_another_failure_throttle_or_charge_breaks_the_promise(
-    change: dict[str, object], why: str
+def test_a_run_with_another_failure_or_charge_has_a_sentence_for_it(
+    change: dict[str, object], problems: list[str]
 ) -> None:
-    assert RUN.as_promised
-    assert not replace(RUN, **change).as_promised, why  # type: ignore[arg-type]  # fields by name
+    assert RUN.problems == []
+    broken = replace(RUN, **change)  # type: ignore[arg-type]  # fields by name
+    assert broken.problems == problems
+    assert broken.as_dict()["as_promised"] is False
+    assert all(problem in "\n".join(broken.lines()) for problem in problems)
+
+
+def test_a_429_is_reported_and_breaks_no_promise() -> None:
+    throttled = replace(RUN, books=replace(BOOKS, calls=42, throttled=1))
+    assert throttled.problems == []
+    assert throttled.as_dict()["provider"]["answers_429"] == 1
+    assert "counted them: 1; those calls were made again" in "\n".join(throttled.lines())
 
 
 def test_the_sentences_have_the_computed_figures() -> None:
@@ -88,7 +106,7 @@ def test_the_sentences_have_the_computed_figures() -> None:
 def test_the_sentences_report_what_went_wrong() -> None:
     bad = replace(RUN, books=replace(BOOKS, throttled=3, billed=42))
     text = "\n".join(bad.lines())
-    assert "429 answers, as the provider counted them: 3." in text
+    assert "429 answers, as the provider counted them: 3; those calls were made again." in text
     assert "nothing was paid twice" not in text
     assert "2 PAID FOR NOTHING" in text
     assert "3 429" in bad.headline()
@@ -125,15 +143,16 @@ def test_utilisation_is_at_most_one_unless_the_optimum_is_beaten(
 
 
 def test_the_books_are_read_from_the_providers_own_ledger() -> None:
-    clock = iter([0.0, 1.0, 1.5, 4.5, 2.0, 2.0, 9.0, 10.0]).__next__
-    ledger = Ledger(clock)
+    now, arrived = iter([0, 1, 1.5, 4.5, 2, 2, 9, 10.0]).__next__, iter([0, 1.5, 2, 9.0]).__next__
+    ledger = Ledger(now, arrived)
     for prompt, status, billed in (("a", 200, 1), ("b", 200, 1), ("c", 429, 0), ("b", 200, 1)):
         call = ledger.arrive("key", prompt, b"", 1)
         if status == 200:
             ledger.admit(call)
         ledger.end(call)
         call.status, call.billed = status, billed
-    assert Books.of(ledger, 6.0) == Books(
+    document = ledger.summary([6.0]) | {"entries": ledger.entries()}
+    assert Books.of(json.loads(json.dumps(document)), 6.0) == Books(
         calls=4, throttled=1, billed=3, billed_again=1, most_in_window=2, most_in_flight=1, service_s=5 / 3
     )
 
@@ -141,8 +160,8 @@ def test_the_books_are_read_from_the_providers_own_ledger() -> None:
 def test_the_mean_call_is_one_that_made_a_picture() -> None:
     made = Call(0.0, "k", "a", "h", 1, billed=1, ended_at_s=2.0)
     refused_at_once = Call(0.0, "k", "b", "h", 1, ended_at_s=0.001)
-    assert mean_service_s([made, refused_at_once]) == 2.0
-    assert mean_service_s([refused_at_once]) == 0.0
+    assert mean_service_s([asdict(made), asdict(refused_at_once)]) == 2.0
+    assert mean_service_s([asdict(refused_at_once)]) == 0.0
 
 
 # The shipped file
@@ -203,7 +222,7 @@ async def test_every_harmless_row_gets_one_picture_and_the_moderated_one_fails_a
     assert summary.books.throttled == 0
     assert summary.books.most_in_window == 6
     assert summary.books.calls == 9
-    assert summary.as_promised
+    assert summary.problems == []
     assert [failure.id for failure in summary.failures] == ["sku-3"]
     assert "safety system" in summary.failures[0].message
     assert 5.0 < summary.optimum_s <= summary.makespan_s < 5.0 + 5.0
@@ -211,6 +230,21 @@ async def test_every_harmless_row_gets_one_picture_and_the_moderated_one_fails_a
     assert shown.done[-1] == 9
     assert "quota:simulator.images" in shown.bounds
     await asyncio.to_thread(_look_at_files, report, small)
+
+
+class Greedy(Scenario):
+    """Its sender believes in a higher quota than the provider's."""
+
+    @property
+    def quota(self) -> dict[str, object]:
+        return {"images": "100/5s", "in_flight": 4}
+
+
+async def test_a_429_costs_time_and_no_picture(small: Scenario, tmp_path: Path) -> None:
+    greedy = Greedy(small.products, Rate(6, 3.0), 4, (0.1, 0.2))
+    summary = (await run_demo(tmp_path / "out", scenario=greedy)).summary
+    assert summary.books.throttled > 0
+    assert (summary.pictures, summary.problems) == (8, [])
 
 
 def _look_at_files(report: Report, scenario: Scenario) -> None:
@@ -235,6 +269,7 @@ async def test_pixmill_up_finds_a_kept_run(
     assert first.kept is not None
     assert list(tmp_path.glob("pixmill-demo-*")) == [first.kept]  # noqa: ASYNC240 - a small local directory
     assert (first.kept / ".pixmill" / "redis" / "server.json").is_file()
+    assert json.loads((first.kept / "ledger.json").read_text())["calls"] == 9
     assert len(list((first.kept / ".pixmill" / "images").rglob("sku-*.png"))) == 8
 
 

@@ -52,6 +52,7 @@ CONTRACT = {
     "quota_available": {"quota", "unit"},
     "quota_in_flight": {"quota"},
     "quota_cooldown_seconds": {"quota"},
+    "quota_pause_seconds": {"quota"},
     "batches_active": set(),
     "backlog_seconds": {"route"},
     "in_flight": set(),
@@ -247,9 +248,28 @@ async def test_quotas_show_capacity_use_and_cooldown(fleet: Fleet) -> None:
     assert fleet.shown("quota_available", quota="openai-main", unit="in_flight") == 7
     assert fleet.shown("quota_in_flight", quota="openai-main") == 1
     assert fleet.shown("quota_cooldown_seconds", quota="openai-main") == 0
+    assert fleet.shown("quota_pause_seconds", quota="openai-main") == 0
     cooldown_s = fleet.shown("quota_cooldown_seconds", quota="hunyuan-main")
     assert cooldown_s is not None
     assert 50 < cooldown_s <= 60
+
+
+async def test_the_polls_of_a_quota_show_a_cooldown_of_their_own(fleet: Fleet) -> None:
+    await fleet.limiter.penalise(OPENAI.polls, retry_after_s=60, reason="429")
+    cooldown_s = await fleet.value("quota_cooldown_seconds", quota="openai-main.polls")
+    assert cooldown_s is not None
+    assert 50 < cooldown_s <= 60
+    assert fleet.shown("quota_cooldown_seconds", quota="openai-main") == 0
+    assert fleet.shown("quota_in_flight", quota="openai-main.polls") is None
+
+
+async def test_quotas_show_the_rest_of_a_pause_also_without_an_end(fleet: Fleet) -> None:
+    await fleet.limiter.pause(OPENAI.name, "no credit")
+    await fleet.limiter.exhausted(HUNYUAN, reason="spent", retry_after_s=1e9)
+    assert await fleet.value("quota_pause_seconds", quota="openai-main") == float("inf")
+    pause_s = fleet.shown("quota_pause_seconds", quota="hunyuan-main")
+    assert pause_s is not None
+    assert 86_300 < pause_s <= 86_400
 
 
 async def test_backlog_is_the_time_that_the_quota_needs_for_waiting_items(fleet: Fleet, redis: Redis) -> None:

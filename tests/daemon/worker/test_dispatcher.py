@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from limiter import Bound, Later, Permit
+from limiter import Bound, Later, Permit, Slots
 from tests.daemon.harness import eventually
 from tests.daemon.worker.conftest import MakeReplica
 
@@ -21,11 +21,10 @@ async def test_a_job_without_a_permit_stays_in_its_queue_and_holds_no_slot(repli
     replica.dispatch()
     await replica.has_started(2)
 
-    async def bound() -> bool:
-        return replica.dispatcher.bound == Bound("q", "in_flight")
+    async def waits() -> bool:
+        return replica.dispatcher.bound == Bound("q", "in_flight") and replica.pool.free == 2
 
-    await eventually(bound)
-    assert replica.pool.free == 2
+    await eventually(waits)
     group = await replica.installation.group("default/b1")
     assert (group["queued"], group["running"]) == ("3", "2")
 
@@ -37,6 +36,51 @@ async def test_a_freed_lease_starts_the_next_item(replica_of: MakeReplica) -> No
     await replica.has_started(2)
     replica.may_end.set()
     await replica.has_started(6)
+
+
+async def test_an_ended_call_is_released_with_the_request_for_the_next_one(
+    replica_of: MakeReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = replica_of(in_flight=1)
+    real, alone = replica.limiter.release, 0
+
+    async def release(permit: Permit) -> bool:
+        nonlocal alone
+        alone += 1
+        return await real(permit)
+
+    monkeypatch.setattr(replica.limiter, "release", release)
+    await replica.installation.batch("b1", 4)
+    replica.dispatch()
+
+    async def waits() -> bool:
+        return any(wait.rests for wait in replica.bell.places._waits.values())
+
+    for started in range(1, 4):
+        await replica.has_started(started)
+        await eventually(waits)
+        replica.may_end.set()
+        replica.may_end.clear()
+        await replica.has_started(started + 1)
+        assert alone == 0
+    replica.may_end.set()
+
+    async def free() -> bool:
+        return await replica.charges("leases") == 0
+
+    await eventually(free)
+    assert alone == 1, "nothing waits any more"
+
+
+async def test_the_routes_of_a_worker_wait_for_a_place_each_by_itself(replica_of: MakeReplica) -> None:
+    replica = replica_of(in_flight=1)
+    await replica.granted("other")
+    names = ("default", "second")
+    for name in names:
+        slots = Slots(replica.limiter, replica.bell.recalls, replica.queue.worker, name, replica.bell.places)
+        assert isinstance(await slots.request(replica.route.quotas, horizon_s=0), Later)
+    line = await replica.installation.redis.hkeys("pixmill:limiter:q:waiting")
+    assert sorted(line) == [f"w1/{name}".encode() for name in names]
 
 
 async def test_an_item_starts_before_its_slot(replica_of: MakeReplica) -> None:

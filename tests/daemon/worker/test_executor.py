@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import orjson
@@ -28,10 +29,11 @@ from daemon.worker.download import ONLY_ADDRESS_TRIES, Download
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.pacer import Turn
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
-from limiter import Limiter, Penalty, Recalls
+from limiter import Limiter, Penalty, Permit, Places, Recalls
 from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
@@ -78,11 +80,15 @@ class Bench:
         self.route = Route("default", self.provider, "model-1", quotas, timeout_s=60)
         metrics = self.installation.metrics
         keys = self.installation.keys
-        self.gate = open_gate(self.store, Bell(redis, keys.bell, "w1", Recalls()), self._sleep)
+        self.gate = open_gate(
+            self.store, Bell(redis, keys.bell, Recalls(), Places(self.limiter)), self._sleep
+        )
         calls: Any = self
-        self.durations = Durations(redis, keys, metrics)
+        self.durations = Durations(redis, keys, metrics, clock=count().__next__)
+        accounts = AccountFeedback(redis, keys, self.limiter, metrics)
         polling = Polling(
             self._turn,
+            accounts.polls_refused,
             self.durations,
             lambda _run, _job: self.awaited,
             sleep=self._sleep,
@@ -95,7 +101,7 @@ class Bench:
             InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
             polling,
             Download(polling, sleep=self._sleep),
-            RetryPolicy(AccountFeedback(redis, keys, self.limiter, metrics), metrics),
+            RetryPolicy(accounts, metrics),
             calls,
             metrics,
         )
@@ -119,7 +125,7 @@ class Bench:
     def call_sent(self, run: Run) -> None:
         self.written.append(run.item.uid)
 
-    async def call_answered(self, run: Run) -> None:
+    async def call_answered(self, run: Run, _permit: Permit | None) -> None:
         headers, run.headers = run.headers, {}
         if headers:
             self.headers.append(headers)
@@ -130,8 +136,8 @@ class Bench:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
-    async def _turn(self, _route: Route) -> Callable[[], None]:
-        return lambda: None
+    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Turn:
+        return Turn(lambda: None, {})
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 3))
@@ -860,7 +866,7 @@ async def test_headers_are_passed_on_after_the_task_is_noted(
 
     noted: list[bytes | str] = []
 
-    async def call_answered(run: Run) -> None:
+    async def call_answered(run: Run, _permit: Permit | None) -> None:
         noted.append((await bench.installation.record(run.item.uid))["receipt"])
 
     monkeypatch.setattr(bench, "call_answered", call_answered)
@@ -868,6 +874,95 @@ async def test_headers_are_passed_on_after_the_task_is_noted(
     bench.provider.poll_answers = [generated()]
     assert isinstance(await bench.outcome(), Succeeded)
     assert '"task-1"' in str(noted[0])
+
+
+@pytest.mark.parametrize(
+    ("answers", "polls"),
+    [
+        ([], []),
+        ([Submitted("task-1")], [Pending("RUNNING"), generated()]),
+        ([Submitted("task-1")], [ProviderError(ErrorKind.MODERATION_OUTPUT, "Not this.")]),
+    ],
+    ids=["at-once", "task", "failed-task"],
+)
+async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: list[Any], polls: list[Any]
+) -> None:
+    steps: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        async def step(*args: Any, **options: Any) -> Any:
+            steps.append(name)
+            return await real(*args, **options)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for owner, name in [
+        (bench, "call_accepted"),
+        (bench, "call_ended"),
+        (bench, "call_answered"),
+        (bench.durations, "learn"),
+        (bench.provider, "fetch"),
+        (bench.store, "put_image"),
+    ]:
+        noted(owner, name)
+    bench.answers, bench.provider.poll_answers = [*answers], [*polls]
+    await bench.outcome()
+    before = ["call_accepted", "call_answered"] if answers else []
+    after = ["learn"] if answers else ["call_answered"]
+    kept = [] if polls and isinstance(polls[-1], ProviderError) else ["fetch", "put_image"]
+    assert [step for step in dict.fromkeys(steps[len(before) + 1 :]) if step in {*after, *kept}] == [
+        *after,
+        *kept,
+    ]
+    assert steps[: len(before) + 1] == [*before, "call_ended"]
+
+
+async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:
+    bench.answers = [Submitted("task-1")]
+    blames = ProviderError(ErrorKind.CONCURRENCY_LIMITED, "Too many.").of_accepted_call()
+    bench.provider.poll_answers = [blames]
+    await bench.outcome()
+    assert bench.ended == [], "the pool frees it, after the limiter has counted the running calls"
+
+
+async def test_the_headers_of_a_reply_reach_the_quota_though_its_place_is_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[object] = []
+    permit: Any = object()
+
+    async def call_answered(_run: Run, permit: object) -> None:
+        noted.append(permit)
+
+    async def call_ended(run: Run, *, answered: bool = True) -> None:
+        run.permit = None
+
+    monkeypatch.setattr(bench, "call_answered", call_answered)
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    run = await bench.claimed()
+    run.permit = permit
+    await bench.executor.run(run)
+    assert noted == [permit]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pause_s"),
+    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 7), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
+)
+async def test_a_throttled_poll_pauses_the_polls_of_its_account_and_no_call(
+    redis: Redis, kind: ErrorKind, pause_s: float
+) -> None:
+    bench = Bench(redis, {"images": "100/s"})
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [ProviderError(kind, "Slow down.", retry_after_s=7), generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    (quota,) = bench.route.quotas
+    calls, polls = await Limiter(redis, "pixmill").snapshot([quota, quota.polls])
+    assert calls.cooldown_s == 0
+    assert polls.cooldown_s == pytest.approx(pause_s, abs=1)
 
 
 async def test_exhausted_credit_pauses_the_quota_with_its_reason_and_loses_no_job(redis: Redis) -> None:

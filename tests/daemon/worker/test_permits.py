@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon.queue.outcomes import Failed, Outcome, Unknown
 from daemon.worker.permits import FIRST_LEAD_S, LONGEST_LEAD_S, PREPARATIONS
@@ -140,9 +141,13 @@ async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(
     run = Run(item, replica.route, permit, slot_at=time.monotonic() + 60)
     replica.calls.call_sent(run)
     run.slot_at = time.monotonic() - 60
-    for _ in range(2):
-        replica.calls.call_sent(run)
+    with capture_logs() as logs:
+        for _ in range(2):
+            replica.calls.call_sent(run)
     away.set()
+    (line,) = logs
+    assert (line["event"], line["item"]) == ("a call left late", item.uid)
+    assert line["late_s"] >= 60
 
     async def reported_once() -> bool:
         return reported == [permit]

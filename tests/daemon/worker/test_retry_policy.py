@@ -29,7 +29,8 @@ from daemon.worker.retry_policy import (
     after_poll,
 )
 from daemon.worker.run import Run
-from providers.errors import ErrorKind, ProviderError
+from limiter import InFlight, Quota
+from providers.errors import ErrorKind, ProviderError, Scope
 from tests.daemon.harness import Installation
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "no", "retryable": True}
@@ -106,6 +107,26 @@ async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis
     assert delays == [10.0, 16 * 0.9]
 
 
+@pytest.mark.parametrize("named_s", [None, 0.0, 0.05, 20.0])
+@pytest.mark.parametrize(("throttles", "longest_s"), [(0, 1), (1, 2), (5, 32), (6, 60), (40, 60)])
+async def test_without_quotas_a_throttled_job_waits_longer_each_time(
+    redis: Redis, named_s: float | None, throttles: int, longest_s: float
+) -> None:
+    run = await run_of(redis, throttles=throttles)
+    with drawing(0.5):
+        outcome = await outcome_of(ProviderError(ErrorKind.OVERLOADED, "Busy.", retry_after_s=named_s), run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == max(named_s or 0.0, longest_s / 2)
+
+
+async def test_with_a_quota_the_next_permit_carries_the_wait(redis: Redis) -> None:
+    run = await run_of(redis, throttles=5)
+    run.route.quotas = (Quota("main", (InFlight(4),)),)
+    outcome = await outcome_of(ProviderError(ErrorKind.RATE_LIMITED, "Slow.", retry_after_s=9.0), run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == 0
+
+
 # Each kind at a submit, with no task: its outcome, and what its account does.
 SUBMITS: dict[type, dict[AccountAction, tuple[str, ...]]] = {
     Throttled: {
@@ -152,17 +173,22 @@ async def test_an_error_means_one_thing_for_the_job_and_one_for_the_account(
     accounts.act.assert_awaited_once_with(action, error, run.route, None)
 
 
-@pytest.mark.parametrize(("kind", "expected", "_action"), CASES)
+@pytest.mark.parametrize(("kind", "expected", "action"), CASES)
 def test_a_refused_poll_does_not_fail_its_task(
-    kind: ErrorKind, expected: type, _action: AccountAction
+    kind: ErrorKind, expected: type, action: AccountAction
 ) -> None:
     turned_away = expected is Throttled or kind in ("permission", "network_unsent", "ambiguous_submit")
     repeats = turned_away or kind in ("poll_error", "result_download", "storage")
     then = after_poll(ProviderError(kind, "It failed."))
-    assert (then is Then.REPEAT) == repeats
+    assert (then in (Then.REPEAT, Then.PAUSE)) == repeats
+    assert (then is Then.PAUSE) == (action is AccountAction.COOL_DOWN)
     assert (then is Then.LOST) == (kind == "task_lost")
     accepted = after_poll(ProviderError(kind, "It failed.").of_accepted_call())
     assert (accepted is Then.REPEAT) == (repeats and not turned_away)
+
+
+def test_a_refusal_of_this_machine_pauses_no_polls_of_others() -> None:
+    assert after_poll(ProviderError(ErrorKind.RATE_LIMITED, "No.", scope=Scope.MACHINE)) is Then.REPEAT
 
 
 @pytest.mark.parametrize("kind", ErrorKind)

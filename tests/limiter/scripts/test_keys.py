@@ -186,16 +186,18 @@ async def _everything(rig: Rig) -> None:
     for permit in permits:
         await own.retime(permit, [all_kinds])
     few = parse_quota("few", {"requests": "2/s"})
-    late = [await rig.permit(few) for _ in range(3)][:2]
+    *late, behind = [await rig.permit(few) for _ in range(3)]
     rig.time.advance(100_000)
     for permit in late:
         await own.retime(permit, [few])
+    await own.widen(few, behind)
     for readings in ([HeaderReading(remaining=1)], [HeaderReading(remaining=1, unit="images")]):
         await own.observe(all_kinds, permits[0], readings)
     await own.penalise(all_kinds, reason="429", retry_after_s=1, permit=permits[0])
     await own.penalise(all_kinds, reason="busy", kind="concurrency", permit=permits[1])
     await own.report_spread(10)
     await own.pause("all", "lunch", rig.time.now_us + S)
+    await own.exhausted(all_kinds, reason="spent")
     await own.pause("all", "stop")
     await own.snapshot([all_kinds])
     await own.explain([all_kinds])
@@ -205,6 +207,18 @@ async def _everything(rig: Rig) -> None:
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
     await _reservations(rig)
+    await _line(rig)
+
+
+async def _line(rig: Rig) -> None:
+    """A place for which two holders stand in line, after others that are gone."""
+    one = Quota("one", (InFlight(1),))
+    permit = await rig.permit(one)
+    for holder, wait_us in (("gone", 9 * S), ("b", 0), ("c", 0)):
+        await rig.limiter.acquire([one], holder=holder, request_id=holder, max_wait_s=0)
+        rig.time.advance(wait_us)
+    await rig.limiter.leave_line("c", [one])
+    await rig.limiter.acquire([one], holder="c", request_id="c", max_wait_s=0, ended=[permit])
 
 
 async def _windows_by_the_clock(rig: Rig) -> None:

@@ -18,6 +18,7 @@ from providers.simulator.settings import Rate
 BODY = b'{"model":"sim-1","prompt":"x"}'
 HEAD = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n"
 REQUEST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+STOOD_STILL_S = 0.3
 CLOCKS_APART_S = 0.005  # stamps come from another clock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux stamps what it receives")
@@ -48,14 +49,19 @@ class Sender(threading.Thread):
             self.sent.append(Sent(after_s, time.monotonic()))
 
 
-async def standing_still(simulator: Simulator, *, calls: int, apart_s: float) -> list[Sent]:
-    """Let calls come while the loop does nothing; returns when each was sent."""
+async def standing_still(
+    simulator: Simulator, *, calls: int, apart_s: float, accepted: bool = True
+) -> list[Sent]:
+    """Let calls come while the loop does nothing; returns when each was sent.
+
+    If `accepted`, the simulator has accepted their connections before.
+    """
     sender = Sender(simulator.port, calls, apart_s)
-    # Accept the connections before, so that only their requests come later.
-    await asyncio.sleep(0.05)
+    if accepted:
+        await asyncio.sleep(0.05)
     sender.start()
     sender.join()
-    time.sleep(0.3)  # noqa: ASYNC251 - the point of it
+    time.sleep(STOOD_STILL_S)  # noqa: ASYNC251 - the point of it
     async with asyncio.timeout(10):
         while len(simulator.ledger.calls) < calls or any(not call.status for call in simulator.ledger.calls):
             await asyncio.sleep(0.01)
@@ -69,13 +75,15 @@ def settings() -> SimulatorSettings:
     return SimulatorSettings(images=Rate(1, 0.5), latency_s=(0.0, 0.0), plain=True)
 
 
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted before", "accepted later"])
 async def test_a_call_arrives_when_it_is_sent_and_not_when_the_loop_reads_it(
-    settings: SimulatorSettings,
+    settings: SimulatorSettings, accepted: bool
 ) -> None:
     async with Simulator(settings) as simulator:
-        (sent,) = await standing_still(simulator, calls=1, apart_s=0)
+        (sent,) = await standing_still(simulator, calls=1, apart_s=0, accepted=accepted)
         (call,) = simulator.ledger.calls
     assert sent.after_s - CLOCKS_APART_S <= call.at_s <= sent.before_s + CLOCKS_APART_S
+    assert call.handled_at_s >= sent.before_s + STOOD_STILL_S, "the simulator's own lateness is known"
 
 
 async def test_calls_that_kept_their_distance_are_let_in_if_read_together(

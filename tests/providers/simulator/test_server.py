@@ -85,6 +85,18 @@ async def test_retry_after_can_be_left_out(http: httpx2.AsyncClient, start_simul
     assert not [name for name in refused.headers if name.startswith("retry")]
 
 
+async def test_a_fault_may_have_headers_and_words_of_its_own(
+    http: httpx2.AsyncClient, start_simulator: StartSimulator
+) -> None:
+    simulator = await start_simulator()
+    simulator.faults.add(
+        Fault(FaultKind.OVERLOADED, headers={"Retry-After": "0"}, words='Say "again" in 0s.')
+    )
+    refused = await generate(http, simulator)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "0")
+    assert refused.json()["error"]["message"].startswith('Say "again" in 0s. ')
+
+
 async def test_each_key_has_quotas_of_its_own(
     http: httpx2.AsyncClient, start_simulator: StartSimulator
 ) -> None:

@@ -11,10 +11,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
+from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.polls.pacer import Pacer
+from daemon.worker.polls.pacer import Pacer, Worth
 from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
+from providers.errors import ProviderError
 from tests.daemon.harness import ScriptedProvider, eventually
 
 
@@ -36,7 +39,7 @@ class Clock:
 
 
 class Naps(Recalls):
-    """Recalls nothing, and waits by that clock."""
+    """Waits by that clock, and hears the bell only where a test passes a message on."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(lambda: clock.now_us / 1e6)
@@ -91,14 +94,30 @@ class Fleet:
             Pacer(limiter, self.metrics, f"w{number}", naps)
             for number, (limiter, naps) in enumerate(zip(self.limiters, self.naps, strict=True))
         ]
+        keys = Keys("pixmill")
+        self.accounts = [AccountFeedback(redis, keys, limiter, self.metrics) for limiter in self.limiters]
+        self._redis = redis
         quotas = (parse_quota("q", quota),) if quota else ()
         self.route = Route("default", ScriptedProvider(), "model-1", quotas)
         self.left_at_us: list[list[int]] = [[] for _ in self.pacers]
 
-    async def poll(self, replica: int = 0) -> None:
-        left = await self.pacers[replica].turn(self.route)
+    async def poll(self, replica: int = 0, worth: Worth = lambda: 0.0) -> None:
+        turn = await self.pacers[replica].turn(self.route, worth)
         self.left_at_us[replica].append(self.clock.now_us)
-        left()
+        turn.left()
+
+    async def refused_poll(self, error: ProviderError) -> None:
+        """The first replica sends a poll that the provider refuses; then the bell reaches all replicas."""
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as bell:
+            await bell.subscribe("pixmill:bell")
+            await bell.get_message(timeout=1)
+            turn = await self.pacers[0].turn(self.route)
+            turn.left()
+            await self.accounts[0].polls_refused(error, self.route, turn.permits, 60)
+            while (message := await bell.get_message(timeout=0.05)) is not None:
+                for naps in self.naps:
+                    naps.note(message["data"].decode())
+        self.clock.now_us += 1  # a request from now on is later than the news
 
     def hold_replies(self, monkeypatch: pytest.MonkeyPatch) -> Replies:
         """Hold back the limiter's replies to the first replica."""

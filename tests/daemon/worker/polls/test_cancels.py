@@ -69,8 +69,8 @@ async def test_a_poll_that_is_cancelled_when_its_turn_comes_is_not_charged(
     fleet = Fleet(redis, polls="10/10s")
     let_leave = pacer._Line.let_leave
 
-    def called(line: Any, count: int) -> Any:
-        leaving = let_leave(line, count)
+    def called(line: Any, *args: Any) -> Any:
+        leaving = let_leave(line, *args)
         first.cancel()
         return leaving
 

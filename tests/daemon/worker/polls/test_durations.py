@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from daemon.contract import Job
 from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Cancelled, Failed, Succeeded, Unknown
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.polls.durations import Durations
+from daemon.worker.polls.durations import FRESH_S, Durations
 from daemon.worker.polls.rule import FEWEST, KEPT, PollRule, Seen
 from providers.base import Pending, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -35,16 +36,49 @@ class Fleet:
     def __init__(self, redis: Redis) -> None:
         self.keys = Keys("pixmill")
         self.route = Route("default", ScriptedProvider(), "model-1")
-        self.one, self.other = (Durations(redis, self.keys, Metrics()) for _ in range(2))
+        self.now_s = 1000.0
+        self.one, self.other = (
+            Durations(redis, self.keys, Metrics(), clock=lambda: self.now_s) for _ in range(2)
+        )
 
     async def learn(self, *ends: Seen, **fields: Any) -> None:
         for end in ends:
+            self.now_s += FRESH_S
             await self.one.learn(self.route, job(**fields), end)
 
 
 @pytest.fixture
 def fleet(redis: Redis) -> Fleet:
     return Fleet(redis)
+
+
+async def test_a_replica_reads_a_list_once_a_second_for_all_its_tasks(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.learn(*[TEN_S] * FEWEST)
+    reads, lrange = [], redis.lrange
+
+    async def counted(key: str, *args: int) -> Any:
+        reads.append(key)
+        return await lrange(key, *args)
+
+    monkeypatch.setattr(redis, "lrange", counted)
+    await asyncio.gather(*(fleet.other.read(fleet.route, job()) for _ in range(50)))
+    assert len(reads) == 1
+    assert not is_as_if_unknown(fleet.other.rule(fleet.route, job())), "all wait for the one reading"
+    fleet.now_s += FRESH_S
+    await fleet.other.read(fleet.route, job())
+    assert len(reads) == 2
+
+
+async def test_ends_within_a_second_are_all_learned_and_read_once(fleet: Fleet, redis: Redis) -> None:
+    for _ in range(FEWEST):
+        await fleet.one.learn(fleet.route, job(), TEN_S)
+    assert is_as_if_unknown(await rule_of(fleet.one, fleet.route, job())), "read at the first end"
+    (key,) = await redis.keys("pixmill:durations:*")
+    assert await redis.llen(key) == FEWEST
+    fleet.now_s += FRESH_S
+    assert not is_as_if_unknown(await rule_of(fleet.one, fleet.route, job()))
 
 
 async def rule_of(durations: Durations, route: Route, job: Job) -> PollRule:

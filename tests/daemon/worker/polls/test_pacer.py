@@ -16,7 +16,7 @@ from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.download import Download
 from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.pacer import TOGETHER
+from daemon.worker.polls.pacer import TOGETHER, Turn, Worth
 from daemon.worker.polls.polling import Polling
 from daemon.worker.run import Run, TimeLimit
 from limiter import parse_quota
@@ -81,16 +81,29 @@ async def test_polls_whose_reply_was_lost_are_requested_again_and_charged_once(r
     assert fleet.metrics.limiter_errors._value.get() == 2
 
 
+async def test_where_polls_are_scarce_those_of_the_most_worth_leave_first(redis: Redis) -> None:
+    fleet, left = Fleet(redis, polls="2/10s"), []
+
+    async def poll(number: int) -> None:
+        await fleet.poll(worth=lambda: worths[number])
+        left.append(number)
+
+    worths = [0.0, 1.0, 5.0, 5.0, 2.0, 7.0]
+    first, late = (asyncio.gather(*(poll(number) for number in numbers)) for numbers in (range(5), [5]))
+    await asyncio.gather(first, late)
+    assert left == [5, 2, 3, 4, 1, 0], "the worth as it is when a poll leaves; of equals, the first"
+
+
 async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(redis: Redis) -> None:
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]
     gone = [await turn for turn in behind[:TOGETHER]]
-    for left in gone[1:]:
-        left()
+    for turn in gone[1:]:
+        turn.left()
     await asyncio.sleep(0)
     assert not any(turn.done() for turn in behind[TOGETHER:]), "one has not left"
     fleet.clock.now_us += 100_000
-    gone[0]()
+    gone[0].left()
     await asyncio.gather(*behind)
     assert fleet.limiters[0].late == fleet.limiters[0].granted[:1]
 
@@ -128,8 +141,11 @@ async def test_a_poll_that_never_leaves_does_not_hold_the_others_for_ever(
 async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> None:
     noted: list[str] = []
 
-    async def turn(_route: Route) -> Any:
-        return lambda: noted.append("left")
+    async def turn(_route: Route, _worth: Worth) -> Any:
+        return Turn(lambda: noted.append("left"), {})
+
+    async def ignored(*_: object) -> None:
+        pass
 
     settings = SimulatorSettings(latency_s=(0.0, 0.0), plain=True)
     async with Simulator(settings) as simulator:
@@ -149,12 +165,17 @@ async def test_a_poll_counts_as_left_when_its_request_leaves(redis: Redis) -> No
         assert noted == [], "a submit is no poll"
         route = Route("default", provider, request.model)
         durations = Durations(redis, Keys("pixmill"), Metrics())
-        polling = Polling(turn, durations, lambda *_: True, sleep=lambda _seconds: asyncio.sleep(0))
+        polling = Polling(turn, ignored, durations, lambda *_: True, sleep=lambda _seconds: asyncio.sleep(0))
         limit = TimeLimit(30, None, asyncio.get_running_loop().time() + 30)
         item: Any = SimpleNamespace(uid="default//a", accepted_us=0)
         run = Run(item, route, None)
         await polling.ended(
-            run, Job.model_validate({"id": "a", "prompt": "x"}), submitted, limit, accepted_at=polling.clock()
+            run,
+            Job.model_validate({"id": "a", "prompt": "x"}),
+            submitted,
+            limit,
+            accepted_at=polling.clock(),
+            is_over=lambda: asyncio.sleep(0),
         )
         noted_of_polls = list(noted)
         generated = await provider.poll(submitted)

@@ -27,6 +27,7 @@ from daemon.worker.polls.rule import (
 LOW_S = st.floats(0.0, 600.0)
 ENDS = st.builds(lambda low_s, more_s: Seen(low_s, low_s + more_s), LOW_S, st.floats(0.01, 60.0))
 HISTORIES = st.lists(ENDS, max_size=KEPT + 10)
+AGES_S = st.floats(0.0, 1000.0)
 PRICES = st.sampled_from([URGENT, EASY, 0.1])
 USELESS = [Seen(-1, 5), Seen(5, 4), Seen(0, nan), Seen(0, inf), Seen(1, LONGEST_S + 1), Seen(4, 34)]
 
@@ -61,6 +62,39 @@ def test_the_expected_loss_at_the_next_poll_is_its_price(
     assert lost_s == pytest.approx(worth * rule._mean_s, rel=1e-6, abs=1e-9)
 
 
+@given(HISTORIES, AGES_S, AGES_S, AGES_S)
+def test_without_a_poll_the_expected_loss_grows_and_never_faster_than_time(
+    ends: list[Seen], ran_s: float, wait_s: float, more_s: float
+) -> None:
+    rule, age_s = PollRule(ends), ran_s + wait_s
+    assert rule.lost_s(ran_s, ran_s) == 0
+    loss_s, later_s = rule.lost_s(ran_s, age_s), rule.lost_s(ran_s, age_s + more_s)
+    assert -1e-9 <= loss_s <= later_s + 1e-9
+    assert later_s - loss_s <= more_s + 1e-9
+
+
+@given(st.lists(st.floats(1.0, 50.0), min_size=FEWEST, max_size=KEPT), st.floats(0.0, 50.0), PRICES)
+def test_a_poll_that_is_due_is_worth_its_price(durations_s: list[float], ran_s: float, price: float) -> None:
+    rule = PollRule(exact(*durations_s))
+    due_s = rule.next_s(ran_s, price)
+    if ran_s > 0 and len(rule._points) - bisect_right(rule._points, ran_s) < 8:
+        return  # the growth with the age may hold there
+    assert rule.lost_s(ran_s, due_s) >= (price if ran_s else URGENT) * rule._mean_s - 1e-9
+
+
+@pytest.mark.parametrize("ends", [[], exact(*[4.0] * KEPT)])
+def test_a_task_that_outlives_what_is_known_is_worth_a_poll_too(ends: list[Seen]) -> None:
+    rule = PollRule(ends)
+    assert 0 < rule.lost_s(100, 101) < rule.lost_s(100, 200) < 100
+    assert rule.lost_s(10, 12) > rule.lost_s(100, 102), "a task that has run for long goes on for long"
+
+
+def test_an_end_that_is_due_is_worth_more_than_a_task_that_has_hardly_begun() -> None:
+    rule = PollRule(exact(*[100.0] * KEPT))
+    assert rule.lost_s(0, 110) > rule.lost_s(98, 109) > 0
+    assert rule.lost_s(0, 60) == 0
+
+
 @given(HISTORIES, st.sampled_from(USELESS))
 def test_a_duration_that_teaches_nothing_changes_nothing(ends: list[Seen], useless: Seen) -> None:
     sound, spoilt = PollRule(ends[:KEPT]), PollRule([useless, *ends[:KEPT]])
@@ -83,6 +117,42 @@ def test_ends_that_the_first_polls_found_void_the_slower_ones_before_them() -> N
     assert not PollRule([*early[1:], *slow]).is_cold
     assert PollRule([*early, *slow]).is_cold
     assert PollRule([*exact(4, 4, 4, 4, 4), *early, *slow]).next_s(0) == pytest.approx(4, rel=0.1)
+
+
+def test_late_first_polls_are_no_sign_of_faster_tasks() -> None:
+    late, known = [Seen(0, 14.0)] * EARLY_MOST, exact(*[10.0] * 20)
+    assert not PollRule([*late, *known]).is_cold
+    assert not PollRule([Seen(0, 9.0), *late[1:], *known]).is_cold, "two of them say nothing"
+    assert PollRule([*[Seen(0, 9.0)] * EARLY_MOST, *known]).is_cold
+
+
+def scarce(by_worth: bool, dice: random.Random) -> float:
+    """The mean gap of 600 tasks of 120 s +-20 %, 200 at once, of which one is polled each half second."""
+    ends: list[Seen] = []
+    rule, gaps_s, now_s, left = PollRule(), [], 0.0, 600
+    running: list[tuple[float, float, float]] = []  # began at, ran at the age, ends at the age
+    while running or left:
+        while left and len(running) < 200:
+            running.append((now_s, 0.0, dice.uniform(96, 144)))
+            left -= 1
+        now_s += 0.5
+        polled = max(
+            running,
+            key=lambda task: rule.lost_s(task[1], now_s - task[0]) if by_worth else now_s - task[0] - task[1],
+        )
+        began_s, ran_s, ends_s = polled
+        running.remove(polled)
+        if (age_s := now_s - began_s) < ends_s:
+            running.append((began_s, age_s, ends_s))
+            continue
+        gaps_s.append(age_s - ends_s)
+        ends = [end for end in [Seen(ran_s, age_s), *ends] if not end.is_vague][:KEPT]
+        rule = PollRule(ends)
+    return sum(gaps_s) / len(gaps_s)
+
+
+def test_scarce_polls_find_ends_sooner_than_turns_do() -> None:
+    assert scarce(True, random.Random(7)) < 0.6 * scarce(False, random.Random(7))
 
 
 def replay(

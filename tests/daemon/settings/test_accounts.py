@@ -1,0 +1,50 @@
+"""Routes of one account that share no quota are named in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.settings import Settings, unshared_accounts
+
+
+def sentences(*quotas: list[str], keys: tuple[str, ...] = ("KEY", "KEY", "KEY")) -> list[str]:
+    """One route for each list of quotas, each with a credential of its own that names a key."""
+    names = ("one", "two", "three")[: len(quotas)]
+    settings = Settings.model_validate(
+        {
+            "credentials": {
+                name: {"provider": "openai", "api_key_env": key}
+                for name, key in zip(names, keys, strict=False)
+            },
+            "routes": {
+                name: {"credential": name, "model": "m", "quotas": list(named)}
+                for name, named in zip(names, quotas, strict=True)
+            },
+            "quotas": {name: {"images": "20/min"} for name in "abc"},
+        }
+    )
+    return list(unshared_accounts(settings))
+
+
+@pytest.mark.parametrize(
+    ("quotas", "spent"),
+    [
+        ((["a"], ["b"]), "`one`: a; `two`: b"),
+        ((["a", "c"], []), "`one`: a, c; `two`: no quota"),
+        ((["a"], ["a", "b"], ["b"]), "`one`: a; `two`: a, b; `three`: b"),
+    ],
+)
+def test_quotas_that_do_not_know_of_each_other_are_named(quotas: tuple[list[str], ...], spent: str) -> None:
+    assert sentences(*quotas) == [
+        f"the routes of the account in KEY have no quota in common ({spent}). If the provider limits the account and "
+        "not each model apart, name one quota in all of them, beside others of their own."
+    ]
+
+
+@pytest.mark.parametrize("quotas", [(["a"],), ([], []), (["a"], ["a"]), (["a", "b"], ["c", "a"])])
+def test_routes_with_a_common_quota_or_with_none_at_all_are_fine(quotas: tuple[list[str], ...]) -> None:
+    assert sentences(*quotas) == []
+
+
+def test_routes_of_two_accounts_need_no_common_quota() -> None:
+    assert sentences(["a"], ["b"], keys=("KEY", "OTHER")) == []
