@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
+import string
 from collections.abc import Collection
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -22,9 +25,9 @@ MAX_PICTURE_BYTES = 64 * 1024 * 1024
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is anything else."""
+    """The body as a JSON object; None if it is anything else. A byte order mark before it is skipped."""
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
@@ -170,12 +173,24 @@ def amount(value: object) -> Decimal | None:
 
 def _decoded(encoded: str, host: str) -> bytes:
     """The picture in base64 text or in a whole `data:` URL; raises `bad_response`."""
-    plain = encoded.partition(",")[2] if encoded.startswith("data:") else encoded
+    plain = unquote(encoded.partition(",")[2]) if encoded.startswith("data:") else encoded
     try:
-        data = base64.b64decode(plain, validate=True)
-    except (binascii.Error, ValueError):
+        try:
+            data = base64.b64decode(plain, validate=True)
+        except binascii.Error:
+            data = base64.b64decode(_respelled(plain), validate=True)
+    except ValueError:
         raise _bad(f"{host} sent a picture whose base64 is broken or cut off.") from None
     return _recognised(data, f"What {host} sent")
+
+
+def _respelled(encoded: str) -> str:
+    """Base64 of any spelling in the plain one: without line breaks, in the standard alphabet, padded."""
+    plain = encoded.translate(_OTHER_SPELLINGS).rstrip("=")
+    return plain + "=" * (-len(plain) % 4)
+
+
+_OTHER_SPELLINGS = str.maketrans("-_", "+/", string.whitespace)
 
 
 def _recognised(data: bytes, what: str) -> bytes:
