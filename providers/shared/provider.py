@@ -76,6 +76,10 @@ class HttpProvider(ABC):
         message = f"The {self.name} provider has no tasks on this wire: {submitted.task_id} cannot be one of its own."
         raise ProviderError(ErrorKind.TASK_LOST, message)
 
+    def _named_task(self, document: dict[str, Any]) -> object:  # noqa: ARG002 (for subclasses)
+        """The id of the task that the answer to a poll is about, where the answer names it."""
+        return None
+
     def _progress(self, answer: Answer) -> Pending | Generated:
         """The state of the task in the answer to a poll, of any status; raises ProviderError."""
         raise NotImplementedError
@@ -93,9 +97,17 @@ class HttpProvider(ABC):
 
     async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         """See Provider.poll. The receipt is all it needs, so any replica can poll."""
+
+        def read(answer: Answer) -> Pending | Generated:
+            named = self._named_task(answers.json_object(answer.body) or {})
+            if isinstance(named, str | int) and named and str(named) != submitted.task_id:
+                what = "is about another task than the one that was polled"
+                raise answers.bad_answer(answer, what, kind=ErrorKind.POLL_ERROR)
+            return self._progress(answer)
+
         return await self._call(
             self._poll_request(submitted),
-            self._progress,
+            read,
             timeout_s=self.poll_timeout_s,
             lost=ErrorKind.POLL_ERROR,
             hooks=hooks,

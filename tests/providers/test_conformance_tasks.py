@@ -17,6 +17,7 @@ from tests.providers.conformance import (
     CALLS,
     CASES,
     KEY,
+    PNG_URL,
     TASKS,
     Bench,
     Canned,
@@ -130,6 +131,16 @@ async def test_a_poll_without_a_good_answer_gives_up_nothing(bench: Bench, fault
     assert (caught.value.kind, caught.value.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
     assert (await ended(provider, receipt)).pictures
     assert len(simulator.ledger.calls) == 1
+
+
+@on(TASKS)
+async def test_an_answer_about_another_task_is_no_news_of_ours(bench: Bench) -> None:
+    provider, app = await bench.canned(bench.case.finished("8"))
+    with pytest.raises(ProviderError, match="another task") as caught:
+        await provider.poll(Submitted("7"))
+    assert caught.value.kind is ErrorKind.POLL_ERROR
+    app.body = orjson.dumps(bench.case.finished("7"))
+    assert (await ended(provider, Submitted("7"))).pictures == (Picture(url=PNG_URL),)
 
 
 @on(TASKS)
