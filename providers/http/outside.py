@@ -7,21 +7,20 @@ message anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import httpx2
 
 from providers.http.addresses import (
-    NETWORK_FAULTS,
     OutsideError,
     Resolver,
     checked,
-    exchange,
     host_of,
     name_of,
-    safe_address,
+    safe_addresses,
     system_resolver,
 )
+from providers.http.exchange import NETWORK_FAULTS, exchange
 
 __all__ = ["OutsideError", "download", "post"]
 
@@ -40,7 +39,7 @@ async def download(
     """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _follow(url, max_bytes, allow_hosts, resolver)
+            return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
         raise OutsideError(message) from None
@@ -62,8 +61,8 @@ async def post(
     target = checked(url, allow_hosts)
     try:
         async with asyncio.timeout(timeout_s):
-            address = await safe_address(target, allow_hosts, resolver)
-            async with exchange("POST", target, address, headers, body) as response:
+            addresses = await safe_addresses(target, allow_hosts, resolver)
+            async with exchange("POST", target, addresses, headers, body, timeout_s=timeout_s) as response:
                 return response.status_code
     except TimeoutError:
         raise OutsideError(f"{name_of(target)} did not answer within {timeout_s:g} s.") from None
@@ -71,21 +70,25 @@ async def post(
         raise OutsideError(f"{name_of(target)} could not be reached ({type(error).__name__}).") from None
 
 
-async def _follow(url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver) -> bytes:
+async def _follow(
+    url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver, timeout_s: float
+) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         target = checked(url, allow_hosts)
-        address = await safe_address(target, allow_hosts, resolver)
-        answer = await _get(target, address, max_bytes)
+        addresses = await safe_addresses(target, allow_hosts, resolver)
+        answer = await _get(target, addresses, max_bytes, timeout_s)
         if isinstance(answer, bytes):
             return answer
         url = str(answer)
     raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
-async def _get(target: httpx2.URL, address: str, max_bytes: int) -> bytes | httpx2.URL:
+async def _get(
+    target: httpx2.URL, addresses: Sequence[str], max_bytes: int, timeout_s: float
+) -> bytes | httpx2.URL:
     """The body, or the address of a redirect."""
     try:
-        async with exchange("GET", target, address, HEADERS) as response:
+        async with exchange("GET", target, addresses, HEADERS, timeout_s=timeout_s) as response:
             if response.has_redirect_location:
                 return target.join(response.headers["location"])
             return await _capped_body(response, name_of(target), max_bytes)

@@ -193,7 +193,7 @@ def _choice(document: Mapping[str, Any]) -> dict[str, Any]:
 def _items_of_content(content: object) -> list[object]:
     """The pictures that some providers put into a chat's content: as its parts, or as Markdown inside its text."""
     parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    texts = [text for part in parts if isinstance(part, dict) and isinstance(text := part.get("text"), str)]
     return [*parts, *({"url": found} for text in texts for found in _MARKDOWN_PICTURE.findall(text))]
 
 
