@@ -57,6 +57,7 @@ from daemon.worker.retry_policy import RetryPolicy
 from limiter import Limiter, Recalls
 from providers.http.asgi import AsgiServer
 from providers.http.client import warm_up
+from providers.http.outside import leave_by_proxy
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +104,7 @@ class Replica:
         calls = CallPermits(limiter, queue, accounts, bell.recalls, gate, lease_s=lease_s)
         pacer = Pacer(limiter, metrics, self.worker, Recalls())
         network = settings.network
+        leave_by_proxy(network.proxy == "all")
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
         keeper = PictureKeeper(store, gate, metrics)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -100,6 +100,9 @@ class GatewaySettings(Section):
 class NetworkSettings(Section):
     allow_hosts: Names = Field([], description="private hosts that may be reached")
     max_input_bytes: Bytes = Field(25 * 1024**2, ge=1024, le=1024**3, description="largest download")
+    proxy: Literal["all", "calls"] = Field(
+        "all", description="what leaves by the proxy of the environment; `calls`: only calls to providers"
+    )
 
 
 class Credential(Section):

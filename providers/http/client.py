@@ -7,7 +7,6 @@ zeros that were packed twice are 60 GB.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 import zlib
@@ -20,6 +19,8 @@ import httpx2
 
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
+from providers.http.faults import why
+from providers.http.proxies import proxy_for
 from providers.http.tls import tls_context
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
@@ -51,6 +52,8 @@ class Answer:
 def create_client(base_url: str) -> httpx2.AsyncClient:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
+    The environment names its proxy; raises ValueError with a sentence if that cannot be used.
+
     Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
     close them: if it does so while a paid request is written, the outcome is unknown. A request may wait half a second
     for its slot on an open connection.
@@ -61,7 +64,8 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
         follow_redirects=False,
-        trust_env=not _is_loopback(base_url),
+        trust_env=False,
+        proxy=proxy_for(httpx2.URL(base_url)),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
 
@@ -104,8 +108,7 @@ async def send_once(
     except TimeoutError:
         raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
     except (httpx2.TransportError, httpx2.DecodingError) as error:
-        # The text of transport errors is left out: it may quote addresses with signatures.
-        raise _lost(progress, lost, host, type(error).__name__) from None
+        raise _lost(progress, lost, host, why(error)) from None
 
 
 async def _send(
@@ -186,14 +189,6 @@ def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> Provide
     if lost is ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
     return ProviderError(lost, f"{host} did not answer ({what}).")
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _quiet_url_logging() -> None:

@@ -1,6 +1,7 @@
 """Sends one request to an address that others chose and `addresses` checked.
 
-Connections go to checked addresses alone. No request here carries a credential or a cookie, or follows a redirect.
+A direct connection goes to a checked address alone. Behind a proxy the name goes to the proxy, which resolves it. No
+request here carries a credential or a cookie, or follows a redirect.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, Va
 async def exchange(
     method: str,
     target: httpx2.URL,
-    addresses: Sequence[str],
+    way: Sequence[str] | httpx2.Proxy,
     headers: Mapping[str, str],
     content: bytes = b"",
     *,
     timeout_s: float,
 ) -> AsyncIterator[httpx2.Response]:
-    """The answer of `target` at the first of the checked `addresses` that lets us connect; its body is not read yet.
+    """The answer of `target`, by a proxy or at the first checked address that lets us connect; its body is unread.
 
     Each address but a good one may use up its share of `timeout_s`; then as much is left for the exchange itself.
     Raises one of NETWORK_FAULTS. Each exchange has its own transport: a pooled connection is keyed by address here, and
     must never serve another name.
     """
-    connect_s = min(10.0, timeout_s / (len(addresses) + 1))
+    proxy = way if isinstance(way, httpx2.Proxy) else None
+    hosts = [target.host] if isinstance(way, httpx2.Proxy) else way
+    connect_s = min(10.0, timeout_s / (len(hosts) + 1))
     extensions = {
         "sni_hostname": name_of(target),
         "timeout": {"connect": connect_s, "read": 20.0, "write": 10.0, "pool": 10.0},
@@ -44,9 +47,9 @@ async def exchange(
         httpx2.Request(
             method, target.copy_with(host=each), headers=headers, content=content, extensions=extensions
         )
-        for each in addresses
+        for each in hosts
     ]
-    async with httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False) as transport:
+    async with httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False, proxy=proxy) as transport:
         response = await _first_answer(transport, requests)
         try:
             yield response

@@ -54,6 +54,16 @@ def test_check_reports_wrong_quotas_and_unknown_providers(config: str) -> None:
     assert '"opneai"' in document["problems"][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("SSL_CERT_FILE", "/no/such/ca.pem"), ("ALL_PROXY", "socks://127.0.0.1:7890")]
+)
+def test_check_names_a_variable_that_no_call_could_be_made_with(config: str, name: str, value: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted", name: value})
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{name} is {value}")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
     result = run(config_app, ["print", "--config", config], env={"PIXMILL_WORKER__LEASE": "90s"})
     assert result.exit_code == 0
