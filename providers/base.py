@@ -168,10 +168,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class CredentialCheck:
-    """The result of a free test of a credential. `good` is None if the test could not decide."""
+    """The result of a free test of a credential. `good` is None if the test could not decide.
+
+    `models` are those that the provider lists, if the test has shown them.
+    """
 
     good: bool | None
     says: str  # a sentence for the operator, without secrets
+    models: frozenset[str] = frozenset()
 
 
 class Provider(Protocol):

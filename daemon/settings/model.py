@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -25,6 +26,7 @@ from daemon.settings.values import (
     RedisUrl,
     SecretUrl,
     StoreUrl,
+    is_loopback,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +134,11 @@ class Credential(Section):
             SettingsError,
         )
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its base address is this machine itself, as that of a simulator."""
+        return self.base_url is not None and is_loopback(urlsplit(self.base_url).hostname or "")
+
     def provider_options(self) -> dict[str, str]:
         """The options of the provider, beside its base URL and its secrets."""
         return {**self.model_dump(include={"wire", "region"}, exclude_none=True), **self.options}
@@ -195,6 +202,15 @@ class Settings(Section):
             yield from self._unknown_names(name, route)
         for name, credential in self.credentials.items():
             yield from _doubled(("credentials", name), credential, SECRET_NAMES)
+        if self.storage.url.reveal().startswith("memory:"):
+            for name in (name for name, credential in self.credentials.items() if not credential.is_local):
+                what = (
+                    f"is memory://, which ends with the process, and `credentials.{name}` is a real account"
+                )
+                yield (
+                    ("storage", "url"),
+                    f"{what}: its pictures are paid for, so name a store that keeps them",
+                )
         for name, webhook in self.webhooks.items():
             yield from _doubled(("webhooks", name), webhook, ("secret", "old_secret"))
             if not webhook.secret_env and not webhook.secret_file:

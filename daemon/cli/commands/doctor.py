@@ -41,7 +41,7 @@ async def doctor(session: Session) -> int:
     refuse_environment(os.environ)
     beside_redis: dict[str, Check] = {
         "storage": partial(check_storage, session.store),
-        **credential_checks(session.settings.credentials, os.environ),
+        **credential_checks(session.settings.credentials, session.settings.routes, os.environ),
     }
     findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]

@@ -64,6 +64,14 @@ def test_check_names_a_variable_that_no_call_could_be_made_with(config: str, nam
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("key", ["'sk-planted'", '"sk-planted"', "Bearer sk-planted"])
+def test_check_finds_a_key_that_was_written_with_more_than_itself(config: str, key: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": key})
+    assert result.exit_code == 2
+    assert result.stderr.startswith("credentials.openai-main: The secret `api_key`")
+    assert "planted" not in result.output
+
+
 def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
     result = run(config_app, ["print", "--config", config], env={"PIXMILL_WORKER__LEASE": "90s"})
     assert result.exit_code == 0
