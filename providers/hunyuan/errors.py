@@ -157,7 +157,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
     ).of_accepted_call()
 
 
-def error_object(body: bytes) -> dict[str, str]:
+def error_object(body: bytes | bytearray) -> dict[str, str]:
     """The error in a body of either wire, its fields in lower case as text; empty if it holds none."""
     document = json_object(body) or {}
     response = document.get("Response")

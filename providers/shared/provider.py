@@ -202,6 +202,7 @@ class OneCallProvider(HttpProvider):
         if not answer.accepted:
             raise self._refusal(answer, answers.error_object(answer.body))
         document = answers.answered_object(answer, self._request_id(answer, {}))
+        answer.body.clear()  # the document holds it all, and decoding its pictures needs as much room again
         request_id, usage = self._request_id(answer, document), answers.usage_in(document)
         cost = self._cost(request, usage)
         try:

@@ -78,7 +78,9 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> A
     named = {"content-type": "application/json"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
-    return Answer(status, httpx2.Headers(named), body if isinstance(body, bytes) else orjson.dumps(body))
+    return Answer(
+        status, httpx2.Headers(named), bytearray(body if isinstance(body, bytes) else orjson.dumps(body))
+    )
 
 
 def refused(wire: str, given_: Answer) -> ProviderError:
