@@ -28,11 +28,16 @@ from providers.base import (
 )
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_once
+from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
 from providers.shared.refusals import kind_of_status
 
 T = TypeVar("T")
+
+# Fields of results that are shown. A task's id is not among them: it has to stay what it is.
+_SHOWN = ("revised_prompt", "provider_request_id", "status")
+_MOST_SHOWN = 32_000  # characters, of the longest prompt
 
 # A restricted key may draw although it may not look around; OpenAI answers it with a 401 as well as a 403.
 _RESTRICTED = re.compile(r"missing scopes|insufficient permissions", re.IGNORECASE)
@@ -153,11 +158,20 @@ class HttpProvider(ABC):
                 max_bytes=self.max_answer_bytes,
                 hooks=hooks,
             )
-            return read(answer)
+            return self._without_secrets(read(answer))
         except ProviderError as error:
             for secret in self._secrets:
                 error.without(secret)
             raise error from None
+
+    def _without_secrets(self, read: T) -> T:
+        """What was read, with no secret of the account in the texts that go into records and events."""
+        shown = {
+            name: text[:_MOST_SHOWN] for name in _SHOWN if isinstance(text := getattr(read, name, None), str)
+        }
+        for secret in self._secrets:
+            shown = {name: without_secret(text, secret) for name, text in shown.items()}
+        return replace(read, **shown) if shown else read  # type: ignore[type-var]  # only dataclasses have them
 
 
 class OneCallProvider(HttpProvider):
