@@ -31,7 +31,7 @@ from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_
 from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
-from providers.shared.refusals import kind_of_status
+from providers.shared.refusals import kind_of_status, redirected
 
 T = TypeVar("T")
 
@@ -158,6 +158,8 @@ class HttpProvider(ABC):
                 max_bytes=self.max_answer_bytes,
                 hooks=hooks,
             )
+            if 300 <= answer.status < 400:
+                raise redirected(answer, self._host, lost)
             return self._without_secrets(read(answer))
         except ProviderError as error:
             for secret in self._secrets:

@@ -183,6 +183,14 @@ def test_a_submit_can_lose_no_task() -> None:
 
 @pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])
 @pytest.mark.parametrize(
+    ("code", "retry"), [("403001", Retry.PAUSE_QUOTA), ("", Retry.NEVER)], ids=["the account", "no code"]
+)
+def test_only_a_code_says_that_the_account_needs_a_person(wire: str, code: str, retry: Retry) -> None:
+    assert refused(wire, answer(tokenhub_error(code), 403)).retry is retry
+
+
+@pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])
+@pytest.mark.parametrize(
     ("status", "code", "message", "kind"),
     [
         (400, "400001", "no", "invalid_request"),
