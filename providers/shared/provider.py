@@ -35,8 +35,8 @@ from providers.shared.refusals import kind_of_status, redirected
 
 T = TypeVar("T")
 
-# Fields of results that are shown. A task's id is not among them: it has to stay what it is.
-_SHOWN = ("revised_prompt", "provider_request_id", "status")
+# Fields of results that hold words. Ids are not among them: they have to stay what they are.
+_SHOWN = ("revised_prompt", "status")
 _MOST_SHOWN = 32_000  # characters, of the longest prompt
 
 # A restricted key may draw although it may not look around; OpenAI answers it with a 401 as well as a 403.

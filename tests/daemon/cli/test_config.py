@@ -12,7 +12,7 @@ from daemon.accounts.routes import build_routes
 from daemon.cli.commands.config import config as config_app
 from daemon.compat.aliases import alias_source
 from daemon.contract import Job
-from daemon.settings import load_settings
+from daemon.settings import SettingsError, load_settings
 from limiter.quota.quota import Quota, Window
 from tests.daemon.settings.test_settings import WHOLE
 
@@ -62,6 +62,8 @@ def test_check_names_a_variable_that_no_call_could_be_made_with(config: str, nam
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{name} is {value}")
     assert len(result.stderr.splitlines()) == 1
+    with pytest.raises(SettingsError, match=f"^{name} is {value}"):
+        build_routes(load_settings(Path(config), environ={}).settings, {name: value})
 
 
 @pytest.mark.parametrize("key", ["'sk-planted'", '"sk-planted"', "Bearer sk-planted"])
