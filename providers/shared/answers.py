@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import json
 import string
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ import orjson
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.http.client import Answer
+from providers.http.client import SMALL_BYTES, Answer
 from providers.http.outside import OutsideError, download
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
@@ -33,11 +34,30 @@ def json_object(body: bytes | bytearray) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def emptied(body: bytearray) -> dict[str, Any] | None:
+    """As `json_object`, and leaves nothing of the body: a large one is held twice at a time, not three times."""
+    if len(body) <= SMALL_BYTES or not body.isascii():
+        document = json_object(body)
+        body.clear()
+        return document
+    text = body.decode("ascii")
+    body.clear()
+    try:
+        document = json.loads(text)  # orjson keeps a copy of its own beside the result
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def answered_object(
-    answer: Answer, request_id: str | None = None, *, kind: ErrorKind = ErrorKind.BAD_RESPONSE
+    answer: Answer,
+    request_id: str | None = None,
+    *,
+    kind: ErrorKind = ErrorKind.BAD_RESPONSE,
+    read: Callable[[bytearray], dict[str, Any] | None] = json_object,
 ) -> dict[str, Any]:
     """The document of an answer with a status of success; raises `kind` if it is no JSON object."""
-    document = json_object(answer.body)
+    document = read(answer.body)
     if document is None:
         raise bad_answer(answer, "is no JSON object", request_id, kind=kind)
     return document

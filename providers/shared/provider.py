@@ -217,8 +217,8 @@ class OneCallProvider(HttpProvider):
     def _accepted(self, answer: Answer, request: Request) -> Generated:
         if not answer.accepted:
             raise self._refusal(answer, answers.error_object(answer.body))
-        document = answers.answered_object(answer, self._request_id(answer, {}))
-        answer.body.clear()  # the document holds it all, and decoding its pictures needs as much room again
+        # The document holds it all, and decoding its pictures needs as much room again.
+        document = answers.answered_object(answer, self._request_id(answer, {}), read=answers.emptied)
         request_id, usage = self._request_id(answer, document), answers.usage_in(document)
         cost = self._cost(request, usage)
         try:

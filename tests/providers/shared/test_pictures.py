@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.shared.answers import fetch_picture, json_object, picture_of
+from providers.shared.answers import emptied, fetch_picture, json_object, picture_of
 
 HEAD = b"\x89PNG\r\n\x1a\n"
 SPELLINGS: dict[str, Callable[[bytes], str]] = {
@@ -32,6 +32,17 @@ def test_a_picture_is_read_in_every_spelling_of_base64(spelling: str, rest: byte
     picture = picture_of({"b64_json": SPELLINGS[spelling](HEAD + rest)}, "api.example.com", None)
     assert picture is not None
     assert picture.data == HEAD + rest
+
+
+@pytest.mark.parametrize("size", [100, 9 * 1024 * 1024])
+@pytest.mark.parametrize("text", ["A", "é"])
+def test_a_document_is_read_at_any_size_and_its_body_is_gone(size: int, text: str) -> None:
+    document = {"data": [{"b64_json": text * size}]}
+    body = bytearray(orjson.dumps(document))
+    assert emptied(body) == document
+    assert not body
+    assert emptied(bytearray(b"[" * size)) is None
+    assert emptied(bytearray(b"[" + b" " * size + b"]")) is None
 
 
 @pytest.mark.parametrize("broken", ["iVBORw0KGgoAA", "iVBORw0K=Ggo=AAA", "iVBORw0KGgo!", "iVBORw0KGgoé"])
