@@ -58,6 +58,7 @@ from daemon.worker.retry_policy import RetryPolicy
 from limiter import Limiter, Places, Recalls
 from providers.http.asgi import AsgiServer
 from providers.http.client import warm_up
+from providers.http.outside import leave_by_proxy
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +105,7 @@ class Replica:
         calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
         pacer = Pacer(limiter, metrics, self.worker, bell.recalls)
         network = settings.network
+        leave_by_proxy(network.proxy == "all")
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
         keeper = PictureKeeper(store, gate, metrics)

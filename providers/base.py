@@ -47,10 +47,12 @@ class CallHooks:
     `before_send` is awaited on an open connection, just before the first byte leaves. Its argument is the time (s) that
     connecting took, or None for a connection that was open before. If it raises, nothing is sent.
     `after_send` is called when the last byte is written. It must not wait: the reply may arrive at any moment.
+    `before_unpacking` is awaited when the whole reply is here and is large once it is unpacked, with its size (bytes).
     """
 
     before_send: Callable[[float | None], Awaitable[None]] | None = None
     after_send: Callable[[], None] | None = None
+    before_unpacking: Callable[[int], Awaitable[None]] | None = None
 
 
 NO_HOOKS = CallHooks()
@@ -168,10 +170,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class CredentialCheck:
-    """The result of a free test of a credential. `good` is None if the test could not decide."""
+    """The result of a free test of a credential. `good` is None if the test could not decide.
+
+    `models` are those that the provider lists, if the test has shown them.
+    """
 
     good: bool | None
     says: str  # a sentence for the operator, without secrets
+    models: frozenset[str] = frozenset()
 
 
 class Provider(Protocol):

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from providers.retry_after import THROTTLE_LIMIT_S
+from providers.secrets import without_secret
 from providers.text import visible
 
 
@@ -125,6 +126,8 @@ RULES: dict[ErrorKind, Rule] = {
 
 MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields, a record stays under 2 KB
 
+_READ_LIMIT = 20_000  # characters of a text that patterns are searched in; far less is shown
+
 
 class ProviderError(Exception):
     """A failed provider call, classified. `message` is safe to show: no secrets, URL queries, control characters.
@@ -152,8 +155,8 @@ class ProviderError(Exception):
         self.kind = kind
         # The original words, for `without`: if a pattern removed only a part of a key, the rest could not be found in
         # the redacted message. They are never shown.
-        self._original = message
-        self.message = _shown(message, MESSAGE_LIMIT)
+        self._original = _shortened(message, _READ_LIMIT)
+        self.message = _shown(self._original, MESSAGE_LIMIT)
         self.field = None if field is None else _shown(field, 200)
         self.provider_code = None if provider_code is None else _shown(provider_code, 100)
         self.http_status = http_status
@@ -198,13 +201,13 @@ class ProviderError(Exception):
         return self.retry is not Retry.NEVER
 
     def without(self, secret: str) -> ProviderError:
-        """This error without `secret`: providers quote keys in forms that no pattern foresees."""
-        self._original = _without_beginning(self._original.replace(secret, "***"), secret)
+        """This error without `secret` in any spelling: providers quote keys in forms that no pattern foresees."""
+        self._original = _without_beginning(without_secret(self._original, secret), secret)
         self.message = _shown(self._original, MESSAGE_LIMIT)
         for name in ("provider_code", "request_id"):
             text = getattr(self, name)
             if text is not None:
-                setattr(self, name, _without_beginning(text.replace(secret, "***"), secret))
+                setattr(self, name, _without_beginning(without_secret(text, secret), secret))
         self.args = (self.message,)
         return self
 
@@ -241,7 +244,7 @@ _SECRETS = (
 )  # fmt: skip
 
 
-def redact(text: str, *, limit: int = 20_000) -> str:
+def redact(text: str, *, limit: int = _READ_LIMIT) -> str:
     """`text` without keys, tokens, URL queries and long base64; at most `limit` characters."""
     text = text[:limit]  # a bound for the patterns; messages are shortened to far less afterwards
     for pattern, replacement in _SECRETS:
@@ -251,7 +254,10 @@ def redact(text: str, *, limit: int = 20_000) -> str:
 
 def _shown(text: str, limit: int) -> str:
     """One line of at most `limit` characters, without secrets and without anything that a terminal obeys."""
-    text = visible(" ".join(redact(text).splitlines()))
+    return _shortened(visible(" ".join(redact(text).splitlines())), limit)
+
+
+def _shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

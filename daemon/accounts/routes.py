@@ -16,6 +16,7 @@ from limiter.quota.quota import Quota
 from providers.base import InputImage, Provider, Request
 from providers.errors import ProviderError
 from providers.http.addresses import check_url
+from providers.http.proxies import environment_problems
 from providers.registry import create_provider
 
 
@@ -93,12 +94,19 @@ def request_of(job: Job, route: Route, inputs: tuple[InputImage, ...]) -> Reques
     )
 
 
+def refuse_environment(environ: Mapping[str, str]) -> None:
+    """Raise SettingsError if variables for certificates and proxies allow no connection to any provider."""
+    if problems := list(environment_problems(environ)):
+        raise SettingsError(problems)
+
+
 def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
     """The routes of a configuration, with one provider object for each credential that a route uses.
 
-    Raises SettingsError: a missing secret, a malformed quota, an unknown provider.
+    Raises SettingsError: a missing secret, a malformed quota, an unknown provider, a proxy that cannot be used.
     """
     quotas = settings.parsed_quotas()
+    refuse_environment(environ)
     problems: list[str] = []
     providers: dict[str, Provider] = {}
     for name in dict.fromkeys(route.credential for route in settings.routes.values()):

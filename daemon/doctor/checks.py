@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -21,11 +21,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
 from daemon.doctor.permissions import missing
 from daemon.queue.keys import INTAKE_GROUP, Keys
-from daemon.settings import Credential, SettingsError
+from daemon.settings import Credential, Route, SettingsError
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.base import ChecksCredential, Provider
 from providers.errors import redact
 from providers.registry import create_provider
+from providers.shared.account import nearest_hint
 
 log = structlog.get_logger(__name__)
 
@@ -227,10 +228,19 @@ async def check_storage(open_store: Callable[[], ResultStore]) -> Finding:
     return _ok("Pictures can be written and read.")
 
 
-def credential_checks(credentials: Mapping[str, Credential], environ: Mapping[str, str]) -> dict[str, Check]:
-    """A check for each credential: its secret is there, and its provider accepts it, if that test is free."""
+def credential_checks(
+    credentials: Mapping[str, Credential], routes: Mapping[str, Route], environ: Mapping[str, str]
+) -> dict[str, Check]:
+    """A check for each credential: its secret is there, and its provider accepts it, if that test is free.
+
+    Where the test shows the provider's models, those of the credential's routes must be among them.
+    """
+    models = {
+        name: sorted({route.model for route in routes.values() if route.credential == name})
+        for name in credentials
+    }
     return {
-        f"credential {name}": partial(_credential, credential, environ)
+        f"credential {name}": partial(_credential, credential, models[name], environ)
         for name, credential in credentials.items()
     }
 
@@ -248,7 +258,7 @@ def provider_of(credential: Credential, environ: Mapping[str, str]) -> Provider:
     )
 
 
-async def _credential(credential: Credential, environ: Mapping[str, str]) -> Finding:
+async def _credential(credential: Credential, models: Collection[str], environ: Mapping[str, str]) -> Finding:
     try:
         provider = provider_of(credential, environ)
     except (SettingsError, ValueError) as error:
@@ -259,6 +269,9 @@ async def _credential(credential: Credential, environ: Mapping[str, str]) -> Fin
         found = await provider.check_credential(timeout_s=CHECK_TIMEOUT_S - 5)
     finally:
         await provider.aclose()
+    if found.models and (unknown := [model for model in models if model not in found.models]):
+        names = " ".join(f"It lists no {model}.{nearest_hint(model, found.models)}" for model in unknown)
+        return _warn(f"{found.says} {names} A job would fail, unless the provider serves more than it lists.")
     return Finding("", {None: State.WARN, True: State.OK, False: State.FAIL}[found.good], found.says)
 
 

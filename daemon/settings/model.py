@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
@@ -24,6 +25,7 @@ from daemon.settings.values import (
     RedisUrl,
     SecretUrl,
     StoreUrl,
+    is_loopback,
 )
 
 if TYPE_CHECKING:
@@ -95,6 +97,9 @@ class GatewaySettings(Section):
 class NetworkSettings(Section):
     allow_hosts: Names = Field([], description="private hosts that may be reached")
     max_input_bytes: Bytes = Field(25 * 1024**2, ge=1024, le=1024**3, description="largest download")
+    proxy: Literal["all", "calls"] = Field(
+        "all", description="what leaves by the proxy of the environment; `calls`: only calls to providers"
+    )
 
 
 class Credential(Section):
@@ -123,6 +128,11 @@ class Credential(Section):
             },
             SettingsError,
         )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its base address is this machine itself, as that of a simulator."""
+        return self.base_url is not None and is_loopback(urlsplit(self.base_url).hostname or "")
 
     def provider_options(self) -> dict[str, str]:
         """The options of the provider, beside its base URL and its secrets."""
@@ -204,6 +214,15 @@ class Settings(Section):
             yield from self._unknown_names(name, route)
         for name, credential in self.credentials.items():
             yield from _doubled(("credentials", name), credential, SECRET_NAMES)
+        if self.storage.url.reveal().startswith("memory:"):
+            for name in (name for name, credential in self.credentials.items() if not credential.is_local):
+                what = (
+                    f"is memory://, which ends with the process, and `credentials.{name}` is a real account"
+                )
+                yield (
+                    ("storage", "url"),
+                    f"{what}: its pictures are paid for, so name a store that keeps them",
+                )
         for name, webhook in self.webhooks.items():
             yield from _doubled(("webhooks", name), webhook, ("secret", "old_secret"))
             if not webhook.secret_env and not webhook.secret_file:

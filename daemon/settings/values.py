@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -103,6 +106,14 @@ def _mask_userinfo(match: re.Match[str]) -> str:
     return f"{user}:***@" if colon else "***@"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, beyond doubt."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    # Any other name may resolve to any address.
+    return host == "localhost"
+
+
 class Listen(_Text):
     """`host:port`; an IPv6 host stands in brackets."""
 
@@ -163,6 +174,15 @@ def _redis_url(value: Any) -> Any:
     return value
 
 
+def _store_url(value: Any) -> Any:
+    _url("file", "s3", "gs", "az", "memory")(value)
+    if value.startswith("file:") and urlsplit(value).netloc not in ("", "localhost"):
+        raise _wrong(
+            "a whole path behind three slashes, such as file:///srv/images: two are followed by a host"
+        )
+    return value
+
+
 def _http_base(value: str) -> str:
     _url("https", "http")(value)
     if "@" in value:
@@ -178,6 +198,6 @@ def _comma_list(value: Any) -> Any:
 Duration = Annotated[float, BeforeValidator(parse_duration), Shown(duration_text)]
 Bytes = Annotated[int, BeforeValidator(parse_size)]
 RedisUrl = Annotated[SecretUrl, BeforeValidator(_redis_url)]
-StoreUrl = Annotated[SecretUrl, BeforeValidator(_url("file", "s3", "gs", "az", "memory"))]
+StoreUrl = Annotated[SecretUrl, BeforeValidator(_store_url)]
 HttpBase = Annotated[str, AfterValidator(_http_base)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_comma_list)]

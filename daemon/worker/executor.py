@@ -30,6 +30,7 @@ from daemon.worker import run as runs
 from daemon.worker.cache import Reuse
 from daemon.worker.download import Download, only_picture
 from daemon.worker.inputs import InputFetcher
+from daemon.worker.memory import AnswerMemory
 from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
@@ -71,6 +72,7 @@ class Executor:
         self._calls = calls
         self._metrics = metrics
         self._reuse = Reuse(queue, keeper)
+        self._memory = AnswerMemory()
 
     async def run(self, run: Run) -> Outcome:
         """Run the item to its outcome. Raises LeaseLost when the item has another owner."""
@@ -89,6 +91,9 @@ class Executor:
             outcome = Cancelled()
         except Recalled:
             outcome = Released()
+        finally:
+            if run.answer_bytes:
+                self._memory.release(run)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -174,7 +179,11 @@ class Executor:
     async def _submit(self, run: Run, limit: TimeLimit, request: Request) -> Submitted | Generated:
         limit.check_unsent()
         run.enter(Phase.CALLING)
-        hooks = CallHooks(partial(self._calls.call_leaves, run), partial(self._calls.call_sent, run))
+        hooks = CallHooks(
+            partial(self._calls.call_leaves, run),
+            partial(self._calls.call_sent, run),
+            partial(self._memory.take, run),
+        )
         try:
             answer = await _answered(run.route.provider, request, limit, hooks)
         except ProviderError as error:
@@ -227,7 +236,15 @@ async def _answered(
 ) -> Submitted | Generated:
     left_s = limit.left_s()
     try:
-        async with asyncio.timeout(left_s + runs.GRACE_S):
-            return await provider.submit(request, timeout_s=left_s, hooks=hooks)
+        async with asyncio.timeout(left_s + runs.GRACE_S) as time_left:
+
+            async def unpacks(size: int) -> None:
+                time_left.reschedule(None)  # the answer is here
+                if hooks.before_unpacking is not None:
+                    await hooks.before_unpacking(size)
+
+            return await provider.submit(
+                request, timeout_s=left_s, hooks=replace(hooks, before_unpacking=unpacks)
+            )
     except TimeoutError:
         raise limit.unanswered() from None

@@ -70,6 +70,7 @@ class Run:
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
     task: asyncio.Task[None] | None = None
+    answer_bytes: int = 0  # of the replica's memory for large answers, held by this run
 
     def enter(self, phase: Phase) -> None:
         """Enter `phase`. Raises LeaseLost when the item has another owner, RuntimeError for a wrong step."""

@@ -1,7 +1,6 @@
 """Checks addresses from jobs and replies, so that they never lead into a private network.
 
-Only https, every resolved address is checked, and the connection goes to a checked one. No request here carries a
-credential or a cookie, uses a proxy or follows a redirect.
+Only https, and every resolved address is checked. See `exchange` for the connection to a checked address.
 """
 
 from __future__ import annotations
@@ -10,19 +9,14 @@ import asyncio
 import ipaddress
 import re
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import httpx2
 
-from providers.http.tls import tls_context
-
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-# The faults of a request that was allowed to leave.
-NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, ValueError)
 
 
 @dataclass(eq=False)
@@ -61,34 +55,6 @@ def check_url(url: str, allow_hosts: Collection[str] = ()) -> str | None:
     return None
 
 
-@asynccontextmanager
-async def exchange(
-    method: str, target: httpx2.URL, address: str, headers: Mapping[str, str], content: bytes = b""
-) -> AsyncIterator[httpx2.Response]:
-    """The answer of `target` at an `address` that was checked. The caller may read its body.
-
-    Raises one of NETWORK_FAULTS. Each request has its own transport: a pooled connection is keyed by address here, and
-    must never serve another name.
-    """
-    request = httpx2.Request(
-        method,
-        target.copy_with(host=address),
-        headers={"Host": target.netloc.decode("ascii"), **headers},
-        content=content,
-        extensions={
-            "sni_hostname": name_of(target),
-            "timeout": {"connect": 10.0, "read": 20.0, "write": 10.0, "pool": 10.0},
-        },
-    )
-    async with httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False) as transport:
-        response = await transport.handle_async_request(request)
-        response.request = request
-        try:
-            yield response
-        finally:
-            await response.aclose()
-
-
 def checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
     """`url` parsed, its scheme, port and literal address checked; raises OutsideError."""
     try:
@@ -116,12 +82,12 @@ def checked(url: str, allow_hosts: Collection[str]) -> httpx2.URL:
     return target.copy_with(fragment=None)
 
 
-async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> str:
-    """One address of the host to connect to; all of them were checked. Raises OutsideError."""
+async def safe_addresses(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> list[str]:
+    """The addresses of the host, all checked, in the order in which to try them. Raises OutsideError."""
     host = name_of(target)
     literal = _literal_address(host)
     if literal is not None:
-        return str(literal)
+        return [str(literal)]
     port = target.port or (443 if target.scheme == "https" else 80)
     try:
         addresses = await resolver(host, port)
@@ -132,7 +98,15 @@ async def safe_address(target: httpx2.URL, allow_hosts: Collection[str], resolve
     allowed = _is_allowed(target, allow_hosts)
     for address in addresses:
         _check_address(host, ipaddress.ip_address(address.partition("%")[0]), allowed=allowed)
-    return addresses[0]
+    return _families_in_turn(addresses)
+
+
+def _families_in_turn(addresses: Sequence[str]) -> list[str]:
+    """The same addresses, of IPv4 and IPv6 in turn: where one of the two has no route, the other comes second."""
+    first = [each for each in addresses if (":" in each) == (":" in addresses[0])]
+    other = [each for each in addresses if each not in first]
+    pairs = zip_longest(dict.fromkeys(first), dict.fromkeys(other))
+    return [each for pair in pairs for each in pair if each is not None]
 
 
 def _check_address(host: str, address: IPAddress, *, allowed: bool) -> None:

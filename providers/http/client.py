@@ -1,31 +1,29 @@
 """The HTTP client that providers share: sends a request exactly once and reports how far it got.
 
-Compressed replies are unpacked in small steps. The library's own decoders unpack each piece in one go, and 64 KiB of
-zeros that were packed twice are 60 GB.
+A compressed reply is unpacked once it is here, right before it is read. Nothing is awaited between, so of all replies
+of a process one at a time has its full size, however much they swell.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
-import zlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import anyio.lowlevel
 import httpx2
 
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
+from providers.http.faults import why
+from providers.http.packing import TooLarge, unpacked, unpacked_size
+from providers.http.proxies import proxy_for
 from providers.http.tls import tls_context
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
-STEP: Final = 256 * 1024  # bytes unpacked at a time
-
-_WINDOW_BITS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, without the hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class Answer:
 
     status: int
     headers: httpx2.Headers
-    body: bytes = field(repr=False)
+    body: bytearray = field(repr=False)
 
     @property
     def accepted(self) -> bool:
@@ -51,6 +49,8 @@ class Answer:
 def create_client(base_url: str) -> httpx2.AsyncClient:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
+    The environment names its proxy; raises ValueError with a sentence if that cannot be used.
+
     Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
     close them: if it does so while a paid request is written, the outcome is unknown. A request may wait half a second
     for its slot on an open connection.
@@ -61,7 +61,8 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
         follow_redirects=False,
-        trust_env=not _is_loopback(base_url),
+        trust_env=False,
+        proxy=proxy_for(httpx2.URL(base_url)),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
 
@@ -100,59 +101,53 @@ async def send_once(
     host = request.url.host
     try:
         async with asyncio.timeout(timeout_s):
-            return await _send(client, request, max_bytes, lost)
+            response, packed = await _received(client, request, max_bytes)
+        body = await _unpacked(response, packed, max_bytes, hooks)
+        return Answer(response.status_code, response.headers, body)
+    except TooLarge:
+        kind = ErrorKind.BAD_RESPONSE if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
+        raise ProviderError(kind, f"{host} sent an answer larger than {max_bytes} bytes.") from None
     except TimeoutError:
         raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
     except (httpx2.TransportError, httpx2.DecodingError) as error:
-        # The text of transport errors is left out: it may quote addresses with signatures.
-        raise _lost(progress, lost, host, type(error).__name__) from None
+        raise _lost(progress, lost, host, why(error)) from None
 
 
-async def _send(
-    client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int, lost: ErrorKind
-) -> Answer:
+async def _received(
+    client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int
+) -> tuple[httpx2.Response, bytearray]:
+    """The response and its body as it was sent; raises TooLarge."""
     response = await client.send(request, stream=True)
     body = bytearray()
     try:
-        async for chunk in _unpacked(response):
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > max_bytes:
-                message = f"{request.url.host} sent an answer larger than {max_bytes} bytes."
-                kind = ErrorKind.BAD_RESPONSE if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
-                raise ProviderError(kind, message, http_status=response.status_code)
-    except (httpx2.TransportError, httpx2.DecodingError):
-        # A refusal stays one even if the rest of its explanation is lost.
+                raise TooLarge
+    except httpx2.TransportError:
         if response.status_code < 400:
             raise
     finally:
         await response.aclose()
-    return Answer(response.status_code, response.headers, bytes(body))
+    return response, body
 
 
-async def _unpacked(response: httpx2.Response) -> AsyncIterator[bytes]:
-    """The body of a streamed response; if it is compressed, in pieces of at most `STEP` bytes.
-
-    Raises httpx2.DecodingError for a broken body and for an encoding, or a stack of them, that was not requested.
-    """
+async def _unpacked(
+    response: httpx2.Response, packed: bytearray, max_bytes: int, hooks: CallHooks
+) -> bytearray:
+    """The body of a response in its original size; a large one only after the hook. Raises TooLarge, DecodingError."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
-        async for chunk in response.aiter_raw():
-            yield chunk
-        return
-    if encoding not in _WINDOW_BITS:
-        raise httpx2.DecodingError("The answer is packed in a way that was not requested.")
-    unpacker, empty = zlib.decompressobj(_WINDOW_BITS[encoding]), True
-    async for chunk in response.aiter_raw():
-        while chunk and not unpacker.eof:
-            try:
-                piece = unpacker.decompress(chunk, STEP)
-            except zlib.error:
-                raise httpx2.DecodingError("The answer's packing is broken.") from None
-            chunk, empty = unpacker.unconsumed_tail, False
-            if piece:
-                yield piece
-    if not unpacker.eof and not empty:
-        raise httpx2.DecodingError("The answer ends in the middle of its packing.")
+        return packed
+    # A refusal stays one even if the rest of its explanation is lost.
+    whole = response.status_code < 400
+    try:
+        return unpacked(packed, encoding, max_bytes=min(max_bytes, SMALL_BYTES), whole=whole)
+    except TooLarge:
+        size = unpacked_size(packed, encoding, max_bytes=max_bytes)
+    if hooks.before_unpacking is not None:
+        await hooks.before_unpacking(size)
+    return unpacked(packed, encoding, max_bytes=max_bytes, whole=whole)
 
 
 class _Progress:
@@ -186,14 +181,6 @@ def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> Provide
     if lost is ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
     return ProviderError(lost, f"{host} did not answer ({what}).")
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _quiet_url_logging() -> None:

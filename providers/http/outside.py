@@ -1,32 +1,42 @@
 """Downloads from, and posts to, addresses from jobs and replies, by the rules of `addresses`.
 
 A download follows redirects, and checks each like a first address. A post does not: a redirect could lead a signed
-message anywhere.
+message anywhere. They leave by the proxy of the provider's calls; `leave_by_proxy(False)` sends them past it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import httpx2
 
 from providers.http.addresses import (
-    NETWORK_FAULTS,
     OutsideError,
     Resolver,
     checked,
-    exchange,
     host_of,
     name_of,
-    safe_address,
+    safe_addresses,
     system_resolver,
 )
+from providers.http.exchange import NETWORK_FAULTS, exchange
+from providers.http.faults import why
+from providers.http.proxies import proxy_for
 
 __all__ = ["OutsideError", "download", "post"]
 
 MAX_REDIRECTS = 3
 HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+
+
+_by_proxy = True  # of this process
+
+
+def leave_by_proxy(by_proxy: bool) -> None:
+    """Set for this process whether its downloads and posts use the proxy that the environment names, as at first."""
+    global _by_proxy
+    _by_proxy = by_proxy
 
 
 async def download(
@@ -40,7 +50,7 @@ async def download(
     """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _follow(url, max_bytes, allow_hosts, resolver)
+            return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
         raise OutsideError(message) from None
@@ -62,36 +72,47 @@ async def post(
     target = checked(url, allow_hosts)
     try:
         async with asyncio.timeout(timeout_s):
-            address = await safe_address(target, allow_hosts, resolver)
-            async with exchange("POST", target, address, headers, body) as response:
+            way = await _way(target, allow_hosts, resolver)
+            async with exchange("POST", target, way, headers, body, timeout_s=timeout_s) as response:
                 return response.status_code
     except TimeoutError:
         raise OutsideError(f"{name_of(target)} did not answer within {timeout_s:g} s.") from None
     except NETWORK_FAULTS as error:
-        raise OutsideError(f"{name_of(target)} could not be reached ({type(error).__name__}).") from None
+        raise OutsideError(f"{name_of(target)} could not be reached ({why(error)}).") from None
 
 
-async def _follow(url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver) -> bytes:
+async def _way(
+    target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver
+) -> Sequence[str] | httpx2.Proxy:
+    """The proxy, or the addresses of the host. A proxy resolves the name itself, so those cannot be checked."""
+    proxy = proxy_for(target) if _by_proxy else None
+    return proxy or await safe_addresses(target, allow_hosts, resolver)
+
+
+async def _follow(
+    url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver, timeout_s: float
+) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         target = checked(url, allow_hosts)
-        address = await safe_address(target, allow_hosts, resolver)
-        answer = await _get(target, address, max_bytes)
+        way = await _way(target, allow_hosts, resolver)
+        answer = await _get(target, way, max_bytes, timeout_s)
         if isinstance(answer, bytes):
             return answer
         url = str(answer)
     raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
-async def _get(target: httpx2.URL, address: str, max_bytes: int) -> bytes | httpx2.URL:
+async def _get(
+    target: httpx2.URL, way: Sequence[str] | httpx2.Proxy, max_bytes: int, timeout_s: float
+) -> bytes | httpx2.URL:
     """The body, or the address of a redirect."""
     try:
-        async with exchange("GET", target, address, HEADERS) as response:
+        async with exchange("GET", target, way, HEADERS, timeout_s=timeout_s) as response:
             if response.has_redirect_location:
                 return target.join(response.headers["location"])
             return await _capped_body(response, name_of(target), max_bytes)
     except NETWORK_FAULTS as error:
-        name = type(error).__name__
-        raise OutsideError(f"The download from {name_of(target)} failed ({name}).") from None
+        raise OutsideError(f"The download from {name_of(target)} failed ({why(error)}).") from None
 
 
 async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> bytes:

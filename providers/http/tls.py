@@ -1,14 +1,29 @@
-"""The TLS settings of every outgoing connection. The certificate bundle is read once, because that is slow."""
+"""The TLS settings of every outgoing connection. The certificates are read once, because that is slow."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import httpx2
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Verifies against the bundle that SSL_CERT_FILE or SSL_CERT_DIR name, else against certifi's."""
+    """Verifies against the certificates that SSL_CERT_FILE or SSL_CERT_DIR name, else against the system's."""
     return httpx2.create_ssl_context()
+
+
+def trust_problem(environ: Mapping[str, str]) -> str | None:
+    """Why no certificate could be verified with these variables, as a sentence; None if all is well."""
+    if file := environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+        except OSError as error:
+            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            return f"SSL_CERT_FILE is {file} ({why}): name a PEM file with certificates, or unset it."
+    elif (folder := environ.get("SSL_CERT_DIR")) and not Path(folder).is_dir():
+        return f"SSL_CERT_DIR is {folder}, which is no folder: name one with certificates, or unset it."
+    return None

@@ -113,7 +113,12 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
         request_id=error.get("request_id"),
         # Every other replica may have a right clock, so a wrong one stops only this machine.
         scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
-        retry=Retry.AFTER_THROTTLE if wrong_clock or activating else None,
+        retry=Retry.AFTER_THROTTLE
+        if wrong_clock or activating
+        # Each of these codes is about the account (a service, a region, a real name), and only a person can mend it.
+        else Retry.PAUSE_QUOTA
+        if kind_of_code(code) is ErrorKind.PERMISSION
+        else None,
         # TC3 refuses with HTTP 200.
         call_accepted=answer.accepted and "Response" not in (json_object(answer.body) or {}),
     )
@@ -157,7 +162,7 @@ def task_failure(code: str, message: str, request_id: str | None) -> ProviderErr
     ).of_accepted_call()
 
 
-def error_object(body: bytes) -> dict[str, str]:
+def error_object(body: bytes | bytearray) -> dict[str, str]:
     """The error in a body of either wire, its fields in lower case as text; empty if it holds none."""
     document = json_object(body) or {}
     response = document.get("Response")

@@ -61,6 +61,10 @@ class Tc3Provider(HunyuanProvider):
     def _poll_request(self, submitted: Submitted) -> httpx2.Request:
         return self._signed("QueryTextToImageJob", {"JobId": submitted.task_id})
 
+    def _named_task(self, document: dict[str, Any]) -> object:
+        response = document.get("Response")
+        return response.get("JobId") if isinstance(response, dict) else None
+
     def _progress(self, answer: Answer) -> Pending | Generated:
         response = self._response(answer, poll_refusal, ErrorKind.POLL_ERROR)
         status = str(response.get("JobStatusCode", ""))

@@ -68,6 +68,9 @@ class TokenHubTaskProvider(_TokenHubProvider):
             _QUERY, {"model": models[0] if models else DEFAULT_TASK_MODEL, "id": submitted.task_id}
         )
 
+    def _named_task(self, document: dict[str, Any]) -> object:
+        return document.get("id")
+
     def _progress(self, answer: Answer) -> Pending | Generated:
         if not answer.accepted:
             raise poll_refusal(answer, self._host, self._now())

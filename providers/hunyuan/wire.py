@@ -20,6 +20,7 @@ class HunyuanProvider(HttpProvider):
     mode: Literal["sync", "task"] = "task"
     default_base_url: str
     url_ttl_s: float | None = None
+    max_answer_bytes = 1024 * 1024  # addresses, never pictures
     rules = Rules(
         params=frozenset({"resolution", "revise", "logo_add"}),
         max_input_bytes=4_500_000,  # less than 6 MB of base64

@@ -11,6 +11,7 @@ import base64
 import re
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import httpx2
 
@@ -121,6 +122,9 @@ class ZImageProvider(HttpProvider):
             http_status=answer.status,
             request_id=request_id(answer),
         )
+
+    def _named_task(self, document: dict[str, Any]) -> object:
+        return document.get("task_id")
 
     def _progress(self, answer: Answer) -> Pending | Generated:
         document = json_object(answer.body) if answer.accepted else None

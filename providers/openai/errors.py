@@ -34,10 +34,13 @@ _MODERATION_WORDS = re.compile(
 )
 _OUTPUT_WORDS = re.compile(r"generated image|output image|image generated", re.IGNORECASE)
 
-# Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446), without a
-# code of its own. Its message begins with them; a quoted prompt does not stand at the beginning.
-_BLOCKED = re.compile(
-    r"(?:your )?(?:resource|account) (?:is|has been) (?:temporarily )?(?:blocked|suspended)", re.IGNORECASE
+# Refusals that only a person can end, without a code of their own. OpenAI lets verified organisations alone use some
+# models. Azure blocks a whole account in words that sound like the moderation of one prompt (pollinations #12446).
+# The messages begin with these words; a quoted prompt does not stand at the beginning.
+_NEEDS_A_PERSON = re.compile(
+    r"(?:your )?(?:(?:resource|account) (?:is|has been) (?:temporarily )?(?:blocked|suspended)"
+    r"|organi[sz]ation must be verified)",
+    re.IGNORECASE,
 )
 
 # The job's fields by the API's parameters.
@@ -54,7 +57,7 @@ def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
     """The error of an answer whose status is >= 400 or whose body holds an error object."""
     code, type_, message = (word(error.get(name)) for name in ("code", "type", "message"))
     kind = _kind(answer, code, type_, message)
-    blocked = kind is ErrorKind.PERMISSION and _BLOCKED.match(message)
+    needs_a_person = kind is ErrorKind.PERMISSION and _NEEDS_A_PERSON.match(message)
     return refused(
         answer,
         host,
@@ -63,15 +66,15 @@ def refusal(answer: Answer, host: str, error: dict[str, Any]) -> ProviderError:
         code=code or type_,
         request_id=answer.headers.get("x-request-id") or word(error.get("request_id")) or None,
         field=_FIELDS.get(word(error.get("param"))),
-        scope=Scope.KEY if blocked else None,
-        retry=Retry.PAUSE_QUOTA if blocked else None,
+        scope=Scope.KEY if needs_a_person else None,
+        retry=Retry.PAUSE_QUOTA if needs_a_person else None,
     )
 
 
 def _kind(answer: Answer, code: str, type_: str, message: str) -> ErrorKind:
     known = _CODES.get(code.lower()) or _CODES.get(type_.lower())
     kind = known or kind_without_code(status_of(answer, code), answer.headers, message)
-    if known is None and kind is ErrorKind.PERMISSION and _BLOCKED.match(message):
+    if known is None and kind is ErrorKind.PERMISSION and _NEEDS_A_PERSON.match(message):
         return kind
     if known is None and kind in (ErrorKind.INVALID_REQUEST, ErrorKind.PERMISSION):
         kind = ErrorKind.MODERATION_INPUT if _MODERATION_WORDS.search(message) else kind

@@ -6,6 +6,7 @@ One POST makes one picture, and its `usage` reports the cost. An answer of 200 m
 from __future__ import annotations
 
 import base64
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -156,9 +157,7 @@ class ChatProvider(OpenRouterProvider):
         message = _choice(document).get("message")
         if not isinstance(message, dict):
             return []
-        # Some providers' pictures stand among the parts of the content instead.
-        content = message.get("content")
-        return message.get("images") or (content if isinstance(content, list) else [])
+        return message.get("images") or _items_of_content(message.get("content"))
 
 
 class ImagesProvider(OpenRouterProvider):
@@ -189,6 +188,17 @@ def _choice(document: Mapping[str, Any]) -> dict[str, Any]:
     choices = document.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else {}
+
+
+def _items_of_content(content: object) -> list[object]:
+    """The pictures that some providers put into a chat's content: as its parts, or as Markdown inside its text."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [text for part in parts if isinstance(part, dict) and isinstance(text := part.get("text"), str)]
+    return [*parts, *({"url": found} for text in texts for found in _MARKDOWN_PICTURE.findall(text))]
+
+
+# It is open at its end, and no caption holds a bracket: so a hostile text takes no longer than any other.
+_MARKDOWN_PICTURE = re.compile(r"!\[[^][\n]*\]\(\s*<?(data:image/[^)>\"]+|https?://[^)>\"\s]+)")
 
 
 def _part(image: InputImage) -> dict[str, Any]:

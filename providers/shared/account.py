@@ -47,7 +47,19 @@ def secret_of(provider: str, secrets: Mapping[str, str], name: str = "api_key") 
             f"The {provider} provider needs the secret `{name}`, one line of printable ASCII: "
             f"write `{name}_env` with the name of its variable, or `{name}_file` with its file."
         )
+    if secret[0] in _QUOTES and secret[-1] in _QUOTES:
+        # Env files of containers keep quotes as a part of the value.
+        raise ValueError(
+            f"The secret `{name}` of the {provider} provider stands in quotes: set it without them."
+        )
+    if " " in secret:
+        raise ValueError(
+            f"The secret `{name}` of the {provider} provider holds a blank: set the bare key alone."
+        )
     return secret
+
+
+_QUOTES = "\"'`"
 
 
 def base_address(text: str) -> httpx2.URL:

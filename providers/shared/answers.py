@@ -5,36 +5,59 @@ Bytes that leave this module as a picture were recognised as one; otherwise a Pr
 
 from __future__ import annotations
 
-import base64
 import binascii
-from collections.abc import Collection
+import codecs
+import json
+import string
+from collections.abc import Callable, Collection
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.http.client import Answer
+from providers.http.client import SMALL_BYTES, Answer
 from providers.http.outside import OutsideError, download
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
 
 
-def json_object(body: bytes) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is anything else."""
+def json_object(body: bytes | bytearray) -> dict[str, Any] | None:
+    """The body as a JSON object; None if it is anything else. A byte order mark before it is skipped."""
+    view = memoryview(body)[len(codecs.BOM_UTF8) :] if body.startswith(codecs.BOM_UTF8) else body
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(view)
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
 
 
+def emptied(body: bytearray) -> dict[str, Any] | None:
+    """As `json_object`, and leaves nothing of the body: a large one is held twice at a time, not three times."""
+    if len(body) <= SMALL_BYTES or not body.isascii():
+        document = json_object(body)
+        body.clear()
+        return document
+    text = body.decode("ascii")
+    body.clear()
+    try:
+        document = json.loads(text)  # orjson keeps a copy of its own beside the result
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
 def answered_object(
-    answer: Answer, request_id: str | None = None, *, kind: ErrorKind = ErrorKind.BAD_RESPONSE
+    answer: Answer,
+    request_id: str | None = None,
+    *,
+    kind: ErrorKind = ErrorKind.BAD_RESPONSE,
+    read: Callable[[bytearray], dict[str, Any] | None] = json_object,
 ) -> dict[str, Any]:
     """The document of an answer with a status of success; raises `kind` if it is no JSON object."""
-    document = json_object(answer.body)
+    document = read(answer.body)
     if document is None:
         raise bad_answer(answer, "is no JSON object", request_id, kind=kind)
     return document
@@ -73,7 +96,7 @@ def error_in(document: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def error_object(body: bytes) -> dict[str, Any]:
+def error_object(body: bytes | bytearray) -> dict[str, Any]:
     """The error that a body holds; empty if it holds none or is no JSON."""
     return error_in(json_object(body) or {})
 
@@ -170,12 +193,24 @@ def amount(value: object) -> Decimal | None:
 
 def _decoded(encoded: str, host: str) -> bytes:
     """The picture in base64 text or in a whole `data:` URL; raises `bad_response`."""
-    plain = encoded.partition(",")[2] if encoded.startswith("data:") else encoded
+    plain = unquote(encoded.partition(",")[2]) if encoded.startswith("data:") else encoded
     try:
-        data = base64.b64decode(plain, validate=True)
-    except (binascii.Error, ValueError):
+        try:
+            data = binascii.a2b_base64(plain, strict_mode=True)  # without the copy that `b64decode` makes
+        except binascii.Error:
+            data = binascii.a2b_base64(_respelled(plain), strict_mode=True)
+    except ValueError:
         raise _bad(f"{host} sent a picture whose base64 is broken or cut off.") from None
     return _recognised(data, f"What {host} sent")
+
+
+def _respelled(encoded: str) -> str:
+    """Base64 of any spelling in the plain one: without line breaks, in the standard alphabet, padded."""
+    plain = encoded.translate(_OTHER_SPELLINGS).rstrip("=")
+    return plain + "=" * (-len(plain) % 4)
+
+
+_OTHER_SPELLINGS = str.maketrans("-_", "+/", string.whitespace)
 
 
 def _recognised(data: bytes, what: str) -> bytes:

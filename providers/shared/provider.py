@@ -28,11 +28,16 @@ from providers.base import (
 )
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_once
+from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
-from providers.shared.refusals import kind_of_status
+from providers.shared.refusals import kind_of_status, redirected
 
 T = TypeVar("T")
+
+# Fields of results that hold words. Ids are not among them: they have to stay what they are.
+_SHOWN = ("revised_prompt", "status")
+_MOST_SHOWN = 32_000  # characters, of the longest prompt
 
 # A restricted key may draw although it may not look around; OpenAI answers it with a 401 as well as a 403.
 _RESTRICTED = re.compile(r"missing scopes|insufficient permissions", re.IGNORECASE)
@@ -76,6 +81,10 @@ class HttpProvider(ABC):
         message = f"The {self.name} provider has no tasks on this wire: {submitted.task_id} cannot be one of its own."
         raise ProviderError(ErrorKind.TASK_LOST, message)
 
+    def _named_task(self, document: dict[str, Any]) -> object:  # noqa: ARG002 (for subclasses)
+        """The id of the task that the answer to a poll is about, where the answer names it."""
+        return None
+
     def _progress(self, answer: Answer) -> Pending | Generated:
         """The state of the task in the answer to a poll, of any status; raises ProviderError."""
         raise NotImplementedError
@@ -93,9 +102,17 @@ class HttpProvider(ABC):
 
     async def poll(self, submitted: Submitted, *, hooks: CallHooks = NO_HOOKS) -> Pending | Generated:
         """See Provider.poll. The receipt is all it needs, so any replica can poll."""
+
+        def read(answer: Answer) -> Pending | Generated:
+            named = self._named_task(answers.json_object(answer.body) or {})
+            if isinstance(named, str | int) and named and str(named) != submitted.task_id:
+                what = "is about another task than the one that was polled"
+                raise answers.bad_answer(answer, what, kind=ErrorKind.POLL_ERROR)
+            return self._progress(answer)
+
         return await self._call(
             self._poll_request(submitted),
-            self._progress,
+            read,
             timeout_s=self.poll_timeout_s,
             lost=ErrorKind.POLL_ERROR,
             hooks=hooks,
@@ -141,11 +158,22 @@ class HttpProvider(ABC):
                 max_bytes=self.max_answer_bytes,
                 hooks=hooks,
             )
-            return read(answer)
+            if 300 <= answer.status < 400:
+                raise redirected(answer, self._host, lost)
+            return self._without_secrets(read(answer))
         except ProviderError as error:
             for secret in self._secrets:
                 error.without(secret)
             raise error from None
+
+    def _without_secrets(self, read: T) -> T:
+        """What was read, with no secret of the account in the texts that go into records and events."""
+        shown = {
+            name: text[:_MOST_SHOWN] for name in _SHOWN if isinstance(text := getattr(read, name, None), str)
+        }
+        for secret in self._secrets:
+            shown = {name: without_secret(text, secret) for name, text in shown.items()}
+        return replace(read, **shown) if shown else read  # type: ignore[type-var]  # only dataclasses have them
 
 
 class OneCallProvider(HttpProvider):
@@ -189,7 +217,8 @@ class OneCallProvider(HttpProvider):
     def _accepted(self, answer: Answer, request: Request) -> Generated:
         if not answer.accepted:
             raise self._refusal(answer, answers.error_object(answer.body))
-        document = answers.answered_object(answer, self._request_id(answer, {}))
+        # The document holds it all, and decoding its pictures needs as much room again.
+        document = answers.answered_object(answer, self._request_id(answer, {}), read=answers.emptied)
         request_id, usage = self._request_id(answer, document), answers.usage_in(document)
         cost = self._cost(request, usage)
         try:

@@ -31,6 +31,7 @@ _STATUSES = by_code(
     # An edge that lost its backend cannot say whether the backend made and billed a picture.
     ambiguous_submit="408 502 504 520 524",
 )
+_MOVED = frozenset({301, 307, 308})  # the request is to be sent again as it is, elsewhere
 _CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
 # Not "billing" alone: throttles link to the page where more can be bought.
 _BILLING_WORDS = re.compile(
@@ -85,6 +86,29 @@ def refused(
     )
     accepted = answer.accepted if call_accepted is None else call_accepted
     return error.of_accepted_call() if accepted else error
+
+
+def redirected(answer: Answer, host: str, lost: ErrorKind) -> ProviderError:
+    """The error of a call or poll that was answered with another address; `lost` as in `send_once`.
+
+    A moved address took nothing, and only a person can set the new one. After the other redirects the call may be done.
+    """
+    target = answer.headers.get("location") or "no address"
+    message = (
+        f"{host} redirects with HTTP status {answer.status} to {target}. The key is not sent after it: set the "
+        "credential's `base_url` to the address that answers."
+    )
+    if lost is not ErrorKind.AMBIGUOUS_SUBMIT:
+        return ProviderError(lost, message, http_status=answer.status)
+    if answer.status not in _MOVED:
+        return ProviderError(ErrorKind.UNKNOWN, message, http_status=answer.status)
+    return ProviderError(
+        ErrorKind.UNSUPPORTED,
+        message,
+        http_status=answer.status,
+        scope=Scope.KEY,
+        retry=Retry.PAUSE_QUOTA,
+    )
 
 
 def poll_refused(

@@ -138,3 +138,14 @@ async def test_an_item_whose_claim_is_slow_at_a_stop_is_settled_and_paid_once(
         "images": calls,
         "in_flight": 0,
     }
+
+
+@pytest.mark.parametrize(("proxy", "outside"), [("all", True), ("calls", False)])
+async def test_a_replica_sends_results_by_the_proxy_unless_it_is_for_calls(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, proxy: str, outside: bool
+) -> None:
+    chosen: list[bool] = []
+    monkeypatch.setattr("daemon.replica.leave_by_proxy", chosen.append)
+    settings = Settings.model_validate({"network": {"proxy": proxy}})
+    Replica(settings, redis_server.url, Routes([]), ResultStore.open("memory://"), NO_WEBHOOKS)
+    assert chosen == [outside]

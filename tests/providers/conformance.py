@@ -78,6 +78,7 @@ class Case:
     accepted: dict[str, Any]  # the document of an accepted submit
     error: Callable[[str], dict[str, Any]]  # the document of a refusal with these words
     mode: Literal["sync", "task"] = "sync"
+    finished: Callable[[str], dict[str, Any]] = lambda task_id: {}
     options: Mapping[str, str] = field(default_factory=dict)
     errors: Errors = field(default_factory=dict)
     tells_wait: bool = True
@@ -135,6 +136,11 @@ CASES = [
         accepted={"task_id": "7", "task_status": "SUCCEED"},
         error=lambda message: {"errors": {"message": message}, "request_id": "r"},
         mode="task",
+        finished=lambda task_id: {
+            "task_id": task_id,
+            "task_status": "SUCCEED",
+            "output_images": [PNG_URL],
+        },
         errors={
             FaultKind.BILLING: ErrorKind.QUOTA_EXHAUSTED,
             FaultKind.EMPTY: ErrorKind.AMBIGUOUS_SUBMIT,
@@ -148,6 +154,9 @@ CASES = [
         accepted={"Response": {"JobId": "7", "RequestId": "r"}},
         error=lambda message: {"Response": {"Error": {"Message": message}, "RequestId": "r"}},
         mode="task",
+        finished=lambda task_id: {
+            "Response": {"JobId": task_id, "JobStatusCode": "5", "ResultImage": [PNG_URL]}
+        },
         errors={FaultKind.EMPTY: ErrorKind.BAD_RESPONSE},
         tells_wait=False,
     ),
@@ -159,6 +168,7 @@ CASES = [
         accepted={"id": "7", "status": "queued"},
         error=lambda message: {"error": {"type": "t", "message": message}},
         mode="task",
+        finished=lambda task_id: {"id": task_id, "status": "completed", "data": [{"url": PNG_URL}]},
         options={"wire": "tokenhub_async"},
         errors={FaultKind.EMPTY: ErrorKind.BAD_RESPONSE},
     ),

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from providers.base import CallHooks, Generated, Submitted
-from providers.errors import Charged, ErrorKind, Retry
+from providers.errors import Charged, ErrorKind, Retry, Scope
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import Rate
@@ -277,3 +277,21 @@ async def test_a_redirect_is_not_followed_with_the_key(bench: Bench) -> None:
     provider, _ = await bench.canned(b"", 307, location=f"{await bench.serve(elsewhere.app)}/x")
     await bench.failure(provider)
     assert not elsewhere.seen
+
+
+@on(CASES)
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_a_moved_address_is_named_and_stops_the_account_at_no_cost(bench: Bench, status: int) -> None:
+    provider, _ = await bench.canned(b"", status, location="https://api.new.example/v1/images?sig=geheim")
+    error = await bench.failure(provider)
+    assert (error.retry, error.scope, error.charged) == (Retry.PAUSE_QUOTA, Scope.KEY, Charged.NO)
+    assert f"status {status} to https://api.new.example/v1/images" in error.message
+    assert "geheim" not in error.message
+
+
+@on(CASES)
+async def test_a_redirect_to_a_result_may_have_been_charged(bench: Bench) -> None:
+    provider, _ = await bench.canned(b"", 303, location="/result")
+    error = await bench.failure(provider)
+    assert (error.charged, error.http_status) == (Charged.MAYBE, 303)
+    assert "to /result" in error.message

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import re
+from collections.abc import Callable
+from urllib.parse import quote
 
 import orjson
 import pytest
 
-from providers.base import Picture, Submitted
+from providers.base import Generated, Picture, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
@@ -17,6 +21,7 @@ from tests.providers.conformance import (
     CALLS,
     CASES,
     KEY,
+    PNG_URL,
     TASKS,
     Bench,
     Canned,
@@ -24,6 +29,7 @@ from tests.providers.conformance import (
     ended,
     on,
 )
+from tests.providers.conftest import OpenProvider, Serve, request_for
 
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
 HTML = b"<html>Please sign in.</html>"
@@ -133,6 +139,16 @@ async def test_a_poll_without_a_good_answer_gives_up_nothing(bench: Bench, fault
 
 
 @on(TASKS)
+async def test_an_answer_about_another_task_is_no_news_of_ours(bench: Bench) -> None:
+    provider, app = await bench.canned(bench.case.finished("8"))
+    with pytest.raises(ProviderError, match="another task") as caught:
+        await provider.poll(Submitted("7"))
+    assert caught.value.kind is ErrorKind.POLL_ERROR
+    app.body = orjson.dumps(bench.case.finished("7"))
+    assert (await ended(provider, Submitted("7"))).pictures == (Picture(url=PNG_URL),)
+
+
+@on(TASKS)
 async def test_a_poll_that_cannot_connect_is_no_news(bench: Bench) -> None:
     provider = bench.open(f"http://127.0.0.1:{await closed_port()}{bench.case.path}")
     with pytest.raises(ProviderError) as caught:
@@ -195,6 +211,35 @@ async def test_a_quoted_secret_is_in_no_repr_error_or_log(
     shown = [repr(provider), str(provider), f"{error} {error!r} {error.to_dict()} {error.args!r}"]
     shown += [repr(error.__cause__), repr(error.__context__), caplog.text]
     assert secret not in " ".join(shown)
+
+
+SPELLINGS: list[Callable[[str], str]] = [
+    lambda secret: base64.b64encode(secret.encode()).decode(),
+    lambda secret: base64.urlsafe_b64encode(f"Bearer {secret}".encode()).decode().rstrip("="),
+    lambda secret: quote(secret, safe=""),
+]
+
+
+@on(CASES)
+@pytest.mark.parametrize("spelled", SPELLINGS)
+async def test_a_secret_that_is_quoted_in_another_spelling_is_in_no_event(
+    bench: Bench, spelled: Callable[[str], str]
+) -> None:
+    secret = "unusual!form,of=key/0"
+    url = await bench.serve(Canned(bench.case.error(f"The key {spelled(secret)} is wrong."), 401).app)
+    provider = bench.open(url + bench.case.path, api_key=secret, secret_id=secret, secret_key=secret)
+    error = await bench.failure(provider)
+    assert re.fullmatch(r"The key (QmVhcmVyI)?\*\*\* is wrong\.", error.message), "at most `Bearer ` is left"
+
+
+async def test_a_secret_in_an_answer_of_success_is_in_no_record(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    canned = Canned({"data": [{"url": PNG_URL, "revised_prompt": f"a mug, {KEY}"}]})
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    made = await provider.submit(request_for(), timeout_s=10)
+    assert isinstance(made, Generated)
+    assert made.revised_prompt == "a mug, ***"
 
 
 @on(CASES)

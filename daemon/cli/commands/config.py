@@ -22,6 +22,7 @@ from daemon.contract.schema import SCHEMA_NAMES, schema
 from daemon.doctor.checks import provider_of
 from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings, unshared_accounts
 from daemon.settings.values import Shown, masked_url
+from providers.http.proxies import environment_problems
 from providers.registry import provider_names
 
 config = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
@@ -61,6 +62,8 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
     """The problems that only other parts can find: wrong quotas, unknown providers, refused options, and secrets
     of a wrong form. Nothing is sent."""
     yield from _problems("", settings.parsed_quotas)
+    unusable = tuple(environment_problems(environ))
+    yield from unusable
     known = provider_names()
     for name, credential in settings.credentials.items():
         if credential.provider not in known:
@@ -68,6 +71,8 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
                 f"`credentials.{name}.provider` is not an installed provider: "
                 f'"{credential.provider}"; known are {", ".join(known)}.'
             )
+            continue
+        if unusable:
             continue
         with suppress(SettingsError):  # a missing secret is a note: it need not be on this machine
             try:

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from functools import partial
 
+from daemon.accounts.routes import refuse_environment
 from daemon.broker.connect import command_client
 from daemon.cli.errors import ALL_WELL, FAILED, PARTLY
 from daemon.cli.session import Session, command
@@ -23,6 +24,7 @@ from daemon.doctor.checks import (
 )
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
+from providers.http.proxies import proxies_in_words
 
 
 @command
@@ -30,14 +32,16 @@ async def doctor(session: Session) -> int:
     """Check Redis, the object store and every credential. Nothing is spent.
 
     Each line is ok, warn (no fault yet, or not known) or fail, with the remedy.
-    The exit code is 0 without a failure, 3 where some checks fail, 4 where all do or Redis cannot be reached.
+    The exit code is 0 without a failure, 3 where some checks fail, 4 where all do or Redis cannot be reached,
+    2 where SSL_CERT_FILE or a proxy's variable allows no connection at all.
 
         pixmill doctor
         pixmill doctor --json
     """
+    refuse_environment(os.environ)
     beside_redis: dict[str, Check] = {
         "storage": partial(check_storage, session.store),
-        **credential_checks(session.settings.credentials, os.environ),
+        **credential_checks(session.settings.credentials, session.settings.routes, os.environ),
     }
     findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
@@ -57,9 +61,20 @@ def _configuration(session: Session) -> list[Finding]:
     except SettingsError as error:
         return [Finding("configuration", State.FAIL, problem) for problem in error.problems]
     if routes := ", ".join(session.settings.routes):
-        return [Finding("configuration", State.OK, f"Routes: {routes}.")]
+        return [Finding("configuration", State.OK, f"Routes: {routes}."), *_way_out(session)]
     none = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."
     return [Finding("configuration", State.WARN, none)]
+
+
+def _way_out(session: Session) -> list[Finding]:
+    """The proxies that calls leave by; none where nothing names a proxy."""
+    proxies = proxies_in_words(os.environ)
+    if not proxies:
+        return []
+    everything = session.settings.network.proxy == "all"
+    what = "Calls, results, inputs and callbacks leave" if everything else "Only calls to providers leave"
+    unchecked = " It resolves their names, so it must refuse private addresses." if everything else ""
+    return [Finding("proxy", State.OK, f"{what} by {proxies}.{unchecked}")]
 
 
 async def _redis(session: Session) -> list[Finding]:

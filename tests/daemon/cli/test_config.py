@@ -12,7 +12,7 @@ from daemon.accounts.routes import build_routes
 from daemon.cli.commands.config import config as config_app
 from daemon.compat.aliases import alias_source
 from daemon.contract import Job
-from daemon.settings import load_settings
+from daemon.settings import SettingsError, load_settings
 from limiter.quota.quota import Quota, Window
 from tests.daemon.settings.test_settings import WHOLE
 
@@ -61,6 +61,26 @@ def test_check_notes_routes_of_one_account_without_a_common_quota(config: str) -
     assert result.exit_code == 0
     assert "note: the routes of the account in OPENAI_API_KEY have no quota in common" in result.stdout
     assert "sk-planted" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SSL_CERT_FILE", "/no/such/ca.pem"), ("ALL_PROXY", "socks://127.0.0.1:7890")]
+)
+def test_check_names_a_variable_that_no_call_could_be_made_with(config: str, name: str, value: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": "sk-planted", name: value})
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{name} is {value}")
+    assert len(result.stderr.splitlines()) == 1
+    with pytest.raises(SettingsError, match=f"^{name} is {value}"):
+        build_routes(load_settings(Path(config), environ={}).settings, {name: value})
+
+
+@pytest.mark.parametrize("key", ["'sk-planted'", '"sk-planted"', "Bearer sk-planted"])
+def test_check_finds_a_key_that_was_written_with_more_than_itself(config: str, key: str) -> None:
+    result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": key})
+    assert result.exit_code == 2
+    assert result.stderr.startswith("credentials.openai-main: The secret `api_key`")
+    assert "planted" not in result.output
 
 
 def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:

@@ -108,3 +108,18 @@ async def test_a_quota_that_cannot_be_is_found(pixmill: Pixmill, tmp_path: Path)
     ran = await pixmill("doctor")
     assert ran.code == 3
     assert re.search(r"fail +configuration +.*main", ran.out)
+
+
+async def test_a_proxy_is_shown_with_what_leaves_by_it(pixmill: Pixmill) -> None:
+    environ = {"HTTPS_PROXY": "http://me:planted@proxy.corp:3128", "NO_PROXY": None, "https_proxy": None}
+    ran = await pixmill("doctor", **environ)
+    assert re.search(r"ok +proxy +Calls, results, .* by HTTPS_PROXY http://proxy.corp:3128\.", ran.out)
+    ran = await pixmill("doctor", **environ, PIXMILL_NETWORK__PROXY="calls")
+    assert "Only calls to providers leave by HTTPS_PROXY http://proxy.corp:3128." in ran.out
+    assert "planted" not in ran.out + ran.err
+
+
+async def test_a_proxy_that_cannot_be_used_ends_the_check_with_its_name(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", ALL_PROXY="socks://127.0.0.1:7890/", all_proxy=None)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("ALL_PROXY is socks://127.0.0.1:7890/, and socks:// is no form of a proxy")

@@ -27,7 +27,7 @@ from daemon.doctor.checks import (
     unreachable,
 )
 from daemon.queue.keys import INTAKE_GROUP, Keys
-from daemon.settings import Credential
+from daemon.settings import Credential, Route
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
@@ -252,9 +252,12 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
-async def credential(provider: str, base_url: str | None, environ: dict[str, str]) -> Finding:
+async def credential(
+    provider: str, base_url: str | None, environ: dict[str, str], model: str = "sim-1"
+) -> Finding:
     configured = Credential(provider=provider, base_url=base_url, api_key_env="KEY")
-    (finding,) = await examine(credential_checks({"main": configured}, environ))
+    routes = {"default": Route(credential="main", model=model)}
+    (finding,) = await examine(credential_checks({"main": configured}, routes, environ))
     assert finding.check == "credential main"
     return finding
 
@@ -273,6 +276,8 @@ async def test_a_key_is_tried_where_that_is_free(simulator: Simulator, provider:
     ("provider", "environ", "state", "says"),
     [
         ("openai", {}, State.FAIL, "KEY"),
+        ("openai", {"KEY": f'"{KEY}"'}, State.FAIL, "stands in quotes"),
+        ("openai", {"KEY": f"Bearer {KEY}"}, State.FAIL, "holds a blank"),
         ("opanai", {"KEY": KEY}, State.FAIL, "openai"),
         ("zimage", {"KEY": KEY}, State.OK, "no request that is free"),
     ],
@@ -283,6 +288,12 @@ async def test_a_credential_that_cannot_be_tried_has_a_reason(
     finding = await credential(provider, None, environ)
     assert finding.state is state
     assert says in finding.says
+
+
+async def test_a_model_that_the_provider_does_not_list_is_named(simulator: Simulator) -> None:
+    finding = await credential("openai", simulator.base_url, {"KEY": KEY}, "sim-l")
+    assert finding.state is State.WARN
+    assert "It lists no sim-l. Did you mean 'sim-1'?" in finding.says
 
 
 async def test_a_gateway_that_lists_no_models_leaves_it_open(simulator: Simulator) -> None:

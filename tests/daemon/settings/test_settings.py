@@ -102,6 +102,12 @@ def test_no_configuration_at_all_is_the_documented_defaults(
     assert loaded.file is None
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9200/v1", "http://localhost/v1", "http://[::1]:9200/v1"])
+def test_pictures_of_a_simulator_here_may_be_kept_in_memory(load: Load, url: str) -> None:
+    text = f"[storage]\nurl = 'memory://'\n[credentials.a]\nprovider = 'openai'\nbase_url = '{url}'\n"
+    assert load(text).settings.storage.url.reveal() == "memory://"
+
+
 def test_the_documented_file_is_read(load: Load) -> None:
     settings = load(WHOLE).settings
     assert settings.worker.lease == 1.5
@@ -188,6 +194,9 @@ def test_a_file_that_is_no_toml_is_reported_with_its_line(load: Load, text: str)
         ("[redis]\nurl = 'http://x'\n", "pixmill.toml:2: `redis.url` must be a URL that begins with redis://"),
         ("[redis]\nprefix = 'a b'\n", "pixmill.toml:2: `redis.prefix` must be 1 to 64 letters"),
         ("[storage]\nurl = '/var/lib'\n", "pixmill.toml:2: `storage.url` must be a URL that begins with file://"),
+        ("[storage]\nurl = 'file://images'\n", "pixmill.toml:2: `storage.url` must be a whole path behind three slashes, such as file:///srv/images"),
+        ("[storage]\nurl = 'memory://'\n[credentials.a]\nprovider = 'openai'\n", "pixmill.toml:2: `storage.url` is memory://, which ends with the process, and `credentials.a` is a real account"),
+        ("[storage]\nurl = 'memory://'\n[credentials.a]\nprovider = 'openai'\nbase_url = 'http://10.0.0.1/v1'\n", "pixmill.toml:2: `storage.url` is memory://"),
         ("[metrics]\nlisten = '9108'\n", "pixmill.toml:2: `metrics.listen` must be an address such as"),
         ("[metrics]\nlisten = 'a:99999'\n", "pixmill.toml:2: `metrics.listen` must be an address such as"),
         ("[gateway]\nlisten = '0.0.0.0:8080'\n", "pixmill.toml:2: `gateway.listen` would do nothing:"),

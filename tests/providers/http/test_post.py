@@ -101,3 +101,14 @@ async def test_the_connection_goes_to_the_resolved_address_and_keeps_the_name(se
     url = f"http://hooks.example:{port}/hook"
     await post(url, b"", {}, timeout_s=5, allow_hosts=["hooks.example"], resolver=resolve)
     assert got[0][0]["host"] == f"hooks.example:{port}"
+
+
+async def test_a_message_goes_once_to_the_first_address_that_answers(serve: Serve) -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return ["127.0.0.9", "127.0.0.1", "127.0.0.1"]
+
+    got: list[tuple[dict[str, str], bytes]] = []
+    port = (await serve(hook_app(got))).rpartition(":")[2]
+    url = f"http://hooks.example:{port}/hook"
+    assert await post(url, b"{}", {}, timeout_s=5, allow_hosts=["hooks.example"], resolver=resolve) == 202
+    assert [body for _, body in got] == [b"{}"]

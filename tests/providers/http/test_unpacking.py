@@ -5,9 +5,8 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,15 +15,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from providers.base import CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
-from providers.http.client import STEP, Answer, _unpacked, create_client, send_once
+from providers.http.client import SMALL_BYTES, Answer, create_client, send_once
+from providers.http.packing import TooLarge, unpacked, unpacked_size
 
 MIB = 1024 * 1024
+Room = Callable[[int], Awaitable[None]]
 ZEROS = gzip.compress(bytes(100 * MIB))
 
 
-async def answered(body: bytes, encoding: str, *, max_bytes: int = MIB, status: int = 200) -> Answer:
+async def answered(
+    body: bytes, encoding: str, *, max_bytes: int = MIB, status: int = 200, room: Room | None = None
+) -> Answer:
     """The client's reading of a provider's answer with these bytes under this Content-Encoding."""
 
     async def answer(request: Request) -> Response:
@@ -35,9 +39,9 @@ async def answered(body: bytes, encoding: str, *, max_bytes: int = MIB, status: 
     await server.start()
     client = create_client(server.url)
     try:
-        return await send_once(
-            client, client.build_request("GET", server.url), timeout_s=10, max_bytes=max_bytes
-        )
+        request = client.build_request("GET", server.url)
+        hooks = CallHooks(before_unpacking=room)
+        return await send_once(client, request, timeout_s=10, max_bytes=max_bytes, hooks=hooks)
     finally:
         await client.aclose()
         await server.stop()
@@ -82,19 +86,23 @@ async def test_an_empty_answer_needs_no_packing() -> None:
     assert (await answered(b"", "gzip")).body == b""
 
 
-class _Pieces(httpx2.AsyncByteStream):
-    def __init__(self, body: bytes, size: int) -> None:
-        self._pieces = [body[at : at + size] for at in range(0, len(body), size)]
+@given(body=st.binary(max_size=3000).map(lambda part: part * 400))
+def test_what_was_packed_comes_out_whole_and_its_size_is_known_before(body: bytes) -> None:
+    packed = bytearray(gzip.compress(body))
+    assert unpacked(packed, "gzip", max_bytes=len(body), whole=True) == body
+    assert unpacked_size(packed, "gzip", max_bytes=len(body)) == len(body)
+    if body:
+        with pytest.raises(TooLarge):
+            unpacked_size(packed, "gzip", max_bytes=len(body) - 1)
 
-    async def __aiter__(self):  # type: ignore[no-untyped-def]  # as the library's own
-        for piece in self._pieces:
-            yield piece
 
+async def test_a_large_answer_waits_for_room_and_a_small_one_does_not() -> None:
+    asked: list[int] = []
 
-@given(body=st.binary(max_size=3000).map(lambda part: part * 400), size=st.integers(7, 5000))
-async def test_however_the_bytes_arrive_no_piece_is_larger_than_a_step(body: bytes, size: int) -> None:
-    headers: Mapping[str, str] = {"content-encoding": "gzip"}
-    response = httpx2.Response(200, headers=headers, stream=_Pieces(gzip.compress(body), size))
-    pieces = [piece async for piece in _unpacked(response)]
-    assert b"".join(pieces) == body
-    assert max(map(len, pieces), default=0) <= STEP
+    async def room(size: int) -> None:
+        asked.append(size)
+
+    for size in (SMALL_BYTES, SMALL_BYTES + 1):
+        answer = await answered(gzip.compress(bytes(size)), "gzip", max_bytes=2 * SMALL_BYTES, room=room)
+        assert len(answer.body) == size
+    assert asked == [SMALL_BYTES + 1]

@@ -78,7 +78,9 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> A
     named = {"content-type": "application/json"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
-    return Answer(status, httpx2.Headers(named), body if isinstance(body, bytes) else orjson.dumps(body))
+    return Answer(
+        status, httpx2.Headers(named), bytearray(body if isinstance(body, bytes) else orjson.dumps(body))
+    )
 
 
 def refused(wire: str, given_: Answer) -> ProviderError:
@@ -177,6 +179,14 @@ def test_a_task_is_lost_if_the_api_itself_reports_it_and_not_for_any_404(
 def test_a_submit_can_lose_no_task() -> None:
     error = refused("tc3", answer(tencent_error("ResourceNotFound")))
     assert error.kind is ErrorKind.UNSUPPORTED
+
+
+@pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])
+@pytest.mark.parametrize(
+    ("code", "retry"), [("403001", Retry.PAUSE_QUOTA), ("", Retry.NEVER)], ids=["the account", "no code"]
+)
+def test_only_a_code_says_that_the_account_needs_a_person(wire: str, code: str, retry: Retry) -> None:
+    assert refused(wire, answer(tokenhub_error(code), 403)).retry is retry
 
 
 @pytest.mark.parametrize("wire", ["tokenhub_async", "tokenhub_sync"])

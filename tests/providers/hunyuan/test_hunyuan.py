@@ -144,5 +144,5 @@ async def test_a_region_without_the_service_is_the_credentials_fault(
     wires: Wires, simulator: Simulator
 ) -> None:
     error = await failure(wires.open("tc3", simulator.url, region="ap-beijing"), "tc3")
-    assert error.kind is ErrorKind.PERMISSION
+    assert (error.kind, error.retry) == (ErrorKind.PERMISSION, Retry.PAUSE_QUOTA)
     assert "ap-guangzhou" in error.message

@@ -21,6 +21,7 @@ from tests.providers.conformance import ECHOED, KEY, Canned
 from tests.providers.conftest import OpenProvider, Serve, request_for
 
 PNG = draw(Drawing("x", 1, 32, 32, plain=True))
+UNVERIFIED = "Your organization must be verified to use the model `gpt-image-2`."
 BLOCKED = "Your resource has been temporarily blocked because we detected behavior that may violate our content policy."
 B64 = base64.b64encode(PNG).decode()
 # Prompts that use the words of an account's troubles.
@@ -179,9 +180,12 @@ async def test_a_throttle_carries_its_wait_code_and_request_id(
     assert error.retry is Retry.AFTER_THROTTLE
 
 
-async def test_a_blocked_account_harms_no_job(open_provider: OpenProvider, serve: Serve) -> None:
-    """Its words are those of moderation, but they concern the account: every prompt gets this refusal."""
-    canned = Canned(error_body(BLOCKED, None, "Forbidden"), 403)
+@pytest.mark.parametrize("message", [BLOCKED, UNVERIFIED])
+async def test_an_account_that_needs_a_person_harms_no_job(
+    open_provider: OpenProvider, serve: Serve, message: str
+) -> None:
+    """Azure's words are those of moderation, but they concern the account: every prompt gets this refusal."""
+    canned = Canned(error_body(message, None, "Forbidden"), 403)
     error = await failure(open_provider(f"{await serve(canned.app)}/v1"))
     assert (error.retry, error.scope) == (Retry.PAUSE_QUOTA, Scope.KEY)
 

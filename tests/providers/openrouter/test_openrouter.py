@@ -133,6 +133,9 @@ async def test_the_images_endpoint_gets_a_ratio_or_pixels(
             content=[{"type": "text", "text": "Here"}, {"type": "image_url", "image_url": {"url": DATA_URL}}],
         ),
         chat([{"image_url": {"url": DATA_URL}}], finish_reason="length"),
+        chat(content=f"Here it is:\n\n![a mug]({DATA_URL})\n\nEnjoy!"),
+        chat([], content=f'![]( <{DATA_URL}> "a mug" )'),
+        chat(content=[{"type": "text", "text": f"![image]({DATA_URL})"}]),
     ],
 )
 async def test_a_chats_picture_is_found_in_every_known_place(
@@ -140,6 +143,15 @@ async def test_a_chats_picture_is_found_in_every_known_place(
 ) -> None:
     provider = open_openrouter(f"{await serve(Canned(answer).app)}/api/v1")
     assert (await generate(provider)).pictures[0].data == PNG
+
+
+async def test_the_address_of_a_picture_in_markdown_is_found(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    words = "See [the site](https://shop.example/). ![a mug](https://cdn.example/a.png?x=1 'a mug')"
+    provider = open_openrouter(f"{await serve(Canned(chat(content=words)).app)}/api/v1")
+    (picture,) = (await generate(provider)).pictures
+    assert picture.url == "https://cdn.example/a.png?x=1"
 
 
 async def test_inputs_travel_inside_the_request_byte_for_byte(wired: Provider, simulator: Simulator) -> None:

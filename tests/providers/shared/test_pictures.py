@@ -1,12 +1,58 @@
-"""A picture whose address cannot be fetched: the reason, and that it is paid for all the same."""
+"""Pictures in answers: base64 in every spelling, and addresses that cannot be fetched although they are paid for."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
+from urllib.parse import quote
+
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
-from providers.shared.answers import fetch_picture
+from providers.shared.answers import emptied, fetch_picture, json_object, picture_of
+
+HEAD = b"\x89PNG\r\n\x1a\n"
+SPELLINGS: dict[str, Callable[[bytes], str]] = {
+    "plain": lambda data: base64.b64encode(data).decode(),
+    "lines": lambda data: base64.encodebytes(data).decode(),
+    "windows_lines": lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+    "url_alphabet": lambda data: base64.urlsafe_b64encode(data).decode(),
+    "without_padding": lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+    "data_url": lambda data: f"data:image/png;base64,{quote(base64.b64encode(data).decode(), safe='')}",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@given(rest=st.binary(max_size=300))
+def test_a_picture_is_read_in_every_spelling_of_base64(spelling: str, rest: bytes) -> None:
+    picture = picture_of({"b64_json": SPELLINGS[spelling](HEAD + rest)}, "api.example.com", None)
+    assert picture is not None
+    assert picture.data == HEAD + rest
+
+
+@pytest.mark.parametrize("size", [100, 9 * 1024 * 1024])
+@pytest.mark.parametrize("text", ["A", "é"])
+def test_a_document_is_read_at_any_size_and_its_body_is_gone(size: int, text: str) -> None:
+    document = {"data": [{"b64_json": text * size}]}
+    body = bytearray(orjson.dumps(document))
+    assert emptied(body) == document
+    assert not body
+    assert emptied(bytearray(b"[" * size)) is None
+    assert emptied(bytearray(b"[" + b" " * size + b"]")) is None
+
+
+@pytest.mark.parametrize("broken", ["iVBORw0KGgoAA", "iVBORw0K=Ggo=AAA", "iVBORw0KGgo!", "iVBORw0KGgoé"])
+def test_broken_base64_is_no_picture(broken: str) -> None:
+    with pytest.raises(ProviderError, match="broken or cut off"):
+        picture_of({"b64_json": broken}, "api.example.com", None)
+
+
+def test_a_document_behind_a_byte_order_mark_is_read() -> None:
+    assert json_object(b"\xef\xbb\xbf" + orjson.dumps({"created": 1})) == {"created": 1}
 
 
 async def failure(url: str) -> ProviderError:
