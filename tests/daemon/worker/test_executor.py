@@ -950,7 +950,7 @@ async def test_the_headers_of_a_reply_reach_the_quota_though_its_place_is_free(
 
 @pytest.mark.parametrize(
     ("kind", "pause_s"),
-    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 7), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
+    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 0), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
 )
 async def test_a_throttled_poll_pauses_the_polls_of_its_account_and_no_call(
     redis: Redis, kind: ErrorKind, pause_s: float
