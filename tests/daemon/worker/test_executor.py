@@ -74,6 +74,7 @@ class Bench:
         self.slept: list[float] = []
         self.now = 0.0  # what was slept, in seconds
         self.awaited = True
+        self.worth: Callable[[], float] = lambda: 0.0  # of the newest poll
         self.draw = 0.5  # the middle: waits are as planned
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
@@ -136,7 +137,8 @@ class Bench:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
-    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Turn:
+    async def _turn(self, _route: Route, worth: Callable[[], float]) -> Turn:
+        self.worth = worth
         return Turn(lambda: None, {})
 
     async def _sleep(self, seconds: float) -> None:
