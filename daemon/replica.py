@@ -36,6 +36,7 @@ from daemon.queue.outbox import Outbox
 from daemon.queue.pauses import PauseBook
 from daemon.queue.queue import Queue
 from daemon.settings import Settings
+from daemon.settings.pace import pace_as_json
 from daemon.storage.gate import StorageGate
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore
@@ -94,7 +95,7 @@ class Replica:
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._bell = bell = Bell(self._listener, keys.bell, Recalls(), Places(limiter))
         self._gate = gate = StorageGate(store, bell)
-        self.probe = WriteProbe(queue, settings.retention)
+        self.probe = WriteProbe(queue, settings.retention, pace_as_json(settings))
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
         self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_everybody)
         self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)

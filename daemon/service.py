@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -20,14 +19,17 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from daemon.accounts.routes import build_routes
 from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
-from daemon.broker.errors import CONNECTION_FAULTS, in_words, needs_other_settings, passes
+from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
 from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
-from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
+from daemon.settings import Credential, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
+from daemon.telemetry.own_port import with_own_metrics_port
+from daemon.telemetry.streams import Unbroken
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
+from providers.text import visible
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +118,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
 
     `banner` is printed when Redis serves us.
     """
-    if _is_taken(settings.metrics.listen):
-        settings = _with_free_metrics_port(settings)
+    settings = with_own_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
 
     def end_at_once() -> None:
@@ -128,7 +129,7 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
         try:
             await _greet_when_redis_answers(running, banner)
         except asyncio.CancelledError:
-            print("Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True)
+            _say("Stopping: running items are finished first. A second Ctrl-C leaves at once.", sys.stdout)
             raise
 
     return await _until_signal(up(settings, on_server=servers.append), greet, end_at_once)
@@ -144,6 +145,7 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
+    settings = with_own_metrics_port(settings)
     return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
 
 
@@ -175,13 +177,17 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     try:
         while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
-                print(f"{trouble}; waiting for it. Ctrl-C stops.", file=sys.stderr, flush=True)
+                _say(visible(f"{trouble}; waiting for it. Ctrl-C stops."), sys.stderr)
             waiting = True
             await asyncio.sleep(REDIS_AGAIN_S)
     finally:
         await client.aclose()
-    print(banner(running), flush=True)
+    _say(banner(running), sys.stdout)
     await _refusal(running.replica)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    print(text, file=Unbroken(stream), flush=True)
 
 
 async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
@@ -194,9 +200,9 @@ async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
             [f"{where} refuses us ({redact(str(error))}): check user, password and database in redis.url."]
         ) from None
     except CONNECTION_FAULTS as error:
-        return f"{where} does not answer ({redact(str(error))})"
+        return f"{where} does not answer ({lost(error)})"
     except ResponseError as error:
-        if needs_other_settings(error) or not passes(error):
+        if never_works(error) or not passes(error):
             raise SettingsError([f"{where} cannot be used like this. {in_words(error)}"]) from None
         return f"{where} does not serve us ({in_words(error)})"
     if replica.probe.refused.is_set():
@@ -208,22 +214,6 @@ async def _refusal(replica: Replica) -> None:
     """Wait for ever, or raise SettingsError once Redis has the records of a newer version."""
     await replica.probe.refused.wait()
     raise SettingsError([str(replica.probe.trouble)])
-
-
-def _is_taken(listen: Listen) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((listen.host, listen.port))
-        except OSError:
-            return True
-    return False
-
-
-def _with_free_metrics_port(settings: Settings) -> Settings:
-    """The same settings with any free metrics port, so that a second `up` on one machine just works."""
-    listen = Listen(f"{settings.metrics.listen.host}:0")
-    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"listen": listen})})
 
 
 def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:

@@ -8,9 +8,10 @@ slot, and checks here once more before it sends the call.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -18,30 +19,15 @@ from typing import NamedTuple
 from limiter.permit import Permit
 
 _EVER = 2**63
-# The recalls of a quota that are kept apart; older ones are merged into one that covers more.
-_KEPT = 16
+# The latest late calls of a quota that are known; a permit that waits for longer is rare.
+_LATE_KEPT = 4096
 
 
-class _Recall(NamedTuple):
-    """Covers the permits that were granted until `until_us` for a slot after `after_us`.
+class _Late(NamedTuple):
+    """A late call left at `at_us`: grants before it with a later slot are recalled."""
 
-    `noted_at`: a permit that is requested later was granted later, even if the server's clock was set meanwhile.
-    """
-
+    at_us: int
     noted_at: float
-    until_us: int
-    after_us: int
-
-    def covers(self, permit: Permit, requested_at: float) -> bool:
-        return (
-            requested_at <= self.noted_at
-            and permit.granted_us <= self.until_us
-            and permit.slot_us > self.after_us
-        )
-
-    def merged(self, later: _Recall) -> _Recall:
-        until_us, after_us = max(self.until_us, later.until_us), min(self.after_us, later.after_us)
-        return _Recall(later.noted_at, until_us, after_us)
 
 
 class Recalls:
@@ -52,7 +38,9 @@ class Recalls:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._recalls: dict[str, deque[_Recall]] = {}
+        self._until_us: dict[str, int] = {}
+        self._noted_at: dict[str, float] = {}
+        self._late: dict[str, list[_Late]] = {}
         self._gap_at = -math.inf
         self._news = asyncio.Event()
 
@@ -62,12 +50,17 @@ class Recalls:
         if topic != "quota":
             return False
         name, _, times = rest.partition(" ")
-        until, _, after = times.partition(" ")
-        until_us = int(until) if until.isdecimal() else _EVER
-        recalls = self._recalls.setdefault(name, deque())
-        recalls.append(_Recall(self.clock(), until_us, int(after) if after.isdecimal() else -1))
-        if len(recalls) > _KEPT:
-            recalls.appendleft(recalls.popleft().merged(recalls.popleft()))
+        until, _, late = times.partition(" ")
+        # Keep the message's arrival as well: a permit that is requested later was granted later, even if the server's
+        # clock was set meanwhile.
+        if late.isdecimal():
+            calls = self._late.setdefault(name, [])
+            calls.append(_Late(int(late), self.clock()))
+            del calls[:-_LATE_KEPT]
+        else:
+            self._noted_at[name] = self.clock()
+            until_us = int(until) if until.isdecimal() else _EVER
+            self._until_us[name] = max(self._until_us.get(name, 0), until_us)
         self._wake()
         return True
 
@@ -81,15 +74,20 @@ class Recalls:
         if requested_at <= self._gap_at:
             return bool(permit.quotas)
         return any(
-            recall.covers(permit, requested_at)
+            requested_at <= self._noted_at.get(name, -math.inf) and permit.granted_us <= self._until_us[name]
             for name in permit.quotas
-            for recall in self._recalls.get(name, ())
-        )
+        ) or any(self._is_behind_late(name, permit, requested_at) for name in permit.quotas)
+
+    def _is_behind_late(self, name: str, permit: Permit, requested_at: float) -> bool:
+        calls = self._late.get(name, [])
+        first = bisect_left(calls, permit.granted_us, key=lambda call: call.at_us)
+        before_slot = itertools.takewhile(lambda call: call.at_us < permit.slot_us, calls[first:])
+        return any(requested_at <= call.noted_at for call in before_slot)
 
     def has_news(self, name: str, since: float) -> bool:
         """Whether the quota may have changed since that time of the clock."""
-        recalls = self._recalls.get(name)
-        return since <= max(self._gap_at, recalls[-1].noted_at if recalls else -math.inf)
+        late = [call.noted_at for call in self._late.get(name, [])[-1:]]
+        return since <= max(self._gap_at, self._noted_at.get(name, -math.inf), *late)
 
     async def sleep(self, permit: Permit, requested_at: float, until: float) -> bool:
         """Sleep until a time of the clock. Returns True then, or False as soon as the permit is recalled."""

@@ -155,7 +155,7 @@ class Slots:
         came = await self._recalls.sleep(grant.permit, request.requested_at, slot.leaves_at - early_s)
         now = self._recalls.clock()
         if came and not (grant.permit.leased and now - slot.at > self._limiter.lease_s / 2):
-            if now - slot.at > min(quota.tolerance_s for quota in request.quotas):
+            if now - slot.at > min((quota.tolerance_s for quota in request.quotas), default=math.inf):
                 came = await self._limiter.retime(grant.permit, request.quotas)
                 slot = slot._replace(at=now)
             if came:
@@ -199,10 +199,11 @@ class Slots:
             with suppress(RedisError, ValueError):
                 reply = await request.repeat()
                 line = request.quotas if _stands_in_line(reply) else ()
-        with suppress(RedisError):
-            if line:
+        if line:
+            with suppress(RedisError):
                 await self._limiter.leave_line(self._holder, line)
-            if reply is not None and reply.charged is not None:
+        if reply is not None and reply.charged is not None:
+            with suppress(RedisError):
                 await self._give_back(reply.charged)
 
     async def _give_back(self, charged: Permit) -> None:

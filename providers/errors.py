@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from providers.retry_after import THROTTLE_LIMIT_S
+from providers.text import visible
 
 
 class ErrorKind(StrEnum):
@@ -126,7 +127,7 @@ MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields
 
 
 class ProviderError(Exception):
-    """A failed provider call, classified. `message` is safe to show: secrets and URL queries are removed.
+    """A failed provider call, classified. `message` is safe to show: no secrets, URL queries, control characters.
 
     `retry_after_s` is the wait that the provider wishes. Unless an allowance is used up, it is at most 15 minutes
     (THROTTLE_LIMIT_S): otherwise one wrong header could stop a fleet for days.
@@ -152,14 +153,14 @@ class ProviderError(Exception):
         # The original words, for `without`: if a pattern removed only a part of a key, the rest could not be found in
         # the redacted message. They are never shown.
         self._original = message
-        self.message = _shortened(redact(message), MESSAGE_LIMIT)
-        self.field = field
-        self.provider_code = None if provider_code is None else _shortened(redact(provider_code), 100)
+        self.message = _shown(message, MESSAGE_LIMIT)
+        self.field = None if field is None else _shown(field, 200)
+        self.provider_code = None if provider_code is None else _shown(provider_code, 100)
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         if retry_after_s is not None and kind is not ErrorKind.QUOTA_EXHAUSTED:
             self.retry_after_s = min(retry_after_s, THROTTLE_LIMIT_S)
-        self.request_id = None if request_id is None else _shortened(redact(request_id), 100)
+        self.request_id = None if request_id is None else _shown(request_id, 100)
         self.scope = scope or rule.scope
         self.retry = retry or rule.retry
         self.charged = charged or rule.charged
@@ -199,7 +200,7 @@ class ProviderError(Exception):
     def without(self, secret: str) -> ProviderError:
         """This error without `secret`: providers quote keys in forms that no pattern foresees."""
         self._original = _without_beginning(self._original.replace(secret, "***"), secret)
-        self.message = _shortened(redact(self._original), MESSAGE_LIMIT)
+        self.message = _shown(self._original, MESSAGE_LIMIT)
         for name in ("provider_code", "request_id"):
             text = getattr(self, name)
             if text is not None:
@@ -248,7 +249,9 @@ def redact(text: str, *, limit: int = 20_000) -> str:
     return text
 
 
-def _shortened(text: str, limit: int) -> str:
+def _shown(text: str, limit: int) -> str:
+    """One line of at most `limit` characters, without secrets and without anything that a terminal obeys."""
+    text = visible(" ".join(redact(text).splitlines()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

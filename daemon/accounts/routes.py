@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from daemon.contract import Job, Rejection
@@ -67,8 +67,12 @@ class Routes(Mapping[str, Route]):
             if image.url is not None and (problem := check_url(image.url, self._allow_hosts)) is not None:
                 raise refusal("unsupported", problem, field=f"inputs.{index}.url")
         placeholders = tuple(InputImage(b"", "", image.role) for image in job.inputs or ())
+        request = request_of(job, route, placeholders)
+        # Picture k gets seed + k, and the first pictures must not be paid before the last one is refused.
+        last = request if job.seed is None else replace(request, seed=job.seed + job.n - 1)
         try:
-            route.provider.check(request_of(job, route, placeholders))
+            for one in (request, last):
+                route.provider.check(one)
         except ProviderError as error:
             raise refusal("unsupported", error.message, field=error.field) from error
 

@@ -93,6 +93,21 @@ def needs_other_settings(error: BaseException) -> bool:
     return _refusal(error) in (NO_COMMON_SLOT, OTHER_NODE)
 
 
+def never_works(error: BaseException) -> bool:
+    """Whether this Redis can never serve the present configuration, so waiting is in vain."""
+    return needs_other_settings(error) or "DB index is out of range" in str(error)
+
+
+def lost(error: BaseException) -> str:
+    """The words of a connection that failed, with the remedy if one side speaks TLS and the other does not."""
+    words = redact(str(error))
+    if "WRONG_VERSION_NUMBER" in words or "record layer failure" in words:
+        return f"{words}; if this port does not speak TLS, write redis:// instead of rediss://"
+    if "reset by peer" in words or "closed by server" in words:
+        return f"{words}; if this port wants TLS, write rediss:// instead of redis://"
+    return words
+
+
 def in_words(error: BaseException) -> str:
     """A sentence for people: the problem with Redis, and its remedy."""
     if isinstance(error, AuthenticationError):
@@ -100,7 +115,9 @@ def in_words(error: BaseException) -> str:
     if (refusal := _refusal(error)) is not None:
         return refusal
     if isinstance(error, CONNECTION_FAULTS):
-        return f"Redis does not answer ({redact(str(error))})."
+        return f"Redis does not answer ({lost(error)})."
+    if never_works(error):
+        return "Redis has no database of the number in redis.url: write one that it has, such as /0."
     return f"Redis refuses a command ({redact(str(error))})."
 
 

@@ -30,6 +30,19 @@ async def run_forever(
     An outage of Redis, or a bug, is logged at its first and last failure. The pause between failures grows up to
     `longest_pause_s`.
     """
+    try:
+        await _run_forever(name, step, until, longest_pause_s)
+    finally:
+        _waiting.pop(name, None)
+
+
+# What each part waits for. All parts of a replica meet one outage, and one line of the log is enough.
+_waiting: dict[str, str] = {}
+
+
+async def _run_forever(
+    name: str, step: Callable[[], Awaitable[None]], until: Callable[[], bool], longest_pause_s: float
+) -> None:
     failures = 0
     while not until():
         _check_cancelled()
@@ -37,12 +50,16 @@ async def run_forever(
             await step()
         except RedisError as error:
             if failures == 0:
-                log.warning("redis does not serve us; waiting", part=name, error=in_words(error))
+                sentence = in_words(error)
+                if sentence not in _waiting.values():
+                    log.warning("redis does not serve us; waiting", part=name, error=sentence)
+                _waiting[name] = sentence
         except Exception:
             # One bad entry or one bug must not stop the part; it is loud, and the loop is paced below.
             log.exception("unexpected error; the part goes on", part=name)
         else:
-            if failures:
+            sentence = _waiting.pop(name, "")
+            if failures and sentence not in _waiting.values():
                 log.info("works again", part=name, failures=failures)
             failures = 0
             continue

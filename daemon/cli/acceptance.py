@@ -6,6 +6,7 @@ from pathlib import Path
 
 from daemon.cli.ending import finish
 from daemon.cli.errors import CommandError
+from daemon.cli.following import Explain
 from daemon.cli.session import Session
 from daemon.client import Acceptance, Client, Sent
 
@@ -13,19 +14,21 @@ ACCEPT_S = 10.0
 PATIENT_S = 3600.0
 
 
-async def after_sending(session: Session, client: Client, sent: Sent, *, wait: bool, out: Path | None) -> int:
+async def after_sending(
+    session: Session, client: Client, sent: Sent, *, explain: Explain, wait: bool, out: Path | None
+) -> int:
     """Print the id once a worker has accepted it; with `wait` or `out` stay to the end. Returns the exit code."""
     stays = wait or out is not None
     acceptance = await _accepted(session, client, sent, patient=stays)
     if stays:
-        return await finish(session, client, sent.id, out=out)
+        return await finish(session, client, sent.id, explain=explain, out=out)
     content = {
         sent.kind: sent.id,
         "tenant": sent.tenant,
         "acceptance": acceptance.state,
         "entries": list(sent.entries),
     }
-    note = f"{acceptance.state}; follow it with: pixmill watch {sent.id}"
+    note = f"{acceptance.state}; follow it with: {session.hint('watch', sent.id)}"
     return session.printer.answer(content, sent.id, note=note)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.cli.errors import ALL_WELL, CANCELLED, FAILED, PARTLY
-from daemon.cli.following import follow, lines_of
+from daemon.cli.following import Explain, follow, lines_of
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.client.archive import Saved, save_directory, save_zip
@@ -34,12 +34,14 @@ def exit_code(view: View, saved: Saved | None = None) -> int:
     return code
 
 
-async def finish(session: Session, client: Client, ident: str, *, out: Path | None = None) -> int:
+async def finish(
+    session: Session, client: Client, ident: str, *, explain: Explain, out: Path | None = None
+) -> int:
     """Wait for the end, save the pictures if they are wanted, and return the exit code."""
-    view = await follow(session, client, await session.find(client, ident))
+    view = await follow(session, client, await session.find(client, ident), explain)
     items = await client.items_of(view) if out is not None or session.as_json else []
     saved = await save(session, view, items, out=out) if out is not None else None
-    lines = [] if session.as_json else await lines_of(client, view)
+    lines = [] if session.as_json else await lines_of(session, client, view)
     session.printer.answer(document(view, items, saved), *lines)
     return exit_code(view, saved)
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import CONNECTION_FAULTS, in_words
+from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
 from daemon.client import NotRunningError, RejectedError
 from daemon.client.batch_file import BatchFileError
 from daemon.contract import Rejection
 from daemon.settings import SecretUrl, SettingsError, masked_url
 from daemon.storage.object_store import StorageError
-from providers.errors import redact
 
 ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
@@ -50,5 +49,5 @@ def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> Co
     where = masked_url(url.reveal()) if url is not None else "the Redis of `pixmill up`"
     sentence = f"{where} refused the command. {in_words(error)}"
     if isinstance(error, CONNECTION_FAULTS):
-        sentence = f"{where} does not answer ({redact(str(error))}). Is it running, and is the address right?"
+        sentence = f"{where} does not answer ({lost(error)}). Is it running, and is the address right?"
     return CommandError(sentence, FAILED, code="redis")

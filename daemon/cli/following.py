@@ -6,8 +6,9 @@ On a terminal progress is a bar that stays in place; in a pipe it is a line for 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,26 +17,36 @@ from daemon.cli.output import Printer, extent, group_lines, headline, item_lines
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.queue.records import GroupView, ItemView, Progress, View
+from providers.text import visible
 
 LOOK_S = 0.5  # two lines a second at most
+EXPLAIN_EVERY = 4  # looks: a job that starts within two seconds needs no reason
 MOST_LISTED = 10  # items whose errors are listed
 
 
-async def follow(session: Session, client: Client, view: View) -> View:
-    """Show the work until it has ended or waits for a person; returns its last record."""
+Explain = Callable[[Session, Client, View], Awaitable[str]]
+_DIGITS = re.compile(r"\d+")
+
+
+async def follow(session: Session, client: Client, view: View, explain: Explain | None = None) -> View:
+    """Show the work until it has ended or waits for a person; returns its last record.
+
+    `explain` says why a job waits; for a batch its progress events do.
+    """
     if view.ended or view.needs_person:
         return view
     try:
-        return await _follow(session, client, view)
+        return await _follow(session, client, view, explain)
     except asyncio.CancelledError:
         session.printer.note(
-            f"Stopped watching; the work goes on. Come back with: pixmill watch {ident_of(view)}"
+            f"Stopped watching; the work goes on. Come back with: {session.hint('watch', ident_of(view))}"
         )
         raise
 
 
-async def _follow(session: Session, client: Client, view: View) -> View:
+async def _follow(session: Session, client: Client, view: View, explain: Explain | None) -> View:
     newest = [await progress_of(client, view)]
+    looks, why = 0, ""
     display = display_on(session.printer)
     listener = asyncio.create_task(_listen(client, ident_of(view), newest))
     try:
@@ -44,7 +55,10 @@ async def _follow(session: Session, client: Client, view: View) -> View:
             # The listener waits for a lost Redis; this read may fail meanwhile.
             with suppress(*CONNECTION_FAULTS):
                 view = await client.status(ident_of(view)) or view
-                display.show(view, newest[0])
+                looks += 1
+                if explain is not None and looks % EXPLAIN_EVERY == 0:
+                    why = await explain(session, client, view) if _waits(view) else ""
+                display.show(view, newest[0], why)
             if done:
                 await listener
             if done or view.ended or view.needs_person:
@@ -57,17 +71,25 @@ async def _follow(session: Session, client: Client, view: View) -> View:
             await asyncio.wait([listener], timeout=LOOK_S)
 
 
+def _waits(view: View) -> bool:
+    """Whether it is a job of which nothing runs."""
+    if isinstance(view, GroupView):
+        return view.kind == "job" and not view.counts.running and not view.ended
+    return view.state != "running" and not view.ended
+
+
 async def _listen(client: Client, ident: str, newest: list[Progress]) -> None:
     async for event in client.watch(ident, start="now"):
         if event.type == "batch.progress":
             newest[0] = Progress(event.data.get("eta_seconds"), event.data.get("bound"))
 
 
-async def lines_of(client: Client, view: View) -> list[str]:
+async def lines_of(session: Session, client: Client, view: View) -> list[str]:
     """A record in words."""
     if isinstance(view, ItemView):
-        return item_lines(view, ident_of(view))
-    return group_lines(view, await progress_of(client, view), await _troubled(client, view))
+        return item_lines(view, ident_of(view), session.hint)
+    progress, troubled = await progress_of(client, view), await _troubled(client, view)
+    return group_lines(view, progress, troubled, session.hint)
 
 
 async def progress_of(client: Client, view: View) -> Progress:
@@ -107,11 +129,12 @@ class Lines:
         self._printer = printer
         self._last = ""
 
-    def show(self, view: View, progress: Progress) -> None:
-        # The estimate moves all the time; only a change of the counts is worth a line.
-        if (counts := headline(view)) != self._last:
-            self._last = counts
-            self._printer.line(f"{counts}{outlook(view, progress)}")
+    def show(self, view: View, progress: Progress, why: str = "") -> None:
+        # The estimate and the figures move all the time; only a change of the counts or of the reason is worth a line.
+        counts = headline(view)
+        if (shown := f"{counts} {_DIGITS.sub('', why)}") != self._last:
+            self._last = shown
+            self._printer.line(f"{counts}{outlook(view, progress)}{f': {why}' if why else ''}")
 
     def close(self) -> None:
         pass
@@ -140,11 +163,13 @@ class Bar:
         self._task = self._bar.add_task("", total=1, words="")
         self._bar.start()
 
-    def show(self, view: View, progress: Progress) -> None:
+    def show(self, view: View, progress: Progress, why: str = "") -> None:
         from rich.markup import escape
 
         done, total = extent(view)
-        words = escape(f"{states(view)}{outlook(view, progress)}")
+        # The end is what a narrow terminal lacks.
+        ahead = outlook(view, progress).removeprefix("; ")
+        words = escape(visible("; ".join(filter(None, (ahead, states(view), why)))))
         self._bar.update(self._task, description=escape(view.id), completed=done, total=total, words=words)
 
     def close(self) -> None:

@@ -6,11 +6,15 @@ A command's module is imported when the command is called, so that `pixmill --he
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from daemon.telemetry.streams import NoReaderError
 
 
 class Listed(NamedTuple):
@@ -65,7 +69,14 @@ _LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for l
 
 def run() -> None:
     """The console entry."""
-    app(prog_name="pixmill")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may lack the letters of a prompt (cp1252, ascii): they become escapes.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="pixmill")
+    except NoReaderError:
+        sys.exit(141)  # as of a process that SIGPIPE ends
 
 
 class LazyGroup(TyperGroup):
@@ -86,7 +97,6 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Pictures from image-generation APIs, at exactly the speed that your accounts allow.\n\n"
     'Begin with `pixmill up`, then `pixmill submit "a red kettle" --wait --out pictures`.',

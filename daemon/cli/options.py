@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,19 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Shown with the paus
 ForOption = Annotated[
     str | None, typer.Option("--for", help="Resume by itself after this time, such as 10min.")
 ]
+
+
+def spelled(
+    config: Path | None = None,
+    redis_url: str | None = None,
+    prefix: str | None = None,
+    tenant: str | None = None,
+) -> str:
+    """The given common options as another command needs them, with a blank before them; a password is left out."""
+    # A pasted hint that lacks the password fails; one that has it would put it on the screen and into its records.
+    shown_url = redis_url if redis_url is None or "@" not in redis_url else "URL"
+    given = {"--config": config, "--redis-url": shown_url, "--prefix": prefix, "--tenant": tenant}
+    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given.items() if value)
 
 
 def one_of(*words: str) -> dict[str, Any]:

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from daemon.cli.errors import ALL_WELL
 from daemon.contract import FINAL_STATES
 from daemon.queue.records import GroupView, ItemView, Progress, View
+from daemon.telemetry.streams import NoReaderError
 from limiter.explain import wait_text
+from providers.text import visible, visible_json
+
+Hint = Callable[..., str]
 
 _WORDS = {"retry_wait": "waiting to retry"}
 
 
 class Printer:
-    """With `as_json`, stdout belongs to the one document, and everything else goes to stderr."""
+    """The one way to the terminal. Text of others is escaped here: an ESC in it could forge lines or the clipboard.
+
+    With `as_json`, stdout belongs to the one document, and everything else goes to stderr.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
 
     def line(self, text: str) -> None:
         """A line of the result."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        _print(visible(text), sys.stderr if self.as_json else sys.stdout)
 
     def note(self, text: str) -> None:
-        """A line beside the result, which a pipe should not get: a hint or an error."""
-        print(text, file=sys.stderr, flush=True)
+        """A line beside the result, which a pipe should not get: a hint or an error, which may have several lines."""
+        _print(visible(text, lines=True), sys.stderr)
 
     def document(self, content: Any) -> None:
-        """The one document of `--json`."""
-        print(json.dumps(content, ensure_ascii=False), flush=True)
+        """The one document of `--json`; a program that reads it gets the text as it was."""
+        # Where an encoding lacks letters, they are escaped as JSON wants it.
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        _print(visible_json(json.dumps(content, ensure_ascii=ascii_only)), sys.stdout)
 
     def answer(self, document: Any, *lines: str, note: str = "") -> int:
         """Print a result as JSON or as lines with a note beside them; returns the exit code of success."""
@@ -54,6 +63,13 @@ class Printer:
         cells = [header, *rows] if header else rows
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return self.answer(document, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells))
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        raise NoReaderError from None
 
 
 def extent(view: View) -> tuple[int, int]:
@@ -90,8 +106,8 @@ def outlook(view: View, progress: Progress) -> str:
     return left + (f"; held back by {progress.bound}" if progress.bound else "")
 
 
-def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView]) -> list[str]:
-    """A batch, or a job of several pictures, in a few lines."""
+def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView], hint: Hint) -> list[str]:
+    """A batch, or a job of several pictures, in a few lines; `hint` spells a command."""
     done, total = extent(view)
     lines = [
         f"{view.kind} {view.id} (tenant {view.tenant}): {view.state}, {done} of {total} done",
@@ -110,19 +126,18 @@ def group_lines(view: GroupView, progress: Progress, troubled: Sequence[ItemView
     if troubled and more > 0:
         lines.append(f"  and {more} more")
     if view.needs_person:
-        lines.append(
-            f"  Held items wait for your decision: `pixmill retry {view.id} --held`, or `pixmill cancel {view.id}`."
-        )
+        again, end = hint("retry", view.id, "--held"), hint("cancel", view.id)
+        lines.append(f"  Held items wait for your decision: `{again}`, or `{end}`.")
     return lines
 
 
-def item_lines(view: ItemView, ident: str) -> list[str]:
-    """One item in a few lines; `ident` is the id that a command takes."""
+def item_lines(view: ItemView, ident: str, hint: Hint) -> list[str]:
+    """One item in a few lines; `ident` is the id that a command takes, `hint` spells a command."""
     where = f" of batch {view.batch}" if view.batch else ""
     name = view.id if view.job == view.id else f"{view.id} (picture of {view.job})"
     lines = [f"job {name}{where} (tenant {view.tenant}): {_item_state(view)}"]
     if view.error:
-        lines.append(f"  {sentence(view)}")
+        lines.append(f"  {reason(view)}")
     lines.append(
         f"  route {view.route}, priority {view.priority}, attempts {view.attempts} of {view.max_attempts}"
     )
@@ -132,13 +147,19 @@ def item_lines(view: ItemView, ident: str) -> list[str]:
         lines.append(f"  image {image['key']} ({size})")
     if view.needs_person:
         lines.append(
-            f"  It is held: look at the error, then `pixmill retry {ident} --held` or `pixmill cancel {ident}`."
+            f"  It is held: look at the error, then `{hint('retry', ident, '--held')}` or `{hint('cancel', ident)}`."
         )
     return lines
 
 
+def reason(item: ItemView) -> str:
+    """The error of an item. It is not why an item runs, expired or was cancelled, so there it is only the last one."""
+    caused = item.state in ("failed", "held", "retry_wait", "throttled")
+    return sentence(item) if caused else f"the last error: {sentence(item)}"
+
+
 def sentence(item: ItemView) -> str:
-    """The reason for an item's state, with its cost."""
+    """The last error of an item, with its cost."""
     error = item.error or {}
     facts = [str(error[name]) for name in ("kind", "provider_code") if error.get(name) is not None]
     if error.get("http_status") is not None:

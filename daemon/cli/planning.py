@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from daemon.cli.output import seconds
+from daemon.client.batch_file import BatchFile
+from daemon.client.columns import hint
 from daemon.client.sending import batch_parts
 from daemon.compat.studio import as_ident
 from daemon.settings import Settings
@@ -25,15 +27,24 @@ def batch_id(file: Path, fields: Mapping[str, Any], items: Sequence[Mapping[str,
     return f"{as_ident(file.stem)[:100]}-{digest[:8]}"
 
 
-def plan_of(
-    fields: Mapping[str, Any], items: Sequence[Mapping[str, Any]], settings: Settings
-) -> dict[str, Any]:
+def left_out(file: BatchFile) -> list[str]:
+    """A sentence about the columns that nothing uses, and one about the rows that were skipped."""
+    notes = []
+    if file.unused:
+        names = (f"{name} (did you mean {near}?)" if (near := hint(name)) else name for name in file.unused)
+        notes.append(f"Columns that nothing uses: {', '.join(names)}.")
+    if file.skipped:
+        notes.append(f"Rows that were left out, because they have no prompt: {file.skipped}.")
+    return notes
+
+
+def plan_of(fields: Mapping[str, Any], file: BatchFile, settings: Settings) -> dict[str, Any]:
     """The plan as `--json` prints it.
 
     `at_least_seconds` is the bound of the strictest quota without the time that calls take; null if none is known.
     Raises Rejection when the batch cannot be sent, SettingsError for quotas that cannot be read.
     """
-    defaults = fields["defaults"]
+    defaults, items = fields["defaults"], file.items
     parts = batch_parts(fields, items)
     routes: Counter[str] = Counter()
     for item in items:
@@ -46,6 +57,9 @@ def plan_of(
         "items": len(items),
         "pictures": routes.total(),
         "parts": len(parts),
+        "unused_columns": list(file.unused),
+        "skipped_rows": file.skipped,
+        "notes": left_out(file),
         "routes": dict(routes.most_common()),
         "unknown_routes": sorted(routes.keys() - settings.routes.keys()) if settings.routes else [],
         "first": [
@@ -70,6 +84,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     lines += [f"  {item['id']}: {item['prompt']}" for item in plan["first"]]
     if (more := plan["items"] - len(plan["first"])) > 0:
         lines.append(f"  and {more} more")
+    lines += plan["notes"]
     if plan["at_least_seconds"] is None:
         return [*lines, "No quota of these routes is configured here, so the time is not known."]
     least = seconds(plan["at_least_seconds"])

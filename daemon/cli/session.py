@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import Any, Concatenate, ParamSpec
 import typer
 
 from daemon.cli.errors import INTERRUPTED, CommandError, explained
-from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption
+from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption, spelled
 from daemon.cli.output import Printer
 from daemon.client import Client
 from daemon.compat.aliases import alias_source
+from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
+from daemon.settings.pace import with_pace_of
 from daemon.storage.object_store import ResultStore
 
+DEAD_LOOKED_AT = 100  # the newest; each may be as large as an entry
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 
 P = ParamSpec("P")
@@ -44,6 +48,12 @@ class Session:
         self.tenant = self.given_tenant or "default"
         self.printer = Printer(self.as_json)
 
+    def hint(self, *words: str) -> str:
+        """A command that works when it is pasted: with the options that this one was given."""
+        return (
+            f"pixmill {' '.join(words)}{spelled(self.config, self.redis_url, self.prefix, self.given_tenant)}"
+        )
+
     @cached_property
     def settings(self) -> Settings:
         """The configuration of file, environment and flags; raises SettingsError."""
@@ -61,6 +71,18 @@ class Session:
             on_trouble=lambda _: self.printer.note("Redis does not answer; trying again. The work goes on."),
         )
 
+    @asynccontextmanager
+    async def fleet(self) -> AsyncIterator[Client]:
+        """A client. Where nothing is configured here, `settings` then have the routes and quotas of the replicas.
+
+        So a command beside a bare `pixmill up` knows the quota of its simulator.
+        """
+        async with self.client() as client:
+            if not self.settings.routes and not self.settings.quotas:
+                configured: Any = await client.redis.hget(client.keys.installation, "configured")
+                self.settings = with_pace_of(self.settings, configured or b"{}")
+            yield client
+
     def store(self) -> ResultStore:
         """The configured object store."""
         return ResultStore.open(self.settings.storage.url.reveal())
@@ -69,14 +91,24 @@ class Session:
         """The record of a batch, a job or BATCH/ITEM; raises CommandError when there is none."""
         view = await client.status(ident)
         if view is None:
+            await self._raise_if_refused(client, ident)
             raise self.unknown(ident)
         return view
+
+    async def _raise_if_refused(self, client: Client, ident: str) -> None:
+        """Raise CommandError if one of the newest dead letters is about this id."""
+        for letter in await DeadLetters(client.redis, client.keys).newest(DEAD_LOOKED_AT, tenant=self.tenant):
+            if ident in (letter.job, letter.batch):
+                raise CommandError(
+                    f"{ident} was refused: {letter.sentence} `{self.hint('dead show', letter.entry)}` has the rest.",
+                    code="rejected",
+                )
 
     def unknown(self, ident: str) -> CommandError:
         """The error for an id without a record."""
         return CommandError(
             f'There is no record of "{ident}" in tenant "{self.tenant}": it was never accepted here, or its record '
-            "has expired. `pixmill list` shows the work on record.",
+            f"has expired. `{self.hint('list')}` shows the work on record.",
             code="not_found",
         )
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
+import secrets
 import unicodedata
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from daemon.queue.records import ItemView, View
 
@@ -66,8 +69,10 @@ async def save_directory(
     missing = [
         picture for picture in pictures if not await asyncio.to_thread(_is_there, out / picture.file, picture)
     ]
-    saved = await _save(store, missing, len(pictures), lambda name, data: _write(out / name, data), on_saved)
-    _write(out / MANIFEST, _manifest(view, items, pictures))
+    saved = await _save(
+        store, missing, len(pictures), lambda name, data: write_whole(out / name, data), on_saved
+    )
+    write_whole(out / MANIFEST, _manifest(view, items, pictures))
     return saved
 
 
@@ -76,15 +81,10 @@ async def save_zip(
 ) -> Saved:
     """Write one ZIP file with the same content; it appears under its name when it is complete."""
     pictures = pictures_of(items)
-    part = file.with_name(f".{file.name}.part")
-    try:
-        # Pictures are compressed already.
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            saved = await _save(store, pictures, len(pictures), archive.writestr, on_saved)
-            archive.writestr(MANIFEST, _manifest(view, items, pictures))
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    # Pictures are compressed already.
+    with _whole(file) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        saved = await _save(store, pictures, len(pictures), archive.writestr, on_saved)
+        archive.writestr(MANIFEST, _manifest(view, items, pictures))
     return saved
 
 
@@ -166,7 +166,27 @@ def _is_there(path: Path, picture: Picture) -> bool:
         return False
 
 
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, and never through a link."""
+    with _whole(path) as part:
+        part.write(data)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path` that takes its name once it is written; nothing is left of a failed one.
+
+    Its name is random and it is never opened through a link: others may write to the directory as well.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    with os.fdopen(os.open(part, _NEW, 0o666), "wb") as file:
+        try:
+            yield file
+            file.flush()
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+# Windows has its own flag for bytes, and no links to follow without special rights.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

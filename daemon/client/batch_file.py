@@ -6,23 +6,23 @@ inside; `inputs` holds URLs with spaces between); all other columns are there fo
 
 from __future__ import annotations
 
-import csv
-import io
-import string
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from daemon.client.columns import Columns, fields_of, match_columns, near_column
+from daemon.client.csv_table import BrokenTableError, rows_of
+from daemon.client.prompt_template import PromptTemplate
 from daemon.contract import BATCH_TYPE, BatchItem, Rejection, load_object, parse_payload
 from daemon.contract.batches import TakenIds
+from daemon.contract.explain import unknown_item_field
 
-WHOLE_NUMBERS = frozenset({"n", "seed", "max_attempts"})
-INSIDE = frozenset({"params", "metadata", "output"})
-TEXTS = BatchItem.model_fields.keys() - WHOLE_NUMBERS - INSIDE - {"inputs", "callback"}
 MOST_BYTES = 256 * 1024 * 1024
+JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,15 @@ class Problem:
 
     line: int
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """The items of a file, and what of it they leave out: columns that nothing uses, rows that were skipped."""
+
+    items: list[dict[str, Any]]
+    unused: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 class BatchFileError(Exception):
@@ -42,72 +51,77 @@ class BatchFileError(Exception):
 
 
 def read_batch_file(
-    path: Path, *, prompt_template: str | None = None, defaults: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
+    path: Path,
+    *,
+    prompt_template: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    ignored: Sequence[str] = (),
+    skip_empty: bool = False,
+) -> BatchFile:
     """The items of a file, each with an id (`row-0001` where none is given), valid under the contract.
 
-    `.jsonl` and `.ndjson` hold one job object a line; anything else is read as CSV in UTF-8, with commas,
-    semicolons or tabs. `defaults` are the job fields that the batch gives to all. Raises BatchFileError with every
-    problem, OSError for a file that cannot be read, ValueError for a wrong template.
+    `.jsonl` and `.ndjson` hold one job object a line; anything else is read as CSV in UTF-8, with commas, semicolons
+    or tabs, or what a first line such as `sep=;` names. `defaults` are the job fields that the batch gives to all.
+    `ignored` are columns that are no job fields. `skip_empty` leaves out rows without a prompt. Raises BatchFileError
+    with every problem, OSError for a file that cannot be read, ValueError for a wrong template.
     """
-    reader = _Reader(_Template(prompt_template) if prompt_template is not None else None, defaults or {})
-    reader.read(path.read_bytes(), is_json=path.suffix.lower() in (".jsonl", ".ndjson"))
+    template = PromptTemplate(prompt_template) if prompt_template is not None else None
+    reader = _Reader(template, defaults or {}, ignored, skip_empty=skip_empty)
+    reader.read(path.read_bytes(), path.suffix.lower())
     if reader.problems:
         raise BatchFileError(path, reader.problems)
-    return reader.items
-
-
-class _Template:
-    """A prompt with `{column}` in it; `{{` and `}}` are braces. Raises ValueError for anything else in braces."""
-
-    def __init__(self, text: str) -> None:
-        try:
-            parts = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise ValueError(
-                f"the prompt template cannot be read ({error}); write {{{{ for a brace."
-            ) from None
-        if any(name is not None and (not name or spec or how) for _, name, spec, how in parts):
-            raise ValueError(
-                "the prompt template may only name columns, as in {title}; write {{ for a brace."
-            )
-        self._parts = [(literal, name) for literal, name, _, _ in parts]
-        self.names = list(dict.fromkeys(name for _, name in self._parts if name is not None))
-
-    def fill(self, values: Mapping[str, str]) -> str:
-        return "".join(literal + (values[name] if name is not None else "") for literal, name in self._parts)
+    return BatchFile(reader.items, reader.unused, reader.skipped)
 
 
 Row = tuple[
-    int, Mapping[str, str], dict[str, Any]
-]  # the line, the values for a template, the job's own fields
+    int, Mapping[str, str], dict[str, Any], list[str]
+]  # the line, the values for a template, the job's own fields, the problems of its cells
 
 
 class _Reader:
     """One pass over a file: the items so far, and the problems."""
 
-    def __init__(self, template: _Template | None, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        template: PromptTemplate | None,
+        defaults: Mapping[str, Any],
+        ignored: Sequence[str],
+        *,
+        skip_empty: bool,
+    ) -> None:
         self.items: list[dict[str, Any]] = []
         self.problems: list[Problem] = []
+        self.unused: tuple[str, ...] = ()
+        self.skipped = 0
         self._template = template
-        self._names = template.names if template is not None else []
+        self._names = template.names if template is not None else ()
         self._defaults = defaults
+        self._ignored = ignored
+        self._skip_empty = skip_empty
         self._ids = TakenIds()
 
-    def read(self, data: bytes, *, is_json: bool) -> None:
+    def read(self, data: bytes, suffix: str) -> None:
         if len(data) > MOST_BYTES:
             most = MOST_BYTES // 1024**2
             return self._complain(1, f"the file is larger than {most} MiB; send it as several batches.")
         try:
-            text = data.decode("utf-8-sig")
+            # Two byte order marks come from a tool that writes one before a text that had one.
+            text = data.decode().lstrip("\ufeff")
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
             return self._complain(
                 line, "the text is not UTF-8; save the file as UTF-8 (in Excel: `CSV UTF-8`)."
             )
-        rows = self._json_rows(text) if is_json else self._csv_rows(text)
-        for number, (line, values, item) in enumerate(rows, 1):
-            self._add(number, line, values, item)
+        if suffix == ".json" or (suffix not in JSON_SUFFIXES and _JSON.match(text)):
+            return self._complain(
+                1, "this is JSON, not a table: write one object a line, and name the file .jsonl."
+            )
+        rows = self._json_rows(text) if suffix in JSON_SUFFIXES else self._csv_rows(text)
+        try:
+            for number, row in enumerate(rows, 1):
+                self._add(number, *row)
+        except BrokenTableError as error:
+            self._complain(error.line, str(error))
         if not self.items and not self.problems:
             self._complain(1, "there is no job in this file.")
         return None
@@ -115,28 +129,62 @@ class _Reader:
     def _complain(self, line: int, message: str) -> None:
         self.problems.append(Problem(line, message))
 
-    def _add(self, number: int, line: int, values: Mapping[str, str], item: dict[str, Any]) -> None:
-        if self._template is not None:
-            if missing := [name for name in self._names if not values.get(name, "").strip()]:
-                # A prompt with an empty place would be paid for like any other.
-                return self._complain(
-                    line, f"the prompt template needs {_quoted(missing)}, which is empty here."
-                )
+    def _add(
+        self, number: int, line: int, values: Mapping[str, str], item: dict[str, Any], faults: list[str]
+    ) -> None:
+        if lacking := self._lacking(values, item):
+            if self._skip_empty:
+                self.skipped += 1
+                return
+            # A prompt with an empty place would be paid for like any other.
+            faults.append(f"{lacking}; --skip-empty leaves such rows out.")
+            item["prompt"] = "-"
+        elif self._template is not None:
             item["prompt"] = self._template.fill(values)
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
+        faults += self._refusals(item)
+        if isinstance(ident := item["id"], str):
+            n = item.get("n", self._defaults.get("n", 1))
+            if clash := self._ids.add(ident, n if isinstance(n, int) and n <= 10 else 1, line):
+                taken, first = clash
+                faults.append(
+                    f'the id "{taken}" is already taken in line {first}; ids are unique in a batch.'
+                )
+        for fault in faults:
+            self._complain(line, fault)
+        if not faults:
+            self.items.append(item)
+
+    def _lacking(self, values: Mapping[str, str], item: Mapping[str, Any]) -> str:
+        """What a prompt needs and this row leaves empty, as the beginning of a sentence."""
+        if self._template is not None:
+            missing = [name for name in self._names if not values.get(name, "").strip()]
+            return f"the prompt template needs {_quoted(missing)}, which is empty here" if missing else ""
+        has_prompt = item.get("prompt", self._defaults.get("prompt")) is not None
+        return "" if has_prompt else "`prompt` is missing"
+
+    def _refusals(self, item: Mapping[str, Any]) -> list[str]:
+        """A sentence for each problem that intake would find."""
+        rejection = self._refusal(item)
+        if rejection is None:
+            return []
+        unknown = {name: text for name in item if (text := unknown_item_field(name))}
+        if not unknown or rejection.code != "invalid":
+            return list(rejection.sentences)
+        # The contract looks no further than the first unknown field.
+        rest = self._refusal({name: value for name, value in item.items() if name not in unknown})
+        return [*unknown.values(), *(rest.sentences if rest is not None else ())]
+
+    def _refusal(self, item: Mapping[str, Any]) -> Rejection | None:
         batch = {"id": "batch", "defaults": dict(self._defaults), "items": [item]}
         try:
             parse_payload(orjson.dumps(batch), BATCH_TYPE)
         except Rejection as rejection:
-            return self._complain(
-                line, rejection.message.replace("`items.0.", "`").replace("`items.0`", "the line")
+            rejection.sentences = tuple(
+                text.replace("`items.0.", "`").replace("`items.0`", "the line")
+                for text in rejection.sentences
             )
-        if clash := self._ids.add(item["id"], item.get("n", self._defaults.get("n", 1)), line):
-            taken, first = clash
-            return self._complain(
-                line, f'the id "{taken}" is already taken in line {first}; ids are unique in a batch.'
-            )
-        self.items.append(item)
+            return rejection
         return None
 
     def _json_rows(self, text: str) -> Iterator[Row]:
@@ -152,112 +200,58 @@ class _Reader:
             values = {
                 name: str(value) for name, value in item.items() if isinstance(value, str | int | float)
             }
-            if self._has_columns(line, values):
+            if self._has_columns(line, list(values)):
                 # A field that only the template uses is not a job field, so it is not sent.
                 known = BatchItem.model_fields
-                yield (
-                    line,
-                    values,
-                    {name: item[name] for name in item if name in known or name not in self._names},
-                )
+                for name in [*self._ignored, *(name for name in self._names if name not in known)]:
+                    item.pop(name, None)
+                yield line, values, item, []
 
     def _csv_rows(self, text: str) -> Iterator[Row]:
-        header: list[str] | None = None
-        for line, cells in self._table(text):
-            if header is None:
-                header = cells
-                if not self._header_is_right(header, line):
-                    return
-            elif any(cells[len(header) :]):
+        rows = rows_of(text)
+        line, header = next(rows, (1, []))
+        columns = match_columns(header, self._names if self._template else None, self._ignored)
+        if not header or not self._header_is_right(header, columns, line):
+            return
+        self.unused = columns.unused
+        for line, cells in rows:
+            if any(cells[len(header) :]):
                 self._complain(
                     line,
                     f"has {len(cells)} cells, and the header has {len(header)}; put quotes around commas.",
                 )
             else:
                 values = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
-                try:
-                    yield line, values, _fields(values)
-                except ValueError as error:
-                    self._complain(line, str(error))
+                yield line, values, *fields_of(columns, cells)
 
-    def _table(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, each with the line in which it begins."""
-        header = next((row for row in text.splitlines() if row.strip()), "")
-        delimiter = max(",;\t", key=header.count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        while True:
-            # A quoted cell may hold line breaks, so a row begins where the one before it ended.
-            line = reader.line_num + 1
-            try:
-                cells = [cell.strip() for cell in next(reader)]
-            except StopIteration:
-                return
-            except csv.Error as error:
-                never_closed = "end of data" in str(error) or "field limit" in str(error)
-                self._complain(
-                    line,
-                    "a quote is opened and never closed."
-                    if never_closed
-                    else "a quote inside a quoted cell must be written twice.",
-                )
-                return
-            if any(cells):
-                yield line, cells
-
-    def _header_is_right(self, header: list[str], line: int) -> bool:
-        known = [name for name in header if name]
-        if doubled := sorted({name for name in known if known.count(name) > 1}):
-            self._complain(line, f"two columns are called {_quoted(doubled)}.")
-            return False
-        if self._template is None and "prompt" not in known and not self._defaults.get("prompt"):
+    def _header_is_right(self, header: list[str], columns: Columns, line: int) -> bool:
+        for problem in columns.problems:
+            self._complain(line, problem)
+        has_prompt = self._template is not None or "prompt" in columns.fields or self._defaults.get("prompt")
+        if not has_prompt:
+            there = ", ".join(filter(None, header))
             self._complain(
                 line,
-                f"there is no column `prompt`; the columns are {', '.join(known)}. "
+                f"there is no column `prompt`; the columns are {there}. "
                 'A --prompt-template such as "{title}, white background" makes prompts from other columns.',
             )
-            return False
-        return self._has_columns(line, known)
+        return self._has_columns(line, header) and bool(has_prompt) and not columns.problems
 
-    def _has_columns(self, line: int, known: Iterable[str]) -> bool:
+    def _has_columns(self, line: int, known: Sequence[str]) -> bool:
         """Whether the file has all names of the template; reports a problem otherwise."""
         missing = [name for name in self._names if name not in known]
         if missing:
-            there = ", ".join(known) or "nothing"
+            there = ", ".join(filter(None, known)) or "nothing"
             self._complain(
-                line, f"the prompt template names {_quoted(missing)}, which is not there; there is: {there}."
+                line,
+                f"the prompt template names {_quoted(missing)}, which is not there; there is: {there}."
+                + near_column(missing[0], known),
             )
         return not missing
 
 
+_JSON = re.compile(r'\s*(?:\[\s*[\[{"]|\{\s*")')
+
+
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _fields(values: Mapping[str, str]) -> dict[str, Any]:
-    """The cells of a row that are job fields, in their types; an empty cell gives nothing. Raises ValueError."""
-    item: dict[str, Any] = {}
-    for name, cell in values.items():
-        if not cell:
-            continue
-        outer, _, inner = name.partition(".")
-        if name in TEXTS or name.startswith("x_"):
-            item[name] = cell
-        elif name in WHOLE_NUMBERS:
-            try:
-                item[name] = int(cell)
-            except ValueError:
-                raise ValueError(f'`{name}` must be a whole number, not "{cell[:40]}".') from None
-        elif name in ("inputs", "input"):
-            item.setdefault("inputs", []).extend({"url": url} for url in cell.split())
-        elif outer in INSIDE and inner:
-            item.setdefault(outer, {})[inner] = cell if outer == "metadata" else _scalar(cell)
-    return item
-
-
-def _scalar(cell: str) -> str | int | float | bool:
-    """Numbers and booleans as JSON writes them; everything else is a text."""
-    try:
-        value = orjson.loads(cell)
-    except orjson.JSONDecodeError:
-        return cell
-    return value if isinstance(value, str | int | float | bool) else cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,8 @@ from daemon.contract.jobs import Callback, Input, Job, JobDefaults, Output
 from daemon.contract.rejection import Rejection, shown, shown_path
 
 _MODELS: tuple[type[Model], ...] = (Job, Batch, Input, Output, Callback, Cancel)
+
+MOST_SENTENCES = 20  # of one payload; a batch may have a thousand problems
 
 # Words that other image APIs and older payloads use for the same thing.
 _SYNONYMS = {
@@ -46,10 +49,26 @@ def refused(error: ValidationError, model: type[BaseModel]) -> Rejection:
         at = shown_path(_field_loc(secret["loc"]))
         message = f"`{at}` is a secret itself; give its configured name."
         return Rejection("secret_in_payload", message, field=at)
-    sentence, path = _sentence(problems[0], model)
-    if more := len({_field_loc(other["loc"]) for other in problems}) - 1:
+    by_place: dict[tuple[str | int, ...], ErrorDetails] = {}
+    for other in problems:
+        by_place.setdefault(_field_loc(other["loc"]), other)
+    every = [_sentence(other, model) for other in islice(by_place.values(), MOST_SENTENCES)]
+    sentence, path = every[0]
+    if more := len(by_place) - 1:
         sentence += f" ({more} more {'problem' if more == 1 else 'problems'} in the same payload.)"
-    return Rejection("invalid", sentence, field=path)
+    return Rejection("invalid", sentence, field=path, sentences=tuple(text for text, _ in every))
+
+
+def synonym(name: str) -> str | None:
+    """The job field for which other image APIs and older payloads use this name, or None."""
+    return _SYNONYMS.get(name.lower())
+
+
+def unknown_item_field(name: str) -> str | None:
+    """The sentence for a name that is no field of a batch's item; None for a known name."""
+    if name in BatchItem.model_fields or name.startswith("x_"):
+        return None
+    return _unknown(name, BatchItem, ())[0]
 
 
 def nearest(name: str, known: list[str]) -> str | None:
@@ -57,8 +76,8 @@ def nearest(name: str, known: list[str]) -> str | None:
     lowered = name.lower().replace("-", "_")
     if lowered in known:
         return lowered
-    if (synonym := _SYNONYMS.get(lowered)) in known:
-        return synonym
+    if (same := synonym(lowered)) in known:
+        return same
     close = get_close_matches(lowered[:64], known, n=1, cutoff=0.75)
     return close[0] if close else None
 

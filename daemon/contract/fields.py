@@ -96,6 +96,8 @@ SIZE_TEXT = f'pixels such as "1024x1024" (each {PIXELS_MIN} to {PIXELS_MAX}) or 
 
 def _check_url(value: Any) -> Any:
     # Refuses only URLs that are never right; the allowed hosts are checked when a connection is made.
+    if isinstance(value, str) and " " in value.strip() and _URL.fullmatch(value.replace(" ", "%20")):
+        raise problem("`{field}` has a blank in it; write it as %20.")
     if not isinstance(value, str) or len(value) > URL_MAX or not (match := _URL.fullmatch(value)):
         raise PydanticCustomError("not_a_url", "not a URL")
     if "@" in match[1]:

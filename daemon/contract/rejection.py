@@ -32,6 +32,7 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
     `code` is stable and for programs, `message` is a sentence for people, `field` a dotted path such as
     `items.3.size` (None when the whole entry is meant). `tenant` and `ident` (the id of
     the job or batch) are for the event that reports the refusal; None if they could not be read.
+    `sentences` has one for each problem, where several are known.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
         field: str | None = None,
         tenant: str | None = None,
         ident: str | None = None,
+        sentences: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.code: RejectionCode = code
@@ -49,6 +51,7 @@ class Rejection(Exception):  # noqa: N818 - a refusal is an outcome with an even
         self.message = message
         self.tenant = tenant
         self.ident = ident
+        self.sentences = sentences or (message,)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

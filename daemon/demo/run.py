@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daemon.client import Client
-from daemon.client.archive import pictures_of, save_directory
+from daemon.client.archive import pictures_of, save_directory, write_whole
 from daemon.client.batch_file import read_batch_file
 from daemon.demo.contact_sheet import Tile, contact_sheet
 from daemon.demo.provider import DemoError, simulated_provider
@@ -63,7 +63,7 @@ class Scenario:
 
     def items(self) -> list[dict[str, Any]]:
         """The batch that the CSV file makes; raises BatchFileError."""
-        return read_batch_file(self.products, prompt_template=TEMPLATE)
+        return read_batch_file(self.products, prompt_template=TEMPLATE).items
 
     def moderated(self) -> frozenset[str]:
         """The ids of the rows that the provider will refuse."""
@@ -217,7 +217,7 @@ def _write_sheet(items: Sequence[ItemView], summary: Summary, out: Path) -> None
         for item in items
     ]
     sheet = contact_sheet(tiles, title=f"{len(items)} products, one batch", line=summary.headline())
-    (out / SHEET).write_bytes(sheet)
+    write_whole(out / SHEET, sheet)
 
 
 def _title(item: ItemView) -> str:

@@ -18,7 +18,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from daemon.broker.errors import CONNECTION_FAULTS, in_words
+from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
 from daemon.doctor.permissions import missing
 from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.settings import Credential, SettingsError
@@ -72,7 +72,7 @@ async def _guarded(name: str, check: Check, timeout_s: float) -> Finding:
             f"Redis does not answer this ({redact(str(error))}). Does the ACL of its user allow the command?"
         )
     except (RedisError, *CONNECTION_FAULTS) as error:
-        return _fail(f"Redis does not answer ({redact(str(error))}).")
+        return _fail(f"Redis does not answer ({lost(error)}).")
     except Exception as error:
         log.exception("a check of the doctor broke", check=name)
         return _fail(f"The check itself broke ({type(error).__name__}); the log has details.")
@@ -88,7 +88,7 @@ async def unreachable(client: Redis, shown_url: str) -> Finding | None:
     except NoPermissionError:
         return None
     except (RedisError, *CONNECTION_FAULTS) as error:
-        says = f"{shown_url} does not answer ({redact(str(error))}). Is it running, and is `redis.url` right?"
+        says = f"{shown_url} does not answer ({lost(error)}). Is it running, and is `redis.url` right?"
     else:
         return None
     return Finding("redis", State.FAIL, says)

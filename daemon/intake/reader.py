@@ -230,7 +230,9 @@ class Intake:
                 self._check(job)
             except Rejection as rejection:
                 # One wrong item refuses the whole batch: half a batch is of no use.
-                rejection.field = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
+                at = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
+                rejection.field = at
+                rejection.message = f'`{at}` (item "{job.id}"): {rejection.message}'
                 rejection.ident = batch.id
                 raise
         gid, part = batch_gid(batch.tenant, batch.id), str(batch.part)

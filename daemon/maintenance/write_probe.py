@@ -1,15 +1,15 @@
 """Checks every two seconds that Redis takes our writes: a server that refuses only writes looks alive.
 
 An idle replica would not notice that, and a busy one only at the next step of an item. The probe writes the record of
-the installation, so that it comes back after a loss of state. The newest start decides the retention, and after
-a loss the first replica that writes.
+the installation, so that it comes back after a loss of state. The newest start decides what it says (the retention, the
+routes and quotas), and after a loss the first replica that writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from daemon.broker.errors import in_words
+from daemon.broker.errors import in_words, never_works
 from daemon.broker.loops import run_forever
 from daemon.queue.messages import NewerSchemaError
 from daemon.queue.queue import Queue
@@ -19,11 +19,16 @@ EVERY_S = 2.0
 
 
 class WriteProbe:
-    """Probes for one replica. `checked` is set if the schema suits us, `refused` if a newer version wrote it."""
+    """Probes for one replica. `checked` is set if the schema suits us.
 
-    def __init__(self, queue: Queue, retention: RetentionSettings) -> None:
+    `refused` is set if this Redis can never serve us: a newer version wrote the schema, or the configuration does not
+    fit. The second is decided at the start alone; a cluster that changes later is waited for.
+    """
+
+    def __init__(self, queue: Queue, retention: RetentionSettings, configured: str = "{}") -> None:
         self._queue = queue
         self._retention = retention
+        self._configured = configured
         self._starts = True  # until the first write
         self.trouble: str | None = None  # a sentence for people; None while Redis takes writes
         self.checked = asyncio.Event()
@@ -45,7 +50,10 @@ class WriteProbe:
                 await self._queue.check_schema()
                 self.checked.set()
             await self._queue.install(
-                records_s=kept.records, failed_s=kept.failed_records, starts=self._starts
+                records_s=kept.records,
+                failed_s=kept.failed_records,
+                starts=self._starts,
+                configured=self._configured,
             )
             self._starts = False
         except NewerSchemaError as error:
@@ -53,6 +61,8 @@ class WriteProbe:
             self.refused.set()
         except Exception as error:
             self.trouble = in_words(error)
+            if self._starts and never_works(error):
+                self.refused.set()
             raise
         else:
             self.trouble = None

@@ -65,7 +65,7 @@ class Keys:
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
         self.paused = f"{prefix}:paused"
-        self.installation = f"{prefix}:installation"  # the schema, and how long records are kept
+        self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
         self.outbox = f"{prefix}:outbox"
         self.probe = f"{prefix}:probe"

@@ -60,14 +60,19 @@ class Queue:
         found: Any = self._client.hget(self.keys.installation, "schema")
         self._refuse_newer(int(await found or 0))
 
-    async def install(self, *, records_s: float, failed_s: float, starts: bool) -> None:
+    async def install(
+        self, *, records_s: float, failed_s: float, starts: bool, configured: str = "{}"
+    ) -> None:
         """Write the schema and how long records are kept (after a success, after another end), in seconds.
 
-        A replica that `starts` replaces the retention of others; later it only restores a lost one.
+        `configured` has the routes and quotas of the replica as JSON, for commands that have no configuration.
+        A replica that `starts` replaces what others wrote; later it only restores what was lost.
         Raises NewerSchemaError, and writes no schema, if a newer version wrote the records.
         """
         retention = {"records_us": round(records_s * 1e6), "failed_us": round(failed_s * 1e6)}
-        self._refuse_newer(await self._call("install", schema=SCHEMA, starts=starts, **retention))
+        self._refuse_newer(
+            await self._call("install", schema=SCHEMA, starts=starts, configured=configured, **retention)
+        )
 
     def _refuse_newer(self, found: int) -> None:
         if found > SCHEMA:

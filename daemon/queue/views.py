@@ -45,7 +45,7 @@ class ItemView:
     started_at: Annotated[Time | None, Field(alias="started_us")] = None
     finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
     due_at: Annotated[Time | None, Field(alias="due_us")] = None
-    error: Object | None = None
+    error: Object | None = None  # of the last try; None once it has succeeded
     result: Object | None = None
     provider_task: Object | None = None
     cancel_requested: bool = False
@@ -186,6 +186,8 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
     due = {} if due_us is None else {"due_us": due_us}
     calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
     task = record.get("receipt") or record.get("late_receipt")
+    if record["state"] == "succeeded":
+        record.pop("error", None)  # of an earlier try
     found = {"uid": Uid.parse(uid), "attempts": attempts, "calls": calls, "provider_task": task, **due}
     return _ITEM.validate_python({**record, **found})
 

@@ -70,7 +70,10 @@ def load_settings(
     problems += [_problem(at, sentence, places) for at, sentence in settings.contradictions()]
     if problems:
         raise SettingsError(problems)
-    return LoadedSettings(settings, {".".join(at): label for at, label in labels.items()}, file)
+    quotas = {at[1:]: f"{place}: " for at, place in places.items() if at[0] == "quotas"}
+    return LoadedSettings(
+        settings.with_quota_places(quotas), {".".join(at): label for at, label in labels.items()}, file
+    )
 
 
 def _lay_over(
@@ -119,7 +122,19 @@ def _unknown(at: Path_) -> str:
             f"would hold a secret itself; write `{at[-1]}_env` with the name of an environment variable, "
             f"or `{at[-1]}_file` with a path"
         )
+    if (at[0], at[-1]) in _NOT_YET:
+        return "would do nothing: this version cannot do it yet; take it out"
     return "is not a known setting" + did_you_mean(at[-1], list(_fields(at[:-1])))
+
+
+# Settings that a reader of the plans might write. Accepted, they would promise what does not happen.
+_NOT_YET = {
+    ("routes", "fallback"),
+    ("retention", "media"),
+    ("gateway", "listen"),
+    ("gateway", "keys_file"),
+    ("gateway", "slide_route"),
+}
 
 
 def _fields(at: Path_) -> Mapping[str, Any]:

@@ -10,16 +10,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.values import (
     Bytes,
     Duration,
     HttpBase,
-    KeepOrDuration,
     Listen,
     Names,
     RedisUrl,
@@ -83,7 +82,6 @@ class StorageSettings(Section):
 class RetentionSettings(Section):
     records: Duration = Field(86_400.0, ge=60, description="how long a record is kept after its end")
     failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for records of failures")
-    media: KeepOrDuration = Field("keep", description="images; `keep` deletes none")
 
 
 class MetricsSettings(Section):
@@ -91,9 +89,6 @@ class MetricsSettings(Section):
 
 
 class GatewaySettings(Section):
-    listen: Listen = Field(Listen("127.0.0.1:8080"), description="beyond this machine only with keys_file")
-    keys_file: Path | None = Field(None, description="hashed bearer keys")
-    slide_route: Name = Field("slides", description="the route of the slide endpoints")
     studio_route: Name = Field("studio", description="the route of the image studio's batches")
 
 
@@ -159,7 +154,6 @@ class Route(Section):
     credential: str
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     quotas: Names = Field([], description="every one of them must grant a call")
-    fallback: Names = Field([], description="routes to try when the provider is down")
     provider_timeout: Duration = Field(180.0, gt=0, le=86_400, description="from submit to finished image")
 
 
@@ -178,13 +172,31 @@ class Settings(Section):
     routes: dict[Name, Route] = Field(default_factory=dict)
     webhooks: dict[Name, WebhookSecret] = Field(default_factory=dict)
 
+    # Where each quota, and each of its fields, is written: `pixmill.toml:12: `.
+    _quota_places: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    def with_quota_places(self, places: Mapping[tuple[str, ...], str]) -> Self:
+        """The same settings, whose errors in quotas begin with their place."""
+        settings = self.model_copy()
+        settings._quota_places = places  # noqa: SLF001 - its own
+        return settings
+
     def parsed_quotas(self) -> dict[str, Quota]:
-        """The quotas by name; raises SettingsError with every problem."""
+        """The quotas by name; raises SettingsError with every problem, each with its place."""
+        from limiter.quota.quota import QuotaError
+
+        return _all_of({name: partial(self._parsed_quota, name) for name in self.quotas}, QuotaError)
+
+    def _parsed_quota(self, name: str) -> Quota:
         from limiter.quota.quota import QuotaError, parse_quota
 
-        return _all_of(
-            {name: partial(parse_quota, name, spec) for name, spec in self.quotas.items()}, QuotaError
-        )
+        spec = self.quotas[name]
+        try:
+            return parse_quota(name, spec)
+        except QuotaError as error:
+            fields = [(name, field) for field in spec if f"field {field!r}" in str(error)]
+            places = (self._quota_places[at] for at in (*fields, (name,)) if at in self._quota_places)
+            raise QuotaError(f"{next(places, '')}{error}") from None
 
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """(path, problem) for every value that contradicts another one."""
@@ -199,21 +211,16 @@ class Settings(Section):
         on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"
         if on_cluster and not self.redis.prefix.startswith("{"):
             yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)
-        if self.gateway.keys_file is None and not self.gateway.listen.is_loopback:
-            yield ("gateway", "listen"), "is reachable from other machines, so it needs `gateway.keys_file`"
 
     def _unknown_names(self, name: str, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
         wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
             ("credential", "credential", route.credential, self.credentials),
             *(("quotas", "quota", quota, self.quotas) for quota in route.quotas),
-            *(("fallback", "route", other, self.routes) for other in route.fallback),
         ]
         for field, what, given, known in wanted:
             if given not in known:
                 hint = did_you_mean(given, known)
                 yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
-        if name in route.fallback:
-            yield ("routes", name, "fallback"), "names the route itself"
 
 
 def _all_of(calls: Mapping[str, Callable[[], T]], expected: type[Exception]) -> dict[str, T]:

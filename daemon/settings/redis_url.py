@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -81,7 +82,36 @@ def read_redis_url(url: str) -> RedisAddress:
         raise RedisUrlError(_FORMS[topology]) from None
     for name in ("host", "port") if nodes else ():
         options.pop(name, None)
+    _check_options(scheme, options)
     return RedisAddress(topology, nodes, service, scheme.startswith("rediss"), options)
+
+
+def _check_options(scheme: str, options: Mapping[str, Any]) -> None:
+    """Make a connection, without connecting: the library would find a wrong option at each connect, for ever."""
+    from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+    from redis.exceptions import RedisError
+
+    kinds = {"unix": UnixDomainSocketConnection} | {
+        name: SSLConnection for name in REDIS_SCHEMES if "ss" in name
+    }
+    own = {
+        name: value
+        for name, value in options.items()
+        if name not in ("connection_class", "max_connections", "timeout") and not name.startswith("sentinel_")
+    }
+    try:
+        kinds.get(scheme, Connection)(**own)
+    except (TypeError, ValueError, RedisError):
+        names = ", ".join(f"`{name}`" for name in own if name not in _OF_EVERY_URL and name.isidentifier())
+        raise RedisUrlError(
+            f"an address whose options are known and take their values; after the `?` it has {names}"
+        ) from None
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if name in own and not Path(own[name]).is_file():
+            raise RedisUrlError(f"an address whose `{name}` names a file that is there")
+
+
+_OF_EVERY_URL = frozenset({"host", "port", "db", "username", "password", "path"})
 
 
 def _path(scheme: str, topology: Topology, parts: SplitResult) -> tuple[str, str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -118,14 +116,6 @@ class Listen(_Text):
     def port(self) -> int:
         return int(self.rpartition(":")[2])
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        with suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        # Any other name may resolve to any address.
-        return self.host == "localhost"
-
     @classmethod
     def parse(cls, value: str) -> Self:
         """The address; raises pydantic's error for any other text."""
@@ -180,15 +170,6 @@ def _http_base(value: str) -> str:
     return value.rstrip("/")
 
 
-def _keep_or_duration(value: Any) -> Any:
-    if value == "keep":
-        return value
-    try:
-        return parse_duration(value)
-    except PydanticCustomError:
-        raise _wrong(f'"keep" or {_DURATION_TEXT}') from None
-
-
 def _comma_list(value: Any) -> Any:
     # The environment has texts only: PIXMILL_NETWORK__ALLOW_HOSTS=a.example,b.example
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -196,11 +177,6 @@ def _comma_list(value: Any) -> Any:
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Shown(duration_text)]
 Bytes = Annotated[int, BeforeValidator(parse_size)]
-KeepOrDuration = Annotated[
-    float | Literal["keep"],
-    BeforeValidator(_keep_or_duration),
-    Shown(lambda value: value if value == "keep" else duration_text(value)),
-]
 RedisUrl = Annotated[SecretUrl, BeforeValidator(_redis_url)]
 StoreUrl = Annotated[SecretUrl, BeforeValidator(_url("file", "s3", "gs", "az", "memory"))]
 HttpBase = Annotated[str, AfterValidator(_http_base)]

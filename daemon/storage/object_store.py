@@ -30,6 +30,11 @@ RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # i
 SETTLE_S: Final = 0.05
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
 
+NO_CREATE_ONLY: Final = (
+    "this store refuses a PUT that only creates (If-None-Match), and without it a late worker would replace a picture. "
+    "Amazon S3, Google Cloud Storage, Azure Blob Storage, Cloudflare R2 and MinIO have it; Alibaba's OSS has not."
+)
+
 T = TypeVar("T")
 
 
@@ -175,7 +180,7 @@ class ResultStore:
         except AlreadyExistsError:
             raise
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise StorageError(f"{masked_url(self._url)}: {_first_line(error)}{_hint(error)}") from error
+            raise StorageError(f"{masked_url(self._url)}: {_reason(error)}") from error
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -218,6 +223,13 @@ def _fsync(path: Path) -> None:
 def _is_bucket(error: Exception) -> bool:
     """Whether the bucket itself is missing; obstore reports it like a missing object."""
     return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "NotImplemented" in text or "501 Not Implemented" in text:
+        return NO_CREATE_ONLY
+    return f"{_first_line(error)}{_hint(error)}"
 
 
 def _hint(error: Exception) -> str:

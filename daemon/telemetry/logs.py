@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
+from daemon.telemetry.streams import Unbroken
 from providers.errors import redact
+from providers.text import visible
 
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
@@ -24,17 +26,17 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
         # Plain tracebacks: the rich ones show local variables, and those hold prompts and keys.
         else structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=structlog.dev.plain_traceback)
     )
-    # A traceback becomes text before the redaction, which only handles text.
-    tail = [structlog.processors.format_exc_info, redact_values] if as_json else [redact_values]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *tail,
+            # A traceback becomes text before the redaction, which only handles text.
+            structlog.processors.format_exc_info,
+            redact_values,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Unbroken(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # Libraries log URLs at INFO, and URLs carry signatures.
@@ -43,10 +45,8 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
 
 
 def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Remove everything that looks like a credential from the values of a log line."""
+    """Remove everything that looks like a credential, and what a terminal obeys, from the values of a log line."""
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
-        elif isinstance(value, (BaseException, list, tuple, dict)):
-            event[key] = redact(str(value))
+        if isinstance(value, str | BaseException | list | tuple | dict):
+            event[key] = visible(redact(str(value)), lines=key == "exception")
     return event

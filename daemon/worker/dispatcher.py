@@ -1,6 +1,7 @@
 """Dispatches one route: gets a permit, claims an item for it, and starts the item in the pool.
 
 An item that must wait for quota stays in its queue; it holds no worker slot, uses no attempt and blocks no other route.
+It starts a moment before its slot, so that its connection is open by then.
 """
 
 from __future__ import annotations
@@ -151,13 +152,13 @@ class Dispatcher:
             return reply
         if reply.scales:
             await uninterrupted(self._accounts.rescaled(reply.scales))
-        slot = await self._slots.wait(reply, early_s=self._pool.lead_s)
+        slot = await self._slots.wait(reply, early_s=self._pool.lead_s(self.route.name))
         if slot is not None and self.pause is not None:
             await self._limiter.give_back(slot.permit)
             return None
         if slot is not None:
+            waited_s = max(time.monotonic(), slot.leaves_at) - slot.requested_at
             for quota in self.route.quotas:
-                waited_s = time.monotonic() - slot.requested_at
                 self._metrics.limiter_grants.labels(quota=quota.name).inc()
                 self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(waited_s)
         return slot
@@ -173,6 +174,7 @@ class Dispatcher:
         await self._slots.pause(denial, longest_s)
 
     async def _start(self, most: int, slot: Slot | None) -> None:
+        started_at = time.monotonic()
         claim = await self._claim(most, slot)
         for item in claim.items:
             if slot is None:
@@ -185,6 +187,7 @@ class Dispatcher:
                     slot_at=slot.at,
                     leaves_at=slot.leaves_at,
                     requested_at=slot.requested_at,
+                    started_at=started_at,
                 )
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)

@@ -78,9 +78,14 @@ class Download:
                 reraise=True,
             )(route.provider.fetch, picture)
         except ProviderError as error:
-            if after_download(error) is not Then.REFRESH:
-                raise
-            return error
+            then = after_download(error)
+            if then is Then.REFRESH:
+                return error
+            if then is Then.REPEAT and error.kind is not ErrorKind.RESULT_DOWNLOAD:
+                # The picture is paid for, so the refusal of its download must not send the job again.
+                kept = ProviderError(ErrorKind.RESULT_DOWNLOAD, error.message, http_status=error.http_status)
+                raise kept from None
+            raise
 
 
 def only_picture(generated: Generated) -> Picture:

@@ -125,12 +125,13 @@ class Executor:
         return Succeeded(run.result(job, image, generated, provider_s))
 
     async def _prepared(self, run: Run, job: Job) -> Request | None:
-        """Build the request and write the intent, unless a cancel or the deadline came first.
+        """Build the request and, when the slot is near, write the intent, unless a cancel or the deadline came first.
 
         Returns None when the item has a task already; the run then has its receipt.
         """
         inputs = await self._inputs.fetch(job.inputs) if job.inputs else ()
         request = request_of(job, run.route, inputs)
+        await self._calls.slot_nears(run)
         if run.cancel_requested.is_set():
             raise Stopped
         TimeLimit.of(run, job).check_unsent()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import structlog
@@ -20,10 +20,18 @@ log = structlog.get_logger(__name__)
 
 # How often a late call looks at the clock before it leaves all the same: a slow Redis makes it late each time.
 LOOKS = 3
-# An item starts before its slot by the longest of this many preparations: claim, inputs, intent, connection.
+# An item starts before its slot by the longest of this many preparations of its route.
 PREPARATIONS = 16
 FIRST_LEAD_S = 0.05
 LONGEST_LEAD_S = 0.5
+
+
+class _Lead:
+    """How long the latest preparations of a route took: all of each one, and the part from the intent on."""
+
+    def __init__(self) -> None:
+        self.whole_s = deque([FIRST_LEAD_S], PREPARATIONS)
+        self.connecting_s = deque([FIRST_LEAD_S], PREPARATIONS)
 
 
 class CallPermits:
@@ -52,13 +60,24 @@ class CallPermits:
         self._gate = gate
         # No replica can take an item over this soon after its intent was written; heartbeats come as often.
         self._ours_for_s = lease_s / 3
-        self._preparations_s = deque([FIRST_LEAD_S], PREPARATIONS)
+        self._leads: defaultdict[str, _Lead] = defaultdict(_Lead)  # by route
         self._reports: set[asyncio.Task[bool]] = set()  # reports of late calls, on their way to the limiter
 
-    @property
-    def lead_s(self) -> float:
+    def lead_s(self, route: str) -> float:
         """How long before its slot an item should start, so that its connection is open when the slot comes."""
-        return min(LONGEST_LEAD_S, max(self._preparations_s))
+        return min(LONGEST_LEAD_S, max(self._leads[route].whole_s))
+
+    async def slot_nears(self, run: Run) -> None:
+        """Wait until it is time to connect for the call's slot. No intent is written so far, so stopping is free.
+
+        Raises Recalled when the permit was recalled.
+        """
+        run.ready_s = time.monotonic() - run.started_at
+        if run.permit is None or run.slot_at is None:
+            return
+        lead_s = min(LONGEST_LEAD_S, self._ours_for_s / 2, max(self._leads[run.route.name].connecting_s))
+        if not await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at - lead_s):
+            raise Recalled
 
     async def note_intent(self, run: Run) -> bytes:
         """Write the intent of the run's call. Raises LeaseLost: then nothing may be sent.
@@ -96,7 +115,10 @@ class CallPermits:
         `rtt_s` is the time to connect, None on an open connection. After a long connect or a stall of this process,
         another replica may own the item: raises LeaseLost then.
         """
-        self._preparations_s.append(time.monotonic() - run.started_at)
+        if run.phase is Phase.CALLING:
+            lead, connecting_s = self._leads[run.route.name], time.monotonic() - run.intent_noted_at
+            lead.connecting_s.append(connecting_s)
+            lead.whole_s.append(run.ready_s + connecting_s)
         if run.permit is not None and run.slot_at is not None:
             await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at)
         late_at = run.slot_at

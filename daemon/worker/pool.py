@@ -58,10 +58,9 @@ class Pool:
         """Worker slots that are neither used nor reserved."""
         return max(0, self.slots - len(self._runs) - self._reserved)
 
-    @property
-    def lead_s(self) -> float:
+    def lead_s(self, route: str) -> float:
         """How long before its slot an item should start, see `CallPermits`."""
-        return self._calls.lead_s
+        return self._calls.lead_s(route)
 
     def reserve(self, count: int) -> int:
         """Keep up to `count` slots for a claim that is under way; returns how many."""
@@ -86,10 +85,15 @@ class Pool:
         slot_at: float | None = None,
         leaves_at: float = 0.0,
         requested_at: float = 0.0,
+        started_at: float | None = None,
         adopted: bool = False,
     ) -> None:
-        """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits."""
+        """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits.
+
+        `started_at` is when its claim began.
+        """
         run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at)
+        run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
 

@@ -52,11 +52,11 @@ class Row(NamedTuple):
 # fmt: off
 TABLE: Mapping[Retry, Row] = {
     # rate_limited, concurrency_limited, budget_in_flight, overloaded
-    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.COOL_DOWN),
+    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
-    Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.STOP),
+    Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.STOP),
     # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
-    Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.ATTEMPT, AccountAction.NOTHING),
+    Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.REPEAT,  AccountAction.NOTHING),
     # ambiguous_submit, task_lost, result_expired, bad_response, worker_shutdown
     Retry.UNKNOWN_OUTCOME: Row(Then.UNKNOWN, Then.UNKNOWN, Then.UNKNOWN, AccountAction.NOTHING),
     # poll_error, result_download, storage

@@ -63,6 +63,7 @@ class Run:
     leaves_at: float = 0.0
     requested_at: float = 0.0
     started_at: float = field(default_factory=time.monotonic)
+    ready_s: float = 0.0  # from its start until only the intent and the connection were left to do
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
     phase: Phase = Phase.WAITING

@@ -88,16 +88,27 @@ local function no_place()
   for _, row in ipairs(rows) do
     if row.kind == 'in_flight' then
       -- A call that weighs more than the allowed places must still be possible, alone.
-      row.most = math.max(row.cost, places_now(row.quota.places, row.count, now))
+      row.places = places_now(row.quota.places, row.count, now)
+      row.most = math.max(row.cost, row.places)
       row.retry = leases_retry(row.key, row.line, row.cost, row.most, holder, now)
       -- After a loss of the state, holders renew within one lease; until then the number of leases is unknown.
       if clock.lost > 0 and now < clock.lost + lease then
-        row.retry = math.min(clock.lost + lease - now, LOOK_AGAIN_US)
+        row.retry, row.places = math.min(clock.lost + lease - now, LOOK_AGAIN_US), 0
       end
       if row.retry and row.retry > retry then retry, bound = row.retry, row.bound end
     end
   end
   return retry, bound
+end
+
+-- Leave the lines, so that the bell calls the next holders.
+local function leave_lines()
+  for _, row in ipairs(rows) do
+    if row.kind == 'in_flight' then
+      redis.call('HDEL', row.line, holder)
+      row.places = places_now(row.quota.places, row.count, now)
+    end
+  end
 end
 
 -- The slot on which all rates agree, the bound that moved it last, and whether they agree. Limits fill gaps before later
@@ -171,7 +182,8 @@ local function charge_places(slot)
   for _, row in ipairs(rows) do
     if row.kind == 'in_flight' then
       leases_charge(row.key, row.cost, grant, owner, slot + lease, now)
-      if more and leases_in_use(row.key, now) >= row.most then
+      -- A holder that sleeps for long until its slot could not come when it is called.
+      if more and slot - now < COMES_US and leases_in_use(row.key, now) >= row.most then
         line_join(row.line, row.cost, holder, now)
         full = row.bound
       end
@@ -185,12 +197,18 @@ local function decide()
   local record = strings[2]
   if record then
     local slot, granted, at = string.match(record, '^(%S+) (%S+) (%S+)')
-    if at ~= RESERVED then return {1, text(tonumber(slot) - now), clock.epoch, at, slot, granted, '', '', ''} end
+    if at ~= RESERVED then
+      leave_lines()
+      return {1, text(tonumber(slot) - now), clock.epoch, at, slot, granted, '', '', ''}
+    end
     leave_reservation(record, granted)
   end
 
   local paused_us, paused_bound = paused()
-  if paused_us then return denied(paused_us, paused_bound) end
+  if paused_us then
+    leave_lines()
+    return denied(paused_us, paused_bound)
+  end
 
   local full_us, full_bound = no_place()
   local rates = {}
@@ -234,8 +252,8 @@ end
 
 local reply, names = decide(), {}
 for _, row in ipairs(rows) do
-  if row.most then
-    line_call(row.key, row.line, row.most - leases_in_use(row.key, now), false, now, holder, names)
+  if row.places then
+    line_call(row.key, row.line, row.places - leases_in_use(row.key, now), false, now, holder, names)
     freed[row.key] = 0
   end
 end

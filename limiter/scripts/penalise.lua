@@ -81,7 +81,8 @@ if learned and kind == 'rate' then
       local range = {'(' .. text(from), text(to)}
       return math.max(0, redis.call('ZCOUNT', key, range[1], range[2]) - redis.call('ZCOUNT', KEYS[9], range[1], range[2]))
     end
-    local at = slot > 0 and slot or now
+    -- A late call has moved since its grant.
+    local at = tonumber(redis.call('ZSCORE', key, grant .. ':1') or (slot > 0 and slot or now))
     local used = adapt_share(accepted(at - span, at - 1), count)
     if not fullest or used > fullest.used then
       fullest = {used = used, left = -1, unit = adapt_share(1, count), period = tonumber(ARGV[i + 3])}

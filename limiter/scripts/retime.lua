@@ -3,8 +3,9 @@
 -- KEYS   1 clock   2 the request's record   3 spread   rest: see include/rows.lua
 -- ARGV   1 test clock (µs or '')   2 grant id   3 '1' if the call was sent   4 channel of the doorbell
 --        5 number of quotas   rest: see include/rows.lua
--- Returns 1 if the call counts from now on. 0 if it must not be sent: a limit has no room now beside the calls of others
---         that have left, or a cooldown has begun. Then its rates are free again, and `give_back` frees its places.
+-- Returns 1 if the call counts from now on, or its slot is still to come. 0 if it must not be sent: a limit has no room now
+--         beside the calls of others that have left, or a cooldown has begun. Then its rates are free again, and
+--         `give_back` frees its places. A window by the clock and a very large one count slots ahead as calls that left.
 --
 -- The provider counts from the arrival. An entry that stays at its slot leaves our window while the call is still in the
 -- provider's, and the next call would be one too many. Slots ahead that were granted behind the former entry may have no
@@ -15,15 +16,21 @@
 -- @include rows
 -- @include charge
 -- @include undo
+
+-- A recall needs so long to reach a process, so a call with a slot until then counts as one that has left.
+local BELL_US = 20000
+
 local strings = strings_read(5)
 local clock = clock_read(strings[1], ARGV[1], '', '')
 local now, grant, sent = clock.now, ARGV[2], ARGV[3] == '1'
+local soon = now + BELL_US
 local quotas, rows = rows_read(5, strings)
 
 -- Without its record the charge stays in slices and in windows by the clock, and the call counts twice there.
 local record = strings[2]
 if record and string.match(record, '^%S+ (%S+)') ~= grant then record = nil end
 local granted_at = tonumber(string.match(record or '', '^%S+ %S+ (%S+)') or 0)
+if record and tonumber(string.match(record, '^%S+')) >= now then return 1 end
 
 local rates, undone = {}, {}
 for _, row in ipairs(rows) do
@@ -34,7 +41,7 @@ for _, row in ipairs(rows) do
   end
 end
 
--- Whether a limit has room now beside the calls before now, and whether it has room beside those ahead too.
+-- Whether a limit has room now beside the calls before `soon`, and whether it has room beside those ahead too.
 local function room(row)
   rate_load(row, clock)
   note_change(row, clock)
@@ -46,10 +53,10 @@ local function room(row)
   local count = row.count
   if row.others and now < row.others.ends then count = count - row.others.cost end
   if row.kind == 'log' then
-    local used = redis.call('ZCOUNT', row.key, '(' .. text(now - row.span), text(now))
+    local used = redis.call('ZCOUNT', row.key, '(' .. text(now - row.span), text(soon))
     return used + row.cost <= count, false
   end
-  return row.kind == 'tokens' and tokens_there(row.book, row.cost, now), false
+  return row.kind == 'tokens' and tokens_there(row.book, row.cost, now, soon), false
 end
 
 local allowed, recalled = true, {}
@@ -63,6 +70,10 @@ for _, row in ipairs(rates) do
   if not ahead then recalled[row.quota.name] = true end
 end
 if not allowed and not sent then
+  -- Without the record nothing could find the charged day.
+  for _, row in ipairs(record and rows or {}) do
+    if row.kind == 'day' then undo_charge(row.key, record, grant, row.cost) end
+  end
   if record then redis.call('DEL', KEYS[2]) end
   return 0
 end

@@ -43,7 +43,10 @@ def secret_of(provider: str, secrets: Mapping[str, str], name: str = "api_key") 
     """The secret `name`, fit to be sent in a header."""
     secret = secrets.get(name, "").strip()
     if not secret or not secret.isascii() or not secret.isprintable():
-        raise ValueError(f"The {provider} provider needs the secret `{name}`: one line of printable ASCII.")
+        raise ValueError(
+            f"The {provider} provider needs the secret `{name}`, one line of printable ASCII: "
+            f"write `{name}_env` with the name of its variable, or `{name}_file` with its file."
+        )
     return secret
 
 

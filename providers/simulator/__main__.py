@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from providers.simulator.faults import FaultKind
 from providers.simulator.server import Simulator
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Bucket, Rate, SimulatorSettings
 
@@ -49,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m providers.simulator",
         description="A simulated image provider with enforced quotas: the wires of OpenAI, OpenRouter, ModelScope and "
         "Hunyuan.",
-        epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}.",
+        epilog=f"Signed calls (wire tc3) use the secret id {TC3_SECRET_ID} and the secret key {TC3_SECRET_KEY}. "
+        "Faults on demand: POST /simulator/faults with "
+        '{"kind": "rate_limit", "count": 3, "retry_after_s": 2, "prompt": "kettle"}; the kinds are '
+        f"{', '.join(FaultKind)}. GET /simulator/ledger has the provider's books.",
     )
     option, rate = parser.add_argument, partial(_parsed, Rate.parse)
     option("--host", default="127.0.0.1")

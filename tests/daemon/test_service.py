@@ -6,7 +6,10 @@ import asyncio
 import os
 import shlex
 import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,9 @@ from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
 from daemon.replica import Replica
 from daemon.service import run_up, run_worker, until_signal
-from daemon.settings import Settings
+from daemon.settings import Listen, Settings, SettingsError
+from daemon.settings.model import MetricsSettings
+from daemon.telemetry.own_port import PORTS_TRIED, with_own_metrics_port
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
 from tests.servers import RedisServer
@@ -134,3 +139,38 @@ async def test_a_second_signal_later_on_leaves_at_once_and_in_order(
 
     await eventually(ended)
     assert ends == ["left", "exit 130"]
+
+
+@pytest.fixture
+def taken() -> Iterator[Listen]:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield Listen(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+def test_the_default_metrics_port_gives_way_to_the_next_free_one(
+    taken: Listen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(metrics=MetricsSettings.model_construct(set(), listen=taken))
+    own = with_own_metrics_port(settings).metrics.listen
+    assert taken.port < own.port < taken.port + PORTS_TRIED or own.port == 0
+    assert capsys.readouterr().err.startswith(f"{taken} is taken; this replica serves /metrics")
+
+
+@pytest.mark.parametrize("start", [lambda settings: run_up(settings, banner), run_worker])
+async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
+    start: Callable[[Settings], Coroutine[Any, Any, int]], taken: Listen, redis_server: RedisServer
+) -> None:
+    settings = Settings.model_validate({"metrics": {"listen": taken}, "redis": {"url": redis_server.url}})
+    with pytest.raises(SettingsError, match=r"`metrics.listen`, --metrics\) is taken by another process"):
+        await start(settings)
+
+
+async def test_a_database_that_redis_has_not_ends_a_worker(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "a key")
+    settings = worker_settings(redis_server.url.replace("/0", "/99"), tmp_path)
+    with pytest.raises(SettingsError, match=r"Redis has no database of the number in redis\.url"):
+        await asyncio.wait_for(run_worker(settings), 20)

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,37 @@ def test_the_printed_xadd_line_gives_a_picture_on_disk_and_an_event(up: Command,
     path = Path(image["url"].removeprefix("file://"))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.is_relative_to(tmp_path / ".pixmill" / "images")
+
+
+def test_other_commands_know_the_quota_of_a_bare_up(up: Command, tmp_path: Path) -> None:
+    command = Command(["quotas"], tmp_path)
+    command.wait_for("simulator (images 20/10s, in_flight 8)")
+    assert command.process.wait(60) == 0
+
+
+def test_it_works_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon", "up", "--metrics", "127.0.0.1:0", "--log-level", "info"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or "Ctrl-C stops" not in lines[-1]:
+        lines.append(process.stdout.readline())
+    process.stdout.close()
+    (url,) = (line.split()[-1] for line in lines if "redis://" in line and "XADD" not in line)
+    client = redis.Redis.from_url(url)
+    client.xadd("pixmill:jobs", {"data": '{"id":"j1","prompt":"a red kettle"}'})
+    # A line of the log that meets a closed pipe looked like a Redis that does not answer.
+    wait_until(lambda: client.hget("pixmill:item:default//j1", "state") == b"succeeded", 20)
+    process.terminate()
+    assert process.wait(30) == 0
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
 
 
 def test_metrics_and_health_answer(up: Command) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from limiter import Bound, Grant, InFlight, Later, Permit, Quota
+from limiter import Bound, Grant, InFlight, Later, Permit, Quota, Window
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -273,6 +273,52 @@ async def test_a_holder_that_waits_for_a_rate_is_not_in_line(line: Line) -> None
     async with Bell(line.rig.client, f"{line.rig.prefix}:bell") as bell:
         await line.ends("a")
         assert await bell.rang() == []
+
+
+async def test_after_a_loss_of_the_state_nobody_is_called_in_vain(line: Line) -> None:
+    await line.granted("a", "b")
+    await line.rig.client.delete(*await line.rig.client.keys(f"{line.rig.prefix}*"))
+    async with Bell(line.rig.client, f"{line.rig.prefix}:bell") as bell:
+        for _ in range(3):
+            await line.denied("a", "b", "c")
+        assert await bell.rang() == [], "the number of free places is unknown for a lease"
+
+
+async def test_a_holder_that_finds_another_quota_paused_passes_its_turn_on(rig: Rig) -> None:
+    shared, own = Quota("shared", (InFlight(1),)), Quota("own", (InFlight(5),))
+
+    async def request(holder: str, *quotas: Quota) -> Grant | Later:
+        return await rig.limiter.acquire(
+            quotas, holder=holder, request_id=holder, max_wait_s=0, costs={"in_flight": 1}
+        )
+
+    running = await request("running", shared)
+    assert isinstance(running, Grant)
+    for holder, quotas in (("a", [own, shared]), ("b", [shared])):
+        assert isinstance(await request(holder, *quotas), Later)
+    await rig.limiter.pause("own", "operator")
+    async with Bell(rig.client, f"{rig.prefix}:bell") as bell:
+        await rig.limiter.release(running.permit)
+        assert await bell.rang() == ["slot a"]
+        assert isinstance(await request("a", own, shared), Later)
+        assert await bell.rang() == ["slot b"]
+    assert isinstance(await request("b", shared), Grant)
+
+
+async def test_a_holder_that_sleeps_until_its_slot_is_not_in_line_meanwhile(rig: Rig) -> None:
+    quota = Quota("q", (InFlight(2), Window(1, 10 * S)))
+
+    async def granted(holder: str) -> Grant:
+        grant = await rig.limiter.acquire(
+            [quota], costs={"requests": 1}, holder=holder, request_id=holder, max_wait_s=60, more=True
+        )
+        assert isinstance(grant, Grant)
+        return grant
+
+    await granted("other")
+    grant = await granted("a")
+    assert grant.wait_us == 10 * S + 100_000
+    assert grant.full is None
 
 
 async def test_a_dead_holder_is_called_once_and_keeps_a_place_only_briefly(line: Line) -> None:

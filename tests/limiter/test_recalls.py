@@ -34,23 +34,26 @@ def test_a_recall_covers_earlier_grants_under_its_quota() -> None:
 
 def test_a_late_call_recalls_later_slots_that_were_granted_before_it() -> None:
     recalls = Recalls(_Clock())
-    recalls.note("quota a 1000 2000")
-    assert recalls.covers(_permit("a", granted_us=1_000, slot_us=2_001), 100.0)
+    recalls.note("quota a 2000 2000")
+    assert recalls.covers(_permit("a", granted_us=2_000, slot_us=2_001), 100.0)
     assert not recalls.covers(_permit("a", granted_us=1_000, slot_us=2_000), 100.0)
-    assert not recalls.covers(_permit("a", granted_us=1_001, slot_us=2_001), 100.0)
-    recalls.note("quota a 3000 4000")
+    assert not recalls.covers(_permit("a", granted_us=2_001, slot_us=3_000), 100.0)
+    recalls.note("quota a 4000 4000")
     assert recalls.covers(_permit("a", granted_us=1_000, slot_us=2_001), 100.0), "the first recall stays"
-    assert not recalls.covers(_permit("a", granted_us=2_000, slot_us=4_000), 100.0)
+    assert not recalls.covers(_permit("a", granted_us=2_500, slot_us=4_000), 100.0)
 
 
-def test_of_hundreds_of_recalls_none_is_lost() -> None:
-    recalls = Recalls(_Clock())
-    for at_us in range(1_000, 1_500):
+def test_hundreds_of_late_calls_recall_their_own_followers_alone() -> None:
+    clock = _Clock()
+    recalls = Recalls(clock)
+    recalls.note("quota a")
+    clock.now_s = 101.0
+    for at_us in range(1_000, 9_000, 10):
         recalls.note(f"quota a {at_us} {at_us}")
-    assert all(
-        recalls.covers(_permit("a", granted_us=us, slot_us=us + 1), 100.0) for us in range(1_000, 1_500)
-    )
-    assert not recalls.covers(_permit("a", granted_us=1_500, slot_us=1_501), 100.0)
+    for us in range(1_000, 9_000, 10):
+        assert recalls.covers(_permit("a", granted_us=us, slot_us=us + 1), 101.0)
+        assert not recalls.covers(_permit("a", granted_us=us + 1, slot_us=us + 9), 101.0)
+        assert not recalls.covers(_permit("a", granted_us=us, slot_us=us + 1), 101.1), "requested after it"
 
 
 def test_a_change_covers_requests_before_it_was_noted() -> None:

@@ -18,24 +18,33 @@ from tests.limiter.conftest import Rig
 
 S = 1_000_000
 MS = 1_000
+BELL_US = 20 * MS  # the delay that retime.lua allows
 TEN = parse_quota("ten", {"requests": "10/s"})
 BUCKET = parse_quota("bucket", {"requests": {"rate": "8/s", "burst": 4}})
 
 
 class _Bell:
-    """The doorbell as a process hears it, without a moment of delay."""
+    """The doorbell as a process hears it; `deliver` lets a message arrive late."""
 
     def __init__(self, rig: Rig, pubsub: Any) -> None:
         self.recalls = Recalls(lambda: rig.time.now_us / 1e6)
         self.messages: list[str] = []
+        self._rig = rig
         self._pubsub = pubsub
+        self._on_the_way: list[tuple[int, str]] = []
 
-    async def listen(self) -> None:
+    async def listen(self, *, delay_us: int = 0) -> None:
         await self._pubsub.ping()
         while (message := await self._pubsub.get_message(timeout=5))["type"] != "pong":
             if message["type"] == "message":
                 self.messages.append(message["data"].decode())
-                self.recalls.note(self.messages[-1])
+                self._on_the_way.append((self._rig.time.now_us + delay_us, self.messages[-1]))
+        self.deliver(self._rig.time.now_us)
+
+    def deliver(self, until_us: int) -> None:
+        """Let messages arrive that were due until then."""
+        while self._on_the_way and self._on_the_way[0][0] <= until_us:
+            self.recalls.note(self._on_the_way.pop(0)[1])
 
 
 @asynccontextmanager
@@ -109,6 +118,26 @@ async def test_a_refused_late_call_gives_its_own_units_free(rig: Rig) -> None:
     await rig.limiter.give_back(late)
     rig.time.advance(1_100 * MS)
     assert await rig.slot(quota) == 2_200 * MS, "the picture of the late call is free"
+
+
+async def test_a_refused_late_call_frees_its_day_too(rig: Rig) -> None:
+    quota = parse_quota("q", {"requests": ["2/s", {"rate": "5/d", "reset": "UTC"}]})
+    late = await rig.permit(quota)
+    rig.time.advance(1_100 * MS)
+    for _ in range(2):
+        await rig.slot(quota)
+    assert not await rig.limiter.retime(late, [quota])
+    await rig.limiter.give_back(late)
+    rig.time.advance(2 * S)
+    assert [await rig.slot(quota) for _ in range(3)][2] == 3_100 * MS + 1_010 * MS, "three of five are left"
+    assert isinstance(await rig.request(quota), Later)
+
+
+async def test_a_call_whose_slot_is_to_come_stays_as_it_is(rig: Rig) -> None:
+    permits = await _permits(rig, TEN, 11)
+    before = await rig.dump()
+    assert await rig.limiter.retime(permits[-1], [TEN])
+    assert await rig.dump() == before
 
 
 async def test_a_call_that_was_sent_counts_even_without_room(rig: Rig) -> None:
@@ -187,10 +216,12 @@ class _Fleet:
     async def until(self, at_us: int) -> None:
         """Let time pass; who wakes sends, unless its permit was recalled or others have its units."""
         while True:
-            await self._give_back_recalled()
-            if not self.waiting or min(self.waiting, key=lambda one: one[0])[0] > at_us:
+            first = min(self.waiting, key=lambda one: one[0], default=None)
+            self.bell.deliver(at_us if first is None else min(at_us, first[0]))
+            if await self._give_back_recalled():
+                continue
+            if first is None or first[0] > at_us:
                 break
-            first = min(self.waiting, key=lambda one: one[0])
             self.waiting.remove(first)
             wakes_us, permit, _ = first
             self.rig.time.now_us = max(self.rig.time.now_us, wakes_us)
@@ -200,15 +231,17 @@ class _Fleet:
                     self.refused += 1
                     await self.rig.limiter.give_back(permit)
                     continue
-                await self.bell.listen()
+                await self.bell.listen(delay_us=BELL_US)
             self.arrivals.append(self.rig.time.now_us)
         self.rig.time.now_us = at_us
 
-    async def _give_back_recalled(self) -> None:
-        for one in [one for one in self.waiting if self.bell.recalls.covers(one[1], one[2])]:
+    async def _give_back_recalled(self) -> bool:
+        recalled = [one for one in self.waiting if self.bell.recalls.covers(one[1], one[2])]
+        for one in recalled:
             self.waiting.remove(one)
             self.recalled += 1
             await self.rig.limiter.give_back(one[1])
+        return bool(recalled)
 
 
 def _window_full(arrivals: Sequence[int], limit: Window) -> bool:

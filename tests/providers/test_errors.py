@@ -39,6 +39,15 @@ def test_a_key_that_a_pattern_knows_only_in_part_is_removed_whole() -> None:
         assert "tail" not in shown
 
 
+def test_what_a_terminal_obeys_is_escaped_in_an_error() -> None:
+    evil = "no\x1b]52;c;aGk=\x07 \u202egnp.exe\x9b2J\r\nsucceeded"
+    error = ProviderError(ErrorKind.AUTH, evil, provider_code=evil, request_id=evil, field=evil)
+    for one in (error, error.without("secret")):
+        for shown in (one.message, str(one), str(one.provider_code), str(one.request_id), str(one.field)):
+            assert shown.isprintable()
+            assert shown.startswith("no\\x1b]52;c;aGk=\\x07 \\u202e")
+
+
 def test_nothing_that_may_be_charged_is_resubmitted_without_a_cap() -> None:
     for kind, rule in RULES.items():
         if rule.charged is not Charged.NO and rule.retry is Retry.BACKOFF:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from daemon.cli.bounds import in_force, limiter_of, pause_of
+from daemon.cli.following import ident_of
 from daemon.cli.options import Ident
-from daemon.cli.output import sentence, since_s, utc
+from daemon.cli.output import reason, sentence, since_s, utc
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.keys import CACHED, JOINED, LANES
 from daemon.queue.position import Place, Positions
-from daemon.queue.records import GroupView, ItemView
+from daemon.queue.records import GroupView, ItemView, View
+from daemon.settings import SettingsError
 from limiter.explain import Explanation, wait_text
 
 MOST_SEARCHED = 500  # members of a batch that are searched for the next due item
@@ -45,28 +48,38 @@ async def explain(session: Session, ident: Ident) -> int:
 
         pixmill explain autumn-skus/sku1-main
     """
-    async with session.client() as client:
+    async with session.fleet() as client:
         view = await session.find(client, ident)
-        if isinstance(view, ItemView):
-            why = await _item(session, client, view, ident)
-        else:
-            why = await _group(session, client, view)
-        paused = await pause_of(client, view)
-    if paused is not None:
-        why = why.after(paused.sentence, paused=paused.as_dict())
+        why = await _why(session, client, view, ident)
     text = " ".join(why.sentences)
     return session.printer.answer(
         {"id": ident, "state": view.state, "why": text, **why.facts}, f"{ident}: {text}"
     )
 
 
+async def reason_of(session: Session, client: Client, view: View) -> str:
+    """The same for a command that follows the work; empty if the quotas here cannot be read."""
+    with suppress(SettingsError):
+        return " ".join((await _why(session, client, view, ident_of(view))).sentences)
+    return ""
+
+
+async def _why(session: Session, client: Client, view: View, ident: str) -> Why:
+    if isinstance(view, ItemView):
+        why = await _item(session, client, view, ident)
+    else:
+        why = await _group(session, client, view)
+    paused = await pause_of(client, view)
+    return why if paused is None else why.after(paused.sentence, paused=paused.as_dict())
+
+
 async def _item(session: Session, client: Client, item: ItemView, ident: str) -> Why:
     if item.ended:
-        reason = f": {sentence(item)}" if item.error else ""
-        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{reason}."])
+        because = f": {reason(item)}" if item.error else ""
+        return Why([f"It waits for nothing; it has {_ENDS[item.state]}{because}."])
     if item.needs_person:
-        again = f"`pixmill retry {ident} --held` sends it again and may pay twice"
-        return Why([f"It is held: {sentence(item)}.", f"{again}; `pixmill cancel {ident}` ends it."])
+        again = f"`{session.hint('retry', ident, '--held')}` sends it again and may pay twice"
+        return Why([f"It is held: {sentence(item)}.", f"{again}; `{session.hint('cancel', ident)}` ends it."])
     if item.state == "running":
         return await _running(client, item)
     if item.place in _REUSED:
@@ -104,9 +117,12 @@ async def _group(session: Session, client: Client, group: GroupView) -> Why:
         ends = f"{counts.succeeded} of {counts.total} succeeded"
         return Why([f"It waits for nothing; it is {group.state.replace('_', ' ')}, {ends}."])
     if group.needs_person:
-        again = f"`pixmill retry {group.id} --held` sends them again and may pay twice"
+        again = f"`{session.hint('retry', group.id, '--held')}` sends them again and may pay twice"
         return Why(
-            [f"{counts.held} of its items are held.", f"{again}; `pixmill cancel {group.id}` ends them."]
+            [
+                f"{counts.held} of its items are held.",
+                f"{again}; `{session.hint('cancel', group.id)}` ends them.",
+            ]
         )
     if group.parts_left:
         return Why([f"{group.parts - group.parts_left} of its {group.parts} parts have been read so far."])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.bounds import pause_of
+from daemon.cli.commands.explain import reason_of
 from daemon.cli.ending import document, exit_code, finish, save
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.following import ident_of, lines_of
@@ -32,8 +33,8 @@ async def watch(
 
         pixmill watch autumn-skus --out pictures
     """
-    async with session.client() as client:
-        return await finish(session, client, ident, out=out)
+    async with session.fleet() as client:
+        return await finish(session, client, ident, explain=reason_of, out=out)
 
 
 @command
@@ -61,7 +62,7 @@ async def status(
             content |= {"bound": None if view.ended else progress.bound}
             if items:
                 content["items"] = [item.as_dict() for item in await client.items_of(view)]
-        lines = [] if session.as_json else await lines_of(client, view)
+        lines = [] if session.as_json else await lines_of(session, client, view)
     session.printer.answer(content, *lines, *([f"  {paused.sentence}"] if paused is not None else []))
     return exit_code(view)
 
@@ -117,7 +118,9 @@ async def list_(
         empty="There is no work." if active else "There is no work on record.",
     )
     if not session.as_json and any(map(held_in, views)):
-        session.printer.note("some of it is held and waits for your decision: pixmill list --held")
+        session.printer.note(
+            f"some of it is held and waits for your decision: {session.hint('list', '--held')}"
+        )
     return code
 
 
@@ -140,7 +143,7 @@ async def _held(session: Session, limit: int) -> int:
         empty="Nothing is held.",
     )
     if items and not session.as_json:
-        session.printer.note(
-            "pixmill retry ID --held sends it again and may pay twice; pixmill cancel ID gives it up"
-        )
+        own = "" if session.given_tenant else " --tenant TENANT"
+        again, end = session.hint("retry", "ID", "--held"), session.hint("cancel", "ID")
+        session.printer.note(f"{again}{own} sends it again and may pay twice; {end}{own} gives it up")
     return code

@@ -67,10 +67,10 @@ async def retry(
     if changed.ended_or_queued:
         line, note = (
             f"{ident}: {changed.ended_or_queued} queued again",
-            f"follow it with: pixmill watch {ident}",
+            f"follow it with: {session.hint('watch', ident)}",
         )
     else:
         line, note = f"{ident}: nothing to retry, no item is {' or '.join(states)}", ""
     if waiting:
-        note = f"{waiting} held: pixmill retry {ident} --held sends that again and may pay twice"
+        note = f"{waiting} held: {session.hint('retry', ident, '--held')} sends that again and may pay twice"
     return session.printer.answer(document, line, note=note)

@@ -37,18 +37,18 @@ async def pause(
     if ident is not None and duration is not None:
         raise CommandError("A batch is paused until it is resumed; leave out --for.", USAGE)
     for_s = duration_s("--for", duration)
-    async with session.client() as client:
+    async with session.fleet() as client:
         scope, name = await _target(session, client, ident, route)
         reason = " ".join(reason.split())
         reply = await pauses.pause(client.redis, client.keys, scope, name, reason=reason, for_s=for_s)
     if reply != "ok":
         raise CommandError(f"{ident} has ended, so there is nothing to pause.", FAILED, code="ended")
     made = pauses.Pause(scope, route or ident or "", reason, for_s)
-    target = f" --route {route}" if route else f" {ident}" if ident else ""
+    target = ["--route", route] if route else [ident] if ident else []
     return session.printer.answer(
         {"paused": True, **made.as_dict()},
         f"{ident}: {made.sentence}" if ident else made.sentence,
-        note=f"resume it with: pixmill resume{target}",
+        note=f"resume it with: {session.hint('resume', *target)}",
     )
 
 
@@ -62,7 +62,7 @@ async def resume(session: Session, ident: Batch = None, route: RouteOption = Non
         pixmill resume --route slides
         pixmill resume autumn-skus
     """
-    async with session.client() as client:
+    async with session.fleet() as client:
         scope, name = await _target(session, client, ident, route)
         resumed = await pauses.resume(client.redis, client.keys, scope, name) == "resumed"
         left = {} if ident else await pauses.read_pauses(client.redis, client.keys)

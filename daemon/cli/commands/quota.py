@@ -34,9 +34,9 @@ async def pause(session: Session, name: Name, reason: ReasonOption = "", duratio
         pixmill quota pause openai-main --reason "invoice dispute" --for 10min
     """
     for_s = duration_s("--for", duration)
-    check_quota(session, name)
     reason = " ".join(reason.split())
-    async with session.client() as client:
+    async with session.fleet() as client:
+        check_quota(session, name)
         until_us = None if for_s is None else await _server_us(client) + round(for_s * 1e6)
         await limiter_of(client).pause(name, reason, until_us)
         await quota_store.ring(client.redis, client.keys, name)
@@ -48,7 +48,7 @@ async def pause(session: Session, name: Name, reason: ReasonOption = "", duratio
     if until_us is None or for_s is None:
         line, note = (
             f"{name}: paused, no replica sends under it",
-            f"resume it with: pixmill quota resume {name}",
+            f"resume it with: {session.hint('quota resume', name)}",
         )
         return session.printer.answer(document, line, note=note)
     until = datetime.fromtimestamp(until_us / 1e6, UTC)
@@ -67,8 +67,8 @@ async def resume(session: Session, name: Name) -> int:
 
         pixmill quota resume openai-main
     """
-    check_quota(session, name)
-    async with session.client() as client:
+    async with session.fleet() as client:
+        check_quota(session, name)
         limiter = limiter_of(client)
         resumed = await limiter.resume(name)
         await quota_store.ring(client.redis, client.keys, name)
@@ -107,9 +107,9 @@ async def set_(
 
 async def _set(session: Session, name: str, limits: list[str]) -> int:
     fields = limits_table(limits)
-    check_quota(session, name)
-    configured = session.settings.quotas[name]
-    async with session.client() as client:
+    async with session.fleet() as client:
+        check_quota(session, name)
+        configured = session.settings.quotas[name]
         try:
             now = await quota_store.set_limits(client.redis, client.keys, name, configured, fields)
         except QuotaError as error:
@@ -120,12 +120,13 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
     return session.printer.answer(
         document,
         f"{name}: set to {', '.join(document['limits'])} (configured: {', '.join(document['configured'])})",
-        note=f"replicas follow within seconds; return to the configuration with: pixmill quota set {name} --reset",
+        note="replicas follow within seconds; return to the configuration with: "
+        + session.hint("quota set", name, "--reset"),
     )
 
 
 async def _reset(session: Session, name: str) -> int:
-    async with session.client() as client:
+    async with session.fleet() as client:
         was_set = await quota_store.reset(client.redis, client.keys, name)
     # Limits of a quota that is no longer configured can be reset as well.
     if was_set and name not in session.settings.quotas:

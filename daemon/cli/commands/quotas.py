@@ -19,6 +19,7 @@ from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
 from limiter import QuotaState
 from limiter.explain import Explanation, spelled, wait_text
+from providers.text import visible
 
 LOOK_S = 1.0  # between two updates of --watch
 
@@ -36,7 +37,7 @@ async def quotas(
     """
     if watch and session.as_json:
         raise CommandError("--json prints one document; leave out --watch.", USAGE)
-    async with session.client() as client:
+    async with session.fleet() as client:
         if not session.settings.parsed_quotas():
             return session.printer.answer(
                 [], note="No quota is configured: nothing limits the pace of calls."
@@ -133,7 +134,7 @@ async def _watch(session: Session, client: Client) -> None:
         while True:
             lines = _lines(*await _look(session, client))
             if live is not None:
-                live.update(Text("\n".join(lines)), refresh=True)
+                live.update(Text("\n".join(map(visible, lines))), refresh=True)
             else:
                 session.printer.answer(None, *(line for line in lines if line not in last))
             last = lines

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.broker.redis_cli import redis_cli
-from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of
+from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
+from providers.text import visible
 
 if TYPE_CHECKING:
     from daemon.service import Running
@@ -38,7 +39,15 @@ def up(
     """
     from daemon.service import run_up
 
-    _serve(lambda settings: run_up(settings, banner), config, redis_url, prefix, metrics, log_level)
+    options = spelled(config, redis_url, prefix)
+    _serve(
+        lambda settings: run_up(settings, lambda running: banner(running, options)),
+        config,
+        redis_url,
+        prefix,
+        metrics,
+        log_level,
+    )
 
 
 def worker(
@@ -67,8 +76,8 @@ def simulator(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-def banner(running: Running) -> str:
-    """The next steps after `pixmill up`, ready to paste."""
+def banner(running: Running, options: str = "") -> str:
+    """The next steps after `pixmill up`, ready to paste; `options` are those with which another command finds it."""
     replica = running.replica
     lines = [
         "Pixmill is up.",
@@ -84,8 +93,8 @@ def banner(running: Running) -> str:
         "Send a job from any language:",
         f"  {redis_cli(running.redis_url)} XADD {shlex.quote(replica.keys.jobs)} '*' data "
         + """'{"id":"hello-1","prompt":"a red kettle on a white table"}'""",
-        "or from another terminal:",
-        '  pixmill submit "a red kettle on a white table" --wait --out pictures',
+        "or from another terminal, in this directory:",
+        f'  pixmill submit "a red kettle on a white table" --wait --out pictures{options}',
         "Ctrl-C stops; jobs that wait are kept.",
     ]
     return "\n".join(lines)
@@ -115,6 +124,15 @@ def _serve(
             )
         left = uvloop.run(run(settings))
     except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
+        print(visible(_sentence(error), lines=True), file=sys.stderr)
         raise typer.Exit(2) from None
     raise typer.Exit(1 if left else 0)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}. Start it in a directory that you may write to, or set `storage.url` "
+            "and `redis.url`."
+        )
+    return str(error)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.cli.acceptance import after_sending
+from daemon.cli.commands.explain import reason_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
 from daemon.client.client import new_id
@@ -52,8 +53,10 @@ async def submit(
     }
     job = {"id": ident or new_id("job"), "tenant": session.tenant, "prompt": prompt}
     job |= {name: value for name, value in given.items() if value is not None}
-    async with session.client() as client:
-        return await after_sending(session, client, await client.sender.job(job), wait=wait, out=out)
+    async with session.fleet() as client:
+        return await after_sending(
+            session, client, await client.sender.job(job), explain=reason_of, wait=wait, out=out
+        )
 
 
 def _input(text: str) -> dict[str, str]:

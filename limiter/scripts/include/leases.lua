@@ -10,8 +10,8 @@
 
 -- How often a caller tries again while it waits for an operator's resume or a new day, whose time is unknown.
 local LOOK_AGAIN_US = 1000000
--- The same for a place. The bell calls whoever is next in line, so this finds only places of crashed callers, whose leases
--- have ended.
+-- The same for a place. The bell calls whoever is next in line, so this finds only lapsed leases, the places that grow back
+-- after a refusal, and the turn of a holder that was called and has died.
 local PLACE_LOOK_US = 5000000
 -- A holder without a request for so long no longer stands in line; nor does one that does not come when it is called.
 local WAITS_US = 8000000

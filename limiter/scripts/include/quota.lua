@@ -58,7 +58,8 @@ end
 -- The first call after a pause, at `slot`, goes alone: its refusal then costs one call, and not as many as fit in the
 -- limits. All others have later slots.
 local function cooldown_go_alone(key, cooldown, slot, now)
-  if cooldown.alone == 0 then return end
+  -- A far slot shows nothing soon, so nobody waits for that call.
+  if cooldown.alone == 0 or slot > math.max(cooldown.ends, now) + cooldown.alone then return end
   cooldown_forgive(cooldown, slot)
   cooldown.ends, cooldown.alone = slot + cooldown.alone, 0
   cooldown_write(key, cooldown, now)

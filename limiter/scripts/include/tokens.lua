@@ -73,11 +73,15 @@ local function tokens_next(read, cost, slot)
   end
 end
 
--- Whether the tokens are there at `at`, whatever later charges need. The levels must be known, see tokens_next.
-local function tokens_there(read, cost, at)
+-- Whether the tokens are there at `at`, whatever charges after `soon` need. The levels must be known, see tokens_next.
+local function tokens_there(read, cost, at, soon)
   local i = 0
   while i < read.n and read.at[i + 1] <= at do i = i + 1 end
-  local level = tokens_after(read, read.level[i], read.since[i], at, cost * read.period)
+  local level, since = tokens_after(read, read.level[i], read.since[i], at, cost * read.period)
+  while level >= 0 and i < read.n and read.at[i + 1] <= soon do
+    i = i + 1
+    level, since = tokens_after(read, level, since, read.at[i], read.cost[i])
+  end
   return level >= 0
 end
 

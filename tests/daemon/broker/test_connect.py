@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
+from daemon.broker.errors import CONNECTION_FAULTS, in_words
 
 URLS = [
     "redis://h",
@@ -68,3 +72,27 @@ async def test_the_sentinels_have_their_own_password_where_the_url_has_one() -> 
     assert _options(sentinel)["password"] == "of-sentinel"
     assert "sentinel_password" not in _options(client)
     await client.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_a_port_with_or_without_tls_is_hinted_at(scheme: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if scheme == "rediss":
+            writer.write(b"-ERR unknown command\r\n")
+            return
+        # What a TLS server does with bytes that are no handshake.
+        await reader.read(1)
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = command_client(f"{scheme}://127.0.0.1:{port}/0")
+    with pytest.raises(CONNECTION_FAULTS) as caught:
+        await client.ping()
+    await client.aclose()
+    server.close()
+    other = "rediss" if scheme == "redis" else "redis"
+    assert f"write {other}:// instead of {scheme}://" in in_words(caught.value)

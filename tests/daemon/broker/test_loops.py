@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
+from structlog.testing import capture_logs
 
 from daemon.broker.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from daemon.broker.loops import run_forever, until_answered
@@ -77,3 +81,26 @@ async def test_the_pause_of_a_part_that_keeps_leases_stays_below_them(pauses: li
     await run_forever("heartbeat", step, until=lambda: left == 0, longest_pause_s=0.3)
     assert len(pauses) == 29
     assert max(pauses) <= 0.3
+
+
+async def test_an_outage_that_all_parts_meet_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.broker.loops.pause_s", lambda *_: 0.0)
+
+    def part(failures: int) -> Callable[[], Awaitable[None]]:
+        left = [failures]
+
+        async def step() -> None:
+            if left[0] > 0:
+                left[0] -= 1
+                raise RedisConnectionError("gone")
+            raise asyncio.CancelledError
+
+        return step
+
+    loops = [run_forever(f"part {k}", part(3)) for k in range(5)]
+    with capture_logs() as logs:
+        await asyncio.gather(*loops, return_exceptions=True)
+    assert [line["event"] for line in logs] == ["redis does not serve us; waiting"]
+    with capture_logs() as again:
+        await asyncio.gather(run_forever("part 0", part(1)), return_exceptions=True)
+    assert [line["event"] for line in again] == ["redis does not serve us; waiting"]

@@ -72,7 +72,7 @@ def test_print_shows_every_value_and_where_it_comes_from(config: str) -> None:
     assert " 90s " in rows["worker.lease"]
     assert rows["redis.url"].split()[1] == "redis://worker:***@cache.example:6379/0"
     assert rows["redis.url"].endswith(f"{config}:3")
-    assert rows["gateway.listen"].split()[1:] == ["127.0.0.1:8080", "default"]
+    assert rows["metrics.listen"].split()[1:] == ["127.0.0.1:9108", "default"]
     assert rows["quotas.openai-main.images"].split()[1] == "20/min"
 
 

@@ -61,6 +61,23 @@ async def test_show_has_the_original(pixmill: Pixmill, installation: Installatio
     assert (await pixmill("dead", "show", "1-1")).code == 4
 
 
+async def test_what_a_terminal_obeys_is_escaped_in_names_and_values(
+    pixmill: Pixmill, installation: Installation
+) -> None:
+    evil = "\x1b]52;c;aGk=\x07\u202e\x9b2J\nsucceeded"
+    await installation.add(f"{{{evil}", **{evil: evil})
+    await installation.take_all()
+    (letter, *_) = await _letters(pixmill, "malformed")
+    shown = await pixmill("dead", "show", letter["id"])
+    listed = await pixmill("dead", "list")
+    in_json = await pixmill("dead", "show", letter["id"], "--json")
+    for ran in (shown, listed, in_json):
+        assert ran.code == 0
+        assert all(line.isprintable() for line in (ran.out + ran.err).split("\n"))
+    assert "\\x1b]52;c;aGk=\\x07\\u202e\\x9b2J\\nsucceeded" in shown.out
+    assert in_json.document["original"][evil] == evil
+
+
 async def test_show_points_at_the_field_and_never_at_a_secret(
     pixmill: Pixmill, installation: Installation
 ) -> None:

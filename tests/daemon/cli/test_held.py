@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from daemon.queue.records import GroupView, Records
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import made, working
+from tests.servers import RedisServer
 
 LOST = Unknown({"kind": "ambiguous_submit", "message": "The answer is lost.", "charged": "maybe"})
 
@@ -38,6 +42,47 @@ async def group(installation: Installation) -> GroupView:
     return view
 
 
+HINT = re.compile(
+    r"pixmill ((?:retry|cancel|watch|list|resume|quota) [^`;\n]*?)(?=`|;|$| sends)", re.MULTILINE
+)
+
+
+async def test_the_commands_in_hints_work_as_they_are(pixmill: Pixmill, redis: Redis, tmp_path: Path) -> None:
+    await holding(redis, "a", tenant="studio")
+    (tmp_path / "my shop.toml").write_text(
+        '[quotas.main]\nimages = "1/s"\n[credentials.c]\nprovider = "openai"\napi_key_env = "K"\n'
+        '[routes.default]\ncredential = "c"\nmodel = "m"\nquotas = ["main"]\n'
+    )
+    options = ("--tenant", "studio", "--config", "my shop.toml")
+    commands: list[str] = []
+    for words in (
+        ("status", "b1"),
+        ("status", "b1/a"),
+        ("explain", "b1"),
+        ("explain", "b1/a"),
+        ("list",),
+        ("retry", "b1"),
+        ("quota", "pause", "main"),
+        ("pause", "--route", "default"),
+        ("status", "nobody"),
+    ):
+        ran = await pixmill(*words, *options)
+        found = HINT.findall(ran.out + ran.err)
+        assert found, (words, ran)
+        commands += found
+    for command in sorted(set(commands), reverse=True):
+        given = shlex.split(command)
+        assert given[-4:] == ["--config", "my shop.toml", "--tenant", "studio"], command
+        ran = await pixmill(*given)
+        assert (ran.code in (0, 5), command) == (True, command), ran
+
+
+async def test_a_hint_never_repeats_a_password(pixmill: Pixmill, redis_server: RedisServer) -> None:
+    url = redis_server.url.replace("redis://", "redis://default:hunter2@")
+    ran = await pixmill("status", "nobody", "--redis-url", url)
+    assert "hunter2" not in ran.out + ran.err
+
+
 async def test_held_items_are_listed_with_reason_and_remedy(pixmill: Pixmill, redis: Redis) -> None:
     installation = await holding(redis, "a", "c", tenant="studio")
     await installation.submit({"id": "j1", "prompt": "x", "on_unknown_outcome": "hold"})
@@ -52,7 +97,7 @@ async def test_held_items_are_listed_with_reason_and_remedy(pixmill: Pixmill, re
         ["b1/c", "studio"],
     ]
     assert all("The answer is lost. (ambiguous_submit, charged: maybe)" in line for line in lines[1:])
-    assert "retry ID --held sends it again and may pay twice" in listed.err
+    assert "retry ID --held --tenant TENANT sends it again and may pay twice" in listed.err
     document = (await pixmill("list", "--held", "--tenant", "studio", "--json")).document
     assert [(one["item"], one["state"], one["error"]["kind"]) for one in document] == [
         ("a", "held", "ambiguous_submit"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from daemon.cli.main import COMMANDS, app
+from providers.simulator.faults import FaultKind
 
 NAMES = [listed.name for row in COMMANDS.values() for listed in row]
 IMPORTED_LATE = (
@@ -79,6 +83,66 @@ def test_an_unknown_choice_is_a_usage_error_in_one_sentence(arguments: list[str]
     shown = " ".join(result.stderr.replace("│", " ").split())
     assert sentence in shown
     assert "Value error" not in shown
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_chinese_gets_escapes(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "skus.csv").write_text("id,prompt\nk1,红水壶 × café 🫖\n", encoding="utf-8")
+
+    def run(*options: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", "batch", "skus.csv", "--dry-run", *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode(encoding)
+
+    assert ("红水壶" if encoding == "utf-8" else "\\u7ea2\\u6c34\\u58f6") in run()
+    assert json.loads(run("--json"))["first"] == [{"id": "k1", "prompt": "红水壶 × café 🫖"}]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("pixmill qu", "quotas"), ("pixmill batch --ski", "--skip-empty")]
+)
+def test_a_shell_can_complete_commands_and_options(typed: str, offered: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from daemon.cli.main import run; run()"],
+        env={
+            **os.environ,
+            "_PIXMILL_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert offered in done.stdout.split()
+
+
+def test_up_where_its_data_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / ".pixmill").write_text("in the way, as a directory without rights would be")
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "up", "--metrics", "127.0.0.1:0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        f"{tmp_path}/.pixmill/redis: Not a directory. Start it in a directory that you may write to"
+        in done.stderr
+    )
+
+
+def test_the_simulators_help_names_its_faults() -> None:
+    shown = CliRunner().invoke(app, ["simulator", "--help"])
+    assert shown.exit_code == 0
+    assert all(kind in shown.stdout for kind in FaultKind)
 
 
 def test_python_m_daemon_is_pixmill() -> None:

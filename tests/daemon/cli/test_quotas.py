@@ -13,7 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract.events import EVENT_DATA
+from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.outcomes import Retry, Succeeded, Throttled
+from daemon.settings import load_settings
+from daemon.settings.pace import pace_as_json
 from limiter import Grant, Later, Limiter, parse_quota
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
@@ -56,6 +59,61 @@ def limiter(redis: Redis) -> Limiter:
 
 async def ask(limiter: Limiter, request_id: str) -> Grant | Later:
     return await limiter.acquire([MAIN], holder="h", request_id=request_id, max_wait_s=0)
+
+
+async def test_a_command_without_a_configuration_knows_the_quotas_of_the_fleet(
+    pixmill: Pixmill, redis: Redis, limiter: Limiter, tmp_path: Path
+) -> None:
+    installation = Installation(redis)
+    settings = load_settings(tmp_path / "pixmill.toml", environ={}).settings
+    await WriteProbe(installation.queue, settings.retention, pace_as_json(settings)).write()
+    (tmp_path / "pixmill.toml").unlink()
+    await ask(limiter, "r1")
+    await ask(limiter, "r2")
+    await installation.submit({"id": "j1", "prompt": "x"})
+    assert LIMITS in (await pixmill("quotas")).out
+    assert "Quota main: " in (await pixmill("explain", "j1")).out
+    paused = await pixmill("quota", "pause", "main", "--reason", "invoices")
+    assert (paused.code, paused.err) == (0, "resume it with: pixmill quota resume main\n")
+    assert "invoices" in (await pixmill("explain", "j1")).out
+    assert (await pixmill("quota", "resume", "main")).code == 0
+    assert (await pixmill("quota", "set", "main", "images=1/h")).code == 0
+    assert (await pixmill("quota", "set", "main", "--reset")).code == 0
+    assert 'did you mean "main"' in (await pixmill("quota", "pause", "mein")).err
+    assert 'There is no route "defalt"' in (await pixmill("pause", "--route", "defalt")).err
+
+
+async def test_waiting_for_a_job_shows_why_it_waits(
+    redis: Redis, environment: dict[str, str], tmp_path: Path, pixmill: Pixmill
+) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    await pixmill("quota", "pause", "main", "--reason", "invoices")
+    watching = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", "watch", "j1"),
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert watching.stdout is not None
+    lines: list[bytes] = []
+    async with asyncio.timeout(30):
+        while not lines or b"invoices" not in lines[-1]:
+            lines.append(await watching.stdout.readline())
+            assert lines[-1], lines
+    assert lines[-1].startswith(b"j1: 0/1 done (queued): ")
+    watching.send_signal(signal.SIGINT)
+    assert await watching.wait() == 130
+
+
+async def test_a_record_that_cannot_be_read_is_as_good_as_none(
+    pixmill: Pixmill, redis: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "pixmill.toml").unlink()
+    for written in ('{"routes": {"a": {"newer": 1}}}', "no json", "[]"):
+        await redis.hset("pixmill:installation", "configured", written)
+        ran = await pixmill("quotas")
+        assert (ran.code, "No quota is configured" in ran.err) == (0, True)
 
 
 # quotas

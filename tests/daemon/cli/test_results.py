@@ -70,6 +70,37 @@ async def test_a_zip_holds_the_same(pixmill: Pixmill, batch: Installation, tmp_p
     assert not [name for name in _names(tmp_path) if name.startswith(".")]
 
 
+async def test_a_planted_link_is_never_written_through(
+    pixmill: Pixmill, batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each name that a part could have is a link to a file of the user's.
+    monkeypatch.setattr("daemon.client.archive.secrets.token_hex", lambda _: "guessed")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "pictures").mkdir()
+    for guess in ("part", "guessed.part"):
+        for name in ("a.png", "c_1.png", "manifest.json"):
+            (tmp_path / "pictures" / f".{name}.{guess}").symlink_to(mine)
+        (tmp_path / f".autumn.zip.{guess}").symlink_to(mine)
+    assert (await pixmill("results", "b1", "--out", "pictures")).code == 2
+    assert (await pixmill("results", "b1", "--zip", "autumn.zip")).code == 2
+    monkeypatch.undo()
+    assert (await pixmill("results", "b1", "--out", str(tmp_path / "pictures"))).code == 3
+    assert (await pixmill("results", "b1", "--zip", str(tmp_path / "autumn.zip"))).code == 3
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "pictures/a.png").is_symlink()
+
+
+async def test_a_saved_file_has_the_rights_that_the_user_wants(
+    pixmill: Pixmill, batch: Installation, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    await pixmill("results", "b1", "--out", "pictures")
+    assert (tmp_path / "pictures/a.png").stat().st_mode == plain.stat().st_mode
+    assert not [path for path in (tmp_path / "pictures").iterdir() if path.name.endswith(".part")]
+
+
 async def test_saving_again_fetches_only_missing_pictures(
     pixmill: Pixmill, batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

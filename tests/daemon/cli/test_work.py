@@ -15,11 +15,13 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from daemon.client import Client
 from daemon.queue.keys import Keys
+from daemon.queue.outcomes import Throttled
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation, eventually
 from tests.daemon.live import made, refused, working
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 KEYS = Keys("pixmill")
 
@@ -75,6 +77,13 @@ async def test_submit_with_a_wrong_value_is_a_usage_error_and_sends_nothing(
     assert ran.code == 2
     assert ran.err.startswith("`size` must be pixels such as")
     assert await redis.xlen(KEYS.jobs) == 0
+
+
+async def test_a_sent_job_is_followed_with_the_options_of_its_command(pixmill: Pixmill, redis: Redis) -> None:
+    async with working(redis):
+        ran = await pixmill("submit", "x", "--id", "j1", "--tenant", "studio")
+        assert ran.err.endswith("follow it with: pixmill watch j1 --tenant studio\n")
+        assert (await pixmill("watch", "j1", "--tenant", "studio")).code == 0
 
 
 async def test_submit_without_a_worker_notes_that_the_job_stays(
@@ -179,7 +188,9 @@ async def test_a_wrong_file_is_reported_by_line_and_not_sent(
     assert (missing.code, missing.err) == (2, "nowhere.csv: No such file or directory.\n")
     template = await pixmill("batch", "skus.csv", "--prompt-template", "{id!r}")
     assert template.code == 2
-    assert "may only name columns" in template.err
+    assert "the prompt template names `id!r`, which is not there" in template.err
+    brace = await pixmill("batch", "skus.csv", "--prompt-template", "{id")
+    assert (brace.code, "a single `{`" in brace.err) == (2, True)
     assert await redis.xlen(KEYS.jobs) == 0
 
 
@@ -204,6 +215,17 @@ async def test_dry_run_prints_the_plan_and_the_least_time(
     document = (await pixmill(*options, "--json")).document
     assert (document["items"], document["at_least_seconds"], document["bound"]) == (300, 840.0, "main")
     assert await redis.xlen(KEYS.jobs) == 0
+
+
+async def test_a_plan_names_the_columns_and_rows_that_are_left_out(pixmill: Pixmill, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("ID,Name,Images\n1,Kettle,https://s.example/1.jpg\n2,,x\n")
+    options = ("batch", "shop.csv", "--prompt-template", "{Name}", "--skip-empty")
+    ran = await pixmill(*options, "--dry-run")
+    assert "Columns that nothing uses: Images (did you mean inputs?)." in ran.out
+    assert "Rows that were left out, because they have no prompt: 1." in ran.out
+    document = (await pixmill(*options, "--dry-run", "--json")).document
+    assert (document["unused_columns"], document["skipped_rows"]) == (["Images"], 1)
+    assert "Columns that nothing uses: Images" in (await pixmill(*options)).err
 
 
 async def test_dry_run_needs_no_redis(pixmill: Pixmill, tmp_path: Path) -> None:
@@ -265,6 +287,19 @@ async def test_an_unknown_id_exits_with_4_and_a_sentence(pixmill: Pixmill, comma
     assert (await pixmill(command, "nobody", "--json")).document["error"]["code"] == "not_found"
 
 
+async def test_the_status_of_a_refused_id_leads_to_its_dead_letter(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.add({"id": "j1", "prompt": "x", "route": "nowhere", "tenant": "studio"})
+    await installation.take_all()
+    ran = await pixmill("status", "j1", "--tenant", "studio")
+    assert (ran.code, ran.out) == (4, "")
+    assert ran.err.startswith('j1 was refused: There is no route "nowhere"')
+    hint = re.search(r"`pixmill (dead show [^`]+)`", ran.err)
+    assert hint is not None
+    assert "j1" in (await pixmill(*hint[1].split())).out
+    assert "There is no record" in (await pixmill("status", "j1")).err
+
+
 async def test_status_shows_a_requested_cancel(pixmill: Pixmill, redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 2)
@@ -293,6 +328,40 @@ async def test_status_of_single_items_in_words(pixmill: Pixmill, redis: Redis) -
     document = (await pixmill("status", "b1", "--tenant", "studio", "--json", "--items")).document
     assert [item["state"] for item in document["items"]] == ["succeeded", "failed"]
     assert document["items"][0]["images"][0]["key"] == "studio/20261122/b1/i0.png"
+
+
+LIMITED = {"kind": "rate_limited", "message": "Rate limit reached.", "charged": "no"}
+
+
+async def test_a_job_that_succeeded_has_no_error_left(
+    pixmill: Pixmill, redis: Redis, redis_server: RedisServer
+) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Throttled(LIMITED, 0.0))
+    await installation.queue.due()
+    (item,) = await installation.claim()
+    running = await pixmill("status", "j1")
+    assert "the last error: Rate limit reached." in running.out
+    await installation.queue.settle(item, made(item))
+    for ran in (await pixmill("status", "j1"), await pixmill("explain", "j1")):
+        assert "succeeded" in ran.out
+        assert "Rate limit" not in ran.out
+    assert (await pixmill("status", "j1", "--json")).document["error"] is None
+    async with Client.connect(redis_server.url) as client:
+        assert [result.error for result in await client.results("j1")] == [None]
+
+
+async def test_the_last_error_is_not_why_a_job_was_cancelled(pixmill: Pixmill, redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Throttled(LIMITED, 3600.0))
+    assert "\n  Rate limit reached." in (await pixmill("status", "j1")).out
+    await pixmill("cancel", "j1")
+    assert "the last error: Rate limit reached." in (await pixmill("status", "j1")).out
+    assert "cancelled: the last error: Rate limit" in (await pixmill("explain", "j1")).out
 
 
 # list, cancel, retry
@@ -411,8 +480,15 @@ async def test_ctrl_c_stops_the_watching_and_prints_the_command_to_come_back(
     assert (await installation.group("default/b1"))["queued"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("160", "about 2 h 0 min left; held back by quota:main.images; 4 queued"),
+        ("60", "about 2 h 0 min left"),
+    ],
+)
 async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
-    redis: Redis, environment: dict[str, str], tmp_path: Path
+    redis: Redis, environment: dict[str, str], tmp_path: Path, columns: str, words: str
 ) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 4)
@@ -429,7 +505,7 @@ async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
         **environment,
         "PYTHONPATH": str(Path(__file__).parents[3]),
         "TERM": "xterm",
-        "COLUMNS": "160",
+        "COLUMNS": columns,
     }
     shown = bytearray()
     ours, theirs = os.openpty()
@@ -439,7 +515,7 @@ async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
     os.close(theirs)
     reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, shown))
     try:
-        await eventually(lambda: _shown(shown, "about 2 h 0 min left; held back by quota:main.images"), 20)
+        await eventually(lambda: _shown(shown, words), 20)
         assert "0/4" in shown.decode()
         async with working(redis):
             assert await asyncio.wait_for(watching.wait(), 20) == 0
@@ -471,3 +547,23 @@ def _read_all(descriptor: int, into: bytearray) -> None:
 
 async def _shown(shown: bytearray, text: str) -> bool:
     return text in shown.decode("utf-8", "ignore")
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["status", "nobody"], ["watch", "b1"]])
+async def test_a_reader_that_has_left_ends_a_command_without_a_word(
+    redis: Redis, environment: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 2)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "daemon", *command),
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=writing,
+        stderr=writing if "nobody" in command else asyncio.subprocess.PIPE,
+    )
+    os.close(writing)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, errors or b"") == (141, b"")

@@ -22,7 +22,7 @@ def test_columns_named_like_job_fields_fill_them(tmp_path: Path) -> None:
         "id,prompt,size,seed,n,route,priority,negative_prompt,inputs,params.guidance,metadata.sku,output.format\n"
         "a,a red kettle,1024x1024,0,2,slides,high,text,https://x.example/1.png https://x.example/2.png,4.5,77,jpeg\n",
     )
-    assert read_batch_file(file) == [
+    assert read_batch_file(file).items == [
         {
             "id": "a",
             "prompt": "a red kettle",
@@ -42,7 +42,7 @@ def test_columns_named_like_job_fields_fill_them(tmp_path: Path) -> None:
 
 def test_an_empty_cell_gives_nothing_and_rows_without_an_id_are_numbered(tmp_path: Path) -> None:
     file = _file(tmp_path, "id,prompt,seed\n,one,\nb,two,7\n,three,\n")
-    assert read_batch_file(file) == [
+    assert read_batch_file(file).items == [
         {"id": "row-0001", "prompt": "one"},
         {"id": "b", "prompt": "two", "seed": 7},
         {"id": "row-0003", "prompt": "three"},
@@ -51,7 +51,7 @@ def test_an_empty_cell_gives_nothing_and_rows_without_an_id_are_numbered(tmp_pat
 
 def test_a_template_makes_prompts_from_other_columns(tmp_path: Path) -> None:
     file = _file(tmp_path, "sku,title\n1,Red kettle\n2,Blue {cup}\n")
-    items = read_batch_file(file, prompt_template="{title} ({sku}), {{white}} background")
+    items = read_batch_file(file, prompt_template="{title} ({sku}), {{white}} background").items
     assert [item["prompt"] for item in items] == [
         "Red kettle (1), {white} background",
         "Blue {cup} (2), {white} background",
@@ -71,7 +71,7 @@ def test_a_missing_template_column_is_reported_with_the_columns_there_are(tmp_pa
 
 def test_an_empty_place_in_the_template_is_not_paid_for(tmp_path: Path) -> None:
     file = _file(tmp_path, "title\nKettle\n   \n\nCup\n")
-    assert len(read_batch_file(file, prompt_template="{title}")) == 2
+    assert len(read_batch_file(file, prompt_template="{title}").items) == 2
     file = _file(tmp_path, "sku,title\n1,Kettle\n2,\n")
     with pytest.raises(
         BatchFileError, match="line 3: the prompt template needs `title`, which is empty here"
@@ -92,7 +92,7 @@ def test_files_of_spreadsheets_are_read(tmp_path: Path, delimiter: str, newline:
     rows = ["id;prompt", "", 'a;"a ""red"" kettle; big"', ";;;", "b;水壶", ""]
     text = newline.join(rows).replace(";", delimiter)
     file = _file(tmp_path, text, encoding="utf-8-sig")
-    assert read_batch_file(file) == [
+    assert read_batch_file(file).items == [
         {"id": "a", "prompt": f'a "red" kettle{delimiter} big'},
         {"id": "b", "prompt": "水壶"},
     ]
@@ -100,7 +100,7 @@ def test_files_of_spreadsheets_are_read(tmp_path: Path, delimiter: str, newline:
 
 def test_a_quote_inside_an_unquoted_cell_is_kept(tmp_path: Path) -> None:
     file = _file(tmp_path, 'id,prompt\na,a 19" monitor\n')
-    assert read_batch_file(file) == [{"id": "a", "prompt": 'a 19" monitor'}]
+    assert read_batch_file(file).items == [{"id": "a", "prompt": 'a 19" monitor'}]
 
 
 def test_every_problem_has_the_line_in_which_its_row_begins(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_text_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> None
 
 def test_a_column_prompt_is_not_needed_when_the_batch_has_one_for_all(tmp_path: Path) -> None:
     file = _file(tmp_path, "id,seed\na,1\nb,2\n")
-    assert read_batch_file(file, defaults={"prompt": "a kettle"}) == [
+    assert read_batch_file(file, defaults={"prompt": "a kettle"}).items == [
         {"id": "a", "seed": 1},
         {"id": "b", "seed": 2},
     ]
@@ -172,7 +172,7 @@ def test_jsonl_has_one_job_a_line(tmp_path: Path) -> None:
         '{"id":"a","prompt":"one","metadata":{"k":"v"}}\n\n{"prompt":"two\u2028lines"}\n',
         "jobs.jsonl",
     )
-    assert read_batch_file(file) == [
+    assert read_batch_file(file).items == [
         {"id": "a", "prompt": "one", "metadata": {"k": "v"}},
         {"id": "row-0002", "prompt": "two\u2028lines"},
     ]
@@ -203,7 +203,9 @@ def test_a_template_over_jsonl_uses_fields_that_are_not_job_fields(tmp_path: Pat
     with pytest.raises(BatchFileError, match="line 2: the prompt template names `title`, which is not there"):
         read_batch_file(file, prompt_template="{title}")
     file = _file(tmp_path, '{"id":"a","title":"Kettle","seed":1}\n', "jobs.jsonl")
-    assert read_batch_file(file, prompt_template="{title}") == [{"id": "a", "seed": 1, "prompt": "Kettle"}]
+    assert read_batch_file(file, prompt_template="{title}").items == [
+        {"id": "a", "seed": 1, "prompt": "Kettle"}
+    ]
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.integers(4000, 20_000))

@@ -154,6 +154,10 @@ def test_values_outside_the_limits_are_refused_by_field(fields: dict[str, Any], 
             {**MINIMAL, "seed": 2**63 - 1, "n": 3},
             "`seed` is too large for n = 3: picture k gets seed + k, and none may exceed 2^63 - 1.",
         ),
+        (
+            {**MINIMAL, "inputs": [{"url": "https://s.example/red kettle.jpg"}]},
+            "`inputs.0.url` has a blank in it; write it as %20.",
+        ),
         ({**MINIMAL, "aspect_ratio": "1:1"}, "`aspect_ratio` is not a known field; did you mean `size`?"),
         ({**MINIMAL, "size": "1024:768"}, '`size` says "1024:768"; a size in pixels is written "1024x768".'),
         (

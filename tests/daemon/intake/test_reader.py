@@ -183,6 +183,7 @@ async def test_one_wrong_item_refuses_the_batch_and_is_named(installation: Insta
     )
     rejection = await the_only_rejection(installation)
     assert rejection["field"] == "items.1.size"
+    assert rejection["message"].startswith('`items.1.size` (item "i1"): ')
     assert rejection["job"] == "b1"
     assert await installation.claim(5) == []
 

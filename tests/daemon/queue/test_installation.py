@@ -65,12 +65,17 @@ async def test_records_have_the_default_retention_before_the_first_replica(
 
 
 async def test_the_record_comes_back_after_redis_lost_its_state(installation: Installation) -> None:
-    probe = WriteProbe(installation.queue, RetentionSettings(records=600))
+    probe = WriteProbe(installation.queue, RetentionSettings(records=600), '{"quotas":{}}')
     await probe.write()
     await installation.redis.flushall()
     await probe.write()
     found = await installation.redis.hgetall(installation.keys.installation)
-    assert found == {b"schema": b"1", b"records_us": b"600000000", b"failed_us": b"604800000000"}
+    assert found == {
+        b"schema": b"1",
+        b"records_us": b"600000000",
+        b"failed_us": b"604800000000",
+        b"configured": b'{"quotas":{}}',
+    }
 
 
 async def test_of_two_retentions_the_one_of_the_newest_start_stays(installation: Installation) -> None:

@@ -244,3 +244,32 @@ async def test_closing_is_possible_before_and_after_use(store: ResultStore) -> N
     await store.aclose()
     await store.put_image(KEY, b"picture")
     await store.aclose()
+
+
+async def test_a_store_without_a_put_that_only_creates_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = b"<Error><Code>NotImplemented</Code><Message>A header is not implemented.</Message></Error>"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, body = (
+            (b"501 Not Implemented", refusal) if b"if-none-match" in head.lower() else (b"200 OK", b"")
+        )
+        writer.write(
+            b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_REGION": "r",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError) as caught:
+        await ResultStore.open("s3://pics/p").check()
+    server.close()
+    assert "refuses a PUT that only creates" in str(caught.value)
+    assert "MinIO" in str(caught.value)
+    assert "<" not in str(caught.value)

@@ -34,3 +34,29 @@ def test_a_planted_secret_reaches_no_log_line(as_json: bool, capsys: pytest.Capt
     assert "it fails beside a key" in written
     assert SECRET not in written
     structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_log_line_holds_nothing_that_a_terminal_obeys(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(json=as_json)
+    log = structlog.get_logger()
+    log.info("a call", message="no\x1b]52;c;aGk=\x07\nsucceeded \u202egnp")
+
+    def fails() -> None:
+        raise RuntimeError(f"\x1b[2J Bearer {SECRET}")
+
+    try:
+        fails()
+    except RuntimeError:
+        log.exception("failed")
+    written = capsys.readouterr().err
+    structlog.reset_defaults()
+    # The renderer's own colours are its business.
+    assert "\x1b]" not in written
+    assert "\x1b[2J" not in written
+    assert "\u202e" not in written
+    assert "\nsucceeded" not in written
+    assert "Traceback" in written
+    assert SECRET not in written

@@ -85,7 +85,7 @@ async def test_the_routes_of_a_worker_wait_for_a_place_each_by_itself(replica_of
 
 async def test_an_item_starts_before_its_slot(replica_of: MakeReplica) -> None:
     replica = replica_of(images="1/s")
-    replica.calls._preparations_s.append(0.4)
+    replica.calls._leads[replica.route.name].whole_s.append(0.4)
     await replica.installation.batch("b1", 2)
     replica.dispatch()
     await replica.has_started(2)

@@ -117,6 +117,9 @@ class Bench:
     async def note_intent(self, run: Run) -> bytes:
         return await self.installation.queue.note_intent(run.item)
 
+    async def slot_nears(self, run: Run) -> None:
+        """Every slot is now."""
+
     async def call_begins(self, run: Run) -> None:
         self.begun.append(run.item.uid)
 
@@ -557,6 +560,21 @@ async def test_a_lost_picture_without_a_task_is_not_bought_again(
         "the address is all that is left of the paid picture"
     )
     assert bench.provider.polls == []
+
+
+@pytest.mark.parametrize("kind", ["rate_limited", "auth", "quota_exhausted", "overloaded", "provider_fault"])
+async def test_a_download_that_is_refused_buys_no_second_picture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async def fetch(_picture: Picture) -> bytes:
+        raise ProviderError(ErrorKind(kind), "Slow down.", http_status=429)
+
+    monkeypatch.setattr(bench.provider, "fetch", fetch)
+    bench.answers = [behind("https://x/new")]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["kind"], outcome.error["charged"]) == ("result_download", "yes")
+    assert not {"quota.cooldown", "quota.paused"} & set(await bench.installation.kinds())
 
 
 async def test_a_cancel_after_the_end_of_the_task_throws_no_paid_picture_away(bench: Bench) -> None:

@@ -66,15 +66,16 @@ async def test_a_permit_that_is_recalled_during_a_late_report_sends_nothing(
         await replica.calls.call_begins(run)
 
 
-async def _early(replica: Replica) -> Run:
+async def _early(replica: Replica, *, intent: bool = True) -> Run:
     """A run that has prepared its call an hour before its slot."""
     requested_at = time.monotonic()
     permit = await replica.granted()
     slot_at = time.monotonic() + 3600
     item = await replica.claimed()
     run = Run(item, replica.route, permit, slot_at=slot_at, leaves_at=slot_at, requested_at=requested_at)
-    await replica.calls.note_intent(run)
-    run.enter(Phase.CALLING)
+    if intent:
+        await replica.calls.note_intent(run)
+        run.enter(Phase.CALLING)
     return run
 
 
@@ -109,17 +110,37 @@ async def test_a_prepared_call_is_recalled_before_its_slot(replica_of: MakeRepli
 
 async def test_items_start_early_by_the_longest_of_the_latest_preparations(replica_of: MakeReplica) -> None:
     replica = replica_of(images="5/min")
-    assert replica.calls.lead_s == FIRST_LEAD_S
+    name, calls = replica.route.name, replica.calls
+    assert calls.lead_s(name) == FIRST_LEAD_S
     run = await _early(replica)
     run.leaves_at = 0.0
-    for prepared_s, lead_s in [(0.2, 0.2), (0.01, 0.2), (60.0, LONGEST_LEAD_S)]:
-        run.started_at = time.monotonic() - prepared_s
-        await replica.calls.call_leaves(run, None)
-        assert replica.calls.lead_s == pytest.approx(lead_s, abs=0.05)
-    for _ in range(PREPARATIONS):
-        run.started_at = time.monotonic()
-        await replica.calls.call_leaves(run, None)
-    assert replica.calls.lead_s < 0.2, "the slow ones are forgotten"
+
+    async def prepared(ready_s: float) -> float:
+        run.started_at = time.monotonic() - ready_s
+        await calls.slot_nears(run)
+        await calls.note_intent(run)
+        run.phase = Phase.CALLING
+        await calls.call_leaves(run, None)
+        return calls.lead_s(name)
+
+    for ready_s, lead_s in [(0.2, 0.2), (0.01, 0.2), (60.0, LONGEST_LEAD_S)]:
+        assert await prepared(ready_s) == pytest.approx(lead_s, abs=0.05)
+    assert [await prepared(0) for _ in range(PREPARATIONS)][-1] < 0.2, "the slow ones are forgotten"
+    assert calls.lead_s("another route") == FIRST_LEAD_S
+
+
+async def test_before_the_slot_is_near_no_intent_is_written_and_a_recall_ends_the_wait(
+    replica_of: MakeReplica,
+) -> None:
+    replica = replica_of(images="5/min")
+    run = await _early(replica, intent=False)
+    waiting = asyncio.create_task(replica.calls.slot_nears(run))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    replica.bell.recalls.note("quota q")
+    with pytest.raises(Recalled):
+        await waiting
+    assert not run.sent
 
 
 async def test_a_call_whose_last_byte_is_late_is_counted_from_then_on(

@@ -30,6 +30,7 @@ from daemon.worker.retry_policy import (
 )
 from daemon.worker.run import Run
 from limiter import InFlight, Quota
+from providers import errors
 from providers.errors import ErrorKind, ProviderError, Scope
 from tests.daemon.harness import Installation
 
@@ -191,8 +192,11 @@ def test_a_refusal_of_this_machine_pauses_no_polls_of_others() -> None:
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_a_download_is_repeated_only_while_its_picture_may_come(kind: ErrorKind) -> None:
-    then = after_download(ProviderError(kind, "It failed."))
-    assert (then is Then.REPEAT) == (kind in ("poll_error", "result_download", "storage"))
+    error = ProviderError(kind, "It failed.")
+    then = after_download(error)
+    retry = errors.Retry
+    may_come = (retry.POLL_AGAIN, retry.AFTER_THROTTLE, retry.PAUSE_QUOTA, retry.BACKOFF)
+    assert (then is Then.REPEAT) == (error.retry in may_come)
     assert (then is Then.REFRESH) == (kind == "result_expired")
 
 

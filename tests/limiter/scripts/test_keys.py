@@ -191,6 +191,12 @@ async def _everything(rig: Rig) -> None:
     for permit in late:
         await own.retime(permit, [few])
     await own.widen(few, behind)
+    rig.time.advance(5 * S)
+    late = [await rig.permit(few)]
+    rig.time.advance(1_500_000)
+    for _ in range(2):
+        await rig.permit(few)
+    assert not await own.retime(late[0], [few])
     for readings in ([HeaderReading(remaining=1)], [HeaderReading(remaining=1, unit="images")]):
         await own.observe(all_kinds, permits[0], readings)
     await own.penalise(all_kinds, reason="429", retry_after_s=1, permit=permits[0])

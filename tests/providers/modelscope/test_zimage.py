@@ -483,7 +483,10 @@ def test_capabilities_follow_the_model(provider: Provider) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"secrets": {}}, "The zimage provider needs the secret `api_key`"),
+        (
+            {"secrets": {}},
+            "needs the secret `api_key`, one line of printable ASCII: write `api_key_env`",
+        ),
         ({"options": {"parms": "x"}}, "Did you mean 'params'"),
         ({"options": {"seed": "true"}}, "not an option of the zimage provider"),
         ({"base_url": "ftp://x"}, "http"),

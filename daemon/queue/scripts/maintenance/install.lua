@@ -1,6 +1,6 @@
--- Write a replica's settings of the installation: the schema of its records and how long they are kept.
+-- Write a replica's settings of the installation: the schema of its records, how long they are kept, its routes and quotas.
 -- KEYS  1 prefix
--- ARGS  schema, records_us, failed_us, starts: this is the replica's first write, so its retention replaces another one's
+-- ARGS  schema, records_us, failed_us, configured (JSON), starts: this is the replica's first write, so it replaces another's
 -- Returns  the schema in force; if it is newer than ours, it was not overwritten
 -- One step, so that no replica overwrites a newer schema that came between its look and its write. It also writes a key with
 -- another name, to show that Redis takes our writes: on a cluster, keys without a common slot stop one of the two writes.
@@ -13,4 +13,5 @@ redis.call('HSET', installation, 'schema', ARGS.schema)
 local write = ARGS.starts and 'HSET' or 'HSETNX'
 redis.call(write, installation, 'records_us', int(ARGS.records_us))
 redis.call(write, installation, 'failed_us', int(ARGS.failed_us))
+redis.call(write, installation, 'configured', ARGS.configured)
 return ARGS.schema
