@@ -206,9 +206,11 @@ class Provider(Protocol):
         """The state of a task. Polling a finished one again gives fresh addresses for its pictures.
 
         A failed task raises its reason, marked with `ProviderError.of_accepted_call`. Without that mark a reason that
-        could concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A refused or lost poll
-        raises `poll_error`: it says nothing about the task, which must not be bought twice. `task_lost` is for an
-        API that itself reports that it knows no such task; callers believe it after a few replies in a row.
+        could concern the account (`rate_limited`, `auth`, ...) counts as one of the poll alone. A poll that is refused
+        for the rate of requests, or for their number at a time, raises `rate_limited` or `concurrency_limited`: callers
+        then pause the polls of the account. Any other refused or lost poll raises `poll_error`. Neither says anything
+        about the task, which must not be bought twice. `task_lost` is for an API that itself reports that it knows no
+        such task; callers believe it after a few replies in a row.
         """
         ...
 

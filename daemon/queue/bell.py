@@ -2,8 +2,8 @@
 
 Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
 resumed), `slot HOLDER...` (places in flight are free: it is the turn of these dispatchers, see limiter/places.py),
-`cancel UID` (stop that item), `quota NAME [UNTIL_US]` (the provider refused a call, or an operator set, paused or
-resumed the quota; see limiter/recalls.py).
+`cancel UID` (stop that item), `quota NAME [UNTIL_US [AFTER_US]]` (the provider refused a call, a call left late, or an
+operator set, paused or resumed the quota; see limiter/recalls.py).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from prometheus_client import (
 from daemon.contract.rejection import RejectionCode
 from daemon.queue.dead_letters import CALLBACK_FAILED, OF_ITEMS
 from daemon.queue.keys import LANES
+from limiter.quota.limits import POLLS_OF
 from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")
@@ -168,9 +169,10 @@ class Metrics:
         self.queue_seconds.labels(route=route)
         self.job_seconds.labels(route=route)
         for quota in quotas:
-            self.provider_429.labels(provider=provider, quota=quota)
+            for refused in (quota, quota + POLLS_OF):
+                self.provider_429.labels(provider=provider, quota=refused)
+                self.limiter_cooldowns.labels(quota=refused)
             self.limiter_grants.labels(quota=quota)
-            self.limiter_cooldowns.labels(quota=quota)
             self.limiter_wait_seconds.labels(quota=quota)
 
     def observe_call(self, provider: str, route: str, seconds: float) -> None:

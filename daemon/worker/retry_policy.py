@@ -52,7 +52,7 @@ class Row(NamedTuple):
 # fmt: off
 TABLE: Mapping[Retry, Row] = {
     # rate_limited, concurrency_limited, budget_in_flight, overloaded
-    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.PAUSE,   Then.REPEAT,  AccountAction.COOL_DOWN),
+    Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.STOP),
     # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
@@ -64,12 +64,15 @@ TABLE: Mapping[Retry, Row] = {
     # permission, moderation_input, moderation_output, invalid_request, unsupported, cancelled, deadline
     Retry.NEVER:           Row(Then.FAIL,    Then.FAIL,    Then.FAIL,    AccountAction.NOTHING),
 }
-# Kinds with another meaning at a poll or at a download than at a submit.
+# Kinds with another meaning at a poll or at a download than at a submit. Only limits on requests pause the polls of an
+# account: a server in trouble may answer the next task.
 AT_POLL = {
-    ErrorKind.PERMISSION:       Then.REPEAT,
-    ErrorKind.NETWORK_UNSENT:   Then.REPEAT,
-    ErrorKind.AMBIGUOUS_SUBMIT: Then.REPEAT,
-    ErrorKind.TASK_LOST:        Then.LOST,
+    ErrorKind.RATE_LIMITED:        Then.PAUSE,
+    ErrorKind.CONCURRENCY_LIMITED: Then.PAUSE,
+    ErrorKind.PERMISSION:          Then.REPEAT,
+    ErrorKind.NETWORK_UNSENT:      Then.REPEAT,
+    ErrorKind.AMBIGUOUS_SUBMIT:    Then.REPEAT,
+    ErrorKind.TASK_LOST:           Then.LOST,
 }
 AT_DOWNLOAD = {ErrorKind.RESULT_EXPIRED: Then.REFRESH}
 # fmt: on
@@ -86,9 +89,8 @@ def after_poll(error: ProviderError) -> Then:
     row = TABLE[error.retry]
     if error.call_accepted and error.retry is not Retry.POLL_AGAIN and error.kind is not ErrorKind.TASK_LOST:
         return row.submit
-    if error.scope is Scope.MACHINE and row.poll is Then.PAUSE:
-        return Then.REPEAT
-    return AT_POLL.get(error.kind, row.poll)
+    then = AT_POLL.get(error.kind, row.poll)
+    return Then.REPEAT if then is Then.PAUSE and error.scope is Scope.MACHINE else then
 
 
 def after_download(error: ProviderError) -> Then:

@@ -128,15 +128,15 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
 
 
 def poll_refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
-    """The error of a refused poll. The receipt stays good, unless the task itself is unknown."""
+    """The error of a refused poll, see `poll_refused`. The receipt stays good, unless the task itself is unknown."""
     error = error_object(answer.body)
     code = error.get("code", "")
     in_words = kind_of_code(code) is None and says_task_is_gone(answer.status, error.get("message", ""))
     return poll_refused(
         answer,
         host,
+        ErrorKind.TASK_LOST if in_words else _kind(answer, error),
         _message(answer, host, error, now_s),
-        gone=in_words or _kind(answer, error) is ErrorKind.TASK_LOST,
         code=code or error.get("type", ""),
         request_id=error.get("request_id"),
     )

@@ -87,10 +87,11 @@ def task_failure(answer: Answer, host: str) -> ProviderError:
 
 
 def poll_refusal(answer: Answer, host: str) -> ProviderError:
-    """A poll without news: `task_lost` if the API itself reports that there is no such task, else `poll_error`."""
+    """A poll without news; see `poll_refused`. `task_lost`: the API itself reports that there is no such task."""
     code, message = _code_and_message(answer)
     gone = says_task_is_gone(answer.status, message)
-    return poll_refused(answer, host, message, gone=gone, code=code, request_id=request_id(answer))
+    kind = ErrorKind.TASK_LOST if gone else _of_refusal(answer, code, message)
+    return poll_refused(answer, host, kind, message, code=code, request_id=request_id(answer))
 
 
 def request_id(answer: Answer) -> str | None:

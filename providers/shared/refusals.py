@@ -42,6 +42,8 @@ _BILLING_WORDS = re.compile(
 _ALLOWANCE_WORDS = re.compile(
     r"free (?:allocated )?quota|no available image quota|daily (?:limit|quota)", re.IGNORECASE
 )
+# Kinds of refused polls that callers act on: one is about the task, the others slow down the account's polls.
+_OF_POLLS = frozenset({ErrorKind.TASK_LOST, ErrorKind.RATE_LIMITED, ErrorKind.CONCURRENCY_LIMITED})
 # Statuses that may concern one task; the others concern keys, rates, or a server in trouble.
 _OF_ONE_TASK = frozenset({200, 400, 404, 410, 422})
 _GONE = re.compile(
@@ -112,11 +114,15 @@ def redirected(answer: Answer, host: str, lost: ErrorKind) -> ProviderError:
 
 
 def poll_refused(
-    answer: Answer, host: str, message: str, *, gone: bool, code: str, request_id: str | None
+    answer: Answer, host: str, kind: ErrorKind, message: str, *, code: str, request_id: str | None
 ) -> ProviderError:
-    """The error of a poll without news: `task_lost` if the task is `gone`, else `poll_error`: poll it again."""
+    """The error of a poll without news.
+
+    `kind` is that of the same refusal at a submit, or `task_lost`. That one stays, and so does a limit on requests.
+    Everything else becomes `poll_error`: poll the task again. A busy server or an empty balance silences no account.
+    """
     return ProviderError(
-        ErrorKind.TASK_LOST if gone else ErrorKind.POLL_ERROR,
+        kind if kind in _OF_POLLS else ErrorKind.POLL_ERROR,
         message or f"{host} answered a poll with HTTP status {answer.status} and nothing about the task.",
         provider_code=code or None,
         http_status=answer.status,

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from providers.base import Generated, Picture, Submitted
-from providers.errors import Charged, ErrorKind, ProviderError, Retry
+from providers.errors import Charged, ErrorKind, ProviderError
 from providers.simulator.drawing import Drawing, draw
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import TC3_SECRET_ID, TC3_SECRET_KEY, Rate
@@ -133,7 +133,8 @@ async def test_a_poll_without_a_good_answer_gives_up_nothing(bench: Bench, fault
     simulator.faults.add(Fault(fault, polls=True))
     with pytest.raises(ProviderError) as caught:
         await provider.poll(receipt)
-    assert (caught.value.kind, caught.value.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
+    kind = ErrorKind.RATE_LIMITED if fault is FaultKind.RATE_LIMIT else ErrorKind.POLL_ERROR
+    assert (caught.value.kind, caught.value.call_accepted) == (kind, False)
     assert (await ended(provider, receipt)).pictures
     assert len(simulator.ledger.calls) == 1
 
@@ -163,7 +164,7 @@ async def test_polls_have_a_limit_of_their_own(bench: Bench) -> None:
     await provider.poll(receipt)
     with pytest.raises(ProviderError) as caught:
         await provider.poll(receipt)
-    assert caught.value.kind is ErrorKind.POLL_ERROR
+    assert caught.value.kind is ErrorKind.RATE_LIMITED
     if bench.case.tells_wait:
         assert 50 < (caught.value.retry_after_s or 0) <= 61
 

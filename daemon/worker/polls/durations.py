@@ -28,7 +28,8 @@ UNKNOWN = PollRule()
 class Durations:
     """The newest durations of each route, model and class of sizes: a list in Redis, newest first.
 
-    All running tasks of a kind share one reading, which is at most a second old when a task begins.
+    All running tasks of a kind share one reading, which is at most a second old when a task begins. A reading that
+    failed counts too, so tasks do not wait for one timeout after the other.
     It is a hint. Without it tasks are polled as if nothing were known, so no error of Redis leaves this class.
     """
 
@@ -55,10 +56,12 @@ class Durations:
                 self._note(key, await reading)
             except RedisError as error:
                 log.warning("could not read how long tasks take", route=route.name, error=str(error))
+                self._read_at[key] = self._clock()
 
-    def rule(self, route: Route, job: Job) -> PollRule:
-        """The plan for polling a task of this job, by all that this replica knows now."""
-        return self._rules.get(self._key(route, job), UNKNOWN)
+    def rule(self, route: Route, job: Job) -> Callable[[], PollRule]:
+        """The plan for polling a task of this job: each call returns it by all that this replica knows then."""
+        key = self._key(route, job)
+        return lambda: self._rules.get(key, UNKNOWN)
 
     async def learn(self, route: Route, job: Job, end: Seen) -> None:
         """Keep how an end was noticed; drop one that teaches nothing."""
@@ -77,6 +80,7 @@ class Durations:
         pipe.pexpire(key, KEPT_S * 1000)
         reads = not self._is_fresh(key)
         if reads:
+            self._read_at[key] = self._clock()  # many tasks may end at once: the others do not read
             pipe.lrange(key, 0, KEPT - 1)
         try:
             *_, rows = await pipe.execute()

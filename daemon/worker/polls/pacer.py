@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nlargest
+from operator import attrgetter
 from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
@@ -27,6 +28,9 @@ from limiter.quota.limits import POLLS
 # millisecond, so a replica spends at most half of its time on polls.
 TOGETHER = 25
 APART_S = 0.05
+# How many waiting polls one turn weighs anew. A worth takes a microsecond or two, and thousands may wait. A whole line
+# is weighed before a twentieth of it has left.
+WEIGHED = 500
 # A poll that has not left by then does not delay the others: the provider may be unreachable.
 LEAVES_IN_S = 1.0
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
@@ -42,9 +46,11 @@ Worth = Callable[[], float]  # of a poll that would leave now
 _Poll = asyncio.Future[None]  # done when the poll has left; cancelled if it never will
 
 
-class _Waiting(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Waiting:
     turn: asyncio.Future[tuple[_Poll, Permits]]
     worth: Worth
+    weight: float  # its worth when it was weighed last
 
 
 class Turn(NamedTuple):
@@ -57,6 +63,7 @@ class Turn(NamedTuple):
 class _Known(NamedTuple):
     permit: Permit
     requested_at: float
+    alone: bool  # it was for the one poll that shows whether a pause was long enough
 
 
 @dataclass(slots=True)
@@ -65,6 +72,7 @@ class _Line:
 
     waiting: list[_Waiting] = field(default_factory=list)
     requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
+    weigh_from: int = 0  # the number of the poll that is weighed next
 
     def still(self) -> list[_Waiting]:
         """The polls that still wait, without those of cancelled runs."""
@@ -74,11 +82,21 @@ class _Line:
     def let_leave(self, count: int, permits: Permits) -> list[_Poll]:
         """Let the `count` polls of the most worth leave; of equals, the first."""
         leaving: list[_Poll] = []
-        for turn, _ in nlargest(count, self.still(), key=lambda poll: poll.worth()):
+        for waiting in nlargest(count, self._weighed(count), key=attrgetter("weight")):
             poll: _Poll = asyncio.get_running_loop().create_future()
             leaving.append(poll)
-            turn.set_result((poll, permits))
+            waiting.turn.set_result((poll, permits))
         return leaving
+
+    def _weighed(self, count: int) -> list[_Waiting]:
+        """The polls that still wait, of which the next part is weighed anew; `count` of them leave then."""
+        waiting = self.still()
+        first = min(self.weigh_from, max(0, len(waiting) - WEIGHED))
+        end = first + WEIGHED
+        for poll in waiting[first:end]:
+            poll.weight = poll.worth()
+        self.weigh_from = end - count if end < len(waiting) else 0
+        return waiting
 
 
 def _left(poll: _Poll) -> None:
@@ -106,7 +124,7 @@ class Pacer:
         """
         line = self._lines.setdefault(route.name, _Line())
         turn: asyncio.Future[tuple[_Poll, Permits]] = asyncio.get_running_loop().create_future()
-        line.waiting.append(_Waiting(turn, worth))
+        line.waiting.append(_Waiting(turn, worth, worth()))
         if line.requester is None:
             line.requester = asyncio.create_task(self._serve(route, line), name=f"polls {route.name}")
             self._requesters.add(line.requester)
@@ -133,19 +151,20 @@ class Pacer:
         try:
             while count := len(line.still()):
                 quotas = self._asked(route)
-                count = min(count, TOGETHER, *(limit.most for quota in quotas for limit in quota.limits))
+                alone = any(map(self._has_news, quotas))
+                most = 1 if alone else TOGETHER
+                count = min(count, most, *(limit.most for quota in quotas for limit in quota.limits))
                 await self._pace.acquire(count)
                 if not quotas:
                     line.let_leave(count, self._permits(route))
                 elif (slot := await self._next_slot(slots, route, line, count, quotas)) is not None:
-                    known = _Known(slot.permit, slot.requested_at)
+                    known = _Known(slot.permit, slot.requested_at, alone)
                     self._known.update((quota.name, known) for quota in quotas)
                     await self._use(slot, line.let_leave(count, self._permits(route)), quotas)
         except Exception as error:
             # Otherwise the waiting polls would wait for ever. A later run goes on with the task.
-            for turn, _ in line.waiting:
-                if not turn.done():
-                    turn.set_exception(error)
+            for poll in line.still():
+                poll.turn.set_exception(error)
             line.waiting.clear()
         finally:
             line.requester = None
@@ -161,9 +180,14 @@ class Pacer:
 
     def _may_be_paused(self, quota: Quota) -> bool:
         known = self._known.get(quota.name)
-        if known is None or self._recalls.clock() - known.requested_at > KNOWN_S:
+        if known is None or known.alone or self._recalls.clock() - known.requested_at > KNOWN_S:
             return True
-        return self._recalls.has_news(quota.name, known.requested_at)
+        return self._has_news(quota)
+
+    def _has_news(self, quota: Quota) -> bool:
+        """Whether the provider may have paused the polls since the newest permit: then one poll tries it first."""
+        known = self._known.get(quota.name)
+        return known is not None and self._recalls.has_news(quota.name, known.requested_at)
 
     def _permits(self, route: Route) -> Permits:
         """The permits under which polls of the route leave now."""
@@ -173,7 +197,10 @@ class Pacer:
     async def _next_slot(
         self, slots: Slots, route: Route, line: _Line, count: int, quotas: Sequence[Quota]
     ) -> Slot | None:
-        """Wait for one slot that pays for `count` polls; None if no poll waits for it or the quotas were replaced."""
+        """Wait for one slot that pays for `count` polls.
+
+        None if no poll waits for it, the quotas were replaced, or news allows only one poll now.
+        """
 
         async def request() -> Grant | Later:
             try:
@@ -183,6 +210,8 @@ class Pacer:
                 raise
 
         while line.still() and self._asked(route) == quotas:
+            if count > 1 and any(map(self._has_news, quotas)):
+                break
             reply = await until_answered("acquire", request)
             if isinstance(reply, Later):
                 await self._recalls.wait(min(slots.retry_s(reply), LONGEST_WAIT_S))

@@ -70,9 +70,10 @@ class _Watch:
     def worth(self) -> float:
         """The worth of a poll now: the place time that is expected to be lost without it (s), by the price of a poll.
 
-        The price is that of the present wait.
+        The price is that of the present wait. A refused poll counts like one that found the task running: a task whose
+        polls are refused again and again must not keep those of the others back.
         """
-        return self._rule().lost_s(self._ran_s, self._age_s()) / self._price_now
+        return self._rule().lost_s(self._sent_s, self._age_s()) / self._price_now
 
     def note_sent(self) -> None:
         """A poll leaves now."""
@@ -138,7 +139,7 @@ class Polling:
         """
         await self._durations.read(run.route, job)
         watch = _Watch(
-            lambda: self._durations.rule(run.route, job),
+            self._durations.rule(run.route, job),
             self._plan_s(run.route),
             age_s=_age_s(task) if accepted_at is None else self.clock() - accepted_at,
             resumed=accepted_at is None,

@@ -148,6 +148,15 @@ def test_a_known_route_begins_every_series_at_zero() -> None:
     assert not missing
 
 
+def test_the_refused_polls_of_a_quota_begin_at_zero_too() -> None:
+    metrics = Metrics()
+    metrics.know_route("default", "zimage", ["main"])
+    shown = metrics.registry.get_sample_value
+    quota = {"quota": Quota("main", ()).polls.name}
+    assert shown("pixmill_provider_429_total", {"provider": "zimage", **quota}) == 0
+    assert shown("pixmill_limiter_cooldowns_total", quota) == 0
+
+
 def test_naming_a_route_twice_adds_no_series_and_resets_none() -> None:
     metrics = Metrics()
     metrics.know_route("default", "openai", ["openai-main"])

@@ -74,6 +74,7 @@ class Bench:
         self.slept: list[float] = []
         self.now = 0.0  # what was slept, in seconds
         self.awaited = True
+        self.worth: Callable[[], float] = lambda: 0.0  # of the newest poll
         self.draw = 0.5  # the middle: waits are as planned
         self.sleep: Callable[[float], Awaitable[None]] | None = None
         quotas = () if quota is None else (parse_quota("q", quota),)
@@ -139,7 +140,8 @@ class Bench:
     async def call_ended(self, run: Run, *, answered: bool = True) -> None:
         self.ended.append(run.item.uid)
 
-    async def _turn(self, _route: Route, _worth: Callable[[], float]) -> Turn:
+    async def _turn(self, _route: Route, worth: Callable[[], float]) -> Turn:
+        self.worth = worth
         return Turn(lambda: None, {})
 
     async def _sleep(self, seconds: float) -> None:
@@ -968,7 +970,7 @@ async def test_the_headers_of_a_reply_reach_the_quota_though_its_place_is_free(
 
 @pytest.mark.parametrize(
     ("kind", "pause_s"),
-    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 7), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
+    [(ErrorKind.RATE_LIMITED, 7), (ErrorKind.OVERLOADED, 0), (ErrorKind.POLL_ERROR, 0), (ErrorKind.AUTH, 0)],
 )
 async def test_a_throttled_poll_pauses_the_polls_of_its_account_and_no_call(
     redis: Redis, kind: ErrorKind, pause_s: float

@@ -21,6 +21,7 @@ from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
 from providers.simulator.faults import Fault, FaultKind
 from tests.daemon.worker.test_executor import Bench, due
+from tests.providers.conformance import SECRETS, TASKS, Case
 
 SIZE = {"size": "512x512"}
 
@@ -60,6 +61,28 @@ async def test_a_task_becomes_a_stored_picture(bench: Bench, simulator: Simulato
     receipt = orjson.loads((await bench.installation.record("default//a"))["receipt"])
     assert receipt["task_id"] == outcome.result["provider_task_id"]
     assert simulator.ledger.billed() == 1
+
+
+@pytest.mark.parametrize("case", TASKS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("fault", "pauses"),
+    [(FaultKind.RATE_LIMIT, True), (FaultKind.OVERLOADED, False), (FaultKind.BILLING, False)],
+)
+async def test_a_provider_that_limits_polls_pauses_those_of_the_account_alone(
+    bench: Bench, simulator: Simulator, case: Case, fault: FaultKind, pauses: bool
+) -> None:
+    provider = create_provider(
+        case.provider, base_url=simulator.url + case.path, secrets=SECRETS, options=case.options
+    )
+    quotas = bench.route.quotas
+    bench.route = Route("default", provider, case.model, quotas, timeout_s=60)
+    simulator.faults.add(Fault(fault, polls=True))
+    assert isinstance(await bench.outcome(size="1:1"), Succeeded)
+    await provider.aclose()
+    calls, polls = await bench.limiter.snapshot([quotas[0], quotas[0].polls])
+    refused = bench.installation.metrics.provider_429.labels(provider=provider.name, quota="q.polls")
+    assert (calls.cooldown_s > 0, polls.cooldown_generation > 0) == (False, pauses)
+    assert refused._value.get() == pauses
 
 
 async def test_an_expired_address_costs_one_more_poll_and_no_second_task(

@@ -143,9 +143,10 @@ def test_a_job_that_failed_is_sorted_by_its_code_also_without_its_first_part(cod
 
 
 @pytest.mark.parametrize(("code", "kind"), EVERY_CODE)
-def test_a_refused_poll_is_polled_again(code: str, kind: str) -> None:
+def test_a_refused_poll_is_polled_again_and_a_limit_on_requests_keeps_its_kind(code: str, kind: str) -> None:
     error = poll_refused("tc3", answer(tencent_error(code)))
-    assert (error.kind, error.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
+    expected = kind if kind in ("rate_limited", "concurrency_limited") else "poll_error"
+    assert (error.kind.value, error.call_accepted) == (expected, False)
     assert error.provider_code == code
 
 
@@ -167,6 +168,9 @@ def test_a_poll_of_an_unknown_job_says_that_it_is_lost(code: str) -> None:
         (404, {"message": "no Route matched with those values"}, ErrorKind.POLL_ERROR),
         (404, {"error": {"message": "Not Found"}}, ErrorKind.POLL_ERROR),
         (503, tokenhub_error("503001", "The task service was not found."), ErrorKind.POLL_ERROR),
+        (429, tokenhub_error("429001", "Too many requests."), ErrorKind.RATE_LIMITED),
+        (429, b"", ErrorKind.RATE_LIMITED),
+        (503, tokenhub_error("503001", "Try again."), ErrorKind.POLL_ERROR),
         (401, tokenhub_error("401002", "The task or its owner does not exist."), ErrorKind.POLL_ERROR),
     ],
 )

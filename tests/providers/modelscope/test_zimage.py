@@ -323,6 +323,11 @@ async def test_a_task_that_succeeds_without_a_picture_is_an_error(
         (403, errors("task 4a0c does not exist in this region"), "poll_error"),
         (503, errors("task executor not found"), "poll_error"),
         (429, errors("free allocated quota exceeded"), "poll_error"),
+        (429, errors("slow down"), "rate_limited"),
+        (429, errors("too many concurrent requests"), "concurrency_limited"),
+        (409, errors("conflict"), "poll_error"),
+        (503, errors("too many requests"), "poll_error"),
+        (529, b"", "poll_error"),
         (500, errors("Server is busy, please try again later"), "poll_error"),
         (502, b"<html></html>", "poll_error"),
         (504, b"", "poll_error"),
@@ -339,7 +344,8 @@ async def test_a_poll_without_news_never_gives_up_a_task_that_may_be_paid_for(
 ) -> None:
     error = await poll_failure(open_zimage(await serve(Canned(body, status).app)))
     assert error.kind == kind
-    assert error.retry in (Retry.POLL_AGAIN, Retry.UNKNOWN_OUTCOME)
+    assert not error.call_accepted
+    assert error.retry in (Retry.POLL_AGAIN, Retry.UNKNOWN_OUTCOME, Retry.AFTER_THROTTLE)
 
 
 async def test_a_refused_poll_has_the_wait_that_the_provider_names(

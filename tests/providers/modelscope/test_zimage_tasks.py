@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from providers.base import Generated, Picture, Provider, Request, Submitted
-from providers.errors import Charged, ErrorKind, ProviderError, Retry
+from providers.errors import Charged, ErrorKind, ProviderError
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from providers.simulator.settings import Rate
@@ -86,7 +86,8 @@ async def test_each_fault_of_a_poll_is_only_a_poll_without_news(
     simulator.faults.add(Fault(fault, polls=True, retry_after_s=3))
     with pytest.raises(ProviderError) as caught:
         await provider.poll(receipt)
-    assert (caught.value.kind, caught.value.retry) == (ErrorKind.POLL_ERROR, Retry.POLL_AGAIN)
+    kind = ErrorKind.RATE_LIMITED if fault is FaultKind.RATE_LIMIT else ErrorKind.POLL_ERROR
+    assert (caught.value.kind, caught.value.call_accepted) == (kind, False)
     assert caught.value.retry_after_s == (
         3
         if fault in (FaultKind.RATE_LIMIT, FaultKind.OVERLOADED, FaultKind.BILLING, FaultKind.SERVER_ERROR)

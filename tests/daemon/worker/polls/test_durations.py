@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from daemon.accounts.routes import Route
 from daemon.contract import Job
@@ -65,7 +67,7 @@ async def test_a_replica_reads_a_list_once_a_second_for_all_its_tasks(
     monkeypatch.setattr(redis, "lrange", counted)
     await asyncio.gather(*(fleet.other.read(fleet.route, job()) for _ in range(50)))
     assert len(reads) == 1
-    assert not is_as_if_unknown(fleet.other.rule(fleet.route, job())), "all wait for the one reading"
+    assert not is_as_if_unknown(fleet.other.rule(fleet.route, job())()), "all wait for the one reading"
     fleet.now_s += FRESH_S
     await fleet.other.read(fleet.route, job())
     assert len(reads) == 2
@@ -81,9 +83,40 @@ async def test_ends_within_a_second_are_all_learned_and_read_once(fleet: Fleet, 
     assert not is_as_if_unknown(await rule_of(fleet.one, fleet.route, job()))
 
 
+async def test_ends_of_one_moment_are_read_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, lrange = [], Pipeline.lrange
+
+    def counted(pipe: Any, key: str, *args: int) -> Any:
+        reads.append(key)
+        return lrange(pipe, key, *args)
+
+    monkeypatch.setattr(Pipeline, "lrange", counted)
+    await asyncio.gather(*(fleet.one.learn(fleet.route, job(), TEN_S) for _ in range(50)))
+    assert len(reads) == 1
+
+
+async def test_a_reading_that_fails_fails_for_all_that_wait_for_it(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    async def times_out(key: str, *_: int) -> Any:
+        reads.append(key)
+        await asyncio.sleep(0)
+        fleet.now_s += 5 * FRESH_S
+        raise RedisTimeoutError("away")
+
+    monkeypatch.setattr(redis, "lrange", times_out)
+    await asyncio.gather(*(fleet.one.read(fleet.route, job()) for _ in range(40)))
+    assert len(reads) == 1
+    fleet.now_s += FRESH_S
+    await fleet.one.read(fleet.route, job())
+    assert len(reads) == 2, "a second later the next task tries again"
+
+
 async def rule_of(durations: Durations, route: Route, job: Job) -> PollRule:
     await durations.read(route, job)
-    return durations.rule(route, job)
+    return durations.rule(route, job)()
 
 
 def is_as_if_unknown(rule: PollRule) -> bool:
@@ -131,10 +164,10 @@ async def test_an_end_that_is_known_only_vaguely_is_not_learned(fleet: Fleet, re
 
 
 async def test_a_task_that_runs_is_planned_by_what_was_learned_meanwhile(fleet: Fleet) -> None:
-    rule = fleet.one.rule(fleet.route, job())
+    rule = fleet.one.rule(fleet.route, job())()
     await fleet.learn(*[TEN_S] * FEWEST)
     assert is_as_if_unknown(rule)
-    assert not is_as_if_unknown(fleet.one.rule(fleet.route, job()))
+    assert not is_as_if_unknown(fleet.one.rule(fleet.route, job())())
 
 
 async def test_a_row_that_nobody_can_read_is_left_out(fleet: Fleet, redis: Redis) -> None:
@@ -209,6 +242,26 @@ async def test_a_refused_poll_is_no_news_of_the_task(bench: Bench, redis: Redis)
     (row,) = await redis.lrange(key, 0, -1)
     low_s, high_s = map(float, row.split())
     assert high_s - low_s == pytest.approx(sum(bench.slept[-2:]), abs=0.01)
+
+
+async def test_a_task_whose_polls_are_refused_does_not_keep_the_top_of_the_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worths: list[float] = []
+    poll = bench.provider.poll
+
+    async def weighed(*args: Any, **more: Any) -> Any:
+        try:
+            return await poll(*args, **more)
+        finally:
+            worths.append(bench.worth())
+
+    monkeypatch.setattr(bench.provider, "poll", weighed)
+    refused = ProviderError(ErrorKind.POLL_ERROR, "busy")
+    bench.answers = [Submitted("task-1")]
+    bench.provider.poll_answers = [Pending("RUNNING"), *[refused] * 4, generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert worths == [0] * 6, "a task that was polled this moment goes last"
 
 
 async def test_after_a_refusal_that_has_passed_the_task_is_polled_as_before(bench: Bench) -> None:

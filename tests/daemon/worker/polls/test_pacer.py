@@ -94,6 +94,29 @@ async def test_where_polls_are_scarce_those_of_the_most_worth_leave_first(redis:
     assert left == [5, 2, 3, 4, 1, 0], "the worth as it is when a poll leaves; of equals, the first"
 
 
+async def test_a_long_line_is_weighed_in_parts_and_none_is_forgotten(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.worker.polls.pacer.WEIGHED", 3)
+    fleet, weighed = Fleet(redis, polls={"every": "1s"}), Counter[int]()
+    left: list[int] = []
+    worths = [0.0] * 12
+
+    def worth(number: int) -> float:
+        weighed[len(left)] += 1
+        return worths[number]
+
+    async def poll(number: int) -> None:
+        await fleet.poll(worth=lambda: worth(number))
+        left.append(number)
+        worths[7] = 1.0
+
+    await asyncio.gather(*(poll(number) for number in range(12)))
+    assert left == [0, 1, 7, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    assert weighed.pop(0) == 12 + 3, "each when it arrives"
+    assert max(weighed.values()) == 3
+
+
 async def test_polls_that_leave_late_count_from_then_and_hold_back_those_behind(redis: Redis) -> None:
     fleet = Fleet(redis, polls="100/1s")  # counted anew from 5 ms on
     behind = [asyncio.create_task(fleet.pacers[0].turn(fleet.route)) for _ in range(TOGETHER + 5)]

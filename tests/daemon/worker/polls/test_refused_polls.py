@@ -42,6 +42,36 @@ async def test_new_calls_go_on_while_polls_are_paused(redis: Redis, limits: dict
     assert call.wait_us == 0
 
 
+@pytest.mark.parametrize("limits", LIMITS, ids=["no-limit-on-polls", "limited-polls"])
+async def test_the_first_poll_after_a_pause_goes_alone(redis: Redis, limits: dict[str, Any]) -> None:
+    fleet = Fleet(redis, **limits)
+    await fleet.refused_poll(refusal())
+    await asyncio.gather(*(fleet.poll() for _ in range(40)))
+    first_us, *others_us = sorted(fleet.left_at_us[0])
+    assert len(others_us) == 39
+    assert min(others_us) >= first_us + 250_000, "a quarter of our own pause later"
+
+
+async def test_a_recalled_permit_for_many_polls_is_followed_by_one_for_one(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(redis, polls="100/10s")
+    await fleet.poll()
+    fleet.clock.now_us += 1
+    acquire = fleet.limiters[0].acquire
+
+    async def recalled(*args: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        reply = await acquire(*args, **more)
+        fleet.naps[0].note("quota q.polls")
+        fleet.clock.now_us += 1
+        return reply
+
+    monkeypatch.setattr(fleet.limiters[0], "acquire", recalled)
+    await asyncio.gather(*(fleet.poll() for _ in range(20)))
+    assert fleet.limiters[0].sizes == [1, 20, 1, 19]
+
+
 async def test_without_a_named_time_each_refusal_doubles_the_pause(redis: Redis) -> None:
     fleet = Fleet(redis, images="20/min")
     pauses_s = []
