@@ -34,6 +34,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
+from limiter import Permit
 from limiter.script import uninterrupted
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -78,23 +79,27 @@ class Executor:
         if run.item.deliveries == 1:
             self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
         started = time.monotonic()
-        try:
-            outcome = await self._steps(run, job)
-        except ProviderError as error:
-            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
-            outcome = await self._policy.outcome(error, run)
-        except NotStored as error:
-            outcome = self._policy.not_stored(error, run)
-        except Stopped:
-            outcome = Cancelled()
-        except Recalled:
-            outcome = Released()
+        async with run.beside:
+            outcome = await self._outcome(run, job)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
                 waited_s + time.monotonic() - started
             )
         return outcome
+
+    async def _outcome(self, run: Run, job: Job) -> Outcome:
+        try:
+            return await self._steps(run, job)
+        except ProviderError as error:
+            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
+            return await self._policy.outcome(error, run)
+        except NotStored as error:
+            return self._policy.not_stored(error, run)
+        except Stopped:
+            return Cancelled()
+        except Recalled:
+            return Released()
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
@@ -165,8 +170,13 @@ class Executor:
         return generated
 
     async def _ended(self, run: Run) -> None:
-        """Free the call's place first: the next call need not wait for the rest of this one."""
-        permit = run.permit
+        """Free the call's place at once, since the next call need not wait for the rest of this one.
+
+        The rest does not wait for Redis either: a paid picture is in the store first.
+        """
+        await run.beside.begin(self._reported(run, run.permit))
+
+    async def _reported(self, run: Run, permit: Permit | None) -> None:
         await self._calls.call_ended(run)
         await self._calls.call_answered(run, permit)
 

@@ -17,6 +17,7 @@ from obstore.store import MemoryStore
 from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
@@ -38,7 +39,7 @@ from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
-from tests.daemon.harness import Installation, open_gate
+from tests.daemon.harness import Installation, eventually, open_gate
 
 
 def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
@@ -909,13 +910,81 @@ async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
     bench.answers, bench.provider.poll_answers = [*answers], [*polls]
     await bench.outcome()
     before = ["call_accepted", "call_answered"] if answers else []
-    after = ["learn"] if answers else ["call_answered"]
-    kept = [] if polls and isinstance(polls[-1], ProviderError) else ["fetch", "put_image"]
-    assert [step for step in dict.fromkeys(steps[len(before) + 1 :]) if step in {*after, *kept}] == [
-        *after,
-        *kept,
-    ]
     assert steps[: len(before) + 1] == [*before, "call_ended"]
+    kept = set() if polls and isinstance(polls[-1], ProviderError) else {"fetch", "put_image"}
+    assert {*(["learn"] if answers else ["call_answered"]), *kept} <= set(steps[len(before) + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("report", "task"),
+    [("call_ended", False), ("call_answered", False), ("call_ended", True), ("learn", True)],
+)
+async def test_a_paid_picture_is_stored_while_redis_takes_no_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, report: str, task: bool
+) -> None:
+    works = asyncio.Event()
+    polled = asyncio.Event()
+
+    async def waits_for_redis(*_: object, **__: object) -> None:
+        if not task or polled.is_set():
+            await works.wait()
+
+    async def poll(*_: object, **__: object) -> Generated:
+        polled.set()
+        return generated()
+
+    monkeypatch.setattr(bench.durations if report == "learn" else bench, report, waits_for_redis)
+    monkeypatch.setattr(bench.provider, "poll", poll)
+    bench.answers = [Submitted("task-1")] if task else []
+    run = await bench.claimed()
+    ends = asyncio.create_task(bench.executor.run(run))
+
+    async def stored() -> bool:
+        return await bench.store.get(f"default/{run.place[1]:%Y%m%d}/single/a.png") is not None
+
+    await eventually(stored)
+    assert not ends.done(), "the settle comes after the reports"
+    works.set()
+    assert isinstance(await ends, Succeeded)
+
+
+async def test_a_report_that_fails_costs_no_picture_and_stops_no_later_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_run: Run, *, answered: bool = True) -> None:
+        raise ResponseError("WRONGTYPE")
+
+    learnt: list[object] = []
+
+    async def learn(*facts: object) -> None:
+        learnt.append(facts)
+
+    monkeypatch.setattr(bench, "call_ended", breaks)
+    monkeypatch.setattr(bench.durations, "learn", learn)
+    bench.answers, bench.provider.poll_answers = [Submitted("task-1")], [generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(learnt) == 1
+
+
+async def test_a_run_that_is_stopped_takes_its_reports_along(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    async def call_ended(_run: Run, *, answered: bool = True) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    ends = asyncio.create_task(bench.outcome())
+    await began.wait()
+    ends.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ends
+    assert stopped.is_set()
 
 
 async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:
