@@ -105,7 +105,7 @@ class Replica:
         network = settings.network
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
-        keeper = PictureKeeper(store, gate, metrics)
+        keeper = PictureKeeper(store, gate, metrics, queue.now_us)
         self.dispatchers: dict[str, Dispatcher] = {}
         durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)

@@ -103,22 +103,25 @@ class ResultStore:
         await self._tried(lambda: obstore.put_async(self._store, key, data, mode="overwrite"))
         await self._synced(key)
 
-    async def get(self, key: str, *, since: datetime | None = None) -> bytes | None:
-        """The object's bytes; None if there is no such object, or it was written before `since`.
+    async def get(self, key: str) -> bytes | None:
+        """The object's bytes; None if there is no such object. Raises StorageError."""
+        found = await self.get_dated(key)
+        return None if found is None else found[0]
+
+    async def get_dated(self, key: str) -> tuple[bytes, datetime] | None:
+        """The object's bytes and when it was written, by the store's clock; None if there is no such object.
 
         Raises StorageError.
         """
 
-        async def read() -> bytes | None:
+        async def read() -> tuple[bytes, datetime] | None:
             try:
                 answer = await obstore.get_async(self._store, key)
             except FileNotFoundError as error:
                 if _is_bucket(error):
                     raise
                 return None
-            if since is not None and answer.meta["last_modified"] < since:
-                return None
-            return bytes(await answer.bytes_async())
+            return bytes(await answer.bytes_async()), answer.meta["last_modified"]
 
         return await self._tried(read)
 
@@ -126,16 +129,19 @@ class ResultStore:
         """The object's address in the store, as people and other tools name it."""
         return f"{self._url}/{key}"
 
-    async def check(self, size: int = 0) -> None:
+    async def check(self, size: int = 0) -> datetime:
         """Write, read and delete an object of `size` bytes, or a small one. Raises StorageError.
 
-        A full disk may take a small object although it takes no picture.
+        A full disk may take a small object although it takes no picture. Returns when the object was written, by the
+        store's clock; many stores count whole seconds.
         """
         probe, content = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}", b"ok".ljust(size, b".")
         await self.put_image(probe, content)
-        if await self.get(probe) != content:
+        found = await self.get_dated(probe)
+        if found is None or found[0] != content:
             raise StorageError(f"{masked_url(self._url)} did not give back what was written to it.")
         await self._tried(lambda: obstore.delete_async(self._store, probe))
+        return found[1]
 
     async def aclose(self) -> None:
         """Give the store's own threads a moment: obstore can abort the process when it exits right after a put."""

@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
+from daemon.contract import Job
 from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
@@ -96,7 +97,7 @@ class Bench:
         )
         self.executor = Executor(
             self.installation.queue,
-            PictureKeeper(self.store, self.gate, metrics),
+            PictureKeeper(self.store, self.gate, metrics, self.installation.queue.now_us),
             InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
             polling,
             Download(polling, sleep=self._sleep),
@@ -1164,7 +1165,9 @@ class BrokenStore(ResultStore):
 
 async def test_a_paid_picture_stays_in_memory_while_the_store_fails(bench: Bench) -> None:
     broken = BrokenStore(MemoryStore(), "memory://")
-    bench.executor._keeper = PictureKeeper(broken, bench.gate, bench.installation.metrics)
+    bench.executor._keeper = PictureKeeper(
+        broken, bench.gate, bench.installation.metrics, bench.installation.queue.now_us
+    )
     run = await bench.claimed()
     outcome = await bench.executor.run(run)
     assert isinstance(outcome, Succeeded)
@@ -1235,6 +1238,50 @@ async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench
     outcome = await bench.executor.run(Run(later, bench.route, None))
     assert isinstance(outcome, Succeeded)
     assert outcome.result["images"][0]["width"] == 32
+
+
+class SlowClock(ResultStore):
+    """A store whose clock is `behind`."""
+
+    behind = timedelta(seconds=30)
+
+    async def get_dated(self, key: str) -> tuple[bytes, datetime] | None:
+        found = await super().get_dated(key)
+        return found and (found[0], found[1] - self.behind)
+
+
+async def test_a_picture_is_found_though_the_clock_of_its_store_is_behind(bench: Bench) -> None:
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    second = await bench.executor.run(await bench.taken_over())
+    assert isinstance(second, Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_slow_clock_does_not_make_older_work_this_items(bench: Bench) -> None:
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    assert isinstance(await bench.outcome(), Succeeded)
+    run = await bench.taken_over()
+    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    bench.answers = [generated(png(32, 32))]
+    outcome = await bench.executor.run(Run(later, bench.route, None))
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 32
+
+
+async def test_a_picture_whose_age_is_in_doubt_does_not_wait_for_redis(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> int:
+        raise RedisConnectionError("away")
+
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    run = await bench.claimed()
+    await bench.executor._keeper.keep(run.place, Job.from_spec(run.item.spec), png(), seed=None)
+    monkeypatch.setattr(bench.executor._keeper, "_now_us", away)
+    kept = await bench.executor._keeper.keep(run.place, Job.from_spec(run.item.spec), png(), seed=None)
+    assert kept["bytes"] == len(png())
 
 
 async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:
