@@ -89,6 +89,7 @@ class Replica:
             keys,
             self.worker,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
+            calm_s=lease_s,
         )
         # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)

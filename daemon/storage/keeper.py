@@ -31,7 +31,9 @@ log = structlog.get_logger(__name__)
 CLOCKS_APART = timedelta(seconds=5)
 COMPARED_FOR_S = 60.0
 
-Place = tuple[Uid, datetime]  # an item's name and the time of its acceptance: its key is made of both
+# An item's name and the time of its acceptance, of which its key is made, and the time of its entry. Both times are the
+# same for most; after a loss of Redis an entry may be accepted again, when its picture is there already.
+Place = tuple[Uid, datetime, datetime]
 
 
 class PictureKeeper:
@@ -105,16 +107,14 @@ class PictureKeeper:
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
         """The stored picture of this item; None if there is none, or only a file that a power cut damaged.
 
-        An object older than the item's acceptance belongs to older work of the same name, whose record is gone.
+        An object older than the item's entry belongs to older work of the same name, whose record is gone.
         """
         found = await self._gate.patiently(lambda: self._store.get_dated(key))
         if found is None:
             return None
         data, written = found
-        if (
-            written < place[1] - CLOCKS_APART
-            and written + await self._clock_behind() < place[1] - CLOCKS_APART
-        ):
+        since = place[2] - CLOCKS_APART
+        if written < since and written + await self._clock_behind() < since:
             return None
         try:
             return data, await asyncio.to_thread(inspect_image, data)
@@ -166,7 +166,7 @@ class PictureKeeper:
 
 
 def _key(place: Place, job: Job) -> str:
-    uid, accepted = place
+    uid, accepted, _ = place
     return object_key(
         uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[job.output.format]
     )

@@ -5,9 +5,11 @@ An item that must wait for quota stays in its queue; it holds no worker slot, us
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from math import inf
 
 import structlog
 from redis.exceptions import RedisError
@@ -35,6 +37,7 @@ HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
+RESTARTED = "redis restart"  # other replicas hand in what Redis may have lost
 WORKERS = "workers"  # bound by the workers of this replica
 
 
@@ -68,6 +71,7 @@ class Dispatcher:
         self._slots = Slots(limiter, bell.recalls, queue.worker, route.name)
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
+        self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
 
     async def run(self) -> None:
         try:
@@ -108,6 +112,12 @@ class Dispatcher:
             self.bound = "storage"
             await self._slots.leave()
             await self._gate.wait_open(LOOK_EVERY_S)
+            return False
+        if (calm_s := self._calm_until - time.monotonic()) > 0:
+            self.bound = RESTARTED
+            self.looked_at = time.monotonic()
+            await self._slots.leave()
+            await asyncio.sleep(min(calm_s, LOOK_EVERY_S))
             return False
         if (pause := self.pause) is None and self._pool.free:
             return True
@@ -206,6 +216,7 @@ class Dispatcher:
                     await self._limiter.give_back(slot.permit)
             raise
         self._more_waits = claim.more
+        self._calm_until = time.monotonic() + claim.calm_s
         self.looked_at = time.monotonic()
         if claim.lost:
             self._metrics.entries_lost.inc(claim.lost)

@@ -104,16 +104,15 @@ class Executor:
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
             return await self._reuse.outcome(run, job)
-        # Only an item that was delivered before may have a picture that was stored and never settled.
-        if run.item.deliveries > 1 and (kept := await self._keeper.find(run.place, job)) is not None:
+        if _may_be_stored(run) and (kept := await self._keeper.find(run.place, job)) is not None:
             return Succeeded(run.result(job, kept))
-        if run.adopted and not run.item.receipt:
-            if run.item.intent_us is None:
-                return Released()
+        if run.may_have_called and not run.item.receipt:
             raise ProviderError(
                 ErrorKind.AMBIGUOUS_SUBMIT,
-                "The replica that made this call stopped before it recorded the reply.",
+                "The replica that made this call stopped before it recorded the reply, or Redis lost its record.",
             )
+        if run.adopted and not run.item.receipt:
+            return Released()
         request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
@@ -229,6 +228,11 @@ class Executor:
 
     def _count_cost(self, run: Run, generated: Generated) -> None:
         self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
+
+
+def _may_be_stored(run: Run) -> bool:
+    """Whether an earlier run may have stored the picture and not settled it; Redis may have lost that run."""
+    return run.item.deliveries > 1 or run.item.survived
 
 
 async def _answered(

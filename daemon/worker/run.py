@@ -131,7 +131,22 @@ class Run:
     @property
     def place(self) -> Place:
         """The parts of the image's key, which are the same for every run of the item."""
-        return Uid.parse(self.item.uid), datetime.fromtimestamp(self.item.accepted_us / 1e6, UTC)
+        sent_us = self.item.sent_us or self.item.accepted_us
+        return Uid.parse(self.item.uid), _time(self.item.accepted_us), _time(sent_us)
+
+    @property
+    def may_have_called(self) -> bool:
+        """Whether an earlier run may have made a call: it noted an intent, or Redis may have lost that note."""
+        return self.item.intent_us is not None or (self.adopted and self.item.survived)
+
+    @property
+    def noted(self) -> str:
+        """The field that the item's record must have by now: this run wrote it before or after its call."""
+        if self.phase in (Phase.SETTLING, Phase.LOST):
+            return ""
+        if self.submitted is not None:
+            return "receipt"
+        return "intent_us" if self.phase in (Phase.LEFT, Phase.ORPHANED) else ""
 
     def result(
         self,
@@ -157,6 +172,10 @@ class Run:
             "cache": "miss" if job.cache == "use" else None,
             "cached_from": None,
         }
+
+
+def _time(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1e6, UTC)
 
 
 class Recalled(Exception):  # noqa: N818 - an outcome, not a fault

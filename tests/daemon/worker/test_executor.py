@@ -1232,7 +1232,8 @@ async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench
     first = await bench.outcome()
     assert isinstance(first, Succeeded)
     run = await bench.taken_over()
-    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    later_us = run.item.accepted_us + 60_000_000
+    later = replace(run.item, accepted_us=later_us, sent_us=later_us, receipt=b"", intent_us=None)
     assert await bench.executor.run(Run(later, bench.route, None, adopted=True)) == Released()
     bench.answers = [generated(png(32, 32))]
     outcome = await bench.executor.run(Run(later, bench.route, None))
@@ -1263,7 +1264,8 @@ async def test_a_slow_clock_does_not_make_older_work_this_items(bench: Bench) ->
     bench.executor._keeper._store = SlowClock.open("memory://")
     assert isinstance(await bench.outcome(), Succeeded)
     run = await bench.taken_over()
-    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    later_us = run.item.accepted_us + 60_000_000
+    later = replace(run.item, accepted_us=later_us, sent_us=later_us, receipt=b"", intent_us=None)
     bench.answers = [generated(png(32, 32))]
     outcome = await bench.executor.run(Run(later, bench.route, None))
     assert isinstance(outcome, Succeeded)
