@@ -93,6 +93,11 @@ class Queue:
         ready = [self.keys.stream(route, queue) for route in routes for queue in (*LANES, CACHED)]
         return [(self.keys.jobs, INTAKE_GROUP), *((stream, WORKERS_GROUP) for stream in ready)]
 
+    async def recount(self, routes: Iterable[str], *, most: int) -> int:
+        """Put wrong counts of waiting and running work right; returns how many. `most`: items of a route or group."""
+        wrong: int = await self._call("recount", routes=list(routes), queues=(*LANES, CACHED), most=most)
+        return wrong
+
     async def now_us(self) -> int:
         """The server's clock."""
         seconds, micros = await self._client.time()
