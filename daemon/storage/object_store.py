@@ -113,7 +113,16 @@ class ResultStore:
 
         Raises StorageError.
         """
+        try:
+            return await self._read(key)
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionDeniedError):
+                raise
+        # S3 refuses a missing object to a credential that may not list the bucket. If that may read, the object is missing.
+        await self.check()
+        return None
 
+    async def _read(self, key: str) -> tuple[bytes, datetime] | None:
         async def read() -> tuple[bytes, datetime] | None:
             try:
                 answer = await obstore.get_async(self._store, key)
@@ -137,7 +146,7 @@ class ResultStore:
         """
         probe, content = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}", b"ok".ljust(size, b".")
         await self.put_image(probe, content)
-        found = await self.get_dated(probe)
+        found = await self._read(probe)
         if found is None or found[0] != content:
             raise StorageError(f"{masked_url(self._url)} did not give back what was written to it.")
         await self._tried(lambda: obstore.delete_async(self._store, probe))

@@ -123,14 +123,14 @@ class Pool:
         """Give the item's record what this run knows of its call, if Redis has lost the run's claim.
 
         The item waits again as if nothing had happened. With a receipt its next run polls the task; with an intent
-        alone the job's policy decides.
+        alone the job's policy decides. Raises the errors of the client.
         """
         if run.noted:
             await self._note_remains(run)
 
     async def _note_remains(self, run: Run) -> None:
         receipt = b"" if run.submitted is None else orjson.dumps(run.submitted.to_dict())
-        noted = await until_answered("remains", lambda: self._queue.note_remains(run.item, receipt))
+        noted = await self._queue.note_remains(run.item, receipt)
         if noted != "lost":
             log.warning("redis lost a claim; its call was handed in", item=run.item.uid, noted=noted)
 
@@ -172,7 +172,7 @@ class Pool:
             run.enter(Phase.SETTLING)
             state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome, charged))
             if state == "lost" and _leaves_a_call(run, outcome):
-                await self._note_remains(run)
+                await until_answered("remains", lambda: self._note_remains(run))
             self._count(run, state, outcome, charged)
         except LeaseLost:
             self._metrics.duplicate_results.inc()

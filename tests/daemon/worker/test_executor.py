@@ -1246,8 +1246,8 @@ class SlowClock(ResultStore):
 
     behind = timedelta(seconds=30)
 
-    async def get_dated(self, key: str) -> tuple[bytes, datetime] | None:
-        found = await super().get_dated(key)
+    async def _read(self, key: str) -> tuple[bytes, datetime] | None:
+        found = await super()._read(key)
         return found and (found[0], found[1] - self.behind)
 
 
