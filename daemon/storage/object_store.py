@@ -118,7 +118,7 @@ class ResultStore:
         except StorageError as error:
             if not isinstance(error.__cause__, PermissionDeniedError):
                 raise
-        # S3 refuses a missing object to a credential that may not list the bucket. If that may read, the object is missing.
+        # S3 refuses a missing object to a credential that may not list the bucket; a probe shows that it may read.
         await self.check()
         return None
 
