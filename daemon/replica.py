@@ -91,6 +91,7 @@ class Replica:
             keys,
             self.worker,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
+            calm_s=lease_s,
         )
         # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
@@ -108,7 +109,7 @@ class Replica:
         leave_by_proxy(network.proxy == "all")
         inputs = InputFetcher(store, max_bytes=network.max_input_bytes, allow_hosts=network.allow_hosts)
         policy = RetryPolicy(accounts, metrics)
-        keeper = PictureKeeper(store, gate, metrics)
+        keeper = PictureKeeper(store, gate, metrics, queue.now_us)
         self.dispatchers: dict[str, Dispatcher] = {}
         durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)

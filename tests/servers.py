@@ -91,6 +91,22 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
 
+    @property
+    def written(self) -> int:
+        """The size of the append-only file. With `appendfsync always` it has every command that was answered."""
+        return self._aof().stat().st_size
+
+    def lose(self, since: int) -> None:
+        """Crash and start again without what was written after its file had the size `since`."""
+        self.kill()
+        os.truncate(self._aof(), since)
+        self.start()
+
+    def _aof(self) -> Path:
+        """The part of the file that grows; before Redis 7 it was the only one."""
+        files = [*self.directory.glob("appendonlydir/*.incr.aof"), *self.directory.glob("appendonly.aof")]
+        return max(files, key=lambda path: path.stat().st_mtime)
+
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -27,6 +27,7 @@ import redis.asyncio
 
 from benchmarks.chaos.fairness import BOUND_SLOTS, Waits, waits
 from benchmarks.chaos.invariants import violations
+from benchmarks.chaos.losses import Loss, losses
 from benchmarks.chaos.plan import ROUTES, make_plan
 from benchmarks.chaos.recovery import BOUND_S, recoveries
 from benchmarks.chaos.stage import Stage
@@ -55,13 +56,15 @@ class Outcome:
     recoveries_s: list[float] = field(default_factory=list)
     recovery_bound_s: float = BOUND_S
     waits_slots: tuple[int, ...] = ()
+    losses: list[Loss] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
         """Whether every invariant and every promise was kept."""
         fair = Waits(self.waits_slots).more_than_alone <= BOUND_SLOTS
         quick = all(seconds <= BOUND_S for seconds in self.recoveries_s)
-        return self.rested and fair and quick and not any(self.broken.values())
+        safe = not any(loss.wrong for loss in self.losses)
+        return self.rested and fair and quick and safe and not any(self.broken.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,6 +111,7 @@ def run(directory: Path, items: int, seed: int, longest_s: float, kills: int) ->
             (directory / "story.json").write_text(json.dumps(asdict(story), indent=1, default=sorted))
         if rested:
             outcome.recoveries_s = recoveries(stage, kills)
+            outcome.losses = losses(stage, directory)
         outcome.waits_slots = asyncio.run(_waits()).slots
         return outcome
     finally:
@@ -141,6 +145,9 @@ def table(outcome: Outcome) -> str:
                 f"{slowest_s:.1f} s at most of {len(outcome.recoveries_s)} kills; at most {BOUND_S:g}",
             )
         )
+    for loss in outcome.losses:
+        rows.append((loss.strike, str(loss) + ("  BROKEN" if loss.wrong else "")))
+        rows += [("", f"  {sentence}") for sentence in loss.wrong[:SHOWN]]
     more = Waits(outcome.waits_slots).more_than_alone
     rows.append(("4 items beside 10,000", f"{more} slots more than alone; at most {BOUND_SLOTS}"))
     width = max(len(name) for name, _ in rows) + 2

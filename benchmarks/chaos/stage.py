@@ -32,7 +32,7 @@ lease = "{LEASE_S:g}s"
 drain_timeout = "40s"
 max_in_flight = 16
 [storage]
-url = "file://{{directory}}/images"
+url = "{{store}}"
 [metrics]
 listen = "127.0.0.1:0"
 """
@@ -69,9 +69,12 @@ KEYS = {route: SECRETS.get(f"CHAOS_{route.upper()}", TC3_SECRET_ID) for route in
 
 
 class Stage:
-    """Everything that is there before the first replica, with the reads of its state."""
+    """Everything that is there before the first replica, with the reads of its state.
 
-    def __init__(self, directory: Path) -> None:
+    The pictures go to the directory, or to the URL `store`, which needs `environ`.
+    """
+
+    def __init__(self, directory: Path, *, store: str = "", environ: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.server = RedisServer(persistent=True)
         self.redis: Any = redis.Redis.from_url(self.server.url, decode_responses=True)
@@ -81,8 +84,10 @@ class Stage:
             *("--images", IMAGES, "--in-flight", str(IN_FLIGHT), "--polls", POLLS),
         )
         config = directory / "pixmill.toml"
-        config.write_text(_config(directory, self.simulator.base_url.removesuffix("/v1")))
-        self.fleet = Fleet(config, self.server.url, SECRETS)
+        config.write_text(
+            _config(store or f"file://{directory}/images", self.simulator.base_url.removesuffix("/v1"))
+        )
+        self.fleet = Fleet(config, self.server.url, {**SECRETS, **(environ or {})})
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.ended: set[str] = set()  # ids of items that have ended, or are held
         self._read_to = "0-0"
@@ -115,6 +120,10 @@ class Stage:
             self.events.append((kind, data))
             if kind.removeprefix("job.") in (*FINAL, "held") and kind.startswith("job."):
                 self.ended.add(data["item"])
+
+    def stored(self) -> set[str]:
+        """The items whose picture is in the store."""
+        return {path.stem for path in (self.directory / "images").glob("*/*/*/*.*")}
 
     def records(self, uids: Iterable[str]) -> dict[str, dict[str, str]]:
         """The records of items, by uid."""
@@ -173,8 +182,8 @@ def rate() -> Rate:
     return Rate.parse(IMAGES)
 
 
-def _config(directory: Path, root: str) -> str:
-    parts = [CONFIG.format(directory=directory)]
+def _config(store: str, root: str) -> str:
+    parts = [CONFIG.format(store=store)]
     for route, (account, model, timeout_s) in ACCOUNTS.items():
         lines = account.format(root=root)
         if route == "hunyuan":

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 OLDEST_REDIS = (6, 2)
 CLOCK_WARN_S = 1.0
 CLOCK_FAIL_S = 60.0
+STORE_CLOCK_WARN_S = 5.0  # stores count whole seconds, and the check takes a moment
 CHECK_TIMEOUT_S = 15.0
 
 
@@ -217,14 +218,22 @@ async def _jobs(client: Redis, jobs: str) -> Finding:
     return _ok(f"{jobs} has lost nothing; waiting: {waiting}.")
 
 
-async def check_storage(open_store: Callable[[], ResultStore]) -> Finding:
-    """Whether an object can be written, read and deleted."""
+async def check_storage(
+    open_store: Callable[[], ResultStore], *, now_s: Callable[[], float] = time.time
+) -> Finding:
+    """Whether an object can be written, read and deleted, and whether the store's clock is right."""
     try:
         store = open_store()
-        await store.check()
+        apart_s = (await store.check()).timestamp() - now_s()
         await store.aclose()
     except StorageError as error:
         return _fail(f"{error} Is the path, or the cloud's credential, right?")
+    if abs(apart_s) > STORE_CLOCK_WARN_S:
+        side = "ahead of" if apart_s > 0 else "behind"
+        return _warn(
+            f"The store's clock is {abs(apart_s):.0f} s {side} this machine's: set both by NTP. The age of a stored "
+            "picture decides whether it is found after a crash."
+        )
     return _ok("Pictures can be written and read.")
 
 

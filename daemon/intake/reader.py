@@ -267,10 +267,12 @@ class Intake:
             return
         for start in range(0, len(items), CHUNK):
             last = start + CHUNK >= len(items)
-            await self._accept(items[start : start + CHUNK], end if last else None)
+            await self._accept(items[start : start + CHUNK], end if last else None, entry)
 
-    async def _accept(self, items: list[NewItem], end: PartEnd | None) -> Sequence[Accepted]:
-        states = await self._queue.accept(items, end)
+    async def _accept(
+        self, items: list[NewItem], end: PartEnd | None, entry: str | None = None
+    ) -> Sequence[Accepted]:
+        states = await self._queue.accept(items, end, entry)
         for item, state in zip(items, states, strict=True):
             if state == "queued":
                 self._metrics.jobs_received.labels(lane=item.lane).inc()

@@ -42,10 +42,14 @@ class Heartbeat:
             return
         permits = [run.permit for run in runs if run.permit is not None]
         states, _ = await asyncio.gather(
-            self._queue.renew([run.item for run in runs]), self._limiter.renew(permits)
+            self._queue.renew([run.item for run in runs], [run.noted for run in runs]),
+            self._limiter.renew(permits),
         )
         for run, state in zip(runs, states, strict=True):
             if state == "lost":
+                await self._running.hand_in(run)
                 self._running.abandon(run)
+            elif state == "bare":
+                await self._running.note_again(run)
             elif state == "cancel":
                 run.cancel_requested.set()

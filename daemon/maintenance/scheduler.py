@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 
 import orjson
+import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.loops import run_forever
 from daemon.maintenance.eta import Estimator
@@ -16,6 +18,8 @@ from daemon.queue.keys import Keys
 from daemon.queue.messages import GroupCounts
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 DUE_LOOK_S = 0.5  # also the longest delay of an expiry
 PROGRESS_GAP_S = 0.5
@@ -74,7 +78,13 @@ class Scheduler:
         pipe = self._client.pipeline(transaction=False)
         pipe.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)  # type: ignore[arg-type]  # invariance of the stubs' dict
         pipe.xadd(self._keys.batch_events(batch), fields, maxlen=200_000, approximate=True)  # type: ignore[arg-type]  # as above
-        await pipe.execute()
+        everybodys, own = await pipe.execute(raise_on_error=False)
+        if isinstance(own, ResponseError):
+            # Its name ends with the batch's id, so it may be somebody's key.
+            log.warning("the stream of a batch cannot be written", batch=batch, error=str(own))
+        for reply in (everybodys, own):
+            if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+                raise reply
 
     async def _close(self) -> None:
         while await self._queue.close_groups():

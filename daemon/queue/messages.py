@@ -89,15 +89,23 @@ class Claimed:
     permit: str = ""
     receipt: bytes = b""
     waived_us: int = 0  # the time of the last retry by a person; a deadline before it is void
+    sent_us: int = 0  # the time of its entry in the jobs stream; 0: not known
+    # Redis has restarted or failed over since it was sent (or, for a reclaimed item, claimed), and may have lost what
+    # followed.
+    survived: bool = False
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
 
 
 class Claim(NamedTuple):
-    """`more`: work is still waiting; `lost`: how many items were queued again because their entries had vanished."""
+    """`more`: work is still waiting; `lost`: how many items were queued again because their entries had vanished.
+
+    `calm_s`: for so long nothing is claimed, since Redis has begun another life.
+    """
 
     more: bool
     lost: int
     items: list[Claimed]
+    calm_s: float = 0.0
 
 
 class Reclaimed(NamedTuple):

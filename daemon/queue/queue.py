@@ -44,8 +44,11 @@ _FIELDS = tuple(Claimed.__slots__)
 class Queue:
     """The queue of one installation as the replica `worker` sees it."""
 
-    def __init__(self, client: Redis, keys: Keys, worker: str, *, max_backlog_per_tenant: int = 0) -> None:
+    def __init__(
+        self, client: Redis, keys: Keys, worker: str, *, max_backlog_per_tenant: int = 0, calm_s: float = 0
+    ) -> None:
         self.max_backlog_per_tenant = max_backlog_per_tenant  # items that may wait; 0: no cap
+        self._calm_us = round(calm_s * 1e6)  # without claims, after a restart or failover of Redis
         self._client = client
         self._call = Steps(client, keys.prefix)
         self.keys = keys
@@ -94,6 +97,11 @@ class Queue:
         ready = [self.keys.stream(route, queue) for route in routes for queue in (*LANES, CACHED)]
         return [(self.keys.jobs, INTAKE_GROUP), *((stream, WORKERS_GROUP) for stream in ready)]
 
+    async def recount(self, routes: Iterable[str], *, most: int) -> int:
+        """Put wrong counts of waiting and running work right; returns how many. `most`: items of a route or group."""
+        wrong: int = await self._call("recount", routes=list(routes), queues=(*LANES, CACHED), most=most)
+        return wrong
+
     async def now_us(self) -> int:
         """The server's clock."""
         seconds, micros = await self._client.time()
@@ -106,13 +114,23 @@ class Queue:
 
     # Intake
 
-    async def accept(self, items: Sequence[NewItem], end: PartEnd | None = None) -> list[Accepted]:
-        """Write and queue items, about 100 a call at most so that the script stays short; one state for each."""
+    async def accept(
+        self, items: Sequence[NewItem], end: PartEnd | None = None, entry: str | None = None
+    ) -> list[Accepted]:
+        """Write and queue items, about 100 a call at most so that the script stays short; one state for each.
+
+        `entry` is the intake entry of all items.
+        """
         given = [{k: v for k, v in item._asdict().items() if v is not None and k != "spec"} for item in items]
         specs = [item.spec for item in items]
         part_end = end and end._asdict()
         states = await self._call(
-            "accept", *specs, items=given, part_end=part_end, cap=self.max_backlog_per_tenant
+            "accept",
+            *specs,
+            items=given,
+            part_end=part_end,
+            cap=self.max_backlog_per_tenant,
+            **{"from": entry},
         )
         return [state.decode() for state in states]
 
@@ -151,8 +169,9 @@ class Queue:
     ) -> Claim:
         """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each."""
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
-        more, lost, rows = await self._call("claim", **given, fields=_FIELDS)
-        return Claim(bool(more), lost, list(_readable(rows)))
+        reply = await self._call("claim", **given, fields=_FIELDS, calm_us=self._calm_us)
+        more, lost, rows, calm_us = reply
+        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""
@@ -182,6 +201,11 @@ class Queue:
         noted: Noted = verdict  # type: ignore[assignment]  # the script's header lists them
         return noted
 
+    async def note_remains(self, item: Claimed, receipt: bytes) -> str:
+        """Hand in a call, and its receipt or b"", of a run whose claim Redis has lost; `lost` if it did not lose it."""
+        verdict, _ = await self._notes.submit({**_note(item, "remains"), "text": receipt})
+        return verdict
+
     async def _note_round(self, notes: Sequence[dict[str, Any]]) -> list[tuple[str, bytes]]:
         return [(verdict.decode(), receipt) for verdict, receipt in await self._call("note", notes=notes)]
 
@@ -196,9 +220,13 @@ class Queue:
     async def _settle_round(self, reports: Sequence[dict[str, Any]]) -> list[str]:
         return [state.decode() for state in await self._call("settle", reports=reports)]
 
-    async def renew(self, items: Sequence[Claimed]) -> list[str]:
-        """Heartbeat for all items at once: `ours`, `lost` or `cancel` for each."""
-        pairs = [(item.uid, item.epoch) for item in items]
+    async def renew(self, items: Sequence[Claimed], noted: Sequence[str] = ()) -> list[str]:
+        """Heartbeat for all items at once: `ours`, `lost`, `cancel` or `bare` for each.
+
+        `noted` names for each the field that its run has written: intent_us, receipt or ''.
+        """
+        rows = zip(items, noted or [""] * len(items), strict=True)
+        pairs = [(item.uid, item.epoch, field) for item, field in rows]
         return [state.decode() for state in await self._call("renew", worker=self.worker, items=pairs)]
 
     async def reclaim(
@@ -255,7 +283,7 @@ class Queue:
         return bool(await self._call("close_groups", page=page))
 
 
-def _note(item: Claimed, what: Literal["intent", "receipt"]) -> dict[str, Any]:
+def _note(item: Claimed, what: Literal["intent", "receipt", "remains"]) -> dict[str, Any]:
     return {"uid": item.uid, "epoch": item.epoch, "what": what}
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from datetime import datetime, timedelta
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import structlog
+from redis.exceptions import RedisError
 
 from daemon.contract import Job
 from daemon.queue.keys import Uid
@@ -22,19 +26,31 @@ from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)
 
-# Allowed gap between the clocks of Redis, which dates the acceptance, and of the store, which dates the object.
+# Redis dates the acceptance and the store dates the object. Their clocks are compared before an object counts as too
+# old. This much remains: a store may count whole seconds, and a clock may be set in between.
 CLOCKS_APART = timedelta(seconds=5)
+COMPARED_FOR_S = 60.0
 
-Place = tuple[Uid, datetime]  # an item's name and the time of its acceptance: its key is made of both
+# An item's name and the time of its acceptance, of which its key is made, and the time of its entry. Both times are the
+# same for most; after a loss of Redis an entry may be accepted again, when its picture is there already.
+Place = tuple[Uid, datetime, datetime]
 
 
 class PictureKeeper:
-    """Puts pictures into the store and finds those that an earlier run put there."""
+    """Puts pictures into the store and finds those that an earlier run put there.
 
-    def __init__(self, store: ResultStore, gate: StorageGate, metrics: Metrics) -> None:
+    `now_us` reads the clock of Redis.
+    """
+
+    def __init__(
+        self, store: ResultStore, gate: StorageGate, metrics: Metrics, now_us: Callable[[], Awaitable[int]]
+    ) -> None:
         self._store = store
         self._gate = gate
         self._metrics = metrics
+        self._now_us = now_us
+        self._behind = timedelta(0)  # how far the store's clock is behind that of Redis
+        self._compared_at = -inf  # monotonic
 
     async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
         """The stored picture of an item, as its record describes it; None when there is none."""
@@ -91,17 +107,35 @@ class PictureKeeper:
     async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
         """The stored picture of this item; None if there is none, or only a file that a power cut damaged.
 
-        An object older than the item's acceptance belongs to older work of the same name, whose record is gone.
+        An object older than the item's entry belongs to older work of the same name, whose record is gone.
         """
-        since = place[1] - CLOCKS_APART
-        data = await self._gate.patiently(lambda: self._store.get(key, since=since))
-        if data is None:
+        found = await self._gate.patiently(lambda: self._store.get_dated(key))
+        if found is None:
+            return None
+        data, written = found
+        since = place[2] - CLOCKS_APART
+        if written < since and written + await self._clock_behind() < since:
             return None
         try:
             return data, await asyncio.to_thread(inspect_image, data)
         except BadImage as error:
             log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
             return None
+
+    async def _clock_behind(self) -> timedelta:
+        """How far the store's clock is behind that of Redis, measured once a minute.
+
+        A picture may wait for this, so a Redis that does not answer leaves the last measurement in force.
+        """
+        if time.monotonic() - self._compared_at > COMPARED_FOR_S:
+            try:
+                now = datetime.fromtimestamp(await self._now_us() / 1e6, UTC)
+            except RedisError as error:
+                log.warning("could not compare the clocks of Redis and the store", error=str(error))
+                return self._behind
+            self._behind = now - await self._gate.patiently(self._store.check)
+            self._compared_at = time.monotonic()
+        return self._behind
 
     async def _described(
         self, key: str, data: bytes, facts: ImageFacts, job: Job, *, seed: int | None
@@ -132,7 +166,7 @@ class PictureKeeper:
 
 
 def _key(place: Place, job: Job) -> str:
-    uid, accepted = place
+    uid, accepted, _ = place
     return object_key(
         uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[job.output.format]
     )

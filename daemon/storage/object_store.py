@@ -108,22 +108,34 @@ class ResultStore:
         await self._tried(lambda: obstore.put_async(self._store, key, data, mode="overwrite"))
         await self._synced(key)
 
-    async def get(self, key: str, *, since: datetime | None = None) -> bytes | None:
-        """The object's bytes; None if there is no such object, or it was written before `since`.
+    async def get(self, key: str) -> bytes | None:
+        """The object's bytes; None if there is no such object. Raises StorageError."""
+        found = await self.get_dated(key)
+        return None if found is None else found[0]
+
+    async def get_dated(self, key: str) -> tuple[bytes, datetime] | None:
+        """The object's bytes and when it was written, by the store's clock; None if there is no such object.
 
         Raises StorageError.
         """
+        try:
+            return await self._read(key)
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionDeniedError):
+                raise
+        # S3 refuses a missing object to a credential that may not list the bucket; a probe shows that it may read.
+        await self.check()
+        return None
 
-        async def read() -> bytes | None:
+    async def _read(self, key: str) -> tuple[bytes, datetime] | None:
+        async def read() -> tuple[bytes, datetime] | None:
             try:
                 answer = await obstore.get_async(self._store, key)
             except FileNotFoundError as error:
                 if _is_bucket(error):
                     raise
                 return None
-            if since is not None and answer.meta["last_modified"] < since:
-                return None
-            return bytes(await answer.bytes_async())
+            return bytes(await answer.bytes_async()), answer.meta["last_modified"]
 
         return await self._tried(read)
 
@@ -131,16 +143,19 @@ class ResultStore:
         """The object's address in the store, as people and other tools name it."""
         return f"{self._url}/{key}"
 
-    async def check(self, size: int = 0) -> None:
+    async def check(self, size: int = 0) -> datetime:
         """Write, read and delete an object of `size` bytes, or a small one. Raises StorageError.
 
-        A full disk may take a small object although it takes no picture.
+        A full disk may take a small object although it takes no picture. Returns when the object was written, by the
+        store's clock; many stores count whole seconds.
         """
         probe, content = f".pixmill-check-{os.getpid()}-{os.urandom(4).hex()}", b"ok".ljust(size, b".")
         await self.put_image(probe, content)
-        if await self.get(probe) != content:
+        found = await self._read(probe)
+        if found is None or found[0] != content:
             raise StorageError(f"{masked_url(self._url)} did not give back what was written to it.")
         await self._tried(lambda: obstore.delete_async(self._store, probe))
+        return found[1]
 
     async def aclose(self) -> None:
         """Give the store's own threads a moment: obstore can abort the process when it exits right after a put."""

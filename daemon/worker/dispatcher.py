@@ -6,9 +6,11 @@ It starts a moment before its slot, so that its connection is open by then.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from math import inf
 
 import structlog
 from redis.exceptions import RedisError
@@ -36,6 +38,7 @@ HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
+RESTARTED = "redis restart"  # other replicas hand in what Redis may have lost
 WORKERS = "workers"  # bound by the workers of this replica
 
 
@@ -69,6 +72,7 @@ class Dispatcher:
         self._slots = Slots(limiter, bell.recalls, queue.worker, route.name, bell.places)
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
+        self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
 
     async def run(self) -> None:
         try:
@@ -109,6 +113,12 @@ class Dispatcher:
             self.bound = "storage"
             await self._slots.leave()
             await self._gate.wait_open(LOOK_EVERY_S)
+            return False
+        if (calm_s := self._calm_until - time.monotonic()) > 0:
+            self.bound = RESTARTED
+            self.looked_at = time.monotonic()
+            await self._slots.leave()
+            await asyncio.sleep(min(calm_s, LOOK_EVERY_S))
             return False
         if (pause := self.pause) is None and self._pool.free:
             return True
@@ -205,6 +215,7 @@ class Dispatcher:
                     await self._limiter.give_back(slot.permit)
             raise
         self._more_waits = claim.more
+        self._calm_until = time.monotonic() + claim.calm_s
         self.looked_at = time.monotonic()
         if claim.lost:
             self._metrics.entries_lost.inc(claim.lost)

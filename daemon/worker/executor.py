@@ -35,6 +35,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
+from limiter import Permit
 from limiter.script import uninterrupted
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -81,16 +82,8 @@ class Executor:
             self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
         started = time.monotonic()
         try:
-            outcome = await self._steps(run, job)
-        except ProviderError as error:
-            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
-            outcome = await self._policy.outcome(error, run)
-        except NotStored as error:
-            outcome = self._policy.not_stored(error, run)
-        except Stopped:
-            outcome = Cancelled()
-        except Recalled:
-            outcome = Released()
+            async with run.beside:
+                outcome = await self._outcome(run, job)
         finally:
             if run.answer_bytes:
                 self._memory.release(run)
@@ -101,19 +94,31 @@ class Executor:
             )
         return outcome
 
+    async def _outcome(self, run: Run, job: Job) -> Outcome:
+        try:
+            return await self._steps(run, job)
+        except ProviderError as error:
+            self._metrics.count_cost(run.route.provider.name, error.cost, error.currency)
+            return await self._policy.outcome(error, run)
+        except NotStored as error:
+            return self._policy.not_stored(error, run)
+        except Stopped:
+            return Cancelled()
+        except Recalled:
+            return Released()
+
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
             return await self._reuse.outcome(run, job)
-        # Only an item that was delivered before may have a picture that was stored and never settled.
-        if run.item.deliveries > 1 and (kept := await self._keeper.find(run.place, job)) is not None:
+        if _may_be_stored(run) and (kept := await self._keeper.find(run.place, job)) is not None:
             return Succeeded(run.result(job, kept))
-        if run.adopted and not run.item.receipt:
-            if run.item.intent_us is None:
-                return Released()
+        if run.may_have_called and not run.item.receipt:
             raise ProviderError(
                 ErrorKind.AMBIGUOUS_SUBMIT,
-                "The replica that made this call stopped before it recorded the reply.",
+                "The replica that made this call stopped before it recorded the reply, or Redis lost its record.",
             )
+        if run.adopted and not run.item.receipt:
+            return Released()
         request = None if run.item.receipt else await self._prepared(run, job)
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
@@ -171,8 +176,13 @@ class Executor:
         return generated
 
     async def _ended(self, run: Run) -> None:
-        """Free the call's place first: the next call need not wait for the rest of this one."""
-        permit = run.permit
+        """Free the call's place at once, since the next call need not wait for the rest of this one.
+
+        The rest does not wait for Redis either: a paid picture is in the store first.
+        """
+        await run.beside.begin(self._reported(run, run.permit))
+
+    async def _reported(self, run: Run, permit: Permit | None) -> None:
         await self._calls.call_ended(run)
         await self._calls.call_answered(run, permit)
 
@@ -229,6 +239,11 @@ class Executor:
 
     def _count_cost(self, run: Run, generated: Generated) -> None:
         self._metrics.count_cost(run.route.provider.name, generated.cost, generated.currency)
+
+
+def _may_be_stored(run: Run) -> bool:
+    """Whether an earlier run may have stored the picture and not settled it; Redis may have lost that run."""
+    return run.item.deliveries > 1 or run.item.survived
 
 
 async def _answered(

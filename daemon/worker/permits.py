@@ -175,7 +175,7 @@ class CallPermits:
         if permit is None:
             return
         # For an adopted run: whether its former owner may have sent the call, and whether it wrote a receipt.
-        intent_noted = run.adopted and run.item.intent_us is not None
+        intent_noted = run.adopted and run.may_have_called
         receipt_noted = run.adopted and bool(run.item.receipt)
         if not (run.sent or intent_noted or receipt_noted):
             await until_answered("give_back", lambda: self._limiter.give_back(permit))

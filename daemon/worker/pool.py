@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+import orjson
 import structlog
 
 from daemon.accounts.routes import Route
@@ -121,6 +123,30 @@ class Pool:
         if run.task is not None and not waits:
             run.task.cancel()
 
+    async def hand_in(self, run: Run) -> None:
+        """Give the item's record what this run knows of its call, if Redis has lost the run's claim.
+
+        The item waits again as if nothing had happened. With a receipt its next run polls the task; with an intent
+        alone the job's policy decides. Raises the errors of the client.
+        """
+        if run.noted:
+            await self._note_remains(run)
+
+    async def _note_remains(self, run: Run) -> None:
+        receipt = b"" if run.submitted is None else orjson.dumps(run.submitted.to_dict())
+        noted = await self._queue.note_remains(run.item, receipt)
+        if noted != "lost":
+            log.warning("redis lost a claim; its call was handed in", item=run.item.uid, noted=noted)
+
+    async def note_again(self, run: Run) -> None:
+        """Write the intent or the receipt of a run again, since Redis has lost it."""
+        log.warning("redis lost a note; it is written again", item=run.item.uid, noted=run.noted)
+        if run.submitted is not None:
+            await self._queue.note_receipt(run.item, orjson.dumps(run.submitted.to_dict()))
+            return
+        with suppress(LeaseLost):  # the next heartbeat finds that
+            await self._queue.note_intent(run.item)
+
     async def drain(self, timeout_s: float, hurry: Callable[[], bool]) -> int:
         """Wait up to `timeout_s` until all runs are settled; returns how many were handed over.
 
@@ -149,6 +175,8 @@ class Pool:
             charged = _charged(run, outcome)
             run.enter(Phase.SETTLING)
             state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome, charged))
+            if state == "lost" and _leaves_a_call(run, outcome):
+                await until_answered("remains", lambda: self._note_remains(run))
             self._count(run, state, outcome, charged)
         except LeaseLost:
             self._metrics.duplicate_results.inc()
@@ -196,6 +224,11 @@ class Pool:
                 metrics.cache.labels(result=cache).inc()
 
 
+def _leaves_a_call(run: Run, outcome: Outcome) -> bool:
+    """Whether the item's next run must know of this run's call. A stored picture is found without that."""
+    return not isinstance(outcome, Succeeded) and (run.submitted is not None or isinstance(outcome, Unknown))
+
+
 def _kind(outcome: Outcome) -> str:
     return str(getattr(outcome, "error", {}).get("kind", ""))
 
@@ -203,9 +236,9 @@ def _kind(outcome: Outcome) -> str:
 def _charged(run: Run, outcome: Outcome) -> str:
     """The charge for the run's call: no, maybe or yes; '' if the run has no call to account for.
 
-    The intent of an adopted item is from its former owner, which could not settle the call.
+    The intent in a claimed item is from a former owner, which could not settle the call.
     """
-    if not run.sent and not (run.adopted and run.item.intent_us is not None):
+    if not run.sent and not run.may_have_called:
         return ""
     match outcome:
         case Succeeded():

@@ -1,16 +1,19 @@
-"""Describes one run of an item: the phase of its provider call, its time limit, and its result."""
+"""Describes one run of an item: the phase of its provider call, its reports, its time limit, and its result."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import orjson
+import structlog
 
 from daemon.accounts.routes import Route
 from daemon.contract import Job
@@ -20,6 +23,8 @@ from daemon.storage.keeper import Place
 from limiter import Permit
 from providers.base import Generated, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
+
+log = structlog.get_logger(__name__)
 
 # Added to the provider's own timer, in case that fails: a busy loop must not find both timers due at once.
 GRACE_S = 5.0
@@ -50,6 +55,45 @@ FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
 }
 
 
+class Beside:
+    """A run's reports to Redis beside its other steps, so that no outage keeps a paid picture from the store.
+
+    They are sent in order. The end of the `async with` block waits for the last one; a cancelled run cancels them. A
+    report that fails is logged, and the next one follows.
+    """
+
+    def __init__(self) -> None:
+        self._last: asyncio.Task[None] | None = None
+
+    async def begin(self, step: Awaitable[None]) -> None:
+        """Begin `step` after the steps before it. Returns once the first of them is on its way."""
+        self._last = asyncio.create_task(self._after(self._last, step))
+        await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Beside:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._last is None:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self._last.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._last
+        else:
+            await self._last
+
+    async def _after(self, before: asyncio.Task[None] | None, step: Awaitable[None]) -> None:
+        if before is not None:
+            await before
+        try:
+            await step
+        except Exception:
+            log.exception("a report of a run failed; the run goes on")
+
+
 @dataclass(eq=False, slots=True)
 class Run:
     """One item on its way. `permit` is None on a route without quotas."""
@@ -69,6 +113,7 @@ class Run:
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
+    beside: Beside = field(default_factory=Beside)  # reports to Redis, which delay no step of the run
     task: asyncio.Task[None] | None = None
     answer_bytes: int = 0  # of the replica's memory for large answers, held by this run
 
@@ -88,7 +133,22 @@ class Run:
     @property
     def place(self) -> Place:
         """The parts of the image's key, which are the same for every run of the item."""
-        return Uid.parse(self.item.uid), datetime.fromtimestamp(self.item.accepted_us / 1e6, UTC)
+        sent_us = self.item.sent_us or self.item.accepted_us
+        return Uid.parse(self.item.uid), _time(self.item.accepted_us), _time(sent_us)
+
+    @property
+    def may_have_called(self) -> bool:
+        """Whether an earlier run may have made a call: it noted an intent, or Redis may have lost that note."""
+        return self.item.intent_us is not None or (self.adopted and self.item.survived)
+
+    @property
+    def noted(self) -> str:
+        """The field that the item's record must have by now: this run wrote it before or after its call."""
+        if self.phase in (Phase.SETTLING, Phase.LOST):
+            return ""
+        if self.submitted is not None:
+            return "receipt"
+        return "intent_us" if self.phase in (Phase.LEFT, Phase.ORPHANED) else ""
 
     def result(
         self,
@@ -114,6 +174,10 @@ class Run:
             "cache": "miss" if job.cache == "use" else None,
             "cached_from": None,
         }
+
+
+def _time(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1e6, UTC)
 
 
 class Recalled(Exception):  # noqa: N818 - an outcome, not a fault

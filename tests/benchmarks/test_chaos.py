@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from benchmarks.chaos.__main__ import Outcome, table
 from benchmarks.chaos.fairness import BOUND_SLOTS, Waits, waits
 from benchmarks.chaos.invariants import INVARIANTS, violations
+from benchmarks.chaos.losses import LOST_SECOND, NO_WRITES, SLOW_CLOCK, Loss, judged
 from benchmarks.chaos.plan import Entry, Item, Plan, make_plan
 from benchmarks.chaos.story import Call, Story
 from providers.simulator.faults import FaultKind
@@ -43,6 +44,10 @@ def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_p
     assert sum(written["struck"].values()) >= 4, "it was struck every two seconds"
     assert written["calls"]["arrived"] > 80, "faults and kills cost further calls"
     assert len(written["recoveries_s"]) == 2
+    assert [loss["strike"] for loss in written["losses"]] == [LOST_SECOND, NO_WRITES, SLOW_CLOCK]
+    assert all(loss["safe"] > 0 for loss in written["losses"]), (
+        "each strike met pictures that were not settled"
+    )
     assert set(written["broken"]) == set(INVARIANTS)
     assert done.stdout.startswith("seed 7\n")
 
@@ -216,6 +221,41 @@ def test_a_task_that_the_provider_spoilt_may_be_bought_again() -> None:
     assert violations(changed)["paid twice after a receipt"]
 
 
+@pytest.mark.parametrize(
+    ("item", "stored", "state", "calls", "wrong"),
+    [
+        (TASK, True, "succeeded", 1, False),
+        (TASK, True, "succeeded", 2, True),
+        (TASK, True, "held", 1, True),
+        (TASK, False, "succeeded", 2, True),
+        (replace(TASK, route="openai"), False, "succeeded", 2, False),
+        (replace(TASK, route="openai"), False, "succeeded", 3, True),
+        (CALL, False, "held", 1, False),
+        (CALL, False, "succeeded", 2, True),
+        (CALL, False, "running", 1, True),
+    ],
+)
+def test_a_loss_is_wrong_where_the_picture_or_its_task_was_known(
+    item: Item, stored: bool, state: str, calls: int, wrong: bool
+) -> None:
+    loss = judged(
+        LOST_SECOND,
+        [item],
+        {item.id} if stored else set(),
+        {item.id: {"state": state}},
+        {item.id: calls},
+        tasks_known=True,
+    )
+    assert bool(loss.wrong) == wrong
+
+
+def test_an_unknown_outcome_is_counted_by_what_followed() -> None:
+    again = replace(TASK, route="openai")
+    records = {again.id: {"state": "succeeded"}, CALL.id: {"state": "held"}}
+    loss = judged(NO_WRITES, [again, CALL], set(), records, {again.id: 2, CALL.id: 1}, tasks_known=False)
+    assert loss.unknown == {"retry_once: bought again": 1, "hold: held": 1}
+
+
 def test_a_broken_run_says_so_with_the_first_sentences() -> None:
     calls = {"arrived": 2, "admitted": 2, "charged": 2, "turned away": 0}
     broken = {"lost": [f"i{number} is running" for number in range(9)], "settled twice": []}
@@ -227,3 +267,4 @@ def test_a_broken_run_says_so_with_the_first_sentences() -> None:
     assert not replace(outcome, broken={}, recoveries_s=[99.0]).held
     assert not replace(outcome, broken={}, waits_slots=(9,)).held
     assert not replace(outcome, broken={}, rested=False).held
+    assert not replace(outcome, broken={}, losses=[Loss(NO_WRITES, 1, wrong=["i0 is running"])]).held

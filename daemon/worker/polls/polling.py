@@ -164,7 +164,7 @@ class Polling:
         finally:
             # Only a run that has seen its task begin knows how long it took.
             if seen is not None and accepted_at is not None:
-                await self._durations.learn(run.route, job, seen)
+                await run.beside.begin(self._durations.learn(run.route, job, seen))
         return ended
 
     async def again(self, route: Route, task: Submitted, limit: TimeLimit) -> Generated | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
@@ -228,6 +229,13 @@ async def test_a_store_is_written_to_and_left_as_it_was() -> None:
     store = ResultStore.open("memory://")
     assert (await check_storage(lambda: store)).state is State.OK
     assert [entry async for page in store._store.list() for entry in page] == []
+
+
+@pytest.mark.parametrize(("ahead_s", "side"), [(30, "behind"), (-30, "ahead of")])
+async def test_a_store_with_a_wrong_clock_is_found(ahead_s: float, side: str) -> None:
+    finding = await check_storage(lambda: ResultStore.open("memory://"), now_s=lambda: time.time() + ahead_s)
+    assert finding.state is State.WARN
+    assert f"30 s {side}" in finding.says
 
 
 async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -627,6 +627,7 @@ async def test_when_all_is_done_every_key_of_the_work_has_its_time_to_live(
         pass
     kept_for_good = {
         *("pixmill:events", "pixmill:jobs", "pixmill:index", "pixmill:depth", "pixmill:dirty"),
+        "pixmill:installation",
         "pixmill:q:default:normal",
     }
     forever = [
@@ -736,7 +737,7 @@ async def test_python_and_lua_build_the_same_key_names(installation: Installatio
         known.events, known.batch_events("b1"), known.index, known.active, known.depth, known.dirty, known.jobs,
         known.item("default/b1/i0"), known.item("default/b1/i1"), known.group("default/b1"),
         known.members("default/b1"), known.stream("default", "normal"), known.ring("default", "normal"),
-        known.waiting("default"), known.tenants,
+        known.waiting("default"), known.tenants, known.installation,
     }  # fmt: skip
     assert {key.decode() for key in await installation.redis.keys("*")} == expected
 

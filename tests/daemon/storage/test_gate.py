@@ -302,6 +302,17 @@ async def test_a_missing_bucket_is_not_taken_for_a_missing_picture(front: Front)
     assert await ResultStore.open(BUCKET).get("a.png") is None
 
 
+async def test_a_missing_picture_is_found_missing_by_a_credential_that_may_not_list(front: Front) -> None:
+    front.fault, front.about = "403", lambda line: line.startswith("GET") and "a.png" in line
+    assert await ResultStore.open(BUCKET).get("a.png") is None
+
+
+async def test_a_credential_that_may_not_read_is_not_taken_for_a_missing_picture(front: Front) -> None:
+    front.fault, front.about = "403", lambda line: line.startswith("GET")
+    with pytest.raises(StorageError, match="Check the store's credential"):
+        await ResultStore.open(BUCKET).get("a.png")
+
+
 # A replica that has to stop
 
 

@@ -193,7 +193,7 @@ async def test_a_store_that_gives_back_something_else_fails_its_check(
     async def nothing(_key: str) -> None:
         return None
 
-    monkeypatch.setattr(store, "get", nothing)
+    monkeypatch.setattr(store, "_read", nothing)
     with pytest.raises(StorageError, match="did not give back what was written"):
         await store.check()
 

@@ -17,9 +17,11 @@ from obstore.store import MemoryStore
 from PIL import Image
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
+from daemon.contract import Job
 from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
@@ -38,7 +40,7 @@ from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
-from tests.daemon.harness import Installation, open_gate
+from tests.daemon.harness import Installation, eventually, open_gate
 
 
 def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
@@ -98,7 +100,7 @@ class Bench:
         )
         self.executor = Executor(
             self.installation.queue,
-            PictureKeeper(self.store, self.gate, metrics),
+            PictureKeeper(self.store, self.gate, metrics, self.installation.queue.now_us),
             InputFetcher(self.store, max_bytes=1_000_000, allow_hosts=()),
             polling,
             Download(polling, sleep=self._sleep),
@@ -931,13 +933,81 @@ async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
     bench.answers, bench.provider.poll_answers = [*answers], [*polls]
     await bench.outcome()
     before = ["call_accepted", "call_answered"] if answers else []
-    after = ["learn"] if answers else ["call_answered"]
-    kept = [] if polls and isinstance(polls[-1], ProviderError) else ["fetch", "put_image"]
-    assert [step for step in dict.fromkeys(steps[len(before) + 1 :]) if step in {*after, *kept}] == [
-        *after,
-        *kept,
-    ]
     assert steps[: len(before) + 1] == [*before, "call_ended"]
+    kept = set() if polls and isinstance(polls[-1], ProviderError) else {"fetch", "put_image"}
+    assert {*(["learn"] if answers else ["call_answered"]), *kept} <= set(steps[len(before) + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("report", "task"),
+    [("call_ended", False), ("call_answered", False), ("call_ended", True), ("learn", True)],
+)
+async def test_a_paid_picture_is_stored_while_redis_takes_no_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, report: str, task: bool
+) -> None:
+    works = asyncio.Event()
+    polled = asyncio.Event()
+
+    async def waits_for_redis(*_: object, **__: object) -> None:
+        if not task or polled.is_set():
+            await works.wait()
+
+    async def poll(*_: object, **__: object) -> Generated:
+        polled.set()
+        return generated()
+
+    monkeypatch.setattr(bench.durations if report == "learn" else bench, report, waits_for_redis)
+    monkeypatch.setattr(bench.provider, "poll", poll)
+    bench.answers = [Submitted("task-1")] if task else []
+    run = await bench.claimed()
+    ends = asyncio.create_task(bench.executor.run(run))
+
+    async def stored() -> bool:
+        return await bench.store.get(f"default/{run.place[1]:%Y%m%d}/single/a.png") is not None
+
+    await eventually(stored)
+    assert not ends.done(), "the settle comes after the reports"
+    works.set()
+    assert isinstance(await ends, Succeeded)
+
+
+async def test_a_report_that_fails_costs_no_picture_and_stops_no_later_report(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_run: Run, *, answered: bool = True) -> None:
+        raise ResponseError("WRONGTYPE")
+
+    learnt: list[object] = []
+
+    async def learn(*facts: object) -> None:
+        learnt.append(facts)
+
+    monkeypatch.setattr(bench, "call_ended", breaks)
+    monkeypatch.setattr(bench.durations, "learn", learn)
+    bench.answers, bench.provider.poll_answers = [Submitted("task-1")], [generated()]
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert len(learnt) == 1
+
+
+async def test_a_run_that_is_stopped_takes_its_reports_along(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    async def call_ended(_run: Run, *, answered: bool = True) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    ends = asyncio.create_task(bench.outcome())
+    await began.wait()
+    ends.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ends
+    assert stopped.is_set()
 
 
 async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:
@@ -1117,7 +1187,9 @@ class BrokenStore(ResultStore):
 
 async def test_a_paid_picture_stays_in_memory_while_the_store_fails(bench: Bench) -> None:
     broken = BrokenStore(MemoryStore(), "memory://")
-    bench.executor._keeper = PictureKeeper(broken, bench.gate, bench.installation.metrics)
+    bench.executor._keeper = PictureKeeper(
+        broken, bench.gate, bench.installation.metrics, bench.installation.queue.now_us
+    )
     run = await bench.claimed()
     outcome = await bench.executor.run(run)
     assert isinstance(outcome, Succeeded)
@@ -1182,12 +1254,58 @@ async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench
     first = await bench.outcome()
     assert isinstance(first, Succeeded)
     run = await bench.taken_over()
-    later = replace(run.item, accepted_us=run.item.accepted_us + 60_000_000, receipt=b"", intent_us=None)
+    later_us = run.item.accepted_us + 60_000_000
+    later = replace(run.item, accepted_us=later_us, sent_us=later_us, receipt=b"", intent_us=None)
     assert await bench.executor.run(Run(later, bench.route, None, adopted=True)) == Released()
     bench.answers = [generated(png(32, 32))]
     outcome = await bench.executor.run(Run(later, bench.route, None))
     assert isinstance(outcome, Succeeded)
     assert outcome.result["images"][0]["width"] == 32
+
+
+class SlowClock(ResultStore):
+    """A store whose clock is `behind`."""
+
+    behind = timedelta(seconds=30)
+
+    async def _read(self, key: str) -> tuple[bytes, datetime] | None:
+        found = await super()._read(key)
+        return found and (found[0], found[1] - self.behind)
+
+
+async def test_a_picture_is_found_though_the_clock_of_its_store_is_behind(bench: Bench) -> None:
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    first = await bench.executor.run(await bench.claimed())
+    assert isinstance(first, Succeeded)
+    second = await bench.executor.run(await bench.taken_over())
+    assert isinstance(second, Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_slow_clock_does_not_make_older_work_this_items(bench: Bench) -> None:
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    assert isinstance(await bench.outcome(), Succeeded)
+    run = await bench.taken_over()
+    later_us = run.item.accepted_us + 60_000_000
+    later = replace(run.item, accepted_us=later_us, sent_us=later_us, receipt=b"", intent_us=None)
+    bench.answers = [generated(png(32, 32))]
+    outcome = await bench.executor.run(Run(later, bench.route, None))
+    assert isinstance(outcome, Succeeded)
+    assert outcome.result["images"][0]["width"] == 32
+
+
+async def test_a_picture_whose_age_is_in_doubt_does_not_wait_for_redis(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> int:
+        raise RedisConnectionError("away")
+
+    bench.executor._keeper._store = SlowClock.open("memory://")
+    run = await bench.claimed()
+    await bench.executor._keeper.keep(run.place, Job.from_spec(run.item.spec), png(), seed=None)
+    monkeypatch.setattr(bench.executor._keeper, "_now_us", away)
+    kept = await bench.executor._keeper.keep(run.place, Job.from_spec(run.item.spec), png(), seed=None)
+    assert kept["bytes"] == len(png())
 
 
 async def test_a_damaged_file_under_the_key_is_made_again(bench: Bench) -> None:

@@ -20,6 +20,15 @@ local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':clo
 -- A number of a record. A text that is none counts as 0: one spoilt record must not fail the page of all.
 local function number(text) return tonumber(text) or 0 end
 
+-- Fail, before the first write, if a key has another type: Redis does not roll a failed script back. `look` is a command
+-- that changes nothing and works on the right type alone.
+local function must_suit(look, ...)
+  for _, key in ipairs({ ... }) do
+    local reply = redis.pcall(look, key)
+    if type(reply) == 'table' and reply.err then error(key .. ': ' .. reply.err) end
+  end
+end
+
 -- Some fields of a hash by name; an absent field is nil.
 local function read_fields(key, ...)
   local values, fields = redis.call('HMGET', key, ...), {}

@@ -5,6 +5,7 @@
 -- @include base
 -- @include transitions
 local depth, waiting, ended = {}, {}, {}
+must_suit('HLEN', P .. ':depth', P .. ':tenants', P .. ':ended')
 
 local function count(sums, name, change) sums[name] = (sums[name] or 0) + change end
 

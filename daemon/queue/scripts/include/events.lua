@@ -4,14 +4,16 @@
 -- @include base
 -- @include outbox
 local EVENTS = P .. ':events'
+must_suit('XLEN', EVENTS, DEAD)
 local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
 
 local function publish(kind, data) return redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data) end
 
+-- A batch chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then.
 local function emit(kind, owner, extra)
   local data = '{' .. owner.head .. TIME_FIELD .. (extra and ',' .. extra or '') .. '}'
   local event = publish(kind, data)
-  if owner.batch ~= '' then redis.call('XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) end
+  if owner.batch ~= '' then redis.pcall('XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) end
   call_back(kind, owner, event, data)
 end
 

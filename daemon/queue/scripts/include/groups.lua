@@ -4,6 +4,7 @@
 -- @include ring
 -- @include transitions
 local ACTIVE, DIRTY = P .. ':active', P .. ':dirty'
+must_suit('ZCARD', ACTIVE, CLOSING)
 local DAY_US = 24 * 3600 * 1000000
 
 -- How long a record lives after its end: the value that replicas wrote, or a default before the first replica.

@@ -5,6 +5,7 @@
 --       max_attempts, entry (to remove, or ''), cache (`use` or `refresh`, a space and the fingerprint of its pixels; or '');
 --       gid and part are '' for a job of its own
 --       part_end: gid, part and entry of the part whose last item this call holds
+--       from: the entry of the items, for those without `entry`
 --       cap: how many items of a tenant may wait, 0 for no cap
 -- Returns  one of queued | duplicate | conflict | resumed | full for each item. `full` is for an item without a group whose
 --          tenant has reached its cap: nothing is written for it, and its entry stays
@@ -55,6 +56,12 @@ local function join_group(item, new)
   return false
 end
 
+-- When the work was sent, by the id of its entry. A producer may have chosen another id.
+local function sent_us(new)
+  local ms = tonumber(string.match(new.entry ~= '' and new.entry or ARGS.from or '', '^(%d+)-'))
+  return ms and int(math.min(ms * 1000, NOW)) or NOW_US
+end
+
 local function accept(new)
   local item = load_item(new.uid)
   local is_known = item.state ~= nil
@@ -71,6 +78,7 @@ local function accept(new)
   local expires_us = new.expires_us and int(new.expires_us) or ''
   update(item, { state = next_state('accepted', 'new'), route = new.route, lane = new.lane, place = 'queue', group = new.gid,
     part = new.part, head = new.head, spec = new.spec, fp = new.fingerprint, accepted_us = NOW_US, since_us = NOW_US,
+    sent_us = sent_us(new),
     max_attempts = new.max_attempts, expires_us = expires_us, attempts = 0, deliveries = 0, crashes = 0, throttles = 0,
     epoch = 0, queue_us = 0, throttled_us = 0 })
   keep_callback(item, 'job', new.spec)

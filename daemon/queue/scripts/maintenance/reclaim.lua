@@ -2,7 +2,8 @@
 -- KEYS  1 prefix
 -- ARGS  route, queue, worker, lease_ms, cursor, count, most_crashes (in a row), not_after_us, fields: see `fields_of`
 -- Returns  { next cursor, items: the fields of each, poisoned, calls }; `calls` is, for each uncounted call of a poisoned
---          item, whether the provider charges it (maybe | yes)
+--          item, whether the provider charges it (maybe | yes); `survived` of an item: it was claimed in an earlier life of
+--          the server, and its intent may be lost
 -- One step: the new owner, the new epoch (which fences the old one) and the delivery count are one fact.
 -- The caller keeps the cursor between calls: XAUTOCLAIM scans at most 10 x COUNT entries, so a scan that always starts at
 -- 0-0 never reaches a dead entry behind many live ones.
@@ -10,6 +11,7 @@
 -- id the entry can be removed. Redis 7 and Valkey remove it by themselves.
 -- @include base
 -- @include states
+-- @include life
 
 -- This call was delayed: the server or the network stood still, and so did the heartbeats of all workers.
 if NOW > ARGS.not_after_us then return { '0-0', {}, 0, {} } end
@@ -41,10 +43,11 @@ local function give_up(item, crashes)
   end
 end
 
-local items = {}
+local items, life_us = {}, life_began_us()
 local function take_over(item, crashes)
-  update(item, { worker = ARGS.worker, epoch = int(number(item.epoch) + 1),
+  update(item, { worker = ARGS.worker, epoch = next_epoch(item, life_us),
     deliveries = int(number(item.deliveries) + 1), crashes = int(crashes) })
+  item.survived = number(item.started_us) < life_us and '1' or nil
   items[#items + 1] = fields_of(item)
 end
 

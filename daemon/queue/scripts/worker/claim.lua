@@ -1,19 +1,27 @@
 -- Take up to `count` items of one route: lanes by weight, tenants in turn. The caller already holds their permits.
 -- KEYS  1 prefix
 -- ARGS  route, worker, count, queues (high, normal and low, or `cached` alone, which needs no permit),
---       permits: of each item, in order (none where the route has no quota), fields: see `fields_of`
--- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: the fields of each }
+--       permits: of each item, in order (none where the route has no quota), fields: see `fields_of`,
+--       calm_us: for so long after the beginning of a later life of the server nothing is claimed
+-- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: the fields of each, how long
+--          nothing is claimed yet (microseconds) }; `survived` of an item: it was sent in an earlier life
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact. A crash after it leaves a
 -- pending entry, which a reclaim finds.
 -- The claim steps over tombstones (items that were cancelled, expired or queued elsewhere since) and over items that stand
 -- aside for an identical one. An undelivered entry is never deleted, since its XDEL makes the group's lag unknown.
+-- The calm gives all replicas time to hand in what the records have lost: `remains` of note.lua.
 -- @include base
 -- @include states
+-- @include life
 
 local route, worker, QUEUES = ARGS.route, ARGS.worker, ARGS.queues
 local WEIGHTS = { high = 8, normal = 3, low = 1 }
 -- A call steps over at most so many entries that start nothing, so that the script stays short.
 local MOST_SKIPPED = 100
+
+local LIFE_US = life_began_us()
+local calm_us = LIFE_US + ARGS.calm_us - NOW
+if NOW >= LIFE_US and calm_us > 0 and LIFE_US > 0 then return { 1, 0, {}, int(calm_us) } end
 
 local in_ring = {}  -- by queue, the number of tenants with a waiting entry
 local function look(queue) in_ring[queue] = redis.call('HLEN', ring_key(route, queue)) end
@@ -114,10 +122,11 @@ local function start(item, entry)
   if (item.expires_us or '') ~= '' then redis.call('ZREM', EXPIRING, item.uid) end
   local waited = item.state == 'throttled' and 'throttled_us' or 'queue_us'
   take_up(item)
-  move(item, 'claimed', { worker = worker, entry = entry, epoch = int(number(item.epoch) + 1),
+  move(item, 'claimed', { worker = worker, entry = entry, epoch = next_epoch(item, LIFE_US),
     deliveries = int(number(item.deliveries) + 1), started_us = NOW_US,
     [waited] = int(number(item[waited]) + NOW - number(item.since_us)), permit = ARGS.permits[#items + 1] or '' },
     'job.started')
+  item.survived = number(item.sent_us or item.accepted_us) < LIFE_US and '1' or nil
   items[#items + 1] = fields_of(item)
 end
 
@@ -153,4 +162,4 @@ for _, queue in ipairs(QUEUES) do
   look(queue)
   if in_ring[queue] > 0 then more = 1 end
 end
-return { more, lost, items }
+return { more, lost, items, '0' }

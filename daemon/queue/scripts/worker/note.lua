@@ -1,6 +1,6 @@
 -- Write down the progress of running items at their provider: the intent before a call, the receipt after it.
 -- KEYS  1 prefix
--- ARGS  notes, each with uid, epoch, what (intent | receipt), text (JSON of the receipt)
+-- ARGS  notes, each with uid, epoch, what (intent | receipt | remains), text (JSON of the receipt; may be '' for remains)
 -- Returns  { verdict, receipt or '' } for each note
 --   intent   ours     the call may be sent
 --            go_on    the item already has a task: nothing is sent, and the returned receipt is polled
@@ -9,6 +9,10 @@
 --            second   noted; the item's late receipt is no longer needed and becomes a dead letter
 --            kept     the caller no longer owns the item; the record keeps the receipt for the new owner
 --            buried   as kept, and there is a dead letter, since the receipt may not be needed
+--   remains  lost     the record did not lose the caller's claim: nothing was changed
+--            kept     the record, which Redis took back to a time before the caller's claim, has the receipt; without a
+--                     receipt it has an intent, and the next claim treats the call as unknown
+--            buried   as above
 -- One step with the check of the epoch: a worker that slept past its lease must not begin a paid call. The new owner must see
 -- that worker's receipt before its own call (`go_on`) or at its settle.
 -- @include base
@@ -59,10 +63,20 @@ local function note_receipt(item, text)
   return 'second'
 end
 
+-- Epochs only grow, so a smaller one is older than the caller's claim.
+local function note_remains(item, n)
+  if item.state and number(item.epoch) >= number(n.epoch) then return 'lost' end
+  if n.text ~= '' then return note_late(item, n.text) end
+  if not WAITING[item.state] then return 'lost' end
+  update(item, { intent_us = NOW_US })
+  return 'kept'
+end
+
 local function note(n)
   local item = load_item(n.uid)
   local is_ours = item.state == 'running' and item.epoch == n.epoch
   if n.what == 'receipt' then return is_ours and note_receipt(item, n.text) or note_late(item, n.text) end
+  if n.what == 'remains' then return note_remains(item, n) end
   if is_ours then return note_intent(item) end
   return 'lost'
 end

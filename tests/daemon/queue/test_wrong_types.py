@@ -1,0 +1,115 @@
+"""A key of another type, which is somebody's or a mistake, spoils no counts and stops no other work."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from daemon.maintenance.eta import Estimator
+from daemon.maintenance.janitor import Janitor
+from daemon.maintenance.scheduler import Scheduler
+from daemon.queue.outcomes import Succeeded
+from tests.daemon.harness import Installation
+
+DONE = Succeeded({"images": []})
+
+
+@pytest.fixture
+def installation(redis: Redis) -> Installation:
+    return Installation(redis)
+
+
+async def depth(installation: Installation) -> dict[str, int]:
+    fields = await installation.redis.hgetall(installation.keys.depth)
+    return {name.decode(): int(count) for name, count in fields.items() if int(count)}
+
+
+async def end_all(installation: Installation) -> None:
+    while items := await installation.claim(20):
+        for item in items:
+            assert await installation.queue.settle(item, DONE) == "succeeded"
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+async def test_a_batch_ends_though_its_stream_is_somebodys_key(
+    installation: Installation, from_the_start: bool
+) -> None:
+    stream = installation.keys.batch_events("b1")
+    if not from_the_start:
+        await installation.batch("b1", 20)
+        await installation.redis.delete(stream)
+    await installation.redis.set(stream, "somebody's")
+    if from_the_start:
+        await installation.batch("b1", 20)
+    await installation.batch("other", 7)
+    await end_all(installation)
+    group = await installation.group("default/b1")
+    assert (group["state"], group["succeeded"], group["running"]) == ("completed", "20", "0")
+    assert await depth(installation) == {}
+    while await installation.queue.close_groups():
+        pass
+    assert await installation.redis.ttl(stream) == -1, "somebody's key is left alone"
+
+
+async def test_the_progress_of_others_goes_on_beside_a_stream_of_another_type(
+    installation: Installation,
+) -> None:
+    await installation.redis.set(installation.keys.batch_events("b1"), "somebody's")
+    await installation.batch("b1", 1)
+    estimator = Estimator(installation.redis, installation.keys, {}, 4, installation.metrics)
+    scheduler = Scheduler(installation.redis, installation.queue, estimator, installation.metrics)
+    await scheduler._progress()
+    assert "batch.progress" in await installation.kinds()
+
+
+@pytest.mark.parametrize("name", ["events", "dead", "depth", "tenants", "ended", "active", "closing"])
+async def test_a_script_that_meets_a_wrong_type_changes_nothing(
+    installation: Installation, name: str
+) -> None:
+    await installation.batch("b1", 2)
+    items = await installation.claim(2)
+    key = f"pixmill:{name}"
+    kept = "pixmill:kept"
+    if await installation.redis.exists(key):
+        await installation.redis.rename(key, kept)
+    await installation.redis.lpush(key, "somebody's")
+    with pytest.raises(ResponseError, match=key):
+        await installation.queue.settle(items[0], DONE)
+    assert (await installation.record("default/b1/i0"))["state"] == "running"
+    assert (await installation.group("default/b1"))["running"] == "2"
+    await installation.redis.delete(key)
+    if await installation.redis.exists(kept):
+        await installation.redis.rename(kept, key)
+    for item in items:
+        assert await installation.queue.settle(item, DONE) == "succeeded"
+    assert await depth(installation) == {}
+    assert (await installation.group("default/b1"))["state"] == "completed"
+
+
+async def test_the_janitor_puts_wrong_counts_right(installation: Installation) -> None:
+    await installation.batch("b1", 5)
+    running, ended, *_ = await installation.claim(2)
+    await installation.queue.settle(ended, DONE)
+    await installation.submit({"id": "alone", "prompt": "x"}, {"id": "same", "prompt": "x", "cache": "use"})
+    janitor = Janitor(installation.queue, ["default"], lease_s=15)
+    before = await depth(installation)
+    assert await janitor.recount() == 0, "right counts stay"
+    await installation.redis.hincrby(installation.keys.depth, "default|normal|running", 7)
+    await installation.redis.hincrby(installation.keys.depth, "default|normal|queued", -2)
+    await installation.redis.hincrby(installation.keys.group("default/b1"), "running", 20)
+    await installation.redis.hincrby(installation.keys.group("default/b1"), "open", 20)
+    assert await janitor.recount() == 4
+    assert await depth(installation) == before
+    group = await installation.group("default/b1")
+    assert [group[name] for name in ("queued", "running", "succeeded", "open")] == ["3", "1", "1", "4"]
+    await installation.queue.settle(running, DONE)
+
+
+async def test_the_janitor_ends_a_batch_whose_members_have_all_ended(installation: Installation) -> None:
+    await installation.batch("b1", 2)
+    await installation.redis.hincrby(installation.keys.group("default/b1"), "open", 1)
+    await end_all(installation)
+    assert (await installation.group("default/b1"))["state"] == "running"
+    await Janitor(installation.queue, ["default"], lease_s=15).recount()
+    assert (await installation.group("default/b1"))["state"] == "completed"
