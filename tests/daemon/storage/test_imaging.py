@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
+from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, in_format, inspect_image, thumbnail
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -22,6 +22,10 @@ def encoded(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **ho
     picture = Image.effect_noise(size, 60).convert(mode)
     picture.save(target, kind, **how)
     return target.getvalue()
+
+
+def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
+    return in_format(data, output_format, quality)[0]
 
 
 def decoded(data: bytes) -> Image.Image:
@@ -154,6 +158,30 @@ def test_any_damage_of_a_file_is_a_refusal_and_no_other_error(kind: str) -> None
 
 
 # Converted
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_without_a_wished_format_the_delivered_bytes_stay(kind: str) -> None:
+    data = encoded(kind)
+    assert in_format(data, None, 30) == (data, inspect_image(data))
+
+
+@pytest.mark.parametrize("target", [None, "png", "jpeg", "webp"])
+def test_a_picture_is_decoded_once_whatever_it_becomes(
+    target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, decodings = encoded("JPEG"), []
+    opened = Image.open
+
+    def counted(*given: Any, **named: Any) -> Image.Image:
+        decodings.append(target)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(Image, "open", counted)
+    kept, facts = in_format(data, target, None)
+    assert len(decodings) == 1
+    monkeypatch.undo()
+    assert facts == inspect_image(kept)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -195,6 +195,23 @@ async def test_a_picture_is_stored_in_the_jobs_format_not_the_providers(
     assert image["thumb_url"] is None
 
 
+@pytest.mark.parametrize(("kind", "ending"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
+async def test_without_a_wished_format_a_picture_is_kept_as_delivered(
+    bench: Bench, kind: str, ending: str
+) -> None:
+    bench.answers = [generated(png(kind=kind))]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["key"].endswith(f"/single/a.{ending}")
+    assert image["content_type"] == f"image/{kind.lower()}"
+    assert await bench.store.get(image["key"]) == png(kind=kind)
+    found = await bench.executor.run(await bench.taken_over())
+    assert isinstance(found, Succeeded), "a picture under any ending is found and not bought again"
+    assert found.result["images"][0]["key"] == image["key"]
+    assert len(bench.provider.requests) == 1
+
+
 async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after_it(bench: Bench) -> None:
     seen: list[tuple[bool, bool]] = []
 
