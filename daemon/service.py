@@ -25,6 +25,7 @@ from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Listen, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
+from daemon.worker.descriptors import fitting_slots, raise_limit
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
@@ -101,6 +102,7 @@ async def worker(
 
 @asynccontextmanager
 async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str]) -> AsyncIterator[Replica]:
+    settings = _fitted(settings)
     webhooks = Webhooks.configured(settings, environ)
     store = ResultStore.open(settings.storage.url.reveal())
     replica = Replica(settings, redis_url, build_routes(settings, environ), store, webhooks=webhooks)
@@ -208,6 +210,16 @@ async def _refusal(replica: Replica) -> None:
     """Wait for ever, or raise SettingsError once Redis has the records of a newer version."""
     await replica.probe.refused.wait()
     raise SettingsError([str(replica.probe.trouble)])
+
+
+def _fitted(settings: Settings) -> Settings:
+    """The settings with as many worker slots as this process has descriptors for. Raises SettingsError for none."""
+    worker = settings.worker
+    slots, reason = fitting_slots(worker.max_in_flight, raise_limit())
+    if reason is None:
+        return settings
+    log.warning("too few file descriptors", problem=reason)
+    return settings.model_copy(update={"worker": worker.model_copy(update={"max_in_flight": slots})})
 
 
 def _is_taken(listen: Listen) -> bool:

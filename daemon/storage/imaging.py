@@ -1,7 +1,8 @@
 """Check, convert and shrink pictures.
 
 Bytes from outside are not trusted. Their type is read from the bytes, and their size is capped before they are decoded.
-Then they are decoded in full, which finds a truncated file.
+Then they are decoded in full, which finds a truncated file. A lack of this machine is no fault of a picture, and is
+raised as it is.
 
 Pure functions that take milliseconds to tenths of a second: call them in a thread.
 """
@@ -16,7 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from providers.lack import lack_of
 
 # A 22 KB PNG can hold 182 megapixels; no known provider makes pictures of more than 20.
 MAX_PIXELS: Final = 50_000_000
@@ -25,6 +37,10 @@ DEFAULT_QUALITY: Final = 90
 THUMBNAIL_QUALITY: Final = 80
 
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
+
+# Pillow would load these at the first picture, and could not without a free descriptor: good pictures would seem bad.
+_LOADED: Final = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+Image.preinit()
 
 
 class BadImage(Exception):  # noqa: N818 - names the received bytes
@@ -89,6 +105,8 @@ def _opened(data: bytes, max_pixels: int, draft_side: int | None = None) -> Iter
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        if lack_of(error):
+            raise
         raise BadImage(_what_it_is(data, error)) from None
     with image:
         width, height = image.size
@@ -101,6 +119,8 @@ def _opened(data: bytes, max_pixels: int, draft_side: int | None = None) -> Iter
         try:
             image.load()
         except (OSError, ValueError, SyntaxError, EOFError) as error:
+            if lack_of(error):
+                raise
             raise BadImage(f"it is a damaged or truncated {image.format} ({error}).") from None
         yield image
 

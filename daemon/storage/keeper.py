@@ -51,12 +51,16 @@ class PictureKeeper:
     ) -> dict[str, Any]:
         """Store a picture and its thumbnail; the first one stored stands.
 
-        The picture is paid for, so it waits in memory while the store is away. Raises NotStored after `patience_s`
-        (None: never) or when the replica has to stop, and ProviderError when the bytes are not a picture.
+        The picture is paid for, so it waits in memory while the store is away or this machine lacks descriptors or
+        memory. Raises NotStored after `patience_s` (None: never) or when the replica has to stop, and ProviderError
+        when the bytes are not a picture.
         """
         wished = job.output
         try:
-            data, facts = await asyncio.to_thread(in_format, data, wished.format, wished.quality)
+            checking = self._gate.patiently(
+                lambda: asyncio.to_thread(in_format, data, wished.format, wished.quality)
+            )
+            data, facts = await self._gate.storing(checking, patience_s=patience_s)
         except BadImage as error:
             raise ProviderError(
                 ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
@@ -103,7 +107,7 @@ class PictureKeeper:
         if data is None:
             return None
         try:
-            return data, await asyncio.to_thread(inspect_image, data)
+            return data, await self._gate.patiently(lambda: asyncio.to_thread(inspect_image, data))
         except BadImage as error:
             log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
             return None
@@ -129,7 +133,7 @@ class PictureKeeper:
         try:
             small = await asyncio.to_thread(thumbnail, data)
             await self._store.put_image(thumb_key, small)
-        except (StorageError, BadImage) as error:
+        except (StorageError, BadImage, OSError, MemoryError) as error:
             # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
             log.warning("no thumbnail", key=thumb_key, error=str(error))
             return None

@@ -20,6 +20,7 @@ from daemon.storage.gate import NotStored
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.run import Run, Unfinished
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +115,9 @@ class RetryPolicy:
         resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         row = TABLE[error.retry]
+        if _is_unsent(error, run) and (lack := lack_of(error)) is not None:
+            log.error("nothing was sent, and the item waits", item=run.item.uid, reason=lack)
+            return Throttled(record, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
         if error.scope is Scope.MACHINE:
             log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
         else:
@@ -163,6 +167,10 @@ def _wait_s(error: ProviderError, run: Run) -> float:
             return NO_QUOTA_PAUSE_S
         named_s = error.retry_after_s or 0.0
     return max(named_s, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
+
+
+def _is_unsent(error: ProviderError, run: Run) -> bool:
+    return run.submitted is None and (error.kind is ErrorKind.NETWORK_UNSENT or not run.sent)
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

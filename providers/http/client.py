@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import logging
 import time
+import weakref
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ import httpx2
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.tls import tls_context
+from providers.lack import lack_of
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 STEP: Final = 256 * 1024  # bytes unpacked at a time
 
+_clients: weakref.WeakSet[httpx2.AsyncClient] = weakref.WeakSet()
 _WINDOW_BITS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
@@ -56,7 +59,7 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
     for its slot on an open connection.
     """
     _quiet_url_logging()
-    return httpx2.AsyncClient(
+    client = httpx2.AsyncClient(
         verify=tls_context(),
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
@@ -64,6 +67,19 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
         trust_env=not _is_loopback(base_url),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
+    _clients.add(client)
+    return client
+
+
+async def drop_idle_connections() -> int:
+    """Close the idle connections of all accounts, which gives their descriptors back; returns how many there were."""
+    # The library has no public way to them.
+    transports = [each for client in _clients for each in (client._transport, *client._mounts.values())]  # noqa: SLF001
+    pools = [each._pool for each in transports if isinstance(each, httpx2.AsyncHTTPTransport)]  # noqa: SLF001
+    idle = [connection for pool in pools for connection in pool.connections if connection.is_idle()]
+    for connection in idle:
+        await connection.aclose()
+    return len(idle)
 
 
 async def warm_up() -> None:
@@ -104,8 +120,10 @@ async def send_once(
     except TimeoutError:
         raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
     except (httpx2.TransportError, httpx2.DecodingError) as error:
+        if (lack := lack_of(error)) is not None:
+            await drop_idle_connections()
         # The text of transport errors is left out: it may quote addresses with signatures.
-        raise _lost(progress, lost, host, type(error).__name__) from None
+        raise _lost(progress, lost, host, lack or type(error).__name__) from None
 
 
 async def _send(

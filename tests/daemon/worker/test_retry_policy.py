@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,17 @@ async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis
         assert isinstance(outcome, Retry)
         delays.append(outcome.delay_s)
     assert delays == [10.0, 16 * 0.9]
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.NETWORK_UNSENT, ErrorKind.INPUT_FETCH])
+async def test_a_lack_of_this_machine_costs_no_attempt_and_blames_no_account(
+    redis: Redis, kind: ErrorKind
+) -> None:
+    run, accounts = await run_of(redis, attempts=19), AsyncMock()
+    error = ProviderError(kind, "It failed.")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert isinstance(await RetryPolicy(accounts, Mock()).outcome(error, run), Throttled)
+    accounts.act.assert_not_awaited()
 
 
 @pytest.mark.parametrize("named_s", [None, 0.0, 0.05, 20.0])
