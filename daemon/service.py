@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,7 +130,10 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
         try:
             await _greet_when_redis_answers(running, banner)
         except asyncio.CancelledError:
-            print("Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print(
+                    "Stopping: running items are finished first. A second Ctrl-C leaves at once.", flush=True
+                )
             raise
 
     return await _until_signal(up(settings, on_server=servers.append), greet, end_at_once)
@@ -252,9 +255,10 @@ def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) ->
 
 
 async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
-    """Wait for SIGTERM or SIGINT. A second signal calls `on_leave` and ends the process at once.
+    """Wait for SIGTERM, SIGINT or SIGHUP. A second signal calls `on_leave` and ends the process at once.
 
-    Repeats within SAME_SIGNAL_S of the first one are ignored.
+    Repeats within SAME_SIGNAL_S of the first one are ignored. SIGHUP, the end of the terminal, begins a stop and never
+    hurries one; a process that was started with SIGHUP ignored (`nohup`) stays.
     """
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
@@ -270,8 +274,14 @@ async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
             on_leave()
             os._exit(130)
 
+    def note_hangup() -> None:
+        if not signalled.is_set():
+            note()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, note)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, note_hangup)
     await signalled.wait()
 
 

@@ -5,10 +5,12 @@ Prompts are not logged; a key, a signed URL or a password that reaches a log cal
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import structlog
 
@@ -34,12 +36,28 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Surviving(sys.stderr)),
         cache_logger_on_first_use=False,
     )
     # Libraries log URLs at INFO, and URLs carry signatures.
     for name in ("httpx2", "httpcore2", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Surviving(io.TextIOBase):
+    """An output whose reader may be gone, as after the end of a terminal: a lost log line must not end a paid call."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError, ValueError):
+            self._output.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._output.flush()
 
 
 def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+
 import pytest
 import structlog
 
@@ -33,4 +36,16 @@ def test_a_planted_secret_reaches_no_log_line(as_json: bool, capsys: pytest.Capt
     assert "a call" in written
     assert "it fails beside a key" in written
     assert SECRET not in written
+    structlog.reset_defaults()
+
+
+class ClosedTerminal(io.StringIO):
+    def write(self, _text: str, /) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_log_line_that_nobody_can_read_any_more_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", ClosedTerminal())
+    configure_logs(json=True)
+    structlog.get_logger().info("draining")
     structlog.reset_defaults()
