@@ -153,6 +153,7 @@ class Pool:
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
             del self._runs[run.item.uid, run.item.epoch]
+            run.route.reach.ended()
             self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()

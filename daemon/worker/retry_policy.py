@@ -30,7 +30,7 @@ class Then(Enum):
 
     FAIL = "the job fails"
     ATTEMPT = "the job loses an attempt, waits with full jitter, and is sent again; without attempts it fails"
-    WAIT = "the job loses nothing, goes back to its queue and waits for the account"
+    WAIT = "the job loses nothing, goes back to its queue and waits for the account, or for the way to it"
     UNKNOWN = "the call may be paid for: `on_unknown_outcome` of the job decides"
     RESUME = "as ATTEMPT, but the next run polls the task; without a task the job fails"
     REPEAT = "the task or picture may still be good: the same request is sent again, within the run"
@@ -56,7 +56,9 @@ TABLE: Mapping[Retry, Row] = {
     Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.PAUSE,   Then.WAIT,    AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.STOP),
-    # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
+    # network_unsent; its route tries one call at a time (accounts/reach.py)
+    Retry.UNSENT:          Row(Then.WAIT,    Then.REPEAT,  Then.WAIT,    AccountAction.NOTHING),
+    # provider_fault, provider_timeout, no_image, input_fetch, unknown
     Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.ATTEMPT, AccountAction.NOTHING),
     # ambiguous_submit, task_lost, result_expired, bad_response, worker_shutdown
     Retry.UNKNOWN_OUTCOME: Row(Then.UNKNOWN, Then.UNKNOWN, Then.UNKNOWN, AccountAction.NOTHING),
@@ -68,7 +70,6 @@ TABLE: Mapping[Retry, Row] = {
 # Kinds with another meaning at a poll or at a download than at a submit.
 AT_POLL = {
     ErrorKind.PERMISSION:       Then.REPEAT,
-    ErrorKind.NETWORK_UNSENT:   Then.REPEAT,
     ErrorKind.AMBIGUOUS_SUBMIT: Then.REPEAT,
     ErrorKind.TASK_LOST:        Then.LOST,
 }
@@ -121,6 +122,8 @@ class RetryPolicy:
         if error.scope is Scope.MACHINE:
             log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
         else:
+            if error.retry is Retry.UNSENT:
+                run.route.reach.failed(error.message)
             await self._accounts.act(row.account, error, run.route, run.permit)
         may_repeat = error.max_retries is None or run.item.attempts < error.max_retries
         match row.submit:
@@ -161,7 +164,7 @@ def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> Retry
 def _wait_s(error: ProviderError, run: Run) -> float:
     named_s = 0.0
     if error.scope is not Scope.MACHINE:
-        if run.route.quotas:
+        if run.route.quotas or error.retry is Retry.UNSENT:
             return 0.0
         if error.retry is Retry.PAUSE_QUOTA:
             return NO_QUOTA_PAUSE_S

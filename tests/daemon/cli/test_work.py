@@ -471,3 +471,17 @@ def _read_all(descriptor: int, into: bytearray) -> None:
 
 async def _shown(shown: bytearray, text: str) -> bool:
     return text in shown.decode("utf-8", "ignore")
+
+
+async def test_explain_names_a_provider_that_cannot_be_reached(pixmill: Pixmill, redis: Redis) -> None:
+    await Installation(redis).submit({"id": "j1", "prompt": "x"})
+    about = {
+        "provider": "openai",
+        "message": "api.openai.com could not be reached (ConnectError); nothing was sent.",
+    }
+    await redis.set("pixmill:unreachable:default", json.dumps(about))
+    assert (
+        "A replica cannot reach the provider openai: api.openai.com could not be reached (ConnectError); nothing was "
+        "sent. It tries again" in (await pixmill("explain", "j1")).out
+    )
+    assert (await pixmill("explain", "j1", "--json")).document["unreachable"] is True
