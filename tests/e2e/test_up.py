@@ -223,7 +223,9 @@ def test_a_terminal_that_closes_ends_no_call_and_leaves_no_server(tmp_path: Path
         [sys.executable, "-m", "daemon", "up", "--metrics", "127.0.0.1:0"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SIMULATED": "any"},
-        **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )

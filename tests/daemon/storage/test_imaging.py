@@ -190,9 +190,8 @@ def test_a_lack_of_this_machine_is_no_fault_of_a_picture(step: str, monkeypatch:
     def lacks(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(
-        *((Image, "open") if step == "open" else (PngImagePlugin.PngImageFile, "load")), lacks
-    )
+    owner: object = Image if step == "open" else PngImagePlugin.PngImageFile
+    monkeypatch.setattr(owner, step, lacks)
     with pytest.raises(OSError, match="Too many open files"):
         inspect_image(encoded("PNG"))
 
