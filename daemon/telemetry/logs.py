@@ -36,7 +36,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Surviving(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Surviving(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # Libraries log URLs at INFO, and URLs carry signatures.

@@ -246,7 +246,7 @@ def composed(tmp_path: Path) -> Iterator[Path]:
         "--port",
         "0",
         "--unixsocket",
-        tmp_path / "socket",
+        str(tmp_path / "socket"),
         "--save",
         "",
     ]

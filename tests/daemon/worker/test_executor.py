@@ -242,7 +242,7 @@ async def test_a_lack_of_this_machine_ends_no_download(bench: Bench) -> None:
     bench.answers = [Generated((Picture(url="https://x/1"),))]
     failures = 3 * ONLY_ADDRESS_TRIES
 
-    async def starved(picture: Picture) -> bytes:  # noqa: ARG001 - the interface's name
+    async def starved(picture: Picture) -> bytes:
         nonlocal failures
         failures -= 1
         if failures < 0:
