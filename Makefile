@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
+.PHONY: help setup demo up secrets test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
         bench-demo bench-stalls clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,6 +45,9 @@ test-redis7: setup  ## what a Redis has a part in, on the redis-server of this m
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
 	$(BIN)/python -m tests.sdks.environments
 	$(BIN)/pytest -rs tests/sdks
+
+secrets:  ## the passwords of compose.yaml, in deploy/secrets
+	@sh deploy/secrets.sh
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from daemon.settings import Credential, Route, Settings, SettingsError, masked_u
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.telemetry.own_port import with_own_metrics_port
 from daemon.telemetry.streams import Unbroken
+from daemon.worker.descriptors import fitting_slots, raise_limit
 from providers.errors import redact
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
@@ -103,6 +104,7 @@ async def worker(
 
 @asynccontextmanager
 async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str]) -> AsyncIterator[Replica]:
+    settings = _fitted(settings)
     webhooks = Webhooks.configured(settings, environ)
     store = ResultStore.open(settings.storage.url.reveal())
     replica = Replica(settings, redis_url, build_routes(settings, environ), store, webhooks=webhooks)
@@ -216,6 +218,16 @@ async def _refusal(replica: Replica) -> None:
     raise SettingsError([str(replica.probe.trouble)])
 
 
+def _fitted(settings: Settings) -> Settings:
+    """The settings with as many worker slots as this process has descriptors for. Raises SettingsError for none."""
+    worker = settings.worker
+    slots, reason = fitting_slots(worker.max_in_flight, raise_limit())
+    if reason is None:
+        return settings
+    log.warning("too few file descriptors", problem=reason)
+    return settings.model_copy(update={"worker": worker.model_copy(update={"max_in_flight": slots})})
+
+
 def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:
     """The settings with the simulator as the only account; every configured or default route leads to it."""
     route = Route(credential="simulator", model="simulated", quotas=["simulator"])
@@ -230,9 +242,10 @@ def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) ->
 
 
 async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
-    """Wait for SIGTERM or SIGINT. A second signal calls `on_leave` and ends the process at once.
+    """Wait for SIGTERM, SIGINT or SIGHUP. A second signal calls `on_leave` and ends the process at once.
 
-    Repeats within SAME_SIGNAL_S of the first one are ignored.
+    Repeats within SAME_SIGNAL_S of the first one are ignored. SIGHUP, the end of the terminal, begins a stop and never
+    hurries one; a process that was started with SIGHUP ignored (`nohup`) stays.
     """
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
@@ -248,8 +261,14 @@ async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
             on_leave()
             os._exit(130)
 
+    def note_hangup() -> None:
+        if not signalled.is_set():
+            note()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, note)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, note_hangup)
     await signalled.wait()
 
 

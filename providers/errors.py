@@ -71,6 +71,9 @@ class Retry(StrEnum):
     """The next step after a failure."""
 
     NEVER = "never"  # the same request would fail the same way
+    UNSENT = (
+        "unsent"  # nothing was sent: the job keeps its attempts, and waits until the provider can be reached
+    )
     BACKOFF = "backoff"  # submit again later; counts as an attempt
     # Wait with the account. Nothing was done, so the job keeps its attempts, unless the call was accepted.
     AFTER_THROTTLE = "after_throttle"
@@ -101,7 +104,7 @@ RULES: dict[ErrorKind, Rule] = {
     ErrorKind.OVERLOADED: Rule(Retry.AFTER_THROTTLE, Scope.PROVIDER, Charged.NO),
     ErrorKind.PROVIDER_FAULT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=3),
     ErrorKind.PROVIDER_TIMEOUT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.MAYBE, max_retries=2),
-    ErrorKind.NETWORK_UNSENT: Rule(Retry.BACKOFF, Scope.PROVIDER, Charged.NO),
+    ErrorKind.NETWORK_UNSENT: Rule(Retry.UNSENT, Scope.PROVIDER, Charged.NO),
     ErrorKind.AMBIGUOUS_SUBMIT: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),
     ErrorKind.POLL_ERROR: Rule(Retry.POLL_AGAIN, Scope.PROVIDER, Charged.MAYBE),
     ErrorKind.TASK_LOST: Rule(Retry.UNKNOWN_OUTCOME, Scope.JOB, Charged.MAYBE),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from providers.errors import ErrorKind, ProviderError
 log = structlog.get_logger(__name__)
 
 EVENTS_KEPT = 100_000
+UNREACHABLE_KEPT_S = 120  # longer than the longest pause between two tries, and a try
 # The other refusals are about the rate of calls.
 _REFUSALS: dict[ErrorKind, Refusal] = {
     ErrorKind.CONCURRENCY_LIMITED: "concurrency",
@@ -73,6 +75,23 @@ class AccountFeedback:
         for quota in route.quotas:
             polls = quota.polls
             await self._penalise(polls, "overload", error, route, wait_s, permits.get(polls.name))
+
+    async def report_reach(self, route: Route, *, news: bool) -> None:
+        """Report whether this replica reaches the route's provider: to `explain`, and as an event if it is `news`."""
+        provider, reach = route.provider.name, route.reach
+        self._metrics.provider_unreachable.labels(provider=provider, route=route.name).set(reach.lost)
+        key = self._keys.unreachable(route.name)
+        if reach.lost:
+            about = orjson.dumps({"provider": provider, "message": reach.why})
+            await until_answered("reach", lambda: self._client.set(key, about, ex=UNREACHABLE_KEPT_S))
+        else:
+            await until_answered("reach", lambda: self._client.delete(key))
+        if not news:
+            return
+        kind = "provider.unreachable" if reach.lost else "provider.reachable"
+        log.warning(kind.replace(".", " is "), provider=provider, route=route.name, reason=reach.why)
+        more = {"message": reach.why} if reach.lost else {}
+        await self._emit(kind, {"provider": provider, "route": route.name, "time": _now(), **more})
 
     async def rescaled(self, scales: Iterable[Scale]) -> None:
         """Report that learned rates have changed."""
@@ -150,8 +169,15 @@ class AccountFeedback:
         self, kind: str, quota: str, error: ProviderError | None = None, **more: object
     ) -> None:
         cause = {} if error is None else {"kind": error.kind.value, "message": error.message}
-        fields: Any = {"type": kind, "data": orjson.dumps({"quota": quota, **cause, **more})}
+        await self._emit(kind, {"quota": quota, **cause, **more})
+
+    async def _emit(self, kind: str, data: Mapping[str, object]) -> None:
+        fields: Any = {"type": kind, "data": orjson.dumps(data)}
         await until_answered(
             "event",
             lambda: self._client.xadd(self._keys.events, fields, maxlen=EVENTS_KEPT, approximate=True),
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

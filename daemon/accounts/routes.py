@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from daemon.accounts.reach import Reach
 from daemon.contract import Job, Rejection
 from daemon.settings import Settings, SettingsError
 from limiter.quota.quota import Quota
@@ -33,6 +34,12 @@ class Route:
     model: str
     quotas: tuple[Quota, ...] = ()
     timeout_s: float = 180.0
+    reach: Reach = field(default_factory=Reach)  # the same for all routes of an account
+
+    @property
+    def unreachable(self) -> str | None:
+        """What holds the route back while its provider cannot be reached, for people; else None."""
+        return f"provider:{self.provider.name} unreachable" if self.reach.lost else None
 
 
 class Routes(Mapping[str, Route]):
@@ -124,6 +131,7 @@ def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
             problems.append(f"credentials.{name}: {error}")
     if problems:
         raise SettingsError(problems)
+    ways = {name: Reach() for name in providers}
     routes = [
         Route(
             name=name,
@@ -131,6 +139,7 @@ def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
             model=route.model,
             quotas=tuple(quotas[quota] for quota in route.quotas),
             timeout_s=route.provider_timeout,
+            reach=ways[route.credential],
         )
         for name, route in settings.routes.items()
     ]

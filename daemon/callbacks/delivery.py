@@ -21,6 +21,7 @@ from daemon.queue.outbox import Message, Outbox, Tried
 from daemon.telemetry.metrics import Metrics
 from providers.http.addresses import OutsideError, host_of
 from providers.http.outside import post
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,8 @@ class Callbacks:
                 allow_hosts=self._webhooks.allow_hosts,
             )
         except OutsideError as error:
+            if lack_of(error) is not None:
+                return Result("postponed", delay_s=POSTPONED_S)
             return Result("failed", error.message) if error.refused else _failed(message, error.message)
         if 200 <= status < 300:
             return Result("delivered", http_status=status)

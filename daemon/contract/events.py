@@ -31,6 +31,8 @@ EventType = Literal[
     "quota.cooldown",
     "quota.adapted",
     "quota.paused",
+    "provider.unreachable",
+    "provider.reachable",
     "work.paused",
     "work.resumed",
 ]
@@ -161,6 +163,14 @@ class QuotaEvent(_Open):
     time: AwareDatetime | None = None
 
 
+class ProviderEvent(_Open):
+    """About the way from one replica to the provider of a route."""
+
+    provider: str
+    route: str
+    time: AwareDatetime
+
+
 class WorkEvent(_Open):
     """About the whole fleet, one route, or one batch (then also on that batch's stream)."""
 
@@ -193,6 +203,8 @@ EVENT_DATA: dict[EventType, type[_Open]] = {
     "quota.cooldown": QuotaEvent,
     "quota.adapted": QuotaEvent,
     "quota.paused": QuotaEvent,
+    "provider.unreachable": ProviderEvent,
+    "provider.reachable": ProviderEvent,
     "work.paused": WorkPaused,
     "work.resumed": WorkEvent,
 }

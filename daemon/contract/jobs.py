@@ -61,7 +61,9 @@ class Input(Model):
 class Output(Model):
     """How the image is stored. There is no path: the daemon chooses the key."""
 
-    format: Literal["png", "jpeg", "webp"] = Field("png", description="png, jpeg or webp")
+    format: Literal["png", "jpeg", "webp"] | None = Field(
+        None, description="png, jpeg or webp; without it the picture is kept as it was delivered"
+    )
     quality: int | None = Field(None, ge=1, le=100, description="a whole number from 1 to 100")
     thumbnail: bool = Field(True, description="true or false")
 

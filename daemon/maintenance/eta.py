@@ -110,6 +110,8 @@ def _first_slot(dispatcher: Dispatcher) -> tuple[float | None, Bound | str | Non
     """The seconds until the route may begin a call (None: unknown), and its bound."""
     if (pause := dispatcher.pause) is not None:
         return pause.ends_s, pause.bound
+    if (unreachable := dispatcher.route.unreachable) is not None:
+        return None, unreachable
     bound = dispatcher.bound
     if isinstance(bound, Bound) and bound.cause == QUOTA_PAUSED:
         return None, bound

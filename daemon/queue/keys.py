@@ -107,5 +107,9 @@ class Keys:
     def batch_events(self, batch: str) -> str:
         return f"{self.prefix}:events:{batch}"
 
+    def unreachable(self, route: str) -> str:
+        """Exists while a replica cannot reach the route's provider."""
+        return f"{self.prefix}:unreachable:{route}"
+
     def waiting(self, route: str) -> str:
         return f"{self.prefix}:waiting:{route}"

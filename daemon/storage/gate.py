@@ -1,7 +1,7 @@
 """Stops the buying of pictures while they cannot be stored.
 
-The first failure of the object store closes the gate; a probe write as large as the failed one opens it again. A paid
-picture waits in memory meanwhile, until its replica has to stop.
+The first failure of the object store, or a lack of this machine, closes the gate; a probe write as large as the failed
+one opens it again. A paid picture waits in memory meanwhile, until its replica has to stop.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from daemon.broker.loops import run_forever, until_it_works, wait_for_event
 from daemon.queue.bell import Bell
 from daemon.storage.object_store import ResultStore, StorageError
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +55,11 @@ class StorageGate:
         return self.why is not None
 
     def failed(self, error: Exception, size: int = 0) -> None:
-        """Close, since the store failed with an object of `size` bytes."""
+        """Close, since an object of `size` bytes could not be stored."""
+        why = lack_of(error) or str(error)
         if not self.closed:
-            log.warning("the object store fails; nothing new is claimed until it works", error=str(error))
-        self.why = str(error)
+            log.warning("pictures cannot be stored; nothing new is claimed until they can", error=why)
+        self.why = why
         self._size = max(self._size, size)
         self._opened.clear()
         self._closed.set()
@@ -88,12 +90,15 @@ class StorageGate:
         self.why = str(error)
 
     async def patiently(self, call: Callable[[], Awaitable[T]], size: int = 0) -> T:
-        """Repeat `call` until the store answers; its failures close the gate. `size`: the bytes that it writes."""
+        """Repeat `call` until the store answers and this machine lacks nothing; each failure closes the gate.
+
+        `size`: the bytes that it writes.
+        """
 
         def note(error: Exception, failures: int) -> None:
             self.failed(error, size)
             if failures == 0:
-                log.warning("the object store does not answer; the picture waits", error=str(error))
+                log.warning("a picture waits to be stored", error=str(error))
 
         return await until_it_works(call, passes=_fails, note=note, sleep=self._sleep)
 
@@ -127,4 +132,4 @@ class StorageGate:
 
 
 def _fails(error: Exception) -> bool:
-    return isinstance(error, StorageError)
+    return isinstance(error, StorageError) or lack_of(error) is not None

@@ -1,7 +1,8 @@
 """Check, convert and shrink pictures.
 
 Bytes from outside are not trusted. Their type is read from the bytes, and their size is capped before they are decoded.
-Then they are decoded in full, which finds a truncated file.
+Then they are decoded in full, which finds a truncated file. A lack of this machine is no fault of a picture, and is
+raised as it is.
 
 Pure functions that take milliseconds to tenths of a second: call them in a thread.
 """
@@ -16,7 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from providers.lack import lack_of
 
 # A 22 KB PNG can hold 182 megapixels; no known provider makes pictures of more than 20.
 MAX_PIXELS: Final = 50_000_000
@@ -25,6 +37,10 @@ DEFAULT_QUALITY: Final = 90
 THUMBNAIL_QUALITY: Final = 80
 
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
+
+# Pillow would load these at the first picture, and could not without a free descriptor: good pictures would seem bad.
+_LOADED: Final = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+Image.preinit()
 
 
 class BadImage(Exception):  # noqa: N818 - names the received bytes
@@ -46,34 +62,51 @@ class ImageFacts:
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """The facts of a PNG, JPEG or WebP picture. Raises BadImage for anything else, too large or broken."""
     with _opened(data, max_pixels) as image:
-        # Pillow has another name for a JPEG with a second picture inside (a depth map, a preview).
-        kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        width, height = image.size
-    return ImageFacts(width, height, kind, f"image/{kind}", hashlib.sha256(data).hexdigest(), len(data))
+        return _facts(data, image.size, _format(image))
 
 
-def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
-    """The same picture as png, jpeg or webp; `quality` (1..100) applies to jpeg and webp. Raises BadImage."""
+def in_format(data: bytes, output_format: str | None, quality: int | None) -> tuple[bytes, ImageFacts]:
+    """The picture as png, jpeg or webp, and its facts. Raises BadImage.
+
+    Without `output_format`, or in that format already, its bytes stay as they are. It is decoded once. `quality`
+    (1..100) applies to a new jpeg or webp.
+    """
     with _opened(data, MAX_PIXELS) as image:
-        return _encoded(_plain(image), output_format, quality or DEFAULT_QUALITY)
+        if output_format in (None, _format(image)):
+            return data, _facts(data, image.size, _format(image))
+        plain = _plain(image)
+        encoded = _encoded(plain, output_format, quality or DEFAULT_QUALITY)
+        return encoded, _facts(encoded, plain.size, output_format)
 
 
 def thumbnail(data: bytes, side: int = 256) -> bytes:
     """A WebP of at most `side` pixels a side, in the picture's proportions. Raises BadImage."""
-    with _opened(data, MAX_PIXELS) as image:
+    # A JPEG is decoded at a fraction of its size, which takes a fraction of the time.
+    with _opened(data, MAX_PIXELS, draft_side=2 * side) as image:
         small = _plain(image)
         small.thumbnail((side, side))
         return _encoded(small, "webp", THUMBNAIL_QUALITY)
 
 
+def _format(image: Image.Image) -> str:
+    # Pillow has another name for a JPEG with a second picture inside (a depth map, a preview).
+    return "jpeg" if image.format == "MPO" else str(image.format).lower()
+
+
+def _facts(data: bytes, size: tuple[int, int], kind: str) -> ImageFacts:
+    return ImageFacts(*size, kind, f"image/{kind}", hashlib.sha256(data).hexdigest(), len(data))
+
+
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes, max_pixels: int, draft_side: int | None = None) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             # Pillow only warns between its two own limits; ours is lower and is checked on the header below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        if lack_of(error):
+            raise
         raise BadImage(_what_it_is(data, error)) from None
     with image:
         width, height = image.size
@@ -81,9 +114,13 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise BadImage(
                 f"it has {width} x {height} pixels; at most {max_pixels / 1e6:g} megapixels are decoded."
             )
+        if draft_side is not None:
+            image.draft(None, (draft_side, draft_side))
         try:
             image.load()
         except (OSError, ValueError, SyntaxError, EOFError) as error:
+            if lack_of(error):
+                raise
             raise BadImage(f"it is a damaged or truncated {image.format} ({error}).") from None
         yield image
 

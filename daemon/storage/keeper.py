@@ -1,4 +1,4 @@
-"""Stores a provider's picture once: checked, in the job's format, under the key of its item.
+"""Stores a provider's picture once: checked, in the job's format if it names one, under the key of its item.
 
 The object store's create-only put makes a picture exist exactly once, whichever replica runs the item again.
 """
@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from daemon.contract import Job
 from daemon.queue.keys import Uid
 from daemon.storage.gate import StorageGate
-from daemon.storage.imaging import EXTENSIONS, BadImage, ImageFacts, convert_image, inspect_image, thumbnail
+from daemon.storage.imaging import EXTENSIONS, BadImage, ImageFacts, in_format, inspect_image, thumbnail
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.telemetry.metrics import Metrics
 from providers.errors import ErrorKind, ProviderError
@@ -54,25 +54,34 @@ class PictureKeeper:
 
     async def find(self, place: Place, job: Job) -> dict[str, Any] | None:
         """The stored picture of an item, as its record describes it; None when there is none."""
-        key = _key(place, job)
-        found = await self._readable(key, place)
-        return None if found is None else await self._described(key, *found, job, seed=None)
+        # Without a wished format, the key has the ending of what the provider delivered.
+        wished = job.output.format
+        for kind in EXTENSIONS if wished is None else (wished,):
+            key = _key(place, kind)
+            if (found := await self._readable(key, place)) is not None:
+                return await self._described(key, *found, job, seed=None)
+        return None
 
     async def keep(
         self, place: Place, job: Job, data: bytes, *, seed: int | None, patience_s: float | None = None
     ) -> dict[str, Any]:
         """Store a picture and its thumbnail; the first one stored stands.
 
-        The picture is paid for, so it waits in memory while the store is away. Raises NotStored after `patience_s`
-        (None: never) or when the replica has to stop, and ProviderError when the bytes are not a picture.
+        The picture is paid for, so it waits in memory while the store is away or this machine lacks descriptors or
+        memory. Raises NotStored after `patience_s` (None: never) or when the replica has to stop, and ProviderError
+        when the bytes are not a picture.
         """
-        key = _key(place, job)
+        wished = job.output
         try:
-            data, facts = await asyncio.to_thread(_in_format, data, job)
+            checking = self._gate.patiently(
+                lambda: asyncio.to_thread(in_format, data, wished.format, wished.quality)
+            )
+            data, facts = await self._gate.storing(checking, patience_s=patience_s)
         except BadImage as error:
             raise ProviderError(
                 ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
             ) from error
+        key = _key(place, facts.format)
         data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
         return await self._described(key, data, facts, job, seed=seed)
 
@@ -117,7 +126,7 @@ class PictureKeeper:
         if written < since and written + await self._clock_behind() < since:
             return None
         try:
-            return data, await asyncio.to_thread(inspect_image, data)
+            return data, await self._gate.patiently(lambda: asyncio.to_thread(inspect_image, data))
         except BadImage as error:
             log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
             return None
@@ -158,24 +167,15 @@ class PictureKeeper:
         try:
             small = await asyncio.to_thread(thumbnail, data)
             await self._store.put_image(thumb_key, small)
-        except (StorageError, BadImage) as error:
+        except (StorageError, BadImage, OSError, MemoryError) as error:
             # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
             log.warning("no thumbnail", key=thumb_key, error=str(error))
             return None
         return self._store.url_for(thumb_key)
 
 
-def _key(place: Place, job: Job) -> str:
+def _key(place: Place, image_format: str) -> str:
     uid, accepted, _ = place
     return object_key(
-        uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[job.output.format]
+        uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[image_format]
     )
-
-
-def _in_format(data: bytes, job: Job) -> tuple[bytes, ImageFacts]:
-    """The picture in the job's format, so that its key has the right extension."""
-    facts = inspect_image(data)
-    if facts.format == job.output.format:
-        return data, facts
-    data = convert_image(data, job.output.format, job.output.quality)
-    return data, inspect_image(data)

@@ -256,6 +256,8 @@ def _hint(error: Exception) -> str:
         return ". Check the store's credential and what it may do."
     if "os error 28" in text or "os error 122" in text:
         return ". The disk is full."
+    if "os error 24" in text or "os error 23" in text:
+        return ". No file descriptor is left: raise the limit (`ulimit -n`)."
     if "os error 30" in text or "os error 13" in text:
         return ". The directory cannot be written."
     return ""

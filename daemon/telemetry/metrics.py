@@ -85,6 +85,9 @@ class Metrics:
     cost = _Metric(
         Counter, "Money that calls cost, failed ones too, as providers report it.", "provider", "currency"
     )
+    provider_unreachable = _Metric(
+        Gauge, "1 while this replica cannot reach the provider, so that nothing is sent.", "provider", "route"
+    )
     limiter_grants = _Metric(Counter, "Permits granted to this replica.", "quota")
     limiter_cooldowns = _Metric(Counter, "Pauses that a provider demanded.", "quota")
     limiter_errors = _Metric(Counter, "Permits that Redis could not decide on.")
@@ -158,6 +161,7 @@ class Metrics:
             self.job_errors.labels(route=route, kind=kind.value)
             self.retries.labels(route=route, kind=kind.value)
         self.poll_gap_seconds.labels(route=route)
+        self.provider_unreachable.labels(provider=provider, route=route)
         for status in ("200", "429"):
             self.provider_requests.labels(provider=provider, route=route, status=status)
         for charged in CHARGED:

@@ -73,6 +73,7 @@ class Dispatcher:
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
         self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
+        self._reported = 0  # failures of the way to the provider that were reported
 
     async def run(self) -> None:
         try:
@@ -92,10 +93,11 @@ class Dispatcher:
         return self.bound == WORKERS
 
     async def _step(self) -> None:
+        await self._report_reach()
         if not (await self._may_start() and await self._has_work()):
             return
         paced = bool(self.route.quotas)
-        reserved = self._pool.reserve(1 if paced else CLAIM_MOST)
+        reserved = self._pool.reserve(1 if paced or self.route.reach.lost else CLAIM_MOST)
         try:
             reply = await self._next_slot() if paced else None
             slot = reply if isinstance(reply, Slot) else None
@@ -108,7 +110,10 @@ class Dispatcher:
             await self._wait_for(reply)
 
     async def _may_start(self) -> bool:
-        """Whether storage, an operator's pause and free worker slots allow a new item; if not, wait a moment."""
+        """Whether storage, an operator's pause, the way to the provider and free worker slots allow a new item.
+
+        If not, wait a moment.
+        """
         if self._gate.closed:
             self.bound = "storage"
             await self._slots.leave()
@@ -120,13 +125,23 @@ class Dispatcher:
             await self._slots.leave()
             await asyncio.sleep(min(calm_s, LOOK_EVERY_S))
             return False
-        if (pause := self.pause) is None and self._pool.free:
+        away_s = self.route.reach.wait_s
+        if (pause := self.pause) is None and self._pool.free and not away_s:
             return True
         # A full or paused replica still counts as consuming while Redis replies.
         waits = await self._queue.waiting(self.route.name, LANES)
-        self.bound = pause.bound if pause is not None else WORKERS if waits else None
-        await self._rest()
+        holds = self.route.unreachable or WORKERS
+        self.bound = pause.bound if pause is not None else holds if waits else None
+        await self._rest(away_s or LOOK_EVERY_S)
         return False
+
+    async def _report_reach(self) -> None:
+        """Report a way to the provider that was lost or found again, and each further failure."""
+        failures = self.route.reach.failures
+        if failures != self._reported:
+            news = not (failures and self._reported)
+            self._reported = failures
+            await self._accounts.report_reach(self.route, news=news)
 
     async def _has_work(self) -> bool:
         """Whether items wait; if none is known, wait for the bell."""
@@ -136,10 +151,10 @@ class Dispatcher:
         await self._rest()
         return False
 
-    async def _rest(self) -> None:
+    async def _rest(self, longest_s: float = LOOK_EVERY_S) -> None:
         self.looked_at = time.monotonic()
         await self._slots.leave()
-        await self._bell.wait(self.route.name, LOOK_EVERY_S)
+        await self._bell.wait(self.route.name, min(longest_s, LOOK_EVERY_S))
 
     async def _next_slot(self) -> Slot | Later | None:
         """A permit whose slot comes now, a denial, or None for a permit that was recalled meanwhile."""
@@ -184,6 +199,10 @@ class Dispatcher:
         await self._slots.pause(denial, longest_s)
 
     async def _start(self, most: int, slot: Slot | None) -> None:
+        if not self.route.reach.take_turn():
+            if slot is not None:
+                await self._limiter.give_back(slot.permit)
+            return
         started_at = time.monotonic()
         claim = await self._claim(most, slot)
         for item in claim.items:
@@ -199,6 +218,8 @@ class Dispatcher:
                     requested_at=slot.requested_at,
                     started_at=started_at,
                 )
+        if not claim.items:
+            self.route.reach.ended()
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)
 

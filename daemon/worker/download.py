@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential, wait_random
 
 from daemon.accounts.routes import Route
 from daemon.worker.polls.polling import Polling
@@ -15,6 +15,7 @@ from daemon.worker.retry_policy import Then, after_download
 from daemon.worker.run import Run, TimeLimit
 from providers.base import Generated, Picture
 from providers.errors import ErrorKind, ProviderError
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -69,9 +70,14 @@ class Download:
             then = after_download(error) if isinstance(error, ProviderError) else None
             return then is Then.REPEAT or (then is Then.REFRESH and young())
 
+        def is_over(state: RetryCallState) -> bool:
+            # A lack of this machine passes, and the picture is paid for.
+            error = state.outcome.exception() if state.outcome is not None else None
+            return state.attempt_number >= tries and (error is None or lack_of(error) is None)
+
         try:
             return await AsyncRetrying(
-                stop=stop_after_attempt(tries),
+                stop=is_over,
                 wait=wait_exponential(multiplier=0.5, max=10) + wait_random(0, 0.5),
                 retry=retry_if_exception(may_come),
                 sleep=self._sleep,

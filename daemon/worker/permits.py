@@ -126,6 +126,7 @@ class CallPermits:
         await self.call_begins(run)
         # Check again: `call_begins` may have waited for Redis longer than a lease.
         await self._surely_ours(run, rtt_s)
+        run.route.reach.reached()
         run.enter(Phase.LEFT)
         # A late call counts from now on, so leave its lateness out of the lag.
         if rtt_s is not None and late_at is not None and late_at == run.slot_at:

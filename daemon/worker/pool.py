@@ -16,13 +16,14 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import until_answered
 from daemon.queue.bell import Bell
 from daemon.queue.messages import Claimed, LeaseLost
-from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Unknown
+from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.run import Phase, Run
 from limiter import Permit
 from providers.errors import Charged, ErrorKind
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -184,6 +185,7 @@ class Pool:
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
             del self._runs[run.item.uid, run.item.epoch]
+            run.route.reach.ended()
             self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()
@@ -194,15 +196,18 @@ class Pool:
         except LeaseLost:
             raise
         except Exception as error:
-            log.exception("a bug while running an item", item=run.item.uid)
+            lack = lack_of(error)
+            log.exception(lack or "a bug while running an item", item=run.item.uid)
             message = f"Pixmill had an internal error ({type(error).__name__}); the log has the details."
+            if lack is not None:
+                message = f"The item could not go on: {lack}."
             record = {"kind": "unknown", "message": message, "charged": "maybe", "retryable": True}
             if run.submitted is not None:
                 # The provider has the task, and a retry goes on with it.
                 record |= {"charged": "yes", "resumable": True}
             elif run.phase in (Phase.LEFT, Phase.ORPHANED):
                 return Unknown(record)  # The call may be paid for, so the job's policy decides.
-            return Retry(record, BUG_DELAY_S)
+            return Retry(record, BUG_DELAY_S) if lack is None else Throttled(record, BUG_DELAY_S)
 
     def _count(self, run: Run, state: str, outcome: Outcome, charged: str) -> None:
         """Count the result of a settle, so that the call of a killed replica counts too, exactly once."""

@@ -20,6 +20,7 @@ from daemon.storage.gate import NotStored
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.run import Run, Unfinished
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
+from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ class Then(Enum):
 
     FAIL = "the job fails"
     ATTEMPT = "the job loses an attempt, waits with full jitter, and is sent again; without attempts it fails"
-    WAIT = "the job loses nothing, goes back to its queue and waits for the account"
+    WAIT = "the job loses nothing, goes back to its queue and waits for the account, or for the way to it"
     UNKNOWN = "the call may be paid for: `on_unknown_outcome` of the job decides"
     RESUME = "as ATTEMPT, but the next run polls the task; without a task the job fails"
     REPEAT = "the task or picture may still be good: the same request is sent again, within the run"
@@ -55,7 +56,9 @@ TABLE: Mapping[Retry, Row] = {
     Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.STOP),
-    # provider_fault, provider_timeout, network_unsent, no_image, input_fetch, unknown
+    # network_unsent; its route tries one call at a time (accounts/reach.py)
+    Retry.UNSENT:          Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.NOTHING),
+    # provider_fault, provider_timeout, no_image, input_fetch, unknown
     Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.REPEAT,  AccountAction.NOTHING),
     # ambiguous_submit, task_lost, result_expired, bad_response, worker_shutdown
     Retry.UNKNOWN_OUTCOME: Row(Then.UNKNOWN, Then.UNKNOWN, Then.UNKNOWN, AccountAction.NOTHING),
@@ -70,7 +73,6 @@ AT_POLL = {
     ErrorKind.RATE_LIMITED:        Then.PAUSE,
     ErrorKind.CONCURRENCY_LIMITED: Then.PAUSE,
     ErrorKind.PERMISSION:          Then.REPEAT,
-    ErrorKind.NETWORK_UNSENT:      Then.REPEAT,
     ErrorKind.AMBIGUOUS_SUBMIT:    Then.REPEAT,
     ErrorKind.TASK_LOST:           Then.LOST,
 }
@@ -116,9 +118,14 @@ class RetryPolicy:
         resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         row = TABLE[error.retry]
+        if _is_unsent(error, run) and (lack := lack_of(error)) is not None:
+            log.error("nothing was sent, and the item waits", item=run.item.uid, reason=lack)
+            return Throttled(record, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
         if error.scope is Scope.MACHINE:
             log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
         else:
+            if error.retry is Retry.UNSENT:
+                run.route.reach.failed(error.message)
             await self._accounts.act(row.account, error, run.route, run.permit)
         may_repeat = error.max_retries is None or run.item.attempts < error.max_retries
         match row.submit:
@@ -159,12 +166,16 @@ def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> Retry
 def _wait_s(error: ProviderError, run: Run) -> float:
     named_s = 0.0
     if error.scope is not Scope.MACHINE:
-        if run.route.quotas:
+        if run.route.quotas or error.retry is Retry.UNSENT:
             return 0.0
         if error.retry is Retry.PAUSE_QUOTA:
             return NO_QUOTA_PAUSE_S
         named_s = error.retry_after_s or 0.0
     return max(named_s, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
+
+
+def _is_unsent(error: ProviderError, run: Run) -> bool:
+    return run.submitted is None and (error.kind is ErrorKind.NETWORK_UNSENT or not run.sent)
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

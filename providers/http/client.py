@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +22,12 @@ from providers.http.faults import why
 from providers.http.packing import TooLarge, unpacked, unpacked_size
 from providers.http.proxies import proxy_for
 from providers.http.tls import tls_context
+from providers.lack import lack_of
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, without the hook
+
+_clients: weakref.WeakSet[httpx2.AsyncClient] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
     for its slot on an open connection.
     """
     _quiet_url_logging()
-    return httpx2.AsyncClient(
+    client = httpx2.AsyncClient(
         verify=tls_context(),
         timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
@@ -65,6 +69,19 @@ def create_client(base_url: str) -> httpx2.AsyncClient:
         proxy=proxy_for(httpx2.URL(base_url)),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
+    _clients.add(client)
+    return client
+
+
+async def drop_idle_connections() -> int:
+    """Close the idle connections of all accounts, which gives their descriptors back; returns how many there were."""
+    # The library has no public way to them.
+    transports = [each for client in _clients for each in (client._transport, *client._mounts.values())]  # noqa: SLF001
+    pools = [each._pool for each in transports if isinstance(each, httpx2.AsyncHTTPTransport)]  # noqa: SLF001
+    idle = [connection for pool in pools for connection in pool.connections if connection.is_idle()]
+    for connection in idle:
+        await connection.aclose()
+    return len(idle)
 
 
 async def warm_up() -> None:
@@ -110,7 +127,9 @@ async def send_once(
     except TimeoutError:
         raise _lost(progress, lost, host, f"no complete answer within {timeout_s:g} s") from None
     except (httpx2.TransportError, httpx2.DecodingError) as error:
-        raise _lost(progress, lost, host, why(error)) from None
+        if (lack := lack_of(error)) is not None:
+            await drop_idle_connections()
+        raise _lost(progress, lost, host, lack or why(error)) from None
 
 
 async def _received(

@@ -174,3 +174,34 @@ async def test_a_database_that_redis_has_not_ends_a_worker(
     settings = worker_settings(redis_server.url.replace("/0", "/99"), tmp_path)
     with pytest.raises(SettingsError, match=r"Redis has no database of the number in redis\.url"):
         await asyncio.wait_for(run_worker(settings), 20)
+
+
+async def test_a_hangup_begins_a_stop_and_never_hurries_one(
+    ends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that closes may send it several times, also after Ctrl-C."""
+    monkeypatch.setattr(signals, "SAME_SIGNAL_S", 0.0)
+    waiting = asyncio.create_task(until_signal(lambda: ends.append("left")))
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await waiting
+    noted = asyncio.Event()
+    os.kill(os.getpid(), signal.SIGHUP)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, noted.set)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await noted.wait()
+    assert ends == []
+
+
+async def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`nohup` ignores it for the process that it starts."""
+    monkeypatch.setattr("daemon.service.signal.getsignal", lambda _number: signal.SIG_IGN)
+    loop, handled = asyncio.get_running_loop(), []
+    monkeypatch.setattr(loop, "add_signal_handler", lambda number, _handler: handled.append(number))
+    waiting = asyncio.create_task(until_signal())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    assert signal.SIGHUP not in handled
+    assert signal.SIGTERM in handled

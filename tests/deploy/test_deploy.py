@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,10 +30,27 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 def settings() -> Settings:
     """The configuration as a worker of the composition reads it."""
     environ = {name: resolved(value) for name, value in SERVICES["worker"]["environment"].items()}
+    environ |= worker_env()
     loaded = load_settings(DEPLOY / "pixmill.toml", environ=environ)
     for credential in loaded.settings.credentials.values():
         assert credential.resolve(environ)
     return loaded.settings
+
+
+@cache
+def secrets() -> dict[str, str]:
+    """The files that `make secrets` writes."""
+    with TemporaryDirectory() as directory:
+        for _ in range(2):  # the second time must change nothing
+            subprocess.run(["sh", DEPLOY / "secrets.sh", directory], check=True)
+            made = {path.name: path.read_text() for path in Path(directory).iterdir()}
+    return made
+
+
+def worker_env() -> dict[str, str]:
+    assert SERVICES["worker"]["env_file"] == ["deploy/secrets/worker.env"]
+    name, _, value = secrets()["worker.env"].strip().partition("=")
+    return {name: value}
 
 
 def resolved(value: str) -> str:
@@ -72,7 +91,8 @@ def test_the_workers_read_a_valid_configuration() -> None:
     assert worker["deploy"]["replicas"] == 2
     assert worker["command"] == ["worker", "--config", "/etc/pixmill/pixmill.toml"]
     assert mounts("worker")["/etc/pixmill/pixmill.toml"] == "./deploy/pixmill.toml"
-    assert str(config.redis.url) == "redis://redis:6379/0"
+    assert config.redis.url is not None
+    assert config.redis.url.reveal() == f"redis://pixmill-worker:{secrets()['redis_worker']}@redis:6379/0"
     assert set(config.routes) == {"default"}
 
 
@@ -111,6 +131,26 @@ def test_prometheus_finds_the_workers_where_they_listen() -> None:
 def test_nothing_is_published_beyond_this_machine() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
     assert published == {"127.0.0.1:3000:3000", "127.0.0.1:9090:9090", "127.0.0.1:6379:6379"}
+
+
+def test_every_password_is_a_file_of_its_own_that_git_ignores() -> None:
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().split()
+    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+    assert files == {name: f"deploy/secrets/{name}" for name in files}
+    passwords = {secrets()[name] for name in files}
+    assert len(passwords) == len(files) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
+    assert {name for service in SERVICES.values() for name in service.get("secrets", ())} == set(files)
+    grafana = SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    assert grafana == "/run/secrets/grafana_admin"
+
+
+def test_every_image_is_of_one_patch_version() -> None:
+    images = [service["image"] for service in SERVICES.values() if "image" in service]
+    images += [f"python:{version}" for version in re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE, re.MULTILINE)]
+    assert len(images) == 4
+    for image in images:
+        assert re.search(r"(:v?\d+\.\d+\.\d+|@sha256:[0-9a-f]{64})$", image), image
 
 
 def test_redis_keeps_its_data_and_evicts_nothing() -> None:

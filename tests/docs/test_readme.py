@@ -24,7 +24,13 @@ COMMANDS = [
 TOML = next(text for kind, text in BLOCKS if kind == "toml")
 
 # A test of its own below runs these, or they run the tests (`make test`).
-ELSEWHERE = {"make demo", "make test", "make setup", "pixmill up", "docker compose up --build"}
+ELSEWHERE = {
+    "make demo",
+    "make test",
+    "make setup",
+    "pixmill up",
+    "make secrets && docker compose up --build",
+}
 
 
 @pytest.fixture(scope="module")

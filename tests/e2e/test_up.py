@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -231,3 +234,45 @@ def test_a_redis_that_refuses_the_password_ends_the_start_with_a_sentence(tmp_pa
     finally:
         command.kill()
         server.close()
+
+
+def test_a_terminal_that_closes_ends_no_call_and_leaves_no_server(tmp_path: Path) -> None:
+    simulator = SimulatorProcess(tmp_path, "--latency", "2-2")
+    (tmp_path / "pixmill.toml").write_text(
+        f"""
+        [credentials.main]
+        provider = "openai"
+        base_url = "{simulator.base_url}"
+        api_key_env = "SIMULATED"
+        [routes.default]
+        credential = "main"
+        model = "simulated"
+        """
+    )
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon", "up", "--metrics", "127.0.0.1:0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SIMULATED": "any"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    try:
+        shown = b""
+        while b"Ctrl-C stops" not in shown:
+            shown += os.read(screen, 4096)
+        port = int(re.search(rb"redis://127.0.0.1:(\d+)", shown)[1])  # type: ignore[index]  # the banner has it
+        client = redis.Redis(port=port)
+        client.xadd("pixmill:jobs", {"data": json.dumps({"id": "a", "prompt": "a kettle"})})
+        wait_until(lambda: simulator.ledger()["calls"] == 1, 20)
+        os.close(screen)
+        assert process.wait(20) == 0
+        assert len(list((tmp_path / ".pixmill/images").rglob("a.png"))) == 1, "the call was finished and kept"
+        assert server_ended(client)
+    finally:
+        process.kill()
+        simulator.stop()

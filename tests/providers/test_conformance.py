@@ -226,7 +226,7 @@ async def test_an_unknown_key_pauses_the_account(bench: Bench) -> None:
 @on(CASES)
 async def test_a_refused_connection_sent_nothing(bench: Bench) -> None:
     error = await bench.failure(bench.open(f"http://127.0.0.1:{await closed_port()}{bench.case.path}"))
-    assert (error.kind, error.charged, error.retry) == (ErrorKind.NETWORK_UNSENT, Charged.NO, Retry.BACKOFF)
+    assert (error.kind, error.charged, error.retry) == (ErrorKind.NETWORK_UNSENT, Charged.NO, Retry.UNSENT)
 
 
 @on(CASES)

@@ -74,8 +74,9 @@ async def _demo(printer: Printer, out: Path, keep: bool) -> int:
 def _stop_on_signals() -> None:
     """Cancel on a termination as on Ctrl-C: the embedded server must not outlive the demo."""
     task = asyncio.current_task()
-    if task is not None:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under `nohup` a hangup stays ignored.
+        if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 

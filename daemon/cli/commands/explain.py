@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from daemon.cli.bounds import in_force, limiter_of, pause_of
 from daemon.cli.following import ident_of
 from daemon.cli.options import Ident
@@ -168,7 +170,10 @@ async def _in_line(session: Session, client: Client, item: ItemView, place: Plac
         beside = f" ({place.beside} more in other lanes or for their time)" if place.beside else ""
         before = f"{place.ahead} wait before it" if place.ahead else "it is the next one"
         sentences.append(f"In the {item.lane} lane of route {item.route} {before}{beside}.")
-    if quotas is None:
+    about = await client.redis.get(client.keys.unreachable(item.route))
+    if about is not None:
+        sentences.append(_unreachable(orjson.loads(about)))
+    elif quotas is None:
         sentences.append(f'This configuration has no route "{item.route}", so its quotas are not known here.')
     elif held_back := [one for one in quotas if one.bound is not None]:
         sentences += [f"Quota {one.state.quota}: {one.sentence}." for one in held_back]
@@ -179,9 +184,17 @@ async def _in_line(session: Session, client: Client, item: ItemView, place: Plac
     facts = {
         "route": item.route,
         "ahead": None if place is None else place.ahead,
+        "unreachable": about is not None,
         "quotas": None if quotas is None else {one.state.quota: one.bound for one in quotas},
     }
     return Why(sentences, facts)
+
+
+def _unreachable(about: dict[str, str]) -> str:
+    return (
+        f"A replica cannot reach the provider {about['provider']}: {about['message']} It tries again with one call "
+        "at a time, at least every 30 s, and no attempt is lost."
+    )
 
 
 async def _quotas(session: Session, client: Client, route: str) -> list[Explanation] | None:

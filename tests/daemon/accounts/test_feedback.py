@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
+from daemon.accounts.reach import LONGEST_PAUSE_S, TURN_S
 from daemon.accounts.routes import Route
 from daemon.contract.events import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
@@ -139,3 +140,24 @@ async def test_headers_tighten_a_quota_that_learns_and_no_other(redis: Redis) ->
 async def test_headers_without_a_rate_change_nothing(office: Office, headers: dict[str, str]) -> None:
     await office.accounts.note_headers(headers, office.route, await office.permit())
     assert (await office.state()).units[0].available == 39
+
+
+async def test_a_provider_that_cannot_be_reached_is_reported_until_it_is(office: Office) -> None:
+    key, labels = (
+        office.installation.keys.unreachable("default"),
+        {"provider": "scripted", "route": "default"},
+    )
+    redis: Any = office.installation.redis
+    office.route.reach.failed("Nobody is there.")
+    await office.accounts.report_reach(office.route, news=True)
+    await office.accounts.report_reach(office.route, news=False)
+    assert office.counted("provider_unreachable", **labels) == 1
+    assert b"Nobody is there." in await redis.get(key)
+    assert await redis.ttl(key) > LONGEST_PAUSE_S + TURN_S, (
+        "a replica that dies is forgotten, a living one is not"
+    )
+    office.route.reach.reached()
+    await office.accounts.report_reach(office.route, news=True)
+    assert office.counted("provider_unreachable", **labels) == 0
+    assert await redis.get(key) is None
+    assert [kind for kind, _ in await office.reported()] == ["provider.unreachable", "provider.reachable"]

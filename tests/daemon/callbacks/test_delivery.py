@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -552,3 +553,19 @@ async def test_when_all_is_delivered_no_key_of_a_callback_is_left(stage: Stage) 
     await stage.deliver()
     assert await stage.redis.keys("pixmill:message:*") == []
     assert await stage.redis.exists(stage.keys.outbox) == 0
+
+
+async def test_a_lack_of_this_machine_costs_a_message_no_try(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def starved(*_: object, **__: object) -> int:
+        raise OutsideError("It could not be reached.") from OSError(errno.EMFILE, "Too many open files")
+
+    await stage.run_job()
+    with monkeypatch.context() as machine:
+        machine.setattr("daemon.callbacks.delivery.post", starved)
+        for _ in range(len(DELAYS_S) + 1):
+            await stage.deliver()
+            await stage.pass_time()
+    await stage.deliver()
+    assert (stage.count("delivered"), stage.count("failed")) == (1, 0)

@@ -567,3 +567,17 @@ async def test_a_reader_that_has_left_ends_a_command_without_a_word(
     os.close(writing)
     _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, errors or b"") == (141, b"")
+
+
+async def test_explain_names_a_provider_that_cannot_be_reached(pixmill: Pixmill, redis: Redis) -> None:
+    await Installation(redis).submit({"id": "j1", "prompt": "x"})
+    about = {
+        "provider": "openai",
+        "message": "api.openai.com could not be reached (ConnectError); nothing was sent.",
+    }
+    await redis.set("pixmill:unreachable:default", json.dumps(about))
+    assert (
+        "A replica cannot reach the provider openai: api.openai.com could not be reached (ConnectError); nothing was "
+        "sent. It tries again" in (await pixmill("explain", "j1")).out
+    )
+    assert (await pixmill("explain", "j1", "--json")).document["unreachable"] is True

@@ -91,11 +91,11 @@ def test_an_option_brings_its_template_with_it() -> None:
     [
         ({}, "1536x1536", "png", 90),
         ({"target_width": 1500, "target_height": 2000, "output_format": "JPG"}, "1500x2000", "jpeg", 90),
-        ({"settings": {}}, None, "png", None),
+        ({"settings": {}}, None, None, None),
     ],
 )
 def test_size_and_format_come_from_the_payload(
-    options: dict[str, Any], size: str | None, form: str, quality: int | None
+    options: dict[str, Any], size: str | None, form: str | None, quality: int | None
 ) -> None:
     job = studio(**options).jobs()[0]
     assert (job.size, job.output.format, job.output.quality) == (size, form, quality)

@@ -19,7 +19,7 @@ def pixels(parsed: Job, *hashes: str, k: int = 0, model: str = "m") -> str:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({}, {"n": 1, "priority": "normal", "tenant": "default", "output": {"format": "png"}}),
+        ({}, {"n": 1, "priority": "normal", "tenant": "default", "output": {"thumbnail": True}}),
         ({"deadline": "2030-01-01T00:00:00Z"}, {"deadline": "2030-01-01T02:00:00+02:00"}),
         ({"metadata": {"a": "1", "b": "2"}}, {"metadata": {"b": "2", "a": "1"}}),
     ],

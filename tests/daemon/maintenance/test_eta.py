@@ -185,3 +185,9 @@ async def test_a_pause_makes_every_active_batch_report_its_progress_again(desk: 
     assert await desk.installation.queue.progress(gap_s=0) == []
     await pauses.pause(desk.redis, desk.keys, "fleet")
     assert [counts.gid for counts in await desk.installation.queue.progress(gap_s=0)] == ["default/b1"]
+
+
+async def test_while_the_provider_cannot_be_reached_no_end_is_known(desk: Desk) -> None:
+    await desk.installation.batch("b1", 3)
+    desk.dispatcher.route.reach.failed("Nobody is there.")
+    assert await desk.estimate() == Estimate(None, "provider:scripted unreachable")

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
-from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, convert_image, inspect_image, thumbnail
+from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, in_format, inspect_image, thumbnail
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+FIRST_PICTURES = """
+import io, sys
+from daemon.storage import imaging
+from PIL import Image
+loaded, kept = set(sys.modules), []
+note = Image.Exif()
+note[0x0112] = 6
+for kind in ("PNG", "JPEG", "WEBP", "MPO"):
+    target = io.BytesIO()
+    more = {"save_all": True, "append_images": [Image.new("RGB", (6, 4))]} if kind == "MPO" else {}
+    Image.new("RGB", (6, 4)).save(target, kind, exif=note, **more)
+    for wished in (None, "png", "jpeg", "webp"):
+        imaging.in_format(target.getvalue(), wished, None)
+    imaging.thumbnail(target.getvalue())
+print(sorted(set(sys.modules) - loaded))
+"""
 
 
 def encoded(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **how: Any) -> bytes:
@@ -22,6 +41,10 @@ def encoded(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **ho
     picture = Image.effect_noise(size, 60).convert(mode)
     picture.save(target, kind, **how)
     return target.getvalue()
+
+
+def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
+    return in_format(data, output_format, quality)[0]
 
 
 def decoded(data: bytes) -> Image.Image:
@@ -153,7 +176,51 @@ def test_any_damage_of_a_file_is_a_refusal_and_no_other_error(kind: str) -> None
     assert all(refusal.endswith(".") for refusal in refusals)
 
 
+# A machine without descriptors
+
+
+def test_nothing_is_loaded_at_the_first_picture() -> None:
+    """Without a descriptor nothing can be loaded, and a good picture would seem to be of an unknown kind."""
+    ran = subprocess.run([sys.executable, "-c", FIRST_PICTURES], input=b"", capture_output=True, check=False)
+    assert (ran.stdout, ran.stderr) == (b"[]\n", b"")
+
+
+@pytest.mark.parametrize("step", ["open", "load"])
+def test_a_lack_of_this_machine_is_no_fault_of_a_picture(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    owner: object = Image if step == "open" else PngImagePlugin.PngImageFile
+    monkeypatch.setattr(owner, step, lacks)
+    with pytest.raises(OSError, match="Too many open files"):
+        inspect_image(encoded("PNG"))
+
+
 # Converted
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_without_a_wished_format_the_delivered_bytes_stay(kind: str) -> None:
+    data = encoded(kind)
+    assert in_format(data, None, 30) == (data, inspect_image(data))
+
+
+@pytest.mark.parametrize("target", [None, "png", "jpeg", "webp"])
+def test_a_picture_is_decoded_once_whatever_it_becomes(
+    target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, decodings = encoded("JPEG"), []
+    opened = Image.open
+
+    def counted(*given: Any, **named: Any) -> Image.Image:
+        decodings.append(target)
+        return opened(*given, **named)
+
+    monkeypatch.setattr(Image, "open", counted)
+    kept, facts = in_format(data, target, None)
+    assert len(decodings) == 1
+    monkeypatch.undo()
+    assert facts == inspect_image(kept)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

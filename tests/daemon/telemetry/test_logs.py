@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+
 import pytest
 import structlog
 
@@ -60,3 +63,15 @@ def test_a_log_line_holds_nothing_that_a_terminal_obeys(
     assert "\nsucceeded" not in written
     assert "Traceback" in written
     assert SECRET not in written
+
+
+class ClosedTerminal(io.StringIO):
+    def write(self, _text: str, /) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_log_line_that_nobody_can_read_any_more_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", ClosedTerminal())
+    configure_logs(json=True)
+    structlog.get_logger().info("draining")
+    structlog.reset_defaults()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.accounts.reach import LONGEST_PAUSE_S, Reach
+from daemon.queue.outcomes import Failed, Outcome
+from daemon.worker.retry_policy import RetryPolicy
+from daemon.worker.run import Phase, Run
 from limiter import Bound, Later, Permit, Slots
+from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import eventually
+from tests.daemon.worker.bare_replica import DONE, Replica
 from tests.daemon.worker.conftest import MakeReplica
 
 
@@ -246,3 +253,76 @@ async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
         replica.pool.reserve(replica.pool.free)
     await replica.dispatcher._step()
     assert [await replica.charges(book) for book in books] == [0, 0]
+
+
+@pytest.mark.parametrize("limits", [{}, {"in_flight": 8}], ids=["without a quota", "with a quota"])
+async def test_while_a_provider_cannot_be_reached_one_item_tries_and_none_loses_an_attempt(
+    replica_of: MakeReplica, limits: dict[str, Any]
+) -> None:
+    replica, now, away, tried = replica_of(**limits), [0.0], [True], []
+    replica.route.reach = Reach(clock=lambda: now[0], pause_s=lambda _failures, _longest_s: 60.0)
+    policy = RetryPolicy(AsyncMock(), replica.installation.metrics)
+
+    async def call(run: Run) -> Outcome:
+        tried.append(run.item.uid)
+        await replica.calls.note_intent(run)
+        run.enter(Phase.CALLING)
+        if away[0]:
+            return await policy.outcome(ProviderError(ErrorKind.NETWORK_UNSENT, "Nobody is there."), run)
+        await replica.calls.call_leaves(run, None)
+        return DONE
+
+    replica.pool.execute = call
+    await replica.installation.submit(
+        *({"id": f"j{number}", "prompt": "x", "max_attempts": 1} for number in range(5))
+    )
+    replica.dispatch()
+
+    async def waits() -> bool:
+        return not replica.pool.current() and replica.dispatcher.bound == "provider:scripted unreachable"
+
+    async def has_tried(count: int) -> None:
+        async def enough() -> bool:
+            return len(tried) >= count
+
+        await eventually(enough)
+
+    for _ in range(3):
+        await eventually(waits)
+        before = len(tried)
+        now[0] += 60
+        await has_tried(before + 1)
+        await eventually(waits)
+        assert len(tried) == before + 1, "one at a time"
+    kinds = await replica.installation.kinds()
+    assert kinds.count("provider.unreachable") == 1
+    assert "job.failed" not in kinds
+    away[0] = False
+    now[0] += 60
+
+    async def all_done() -> bool:
+        kinds = await replica.installation.kinds()
+        return kinds.count("job.succeeded") == 5 and "provider.reachable" in kinds
+
+    await eventually(all_done)
+
+
+async def test_an_item_that_is_too_late_to_try_gives_its_turn_to_the_next(replica: Replica) -> None:
+    now, tried = [0.0], []
+    replica.route.reach = reach = Reach(clock=lambda: now[0])
+    reach.failed("Nobody is there.")
+    now[0] += LONGEST_PAUSE_S
+
+    async def too_late(run: Run) -> Outcome:
+        tried.append(run.item.uid)
+        return Failed({"kind": "deadline", "message": "Its deadline passed before the call was sent."})
+
+    replica.pool.execute = too_late
+    await replica.installation.batch("b1", 3)
+    replica.dispatch()
+
+    async def all_tried() -> bool:
+        return len(tried) == 3
+
+    await eventually(all_tried)
+    assert reach.lost, "none of them reached the provider"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ from daemon.contract import Job
 from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
+from daemon.storage.imaging import in_format
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore, StorageError, Stored
 from daemon.worker.download import ONLY_ADDRESS_TRIES, Download
@@ -202,6 +204,62 @@ async def test_a_picture_is_stored_in_the_jobs_format_not_the_providers(
     assert image["content_type"] == "image/webp"
     assert image["key"].endswith(".webp")
     assert image["thumb_url"] is None
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
+async def test_without_a_wished_format_a_picture_is_kept_as_delivered(
+    bench: Bench, kind: str, ending: str
+) -> None:
+    bench.answers = [generated(png(kind=kind))]
+    outcome = await bench.outcome()
+    assert isinstance(outcome, Succeeded)
+    (image,) = outcome.result["images"]
+    assert image["key"].endswith(f"/single/a.{ending}")
+    assert image["content_type"] == f"image/{kind.lower()}"
+    assert await bench.store.get(image["key"]) == png(kind=kind)
+    found = await bench.executor.run(await bench.taken_over())
+    assert isinstance(found, Succeeded), "a picture under any ending is found and not bought again"
+    assert found.result["images"][0]["key"] == image["key"]
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_paid_picture_waits_while_this_machine_lacks_descriptors(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lacks = in_format, 3
+
+    def starved(*given: Any) -> Any:
+        nonlocal lacks
+        lacks -= 1
+        if lacks >= 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*given)
+
+    monkeypatch.setattr("daemon.storage.keeper.in_format", starved)
+    closed: list[str | None] = []
+
+    async def look(_seconds: float) -> None:
+        closed.append(bench.gate.why)
+
+    bench.sleep = look
+    assert isinstance(await bench.outcome(), Succeeded)
+    assert closed == ["this process has no file descriptor left"] * 3, "nothing more is bought meanwhile"
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_lack_of_this_machine_ends_no_download(bench: Bench) -> None:
+    bench.answers = [Generated((Picture(url="https://x/1"),))]
+    failures = 3 * ONLY_ADDRESS_TRIES
+
+    async def starved(picture: Picture) -> bytes:
+        nonlocal failures
+        failures -= 1
+        if failures < 0:
+            return png()
+        raise ProviderError(ErrorKind.RESULT_DOWNLOAD, "The download failed.") from OSError(errno.EMFILE, "x")
+
+    bench.provider.fetch = starved  # type: ignore[method-assign]  # the machine fails, not the provider
+    assert isinstance(await bench.outcome(), Succeeded)
 
 
 async def test_the_intent_is_written_before_the_call_and_the_receipt_right_after_it(bench: Bench) -> None:

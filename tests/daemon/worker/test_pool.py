@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ async def test_a_bug_in_a_run_is_a_failed_attempt_and_not_the_end_of_the_daemon(
     await replica.installation.submit({"id": "a", "prompt": "x", "max_attempts": 2})
     replica.dispatch()
     await replica.has_state("retry_wait")
+
+
+async def test_a_lack_of_this_machine_costs_an_item_no_attempt(replica: Replica) -> None:
+    async def starved(_run: Run) -> Outcome:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    replica.pool.execute = starved
+    await replica.installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
+    replica.dispatch()
+    await replica.has_state("throttled")
+    assert (await replica.installation.record("default//a"))["attempts"] == "0"
 
 
 @pytest.mark.parametrize(

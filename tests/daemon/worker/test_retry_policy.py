@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,14 +92,14 @@ async def test_a_failure_waits_by_its_own_attempts_alone(
 ) -> None:
     run = await run_of(redis, attempts=attempts, throttles=9, deliveries=30)
     with drawing(0.5):
-        outcome = await outcome_of(ProviderError(ErrorKind.NETWORK_UNSENT, "It failed."), run)
+        outcome = await outcome_of(billed_refusal(), run)
     assert isinstance(outcome, Retry)
     assert outcome.delay_s == longest_s / 2
 
 
 async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis: Redis) -> None:
     run = await run_of(redis, attempts=3)
-    error = ProviderError(ErrorKind.NETWORK_UNSENT, "It failed.", retry_after_s=10.0)
+    error = billed_refusal(retry_after_s=10.0)
     delays = []
     for drawn in (0.1, 0.9):
         with drawing(drawn):
@@ -106,6 +107,25 @@ async def test_a_retry_waits_for_the_longer_of_the_providers_wait_and_ours(redis
         assert isinstance(outcome, Retry)
         delays.append(outcome.delay_s)
     assert delays == [10.0, 16 * 0.9]
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.NETWORK_UNSENT, ErrorKind.INPUT_FETCH])
+async def test_a_lack_of_this_machine_costs_no_attempt_and_blames_no_account(
+    redis: Redis, kind: ErrorKind
+) -> None:
+    run, accounts = await run_of(redis, attempts=19), AsyncMock()
+    error = ProviderError(kind, "It failed.")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert isinstance(await RetryPolicy(accounts, Mock()).outcome(error, run), Throttled)
+    accounts.act.assert_not_awaited()
+
+
+async def test_a_call_that_was_not_sent_costs_no_attempt_and_its_route_waits(redis: Redis) -> None:
+    run = await run_of(redis, attempts=19, throttles=40)
+    outcome = await outcome_of(ProviderError(ErrorKind.NETWORK_UNSENT, "Nobody is there."), run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.delay_s == 0, "the route waits, so that a replica that reaches the provider can go on"
+    assert (run.route.reach.failures, run.route.reach.why) == (1, "Nobody is there.")
 
 
 @pytest.mark.parametrize("named_s", [None, 0.0, 0.05, 20.0])
@@ -133,10 +153,11 @@ SUBMITS: dict[type, dict[AccountAction, tuple[str, ...]]] = {
     Throttled: {
         AccountAction.COOL_DOWN: ("rate_limited", "concurrency_limited", "budget_in_flight", "overloaded"),
         AccountAction.STOP: ("auth", "billing_exhausted", "quota_exhausted"),
+        AccountAction.NOTHING: ("network_unsent",),
     },
     Retry: {
         AccountAction.NOTHING: (
-            *("provider_fault", "provider_timeout", "network_unsent", "no_image", "input_fetch", "unknown"),
+            *("provider_fault", "provider_timeout", "no_image", "input_fetch", "unknown"),
         )
     },
     Unknown: {
@@ -205,6 +226,11 @@ def drawing(share: float) -> Iterator[None]:
     """Inside this context, each draw is this share (0..1) of the way from low to high."""
     with patch("random.uniform", lambda low, high: low + (high - low) * share):
         yield
+
+
+def billed_refusal(**more: Any) -> ProviderError:
+    """A failure that costs an attempt each time, without a cap of its own."""
+    return ProviderError(ErrorKind.OVERLOADED, "It failed.", **more).of_accepted_call()
 
 
 async def run_of(redis: Redis, **counts: Any) -> Run:

@@ -132,7 +132,7 @@ async def test_a_call_that_could_not_leave_in_time_is_no_lost_answer(
     monkeypatch.setattr(bench, "call_leaves", stuck)
     bench.route = replace(bench.route, timeout_s=0.2)
     outcome = await bench.outcome(**SIZE)
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Throttled)
     assert (outcome.error["kind"], outcome.error["charged"]) == ("network_unsent", "no")
     assert len(simulator.ledger.calls) == 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,6 +14,7 @@ from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
 from providers.http.client import Answer, create_client, send_once
+from tests.providers.no_descriptors import no_descriptors
 
 
 class _Provider:
@@ -24,6 +27,13 @@ class _Provider:
             return Response(b"{}", headers=self._headers)
 
         self._server = AsgiServer(Starlette(routes=[Route("/", answer)]), "127.0.0.1", 0)
+
+    async def start(self) -> str:
+        await self._server.start()
+        return self._server.url
+
+    async def stop(self) -> None:
+        await self._server.stop()
 
     async def call(self, hooks: CallHooks = NO_HOOKS, times: int = 1) -> list[Answer]:
         await self._server.start()
@@ -49,6 +59,20 @@ async def test_before_send_runs_once_a_request_before_it_leaves() -> None:
 
     await provider.call(CallHooks(before_send), times=2)
     assert calls == [(0, True), (1, False)], "only the first one connected"
+
+
+async def test_without_a_descriptor_idle_connections_are_closed_and_nothing_is_sent() -> None:
+    provider = _Provider()
+    url = await provider.start()
+    async with create_client(url) as idle, create_client(url) as other:
+        await send_once(idle, idle.build_request("GET", url), timeout_s=5)
+        with no_descriptors():
+            with pytest.raises(ProviderError, match=r"no file descriptor left.*nothing was sent") as caught:
+                await send_once(other, other.build_request("GET", url), timeout_s=5)
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        assert caught.value.kind is ErrorKind.NETWORK_UNSENT
+    await provider.stop()
+    assert provider.requests == 1
 
 
 async def test_after_send_runs_once_a_request_when_it_is_written() -> None:
