@@ -56,7 +56,7 @@ TABLE: Mapping[Retry, Row] = {
     Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.STOP),
-    # network_unsent; its route tries one call at a time (accounts/reach.py)
+    # network_unsent; its route tries one call at a time (accounts/routes.py)
     Retry.UNSENT:          Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.NOTHING),
     # provider_fault, provider_timeout, no_image, input_fetch, unknown
     Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.REPEAT,  AccountAction.NOTHING),

@@ -8,8 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
-from daemon.accounts.reach import LONGEST_PAUSE_S, TURN_S
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import LONGEST_PAUSE_S, TURN_S, Route
 from daemon.contract.events import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
 from providers.errors import ErrorKind, ProviderError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.accounts.reach import LONGEST_PAUSE_S, TURN_S, Reach
+from daemon.accounts.routes import LONGEST_PAUSE_S, TURN_S, Reach
 from daemon.broker.backoff import pause_s
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.accounts.reach import LONGEST_PAUSE_S, Reach
+from daemon.accounts.routes import LONGEST_PAUSE_S, Reach
 from daemon.queue.outcomes import Failed, Outcome
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Run

@@ -216,7 +216,7 @@ def test_a_download_is_repeated_only_while_its_picture_may_come(kind: ErrorKind)
     error = ProviderError(kind, "It failed.")
     then = after_download(error)
     retry = errors.Retry
-    may_come = (retry.POLL_AGAIN, retry.AFTER_THROTTLE, retry.PAUSE_QUOTA, retry.BACKOFF)
+    may_come = (retry.POLL_AGAIN, retry.AFTER_THROTTLE, retry.PAUSE_QUOTA, retry.UNSENT, retry.BACKOFF)
     assert (then is Then.REPEAT) == (error.retry in may_come)
     assert (then is Then.REFRESH) == (kind == "result_expired")
 
