@@ -71,16 +71,11 @@ class PictureKeeper:
         memory. Raises NotStored after `patience_s` (None: never) or when the replica has to stop, and ProviderError
         when the bytes are not a picture.
         """
-        wished = job.output
-        try:
-            checking = self._gate.patiently(
-                lambda: asyncio.to_thread(in_format, data, wished.format, wished.quality)
-            )
-            data, facts = await self._gate.storing(checking, patience_s=patience_s)
-        except BadImage as error:
-            raise ProviderError(
-                ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {error}"
-            ) from error
+        checking = self._gate.patiently(lambda: asyncio.to_thread(_checked, data, job))
+        checked = await self._gate.storing(checking, patience_s=patience_s)
+        if isinstance(checked, str):
+            raise ProviderError(ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {checked}")
+        data, facts = checked
         key = _key(place, facts.format)
         data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
         return await self._described(key, data, facts, job, seed=seed)
@@ -172,6 +167,17 @@ class PictureKeeper:
             log.warning("no thumbnail", key=thumb_key, error=str(error))
             return None
         return self._store.url_for(thumb_key)
+
+
+def _checked(data: bytes, job: Job) -> tuple[bytes, ImageFacts] | str:
+    """The picture in the job's format, or what is wrong with it.
+
+    An error's traceback would hold a large picture in memory until the collector runs.
+    """
+    try:
+        return in_format(data, job.output.format, job.output.quality)
+    except BadImage as error:
+        return str(error)
 
 
 def _key(place: Place, image_format: str) -> str:

@@ -102,7 +102,7 @@ async def test_a_signal_while_a_worker_starts_stops_what_was_started(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # unhandled, it would end the tests themselves
-    monkeypatch.setenv("PLANTED", "a key")
+    monkeypatch.setenv("PLANTED", "a-key")
     settings = worker_settings(redis_server.url, tmp_path)
     begun, stopped, stop = asyncio.Event(), asyncio.Event(), Replica.stop
 
@@ -170,7 +170,7 @@ async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
 async def test_a_database_that_redis_has_not_ends_a_worker(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PLANTED", "a key")
+    monkeypatch.setenv("PLANTED", "a-key")
     settings = worker_settings(redis_server.url.replace("/0", "/99"), tmp_path)
     with pytest.raises(SettingsError, match=r"Redis has no database of the number in redis\.url"):
         await asyncio.wait_for(run_worker(settings), 20)

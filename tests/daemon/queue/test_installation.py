@@ -107,7 +107,7 @@ async def test_a_newer_schema_is_neither_overwritten_nor_used(installation: Inst
 
 @pytest.fixture
 def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("PLANTED", "a key")
+    monkeypatch.setenv("PLANTED", "a-key")
     return worker_settings(redis_server.url, tmp_path)
 
 
