@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.limiter import SETTINGS, report, summarise
-from benchmarks.limiter_figures import Figure
-from benchmarks.limiter_oracle import (
+from benchmarks.limiter.__main__ import SETTINGS, report, summarise
+from benchmarks.limiter.figures import Figure
+from benchmarks.limiter.oracle import (
     greedy_slots,
     most_admissible,
     most_at_once,
     most_in_window,
     steady_rate,
 )
-from benchmarks.limiter_provider import Account, Arrival, Refusal, Rule, Rules
-from benchmarks.limiter_rig import PEERS
-from benchmarks.limiter_scenarios import MEASURED, SCENARIOS, why_not
+from benchmarks.limiter.provider import Account, Arrival, Refusal, Rule, Rules
+from benchmarks.limiter.rig import PEERS
+from benchmarks.limiter.scenarios import MEASURED, SCENARIOS, why_not
 
 ROOT = Path(__file__).parents[2]
 

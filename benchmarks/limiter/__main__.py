@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.limiter_cost import MOST_US, costs, sentence
-from benchmarks.limiter_figures import Figure
-from benchmarks.limiter_rig import PEERS, run
-from benchmarks.limiter_scenarios import MEASURED, SCENARIOS, Scenario, why_not
-from benchmarks.limiter_setup import Contestant, Observed, Setup
+from benchmarks.limiter.cost import MOST_US, costs, sentence
+from benchmarks.limiter.figures import Figure
+from benchmarks.limiter.rig import PEERS, run
+from benchmarks.limiter.scenarios import MEASURED, SCENARIOS, Scenario, why_not
+from benchmarks.limiter.setup import Contestant, Observed, Setup
 from benchmarks.venvs import BENCHMARKS, python_for
 
 OURS = "pixmill"

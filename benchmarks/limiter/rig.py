@@ -14,13 +14,13 @@ from typing import Any
 
 import redis.asyncio
 
-from benchmarks.limiter_provider import Arrival
-from benchmarks.limiter_setup import Contestant, Event, Job, Observed, Setup, understood
+from benchmarks.limiter.provider import Arrival
+from benchmarks.limiter.setup import Contestant, Event, Job, Observed, Setup, understood
 from benchmarks.venvs import BENCHMARKS
 from limiter import Limiter, QuotaState, parse_quota
 from tests.servers import RedisServer
 
-PEERS = BENCHMARKS / "limiter_peers"
+PEERS = BENCHMARKS / "limiter" / "peers"
 PREFIX = "bench"
 READY_TIMEOUT_S = 60
 LOOK_EVERY_S = 0.02
@@ -108,7 +108,7 @@ class Running:
 
     async def _prepare(self) -> None:
         setup = self.setup
-        module = ("-m", "benchmarks.limiter_provider", setup.rules.to_json())
+        module = ("-m", "benchmarks.limiter.provider", setup.rules.to_json())
         self.provider = await asyncio.create_subprocess_exec(
             sys.executable, *module, stdout=PIPE, cwd=BENCHMARKS.parent
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.limiter_provider import Arrival, Rules
+from benchmarks.limiter.provider import Arrival, Rules
 from limiter import QuotaError, QuotaState, parse_quota
 
 
 @dataclass(frozen=True)
 class Job:
-    """See limiter_peers/gate.py. One that is `later_s` is not in the list before."""
+    """See peers/gate.py. One that is `later_s` is not in the list before."""
 
     id: int
     model: str = "A"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from benchmarks import limiter_figures as figures
-from benchmarks.limiter_figures import Judge
-from benchmarks.limiter_provider import Refusal, Rule, Rules
-from benchmarks.limiter_setup import Event, Job, Setup
+from benchmarks.limiter.figures import Judge
+from benchmarks.limiter.provider import Refusal, Rule, Rules
+from benchmarks.limiter.setup import Event, Job, Setup
 
 
 @dataclass(frozen=True)

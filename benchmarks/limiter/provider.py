@@ -1,6 +1,6 @@
 """The provider of the limiter benchmark: a process that enforces rules on arrival and writes every arrival down.
 
-Run as ``python -m benchmarks.limiter_provider RULES_JSON``; it prints its port. The wire is a line of JSON each
+Run as ``python -m benchmarks.limiter.provider RULES_JSON``; it prints its port. The wire is a line of JSON each
 way on connections that are kept, so that the benchmark measures limiters and not an HTTP stack. A call that was
 admitted runs to its end whether or not its caller lives.
 """

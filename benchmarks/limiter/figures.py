@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmarks.limiter_oracle import (
+from benchmarks.limiter.oracle import (
     between,
     greedy_slots,
     last_before,
@@ -15,7 +15,7 @@ from benchmarks.limiter_oracle import (
     most_in_window,
     steady_rate,
 )
-from benchmarks.limiter_setup import Observed
+from benchmarks.limiter.setup import Observed
 
 SILENT_S = 0.05
 REOPENED_S = 0.1

@@ -6,7 +6,7 @@ import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 
-from benchmarks.limiter_provider import Rule
+from benchmarks.limiter.provider import Rule
 
 
 def greedy_slots(rules: Sequence[Rule], jobs: Sequence[tuple[int, float]]) -> list[float]:
