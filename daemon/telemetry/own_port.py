@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.telemetry.streams import Unbroken
+from providers.http.asgi import family_of
 
 PORTS_TRIED = 100  # beyond the default one
 
@@ -35,10 +37,10 @@ def with_own_metrics_port(settings: Settings) -> Settings:
 
 
 def _is_taken(listen: Listen) -> bool:
-    with socket.socket() as probe:
+    with socket.socket(family_of(listen.host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((listen.host, listen.port))
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE  # the server explains every other error
     return False

@@ -79,8 +79,7 @@ class AsgiServer:
         self._server = self._task = None
 
     def _bound(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = self._listener(family, socket.SOCK_STREAM)
+        listener = self._listener(family_of(self.host), socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.host, self.port))
@@ -92,6 +91,11 @@ class AsgiServer:
             raise OSError(error.errno, message) from None
         listener.setblocking(False)
         return listener
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """The family of a socket that listens on this host."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class _Server(uvicorn.Server):

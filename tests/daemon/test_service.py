@@ -167,6 +167,22 @@ async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
         await start(settings)
 
 
+def test_a_port_of_the_other_family_is_free_or_taken_as_it_is() -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::1", 0))
+        listen = Listen(f"[::1]:{other.getsockname()[1]}")
+        other.listen()
+        settings = Settings(metrics=MetricsSettings(listen=listen))
+        with pytest.raises(SettingsError, match="is taken by another process"):
+            with_own_metrics_port(settings)
+    assert with_own_metrics_port(settings) is settings
+
+
+def test_an_address_of_another_machine_is_not_called_taken() -> None:
+    settings = Settings(metrics=MetricsSettings(listen=Listen("192.0.2.7:9108")))
+    assert with_own_metrics_port(settings) is settings
+
+
 async def test_a_database_that_redis_has_not_ends_a_worker(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
