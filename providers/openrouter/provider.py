@@ -31,7 +31,7 @@ from providers.openrouter.models import (
 )
 from providers.shared import checks
 from providers.shared.account import check_options, chosen, listed, secret_of
-from providers.shared.answers import amount, error_in, word
+from providers.shared.answers import PICTURE_FIELDS, amount, error_in, word
 from providers.shared.provider import OneCallProvider
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
@@ -191,10 +191,13 @@ def _choice(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _items_of_content(content: object) -> list[object]:
-    """The pictures that some providers put into a chat's content: as its parts, or as Markdown inside its text."""
+    """The pictures that some providers put into a chat's content: as its parts, or else as Markdown inside its text."""
     parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [text for part in parts if isinstance(part, dict) and isinstance(text := part.get("text"), str)]
-    return [*parts, *({"url": found} for text in texts for found in _MARKDOWN_PICTURE.findall(text))]
+    known = [part for part in parts if isinstance(part, dict)]
+    if pictures := [part for part in known if any(part.get(name) for name in PICTURE_FIELDS)]:
+        return pictures
+    texts = [text for part in known if isinstance(text := part.get("text"), str)]
+    return [{"url": found} for text in texts for found in _MARKDOWN_PICTURE.findall(text)]
 
 
 # It is open at its end, and no caption holds a bracket: so a hostile text takes no longer than any other.

@@ -22,6 +22,7 @@ from providers.http.client import SMALL_BYTES, Answer
 from providers.http.outside import OutsideError, download
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
+PICTURE_FIELDS = ("b64_json", "url", "image_url")  # of an item that holds a picture
 
 
 def json_object(body: bytes | bytearray) -> dict[str, Any] | None:
@@ -115,11 +116,28 @@ def text_in(document: dict[str, Any], name: str) -> str | None:
 def pictures_in(
     items: object, answer: Answer, host: str, sent_seed: int | None, request_id: str | None
 ) -> tuple[Picture, ...]:
-    """The pictures in a list of items; see `picture_of`. Raises `bad_response` if `items` is no list."""
+    """The pictures in a list of items; see `picture_of`. Raises `bad_response` if `items` is no list.
+
+    A broken picture beside a good one is left out: the call is paid, and another call would be paid again.
+    """
     if not isinstance(items, list):
         raise bad_answer(answer, "holds something else than a list of pictures", request_id)
-    found = (picture_of(item, host, sent_seed) for item in items)
-    return tuple(picture for picture in found if picture is not None)
+    found: list[Picture] = []
+    broken: ProviderError | None = None
+    for item in items:
+        try:
+            picture = picture_of(item, host, sent_seed)
+        except ProviderError as error:
+            broken = broken or error
+            continue
+        if picture is not None:
+            found.append(picture)
+    try:
+        if broken is not None and not found:
+            raise broken
+    finally:
+        broken = None  # the error must not keep itself, and the answer, in memory
+    return tuple(found)
 
 
 def picture_of(item: object, host: str, sent_seed: int | None) -> Picture | None:

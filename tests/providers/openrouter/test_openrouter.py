@@ -145,6 +145,36 @@ async def test_a_chats_picture_is_found_in_every_known_place(
     assert (await generate(provider)).pictures[0].data == PNG
 
 
+SVG = "![a logo](data:image/svg+xml;utf8,%3Csvg%2F%3E)"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chat(content=[{"type": "text", "text": SVG}, {"type": "image_url", "image_url": {"url": DATA_URL}}]),
+        chat(content=f"{SVG} and ![a mug]({DATA_URL})"),
+        chat([{"image_url": {"url": "data:image/png;base64,iVBO"}}, {"image_url": {"url": DATA_URL}}]),
+    ],
+    ids=["in another part", "in the same text", "in the list"],
+)
+async def test_a_broken_picture_beside_a_good_one_costs_no_second_call(
+    open_openrouter: OpenProvider, serve: Serve, answer: dict[str, Any]
+) -> None:
+    provider = open_openrouter(f"{await serve(Canned(answer).app)}/api/v1")
+    (picture,) = (await generate(provider)).pictures
+    assert picture.data == PNG
+
+
+async def test_the_words_beside_a_picture_are_not_searched_for_another(
+    open_openrouter: OpenProvider, serve: Serve
+) -> None:
+    words = {"type": "text", "text": "As in ![](https://shop.example/old.png)"}
+    content = [words, {"type": "image_url", "image_url": {"url": DATA_URL}}]
+    provider = open_openrouter(f"{await serve(Canned(chat(content=content)).app)}/api/v1")
+    (picture,) = (await generate(provider)).pictures
+    assert picture.data == PNG
+
+
 async def test_the_address_of_a_picture_in_markdown_is_found(
     open_openrouter: OpenProvider, serve: Serve
 ) -> None:
