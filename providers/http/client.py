@@ -79,9 +79,13 @@ async def drop_idle_connections() -> int:
     transports = [each for client in _clients for each in (client._transport, *client._mounts.values())]  # noqa: SLF001
     pools = [each._pool for each in transports if isinstance(each, httpx2.AsyncHTTPTransport)]  # noqa: SLF001
     idle = [connection for pool in pools for connection in pool.connections if connection.is_idle()]
+    dropped = 0
     for connection in idle:
-        await connection.aclose()
-    return len(idle)
+        # While an earlier one was closed, this one may have begun to carry a paid request.
+        if connection.is_idle():
+            await connection.aclose()
+            dropped += 1
+    return dropped
 
 
 async def warm_up() -> None:
@@ -188,7 +192,9 @@ class _Progress:
             if self._hooks.before_send is not None:
                 await self._hooks.before_send(self._rtt_s)
             self.sent = True
-        elif event.endswith("send_request_body.complete") and self._hooks.after_send is not None:
+        elif (
+            event.endswith("send_request_body.complete") and self.sent and self._hooks.after_send is not None
+        ):
             self._hooks.after_send()
 
 

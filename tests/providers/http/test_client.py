@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from types import SimpleNamespace
 
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,7 +16,7 @@ from starlette.routing import Route
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
-from providers.http.client import Answer, create_client, send_once
+from providers.http.client import Answer, create_client, drop_idle_connections, send_once
 from tests.providers.no_descriptors import no_descriptors
 
 
@@ -73,6 +76,51 @@ async def test_without_a_descriptor_idle_connections_are_closed_and_nothing_is_s
         assert caught.value.kind is ErrorKind.NETWORK_UNSENT
     await provider.stop()
     assert provider.requests == 1
+
+
+async def test_a_connection_that_found_work_meanwhile_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        idle = True
+        closed = False
+
+        def is_idle(self) -> bool:
+            return self.idle
+
+        async def aclose(self) -> None:
+            self.closed = True
+            second.idle = False  # a paid request took it while this one was closed
+
+    first, second = Connection(), Connection()
+    transport = httpx2.AsyncHTTPTransport()
+    async with create_client("http://api.example") as client:
+        monkeypatch.setattr(transport, "_pool", SimpleNamespace(connections=[first, second]))
+        monkeypatch.setattr(client, "_transport", transport)
+        assert await drop_idle_connections() == 1
+        monkeypatch.undo()
+    assert (first.closed, second.closed) == (True, False)
+
+
+async def test_the_way_through_a_proxy_is_no_request_that_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    calls: list[str] = []
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with create_client("https://api.example") as client:
+        request = client.build_request("POST", "https://api.example", content=b"{}")
+        with pytest.raises(ProviderError) as caught:
+            await send_once(
+                client, request, timeout_s=5, hooks=CallHooks(None, lambda: calls.append("written"))
+            )
+    server.close()
+    assert caught.value.kind is ErrorKind.NETWORK_UNSENT
+    assert calls == []
 
 
 async def test_after_send_runs_once_a_request_when_it_is_written() -> None:
