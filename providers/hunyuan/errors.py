@@ -58,7 +58,7 @@ _FAMILIES = by_code(
     # The code does not name the quota; an operator must look.
     quota_exhausted="LimitExceeded",
     auth="AuthFailure UnauthorizedOperation",
-    # The credential names the region, so no job can change it.
+    # The credential names the region, and the machine its address, so no job can change them.
     permission="UnsupportedRegion IpInBlacklist IpNotInWhitelist",
     invalid_request="""
         InvalidParameter InvalidParameterValue InvalidParameterValueError MissingParameter UnknownParameter
@@ -72,12 +72,16 @@ _FAMILIES = by_code(
 
 _HINTS = {
     "UnsupportedRegion": "Set the credential's `region`; the documentation names ap-guangzhou.",
+    "IpInBlacklist": "Take the address of this machine off the deny list of the account.",
+    "IpNotInWhitelist": "Put the address of this machine on the allow list of the account.",
     "ActionOffline": 'Tencent has retired this API: set the credential\'s `wire` to "tokenhub_async" and give it'
     " an `api_key`.",
 }
 _TRANSIENT_ACTIVATION = "Delivering"  # the service was just activated; takes minutes
 _ACTIVATION_WAIT_S = 60.0
 EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
+# Every other replica may have a right clock and a permitted address.
+_OF_THIS_MACHINE = frozenset({EXPIRED_SIGNATURE, "IpInBlacklist", "IpNotInWhitelist"})
 # TokenHub has one code for all limits, and names the limit at the end of its message.
 _IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
@@ -101,7 +105,7 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
     code = error.get("code", "")
     kind = _kind(answer, error)
     kind = ErrorKind.UNSUPPORTED if kind is ErrorKind.TASK_LOST else kind
-    wrong_clock = code == EXPIRED_SIGNATURE
+    of_machine = code in _OF_THIS_MACHINE
     activating = code.endswith(f".{_TRANSIENT_ACTIVATION}")
     found = refused(
         answer,
@@ -111,10 +115,9 @@ def refusal(answer: Answer, host: str, now_s: float) -> ProviderError:
         words=error.get("message", ""),
         code=code or error.get("type", ""),
         request_id=error.get("request_id"),
-        # Every other replica may have a right clock, so a wrong one stops only this machine.
-        scope=Scope.MACHINE if wrong_clock else Scope.KEY if kind is ErrorKind.PERMISSION else None,
+        scope=Scope.MACHINE if of_machine else Scope.KEY if kind is ErrorKind.PERMISSION else None,
         retry=Retry.AFTER_THROTTLE
-        if wrong_clock or activating
+        if of_machine or activating
         # Each of these codes is about the account (a service, a region, a real name), and only a person can mend it.
         else Retry.PAUSE_QUOTA
         if kind_of_code(code) is ErrorKind.PERMISSION

@@ -389,3 +389,14 @@ def test_any_answer_is_a_result_or_one_of_our_errors(wire: str, status: int, bod
     if wire in TASK_WIRES:
         with suppress(ProviderError):
             EVERY_WIRE[wire]._progress(answer(body, status))
+
+
+@pytest.mark.parametrize("code", ["IpNotInWhitelist", "IpInBlacklist"])
+def test_a_forbidden_address_concerns_this_machine_and_pauses_no_account(code: str) -> None:
+    error = refused("tc3", answer(tencent_error(code)))
+    assert (error.kind, error.retry, error.scope) == (
+        ErrorKind.PERMISSION,
+        Retry.AFTER_THROTTLE,
+        Scope.MACHINE,
+    )
+    assert "address of this machine" in error.message
