@@ -31,7 +31,8 @@ _STATUSES = by_code(
     # An edge that lost its backend cannot say whether the backend made and billed a picture.
     ambiguous_submit="408 502 504 520 524",
 )
-_MOVED = frozenset({301, 307, 308})  # the request is to be sent again as it is, elsewhere
+_MOVED = frozenset({301, 308})  # for good: the request is to be sent elsewhere, now and later
+_ELSEWHERE_FOR_NOW = 307
 _CONCURRENCY_WORDS = re.compile(r"concurren|parallel|simultaneous|in[- ]flight", re.IGNORECASE)
 # Not "billing" alone: throttles link to the page where more can be bought.
 _BILLING_WORDS = re.compile(
@@ -93,7 +94,8 @@ def refused(
 def redirected(answer: Answer, host: str, lost: ErrorKind) -> ProviderError:
     """The error of a call or poll that was answered with another address; `lost` as in `send_once`.
 
-    A moved address took nothing, and only a person can set the new one. After the other redirects the call may be done.
+    A moved address took nothing, and only a person can set the new one. One that sends elsewhere for now took nothing
+    either, and the call waits. After the other redirects the call may be done.
     """
     target = answer.headers.get("location") or "no address"
     message = (
@@ -102,6 +104,8 @@ def redirected(answer: Answer, host: str, lost: ErrorKind) -> ProviderError:
     )
     if lost is not ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, message, http_status=answer.status)
+    if answer.status == _ELSEWHERE_FOR_NOW:
+        return ProviderError(ErrorKind.NETWORK_UNSENT, message, http_status=answer.status)
     if answer.status not in _MOVED:
         return ProviderError(ErrorKind.UNKNOWN, message, http_status=answer.status)
     return ProviderError(

@@ -280,7 +280,15 @@ async def test_a_redirect_is_not_followed_with_the_key(bench: Bench) -> None:
 
 
 @on(CASES)
-@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_an_address_that_moved_for_now_makes_the_call_wait(bench: Bench) -> None:
+    provider, _ = await bench.canned(b"", 307, location="https://api.new.example/v1/images")
+    error = await bench.failure(provider)
+    assert (error.kind, error.charged) == (ErrorKind.NETWORK_UNSENT, Charged.NO)
+    assert "status 307 to https://api.new.example/v1/images" in error.message
+
+
+@on(CASES)
+@pytest.mark.parametrize("status", [301, 308])
 async def test_a_moved_address_is_named_and_stops_the_account_at_no_cost(bench: Bench, status: int) -> None:
     provider, _ = await bench.canned(b"", status, location="https://api.new.example/v1/images?sig=geheim")
     error = await bench.failure(provider)
