@@ -104,7 +104,8 @@ class HttpProvider(ABC):
         """See Provider.poll. The receipt is all it needs, so any replica can poll."""
 
         def read(answer: Answer) -> Pending | Generated:
-            named = self._named_task(answers.json_object(answer.body) or {})
+            # A refusal may name the request in the place of the task.
+            named = self._named_task(answers.json_object(answer.body) or {}) if answer.accepted else None
             if isinstance(named, str | int) and named and str(named) != submitted.task_id:
                 what = "is about another task than the one that was polled"
                 raise answers.bad_answer(answer, what, kind=ErrorKind.POLL_ERROR)

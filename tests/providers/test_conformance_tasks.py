@@ -150,6 +150,15 @@ async def test_an_answer_about_another_task_is_no_news_of_ours(bench: Bench) -> 
 
 
 @on(TASKS)
+async def test_the_refusal_of_a_poll_may_name_the_request(bench: Bench) -> None:
+    ids = {"id": "request-9", "task_id": "request-9"}
+    provider, _ = await bench.canned({**bench.case.error("slow down"), **ids}, 429)
+    with pytest.raises(ProviderError) as caught:
+        await provider.poll(Submitted("7"))
+    assert caught.value.kind is ErrorKind.RATE_LIMITED
+
+
+@on(TASKS)
 async def test_a_poll_that_cannot_connect_is_no_news(bench: Bench) -> None:
     provider = bench.open(f"http://127.0.0.1:{await closed_port()}{bench.case.path}")
     with pytest.raises(ProviderError) as caught:
