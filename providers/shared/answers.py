@@ -36,15 +36,19 @@ def json_object(body: bytes | bytearray) -> dict[str, Any] | None:
 
 
 def emptied(body: bytearray) -> dict[str, Any] | None:
-    """As `json_object`, and leaves nothing of the body: a large one is held twice at a time, not three times."""
-    if len(body) <= SMALL_BYTES or not body.isascii():
-        document = json_object(body)
-        body.clear()
-        return document
-    text = body.decode("ascii")
+    """As `json_object`, and leaves nothing of the body: a large one is held twice at a time, not three times.
+
+    A lone surrogate in a text becomes visible, so that records and events can hold the text. It does not spoil the
+    document, which is paid for.
+    """
+    document = json_object(body) if len(body) <= SMALL_BYTES or not body.isascii() else None
+    text = "" if document is not None else body.decode("utf-8-sig", "replace")
     body.clear()
+    if document is not None:
+        return document
     try:
-        document = json.loads(text)  # orjson keeps a copy of its own beside the result
+        # orjson keeps a copy of its own beside the result, and refuses lone surrogates.
+        document = _writable(json.loads(text))
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -207,6 +211,17 @@ def amount(value: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return money if money.is_finite() and money >= 0 else None
+
+
+def _writable(value: Any) -> Any:
+    """The same value, with lone surrogates escaped in its texts."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    if isinstance(value, dict):
+        return {_writable(name): _writable(each) for name, each in value.items()}
+    return value
 
 
 def _decoded(encoded: str, host: str) -> bytes:

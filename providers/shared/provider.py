@@ -32,6 +32,7 @@ from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
 from providers.shared.refusals import kind_of_status, redirected
+from providers.text import visible
 
 T = TypeVar("T")
 
@@ -168,9 +169,11 @@ class HttpProvider(ABC):
             raise error from None
 
     def _without_secrets(self, read: T) -> T:
-        """What was read, with no secret of the account in the texts that go into records and events."""
+        """The result that was read, with no secret of the account in the texts that go into records and events."""
         shown = {
-            name: text[:_MOST_SHOWN] for name in _SHOWN if isinstance(text := getattr(read, name, None), str)
+            name: visible(text, lines=True)[:_MOST_SHOWN]
+            for name in _SHOWN
+            if isinstance(text := getattr(read, name, None), str)
         }
         for secret in self._secrets:
             shown = {name: without_secret(text, secret) for name, text in shown.items()}

@@ -66,6 +66,15 @@ async def test_a_picture_may_come_as_base64_or_as_a_data_url(
     assert generated.usage == {"total_tokens": 7}
 
 
+async def test_the_words_of_a_provider_are_fit_to_be_shown_and_recorded(
+    open_provider: OpenProvider, serve: Serve
+) -> None:
+    words = r"a \ud83d mug\u001b[2J\nof clay"
+    canned = Canned(f'{{"data": [{{"b64_json": "{B64}", "revised_prompt": "{words}"}}]}}'.encode())
+    provider = open_provider(f"{await serve(canned.app)}/v1")
+    assert (await generate(provider)).revised_prompt == "a \\ud83d mug\\x1b[2J\nof clay"
+
+
 async def test_a_picture_behind_an_address_is_fetched_without_the_key(
     open_provider: OpenProvider, simulator: Simulator
 ) -> None:

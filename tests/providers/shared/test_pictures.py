@@ -45,6 +45,17 @@ def test_a_document_is_read_at_any_size_and_its_body_is_gone(size: int, text: st
     assert emptied(bytearray(b"[" + b" " * size + b"]")) is None
 
 
+@pytest.mark.parametrize("size", [100, 9 * 1024 * 1024])
+def test_a_lone_surrogate_neither_loses_a_document_nor_reaches_a_record(size: int) -> None:
+    body = b'{"data": [{"b64_json": "%b"}], "usage": {"\\ud83d": "\\ud83d"}, "id": "\\ud83d\\ude00"}' % (
+        b"A" * size
+    )
+    document = emptied(bytearray(body))
+    assert document is not None
+    assert (document["usage"], document["id"]) == ({"\\ud83d": "\\ud83d"}, "😀")
+    assert orjson.loads(orjson.dumps(document)) == document
+
+
 @pytest.mark.parametrize("broken", ["iVBORw0KGgoAA", "iVBORw0K=Ggo=AAA", "iVBORw0KGgo!", "iVBORw0KGgoé"])
 def test_broken_base64_is_no_picture(broken: str) -> None:
     with pytest.raises(ProviderError, match="broken or cut off"):
