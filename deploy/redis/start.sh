@@ -5,6 +5,13 @@ set -eu
 here=$(dirname "$0")
 secrets=${SECRETS:-/run/secrets}
 users=${TMPDIR:-/tmp}/users.acl
+for name in redis_worker redis_producer; do
+  # Without its secret a user would have the empty password.
+  if [ -z "$(cat "$secrets/$name" 2>/dev/null | tr -d '\n')" ]; then
+    echo "$secrets/$name is missing or empty: \`make secrets\` makes it." >&2
+    exit 1
+  fi
+done
 hash_of() { tr -d '\n' <"$secrets/$1" | sha256sum | cut -d ' ' -f 1; }
 umask 077
 {

@@ -273,3 +273,27 @@ async def test_the_server_of_the_composition_lets_in_its_two_users_and_nobody_el
     assert not await allowed("pixmill-worker", "planted-producer")
     assert not await allowed()
     assert (composed.parent / "users.acl").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("user", ["worker", "producer"])
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_the_composition_starts_no_server_without_both_passwords(
+    tmp_path: Path, user: str, content: str | None
+) -> None:
+    for other in ("worker", "producer"):
+        (tmp_path / f"redis_{other}").write_text("planted\n")
+    secret = tmp_path / f"redis_{user}"
+    if content is None:
+        secret.unlink()
+    else:
+        secret.write_text(content)
+    for program in ("docker-entrypoint.sh", "chown"):
+        (tmp_path / program).write_text("#!/bin/sh\necho started\n")
+        (tmp_path / program).chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRETS": str(tmp_path), "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(
+        ["sh", str(DEPLOY / "redis/start.sh")], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == f"{secret} is missing or empty: `make secrets` makes it.\n"
+    assert not (tmp_path / "users.acl").exists()
