@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.cli.errors import USAGE, CommandError
-from daemon.settings import parse_duration
+from daemon.settings import masked_url, parse_duration
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A TOML file; without it ./pixmill.toml, if there is one.")
@@ -42,7 +42,7 @@ def spelled(
 ) -> str:
     """The given common options as another command needs them, with a blank before them; a password is left out."""
     # A pasted hint that lacks the password fails; one that has it would put it on the screen and into its records.
-    shown_url = redis_url if redis_url is None or "@" not in redis_url else "URL"
+    shown_url = redis_url if redis_url is None or masked_url(redis_url) == redis_url else "URL"
     given = {"--config": config, "--redis-url": shown_url, "--prefix": prefix, "--tenant": tenant}
     return "".join(f" {option} {shlex.quote(str(value))}" for option, value in given.items() if value)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from daemon.cli.options import spelled
 from daemon.queue.outcomes import Outcome, Succeeded, Unknown
 from daemon.queue.records import GroupView, Records
 from tests.daemon.cli.conftest import Pixmill
@@ -81,6 +82,12 @@ async def test_a_hint_never_repeats_a_password(pixmill: Pixmill, redis_server: R
     url = redis_server.url.replace("redis://", "redis://default:hunter2@")
     ran = await pixmill("status", "nobody", "--redis-url", url)
     assert "hunter2" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2@h/0", "redis://h/0?password=hunter2"])
+def test_the_options_of_a_hint_hide_a_password_wherever_it_stands(url: str) -> None:
+    assert spelled(redis_url=url) == " --redis-url URL"
+    assert spelled(redis_url="redis://h/0") == " --redis-url redis://h/0"
 
 
 async def test_held_items_are_listed_with_reason_and_remedy(pixmill: Pixmill, redis: Redis) -> None:
