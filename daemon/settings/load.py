@@ -130,7 +130,6 @@ def _unknown(at: Path_) -> str:
 # Settings that a reader of the plans might write. Accepted, they would promise what does not happen.
 _NOT_YET = {
     ("routes", "fallback"),
-    ("retention", "media"),
     ("gateway", "listen"),
     ("gateway", "keys_file"),
     ("gateway", "slide_route"),

@@ -84,6 +84,7 @@ class StorageSettings(Section):
 class RetentionSettings(Section):
     records: Duration = Field(86_400.0, ge=60, description="how long a record is kept after its end")
     failed_records: Duration = Field(7 * 86_400.0, ge=60, description="the same for records of failures")
+    media: Literal["keep"] = Field("keep", description="pictures stay until somebody else removes them")
 
 
 class MetricsSettings(Section):

@@ -122,6 +122,10 @@ def test_the_documented_file_is_read(load: Load) -> None:
     assert set(settings.parsed_quotas()) == {"openai-main", "hunyuan-main"}
 
 
+def test_pictures_are_kept_and_a_file_may_say_so(load: Load) -> None:
+    assert load('[retention]\nmedia = "keep"\n').settings.retention == load("").settings.retention
+
+
 def test_flags_go_before_environment_before_file_before_defaults(load: Load) -> None:
     loaded = load(
         '[worker]\nmax_in_flight = 10\nlease = "20s"\ndrain_timeout = "1s"\n[redis]\nprefix = "file"\n',
@@ -185,7 +189,7 @@ def test_a_file_that_is_no_toml_is_reported_with_its_line(load: Load, text: str)
         ("[worker]\nlease = '1ms'\n", "pixmill.toml:2: `worker.lease` must be greater than or equal to 1"),
         ("[worker]\nmax_in_flight = 0\n", "pixmill.toml:2: `worker.max_in_flight` must be greater than or equal to 1"),
         ("[worker]\nmax_in_flight = 'many'\n", "pixmill.toml:2: `worker.max_in_flight` must be a valid integer"),
-        ("[retention]\nmedia = '30d'\n", "pixmill.toml:2: `retention.media` would do nothing: this version cannot do it yet; take it out."),
+        ("[retention]\nmedia = '30d'\n", "pixmill.toml:2: `retention.media` must be 'keep'."),
         ("[routes.a]\ncredential = 'c'\nmodel = 'm'\nfallback = ['b']\n", "pixmill.toml:4: `routes.a.fallback` would do nothing:"),
         ("[network]\nmax_input_bytes = '25 potatoes'\n", "pixmill.toml:2: `network.max_input_bytes` must be a size"),
         ("[redis]\nurl = 'rediss://h?ssl_cert_reqs=CERT_NONE'\n", "pixmill.toml:2: `redis.url` must be an address whose options are known and take their values; after the `?` it has `ssl_cert_reqs`."),
