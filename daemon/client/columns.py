@@ -1,7 +1,7 @@
 """Decides what each column of a table is for: a job field, the prompt template, or nothing.
 
 Case, blanks, hyphens and byte order marks make no difference: `Negative Prompt` fills `negative_prompt`. A column
-that nothing uses is reported, and refused where it is probably a job field with a slip in it.
+that nothing uses is reported. Without a template it is refused if it is probably a job field with a slip in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.contract.jobs import Output
 
 WHOLE_NUMBERS = frozenset({"n", "seed", "max_attempts"})
 INSIDE = frozenset({"params", "metadata", "output"})
-# What no cell can hold, with the way to give it.
+# Fields that no cell can hold, with the way to give each.
 _ELSEWHERE = {
     "params": "write one column for each, such as `params.quality`",
     "metadata": "write one column for each, such as `metadata.sku`",
@@ -51,7 +51,7 @@ class Columns:
 def match_columns(
     header: Sequence[str], template: Collection[str] | None, ignored: Collection[str]
 ) -> Columns:
-    """What each column is for. `template` are the names in the prompt template (None without one).
+    """The use of each column. `template` are the names in the prompt template (None without one).
 
     `ignored` are columns that are no job fields, whatever their names; the template may still use them.
     """
@@ -116,8 +116,12 @@ def near_column(name: str, header: Sequence[str]) -> str:
 
 
 def hint(name: str) -> str:
-    """The job field that other systems call like this column, or an empty text."""
+    """The job field that a column which nothing uses was perhaps meant to fill, or an empty text."""
     key = _key(name)
+    close = get_close_matches(key, _BY_KEY, n=1, cutoff=0.75)
+    # A slip seldom hits the first letter, and a `Headline` is no `deadline`.
+    if close and close[0][0] == key[0]:
+        return _BY_KEY[close[0]]
     return _PARTS_OF_OUTPUT.get(key) or synonym(key) or synonym(name.replace(" ", "_")) or ""
 
 
@@ -139,11 +143,8 @@ def _refusal(name: str, *, is_export: bool) -> str:
     key = _key(name)
     if key in _ELSEWHERE:
         return f"the column `{name}` cannot be read: {_ELSEWHERE[key]}. {_way_out(name)}"
-    close = get_close_matches(key, _BY_KEY, n=1, cutoff=0.75)
-    # A slip seldom hits the first letter, and a `Headline` is no `deadline`.
-    guess = _BY_KEY[close[0]] if close and close[0][0] == key[0] else ""
-    if not guess and not is_export:
-        guess = hint(name)
+    # An export of a shop has many columns of its own: the plan lists the guesses about them.
+    guess = "" if is_export else hint(name)
     return f"nothing uses the column `{name}`; did you mean `{guess}`? {_way_out(name)}" if guess else ""
 
 

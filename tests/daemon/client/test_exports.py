@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli.planning import left_out
 from daemon.client.batch_file import BatchFile, BatchFileError, read_batch_file
 from daemon.client.columns import hint, job_field
 
@@ -92,6 +93,13 @@ def test_a_column_that_was_probably_meant_as_a_field_is_questioned(
     assert f"nothing uses the column `{column}`; did you mean `{guess}`?" in str(caught.value)
     read = _read(tmp_path, text, ignored=[column])
     assert read == BatchFile([{"id": "k1", "prompt": "a red kettle"}])
+
+
+@pytest.mark.parametrize(("column", "guess"), [("Site", "size"), ("Side", "size"), ("promt", "prompt")])
+def test_a_guess_about_a_column_of_an_export_blocks_nothing(tmp_path: Path, column: str, guess: str) -> None:
+    read = _read(tmp_path, f"id,Title,{column}\nk1,Kettle,x\n", prompt_template="{Title}")
+    assert (read.items, read.unused) == ([{"id": "k1", "prompt": "Kettle"}], (column,))
+    assert left_out(read) == [f"Columns that nothing uses: {column} (did you mean {guess}?)."]
 
 
 @pytest.mark.parametrize("column", ["tenant", "callback", "Params", "metadata", "output"])
