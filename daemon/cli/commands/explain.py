@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import orjson
+from redis.exceptions import RedisError
 
+from daemon.broker.errors import CONNECTION_FAULTS
 from daemon.cli.bounds import in_force, limiter_of, pause_of
 from daemon.cli.following import ident_of
 from daemon.cli.options import Ident
@@ -60,10 +61,16 @@ async def explain(session: Session, ident: Ident) -> int:
 
 
 async def reason_of(session: Session, client: Client, view: View) -> str:
-    """The same for a command that follows the work; empty if the quotas here cannot be read."""
-    with suppress(SettingsError):
+    """The same for a command that follows the work; empty if the quotas here cannot be read.
+
+    Raises what an outage of Redis raises: the caller waits for its end.
+    """
+    try:
         return " ".join((await _why(session, client, view, ident_of(view))).sentences)
-    return ""
+    except CONNECTION_FAULTS:
+        raise
+    except (SettingsError, RedisError):
+        return ""
 
 
 async def _why(session: Session, client: Client, view: View, ident: str) -> Why:

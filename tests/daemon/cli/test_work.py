@@ -14,7 +14,10 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
+from daemon.cli.commands.explain import reason_of
+from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Throttled
@@ -581,3 +584,17 @@ async def test_explain_names_a_provider_that_cannot_be_reached(pixmill: Pixmill,
         "sent. It tries again" in (await pixmill("explain", "j1")).out
     )
     assert (await pixmill("explain", "j1", "--json")).document["unreachable"] is True
+
+
+async def test_an_explanation_that_redis_refuses_ends_no_watching(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await Installation(redis).submit({"id": "j1", "prompt": "x"})
+    await redis.lpush("pixmill:unreachable:default", "not a text")
+    session = Session(None, redis_server.url, None, None, as_json=False)
+    async with session.fleet() as client:
+        view = await session.find(client, "j1")
+        with pytest.raises(ResponseError):
+            await redis.get("pixmill:unreachable:default")
+        assert await reason_of(session, client, view) == ""
