@@ -12,7 +12,7 @@ Task = Mapping[str, Any]  # with at_s, ended_at_s, found_at_s
 
 
 class Look(NamedTuple):
-    """What the benchmark saw at one time."""
+    """The state that the benchmark saw at one time."""
 
     at_s: float
     polls: int

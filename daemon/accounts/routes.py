@@ -99,7 +99,7 @@ class Route:
 
     @property
     def unreachable(self) -> str | None:
-        """What holds the route back while its provider cannot be reached, for people; else None."""
+        """The reason that holds the route back while its provider cannot be reached, for people; else None."""
         return f"provider:{self.provider.name} unreachable" if self.reach.lost else None
 
 

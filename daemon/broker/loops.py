@@ -36,7 +36,7 @@ async def run_forever(
         _waiting.pop(name, None)
 
 
-# What each part waits for. All parts of a replica meet one outage, and one line of the log is enough.
+# The outage that each part waits out. All parts of a replica meet one outage, and one line of the log is enough.
 _waiting: dict[str, str] = {}
 
 

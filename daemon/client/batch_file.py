@@ -156,7 +156,7 @@ class _Reader:
             self.items.append(item)
 
     def _lacking(self, values: Mapping[str, str], item: Mapping[str, Any]) -> str:
-        """What a prompt needs and this row leaves empty, as the beginning of a sentence."""
+        """The parts of a prompt that this row leaves empty, as the beginning of a sentence."""
         if self._template is not None:
             missing = [name for name in self._names if not values.get(name, "").strip()]
             return f"the prompt template needs {_quoted(missing)}, which is empty here" if missing else ""
