@@ -35,7 +35,7 @@ from daemon.queue.keys import Keys
 from daemon.queue.outbox import Outbox
 from daemon.queue.pauses import PauseBook
 from daemon.queue.queue import Queue
-from daemon.settings import Settings
+from daemon.settings import Settings, SettingsError
 from daemon.settings.pace import pace_as_json
 from daemon.storage.gate import StorageGate
 from daemon.storage.keeper import PictureKeeper
@@ -64,6 +64,7 @@ log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 5
 ADOPTED_IN_S = 2.0
+SPARE_PORTS = 99  # for the replicas that share a machine, beyond the default port of /metrics
 SILENT_S = 15.0  # without a successful claim or look for this time, the replica is not consuming
 
 
@@ -165,18 +166,23 @@ class Replica:
         )
         listen = settings.metrics.listen
         app = health_app(metrics, self.readiness, self._gauges.refresh)
-        self._server = AsgiServer(app, listen.host, listen.port)
+        # A scraper expects this replica at a port that the operator set.
+        spare_ports = 0 if listen.port == 0 or "listen" in settings.metrics.model_fields_set else SPARE_PORTS
+        self._server = AsgiServer(app, listen.host, listen.port, spare_ports=spare_ports)
         self._stopping = False
         self.left = 0  # number of runs that did not end in time and were handed over
 
     async def start(self) -> None:
-        """Start every part. Redis may still be away: the parts wait for it, and readiness reports it."""
+        """Start every part. Redis may still be away: the parts wait for it, and readiness reports it.
+
+        Raises SettingsError if `metrics.listen` cannot be used.
+        """
         for route in self._routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
         await warm_up()
-        await self._server.start()
+        await self._listen()
         self._parts.start()
         log.info(
             "replica started",
@@ -204,6 +210,15 @@ class Replica:
         for client in (self._client, self._blocking, self._listener):
             await client.aclose()
         log.info("replica stopped", handed_over=self.left)
+
+    async def _listen(self) -> None:
+        wanted = self._server.port
+        try:
+            await self._server.start()
+        except OSError as error:
+            raise SettingsError([f"`metrics.listen` (--metrics): {error.strerror}"]) from None
+        if wanted not in (0, self._server.port):
+            log.warning("another process has the port of /metrics", port=wanted, ours=self._server.url)
 
     @property
     def metrics_url(self) -> str:

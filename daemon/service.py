@@ -24,7 +24,6 @@ from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Route, Settings, SettingsError, masked_url
 from daemon.storage.object_store import ResultStore, StorageError
-from daemon.telemetry.own_port import with_own_metrics_port
 from daemon.telemetry.streams import Unbroken
 from daemon.worker.descriptors import fitting_slots, raise_limit
 from providers.errors import redact
@@ -120,7 +119,6 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
 
     `banner` is printed when Redis serves us.
     """
-    settings = with_own_metrics_port(settings)
     servers: list[EmbeddedRedis] = []
 
     def end_at_once() -> None:
@@ -147,7 +145,6 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
-    settings = with_own_metrics_port(settings)
     return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
 
 

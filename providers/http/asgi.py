@@ -6,12 +6,15 @@ It installs no signal handlers, sets up no logging, and never ends the process.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
+
+_BACKLOG = 2048  # connections that wait to be accepted, as uvicorn's
 
 
 class AsgiServer:
@@ -28,13 +31,18 @@ class AsgiServer:
         port: int = 0,
         *,
         grace_s: float = 1.0,
+        spare_ports: int = 0,
         listener: type[socket.socket] = socket.socket,
     ) -> None:
-        """`listener` makes the socket that connections are accepted from."""
+        """`listener` makes the socket that connections are accepted from.
+
+        Where `port` is taken, up to `spare_ports` of the next ones are tried.
+        """
         self.host = host
         self.port = port
         self._app = app
         self._grace_s = grace_s
+        self._spare_ports = spare_ports
         self._listener = listener
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -48,7 +56,7 @@ class AsgiServer:
         return f"http://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Listen. Raises OSError with a sentence if the address is taken, RuntimeError if the app fails."""
+        """Listen. Raises OSError with a sentence if the address cannot be used, RuntimeError if the app fails."""
         listener = self._bound()
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
@@ -79,23 +87,34 @@ class AsgiServer:
         self._server = self._task = None
 
     def _bound(self) -> socket.socket:
-        listener = self._listener(family_of(self.host), socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        last = min(self.port + self._spare_ports, 65_535)
+        for port in range(self.port, last + 1):
+            try:
+                return self._listening(port)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and port < last:
+                    continue
+                host = f"[{self.host}]" if ":" in self.host else self.host
+                message = (
+                    f"Cannot listen on {host}:{port}: {error.strerror or error}. "
+                    "Choose another address or another port."
+                )
+                raise OSError(error.errno, message) from None
+        raise ValueError(f"{self.port} is no port.")
+
+    def _listening(self, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = self._listener(family, socket.SOCK_STREAM)
         try:
-            listener.bind((self.host, self.port))
-        except OSError as error:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, port))
+            # Two processes may bind one port; only one of them may listen.
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except OSError:
             listener.close()
-            message = (
-                f"Cannot listen on {self.host}:{self.port}: {error.strerror or error}. Choose another port."
-            )
-            raise OSError(error.errno, message) from None
-        listener.setblocking(False)
+            raise
         return listener
-
-
-def family_of(host: str) -> socket.AddressFamily:
-    """The family of a socket that listens on this host."""
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class _Server(uvicorn.Server):

@@ -11,19 +11,19 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from daemon import service as signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
-from daemon.replica import Replica
-from daemon.service import run_up, run_worker, until_signal
+from daemon.replica import SPARE_PORTS, Replica
+from daemon.service import run_up, run_worker, until_signal, worker
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
-from daemon.telemetry.own_port import PORTS_TRIED, with_own_metrics_port
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 
 @pytest.mark.parametrize(
@@ -149,38 +149,45 @@ def taken() -> Iterator[Listen]:
         yield Listen(f"127.0.0.1:{other.getsockname()[1]}")
 
 
-def test_the_default_metrics_port_gives_way_to_the_next_free_one(
-    taken: Listen, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PLANTED", "a-key")
+    return worker_settings(redis_server.url, tmp_path)
+
+
+async def test_the_default_metrics_port_gives_way_to_the_next_free_one(
+    settings: Settings, redis_server: RedisServer, taken: Listen
 ) -> None:
-    settings = Settings(metrics=MetricsSettings.model_construct(set(), listen=taken))
-    own = with_own_metrics_port(settings).metrics.listen
-    assert taken.port < own.port < taken.port + PORTS_TRIED or own.port == 0
-    assert capsys.readouterr().err.startswith(f"{taken} is taken; this replica serves /metrics")
+    settings = settings.model_copy(update={"metrics": MetricsSettings.model_construct(set(), listen=taken)})
+    async with worker(settings, redis_server.url) as running:
+        port = httpx2.URL(running.replica.metrics_url).port
+    assert port is not None
+    assert taken.port < port <= taken.port + SPARE_PORTS
 
 
 @pytest.mark.parametrize("start", [lambda settings: run_up(settings, banner), run_worker])
 async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
-    start: Callable[[Settings], Coroutine[Any, Any, int]], taken: Listen, redis_server: RedisServer
+    start: Callable[[Settings], Coroutine[Any, Any, int]], settings: Settings, taken: Listen
 ) -> None:
-    settings = Settings.model_validate({"metrics": {"listen": taken}, "redis": {"url": redis_server.url}})
-    with pytest.raises(SettingsError, match=r"`metrics.listen`, --metrics\) is taken by another process"):
+    settings = settings.model_copy(update={"metrics": MetricsSettings(listen=taken)})
+    with pytest.raises(
+        SettingsError, match=rf"`metrics.listen` \(--metrics\): .*{taken}: Address already in use"
+    ):
         await start(settings)
 
 
-def test_a_port_of_the_other_family_is_free_or_taken_as_it_is() -> None:
-    with socket.socket(socket.AF_INET6) as other:
-        other.bind(("::1", 0))
-        listen = Listen(f"[::1]:{other.getsockname()[1]}")
-        other.listen()
-        settings = Settings(metrics=MetricsSettings(listen=listen))
-        with pytest.raises(SettingsError, match="is taken by another process"):
-            with_own_metrics_port(settings)
-    assert with_own_metrics_port(settings) is settings
+async def test_an_address_that_is_not_here_is_not_called_taken(settings: Settings) -> None:
+    settings = settings.model_copy(update={"metrics": MetricsSettings(listen=Listen("192.0.2.7:9108"))})
+    with pytest.raises(SettingsError, match=r"Cannot listen on 192\.0\.2\.7:9108: Cannot assign"):
+        await run_worker(settings)
 
 
-def test_an_address_of_another_machine_is_not_called_taken() -> None:
-    settings = Settings(metrics=MetricsSettings(listen=Listen("192.0.2.7:9108")))
-    assert with_own_metrics_port(settings) is settings
+async def test_the_metrics_port_of_another_family_is_used_as_it_is(
+    settings: Settings, redis_server: RedisServer
+) -> None:
+    settings = settings.model_copy(update={"metrics": MetricsSettings(listen=Listen(f"[::1]:{free_port()}"))})
+    async with worker(settings, redis_server.url) as running:
+        assert running.replica.metrics_url == f"http://{settings.metrics.listen}"
 
 
 async def test_a_database_that_redis_has_not_ends_a_worker(

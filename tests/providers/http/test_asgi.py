@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import httpx2
@@ -45,6 +46,18 @@ async def test_a_taken_port_is_a_sentence() -> None:
             await AsgiServer(APP, port=first.port).start()
     finally:
         await first.stop()
+
+
+async def test_servers_that_start_together_share_out_the_ports() -> None:
+    first = AsgiServer(APP)
+    await first.start()
+    others = [AsgiServer(APP, port=first.port, spare_ports=99) for _ in range(3)]
+    try:
+        await asyncio.gather(*(other.start() for other in others))
+        assert len({first.port, *(other.port for other in others)}) == 4
+    finally:
+        for server in (first, *others):
+            await server.stop()
 
 
 async def test_an_app_that_fails_at_startup_raises() -> None:
