@@ -194,7 +194,8 @@ def _items_of_content(content: object) -> list[object]:
     """The pictures that some providers put into a chat's content: as its parts, or else as Markdown inside its text."""
     parts = content if isinstance(content, list) else [{"text": content}]
     known = [part for part in parts if isinstance(part, dict)]
-    if pictures := [part for part in known if any(part.get(name) for name in PICTURE_FIELDS)]:
+    pictures: list[object] = [part for part in known if any(part.get(name) for name in PICTURE_FIELDS)]
+    if pictures:
         return pictures
     texts = [text for part in known if isinstance(text := part.get("text"), str)]
     return [{"url": found} for text in texts for found in _MARKDOWN_PICTURE.findall(text)]
