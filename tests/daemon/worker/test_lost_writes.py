@@ -262,6 +262,15 @@ async def test_after_a_loss_nothing_is_claimed_until_all_replicas_could_hand_in(
     assert [item.uid for item in (await calm.claim("default", 1)).items] == ["default//b"]
 
 
+async def test_the_calm_begins_with_the_restart_and_not_with_the_first_claim(rig: Rig, redis: Redis) -> None:
+    calm = Queue(redis, rig.installation.keys, "w2", calm_s=60)
+    await rig.submit()
+    await rig.lose(rig.mark())
+    await calm.install(records_s=600, failed_s=600, starts=True)
+    await redis.hincrby("pixmill:installation", "life_us", -60_000_000)
+    assert len((await calm.claim("default", 1)).items) == 1
+
+
 async def test_new_work_is_not_looked_up_in_the_store(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.submit()
     await rig.lose(rig.mark())
