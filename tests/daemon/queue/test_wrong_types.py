@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from daemon.maintenance.eta import Estimator
 from daemon.maintenance.janitor import Janitor
 from daemon.maintenance.scheduler import Scheduler
-from daemon.queue.outcomes import Succeeded
+from daemon.queue.outcomes import Failed, Succeeded
 from tests.daemon.harness import Installation
 
 DONE = Succeeded({"images": []})
@@ -50,6 +50,17 @@ async def test_a_batch_ends_though_its_stream_is_somebodys_key(
     while await installation.queue.close_groups():
         pass
     assert await installation.redis.ttl(stream) == -1, "somebody's key is left alone"
+
+
+async def test_a_retry_of_a_batch_leaves_somebodys_key_alone(installation: Installation) -> None:
+    stream = installation.keys.batch_events("b1")
+    await installation.batch("b1", 1)
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Failed({"kind": "refused", "message": "No.", "charged": "no"}))
+    await installation.redis.set(stream, "somebody's", ex=1000)
+    await installation.orders.retry("item", item.uid, ["failed"])
+    assert (await installation.group("default/b1"))["state"] == "running"
+    assert await installation.redis.ttl(stream) > 0
 
 
 async def test_the_progress_of_others_goes_on_beside_a_stream_of_another_type(
