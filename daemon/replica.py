@@ -74,10 +74,20 @@ def worker_name() -> str:
 
 
 class Replica:
-    """`start`, then `stop`; stop works without a start, after a failed start, and twice."""
+    """`start`, then `stop`; stop works without a start, after a failed start, and twice.
+
+    `calm`: after a restart of Redis, wait until other replicas could hand in what it has lost.
+    """
 
     def __init__(
-        self, settings: Settings, redis_url: str, routes: Routes, store: ResultStore, webhooks: Webhooks
+        self,
+        settings: Settings,
+        redis_url: str,
+        routes: Routes,
+        store: ResultStore,
+        webhooks: Webhooks,
+        *,
+        calm: bool = True,
     ) -> None:
         self.settings, self._routes, self._store = settings, routes, store
         self.metrics = metrics = Metrics()
@@ -92,7 +102,7 @@ class Replica:
             keys,
             self.worker,
             max_backlog_per_tenant=settings.worker.max_backlog_per_tenant,
-            calm_s=lease_s,
+            calm_s=lease_s if calm else 0,
         )
         # Longer than the item's own lease: the place of a dead replica's call stays taken until the item is adopted.
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)

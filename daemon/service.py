@@ -79,7 +79,8 @@ async def up(
             await provider.start()
             settings = simulated(settings, provider.base_url, SIMULATOR_QUOTA)
             environ = {**environ, **SIMULATOR_ENVIRON}
-        async with _replica(settings, redis_url, environ) as replica:
+        # What makes an embedded server lose writes, a power cut, ends all its replicas too: they are on this machine.
+        async with _replica(settings, redis_url, environ, calm=embedded is None) as replica:
             yield Running(replica, redis_url, provider)
     finally:
         if provider is not None:
@@ -102,11 +103,14 @@ async def worker(
 
 
 @asynccontextmanager
-async def _replica(settings: Settings, redis_url: str, environ: Mapping[str, str]) -> AsyncIterator[Replica]:
+async def _replica(
+    settings: Settings, redis_url: str, environ: Mapping[str, str], *, calm: bool = True
+) -> AsyncIterator[Replica]:
     settings = _fitted(settings)
     webhooks = Webhooks.configured(settings, environ)
     store = ResultStore.open(settings.storage.url.reveal())
-    replica = Replica(settings, redis_url, build_routes(settings, environ), store, webhooks=webhooks)
+    routes = build_routes(settings, environ)
+    replica = Replica(settings, redis_url, routes, store, webhooks, calm=calm)
     try:
         await replica.start()
         yield replica

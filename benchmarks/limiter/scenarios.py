@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from benchmarks import limiter_figures as figures
+from benchmarks.limiter import figures
 from benchmarks.limiter.figures import Judge
 from benchmarks.limiter.provider import Refusal, Rule, Rules
 from benchmarks.limiter.setup import Event, Job, Setup

@@ -27,6 +27,8 @@ from providers.registry import create_provider
 LONGEST_PAUSE_S: Final = 30.0
 # The next call tries after this time if nothing is heard of the one before it. A connection takes 10 s at most.
 TURN_S: Final = 15.0
+# Without a call for this time after the last pause, nobody knows, and an idle route must not alert for ever.
+FORGOTTEN_S: Final = 120.0
 
 
 class Reach:
@@ -38,7 +40,7 @@ class Reach:
         clock: Callable[[], float] = time.monotonic,
         pause_s: Callable[[int, float], float] = pause_s,
     ) -> None:
-        self.failures = 0  # in a row
+        self._failures = 0
         self.why = ""  # the last failure, as a sentence
         self._clock = clock
         self._pause_s = pause_s
@@ -46,8 +48,13 @@ class Reach:
         self._trying = False
 
     @property
+    def failures(self) -> int:
+        """Failures in a row; 0 again some time after the last one, though no call has shown it."""
+        return self._failures if self._clock() < self._next_at + FORGOTTEN_S else 0
+
+    @property
     def lost(self) -> bool:
-        """Whether the last call could not be sent."""
+        """Whether the last call could not be sent, a short time ago."""
         return self.failures > 0
 
     @property
@@ -67,19 +74,19 @@ class Reach:
         """Note a call of which nothing was sent. Calls that fail together count once."""
         if self.wait_s and not self._trying:
             return
-        self.failures += 1
+        self._failures = self.failures + 1
         self.why = why
         self._trying = False
-        self._next_at = self._clock() + self._pause_s(self.failures - 1, LONGEST_PAUSE_S)
+        self._next_at = self._clock() + self._pause_s(self._failures - 1, LONGEST_PAUSE_S)
 
     def ended(self) -> None:
         """Note the end of a run: if it had the turn and neither left nor failed, the next call may try at once."""
         if self._trying:
-            self._trying, self._next_at = False, self._clock()
+            self._trying, self._next_at = False, min(self._next_at, self._clock())
 
     def reached(self) -> None:
         """Note a call that leaves on an open connection."""
-        self.failures, self._trying = 0, False
+        self._failures, self._trying = 0, False
 
 
 @dataclass(eq=False, slots=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection
-from math import inf
 
 import structlog
 
@@ -15,32 +13,37 @@ from daemon.queue.queue import Queue
 log = structlog.get_logger(__name__)
 
 RECOUNT_S = 60.0
-COUNTED = 2000  # items of a route or a batch in one step, so that it stays short
+COUNTED = 2000  # records in one step, so that it stays short
+BREATH_S = 0.05  # between two steps, for the other work of Redis
 IDLE_LEASES = 5  # by then other replicas have taken over the pending entries of a dead one
 
 
 class Janitor:
-    """Looks for such names once per lease, and at the counts once a minute, on every replica."""
+    """Looks for such names once per lease on every replica, and at the counts once a minute on one of the fleet."""
 
     def __init__(self, queue: Queue, routes: Collection[str], *, lease_s: float) -> None:
         self._queue = queue
         self._routes = routes
         self._lease_s = lease_s
-        self._recounted_at = -inf  # monotonic
 
     async def run(self) -> None:
         await run_forever("janitor", self._step)
 
     async def _step(self) -> None:
         await self.forget()
-        if time.monotonic() - self._recounted_at >= RECOUNT_S:
-            self._recounted_at = time.monotonic()
+        if await self._queue.take_recount(RECOUNT_S):
             await self.recount()
         await asyncio.sleep(self._lease_s)
 
     async def recount(self) -> int:
         """Put wrong counts right; returns how many there were."""
-        wrong = await self._queue.recount(self._routes, most=COUNTED)
+        wrong, group = 0, 0
+        for route in self._routes:
+            wrong += await self._queue.recount_route(route, most=COUNTED)
+        while group >= 0:
+            found, group = await self._queue.recount_groups(group, most=COUNTED)
+            wrong += found
+            await asyncio.sleep(BREATH_S)
         if wrong:
             log.warning("counts were wrong and are right again", counts=wrong)
         return wrong

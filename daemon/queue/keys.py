@@ -69,6 +69,7 @@ class Keys:
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
         self.outbox = f"{prefix}:outbox"
         self.probe = f"{prefix}:probe"
+        self.recount = f"{prefix}:recount"  # exists for a minute after a recount
         self.doctor = f"{prefix}:doctor"  # exists only while the doctor runs
 
     def item(self, uid: str) -> str:

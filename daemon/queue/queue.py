@@ -97,10 +97,22 @@ class Queue:
         ready = [self.keys.stream(route, queue) for route in routes for queue in (*LANES, CACHED)]
         return [(self.keys.jobs, INTAKE_GROUP), *((stream, WORKERS_GROUP) for stream in ready)]
 
-    async def recount(self, routes: Iterable[str], *, most: int) -> int:
-        """Put wrong counts of waiting and running work right; returns how many. `most`: items of a route or group."""
-        wrong: int = await self._call("recount", routes=list(routes), queues=(*LANES, CACHED), most=most)
-        return wrong
+    async def take_recount(self, turn_s: float) -> bool:
+        """Whether this replica has the recount of the fleet; no other one has it for `turn_s`."""
+        return bool(await self._client.set(self.keys.recount, self.worker, nx=True, px=round(turn_s * 1000)))
+
+    async def recount_route(self, route: str, *, most: int) -> int:
+        """Put wrong counts of a route's waiting and running work right; returns how many. `most`: items that wait."""
+        wrong, _ = await self._call("recount", route=route, queues=(*LANES, CACHED), most=most)
+        return int(wrong)
+
+    async def recount_groups(self, first: int, *, most: int) -> tuple[int, int]:
+        """Put wrong counts of running groups right, from the group of rank `first`, with `most` records in all.
+
+        Returns how many counts were wrong, and the rank of the next group, -1 at the end.
+        """
+        wrong, following = await self._call("recount", **{"from": first}, most=most)
+        return int(wrong), int(following)
 
     async def now_us(self) -> int:
         """The server's clock."""

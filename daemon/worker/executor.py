@@ -81,12 +81,13 @@ class Executor:
         if run.item.deliveries == 1:
             self._metrics.queue_seconds.labels(route=run.route.name).observe(run.item.queue_us / 1e6)
         started = time.monotonic()
-        try:
-            async with run.beside:
+        async with run.beside:
+            try:
                 outcome = await self._outcome(run, job)
-        finally:
-            if run.answer_bytes:
-                self._memory.release(run)
+            finally:
+                # Before the reports to Redis end, since other large answers wait for the memory.
+                if run.answer_bytes:
+                    self._memory.release(run)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -243,7 +244,7 @@ class Executor:
 
 def _may_be_stored(run: Run) -> bool:
     """Whether an earlier run may have stored the picture and not settled it; Redis may have lost that run."""
-    return run.item.deliveries > 1 or run.item.survived
+    return run.item.deliveries > 1 or run.item.survived or run.may_have_called
 
 
 async def _answered(

@@ -17,7 +17,7 @@ import structlog
 
 from daemon.accounts.routes import Route
 from daemon.contract import Job
-from daemon.queue.keys import Uid
+from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.storage.keeper import Place
 from limiter import Permit
@@ -138,8 +138,12 @@ class Run:
 
     @property
     def may_have_called(self) -> bool:
-        """Whether an earlier run may have made a call: it noted an intent, or Redis may have lost that note."""
-        return self.item.intent_us is not None or (self.adopted and self.item.survived)
+        """Whether an earlier run may have made a call: it noted an intent, or Redis may have lost that note.
+
+        A copy makes no call.
+        """
+        may_lack_note = self.adopted and self.item.survived and self.item.place != CACHED
+        return self.item.intent_us is not None or may_lack_note
 
     @property
     def noted(self) -> str:

@@ -13,14 +13,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
 
 from daemon import service as signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
+from daemon.client import Client
 from daemon.replica import SPARE_PORTS, Replica
-from daemon.service import run_up, run_worker, until_signal, worker
+from daemon.service import run_up, run_worker, until_signal, up, worker
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
+from daemon.worker.dispatcher import RESTARTED
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
 from tests.servers import RedisServer, free_port
@@ -188,6 +191,43 @@ async def test_the_metrics_port_of_another_family_is_used_as_it_is(
     settings = settings.model_copy(update={"metrics": MetricsSettings(listen=Listen(f"[::1]:{free_port()}"))})
     async with worker(settings, redis_server.url) as running:
         assert running.replica.metrics_url == f"http://{settings.metrics.listen}"
+
+
+async def test_a_second_up_starts_its_first_job_at_once(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "metrics": {"listen": "127.0.0.1:0"},
+            "storage": {"url": f"file://{tmp_path}/pictures"},
+            "worker": {"lease": "1h"},
+        }
+    )
+    for ident in ("a", "b"):
+        async with (
+            up(settings, data_dir=tmp_path / ".pixmill") as running,
+            Client(running.redis_url) as client,
+        ):
+            await client.submit({"id": ident, "prompt": "x"})
+
+            async def has_ended(client: Client = client, ident: str = ident) -> bool:
+                view = await client.status(ident)
+                return view is not None and view.state == "succeeded"
+
+            await eventually(has_ended)
+
+
+async def test_a_worker_of_a_fleet_waits_after_a_restart_of_redis(
+    redis_server: RedisServer, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANTED", "a-key")
+    await redis.hset("pixmill:installation", "life", "a former one")
+    async with worker(worker_settings(redis_server.url, tmp_path), redis_server.url) as running:
+        async with Client(running.redis_url) as client:
+            await client.submit({"id": "a", "prompt": "x"})
+
+        async def waits() -> bool:
+            return running.replica.dispatchers["default"].bound == RESTARTED
+
+        await eventually(waits)
 
 
 async def test_a_database_that_redis_has_not_ends_a_worker(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.accounts.routes import LONGEST_PAUSE_S, TURN_S, Reach
+from daemon.accounts.routes import FORGOTTEN_S, LONGEST_PAUSE_S, TURN_S, Reach
 from daemon.broker.backoff import pause_s
 
 
@@ -68,6 +68,28 @@ def test_a_run_that_did_not_try_ends_no_pause(way: Way) -> None:
     way.failed("x")
     way.ended()
     assert way.wait_s == 1
+
+
+def test_a_failure_is_forgotten_when_no_call_follows_it(way: Way) -> None:
+    way.failed("x")
+    way.now += 1
+    way.take_turn()
+    way.failed("x")
+    way.now += 2 + FORGOTTEN_S - 0.5
+    assert way.lost
+    way.now += 0.5
+    assert (way.lost, way.failures, way.wait_s) == (False, 0, 0)
+    way.failed("x")
+    assert (way.failures, way.wait_s) == (1, 1), "the pauses begin anew"
+
+
+def test_a_try_that_ends_late_brings_no_forgotten_failure_back(way: Way) -> None:
+    way.failed("x")
+    way.now += 1
+    way.take_turn()
+    way.now += TURN_S + FORGOTTEN_S
+    way.ended()
+    assert not way.lost
 
 
 def test_the_real_pauses_grow_to_half_a_minute() -> None:

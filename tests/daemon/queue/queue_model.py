@@ -135,7 +135,7 @@ class QueueModel:
         assert item.due_us is None, f"{uid} was claimed before its time"
         assert not item.overdue(now_us), f"{uid} was claimed after its expiry"
         item.state = "running"
-        item.epoch += 1
+        item.epoch = max(item.epoch + 1, now_us)
         item.deliveries += 1
         item.take_up()
         if item.group is not None and item.group.cap is not None:
@@ -189,7 +189,7 @@ class QueueModel:
         self.dead["late_receipt"] += 1
         return "buried"
 
-    def take_over(self, uid: str, most_crashes: int) -> bool:
+    def take_over(self, uid: str, most_crashes: int, now_us: int) -> bool:
         """A reclaim has found it silent; False when it is given up as poison."""
         item = self.items[uid]
         item.silent = False
@@ -202,7 +202,7 @@ class QueueModel:
             self._end(item, "failed")
             return False
         item.crashes += 1
-        item.epoch += 1
+        item.epoch = max(item.epoch + 1, now_us)
         item.deliveries += 1
         return True
 

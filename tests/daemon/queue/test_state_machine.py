@@ -287,7 +287,7 @@ class QueueMachine(RuleBasedStateMachine):
             for lane in LANES
         ]
         adopted = [item for page in pages for item in page.items]
-        kept = {uid for uid in silent if self.model.take_over(uid, MOST_CRASHES)}
+        kept = {uid for uid in silent if self.model.take_over(uid, MOST_CRASHES, self.time.now_us)}
         assert {item.uid for item in adopted} == kept
         assert sum(page.poisoned for page in pages) == len(silent - kept)
         for item in adopted:

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from daemon.maintenance.eta import Estimator
 from daemon.maintenance.janitor import Janitor
 from daemon.maintenance.scheduler import Scheduler
-from daemon.queue.outcomes import Succeeded
+from daemon.queue.outcomes import Failed, Succeeded
 from tests.daemon.harness import Installation
 
 DONE = Succeeded({"images": []})
@@ -50,6 +50,17 @@ async def test_a_batch_ends_though_its_stream_is_somebodys_key(
     while await installation.queue.close_groups():
         pass
     assert await installation.redis.ttl(stream) == -1, "somebody's key is left alone"
+
+
+async def test_a_retry_of_a_batch_leaves_somebodys_key_alone(installation: Installation) -> None:
+    stream = installation.keys.batch_events("b1")
+    await installation.batch("b1", 1)
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Failed({"kind": "refused", "message": "No.", "charged": "no"}))
+    await installation.redis.set(stream, "somebody's", ex=1000)
+    await installation.orders.retry("item", item.uid, ["failed"])
+    assert (await installation.group("default/b1"))["state"] == "running"
+    assert await installation.redis.ttl(stream) > 0
 
 
 async def test_the_progress_of_others_goes_on_beside_a_stream_of_another_type(
@@ -104,6 +115,36 @@ async def test_the_janitor_puts_wrong_counts_right(installation: Installation) -
     group = await installation.group("default/b1")
     assert [group[name] for name in ("queued", "running", "succeeded", "open")] == ["3", "1", "1", "4"]
     await installation.queue.settle(running, DONE)
+
+
+async def test_no_step_of_a_recount_looks_at_more_than_its_budget(installation: Installation) -> None:
+    groups = [f"b{k}" for k in range(6)]
+    for name in (*groups, "large"):
+        await installation.batch(name, 30 if name == "large" else 4)
+        await installation.redis.hincrby(installation.keys.group(f"default/{name}"), "running", 7)
+    steps, following = [], 0
+    while following >= 0:
+        wrong, following = await installation.queue.recount_groups(following, most=12)
+        steps.append(wrong)
+    assert steps == [2, 2, 2], "two groups of 1 + 4 records fit, and the large one never does"
+    assert {(await installation.group(f"default/{name}"))["running"] for name in groups} == {"0"}
+    assert (await installation.group("default/large"))["running"] == "7"
+
+
+async def test_a_recount_loses_no_group_behind_one_that_it_ends(installation: Installation) -> None:
+    for name in ("b1", "b2"):
+        await installation.batch(name, 1)
+    await installation.redis.hincrby(installation.keys.group("default/b1"), "open", 1)
+    await installation.queue.settle((await installation.claim())[0], DONE)
+    await installation.redis.hincrby(installation.keys.group("default/b2"), "open", 1)
+    _, following = await installation.queue.recount_groups(0, most=2)
+    assert (await installation.group("default/b1"))["state"] == "completed"
+    assert await installation.queue.recount_groups(following, most=2) == (1, -1)
+
+
+async def test_one_replica_of_the_fleet_recounts_at_a_time(installation: Installation) -> None:
+    others = [installation.other(f"w{k}") for k in range(3)]
+    assert [await queue.take_recount(60) for queue in others] == [True, False, False]
 
 
 async def test_the_janitor_ends_a_batch_whose_members_have_all_ended(installation: Installation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,20 @@ async def test_a_copy_has_its_own_key_and_the_same_bytes_and_costs_nothing(bench
     assert isinstance(view, ItemView)
     assert set(view.as_dict()["calls"].values()) == {0}
     assert (view.as_dict()["priority"], view.attempts) == ("normal", 0)
+
+
+async def test_a_copy_that_is_taken_over_in_a_new_life_of_redis_costs_nothing(bench: CacheBench) -> None:
+    await bench.made()
+    await bench.use("b")
+    await bench.next(CACHED)
+    copy = replace((await bench.taken_over_copy()).item, survived=True)
+    parts = harness.Bench(bench.installation.queue, bench.installation.metrics, bench.executor.run)
+    parts.pool.start(copy, bench.route, None, adopted=True)
+    await parts.pool.drain(10, lambda: False)
+    view = await Records(bench.installation.redis, bench.installation.keys).item(Uid("default", "", "b"))
+    assert isinstance(view, ItemView)
+    assert view.state == "succeeded"
+    assert set(view.as_dict()["calls"].values()) == {0}
 
 
 async def test_a_copy_without_a_thumbnail_has_none(bench: CacheBench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.accounts.routes import LONGEST_PAUSE_S, Reach
+from daemon.accounts.routes import FORGOTTEN_S, LONGEST_PAUSE_S, Reach
 from daemon.queue.outcomes import Failed, Outcome
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Run
@@ -305,6 +305,23 @@ async def test_while_a_provider_cannot_be_reached_one_item_tries_and_none_loses_
         return kinds.count("job.succeeded") == 5 and "provider.reachable" in kinds
 
     await eventually(all_done)
+
+
+async def test_an_idle_route_does_not_stay_unreachable_for_ever(replica: Replica) -> None:
+    now = [0.0]
+    replica.route.reach = reach = Reach(clock=lambda: now[0])
+    reach.failed("Nobody is there.")
+    replica.dispatch()
+
+    async def reported(kind: str) -> None:
+        async def there() -> bool:
+            return kind in await replica.installation.kinds()
+
+        await eventually(there)
+
+    await reported("provider.unreachable")
+    now[0] += LONGEST_PAUSE_S + FORGOTTEN_S
+    await reported("provider.reachable")
 
 
 async def test_an_item_that_is_too_late_to_try_gives_its_turn_to_the_next(replica: Replica) -> None:

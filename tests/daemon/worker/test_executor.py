@@ -1308,6 +1308,38 @@ async def test_a_deadline_that_had_not_passed_when_a_person_retried_still_holds(
     assert outcome.error["kind"] == "deadline"
 
 
+async def test_a_call_that_was_handed_in_is_looked_up_in_the_store(bench: Bench) -> None:
+    run = await bench.claimed()
+    assert isinstance(await bench.executor.run(run), Succeeded)
+    handed_in = replace(run.item, intent_us=run.item.accepted_us)
+    assert isinstance(await bench.executor.run(Run(handed_in, bench.route, None)), Succeeded)
+    assert len(bench.provider.requests) == 1
+
+
+async def test_a_large_answer_frees_its_memory_though_redis_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, answers = asyncio.Event(), asyncio.Event()
+
+    async def call_ended(_run: Run) -> None:
+        await answers.wait()
+
+    async def unpacks(_request: Request) -> Generated:
+        before_unpacking = bench.provider.hooks.before_unpacking
+        assert before_unpacking is not None
+        await before_unpacking(1_000_000)
+        return generated()
+
+    bench.provider.answer = unpacks
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    monkeypatch.setattr(bench.executor._memory, "release", lambda _run: released.set())
+    running = asyncio.create_task(bench.outcome())
+    async with asyncio.timeout(10):
+        await released.wait()
+    answers.set()
+    assert isinstance(await running, Succeeded)
+
+
 async def test_a_picture_of_older_work_with_the_same_name_is_not_this_ones(bench: Bench) -> None:
     first = await bench.outcome()
     assert isinstance(first, Succeeded)

@@ -247,6 +247,27 @@ async def test_a_run_from_before_the_loss_does_not_pass_for_the_new_owner(rig: R
     assert await rig.queue.note_remains(old, b"") == "lost", "the new owner may have called already"
 
 
+async def test_a_run_from_before_the_loss_of_everything_has_an_epoch_of_its_own(
+    rig: Rig, redis: Redis
+) -> None:
+    await rig.submit()
+    old = await rig.claim()
+    await redis.flushall()
+    await rig.submit()
+    new = await rig.claim()
+    assert await rig.queue.renew([old, new]) == ["lost", "ours"]
+
+
+async def test_a_new_life_begins_later_than_the_one_before_though_its_clock_is_behind(
+    rig: Rig, redis: Redis
+) -> None:
+    await rig.submit()
+    later_us = await rig.queue.now_us() + 3_600_000_000
+    await redis.hset("pixmill:installation", mapping={"life": "a former one", "life_us": later_us})
+    await rig.claim()
+    assert int(await redis.hget("pixmill:installation", "life_us") or 0) == later_us + 1
+
+
 async def test_after_a_loss_nothing_is_claimed_until_all_replicas_could_hand_in(
     rig: Rig, redis: Redis
 ) -> None:
@@ -260,6 +281,15 @@ async def test_after_a_loss_nothing_is_claimed_until_all_replicas_could_hand_in(
     assert 59 < claim.calm_s <= 60
     await rig.installation.redis.hincrby("pixmill:installation", "life_us", -60_000_000)
     assert [item.uid for item in (await calm.claim("default", 1)).items] == ["default//b"]
+
+
+async def test_the_calm_begins_with_the_restart_and_not_with_the_first_claim(rig: Rig, redis: Redis) -> None:
+    calm = Queue(redis, rig.installation.keys, "w2", calm_s=60)
+    await rig.submit()
+    await rig.lose(rig.mark())
+    await calm.install(records_s=600, failed_s=600, starts=True)
+    await redis.hincrby("pixmill:installation", "life_us", -60_000_000)
+    assert len((await calm.claim("default", 1)).items) == 1
 
 
 async def test_new_work_is_not_looked_up_in_the_store(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ async def test_a_replica_that_takes_over_its_own_item_ends_the_old_run_only(
     await replica.reclaimer.sweep()
     await replica.has_started(2)
     old, new = replica.started
-    assert int(new.item.epoch) == int(old.item.epoch) + 1
+    assert int(new.item.epoch) > int(old.item.epoch)
     await replica.heartbeat.beat()
     assert old.task is not None
     await asyncio.wait([old.task])

@@ -64,6 +64,13 @@ local function finish_group(gid)
   end
 end
 
+-- The keys that end with a group. A stream of another type is somebody's.
+local function own_keys(group)
+  local keys, stream = { members_key(group.gid), group.key }, EVENTS .. ':' .. group.name
+  if type(redis.pcall('XLEN', stream)) == 'number' then keys[#keys + 1] = stream end
+  return keys
+end
+
 -- An ended group gets work again, from a person's retry or from a late part.
 local function reopen_group(gid)
   local group = load_group(gid)
@@ -72,7 +79,7 @@ local function reopen_group(gid)
   redis.call('HDEL', group.key, 'finished_us')
   update(group, { state = state })
   redis.call('ZADD', ACTIVE, NOW_US, gid)
-  for _, key in ipairs({ group.key, members_key(gid), EVENTS .. ':' .. group.name }) do redis.call('PERSIST', key) end
+  for _, key in ipairs(own_keys(group)) do redis.call('PERSIST', key) end
   close(group)
 end
 

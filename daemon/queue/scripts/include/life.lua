@@ -9,10 +9,11 @@ local function life_began_us()
   local id = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
   local known = read_fields(P .. ':installation', 'life', 'life_us')
   if not id or known.life == id then return number(known.life_us) end
-  local began = known.life and NOW or 0
+  -- The clock of a new master may be behind, and each life is later than the one before it.
+  local began = known.life and math.max(NOW, number(known.life_us) + 1) or 0
   redis.call('HSET', P .. ':installation', 'life', id, 'life_us', int(began))
   return began
 end
 
--- An epoch that no run of an earlier life has, though the record has lost that run.
-local function next_epoch(item, began_us) return int(math.max(number(item.epoch) + 1, began_us)) end
+-- An epoch that no earlier run has, though the record has lost that run, or all records are lost.
+local function next_epoch(item) return int(math.max(number(item.epoch) + 1, NOW)) end

@@ -27,8 +27,6 @@ redis.call('HDEL', group.key, 'closed_to')
 redis.call('ZREM', CLOSING, gid)
 -- Without a record nothing is ours: another tenant's batch of that name shares the events.
 if group.state then
-  for _, key in ipairs({ members_key(gid), group.key }) do set_clock(key) end
-  local stream = EVENTS .. ':' .. group.name
-  if type(redis.pcall('XLEN', stream)) == 'number' then set_clock(stream) end  -- another type is somebody's
+  for _, key in ipairs(own_keys(group)) do set_clock(key) end
 end
 return 1

@@ -4,12 +4,15 @@
 -- Returns  the schema in force; if it is newer than ours, it was not overwritten
 -- One step, so that no replica overwrites a newer schema that came between its look and its write. It also writes a key with
 -- another name, to show that Redis takes our writes: on a cluster, keys without a common slot stop one of the two writes.
+-- Every replica calls it every two seconds, so it also notes when another life of the server has begun.
 -- @include base
+-- @include life
 local installation = P .. ':installation'
 redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000)
 local found = tonumber(redis.call('HGET', installation, 'schema') or '0')
 if found > ARGS.schema then return found end
 redis.call('HSET', installation, 'schema', ARGS.schema)
+life_began_us()
 local write = ARGS.starts and 'HSET' or 'HSETNX'
 redis.call(write, installation, 'records_us', int(ARGS.records_us))
 redis.call(write, installation, 'failed_us', int(ARGS.failed_us))

@@ -45,7 +45,7 @@ end
 
 local items, life_us = {}, life_began_us()
 local function take_over(item, crashes)
-  update(item, { worker = ARGS.worker, epoch = next_epoch(item, life_us),
+  update(item, { worker = ARGS.worker, epoch = next_epoch(item),
     deliveries = int(number(item.deliveries) + 1), crashes = int(crashes) })
   item.survived = number(item.started_us) < life_us and '1' or nil
   items[#items + 1] = fields_of(item)

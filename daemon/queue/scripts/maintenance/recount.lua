@@ -1,10 +1,11 @@
 -- Count again what P:depth and the running groups have counted, and put wrong counts right.
 -- KEYS  1 prefix
--- ARGS  routes, queues, most: the waiting items of a route and the members of a group that are counted in one call;
---       larger ones are left for later
--- Returns  the number of counts that were wrong
--- One step a call, since a count is right only together with the records that it counts. Counts go wrong when a script breaks
--- off, for example at a key of another type.
+-- ARGS  most: the records that one call looks at,
+--       route and queues: the route that is counted; or without a route, from: the rank of the first group
+-- Returns  { the number of counts that were wrong, the rank of the next group or -1 at the end }
+-- One step for each route and each group, since a count is right only together with the records that it counts. A route or
+-- a group with more than `most` records is not counted. Counts go wrong when a script breaks off, for example at a key of
+-- another type.
 -- @include base
 -- @include states
 
@@ -37,7 +38,7 @@ end
 -- A member without a record is still to be accepted, and counts as queued.
 local function recount_group(gid)
   local group = load_group(gid)
-  if group.state ~= 'running' or redis.call('ZCARD', members_key(gid)) > ARGS.most then return end
+  if group.state ~= 'running' then return end
   local sums, open = { queued = number(group.total) }, number(group.total)
   for _, state in ipairs({ 'running', 'retry_wait', 'throttled', 'succeeded', 'failed', 'cancelled', 'expired', 'held' }) do
     sums[state] = 0
@@ -55,7 +56,19 @@ local function recount_group(gid)
   if open == 0 and number(group.parts_left) <= 0 then finish_group(gid) end
 end
 
-for _, route in ipairs(ARGS.routes) do recount_route(route) end
-for _, gid in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do recount_group(gid) end
+-- Count groups until the budget is used. A group itself counts as one record.
+local function recount_groups()
+  local left = ARGS.most
+  for _, gid in ipairs(redis.call('ZRANGE', ACTIVE, ARGS.from, ARGS.from + ARGS.most)) do
+    local members = redis.call('ZCARD', members_key(gid))
+    local is_counted = members < ARGS.most
+    left = left - 1 - (is_counted and members or 0)
+    if left < 0 then return redis.call('ZRANK', ACTIVE, gid) end
+    if is_counted then recount_group(gid) end
+  end
+end
+
+if ARGS.route then recount_route(ARGS.route) end
+local following = not ARGS.route and recount_groups() or -1
 conclude()
-return wrong
+return { wrong, following }

@@ -122,7 +122,7 @@ local function start(item, entry)
   if (item.expires_us or '') ~= '' then redis.call('ZREM', EXPIRING, item.uid) end
   local waited = item.state == 'throttled' and 'throttled_us' or 'queue_us'
   take_up(item)
-  move(item, 'claimed', { worker = worker, entry = entry, epoch = next_epoch(item, LIFE_US),
+  move(item, 'claimed', { worker = worker, entry = entry, epoch = next_epoch(item),
     deliveries = int(number(item.deliveries) + 1), started_us = NOW_US,
     [waited] = int(number(item[waited]) + NOW - number(item.since_us)), permit = ARGS.permits[#items + 1] or '' },
     'job.started')
