@@ -67,6 +67,7 @@ TRIED: tuple[str, ...] = (
     "zcount KEY 0 1",
     "zrange KEY 0 0",
     "zrangebyscore KEY 0 1",
+    "zrank KEY v",
     "zrem KEY v",
     "zremrangebyrank KEY 0 0",
     "zremrangebyscore KEY 0 1",
