@@ -205,6 +205,8 @@ def count_once(metrics: Metrics) -> None:
     metrics.provider_requests.labels(**ROUTE, status="429").inc()
     metrics.provider_429.labels(provider="openai", quota=QUOTA.name).inc()
     metrics.provider_calls.labels(provider="openai", charged="maybe").inc()
+    metrics.provider_unreachable.labels(**ROUTE).set(1)
+    metrics.poll_gap_seconds.labels(route="default").observe(0.2)
     metrics.limiter_grants.labels(quota=QUOTA.name).inc()
     metrics.limiter_cooldowns.labels(quota=QUOTA.name).inc()
     metrics.dead_letters.labels(reason="poison").inc()
