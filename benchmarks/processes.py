@@ -19,6 +19,15 @@ import httpx2
 from benchmarks.venvs import BENCHMARKS
 
 ROOT = BENCHMARKS.parent
+# Each benchmark adds its accounts.
+CONFIG = """
+[redis]
+url = "{redis_url}"
+[storage]
+url = "file://{directory}/images"
+[metrics]
+listen = "127.0.0.1:0"
+"""
 
 
 class Provider:

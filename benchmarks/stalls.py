@@ -25,7 +25,7 @@ from typing import Any
 
 import redis
 
-from benchmarks.processes import Provider, Worker, environment
+from benchmarks.processes import CONFIG, Provider, Worker, environment
 from benchmarks.refusals import Refusal, refusals
 from benchmarks.venvs import BENCHMARKS
 from limiter.quota.quota import parse_quota
@@ -38,14 +38,6 @@ LOOK_S = 0.1
 DRAIN_LONGEST_S = 120.0
 NEAR_S = 1.0  # stops and late calls this close to a refused call are shown with it
 
-CONFIG = """
-[redis]
-url = "{redis_url}"
-[storage]
-url = "file://{directory}/images"
-[metrics]
-listen = "127.0.0.1:0"
-"""
 ACCOUNT = """
 [credentials.{name}]
 provider = "openai"

@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import redis
 
-from benchmarks.processes import Provider, Worker
+from benchmarks.processes import CONFIG, Provider, Worker
 from tests.servers import RedisServer
 
 WORKERS = 2
@@ -28,14 +28,6 @@ LOOK_S = 1.0
 START_WITHIN_S = 60.0
 MOST_CALLS = 12  # in a minute: four calls at once, then a pause that doubles from a second on
 QUOTA = "in_flight = 4"
-CONFIG = """
-[redis]
-url = "{redis_url}"
-[storage]
-url = "file://{directory}/images"
-[metrics]
-listen = "127.0.0.1:0"
-"""
 ACCOUNT = """
 [credentials.{name}]
 provider = "zimage"

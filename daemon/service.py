@@ -79,7 +79,7 @@ async def up(
             await provider.start()
             settings = simulated(settings, provider.base_url, SIMULATOR_QUOTA)
             environ = {**environ, **SIMULATOR_ENVIRON}
-        # What makes an embedded server lose writes, a power cut, ends all its replicas too: they are on this machine.
+        # An embedded server loses writes by a power cut, which ends all its replicas too: they are on this machine.
         async with _replica(settings, redis_url, environ, calm=embedded is None) as replica:
             yield Running(replica, redis_url, provider)
     finally:

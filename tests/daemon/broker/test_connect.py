@@ -80,7 +80,7 @@ async def test_a_port_with_or_without_tls_is_hinted_at(scheme: str) -> None:
         if scheme == "rediss":
             writer.write(b"-ERR unknown command\r\n")
             return
-        # What a TLS server does with bytes that are no handshake.
+        # A TLS server does that with bytes that are no handshake.
         await reader.read(1)
         writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
