@@ -23,6 +23,7 @@ from daemon.broker.parts import Part, Parts
 from daemon.callbacks.delivery import Callbacks
 from daemon.callbacks.signing import Webhooks
 from daemon.compat.studio import studio_types
+from daemon.intake.acceptance import Acceptor
 from daemon.intake.reader import Intake
 from daemon.maintenance.eta import Estimator
 from daemon.maintenance.heartbeat import Heartbeat
@@ -131,7 +132,8 @@ class Replica:
                 route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
             )
         types = studio_types(settings.gateway.studio_route)
-        self.intake = Intake(client, self._blocking, queue, routes, metrics, webhooks, types, lease_s=lease_s)
+        self.acceptor = Acceptor(queue, routes, webhooks, metrics.count_received)
+        self.intake = Intake(client, self._blocking, queue, self.acceptor, metrics, types, lease_s=lease_s)
         copies = Copies(list(routes.values()), queue, pool, bell, gate)
         reclaimer = Reclaimer(queue, routes, pool, metrics, lease_s=lease_s, most_crashes=MOST_CRASHES)
         estimator = Estimator(client, keys, self.dispatchers, slots, metrics)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
 from daemon.contract.entry import NO_TYPES
+from daemon.intake.acceptance import Acceptor
 from daemon.intake.reader import Intake
 from daemon.queue.keys import Keys, Uid
 from daemon.queue.outcomes import Succeeded
@@ -71,17 +72,10 @@ async def _next(queue: Queue) -> str | None:
 def _installation(redis: Redis) -> tuple[Queue, Intake]:
     provider = create(base_url="http://127.0.0.1:9/v1", secrets={"api_key": "none"}, options={})
     keys = Keys("fairness")
-    queue = Queue(redis, keys, "w1")
-    return queue, Intake(
-        redis,
-        redis,
-        queue,
-        Routes([Route(ROUTE, provider, "no-op")]),
-        Metrics(),
-        Webhooks({}, ()),
-        NO_TYPES,
-        lease_s=15,
-    )
+    queue, metrics = Queue(redis, keys, "w1"), Metrics()
+    routes = Routes([Route(ROUTE, provider, "no-op")])
+    acceptor = Acceptor(queue, routes, Webhooks({}, ()), metrics.count_received)
+    return queue, Intake(redis, redis, queue, acceptor, metrics, NO_TYPES, lease_s=15)
 
 
 async def _submit(redis: Any, intake: Intake, tenant: str, batch: str, items: int) -> None:

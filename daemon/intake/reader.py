@@ -16,10 +16,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from daemon.accounts.routes import Routes
 from daemon.broker.loops import run_forever, wait_for_event
 from daemon.broker.streams import read_new
-from daemon.callbacks.signing import Webhooks
 from daemon.contract import (
     Batch,
     Cancel,
@@ -29,11 +27,11 @@ from daemon.contract import (
     RetryRequest,
     parse_entry,
 )
-from daemon.intake.expand import batch_fingerprint, cloud_event, head_of, pictures_of, single_item
+from daemon.intake.acceptance import CONFLICT, Acceptor, Verdict, batch_head, cloud_event, job_head
 from daemon.intake.orders import carry_out
 from daemon.intake.refusals import Refusals
-from daemon.queue.keys import INTAKE_GROUP, Keys, Uid, batch_gid, job_gid
-from daemon.queue.messages import Accepted, NewItem, PartEnd
+from daemon.queue.keys import INTAKE_GROUP, Keys, Uid
+from daemon.queue.messages import NewItem
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
@@ -41,7 +39,6 @@ from daemon.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 ROUND = 64  # entries per read
-CHUNK = 100  # items per accept call
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 FINISH_S = 5.0  # a blocking read takes BLOCK_MS; what was read is accepted in far less
 
@@ -57,9 +54,8 @@ class Intake:
         client: Redis,
         blocking: Redis,
         queue: Queue,
-        routes: Routes,
+        acceptor: Acceptor,
         metrics: Metrics,
-        webhooks: Webhooks,
         types: PayloadTypes,
         *,
         lease_s: float,
@@ -70,9 +66,7 @@ class Intake:
         self._orders = Orders(client, queue.keys)
         self._refusals = Refusals(client, queue, metrics)
         self._keys: Keys = queue.keys
-        self._routes = routes
-        self._metrics = metrics
-        self._webhooks = webhooks
+        self._acceptor = acceptor
         self._types = types
         self._lease_s = lease_s  # the entries of a silent replica are read again after this time
         self._stopping = False
@@ -169,8 +163,8 @@ class Intake:
             try:
                 payload = parse_entry(fields, self._types)
                 if isinstance(payload, Job) and payload.n == 1:
-                    self._check(payload)
-                    singles.append((single_item(payload, self._routes, entry, cloud_event(fields)), fields))
+                    item = self._acceptor.single(payload, cloud_event(fields), entry)
+                    singles.append((item, fields))
                     continue
                 await self._accept_singles(singles)
                 singles = []
@@ -184,20 +178,14 @@ class Intake:
                 await self._refusals.refuse(entry, fields, Rejection("unsupported", _BUG))
         await self._accept_singles(singles)
 
-    def _check(self, job: Job) -> None:
-        """Refuse a job that cannot work, before anything is queued; raises Rejection."""
-        self._routes.check(job)
-        if job.callback is not None:
-            self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
-
     async def _accept_singles(self, singles: list[Single]) -> None:
         if not singles:
             return
-        states = await self._accept([item for item, _ in singles], None)
+        states = await self._acceptor.singles([item for item, _ in singles])
         for (item, fields), state in zip(singles, states, strict=True):
             if state == "full":
                 uid = Uid.parse(item.uid)
-                await self._refusals.refuse(item.entry, fields, self._full(uid.tenant, uid.item))
+                await self._refusals.refuse(item.entry, fields, self._acceptor.full(uid.tenant, uid.item))
 
     async def _take_group(self, entry: str, fields: Mapping[bytes, bytes], payload: object) -> None:
         match payload:
@@ -210,88 +198,21 @@ class Intake:
                 await self._queue.done(entry)
 
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
-        self._check(job)
-        gid = job_gid(job.tenant, job.id)
-        items = pictures_of(job, self._routes, gid, "", "1", origin)
-        head = head_of(job.tenant, job.id, job.id, metadata=job.metadata, origin=origin)
-        opened = await self._queue.open_group(
-            gid, "job", head=head, fingerprint=items[0].fingerprint, members=len(items), route=job.route
-        )
-        if opened == "full":
-            raise self._full(job.tenant, job.id)
-        await self._fill(entry, opened, head, "", items, PartEnd(gid, "1", entry))
+        verdict = await self._acceptor.job(job, origin, entry)
+        await self._close(entry, verdict, job_head(job, origin), "")
 
     async def _take_batch(self, entry: str, batch: Batch, origin: Mapping[str, str]) -> None:
-        jobs = batch.jobs()
-        if batch.callback is not None:
-            self._webhooks.check(batch.callback, tenant=batch.tenant, ident=batch.id)
-        for index, job in enumerate(jobs):
-            try:
-                self._check(job)
-            except Rejection as rejection:
-                # One wrong item refuses the whole batch: half a batch is of no use.
-                at = f"items.{index}.{rejection.field}" if rejection.field else f"items.{index}"
-                rejection.field = at
-                rejection.message = f'`{at}` (item "{job.id}"): {rejection.message}'
-                rejection.ident = batch.id
-                raise
-        gid, part = batch_gid(batch.tenant, batch.id), str(batch.part)
-        routes = self._routes
-        items = [item for job in jobs for item in pictures_of(job, routes, gid, batch.id, part, origin)]
-        head = head_of(batch.tenant, batch.id, batch.id, batch.id, batch.metadata, origin)
-        opened = await self._queue.open_group(
-            gid,
-            "batch",
-            head=head,
-            fingerprint=batch_fingerprint(batch, jobs),
-            members=len(items),
-            part=batch.part,
-            parts=batch.parts,
-            max_in_flight=batch.max_in_flight,
-            route=jobs[0].route,
-            details=_details(batch),
-        )
-        if opened == "full":
-            raise self._full(batch.tenant, batch.id)
-        await self._fill(entry, opened, head, batch.id, items, PartEnd(gid, part, entry))
+        verdict = await self._acceptor.batch(batch, origin, entry)
+        await self._close(entry, verdict, batch_head(batch, origin), batch.id)
 
-    async def _fill(
-        self, entry: str, opened: str, head: str, batch: str, items: list[NewItem], end: PartEnd
-    ) -> None:
-        if opened == "duplicate":
+    async def _close(self, entry: str, verdict: Verdict, head: str, batch: str) -> None:
+        """End an entry that was no new work."""
+        if verdict == "duplicate":
             await self._queue.refuse(entry, event="job.duplicate", head=head, batch=batch)
-            return
-        if opened == "conflict":
-            extra = orjson.dumps({"code": "id_conflict", "message": _CONFLICT}).decode()[1:-1]
+        elif verdict == "conflict":
+            extra = orjson.dumps({"code": "id_conflict", "message": CONFLICT}).decode()[1:-1]
             await self._queue.refuse(entry, event="job.rejected", head=head, batch="", extra=extra)
-            return
-        for start in range(0, len(items), CHUNK):
-            last = start + CHUNK >= len(items)
-            await self._accept(items[start : start + CHUNK], end if last else None, entry)
-
-    async def _accept(
-        self, items: list[NewItem], end: PartEnd | None, entry: str | None = None
-    ) -> Sequence[Accepted]:
-        states = await self._queue.accept(items, end, entry)
-        for item, state in zip(items, states, strict=True):
-            if state == "queued":
-                self._metrics.jobs_received.labels(lane=item.lane).inc()
-        return states
-
-    def _full(self, tenant: str, ident: str) -> Rejection:
-        message = (
-            f'Tenant "{tenant}" may have {self._queue.max_backlog_per_tenant} items waiting '
-            "(worker.max_backlog_per_tenant), and this entry would exceed that; send it again when some have ended."
-        )
-        return Rejection("backlog_full", message, tenant=tenant, ident=ident)
 
 
 _BUG = "Pixmill had an internal error with this entry; the daemon's log has the details. Nothing was sent for it."
-_CONFLICT = (
-    "This id is taken by work with other content, whose result stands; send the changed work under a new id."
-)
 
-
-def _details(batch: Batch) -> bytes:
-    callback = batch.callback.model_dump(exclude_none=True) if batch.callback else None
-    return orjson.dumps({"metadata": batch.metadata or {}, "warnings": batch.warnings, "callback": callback})

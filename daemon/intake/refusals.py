@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 
 from daemon.contract import Rejection, contains_secret
-from daemon.intake.expand import cloud_event, head_of
+from daemon.intake.acceptance import cloud_event, head_of
 from daemon.queue.keys import INTAKE_GROUP
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.metrics import ProcessMetrics
 
 LAG_EVERY_S = 0.25
 LAG_KEPT = 60  # samples: 15 s, so that a scrape also shows a stall that ended before it
@@ -25,7 +25,7 @@ LAG_KEPT = 60  # samples: 15 s, so that a scrape also shows a stall that ended b
 Readiness = Callable[[], tuple[bool, str]]
 
 
-def health_app(metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]) -> Starlette:
+def health_app(metrics: ProcessMetrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]) -> Starlette:
     """The app behind `metrics.listen`.
 
     `readiness` returns whether the replica is consuming, and the reason in one sentence. `refresh` brings gauges up to
@@ -60,7 +60,7 @@ def health_app(metrics: Metrics, readiness: Readiness, refresh: Callable[[], Awa
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-async def _measure_lag(metrics: Metrics) -> None:
+async def _measure_lag(metrics: ProcessMetrics) -> None:
     loop = asyncio.get_running_loop()
     recent: deque[float] = deque(maxlen=LAG_KEPT)
     while True:

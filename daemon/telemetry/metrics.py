@@ -44,7 +44,7 @@ _IMAGE_BYTES = tuple(1024 * 4**power for power in range(1, 9))  # 4 KiB to 64 Mi
 M = TypeVar("M")
 
 
-class _Metric(Generic[M]):
+class Metric(Generic[M]):
     """A metric with the name of its attribute; like a cached property, it is made once per instance."""
 
     def __init__(self, kind: Callable[..., M], help_: str, *labels: str, **more: Any) -> None:
@@ -53,91 +53,110 @@ class _Metric(Generic[M]):
     def __set_name__(self, _owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, metrics: Metrics, _owner: type) -> M:
+    def __get__(self, metrics: Registered, _owner: type) -> M:
         made = metrics.__dict__[self.name] = self._make(self.name, registry=metrics.registry)
         return made
 
 
-class Metrics:
+class Registered:
+    """Metrics of one registry, each made at the start, so that one that was never counted is exported, too."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        for name in dir(type(self)):
+            getattr(self, name)
+
+
+class ProcessMetrics(Registered):
+    """What every process has: memory and CPU, its version, its readiness, the items that it accepted."""
+
+    jobs_received = Metric(Counter, "Items accepted.", "lane")
+    ready = Metric(Gauge, "1 while this process serves, as /readyz says.")
+    event_loop_lag_seconds = Metric(Gauge, "How late the event loop runs a timer.")
+    build_info = Metric(Gauge, "Always 1; the version is a label.", "version")
+
+    def __init__(self) -> None:
+        # Created metrics would double the series, and only show when this process first counted something.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot its annotation
+        super().__init__(CollectorRegistry())
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files, under their usual names
+        for lane in LANES:
+            self.jobs_received.labels(lane=lane)
+        self.build_info.labels(version=_version()).set(1)
+
+    def count_received(self, lane: str) -> None:
+        """Count an item that was accepted."""
+        self.jobs_received.labels(lane=lane).inc()
+
+
+class Metrics(ProcessMetrics):
     """The metrics of a replica; attributes are named as in the contract, without `pixmill_` and `_total`."""
 
-    jobs_received = _Metric(Counter, "Items accepted from the stream.", "lane")
-    jobs_finished = _Metric(Counter, "Items that ended, or are held for a person.", "route", "outcome")
-    job_errors = _Metric(Counter, "Failed runs of items, final or not.", "route", "kind")
-    retries = _Metric(Counter, "Runs that failed and will be tried again.", "route", "kind")
-    images = _Metric(Counter, "Images kept in the object store.", "provider", "route")
-    image_bytes = _Metric(Counter, "Bytes of the images kept.")
-    cache = _Metric(
+    jobs_finished = Metric(Counter, "Items that ended, or are held for a person.", "route", "outcome")
+    job_errors = Metric(Counter, "Failed runs of items, final or not.", "route", "kind")
+    retries = Metric(Counter, "Runs that failed and will be tried again.", "route", "kind")
+    images = Metric(Counter, "Images kept in the object store.", "provider", "route")
+    image_bytes = Metric(Counter, "Bytes of the images kept.")
+    cache = Metric(
         Counter, "Items with `cache: use` that succeeded, by the origin of their picture.", "result"
     )
 
-    provider_requests = _Metric(
+    provider_requests = Metric(
         Counter,
         "Calls to providers; status is the HTTP status, or the kind of error when there was none.",
         *("provider", "route", "status"),
     )
-    provider_429 = _Metric(Counter, "Calls refused for their rate.", "provider", "quota")
-    provider_calls = _Metric(
+    provider_429 = Metric(Counter, "Calls refused for their rate.", "provider", "quota")
+    provider_calls = Metric(
         Counter,
         "Calls by whether the provider takes money for them, counted when their runs end.",
         *("provider", "charged"),
     )
-    cost = _Metric(
+    cost = Metric(
         Counter, "Money that calls cost, failed ones too, as providers report it.", "provider", "currency"
     )
-    provider_unreachable = _Metric(
+    provider_unreachable = Metric(
         Gauge, "1 while this replica cannot reach the provider, so that nothing is sent.", "provider", "route"
     )
-    limiter_grants = _Metric(Counter, "Permits granted to this replica.", "quota")
-    limiter_cooldowns = _Metric(Counter, "Pauses that a provider demanded.", "quota")
-    limiter_errors = _Metric(Counter, "Permits that Redis could not decide on.")
+    limiter_grants = Metric(Counter, "Permits granted to this replica.", "quota")
+    limiter_cooldowns = Metric(Counter, "Pauses that a provider demanded.", "quota")
+    limiter_errors = Metric(Counter, "Permits that Redis could not decide on.")
 
-    reclaimed = _Metric(Counter, "Items taken over from a replica that fell silent.")
-    entries_lost = _Metric(Counter, "Stream entries that vanished before they were read.")
-    dead_letters = _Metric(Counter, "Entries and items that were given up.", "reason")
-    duplicate_results = _Metric(
+    reclaimed = Metric(Counter, "Items taken over from a replica that fell silent.")
+    entries_lost = Metric(Counter, "Stream entries that vanished before they were read.")
+    dead_letters = Metric(Counter, "Entries and items that were given up.", "reason")
+    duplicate_results = Metric(
         Counter, "Results for items that had already ended; each may have been paid for twice."
     )
-    callbacks = _Metric(Counter, "Tries to deliver a callback; failed and gone: it was given up.", "result")
+    callbacks = Metric(Counter, "Tries to deliver a callback; failed and gone: it was given up.", "result")
 
-    provider_latency_seconds = _Metric(
+    provider_latency_seconds = Metric(
         Histogram, "From a provider call to its image.", "provider", "route", buckets=_CALL_S
     )
-    queue_seconds = _Metric(Histogram, "From acceptance to the first start.", "route", buckets=_JOB_S)
-    job_seconds = _Metric(Histogram, "From acceptance to the end.", "route", buckets=_JOB_S)
-    limiter_wait_seconds = _Metric(
+    queue_seconds = Metric(Histogram, "From acceptance to the first start.", "route", buckets=_JOB_S)
+    job_seconds = Metric(Histogram, "From acceptance to the end.", "route", buckets=_JOB_S)
+    limiter_wait_seconds = Metric(
         Histogram, "From the request for a permit to its slot.", "quota", buckets=_LIMITER_S
     )
-    poll_gap_seconds = _Metric(
+    poll_gap_seconds = Metric(
         Histogram,
         "The longest time for which a task can have been finished before a poll found it.",
         "route",
         buckets=_LIMITER_S,
     )
-    persist_seconds = _Metric(Histogram, "Writing an image to the object store.", buckets=_PERSIST_S)
-    image_size_bytes = _Metric(Histogram, "Size of an image.", buckets=_IMAGE_BYTES)
+    persist_seconds = Metric(Histogram, "Writing an image to the object store.", buckets=_PERSIST_S)
+    image_size_bytes = Metric(Histogram, "Size of an image.", buckets=_IMAGE_BYTES)
 
-    in_flight = _Metric(Gauge, "Items that this replica is running.")
-    slots = _Metric(Gauge, "Items that this replica may run at once.")
-    last_progress_timestamp_seconds = _Metric(
+    in_flight = Metric(Gauge, "Items that this replica is running.")
+    slots = Metric(Gauge, "Items that this replica may run at once.")
+    last_progress_timestamp_seconds = Metric(
         Gauge, "When this replica last settled an item; its start, before the first."
     )
-    ready = _Metric(Gauge, "1 while this replica is consuming, as /readyz says.")
-    draining = _Metric(Gauge, "1 while this replica finishes its items and takes no more.")
-    event_loop_lag_seconds = _Metric(Gauge, "How late the event loop runs a timer.")
-    build_info = _Metric(Gauge, "Always 1; the version is a label.", "version")
+    draining = Metric(Gauge, "1 while this replica finishes its items and takes no more.")
 
     def __init__(self) -> None:
-        # Created metrics would double the series, and only show when this process first counted something.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot its annotation
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # memory, CPU, open files, under their usual names
+        super().__init__()
         self.call_s: dict[str, float] = {}  # by route, how long a provider call takes: a running average
-        for metric in list(vars(Metrics).values()):
-            if isinstance(metric, _Metric):
-                getattr(self, metric.name)  # exports metrics that were never counted, too
-        for lane in LANES:
-            self.jobs_received.labels(lane=lane)
         for result in CACHE:
             self.cache.labels(result=result)
         for reason in (*OF_ITEMS, CALLBACK_FAILED, *get_args(RejectionCode)):
@@ -145,7 +164,6 @@ class Metrics:
         for tried in TRIED:
             self.callbacks.labels(result=tried)
         self.last_progress_timestamp_seconds.set_to_current_time()
-        self.build_info.labels(version=_version()).set(1)
 
     def know_route(
         self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None

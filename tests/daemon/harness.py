@@ -16,6 +16,7 @@ from daemon.accounts.routes import Route, Routes
 from daemon.broker.streams import read_new
 from daemon.callbacks.signing import Webhooks
 from daemon.compat.studio import studio_types
+from daemon.intake.acceptance import Acceptor
 from daemon.intake.reader import Intake
 from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
@@ -130,9 +131,8 @@ class Installation:
         self.orders = Orders(redis, self.keys)
         self.metrics = Metrics()
         types = studio_types("studio")
-        self.intake = Intake(
-            redis, redis, self.queue, self.routes, self.metrics, webhooks, types, lease_s=LEASE_S
-        )
+        self.acceptor = Acceptor(self.queue, self.routes, webhooks, self.metrics.count_received)
+        self.intake = Intake(redis, redis, self.queue, self.acceptor, self.metrics, types, lease_s=LEASE_S)
 
     def other(self, worker: str) -> Queue:
         """The same queue as another replica sees it."""
