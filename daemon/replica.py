@@ -90,7 +90,7 @@ class Replica:
         *,
         calm: bool = True,
     ) -> None:
-        self.settings, self._routes, self._store = settings, routes, store
+        self.settings, self.routes, self.store, self.webhooks = settings, routes, store, webhooks
         self.metrics = metrics = Metrics()
         self.worker = worker_name()
         prefix, lease_s, slots = settings.redis.prefix, settings.worker.lease, settings.worker.max_in_flight
@@ -189,7 +189,7 @@ class Replica:
 
         Raises SettingsError if `metrics.listen` cannot be used.
         """
-        for route in self._routes.values():
+        for route in self.routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
@@ -199,7 +199,7 @@ class Replica:
         log.info(
             "replica started",
             worker=self.worker,
-            routes=list(self._routes),
+            routes=list(self.routes),
             metrics=self._server.url + "/metrics",
         )
 
@@ -211,14 +211,14 @@ class Replica:
         self.metrics.draining.set(1)
         await self._parts.stop()
         try:
-            await asyncio.wait_for(self.queue.leave(self._routes), 5)
+            await asyncio.wait_for(self.queue.leave(self.routes), 5)
         except Exception as error:
             # Harmless: idle consumer names without pending entries remain.
             log.warning("could not remove our name from the groups", error=str(error))
         await self._server.stop()
-        for provider in {id(route.provider): route.provider for route in self._routes.values()}.values():
+        for provider in {id(route.provider): route.provider for route in self.routes.values()}.values():
             await provider.aclose()
-        await self._store.aclose()
+        await self.store.aclose()
         for client in (self._client, self._blocking, self._listener):
             await client.aclose()
         log.info("replica stopped", handed_over=self.left)

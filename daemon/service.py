@@ -118,10 +118,14 @@ async def _replica(
         await replica.stop()
 
 
-async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
+async def run_up(
+    settings: Settings,
+    banner: Callable[[Running, str], str],
+    front: Callable[[Running], AbstractAsyncContextManager[str]],
+) -> int:
     """`pixmill up` until a signal; returns how many runs were handed over unfinished.
 
-    `banner` is printed when Redis serves us.
+    `front` serves HTTP beside the replica, and yields its address. `banner` is printed when Redis serves us.
     """
     servers: list[EmbeddedRedis] = []
 
@@ -130,17 +134,26 @@ async def run_up(settings: Settings, banner: Callable[[Running], str]) -> int:
             server.end_at_once()
 
     async def greet(running: Running) -> None:
-        try:
-            await _greet_when_redis_answers(running, banner)
-        except asyncio.CancelledError:
-            _say("Stopping: running items are finished first. A second Ctrl-C leaves at once.", sys.stdout)
-            raise
+        async with front(running) as url:
+            try:
+                await _greet_when_redis_answers(running, lambda running: banner(running, url))
+            except asyncio.CancelledError:
+                _say(
+                    "Stopping: running items are finished first. A second Ctrl-C leaves at once.", sys.stdout
+                )
+                raise
 
     return await _until_signal(up(settings, on_server=servers.append), greet, end_at_once)
 
 
 async def run_worker(settings: Settings) -> int:
     """`pixmill worker` until a signal; returns how many runs were handed over unfinished."""
+    redis_url = redis_of(settings)
+    return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
+
+
+def redis_of(settings: Settings) -> str:
+    """The configured Redis, or that of the `pixmill up` which runs here; raises SettingsError without one."""
     redis_url = settings.redis.url.reveal() if settings.redis.url is not None else find_running(DATA_DIR)
     if redis_url is None:
         raise SettingsError(
@@ -149,7 +162,7 @@ async def run_worker(settings: Settings) -> int:
                 "PIXMILL_REDIS__URL or --redis-url; `pixmill up` brings a Redis of its own."
             ]
         )
-    return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
+    return redis_url
 
 
 async def _until_signal(

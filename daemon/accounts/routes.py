@@ -175,8 +175,10 @@ def refuse_environment(environ: Mapping[str, str]) -> None:
         raise SettingsError(problems)
 
 
-def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
+def build_routes(settings: Settings, environ: Mapping[str, str], *, for_calls: bool = True) -> Routes:
     """The routes of a configuration, with one provider object for each credential that a route uses.
+
+    Without `for_calls` they only check jobs, and no secret needs to be there.
 
     Raises SettingsError: a missing secret, a malformed quota, an unknown provider, a proxy that cannot be used.
     """
@@ -190,7 +192,7 @@ def build_routes(settings: Settings, environ: Mapping[str, str]) -> Routes:
             providers[name] = create_provider(
                 credential.provider,
                 base_url=credential.base_url,
-                secrets=credential.resolve(environ),
+                secrets=credential.resolve(environ) if for_calls else credential.placeholders(),
                 options=credential.provider_options(),
             )
         except SettingsError as error:

@@ -25,14 +25,16 @@ CONNECT_TIMEOUT_S = 5.0
 LOOKUP_TIMEOUT_S = 2.0
 
 
-def command_client(url: str, prefix: str = "pixmill") -> Redis:
+def command_client(url: str, prefix: str = "pixmill", *, timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
     """A client for commands and scripts. On a cluster, the `prefix` of the installation decides the node.
+
+    A reply, and a connection, may take `timeout_s`.
 
     By default redis-py retries a command up to ten times, even after a lost reply: one XADD then becomes several. We
     repeat our own steps, where that is safe. Raises ValueError for a URL that cannot be read, and for a cluster
     without a prefix in braces.
     """
-    return _client(url, prefix, COMMAND_TIMEOUT_S)
+    return _client(url, prefix, timeout_s)
 
 
 def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
@@ -44,7 +46,7 @@ def _client(url: str, prefix: str, timeout_s: float) -> Redis:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
         "socket_keepalive": True,
         "health_check_interval": 15,
         "max_connections": 256,

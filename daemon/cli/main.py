@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
     RUN: (
         Listed("up", "serve:up", "Run everything here; nothing needs to be installed or configured."),
         Listed("worker", "serve:worker", "Run one replica."),
+        Listed("gateway", "serve:gateway", "Serve HTTP."),
         Listed("demo", "demo:demo", "Run a demo batch from start to finish, with nothing to configure."),
         Listed("quota", "quota:quota", "Pause, resume or set a quota, for all replicas."),
         Listed("pause", "pausing:pause", "Pause all work, a route or a batch: no new call begins."),

@@ -215,4 +215,3 @@ class Intake:
 
 
 _BUG = "Pixmill had an internal error with this entry; the daemon's log has the details. Nothing was sent for it."
-

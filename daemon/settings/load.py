@@ -128,12 +128,7 @@ def _unknown(at: Path_) -> str:
 
 
 # Settings that a reader of the plans might write. Accepted, they would promise what does not happen.
-_NOT_YET = {
-    ("routes", "fallback"),
-    ("gateway", "listen"),
-    ("gateway", "keys_file"),
-    ("gateway", "slide_route"),
-}
+_NOT_YET = {("routes", "fallback")}
 
 
 def _fields(at: Path_) -> Mapping[str, Any]:

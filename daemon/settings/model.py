@@ -92,6 +92,11 @@ class MetricsSettings(Section):
 
 
 class GatewaySettings(Section):
+    listen: Listen = Field(Listen("127.0.0.1:8080"), description="where HTTP is served")
+    keys_file: Path | None = Field(
+        None, description="the keys of callers (`pixmill key new`); none: only this machine is served"
+    )
+    slide_route: Name = Field("slides", description="the route of the slide maker's pictures")
     studio_route: Name = Field("studio", description="the route of the image studio's batches")
 
 
@@ -129,6 +134,14 @@ class Credential(Section):
             },
             SettingsError,
         )
+
+    def placeholders(self) -> dict[str, str]:
+        """Something in place of each secret, for a provider that only checks jobs and never calls."""
+        return {
+            name: "none"
+            for name in SECRET_NAMES
+            if getattr(self, f"{name}_env") or getattr(self, f"{name}_file")
+        }
 
     @property
     def is_local(self) -> bool:
@@ -228,6 +241,11 @@ class Settings(Section):
             yield from _doubled(("webhooks", name), webhook, ("secret", "old_secret"))
             if not webhook.secret_env and not webhook.secret_file:
                 yield ("webhooks", name), "needs `secret_env` or `secret_file`"
+        if self.gateway.keys_file is None and not is_loopback(self.gateway.listen.host):
+            yield (
+                ("gateway", "listen"),
+                "would serve other machines without keys: set `gateway.keys_file` (`pixmill key new` makes a key)",
+            )
         on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"
         if on_cluster and not self.redis.prefix.startswith("{"):
             yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)

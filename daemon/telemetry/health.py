@@ -25,7 +25,9 @@ LAG_KEPT = 60  # samples: 15 s, so that a scrape also shows a stall that ended b
 Readiness = Callable[[], tuple[bool, str]]
 
 
-def health_app(metrics: ProcessMetrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]) -> Starlette:
+def health_app(
+    metrics: ProcessMetrics, readiness: Readiness, refresh: Callable[[], Awaitable[None]]
+) -> Starlette:
     """The app behind `metrics.listen`.
 
     `readiness` returns whether the replica is consuming, and the reason in one sentence. `refresh` brings gauges up to

@@ -19,6 +19,7 @@ from daemon import service as signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
 from daemon.client import Client
+from daemon.gateway.running import beside
 from daemon.replica import SPARE_PORTS, Replica
 from daemon.service import run_up, run_worker, until_signal, up, worker
 from daemon.settings import Listen, Settings, SettingsError
@@ -92,7 +93,7 @@ async def test_a_signal_while_everything_is_started_undoes_what_was_started(
 
     monkeypatch.setattr(Replica, "start", start)
     running = asyncio.create_task(
-        run_up(Settings.model_validate({"metrics": {"listen": "127.0.0.1:0"}}), banner)
+        run_up(Settings.model_validate({"metrics": {"listen": "127.0.0.1:0"}}), banner, beside)
     )
     await begun.wait()
     assert servers_in(tmp_path / ".pixmill" / "redis")
@@ -168,7 +169,7 @@ async def test_the_default_metrics_port_gives_way_to_the_next_free_one(
     assert taken.port < port <= taken.port + SPARE_PORTS
 
 
-@pytest.mark.parametrize("start", [lambda settings: run_up(settings, banner), run_worker])
+@pytest.mark.parametrize("start", [lambda settings: run_up(settings, banner, beside), run_worker])
 async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
     start: Callable[[Settings], Coroutine[Any, Any, int]], settings: Settings, taken: Listen
 ) -> None:

@@ -97,7 +97,9 @@ async def test_the_start_reports_a_cluster_node_under_a_plain_url(cluster: Clust
             await made.unready('"{pixmill}"')
             (replica,) = made.replicas
             with pytest.raises(SettingsError, match="redis\\+cluster://"):
-                await service._greet_when_redis_answers(service.Running(replica, node.url, None), banner)
+                await service._greet_when_redis_answers(
+                    service.Running(replica, node.url, None), lambda running: banner(running, "")
+                )
 
 
 # Redis 6.2 puts this before the error of a script's command.

@@ -37,11 +37,12 @@ def up(
 
     Example:  pixmill up
     """
+    from daemon.gateway.running import beside
     from daemon.service import run_up
 
     options = spelled(config, redis_url, prefix)
     _serve(
-        lambda settings: run_up(settings, lambda running: banner(running, options)),
+        lambda settings: run_up(settings, lambda running, url: banner(running, url, options), beside),
         config,
         redis_url,
         prefix,
@@ -66,6 +67,22 @@ def worker(
     _serve(run_worker, config, redis_url, prefix, metrics, log_level)
 
 
+def gateway(
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    metrics: MetricsOption = None,
+    log_level: LogOption = "info",
+) -> None:
+    """Serve HTTP: jobs, batches, live events and archives. Start as many as you like beside the workers.
+
+    Example:  pixmill gateway --config pixmill.toml
+    """
+    from daemon.gateway.running import run_gateway
+
+    _serve(run_gateway, config, redis_url, prefix, metrics, log_level)
+
+
 def simulator(context: typer.Context) -> None:
     """Run the simulated provider, which enforces quotas as a real one does.
 
@@ -76,12 +93,16 @@ def simulator(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-def banner(running: Running, options: str = "") -> str:
-    """The next steps after `pixmill up`, ready to paste; `options` are those with which another command finds it."""
+def banner(running: Running, url: str, options: str = "") -> str:
+    """The next steps after `pixmill up`, ready to paste; `options` are those with which another command finds it.
+
+    `url` is where HTTP is served.
+    """
     replica = running.replica
     lines = [
         "Pixmill is up.",
         f"  redis     {masked_url(running.redis_url)}",
+        f"  http      {url}",
         f"  pictures  {masked_url(replica.settings.storage.url.reveal())}",
         f"  metrics   {replica.metrics_url}/metrics",
     ]

@@ -75,7 +75,7 @@ class Fleet:
 
         async def all_do() -> bool:
             return all(
-                [spelled(limit) for limit in replica._routes["default"].quotas[0].limits] == list(limits)
+                [spelled(limit) for limit in replica.routes["default"].quotas[0].limits] == list(limits)
                 for replica in self.replicas
             )
 

@@ -1,0 +1,1 @@
+"""HTTP for callers without Redis: jobs, batches, live events, archives, an OpenAI-shaped door, the older endpoints."""

@@ -1,0 +1,23 @@
+"""Makes the ASGI app of a gateway; it may be mounted under any prefix of another app."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from daemon.gateway import problems
+from daemon.gateway.edge import Edge
+from daemon.gateway.endpoints import jobs
+from daemon.gateway.gateway import Gateway
+
+ROUTERS = (jobs.router,)
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
+    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None)
+    app.state.gateway = gateway
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(Edge, gateway=gateway)
+    return app

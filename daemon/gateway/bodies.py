@@ -1,0 +1,82 @@
+"""Reads the body of a request: never more than allowed, never longer than it may take, never another type."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from daemon.gateway.problems import Problem
+
+JSON_BYTES = 2 * 1024**2
+SILENT_S = 20.0  # without a byte of the body for this time, the sender is given up
+
+JSON = ("application/json",)
+
+
+async def read_body(request: Request, most: int, types: Collection[str]) -> bytes:
+    """The whole body. Raises Problem: 415 for another type, 413 beyond `most` bytes, 408 for a silent sender."""
+    check_type(request, types)
+    if (announced := request.headers.get("content-length")) and int(announced) > most:
+        raise too_large(most)
+    parts: list[bytes] = []
+    size = 0
+    chunks = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(SILENT_S):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return b"".join(parts)
+            parts.append(chunk)
+            size += len(chunk)
+            if size > most:
+                raise too_large(most)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "slow_body",
+            f"No byte of the body came for {SILENT_S:.0f} s.",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise Problem(400, "malformed", "The body ended early.") from None
+
+
+def check_type(request: Request, types: Collection[str]) -> str:
+    """The media type of the body. Raises Problem 415 unless it is one of `types`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in types:
+        known = ", ".join(types)
+        raise Problem(
+            415, "unsupported_media_type", f"Send the body as {known}, and name that in Content-Type."
+        )
+    return kind
+
+
+def too_large(most: int) -> Problem:
+    """The answer for a body beyond its limit; the connection is closed, since the rest of the body is never read."""
+    limit = f"{most // 1024**2} MiB" if most >= 1024**2 else f"{most // 1024} KiB"
+    return Problem(413, "too_large", f"The body may have at most {limit}.", headers={"Connection": "close"})
+
+
+async def read_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:
+    """The JSON object in the body. Raises Problem 400 with line and column for anything else."""
+    return parse_object(await read_body(request, most, JSON))
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`; raises Problem 400 with line and column for anything else."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        what = error.msg.split(":")[0]
+        sentence = f"The body is not JSON in UTF-8: {what}, line {error.lineno}, column {error.colno}."
+        raise Problem(400, "malformed", sentence) from None
+    if not isinstance(value, dict):
+        raise Problem(400, "malformed", "The body must be a JSON object.")
+    return value

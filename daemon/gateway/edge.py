@@ -1,0 +1,101 @@
+"""The outermost layer of every request: its id, the check of its host, its headers, its metrics, lost exceptions."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.problems import Problem, problem_of
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID = "x-request-id"
+OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+UNROUTED = "none"  # the template of a request that no route takes
+
+
+class Edge:
+    """ASGI middleware. Errors that no handler answers become a 500 without a word about their cause."""
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        answer = _Answer(send, _request_id(scope))
+        structlog.contextvars.bind_contextvars(request=answer.request_id)
+        try:
+            if self._gateway.keys.is_open and (problem := _wrong_host(scope)) is not None:
+                await problem.response()(scope, receive, answer.send)
+            else:
+                await self._app(scope, receive, answer.send)
+        except Exception as error:
+            log.exception("a request failed", path=scope["path"])
+            if answer.status:
+                raise
+            await problem_of(error).response()(scope, receive, answer.send)
+        finally:
+            self._count(scope, answer.status, time.perf_counter() - began)
+            structlog.contextvars.unbind_contextvars("request")
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        metrics, method = self._gateway.metrics, _METHODS.get(scope["method"], "other")
+        template = getattr(scope.get("route"), "path", UNROUTED)
+        metrics.http_requests.labels(template, method, str(status)).inc()
+        metrics.http_request_seconds.labels(template, method).observe(seconds)
+
+
+_METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+
+
+class _Answer:
+    """The answer under way: its status once it has begun, 0 before, and the headers that all answers have."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=_with_headers(message))
+            headers[REQUEST_ID] = self.request_id
+            headers.setdefault("cache-control", "no-store")
+            headers.setdefault("x-content-type-options", "nosniff")
+        await self._send(message)
+
+
+def _with_headers(message: Message) -> MutableMapping[str, Any]:
+    message.setdefault("headers", [])
+    return message
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if OURS.fullmatch(given) else secrets.token_hex(8)
+
+
+def _wrong_host(scope: Scope) -> Problem | None:
+    """The refusal of a request that a foreign page sent to this machine under a name of its own (DNS rebinding)."""
+    host = Headers(scope=scope).get("host", "")
+    if LOOPBACK_HOST.fullmatch(host):
+        return None
+    return Problem(
+        421,
+        "wrong_host",
+        "Without keys, only localhost, 127.0.0.1 and [::1] are served: use one of these, or set gateway.keys_file.",
+    )

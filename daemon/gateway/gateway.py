@@ -1,0 +1,85 @@
+"""The collaborators of all endpoints: one object for each process that serves HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from daemon.accounts.routes import Routes
+from daemon.broker.connect import blocking_client, command_client
+from daemon.callbacks.signing import Webhooks
+from daemon.gateway.events.hub import EventHub
+from daemon.gateway.keyring import KeyRing
+from daemon.intake.acceptance import Acceptor
+from daemon.queue.keys import Keys
+from daemon.queue.orders import Orders
+from daemon.queue.queue import Queue
+from daemon.queue.records import Records
+from daemon.settings import Settings
+from daemon.storage.object_store import ResultStore
+from daemon.telemetry.http_metrics import HttpMetrics
+from limiter import Limiter
+
+ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
+NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
+
+
+class Gateway:
+    """What endpoints work with. `start`, then `stop`; Redis may still be away at the start."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis_url: str,
+        routes: Routes,
+        store: ResultStore,
+        webhooks: Webhooks,
+        metrics: HttpMetrics,
+        on_queued: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self.routes = routes
+        self.store = store
+        self.metrics = metrics
+        prefix = settings.redis.prefix
+        self.names = Keys(prefix)
+        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S)
+        self._blocking = blocking_client(redis_url, prefix)
+        cap = settings.worker.max_backlog_per_tenant
+        self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
+        self.records = Records(self.redis, self.names)
+        self.orders = Orders(self.redis, self.names)
+        self.limiter = Limiter(self.redis, prefix)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued)
+        self.keys = KeyRing(settings.gateway.keys_file)
+        self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
+
+    async def start(self) -> None:
+        """Begin to read events."""
+        await self.hub.start()
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether this gateway serves, and the reason in a sentence."""
+        if self.hub.trouble is not None:
+            return False, self.hub.trouble
+        return True, "serving"
+
+    async def end_streams(self) -> None:
+        """End every stream of events, before the server closes its connections."""
+        await self.hub.stop()
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        for client in (self.redis, self._blocking):
+            await client.aclose()
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The gateway of the app that serves the request, under whatever prefix that app is mounted."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Here = Annotated[Gateway, Depends(gateway_of)]

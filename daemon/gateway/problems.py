@@ -1,0 +1,169 @@
+"""Answers for what went wrong: `application/problem+json`, with a stable `code` for programs (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from daemon.broker.errors import in_words
+from daemon.contract import Rejection
+from daemon.contract.rejection import RejectionCode
+from daemon.storage.object_store import StorageError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
+    """A refusal or a failure as an answer.
+
+    `code` is stable and for programs, `detail` a sentence for people, `field` a dotted path or the name of a parameter.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+        self.more = dict(more or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The body of the answer."""
+        body: dict[str, Any] = {
+            "type": f"urn:pixmill:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if self.field is not None:
+            body["field"] = self.field
+        if self.retry_after_s is not None:
+            body["retry_after"] = self.retry_after_s
+        return {**body, **self.more}
+
+    def response(self) -> Response:
+        """The answer itself."""
+        headers = dict(self.headers)
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return Response(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+
+
+def not_found() -> Problem:
+    """The one answer for unknown work, for another tenant's work, and for a name that no work can have."""
+    return Problem(404, "not_found", "There is no such thing here, or it belongs to another tenant.")
+
+
+def bad_parameter(field: str, sentence: str) -> Problem:
+    """The answer for a parameter of the address, or a header, that cannot be read."""
+    return Problem(400, "bad_parameter", sentence, field=field)
+
+
+def of_rejection(rejection: Rejection) -> Problem:
+    """The answer for work that the contract or a route does not allow."""
+    status, code = _REJECTIONS.get(rejection.code, (422, rejection.code))
+    if rejection.code == "invalid" and "not a known field" in rejection.message:
+        code = "unknown_field"
+    return Problem(status, code, rejection.message, field=rejection.field)
+
+
+_REJECTIONS: Mapping[RejectionCode, tuple[int, str]] = {
+    "malformed": (400, "malformed"),
+    "too_large": (413, "too_large"),
+    "id_conflict": (409, "id_conflict"),
+    "not_found": (404, "not_found"),
+    "backlog_full": (429, "backlog_full"),
+}
+
+REDIS_AGAIN_S = 2
+
+
+def of_redis(error: Exception) -> Problem:
+    """The answer while Redis is away or refuses."""
+    return Problem(
+        503,
+        "redis_unavailable",
+        f"The queue cannot be reached now; nothing was changed as far as we know. {in_words(error)}",
+        retry_after_s=REDIS_AGAIN_S,
+    )
+
+
+def of_storage(_: StorageError) -> Problem:
+    """The answer while pictures cannot be read or kept; the store's own words may name its place, so they stay here."""
+    return Problem(
+        503,
+        "storage_unavailable",
+        "The store of the pictures cannot be reached now.",
+        retry_after_s=REDIS_AGAIN_S,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Let the app answer every error with a problem."""
+
+    async def answer(_: Request, error: Exception) -> Response:
+        return problem_of(error).response()
+
+    for kind in (
+        Problem,
+        Rejection,
+        RedisError,
+        OSError,
+        StorageError,
+        HTTPException,
+        RequestValidationError,
+    ):
+        app.add_exception_handler(kind, answer)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem for an error that an endpoint raised."""
+    match error:
+        case Problem():
+            return error
+        case Rejection():
+            return of_rejection(error)
+        case StorageError():
+            log.warning("the store does not serve a request", error=str(error))
+            return of_storage(error)
+        case RedisError() | OSError():
+            return of_redis(error)
+        case RequestValidationError():
+            first = error.errors()[0]
+            name = str(first["loc"][-1])
+            return bad_parameter(name, f"`{name}`: {first['msg']}.")
+        case HTTPException(status_code=404):
+            return Problem(404, "not_found", "There is nothing at this address.")
+        case HTTPException(status_code=405):
+            return Problem(
+                405, "method_not_allowed", "This address does not take that method.", headers=error.headers
+            )
+        case HTTPException():
+            return Problem(error.status_code, "refused", str(error.detail))
+    return Problem(
+        500, "internal", "Pixmill had an internal error with this request; its log has the details."
+    )

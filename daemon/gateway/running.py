@@ -1,0 +1,117 @@
+"""Runs a gateway: as a process of its own, or beside the replica of `pixmill up`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from daemon.accounts.routes import build_routes
+from daemon.callbacks.signing import Webhooks
+from daemon.gateway.app import create_app
+from daemon.gateway.gateway import Gateway
+from daemon.service import Running, redis_of, unless_leaving, until_signal
+from daemon.settings import Settings, SettingsError
+from daemon.storage.object_store import ResultStore
+from daemon.telemetry.health import health_app
+from daemon.telemetry.http_metrics import HttpMetrics
+from daemon.telemetry.metrics import ProcessMetrics
+from providers.http.asgi import AsgiServer
+
+log = structlog.get_logger(__name__)
+
+SPARE_PORTS = 99  # beyond the default port, for several installations on one machine
+
+
+@asynccontextmanager
+async def beside(running: Running) -> AsyncIterator[str]:
+    """Serve HTTP in the process of a replica; yields the address."""
+    replica = running.replica
+    metrics = HttpMetrics(replica.metrics.registry)
+    gateway = Gateway(
+        replica.settings,
+        running.redis_url,
+        replica.routes,
+        replica.store,
+        replica.webhooks,
+        metrics,
+        replica.metrics.count_received,
+    )
+    async with serving(gateway) as url:
+        yield url
+
+
+@asynccontextmanager
+async def alone(
+    settings: Settings, redis_url: str, *, environ: Mapping[str, str] = os.environ
+) -> AsyncIterator[str]:
+    """Serve HTTP without a worker; yields the address. Raises SettingsError, StorageError."""
+    if not settings.routes:
+        raise SettingsError(
+            ["No route is configured, so no job could be accepted: add [routes.default] to pixmill.toml."]
+        )
+    process = ProcessMetrics()
+    routes = build_routes(settings, environ, for_calls=False)
+    store = ResultStore.open(settings.storage.url.reveal())
+    webhooks = Webhooks.configured(settings, environ)
+    gateway = Gateway(
+        settings, redis_url, routes, store, webhooks, HttpMetrics(process.registry), process.count_received
+    )
+    health = AsgiServer(
+        health_app(process, gateway.readiness, _nothing),
+        settings.metrics.listen.host,
+        settings.metrics.listen.port,
+        spare_ports=0 if "listen" in settings.metrics.model_fields_set else SPARE_PORTS,
+    )
+    await _listening(health, "metrics.listen")
+    try:
+        async with serving(gateway) as url:
+            yield url
+    finally:
+        await health.stop()
+        await store.aclose()
+
+
+@asynccontextmanager
+async def serving(gateway: Gateway) -> AsyncIterator[str]:
+    """Serve the app at `gateway.listen`; yields the address. Raises SettingsError if it cannot be used."""
+    settings = gateway.settings.gateway
+    spare_ports = 0 if settings.listen.port == 0 or "listen" in settings.model_fields_set else SPARE_PORTS
+    server = AsgiServer(
+        create_app(gateway), settings.listen.host, settings.listen.port, spare_ports=spare_ports
+    )
+    await gateway.start()
+    try:
+        await _listening(server, "gateway.listen")
+        log.info("gateway started", url=server.url)
+        yield server.url
+    finally:
+        await gateway.end_streams()
+        await server.stop()
+        await gateway.stop()
+
+
+async def _listening(server: AsgiServer, setting: str) -> None:
+    try:
+        await server.start()
+    except OSError as error:
+        raise SettingsError([f"`{setting}`: {error.strerror}"]) from None
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def run_gateway(settings: Settings) -> int:
+    """`pixmill gateway` until a signal; returns 0."""
+    leaving = asyncio.create_task(until_signal())
+    try:
+        async with AsyncExitStack() as stack:
+            if await unless_leaving(leaving, stack.enter_async_context(alone(settings, redis_of(settings)))):
+                await leaving
+    finally:
+        leaving.cancel()
+    return 0
