@@ -129,7 +129,7 @@ class Installation:
         self.routes = Routes([Route(name, self.provider, "model-1") for name in routes])
         self.queue = Queue(redis, self.keys, worker, max_backlog_per_tenant=cap)
         self.orders = Orders(redis, self.keys)
-        self.metrics = Metrics()
+        self.metrics, self.webhooks = Metrics(), webhooks
         types = studio_types("studio")
         self.acceptor = Acceptor(self.queue, self.routes, webhooks, self.metrics.count_received)
         self.intake = Intake(redis, redis, self.queue, self.acceptor, self.metrics, types, lease_s=LEASE_S)
