@@ -63,3 +63,6 @@ def may(scope: Scope) -> Callable[[Request], Caller]:
 Reader = Annotated[Caller, Depends(may("read"))]
 Submitter = Annotated[Caller, Depends(may("submit"))]
 Admin = Annotated[Caller, Depends(may("admin"))]
+
+# For endpoints that need a scope, and not the caller.
+READS, ADMINISTERS = Depends(may("read")), Depends(may("admin"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ async def list_(session: Session, file: FileOption = None) -> int:
     pixmill key list
     """
     keys = read_keys(_path(session, file))
-    facts = [
+    facts: list[dict[str, Any]] = [
         {
             "name": one.name,
             "tenant": one.tenant,
