@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from daemon.gateway import problems
 from daemon.gateway.edge import Edge
-from daemon.gateway.endpoints import archive, dead, images, inputs, jobs, quotas, session
+from daemon.gateway.endpoints import archive, dead, images, inputs, jobs, quotas, schemas, session, usage
 from daemon.gateway.gateway import Gateway
 
 ROUTERS = (
@@ -16,6 +16,8 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
+    usage.router,
+    schemas.router,
     session.router,
 )
 
