@@ -16,6 +16,10 @@ class Links:
     def job(self, ident: str) -> str:
         return f"{self._base}/v1/jobs/{ident}"
 
+    def task(self, ident: str) -> str:
+        """The address where a client of asynchronous images polls."""
+        return f"{self._base}/v1/images/tasks/{ident}"
+
     def batch(self, ident: str) -> str:
         return f"{self._base}/v1/batches/{ident}"
 
