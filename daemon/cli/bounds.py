@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from daemon.accounts.quota_store import InForce, quotas_in_force
+from daemon.accounts.quota_view import Quotas
 from daemon.cli.errors import FAILED, CommandError
 from daemon.cli.session import Session
 from daemon.client import Client
@@ -14,6 +15,11 @@ from limiter.limiter import Limiter
 def limiter_of(client: Client) -> Limiter:
     """The limiter of the client's installation, to look at and to pause."""
     return Limiter(client.redis, client.keys.prefix)
+
+
+def quotas_of(client: Client) -> Quotas:
+    """The quotas of the client's installation, to look at and to pause."""
+    return Quotas(client.redis, client.keys, limiter_of(client))
 
 
 async def in_force(session: Session, client: Client) -> dict[str, InForce]:
