@@ -6,15 +6,15 @@ from fastapi import FastAPI
 
 from daemon.gateway import problems
 from daemon.gateway.edge import Edge
-from daemon.gateway.endpoints import dead, jobs, quotas, session
+from daemon.gateway.endpoints import dead, jobs, orders, quotas, session
 from daemon.gateway.gateway import Gateway
 
-ROUTERS = (jobs.router, quotas.router, dead.router, session.router)
+ROUTERS = (jobs.router, orders.router, quotas.router, dead.router, session.router)
 
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
-    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.gateway = gateway
     for router in ROUTERS:
         app.include_router(router)
