@@ -6,11 +6,24 @@ from fastapi import FastAPI
 
 from daemon.gateway import problems
 from daemon.gateway.edge import Edge
-from daemon.gateway.endpoints import archive, dead, images, inputs, jobs, quotas, schemas, session, usage
+from daemon.gateway.endpoints import (
+    archive,
+    dead,
+    images,
+    inputs,
+    jobs,
+    orders,
+    quotas,
+    schemas,
+    session,
+    usage,
+)
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.openai import images as openai
 
 ROUTERS = (
     jobs.router,
+    orders.router,
     archive.router,
     images.router,
     inputs.router,
@@ -19,12 +32,13 @@ ROUTERS = (
     usage.router,
     schemas.router,
     session.router,
+    openai.router,
 )
 
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
-    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.gateway = gateway
     for router in ROUTERS:
         app.include_router(router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from daemon.contract.entry import MAX_DEPTH
 from daemon.gateway.problems import Problem
 
 JSON_BYTES: Final = 2 * 1024**2
@@ -85,8 +87,44 @@ def parse_object(data: bytes) -> dict[str, Any]:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         what = error.msg.split(":")[0]
-        sentence = f"The body is not JSON in UTF-8: {what}, line {error.lineno}, column {error.colno}."
-        raise Problem(400, "malformed", sentence) from None
+        raise _malformed(f"The body is not JSON in UTF-8: {what}", error.lineno, error.colno) from None
     if not isinstance(value, dict):
-        raise Problem(400, "malformed", "The body must be a JSON object.")
+        raise _malformed("The body must be a JSON object", 1, 1)
+    if _is_deeper(value, MAX_DEPTH):
+        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels", *_place_below(data, MAX_DEPTH))
     return value
+
+
+def _malformed(what: str, line: int, column: int) -> Problem:
+    sentence = f"{what}, line {line}, column {column}."
+    return Problem(400, "malformed", sentence, more={"line": line, "column": column})
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        below = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [each for nodes in below for each in nodes if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+# A text, a bracket that opens or closes, or the end of a line.
+_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}\n]')
+
+
+def _place_below(data: bytes, most: int) -> tuple[int, int]:
+    """The line and the column of the first bracket below `most` levels."""
+    depth, line, began = 0, 1, 0
+    for mark in _MARK.finditer(data):
+        match mark[0]:
+            case b"{" | b"[":
+                depth += 1
+                if depth > most:
+                    return line, len(data[began : mark.start()].decode("utf-8", "replace")) + 1
+            case b"}" | b"]":
+                depth -= 1
+            case b"\n":
+                line, began = line + 1, mark.end()
+    return line, 1

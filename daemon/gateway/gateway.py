@@ -11,9 +11,11 @@ from fastapi import Depends, Request
 from daemon.accounts.routes import Routes
 from daemon.broker.connect import blocking_client, command_client
 from daemon.callbacks.signing import Webhooks
+from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.keyring import KeyRing
 from daemon.gateway.uploads import Uploads
+from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
 from daemon.queue.keys import Keys
 from daemon.queue.orders import Orders
@@ -55,6 +57,8 @@ class Gateway:
         self.records = Records(self.redis, self.names)
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
+        self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
+        self.waiting = Waiting(self.redis, self.names)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
@@ -72,7 +76,8 @@ class Gateway:
         return True, "serving"
 
     async def end_streams(self) -> None:
-        """End every stream of events, before the server closes its connections."""
+        """End every stream of events and every wait, before the server closes its connections."""
+        await self.waiting.stop()
         await self.hub.stop()
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -98,7 +99,7 @@ LINGER_S = 2.0
 
 def not_found() -> Problem:
     """The one answer for unknown work, for another tenant's work, and for a name that no work can have."""
-    return Problem(404, "not_found", "There is no such thing here, or it belongs to another tenant.")
+    return Problem(404, "not_found", "There is nothing at this address, or it belongs to another tenant.")
 
 
 def bad_parameter(field: str, sentence: str) -> Problem:
@@ -111,8 +112,13 @@ def of_rejection(rejection: Rejection) -> Problem:
     status, code = _REJECTIONS.get(rejection.code, (422, rejection.code))
     if rejection.code == "invalid" and "not a known field" in rejection.message:
         code = "unknown_field"
+    if rejection.code == "unsupported" and _ADDRESS.search(rejection.field or ""):
+        code = "forbidden_address"
     return Problem(status, code, rejection.message, field=rejection.field)
 
+
+# Fields with addresses that Pixmill itself would visit; their hosts and schemes alone are `unsupported`.
+_ADDRESS = re.compile(r"(?:^|\.)(?:callback|inputs\.\d+)\.url$")
 
 _REJECTIONS: Mapping[RejectionCode, tuple[int, str]] = {
     "malformed": (400, "malformed"),
@@ -180,7 +186,7 @@ def problem_of(error: Exception) -> Problem:
             name = str(first["loc"][-1])
             return bad_parameter(name, f"`{name}`: {first['msg']}.")
         case HTTPException(status_code=404):
-            return Problem(404, "not_found", "There is nothing at this address.")
+            return not_found()
         case HTTPException(status_code=405):
             return Problem(
                 405, "method_not_allowed", "This address does not take that method.", headers=error.headers

@@ -64,6 +64,7 @@ class Keys:
         self.ended = f"{prefix}:ended"
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
+        self.call_s = f"{prefix}:call_s"
         self.paused = f"{prefix}:paused"
         self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback

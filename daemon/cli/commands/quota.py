@@ -8,10 +8,11 @@ import typer
 
 from daemon.accounts import quota_store
 from daemon.accounts.quota_store import InForce
+from daemon.accounts.words import utc
 from daemon.cli.bounds import check_quota, in_force, limiter_of, quotas_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.options import ForOption, ReasonOption, duration_s, limits_table
-from daemon.cli.output import seconds, utc
+from daemon.cli.output import seconds
 from daemon.cli.session import Session, command
 from limiter.explain import spelled
 from limiter.quota.quota import QuotaError

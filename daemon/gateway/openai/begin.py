@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import asdict
-from typing import Final, cast
+from typing import Final
 
 import orjson
 from fastapi import Request
 
-from daemon.contract import JOB_TYPE, Job, parse_payload
 from daemon.gateway.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import id_of_key, idempotency_key
 from daemon.gateway.joining import digest_of, joined_id
 from daemon.gateway.openai.fields import Wish
-from daemon.gateway.problems import Problem, not_found
-from daemon.intake.acceptance import CONFLICT
-from daemon.queue.keys import Uid, job_gid
+from daemon.gateway.work.accepting import accept_job, job_from
+from daemon.gateway.work.finding import find_job
 from daemon.queue.records import View
 
 # Vendors' SDKs repeat a request by themselves, and count that here (source: openai-python, _base_client.py).
@@ -30,19 +28,9 @@ async def begin(request: Request, here: Gateway, caller: Caller, wish: Wish) -> 
     """The record of the request's job. Raises Problem, Rejection."""
     tenant = caller.tenant_for(None)
     fields = {**wish.job, "id": await _ident(request, here, caller, tenant, wish), "tenant": tenant}
-    job = cast("Job", parse_payload(orjson.dumps(fields), JOB_TYPE))
-    if await here.acceptor.job(job, {}) == "conflict":
-        raise Problem(409, "id_conflict", CONFLICT)
+    job = job_from(fields)
+    await accept_job(here, job)
     return await find_job(here, tenant, job.id)
-
-
-async def find_job(here: Gateway, tenant: str, ident: str) -> View:
-    """The record of a job of one picture or of several. Raises Problem 404."""
-    group = await here.records.group(job_gid(tenant, ident))
-    view = group or await here.records.item(Uid(tenant, "", ident))
-    if view is None:
-        raise not_found()
-    return view
 
 
 async def _ident(request: Request, here: Gateway, caller: Caller, tenant: str, wish: Wish) -> str:

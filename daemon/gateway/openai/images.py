@@ -1,7 +1,7 @@
 """`/v1/images`: the addresses of OpenAI's images API, and of asynchronous images as other gateways have them.
 
-A client changes its `base_url` and is queued. Its request waits for the pictures, at most a minute less than the SDK's own
-limit of ten; the job goes on whatever becomes of the connection.
+A client changes its `base_url` and is queued. Its request waits for the pictures, for nine minutes at most: the SDK gives
+up after ten. The job goes on whatever becomes of the connection.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from daemon.gateway.answers import answer
 from daemon.gateway.bodies import read_object
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
-from daemon.gateway.openai.begin import begin, find_job
+from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
 from daemon.gateway.openai.results import images_response, is_over, items_of, task_of
 from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object
 from daemon.gateway.openai.stream import stream_of
-from daemon.gateway.parameters import ident_of
 from daemon.gateway.problems import Problem
+from daemon.gateway.work.finding import find_job
 from daemon.queue.records import View
 
 router = APIRouter(route_class=OpenAiRoute, tags=["openai"])
@@ -62,7 +62,7 @@ async def edit_later(request: Request, here: Here, caller: Submitter) -> Respons
 @router.get("/v1/images/tasks/{ident}")
 async def task(request: Request, here: Here, caller: Reader, ident: str) -> Response:
     """The state of pictures that were begun, and their addresses once they are there."""
-    view = await find_job(here, caller.tenant_for(None), ident_of(ident))
+    view = await find_job(here, caller.tenant_for(None), ident)
     items = await items_of(here, view)
     body = task_of(view, items, here.settings.retention.records)
     if not is_over(view):
@@ -114,6 +114,8 @@ async def _task(request: Request, here: Gateway, view: View) -> Response:
 
 def _still_running(request: Request, view: View) -> Response:
     """The SDK must not send it again: the job goes on, and its address has the pictures later."""
-    problem = Problem(504, "still_running", "The pictures are still being made; poll the address in Location.")
+    problem = Problem(
+        504, "still_running", "The pictures are still being made; poll the address in Location."
+    )
     headers = {"Location": Links(request).task(view.id), **NO_RETRY}
     return answer({"error": {**error_object(problem), "id": view.id}}, 504, headers)

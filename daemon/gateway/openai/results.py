@@ -11,7 +11,7 @@ from daemon.gateway.endpoints.images import LINK_LASTS
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.links import Links
 from daemon.gateway.problems import Problem
-from daemon.queue.records import GroupView, ItemView, View
+from daemon.queue.records import ItemView, View
 
 MODERATED: Final = frozenset({"moderation_input", "moderation_output"})
 # A caller that sends a valid job is not at fault for these.
@@ -88,8 +88,3 @@ def task_of(view: View, items: Sequence[ItemView], records_s: float) -> dict[str
 def is_over(view: View) -> bool:
     """Whether nothing more comes by itself: it has ended, or waits for a person."""
     return view.ended or view.needs_person
-
-
-def is_of_one_job(view: View | None) -> bool:
-    """Whether a record is a job's, not a batch's."""
-    return not (isinstance(view, GroupView) and view.kind == "batch")

@@ -53,8 +53,9 @@ async def _frames(
             if is_over(view):
                 break
             if here.waiting.stopped:
-                raise Problem(503, "restarting", "This server stops; send the request again.")
-            await here.waiting.for_end(view, LOOK_S, request)
+                yield _error(Problem(503, "restarting", "This server stops; send the request again."))
+                return
+            await here.waiting.for_end(view, LOOK_S)
             silent_s += LOOK_S
             if silent_s >= PING_S:
                 silent_s = 0.0

@@ -78,7 +78,8 @@ async def test_a_scope_allows_what_it_names_and_less(
 
 async def test_a_job_belongs_to_the_tenant_of_its_key(locked: Door, keys_file: Path) -> None:
     key, other = made(keys_file, "mine", "submit"), made(keys_file, "other", "submit", tenant="other")
-    assert (await locked.http.post("/v1/jobs", json=JOB, headers=key)).json()["tenant"] == "shop"
+    job = (await locked.http.post("/v1/jobs", json=JOB, headers=key)).json()
+    assert (await locked.http.get(job["urls"]["self"], headers=key)).json()["tenant"] == "shop"
     assert (await locked.http.get("/v1/jobs/k1", headers=other)).status_code == 404
     foreign = await locked.http.post("/v1/jobs", json={**JOB, "tenant": "other"}, headers=key)
     assert (foreign.status_code, foreign.json()["code"]) == (403, "wrong_tenant")
@@ -87,8 +88,9 @@ async def test_a_job_belongs_to_the_tenant_of_its_key(locked: Door, keys_file: P
 async def test_only_an_admin_may_name_another_tenant(locked: Door, keys_file: Path) -> None:
     admin, reader = made(keys_file, "boss", "admin"), made(keys_file, "clerk", "read")
     body = {**JOB, "tenant": "other"}
-    assert (await locked.http.post("/v1/jobs", json=body, headers=admin)).json()["tenant"] == "other"
-    assert (await locked.http.get("/v1/jobs/k1?tenant=other", headers=admin)).status_code == 200
+    job = (await locked.http.post("/v1/jobs", json=body, headers=admin)).json()
+    assert job["urls"]["self"] == f"{locked.url}/v1/jobs/k1?tenant=other"
+    assert (await locked.http.get(job["urls"]["self"], headers=admin)).json()["tenant"] == "other"
     assert (await locked.http.get("/v1/jobs/k1?tenant=other", headers=reader)).status_code == 403
 
 
