@@ -1,7 +1,7 @@
 """`/v1/images`: the addresses of OpenAI's images API, and of asynchronous images as other gateways have them.
 
-A client changes its `base_url` and is queued. Its request waits for the pictures, nine minutes at most: the SDK gives up
-after ten. The job goes on whatever becomes of the connection.
+A client changes its `base_url` and is queued. Its request waits up to nine minutes for the pictures, since the SDK
+gives up after ten. The job goes on whatever becomes of the connection.
 """
 
 from __future__ import annotations
