@@ -8,9 +8,13 @@ from daemon.gateway import problems
 from daemon.gateway.edge import Edge
 from daemon.gateway.endpoints import (
     archive,
+    batch_orders,
+    batches,
     dead,
+    deletion,
     images,
     inputs,
+    items,
     jobs,
     orders,
     quotas,
@@ -24,6 +28,10 @@ from daemon.gateway.openai import images as openai
 ROUTERS = (
     jobs.router,
     orders.router,
+    batches.router,
+    items.router,
+    batch_orders.router,
+    deletion.router,
     archive.router,
     images.router,
     inputs.router,
