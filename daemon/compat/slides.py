@@ -41,7 +41,9 @@ def _item(slide: Any, path: str, style: str) -> dict[str, Any]:
         raise _invalid(f"{path}.id", f"must be a text or a number, not {shown(ident)}")
     if page is not None and type(page) is not int:
         raise _invalid(f"{path}.page_num", f"must be a whole number, not {shown(page)}")
-    told = {name: _text(slide.get(name), f"{path}.{name}") for name in ("title", "content_text", "visual_desc")}
+    told = {
+        name: _text(slide.get(name), f"{path}.{name}") for name in ("title", "content_text", "visual_desc")
+    }
     # What it should show comes before what it says; a picture of a title alone is better than none.
     parts = [style, told["visual_desc"], told["title"], told["content_text"]]
     if not any(parts[1:]):

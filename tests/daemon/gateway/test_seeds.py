@@ -22,14 +22,37 @@ from tests.servers import RedisServer
 
 DECK: dict[str, Any] = {
     "slides": [
-        {"id": "s1", "page_num": 1, "type": "cover", "title": "Kettles", "content_text": "", "visual_desc": "a kettle"},
-        {"id": "s2", "page_num": 2, "type": "text", "title": "Pots", "content_text": "of clay", "visual_desc": "a pot"},
+        {
+            "id": "s1",
+            "page_num": 1,
+            "type": "cover",
+            "title": "Kettles",
+            "content_text": "",
+            "visual_desc": "a kettle",
+        },
+        {
+            "id": "s2",
+            "page_num": 2,
+            "type": "text",
+            "title": "Pots",
+            "content_text": "of clay",
+            "visual_desc": "a pot",
+        },
     ],
     "style_prompt": "flat",
     "max_workers": 3,
     "aspect_ratio": "16:9",
 }
-RESULT = {"slide_id", "page_num", "title", "image_url", "final_prompt", "status", "error_message", "generation_time"}
+RESULT = {
+    "slide_id",
+    "page_num",
+    "title",
+    "image_url",
+    "final_prompt",
+    "status",
+    "error_message",
+    "generation_time",
+}
 STUDIO: dict[str, Any] = {
     "job_id": "job-1",
     "user_id": "u-7",
@@ -124,7 +147,11 @@ async def test_a_deck_that_takes_too_long_is_answered_with_what_is_done(
     status = await eventually(done)
     assert {"status", "progress", "total_slides", "completed_slides", "successful", "failed"} <= status.keys()
     assert {"estimated_remaining_time", "results"} <= status.keys()
-    assert (status["progress"], status["completed_slides"], status["estimated_remaining_time"]) == (1.0, 3, 0.0)
+    assert (status["progress"], status["completed_slides"], status["estimated_remaining_time"]) == (
+        1.0,
+        3,
+        0.0,
+    )
     assert (await door.http.get("/api/slide/batch/active-count")).json() == {"active_batches": 0}
 
 
@@ -149,7 +176,7 @@ async def test_the_same_deck_again_is_the_same_batch_while_it_runs_and_a_minute_
 
 
 async def test_an_idempotency_key_names_the_batch(door: Door) -> None:
-    ids = {(await deck(door, **{"idempotency-key": "deck-1"})).json()["batch_id"] for _ in range(2)}
+    ids = {(await deck(door, DECK, **{"idempotency-key": "deck-1"})).json()["batch_id"] for _ in range(2)}
     assert len(ids) == 1
     assert ids.pop().startswith("i-")
 
@@ -206,7 +233,9 @@ async def test_with_a_key_the_tenant_is_the_keys_and_the_user_is_metadata(
     key = add_key(keys, "studio", "shop", frozenset({"submit"}))
     async with open_door(redis, redis_server.url, routes=("studio",), keys_file=keys) as door:
         headers = {"authorization": f"Bearer {key}"}
-        assert (await door.http.post("/api/image-studio/jobs", json=STUDIO, headers=headers)).status_code == 202
+        assert (
+            await door.http.post("/api/image-studio/jobs", json=STUDIO, headers=headers)
+        ).status_code == 202
         view = await door.gateway.records.group("shop/job-1")
         assert view is not None
         assert view.metadata["user_id"] == "u-7"
