@@ -38,6 +38,7 @@ credential = "main"
 model = "gpt-image-1"
 """
 COUNT = 5000
+STARTS_S = 60.0  # on a busy machine
 BODY = lines({"id": "b1"}, *batch("b1", COUNT)["items"])
 
 
@@ -69,7 +70,7 @@ async def gateway_process(redis_url: str, directory: Path) -> AsyncIterator[Proc
                     return (await http.get("/v1/batches")).status_code == 200
                 return False
 
-            await eventually(serves)
+            await eventually(serves, STARTS_S)
         yield started
     finally:
         with suppress(ProcessLookupError):
