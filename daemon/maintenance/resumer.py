@@ -52,7 +52,7 @@ class Resumer:
         return len(parts)
 
     async def take(self, age_s: float) -> list[tuple[str, str, bytes]]:
-        """Take such parts, which no other replica takes in the next `age_s`: the name, the type and the data of each."""
+        """Take such parts, which nobody else takes in the next `age_s`: the name, the type and the data of each."""
         rows = await self._call("take_stranded", age_us=round(age_s * 1e6), most=MOST)
         split = [(name.decode(), *entry.partition(b" ")) for name, entry in rows]
         return [(name, kind.decode(), data) for name, kind, _, data in split]

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from daemon.client.sending import batch_parts
 from daemon.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
@@ -185,3 +186,10 @@ async def test_a_part_with_a_route_that_is_unknown_here_waits_for_another_replic
     assert await resumer_of(other).resume(age_s=0) == len(parts) - 1
     assert await resumer_of(installation).resume(age_s=0) == len(parts) - 1
     assert await installation.redis.zcard(installation.keys.members("default/b1")) == 600
+
+
+async def test_a_journal_of_another_type_changes_nothing(installation: Installation) -> None:
+    await installation.redis.set("pixmill:accepting", "somebody's")
+    with pytest.raises(ResponseError, match="pixmill:accepting"):
+        await installation.batch("b1", 2)
+    assert await installation.redis.keys("pixmill:*b1*") == []

@@ -4,6 +4,7 @@
 --   P:accepting:{name}  the type of the entry, a blank and its data
 -- @include base
 local ACCEPTING = P .. ':accepting'
+must_suit('ZCARD', ACCEPTING)
 local function accepting_key(name) return ACCEPTING .. ':' .. name end
 
 local function journal(name, entry)
