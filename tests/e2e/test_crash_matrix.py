@@ -264,7 +264,9 @@ def story(stage: Stage) -> Story:
     for route in ("openai", "zimage"):
         for policy in POLICIES:
             stage.simulator.do("hang", prompt=f"{route}-sent-{policy}.")
-    first = stage.start("intent", "connect", "answer", "receipt", "poll", "download", "store", "settle", "twice")
+    first = stage.start(
+        "intent", "connect", "answer", "receipt", "poll", "download", "store", "settle", "twice"
+    )
     stage.submit()
     stage.stand(first, ITEMS)
     stage.kill(first)
