@@ -388,6 +388,19 @@ async def test_a_task_whose_polls_are_all_refused_names_the_refusal(bench: Bench
     assert outcome.error["message"].endswith("The last poll was refused: This key has been revoked.")
 
 
+async def test_a_task_that_this_machine_cannot_poll_waits_for_free(bench: Bench) -> None:
+    bench.route = replace(bench.route, timeout_s=0)
+    unsent = ProviderError(ErrorKind.NETWORK_UNSENT, "No connection.")
+    unsent.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    bench.provider.poll_answers = [unsent]
+    run = await bench.claimed()
+    run.item = replace(run.item, receipt=b'{"task_id":"task-1"}')
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.error["resumable"] is True
+    assert bench.provider.requests == []
+
+
 async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
