@@ -10,6 +10,7 @@ from daemon.maintenance.eta import Estimator
 from daemon.maintenance.janitor import Janitor
 from daemon.maintenance.scheduler import Scheduler
 from daemon.queue.outcomes import Failed, Succeeded
+from daemon.queue.views import group_view
 from tests.daemon.harness import Installation
 
 DONE = Succeeded({"images": []})
@@ -50,6 +51,31 @@ async def test_a_batch_ends_though_its_stream_is_somebodys_key(
     while await installation.queue.close_groups():
         pass
     assert await installation.redis.ttl(stream) == -1, "somebody's key is left alone"
+
+
+async def test_the_record_of_a_batch_counts_the_events_that_its_stream_lacks(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 2)
+    await installation.redis.rename(installation.keys.batch_events("b1"), "kept")
+    await installation.redis.set(installation.keys.batch_events("b1"), "somebody's")
+    await end_all(installation)
+    view = group_view("default/b1", await installation.redis.hgetall(installation.keys.group("default/b1")))
+    assert view is not None
+    (warning,) = view.warnings
+    assert warning.startswith("5 events of this batch are only in the stream of all events")
+
+
+async def test_an_event_that_redis_refuses_for_another_reason_is_not_swallowed(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 1)
+    (item,) = await installation.claim()
+    stream = installation.keys.batch_events("b1")
+    await installation.redis.delete(stream)
+    await installation.redis.xadd(stream, {"type": "last"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    with pytest.raises(ResponseError, match="exhausted the last possible ID"):
+        await installation.queue.settle(item, DONE)
 
 
 async def test_a_retry_of_a_batch_leaves_somebodys_key_alone(installation: Installation) -> None:

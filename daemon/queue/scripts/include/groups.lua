@@ -67,7 +67,7 @@ end
 -- The keys that end with a group. A stream of another type is somebody's.
 local function own_keys(group)
   local keys, stream = { members_key(group.gid), group.key }, EVENTS .. ':' .. group.name
-  if type(redis.pcall('XLEN', stream)) == 'number' then keys[#keys + 1] = stream end
+  if unless(WRONG_TYPE, 'XLEN', stream) then keys[#keys + 1] = stream end
   return keys
 end
 
