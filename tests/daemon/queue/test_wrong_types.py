@@ -180,3 +180,19 @@ async def test_the_janitor_ends_a_batch_whose_members_have_all_ended(installatio
     assert (await installation.group("default/b1"))["state"] == "running"
     await Janitor(installation.queue, ["default"], lease_s=15).recount()
     assert (await installation.group("default/b1"))["state"] == "completed"
+
+
+async def test_a_recount_keeps_the_count_of_running_items_while_the_group_is_lost(
+    installation: Installation,
+) -> None:
+    await installation.batch("b1", 3)
+    await installation.claim(2)
+    before = await depth(installation)
+    stream = installation.keys.stream("default", "normal")
+    janitor = Janitor(installation.queue, ["default"], lease_s=15)
+    await installation.redis.xgroup_destroy(stream, "workers")
+    assert await janitor.recount() == 0
+    await installation.redis.rename(stream, "kept")
+    await installation.redis.set(stream, "somebody's")
+    assert await janitor.recount() == 0
+    assert await depth(installation) == before
