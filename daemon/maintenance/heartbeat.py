@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from daemon.broker.loops import run_forever
 from daemon.queue.queue import Queue
 from daemon.worker.pool import Pool
+from daemon.worker.run import Run
 from limiter import Lag, Limiter
 
 
@@ -45,11 +46,14 @@ class Heartbeat:
             self._queue.renew([run.item for run in runs], [run.noted for run in runs]),
             self._limiter.renew(permits),
         )
-        for run, state in zip(runs, states, strict=True):
-            if state == "lost":
-                await self._running.hand_in(run)
-                self._running.abandon(run)
-            elif state == "bare":
-                await self._running.note_again(run)
-            elif state == "cancel":
-                run.cancel_requested.set()
+        # At the same time, so that all notes share a few round trips: a loss of Redis concerns every run.
+        await asyncio.gather(*(self._follow(run, state) for run, state in zip(runs, states, strict=True)))
+
+    async def _follow(self, run: Run, state: str) -> None:
+        if state == "lost":
+            await self._running.hand_in(run)
+            self._running.abandon(run)
+        elif state == "bare":
+            await self._running.note_again(run)
+        elif state == "cancel":
+            run.cancel_requested.set()
