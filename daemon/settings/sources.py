@@ -181,7 +181,8 @@ def _lines(text: str) -> dict[Path_, int]:
     """The line of each table and key. Only for messages, so texts that look like keys do no harm."""
     lines: dict[Path_, int] = {}
     table: Path_ = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a line of TOML ends with a line feed alone, and a text may hold other separators.
+    for number, line in enumerate(text.split("\n"), start=1):
         if header := _TABLE.fullmatch(line):
             table = _key_path(header[1])
             lines.setdefault(table, number)
