@@ -5,7 +5,6 @@ Secrets are named here (a variable, a file), never held.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,8 +24,9 @@ from daemon.settings.values import (
     RedisUrl,
     SecretUrl,
     StoreUrl,
-    is_loopback,
 )
+from providers.hosts import is_loopback
+from providers.text import nearest
 
 if TYPE_CHECKING:
     from limiter.quota.quota import Quota
@@ -299,8 +299,8 @@ def read_secret(name: str, variable: str | None, file: Path | None, environ: Map
 def did_you_mean(given: str, known: Mapping[str, Any] | list[str]) -> str:
     """`; did you mean "x"?`, or the known names, or an empty text."""
     names = sorted(known)
-    if close := difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6):
-        return f"; did you mean `{close[0]}`?"
+    if close := nearest(given.lower(), names):
+        return f"; did you mean `{close}`?"
     return f"; known are {', '.join(f'`{name}`' for name in names)}" if names else "; none is"
 
 
