@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from daemon.accounts.quota_store import InForce, quotas_in_force
 from daemon.cli.errors import FAILED, CommandError
 from daemon.cli.session import Session
@@ -11,6 +9,7 @@ from daemon.client import Client
 from daemon.queue.pauses import Pause, pause_over, read_pauses
 from daemon.queue.records import GroupView, View
 from limiter.limiter import Limiter
+from providers.text import nearest
 
 
 def limiter_of(client: Client) -> Limiter:
@@ -28,8 +27,8 @@ def check_quota(session: Session, name: str) -> None:
     """Raise CommandError with the nearest name unless a quota of this name is configured."""
     configured = session.settings.parsed_quotas()
     if name not in configured:
-        near = difflib.get_close_matches(name, configured, n=1, cutoff=0.0)
-        hint = f'did you mean "{near[0]}"?' if near else "none is configured."
+        near = nearest(name, configured, cutoff=0.0)
+        hint = f'did you mean "{near}"?' if near else "none is configured."
         raise CommandError(f'There is no quota "{name}"; {hint}', FAILED, code="unknown_quota")
 
 

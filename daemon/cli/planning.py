@@ -16,6 +16,7 @@ from daemon.client.columns import hint
 from daemon.client.sending import batch_parts
 from daemon.compat.studio import as_ident
 from daemon.settings import Settings
+from providers.text import shortened
 
 SHOWN_ITEMS = 3
 PROMPT_CHARS = 100
@@ -63,7 +64,7 @@ def plan_of(fields: Mapping[str, Any], file: BatchFile, settings: Settings) -> d
         "routes": dict(routes.most_common()),
         "unknown_routes": sorted(routes.keys() - settings.routes.keys()) if settings.routes else [],
         "first": [
-            {"id": item["id"], "prompt": _shortened(item.get("prompt") or defaults["prompt"])}
+            {"id": item["id"], "prompt": _in_one_line(item.get("prompt") or defaults["prompt"])}
             for item in items[:SHOWN_ITEMS]
         ],
         "bound": bound,
@@ -102,6 +103,5 @@ def _bound(routes: Mapping[str, int], settings: Settings) -> tuple[float | None,
     return max(((quotas[name].optimum_s(count), name) for name, count in spent.items()), default=(None, None))
 
 
-def _shortened(prompt: str) -> str:
-    prompt = " ".join(prompt.split())
-    return prompt if len(prompt) <= PROMPT_CHARS else f"{prompt[: PROMPT_CHARS - 1]}…"
+def _in_one_line(prompt: str) -> str:
+    return shortened(" ".join(prompt.split()), PROMPT_CHARS)

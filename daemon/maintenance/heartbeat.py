@@ -51,14 +51,17 @@ class Heartbeat:
             self._queue.renew([run.item for run in runs], [run.noted for run in runs]),
             self._limiter.renew(permits),
         )
-        for run, state in zip(runs, states, strict=True):
-            if state == "lost":
-                await self._running.hand_in(run)
-                self._running.abandon(run)
-            elif state == "bare":
-                await self._running.note_again(run)
-            elif state == "cancel":
-                run.cancel_requested.set()
+        # At the same time, so that all notes share a few round trips: a loss of Redis concerns every run.
+        await asyncio.gather(*(self._follow(run, state) for run, state in zip(runs, states, strict=True)))
+
+    async def _follow(self, run: Run, state: str) -> None:
+        if state == "lost":
+            await self._running.hand_in(run)
+            self._running.abandon(run)
+        elif state == "bare":
+            await self._running.note_again(run)
+        elif state == "cancel":
+            run.cancel_requested.set()
 
     def _to_renew(self, run: Run) -> Permit | None:
         """The run's permit, unless its lease is so young that it needs no renewal before the next beat.

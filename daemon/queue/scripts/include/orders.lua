@@ -1,6 +1,7 @@
 -- The items that a person's order names: one item, or one page of a group's members, in some states.
 -- ARGS  kind (group | item), name (uid or gid), states (a list), and for a group first (the first member) and page (members)
 -- @include base
+-- @include ring
 local MEANT = {}
 for _, state in ipairs(ARGS.states) do MEANT[state] = true end
 
@@ -13,4 +14,14 @@ local function named_items()
   if redis.call('EXISTS', group_key(ARGS.name)) == 0 then return nil end
   local uids = redis.call('ZRANGE', members_key(ARGS.name), ARGS.first, ARGS.first + ARGS.page - 1)
   return uids, #uids == ARGS.page and ARGS.first + ARGS.page or -1
+end
+
+-- The items with these uids; all that can fail is looked at, since the caller writes from here on.
+local function load_items(uids)
+  local items = {}
+  for i, uid in ipairs(uids) do
+    items[i] = load_item(uid)
+    must_suit_item(items[i])
+  end
+  return items
 end
