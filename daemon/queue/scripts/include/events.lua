@@ -9,11 +9,18 @@ local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
 
 local function publish(kind, data) return redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data) end
 
--- A batch chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then.
+-- A batch chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then, and
+-- its record counts what the stream lacks (`unpublished`).
+local function publish_in_batch(kind, owner, data)
+  if unless(WRONG_TYPE, 'XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) then return end
+  local key = owner.tenant and group_key(owner.tenant .. '/' .. owner.batch)
+  if key and redis.call('HEXISTS', key, 'state') == 1 then redis.call('HINCRBY', key, 'unpublished', 1) end
+end
+
 local function emit(kind, owner, extra)
   local data = '{' .. owner.head .. TIME_FIELD .. (extra and ',' .. extra or '') .. '}'
   local event = publish(kind, data)
-  if owner.batch ~= '' then redis.pcall('XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) end
+  if owner.batch ~= '' then publish_in_batch(kind, owner, data) end
   call_back(kind, owner, event, data)
 end
 
