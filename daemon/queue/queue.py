@@ -32,8 +32,8 @@ from daemon.queue.messages import (
     PartEnd,
     Reclaimed,
 )
-from daemon.queue.outcomes import Outcome, report_of
-from daemon.queue.steps import GroupCommit, Steps
+from daemon.queue.outcomes import Outcome
+from daemon.queue.steps import GroupCommit, Steps, report_of
 
 log = structlog.get_logger(__name__)
 
