@@ -73,6 +73,7 @@ class Dispatcher:
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
         self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
+        self._lost_claim = False  # the reply to a claim was lost, and it may have run
         self._reported = 0  # failures of the way to the provider that were reported
 
     async def run(self) -> None:
@@ -94,6 +95,8 @@ class Dispatcher:
 
     async def _step(self) -> None:
         await self._report_reach()
+        if self._lost_claim:
+            await self._release_lost()
         if not (await self._may_start() and await self._has_work()):
             return
         paced = bool(self.route.quotas)
@@ -223,14 +226,23 @@ class Dispatcher:
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)
 
+    async def _release_lost(self) -> None:
+        """Put back what was claimed without a reply. After a failover, nobody else could tell that nothing was sent."""
+        released = await self._queue.unclaim(self.route.name, self._pool.known())
+        self._lost_claim = False
+        if released:
+            log.warning(
+                "the reply to a claim was lost; items put back", route=self.route.name, items=released
+            )
+
     async def _claim(self, most: int, slot: Slot | None) -> Claim:
         """Claim up to `most` items, or one for the permit of a slot."""
         permits = [] if slot is None else [slot.permit.to_json()]
         try:
             claim = await self._queue.claim(self.route.name, len(permits) or most, permits)
         except RedisError:
-            # The claim may have run. Then no replica renews its item, and the item is reclaimed. Nothing was sent.
-            # If the permit cannot be given back, its lease ends by itself.
+            # The claim may have run. If the permit cannot be given back, its lease ends by itself.
+            self._lost_claim = True
             if slot is not None:
                 with suppress(RedisError):
                     await self._limiter.give_back(slot.permit)

@@ -229,3 +229,17 @@ async def test_a_task_is_kept_while_redis_takes_no_writes(
 async def _keys(replica: Replica) -> list[str]:
     rows: Any = replica._store._store.list()
     return [row["path"] for page in rows for row in page]
+
+
+async def test_a_replica_sends_its_settles_again_in_another_life_of_redis(
+    admin: Any, replica: Replica
+) -> None:
+    lives: list[str] = []
+
+    async def note_life(life: str) -> None:
+        lives.append(life)
+
+    assert replica.probe.on_life == replica.pool.settles.note_life
+    replica.probe.on_life = note_life
+    await replica.probe.write()
+    assert set(lives) == {(await admin.info("server"))["run_id"]}
