@@ -163,7 +163,7 @@ async def admin(server: RedisServer) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator(SimulatorSettings(latency_s=(0.5, 0.5), plain=True)) as running:
+    async with Simulator(SimulatorSettings(latency_s=(1.5, 1.5), plain=True)) as running:
         yield running
 
 
@@ -203,7 +203,7 @@ async def test_a_task_is_kept_while_redis_takes_no_writes(
     async def called() -> bool:
         return bool(simulator.ledger.calls)
 
-    await eventually(called)
+    await eventually(called, 30)
     if how == "silence":
         await admin.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
     else:
@@ -212,7 +212,7 @@ async def test_a_task_is_kept_while_redis_takes_no_writes(
     async def stored() -> bool:
         return any("/single/a." in key for key in await _keys(replica))
 
-    await eventually(stored)
+    await eventually(stored, 30)
     assert (await installation.record("default//a"))["state"] == "running"
     if how == "silence":
         await admin.execute_command("CLIENT", "UNPAUSE")
@@ -222,7 +222,7 @@ async def test_a_task_is_kept_while_redis_takes_no_writes(
     async def succeeded() -> bool:
         return (await installation.record("default//a"))["state"] == "succeeded"
 
-    await eventually(succeeded)
+    await eventually(succeeded, 30)
     assert len(simulator.ledger.calls) == 1
 
 
