@@ -165,6 +165,24 @@ async def test_a_call_in_flight_whose_claim_was_lost_follows_the_jobs_policy(rig
     assert len(rig.provider.requests) == 1
 
 
+@pytest.mark.parametrize("looks", ["due", "claim"])
+async def test_a_call_in_flight_that_was_handed_in_does_not_expire(rig: Rig, looks: str) -> None:
+    await rig.submit(expires_at="2999-01-01T00:00:00Z")
+    before = rig.mark()
+    await rig.in_flight()
+    await rig.lose(before)
+    await rig.beat()
+    keys, redis = rig.installation.keys, rig.installation.redis
+    await redis.hset(keys.item("default//a"), "expires_us", 1)
+    await redis.zadd("pixmill:expiring", {"default//a": 1})
+    if looks == "due":
+        await rig.queue.due()
+    item = await rig.claim()
+    outcome = await rig.run(item)
+    assert isinstance(outcome, Unknown)
+    assert await rig.queue.settle(item, outcome, "maybe") == "failed", "it is not sent again so late"
+
+
 async def test_a_call_that_ends_after_its_claim_was_lost_is_found_in_the_store(rig: Rig) -> None:
     await rig.submit(on_unknown_outcome="hold")
     before = rig.mark()
