@@ -202,15 +202,20 @@ class Dispatcher:
         await self._slots.pause(denial, longest_s)
 
     async def _start(self, most: int, slot: Slot | None) -> None:
-        if not self.route.reach.take_turn():
+        turn = self.route.reach.take_turn()
+        if turn is None:
             if slot is not None:
                 await self._limiter.give_back(slot.permit)
             return
         started_at = time.monotonic()
-        claim = await self._claim(most, slot)
+        try:
+            claim = await self._claim(most, slot)
+        except RedisError:
+            turn.ended()
+            raise
         for item in claim.items:
             if slot is None:
-                self._pool.start(item, self.route, None)
+                self._pool.start(item, self.route, None, turn=turn)
             else:
                 self._pool.start(
                     item,
@@ -220,9 +225,10 @@ class Dispatcher:
                     leaves_at=slot.leaves_at,
                     requested_at=slot.requested_at,
                     started_at=started_at,
+                    turn=turn,
                 )
         if not claim.items:
-            self.route.reach.ended()
+            turn.ended()
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import orjson
 import structlog
 
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import until_answered
 from daemon.queue.bell import Bell
 from daemon.queue.messages import Claimed, LeaseLost
@@ -142,13 +142,14 @@ class Pool:
         leaves_at: float = 0.0,
         requested_at: float = 0.0,
         started_at: float | None = None,
+        turn: Turn | None = None,
         adopted: bool = False,
     ) -> None:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits.
 
-        `started_at` is when its claim began.
+        `started_at` is when its claim began, and `turn` its turn to try the way to the provider.
         """
-        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at)
+        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn)
         run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
@@ -242,7 +243,8 @@ class Pool:
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
             del self._runs[run.item.uid, run.item.epoch]
-            run.route.reach.ended()
+            if run.turn is not None:
+                run.turn.ended()
             self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()

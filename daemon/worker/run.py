@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import PATIENCE_S
 from daemon.contract import Job
 from daemon.queue.keys import CACHED, Uid
@@ -150,6 +150,7 @@ class Run:
     ready_s: float = 0.0  # from its start until only the intent and the connection were left to do
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
+    turn: Turn | None = None  # to try the way to the provider; a run that was taken over makes no call
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
