@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack
 
-import orjson
 import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
@@ -32,8 +31,8 @@ from daemon.queue.messages import (
     PartEnd,
     Reclaimed,
 )
-from daemon.queue.outcomes import Missed, Outcome, Succeeded
-from daemon.queue.steps import GroupCommit, Steps
+from daemon.queue.outcomes import Outcome
+from daemon.queue.steps import GroupCommit, Steps, report_of
 
 log = structlog.get_logger(__name__)
 
@@ -65,17 +64,19 @@ class Queue:
 
     async def install(
         self, *, records_s: float, failed_s: float, starts: bool, configured: str = "{}"
-    ) -> None:
+    ) -> str:
         """Write the schema and how long records are kept (after a success, after another end), in seconds.
 
         `configured` has the routes and quotas of the replica as JSON, for commands that have no configuration.
         A replica that `starts` replaces what others wrote; later it only restores what was lost.
+        Returns the present life of the server, '' if it hides that; another life may lack the last writes.
         Raises NewerSchemaError, and writes no schema, if a newer version wrote the records.
         """
         retention = {"records_us": round(records_s * 1e6), "failed_us": round(failed_s * 1e6)}
-        self._refuse_newer(
-            await self._call("install", schema=SCHEMA, starts=starts, configured=configured, **retention)
-        )
+        given = {"schema": SCHEMA, "starts": starts, "configured": configured}
+        found, life = await self._call("install", **given, **retention)
+        self._refuse_newer(found)
+        return str(life.decode())
 
     def _refuse_newer(self, found: int) -> None:
         if found > SCHEMA:
@@ -185,6 +186,15 @@ class Queue:
         more, lost, rows, calm_us = reply
         return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
 
+    async def unclaim(self, route: str, known: Iterable[Claimed]) -> int:
+        """Release what this replica claimed without a reply, from the route's lanes; returns how many items.
+
+        `known` are the items that it runs, or has settled a short time ago.
+        """
+        pairs = [(item.uid, item.epoch) for item in known]
+        given = {"route": route, "worker": self.worker, "queues": LANES, "known": pairs}
+        return int(await self._call("unclaim", **given))
+
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""
         pipe = self._client.pipeline(transaction=False)
@@ -227,7 +237,7 @@ class Queue:
         `charged` (no, maybe, yes) goes to the item's account; it is empty if no call was begun. A repeated call with
         the same outcome, as after a lost reply, has the same reply.
         """
-        return await self._settles.submit(_report(item, outcome, charged))
+        return await self._settles.submit(report_of(item, outcome, charged))
 
     async def _settle_round(self, reports: Sequence[dict[str, Any]]) -> list[str]:
         return [state.decode() for state in await self._call("settle", reports=reports)]
@@ -312,19 +322,3 @@ def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[Claimed]:
                 item=record["uid"].decode(),
                 fields=wrong,
             )
-
-
-def _report(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
-    """An outcome as the arguments of settle.lua."""
-    report: dict[str, Any] = {"uid": item.uid, "epoch": item.epoch, "outcome": outcome.name}
-    if charged:
-        report["charged"] = charged
-    match outcome:
-        case Succeeded(result):
-            report["result"] = orjson.dumps(result)
-        case Missed(entry):
-            report["entry"] = entry
-        case _ if hasattr(outcome, "error"):
-            report["error"] = orjson.dumps(outcome.error)
-            report["delay_us"] = round(getattr(outcome, "delay_s", 0.0) * 1e6)
-    return report

@@ -36,7 +36,6 @@ from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit
 from limiter import Permit
-from limiter.script import uninterrupted
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 
@@ -165,10 +164,8 @@ class Executor:
                 return answer
             accepted_at = self._polling.clock()
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
-            # Finish this write even if the run is stopped now: without the receipt the task would be bought again.
-            await uninterrupted(self._note_receipt(run, answer))
-            await self._calls.call_accepted(run)
-            await self._calls.call_answered(run, run.permit)
+            await run.beside.receipt(partial(self._note_receipt, run, answer))
+            await run.beside.begin(partial(self._accepted, run, run.permit))
         generated = await self._polling.ended(
             run, job, run.submitted, limit, accepted_at=accepted_at, is_over=partial(self._ended, run)
         )
@@ -181,7 +178,11 @@ class Executor:
 
         The rest does not wait for Redis either: a paid picture is in the store first.
         """
-        await run.beside.begin(self._reported(run, run.permit))
+        await run.beside.begin(partial(self._reported, run, run.permit))
+
+    async def _accepted(self, run: Run, permit: Permit | None) -> None:
+        await self._calls.call_accepted(run)
+        await self._calls.call_answered(run, permit)
 
     async def _reported(self, run: Run, permit: Permit | None) -> None:
         await self._calls.call_ended(run)
