@@ -18,7 +18,7 @@ import httpx2
 
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
-from providers.http.faults import why
+from providers.http.faults import PROXY_WANTS_LOGIN, login_refused, why
 from providers.http.packing import TooLarge, unpacked, unpacked_size
 from providers.http.proxies import proxy_for
 from providers.http.tls import tls_context
@@ -123,6 +123,8 @@ async def send_once(
     try:
         async with asyncio.timeout(timeout_s):
             response, packed = await _received(client, request, max_bytes)
+        if response.status_code == PROXY_WANTS_LOGIN:
+            raise _unreached(lost, host, login_refused(_proxy(request)), "passed on")
         body = await _unpacked(response, packed, max_bytes, hooks)
         return Answer(response.status_code, response.headers, body)
     except TooLarge:
@@ -133,7 +135,7 @@ async def send_once(
     except (httpx2.TransportError, httpx2.DecodingError) as error:
         if (lack := lack_of(error)) is not None:
             await drop_idle_connections()
-        raise _lost(progress, lost, host, lack or why(error)) from None
+        raise _lost(progress, lost, host, lack or why(error, _proxy(request))) from None
 
 
 async def _received(
@@ -199,13 +201,20 @@ class _Progress:
 
 
 def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:
-    if not progress.sent and lost is ErrorKind.AMBIGUOUS_SUBMIT:
-        return ProviderError(
-            ErrorKind.NETWORK_UNSENT, f"{host} could not be reached ({what}); nothing was sent."
-        )
+    if not progress.sent:
+        return _unreached(lost, host, what)
     if lost is ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
     return ProviderError(lost, f"{host} did not answer ({what}).")
+
+
+def _unreached(lost: ErrorKind, host: str, what: str, verb: str = "sent") -> ProviderError:
+    kind = ErrorKind.NETWORK_UNSENT if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
+    return ProviderError(kind, f"{host} could not be reached ({what}); nothing was {verb}.")
+
+
+def _proxy(request: httpx2.Request) -> httpx2.Proxy | None:
+    return proxy_for(request.url)
 
 
 def _quiet_url_logging() -> None:

@@ -13,10 +13,24 @@ from collections.abc import Iterator
 
 import httpx2
 
+PROXY_WANTS_LOGIN = 407
 
-def why(error: BaseException) -> str:
-    """The deepest known reason: TLS, the name, the proxy or the system; else the class of `error`."""
-    return next(filter(None, map(_reason, _causes(error))), type(error).__name__)
+_LOGIN = "it wants a user name and a password, which belong into its variable: http://user:password@host:port"
+
+
+def why(error: BaseException, proxy: httpx2.Proxy | None = None) -> str:
+    """The deepest known reason: TLS, the name, the proxy or the system; else the class of `error`.
+
+    `proxy`: the one on the way, which is named then; never with its password.
+    """
+    reason = next(filter(None, map(_reason, _causes(error))), type(error).__name__)
+    return reason if proxy is None else f"by the proxy {proxy.url}: {reason}"
+
+
+def login_refused(proxy: httpx2.Proxy | None) -> str:
+    """The reason of an answer with status 407: a proxy gave it, and passed nothing on."""
+    by = "by a proxy on the way" if proxy is None else f"by the proxy {proxy.url}"
+    return f"{by}: it answered {PROXY_WANTS_LOGIN}, so {_LOGIN}"
 
 
 def _reason(error: BaseException) -> str:
@@ -33,7 +47,7 @@ def _reason(error: BaseException) -> str:
         case OSError(errno=int(number)):
             return os.strerror(number).lower()
         case httpx2.ProxyError() if status := re.match(r"\d{3}\b", str(error)):
-            return f"the proxy answered {status[0]}"
+            return f"it answered {status[0]}" + f", so {_LOGIN}" * (int(status[0]) == PROXY_WANTS_LOGIN)
     return ""
 
 

@@ -21,7 +21,7 @@ from providers.http.addresses import (
     system_resolver,
 )
 from providers.http.exchange import NETWORK_FAULTS, exchange
-from providers.http.faults import why
+from providers.http.faults import PROXY_WANTS_LOGIN, login_refused, why
 from providers.http.proxies import proxy_for
 
 __all__ = ["OutsideError", "download", "post"]
@@ -70,20 +70,33 @@ async def post(
     Raises OutsideError if the address is refused or does not answer; its message names the host alone.
     """
     target = checked(url, allow_hosts)
+    way: Way = ()
     try:
         async with asyncio.timeout(timeout_s):
             way = await _way(target, allow_hosts, resolver)
             async with exchange("POST", target, way, headers, body, timeout_s=timeout_s) as response:
+                _check_passed_on(response, name_of(target), way)
                 return response.status_code
     except TimeoutError:
         raise OutsideError(f"{name_of(target)} did not answer within {timeout_s:g} s.") from None
     except NETWORK_FAULTS as error:
-        raise OutsideError(f"{name_of(target)} could not be reached ({why(error)}).") from None
+        raise OutsideError(f"{name_of(target)} could not be reached ({why(error, _proxy(way))}).") from None
 
 
-async def _way(
-    target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver
-) -> Sequence[str] | httpx2.Proxy:
+Way = Sequence[str] | httpx2.Proxy
+
+
+def _proxy(way: Way) -> httpx2.Proxy | None:
+    return way if isinstance(way, httpx2.Proxy) else None
+
+
+def _check_passed_on(response: httpx2.Response, host: str, way: Way) -> None:
+    """Raise OutsideError if a proxy refused to pass the request on; a tunnel is refused before."""
+    if response.status_code == PROXY_WANTS_LOGIN:
+        raise OutsideError(f"{host} could not be reached ({login_refused(_proxy(way))}).")
+
+
+async def _way(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> Way:
     """The proxy, or the addresses of the host. A proxy resolves the name itself, so those cannot be checked."""
     proxy = proxy_for(target) if _by_proxy else None
     return proxy or await safe_addresses(target, allow_hosts, resolver)
@@ -102,17 +115,18 @@ async def _follow(
     raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
-async def _get(
-    target: httpx2.URL, way: Sequence[str] | httpx2.Proxy, max_bytes: int, timeout_s: float
-) -> bytes | httpx2.URL:
+async def _get(target: httpx2.URL, way: Way, max_bytes: int, timeout_s: float) -> bytes | httpx2.URL:
     """The body, or the address of a redirect."""
     try:
         async with exchange("GET", target, way, HEADERS, timeout_s=timeout_s) as response:
+            _check_passed_on(response, name_of(target), way)
             if response.has_redirect_location:
                 return target.join(response.headers["location"])
             return await _capped_body(response, name_of(target), max_bytes)
     except NETWORK_FAULTS as error:
-        raise OutsideError(f"The download from {name_of(target)} failed ({why(error)}).") from None
+        raise OutsideError(
+            f"The download from {name_of(target)} failed ({why(error, _proxy(way))})."
+        ) from None
 
 
 async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> bytes:
