@@ -21,7 +21,7 @@ from providers.http.addresses import (
     system_resolver,
 )
 from providers.http.exchange import NETWORK_FAULTS, exchange
-from providers.http.faults import PROXY_WANTS_LOGIN, login_refused, why
+from providers.http.faults import PROXY_WANTS_LOGIN, Unreached, login_refused, unreached, why
 from providers.http.proxies import proxy_for
 
 __all__ = ["OutsideError", "download", "post"]
@@ -29,6 +29,7 @@ __all__ = ["OutsideError", "download", "post"]
 MAX_REDIRECTS = 3
 HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 
+Way = Sequence[str] | httpx2.Proxy
 
 _by_proxy = True  # of this process
 
@@ -83,9 +84,6 @@ async def post(
         raise OutsideError(f"{name_of(target)} could not be reached ({why(error, _proxy(way))}).") from None
 
 
-Way = Sequence[str] | httpx2.Proxy
-
-
 def _proxy(way: Way) -> httpx2.Proxy | None:
     return way if isinstance(way, httpx2.Proxy) else None
 
@@ -93,7 +91,8 @@ def _proxy(way: Way) -> httpx2.Proxy | None:
 def _check_passed_on(response: httpx2.Response, host: str, way: Way) -> None:
     """Raise OutsideError if a proxy refused to pass the request on; a tunnel is refused before."""
     if response.status_code == PROXY_WANTS_LOGIN:
-        raise OutsideError(f"{host} could not be reached ({login_refused(_proxy(way))}).")
+        message = f"{host} could not be reached ({login_refused(_proxy(way))})."
+        raise OutsideError(message, unreached=Unreached.MACHINE)
 
 
 async def _way(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> Way:
@@ -124,9 +123,8 @@ async def _get(target: httpx2.URL, way: Way, max_bytes: int, timeout_s: float) -
                 return target.join(response.headers["location"])
             return await _capped_body(response, name_of(target), max_bytes)
     except NETWORK_FAULTS as error:
-        raise OutsideError(
-            f"The download from {name_of(target)} failed ({why(error, _proxy(way))})."
-        ) from None
+        message = f"The download from {name_of(target)} failed ({why(error, _proxy(way))})."
+        raise OutsideError(message, unreached=unreached(error, _proxy(way))) from None
 
 
 async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> bytes:
