@@ -23,6 +23,7 @@ from providers.http.addresses import (
 from providers.http.exchange import NETWORK_FAULTS, exchange
 from providers.http.faults import PROXY_WANTS_LOGIN, Unreached, login_refused, unreached, why
 from providers.http.proxies import proxy_for
+from providers.http.room import TooLarge, read_into, time_to_read
 
 __all__ = ["OutsideError", "download", "post"]
 
@@ -50,7 +51,7 @@ async def download(
 ) -> bytes:
     """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with time_to_read(timeout_s):
             return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
@@ -131,14 +132,9 @@ async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> 
     if response.status_code != 200:
         message = f"{host} answered the download with HTTP status {response.status_code}."
         raise OutsideError(message, http_status=response.status_code)
-    too_large = OutsideError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True)
-    declared = response.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
     body = bytearray()
-    # Raw, so that a compressed answer cannot grow past the cap while it is unpacked.
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        await read_into(body, response, max_bytes)
+    except TooLarge:
+        raise OutsideError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True) from None
     return bytes(body)
