@@ -22,7 +22,7 @@ from providers.http.room import room_from
 log = structlog.get_logger(__name__)
 
 # Without any release for this long the holders wait for the store. A paid answer then counts more than memory.
-STUCK_S = 10.0
+STUCK_S = 30.0
 
 
 @dataclass(eq=False, slots=True)

@@ -84,17 +84,21 @@ async def read_into(body: bytearray, response: httpx2.Response, max_bytes: int) 
 
     Raises TooLarge beyond `max_bytes`, and the errors of the client; `body` then has what came before.
     """
-    room, taken = _here(), 0
+    room, start = _here(), len(body)
     declared = response.headers.get("content-length", "")
-    if declared.isdigit():
-        _check_size(int(declared), max_bytes)
+    size = int(declared) if declared.isdigit() else 0
+    _check_size(size, max_bytes)
+    # As a whole where the size is known: answers that grow in step would fill the room with halves.
+    await room.take(size)
+    taken = size
     try:
         # Raw, so that a compressed answer cannot grow past the cap while it is unpacked.
         async for chunk in response.aiter_raw():
             body += chunk
             _check_size(len(body), max_bytes)
-            await room.take(len(chunk))
-            taken += len(chunk)
+            if (more := len(body) - start - taken) > 0:
+                await room.take(more)
+                taken += more
     except BaseException:
         room.give_back(taken)
         raise
