@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.worker.memory import AnswerMemory
+from daemon.worker.memory import AnswerMemory, give_large_blocks_back
 from providers.http.room import holding, take_room
 
 
@@ -151,3 +152,9 @@ async def test_whatever_is_read_the_budget_is_whole_again_after_it(step: int, si
     async with asyncio.timeout(30):
         await asyncio.gather(*readers, return_exceptions=True)
     await memory.take(run(), 100)
+
+
+def test_a_replica_gives_large_blocks_back_where_its_c_library_can() -> None:
+    AnswerMemory(100)
+    assert give_large_blocks_back.cache_info().currsize == 1
+    assert give_large_blocks_back() or platform.libc_ver()[0] != "glibc"
