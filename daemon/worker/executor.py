@@ -6,7 +6,6 @@ taken over resumes from these notes, and never buys a picture that may exist alr
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +37,7 @@ from daemon.worker.run import Phase, Recalled, Run, TimeLimit
 from limiter import Permit
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
+from providers.http.room import time_to_read
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +84,8 @@ class Executor:
             try:
                 outcome = await self._outcome(run, job)
             finally:
-                # Before the reports to Redis end, since other large answers wait for the memory.
-                if run.answer_bytes:
-                    self._memory.release(run)
+                # Before the reports to Redis end, since other answers wait for the memory.
+                self._memory.release(run)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -109,9 +108,13 @@ class Executor:
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
-            return await self._reuse.outcome(run, job)
-        if _may_be_stored(run) and (kept := await self._keeper.find(run.place, job)) is not None:
-            return Succeeded(run.result(job, kept))
+            with self._memory.room_of(run):
+                return await self._reuse.outcome(run, job)
+        if _may_be_stored(run):
+            with self._memory.room_of(run):
+                kept = await self._keeper.find(run.place, job)
+            if kept is not None:
+                return Succeeded(run.result(job, kept))
         if run.may_have_called and not run.item.receipt:
             raise ProviderError(
                 ErrorKind.AMBIGUOUS_SUBMIT,
@@ -127,8 +130,9 @@ class Executor:
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
-        data = await self._download.fetch(run, generated, limit)
-        image = await self._keep(run, job, data, only_picture(generated).seed)
+        with self._memory.room_of(run):
+            data = await self._download.fetch(run, generated, limit)
+            image = await self._keep(run, job, data, only_picture(generated).seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
@@ -162,6 +166,7 @@ class Executor:
             answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
+            self._memory.release(run)  # its pictures come later
             accepted_at = self._polling.clock()
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
             await run.beside.receipt(partial(self._note_receipt, run, answer))
@@ -194,10 +199,10 @@ class Executor:
         hooks = CallHooks(
             partial(self._calls.call_leaves, run),
             partial(self._calls.call_sent, run),
-            partial(self._memory.take, run),
         )
         try:
-            answer = await _answered(run.route.provider, request, limit, hooks)
+            with self._memory.room_of(run):
+                answer = await _answered(run.route.provider, request, limit, hooks)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_request(run, status)
@@ -253,15 +258,7 @@ async def _answered(
 ) -> Submitted | Generated:
     left_s = limit.left_s()
     try:
-        async with asyncio.timeout(left_s + runs.GRACE_S) as time_left:
-
-            async def unpacks(size: int) -> None:
-                time_left.reschedule(None)  # the answer is here
-                if hooks.before_unpacking is not None:
-                    await hooks.before_unpacking(size)
-
-            return await provider.submit(
-                request, timeout_s=left_s, hooks=replace(hooks, before_unpacking=unpacks)
-            )
+        async with time_to_read(left_s + runs.GRACE_S):
+            return await provider.submit(request, timeout_s=left_s, hooks=hooks)
     except TimeoutError:
         raise limit.unanswered() from None

@@ -156,7 +156,7 @@ class Run:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
     beside: Beside = field(default_factory=Beside)  # reports to Redis, which delay no step of the run
     task: asyncio.Task[None] | None = None
-    answer_bytes: int = 0  # of the replica's memory for large answers, held by this run
+    answer_bytes: int = 0  # of the replica's memory for answers, held by this run
 
     def enter(self, phase: Phase) -> None:
         """Enter `phase`. Raises LeaseLost when the item has another owner, RuntimeError for a wrong step."""

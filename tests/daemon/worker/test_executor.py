@@ -42,6 +42,7 @@ from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
+from providers.http.room import take_room
 from tests.daemon.harness import Installation, eventually, open_gate
 
 
@@ -1375,9 +1376,7 @@ async def test_a_large_answer_frees_its_memory_though_redis_is_away(
         await answers.wait()
 
     async def unpacks(_request: Request) -> Generated:
-        before_unpacking = bench.provider.hooks.before_unpacking
-        assert before_unpacking is not None
-        await before_unpacking(1_000_000)
+        await take_room(1_000_000)
         return generated()
 
     bench.provider.answer = unpacks
