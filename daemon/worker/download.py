@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from daemon.accounts.routes import Route
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import Then, after_download
-from daemon.worker.run import Run, TimeLimit
+from daemon.worker.run import Run, TimeLimit, only_picture
 from providers.base import Generated, Picture
 from providers.errors import ErrorKind, ProviderError
 from providers.http.outside import OutsideError
@@ -94,13 +94,6 @@ class Download:
                 kept = ProviderError(ErrorKind.RESULT_DOWNLOAD, error.message, http_status=error.http_status)
                 raise kept from None
             raise
-
-
-def only_picture(generated: Generated) -> Picture:
-    """The one picture of a call; raises `no_image` if there is none."""
-    if not generated.pictures:
-        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
-    return generated.pictures[0]
 
 
 def _is_unreached(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ taken over resumes from these notes, and never buys a picture that may exist alr
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,17 +28,17 @@ from daemon.storage.keeper import PictureKeeper
 from daemon.telemetry.metrics import LATE_RECEIPT, Metrics
 from daemon.worker import run as runs
 from daemon.worker.cache import Reuse
-from daemon.worker.download import Download, only_picture
+from daemon.worker.download import Download
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.memory import AnswerMemory
 from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
-from daemon.worker.run import Phase, Recalled, Run, TimeLimit
+from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
 from limiter import Permit
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
-from providers.http.room import time_to_read
+from providers.http.room import room_from, time_to_read
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +86,7 @@ class Executor:
                 outcome = await self._outcome(run, job)
             finally:
                 # Before the reports to Redis end, since other answers wait for the memory.
-                self._memory.release(run)
+                self._release_room(run)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -108,10 +109,10 @@ class Executor:
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
-            with self._memory.room_of(run):
+            with self._room_of(run):
                 return await self._reuse.outcome(run, job)
         if _may_be_stored(run):
-            with self._memory.room_of(run):
+            with self._room_of(run):
                 kept = await self._keeper.find(run.place, job)
             if kept is not None:
                 return Succeeded(run.result(job, kept))
@@ -130,13 +131,22 @@ class Executor:
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
-        with self._memory.room_of(run):
-            data = await self._download.fetch(run, generated, limit)
-            image = await self._keep(run, job, data, only_picture(generated).seed)
+        with self._room_of(run):
+            picture = only_picture(generated)
+            data = picture.data or await self._download.fetch(run, generated, limit)
+            image = await self._keep(run, job, data, picture.seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
         return Succeeded(run.result(job, image, generated, provider_s))
+
+    def _room_of(self, run: Run) -> AbstractContextManager[None]:
+        """Let what is read and decoded within be held in the replica's memory for this run."""
+        return room_from(partial(self._memory.room_of, run))
+
+    def _release_room(self, run: Run) -> None:
+        if run.has_room:
+            self._memory.release(run)
 
     async def _prepared(self, run: Run, job: Job) -> Request | None:
         """Build the request and, when the slot is near, write the intent, unless a cancel or the deadline came first.
@@ -166,7 +176,7 @@ class Executor:
             answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
-            self._memory.release(run)  # its pictures come later
+            self._release_room(run)  # its pictures come later
             accepted_at = self._polling.clock()
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
             await run.beside.receipt(partial(self._note_receipt, run, answer))
@@ -201,7 +211,7 @@ class Executor:
             partial(self._calls.call_sent, run),
         )
         try:
-            with self._memory.room_of(run):
+            with self._room_of(run):
                 answer = await _answered(run.route.provider, request, limit, hooks)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value

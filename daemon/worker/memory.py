@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -19,7 +17,7 @@ import structlog
 
 from daemon.worker.run import Run
 from providers.http.client import MAX_ANSWER_BYTES
-from providers.http.room import room_from
+from providers.http.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +69,10 @@ class AnswerMemory:
         self._held = 0
         self._released_at = time.monotonic()
 
-    @contextmanager
-    def room_of(self, run: Run) -> Iterator[None]:
-        """Let all that is read and decoded in this block be held for `run`."""
-        with room_from(_RunRoom(self, run)):
-            yield
+    def room_of(self, run: Run) -> Room:
+        """The room of a run; `release` it at the end."""
+        run.has_room = True
+        return _RunRoom(self, run)
 
     async def take(self, run: Run, size: int) -> None:
         """Wait until `size` more bytes are free, and hold them for the run; goes on at last if nothing becomes free."""

@@ -23,7 +23,7 @@ from daemon.queue.messages import Claimed, LeaseLost
 from daemon.storage.keeper import Place
 from limiter import Permit
 from limiter.script import finished
-from providers.base import Generated, Submitted
+from providers.base import Generated, Picture, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 
 log = structlog.get_logger(__name__)
@@ -156,6 +156,7 @@ class Run:
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
     beside: Beside = field(default_factory=Beside)  # reports to Redis, which delay no step of the run
     task: asyncio.Task[None] | None = None
+    has_room: bool = False  # whether it has room in the replica's memory for answers, which must be released
     answer_bytes: int = 0  # of the replica's memory for answers, held by this run
 
     def enter(self, phase: Phase) -> None:
@@ -284,3 +285,10 @@ class TimeLimit(NamedTuple):
 
     def _deadline_passed(self) -> bool:
         return self.deadline is not None and self.deadline <= datetime.now(UTC)
+
+
+def only_picture(generated: Generated) -> Picture:
+    """The one picture of a call; raises `no_image` if there is none."""
+    if not generated.pictures:
+        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
+    return generated.pictures[0]

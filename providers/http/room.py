@@ -1,18 +1,21 @@
 """Room in memory for what arrives: a body is read, and unpacked, only as far as its process has room.
 
-Whoever runs a call names the room for it with `room_from`; without that everything has room. Until there is room the
+A run names the room of its call with `room_from`; without that, everything has room. Until there is room the
 rest of a body waits in its connection, and that wait uses up no time limit of `time_to_read`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx2
+
+# Sixty-four of them are 16 MiB.
+FREE_BYTES: Final = 256 * 1024
 
 
 class Room(Protocol):
@@ -45,10 +48,33 @@ def _here() -> Room:
     return _room.get() or _ENDLESS
 
 
+class _Later:
+    """A room that is made when something large needs it; what is small has room everywhere."""
+
+    def __init__(self, make: Callable[[], Room], free: int) -> None:
+        self._make = make
+        self._free = free
+        self._room: Room | None = None
+
+    async def take(self, size: int) -> None:
+        """See Room."""
+        if size > self._free:
+            self._room = self._room or self._make()
+            await self._room.take(size)
+
+    def give_back(self, size: int) -> None:
+        """See Room."""
+        if size > self._free and self._room is not None:
+            self._room.give_back(size)
+
+
 @contextmanager
-def room_from(room: Room) -> Iterator[None]:
-    """Let all that is read and decoded in this block, and in the tasks that it starts, have its room from `room`."""
-    token = _room.set(room)
+def room_from(make: Callable[[], Room], *, free: int = FREE_BYTES) -> Iterator[None]:
+    """Let all that is read and decoded in this block, and in the tasks that it starts, have its room from `make()`.
+
+    What has at most `free` bytes needs none.
+    """
+    token = _room.set(_Later(make, free))
     try:
         yield
     finally:
@@ -75,7 +101,8 @@ async def take_room(size: int) -> None:
 async def time_to_read(seconds: float) -> AsyncIterator[None]:
     """As `asyncio.timeout`; a wait for room within the block does not count."""
     async with asyncio.timeout(seconds) as limit:
-        with room_from(_Paused(_here(), limit)):
+        paused = _Paused(_here(), limit)
+        with room_from(lambda: paused, free=0):
             yield
 
 

@@ -29,7 +29,7 @@ PRODUCT = [
     for path in (ROOT / package).rglob("*.*")
     if path.suffix in (".py", ".lua")
 ]
-MOST_FILES = 42
+MOST_FILES = 40
 # These run beside a job, each in a loop of its own, and would be entered without one.
 BACKGROUND = re.compile(
     r"daemon/(maintenance/|callbacks/|replica\.py|broker/parts\.py|telemetry/(health|gauges)\.py|queue/outbox\.py"

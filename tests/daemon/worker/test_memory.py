@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.worker.memory import AnswerMemory, give_large_blocks_back
-from providers.http.room import holding, take_room
+from providers.http.room import holding, room_from, take_room
 
 
 @dataclass(eq=False)
@@ -110,7 +111,7 @@ async def test_readers_in_step_exceed_the_budget_by_one_answer_at_most() -> None
 
 async def test_pixels_have_their_room_in_the_same_budget() -> None:
     memory, first, second = AnswerMemory(100, stuck_s=60), run(), run()
-    with memory.room_of(first):
+    with room_from(partial(memory.room_of, first), free=0):
         await take_room(60)
         async with holding(30):
             assert first.answer_bytes == 90
@@ -122,7 +123,7 @@ async def test_pixels_have_their_room_in_the_same_budget() -> None:
 
 async def test_a_holder_that_waits_for_pixels_larger_than_the_budget_goes_on() -> None:
     memory, holder = AnswerMemory(100, stuck_s=60), run()
-    with memory.room_of(holder):
+    with room_from(partial(memory.room_of, holder), free=0):
         await take_room(60)
         async with asyncio.timeout(10), holding(500):
             assert holder.answer_bytes == 560

@@ -70,14 +70,14 @@ async def test_an_answer_holds_what_it_has_in_memory(
     serve: Serve, body: bytes, encoding: str | None, size: int
 ) -> None:
     url, ledger = await serve(app(body, encoding=encoding)), Ledger()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         assert await called(url) == size
     assert ledger.held == size
 
 
 async def test_a_download_holds_what_it_has_in_memory(serve: Serve) -> None:
     url, ledger = await serve(app(NOISE)), Ledger()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         assert await download(url, max_bytes=10**6, allow_hosts=["127.0.0.1"]) == NOISE
     assert ledger.held == len(NOISE)
 
@@ -92,7 +92,7 @@ async def test_what_is_not_kept_holds_nothing(serve: Serve) -> None:
             await StreamingResponse(pieces())(scope, receive, send)
 
     url, ledger = await serve(stream), Ledger()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         with pytest.raises(ProviderError, match="larger"):
             await called(url)
         with pytest.raises(OutsideError, match="larger"):
@@ -116,7 +116,7 @@ async def test_a_body_is_read_no_further_than_there_is_room(serve: Serve) -> Non
 
     url, ledger = await serve(stream), Ledger()
     ledger.room.clear()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         reading = asyncio.create_task(download(url, max_bytes=10**9, allow_hosts=["127.0.0.1"]))
     await ledger.waiting.wait()
     before = -1
@@ -132,7 +132,7 @@ async def test_a_body_is_read_no_further_than_there_is_room(serve: Serve) -> Non
 async def test_a_wait_for_room_uses_up_no_time_of_an_answer(serve: Serve, by: str) -> None:
     url, ledger = await serve(app(NOISE)), Ledger()
     ledger.room.clear()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         reading: asyncio.Task[Any] = asyncio.create_task(
             called(url, timeout_s=1.0)
             if by == "call"
@@ -153,14 +153,14 @@ async def test_the_time_limit_holds_beside_the_waits() -> None:
             await take_room(1)
             await asyncio.Event().wait()
 
-    with room_from(ledger), pytest.raises(TimeoutError):
+    with room_from(lambda: ledger, free=0), pytest.raises(TimeoutError):
         await late()
     assert ledger.held == 1
 
 
 async def test_pixels_are_held_only_while_they_are_decoded() -> None:
     ledger = Ledger()
-    with room_from(ledger):
+    with room_from(lambda: ledger, free=0):
         async with holding(100):
             assert ledger.held == 100
     assert ledger.held == 0
