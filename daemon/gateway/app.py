@@ -6,10 +6,10 @@ from fastapi import FastAPI
 
 from daemon.gateway import problems
 from daemon.gateway.edge import Edge
-from daemon.gateway.endpoints import jobs
+from daemon.gateway.endpoints import jobs, streams
 from daemon.gateway.gateway import Gateway
 
-ROUTERS = (jobs.router,)
+ROUTERS = (jobs.router, streams.router)
 
 
 def create_app(gateway: Gateway) -> FastAPI:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -125,7 +126,7 @@ async def test_the_running_scheduler_counts_by_itself(fleet: Fleet) -> None:
 
 async def ids(redis: Redis, stream: str) -> dict[bytes, bytes]:
     """Each event's data by its id."""
-    rows = await redis.xrange(stream)
+    rows: Any = await redis.xrange(stream)
     return {entry: fields[b"data"] for entry, fields in rows or ()}
 
 
