@@ -48,15 +48,15 @@ def event_of(entry: str, fields: Mapping[bytes, bytes]) -> Event | None:
     """The event of a stream's entry; None for an entry that is not one of ours."""
     kind, data = fields.get(b"type", b""), fields.get(b"data", b"")
     try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        name, body = kind.decode(), orjson.loads(data)
+    except ValueError:
         return None
-    if not isinstance(body, dict) or not kind or b"\n" in kind or b"\r" in kind:
+    if not isinstance(body, dict) or not name or "\n" in name or "\r" in name:
         return None
     if b"\n" in data or b"\r" in data:  # a line break outside of a text, which only others write
         data = orjson.dumps(body)
     frame = b"id: %b\nevent: %b\ndata: %b\n\n" % (entry.encode(), kind, data)
-    return Event(position_of(entry), kind.decode("utf-8", "replace"), _topics(kind, body), frame)
+    return Event(position_of(entry), name, _topics(kind, body), frame)
 
 
 def _topics(kind: bytes, body: Mapping[str, object]) -> tuple[Topic, ...]:
@@ -69,8 +69,8 @@ def _topics(kind: bytes, body: Mapping[str, object]) -> tuple[Topic, ...]:
         topics.append(Topic(tenant, batch))
     if kind.startswith(b"job.") and isinstance(batch, str):
         # Picture k of several is an item with a name of its own.
-        names = dict.fromkeys((body.get("job"), body.get("item")))
-        topics += [Topic(tenant, batch, name) for name in names if isinstance(name, str) and name]
+        names = {name for name in (body.get("job"), body.get("item")) if isinstance(name, str) and name}
+        topics += [Topic(tenant, batch, name) for name in names]
     return tuple(topics)
 
 

@@ -163,10 +163,9 @@ class EventHub:
         entries = await wait_after(self._blocking, self.keys.events, text_of(position), PAGE, BLOCK_MS)
         self.trouble = None
         for entry, fields in entries:
-            event = event_of(entry, fields)
-            if event is not None:
-                self._give(event)
             self.position = position_of(entry)
+            if (event := event_of(entry, fields)) is not None:
+                self._give(event)
         await asyncio.sleep(0)  # so that listeners send before the next read fills their queues
 
     def _give(self, event: Event) -> None:
