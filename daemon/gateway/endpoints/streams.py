@@ -44,7 +44,7 @@ After = Annotated[
 LastEventId = Annotated[str | None, Header(description="As `after`, which it overrides.")]
 
 
-@router.get("/v1/events", responses=_STREAM)
+@router.get("/v1/events", response_class=SseResponse, responses=_STREAM)
 async def of_tenant(
     here: Here,
     caller: Reader,
@@ -58,7 +58,7 @@ async def of_tenant(
     return _stream(here, Wish(topic, here.names.events, _known(after, last_event_id)))
 
 
-@router.get("/v1/batches/{ident}/events", responses=_STREAM)
+@router.get("/v1/batches/{ident}/events", response_class=SseResponse, responses=_STREAM)
 async def of_batch(
     here: Here,
     caller: Reader,
@@ -81,7 +81,7 @@ async def of_batch(
     return _stream(here, Wish(Topic(owner, ident), stream, known, ending, view.ended))
 
 
-@router.get("/v1/batches/{batch}/items/{ident}/events", responses=_STREAM)
+@router.get("/v1/batches/{batch}/items/{ident}/events", response_class=SseResponse, responses=_STREAM)
 async def of_item(
     here: Here,
     caller: Reader,
@@ -104,7 +104,7 @@ async def of_item(
     return _stream(here, Wish(Topic(*uid), here.names.batch_events(batch), known, ending, view.ended))
 
 
-@router.get("/v1/jobs/{ident}/events", responses=_STREAM)
+@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, responses=_STREAM)
 async def of_job(
     here: Here,
     caller: Reader,
