@@ -15,6 +15,7 @@ from functools import partial
 
 import structlog
 
+from daemon.accounts.call_times import CallTimes
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.quota_book import QuotaBook
 from daemon.accounts.routes import Routes
@@ -157,6 +158,7 @@ class Replica:
                     Part("scheduler", Scheduler(client, queue, estimator, metrics).run),
                     Part("janitor", Janitor(queue, list(routes), lease_s=lease_s).run),
                     Part("gauges", self._gauges.run),
+                    Part("call times", CallTimes(client, keys, metrics.call_s).run),
                 ],
                 # Runs poll until they are settled or handed over.
                 [Part("poll turns", None, pacer.aclose)],

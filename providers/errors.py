@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.retry_after import THROTTLE_LIMIT_S
 from providers.secrets import without_secret
-from providers.text import visible
+from providers.text import shortened, visible
 
 
 class ErrorKind(StrEnum):
@@ -158,7 +158,7 @@ class ProviderError(Exception):
         self.kind = kind
         # The original words, for `without`: if a pattern removed only a part of a key, the rest could not be found in
         # the redacted message. They are never shown.
-        self._original = _shortened(message, _READ_LIMIT)
+        self._original = shortened(message, _READ_LIMIT)
         self.message = _shown(self._original, MESSAGE_LIMIT)
         self.field = None if field is None else _shown(field, 200)
         self.provider_code = None if provider_code is None else _shown(provider_code, 100)
@@ -257,11 +257,7 @@ def redact(text: str, *, limit: int = _READ_LIMIT) -> str:
 
 def _shown(text: str, limit: int) -> str:
     """One line of at most `limit` characters, without secrets and without anything that a terminal obeys."""
-    return _shortened(visible(" ".join(redact(text).splitlines())), limit)
-
-
-def _shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return shortened(visible(" ".join(redact(text).splitlines())), limit)
 
 
 def _without_beginning(text: str, secret: str) -> str:

@@ -7,7 +7,6 @@ without a way out stops none of the others.
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from providers.errors import ProviderError
 from providers.http.addresses import check_url
 from providers.http.proxies import environment_problems
 from providers.registry import create_provider
+from providers.text import nearest
 
 LONGEST_PAUSE_S: Final = 30.0
 # The next call tries after this time if nothing is heard of the one before it. A connection takes 10 s at most.
@@ -135,9 +135,9 @@ class Routes(Mapping[str, Route]):
         refusal = partial(Rejection, tenant=job.tenant, ident=job.id)
         route = self._routes.get(job.route)
         if route is None:
-            near = difflib.get_close_matches(job.route, self._routes, n=1)
+            near = nearest(job.route, self._routes)
             known = ", ".join(self._routes) or "none"
-            hint = f'did you mean "{near[0]}"?' if near else f"configured are {known}."
+            hint = f'did you mean "{near}"?' if near else f"configured are {known}."
             raise refusal("unknown_route", f'There is no route "{job.route}"; {hint}', field="route")
         for index, image in enumerate(job.inputs or ()):
             if image.url is not None and (problem := check_url(image.url, self._allow_hosts)) is not None:

@@ -30,18 +30,24 @@ async def run_forever(
     An outage of Redis, or a bug, is logged at its first and last failure. The pause between failures grows up to
     `longest_pause_s`.
     """
+    loop = object()
     try:
-        await _run_forever(name, step, until, longest_pause_s)
+        await _run_forever(loop, name, step, until, longest_pause_s)
     finally:
-        _waiting.pop(name, None)
+        _waiting.pop(loop, None)
 
 
-# The outage that each part waits out. All parts of a replica meet one outage, and one line of the log is enough.
-_waiting: dict[str, str] = {}
+# The outage that each loop waits out. All parts of a process meet one outage, and one line of the log is enough. Two
+# replicas in one process have parts of the same names, so a name is no key.
+_waiting: dict[object, str] = {}
 
 
 async def _run_forever(
-    name: str, step: Callable[[], Awaitable[None]], until: Callable[[], bool], longest_pause_s: float
+    loop: object,
+    name: str,
+    step: Callable[[], Awaitable[None]],
+    until: Callable[[], bool],
+    longest_pause_s: float,
 ) -> None:
     failures = 0
     while not until():
@@ -53,12 +59,12 @@ async def _run_forever(
                 sentence = in_words(error)
                 if sentence not in _waiting.values():
                     log.warning("redis does not serve us; waiting", part=name, error=sentence)
-                _waiting[name] = sentence
+                _waiting[loop] = sentence
         except Exception:
             # One bad entry or one bug must not stop the part; it is loud, and the loop is paced below.
             log.exception("unexpected error; the part goes on", part=name)
         else:
-            sentence = _waiting.pop(name, "")
+            sentence = _waiting.pop(loop, "")
             if failures and sentence not in _waiting.values():
                 log.info("works again", part=name, failures=failures)
             failures = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TextIO
 
+from daemon.accounts.words import reason, sentence, since_s, utc
 from daemon.cli.errors import ALL_WELL
 from daemon.contract import FINAL_STATES
 from daemon.queue.records import GroupView, ItemView, Progress, View
@@ -152,24 +153,6 @@ def item_lines(view: ItemView, ident: str, hint: Hint) -> list[str]:
     return lines
 
 
-def reason(item: ItemView) -> str:
-    """The error of an item. It is not why an item runs, expired or was cancelled, so there it is only the last one."""
-    caused = item.state in ("failed", "held", "retry_wait", "throttled")
-    return sentence(item) if caused else f"the last error: {sentence(item)}"
-
-
-def sentence(item: ItemView) -> str:
-    """The last error of an item, with its cost."""
-    error = item.error or {}
-    facts = [str(error[name]) for name in ("kind", "provider_code") if error.get(name) is not None]
-    if error.get("http_status") is not None:
-        facts.append(f"HTTP {error['http_status']}")
-    if error.get("charged"):
-        facts.append(f"charged: {error['charged']}")
-    message = str(error.get("message") or "no reason is on record")
-    return f"{message} ({', '.join(facts)})" if facts else message
-
-
 def seconds(amount: float) -> str:
     """A duration in words: 8 s, 5 min 10 s, 3 h 20 min."""
     return wait_text(amount) if amount >= 10 else f"{round(amount)} s"
@@ -178,16 +161,6 @@ def seconds(amount: float) -> str:
 def moment(when: datetime) -> str:
     """A time in UTC, and how long ago that is."""
     return f"{utc(when)} ({seconds(max(0, since_s(when)))} ago)"
-
-
-def utc(when: datetime) -> str:
-    """A time in UTC."""
-    return f"{when:%Y-%m-%d %H:%M:%S}Z"
-
-
-def since_s(when: datetime) -> float:
-    """Seconds since a time; negative for a future time."""
-    return (datetime.now(UTC) - when).total_seconds()
 
 
 def _times(view: View) -> str:

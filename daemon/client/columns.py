@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -17,6 +16,7 @@ import orjson
 from daemon.contract import BatchItem
 from daemon.contract.explain import synonym
 from daemon.contract.jobs import Output
+from providers.text import nearest
 
 WHOLE_NUMBERS = frozenset({"n", "seed", "max_attempts"})
 INSIDE = frozenset({"params", "metadata", "output"})
@@ -49,14 +49,21 @@ class Columns:
 
 
 def match_columns(
-    header: Sequence[str], template: Collection[str] | None, ignored: Collection[str]
+    header: Sequence[str],
+    template: Collection[str] | None,
+    ignored: Collection[str],
+    *,
+    id_column: str | None = None,
 ) -> Columns:
     """The use of each column. `template` are the names in the prompt template (None without one).
 
-    `ignored` are columns that are no job fields, whatever their names; the template may still use them.
+    `ignored` are columns that are no job fields, whatever their names; the template may still use them. `id_column`
+    fills `id`, and no other column does.
     """
-    left_out = set(map(_key, ignored))
+    left_out = set(map(_key, ignored)) | ({"id"} if id_column is not None else set())
     fields = [None if _key(name) in left_out else job_field(name) for name in header]
+    if id_column in header:
+        fields[header.index(id_column)] = "id"
     problems = [_twice(field, header, fields) for field in dict.fromkeys(filter(None, fields))]
     used = template or ()
     problems += [f"two columns are called `{name}`." for name in used if header.count(name) > 1]
@@ -66,6 +73,9 @@ def match_columns(
         if name and field is None and name not in used and _key(name) not in left_out
     ]
     problems += [_refusal(name, is_export=template is not None) for name in unused]
+    if id_column is not None and id_column not in header:
+        there = ", ".join(filter(None, header))
+        problems.append(f"`id_column` names `{id_column}`, which is no column; the columns are {there}.")
     known = {_key(name) for name in header}
     problems += [
         f"--ignore names `{name}`, which is no column." for name in ignored if _key(name) not in known
@@ -111,17 +121,17 @@ def job_field(name: str) -> str | None:
 def near_column(name: str, header: Sequence[str]) -> str:
     """` Did you mean "Title"?` for a name that the template gives, or an empty text."""
     by_key = {_key(column): column for column in header}
-    close = get_close_matches(_key(name), by_key, n=1, cutoff=0.75)
-    return f" Did you mean {{{by_key[close[0]]}}}?" if close else ""
+    close = nearest(_key(name), by_key, cutoff=0.75)
+    return f" Did you mean {{{by_key[close]}}}?" if close is not None else ""
 
 
 def hint(name: str) -> str:
     """The job field that a column which nothing uses was perhaps meant to fill, or an empty text."""
     key = _key(name)
-    close = get_close_matches(key, _BY_KEY, n=1, cutoff=0.75)
+    close = nearest(key, _BY_KEY, cutoff=0.75)
     # A slip seldom hits the first letter, and a `Headline` is no `deadline`.
-    if close and close[0][0] == key[0]:
-        return _BY_KEY[close[0]]
+    if close and close[0] == key[0]:
+        return _BY_KEY[close]
     return _PARTS_OF_OUTPUT.get(key) or synonym(key) or synonym(name.replace(" ", "_")) or ""
 
 

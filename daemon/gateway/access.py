@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from daemon.gateway.problems import Problem
+from daemon.gateway.scopes import SCOPES, Scope
 
-Scope = Literal["read", "submit", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_TENANT = "default"
 
 
@@ -64,3 +63,6 @@ def may(scope: Scope) -> Callable[[Request], Caller]:
 Reader = Annotated[Caller, Depends(may("read"))]
 Submitter = Annotated[Caller, Depends(may("submit"))]
 Admin = Annotated[Caller, Depends(may("admin"))]
+
+# For endpoints that need a scope, and not the caller.
+READS, ADMINISTERS = Depends(may("read")), Depends(may("admin"))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from fastapi import Response
 
+from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.links import Links
-from daemon.queue.views import View
+from daemon.queue.views import ItemView, View
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -17,8 +18,47 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(body), status, dict(headers or {}), "application/json")
 
 
-def shown(view: View, links: Links) -> dict[str, Any]:
-    """A record with its id and its addresses."""
-    base = links.of(view)
-    urls = {"self": base, **{name: f"{base}/{name}" for name in ("events", "cancel", "explain")}}
-    return {"id": view.id, **view.as_dict(), "urls": urls}
+def shown(
+    view: View, links: Links, outlook: Outlook = UNKNOWN, members: Sequence[ItemView] = ()
+) -> dict[str, Any]:
+    """A record with its id, its outlook and its addresses; `members` are the pictures of a job of several."""
+    record = {"id": view.id, **view.as_dict(), **outlook.as_dict()}
+    if isinstance(view, ItemView):
+        record["images"] = images_of(view, links)
+    elif view.kind == "job":
+        errors = [item.error for item in members if item.error]
+        record |= {
+            "job": view.id,
+            "images": [image for item in members for image in images_of(item, links)],
+            "attempts": max((item.attempts for item in members), default=0),
+            "error": errors[0] if errors else None,
+        }
+    return {**record, "urls": links.urls(view)}
+
+
+def images_of(item: ItemView, links: Links) -> list[dict[str, Any]]:
+    """The pictures of an item, at this gateway's addresses: those of the store may need credentials, or expire."""
+    return [
+        {
+            **image,
+            "url": links.image(item, k),
+            "thumb_url": links.thumb(item, k) if image.get("thumb_url") else None,
+        }
+        for k, image in enumerate(item.images)
+    ]
+
+
+def charged(items: Sequence[ItemView]) -> str:
+    """Whether the provider takes money for these items: yes, maybe, or no. A call under way may cost money."""
+    calls = [kind for item in items for kind, count in item.calls.items() if count]
+    if "yes" in calls:
+        return "yes"
+    under_way = any(item.state in ("running", "held") for item in items)
+    return "maybe" if under_way or "maybe" in calls else "no"
+
+
+def accepted(ident: str, state: str, outlook: Outlook, urls: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer for new work: what it is called, what lies before it, and where to look."""
+    known = outlook.as_dict()
+    del known["next_slot_at"]
+    return {"id": ident, "state": state, **known, "urls": urls}

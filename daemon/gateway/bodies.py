@@ -3,48 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Collection
+from typing import Any, Final
 
 import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from daemon.contract.entry import MAX_DEPTH
 from daemon.gateway.problems import Problem
 
-JSON_BYTES = 2 * 1024**2
-SILENT_S = 20.0  # without a byte of the body for this time, the sender is given up
+JSON_BYTES: Final = 2 * 1024**2
+SILENT_S: Final = 20.0  # without a byte of the body for this time, the sender is given up
 
-JSON = ("application/json",)
+JSON: Final = ("application/json",)
+# After these the rest of the body is never read, so the connection cannot be used again.
+_CLOSE: Final = {"Connection": "close"}
 
 
 async def read_body(request: Request, most: int, types: Collection[str]) -> bytes:
     """The whole body. Raises Problem: 415 for another type, 413 beyond `most` bytes, 408 for a silent sender."""
     check_type(request, types)
-    if (announced := request.headers.get("content-length")) and int(announced) > most:
-        raise too_large(most)
-    parts: list[bytes] = []
-    size = 0
-    chunks = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout(SILENT_S):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return b"".join(parts)
-            parts.append(chunk)
-            size += len(chunk)
-            if size > most:
-                raise too_large(most)
-    except TimeoutError:
-        raise Problem(
-            408,
-            "slow_body",
-            f"No byte of the body came for {SILENT_S:.0f} s.",
-            headers={"Connection": "close"},
-        ) from None
-    except ClientDisconnect:
-        raise Problem(400, "malformed", "The body ended early.") from None
+    announced_bytes(request, most)
+    return b"".join([chunk async for chunk in chunks_of(request, most)])
 
 
 def check_type(request: Request, types: Collection[str]) -> str:
@@ -58,10 +40,40 @@ def check_type(request: Request, types: Collection[str]) -> str:
     return kind
 
 
+def announced_bytes(request: Request, most: int) -> int | None:
+    """The announced length of the body, None without one. Raises Problem 413 beyond `most` bytes."""
+    announced = request.headers.get("content-length")
+    if announced is None:
+        return None
+    if int(announced) > most:
+        raise too_large(most)
+    return int(announced)
+
+
+async def chunks_of(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises Problem: 413 beyond `most` bytes, 408 for a silent sender, 400 for an early end."""
+    size, chunks = 0, aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_S):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            sentence = f"No byte of the body came for {SILENT_S:.0f} s."
+            raise Problem(408, "slow_body", sentence, headers=_CLOSE) from None
+        except ClientDisconnect:
+            raise Problem(400, "malformed", "The body ended early.") from None
+        if chunk is None:
+            return
+        size += len(chunk)
+        if size > most:
+            raise too_large(most)
+        yield chunk
+
+
 def too_large(most: int) -> Problem:
-    """The answer for a body beyond its limit; the connection is closed, since the rest of the body is never read."""
+    """The answer for a body beyond its limit."""
     limit = f"{most // 1024**2} MiB" if most >= 1024**2 else f"{most // 1024} KiB"
-    return Problem(413, "too_large", f"The body may have at most {limit}.", headers={"Connection": "close"})
+    return Problem(413, "too_large", f"The body may have at most {limit}.", headers=_CLOSE)
 
 
 async def read_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:
@@ -75,8 +87,44 @@ def parse_object(data: bytes) -> dict[str, Any]:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         what = error.msg.split(":")[0]
-        sentence = f"The body is not JSON in UTF-8: {what}, line {error.lineno}, column {error.colno}."
-        raise Problem(400, "malformed", sentence) from None
+        raise _malformed(f"The body is not JSON in UTF-8: {what}", error.lineno, error.colno) from None
     if not isinstance(value, dict):
-        raise Problem(400, "malformed", "The body must be a JSON object.")
+        raise _malformed("The body must be a JSON object", 1, 1)
+    if _is_deeper(value, MAX_DEPTH):
+        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels", *_place_below(data, MAX_DEPTH))
     return value
+
+
+def _malformed(what: str, line: int, column: int) -> Problem:
+    sentence = f"{what}, line {line}, column {column}."
+    return Problem(400, "malformed", sentence, more={"line": line, "column": column})
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        below = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [each for nodes in below for each in nodes if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+# A text, a bracket that opens or closes, or the end of a line.
+_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}\n]')
+
+
+def _place_below(data: bytes, most: int) -> tuple[int, int]:
+    """The line and the column of the first bracket below `most` levels."""
+    depth, line, began = 0, 1, 0
+    for mark in _MARK.finditer(data):
+        match mark[0]:
+            case b"{" | b"[":
+                depth += 1
+                if depth > most:
+                    return line, len(data[began : mark.start()].decode("utf-8", "replace")) + 1
+            case b"}" | b"]":
+                depth -= 1
+            case b"\n":
+                line, began = line + 1, mark.end()
+    return line, 1

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 REQUEST_ID = "x-request-id"
 OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+SAFE = ("GET", "HEAD", "OPTIONS")
 UNROUTED = "none"  # the template of a request that no route takes
 
 
@@ -38,7 +39,7 @@ class Edge:
         answer = _Answer(send, _request_id(scope))
         structlog.contextvars.bind_contextvars(request=answer.request_id)
         try:
-            if self._gateway.keys.is_open and (problem := _wrong_host(scope)) is not None:
+            if (problem := self._refusal(scope)) is not None:
                 await problem.response()(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
@@ -50,6 +51,13 @@ class Edge:
         finally:
             self._count(scope, answer.status, time.perf_counter() - began)
             structlog.contextvars.unbind_contextvars("request")
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        """The refusal of a request that a foreign page made a browser send."""
+        headers = Headers(scope=scope)
+        if self._gateway.keys.is_open and not LOOPBACK_HOST.fullmatch(headers.get("host", "")):
+            return _WRONG_HOST
+        return None if scope["method"] in SAFE or _is_own(headers) else _CROSS_SITE
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         metrics, method = self._gateway.metrics, _METHODS.get(scope["method"], "other")
@@ -89,13 +97,18 @@ def _request_id(scope: Scope) -> str:
     return given if OURS.fullmatch(given) else secrets.token_hex(8)
 
 
-def _wrong_host(scope: Scope) -> Problem | None:
-    """The refusal of a request that a foreign page sent to this machine under a name of its own (DNS rebinding)."""
-    host = Headers(scope=scope).get("host", "")
-    if LOOPBACK_HOST.fullmatch(host):
-        return None
-    return Problem(
-        421,
-        "wrong_host",
-        "Without keys, only localhost, 127.0.0.1 and [::1] are served: use one of these, or set gateway.keys_file.",
-    )
+def _is_own(headers: Headers) -> bool:
+    """Whether no browser sent it, or a page of ours did: browsers name the site and the origin of what they send."""
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower()
+
+
+# A page may reach this machine under a name of its own (DNS rebinding), where no key protects anything.
+_WRONG_HOST = Problem(
+    421,
+    "wrong_host",
+    "Without keys, only localhost, 127.0.0.1 and [::1] are served: use one of these, or set gateway.keys_file.",
+)
+_CROSS_SITE = Problem(403, "cross_site", "A page of another site may change nothing here.")

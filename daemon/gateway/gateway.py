@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,19 +11,24 @@ from fastapi import Depends, Request
 from daemon.accounts.routes import Routes
 from daemon.broker.connect import blocking_client, command_client
 from daemon.callbacks.signing import Webhooks
+from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.keyring import KeyRing
+from daemon.gateway.uploads import Uploads
+from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
 from daemon.queue.keys import Keys
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
 from daemon.queue.records import Records
+from daemon.queue.summaries import Summaries
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
 
 ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
+DECODED_AT_ONCE = 2
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
 
@@ -52,8 +58,14 @@ class Gateway:
         self.records = Records(self.redis, self.names)
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued)
+        self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
+        self.waiting = Waiting(self.redis, self.names)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
         self.keys = KeyRing(settings.gateway.keys_file)
+        self.uploads = Uploads(settings.gateway.max_upload_bytes)
+        self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
+        self.summaries = Summaries(self.redis, self.names)
+        self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
 
     async def start(self) -> None:
@@ -67,7 +79,8 @@ class Gateway:
         return True, "serving"
 
     async def end_streams(self) -> None:
-        """End every stream of events, before the server closes its connections."""
+        """End every stream of events and every wait, before the server closes its connections."""
+        await self.waiting.stop()
         await self.hub.stop()
 
     async def stop(self) -> None:

@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import Request
 
+from daemon.gateway.access import Caller
 from daemon.queue.views import GroupView, ItemView, View
+
+ORDERS = ("cancel", "retry", "explain")
+OF_BATCHES = ("pause", "resume", "log")
 
 
 class Links:
-    """The addresses under one request's own base."""
+    """The addresses under one request's own base; `query` goes to each of them, such as `?tenant=shop`."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, query: str = "") -> None:
         self._base = str(request.base_url).rstrip("/")
+        self._query = query
 
-    def job(self, ident: str) -> str:
-        return f"{self._base}/v1/jobs/{ident}"
+    @classmethod
+    def of_tenant(cls, request: Request, caller: Caller, tenant: str) -> Links:
+        """Addresses that lead this caller to the work of a tenant, also where that is not its own."""
+        return cls(request, "" if tenant == caller.tenant_for(None) else f"?tenant={tenant}")
 
-    def batch(self, ident: str) -> str:
-        return f"{self._base}/v1/batches/{ident}"
+    def task(self, ident: str) -> str:
+        """The address where a client of asynchronous images polls."""
+        return self._at("images", "tasks", ident)
 
-    def item(self, batch: str, ident: str) -> str:
-        return f"{self.batch(batch)}/items/{ident}"
+    def job(self, ident: str, *below: object) -> str:
+        return self._at("jobs", ident, *below)
 
-    def of(self, view: View) -> str:
-        """The address of a record."""
+    def batch(self, ident: str, *below: object) -> str:
+        return self._at("batches", ident, *below)
+
+    def item(self, batch: str, ident: str, *below: object) -> str:
+        return self.batch(batch, "items", ident, *below)
+
+    def of(self, view: View, *below: object) -> str:
+        """The address of a record, or of something below it."""
         match view:
             case GroupView(kind="batch"):
-                return self.batch(view.id)
+                return self.batch(view.id, *below)
             case ItemView(batch=str(batch)):
-                return self.item(batch, view.id)
-        return self.job(view.id)
+                return self.item(batch, view.id, *below)
+        return self.job(view.id, *below)
 
     def image(self, item: ItemView, k: int) -> str:
         """The address of picture `k` of an item. Picture k of a job of several is the job's."""
         if item.batch is None and item.id != item.job:
-            return f"{self.job(item.job)}/images/{item.id.rpartition('.')[2]}"
-        return f"{self.of(item)}/images/{k}"
+            return self.job(item.job, "images", item.id.rpartition(".")[2])
+        return self.of(item, "images", k)
+
+    def thumb(self, item: ItemView, k: int) -> str:
+        """The address of the small form of a picture."""
+        return f"{self.image(item, k)}{'&' if self._query else '?'}thumb=1"
+
+    def urls(self, view: View) -> dict[str, Any]:
+        """The addresses of a record and of what it can do; `images` are those of its pictures, made or not."""
+        if isinstance(view, GroupView):
+            return (
+                self.batch_urls(view.id)
+                if view.kind == "batch"
+                else self.job_urls(view.id, view.counts.total)
+            )
+        if view.batch is None:
+            return {**self.job_urls(view.id, 0), "images": [self.image(view, 0)]}
+        orders = {name: self.of(view, name) for name in ORDERS}
+        events = self.batch(view.batch, "events")
+        return {"self": self.of(view), **orders, "events": events, "images": [self.image(view, 0)]}
+
+    def job_urls(self, ident: str, pictures: int) -> dict[str, Any]:
+        """The addresses of a job of its own."""
+        urls = {name: self.job(ident, name) for name in ("events", *ORDERS)}
+        images = [self.job(ident, "images", k) for k in range(pictures)]
+        return {"self": self.job(ident), **urls, "images": images}
+
+    def batch_urls(self, ident: str) -> dict[str, str]:
+        """The addresses of a batch."""
+        urls = {name: self.batch(ident, name) for name in ("items", "events", *ORDERS, *OF_BATCHES)}
+        return {"self": self.batch(ident), **urls, "archive": self.batch(ident, "archive.zip")}
+
+    def _at(self, *parts: object) -> str:
+        return "/".join((f"{self._base}/v1", *map(str, parts))) + self._query

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from daemon.broker.errors import in_words
 from daemon.contract import Rejection
@@ -70,12 +74,32 @@ class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
-        return Response(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+        kind = Lingering if headers.get("Connection") == "close" else Response
+        return kind(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+
+
+class Lingering(Response):
+    """An answer to a sender that is not finished: what still comes is thrown away for a moment.
+
+    A connection that is closed on unread bytes is reset, and many clients then lose the answer.
+    """
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+LINGER_S = 2.0
 
 
 def not_found() -> Problem:
     """The one answer for unknown work, for another tenant's work, and for a name that no work can have."""
-    return Problem(404, "not_found", "There is no such thing here, or it belongs to another tenant.")
+    return Problem(404, "not_found", "There is nothing at this address, or it belongs to another tenant.")
 
 
 def bad_parameter(field: str, sentence: str) -> Problem:
@@ -88,8 +112,13 @@ def of_rejection(rejection: Rejection) -> Problem:
     status, code = _REJECTIONS.get(rejection.code, (422, rejection.code))
     if rejection.code == "invalid" and "not a known field" in rejection.message:
         code = "unknown_field"
+    if rejection.code == "unsupported" and _ADDRESS.search(rejection.field or ""):
+        code = "forbidden_address"
     return Problem(status, code, rejection.message, field=rejection.field)
 
+
+# Fields with addresses that Pixmill itself would visit; their hosts and schemes alone are `unsupported`.
+_ADDRESS = re.compile(r"(?:^|\.)(?:callback|inputs\.\d+)\.url$")
 
 _REJECTIONS: Mapping[RejectionCode, tuple[int, str]] = {
     "malformed": (400, "malformed"),
@@ -157,7 +186,7 @@ def problem_of(error: Exception) -> Problem:
             name = str(first["loc"][-1])
             return bad_parameter(name, f"`{name}`: {first['msg']}.")
         case HTTPException(status_code=404):
-            return Problem(404, "not_found", "There is nothing at this address.")
+            return not_found()
         case HTTPException(status_code=405):
             return Problem(
                 405, "method_not_allowed", "This address does not take that method.", headers=error.headers

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from daemon.accounts.routes import Route
+from daemon.accounts.call_times import ahead_of, least_s
 from daemon.queue.keys import Keys
 from daemon.queue.messages import GroupCounts
 from daemon.telemetry.metrics import Metrics
@@ -68,27 +68,18 @@ class Estimator:
             return Estimate(None, PAUSED)
         waiting = await self._client.zcard(self._keys.waiting(batch.route))
         active = await self._client.zcard(self._keys.active)
-        # Batches take turns: for each item of this batch, every other batch starts at most one.
-        ahead = min(max(0, waiting - ours), ours * max(0, active - 1))
-        eta_s = self._eta_s(dispatcher.route, left + ahead)
+        ahead = ahead_of(waiting, ours, active)
+        route, call_s = dispatcher.route, self._call_s.get(batch.route)
+        eta_s = least_s(route.quotas, left + ahead, call_s, self._slots)
         first_s, holds = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
         bound = None if holds is None else str(holds)
         if eta_s is None or first_s is None:
             return Estimate(None, bound)
         eta_s += first_s
-        latest_s = batch.starts_s + self._call_s.get(batch.route, 0.0)
+        latest_s = batch.starts_s + (call_s or 0.0)
         if ours and latest_s > eta_s:
             return Estimate(round(latest_s, 1), NOT_BEFORE)
         return Estimate(round(eta_s, 1), bound)
-
-    def _eta_s(self, route: Route, calls: int) -> float | None:
-        service_s = self._call_s.get(route.name)
-        if service_s is None and not route.quotas:
-            return None
-        service_s = service_s or 0.0
-        by_quota = max((quota.optimum_s(calls, service_s) for quota in route.quotas), default=0.0)
-        by_slots = -(-calls // self._slots) * service_s
-        return max(by_quota, by_slots)
 
     async def _batch(self, gid: str) -> _Batch:
         pipe = self._client.pipeline(transaction=False)

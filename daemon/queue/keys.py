@@ -62,8 +62,10 @@ class Keys:
         self.active = f"{prefix}:active"
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
+        self.accepting = f"{prefix}:accepting"
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
+        self.call_s = f"{prefix}:call_s"
         self.paused = f"{prefix}:paused"
         self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
@@ -80,6 +82,9 @@ class Keys:
 
     def members(self, gid: str) -> str:
         return f"{self.prefix}:members:{gid}"
+
+    def accepting_part(self, gid: str, part: int) -> str:
+        return f"{self.accepting}:{gid}/{part}"
 
     def message(self, ident: str) -> str:
         return f"{self.prefix}:message:{ident}"
@@ -101,6 +106,10 @@ class Keys:
 
     def picture(self, tenant: str, fingerprint: str) -> str:
         return f"{self.prefix}:picture:{tenant}/{fingerprint}"
+
+    def usage(self, day: str) -> str:
+        """What was made and paid for on a day such as 2026-01-31 (UTC)."""
+        return f"{self.prefix}:usage:{day}"
 
     def durations(self, route: str, model: str, size_class: str) -> str:
         return f"{self.prefix}:durations:{route}:{model}:{size_class}"

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from daemon.broker.loops import run_forever
 from daemon.queue.bell import LOOK_EVERY_S
 from daemon.queue.keys import Keys
+from daemon.queue.records import GroupView, Records, View
 from daemon.queue.steps import Steps
 from limiter.explain import wait_text
 
@@ -96,6 +97,18 @@ async def read_pauses(client: Redis, keys: Keys) -> dict[str, Pause]:
 def pause_over(pauses: Mapping[str, Pause], route: str) -> Pause | None:
     """The pause that holds a route back: the fleet's, else its own."""
     return pauses.get(FLEET) or pauses.get(f"route:{route}")
+
+
+async def pause_of(client: Redis, records: Records, view: View) -> Pause | None:
+    """The pause over a batch or a job that has not ended: its own, the fleet's or its route's."""
+    if view.ended:
+        return None
+    group: View | None = view
+    if not isinstance(view, GroupView):
+        group = await records.group(view.group) if view.group is not None else None
+    if isinstance(group, GroupView) and group.paused is not None:
+        return Pause("batch", group.id, group.paused)
+    return pause_over(await read_pauses(client, records.keys), view.route)
 
 
 def _holding(pauses: Mapping[str, Pause]) -> dict[str, Pause]:

@@ -118,8 +118,8 @@ class RetryPolicy:
         resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
         row = TABLE[error.retry]
-        if _is_unsent(error, run) and (lack := lack_of(error)) is not None:
-            log.error("nothing was sent, and the item waits", item=run.item.uid, reason=lack)
+        if _is_free(error, run) and (lack := lack_of(error)) is not None:
+            log.error("this machine could not go on, and the item waits", item=run.item.uid, reason=lack)
             return Throttled(record, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
         if error.scope is Scope.MACHINE:
             log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
@@ -174,8 +174,11 @@ def _wait_s(error: ProviderError, run: Run) -> float:
     return max(named_s, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
 
 
-def _is_unsent(error: ProviderError, run: Run) -> bool:
-    return run.submitted is None and (error.kind is ErrorKind.NETWORK_UNSENT or not run.sent)
+def _is_free(error: ProviderError, run: Run) -> bool:
+    """Whether the item can simply wait: nothing was sent, or its task goes on and only its last poll failed."""
+    if run.submitted is None:
+        return error.kind is ErrorKind.NETWORK_UNSENT or not run.sent
+    return isinstance(error, Unfinished) and error.kind is not ErrorKind.DEADLINE
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

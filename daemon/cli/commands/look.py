@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.bounds import pause_of
+from daemon.accounts.words import sentence
 from daemon.cli.commands.explain import reason_of
 from daemon.cli.ending import document, exit_code, finish, save
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.following import ident_of, lines_of
 from daemon.cli.options import Ident
-from daemon.cli.output import extent, held_in, moment, sentence, states
+from daemon.cli.output import extent, held_in, moment, states
 from daemon.cli.session import Session, command
+from daemon.queue.pauses import pause_of
 from daemon.queue.records import GroupView, View
 
 
@@ -54,7 +55,7 @@ async def status(
     """
     async with session.client() as client:
         view = await session.find(client, ident)
-        paused = await pause_of(client, view)
+        paused = await pause_of(client.redis, client.records, view)
         content = view.as_dict() | {"paused": None if paused is None else paused.as_dict()}
         if isinstance(view, GroupView):
             progress = await client.records.progress(view)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from daemon.accounts import quota_store
 from daemon.accounts.quota_store import InForce
-from daemon.cli.bounds import check_quota, in_force, limiter_of
+from daemon.accounts.words import utc
+from daemon.cli.bounds import check_quota, in_force, limiter_of, quotas_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.options import ForOption, ReasonOption, duration_s, limits_table
-from daemon.cli.output import seconds, utc
+from daemon.cli.output import seconds
 from daemon.cli.session import Session, command
-from daemon.client import Client
 from limiter.explain import spelled
 from limiter.quota.quota import QuotaError
 
@@ -37,21 +35,14 @@ async def pause(session: Session, name: Name, reason: ReasonOption = "", duratio
     reason = " ".join(reason.split())
     async with session.fleet() as client:
         check_quota(session, name)
-        until_us = None if for_s is None else await _server_us(client) + round(for_s * 1e6)
-        await limiter_of(client).pause(name, reason, until_us)
-        await quota_store.ring(client.redis, client.keys, name)
-        data = orjson.dumps({"quota": name, "kind": "operator", "message": reason})
-        await client.redis.xadd(
-            client.keys.events, {"type": "quota.paused", "data": data}, maxlen=100_000, approximate=True
-        )
+        until = await quotas_of(client).pause(name, reason, for_s)
     document = {"quota": name, "paused": True, "reason": reason, "until": None}
-    if until_us is None or for_s is None:
+    if until is None or for_s is None:
         line, note = (
             f"{name}: paused, no replica sends under it",
             f"resume it with: {session.hint('quota resume', name)}",
         )
         return session.printer.answer(document, line, note=note)
-    until = datetime.fromtimestamp(until_us / 1e6, UTC)
     return session.printer.answer(
         document | {"until": until.isoformat(timespec="milliseconds")},
         f"{name}: paused for {seconds(for_s)}, until {utc(until)}",
@@ -69,10 +60,8 @@ async def resume(session: Session, name: Name) -> int:
     """
     async with session.fleet() as client:
         check_quota(session, name)
-        limiter = limiter_of(client)
-        resumed = await limiter.resume(name)
-        await quota_store.ring(client.redis, client.keys, name)
-        (now,) = await limiter.explain([(await in_force(session, client))[name].quota])
+        resumed = await quotas_of(client).resume(name)
+        (now,) = await limiter_of(client).explain([(await in_force(session, client))[name].quota])
     done = "resumed" if resumed else "nothing to resume, it was not paused"
     return session.printer.answer({"quota": name, "resumed": resumed}, f"{name}: {done}; {now.sentence}")
 
@@ -148,8 +137,3 @@ def _as_dict(now: InForce) -> dict[str, Any]:
         "configured": [spelled(limit) for limit in now.configured.limits],
         "set_at": now.set_at,
     }
-
-
-async def _server_us(client: Client) -> int:
-    whole, micros = await client.redis.time()
-    return int(whole) * 1_000_000 + int(micros)

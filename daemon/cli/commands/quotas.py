@@ -12,13 +12,14 @@ from rich.live import Live
 from rich.text import Text
 
 from daemon.accounts.quota_store import InForce
-from daemon.cli.bounds import in_force, limiter_of
+from daemon.accounts.quota_view import Look
+from daemon.cli.bounds import quotas_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
 from limiter import QuotaState
-from limiter.explain import Explanation, spelled, wait_text
+from limiter.explain import spelled, wait_text
 from providers.text import visible
 
 LOOK_S = 1.0  # between two updates of --watch
@@ -46,59 +47,28 @@ async def quotas(
             await _watch(session, client)
         pauses, looks = await _look(session, client)
     document = [
-        as_dict(one, now, polls) | {"work_paused": _over(session, pauses, now.quota.name)}
-        for one, now, polls in looks
+        look.as_dict() | {"work_paused": _over(session, pauses, look.now.quota.name)} for look in looks
     ]
     return session.printer.answer(document, *_lines(pauses, looks))
 
 
-def as_dict(one: Explanation, now: InForce, polls: QuotaState) -> dict[str, Any]:
-    """An explanation for JSON answers. `set_at` is null where the configuration counts."""
-    state = one.state
-    return {
-        "quota": state.quota,
-        "limits": list(one.limits),
-        "configured": [spelled(limit) for limit in now.configured.limits],
-        "set_at": now.set_at,
-        "problem": now.problem,
-        "units": [
-            {"unit": unit.unit, "capacity": unit.capacity, "available": unit.available}
-            for unit in state.units
-        ],
-        "in_flight": state.in_flight,
-        "rate_scale": state.scale,
-        "bound": one.bound,
-        "next_slot_seconds": None if one.next_slot_s is None else round(one.next_slot_s, 3),
-        "cooldown_seconds": round(state.cooldown_s, 3),
-        "cooldown_reason": state.cooldown_reason,
-        "polls_cooldown_seconds": round(polls.cooldown_s, 3),
-        "polls_cooldown_reason": polls.cooldown_reason,
-        "paused": state.paused_reason is not None,
-        "paused_reason": state.paused_reason,
-        "pause_ends_seconds": None if one.pause_ends_s is None else round(one.pause_ends_s, 3),
-        "sentence": one.sentence,
-    }
-
-
 Pauses = dict[str, Pause]
-Looks = list[tuple[Explanation, InForce, QuotaState]]  # the last one is the state of its polls
 
 
-async def _look(session: Session, client: Client) -> tuple[Pauses, Looks]:
-    now = list((await in_force(session, client)).values())
-    limiter = limiter_of(client)
-    explanations = await limiter.explain([one.quota for one in now])
-    polls = await limiter.snapshot([one.quota.polls for one in now])
-    return await read_pauses(client.redis, client.keys), list(zip(explanations, now, polls, strict=True))
+async def _look(session: Session, client: Client) -> tuple[Pauses, list[Look]]:
+    session.settings.parsed_quotas()
+    looks = await quotas_of(client).look(session.settings.quotas)
+    return await read_pauses(client.redis, client.keys), looks
 
 
-def _lines(pauses: Pauses, looks: Looks) -> list[str]:
+def _lines(pauses: Pauses, looks: list[Look]) -> list[str]:
     """A line for each pause of work (it stops calls under any quota), then a line for each quota."""
     return [
         *(pause.sentence for pause in pauses.values()),
         *(
-            f"{one.state.quota} ({', '.join(one.limits)}{_mark(now)}): {one.sentence}{_polls(polls)}"
-            for one, now, polls in looks
+            f"{look.why.state.quota} ({', '.join(look.why.limits)}{_mark(look.now)}): "
+            f"{look.why.sentence}{_polls(look.polls)}"
+            for look in looks
         ),
     ]
 

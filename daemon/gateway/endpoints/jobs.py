@@ -1,50 +1,111 @@
-"""Jobs: accept one, and read its record."""
+"""Jobs, and items of batches: accept a job, and read a record, now or when its work has ended."""
 
 from __future__ import annotations
 
-import secrets
-from typing import Any, cast
+import math
+from collections.abc import Mapping
+from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
-from daemon.contract import JOB_TYPE, Job, parse_payload
+from daemon.contract import Job
+from daemon.contract.entry import MAX_DATA_BYTES
 from daemon.gateway.access import Reader, Submitter
-from daemon.gateway.answers import answer, shown
+from daemon.gateway.answers import accepted, answer, shown
 from daemon.gateway.bodies import read_object
+from daemon.gateway.documents import JOB_BODY, PROBLEMS
+from daemon.gateway.estimate import UNKNOWN
 from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.identity import choose_id
 from daemon.gateway.links import Links
-from daemon.gateway.problems import Problem, not_found
-from daemon.intake.acceptance import CONFLICT
+from daemon.gateway.parameters import whole_number
+from daemon.gateway.waiting import MOST_WAIT_S, preferred_wait_s
+from daemon.gateway.work.accepting import accept_job, job_from, record_of
+from daemon.gateway.work.finding import find_item, find_job, members_of
+from daemon.queue.views import View
 
-router = APIRouter()
+router = APIRouter(tags=["jobs"])
+
+LOOK_AGAIN_S = (1, 30)  # the least and the most for `Retry-After` of accepted work
 
 
-@router.post("/v1/jobs", status_code=202)
+@router.post("/v1/jobs", status_code=202, responses=PROBLEMS, openapi_extra=JOB_BODY)
 async def submit(request: Request, here: Here, caller: Submitter) -> Response:
-    """Accept a job. 202 means that it is recorded; the same id and content again is the same job."""
-    body = await read_object(request)
-    body.setdefault("id", f"job-{secrets.token_hex(6)}")
+    """Accept a job. 202 means that it is recorded; the same id and content again is the same job.
+
+    With `Prefer: wait=N` (at most 60 s) the answer is 200 and the record, if the job ends in that time.
+    """
+    wait_s = preferred_wait_s(request)
+    body = await read_object(request, MAX_DATA_BYTES)
+    choose_id(request, body, "job")
     body["tenant"] = caller.tenant_for(body.get("tenant"))
-    job = cast("Job", parse_payload(orjson.dumps(body), JOB_TYPE))
-    if await here.acceptor.job(job, {}) == "conflict":
-        raise Problem(409, "id_conflict", CONFLICT, field="id")
-    return answer(await _accepted(here, Links(request), job), 202, {"Location": Links(request).job(job.id)})
+    job = job_from(body)
+    await accept_job(here, job)
+    view = await record_of(here, job)
+    links = Links.of_tenant(request, caller, job.tenant)
+    headers = {"Location": links.job(job.id)}
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        if view is not None:
+            await here.waiting.for_end(view, wait_s, request)
+            view = await record_of(here, job)
+    if wait_s is not None and view is not None and view.ended:
+        return answer(await _record(here, links, view), 200, headers)
+    return await _accepted(here, links, job, view, headers)
 
 
-@router.get("/v1/jobs/{ident}")
-async def show(
-    request: Request, here: Here, caller: Reader, ident: str, tenant: str | None = None
+@router.get("/v1/jobs/{ident}", responses=PROBLEMS)
+async def show_job(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    ident: str,
+    tenant: str | None = None,
+    wait: str | None = None,
 ) -> Response:
-    """The record of a job."""
-    view = await here.records.find(caller.tenant_for(tenant), ident)
-    if view is None:
-        raise not_found()
-    return answer(shown(view, Links(request)))
+    """The record of a job; with `wait=N` (at most 60 s) as soon as the job has ended, or after that time."""
+    wait_s = whole_number("wait", wait, 0, 0, MOST_WAIT_S)
+    owner = caller.tenant_for(tenant)
+    view = await find_job(here, owner, ident)
+    if wait_s and not view.ended:
+        await here.waiting.for_end(view, wait_s, request)
+        view = await find_job(here, owner, ident)
+    return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
 
 
-async def _accepted(here: Gateway, links: Links, job: Job) -> dict[str, Any]:
-    view = await here.records.find(job.tenant, job.id)
-    if view is None:
-        raise not_found()
-    return shown(view, links)
+@router.get("/v1/batches/{batch}/items/{ident}", responses=PROBLEMS)
+async def show_item(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    batch: str,
+    ident: str,
+    tenant: str | None = None,
+    wait: str | None = None,
+) -> Response:
+    """The record of an item of a batch; `wait` as for a job."""
+    wait_s = whole_number("wait", wait, 0, 0, MOST_WAIT_S)
+    owner = caller.tenant_for(tenant)
+    view = await find_item(here, owner, batch, ident)
+    if wait_s and not view.ended:
+        await here.waiting.for_end(view, wait_s, request)
+        view = await find_item(here, owner, batch, ident)
+    return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
+
+
+async def _record(here: Gateway, links: Links, view: View) -> dict[str, Any]:
+    members = await members_of(here, view)
+    return shown(view, links, await here.estimates.of(view, members), members)
+
+
+async def _accepted(
+    here: Gateway, links: Links, job: Job, view: View | None, headers: Mapping[str, str]
+) -> Response:
+    """202, also where the record cannot be read now: the job is recorded."""
+    outlook = UNKNOWN
+    if view is not None:
+        outlook = await here.estimates.of(view, await members_of(here, view))
+    least, most = LOOK_AGAIN_S
+    again_s = least if outlook.eta_s is None else min(most, max(least, math.ceil(outlook.eta_s)))
+    body = accepted(job.id, "queued" if view is None else view.state, outlook, links.job_urls(job.id, job.n))
+    return answer(body, 202, {**headers, "Retry-After": str(again_s)})

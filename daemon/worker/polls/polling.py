@@ -218,7 +218,7 @@ class Polling:
                     retry_after_s = answer.retry_after_s or 0.0
         except TimeoutError:
             refused = None
-        raise limit.unfinished(refused)
+        raise limit.unfinished(refused) from refused
 
     async def _answer(
         self, route: Route, task: Submitted, watch: _Watch

@@ -98,3 +98,9 @@ async def _served(
             await gateway.end_streams()
             await server.stop()
             await gateway.stop()
+
+
+def refusal(answer: httpx2.Response) -> tuple[int, str, str | None]:
+    """The status of a refusal, its code and its field."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"], answer.json().get("field")

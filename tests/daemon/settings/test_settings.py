@@ -157,6 +157,12 @@ def test_a_value_over_several_lines_has_the_line_of_its_beginning(load: Load) ->
         assert lines[number - 1].startswith(begins)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_separator_inside_a_comment_moves_no_line_number(load: Load, separator: str) -> None:
+    loaded = load(f"# a{separator}b\n[worker]\nlease = '30s'\n")
+    assert loaded.source("worker.lease") == "pixmill.toml:3"
+
+
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing\.toml does not exist"):
         load_settings(tmp_path / "missing.toml", environ={})
@@ -203,7 +209,7 @@ def test_a_file_that_is_no_toml_is_reported_with_its_line(load: Load, text: str)
         ("[storage]\nurl = 'memory://'\n[credentials.a]\nprovider = 'openai'\nbase_url = 'http://10.0.0.1/v1'\n", "pixmill.toml:2: `storage.url` is memory://"),
         ("[metrics]\nlisten = '9108'\n", "pixmill.toml:2: `metrics.listen` must be an address such as"),
         ("[metrics]\nlisten = 'a:99999'\n", "pixmill.toml:2: `metrics.listen` must be an address such as"),
-        ("[gateway]\nlisten = '0.0.0.0:8080'\n", "pixmill.toml:2: `gateway.listen` would do nothing:"),
+        ("[gateway]\nlisten = '0.0.0.0:8080'\n", "pixmill.toml:2: `gateway.listen` would serve other machines without keys:"),
         ("[webhooks.a]\n", "pixmill.toml:1: `webhooks.a` needs `secret_env` or `secret_file`."),
         ("[credentials.a]\nprovider = 'x'\napi_key_env = 'A'\napi_key_file = 'b'\n", "pixmill.toml:4: `credentials.a.api_key_file` is set beside `api_key_env`: keep one of them."),
         ("worker = 3\n", "pixmill.toml:1: `worker` must be a valid dictionary"),

@@ -388,6 +388,19 @@ async def test_a_task_whose_polls_are_all_refused_names_the_refusal(bench: Bench
     assert outcome.error["message"].endswith("The last poll was refused: This key has been revoked.")
 
 
+async def test_a_task_that_this_machine_cannot_poll_waits_for_free(bench: Bench) -> None:
+    bench.route = replace(bench.route, timeout_s=0)
+    unsent = ProviderError(ErrorKind.NETWORK_UNSENT, "No connection.")
+    unsent.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    bench.provider.poll_answers = [unsent]
+    run = await bench.claimed()
+    run.item = replace(run.item, receipt=b'{"task_id":"task-1"}')
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.error["resumable"] is True
+    assert bench.provider.requests == []
+
+
 async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
     bench.answers = [Submitted("task-1")]
     bench.provider.poll_answers = [Pending("RUNNING"), GONE, GONE, GONE]
@@ -1066,6 +1079,43 @@ async def test_a_run_that_is_stopped_takes_its_reports_along(
     with pytest.raises(asyncio.CancelledError):
         await ends
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("lost_in", ["call_ended", "put_image", "both"])
+async def test_a_run_that_loses_its_item_still_sends_its_reports(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lost_in: str
+) -> None:
+    works, reached, freed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def call_ended(_run: Run, *, answered: bool = True) -> None:
+        await works.wait()
+        freed.set()
+        if lost_in != "put_image":
+            raise LeaseLost("taken over")
+
+    stores = bench.store.put_image
+
+    async def put_image(*args: Any, **options: Any) -> Any:
+        reached.set()
+        if lost_in != "call_ended":
+            raise LeaseLost("taken over")
+        return await stores(*args, **options)
+
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    monkeypatch.setattr(bench.store, "put_image", put_image)
+    ends = asyncio.create_task(bench.outcome())
+    await reached.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ends.done()
+    works.set()
+    if lost_in == "call_ended":
+        # The settle finds that the item is lost; a report only logs it.
+        assert isinstance(await ends, Succeeded)
+    else:
+        with pytest.raises(LeaseLost):
+            await ends
+    assert freed.is_set(), "the call has ended, so its place is free whoever has the item"
 
 
 async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:

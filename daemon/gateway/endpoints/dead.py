@@ -1,0 +1,48 @@
+"""Dead letters: entries that were refused, and items that were given up."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from daemon.gateway.access import ADMINISTERS, Admin
+from daemon.gateway.answers import answer
+from daemon.gateway.gateway import Here
+from daemon.gateway.parameters import whole_number
+from daemon.gateway.problems import Problem, not_found
+from daemon.queue.dead_letters import DeadLetters, Retried
+
+router = APIRouter(tags=["dead letters"])
+
+MOST = 1000
+
+
+@router.get("/v1/dead")
+async def dead(
+    here: Here, caller: Admin, reason: str | None = None, tenant: str | None = None, limit: str | None = None
+) -> Response:
+    """The newest dead letters, with the fields of the original; credentials are never kept."""
+    most = whole_number("limit", limit, 100, 1, MOST)
+    wanted = caller.tenant_for(tenant) if tenant is not None else None
+    found = await DeadLetters(here.redis, here.names).newest(most, reason=reason, tenant=wanted)
+    return answer({"dead": [letter.as_dict() for letter in found]})
+
+
+@router.post("/v1/dead/{ident}/retry", status_code=202, dependencies=[ADMINISTERS])
+async def retry(here: Here, ident: str) -> Response:
+    """Try the work behind a dead letter again; a repeat does it once."""
+    letters = DeadLetters(here.redis, here.names)
+    letter = await letters.get(ident)
+    if letter is None:
+        raise not_found()
+    done = await letters.retry(letter)
+    if done in _NOT_AGAIN:
+        raise Problem(409, done, _NOT_AGAIN[done])
+    return answer({"id": ident, "result": done}, 202)
+
+
+_NOT_AGAIN: dict[Retried, str] = {
+    "gone": "This dead letter was taken off in the meantime.",
+    "not_kept": "Its original was not kept as a whole: it was too large, or carried a credential. Send it anew.",
+    "ended": "The work behind it has ended; the record of its job shows how.",
+    "not_failed": "Its job is not failed any more; the dead letter was taken off.",
+}

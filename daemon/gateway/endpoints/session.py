@@ -1,0 +1,53 @@
+"""Who am I, and a session for browsers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from daemon.gateway.access import Reader
+from daemon.gateway.answers import answer
+from daemon.gateway.bodies import read_object
+from daemon.gateway.gateway import Here
+from daemon.gateway.keyring import COOKIE, SESSION_S
+from daemon.gateway.problems import Problem
+from daemon.gateway.scopes import SCOPES
+
+router = APIRouter(tags=["session"])
+
+SESSION_BYTES = 4096
+
+
+@router.get("/v1/me")
+async def me(caller: Reader) -> Response:
+    """The caller's name, tenant and scopes. A tenant of null may name any tenant."""
+    scopes = [scope for scope in SCOPES if caller.may(scope)]
+    return answer({"name": caller.name, "tenant": caller.tenant, "scopes": scopes})
+
+
+@router.post("/v1/session", status_code=204)
+async def begin(request: Request, here: Here) -> Response:
+    """Trade a key for a cookie of 12 hours, which an event source and a picture can send."""
+    given = (await read_object(request, SESSION_BYTES)).get("key")
+    if not isinstance(given, str):
+        raise Problem(422, "invalid", "`key` must be a text.", field="key")
+    return _with_cookie(request, here.keys.session_for(given), SESSION_S)
+
+
+@router.delete("/v1/session", status_code=204)
+async def end(request: Request) -> Response:
+    """Forget the cookie."""
+    return _with_cookie(request, "", 0)
+
+
+def _with_cookie(request: Request, value: str, lasts_s: int) -> Response:
+    response = Response(status_code=204)
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=lasts_s,
+        path=request.scope.get("root_path") or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return response

@@ -1,0 +1,1 @@
+"""One piece of work: accept it, and find it again."""
