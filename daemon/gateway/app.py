@@ -20,6 +20,7 @@ from daemon.gateway.endpoints import (
     quotas,
     schemas,
     session,
+    streams,
     usage,
 )
 from daemon.gateway.gateway import Gateway
@@ -38,6 +39,7 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
+    streams.router,
     usage.router,
     schemas.router,
     session.router,
