@@ -6,24 +6,28 @@ A file that is there already with the right content is not fetched again, so sav
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from daemon.client.prompt_template import PromptTemplate
 from daemon.queue.records import ItemView, View
 
 AT_A_TIME = 8
 NAME_BYTES = 120
-MANIFEST = "manifest.json"
+MANIFEST, TABLE = "manifest.json", "manifest.csv"
+WENT = "missing.txt"  # in an archive that is sent: the pictures that went after its manifest was written
 
 
 class Store(Protocol):
@@ -49,15 +53,26 @@ class Saved:
     problems: tuple[str, ...]
 
 
-def pictures_of(items: Sequence[ItemView]) -> list[Picture]:
-    """Every picture with its own file name, unique also on systems that ignore case."""
-    taken: set[str] = {MANIFEST}
+def pictures_of(items: Sequence[ItemView], names: PromptTemplate | None = None) -> list[Picture]:
+    """Every picture with its own file name, unique also on systems that ignore case.
+
+    `names` makes the name of an item's id and metadata, with a `/` between folders.
+    """
+    taken: set[str] = {MANIFEST, TABLE, WENT}
     pictures = []
     for item in items:
+        name = item.id if names is None else names.fill(_values(item, names.names))
         for k, image in enumerate(item.images):
-            stem = item.id if k == 0 else f"{item.id}.{k}"
-            pictures.append(Picture(item, image, _unique(safe_name(stem), _extension(image["key"]), taken)))
+            stem = name if k == 0 else f"{name}.{k}"
+            safe = "/".join(map(safe_name, stem.split("/"))) if names is not None else safe_name(stem)
+            pictures.append(Picture(item, image, _unique(safe, _extension(image["key"]), taken)))
     return pictures
+
+
+def _values(item: ItemView, names: Sequence[str]) -> dict[str, str]:
+    """What a template of names may use. A `/` in a value makes no folder."""
+    known = {"id": item.id, "job": item.job, **item.metadata}
+    return {name: known.get(name, "").replace("/", "_") for name in names}
 
 
 async def save_directory(
@@ -72,7 +87,7 @@ async def save_directory(
     saved = await _save(
         store, missing, len(pictures), lambda name, data: write_whole(out / name, data), on_saved
     )
-    write_whole(out / MANIFEST, _manifest(view, items, pictures))
+    write_whole(out / MANIFEST, manifest(view, items, pictures))
     return saved
 
 
@@ -84,7 +99,7 @@ async def save_zip(
     # Pictures are compressed already.
     with _whole(file) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         saved = await _save(store, pictures, len(pictures), archive.writestr, on_saved)
-        archive.writestr(MANIFEST, _manifest(view, items, pictures))
+        archive.writestr(MANIFEST, manifest(view, items, pictures))
     return saved
 
 
@@ -99,7 +114,7 @@ async def _save(
     done, problems = total - len(pictures), []
     for start in range(0, len(pictures), AT_A_TIME):
         chunk = pictures[start : start + AT_A_TIME]
-        fetched = await asyncio.gather(*(_fetch(store, picture) for picture in chunk))
+        fetched = await asyncio.gather(*(fetch(store, picture) for picture in chunk))
         for picture, data in zip(chunk, fetched, strict=True):
             if isinstance(data, str):
                 problems.append(data)
@@ -110,8 +125,10 @@ async def _save(
     return Saved(done, tuple(problems))
 
 
-def _manifest(view: View, items: Sequence[ItemView], pictures: Sequence[Picture]) -> bytes:
-    """JSON about each file, and about the items that have none."""
+def manifest(
+    view: View, items: Sequence[ItemView], pictures: Sequence[Picture], lacking: Collection[str] = ()
+) -> bytes:
+    """JSON about each file, and about the items that have none. `lacking` are the files that the store has not."""
     files: dict[str, list[str]] = {}
     for picture in pictures:
         files.setdefault(str(picture.item.uid), []).append(picture.file)
@@ -119,7 +136,28 @@ def _manifest(view: View, items: Sequence[ItemView], pictures: Sequence[Picture]
         {**item.as_dict(), "files": files.get(str(item.uid), []), "prompt": item.spec.get("prompt")}
         for item in items
     ]
-    return json.dumps({**view.as_dict(), "items": rows}, ensure_ascii=False, indent=1).encode()
+    whole = {**view.as_dict(), "items": rows, **({"missing": list(lacking)} if lacking else {})}
+    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def table(pictures: Sequence[Picture], lacking: Collection[str] = ()) -> bytes:
+    """The same as a CSV for spreadsheets: a row for each picture."""
+    columns = sorted({name for picture in pictures for name in picture.item.metadata})
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["file", "item", "missing", "width", "height", "prompt", *columns])
+    for picture in pictures:
+        item, image = picture.item, picture.image
+        missing = "yes" if picture.file in lacking else ""
+        facts = [picture.file, item.id, missing, image["width"], image["height"], item.spec.get("prompt")]
+        rows.writerow(map(_cell, [*facts, *(item.metadata.get(name, "") for name in columns)]))
+    return "\ufeff".encode() + text.getvalue().encode()  # the mark tells Excel that it is UTF-8
+
+
+def _cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def safe_name(text: str) -> str:
@@ -148,7 +186,7 @@ def _extension(key: str) -> str:
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
 
 
-async def _fetch(store: Store, picture: Picture) -> bytes | str:
+async def fetch(store: Store, picture: Picture) -> bytes | str:
     """The bytes of a picture, or a sentence with the reason why there are none."""
     key = picture.image["key"]
     data = await store.get(key)

@@ -6,10 +6,32 @@ from fastapi import FastAPI
 
 from daemon.gateway import problems
 from daemon.gateway.edge import Edge
-from daemon.gateway.endpoints import dead, jobs, orders, quotas, session
+from daemon.gateway.endpoints import (
+    archive,
+    dead,
+    images,
+    inputs,
+    jobs,
+    orders,
+    quotas,
+    schemas,
+    session,
+    usage,
+)
 from daemon.gateway.gateway import Gateway
 
-ROUTERS = (jobs.router, orders.router, quotas.router, dead.router, session.router)
+ROUTERS = (
+    jobs.router,
+    orders.router,
+    archive.router,
+    images.router,
+    inputs.router,
+    quotas.router,
+    dead.router,
+    usage.router,
+    schemas.router,
+    session.router,
+)
 
 
 def create_app(gateway: Gateway) -> FastAPI:

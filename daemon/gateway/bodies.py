@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import AsyncIterator, Collection
+from typing import Any, Final
 
 import orjson
 from fastapi import Request
@@ -14,39 +14,19 @@ from starlette.requests import ClientDisconnect
 from daemon.contract.entry import MAX_DEPTH
 from daemon.gateway.problems import Problem
 
-JSON_BYTES = 2 * 1024**2
-SILENT_S = 20.0  # without a byte of the body for this time, the sender is given up
+JSON_BYTES: Final = 2 * 1024**2
+SILENT_S: Final = 20.0  # without a byte of the body for this time, the sender is given up
 
-JSON = ("application/json",)
+JSON: Final = ("application/json",)
+# After these the rest of the body is never read, so the connection cannot be used again.
+_CLOSE: Final = {"Connection": "close"}
 
 
 async def read_body(request: Request, most: int, types: Collection[str]) -> bytes:
     """The whole body. Raises Problem: 415 for another type, 413 beyond `most` bytes, 408 for a silent sender."""
     check_type(request, types)
-    if (announced := request.headers.get("content-length")) and int(announced) > most:
-        raise too_large(most)
-    parts: list[bytes] = []
-    size = 0
-    chunks = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout(SILENT_S):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return b"".join(parts)
-            parts.append(chunk)
-            size += len(chunk)
-            if size > most:
-                raise too_large(most)
-    except TimeoutError:
-        raise Problem(
-            408,
-            "slow_body",
-            f"No byte of the body came for {SILENT_S:.0f} s.",
-            headers={"Connection": "close"},
-        ) from None
-    except ClientDisconnect:
-        raise Problem(400, "malformed", "The body ended early.") from None
+    announced_bytes(request, most)
+    return b"".join([chunk async for chunk in chunks_of(request, most)])
 
 
 def check_type(request: Request, types: Collection[str]) -> str:
@@ -60,10 +40,40 @@ def check_type(request: Request, types: Collection[str]) -> str:
     return kind
 
 
+def announced_bytes(request: Request, most: int) -> int | None:
+    """The announced length of the body, None without one. Raises Problem 413 beyond `most` bytes."""
+    announced = request.headers.get("content-length")
+    if announced is None:
+        return None
+    if int(announced) > most:
+        raise too_large(most)
+    return int(announced)
+
+
+async def chunks_of(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises Problem: 413 beyond `most` bytes, 408 for a silent sender, 400 for an early end."""
+    size, chunks = 0, aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_S):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            sentence = f"No byte of the body came for {SILENT_S:.0f} s."
+            raise Problem(408, "slow_body", sentence, headers=_CLOSE) from None
+        except ClientDisconnect:
+            raise Problem(400, "malformed", "The body ended early.") from None
+        if chunk is None:
+            return
+        size += len(chunk)
+        if size > most:
+            raise too_large(most)
+        yield chunk
+
+
 def too_large(most: int) -> Problem:
-    """The answer for a body beyond its limit; the connection is closed, since the rest of the body is never read."""
+    """The answer for a body beyond its limit."""
     limit = f"{most // 1024**2} MiB" if most >= 1024**2 else f"{most // 1024} KiB"
-    return Problem(413, "too_large", f"The body may have at most {limit}.", headers={"Connection": "close"})
+    return Problem(413, "too_large", f"The body may have at most {limit}.", headers=_CLOSE)
 
 
 async def read_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:

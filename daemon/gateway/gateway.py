@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from daemon.callbacks.signing import Webhooks
 from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.keyring import KeyRing
+from daemon.gateway.uploads import Uploads
 from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
 from daemon.queue.keys import Keys
@@ -25,6 +27,7 @@ from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
 
 ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
+DECODED_AT_ONCE = 2
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
 
@@ -58,6 +61,8 @@ class Gateway:
         self.waiting = Waiting(self.redis, self.names)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued)
         self.keys = KeyRing(settings.gateway.keys_file)
+        self.uploads = Uploads(settings.gateway.max_upload_bytes)
+        self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
 
     async def start(self) -> None:

@@ -34,6 +34,15 @@ def whole_number(name: str, text: str | None, default: int, least: int, most: in
     return int(text)
 
 
+def flag(name: str, text: str | None) -> bool:
+    """A parameter that is given as 1 or true; raises Problem 400."""
+    if text in (None, "", "0", "false"):
+        return False
+    if text in ("1", "true"):
+        return True
+    raise bad_parameter(name, f"`{name}` must be 1 or 0.")
+
+
 async def small_object(request: Request) -> dict[str, Any]:
     """The JSON object of a body that may be missing."""
     if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from daemon.broker.errors import in_words
 from daemon.contract import Rejection
@@ -71,7 +74,27 @@ class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
-        return Response(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+        kind = Lingering if headers.get("Connection") == "close" else Response
+        return kind(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+
+
+class Lingering(Response):
+    """An answer to a sender that is not finished: what still comes is thrown away for a moment.
+
+    A connection that is closed on unread bytes is reset, and many clients then lose the answer.
+    """
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+LINGER_S = 2.0
 
 
 def not_found() -> Problem:

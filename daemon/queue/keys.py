@@ -103,6 +103,10 @@ class Keys:
     def picture(self, tenant: str, fingerprint: str) -> str:
         return f"{self.prefix}:picture:{tenant}/{fingerprint}"
 
+    def usage(self, day: str) -> str:
+        """What was made and paid for on a day such as 2026-01-31 (UTC)."""
+        return f"{self.prefix}:usage:{day}"
+
     def durations(self, route: str, model: str, size_class: str) -> str:
         return f"{self.prefix}:durations:{route}:{model}:{size_class}"
 

@@ -6,7 +6,7 @@ Errors: those of the Redis client. Nothing is repeated here; ids, fingerprints a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
 import orjson
@@ -321,10 +321,16 @@ def _report(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
         report["charged"] = charged
     match outcome:
         case Succeeded(result):
-            report["result"] = orjson.dumps(result)
+            report |= {"result": orjson.dumps(result), **_cost(result)}
         case Missed(entry):
             report["entry"] = entry
         case _ if hasattr(outcome, "error"):
-            report["error"] = orjson.dumps(outcome.error)
+            report |= {"error": orjson.dumps(outcome.error), **_cost(outcome.error)}
             report["delay_us"] = round(getattr(outcome, "delay_s", 0.0) * 1e6)
     return report
+
+
+def _cost(said: Mapping[str, Any]) -> dict[str, str]:
+    """What a result or an error names as the cost of its call."""
+    cost = said.get("cost")
+    return {"cost": cost["amount"], "currency": cost["currency"]} if cost else {}

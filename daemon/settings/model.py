@@ -96,6 +96,9 @@ class GatewaySettings(Section):
     keys_file: Path | None = Field(
         None, description="the keys of callers (`pixmill key new`); none: only this machine is served"
     )
+    max_upload_bytes: Bytes = Field(
+        1024**3, ge=1024**2, le=1024**4, description="disk for all uploads under way together"
+    )
     slide_route: Name = Field("slides", description="the route of the slide maker's pictures")
     studio_route: Name = Field("studio", description="the route of the image studio's batches")
 

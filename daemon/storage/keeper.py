@@ -179,16 +179,20 @@ class PictureKeeper:
         }
 
     async def _thumbnail(self, key: str, data: bytes) -> str | None:
-        # Ids have no `~`, so this is never the key of another item's picture.
-        thumb_key = f"{key.rsplit('.', 1)[0]}~thumb.webp"
+        small_key = thumb_key(key)
         try:
             small = await asyncio.to_thread(thumbnail, data)
-            await self._store.put_image(thumb_key, small)
+            await self._store.put_image(small_key, small)
         except (StorageError, BadImage, OSError, MemoryError) as error:
             # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
-            log.warning("no thumbnail", key=thumb_key, error=str(error))
+            log.warning("no thumbnail", key=small_key, error=str(error))
             return None
-        return self._store.url_for(thumb_key)
+        return self._store.url_for(small_key)
+
+
+def thumb_key(key: str) -> str:
+    """The key of a picture's thumbnail. Ids have no `~`, so this is never the key of another item's picture."""
+    return f"{key.rsplit('.', 1)[0]}~thumb.webp"
 
 
 def _checked(data: bytes, job: Job) -> tuple[bytes, ImageFacts] | str:

@@ -139,6 +139,30 @@ class ResultStore:
 
         return await self._tried(read)
 
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object. Raises StorageError."""
+
+        async def look() -> bool:
+            try:
+                await obstore.head_async(self._store, key)
+            except FileNotFoundError as error:
+                if _is_bucket(error):
+                    raise
+                return False
+            return True
+
+        return await self._tried(look)
+
+    async def link(self, key: str, lasts: timedelta) -> str | None:
+        """An address that gives the object to everybody for a time; None for a store that has no such addresses.
+
+        Raises StorageError.
+        """
+        if self._root is not None or self._url.startswith("memory:"):
+            return None
+        signed = await self._tried(lambda: obstore.sign_async(self._store, "GET", key, lasts))
+        return str(signed)
+
     def url_for(self, key: str) -> str:
         """The object's address in the store, as people and other tools name it."""
         return f"{self._url}/{key}"

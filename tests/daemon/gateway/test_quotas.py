@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from daemon.contract import Job
+from daemon.contract.schema import schema
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.queue.pauses import read_pauses
 from limiter import Limiter
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.harness import eventually
+from tests.daemon.live import made, refused
 from tests.servers import RedisServer
 
 
@@ -96,6 +101,35 @@ async def test_a_dead_letter_is_shown_and_retried_once(limited: Door) -> None:
     retried = await limited.http.post(f"/v1/dead/{letter['id']}/retry")
     assert (retried.status_code, retried.json()["result"]) == (202, "resent")
     assert (await limited.http.post(f"/v1/dead/{letter['id']}/retry")).status_code == 404
+
+
+async def test_usage_counts_pictures_calls_and_cost_by_day_route_and_tenant(
+    redis: Redis, redis_server: RedisServer
+) -> None:
+    async def decide(item: Claimed, job: Job) -> Outcome | None:
+        if job.prompt == "bad":
+            return refused()
+        return Succeeded({**made(item).result, "cost": {"amount": "0.015", "currency": "USD"}})
+
+    async with open_door(redis, redis_server.url, decide=decide) as door:
+        for ident, prompt, tenant in (("a", "x", "shop"), ("b", "x", "shop"), ("c", "bad", "slides")):
+            await door.http.post("/v1/jobs", json={"id": ident, "prompt": prompt, "tenant": tenant})
+
+        async def all_ended() -> bool:
+            views = await door.gateway.records.recent(5)
+            return len(views) == 3 and all(view.ended for view in views)
+
+        await eventually(all_ended)
+        (row,) = (await door.http.get("/v1/usage")).json()["usage"]
+        assert (row["route"], row["tenant"], row["pictures"]) == ("default", "shop", 2)
+        assert row["cost"] == {"USD": "0.03"}
+        assert (await door.http.get("/v1/usage?tenant=slides")).json()["usage"] == []
+        assert (await door.http.get("/v1/usage?days=0")).json()["field"] == "days"
+
+
+@pytest.mark.parametrize("name", ["job", "batch", "event"])
+async def test_schemas_are_those_of_the_contract(limited: Door, name: str) -> None:
+    assert (await limited.http.get(f"/v1/schema/{name}")).json() == schema(name)
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "1001", "1e3"])

@@ -2,6 +2,7 @@
 -- KEYS  1 prefix
 -- ARGS  reports, each with uid, epoch, outcome, and as that needs them: result (JSON), error (JSON), delay_us, entry;
 --       charged: whether the provider charges the item's call (no | maybe | yes), absent if no call was begun
+--       cost and currency, where the provider names what the call cost
 -- Outcomes  succeeded  failed  cancelled  held
 --           retry      a real failure: costs an attempt; after the last attempt the item fails, with a dead letter
 --           throttled  the provider wants us to wait: costs nothing
@@ -115,6 +116,22 @@ local function act_on(item, report)
   return outcomes[outcome](item, report)
 end
 
+-- What was made and paid for on this day, by route and tenant, for a year and a month.
+local USAGE = P .. ':usage:' .. string.sub(iso(NOW), 1, 10)
+must_suit('HLEN', USAGE)
+local usage = {}
+local function note_usage(item, state, report)
+  local function use(what, change) count(usage, item.route .. '|' .. item.tenant .. '|' .. what, change) end
+  if state == 'succeeded' then use('pictures', 1) end
+  if report.charged then use('calls_' .. report.charged, 1) end
+  if report.cost then use('cost_' .. report.currency, tonumber(report.cost)) end
+end
+
+local function write_usage()
+  for field, change in pairs(usage) do redis.call('HINCRBYFLOAT', USAGE, field, string.format('%.12g', change)) end
+  if next(usage) then redis.call('EXPIRE', USAGE, 395 * 86400) end
+end
+
 local acks = {}
 local function settle(report)
   local item = load_item(report.uid)
@@ -128,6 +145,7 @@ local function settle(report)
   table.insert(acks[stream], item.entry)
   local state = act_on(item, report)
   if report.charged then redis.call('HINCRBY', item.key, 'calls_' .. report.charged, 1) end
+  note_usage(item, state, report)
   unpark(item.group)
   return state
 end
@@ -138,5 +156,6 @@ for stream, entries in pairs(acks) do
   redis.call('XACK', stream, 'workers', unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
+write_usage()
 conclude()
 return results

@@ -1,0 +1,126 @@
+"""The pictures themselves, and their thumbnails."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, Request, Response
+
+from daemon.client.archive import safe_name
+from daemon.gateway.access import Reader
+from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.parameters import flag, ident_of
+from daemon.gateway.problems import Problem, not_found
+from daemon.queue.keys import Uid, job_gid
+from daemon.queue.records import ItemView
+from daemon.storage.imaging import BadImage, thumbnail
+from daemon.storage.keeper import thumb_key
+from daemon.storage.object_store import StorageError
+
+router = APIRouter(tags=["pictures"])
+log = structlog.get_logger(__name__)
+
+LINK_LASTS: Final = timedelta(hours=1)
+FOREVER: Final = "private, max-age=31536000, immutable"
+# A picture is of others: a browser that opens it alone runs nothing and loads nothing.
+ALONE: Final = "default-src 'none'; sandbox"
+
+
+@router.get("/v1/jobs/{ident}/images/{k}")
+async def of_job(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    ident: str,
+    k: str,
+    thumb: str | None = None,
+    inline: str | None = None,
+    tenant: str | None = None,
+) -> Response:
+    """Picture `k` of a job, from 0: its bytes, or a link to the store that lasts an hour."""
+    owner, name = caller.tenant_for(tenant), ident_of(ident)
+    item, number = await here.records.item(Uid(owner, "", name)), _number(k)
+    if item is None and await here.records.group(job_gid(owner, name)) is not None:
+        item, number = await here.records.item(Uid(owner, "", f"{name}.{number}")), 0
+    return await _picture(request, here, item, number, flag("thumb", thumb), flag("inline", inline))
+
+
+@router.get("/v1/batches/{batch}/items/{ident}/images/{k}")
+async def of_item(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    batch: str,
+    ident: str,
+    k: str,
+    thumb: str | None = None,
+    inline: str | None = None,
+    tenant: str | None = None,
+) -> Response:
+    """Picture `k` of an item of a batch, from 0."""
+    item = await here.records.item(Uid(caller.tenant_for(tenant), ident_of(batch), ident_of(ident)))
+    return await _picture(request, here, item, _number(k), flag("thumb", thumb), flag("inline", inline))
+
+
+async def _picture(
+    request: Request, here: Gateway, item: ItemView | None, k: int, is_thumb: bool, is_inline: bool
+) -> Response:
+    if item is None or not 0 <= k < len(item.images):
+        raise not_found()
+    image = item.images[k]
+    tag = f'"{image["sha256"]}{"-thumb" if is_thumb else ""}"'
+    if tag in (given.strip() for given in request.headers.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOREVER})
+    if is_thumb:
+        return _bytes(await _thumb(here, image), tag, "image/webp", f"{item.id}.webp")
+    if not is_inline and (link := await here.store.link(image["key"], LINK_LASTS)) is not None:
+        return Response(status_code=302, headers={"Location": link})
+    name = f"{item.id}.{image['key'].rpartition('.')[2]}"
+    return _bytes(await _stored(here, image), tag, image["content_type"], name)
+
+
+async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
+    """The thumbnail; it is made again where the store has none."""
+    key = thumb_key(image["key"])
+    if (found := await here.store.get(key)) is not None:
+        return found
+    data = await _stored(here, image)
+    async with here.decoding:
+        try:
+            small = await asyncio.to_thread(thumbnail, data)
+        except BadImage:
+            raise _gone() from None
+    try:
+        await here.store.put_image(key, small)
+    except StorageError as error:
+        log.warning("no thumbnail", key=key, error=str(error))
+    return small
+
+
+async def _stored(here: Gateway, image: dict[str, Any]) -> bytes:
+    data = await here.store.get(image["key"])
+    if data is None:
+        raise _gone()
+    return data
+
+
+def _gone() -> Problem:
+    return Problem(404, "picture_gone", "The record is here, but the store has this picture no more.")
+
+
+def _bytes(data: bytes, tag: str, content_type: str, name: str) -> Response:
+    headers = {
+        "ETag": tag,
+        "Cache-Control": FOREVER,
+        "Content-Security-Policy": ALONE,
+        "Content-Disposition": f'inline; filename="{safe_name(name)}"',
+    }
+    return Response(data, headers=headers, media_type=content_type)
+
+
+def _number(text: str) -> int:
+    """Which picture; -1, which no item has, for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1

@@ -1,0 +1,20 @@
+"""The JSON Schemas of jobs, batches and events."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from daemon.contract.schema import SCHEMA_NAMES, schema
+from daemon.gateway.access import READS
+from daemon.gateway.answers import answer
+from daemon.gateway.problems import not_found
+
+router = APIRouter(tags=["schemas"])
+
+
+@router.get("/v1/schema/{name}", dependencies=[READS])
+async def show(name: str) -> Response:
+    """The JSON Schema (2020-12) of a job, a batch or an event."""
+    if name not in SCHEMA_NAMES:
+        raise not_found()
+    return answer(schema(name))

@@ -1,0 +1,55 @@
+"""Takes uploads in: written to disk while they come, within one budget for all of them.
+
+The budget is taken before the first byte is read, by the announced length, so a crowd of large uploads cannot fill the
+disk together: those beyond it get an answer at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO, Final
+
+from fastapi import Request
+
+from daemon.gateway.bodies import announced_bytes, check_type, chunks_of
+from daemon.gateway.problems import Problem
+
+IN_MEMORY_BYTES: Final = 256 * 1024  # of one upload; more goes to the disk
+AGAIN_S: Final = 2
+
+
+class Uploads:
+    """The budget of one process, in bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Take `size` bytes of the budget. Raises Problem 503 when they are not there now."""
+        if size > self._left:
+            raise Problem(
+                503, "busy", "Other uploads are under way; send it again in a moment.", retry_after_s=AGAIN_S
+            )
+        self._left -= size
+        try:
+            yield
+        finally:
+            self._left += size
+
+    @asynccontextmanager
+    async def spooled(self, request: Request, most: int, types: Collection[str]) -> AsyncIterator[IO[bytes]]:
+        """The body as a file, at its beginning; the file is gone afterwards. Raises Problem as `read_body` does."""
+        check_type(request, types)
+        size = announced_bytes(request, most)
+        with self.hold(most if size is None else size), _spool() as file:
+            async for chunk in chunks_of(request, most):
+                file.write(chunk)
+            file.seek(0)
+            yield file
+
+
+def _spool() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)
