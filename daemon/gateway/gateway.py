@@ -28,6 +28,7 @@ from limiter import Limiter
 
 ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
 DECODED_AT_ONCE = 2
+CONNECTIONS = 64  # to Redis; more requests at once wait for their turn
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
 
@@ -50,7 +51,7 @@ class Gateway:
         self.metrics = metrics
         prefix = settings.redis.prefix
         self.names = Keys(prefix)
-        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S)
+        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, most=CONNECTIONS)
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
         self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
