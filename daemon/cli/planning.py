@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import orjson
 from daemon.cli.output import seconds
 from daemon.client.batch_file import BatchFile
 from daemon.client.columns import hint
+from daemon.client.planning import LeastTime, least_time, pictures_by_route
 from daemon.client.sending import batch_parts
 from daemon.compat.studio import as_ident
 from daemon.settings import Settings
@@ -46,10 +46,8 @@ def plan_of(fields: Mapping[str, Any], file: BatchFile, settings: Settings) -> d
     """
     defaults, items = fields["defaults"], file.items
     parts = batch_parts(fields, items)
-    routes: Counter[str] = Counter()
-    for item in items:
-        routes[item.get("route", defaults.get("route", "default"))] += item.get("n", defaults.get("n", 1))
-    at_least_s, bound = _bound(routes, settings)
+    routes = pictures_by_route(items, defaults)
+    at_least_s, bound = _least_time(routes, settings)
     return {
         "dry_run": True,
         "batch": fields["id"],
@@ -66,7 +64,7 @@ def plan_of(fields: Mapping[str, Any], file: BatchFile, settings: Settings) -> d
             {"id": item["id"], "prompt": _shortened(item.get("prompt") or defaults["prompt"])}
             for item in items[:SHOWN_ITEMS]
         ],
-        "bound": bound,
+        "bound": bound and bound.quota,
         "at_least_seconds": at_least_s,
     }
 
@@ -91,15 +89,10 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return [*lines, f"At least {least} by quota {plan['bound']}, and the time that calls take."]
 
 
-def _bound(routes: Mapping[str, int], settings: Settings) -> tuple[float | None, str | None]:
-    """The quota that takes longest for all pictures of the routes that spend it."""
+def _least_time(routes: Mapping[str, int], settings: Settings) -> LeastTime:
     quotas = settings.parsed_quotas()
-    spent: Counter[str] = Counter()
-    for name, pictures in routes.items():
-        if (route := settings.routes.get(name)) is not None:
-            for quota in route.quotas:
-                spent[quota] += pictures
-    return max(((quotas[name].optimum_s(count), name) for name, count in spent.items()), default=(None, None))
+    spends = {name: [quotas[quota] for quota in route.quotas] for name, route in settings.routes.items()}
+    return least_time(routes, spends)
 
 
 def _shortened(prompt: str) -> str:

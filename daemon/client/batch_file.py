@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,21 @@ class Problem:
 
     line: int
     message: str
+    code: str = "invalid"  # of the contract's refusals
+
+    @property
+    def field(self) -> str | None:
+        """The job field that the message begins with, if it names one."""
+        named = _FIELD.match(self.message)
+        return named[1] if named else None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFile:
-    """The items of a file, and what of it they leave out: columns that nothing uses, rows that were skipped."""
+    """The items of a file with their lines, and what it has beside them: columns that nothing uses, skipped rows."""
 
     items: list[dict[str, Any]]
+    lines: list[int] = field(default_factory=list, compare=False)
     unused: tuple[str, ...] = ()
     skipped: int = 0
 
@@ -45,9 +53,9 @@ class BatchFile:
 class BatchFileError(Exception):
     """The file cannot be sent; `problems` lists every problem in the order of the lines."""
 
-    def __init__(self, path: Path, problems: list[Problem]) -> None:
+    def __init__(self, name: str, problems: list[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
-        super().__init__("\n".join(f"{path.name}, line {one.line}: {one.message}" for one in self.problems))
+        super().__init__("\n".join(f"{name}, line {one.line}: {one.message}" for one in self.problems))
 
 
 def read_batch_file(
@@ -68,9 +76,35 @@ def read_batch_file(
     template = PromptTemplate(prompt_template) if prompt_template is not None else None
     reader = _Reader(template, defaults or {}, ignored, skip_empty=skip_empty)
     reader.read(path.read_bytes(), path.suffix.lower())
-    if reader.problems:
-        raise BatchFileError(path, reader.problems)
-    return BatchFile(reader.items, reader.unused, reader.skipped)
+    return reader.result(path.name)
+
+
+def read_table(
+    data: bytes,
+    *,
+    prompt_template: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    ignored: Sequence[str] = (),
+    skip_empty: bool = False,
+    id_column: str | None = None,
+    most_items: int | None = None,
+) -> BatchFile:
+    """As `read_batch_file`, for the bytes of a CSV. `id_column` is the column with the ids, whatever its name."""
+    template = PromptTemplate(prompt_template) if prompt_template is not None else None
+    reader = _Reader(
+        template, defaults or {}, ignored, skip_empty=skip_empty, id_column=id_column, most_items=most_items
+    )
+    reader.read(data, ".csv")
+    return reader.result("the body")
+
+
+def read_json_lines(
+    lines: Iterable[bytes], *, first_line: int, defaults: Mapping[str, Any], most_items: int
+) -> BatchFile:
+    """As `read_batch_file`, for lines of JSON of which the first one has the number `first_line`."""
+    reader = _Reader(None, defaults, (), skip_empty=False, most_items=most_items)
+    reader.read_json(lines, first_line)
+    return reader.result("the body")
 
 
 Row = tuple[
@@ -88,8 +122,11 @@ class _Reader:
         ignored: Sequence[str],
         *,
         skip_empty: bool,
+        id_column: str | None = None,
+        most_items: int | None = None,
     ) -> None:
         self.items: list[dict[str, Any]] = []
+        self.lines: list[int] = []
         self.problems: list[Problem] = []
         self.unused: tuple[str, ...] = ()
         self.skipped = 0
@@ -98,7 +135,15 @@ class _Reader:
         self._defaults = defaults
         self._ignored = ignored
         self._skip_empty = skip_empty
+        self._id_column = id_column
+        self._most_items = most_items
         self._ids = TakenIds()
+
+    def result(self, name: str) -> BatchFile:
+        """What was read; raises BatchFileError."""
+        if self.problems:
+            raise BatchFileError(name, self.problems)
+        return BatchFile(self.items, self.lines, self.unused, self.skipped)
 
     def read(self, data: bytes, suffix: str) -> None:
         if len(data) > MOST_BYTES:
@@ -116,18 +161,30 @@ class _Reader:
             return self._complain(
                 1, "this is JSON, not a table: write one object a line, and name the file .jsonl."
             )
-        rows = self._json_rows(text) if suffix in JSON_SUFFIXES else self._csv_rows(text)
+        if suffix in JSON_SUFFIXES:
+            # Not splitlines(): JSON may hold the separators of other alphabets inside its texts.
+            return self.read_json(text.encode().split(b"\n"), 1)
+        return self._add_all(self._csv_rows(text), 1)
+
+    def read_json(self, lines: Iterable[bytes], first_line: int) -> None:
+        self._add_all(self._json_rows(lines, first_line), first_line)
+
+    def _add_all(self, rows: Iterable[Row], first_line: int) -> None:
         try:
             for number, row in enumerate(rows, 1):
+                if number - 1 == self._most_items:
+                    self._complain(
+                        row[0], f"a batch has at most {number - 1} items; send it as several batches."
+                    )
+                    break
                 self._add(number, *row)
         except BrokenTableError as error:
             self._complain(error.line, str(error))
         if not self.items and not self.problems:
-            self._complain(1, "there is no job in this file.")
-        return None
+            self._complain(first_line, "there is no job in this file.")
 
-    def _complain(self, line: int, message: str) -> None:
-        self.problems.append(Problem(line, message))
+    def _complain(self, line: int, message: str, code: str = "invalid") -> None:
+        self.problems.append(Problem(line, message, code))
 
     def _add(
         self, number: int, line: int, values: Mapping[str, str], item: dict[str, Any], faults: list[str]
@@ -142,7 +199,8 @@ class _Reader:
         elif self._template is not None:
             item["prompt"] = self._template.fill(values)
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
-        faults += self._refusals(item)
+        refusals, code = self._refusals(item)
+        faults += refusals
         if isinstance(ident := item["id"], str):
             n = item.get("n", self._defaults.get("n", 1))
             if clash := self._ids.add(ident, n if isinstance(n, int) and n <= 10 else 1, line):
@@ -151,9 +209,10 @@ class _Reader:
                     f'the id "{taken}" is already taken in line {first}; ids are unique in a batch.'
                 )
         for fault in faults:
-            self._complain(line, fault)
+            self._complain(line, fault, code)
         if not faults:
             self.items.append(item)
+            self.lines.append(line)
 
     def _lacking(self, values: Mapping[str, str], item: Mapping[str, Any]) -> str:
         """The parts of a prompt that this row leaves empty, as the beginning of a sentence."""
@@ -163,17 +222,17 @@ class _Reader:
         has_prompt = item.get("prompt", self._defaults.get("prompt")) is not None
         return "" if has_prompt else "`prompt` is missing"
 
-    def _refusals(self, item: Mapping[str, Any]) -> list[str]:
-        """A sentence for each problem that intake would find."""
+    def _refusals(self, item: Mapping[str, Any]) -> tuple[list[str], str]:
+        """A sentence for each problem that intake would find, and the code of its refusal."""
         rejection = self._refusal(item)
         if rejection is None:
-            return []
+            return [], "invalid"
         unknown = {name: text for name in item if (text := unknown_item_field(name))}
         if not unknown or rejection.code != "invalid":
-            return list(rejection.sentences)
+            return list(rejection.sentences), rejection.code
         # The contract looks no further than the first unknown field.
         rest = self._refusal({name: value for name, value in item.items() if name not in unknown})
-        return [*unknown.values(), *(rest.sentences if rest is not None else ())]
+        return [*unknown.values(), *(rest.sentences if rest is not None else ())], "invalid"
 
     def _refusal(self, item: Mapping[str, Any]) -> Rejection | None:
         batch = {"id": "batch", "defaults": dict(self._defaults), "items": [item]}
@@ -187,15 +246,14 @@ class _Reader:
             return rejection
         return None
 
-    def _json_rows(self, text: str) -> Iterator[Row]:
-        # Not splitlines(): JSON may hold the separators of other alphabets inside its texts.
-        for line, row in enumerate(text.split("\n"), 1):
+    def _json_rows(self, lines: Iterable[bytes], first_line: int) -> Iterator[Row]:
+        for line, row in enumerate(lines, first_line):
             if not row.strip():
                 continue
             try:
-                item = load_object(row.encode())
+                item = load_object(row)
             except Rejection as rejection:
-                self._complain(line, rejection.message.replace("`data`", "the line"))
+                self._complain(line, rejection.message.replace("`data`", "the line"), rejection.code)
                 continue
             values = {
                 name: str(value) for name, value in item.items() if isinstance(value, str | int | float)
@@ -210,7 +268,8 @@ class _Reader:
     def _csv_rows(self, text: str) -> Iterator[Row]:
         rows = rows_of(text)
         line, header = next(rows, (1, []))
-        columns = match_columns(header, self._names if self._template else None, self._ignored)
+        names = self._names if self._template else None
+        columns = match_columns(header, names, self._ignored, id_column=self._id_column)
         if not header or not self._header_is_right(header, columns, line):
             return
         self.unused = columns.unused
@@ -250,6 +309,7 @@ class _Reader:
         return not missing
 
 
+_FIELD = re.compile(r"`([\w.-]+)`")
 _JSON = re.compile(r'\s*(?:\[\s*[\[{"]|\{\s*")')
 
 

@@ -49,14 +49,21 @@ class Columns:
 
 
 def match_columns(
-    header: Sequence[str], template: Collection[str] | None, ignored: Collection[str]
+    header: Sequence[str],
+    template: Collection[str] | None,
+    ignored: Collection[str],
+    *,
+    id_column: str | None = None,
 ) -> Columns:
     """The use of each column. `template` are the names in the prompt template (None without one).
 
-    `ignored` are columns that are no job fields, whatever their names; the template may still use them.
+    `ignored` are columns that are no job fields, whatever their names; the template may still use them. `id_column`
+    fills `id`, and no other column does.
     """
-    left_out = set(map(_key, ignored))
+    left_out = set(map(_key, ignored)) | ({"id"} if id_column is not None else set())
     fields = [None if _key(name) in left_out else job_field(name) for name in header]
+    if id_column in header:
+        fields[header.index(id_column)] = "id"
     problems = [_twice(field, header, fields) for field in dict.fromkeys(filter(None, fields))]
     used = template or ()
     problems += [f"two columns are called `{name}`." for name in used if header.count(name) > 1]
@@ -66,6 +73,9 @@ def match_columns(
         if name and field is None and name not in used and _key(name) not in left_out
     ]
     problems += [_refusal(name, is_export=template is not None) for name in unused]
+    if id_column is not None and id_column not in header:
+        there = ", ".join(filter(None, header))
+        problems.append(f"`id_column` names `{id_column}`, which is no column; the columns are {there}.")
     known = {_key(name) for name in header}
     problems += [
         f"--ignore names `{name}`, which is no column." for name in ignored if _key(name) not in known

@@ -7,8 +7,10 @@ The reply is read from the events since that moment, and is complete when intake
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,12 +91,34 @@ def batch_parts(
     if len(chunks) > MOST_PARTS:
         message = f"The batch needs {len(chunks)} parts; {MOST_PARTS} are the most."
         raise Rejection("too_large", message, field="items")
-    parts = []
+    parts, before = [], 0
     for part, chunk in enumerate(chunks, 1):
         numbering = {"part": part, "parts": len(chunks)} if len(chunks) > 1 else {}
         parts.append(orjson.dumps({**batch, "items": chunk, **numbering}))
-        parse_payload(parts[-1], BATCH_TYPE)
+        with items_from(before):
+            parse_payload(parts[-1], BATCH_TYPE)
+        before += len(chunk)
     return parts
+
+
+@contextmanager
+def items_from(first: int) -> Iterator[None]:
+    """Let a refusal of a part name its items as the whole batch counts them: the part's first one is item `first`."""
+
+    def number(found: re.Match[str]) -> str:
+        return f"{found[1]}{int(found[2]) + first}"
+
+    try:
+        yield
+    except Rejection as rejection:
+        if first:
+            rejection.field = rejection.field and _ITEM.sub(number, rejection.field)
+            rejection.message = _ITEM.sub(number, rejection.message)
+            rejection.sentences = tuple(_ITEM.sub(number, text) for text in rejection.sentences)
+        raise
+
+
+_ITEM = re.compile(r"(?<![\w.])(items\.)(\d+)")
 
 
 def _check_ids(items: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:

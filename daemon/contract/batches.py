@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
-from daemon.contract.fields import IDENT_TEXT, METADATA_TEXT, TRUSTED, Ident, Metadata, Model, problem
+from daemon.contract.fields import (
+    IDENT_TEXT,
+    METADATA_TEXT,
+    TRUSTED,
+    Ident,
+    Metadata,
+    Model,
+    ShortText,
+    problem,
+)
 from daemon.contract.jobs import Callback, Job, JobDefaults, check_fit
 from daemon.contract.rejection import clipped
 
@@ -69,6 +78,10 @@ class Batch(Model):
         batch._warnings = tuple(warnings)  # noqa: SLF001 - its own
         return batch
 
+    def to_data(self) -> bytes:
+        """Its JSON for the jobs stream."""
+        return self.model_dump_json(exclude_unset=True).encode()
+
     def jobs(self) -> list[Job]:
         """Its items with defaults and tenant filled in, field by field; nothing is merged inside a field."""
         shared = self.defaults.given()
@@ -114,6 +127,7 @@ class _Target(Model):
 
 
 CancelStatus = Literal["queued", "throttled", "retry_wait", "running", "held"]
+ErrorKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 RetryStatus = Literal["failed", "cancelled", "expired", "held"]
 
 
@@ -131,3 +145,36 @@ class RetryRequest(_Target):
     statuses: list[RetryStatus] | None = Field(
         None, min_length=1, description="a list of failed, cancelled, expired or held"
     )
+
+
+class _Selection(Model):
+    """The items of a batch that an order is about: those that fit all of the given lists."""
+
+    kinds: list[ErrorKind] | None = Field(
+        None, min_length=1, max_length=64, description="a list of kinds of errors, such as moderation_input"
+    )
+    items: list[Ident] | None = Field(
+        None, min_length=1, max_length=ITEMS_MAX, description=f"a list of 1 to {ITEMS_MAX} items' ids"
+    )
+
+
+class CancelSelection(_Selection):
+    """Items of a batch to cancel; without any list, all that have not ended."""
+
+    states: list[CancelStatus] | None = Field(
+        None, min_length=1, description="a list of queued, throttled, retry_wait, running or held"
+    )
+
+
+class RetrySelection(_Selection):
+    """Items of a batch to try again; without `states`, those that failed."""
+
+    states: list[RetryStatus] | None = Field(
+        None, min_length=1, description="a list of failed, cancelled, expired or held"
+    )
+
+
+class PauseOrder(Model):
+    """A pause of a batch."""
+
+    reason: ShortText = Field("", description="a text of at most 256 characters")

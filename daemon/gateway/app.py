@@ -8,9 +8,13 @@ from daemon.gateway import problems
 from daemon.gateway.edge import Edge
 from daemon.gateway.endpoints import (
     archive,
+    batch_orders,
+    batches,
     dead,
+    deletion,
     images,
     inputs,
+    items,
     jobs,
     orders,
     quotas,
@@ -19,10 +23,15 @@ from daemon.gateway.endpoints import (
     usage,
 )
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.openai import images as openai
 
 ROUTERS = (
     jobs.router,
     orders.router,
+    batches.router,
+    items.router,
+    batch_orders.router,
+    deletion.router,
     archive.router,
     images.router,
     inputs.router,
@@ -31,6 +40,7 @@ ROUTERS = (
     usage.router,
     schemas.router,
     session.router,
+    openai.router,
 )
 
 

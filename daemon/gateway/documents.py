@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from daemon.contract import Job
+from daemon.contract import Batch, Job
 
 _PROBLEM: Mapping[str, Any] = {
     "type": "object",
@@ -37,12 +37,18 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def body_of(
-    model: type[BaseModel], example: Mapping[str, Any], *, optional: tuple[str, ...] = ()
+    model: type[BaseModel],
+    example: Mapping[str, Any],
+    *,
+    optional: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The JSON body of an endpoint; `optional` fields of the model may be left out there."""
+    """The JSON body of an endpoint: the model, of which `optional` fields may be left out and `without` must be."""
     schema = model.model_json_schema()
     schema = _inlined(schema, schema.pop("$defs", {}))
     schema["required"] = [name for name in schema.get("required", ()) if name not in optional]
+    for name in without:
+        del schema["properties"][name]
     content = {"application/json": {"schema": schema, "example": dict(example)}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -64,3 +70,24 @@ JOB_BODY = body_of(
     {"prompt": "white background product photo of a kettle", "size": "1024x1024", "n": 1},
     optional=("id",),
 )
+
+BATCH_BODY = body_of(
+    Batch,
+    {
+        "defaults": {"prompt": "white background product photo", "size": "1024x1024"},
+        "items": [{"id": "sku-1"}, {"id": "sku-2", "prompt": "a red kettle"}],
+    },
+    optional=("id",),
+    without=("part", "parts"),
+)
+# The two other forms of a batch.
+BATCH_BODY["requestBody"]["content"] |= {
+    "application/x-ndjson": {
+        "schema": {"type": "string", "description": "The batch without its items, then one item a line."},
+        "example": '{"defaults": {"size": "1024x1024"}}\n{"id": "sku-1", "prompt": "a red kettle"}\n',
+    },
+    "text/csv": {
+        "schema": {"type": "string", "description": "A header of job fields, then one item a row."},
+        "example": "id,prompt\nsku-1,a red kettle\n",
+    },
+}

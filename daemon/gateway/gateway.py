@@ -21,6 +21,7 @@ from daemon.queue.keys import Keys
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
 from daemon.queue.records import Records
+from daemon.queue.summaries import Summaries
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
@@ -60,10 +61,12 @@ class Gateway:
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
         self.waiting = Waiting(self.redis, self.names)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
+        self.summaries = Summaries(self.redis, self.names)
+        self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
 
     async def start(self) -> None:

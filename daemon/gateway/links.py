@@ -25,6 +25,10 @@ class Links:
         """Addresses that lead this caller to the work of a tenant, also where that is not its own."""
         return cls(request, "" if tenant == caller.tenant_for(None) else f"?tenant={tenant}")
 
+    def task(self, ident: str) -> str:
+        """The address where a client of asynchronous images polls."""
+        return self._at("images", "tasks", ident)
+
     def job(self, ident: str, *below: object) -> str:
         return self._at("jobs", ident, *below)
 

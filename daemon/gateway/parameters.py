@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request
@@ -32,6 +33,13 @@ def whole_number(name: str, text: str | None, default: int, least: int, most: in
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
         raise bad_parameter(name, f"`{name}` must be a whole number from {least} to {most}.")
     return int(text)
+
+
+def one_of(name: str, text: str | None, known: Sequence[str]) -> str | None:
+    """A word of a closed list; raises Problem 400."""
+    if text is None or text in known:
+        return text
+    raise bad_parameter(name, f"`{name}` must be one of {', '.join(known)}.")
 
 
 def flag(name: str, text: str | None) -> bool:

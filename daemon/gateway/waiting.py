@@ -35,35 +35,37 @@ class Waiting:
         self._keys = keys
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}  # by the key of a record
         self._looking: asyncio.Task[None] | None = None
-        self._stopped = False
+        self.stopped = False  # no wait lasts any more
 
     def __len__(self) -> int:
         return sum(map(len, self._waiters.values()))
 
-    async def for_end(self, view: View, wait_s: float, request: Request) -> None:
+    async def for_end(self, view: View, wait_s: float, request: Request | None = None) -> None:
         """Wait until the work has ended, or needs a person, at most for `wait_s`; not at all if the client goes away.
 
         Read the record again afterwards: it is the truth.
         """
-        if self._stopped or wait_s <= 0 or view.ended or view.needs_person:
+        if self.stopped or wait_s <= 0 or view.ended or view.needs_person:
             return
         over = asyncio.get_running_loop().create_future()
         name = self._name(view)
         self._waiters.setdefault(name, set()).add(over)
         self._look()
-        client = asyncio.create_task(_gone(request))
-        client.add_done_callback(lambda _: _end(over))
+        client = None if request is None else asyncio.create_task(_gone(request))
+        if client is not None:
+            client.add_done_callback(lambda _: _end(over))
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await over
         finally:
-            client.cancel()
+            if client is not None:
+                client.cancel()
             self._leave(name, over)
 
     async def stop(self) -> None:
         """End every wait; a later one ends at once."""
-        self._stopped = True
+        self.stopped = True
         for waiters in self._waiters.values():
             for over in waiters:
                 _end(over)

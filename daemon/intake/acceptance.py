@@ -10,15 +10,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
-from daemon.contract import Batch, Job, Rejection, fingerprint_content, pixel_fingerprint
+from daemon.contract import (
+    BATCH_TYPE,
+    JOB_TYPE,
+    Batch,
+    Job,
+    Rejection,
+    fingerprint_content,
+    pixel_fingerprint,
+)
 from daemon.queue.keys import Uid, batch_gid, job_gid
-from daemon.queue.messages import Accepted, NewItem, Opened, PartEnd
+from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
 from daemon.queue.queue import Queue
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
@@ -30,19 +38,36 @@ CONFLICT = (
 Verdict = Literal["new", "duplicate", "conflict"]
 
 
+class PreparedPart(NamedTuple):
+    """A batch, or one part of it, that may be accepted."""
+
+    batch: Batch
+    gid: str
+    group: NewGroup
+    items: Sequence[NewItem]
+
+
 class Acceptor:
     """Accepts work for one installation. `on_queued` gets the lane of each new item.
 
-    Errors: Rejection, and those of the Redis client.
+    `journals`: the work of several steps has no entry in the jobs stream, so its first step journals it, and replicas
+    go on with it if this process is killed. Errors: Rejection, and those of the Redis client.
     """
 
     def __init__(
-        self, queue: Queue, routes: Routes, webhooks: Webhooks, on_queued: Callable[[str], None]
+        self,
+        queue: Queue,
+        routes: Routes,
+        webhooks: Webhooks,
+        on_queued: Callable[[str], None],
+        *,
+        journals: bool = False,
     ) -> None:
         self._queue = queue
         self._routes = routes
         self._webhooks = webhooks
         self._on_queued = on_queued
+        self._journals = journals
 
     def check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued; raises Rejection."""
@@ -88,6 +113,7 @@ class Acceptor:
         opened = await self._queue.open_group(
             gid,
             "job",
+            _journal(JOB_TYPE, {1: job.to_spec()} if self._journals else {}),
             head=job_head(job, origin),
             fingerprint=items[0].fingerprint,
             members=len(items),
@@ -97,23 +123,34 @@ class Acceptor:
 
     async def batch(self, batch: Batch, origin: Mapping[str, str], entry: str = "") -> Verdict:
         """Accept a batch, or one part of it. Raises Rejection, also for a full backlog."""
+        return await self.part(self.prepared(batch, origin), entry)
+
+    def prepared(self, batch: Batch, origin: Mapping[str, str]) -> PreparedPart:
+        """A batch, or one part of it, as its items, without a call to Redis; raises Rejection."""
         jobs = self.check_batch(batch)
         gid, part = batch_gid(batch.tenant, batch.id), str(batch.part)
         routes = self._routes
         items = [item for job in jobs for item in pictures_of(job, routes, gid, batch.id, part, origin)]
-        opened = await self._queue.open_group(
-            gid,
-            "batch",
-            head=batch_head(batch, origin),
-            fingerprint=batch_fingerprint(batch, jobs),
-            members=len(items),
-            part=batch.part,
-            parts=batch.parts,
-            max_in_flight=batch.max_in_flight,
-            route=jobs[0].route,
-            details=_details(batch),
-        )
-        return await self._fill(opened, batch.tenant, batch.id, items, PartEnd(gid, part, entry))
+        group: NewGroup = {
+            "head": batch_head(batch, origin),
+            "fingerprint": batch_fingerprint(batch, jobs),
+            "members": len(items),
+            "part": batch.part,
+            "parts": batch.parts,
+            "max_in_flight": batch.max_in_flight,
+            "route": jobs[0].route,
+            "details": _details(batch),
+        }
+        return PreparedPart(batch, gid, group, items)
+
+    async def part(
+        self, part: PreparedPart, entry: str = "", *, later: Sequence[PreparedPart] = ()
+    ) -> Verdict:
+        """As `batch`, for a prepared part. `later` parts, which the caller accepts next, are journaled with it."""
+        data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._journals else {}
+        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **part.group)
+        batch, end = part.batch, PartEnd(part.gid, str(part.batch.part), entry)
+        return await self._fill(opened, batch.tenant, batch.id, part.items, end)
 
     def full(self, tenant: str, ident: str) -> Rejection:
         """The refusal of work whose tenant has reached its cap."""
@@ -143,6 +180,10 @@ class Acceptor:
             if state == "queued":
                 self._on_queued(item.lane)
         return states
+
+
+def _journal(kind: str, parts: Mapping[int, bytes]) -> Mapping[int, bytes]:
+    return {part: b"%s %s" % (kind.encode(), data) for part, data in parts.items()}
 
 
 # An item that is resumed was queued by an earlier try of the same acceptance.

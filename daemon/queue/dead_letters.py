@@ -112,13 +112,19 @@ class DeadLetters:
         return found
 
     async def oldest_first(
-        self, *, reason: str | None = None, tenant: str | None = None, older_than_s: float = 0.0
+        self,
+        *,
+        reason: str | None = None,
+        tenant: str | None = None,
+        older_than_s: float = 0.0,
+        since_ms: int = 0,
     ) -> AsyncIterator[DeadLetter]:
         """The present dead letters of a reason and tenant, if given, at least `older_than_s` old by the server's clock.
 
-        Later ones are left out, so a caller that retries each of them sees none twice.
+        `since_ms` is the time of the earliest one, by that clock. Later ones than the present are left out, so a caller
+        that retries each of them sees none twice.
         """
-        end, last = _order(await streams.tail(self._client, self._keys.dead)), "0-0"
+        end, last = _order(await streams.tail(self._client, self._keys.dead)), f"{since_ms}-0"
         if older_than_s:
             seconds, micros = await self._client.time()
             end = min(end, (int(seconds) * 1000 + int(micros) // 1000 - round(older_than_s * 1000), 0))

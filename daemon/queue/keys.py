@@ -62,6 +62,7 @@ class Keys:
         self.active = f"{prefix}:active"
         self.depth = f"{prefix}:depth"
         self.ended = f"{prefix}:ended"
+        self.accepting = f"{prefix}:accepting"
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
         self.call_s = f"{prefix}:call_s"
@@ -81,6 +82,9 @@ class Keys:
 
     def members(self, gid: str) -> str:
         return f"{self.prefix}:members:{gid}"
+
+    def accepting_part(self, gid: str, part: int) -> str:
+        return f"{self.accepting}:{gid}/{part}"
 
     def message(self, ident: str) -> str:
         return f"{self.prefix}:message:{ident}"

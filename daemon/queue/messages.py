@@ -12,6 +12,8 @@ SCHEMA = 1  # of the records in Redis, which this version writes and understands
 
 Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
+# `more`: some records are left, or the work is only marked. The header of delete.lua explains the others.
+Deletion = Literal["not_ended", "unknown", "more", "gone"]
 Opened = Literal["new", "resume", "duplicate", "conflict", "full"]
 # The verdicts on a receipt; the header of note.lua explains them.
 Noted = Literal["ours", "second", "kept", "buried"]

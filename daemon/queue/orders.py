@@ -8,7 +8,7 @@ from typing import Literal
 from redis.asyncio import Redis
 
 from daemon.queue.keys import Keys
-from daemon.queue.messages import Changed, Target
+from daemon.queue.messages import Changed, Deletion, Target
 from daemon.queue.steps import Steps
 
 PAGE = 500  # members of a group a call
@@ -27,6 +27,40 @@ class Orders:
     async def retry(self, kind: Target, name: str, states: Iterable[str]) -> Changed:
         """Queue items again that ended without a picture or are held. Succeeded items stay. Atomic for each page."""
         return await self._by_pages("retry", kind, name, states)
+
+    async def cancel_members(self, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
+        """As `cancel`, for some members of a group. Atomic for each page."""
+        return await self._members("cancel", gid, uids, states)
+
+    async def retry_members(self, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
+        """As `retry`, for some members of a group. Atomic for each page."""
+        return await self._members("retry", gid, uids, states)
+
+    async def begin_delete(self, kind: Target, name: str) -> Deletion:
+        """Mark ended work as being deleted, so that no order or late part opens it again. `more`: it is marked."""
+        return await self._delete(kind, name, marks=True)
+
+    async def delete(self, kind: Target, name: str) -> Deletion:
+        """Delete the records of ended work. Atomic for each page; a deletion that broke off may be repeated."""
+        state: Deletion = "more"
+        while state == "more":
+            state = await self._delete(kind, name)
+        return state
+
+    async def _delete(self, kind: Target, name: str, *, marks: bool | None = None) -> Deletion:
+        reply = await self._call("delete", kind=kind, name=name, page=PAGE, marks=marks)
+        state: Deletion = reply.decode()
+        return state
+
+    async def _members(self, order: str, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
+        changed, requested, meant = 0, 0, list(states)
+        for start in range(0, len(uids), PAGE):
+            given = {"kind": "items", "name": gid, "names": uids[start : start + PAGE], "states": meant}
+            state, _, on_page, *running = await self._call(order, **given)
+            if state != b"ok":
+                return Changed(known=False, ended_or_queued=0)
+            changed, requested = changed + on_page, requested + sum(running)
+        return Changed(True, changed, requested)
 
     async def _by_pages(self, order: str, kind: Target, name: str, states: Iterable[str]) -> Changed:
         first, changed, requested = 0, 0, 0

@@ -7,9 +7,9 @@ Errors: those of the Redis client. Nothing is repeated here; ids, fingerprints a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
-import orjson
 import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
@@ -32,11 +32,12 @@ from daemon.queue.messages import (
     PartEnd,
     Reclaimed,
 )
-from daemon.queue.outcomes import Missed, Outcome, Succeeded
+from daemon.queue.outcomes import Outcome, report_of
 from daemon.queue.steps import GroupCommit, Steps
 
 log = structlog.get_logger(__name__)
 
+NO_JOURNAL: Mapping[int, bytes] = MappingProxyType({})
 _CLAIMED = TypeAdapter(Claimed)
 _FIELDS = tuple(Claimed.__slots__)
 
@@ -146,12 +147,26 @@ class Queue:
         )
         return [state.decode() for state in states]
 
-    async def open_group(self, gid: str, kind: Literal["batch", "job"], **group: Unpack[NewGroup]) -> Opened:
-        """Begin a batch (or one part of it, or a job of several pictures); its items follow through `accept`."""
-        cap = self.max_backlog_per_tenant
-        reply = await self._call("open_batch", gid=gid, kind=kind, **group, cap=cap)
+    async def open_group(
+        self,
+        gid: str,
+        kind: Literal["batch", "job"],
+        journal: Mapping[int, bytes] = NO_JOURNAL,
+        **group: Unpack[NewGroup],
+    ) -> Opened:
+        """Begin a batch (or one part of it, or a job of several pictures); its items follow through `accept`.
+
+        `journal` has the entries of the parts that no jobs stream has: the type, a blank and the data.
+        """
+        cap, parts = self.max_backlog_per_tenant, list(journal)
+        given = {"gid": gid, "kind": kind, **group, "cap": cap, "journal": parts or None}
+        reply = await self._call("open_batch", *journal.values(), **given)
         opened: Opened = reply.decode()
         return opened
+
+    async def send_stranded(self, *, age_s: float, most: int = 10) -> int:
+        """Send journaled parts whose acceptance began `age_s` ago through the jobs stream; returns how many."""
+        return int(await self._call("take_stranded", age_us=round(age_s * 1e6), most=most))
 
     async def refuse(
         self,
@@ -227,7 +242,7 @@ class Queue:
         `charged` (no, maybe, yes) goes to the item's account; it is empty if no call was begun. A repeated call with
         the same outcome, as after a lost reply, has the same reply.
         """
-        return await self._settles.submit(_report(item, outcome, charged))
+        return await self._settles.submit(report_of(item, outcome, charged))
 
     async def _settle_round(self, reports: Sequence[dict[str, Any]]) -> list[str]:
         return [state.decode() for state in await self._call("settle", reports=reports)]
@@ -312,25 +327,3 @@ def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[Claimed]:
                 item=record["uid"].decode(),
                 fields=wrong,
             )
-
-
-def _report(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
-    """An outcome as the arguments of settle.lua."""
-    report: dict[str, Any] = {"uid": item.uid, "epoch": item.epoch, "outcome": outcome.name}
-    if charged:
-        report["charged"] = charged
-    match outcome:
-        case Succeeded(result):
-            report |= {"result": orjson.dumps(result), **_cost(result)}
-        case Missed(entry):
-            report["entry"] = entry
-        case _ if hasattr(outcome, "error"):
-            report |= {"error": orjson.dumps(outcome.error), **_cost(outcome.error)}
-            report["delay_us"] = round(getattr(outcome, "delay_s", 0.0) * 1e6)
-    return report
-
-
-def _cost(said: Mapping[str, Any]) -> dict[str, str]:
-    """What a result or an error names as the cost of its call."""
-    cost = said.get("cost")
-    return {"cost": cost["amount"], "currency": cost["currency"]} if cost else {}

@@ -32,15 +32,15 @@ class Records:
         """The item of this name, or None if it has no record."""
         return (await self.items([str(uid)]))[0]
 
-    async def items(self, uids: Sequence[str]) -> list[ItemView | None]:
-        """Many items in one round trip, in their order."""
+    async def items(self, uids: Sequence[str], *, with_deleted: bool = False) -> list[ItemView | None]:
+        """Many items in one round trip, in their order; `with_deleted` also those whose deletion has begun."""
         pipe = self._client.pipeline(transaction=False)
         for uid in uids:
             pipe.hgetall(self.keys.item(uid))
             pipe.zscore(self.keys.delayed, uid)
         replies = await pipe.execute()
         return [
-            item_view(uid, fields, due_us) if fields else None
+            item_view(uid, fields, due_us) if fields and (with_deleted or b"deleting" not in fields) else None
             for uid, fields, due_us in zip(uids, replies[::2], replies[1::2], strict=True)
         ]
 

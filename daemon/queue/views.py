@@ -193,9 +193,9 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
 
 
 def group_view(gid: str, fields: Mapping[bytes, bytes]) -> GroupView | None:
-    """The view of a group's hash; None if there is no such group."""
+    """The view of a group's hash; None if there is no such group, or if its deletion has begun."""
     record = _record(fields)
-    if "kind" not in record:
+    if "kind" not in record or "deleting" in record:
         return None
     counts = GroupCounts(gid, record["head"], *(int(record[name]) for name in _COUNTED))
     details = orjson.loads(record["details"])

@@ -190,6 +190,12 @@ class PictureKeeper:
         return self._store.url_for(small_key)
 
 
+def possible_keys(uid: Uid, accepted: datetime) -> list[str]:
+    """The keys that a picture of an item may have; none of them is any other item's."""
+    place = (uid, accepted, accepted)
+    return [_key(place, image_format) for image_format in EXTENSIONS]
+
+
 def thumb_key(key: str) -> str:
     """The key of a picture's thumbnail. Ids have no `~`, so this is never the key of another item's picture."""
     return f"{key.rsplit('.', 1)[0]}~thumb.webp"

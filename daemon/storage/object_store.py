@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,6 +28,7 @@ TRIES: Final = 3
 WAIT: Final = wait_random_exponential(multiplier=0.1, max=2)  # between tries
 RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # inside one try
 SETTLE_S: Final = 0.05
+DELETED_AT_ONCE: Final = 16
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
 
 NO_CREATE_ONLY: Final = (
@@ -162,6 +163,22 @@ class ResultStore:
             return None
         signed = await self._tried(lambda: obstore.sign_async(self._store, "GET", key, lasts))
         return str(signed)
+
+    async def delete(self, keys: Collection[str]) -> None:
+        """Delete objects; those that do not exist count as deleted. Raises StorageError; then call it again."""
+        names = list(keys)
+        for start in range(0, len(names), DELETED_AT_ONCE):
+            await asyncio.gather(*map(self._delete, names[start : start + DELETED_AT_ONCE]))
+
+    async def _delete(self, key: str) -> None:
+        async def delete() -> None:
+            try:
+                await obstore.delete_async(self._store, key)
+            except FileNotFoundError as error:
+                if _is_bucket(error):
+                    raise
+
+        await self._tried(delete)
 
     def url_for(self, key: str) -> str:
         """The object's address in the store, as people and other tools name it."""

@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
 
-from daemon.intake import reader as intake
+from daemon.intake import acceptance as intake
 from daemon.queue import orders
 from daemon.queue.keys import LANES
 from daemon.queue.messages import Claimed, LeaseLost

@@ -1,5 +1,7 @@
--- The items that a person's order names: one item, or one page of a group's members, in some states.
--- ARGS  kind (group | item), name (uid or gid), states (a list), and for a group first (the first member) and page (members)
+-- The items that a person's order names: one item, some members or one page of a group's members, in some states. A group
+-- that is being deleted takes no order.
+-- ARGS  kind (group | item | items), name (uid or gid), states (a list), for a group first (the first member) and page
+--       (members), for items names (some members' uids)
 -- @include base
 local MEANT = {}
 for _, state in ipairs(ARGS.states) do MEANT[state] = true end
@@ -7,10 +9,13 @@ for _, state in ipairs(ARGS.states) do MEANT[state] = true end
 -- The uids of the items, and the start of the next page (-1 after the last); nil if there is no such record.
 local function named_items()
   if ARGS.kind == 'item' then
-    if redis.call('EXISTS', item_key(ARGS.name)) == 1 then return { ARGS.name }, -1 end
-    return nil
+    local item = read_fields(item_key(ARGS.name), 'state', 'group', 'deleting')
+    if not item.state or item.deleting or redis.call('HEXISTS', group_key(item.group), 'deleting') == 1 then return nil end
+    return { ARGS.name }, -1
   end
-  if redis.call('EXISTS', group_key(ARGS.name)) == 0 then return nil end
+  local group = read_fields(group_key(ARGS.name), 'state', 'deleting')
+  if not group.state or group.deleting then return nil end
+  if ARGS.kind == 'items' then return ARGS.names, -1 end
   local uids = redis.call('ZRANGE', members_key(ARGS.name), ARGS.first, ARGS.first + ARGS.page - 1)
   return uids, #uids == ARGS.page and ARGS.first + ARGS.page or -1
 end

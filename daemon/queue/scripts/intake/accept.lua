@@ -13,6 +13,7 @@
 -- read again finds its record.
 -- @include base
 -- @include states
+-- @include journal
 
 -- Take an item out of its group's counts because it is not new work. This happens once, even if an interrupted part is
 -- read twice.
@@ -66,7 +67,7 @@ local function accept(new)
   local item = load_item(new.uid)
   local is_known = item.state ~= nil
   if is_known and new.part ~= '' and item.part == new.part and item.fp == new.fingerprint then return 'resumed' end
-  local is_same = item.fp == new.fingerprint
+  local is_same = item.fp == new.fingerprint and not item.deleting
   item.group, item.part, item.head = new.gid, new.part, new.head
   if is_known then return refuse(item, is_same) end
   if new.gid == '' then
@@ -117,6 +118,7 @@ if closing then
     local parts_left = is_cancelled and 0 or redis.call('HINCRBY', key, 'parts_left', -1)
     if parts_left <= 0 and redis.call('HGET', key, 'open') == '0' then finish_group(closing.gid) end
   end
+  strike(closing.gid .. '/' .. closing.part)
   if closing.entry ~= '' then done[#done + 1] = closing.entry end
 end
 if #done > 0 then

@@ -3,19 +3,22 @@
 -- ARGS  gid, kind (batch | job), head, fingerprint (of this part), members (in this part), part and parts (1 of 1),
 --       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
+--       journal: the numbers of the parts that are journaled if this one is new: it, and later ones
+-- ARGV  2.. the type of each journaled part's entry, a blank and its data
 -- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full
 -- The cap admits a batch as a whole: the first part counts as if all parts had its size, and later parts of an admitted
 -- batch are always admitted.
 -- One step, because two replicas may read the same entry, and only one of them may find the batch new.
 -- @include base
 -- @include states
+-- @include journal
 
 local part, parts, details = ARGS.part or 1, ARGS.parts or 1, ARGS.details or '{}'
 local part_field = 'part:' .. part
 local group = load_group(ARGS.gid)
 
 local function open_part()
-  if group.kind ~= ARGS.kind or tonumber(group.parts) ~= parts then return 'conflict' end
+  if group.deleting or group.kind ~= ARGS.kind or tonumber(group.parts) ~= parts then return 'conflict' end
   if group[part_field] then
     if group[part_field] ~= ARGS.fingerprint then return 'conflict' end
     return group['done:' .. part] and 'duplicate' or 'resume'
@@ -50,5 +53,8 @@ local function open_group()
 end
 
 local result = group.state and open_part() or open_group()
+if result == 'new' then
+  for i, number in ipairs(ARGS.journal or {}) do journal(group.gid .. '/' .. int(number), ARGV[i + 1]) end
+end
 conclude()
 return result

@@ -1,0 +1,1 @@
+"""Batches: their bodies, their acceptance, their lists, their summary and their deletion."""

@@ -1,0 +1,92 @@
+"""Accepts a whole batch: every part is checked before the first one is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from daemon.client.planning import LeastTime, least_time
+from daemon.client.sending import batch_parts, items_from
+from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
+from daemon.gateway.batches.drafts import Draft, Fault
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.problems import Problem, of_rejection
+from daemon.gateway.work.accepting import raise_full
+from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
+from daemon.queue.records import GroupView
+
+MOST_SHOWN = 100  # faults in a refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a draft comes to: parts that can be accepted, or the faults that stand against it."""
+
+    parts: Sequence[PreparedPart]
+    faults: Sequence[Fault] = ()
+
+    def pictures(self) -> Counter[str]:
+        """The pictures by route."""
+        return Counter(item.route for part in self.parts for item in part.items)
+
+
+async def plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
+    """The plan of a draft; checks everything, and sends nothing."""
+    if draft.faults:
+        return Plan((), draft.faults)
+    try:
+        # Ten thousand checks take seconds, and other requests must not wait for them.
+        return Plan(await asyncio.to_thread(prepared, draft.fields, draft.items, acceptor))
+    except Rejection as rejection:
+        return Plan((), draft.fault_of(rejection))
+
+
+def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acceptor) -> list[PreparedPart]:
+    """The parts of a batch, cut as for the jobs stream: the same batch may come either way. Raises Rejection."""
+    parts: list[PreparedPart] = []
+    before = 0
+    for data in batch_parts(fields, items):
+        batch = cast("Batch", parse_payload(data, BATCH_TYPE))
+        with items_from(before):
+            parts.append(acceptor.prepared(batch, {}))
+        before += len(batch.items)
+    return parts
+
+
+async def accept(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
+    """Accept all parts; returns the batch's record. Raises Problem for a conflict, Rejection for a full backlog."""
+    for number, part in enumerate(parts):
+        later = parts[1:] if number == 0 else ()
+        try:
+            verdict = await here.acceptor.part(part, later=later)
+        except Rejection as rejection:
+            if rejection.code != "backlog_full":
+                raise
+            pictures = sum(len(each.items) for each in parts)
+            await raise_full(here, rejection, part.batch.tenant, part.items[0].route, pictures)
+        if verdict == "conflict":
+            raise Problem(409, "id_conflict", CONFLICT, field="id")
+    view = await here.records.group(parts[0].gid)
+    if view is None:
+        raise Problem(410, "expired", "The batch was accepted and has been deleted since.")
+    return view
+
+
+def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
+    """The least time that the quotas of the routes allow for so many pictures."""
+    return least_time(pictures, {name: route.quotas for name, route in here.routes.items()})
+
+
+def refusal_of(faults: Sequence[Fault]) -> Problem:
+    """The answer for a batch with faults: the first one, with its line, and the others in `refused`."""
+    first = faults[0]
+    problem = of_rejection(Rejection(first.code, first.message, field=first.field))  # type: ignore[arg-type]  # it came from a refusal
+    more: dict[str, Any] = {"refused": [fault.as_dict() for fault in faults[:MOST_SHOWN]]}
+    if first.line is not None:
+        problem.detail = f"Line {first.line}: {problem.detail}"
+        more["line"] = first.line
+    problem.more = more
+    return problem

@@ -1,0 +1,119 @@
+"""Pages of long lists: cursors are opaque to callers, and each is checked when it comes back."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from daemon.broker.streams import ranked
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.problems import Problem, bad_parameter
+from daemon.queue.keys import Uid
+from daemon.queue.records import GroupView, ItemView
+
+LOOKED_AT = 500  # records a round trip
+BATCH, ITEM = "b", "i"  # the lists, so that a cursor of one is none of the other
+
+
+async def batches_of(
+    here: Gateway, tenant: str, *, state: str | None, cursor: str | None, limit: int
+) -> tuple[list[GroupView], str | None]:
+    """A page of a tenant's batches, newest first, and the next page's cursor. Raises Problem for a wrong cursor."""
+    after = None if cursor is None else _batch_cursor(cursor)
+    found: list[GroupView] = []
+    places: list[tuple[int, str]] = []
+    while len(found) <= limit:
+        rows = await _newest(here, after)
+        names = [(us, name) for us, name in rows if name.startswith(f"{tenant}/") and name.count("/") == 1]
+        views = await here.records.groups([name for _, name in names]) if names else []
+        for place, view in zip(names, views, strict=True):
+            if view is not None and state in (None, view.state):
+                found.append(view)
+                places.append(place)
+        if len(rows) < LOOKED_AT - 1:  # one row may be that of the cursor itself
+            break
+        after = rows[-1]
+    more = len(found) > limit
+    return found[:limit], _cursor(BATCH, *places[limit - 1]) if more else None
+
+
+async def items_of(
+    here: Gateway, batch: GroupView, *, state: str | None, kind: str | None, cursor: str | None, limit: int
+) -> tuple[list[ItemView], str | None]:
+    """A page of a batch's items in the order of acceptance, and the next page's cursor. Raises Problem as above."""
+    rank = 0 if cursor is None else _item_cursor(cursor)
+    found: list[ItemView] = []
+    while True:
+        uids = await ranked(here.redis, here.names.members(batch.gid), rank, LOOKED_AT)
+        for at, view in enumerate(await here.records.items(uids) if uids else [], rank):
+            if view is None or state not in (None, view.state) or kind not in (None, kind_of(view)):
+                continue
+            if len(found) == limit:
+                return found, _cursor(ITEM, at)
+            found.append(view)
+        rank += len(uids)
+        if len(uids) < LOOKED_AT:
+            return found, None
+
+
+async def chosen(
+    here: Gateway,
+    batch: GroupView,
+    states: Sequence[str],
+    kinds: Sequence[str] | None,
+    items: Sequence[str] | None,
+) -> list[str]:
+    """The names of a batch's items in one of `states` that fit `kinds` and `items`, where these are given."""
+    if items is None:
+        views = await here.records.all_members(batch.gid)
+    else:
+        names = [str(Uid(batch.tenant, batch.id, item)) for item in dict.fromkeys(items)]
+        views = [view for view in await here.records.items(names) if view is not None]
+    return [str(v.uid) for v in views if v.state in states and (kinds is None or kind_of(v) in kinds)]
+
+
+def kind_of(item: ItemView) -> str | None:
+    """The kind of an item's last error."""
+    return None if item.error is None else item.error.get("kind")
+
+
+async def _newest(here: Gateway, after: tuple[int, str] | None) -> list[tuple[int, str]]:
+    """Work on record that follows a place of the index, newest first: the time of its acceptance, and its name."""
+    start = "+inf" if after is None else str(after[0])
+    found: Any = await here.redis.zrange(
+        here.names.index, start, "-inf", desc=True, byscore=True, offset=0, num=LOOKED_AT, withscores=True
+    )
+    rows = [(int(score), name.decode()) for name, score in found]
+    return rows if after is None else [row for row in rows if row < after]
+
+
+def _cursor(*parts: str | int) -> str:
+    return urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+
+
+def _batch_cursor(text: str) -> tuple[int, str]:
+    match _parts(text):
+        case ["b", int(us), str(name)] if us >= 0:
+            return us, name
+    raise _wrong()
+
+
+def _item_cursor(text: str) -> int:
+    match _parts(text):
+        case ["i", int(rank)] if 0 <= rank < 2**53:
+            return rank
+    raise _wrong()
+
+
+def _parts(text: str) -> object:
+    try:
+        return orjson.loads(urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4)))
+    except ValueError:
+        return None
+
+
+def _wrong() -> Problem:
+    return bad_parameter("cursor", "`cursor` must be the `next` of an earlier answer of this list.")

@@ -1,0 +1,124 @@
+"""Orders on batches: cancel, retry, pause and resume."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from daemon.client.client import CANCEL_STATES, DEFAULT_RETRY
+from daemon.contract.batches import CancelSelection, PauseOrder, RetrySelection
+from daemon.contract.explain import refused
+from daemon.contract.fields import Model
+from daemon.gateway.access import Submitter
+from daemon.gateway.answers import answer
+from daemon.gateway.batches.pages import chosen
+from daemon.gateway.bodies import read_object
+from daemon.gateway.documents import PROBLEMS, body_of
+from daemon.gateway.gateway import Here
+from daemon.gateway.parameters import SMALL_BYTES
+from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.work.finding import find_batch
+from daemon.queue import pauses
+from daemon.queue.messages import Changed
+from daemon.queue.records import GroupView
+
+router = APIRouter(tags=["batches"])
+
+M = TypeVar("M", bound=Model)
+
+
+@router.post(
+    "/v1/batches/{ident}/cancel",
+    status_code=202,
+    responses=PROBLEMS,
+    openapi_extra=body_of(CancelSelection, {"states": ["queued"]}),
+)
+async def cancel(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
+    """Cancel items that have not ended; `{}` means all of them. Running items get a request to stop."""
+    order = await _order(request, CancelSelection)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
+    states = order.states or CANCEL_STATES
+    if order.kinds is None and order.items is None:
+        return _affected(await here.orders.cancel("group", batch.gid, states))
+    uids = await chosen(here, batch, states, order.kinds, order.items)
+    return _affected(await here.orders.cancel_members(batch.gid, uids, states))
+
+
+@router.post(
+    "/v1/batches/{ident}/retry",
+    status_code=202,
+    responses=PROBLEMS,
+    openapi_extra=body_of(RetrySelection, {"kinds": ["timeout"]}),
+)
+async def retry(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
+    """Try items again that made no picture; `{}` means those that failed. What succeeded is never made again."""
+    order = await _order(request, RetrySelection)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
+    states = order.states or DEFAULT_RETRY
+    if order.kinds is None and order.items is None:
+        return _affected(await here.orders.retry("group", batch.gid, states))
+    uids = await chosen(here, batch, states, order.kinds, order.items)
+    return _affected(await here.orders.retry_members(batch.gid, uids, states))
+
+
+@router.post(
+    "/v1/batches/{ident}/pause",
+    status_code=202,
+    responses=PROBLEMS,
+    openapi_extra=body_of(PauseOrder, {"reason": "wrong prompt"}),
+)
+async def pause(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
+    """Begin no new call of a batch until it is resumed; running items go on."""
+    order = await _order(request, PauseOrder)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
+    match await pauses.pause(here.redis, here.names, "batch", batch.gid, reason=order.reason):
+        case "unknown":
+            raise not_found()
+        case "ended":
+            raise Problem(409, "already_ended", "This batch has ended.")
+    return answer({"affected": _waiting(batch)}, 202)
+
+
+@router.post(
+    "/v1/batches/{ident}/resume",
+    status_code=202,
+    responses=PROBLEMS,
+    openapi_extra=body_of(Model, {}),
+)
+async def resume(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
+    """End the pause of a batch; `affected` is 0 if it was not paused."""
+    await _order(request, Model)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
+    reply = await pauses.resume(here.redis, here.names, "batch", batch.gid)
+    if reply == "unknown":
+        raise not_found()
+    return answer({"affected": _waiting(batch) if reply == "resumed" else 0}, 202)
+
+
+async def _order(request: Request, model: type[M]) -> M:
+    """The order in the body; raises Problem and Rejection."""
+    body = await read_object(request, SMALL_BYTES * 4)
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise refused(error, model) from None
+
+
+def _affected(changed: Changed) -> Response:
+    if not changed.known:
+        raise not_found()
+    return answer({"affected": changed.ended_or_queued + changed.requested}, 202)
+
+
+def _waiting(batch: GroupView) -> int:
+    return batch.counts.queued + batch.counts.throttled + batch.counts.retry_wait

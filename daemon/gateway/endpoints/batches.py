@@ -1,0 +1,114 @@
+"""Batches: accept one, list them, read one, and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from fastapi import APIRouter, Request, Response
+
+from daemon.contract.events import BatchState
+from daemon.gateway.access import Reader, Submitter
+from daemon.gateway.answers import answer, shown
+from daemon.gateway.batches.accepting import Plan, accept, least_time_of, plan_of, refusal_of
+from daemon.gateway.batches.drafts import read_draft
+from daemon.gateway.batches.pages import batches_of
+from daemon.gateway.documents import BATCH_BODY, PROBLEMS
+from daemon.gateway.estimate import UNKNOWN, Outlook
+from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.links import Links
+from daemon.gateway.parameters import flag, ident_of, one_of, whole_number
+from daemon.gateway.work.finding import find_batch
+from daemon.queue.records import GroupView
+from daemon.queue.summaries import log_of, pace
+
+router = APIRouter(tags=["batches"])
+
+LISTED, MOST_LISTED = 50, 1000
+
+
+@router.post("/v1/batches", status_code=202, responses=PROBLEMS, openapi_extra=BATCH_BODY)
+async def submit(request: Request, here: Here, caller: Submitter, dry_run: str | None = None) -> Response:
+    """Accept a batch: JSON of at most 1,000 items; up to 10,000 as lines, the first of which is the head; or a CSV.
+
+    All of it is checked before anything is recorded. With `dry_run=true` nothing is recorded at all.
+    """
+    only_plans = flag("dry_run", dry_run)
+    draft = await read_draft(request, here, caller)
+    plan = await plan_of(draft, here.acceptor)
+    if only_plans:
+        return answer(await _planned(here, plan, draft.notes))
+    if plan.faults:
+        raise refusal_of(plan.faults)
+    view = await accept(here, plan.parts)
+    links = Links.of_tenant(request, caller, view.tenant)
+    outlook = await here.estimates.of(view)
+    content = {
+        "id": view.id,
+        "total": view.counts.total,
+        "counts": view.counts.by_state(),
+        "eta_seconds": outlook.as_dict()["eta_seconds"],
+        "bound": outlook.bound,
+        "urls": links.batch_urls(view.id),
+    }
+    return answer(content, 202, {"Location": links.batch(view.id)})
+
+
+@router.get("/v1/batches", responses=PROBLEMS)
+async def every(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    state: str | None = None,
+    cursor: str | None = None,
+    limit: str | None = None,
+    tenant: str | None = None,
+) -> Response:
+    """The batches on record, newest first, by pages: `next` is the cursor of the next one."""
+    owner = ident_of(caller.tenant_for(tenant))
+    found, following = await batches_of(
+        here,
+        owner,
+        state=one_of("state", state, get_args(BatchState)),
+        cursor=cursor,
+        limit=whole_number("limit", limit, LISTED, 1, MOST_LISTED),
+    )
+    links = Links.of_tenant(request, caller, owner)
+    shorts = [{**_shown(view, links), "summary": pace(view)} for view in found]
+    return answer({"batches": shorts, "next": following})
+
+
+@router.get("/v1/batches/{ident}", responses=PROBLEMS)
+async def one(
+    request: Request, here: Here, caller: Reader, ident: str, tenant: str | None = None
+) -> Response:
+    """A batch: its counts, how far it is, when it will be done, what holds it back, and its summary."""
+    view = await find_batch(here, caller.tenant_for(tenant), ident)
+    record = _shown(view, Links.of_tenant(request, caller, view.tenant), await here.estimates.of(view))
+    return answer({**record, "summary": await here.summaries.of(view)})
+
+
+@router.get("/v1/batches/{ident}/log", responses=PROBLEMS)
+async def log(here: Here, caller: Reader, ident: str, tenant: str | None = None) -> Response:
+    """The log of a batch: the time and the end of each item, and the whole."""
+    return answer(await log_of(here.records, await find_batch(here, caller.tenant_for(tenant), ident)))
+
+
+async def _planned(here: Gateway, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
+    """A dry run: the pictures, how long they take by what is known of their routes now, and what is refused."""
+    pictures = plan.pictures()
+    least = least_time_of(here, pictures)
+    times = [await here.estimates.time_for(route, count) for route, count in pictures.items()]
+    known = [seconds for seconds in (least.seconds, *times) if seconds is not None]
+    return {
+        "pictures": pictures.total(),
+        "seconds": round(max(known), 1) if known else None,
+        "bound": None if least.bound is None else str(least.bound),
+        "cost": None,  # no provider names its price before the call
+        "refused": [fault.as_dict() for fault in plan.faults],
+        "notes": list(notes),
+    }
+
+
+def _shown(view: GroupView, links: Links, outlook: Outlook = UNKNOWN) -> dict[str, Any]:
+    return {**shown(view, links, outlook), "paused": view.paused}

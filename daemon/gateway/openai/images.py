@@ -1,0 +1,121 @@
+"""`/v1/images`: the addresses of OpenAI's images API, and of asynchronous images as other gateways have them.
+
+A client changes its `base_url` and is queued. Its request waits up to nine minutes for the pictures, since the SDK
+gives up after ten. The job goes on whatever becomes of the connection.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from daemon.gateway.access import Caller, Reader, Submitter
+from daemon.gateway.answers import answer
+from daemon.gateway.bodies import read_object
+from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.links import Links
+from daemon.gateway.openai.begin import begin
+from daemon.gateway.openai.edits import read_edit
+from daemon.gateway.openai.fields import Wish, wish_of
+from daemon.gateway.openai.results import images_response, is_over, items_of, task_of
+from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object
+from daemon.gateway.openai.stream import stream_of
+from daemon.gateway.problems import Problem
+from daemon.gateway.work.finding import find_job
+from daemon.queue.records import View
+
+router = APIRouter(route_class=OpenAiRoute, tags=["openai"])
+
+WAIT_S: Final = 540.0
+POLL_AGAIN_S: Final = "3"
+
+
+@router.post("/v1/images/generations")
+async def generate(request: Request, here: Here, caller: Submitter) -> Response:
+    """Make pictures of a prompt, and answer when they are there."""
+    wish = wish_of(await read_object(request), here.routes)
+    return await _answered(request, here, caller, wish, "image_generation")
+
+
+@router.post("/v1/images/edits")
+async def edit(request: Request, here: Here, caller: Submitter) -> Response:
+    """Make pictures of up to 16 pictures and a prompt, and answer when they are there."""
+    return await _answered(request, here, caller, await _edit(request, here, caller), "image_edit")
+
+
+@router.post("/v1/images/generations/async", status_code=202)
+async def generate_later(request: Request, here: Here, caller: Submitter) -> Response:
+    """Begin to make pictures; the answer has the address to poll."""
+    wish = wish_of(await read_object(request), here.routes)
+    return await _task(request, here, await begin(request, here, caller, _unstreamed(wish)))
+
+
+@router.post("/v1/images/edits/async", status_code=202)
+async def edit_later(request: Request, here: Here, caller: Submitter) -> Response:
+    """Begin an edit; the answer has the address to poll."""
+    wish = await _edit(request, here, caller)
+    return await _task(request, here, await begin(request, here, caller, _unstreamed(wish)))
+
+
+@router.get("/v1/images/tasks/{ident}")
+async def task(request: Request, here: Here, caller: Reader, ident: str) -> Response:
+    """The state of pictures that were begun, and their addresses once they are there."""
+    view = await find_job(here, caller.tenant_for(None), ident)
+    items = await items_of(here, view)
+    body = task_of(view, items, here.settings.retention.records)
+    if not is_over(view):
+        return answer(body, headers={"Retry-After": POLL_AGAIN_S})
+    try:
+        result, headers = await images_response(here, Links(request), items, as_url=True)
+    except Problem as problem:
+        return answer(
+            {**body, "status": "failed", "http_status": problem.status, "error": error_object(problem)}
+        )
+    return answer({**body, "image_url": result["data"][0]["url"], "result": result}, headers=headers)
+
+
+async def _edit(request: Request, here: Gateway, caller: Caller) -> Wish:
+    body = await read_edit(request, here, caller)
+    inputs = body.pop("inputs")
+    wish = wish_of(body, here.routes)
+    wish.job["inputs"] = inputs
+    return wish
+
+
+def _unstreamed(wish: Wish) -> Wish:
+    if wish.stream:
+        raise Problem(400, "invalid", "A task has one answer; leave `stream` out.", field="stream")
+    return wish
+
+
+async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish, kind: str) -> Response:
+    view = await begin(request, here, caller, wish)
+    if wish.stream:
+        again = partial(find_job, here, view.tenant, view.id)
+        return stream_of(request, here, view, wish, kind, again)
+    if request.headers.get("prefer", "").strip().lower() == "respond-async":
+        return await _task(request, here, view)
+    await here.waiting.for_end(view, WAIT_S, request)
+    view = await find_job(here, view.tenant, view.id)
+    if not is_over(view):
+        return _still_running(request, view)
+    body, headers = await images_response(here, Links(request), await items_of(here, view), wish.as_url)
+    return answer(body, headers=headers)
+
+
+async def _task(request: Request, here: Gateway, view: View) -> Response:
+    address = Links(request).task(view.id)
+    body: dict[str, Any] = task_of(view, await items_of(here, view), here.settings.retention.records)
+    headers = {"Location": address, "Retry-After": POLL_AGAIN_S, "Preference-Applied": "respond-async"}
+    return answer({**body, "poll_url": address}, 202, headers)
+
+
+def _still_running(request: Request, view: View) -> Response:
+    """The SDK must not send it again: the job goes on, and its address has the pictures later."""
+    problem = Problem(
+        504, "still_running", "The pictures are still being made; poll the address in Location."
+    )
+    headers = {"Location": Links(request).task(view.id), **NO_RETRY}
+    return answer({"error": {**error_object(problem), "id": view.id}}, 504, headers)

@@ -1,0 +1,90 @@
+"""The pictures of a job in OpenAI's form, and its failure as an error of OpenAI's."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from daemon.gateway.endpoints.images import LINK_LASTS
+from daemon.gateway.gateway import Gateway
+from daemon.gateway.links import Links
+from daemon.gateway.problems import Problem
+from daemon.queue.records import ItemView, View
+
+MODERATED: Final = frozenset({"moderation_input", "moderation_output"})
+# A caller that sends a valid job is not at fault for these.
+OURS: Final = {"billing_exhausted": 402, "quota_exhausted": 402, "invalid_request": 400, "unsupported": 400}
+
+
+async def items_of(here: Gateway, view: View) -> list[ItemView]:
+    """The items of a job, in the order of its pictures."""
+    return [view] if isinstance(view, ItemView) else await here.records.all_members(view.gid)
+
+
+async def picture(here: Gateway, links: Links, item: ItemView, as_url: bool) -> dict[str, Any]:
+    """One entry of `data`. Raises Problem when the store has lost the picture; StorageError."""
+    image = item.images[0]
+    revised = (item.result or {}).get("revised_prompt")
+    more = {} if revised is None else {"revised_prompt": revised}
+    if as_url:
+        signed = await here.store.link(image["key"], LINK_LASTS)
+        return {"url": signed or links.image(item, 0), **more}
+    data = await here.store.get(image["key"])
+    if data is None:
+        raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")
+    return {"b64_json": base64.b64encode(data).decode(), **more}
+
+
+async def images_response(
+    here: Gateway, links: Links, items: Sequence[ItemView], as_url: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body of a success, and its headers. Raises Problem if no picture was made."""
+    good = [item for item in items if item.state == "succeeded"]
+    if not good:
+        raise failure_of(items)
+    data = [await picture(here, links, item, as_url) for item in good]
+    failed = len(items) - len(good)
+    body = {"created": int(created_at(items)), "data": data}
+    return body, {"x-pixmill-failed": str(failed)} if failed else {}
+
+
+def failure_of(items: Sequence[ItemView]) -> Problem:
+    """The reason why a job has no picture, in the class that a caller should act on."""
+    first = next((item for item in items if item.error), None)
+    if first is None or first.error is None:
+        return Problem(409, items[0].state, f"The job has ended as {items[0].state}.")
+    kind, message = str(first.error.get("kind", "unknown")), str(first.error.get("message", ""))
+    if kind in MODERATED:
+        return Problem(400, "moderation_blocked", message or "The provider refused the prompt.")
+    field = first.error.get("field")
+    return Problem(OURS.get(kind, 502), kind, message, field=field if isinstance(field, str) else None)
+
+
+def created_at(items: Sequence[ItemView]) -> float:
+    """When the job was accepted, in seconds since 1970."""
+    return min((item.accepted_at for item in items), default=datetime.now(UTC)).timestamp()
+
+
+def task_of(view: View, items: Sequence[ItemView], records_s: float) -> dict[str, Any]:
+    """A task as clients of asynchronous images poll it, without its result."""
+    began = created_at(items)
+    ended = [item.finished_at.timestamp() for item in items if item.finished_at is not None]
+    last = max(ended, default=began)
+    task: dict[str, Any] = {
+        "id": view.id,
+        "task_id": view.id,
+        "object": "image.generation.task",
+        "status": "processing",
+        "created_at": int(began),
+        "expires_at": int(last + records_s),
+    }
+    if is_over(view):
+        task |= {"status": "completed", "http_status": 200, "completed_at": int(last)}
+    return task
+
+
+def is_over(view: View) -> bool:
+    """Whether nothing more comes by itself: it has ended, or waits for a person."""
+    return view.ended or view.needs_person

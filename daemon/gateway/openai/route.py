@@ -1,0 +1,64 @@
+"""Answers errors as clients of OpenAI read them: `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from redis.exceptions import RedisError
+
+from daemon.contract import Rejection
+from daemon.gateway.answers import answer
+from daemon.gateway.problems import Problem, problem_of
+from daemon.storage.object_store import StorageError
+
+EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
+NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it
+_STATUS: Final = {422: 400}
+
+
+class OpenAiRoute(APIRoute):
+    """A route of this door."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await inner(request)
+            except EXPECTED as error:
+                return as_openai(problem_of(error))
+
+        return handle
+
+
+def as_openai(problem: Problem) -> Response:
+    """A problem in OpenAI's form."""
+    status = _STATUS.get(problem.status, problem.status)
+    headers = dict(problem.headers)
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
+    if status == 409:
+        headers |= NO_RETRY
+    return answer({"error": error_object(problem)}, status, headers)
+
+
+def error_object(problem: Problem) -> dict[str, Any]:
+    """The object under `error`."""
+    return {
+        "message": problem.detail,
+        "type": _type_of(problem.status),
+        "param": problem.field,
+        "code": problem.code,
+    }
+
+
+def _type_of(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    return {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
+        status, "invalid_request_error"
+    )

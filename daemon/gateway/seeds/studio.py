@@ -1,0 +1,50 @@
+"""The endpoint of the e-commerce image studio: its own payload becomes a batch with one item a picture."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from daemon.compat.studio import STUDIO_TYPE, studio_types
+from daemon.contract import Batch, parse_payload
+from daemon.gateway.access import Submitter
+from daemon.gateway.answers import answer
+from daemon.gateway.batches.accepting import accept
+from daemon.gateway.bodies import JSON_BYTES, read_object
+from daemon.gateway.gateway import Here
+from daemon.gateway.links import Links
+
+router = APIRouter(tags=["image studio"])
+
+OWNER: Final = "user_id"
+
+
+@router.post("/api/image-studio/jobs", status_code=202)
+async def submit(request: Request, here: Here, caller: Submitter) -> Response:
+    """Accept a studio payload. Keys in it are dropped, with a warning: credentials come from the configuration."""
+    payload = await read_object(request, JSON_BYTES)
+    batch = _of_caller(payload, caller.tenant, here.settings.gateway.studio_route)
+    view = await accept(here, [here.acceptor.prepared(batch, {})])
+    links = Links.of_tenant(request, caller, view.tenant)
+    body = {
+        "job_id": view.id,
+        "total_pictures": view.counts.total,
+        "warnings": list(view.warnings),
+        "status": view.state,
+        "urls": {"self": links.batch(view.id), "events": links.batch(view.id, "events")},
+    }
+    return answer(body, 202, {"Location": links.batch(view.id)})
+
+
+def _of_caller(payload: dict[str, Any], tenant: str | None, route: str) -> Batch:
+    """The batch of a payload. With a key, its tenant is the key's, and the user of the payload goes to the metadata."""
+    user = payload.get(OWNER)
+    if tenant is not None:
+        payload = {**payload, OWNER: tenant}
+    batch = cast("Batch", parse_payload(orjson.dumps(payload), STUDIO_TYPE, studio_types(route)))
+    if tenant is None or not isinstance(user, str):
+        return batch
+    metadata = {**(batch.metadata or {}), OWNER: user[:256]}
+    return batch.model_copy(update={"metadata": metadata}).with_warnings(list(batch.warnings))
