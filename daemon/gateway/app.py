@@ -24,6 +24,7 @@ from daemon.gateway.endpoints import (
 )
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai import images as openai
+from daemon.gateway.seeds import slides, studio
 
 ROUTERS = (
     jobs.router,
@@ -41,6 +42,8 @@ ROUTERS = (
     schemas.router,
     session.router,
     openai.router,
+    slides.router,
+    studio.router,
 )
 
 

@@ -10,12 +10,11 @@ import hashlib
 
 from fastapi import Request
 
-from daemon.client import new_id
+from daemon.client.client import new_id
 from daemon.gateway.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import id_of_key, idempotency_key
 from daemon.queue.steps import Steps
-
 
 SAME_BODY_S = 60.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO, Any, Final
 
@@ -58,7 +58,7 @@ async def _parsed(request: Request, body: IO[bytes]) -> AsyncIterator[list[tuple
         await form.close()
 
 
-async def _chunks(body: IO[bytes]) -> AsyncIterator[bytes]:
+async def _chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
     while chunk := body.read(READ_BYTES):
         yield chunk
     yield b""
@@ -82,9 +82,7 @@ async def _fields(here: Gateway, caller: Caller, form: list[tuple[str, Any]], ea
     return {**body, "inputs": inputs}
 
 
-async def _kept(
-    here: Gateway, caller: Caller, name: str, value: Any, role: str, each: int
-) -> Mapping[str, Any]:
+async def _kept(here: Gateway, caller: Caller, name: str, value: Any, role: str, each: int) -> dict[str, Any]:
     if not isinstance(value, UploadFile):
         raise Problem(400, "invalid", f"`{name}` must be a file.", field=name)
     if (value.size or 0) > each:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from daemon.broker.streams import ranked
 from daemon.compat.slides import slide_batch
 from daemon.gateway.access import Reader, Submitter
 from daemon.gateway.answers import answer
@@ -23,13 +24,14 @@ from daemon.gateway.joining import batch_id_of
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import SMALL_BYTES
 from daemon.gateway.problems import Problem
-from daemon.gateway.waiting import prefers_async, preferred_wait_s
+from daemon.gateway.waiting import preferred_wait_s, prefers_async
 from daemon.gateway.work.finding import find_batch
 from daemon.queue.records import GroupView, ItemView
 
 router = APIRouter(tags=["slides"])
 
 WAIT_S: Final = 280  # the callers give up at 300
+MOST_COUNTED: Final = 100_000
 BODY_BYTES: Final = 2 * 1024**2
 _STATES: Final = {"succeeded": "success", "queued": "pending", "running": "processing"}
 
@@ -72,7 +74,7 @@ async def status(request: Request, here: Here, caller: Reader) -> Response:
 async def active_count(here: Here, caller: Reader) -> Response:
     """How many batches of the caller are under way."""
     tenant = caller.tenant_for(None)
-    names = [name.decode() for name in await here.redis.zrange(here.names.active, 0, -1)]
+    names = await ranked(here.redis, here.names.active, 0, MOST_COUNTED)
     # A job of several pictures has an empty batch in its name.
     ours = [name for name in names if name.startswith(f"{tenant}/") and not name.startswith(f"{tenant}//")]
     return answer({"active_batches": len(ours)})

@@ -68,7 +68,8 @@ async def post(door: Door, body: dict[str, Any], **headers: str) -> httpx2.Respo
 
 
 async def ids(redis: Redis) -> set[str]:
-    return {name.decode().rpartition("/")[2] for name in await redis.keys("pixmill:item:*")}
+    found: Any = await redis.keys("pixmill:item:*")
+    return {name.decode().rpartition("/")[2] for name in found}
 
 
 async def test_a_request_is_answered_with_its_picture(shop: Door, studio: Studio) -> None:

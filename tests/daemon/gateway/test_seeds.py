@@ -176,7 +176,7 @@ async def test_the_same_deck_again_is_the_same_batch_while_it_runs_and_a_minute_
 
 
 async def test_an_idempotency_key_names_the_batch(door: Door) -> None:
-    ids = {(await deck(door, **{"idempotency-key": "deck-1"})).json()["batch_id"] for _ in range(2)}
+    ids = {(await deck(door, DECK, **{"idempotency-key": "deck-1"})).json()["batch_id"] for _ in range(2)}
     assert len(ids) == 1
     assert ids.pop().startswith("i-")
 
