@@ -20,6 +20,7 @@ from daemon.gateway.endpoints import (
     quotas,
     schemas,
     session,
+    streams,
     usage,
 )
 from daemon.gateway.gateway import Gateway
@@ -29,6 +30,7 @@ from daemon.gateway.seeds import slides, studio
 ROUTERS = (
     jobs.router,
     orders.router,
+    streams.router,
     batches.router,
     items.router,
     batch_orders.router,

@@ -9,12 +9,25 @@ local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
 
 local function publish(kind, data) return redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data) end
 
--- A batch chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then.
+-- An entry of a batch's stream has the id that it has in the stream of all events, so a reader may go on in the other one.
+-- A stream that is ahead of that id gives its own: the clock went back, and the stream of all events began anew. A batch
+-- chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then.
+-- Returns whether the batch's stream has the event.
+local function publish_in_batch(batch, event, kind, data)
+  for _, id in ipairs({ event, '*' }) do
+    local reply = redis.pcall('XADD', EVENTS .. ':' .. batch, 'MAXLEN', '~', 200000, id, 'type', kind, 'data', data)
+    if type(reply) ~= 'table' or not reply.err then return true end
+  end
+  return false
+end
+
+-- Returns whether every stream of the event has it.
 local function emit(kind, owner, extra)
   local data = '{' .. owner.head .. TIME_FIELD .. (extra and ',' .. extra or '') .. '}'
   local event = publish(kind, data)
-  if owner.batch ~= '' then redis.pcall('XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) end
+  local is_whole = owner.batch == '' or publish_in_batch(owner.batch, event, kind, data)
   call_back(kind, owner, event, data)
+  return is_whole
 end
 
 -- The inside of a JSON object, to be joined with others.
