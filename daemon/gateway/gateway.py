@@ -60,7 +60,6 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.waiting = Waiting(self.redis, self.names)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
@@ -68,6 +67,7 @@ class Gateway:
         self.summaries = Summaries(self.redis, self.names)
         self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
+        self.waiting = Waiting(self.redis, self.names, self.hub)
 
     async def start(self) -> None:
         """Begin to read events."""
@@ -81,7 +81,7 @@ class Gateway:
 
     async def end_streams(self) -> None:
         """End every stream of events and every wait, before the server closes its connections."""
-        await self.waiting.stop()
+        self.waiting.stop()
         await self.hub.stop()
 
     async def stop(self) -> None:
