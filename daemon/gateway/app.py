@@ -30,6 +30,7 @@ from daemon.gateway.seeds import slides, studio
 ROUTERS = (
     jobs.router,
     orders.router,
+    streams.router,
     batches.router,
     items.router,
     batch_orders.router,
