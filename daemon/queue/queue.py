@@ -166,10 +166,6 @@ class Queue:
         opened: Opened = reply.decode()
         return opened
 
-    async def send_stranded(self, *, age_s: float, most: int = 10) -> int:
-        """Send journaled parts whose acceptance began `age_s` ago through the jobs stream; returns how many."""
-        return int(await self._call("take_stranded", age_us=round(age_s * 1e6), most=most))
-
     async def refuse(
         self,
         entry: str,
