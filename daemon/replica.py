@@ -129,6 +129,7 @@ class Replica:
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
         executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
+        self.probe.on_life = pool.settles.note_life
         for name, route in routes.items():
             self.dispatchers[name] = Dispatcher(
                 route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
