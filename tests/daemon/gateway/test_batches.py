@@ -80,6 +80,27 @@ async def test_a_large_batch_by_the_stream_and_by_http_is_one_batch(quiet_door: 
     assert (kinds.count("job.duplicate"), kinds.count("job.rejected")) == (3, 0)
 
 
+def cut_differently(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
+    """Items that are cut at other places under the two heads."""
+    for size in range(300, 400):
+        items = [{"id": f"i{k}", "prompt": "x" * size} for k in range(1200)]
+        cuts = [len(orjson.loads(batch_parts(head, items)[0])["items"]) for head in (one, other)]
+        if cuts[0] != cuts[1]:
+            return items
+    raise AssertionError("the heads make no difference")
+
+
+async def test_a_batch_is_cut_as_its_sender_would_cut_it(quiet_door: Door) -> None:
+    head = {"id": "b1", "tenant": "default"}
+    items = cut_differently(head, {**head, "defaults": {}})
+    await quiet_door.http.post("/v1/batches", content=lines(head, *items), headers=LINES)
+    for data in batch_parts(head, items):
+        await quiet_door.installation.add(data, type="pixmill.batch.v1")
+    await quiet_door.installation.take_all()
+    kinds = await quiet_door.installation.kinds()
+    assert (kinds.count("job.duplicate"), kinds.count("job.rejected")) == (len(batch_parts(head, items)), 0)
+
+
 async def test_the_same_key_is_the_same_batch(quiet_door: Door) -> None:
     content = {"items": [{"id": "a", "prompt": "x"}]}
     key = {"Idempotency-Key": "order 66"}
