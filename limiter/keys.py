@@ -22,7 +22,8 @@ account are a quota of their own, `QUOTA.polls`, without books: those of QUOTA c
     PREFIX:limiter:QUOTA:guard           string  a wider guard      /
     PREFIX:limiter:QUOTA:refused         zset    calls of a quota that learns which were refused: GRANT, score slot
     PREFIX:limiter:QUOTA:permit:REQUEST  string  `slot_us GRANT granted_us KEY=FIELD...`, for repeats; at its
-                                                 first quota; a reservation has `-` for granted_us
+                                                 first quota; a reservation and a late call that was refused
+                                                 have `-` for granted_us
     PREFIX:limiter:spread                string  how unevenly calls arrive (µs), the most of all replicas
     PREFIX:bell                          channel of the doorbell: `slot HOLDER...` when it is their turn for a lease,
                                          `quota NAME [UNTIL_US [AFTER_US]]` when grants up to then (none: all), with

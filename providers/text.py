@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Iterable
 
 # Control characters (a terminal obeys ESC, CSI and OSC), the marks and overrides of bidirectional text, separators of
 # lines, surrogates, and characters without a shape. The joiners of Persian and of emoji are left.
@@ -26,6 +28,21 @@ def visible(text: str, *, lines: bool = False) -> str:
 def visible_json(document: str) -> str:
     """JSON that means the same, with such characters escaped in its texts."""
     return _OBEYED.sub(lambda found: json.dumps(found[0])[1:-1], document)
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters; `…` stands for the rest."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def nearest(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that was probably meant. `cutoff` is the least likeness, from 0 (any name) to 1 (the same)."""
+    # Long texts are no slips of a name, and their comparison takes long.
+    close = difflib.get_close_matches(given[:_NAME_CHARS], list(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+_NAME_CHARS = 64
 
 
 def _escape(char: str, *, lines: bool) -> str:

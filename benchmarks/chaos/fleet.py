@@ -16,13 +16,16 @@ from tests.e2e.processes import Command
 class Replica:
     """One `pixmill worker`. Its connections carry its name, so they can be found on the server."""
 
-    def __init__(self, name: str, config: Path, redis_url: str, secrets: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, config: Path, redis_url: str, secrets: dict[str, str], descriptors: int | None
+    ) -> None:
         self.name = name
         self.wakes_at: float | None = None  # while it is stopped, monotonic
         self.leaving = False
         self.command = Command(
             ["worker", "--config", str(config)],
             config.parent,
+            shell="" if descriptors is None else f"ulimit -n {descriptors}",
             PIXMILL_REDIS__URL=f"{redis_url}?client_name={name}",
             **secrets,
         )
@@ -62,19 +65,22 @@ class Replica:
 
 
 class Fleet:
-    """The replicas of a run, including ended ones."""
+    """The replicas of a run, including ended ones. Each may open `descriptors` files, if that is given."""
 
-    def __init__(self, config: Path, redis_url: str, secrets: dict[str, str]) -> None:
+    def __init__(
+        self, config: Path, redis_url: str, secrets: dict[str, str], descriptors: int | None = None
+    ) -> None:
         self._config = config
         self._redis_url = redis_url
         self._secrets = secrets
+        self._descriptors = descriptors
         self._numbers = itertools.count()
         self.all: list[Replica] = []
 
     def start(self) -> Replica:
         """Start one more replica."""
         name = f"chaos-{next(self._numbers)}"
-        replica = Replica(name, self._config, self._redis_url, self._secrets)
+        replica = Replica(name, self._config, self._redis_url, self._secrets, self._descriptors)
         self.all.append(replica)
         return replica
 

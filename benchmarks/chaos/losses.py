@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 from benchmarks.chaos.plan import ROUTES, TASK_ROUTES, Entry, Item
@@ -28,33 +28,58 @@ SLOW_CLOCK = "store clock off by 30 s"
 BEHIND = timedelta(seconds=30)
 TENANT = "losses"
 POLICIES = ("retry_once", "hold", "fail")
-SYNC_ROUTES = tuple(route for route in ROUTES if route not in TASK_ROUTES)
 ITEMS = 48
 STORED_FIRST = 8
+LATE = 8
 WAIT_S = 90.0
+POLLED_S = 40.0
+
+
+class Row(NamedTuple):
+    """A line of the report; it holds if `broken` is empty."""
+
+    name: str
+    text: str
+    broken: list[str]
 
 
 @dataclass
 class Loss:
-    """The result of a strike. `wrong` must be empty; the rest is what the jobs' policies allow."""
+    """The result of a strike. It holds if its three lists of sentences are empty; the rest is what policies allow."""
 
     strike: str
     items: int
     safe: int = 0  # whose picture lay in the store at the strike
-    wrong: list[str] = field(default_factory=list)
-    unknown: dict[str, int] = field(
-        default_factory=dict
-    )  # outcomes of calls that nobody can know, by what followed
-    never_accepted: list[str] = field(
-        default_factory=list
-    )  # sent in the lost second; the producer sends them again
+    wrong: list[str] = field(default_factory=list)  # did not end, or were known and bought again
+    unknown: dict[str, int] = field(default_factory=dict)  # outcomes that nobody can know, by what followed
+    disobeyed: list[str] = field(default_factory=list)  # were bought again against `on_unknown_outcome`
+    never_accepted: list[str] | None = None  # lost with their entry; None where a strike loses none
+    not_made: list[str] = field(default_factory=list)  # of these, sent again by their producer
 
-    def __str__(self) -> str:
+    @property
+    def held(self) -> bool:
+        return not any(row.broken for row in self.rows())
+
+    def rows(self) -> list[Row]:
+        """The lines of the report."""
         followed = ", ".join(f"{count} {what}" for what, count in sorted(self.unknown.items())) or "none"
-        text = f"{self.items} items, {self.safe} in the store; unknown outcomes: {followed}"
-        return text + (
-            f"; {len(self.never_accepted)} jobs lost, to send again" if self.never_accepted else ""
-        )
+        rows = [
+            Row(
+                self.strike,
+                f"{len(self.wrong)} wrong of {self.items} items; {self.safe} lay in the store",
+                self.wrong,
+            ),
+            Row(
+                "- unknown outcomes",
+                f"{len(self.disobeyed)} against the job's word; {followed}",
+                self.disobeyed,
+            ),
+        ]
+        if (lost := self.never_accepted) is not None:
+            names = f": {', '.join(lost)}" if lost else ""
+            text = f"{len(self.not_made)} not made when sent again; {len(lost)} lost{names}"
+            rows.append(Row("- jobs lost with their entry", text, self.not_made))
+        return rows
 
 
 def losses(stage: Stage, directory: Path) -> list[Loss]:
@@ -64,38 +89,45 @@ def losses(stage: Stage, directory: Path) -> list[Loss]:
 
 
 def lost_second(stage: Stage) -> Loss:
-    """Kill Redis, and cut a second off its file. The replicas go on."""
-    items = _send(stage, "second", ROUTES)
-    if not until(lambda: len(_stored(stage, items)) >= STORED_FIRST, WAIT_S):
+    """Kill Redis, and cut a second off its file, with the jobs that were accepted in it. The replicas go on."""
+    items = send(stage, "second", ROUTES)
+    if not until(lambda: len(stored_of(stage, items)) >= STORED_FIRST, WAIT_S):
         raise RuntimeError("too few items ended before Redis was to lose its last second")
     kept = stage.server.written
-    late = _send(stage, "late", ROUTES, 8)
+    late = send(stage, "late", ROUTES, LATE)
+    if not until(lambda: all(stage.records(item.uid for item in late).values()), WAIT_S):
+        raise RuntimeError("the jobs that Redis was to lose were not accepted")
     time.sleep(1.0)
-    stored = _stored(stage, items)
+    stored = stored_of(stage, items)
     stage.server.lose(kept)
-    never = [item.id for item in late if not _comes(stage, late)]
-    items += () if never else late
-    loss = judged(LOST_SECOND, items, stored, _rest(stage, items), _calls(stage), tasks_known=True)
-    loss.never_accepted = never
+    lost = [item for item in late if not _comes(stage, item)]
+    items += [item for item in late if item not in lost]
+    loss = judged(LOST_SECOND, items, stored, rest(stage, items), calls_by_item(stage), tasks_known=True)
+    loss.never_accepted = [item.id for item in lost]
+    if lost:
+        loss.not_made = _sent_again(stage, lost)
     return loss
 
 
 def no_writes(stage: Stage, strike: str) -> Loss:
     """Let Redis refuse writes while calls run; kill all replicas once their pictures could be stored."""
-    items = _send(stage, strike.split()[0], SYNC_ROUTES)
-    if not until(lambda: len(_calls(stage).keys() & {item.id for item in items}) >= STORED_FIRST, WAIT_S):
+    items = send(stage, strike.split()[0], ROUTES)
+    if not until(
+        lambda: len(calls_by_item(stage).keys() & {item.id for item in items}) >= STORED_FIRST, WAIT_S
+    ):
         raise RuntimeError(f"too few calls were made before {strike}")
     stage.redis.config_set("min-replicas-to-write", 1)
-    called = {item.id for item in items} & _calls(stage).keys()
+    called = {item.id for item in items} & calls_by_item(stage).keys()
     until(lambda: stage.simulator.ledger()["in_flight"] == 0, WAIT_S)
-    until(lambda: called <= _stored(stage, items), 10.0)
-    stored = _stored(stage, items)
+    # Polls go on at a part of their limits.
+    until(lambda: called <= stored_of(stage, items), POLLED_S)
+    stored = stored_of(stage, items)
     for replica in stage.fleet.alive:
         replica.kill()
     stage.redis.config_set("min-replicas-to-write", 0)
     for _ in range(REPLICAS):
         stage.fleet.start()
-    loss = judged(strike, items, stored, _rest(stage, items), _calls(stage), tasks_known=False)
+    loss = judged(strike, items, stored, rest(stage, items), calls_by_item(stage), tasks_known=False)
     loss.wrong += [f"{name} was answered and is not in the store" for name in sorted(called - stored)]
     return loss
 
@@ -149,14 +181,14 @@ def judged(
         elif again > 0 and tasks_known and item.route in TASK_ROUTES:
             loss.wrong.append(f"{item.id} was bought {again} times more although its worker knew its task")
         elif again > (1 if item.policy == "retry_once" else 0):
-            loss.wrong.append(f"{item.id} ({item.policy}) was bought {again} times more")
+            loss.disobeyed.append(f"{item.id} ({item.policy}) was bought {again} times more")
         elif again > 0 or state in ("held", "failed"):
             unknown[f"{item.policy}: " + ("bought again" if again > 0 else state)] += 1
     loss.unknown = dict(unknown)
     return loss
 
 
-def _send(stage: Stage, name: str, routes: Sequence[str], count: int = ITEMS) -> list[Item]:
+def send(stage: Stage, name: str, routes: Sequence[str], count: int = ITEMS) -> list[Item]:
     items = [
         Item(
             f"{name}-{k:02}",
@@ -175,7 +207,7 @@ def _send(stage: Stage, name: str, routes: Sequence[str], count: int = ITEMS) ->
     return items
 
 
-def _stored(stage: Stage, items: Iterable[Item]) -> set[str]:
+def stored_of(stage: Stage, items: Iterable[Item]) -> set[str]:
     return stage.stored() & {item.id for item in items}
 
 
@@ -184,7 +216,7 @@ def _keys(port: int) -> set[str]:
         return {Path(key).stem for key in re.findall("<Key>([^<]+)</Key>", answer.read().decode())}
 
 
-def _calls(stage: Stage) -> Counter[str]:
+def calls_by_item(stage: Stage) -> Counter[str]:
     """The admitted calls by item."""
     prompts = [
         entry["prompt"] for entry in stage.simulator.ledger(entries=True)["entries"] if entry["admitted"]
@@ -192,18 +224,31 @@ def _calls(stage: Stage) -> Counter[str]:
     return Counter(prompt.partition(", ")[2].rstrip(".") for prompt in prompts)
 
 
-def _comes(stage: Stage, items: Sequence[Item]) -> bool:
-    """Whether Redis still has these items, or their entry."""
-    waits = any(items[0].id in json.dumps(fields) for _, fields in stage.redis.xrange("pixmill:jobs"))
-    return waits or any(stage.records(item.uid for item in items).values())
+def _comes(stage: Stage, item: Item) -> bool:
+    """Whether Redis still has this item, or its entry."""
+    waits = any(item.id in json.dumps(fields) for _, fields in stage.redis.xrange("pixmill:jobs"))
+    return waits or any(stage.records([item.uid]).values())
 
 
-def _rest(stage: Stage, items: Sequence[Item]) -> dict[str, dict[str, str]]:
+def _sent_again(stage: Stage, lost: Sequence[Item]) -> list[str]:
+    """Send lost jobs again, as their producer does; returns what is wrong with them in the end.
+
+    Nobody knows of their former calls, so only the later ones count.
+    """
+    before = calls_by_item(stage)
+    again = send(stage, lost[0].batch, ROUTES, LATE)
+    records = rest(stage, again)
+    later = calls_by_item(stage) - before
+    judgement = judged(LOST_SECOND, again, set(), records, later, tasks_known=False)
+    return judgement.wrong + judgement.disobeyed
+
+
+def rest(stage: Stage, items: Sequence[Item], longest_s: float = WAIT_S) -> dict[str, dict[str, str]]:
     """The records once every item has ended or is held, or time is over."""
 
     def records() -> dict[str, dict[str, str]]:
         found = stage.records(item.uid for item in items)
         return {item.id: found[item.uid] for item in items}
 
-    until(lambda: all(r.get("state") in (*FINAL, "held") for r in records().values()), WAIT_S, 0.2)
+    until(lambda: all(r.get("state") in (*FINAL, "held") for r in records().values()), longest_s, 0.2)
     return records()

@@ -71,10 +71,18 @@ KEYS = {route: SECRETS.get(f"CHAOS_{route.upper()}", TC3_SECRET_ID) for route in
 class Stage:
     """Everything that is there before the first replica, with the reads of its state.
 
-    The pictures go to the directory, or to the URL `store`, which needs `environ`.
+    The pictures go to the directory, or to the URL `store`, which needs `environ`. Each replica may open `descriptors`
+    files, if that is given.
     """
 
-    def __init__(self, directory: Path, *, store: str = "", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        store: str = "",
+        environ: Mapping[str, str] | None = None,
+        descriptors: int | None = None,
+    ) -> None:
         self.directory = directory
         self.server = RedisServer(persistent=True)
         self.redis: Any = redis.Redis.from_url(self.server.url, decode_responses=True)
@@ -87,7 +95,7 @@ class Stage:
         config.write_text(
             _config(store or f"file://{directory}/images", self.simulator.base_url.removesuffix("/v1"))
         )
-        self.fleet = Fleet(config, self.server.url, {**SECRETS, **(environ or {})})
+        self.fleet = Fleet(config, self.server.url, {**SECRETS, **(environ or {})}, descriptors)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.ended: set[str] = set()  # ids of items that have ended, or are held
         self._read_to = "0-0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchmarks.limiter.oracle import (
@@ -21,6 +21,7 @@ SILENT_S = 0.05
 REOPENED_S = 0.1
 NEW_QUOTA_SHARE = 0.9
 PERIODS_TO_SETTLE = 5
+CALLS_A_JOB = 1.5  # of Redis
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def basics(seen: Observed) -> list[Figure]:
     """The figures of every run."""
     done = seen.total("done") - seen.total("early_done")
     calls = (seen.total("redis_calls") - seen.total("early_redis_calls")) / done if done else None
-    figures = [Figure("x 429", len(seen.refused), at_most=0), Figure("calls/job", calls, digits=2)]
+    figures = [
+        Figure("x 429", len(seen.refused), at_most=0),
+        Figure("calls/job", calls, CALLS_A_JOB, digits=2),
+    ]
     if seen.total("errors"):
         figures.append(Figure("errors", seen.total("errors"), at_most=0))
     if missing := _missing(seen):
@@ -223,7 +227,13 @@ def idle(seen: Observed) -> list[Figure]:
 
 
 def crash(seen: Observed) -> list[Figure]:
-    """A replica dies with calls at the provider: they still count there, and none of their places is lost."""
+    """A replica dies with calls at the provider: they still count there, and none of their places is lost.
+
+    The calls of Redis have no bound. 8 places and calls of 5 s are 1.6 jobs a second, and each job needs `acquire` and
+    `submitted`. Each of 3 or 4 processes renews its leases of 3 s once a second, about 2 times a job; even once a lease
+    would make 2.6 calls a job, and one lost call would then lose the places. A place that goes to another process is
+    one request more.
+    """
     (rule,) = seen.setup.rules.rules
     end = seen.started_at_s + (seen.setup.stop_after_s or 0.0)
     last = [(a.at_s, a.ended_at_s or end) for a in seen.admitted if (a.ended_at_s or end) > end - 5]
@@ -236,7 +246,7 @@ def crash(seen: Observed) -> list[Figure]:
         Figure("at once", _most_running(seen), at_most=rule.count),
         Figure("at once in the last 5 s", most_at_once(spans), at_least=rule.count),
         Figure("leases left", seen.leases_left, at_most=0),
-        basics(seen)[1],
+        replace(basics(seen)[1], at_most=None),
     ]
 
 

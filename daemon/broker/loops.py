@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -16,6 +16,9 @@ from daemon.broker.errors import in_words, passes
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+# A step that must not stand still while Redis is away waits so long for a report, which then goes on by itself.
+PATIENCE_S = 1.0
 
 
 async def run_forever(
@@ -30,18 +33,24 @@ async def run_forever(
     An outage of Redis, or a bug, is logged at its first and last failure. The pause between failures grows up to
     `longest_pause_s`.
     """
+    loop = object()
     try:
-        await _run_forever(name, step, until, longest_pause_s)
+        await _run_forever(loop, name, step, until, longest_pause_s)
     finally:
-        _waiting.pop(name, None)
+        _waiting.pop(loop, None)
 
 
-# The outage that each part waits out. All parts of a replica meet one outage, and one line of the log is enough.
-_waiting: dict[str, str] = {}
+# The outage that each loop waits out. All parts of a process meet one outage, and one line of the log is enough. Two
+# replicas in one process have parts of the same names, so a name is no key.
+_waiting: dict[object, str] = {}
 
 
 async def _run_forever(
-    name: str, step: Callable[[], Awaitable[None]], until: Callable[[], bool], longest_pause_s: float
+    loop: object,
+    name: str,
+    step: Callable[[], Awaitable[None]],
+    until: Callable[[], bool],
+    longest_pause_s: float,
 ) -> None:
     failures = 0
     while not until():
@@ -53,12 +62,12 @@ async def _run_forever(
                 sentence = in_words(error)
                 if sentence not in _waiting.values():
                     log.warning("redis does not serve us; waiting", part=name, error=sentence)
-                _waiting[name] = sentence
+                _waiting[loop] = sentence
         except Exception:
             # One bad entry or one bug must not stop the part; it is loud, and the loop is paced below.
             log.exception("unexpected error; the part goes on", part=name)
         else:
-            sentence = _waiting.pop(name, "")
+            sentence = _waiting.pop(loop, "")
             if failures and sentence not in _waiting.values():
                 log.info("works again", part=name, failures=failures)
             failures = 0
@@ -112,6 +121,34 @@ async def until_it_works(
             note(error, failures)
         await (sleep or asyncio.sleep)(pause_s(failures))
         failures += 1
+
+
+class Reports:
+    """Reports to Redis for which their callers wait for PATIENCE_S at most. A report that fails is logged."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, name: str, step: Coroutine[Any, Any, object]) -> None:
+        """Carry out `step`, beside the caller if it takes long. A cancelled caller does not stop it."""
+        task = asyncio.create_task(self._logged(name, step))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait([task], timeout=PATIENCE_S)
+
+    async def aclose(self) -> None:
+        """Stop the reports that are still on their way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _logged(self, name: str, step: Coroutine[Any, Any, object]) -> None:
+        try:
+            await step
+        except Exception:
+            log.exception("a report failed", report=name)
 
 
 def _check_cancelled() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from daemon.accounts.quota_store import InForce, quotas_in_force
 from daemon.accounts.quota_view import Quotas
 from daemon.cli.errors import FAILED, CommandError
 from daemon.cli.session import Session
 from daemon.client import Client
 from limiter.limiter import Limiter
+from providers.text import nearest
 
 
 def limiter_of(client: Client) -> Limiter:
@@ -32,6 +31,6 @@ def check_quota(session: Session, name: str) -> None:
     """Raise CommandError with the nearest name unless a quota of this name is configured."""
     configured = session.settings.parsed_quotas()
     if name not in configured:
-        near = difflib.get_close_matches(name, configured, n=1, cutoff=0.0)
-        hint = f'did you mean "{near[0]}"?' if near else "none is configured."
+        near = nearest(name, configured, cutoff=0.0)
+        hint = f'did you mean "{near}"?' if near else "none is configured."
         raise CommandError(f'There is no quota "{name}"; {hint}', FAILED, code="unknown_quota")

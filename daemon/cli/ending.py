@@ -9,7 +9,7 @@ from daemon.cli.errors import ALL_WELL, CANCELLED, FAILED, PARTLY
 from daemon.cli.following import Explain, follow, lines_of
 from daemon.cli.session import Session
 from daemon.client import Client
-from daemon.client.archive import Saved, save_directory, save_zip
+from daemon.client.archive import Saved, make_directory, save_directory, save_zip
 from daemon.queue.records import GroupView, ItemView, View
 
 _CODES = {
@@ -34,10 +34,17 @@ def exit_code(view: View, saved: Saved | None = None) -> int:
     return code
 
 
+def ready(out: Path | None) -> None:
+    """Raise OSError now, not after the work, if the pictures could not be saved there."""
+    if out is not None:
+        make_directory(out)
+
+
 async def finish(
     session: Session, client: Client, ident: str, *, explain: Explain, out: Path | None = None
 ) -> int:
     """Wait for the end, save the pictures if they are wanted, and return the exit code."""
+    ready(out)
     view = await follow(session, client, await session.find(client, ident), explain)
     items = await client.items_of(view) if out is not None or session.as_json else []
     saved = await save(session, view, items, out=out) if out is not None else None

@@ -17,6 +17,12 @@ from daemon.storage.object_store import StorageError
 ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 
+def words_of(error: OSError) -> str:
+    """The file and what is wrong with it, without the number of the error."""
+    reason = f"{error.strerror or error}."
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
 class CommandError(Exception):
     """Ends a command with a sentence and an exit code; `details` are more fields for JSON answers."""
 
@@ -42,7 +48,7 @@ def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> Co
         case StorageError():
             return CommandError(str(error), FAILED, code="storage")
         case OSError() if error.filename is not None:
-            return CommandError(f"{error.filename}: {error.strerror}.", USAGE)
+            return CommandError(words_of(error), USAGE)
     if not isinstance(error, (RedisError, *CONNECTION_FAULTS)):
         return None
     url = redis_url()

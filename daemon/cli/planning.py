@@ -16,6 +16,7 @@ from daemon.client.planning import LeastTime, least_time, pictures_by_route
 from daemon.client.sending import batch_parts
 from daemon.compat.studio import as_ident
 from daemon.settings import Settings
+from providers.text import shortened
 
 SHOWN_ITEMS = 3
 PROMPT_CHARS = 100
@@ -61,7 +62,7 @@ def plan_of(fields: Mapping[str, Any], file: BatchFile, settings: Settings) -> d
         "routes": dict(routes.most_common()),
         "unknown_routes": sorted(routes.keys() - settings.routes.keys()) if settings.routes else [],
         "first": [
-            {"id": item["id"], "prompt": _shortened(item.get("prompt") or defaults["prompt"])}
+            {"id": item["id"], "prompt": _in_one_line(item.get("prompt") or defaults["prompt"])}
             for item in items[:SHOWN_ITEMS]
         ],
         "bound": bound and bound.quota,
@@ -95,6 +96,5 @@ def _least_time(routes: Mapping[str, int], settings: Settings) -> LeastTime:
     return least_time(routes, spends)
 
 
-def _shortened(prompt: str) -> str:
-    prompt = " ".join(prompt.split())
-    return prompt if len(prompt) <= PROMPT_CHARS else f"{prompt[: PROMPT_CHARS - 1]}…"
+def _in_one_line(prompt: str) -> str:
+    return shortened(" ".join(prompt.split()), PROMPT_CHARS)

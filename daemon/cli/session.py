@@ -147,8 +147,7 @@ def _run(session: Session, function: Callable[..., Coroutine[Any, Any, int]], ow
         expected = explained(error, lambda: session.settings.redis.url)
         if expected is None:
             raise
-        for sentence in str(expected).splitlines():
-            session.printer.note(sentence)
+        session.printer.note(str(expected))
         if session.as_json:
             session.printer.document({"error": {"message": str(expected), **expected.details}})
         return expected.exit_code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -79,7 +80,7 @@ async def save_directory(
     store: Store, view: View, items: Sequence[ItemView], out: Path, on_saved: Callable[[int, int], None]
 ) -> Saved:
     """Write `{item}.{ext}` and manifest.json into `out`, which is created; a file is there whole or not at all."""
-    await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+    await asyncio.to_thread(make_directory, out)
     pictures = pictures_of(items)
     missing = [
         picture for picture in pictures if not await asyncio.to_thread(_is_there, out / picture.file, picture)
@@ -204,6 +205,20 @@ def _is_there(path: Path, picture: Picture) -> bool:
         return False
 
 
+def make_directory(out: Path) -> None:
+    """Create a directory for pictures; raises OSError, which names it, if no file can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise _fault(errno.ENOTDIR, out) from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise _fault(errno.EACCES, out)
+
+
+def _fault(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, and never through a link."""
     with _whole(path) as part:
@@ -214,16 +229,31 @@ def write_whole(path: Path, data: bytes) -> None:
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """A new file beside `path` that takes its name once it is written; nothing is left of a failed one.
 
-    Its name is random and it is never opened through a link: others may write to the directory as well.
+    Its name is random and it is never opened through a link: others may write to the directory as well. Raises OSError,
+    which names `path`.
     """
+    if path.is_dir():
+        raise _fault(errno.EISDIR, path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    with os.fdopen(os.open(part, _NEW, 0o666), "wb") as file:
-        try:
+    with _named(path):
+        descriptor = os.open(part, _NEW, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
+        # Windows renames no open file.
+        with _named(path):
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error name the file that was wanted: nobody knows its part."""
+    try:
+        yield
+    except OSError as error:
+        raise _fault(error.errno or errno.EIO, path) from None
 
 
 # Windows has its own flag for bytes, and no links to follow without special rights.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -17,6 +16,7 @@ import orjson
 from daemon.contract import BatchItem
 from daemon.contract.explain import synonym
 from daemon.contract.jobs import Output
+from providers.text import nearest
 
 WHOLE_NUMBERS = frozenset({"n", "seed", "max_attempts"})
 INSIDE = frozenset({"params", "metadata", "output"})
@@ -121,17 +121,17 @@ def job_field(name: str) -> str | None:
 def near_column(name: str, header: Sequence[str]) -> str:
     """` Did you mean "Title"?` for a name that the template gives, or an empty text."""
     by_key = {_key(column): column for column in header}
-    close = get_close_matches(_key(name), by_key, n=1, cutoff=0.75)
-    return f" Did you mean {{{by_key[close[0]]}}}?" if close else ""
+    close = nearest(_key(name), by_key, cutoff=0.75)
+    return f" Did you mean {{{by_key[close]}}}?" if close is not None else ""
 
 
 def hint(name: str) -> str:
     """The job field that a column which nothing uses was perhaps meant to fill, or an empty text."""
     key = _key(name)
-    close = get_close_matches(key, _BY_KEY, n=1, cutoff=0.75)
+    close = nearest(key, _BY_KEY, cutoff=0.75)
     # A slip seldom hits the first letter, and a `Headline` is no `deadline`.
-    if close and close[0][0] == key[0]:
-        return _BY_KEY[close[0]]
+    if close and close[0] == key[0]:
+        return _BY_KEY[close]
     return _PARTS_OF_OUTPUT.get(key) or synonym(key) or synonym(name.replace(" ", "_")) or ""
 
 

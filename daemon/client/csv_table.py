@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 # The first line with which Excel names the separator.
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*', re.IGNORECASE)
+_ROW_END = re.compile(r"[\r\n]+")
 
 
 class BrokenTableError(Exception):
@@ -23,7 +24,8 @@ def rows_of(text: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, each with the line in which it begins; raises BrokenTableError."""
     first, _, rest = text.partition("\n")
     named = _SEPARATOR.fullmatch(first.strip("\r"))
-    header = next((row for row in text.splitlines() if row.strip()), "")
+    # Not splitlines(): a row ends as the module `csv` ends it, and a cell may hold the separators of other alphabets.
+    header = next((row for row in _ROW_END.split(text) if row.strip()), "")
     delimiter = named[1] if named else max(",;\t", key=header.count)
     # Descriptions of products may be longer than the module's limit of 131,072 characters.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -13,6 +12,7 @@ from daemon.contract.batches import Batch, BatchItem, Cancel
 from daemon.contract.fields import Model
 from daemon.contract.jobs import Callback, Input, Job, JobDefaults, Output
 from daemon.contract.rejection import Rejection, shown, shown_path
+from providers.text import nearest as nearest_name
 
 _MODELS: tuple[type[Model], ...] = (Job, Batch, Input, Output, Callback, Cancel)
 
@@ -78,8 +78,7 @@ def nearest(name: str, known: list[str]) -> str | None:
         return lowered
     if (same := synonym(lowered)) in known:
         return same
-    close = get_close_matches(lowered[:64], known, n=1, cutoff=0.75)
-    return close[0] if close else None
+    return nearest_name(lowered, known, cutoff=0.75)
 
 
 def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daemon.client import Client
-from daemon.client.archive import pictures_of, save_directory, write_whole
+from daemon.client.archive import make_directory, pictures_of, save_directory, write_whole
 from daemon.client.batch_file import read_batch_file
 from daemon.demo.contact_sheet import Tile, contact_sheet
 from daemon.demo.provider import DemoError, simulated_provider
@@ -108,6 +108,7 @@ async def run_demo(
     `show` is called with the progress twice a second. Raises DemoError, StorageError,
     EmbeddedRedisError, OSError.
     """
+    await asyncio.to_thread(make_directory, out)
     scenario = scenario or Scenario()
     items = scenario.items()
     async with _place(keep) as place, simulated_provider(scenario.provider_options) as provider:

@@ -44,6 +44,7 @@ TRIED: tuple[str, ...] = (
     "publish BELL doctor",
     "rpush KEY v",
     "sadd KEY v",
+    "scard KEY",
     "set KEY x PX 1000",
     "spop KEY",
     "srem KEY v",

@@ -40,6 +40,7 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
+    streams.router,
     usage.router,
     schemas.router,
     session.router,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -198,9 +198,17 @@ def group_view(gid: str, fields: Mapping[bytes, bytes]) -> GroupView | None:
     if "kind" not in record or "deleting" in record:
         return None
     counts = GroupCounts(gid, record["head"], *(int(record[name]) for name in _COUNTED))
-    details = orjson.loads(record["details"])
-    found = {"gid": gid, "id": record["job"], "counts": counts, "warnings": details.get("warnings", ())}
+    warnings = [*orjson.loads(record["details"]).get("warnings", ()), *_unpublished(record)]
+    found = {"gid": gid, "id": record["job"], "counts": counts, "warnings": warnings}
     return _GROUP.validate_python({**record, **found})
+
+
+def _unpublished(record: Mapping[str, Any]) -> Iterator[str]:
+    if count := record.get("unpublished"):
+        yield (
+            f"{count} events of this batch are only in the stream of all events: the key of the batch's own stream "
+            "holds something else, so remove or rename that key."
+        )
 
 
 _COUNTED = GroupCounts._fields[2:]

@@ -12,7 +12,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
-from daemon.settings.sources import Path_, Source, config_file, environment_source, flag_source, toml_source
+from daemon.settings.sources import (
+    Path_,
+    Source,
+    config_file,
+    environment_source,
+    flag_source,
+    nested,
+    toml_source,
+)
 
 # Makes one more source from the values so far and the environment, for values that no other source gives.
 Offer = Callable[[Mapping[str, Any], Mapping[str, str]], Source]
@@ -61,19 +69,48 @@ def load_settings(
         sources.append(offer(values, environ))
         _lay_over(values, labels, tables, sources[-1])
     problems = [problem for source in sources for problem in source.problems]
-    places = {**tables, **labels}
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        problems += [_sentence(detail, places) for detail in error.errors(include_url=False)]
-        raise SettingsError(problems) from None
-    problems += [_problem(at, sentence, places) for at, sentence in settings.contradictions()]
+    settings, wrong = _validated(values)
+    settings = settings.with_places({**tables, **labels})
+    problems += [_sentence(detail, settings) for detail in wrong]
+    left_out = {_part(detail) for detail in wrong}
+    problems += [
+        _problem(at, sentence, settings.place(*at))
+        for at, sentence in settings.contradictions(nested({at: None for at in left_out if len(at) > 1}))
+        if at[:2] not in left_out
+    ]
     if problems:
-        raise SettingsError(problems)
-    quotas = {at[1:]: f"{place}: " for at, place in places.items() if at[0] == "quotas"}
-    return LoadedSettings(
-        settings.with_quota_places(quotas), {".".join(at): label for at, label in labels.items()}, file
-    )
+        raise SettingsError([*problems, *_wrong_quotas(settings)], settings)
+    return LoadedSettings(settings, {".".join(at): label for at, label in labels.items()}, file)
+
+
+def _validated(values: Mapping[str, Any]) -> tuple[Settings, list[ErrorDetails]]:
+    """The settings without their wrong parts, and what was wrong with those: all faults are reported at once."""
+    left, wrong = dict(values), list[ErrorDetails]()
+    while True:
+        try:
+            return Settings.model_validate(left), wrong
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+        wrong += found
+        for section, *name in map(_part, found):
+            table = left.get(section)
+            if name and isinstance(table, dict):
+                left[section] = {key: value for key, value in table.items() if key != name[0]}
+            else:
+                left.pop(section, None)
+
+
+def _part(detail: ErrorDetails) -> Path_:
+    """What is left out for a fault: a setting of a section, or a whole table such as `routes.NAME`."""
+    return tuple(str(step) for step in detail["loc"][:2])
+
+
+def _wrong_quotas(settings: Settings) -> Sequence[str]:
+    try:
+        settings.parsed_quotas()
+    except SettingsError as error:
+        return error.problems
+    return ()
 
 
 def _lay_over(
@@ -101,19 +138,20 @@ def _leaves(values: Mapping[str, Any], at: Path_) -> Iterator[tuple[Path_, Any]]
             yield (*at, name), value
 
 
-def _sentence(detail: ErrorDetails, labels: Mapping[Path_, str]) -> str:
+def _sentence(detail: ErrorDetails, settings: Settings) -> str:
     at = tuple(str(step) for step in detail["loc"] if step != "[key]")
+    place = settings.place(*at)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return _problem(at, _unknown(at), labels)
+        return _problem(at, _unknown(at), place)
     if kind == "missing":
-        return _problem(at, "is missing", labels)
+        return _problem(at, "is missing", place)
     if kind == "string_pattern_mismatch":
         suffix = at[-1].rpartition("_")[2]
-        return _problem(at, f"must be {_NAME_TEXTS.get(suffix, _NAME_TEXTS[''])}", labels)
+        return _problem(at, f"must be {_NAME_TEXTS.get(suffix, _NAME_TEXTS[''])}", place)
     # Values are never shown: a misplaced one may be a secret.
     message = detail["msg"].replace("Input should be", "must be").replace("String should", "must")
-    return _problem(at, message, labels)
+    return _problem(at, message, place)
 
 
 def _unknown(at: Path_) -> str:
@@ -141,9 +179,8 @@ def _fields(at: Path_) -> Mapping[str, Any]:
     return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
-def _problem(at: Path_, sentence: str, labels: Mapping[Path_, str]) -> str:
+def _problem(at: Path_, sentence: str, place: str) -> str:
     """A sentence with its place; a missing value has the place of its table."""
-    place = next((f"{labels[at[:end]]}: " for end in range(len(at), 0, -1) if at[:end] in labels), "")
     return f"{place}`{'.'.join(at)}` {sentence}{'' if sentence.endswith('?') else '.'}"
 
 

@@ -5,9 +5,8 @@ Secrets are named here (a variable, a file), never held.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -25,8 +24,9 @@ from daemon.settings.values import (
     RedisUrl,
     SecretUrl,
     StoreUrl,
-    is_loopback,
 )
+from providers.hosts import is_loopback
+from providers.text import nearest
 
 if TYPE_CHECKING:
     from limiter.quota.quota import Quota
@@ -41,11 +41,15 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,12
 
 
 class SettingsError(Exception):
-    """The configuration is wrong: `problems` has a sentence with its place for each problem."""
+    """The configuration is wrong: `problems` has a sentence with its place for each problem.
 
-    def __init__(self, problems: list[str]) -> None:
+    `rest` has the settings without the wrong ones, if other parts can still look for faults of theirs.
+    """
+
+    def __init__(self, problems: Sequence[str], rest: Settings | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.rest = rest
 
 
 class Section(BaseModel):
@@ -134,8 +138,7 @@ class Credential(Section):
                 name: partial(read_secret, name, variable, file, environ)
                 for name, (variable, file) in named.items()
                 if variable or file
-            },
-            SettingsError,
+            }
         )
 
     def placeholders(self) -> dict[str, str]:
@@ -199,20 +202,23 @@ class Settings(Section):
     routes: dict[Name, Route] = Field(default_factory=dict)
     webhooks: dict[Name, WebhookSecret] = Field(default_factory=dict)
 
-    # Where each quota, and each of its fields, is written: `pixmill.toml:12: `.
-    _quota_places: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+    # Where each table and each value is written: `pixmill.toml:12`.
+    _places: Mapping[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
 
-    def with_quota_places(self, places: Mapping[tuple[str, ...], str]) -> Self:
-        """The same settings, whose errors in quotas begin with their place."""
+    def with_places(self, places: Mapping[tuple[str, ...], str]) -> Self:
+        """The same settings, which know where each value is written."""
         settings = self.model_copy()
-        settings._quota_places = places  # noqa: SLF001 - its own
+        settings._places = places  # noqa: SLF001 - its own
         return settings
+
+    def place(self, *at: str) -> str:
+        """The beginning of a sentence about a value: `pixmill.toml:12: `, of the value or of its table, or ''."""
+        known = (at[:end] for end in range(len(at), 0, -1) if at[:end] in self._places)
+        return next((f"{self._places[path]}: " for path in known), "")
 
     def parsed_quotas(self) -> dict[str, Quota]:
         """The quotas by name; raises SettingsError with every problem, each with its place."""
-        from limiter.quota.quota import QuotaError
-
-        return _all_of({name: partial(self._parsed_quota, name) for name in self.quotas}, QuotaError)
+        return _all_of({name: partial(self._parsed_quota, name) for name in self.quotas})
 
     def _parsed_quota(self, name: str) -> Quota:
         from limiter.quota.quota import QuotaError, parse_quota
@@ -221,14 +227,21 @@ class Settings(Section):
         try:
             return parse_quota(name, spec)
         except QuotaError as error:
-            fields = [(name, field) for field in spec if f"field {field!r}" in str(error)]
-            places = (self._quota_places[at] for at in (*fields, (name,)) if at in self._quota_places)
-            raise QuotaError(f"{next(places, '')}{error}") from None
+            problems = []
+            for problem in error.problems:
+                fields = [field for field in spec if f"field {field!r}" in problem]
+                problems.append(self.place("quotas", name, *fields[:1]) + problem)
+            raise SettingsError(problems) from None
 
-    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """(path, problem) for every value that contradicts another one."""
+    def contradictions(self, named: Mapping[str, Any] = {}) -> Iterator[tuple[tuple[str, ...], str]]:
+        """(path, problem) for every value that contradicts another one.
+
+        `named` are tables that exist although they are left out here, by their section.
+        """
+        credentials = {**self.credentials, **named.get("credentials", {})}
+        quotas = {**self.quotas, **named.get("quotas", {})}
         for name, route in self.routes.items():
-            yield from self._unknown_names(name, route)
+            yield from _unknown_names(name, route, credentials, quotas)
         for name, credential in self.credentials.items():
             yield from _doubled(("credentials", name), credential, SECRET_NAMES)
         if self.storage.url.reveal().startswith("memory:"):
@@ -253,26 +266,29 @@ class Settings(Section):
         if on_cluster and not self.redis.prefix.startswith("{"):
             yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)
 
-    def _unknown_names(self, name: str, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
-        wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
-            ("credential", "credential", route.credential, self.credentials),
-            *(("quotas", "quota", quota, self.quotas) for quota in route.quotas),
-        ]
-        for field, what, given, known in wanted:
-            if given not in known:
-                hint = did_you_mean(given, known)
-                yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
+
+def _unknown_names(
+    name: str, route: Route, credentials: Mapping[str, Any], quotas: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
+        ("credential", "credential", route.credential, credentials),
+        *(("quotas", "quota", quota, quotas) for quota in route.quotas),
+    ]
+    for field, what, given, known in wanted:
+        if given not in known:
+            hint = did_you_mean(given, known)
+            yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
 
 
-def _all_of(calls: Mapping[str, Callable[[], T]], expected: type[Exception]) -> dict[str, T]:
-    """The results of all calls; raises SettingsError with the message of each `expected` error."""
+def _all_of(calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """The results of all calls; raises SettingsError with every problem."""
     results: dict[str, T] = {}
     problems: list[str] = []
     for name, call in calls.items():
         try:
             results[name] = call()
-        except expected as error:
-            problems.append(str(error))
+        except SettingsError as error:
+            problems += error.problems
     if problems:
         raise SettingsError(problems)
     return results
@@ -304,8 +320,8 @@ def read_secret(name: str, variable: str | None, file: Path | None, environ: Map
 def did_you_mean(given: str, known: Mapping[str, Any] | list[str]) -> str:
     """`; did you mean "x"?`, or the known names, or an empty text."""
     names = sorted(known)
-    if close := difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6):
-        return f"; did you mean `{close[0]}`?"
+    if close := nearest(given.lower(), names):
+        return f"; did you mean `{close}`?"
     return f"; known are {', '.join(f'`{name}`' for name in names)}" if names else "; none is"
 
 

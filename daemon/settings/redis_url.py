@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
+
+from daemon.settings.files import is_file
 
 REDIS_SCHEMES = (
     "redis",
@@ -107,7 +108,7 @@ def _check_options(scheme: str, options: Mapping[str, Any]) -> None:
             f"an address whose options are known and take their values; after the `?` it has {names}"
         ) from None
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        if name in own and not Path(own[name]).is_file():
+        if name in own and not is_file(own[name]):
             raise RedisUrlError(f"an address whose `{name}` names a file that is there")
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import EnvSettingsSource
 from pydantic_settings import SettingsError as SourceError
 from pydantic_settings.sources.utils import parse_env_vars
 
+from daemon.settings.files import is_file
 from daemon.settings.model import Settings, SettingsError, did_you_mean
 
 DEFAULT_FILE = Path("pixmill.toml")
@@ -40,9 +41,7 @@ def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The file to read: the given one, $PIXMILL_CONFIG, or ./pixmill.toml. One that was named must exist."""
     named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     if named is None:
-        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-    if not named.is_file():
-        raise SettingsError([f"The configuration file {named} does not exist: check the path."])
+        return DEFAULT_FILE if is_file(DEFAULT_FILE) else None
     return named
 
 
@@ -51,6 +50,8 @@ def toml_source(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
+    except FileNotFoundError:
+        raise SettingsError([f"The configuration file {path} does not exist: check the path."]) from None
     except OSError as error:
         raise SettingsError([f"The configuration file {path} cannot be read: {error.strerror}."]) from None
     except UnicodeDecodeError:
@@ -181,7 +182,8 @@ def _lines(text: str) -> dict[Path_, int]:
     """The line of each table and key. Only for messages, so texts that look like keys do no harm."""
     lines: dict[Path_, int] = {}
     table: Path_ = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a line of TOML ends with a line feed alone, and a text may hold other separators.
+    for number, line in enumerate(text.split("\n"), start=1):
         if header := _TABLE.fullmatch(line):
             table = _key_path(header[1])
             lines.setdefault(table, number)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -104,14 +102,6 @@ def _mask_userinfo(match: re.Match[str]) -> str:
     user, colon, _ = match[1].partition(":")
     # Without a colon it may be a token in the place of the user, so nothing of it is shown.
     return f"{user}:***@" if colon else "***@"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself, beyond doubt."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    # Any other name may resolve to any address.
-    return host == "localhost"
 
 
 class Listen(_Text):

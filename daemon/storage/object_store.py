@@ -306,4 +306,6 @@ def _hint(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     """The first line, redacted: obstore's debug section and addresses can hold request details and secrets."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return redact(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -35,7 +35,14 @@ GUARD_MOST_US: Final = 100_000
 
 
 class QuotaError(ValueError):
-    """An invalid quota, or a cost that can never fit a quota; the sentence says where and what to write."""
+    """An invalid quota, or a cost that can never fit a quota.
+
+    `problems` has a sentence for each fault, which says where and what to write.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class _Limit:

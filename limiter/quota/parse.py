@@ -30,29 +30,28 @@ _TIME: Final = re.compile(r"(?P<times>[0-9]{1,9}(\.[0-9]{1,6})?)(?P<period>ms|s|
 def parse_limits(name: str, spec: Mapping[str, object]) -> tuple[Limit, ...]:
     """The limits that the table of the quota `name` describes.
 
-    Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
+    Errors: QuotaError with every fault; each sentence names the quota and the field and shows a right example.
     """
+    fields = dict(spec)
+    preset = fields.pop("preset", None)
     limits: list[Limit] = []
-    for key, value in _with_preset(name, spec).items():
+    problems: list[str] = []
+    if isinstance(preset, str) and preset in PRESETS:
+        # A field beside the preset replaces the preset's own.
+        fields = {**PRESETS[preset].limits, **fields}
+    elif preset is not None:
+        known = ", ".join(sorted(PRESETS))
+        problems.append(
+            f'quota {name!r}: preset {preset!r} is unknown; known: {known}. Or write requests = "20/s"'
+        )
+    for key, value in fields.items():
         try:
             limits += _limits(key, value)
         except QuotaError as error:
-            raise QuotaError(f"quota {name!r}, field {key!r}: {error}") from None
+            problems.append(f"quota {name!r}, field {key!r}: {error}")
+    if problems:
+        raise QuotaError(*problems)
     return tuple(limits)
-
-
-def _with_preset(name: str, spec: Mapping[str, object]) -> dict[str, object]:
-    fields = dict(spec)
-    preset = fields.pop("preset", None)
-    if preset is None:
-        return fields
-    if not isinstance(preset, str) or preset not in PRESETS:
-        known = ", ".join(sorted(PRESETS))
-        raise QuotaError(
-            f'quota {name!r}: preset {preset!r} is unknown; known: {known}. Or write requests = "20/s"'
-        )
-    # A field beside the preset replaces the preset's own.
-    return {**PRESETS[preset].limits, **fields}
 
 
 def _limits(key: str, value: object) -> list[Limit]:

@@ -131,7 +131,7 @@ def check_cost(quota: Quota, costs: Mapping[str, int]) -> None:
 def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
     """The quota that a `[quotas.NAME]` table of the configuration describes.
 
-    Errors: QuotaError, whose sentence names the quota and the field and shows a right example.
+    Errors: QuotaError with every fault; each sentence names the quota and the field and shows a right example.
     """
     if name.endswith(POLLS_OF):
         raise QuotaError(
@@ -140,15 +140,22 @@ def parse_quota(name: str, spec: Mapping[str, object]) -> Quota:
         )
     fields = dict(spec)
     adaptive = fields.pop("adaptive", False)
+    problems: list[str] = []
     if not isinstance(adaptive, bool):
-        raise QuotaError(
+        problems.append(
             f"quota {name!r}, field 'adaptive': {adaptive!r} is neither true nor false; write adaptive = true"
         )
-    limits = parse_limits(name, fields)
+    limits: tuple[Limit, ...] = ()
+    try:
+        limits = parse_limits(name, fields)
+    except QuotaError as error:
+        problems += error.problems
+    if problems:
+        raise QuotaError(*problems)
     if not limits:
         raise QuotaError(f'quota {name!r} sets no limit: write at least one, like images = "20/min"')
     if adaptive and not any(isinstance(limit, Window | Bucket | FixedWindow) for limit in limits):
         raise QuotaError(
             f'quota {name!r} is adaptive, but has no rate that could adapt; write one, like images = "20/min"'
         )
-    return Quota(name, limits, adaptive)
+    return Quota(name, limits, bool(adaptive))

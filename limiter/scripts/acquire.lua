@@ -29,7 +29,7 @@
 -- The most rounds in which limits look for a common slot; each round moves the slot on.
 local ROUNDS = 64
 local LEARNED_KEPT_US = 86400000000
--- In a request's record, a reservation has this word in place of the time of the grant.
+-- In a request's record, a reservation and a refused late call have this word in place of the time of the grant.
 local RESERVED = '-'
 
 local max_wait, lease, grant = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -245,7 +245,7 @@ local function decide()
 
   local full = charge_places(slot)
   charge(rates, slot, text(now))
-  for _, quota in ipairs(quotas) do cooldown_go_alone(quota.cooldown_key, quota.cooldown, slot, now) end
+  for _, quota in ipairs(quotas) do cooldown_go_alone(quota.cooldown_key, quota.cooldown, slot, grant, now) end
   local changes, left = learn(rates, slot, bound)
   return {1, text(slot - now), clock.epoch, text(now), text(slot), grant, changes, left, full}
 end

@@ -101,7 +101,7 @@ end
 
 if own > 0 then cooldown.alone = named > LONGEST_PAUSE_US and ALONE_MOST_US or math.min(own / 4, ALONE_MOST_US) end
 local known, pause = cooldown.ends, math.max(named, own)
-if pause > 0 and now + pause > known then cooldown.ends, cooldown.reason = now + pause, ARGV[8] end
+if pause > 0 and now + pause > known then cooldown.ends, cooldown.reason, cooldown.lone = now + pause, ARGV[8], nil end
 cooldown_write(KEYS[3], cooldown, now)
 if cooldown.ends > math.max(known, now) + NEWS_US or new_level < level then
   redis.call('PUBLISH', ARGV[9], 'quota ' .. ARGV[10] .. ' ' .. text(now))

@@ -65,7 +65,8 @@ class Permits(Server):
         """Undo a reservation, or a grant of whose call not one byte was sent. Repeated calls change nothing.
 
         The charges come back exactly, with two exceptions. Lost are tokens of a bucket that has granted dozens since,
-        and units of a day or of a very large window half a lease after the slot. The bell rings as for a release.
+        and units of a day or of a very large window half a lease after the slot. The bell rings as for a release. If
+        the call was to go alone after a pause, the next one does.
         """
         if not permit.quotas:
             return
@@ -76,9 +77,12 @@ class Permits(Server):
             for quota in permit.quotas
             for book in self._keys.books(quota, unit)
         ]
-        keys = [self._keys.clock, self._record(permit), *self._lines(permit), *(book for book, _ in books)]
-        args = [self._now_us(), permit.grant_id, permit.owner, self._keys.bell, len(permit.leased)]
-        args += [*permit.weights, *(cost for _, cost in books)]
+        cooldowns = [self._keys.of(quota, "cooldown") for quota in permit.quotas]
+        keys = [self._keys.clock, self._record(permit), *self._lines(permit), *cooldowns]
+        keys += [book for book, _ in books]
+        args = [self._now_us(), permit.grant_id, permit.owner, self._keys.bell]
+        args += [len(permit.leased), len(cooldowns)]
+        args += [*permit.weights, *permit.quotas, *(cost for _, cost in books)]
         await uninterrupted(_GIVE_BACK(self._client, keys, args))
 
     async def retime(self, permit: Permit, quotas: Sequence[Quota], *, sent: bool = False) -> bool:

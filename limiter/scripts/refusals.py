@@ -156,7 +156,7 @@ class Refusals(Server):
             keys = (self._keys.clock, *self._keys.strings(quota.name), book, self._keys.spread)
             args = (self._now_us(), quota.fingerprint, permit.slot_us, reading.remaining, reset_us)
             shape = (limit.kind, limit.unit, limit.count, span_us, period_us, midnights)
-            await uninterrupted(_SYNC(self._client, keys, (*args, *shape)))
+            await uninterrupted(_SYNC(self._client, keys, (*args, *shape, permit.grant_id)))
             noted += 1
         return noted
 

@@ -5,7 +5,9 @@
 --        5 number of quotas   rest: see include/rows.lua
 -- Returns 1 if the call counts from now on, or its slot is still to come. 0 if it must not be sent: a limit has no room now
 --         beside the calls of others that have left, or a cooldown has begun. Then its rates are free again, and
---         `give_back` frees its places. A window by the clock and a very large one count slots ahead as calls that left.
+--         `give_back` frees its places. A repeat of a refused call, whose reply was lost, is refused again: the record
+--         has `-` for the time of the grant. A window by the clock and a very large one count slots ahead as calls that
+--         left.
 --
 -- The provider counts from the arrival. An entry that stays at its slot leaves our window while the call is still in the
 -- provider's, and the next call would be one too many. Slots ahead that were granted behind the former entry may have no
@@ -29,7 +31,8 @@ local quotas, rows = rows_read(5, strings)
 -- Without its record the charge stays in slices and in windows by the clock, and the call counts twice there.
 local record = strings[2]
 if record and string.match(record, '^%S+ (%S+)') ~= grant then record = nil end
-local granted_at = tonumber(string.match(record or '', '^%S+ %S+ (%S+)') or 0)
+local granted_at = tonumber(string.match(record or '', '^%S+ %S+ (%S+)')) or 0
+if record and granted_at == 0 and not sent then return 0 end
 if record and tonumber(string.match(record, '^%S+')) >= now then return 1 end
 
 local rates, undone = {}, {}
@@ -74,7 +77,7 @@ if not allowed and not sent then
   for _, row in ipairs(record and rows or {}) do
     if row.kind == 'day' then undo_charge(row.key, record, grant, row.cost) end
   end
-  if record then redis.call('DEL', KEYS[2]) end
+  if record then redis.call('SET', KEYS[2], text(now) .. ' ' .. grant .. ' -', 'KEEPTTL') end
   return 0
 end
 

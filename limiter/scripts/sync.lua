@@ -2,9 +2,9 @@
 -- their use counts beside ours until the limit resets.
 --
 -- KEYS   1 clock   2..7 the quota's six strings, see include/quota.lua   8 the limit's book   9 spread
--- ARGV   1 test clock (µs or '')   2 fingerprint of a quota that learns   3 slot (µs) of the answered call
+-- ARGV   1 test clock (µs or '')   2 fingerprint of a quota that learns   3 slot (µs) of the answered call's grant
 --        4 units left then   5 time to the reset (µs)   6 kind: log, slices or day
---        7 unit   8 count   9 span (µs)   10 period (µs)   11 midnights of a day, else ''
+--        7 unit   8 count   9 span (µs)   10 period (µs)   11 midnights of a day, else ''   12 its grant id
 -- Returns the units that count as use by others from now on; -1 if a newer answer is known.
 --
 -- The newest answer replaces the one before, so no use counts twice. It only tightens.
@@ -24,6 +24,8 @@ local row = {
   extra = ARGV[6] == 'day' and ARGV[11] or ARGV[10],
 }
 rate_now(row, tonumber(redis.call('GET', KEYS[9])) or 0)
+-- A late call has moved since its grant.
+if row.kind == 'log' then sent = tonumber(redis.call('ZSCORE', row.key, ARGV[12] .. ':1')) or sent end
 if row.others and sent <= row.others.sent then return -1 end
 rate_load(row, clock)
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 import httpx2
 
+from providers.hosts import is_loopback
 from providers.http.tls import tls_context, trust_problem
 
 _NAMES = ("https_proxy", "http_proxy", "all_proxy")
@@ -24,7 +25,7 @@ def proxy_for(url: httpx2.URL, environ: Mapping[str, str] = os.environ) -> httpx
 
     Raises ValueError with a sentence for a variable that names no usable proxy.
     """
-    if is_loopback(url.host) or _is_excepted(url, environ):
+    if is_loopback(url.host) or url.host.endswith(".localhost") or _is_excepted(url, environ):
         return None
     for name in (f"{url.scheme}_proxy", "all_proxy"):
         variable, value = _variable(name, environ)
@@ -51,14 +52,6 @@ def proxies_in_words(environ: Mapping[str, str]) -> str:
     """The proxies in use, by variable and without passwords; empty if there is none. Raises as `proxy_for`."""
     given = (_variable(name, environ) for name in _NAMES)
     return ", ".join(f"{name} {_proxy(name, value).url}" for name, value in given if value)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -5,10 +5,11 @@ Every function that refuses raises ValueError with a sentence for the operator, 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 
 import httpx2
+
+from providers.text import nearest
 
 
 def check_options(provider: str, options: Mapping[str, str], known: Collection[str]) -> None:
@@ -89,5 +90,5 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one; empty if none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f" Did you mean {near!r}?" if near else ""

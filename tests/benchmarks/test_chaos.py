@@ -17,6 +17,7 @@ from benchmarks.chaos.fairness import BOUND_SLOTS, Waits, waits
 from benchmarks.chaos.invariants import INVARIANTS, violations
 from benchmarks.chaos.losses import LOST_SECOND, NO_WRITES, SLOW_CLOCK, Loss, judged
 from benchmarks.chaos.plan import Entry, Item, Plan, make_plan
+from benchmarks.chaos.scarce import FEW_DESCRIPTORS, harmed
 from benchmarks.chaos.story import Call, Story
 from providers.simulator.faults import FaultKind
 
@@ -44,7 +45,11 @@ def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_p
     assert sum(written["struck"].values()) >= 4, "it was struck every two seconds"
     assert written["calls"]["arrived"] > 80, "faults and kills cost further calls"
     assert len(written["recoveries_s"]) == 2
-    assert [loss["strike"] for loss in written["losses"]] == [LOST_SECOND, NO_WRITES, SLOW_CLOCK]
+    strikes = [LOST_SECOND, NO_WRITES, SLOW_CLOCK, FEW_DESCRIPTORS]
+    assert [loss["strike"] for loss in written["losses"]] == strikes
+    assert written["losses"][0]["never_accepted"], "jobs were accepted in the lost second, and are reported"
+    for row in (*strikes, "- unknown outcomes", "- jobs lost with their entry"):
+        assert f"\n{row}  " in done.stdout
     assert all(loss["safe"] > 0 for loss in written["losses"]), (
         "each strike met pictures that were not settled"
     )
@@ -246,7 +251,48 @@ def test_a_loss_is_wrong_where_the_picture_or_its_task_was_known(
         {item.id: calls},
         tasks_known=True,
     )
-    assert bool(loss.wrong) == wrong
+    assert loss.held != wrong
+
+
+@pytest.mark.parametrize(
+    ("record", "calls", "wrong"),
+    [
+        ({"state": "succeeded", "attempts": "0", "throttles": "3"}, 1, ""),
+        ({"state": "succeeded", "attempts": "1", "error": "e"}, 1, "lost 1 attempts: e"),
+        ({"state": "succeeded", "attempts": "0"}, 2, "was bought 2 times"),
+        ({"state": "failed", "error": "no PNG"}, 1, "is failed: no PNG"),
+        ({"state": "queued"}, 0, "is queued: no reason is known"),
+        ({}, 0, "is without a record: no reason is known"),
+    ],
+)
+def test_a_lack_of_descriptors_costs_no_item_a_picture_or_an_attempt(
+    record: dict[str, str], calls: int, wrong: str
+) -> None:
+    found = harmed([TASK], {TASK.id: record}, {TASK.id: calls})
+    assert found == ([f"{TASK.id} {wrong}"] if wrong else [])
+
+
+@pytest.mark.parametrize(
+    ("list_of", "row"),
+    [
+        ("wrong", LOST_SECOND),
+        ("disobeyed", "- unknown outcomes"),
+        ("not_made", "- jobs lost with their entry"),
+    ],
+)
+def test_each_row_of_a_loss_can_be_broken(list_of: str, row: str) -> None:
+    loss = Loss(LOST_SECOND, 8, never_accepted=["late-00"])
+    assert loss.held
+    assert not any(each.broken for each in loss.rows())
+    setattr(loss, list_of, ["late-00 is running"])
+    assert not loss.held
+    assert [each.name for each in loss.rows() if each.broken] == [row]
+
+
+def test_lost_jobs_are_reported_by_name_and_only_where_jobs_can_be_lost() -> None:
+    (*_, last) = Loss(LOST_SECOND, 8, never_accepted=["late-00", "late-01"]).rows()
+    assert last.text == "0 not made when sent again; 2 lost: late-00, late-01"
+    assert len(Loss(NO_WRITES, 8).rows()) == 2
 
 
 def test_an_unknown_outcome_is_counted_by_what_followed() -> None:
@@ -267,4 +313,6 @@ def test_a_broken_run_says_so_with_the_first_sentences() -> None:
     assert not replace(outcome, broken={}, recoveries_s=[99.0]).held
     assert not replace(outcome, broken={}, waits_slots=(9,)).held
     assert not replace(outcome, broken={}, rested=False).held
-    assert not replace(outcome, broken={}, losses=[Loss(NO_WRITES, 1, wrong=["i0 is running"])]).held
+    lossy = replace(outcome, broken={}, losses=[Loss(NO_WRITES, 1, wrong=["i0 is running"])])
+    assert not lossy.held
+    assert "0 lay in the store  BROKEN" in table(lossy)

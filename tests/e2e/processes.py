@@ -18,14 +18,24 @@ STARTED_S = 60.0  # a busy machine takes long to start an interpreter
 
 
 class Command:
-    """A running `python -m daemon ...`; a thread reads its output, so it never blocks on a full pipe."""
+    """A running `python -m daemon ...`; a thread reads its output, so it never blocks on a full pipe.
+
+    `shell` is run before it, in the same process, such as `ulimit -n 64`.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], cwd: Path, *, module: str = "daemon", **environ: str
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        *,
+        module: str = "daemon",
+        shell: str = "",
+        **environ: str,
     ) -> None:
         self.lines: list[str] = []
+        before = ["sh", "-c", f'{shell} && exec "$@"', "sh"] if shell else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*before, sys.executable, "-m", module, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ},
             stdout=subprocess.PIPE,

@@ -21,6 +21,7 @@ from daemon.queue.messages import Noted
 from daemon.queue.queue import Queue
 from daemon.worker.download import Download
 from daemon.worker.executor import Executor
+from daemon.worker.permits import CallPermits
 from daemon.worker.pool import Pool
 from providers.base import PollPlan
 from providers.hunyuan.provider import HunyuanProvider
@@ -85,6 +86,8 @@ def reporting_settles() -> None:
 remembering_tasks()
 reporting_settles()
 stopping_after(Queue, "note_intent", "intent", lambda _self, item: item.uid)
+# The connection is open, and the first byte is about to leave.
+stopping_after(CallPermits, "_surely_ours", "connect", lambda _self, run, _rtt_s: run.item.uid)
 stopping_after(Executor, "_submit", "answer", lambda _self, run, *_: run.item.uid)
 stopping_after(Queue, "note_receipt", "receipt", lambda _self, item, _receipt: item.uid)
 for provider in (zimage.ZImageProvider, HunyuanProvider):

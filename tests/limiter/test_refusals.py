@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from limiter import Bound, Grant, InFlight, Later, Limiter, Permit, Quota, Window, parse_quota
+from limiter import Bound, Grant, InFlight, Later, Limiter, Permit, Quota, Recalls, Window, parse_quota
 from tests.limiter.conftest import Rig
 
 S = 1_000_000
@@ -298,6 +298,52 @@ async def test_the_first_call_after_a_pause_goes_alone(rig: Rig) -> None:
         waits = [await _wait_us(rig, quota) for _ in range(3)]
         assert waits == [ends, ends + lone_us, ends + lone_us]
         rig.time.advance(ends + lone_us)
+
+
+@pytest.mark.parametrize("allowance", [False, True])
+async def test_a_lone_call_that_is_given_back_leaves_its_turn_to_the_next(
+    redis: Redis, allowance: bool
+) -> None:
+    rig = Rig(redis)
+    if allowance:
+        rig.time.now_us = await rig.limiter.exhausted(PLACES, reason="spent")
+    else:
+        answer = await _penalise(rig, await rig.permit(PLACES), 90, quota=PLACES)
+        rig.time.advance(round(answer.pause_s * S))
+    lone, behind = await rig.permit(PLACES), await rig.permit(PLACES)
+    assert behind.slot_us - lone.slot_us == LONGEST_ALONE
+    requested_at, recalls = rig.time.now_us / 1e6, Recalls(lambda: rig.time.now_us / 1e6)
+    async with rig.client.pubsub() as bell:
+        await bell.subscribe(f"{rig.prefix}:bell")
+        await bell.get_message(timeout=5)
+        rig.time.advance(S // 2)
+        await rig.limiter.give_back(behind)
+        await rig.limiter.give_back(lone)
+        message = await bell.get_message(timeout=5, ignore_subscribe_messages=True)
+        assert recalls.note(message["data"].decode())
+    assert recalls.covers(behind, requested_at), "it was to follow the call that was not sent"
+    await rig.limiter.give_back(lone)
+    assert [await _wait_us(rig, PLACES) for _ in range(3)] == [0, LONGEST_ALONE, LONGEST_ALONE]
+
+
+async def test_a_lone_call_that_is_given_back_too_late_stops_nobody(rig: Rig) -> None:
+    answer = await _penalise(rig, await rig.permit(PLACES), 90, quota=PLACES)
+    rig.time.advance(round(answer.pause_s * S))
+    lone = await rig.permit(PLACES)
+    rig.time.advance(LONGEST_ALONE)
+    await rig.limiter.give_back(lone)
+    assert [await _wait_us(rig, PLACES) for _ in range(2)] == [0, 0]
+
+
+async def test_a_refusal_after_the_lone_call_keeps_its_pause(rig: Rig) -> None:
+    early = [await rig.permit(PLACES) for _ in range(2)]
+    answer = await _penalise(rig, early[0], 90, quota=PLACES)
+    rig.time.advance(round(answer.pause_s * S))
+    lone = await rig.permit(PLACES)
+    await _penalise(rig, early[1], 100, quota=PLACES)
+    await rig.limiter.give_back(lone)
+    [state] = await rig.limiter.snapshot([PLACES])
+    assert (state.cooldown_s, state.cooldown_reason) == (100, "429")
 
 
 async def test_a_poll_does_not_go_for_the_lone_call(rig: Rig) -> None:

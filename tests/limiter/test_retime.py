@@ -133,6 +133,36 @@ async def test_a_refused_late_call_frees_its_day_too(rig: Rig) -> None:
     assert isinstance(await rig.request(quota), Later)
 
 
+@pytest.mark.parametrize(
+    "requests", ["2/s", "5000/s", {"rate": "8/s", "burst": 2}, {"rate": "2/s", "window": "fixed"}]
+)
+async def test_a_refusal_of_a_late_call_stands_when_its_reply_is_lost(rig: Rig, requests: object) -> None:
+    quota = parse_quota("q", {"requests": [requests, {"rate": "9000/d", "reset": "UTC"}]})
+    late = await rig.permit(quota)
+    rig.time.advance(1_100 * MS)
+    most = 5000 if requests == "5000/s" else 2
+    other = await rig.request(quota, costs={"requests": most})
+    assert isinstance(other, Grant)
+    assert not await rig.limiter.retime(late, [quota])
+    await rig.limiter.give_back(other.permit)
+    before = await rig.limiter.snapshot([quota])
+    assert not await rig.limiter.retime(late, [quota]), "there is room by now, but its day is not charged"
+    assert await rig.limiter.snapshot([quota]) == before
+    await rig.limiter.give_back(late)
+    assert await rig.limiter.snapshot([quota]) == before
+
+
+async def test_a_refused_late_call_may_be_requested_again_under_its_name(rig: Rig) -> None:
+    quota = parse_quota("q", {"requests": "2/s"})
+    late = await rig.permit(quota, request_id="r")
+    rig.time.advance(1_100 * MS)
+    for _ in range(2):
+        await rig.slot(quota)
+    assert not await rig.limiter.retime(late, [quota])
+    again = await rig.permit(quota, request_id="r")
+    assert (again.grant_id == late.grant_id, again.slot_us - rig.time.now_us) == (False, 1_010 * MS)
+
+
 async def test_a_call_whose_slot_is_to_come_stays_as_it_is(rig: Rig) -> None:
     permits = await _permits(rig, TEN, 11)
     before = await rig.dump()

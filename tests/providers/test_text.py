@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.text import visible, visible_json
+from providers.text import nearest, shortened, visible, visible_json
 
 JOINERS = "\u00ad\u200c\u200d"
 
@@ -45,3 +45,15 @@ def test_json_means_the_same(content: dict[str, str]) -> None:
 def test_lines_stay_lines_where_that_is_wanted() -> None:
     assert visible("a\n\tb\x1b", lines=True) == "a\n\tb\\x1b"
     assert visible("a\n\tb") == "a\\n\\tb"
+
+
+def test_the_nearest_name_is_found_for_a_slip_and_for_none_that_is_far() -> None:
+    known = ["images", "requests", "in_flight"]
+    assert nearest("imagse", known) == "images"
+    assert nearest("colour", known) is None
+    assert nearest("colour", known, cutoff=0) in known
+    assert nearest("i" * 1_000_000, known) is None
+
+
+def test_a_shortened_text_has_at_most_its_limit_of_characters() -> None:
+    assert [shortened("abcd", limit) for limit in (3, 4, 5)] == ["ab\u2026", "abcd", "abcd"]

@@ -41,7 +41,7 @@ class PixmillGate(Gate):
             model: [self._parsed[name] for name in names] for model, names in config.models.items()
         }
         self._requesting = {model: asyncio.Lock() for model in config.models}
-        self._held: dict[str, Permit] = {}
+        self._held: dict[str, Slot] = {}
         self._recalls = Recalls()
         self._places = Places(self._limiter)
         holder = f"replica-{config.replica}"
@@ -83,7 +83,7 @@ class PixmillGate(Gate):
         late_ms = round(1e3 * (time.monotonic() - slot.at), 3)
         self.notes["latest_ms"] = max(self.notes["latest_ms"], late_ms)
         if slot.permit.leased:
-            self._held[slot.permit.grant_id] = slot.permit
+            self._held[slot.permit.grant_id] = slot
             if self._longest_call_s is not None:
                 await self._limiter.submitted(slot.permit, longest_s=self._longest_call_s)
         return slot.permit
@@ -140,9 +140,11 @@ class PixmillGate(Gate):
 
     async def _heartbeat(self) -> None:
         while True:
+            # As in the daemon, a young lease needs no renewal before the next beat.
+            old_at = time.monotonic() - self._lease_s / 4
+            old = [slot.permit for slot in self._held.values() if slot.leaves_at <= old_at]
+            self.notes["lost_leases"] += len(await self._limiter.renew(old))
             await asyncio.sleep(self._lease_s / 3)
-            if self._held:
-                self.notes["lost_leases"] += len(await self._limiter.renew(list(self._held.values())))
 
     async def _lasting(self, loop: Callable[[], Any]) -> None:
         while True:

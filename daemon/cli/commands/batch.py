@@ -9,6 +9,7 @@ import typer
 
 from daemon.cli.acceptance import after_sending
 from daemon.cli.commands.explain import reason_of
+from daemon.cli.ending import ready
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.planning import batch_id, left_out, plan_lines, plan_of
 from daemon.cli.session import Session, command
@@ -74,6 +75,7 @@ async def batch(
         return session.printer.answer(plan, *plan_lines(plan))
     for note in left_out(read):
         session.printer.note(note)
+    ready(out)
     async with session.client() as client:
         sent = await client.sender.batch(fields, items)
         return await after_sending(session, client, sent, explain=reason_of, wait=watch, out=out)

@@ -68,7 +68,8 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
     for name, credential in settings.credentials.items():
         if credential.provider not in known:
             yield (
-                f"`credentials.{name}.provider` is not an installed provider: "
+                settings.place("credentials", name, "provider")
+                + f"`credentials.{name}.provider` is not an installed provider: "
                 f'"{credential.provider}"; known are {", ".join(known)}.'
             )
             continue
@@ -78,12 +79,13 @@ def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]
             try:
                 provider_of(credential, environ)
             except ValueError as error:
-                yield f"credentials.{name}: {error}"
+                yield f"{settings.place('credentials', name)}credentials.{name}: {error}"
     for name, webhook in settings.webhooks.items():
+        place = settings.place("webhooks", name)
         with suppress(SettingsError):
             for text in (webhook.resolve(environ), webhook.resolve_old(environ)):
                 if text is not None:
-                    yield from _problems(f"webhooks.{name}: ", partial(secret_bytes, text))
+                    yield from _problems(f"{place}webhooks.{name}: ", partial(secret_bytes, text))
 
 
 def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
@@ -145,7 +147,8 @@ def _loaded(file: Path | None, as_json: bool) -> LoadedSettings:
     try:
         return load_settings(file, environ=os.environ, offers=[alias_source])
     except SettingsError as error:
-        _fail(error.problems, as_json)
+        others = problems_of(error.rest, os.environ) if error.rest is not None else ()
+        _fail(tuple(dict.fromkeys((*error.problems, *others))), as_json)
 
 
 def _fail(problems: tuple[str, ...], as_json: bool) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from daemon.cli.errors import ALL_WELL, INTERRUPTED
+from daemon.cli.errors import ALL_WELL, INTERRUPTED, words_of
 from daemon.cli.following import display_on
 from daemon.cli.options import JsonOption
 from daemon.cli.output import Printer
@@ -48,9 +48,10 @@ def demo(
         printer.note("Stopped; nothing is left running.")
         code = INTERRUPTED
     except (*EXPECTED_ERRORS, DemoError) as error:
-        printer.note(str(error))
+        sentence = words_of(error) if isinstance(error, OSError) else str(error)
+        printer.note(sentence)
         if as_json:
-            printer.document({"error": {"message": str(error)}})
+            printer.document({"error": {"message": sentence}})
         code = NOT_AS_PROMISED
     raise typer.Exit(code)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daemon.broker.redis_cli import redis_cli
+from daemon.cli.errors import words_of
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
@@ -151,9 +152,7 @@ def _serve(
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"{error.filename}: {error.strerror}. Start it in a directory that you may write to, or set `storage.url` "
-            "and `redis.url`."
-        )
-    return str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    hint = "Start it in a directory that you may write to, or set `storage.url` and `redis.url`."
+    return f"{words_of(error)} {hint}" if error.filename is not None else words_of(error)

@@ -9,9 +9,11 @@ import typer
 
 from daemon.cli.acceptance import after_sending
 from daemon.cli.commands.explain import reason_of
+from daemon.cli.ending import ready
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
 from daemon.client.client import new_id
+from daemon.settings.files import is_file
 
 
 @command
@@ -53,6 +55,7 @@ async def submit(
     }
     job = {"id": ident or new_id("job"), "tenant": session.tenant, "prompt": prompt}
     job |= {name: value for name, value in given.items() if value is not None}
+    ready(out)
     async with session.fleet() as client:
         return await after_sending(
             session, client, await client.sender.job(job), explain=reason_of, wait=wait, out=out
@@ -67,7 +70,7 @@ def _input(text: str) -> dict[str, str]:
         raise CommandError(
             f"--input takes an https URL, or the key of an object in the store, not {scheme}://.", USAGE
         )
-    if text.startswith(("/", "./", "../", "~", ".\\")) or Path(text).is_file():
+    if text.startswith(("/", "./", "../", "~", ".\\")) or is_file(text):
         raise CommandError(
             f"{text} is a file of this machine, which the workers cannot read: give a URL, or the key of an object "
             "in the store.",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 
 from daemon.contract import FINAL_STATES
-from daemon.contract.fields import IDENT_PATTERN
 from daemon.gateway.access import Reader
+from daemon.gateway.documents import PROBLEMS
 from daemon.gateway.events.frames import START, Position, Topic, position_of
 from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import Ending, EventStream, Wish
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.problems import bad_parameter, not_found
-from daemon.queue.keys import Uid, batch_gid, job_gid
+from daemon.gateway.problems import Problem, bad_parameter
+from daemon.gateway.work.finding import find_batch, find_item, find_job
 from daemon.queue.views import GroupView, View
 
 router = APIRouter()
@@ -32,10 +32,11 @@ _EXAMPLE = (
     "event: end\ndata: {}\n\n"
 )
 _STREAM: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
     200: {
         "description": "Frames of events. `resync`: read everything again. `end`: nothing follows.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
-    }
+    },
 }
 After = Annotated[
     str | None,
@@ -44,7 +45,7 @@ After = Annotated[
 LastEventId = Annotated[str | None, Header(description="As `after`, which it overrides.")]
 
 
-@router.get("/v1/events", responses=_STREAM)
+@router.get("/v1/events", response_class=SseResponse, responses=_STREAM, tags=["events"])
 async def of_tenant(
     here: Here,
     caller: Reader,
@@ -58,7 +59,7 @@ async def of_tenant(
     return _stream(here, Wish(topic, here.names.events, _known(after, last_event_id)))
 
 
-@router.get("/v1/batches/{ident}/events", responses=_STREAM)
+@router.get("/v1/batches/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["batches"])
 async def of_batch(
     here: Here,
     caller: Reader,
@@ -71,17 +72,19 @@ async def of_batch(
     here.hub.check()
     known = _known(after, last_event_id) or START
     owner = caller.tenant_for(tenant)
-
-    async def find() -> View | None:
-        return await here.records.group(batch_gid(owner, _checked(ident)))
-
+    find = partial(find_batch, here, owner, ident)
     view = await _found(here, find)
     ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
     stream = here.names.batch_events(ident)
     return _stream(here, Wish(Topic(owner, ident), stream, known, ending, view.ended))
 
 
-@router.get("/v1/batches/{batch}/items/{ident}/events", responses=_STREAM)
+@router.get(
+    "/v1/batches/{batch}/items/{ident}/events",
+    response_class=SseResponse,
+    responses=_STREAM,
+    tags=["batches"],
+)
 async def of_item(
     here: Here,
     caller: Reader,
@@ -94,17 +97,15 @@ async def of_item(
     """The events of an item of a batch, until the item ends."""
     here.hub.check()
     known = _known(after, last_event_id) or START
-    uid = Uid(caller.tenant_for(tenant), _checked(batch), _checked(ident))
-
-    async def find() -> View | None:
-        return await here.records.item(uid)
-
+    owner = caller.tenant_for(tenant)
+    find = partial(find_item, here, owner, batch, ident)
     view = await _found(here, find)
     ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
-    return _stream(here, Wish(Topic(*uid), here.names.batch_events(batch), known, ending, view.ended))
+    topic = Topic(owner, batch, ident)
+    return _stream(here, Wish(topic, here.names.batch_events(batch), known, ending, view.ended))
 
 
-@router.get("/v1/jobs/{ident}/events", responses=_STREAM)
+@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["jobs"])
 async def of_job(
     here: Here,
     caller: Reader,
@@ -117,11 +118,7 @@ async def of_job(
     here.hub.check()
     known = _known(after, last_event_id) or START
     owner = caller.tenant_for(tenant)
-
-    async def find() -> View | None:
-        name = _checked(ident)
-        return await here.records.group(job_gid(owner, name)) or await here.records.item(Uid(owner, "", name))
-
+    find = partial(find_job, here, owner, ident)
     view = await _found(here, find)
     ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
     # The stream of all events has them among all others, so only its part from the job's own time is read.
@@ -147,24 +144,17 @@ def _known(after: str | None, last_event_id: str | None) -> Position | None:
         raise bad_parameter(field, sentence) from None
 
 
-def _checked(ident: str) -> str:
-    if not re.fullmatch(IDENT_PATTERN, ident):
-        raise not_found()
-    return ident
-
-
-async def _found(here: Gateway, find: Callable[[], Awaitable[View | None]]) -> View:
+async def _found(here: Gateway, find: Callable[[], Awaitable[View]]) -> View:
     async with here.hub.looks:
-        view = await find()
-    if view is None:
-        raise not_found()
-    return view
+        return await find()
 
 
-def _ended(find: Callable[[], Awaitable[View | None]]) -> Callable[[], Awaitable[bool]]:
+def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]:
     async def ended() -> bool:
-        view = await find()
-        return view is None or view.ended
+        try:
+            return (await find()).ended
+        except Problem:
+            return True  # its record has gone meanwhile
 
     return ended
 

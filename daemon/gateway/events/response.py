@@ -23,8 +23,10 @@ class SseResponse(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], *, ping_s: float = PING_S) -> None:
-        self.status_code = 200
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], *, ping_s: float = PING_S, status_code: int = 200
+    ) -> None:
+        self.status_code = status_code
         self.background = None
         self.init_headers(_HEADERS)
         self._frames = frames

@@ -6,7 +6,8 @@
 --   pause     `ends reason`                            an operator's pause; 0 is without an end
 --   cooldown  `ends generation cut streak reason`      a provider's pause; `generation` counts cuts, `cut` is the time of
 --                                                      the last one, `streak` counts those without a quiet time between.
---                                                      `alone=N ` before the reason: the next call goes alone for N µs
+--                                                      `alone=N ` before the reason: the next call goes alone for N µs;
+--                                                      `lone=GRANT:N ` is that call, once it was granted
 --   places    `most at`                                calls in flight that a provider allowed at that time
 --   learned   `FINGERPRINT ` and a state of adapt.lua  the learned rate; void for another configuration
 --   others    `UNIT:PERIOD sent cost until;` ...       use by others, as the provider's headers reported it;
@@ -33,14 +34,18 @@ local ALONE_MOST_US = 10000000
 local function cooldown_read(stored)
   local ends, generation, cut, streak, reason = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (.*)$')
   local alone, rest = string.match(reason or '', '^alone=(%d+) (.*)$')
+  local lone, lone_us, plain = string.match(reason or '', '^lone=(%S+):(%d+) (.*)$')
   return {
     ends = tonumber(ends) or 0, generation = tonumber(generation) or 0, cut = tonumber(cut) or 0,
-    streak = tonumber(streak) or 0, alone = tonumber(alone) or 0, reason = rest or reason or '',
+    streak = tonumber(streak) or 0, alone = tonumber(alone) or 0, lone = lone, lone_us = tonumber(lone_us),
+    reason = rest or plain or reason or '',
   }
 end
 
 local function cooldown_write(key, cooldown, now)
-  local alone = cooldown.alone > 0 and string.format('alone=%.0f ', cooldown.alone) or ''
+  local alone = ''
+  if cooldown.alone > 0 then alone = string.format('alone=%.0f ', cooldown.alone)
+  elseif cooldown.lone then alone = string.format('lone=%s:%.0f ', cooldown.lone, cooldown.lone_us) end
   redis.call('SET', key, string.format('%.0f %.0f %.0f %.0f %s%s',
     cooldown.ends, cooldown.generation, cooldown.cut, cooldown.streak, alone, cooldown.reason), 'KEEPTTL')
   keep_for(key, math.max(0, cooldown.ends - now) + COOLDOWN_KEPT_US)
@@ -57,12 +62,23 @@ end
 
 -- The first call after a pause, at `slot`, goes alone: its refusal then costs one call, and not as many as fit in the
 -- limits. All others have later slots.
-local function cooldown_go_alone(key, cooldown, slot, now)
+local function cooldown_go_alone(key, cooldown, slot, grant, now)
   -- A far slot shows nothing soon, so nobody waits for that call.
   if cooldown.alone == 0 or slot > math.max(cooldown.ends, now) + cooldown.alone then return end
   cooldown_forgive(cooldown, slot)
+  cooldown.lone, cooldown.lone_us = grant, cooldown.alone
   cooldown.ends, cooldown.alone = slot + cooldown.alone, 0
   cooldown_write(key, cooldown, now)
+end
+
+-- If the call that goes alone is given back before the others follow, the next one goes in its place. Returns whether it is
+-- so.
+local function cooldown_not_gone(key, grant, now)
+  local cooldown = cooldown_read(redis.call('GET', key))
+  if cooldown.lone ~= grant or now >= cooldown.ends then return false end
+  cooldown.ends, cooldown.alone = cooldown.ends - cooldown.lone_us, cooldown.lone_us
+  cooldown_write(key, cooldown, now)
+  return true
 end
 
 local function pause_read(stored)

@@ -104,3 +104,30 @@ async def test_an_outage_that_all_parts_meet_is_logged_once(monkeypatch: pytest.
     with capture_logs() as again:
         await asyncio.gather(run_forever("part 0", part(1)), return_exceptions=True)
     assert [line["event"] for line in again] == ["redis does not serve us; waiting"]
+
+
+async def test_a_part_that_ends_says_nothing_about_another_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daemon.broker.loops.pause_s", lambda *_: 0.0)
+    may_end = asyncio.Event()
+
+    async def gone() -> None:
+        if may_end.is_set():
+            raise asyncio.CancelledError
+        raise RedisConnectionError("gone")
+
+    async def ends() -> None:
+        raise asyncio.CancelledError
+
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(run_forever("due", gone))
+        while not logs:
+            await asyncio.sleep(0)
+        await asyncio.gather(run_forever("due", ends), return_exceptions=True)
+        other = asyncio.create_task(run_forever("bell", gone))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        may_end.set()
+        await asyncio.gather(waiting, other, return_exceptions=True)
+    assert [line["event"] for line in logs] == ["redis does not serve us; waiting"]

@@ -44,6 +44,56 @@ def test_check_reports_every_problem_and_exits_2(config: str) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
+MANY_FAULTS = """
+[gateway]
+listen = "0.0.0.0:8080"
+[credentials.a]
+provider = "opneai"
+[credentials.b]
+provider = "openai"
+api_key = "sk-planted"
+[quotas.q]
+image = "20/min"
+reqests = "5/s"
+adaptive = "yes"
+[quotas.r]
+preset = "tencent"
+in_fligth = 4
+[routes.default]
+credential = "b"
+model = "m"
+quotas = ["p"]
+[routes.other]
+credential = "a"
+"""
+
+
+def test_check_reports_faults_of_every_kind_in_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(MANY_FAULTS)
+    result = run(config_app, ["check", "--json", "--config", str(path)])
+    problems = json.loads(result.stdout)["problems"]
+    expected = {
+        "`gateway.listen` would do nothing": 3,
+        '"opneai"': 5,
+        "`credentials.b.api_key` would hold a secret": 8,
+        "quota 'q', field 'adaptive'": 12,
+        "quota 'q', field 'image'": 10,
+        "quota 'q', field 'reqests'": 11,
+        "quota 'r': preset 'tencent' is unknown": 13,
+        "quota 'r', field 'in_fligth'": 15,
+        "`routes.default.quotas` names a quota": 19,
+        "`routes.other.model` is missing": 20,
+    }
+    found = {
+        text: [line for line in problems if text in line and f"{path}:{at}: " in line]
+        for text, at in expected.items()
+    }
+    assert {text: len(lines) for text, lines in found.items()} == dict.fromkeys(expected, 1), problems
+    assert len(problems) == len(expected), problems
+    assert "planted" not in result.output
+
+
 def test_check_reports_wrong_quotas_and_unknown_providers(config: str) -> None:
     environ = {"PIXMILL_CREDENTIALS__NEW__PROVIDER": "opneai", "PIXMILL_QUOTAS__NEW__IMAGES": "lots"}
     result = run(config_app, ["check", "--json", "--config", config], env=environ)
@@ -79,7 +129,7 @@ def test_check_names_a_variable_that_no_call_could_be_made_with(config: str, nam
 def test_check_finds_a_key_that_was_written_with_more_than_itself(config: str, key: str) -> None:
     result = run(config_app, ["check", "--config", config], env={"OPENAI_API_KEY": key})
     assert result.exit_code == 2
-    assert result.stderr.startswith("credentials.openai-main: The secret `api_key`")
+    assert f"{config}:14: credentials.openai-main: The secret `api_key`" in result.stderr
     assert "planted" not in result.output
 
 

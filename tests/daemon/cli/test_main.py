@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from daemon.cli.main import COMMANDS, app
 from providers.simulator.faults import FaultKind
+from tests.daemon.cli.conftest import Pixmill
 
 NAMES = [listed.name for row in COMMANDS.values() for listed in row]
 IMPORTED_LATE = (
@@ -150,3 +151,9 @@ def test_python_m_daemon_is_pixmill() -> None:
         [sys.executable, "-m", "daemon", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("pixmill ")
+
+
+async def test_an_error_about_a_name_with_a_line_separator_is_one_line(pixmill: Pixmill) -> None:
+    ran = await pixmill("status", "a\u2028error: b")
+    assert ran.err.count("\n") == 1
+    assert '"a\\u2028error: b"' in ran.err

@@ -133,6 +133,12 @@ def test_a_first_line_may_name_the_separator(tmp_path: Path) -> None:
         _read(tmp_path, "sep=|\nid|prompt|seed\nk1|red|many\n")
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x1c"])
+def test_a_separator_of_another_alphabet_does_not_end_the_header(tmp_path: Path, separator: str) -> None:
+    read = _read(tmp_path, f"id, a{separator}b;prompt;seed\nk1;x;7\n", ignored=[f"id, a{separator}b"])
+    assert (read.items[0]["prompt"], read.items[0]["seed"]) == ("x", 7)
+
+
 def test_a_cell_of_any_length_is_read(tmp_path: Path) -> None:
     read = _read(tmp_path, f'id,prompt,Body\nk1,a red kettle,"{"<p>" * 60_000}"\n')
     assert len(read.items) == 1

@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from daemon.broker.connect import blocking_client
 from daemon.broker.streams import tail
 from daemon.gateway.events import listener as listeners
-from daemon.gateway.events.frames import Topic, position_of
+from daemon.gateway.events import replay
+from daemon.gateway.events.frames import START, Topic, position_of
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import EventStream, Wish
@@ -70,6 +71,22 @@ async def test_a_listener_that_is_too_slow_gets_a_resync_then_live_frames(
     await publish(redis, "b1", 1000, 1)
     assert b'"number":1000' in await anext(frames)
     await frames.aclose()
+
+
+async def test_a_queue_that_overflows_during_the_replay_costs_no_event(hub: EventHub, redis: Redis) -> None:
+    await publish(redis, "b1", 0, replay.PAGE + 10)
+    wish = Wish(Topic("default", "b1"), KEYS.batch_events("b1"), START)
+    frames = EventStream(hub, wish).frames()
+    got = [await anext(frames), await anext(frames)]
+    for first in range(replay.PAGE + 10, replay.PAGE + 1000, 330):
+        await publish(redis, "b1", first, 330)
+        await caught_up(hub, redis)
+        got.append(await anext(frames))
+    while f'"number":{replay.PAGE + 999}' not in got[-1].decode():
+        got.append(await anext(frames))
+    await frames.aclose()
+    numbers = [int(part.split(b",")[0]) for part in b"".join(got).split(b'"number":')[1:]]
+    assert numbers == list(range(replay.PAGE + 1000))
 
 
 async def test_frames_that_wait_leave_together(hub: EventHub, redis: Redis) -> None:

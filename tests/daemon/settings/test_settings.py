@@ -157,6 +157,12 @@ def test_a_value_over_several_lines_has_the_line_of_its_beginning(load: Load) ->
         assert lines[number - 1].startswith(begins)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_separator_inside_a_comment_moves_no_line_number(load: Load, separator: str) -> None:
+    loaded = load(f"# a{separator}b\n[worker]\nlease = '30s'\n")
+    assert loaded.source("worker.lease") == "pixmill.toml:3"
+
+
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing\.toml does not exist"):
         load_settings(tmp_path / "missing.toml", environ={})

@@ -42,6 +42,7 @@ from limiter.quota.quota import parse_quota
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry
+from providers.http.room import take_room
 from tests.daemon.harness import Installation, eventually, open_gate
 
 
@@ -386,6 +387,19 @@ async def test_a_task_whose_polls_are_all_refused_names_the_refusal(bench: Bench
     assert isinstance(outcome, Failed)
     assert outcome.error["resumable"] is True
     assert outcome.error["message"].endswith("The last poll was refused: This key has been revoked.")
+
+
+async def test_a_task_that_this_machine_cannot_poll_waits_for_free(bench: Bench) -> None:
+    bench.route = replace(bench.route, timeout_s=0)
+    unsent = ProviderError(ErrorKind.NETWORK_UNSENT, "No connection.")
+    unsent.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    bench.provider.poll_answers = [unsent]
+    run = await bench.claimed()
+    run.item = replace(run.item, receipt=b'{"task_id":"task-1"}')
+    outcome = await bench.executor.run(run)
+    assert isinstance(outcome, Throttled)
+    assert outcome.error["resumable"] is True
+    assert bench.provider.requests == []
 
 
 async def test_a_task_that_is_unknown_three_times_in_a_row_is_lost(bench: Bench) -> None:
@@ -984,7 +998,6 @@ async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
         (bench, "call_ended"),
         (bench, "call_answered"),
         (bench.durations, "learn"),
-        (bench.provider, "fetch"),
         (bench.store, "put_image"),
     ]:
         noted(owner, name)
@@ -992,7 +1005,7 @@ async def test_the_place_is_free_before_anything_else_is_done_about_an_end(
     await bench.outcome()
     before = ["call_accepted", "call_answered"] if answers else []
     assert steps[: len(before) + 1] == [*before, "call_ended"]
-    kept = set() if polls and isinstance(polls[-1], ProviderError) else {"fetch", "put_image"}
+    kept = set() if polls and isinstance(polls[-1], ProviderError) else {"put_image"}
     assert {*(["learn"] if answers else ["call_answered"]), *kept} <= set(steps[len(before) + 1 :])
 
 
@@ -1066,6 +1079,39 @@ async def test_a_run_that_is_stopped_takes_its_reports_along(
     with pytest.raises(asyncio.CancelledError):
         await ends
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("lost_in", ["call_ended", "put_image", "both"])
+async def test_a_run_that_loses_its_item_still_sends_its_reports(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lost_in: str
+) -> None:
+    works, reached, freed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def call_ended(_run: Run, *, answered: bool = True) -> None:
+        await works.wait()
+        freed.set()
+        if lost_in != "put_image":
+            raise LeaseLost("taken over")
+
+    stores = bench.store.put_image
+
+    async def put_image(*args: Any, **options: Any) -> Any:
+        reached.set()
+        if lost_in != "call_ended":
+            raise LeaseLost("taken over")
+        return await stores(*args, **options)
+
+    monkeypatch.setattr(bench, "call_ended", call_ended)
+    monkeypatch.setattr(bench.store, "put_image", put_image)
+    ends = asyncio.create_task(bench.outcome())
+    await reached.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not ends.done()
+    works.set()
+    with pytest.raises(LeaseLost):
+        await ends
+    assert freed.is_set(), "the call has ended, so its place is free whoever has the item"
 
 
 async def test_a_failure_of_the_account_reaches_the_limiter_with_its_place(bench: Bench) -> None:
@@ -1325,9 +1371,7 @@ async def test_a_large_answer_frees_its_memory_though_redis_is_away(
         await answers.wait()
 
     async def unpacks(_request: Request) -> Generated:
-        before_unpacking = bench.provider.hooks.before_unpacking
-        assert before_unpacking is not None
-        await before_unpacking(1_000_000)
+        await take_room(1_000_000)
         return generated()
 
     bench.provider.answer = unpacks

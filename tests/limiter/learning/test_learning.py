@@ -205,6 +205,17 @@ async def test_calls_on_their_way_are_not_counted_twice(rig: Rig) -> None:
     assert state.units[0].available == 25
 
 
+async def test_the_answer_of_a_late_call_is_about_the_time_when_it_left(rig: Rig) -> None:
+    late = await rig.permit(API)
+    for _ in range(5):
+        await rig.permit(API)
+        rig.time.advance(100_000)
+    assert await rig.limiter.retime(late, [API])
+    await rig.limiter.observe(API, late, _left(34))
+    [state] = await rig.limiter.snapshot([API])
+    assert state.units[0].available == 34, "the five calls before it are in its answer, and so is itself"
+
+
 async def test_use_of_a_daily_allowance_by_others_counts_until_midnight(rig: Rig) -> None:
     quota = parse_quota(
         "day", {"requests": {"rate": "100/day", "reset": "UTC"}, "images": "9/s", "adaptive": True}

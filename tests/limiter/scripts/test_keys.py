@@ -210,6 +210,8 @@ async def _everything(rig: Rig) -> None:
     await own.resume("all")
     await own.release(permits[0])
     await own.give_back(permits[1])
+    await own.penalise(few, reason="429")
+    await own.give_back(await rig.permit(few))
     await _old_and_changed(rig)
     await _windows_by_the_clock(rig)
     await _reservations(rig)

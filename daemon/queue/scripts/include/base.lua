@@ -29,6 +29,18 @@ local function must_suit(look, ...)
   end
 end
 
+-- The reply of a command; nil if it failed in an expected way, which one of the `marks` in its error shows. Any other error
+-- ends the script, as that of redis.call does.
+local function unless(marks, ...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  for _, mark in ipairs(marks) do
+    if string.find(reply.err, mark, 1, true) then return nil end
+  end
+  error(reply.err)
+end
+local WRONG_TYPE = { 'WRONGTYPE' }
+
 -- Some fields of a hash by name; an absent field is nil.
 local function read_fields(key, ...)
   local values, fields = redis.call('HMGET', key, ...), {}

@@ -5,6 +5,8 @@
 -- @include transitions
 local ACTIVE, DIRTY = P .. ':active', P .. ':dirty'
 must_suit('ZCARD', ACTIVE, CLOSING)
+must_suit('SCARD', DIRTY)
+must_suit('HLEN', P .. ':installation')
 local DAY_US = 24 * 3600 * 1000000
 
 -- How long a record lives after its end: the value that replicas wrote, or a default before the first replica.
@@ -15,10 +17,12 @@ local function retention_ms(has_succeeded)
   return math.max(1, math.ceil(tonumber(us) / 1000))
 end
 
+local PLACE = '([^|,]+)|([^,]+)'  -- one of a group's `places`: route and queue
+
 -- The parked items of a batch may run now, in every queue.
 local function rejoin(group)
   local tenant = string.match(group.gid, '^[^/]*')
-  for route, queue in string.gmatch(group.places or '', '([^|,]+)|([^,]+)') do
+  for route, queue in string.gmatch(group.places or '', PLACE) do
     join_ring(route, queue, tenant)
     woken[queue == 'cached' and queue or route] = true
   end
@@ -67,7 +71,7 @@ end
 -- The keys that end with a group. A stream of another type is somebody's.
 local function own_keys(group)
   local keys, stream = { members_key(group.gid), group.key }, EVENTS .. ':' .. group.name
-  if type(redis.pcall('XLEN', stream)) == 'number' then keys[#keys + 1] = stream end
+  if unless(WRONG_TYPE, 'XLEN', stream) then keys[#keys + 1] = stream end
   return keys
 end
 

@@ -3,6 +3,7 @@
 -- ARGS  kind (group | item | items), name (uid or gid), states (a list), for a group first (the first member) and page
 --       (members), for items names (some members' uids)
 -- @include base
+-- @include ring
 local MEANT = {}
 for _, state in ipairs(ARGS.states) do MEANT[state] = true end
 
@@ -18,4 +19,14 @@ local function named_items()
   if ARGS.kind == 'items' then return ARGS.names, -1 end
   local uids = redis.call('ZRANGE', members_key(ARGS.name), ARGS.first, ARGS.first + ARGS.page - 1)
   return uids, #uids == ARGS.page and ARGS.first + ARGS.page or -1
+end
+
+-- The items with these uids; all that can fail is looked at, since the caller writes from here on.
+local function load_items(uids)
+  local items = {}
+  for i, uid in ipairs(uids) do
+    items[i] = load_item(uid)
+    must_suit_item(items[i])
+  end
+  return items
 end

@@ -3,6 +3,7 @@
 -- has its own key, is due in P:outbox, and lives until it is delivered or given up.
 -- @include base
 local OUTBOX = P .. ':outbox'
+must_suit('ZCARD', OUTBOX)
 -- Longer than the longest wait between two tries, which is 10 h; each try restarts it.
 local MESSAGE_TTL_MS = 20 * 3600 * 1000
 local DEFAULT_EVENTS = { batch = ',batch.finished,', job = ',job.succeeded,job.failed,job.cancelled,job.expired,' }

@@ -3,6 +3,7 @@
 -- @include events
 -- @include groups
 local PAUSED = P .. ':paused'
+must_suit('HLEN', PAUSED)
 local function pause_field() return ARGS.scope == 'route' and 'route:' .. ARGS.name or 'fleet' end
 
 -- Publish a pause or its end: to watchers, to every replica, and for each batch's progress.

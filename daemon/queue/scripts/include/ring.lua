@@ -7,6 +7,26 @@ local function backlog_key(route, queue, tenant, source)
   return P .. ':backlog:' .. route .. ':' .. queue .. ':' .. tenant .. '/' .. source
 end
 
+-- Fail if a key that the items of a queue share has another type. A script looks at them before its first write, too.
+local looked_at = {}
+local function must_suit_once(look, key)
+  if not looked_at[key] then must_suit(look, key) end
+  looked_at[key] = true
+end
+
+local function must_suit_queue(route, queue)
+  must_suit_once('ZCARD', P .. ':waiting:' .. route)
+  must_suit_once('HLEN', ring_key(route, queue))
+  must_suit_once('XLEN', stream_key(route, queue))
+end
+
+-- The same for all queues that an item may move between; an item without a record has none.
+local function must_suit_item(item)
+  if not item.route then return end
+  must_suit_queue(item.route, item.lane)
+  if item.cache then must_suit_queue(item.route, 'cached') end
+end
+
 local function has_cap(group, queue) return group.max_in_flight and queue ~= 'cached' end
 
 -- Whether a source is a batch with a `max_in_flight`, and whether it is held back: paused, or with all its places taken.

@@ -6,6 +6,9 @@
 -- @include flight
 -- @include transitions
 
+local INDEX = P .. ':index'
+must_suit('ZCARD', EXPIRING, DELAYED, FLIGHTS)
+
 -- Move an item: its record, its event (if any), its counts. Returns its next state. If its state does not allow the cause,
 -- returns nil and changes nothing. In a settle, the record
 -- also notes its epoch, outcome and next state (`settled`), for a repeated call.
@@ -72,12 +75,12 @@ end
 -- The index lists the newest work for people; older work is still found by its id.
 local has_new_work = false
 local function add_to_index(name)
-  redis.call('ZADD', P .. ':index', NOW_US, name)
+  redis.call('ZADD', INDEX, NOW_US, name)
   has_new_work = true
 end
 
 local function conclude()
-  if has_new_work then redis.call('ZREMRANGEBYRANK', P .. ':index', 0, -10001) end
+  if has_new_work then redis.call('ZREMRANGEBYRANK', INDEX, 0, -10001) end
   write_counts()
   ring_bell()
 end

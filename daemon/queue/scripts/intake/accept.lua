@@ -102,6 +102,10 @@ local function accept(new)
   return 'queued'
 end
 
+must_suit('XLEN', JOBS)
+must_suit('ZCARD', INDEX)
+for _, new in ipairs(ARGS.items) do must_suit_item({ route = new.route, lane = new.lane, cache = new.cache ~= '' }) end
+
 local results, done = {}, {}
 for i, new in ipairs(ARGS.items) do
   new.spec = ARGV[i + 1]

@@ -10,6 +10,7 @@
 
 local uids, next_member = named_items()
 if not uids then return { 'unknown', -1, 0, 0 } end
+local items = load_items(uids)
 
 if ARGS.kind == 'group' and MEANT.queued and redis.call('HGET', group_key(ARGS.name), 'state') == 'running' then
   -- The batch no longer waits for its missing parts.
@@ -18,15 +19,14 @@ if ARGS.kind == 'group' and MEANT.queued and redis.call('HGET', group_key(ARGS.n
 end
 
 local cancelled, requested = 0, 0
-for _, uid in ipairs(uids) do
-  local item = load_item(uid)
+for _, item in ipairs(items) do
   if MEANT[item.state] then
     if item.state == 'held' and not is_resumable(item.error) then update(item, { receipt = '' }) end
     if finish_idle(item, 'cancel_order') then
       cancelled = cancelled + 1
     elseif item.state == 'running' then
       update(item, { cancel = NOW_US })
-      redis.call('PUBLISH', BELL, 'cancel ' .. uid)
+      redis.call('PUBLISH', BELL, 'cancel ' .. item.uid)
       requested = requested + 1
     end
   end

@@ -13,6 +13,8 @@
 -- @include states
 -- @include journal
 
+must_suit('ZCARD', INDEX)
+
 local part, parts, details = ARGS.part or 1, ARGS.parts or 1, ARGS.details or '{}'
 local part_field = 'part:' .. part
 local group = load_group(ARGS.gid)

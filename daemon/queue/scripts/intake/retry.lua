@@ -12,6 +12,7 @@
 if ARGS.letter and #redis.call('XRANGE', DEAD, ARGS.letter, ARGS.letter) == 0 then return { 'gone', -1, 0 } end
 local uids, next_member = named_items()
 if not uids then return { 'unknown', -1, 0 } end
+local items = load_items(uids)
 
 local function retry(item)
   if item.group ~= '' then
@@ -29,8 +30,7 @@ local function retry(item)
 end
 
 local queued = 0
-for _, uid in ipairs(uids) do
-  local item = load_item(uid)
+for _, item in ipairs(items) do
   if MEANT[item.state] and next_state('retry_order', item.state) then
     retry(item)
     queued = queued + 1

@@ -16,8 +16,11 @@
 -- This call was delayed: the server or the network stood still, and so did the heartbeats of all workers.
 if NOW > ARGS.not_after_us then return { '0-0', {}, 0, {} } end
 local stream = stream_key(ARGS.route, ARGS.queue)
-local reply = redis.pcall('XAUTOCLAIM', stream, 'workers', ARGS.worker, ARGS.lease_ms, ARGS.cursor, 'COUNT', ARGS.count, 'JUSTID')
-if reply.err then return { '0-0', {}, 0, {} } end  -- no stream or group yet
+-- There may be no stream or group yet. A stream of another type must not keep other queues from their reclaim.
+local ABSENT = { 'NOGROUP', 'WRONGTYPE' }
+local reply = unless(ABSENT, 'XAUTOCLAIM', stream, 'workers', ARGS.worker, ARGS.lease_ms, ARGS.cursor,
+  'COUNT', ARGS.count, 'JUSTID')
+if not reply then return { '0-0', {}, 0, {} } end
 
 local function drop(entry)
   redis.call('XACK', stream, 'workers', entry)

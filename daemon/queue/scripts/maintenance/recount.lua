@@ -22,8 +22,9 @@ local function recount_route(route)
   if redis.call('ZCARD', list) > ARGS.most then return end
   local sums = {}
   for _, queue in ipairs(ARGS.queues) do
-    local pending = redis.pcall('XPENDING', stream_key(route, queue), 'workers')
-    sums[route .. '|' .. queue .. '|running'] = pending.err and 0 or pending[1]
+    -- Without its group the stream does not know what runs. The records do, so the count stays as it is.
+    local pending = unless({ 'NOGROUP', 'WRONGTYPE' }, 'XPENDING', stream_key(route, queue), 'workers')
+    if pending then sums[route .. '|' .. queue .. '|running'] = pending[1] end
     for state in pairs(WAITING) do sums[route .. '|' .. queue .. '|' .. state] = 0 end
   end
   for state in pairs(WAITING) do sums[route .. '|joined|' .. state] = 0 end

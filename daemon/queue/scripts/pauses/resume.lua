@@ -9,6 +9,7 @@
 if ARGS.scope == 'batch' then
   local group = load_group(ARGS.name)
   if group.kind ~= 'batch' then return 'unknown' end
+  for route, queue in string.gmatch(group.places or '', PLACE) do must_suit_queue(route, queue) end
   if redis.call('HDEL', group.key, 'paused') == 0 then return 'nothing' end
   rejoin(group)
   emit('work.resumed', group, '"scope":"batch"')

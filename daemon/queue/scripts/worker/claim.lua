@@ -25,7 +25,13 @@ if NOW >= LIFE_US and calm_us > 0 and LIFE_US > 0 then return { 1, 0, {}, int(ca
 
 local in_ring = {}  -- by queue, the number of tenants with a waiting entry
 local function look(queue) in_ring[queue] = redis.call('HLEN', ring_key(route, queue)) end
-for _, queue in ipairs(QUEUES) do look(queue) end
+for _, queue in ipairs(QUEUES) do
+  look(queue)
+  looked_at[ring_key(route, queue)] = true
+  must_suit_queue(route, queue)
+end
+must_suit_queue(route, 'cached')
+must_suit('HLEN', P .. ':lanes:' .. route)
 
 -- Smooth weighted round robin over the lanes that have work (as nginx balances its upstreams).
 local credits = nil
@@ -103,7 +109,7 @@ end
 local function starts(item, queue, is_paused)
   -- If the item has moved to another queue, this entry is a tombstone in any state of the item.
   if queue_of(item) ~= queue or is_early(item) or not next_state('claimed', item.state) then return false end
-  if is_past(item.expires_us) and not has_task(item) then
+  if is_past(item.expires_us) and not has_call(item) then
     redis.call('ZREM', EXPIRING, item.uid)
     finish_item(item, 'expired', {})
     return false

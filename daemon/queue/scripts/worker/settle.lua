@@ -132,9 +132,23 @@ local function write_usage()
   if next(usage) then redis.call('EXPIRE', USAGE, 395 * 86400) end
 end
 
+-- All records are read, and what can fail is looked at, before the first write.
+local loaded = {}
+for _, report in ipairs(ARGS.reports) do
+  loaded[report.uid] = load_item(report.uid)
+  must_suit_item(loaded[report.uid])
+end
+
+-- The record of an item; a second report of it finds what the first one has written.
+local function take_loaded(uid)
+  local item = loaded[uid] or load_item(uid)
+  loaded[uid] = nil
+  return item
+end
+
 local acks = {}
 local function settle(report)
-  local item = load_item(report.uid)
+  local item = take_loaded(report.uid)
   item.settling = report.epoch .. ' ' .. report.outcome
   if item.state ~= 'running' or item.epoch ~= report.epoch then
     local before, state = string.match(item.settled or '', '^(%S+ %S+) (%S+)$')
