@@ -37,12 +37,13 @@ class Wish:
     """What a listener wants to hear.
 
     `after` is the position that it knows, None for live events alone. The past is in `stream`, up to `until` if the
-    work had ended (`has_ended`).
+    work had ended (`has_ended`). If entries up to `must_have` are gone, the listener has lost some.
     """
 
     topic: Topic
     stream: str
     after: Position | None
+    must_have: Position = START
     ending: Ending | None = None
     has_ended: bool = False
     until: Position | None = None
@@ -127,10 +128,10 @@ class EventStream:
                 yield past
 
     async def _is_unknown(self) -> bool:
-        """Whether events that follow the position are lost, or the position itself is of a stream that was lost."""
+        """Whether events that are wanted are lost, or the position itself is of a stream that was lost."""
         client, keys = self._hub.client, self._hub.keys
         state = await state_of(client, self._wish.stream)
-        if state.last == START or has_lost(state, self._position):
+        if state.last == START or has_lost(state, self._wish.must_have):
             return True
         if self._position <= (self._hub.position or START):
             return False

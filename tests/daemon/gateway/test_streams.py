@@ -144,6 +144,21 @@ async def test_two_tenants_with_one_batch_name_hear_only_their_own(quiet_door: D
         assert heard.ids == (await ids_of(redis, "b1", tenant))[-len(heard.ids) :]
 
 
+async def test_a_deletion_by_another_tenant_takes_nothing_from_a_listener(
+    quiet_door: Door, redis: Redis
+) -> None:
+    await quiet_door.installation.batch("b1", 2, tenant="gone")
+    await finish(quiet_door)
+    await quiet_door.installation.batch("b1", 2)
+    deleted = await quiet_door.http.delete("/v1/batches/b1?tenant=gone")
+    assert deleted.status_code == 204
+    for path in (BATCH, f"{BATCH}?after=0-0", f"{BATCH}?after={(await ids_of(redis, 'b1'))[0]}"):
+        async with listening(quiet_door.http, path) as heard:
+            await heard.until(2)
+        assert heard.ids == (await ids_of(redis, "b1"))[-len(heard.ids) :]
+        assert "resync" not in heard.kinds
+
+
 async def test_a_tenants_events_go_on_after_the_last_id(quiet_door: Door, redis: Redis) -> None:
     await quiet_door.installation.batch("b1", 2)
     await quiet_door.installation.batch("b2", 2, tenant="other")
