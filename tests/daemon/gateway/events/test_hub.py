@@ -19,7 +19,7 @@ from daemon.gateway.events.stream import EventStream, Wish
 from daemon.gateway.problems import Problem
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
-from tests.daemon.gateway.sse import KEYS, publish
+from tests.daemon.gateway.events.sse import KEYS, publish
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
