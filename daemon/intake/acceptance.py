@@ -192,7 +192,8 @@ def _journal(kind: str, parts: Mapping[int, bytes]) -> Mapping[int, bytes]:
 def _check_objects(job: Job) -> None:
     """Refuse inputs that name objects of other tenants; raises Rejection."""
     for index, image in enumerate(job.inputs or ()):
-        if image.object is not None and not image.object.startswith(f"{job.tenant}/"):
+        owner, *rest = (image.object or f"{job.tenant}/").split("/")
+        if owner != job.tenant or ".." in rest:
             field = f"inputs.{index}.object"
             sentence = f"`{field}` must be an object of this tenant, as uploads and records name them."
             raise Rejection("invalid", sentence, field=field, tenant=job.tenant, ident=job.id)
