@@ -13,7 +13,7 @@ from daemon.broker.connect import blocking_client, command_client
 from daemon.callbacks.signing import Webhooks
 from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
-from daemon.gateway.keyring import KeyRing
+from daemon.gateway.keyring import KeyRing, Seal
 from daemon.gateway.uploads import Uploads
 from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
@@ -61,7 +61,7 @@ class Gateway:
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
-        self.keys = KeyRing(settings.gateway.keys_file)
+        self.keys = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
         self.summaries = Summaries(self.redis, self.names)

@@ -2,7 +2,8 @@
 
 The file of keys is read again when it changes, so a key is given out or revoked without a restart. A browser trades its
 key for a session in a cookie, since an event source and a picture cannot send a header. A session is signed with the
-hash of its key: it ends with that key, and every gateway of the fleet knows it.
+hash of its key and with a secret in Redis: it ends with that key, every gateway of the fleet knows it, and the file of
+keys alone makes none.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
 from fastapi import Request
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from daemon.gateway.access import LOCAL, Caller
 from daemon.gateway.keys_file import Key, digest, read_keys
@@ -29,32 +34,66 @@ log = structlog.get_logger(__name__)
 COOKIE: Final = "pixmill_session"
 SESSION_S: Final = 12 * 3600
 LINK: Final = "link"  # the parameter of an address that needs no key
+LINK_S: Final = 3600
 SCHEMES: Final = ("bearer", "key")  # the second is what clients of fal send
 
 _SESSION: Final = "session"
+_SEAL_BYTES: Final = 32
+_SEAL_READ_S: Final = 10.0  # a Redis that was emptied has another one
 _Stamp = tuple[int, int, int]
+
+
+class Seal:
+    """The random secret of the installation. All gateways share it, and the first that needs it makes it."""
+
+    def __init__(self, client: Redis, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._name = name
+        self._clock = clock
+        self._known: bytes | None = None
+        self._read_at_s = 0.0
+
+    async def read(self) -> bytes:
+        """The secret. While Redis is away the known one counts; raises RedisError if none is known."""
+        if self._known is None or self._clock() - self._read_at_s > _SEAL_READ_S:
+            try:
+                self._known = await self._stored()
+            except (RedisError, OSError):
+                if self._known is None:
+                    raise
+            self._read_at_s = self._clock()
+        return self._known
+
+    async def _stored(self) -> bytes:
+        found: Any = await self._client.get(self._name)
+        if found is None:
+            made = secrets.token_bytes(_SEAL_BYTES)
+            await self._client.set(self._name, made, nx=True)
+            found = await self._client.get(self._name)
+        return bytes(found)
 
 
 class KeyRing:
     """The keys of `gateway.keys_file`; None: no keys. Raises SettingsError for a file that cannot be used at first."""
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path | None, seal: Seal, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._seal = seal
         self._clock = clock
         self._stamp: _Stamp | None = None
         self._by_digest: Mapping[str, Key] = {}
         self._by_name: Mapping[str, Key] = {}
         if path is not None:
+            self._stamp = _stamp(path)  # before it is read: a change in between is read again
             self._take(read_keys(path))
-            self._stamp = _stamp(path)
 
     @property
     def is_open(self) -> bool:
         """Whether no key is needed, since only this machine is served."""
         return self._path is None
 
-    def caller_of(self, request: Request) -> Caller:
-        """The caller of a request. Raises Problem 401 without a valid key or session."""
+    async def caller_of(self, request: Request) -> Caller:
+        """The caller of a request. Raises Problem 401 without a valid key or session; RedisError for a session."""
         if self._path is None:
             return LOCAL
         self._read_again(self._path)
@@ -62,14 +101,14 @@ class KeyRing:
         if scheme:
             key = self._by_key(given.strip()) if scheme.lower() in SCHEMES else None
         elif (passed := request.query_params.get(LINK)) is not None and request.method in ("GET", "HEAD"):
-            key = self._by_signature(passed, _below_root(request.url.path))
+            return await self._caller_by_link(request, passed)
         else:
-            key = self._by_session(request.cookies.get(COOKIE, ""))
+            key = await self._by_session(request.cookies.get(COOKIE, ""))
         if key is None:
             raise _unauthorized()
-        return _caller(key)
+        return Caller(key.name, key.tenant, key.scopes)
 
-    def session_for(self, given: str) -> str:
+    async def session_for(self, given: str) -> str:
         """The cookie of a new session, for the owner of a key. Raises Problem 401 for a wrong key."""
         if self._path is None:
             return ""
@@ -77,35 +116,48 @@ class KeyRing:
         key = self._by_key(given)
         if key is None:
             raise _unauthorized()
-        return self._signed(key, _SESSION, SESSION_S)
+        return await self._signed(key, _SESSION, SESSION_S)
 
-    def link_for(self, caller: Caller, address: str, lasts_s: float) -> str:
-        """An address of a picture that works without a key for some time, for those who just open it."""
+    async def link_for(self, caller: Caller, address: str) -> str:
+        """An address of a picture that works without a key for an hour, for those who just open it."""
         key = self._by_name.get(caller.name)
         if key is None:
             return address
         parts = urlsplit(address)
-        query = [*parse_qsl(parts.query), (LINK, self._signed(key, _below_root(parts.path), lasts_s))]
+        query = parse_qsl(parts.query)
+        what = _linked(parts.path, dict(query).get("tenant"))
+        query.append((LINK, await self._signed(key, what, LINK_S)))
         return urlunsplit(parts._replace(query=urlencode(query)))
 
-    def _signed(self, key: Key, what: str, lasts_s: float) -> str:
+    async def _caller_by_link(self, request: Request, passed: str) -> Caller:
+        """Who opens a link may read what its address names, in the tenant that was signed, and nothing else."""
+        tenant = request.query_params.get("tenant")
+        key = await self._by_signature(passed, _linked(request.url.path, tenant), LINK_S)
+        if key is None:
+            raise _unauthorized()
+        return Caller(key.name, key.tenant if tenant is None else tenant, frozenset({"read"}))
+
+    async def _signed(self, key: Key, what: str, lasts_s: float) -> str:
         ends_s = str(int(self._clock() + lasts_s))
-        return f"{key.name}~{ends_s}~{_signature(key, ends_s, what)}"
+        return f"{key.name}~{ends_s}~{_signature(key, await self._seal.read(), ends_s, what)}"
 
     def _by_key(self, given: str) -> Key | None:
         key = self._by_digest.get(digest(given))
         return key if key is not None and hmac.compare_digest(key.sha256, digest(given)) else None
 
-    def _by_session(self, cookie: str) -> Key | None:
-        return self._by_signature(cookie, _SESSION)
+    async def _by_session(self, cookie: str) -> Key | None:
+        return await self._by_signature(cookie, _SESSION, SESSION_S)
 
-    def _by_signature(self, text: str, what: str) -> Key | None:
+    async def _by_signature(self, text: str, what: str, most_s: float) -> Key | None:
+        """The key that signed `what`; None also for a signature that lasts longer than `most_s`, which nobody gives."""
         name, _, rest = text.partition("~")
         ends_s, _, signature = rest.partition("~")
         key = self._by_name.get(name)
-        if key is None or not ends_s.isascii() or not ends_s.isdigit() or int(ends_s[:15]) <= self._clock():
+        if key is None or not re.fullmatch(r"\d{1,15}", ends_s, re.ASCII):
             return None
-        wanted = _signature(key, ends_s, what).encode()
+        if not 0 < int(ends_s) - self._clock() <= most_s:
+            return None
+        wanted = _signature(key, await self._seal.read(), ends_s, what).encode()
         return key if hmac.compare_digest(signature.encode("utf-8", "replace"), wanted) else None
 
     def _read_again(self, path: Path) -> None:
@@ -126,18 +178,19 @@ class KeyRing:
         self._by_name = {key.name: key for key in keys}
 
 
-def _caller(key: Key) -> Caller:
-    return Caller(key.name, key.tenant, key.scopes)
-
-
 def _below_root(path: str) -> str:
     """The path without the prefix under which the app is mounted."""
     return path[max(0, path.find("/v1/")) :]
 
 
-def _signature(key: Key, ends_s: str, what: str) -> str:
-    text = f"pixmill {what} {key.name} {ends_s}".encode()
-    return hmac.new(bytes.fromhex(key.sha256), text, hashlib.sha256).hexdigest()
+def _linked(path: str, tenant: str | None) -> str:
+    """What a link signs. `thumb` and `inline` stay open: they choose a form of the same picture."""
+    return f"{_below_root(path)}\n{'' if tenant is None else tenant}"
+
+
+def _signature(key: Key, seal: bytes, ends_s: str, what: str) -> str:
+    text = f"pixmill {what} {key.name} {ends_s}".encode("utf-8", "surrogatepass")
+    return hmac.new(bytes.fromhex(key.sha256) + seal, text, hashlib.sha256).hexdigest()
 
 
 def _stamp(path: Path) -> _Stamp | None:

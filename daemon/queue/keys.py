@@ -70,6 +70,7 @@ class Keys:
         self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
         self.outbox = f"{prefix}:outbox"
+        self.seal = f"{prefix}:seal"  # signs the sessions and links of gateways, with the hash of a key
         self.probe = f"{prefix}:probe"
         self.recount = f"{prefix}:recount"  # exists for a minute after a recount
         self.doctor = f"{prefix}:doctor"  # exists only while the doctor runs

@@ -30,7 +30,7 @@ async def begin(request: Request, here: Here) -> Response:
     given = (await read_object(request, SESSION_BYTES)).get("key")
     if not isinstance(given, str):
         raise Problem(422, "invalid", "`key` must be a text.", field="key")
-    return _with_cookie(request, here.keys.session_for(given), SESSION_S)
+    return _with_cookie(request, await here.keys.session_for(given), SESSION_S)
 
 
 @router.delete("/v1/session", status_code=204)

@@ -51,8 +51,7 @@ class Form:
         if self.as_url:
             stored = await store.link(image["key"], LINK_LASTS)
             ours = self.links.image(item, 0)
-            lasts_s = LINK_LASTS.total_seconds()
-            return {"url": stored or self.here.keys.link_for(self.caller, ours, lasts_s), **more}
+            return {"url": stored or await self.here.keys.link_for(self.caller, ours), **more}
         data = await store.get(image["key"])
         if data is None:
             raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")

@@ -13,7 +13,8 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract import Job
-from daemon.gateway.keyring import COOKIE, SESSION_S, KeyRing
+from daemon.gateway.access import Caller
+from daemon.gateway.keyring import COOKIE, SESSION_S, KeyRing, Seal, _signature
 from daemon.gateway.keys_file import FORM, add_key, digest, read_keys, revoke_key
 from daemon.gateway.scopes import Scope
 from daemon.queue.messages import Claimed
@@ -130,13 +131,62 @@ async def test_a_browser_trades_its_key_for_a_session(locked: Door, keys_file: P
     assert (await locked.http.get("/v1/me", headers=session)).status_code == 401
 
 
-def test_a_session_ends_after_its_time(keys_file: Path) -> None:
+async def test_a_session_ends_after_its_time(redis: Redis, keys_file: Path) -> None:
     key, now_s = add_key(keys_file, "page", "shop", frozenset({"read"})), 1_000_000.0
-    ring = KeyRing(keys_file, clock=lambda: now_s)
-    cookie = ring.session_for(key)
-    assert ring._by_session(cookie) is not None
+    ring = KeyRing(keys_file, Seal(redis, "pixmill:seal"), clock=lambda: now_s)
+    cookie = await ring.session_for(key)
+    assert await ring._by_session(cookie) is not None
     now_s += SESSION_S
-    assert ring._by_session(cookie) is None
+    assert await ring._by_session(cookie) is None
+
+
+async def test_the_file_of_keys_alone_makes_no_session(redis: Redis, keys_file: Path) -> None:
+    add_key(keys_file, "page", "shop", frozenset({"read"}))
+    ring = KeyRing(keys_file, Seal(redis, "pixmill:seal"), clock=lambda: 1_000_000.0)
+    (key,) = read_keys(keys_file)
+    forged = _signature(key, b"", "1000060", "session")
+    assert await ring._by_session(f"page~1000060~{forged}") is None
+
+
+async def test_a_session_that_lasts_longer_than_any_is_refused(redis: Redis, keys_file: Path) -> None:
+    add_key(keys_file, "page", "shop", frozenset({"read"}))
+    (key,) = read_keys(keys_file)
+    ring = KeyRing(keys_file, Seal(redis, "pixmill:seal"), clock=lambda: 1_000_000.0)
+    assert await ring._by_session(await ring._signed(key, "session", SESSION_S)) is not None
+    assert await ring._by_session(await ring._signed(key, "session", SESSION_S + 60)) is None
+
+
+async def test_every_gateway_knows_a_session_also_after_redis_was_emptied(
+    redis: Redis, keys_file: Path
+) -> None:
+    key, now_s = add_key(keys_file, "page", "shop", frozenset({"read"})), 0.0
+    one, other = (KeyRing(keys_file, Seal(redis, "pixmill:seal", clock=lambda: now_s)) for _ in range(2))
+    assert await other._by_session(await one.session_for(key)) is not None
+    await redis.flushall()
+    now_s = 11.0
+    assert await other._by_session(await one.session_for(key)) is not None
+
+
+@pytest.mark.parametrize("given", ["&tenant=other", "&tenant=shop", ""])
+async def test_a_link_opens_the_picture_of_its_own_tenant_alone(
+    locked: Door, keys_file: Path, given: str
+) -> None:
+    key = made(keys_file, "boss", "admin")
+    for tenant in ("shop", "other"):
+        await locked.http.post("/v1/jobs", json={**JOB, "tenant": tenant}, headers=key)
+    caller = Caller("boss", "shop", frozenset({"admin"}))
+    link = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/jobs/k1")
+    assert (await locked.http.get(link + given)).status_code == (401 if given else 200)
+    foreign = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/jobs/k1?tenant=other")
+    assert (await locked.http.get(foreign)).json()["tenant"] == "other"
+    assert (await locked.http.get(foreign.replace("tenant=other", "tenant=shop"))).status_code == 401
+
+
+async def test_a_link_of_an_admin_gives_no_right_of_an_admin(locked: Door, keys_file: Path) -> None:
+    key, caller = made(keys_file, "boss", "admin"), Caller("boss", "shop", frozenset({"admin"}))
+    assert (await locked.http.get("/v1/dead", headers=key)).status_code == 200
+    link = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/dead")
+    assert (await locked.http.get(link)).json()["code"] == "missing_scope"
 
 
 async def test_an_address_of_a_picture_works_for_an_hour_without_a_key(
@@ -229,16 +279,18 @@ async def test_keys_made_at_once_are_all_kept(keys_file: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"keys": [{"name": "a"}]}', json.dumps({"keys": [], "key": "pxm_planted"})]
 )
-def test_a_spoilt_file_is_named_without_its_content(keys_file: Path, content: str) -> None:
-    keys_file.write_text(content)
+async def test_a_spoilt_file_is_named_without_its_content(
+    redis: Redis, keys_file: Path, content: str
+) -> None:
+    await asyncio.to_thread(keys_file.write_text, content)
     with pytest.raises(SettingsError, match="keys_file") as caught:
-        KeyRing(keys_file)
+        KeyRing(keys_file, Seal(redis, "pixmill:seal"))
     assert "pxm_planted" not in str(caught.value)
 
 
-def test_a_missing_file_names_the_command_that_makes_it(keys_file: Path) -> None:
+async def test_a_missing_file_names_the_command_that_makes_it(redis: Redis, keys_file: Path) -> None:
     with pytest.raises(SettingsError, match="pixmill key new"):
-        KeyRing(keys_file)
+        KeyRing(keys_file, Seal(redis, "pixmill:seal"))
 
 
 @pytest.mark.parametrize(("name", "tenant"), [("a b", "shop"), ("", "shop"), ("a", "no/slash")])
