@@ -7,12 +7,14 @@ import secrets
 import time
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.keyring import LINK
 from daemon.gateway.problems import Problem, problem_of
 
 log = structlog.get_logger(__name__)
@@ -36,7 +38,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = _Answer(send, _request_id(scope))
+        answer = _Answer(
+            send, _request_id(scope), "same-origin" if self._gateway.keys.is_open else _readers(scope)
+        )
         structlog.contextvars.bind_contextvars(request=answer.request_id)
         try:
             if (problem := self._refusal(scope)) is not None:
@@ -54,10 +58,12 @@ class Edge:
 
     def _refusal(self, scope: Scope) -> Problem | None:
         """The refusal of a request that a foreign page made a browser send."""
-        headers = Headers(scope=scope)
-        if self._gateway.keys.is_open and not LOOPBACK_HOST.fullmatch(headers.get("host", "")):
+        headers, is_open = Headers(scope=scope), self._gateway.keys.is_open
+        if is_open and not LOOPBACK_HOST.fullmatch(headers.get("host", "")):
             return _WRONG_HOST
-        return None if scope["method"] in SAFE or _is_own(headers) else _CROSS_SITE
+        if scope["method"] in SAFE:
+            return _CROSS_SITE_READ if is_open and _is_embedded(headers) else None
+        return None if _is_own(headers, self._gateway.settings.gateway.public_url) else _CROSS_SITE
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         metrics, method = self._gateway.metrics, _METHODS.get(scope["method"], "other")
@@ -72,8 +78,9 @@ _METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELE
 class _Answer:
     """The answer under way: its status once it has begun, 0 before, and the headers that all answers have."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, readers: str) -> None:
         self._send = send
+        self._readers = readers
         self.request_id = request_id
         self.status = 0
 
@@ -84,6 +91,7 @@ class _Answer:
             headers[REQUEST_ID] = self.request_id
             headers.setdefault("cache-control", "no-store")
             headers.setdefault("x-content-type-options", "nosniff")
+            headers.setdefault("cross-origin-resource-policy", self._readers)
         await self._send(message)
 
 
@@ -97,12 +105,30 @@ def _request_id(scope: Scope) -> str:
     return given if OURS.fullmatch(given) else secrets.token_hex(8)
 
 
-def _is_own(headers: Headers) -> bool:
-    """Whether no browser sent it, or a page of ours did: browsers name the site and the origin of what they send."""
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return False
+def _is_own(headers: Headers, public_url: str | None) -> bool:
+    """Whether no browser sent it, or a page of ours did: browsers name the site and the origin of what they send.
+
+    A foreign page can send no key: a browser first requests a permission for it, and gets none.
+    """
+    if "authorization" in headers:
+        return True
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower()
+    if origin is None:
+        return True
+    public = urlsplit(public_url or "").netloc
+    return origin.partition("://")[2].lower() in (headers.get("host", "").lower(), public.lower() or None)
+
+
+def _is_embedded(headers: Headers) -> bool:
+    """Whether a page of another site loads it, rather than a person who follows a link."""
+    return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+
+
+def _readers(scope: Scope) -> str:
+    """Whose pages may embed the answer: ours, and any that has a link which works without a key."""
+    return "cross-origin" if LINK in parse_qs(scope["query_string"].decode("latin-1")) else "same-origin"
 
 
 # A page may reach this machine under a name of its own (DNS rebinding), where no key protects anything.
@@ -112,3 +138,6 @@ _WRONG_HOST = Problem(
     "Without keys, only localhost, 127.0.0.1 and [::1] are served: use one of these, or set gateway.keys_file.",
 )
 _CROSS_SITE = Problem(403, "cross_site", "A page of another site may change nothing here.")
+_CROSS_SITE_READ = Problem(
+    403, "cross_site", "Without keys, a page of another site may load nothing from here."
+)

@@ -13,11 +13,17 @@ ORDERS = ("cancel", "retry", "explain")
 OF_BATCHES = ("pause", "resume", "log")
 
 
+def base_of(request: Request) -> str:
+    """The address of the app as callers know it, without a slash at its end."""
+    public: str | None = request.app.state.gateway.settings.gateway.public_url
+    return public or str(request.base_url).rstrip("/")
+
+
 class Links:
     """The addresses under one request's own base; `query` goes to each of them, such as `?tenant=shop`."""
 
     def __init__(self, request: Request, query: str = "") -> None:
-        self._base = str(request.base_url).rstrip("/")
+        self._base = base_of(request)
         self._query = query
 
     @classmethod

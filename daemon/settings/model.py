@@ -100,6 +100,9 @@ class GatewaySettings(Section):
     keys_file: Path | None = Field(
         None, description="the keys of callers (`pixmill key new`); none: only this machine is served"
     )
+    public_url: HttpBase | None = Field(
+        None, description="where callers reach this gateway, if a proxy changes its name or its path"
+    )
     max_upload_bytes: Bytes = Field(
         1024**3, ge=1024**2, le=1024**4, description="disk for all uploads under way together"
     )

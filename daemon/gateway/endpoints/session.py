@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from fastapi import APIRouter, Request, Response
 
 from daemon.gateway.access import Reader
@@ -9,6 +11,7 @@ from daemon.gateway.answers import answer
 from daemon.gateway.bodies import read_object
 from daemon.gateway.gateway import Here
 from daemon.gateway.keyring import COOKIE, SESSION_S
+from daemon.gateway.links import base_of
 from daemon.gateway.problems import Problem
 from daemon.gateway.scopes import SCOPES
 
@@ -41,12 +44,13 @@ async def end(request: Request) -> Response:
 
 def _with_cookie(request: Request, value: str, lasts_s: int) -> Response:
     response = Response(status_code=204)
+    base = urlsplit(base_of(request))
     response.set_cookie(
         COOKIE,
         value,
         max_age=lasts_s,
-        path=request.scope.get("root_path") or "/",
-        secure=request.url.scheme == "https",
+        path=base.path or "/",
+        secure=base.scheme == "https",
         httponly=True,
         samesite="strict",
     )
