@@ -73,7 +73,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "daemon", command, "--config", str(path), *options],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+                env={**_installed(), "PYTHONPATH": str(ROOT), **environ},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -120,6 +120,11 @@ class Worker:
             unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
             self._used = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
         return self._used
+
+
+def _installed() -> dict[str, str]:
+    """The environment, in which compiled modules are kept as in an installation: compiling them takes memory."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def environment() -> dict[str, Any]:

@@ -32,7 +32,18 @@ from benchmarks.processes import environment, server_version
 from benchmarks.venvs import BENCHMARKS
 
 LOADED = 1.0  # above this load before the start, times are those of a busy machine
-PACKAGES = ("fastapi", "starlette", "uvicorn", "h11", "uvloop", "redis", "hiredis", "orjson", "pydantic", "obstore")
+PACKAGES = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "h11",
+    "uvloop",
+    "redis",
+    "hiredis",
+    "orjson",
+    "pydantic",
+    "obstore",
+)
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,7 @@ async def ended(stage: Stage, options: Options) -> list[Figure]:
     return await _fastest(stage, _reads(stage, names), 200, GETS_PER_S, options.short_s)
 
 
-async def _fastest(
-    stage: Stage, make: Make, status: int, least_per_s: float, seconds: float
-) -> list[Figure]:
+async def _fastest(stage: Stage, make: Make, status: int, least_per_s: float, seconds: float) -> list[Figure]:
     await until_quiet(stage)
     before_s = stage.cpu_s()
     load = await at_most(stage, make, status, CONNECTIONS, seconds)

@@ -45,5 +45,3 @@ def _pictures(stage: Stage) -> list[bytes]:
 
 def _generation(number: int, route: str) -> dict[str, Any]:
     return {"model": route, "prompt": f"A kettle, view {number}", "size": "1024x1024", "priority": "high"}
-
-

@@ -117,9 +117,7 @@ def open_stage(directory: Path, pace: int) -> Iterator[Stage]:
         yield made
 
 
-def _started(
-    stack: ExitStack, directory: Path, config: str, environ: dict[str, str], command: str
-) -> Worker:
+def _started(stack: ExitStack, directory: Path, config: str, environ: dict[str, str], command: str) -> Worker:
     directory.mkdir()
     process = Worker(directory, config, environ, "--log-level", "warning", command=command)
     stack.callback(process.end)

@@ -90,8 +90,9 @@ class Gateway:
             await client.aclose()
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
     """The gateway of the app that serves the request, under whatever prefix that app is mounted."""
+    # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
     gateway: Gateway = request.app.state.gateway
     return gateway
 

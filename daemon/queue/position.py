@@ -45,15 +45,19 @@ class Positions:
         self._keys = keys
         self._rings: dict[tuple[str, str], tuple[float, Ring]] = {}  # the last reading of each lane
 
-    async def place(self, uid: Uid, route: str, lane: str, *, max_age_s: float = 0.0) -> Place | None:
+    async def place(
+        self, uid: Uid, route: str, lane: str, *, max_age_s: float = 0.0, is_new: bool = False
+    ) -> Place | None:
         """How many items come before this one; None if it is not in line, because it runs or is not due yet.
 
         The order of the tenants and the lengths of their backlogs may come from a reading of the last `max_age_s`, for
-        callers that need places often. The item's own place in its backlog is always read.
+        callers that need places often. The item's own place in its backlog is always read; that of an item that
+        `is_new` is looked for from the end of a backlog, which may be long.
         """
         pipe = self._client.pipeline(transaction=False)
         pipe.hgetall(self._keys.ring(route, lane))
-        pipe.lpos(self._keys.backlog(route, lane, uid.tenant, uid.batch), str(uid))
+        backlog = self._keys.backlog(route, lane, uid.tenant, uid.batch)
+        pipe.lpos(backlog, str(uid), rank=-1 if is_new else 1)
         pipe.zcard(self._keys.waiting(route))
         in_ring, position, waiting = await pipe.execute()
         entries = {tenant.decode(): name.decode() for tenant, name in in_ring.items()}
