@@ -13,6 +13,7 @@ from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
 from daemon.gateway.app import create_app
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.memory import limit_heaps
 from daemon.service import Running, redis_of, unless_leaving, until_signal
 from daemon.settings import Settings, SettingsError
 from daemon.storage.object_store import ResultStore
@@ -107,6 +108,7 @@ async def _nothing() -> None:
 
 async def run_gateway(settings: Settings) -> int:
     """`pixmill gateway` until a signal; returns 0."""
+    limit_heaps()
     leaving = asyncio.create_task(until_signal())
     try:
         async with AsyncExitStack() as stack:
