@@ -24,6 +24,7 @@ import uvloop
 
 from benchmarks.figures import Figure, merged, shown
 from benchmarks.http.archive import archive
+from benchmarks.http.events import events
 from benchmarks.http.jobs import ended, idle, posts, steady, waiting
 from benchmarks.http.options import Options
 from benchmarks.http.previews import previews
@@ -59,6 +60,7 @@ SCENARIOS = {
     "idle": Scenario("memory of an idle gateway", idle),
     "previews": Scenario("4 previews at once with a burst, 3 s each at the provider", previews),
     "archive": Scenario("archive of 1,000 pictures of 1.5 MB", archive),
+    "events": Scenario("1,000 listeners of one batch, 10 events a second", events),
     "ended": Scenario("GET /v1/jobs/{id} of an ended job, 32 connections", ended),
     "steady": Scenario("POST /v1/jobs at 100 a second", steady),
     "waiting": Scenario("GET /v1/jobs/{id} of jobs that wait, 32 connections", waiting),
