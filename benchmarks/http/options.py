@@ -12,6 +12,6 @@ class Options:
     seconds: float = 60.0  # of jobs at an even pace
     short_s: float = 4.0  # of what runs as fast as it can
     listeners: int = 1000
-    events: int = 150
+    events: int = 100
     pictures: int = 1000  # of the archive
     pace: int = 10  # pictures a second that the worker makes

@@ -14,19 +14,6 @@ from benchmarks.http.__main__ import SCENARIOS, report, summarise
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"seconds": 1, "short-s": 0.3, "listeners": 10, "events": 5, "pictures": 5, "repeats": 1}
-    "--seconds",
-    "1",
-    "--short-s",
-    "0.3",
-    "--listeners",
-    "10",
-    "--events",
-    "5",
-    "--pictures",
-    "5",
-    "--repeats",
-    "1",
-]
 
 
 @pytest.mark.timeout(120)

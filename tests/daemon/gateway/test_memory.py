@@ -10,7 +10,7 @@ import pytest
 
 COUNT = """
 import ctypes, sys, threading
-from daemon.gateway.memory import limit_heaps
+from daemon.gateway.running import limit_heaps
 if sys.argv[1] == "limited":
     limit_heaps()
 libc = ctypes.CDLL(None)
