@@ -52,7 +52,7 @@ class Gateway:
         self.metrics = metrics
         prefix = settings.redis.prefix
         self.names = Keys(prefix)
-        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, most=CONNECTIONS)
+        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, in_turn=CONNECTIONS)
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
         self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
