@@ -60,7 +60,7 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
