@@ -23,6 +23,7 @@ def job(number: int, **more: Any) -> dict[str, Any]:
     return {
         "prompt": f"White background product photo of kettle {number}, soft light, no text",
         "size": "1024x1024",
+        "output": {"thumbnail": False},
         "metadata": {"sku": f"KET-{number:06}", "season": "winter"},
         **more,
     }

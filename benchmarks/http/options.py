@@ -14,4 +14,4 @@ class Options:
     listeners: int = 1000
     events: int = 100
     pictures: int = 1000  # of the archive
-    pace: int = 10  # pictures a second that the worker makes
+    pace: int = 5  # pictures a second that the worker makes; it shares a core with Redis and the clients
