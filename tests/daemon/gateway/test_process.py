@@ -85,6 +85,21 @@ def test_a_gateway_shows_its_health_and_its_metrics_and_ends_with_0(
         assert gateway.command.stop() == 0
 
 
+def test_a_redis_that_is_away_ends_no_gateway(tmp_path: Path) -> None:
+    server = RedisServer()
+    server.kill()
+    try:
+        with running(tmp_path, server) as gateway, httpx2.Client(trust_env=False) as http:
+            wait_until(lambda: http.get(f"{gateway.metrics}/readyz").status_code == 503, 20)
+            assert http.get(f"{gateway.metrics}/healthz").status_code == 200
+            answer = http.post(f"{gateway.url}/v1/jobs", json={"id": "j1", "prompt": "a red kettle"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable")
+            server.start()
+            wait_until(lambda: http.get(f"{gateway.metrics}/readyz").status_code == 200, 20)
+    finally:
+        server.close()
+
+
 def test_the_log_names_a_request_as_its_answer_does(tmp_path: Path, redis_server: RedisServer) -> None:
     with running(tmp_path, redis_server) as gateway:
         sent = {"X-Request-Id": "planted-request-7", "Authorization": "Bearer pxm_planted"}
