@@ -25,7 +25,12 @@ def slide_batch(payload: dict[str, Any], *, route: str) -> tuple[dict[str, Any],
     style = _text(payload.get("style_prompt"), "style_prompt")
     items = [_item(slide, f"slides.{index}", style) for index, slide in enumerate(slides)]
     fields: dict[str, Any] = {
-        "defaults": {"route": route, "size": payload.get("aspect_ratio") or DEFAULT_RATIO},
+        "defaults": {
+            "route": route,
+            "size": payload.get("aspect_ratio") or DEFAULT_RATIO,
+            # Its callers know success and failure; a slide that waits for a person would keep them for ever.
+            "on_unknown_outcome": "fail",
+        },
         "max_in_flight": _workers(payload.get("max_workers")),
     }
     if session := payload.get("session_id"):

@@ -27,7 +27,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
 
-ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
+ANSWER_S = 1.8  # a caller waits two seconds at most for a Redis that is away
 DECODED_AT_ONCE = 2
 CONNECTIONS = 64  # to Redis; more requests at once wait for their turn
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
@@ -60,7 +60,7 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded

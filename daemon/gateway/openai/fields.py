@@ -48,8 +48,10 @@ def wish_of(body: Mapping[str, Any], routes: Routes) -> Wish:
     output = {"format": given.get("output_format"), "quality": given.get("output_compression")}
     if output := {name: value for name, value in output.items() if value is not None}:
         job["output"] = output
-    if person := {name: given[name] for name in PERSON if name in given}:
-        job["metadata"] = {**person, **job.get("metadata", {})}
+    metadata = job.get("metadata", {})
+    # Metadata of another type is for the contract to refuse.
+    if isinstance(metadata, dict) and (person := {name: given[name] for name in PERSON if name in given}):
+        job["metadata"] = {**person, **metadata}
     return Wish(job, _as_url(given), _flag(given, "stream"), _shown(body))
 
 
@@ -57,8 +59,8 @@ def _route(model: Any, routes: Routes) -> str:
     """The route that a model's name leads to: the route of that name, or the first one with that model."""
     if model is None:
         return DEFAULT_ROUTE
-    if model in routes:
-        return str(model)
+    if isinstance(model, str) and model in routes:
+        return model
     for name, route in routes.items():
         if route.model == model:
             return name
@@ -86,5 +88,4 @@ def _flag(given: Mapping[str, Any], name: str) -> bool:
 
 
 def _shown(body: Mapping[str, Any]) -> dict[str, str]:
-    defaults = {"background": "auto", "quality": "auto", "size": "auto", "output_format": "png"}
-    return {name: str(body.get(name) or default) for name, default in defaults.items()}
+    return {name: str(body.get(name) or "auto") for name in ("background", "quality")}
