@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_readme import ROOT, run
+from tests.docs.pages import ROOT, run
 from tests.e2e.processes import Command, wait_until
 
 TEXT = (ROOT / "docs" / "producing.md").read_text()
