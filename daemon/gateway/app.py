@@ -20,6 +20,7 @@ from daemon.gateway.endpoints import (
     quotas,
     schemas,
     session,
+    streams,
     usage,
 )
 from daemon.gateway.gateway import Gateway
@@ -29,6 +30,7 @@ from daemon.gateway.seeds import slides, studio
 ROUTERS = (
     jobs.router,
     orders.router,
+    streams.router,
     batches.router,
     items.router,
     batch_orders.router,
@@ -38,6 +40,7 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
+    streams.router,
     usage.router,
     schemas.router,
     session.router,

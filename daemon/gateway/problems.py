@@ -74,8 +74,13 @@ class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
-        kind = Lingering if headers.get("Connection") == "close" else Response
-        return kind(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+        return response_of(self.as_dict(), self.status, headers, MEDIA_TYPE)
+
+
+def response_of(body: Any, status: int, headers: Mapping[str, str], media_type: str) -> Response:
+    """An answer in JSON. With `Connection: close` it suits a sender that is not finished."""
+    kind = Lingering if headers.get("Connection") == "close" else Response
+    return kind(orjson.dumps(body), status, headers, media_type)
 
 
 class Lingering(Response):
