@@ -91,3 +91,30 @@ BATCH_BODY["requestBody"]["content"] |= {
         "example": "id,prompt\nsku-1,a red kettle\n",
     },
 }
+
+
+def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": f"For a CSV: {description}",
+        "schema": schema or {"type": "string"},
+    }
+
+
+BATCH_BODY["parameters"] = [
+    _parameter("id", "the batch's id."),
+    _parameter("tenant", "the batch's tenant."),
+    _parameter("route", "for items that name none."),
+    _parameter("size", "for items that give none."),
+    _parameter("priority", "for items that give none.", enum=["high", "normal", "low"]),
+    _parameter("max_in_flight", "at most so many items at a time.", type="integer", minimum=1, maximum=100),
+    _parameter("prompt_template", "prompts from columns, such as `{title}, white background`."),
+    _parameter("id_column", "the column with the items' ids."),
+    _parameter("ignore", "columns that are no job fields.", type="array", items={"type": "string"}),
+    _parameter("skip_empty", "leave out rows that have nothing to make a prompt from.", type="boolean"),
+]
+DRY_RUN: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A dry run: the pictures, the time they take at least, and what is refused."}
+}

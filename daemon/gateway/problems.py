@@ -105,7 +105,7 @@ class Lingering(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-LINGER_S = 15.0
+LINGER_S = 30.0
 QUIET_S = 2.0  # a sender that pauses has seen the answer, or has gone
 
 

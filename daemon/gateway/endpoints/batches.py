@@ -13,7 +13,7 @@ from daemon.gateway.answers import answer, shown
 from daemon.gateway.batches.accepting import Plan, accept, least_time_of, plan_of, refusal_of
 from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
-from daemon.gateway.documents import BATCH_BODY, PROBLEMS
+from daemon.gateway.documents import BATCH_BODY, DRY_RUN, PROBLEMS
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
@@ -27,7 +27,7 @@ router = APIRouter(tags=["batches"])
 LISTED, MOST_LISTED = 50, 1000
 
 
-@router.post("/v1/batches", status_code=202, responses=PROBLEMS, openapi_extra=BATCH_BODY)
+@router.post("/v1/batches", status_code=202, responses={**DRY_RUN, **PROBLEMS}, openapi_extra=BATCH_BODY)
 async def submit(request: Request, here: Here, caller: Submitter, dry_run: str | None = None) -> Response:
     """Accept a batch: JSON of at most 1,000 items; up to 10,000 as lines, the first of which is the head; or a CSV.
 
