@@ -7,8 +7,10 @@ connections only once they send a whole request, and names no reason. h11 0.16 b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,22 +31,23 @@ REFUSED_AT_ONCE: Final = 32  # answers of refusals; further connections are clos
 SMALL_CHUNK_BYTES: Final = 16
 CHUNKS_IN_ANY_CASE: Final = 1000
 
-_SENTENCES: Final = {
-    400: ("malformed", "This is no HTTP/1.1 request."),
-    408: ("slow_headers", f"The headers of a request must be complete within {HEADERS_S:.0f} s."),
-    431: (
-        "too_large",
+_REFUSALS: Final = {
+    "malformed": (400, "This is no HTTP/1.1 request."),
+    "slow_headers": (408, f"The headers of a request must be complete within {HEADERS_S:.0f} s."),
+    "too_large": (
+        431,
         f"A request may have {MOST_HEADERS} headers of {HEADERS_BYTES // 1024} KiB together.",
     ),
-    503: ("busy", "All connections are in use; send it again in a moment."),
+    "busy": (503, "All connections are in use; send it again in a moment."),
+    "stopping": (503, "This server stops, and did not wait for the end of the request; send it again."),
 }
 AGAIN_S: Final = 2
 
 
 class Connection(h11.Connection):
-    """The parser of one connection. `status` is the answer for what it could not read."""
+    """The parser of one connection. `refusal` is the code of the answer for what it could not read."""
 
-    status = 400
+    refusal = "malformed"
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, HEADERS_BYTES)
@@ -61,7 +64,8 @@ class Connection(h11.Connection):
             elif isinstance(event, h11.Data):
                 self._check_chunks(event)
         except h11.RemoteProtocolError as error:
-            self.status = 431 if error.error_status_hint == 431 else 400
+            if error.error_status_hint == 431:
+                self.refusal = "too_large"
             raise
         return event
 
@@ -88,6 +92,7 @@ class Guarded(H11Protocol):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.conn: Connection = Connection()
+        self.app = partial(self._run, self.app)
         self.most: int | None = getattr(self.config, "most_connections", None)
         self.refused = False
         self._answered = False  # a refused one
@@ -107,7 +112,7 @@ class Guarded(H11Protocol):
             return
         self.refused = True
         if len(self.connections) > self.most + REFUSED_AT_ONCE:
-            self._refuse(503)
+            self._refuse("busy")
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's; what comes on a refused connection is thrown away."""
@@ -115,7 +120,7 @@ class Guarded(H11Protocol):
             super().data_received(data)
         elif not self.transport.is_closing() and not self._answered:
             self._answered = True
-            self.transport.write(_refusal(503))
+            self.transport.write(_raw_refusal("busy"))
             self.transport.write_eof()
 
     def on_response_complete(self) -> None:
@@ -126,7 +131,7 @@ class Guarded(H11Protocol):
     def send_400_response(self, _: str) -> None:
         """Answer what is no request, unless an answer is under way: then the connection ends without a word."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(self.conn.status)
+            self._refuse(self.conn.refusal)
         else:
             self.transport.close()
 
@@ -138,7 +143,7 @@ class Guarded(H11Protocol):
             self.transport.abort()
         elif self.is_idle and idle_s > HEADERS_S and not self.transport.is_closing():
             begun = self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]
-            self._refuse(408) if begun else self.transport.close()
+            self._refuse("slow_headers") if begun else self.transport.close()
 
     def _is_stalled(self, now: float) -> bool:
         unread = self.transport.get_write_buffer_size()
@@ -158,30 +163,51 @@ class Guarded(H11Protocol):
         first.transport.abort()
         return True
 
-    def _refuse(self, status: int) -> None:
-        self.transport.write(_refusal(status))
+    async def _run(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
+        """Run the app. A stop cancels what lasts beyond its grace, which is no error of the app."""
+        cycle = self.cycle
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if cycle.response_started:
+                cycle.disconnected = True
+                self.transport.close()
+                return
+            status, headers, body = _refusal("stopping")
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await send({"type": "http.response.start", "status": status, "headers": pairs})
+            await send({"type": "http.response.body", "body": body})
+
+    def _refuse(self, code: str) -> None:
+        self.transport.write(_raw_refusal(code))
         self.transport.close()
 
 
-def _refusal(status: int) -> bytes:
-    code, sentence = _SENTENCES[status]
-    title = HTTPStatus(status).phrase
+def _refusal(code: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer that no app makes."""
+    status, sentence = _REFUSALS[code]
     problem = {
         "type": f"urn:pixmill:problem:{code}",
-        "title": title,
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": sentence,
         "code": code,
     }
-    headers = [
-        "content-type: application/problem+json",
-        "cache-control: no-store",
-        f"x-request-id: {secrets.token_hex(8)}",
-        "connection: close",
-    ]
+    headers = {
+        "content-type": "application/problem+json",
+        "cache-control": "no-store",
+        "x-request-id": secrets.token_hex(8),
+        "connection": "close",
+    }
     if status == 503:
         problem["retry_after"] = AGAIN_S
-        headers.append(f"retry-after: {AGAIN_S}")
-    body = json.dumps(problem)
-    head = "\r\n".join([f"HTTP/1.1 {status} {title}", *headers, f"content-length: {len(body)}"])
-    return f"{head}\r\n\r\n{body}".encode()
+        headers["retry-after"] = str(AGAIN_S)
+    body = json.dumps(problem).encode()
+    return status, {**headers, "content-length": str(len(body))}, body
+
+
+def _raw_refusal(code: str) -> bytes:
+    status, headers, body = _refusal(code)
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body

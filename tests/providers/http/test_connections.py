@@ -209,3 +209,16 @@ async def test_beyond_the_limit_of_work_a_connection_is_refused_with_a_reason(se
     for peer in working:
         await peer.send(b"a")
         assert await peer.answer() == (200, "1")
+
+
+async def test_a_stop_answers_who_has_not_sent_all_of_a_request(
+    server: AsgiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = await Peer.to(server, POST + b"content-length: 2\r\n\r\na")
+    flooded = await Peer.to(server, GET.replace(b"/ ", b"/flood ", 1) + b"\r\n")
+    await asyncio.sleep(0.05)
+    await server.stop()
+    assert await half.answer() == (503, "stopping")
+    await half.end()
+    await flooded.end()
+    assert "Traceback" not in caplog.text
