@@ -21,6 +21,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.health import health_app
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
+from daemon.worker.descriptors import fitting_callers, raise_limit
 from providers.http.asgi import AsgiServer
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ async def beside(running: Running) -> AsyncIterator[str]:
         metrics,
         replica.metrics.count_received,
     )
-    async with serving(gateway) as url:
+    async with serving(gateway, fitting_callers(raise_limit(), replica.settings.worker.max_in_flight)) as url:
         yield url
 
 
@@ -72,7 +73,7 @@ async def alone(
     )
     await _listening(health, "metrics.listen")
     try:
-        async with serving(gateway) as url:
+        async with serving(gateway, fitting_callers(raise_limit())) as url:
             yield url
     finally:
         await health.stop()
@@ -80,17 +81,21 @@ async def alone(
 
 
 @asynccontextmanager
-async def serving(gateway: Gateway) -> AsyncIterator[str]:
+async def serving(gateway: Gateway, most_connections: int) -> AsyncIterator[str]:
     """Serve the app at `gateway.listen`; yields the address. Raises SettingsError if it cannot be used."""
     settings = gateway.settings.gateway
     spare_ports = 0 if settings.listen.port == 0 or "listen" in settings.model_fields_set else SPARE_PORTS
     server = AsgiServer(
-        create_app(gateway), settings.listen.host, settings.listen.port, spare_ports=spare_ports
+        create_app(gateway),
+        settings.listen.host,
+        settings.listen.port,
+        spare_ports=spare_ports,
+        most_connections=most_connections,
     )
     await gateway.start()
     try:
         await _listening(server, "gateway.listen")
-        log.info("gateway started", url=server.url)
+        log.info("gateway started", url=server.url, most_connections=most_connections)
         yield server.url
     finally:
         await gateway.end_streams()
