@@ -51,6 +51,7 @@ LOCAL = Caller("local", None, frozenset(SCOPES))
 def may(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """The dependency of a route that needs `scope`. Raises Problem: 401 without a valid key, 403 without the scope."""
 
+    # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
     async def check(request: Request) -> Caller:
         caller: Caller = await request.app.state.gateway.keys.caller_of(request)
         if not caller.may(scope):

@@ -16,7 +16,11 @@ OF_BATCHES = ("pause", "resume", "log")
 def base_of(request: Request) -> str:
     """The address of the app as callers know it, without a slash at its end."""
     public: str | None = request.app.state.gateway.settings.gateway.public_url
-    return public or str(request.base_url).rstrip("/")
+    if public is not None:
+        return public
+    # Not `request.base_url`: that is the outermost app's.
+    base = request.url.replace(path=request.scope.get("root_path", ""), query="", fragment="")
+    return str(base).rstrip("/")
 
 
 class Links:
