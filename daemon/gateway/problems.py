@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -141,6 +142,7 @@ _REJECTIONS: Mapping[RejectionCode, tuple[int, str]] = {
 }
 
 REDIS_AGAIN_S = 2
+NO_SPACE_AGAIN_S = 30
 
 
 def of_redis(error: Exception) -> Problem:
@@ -174,7 +176,8 @@ def install(app: FastAPI) -> None:
         Problem,
         Rejection,
         RedisError,
-        OSError,
+        ConnectionError,
+        TimeoutError,
         StorageError,
         HTTPException,
         RequestValidationError,
@@ -192,8 +195,15 @@ def problem_of(error: Exception) -> Problem:
         case StorageError():
             log.warning("the store does not serve a request", error=str(error))
             return of_storage(error)
-        case RedisError() | OSError():
+        case RedisError() | ConnectionError() | TimeoutError():
             return of_redis(error)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Problem(
+                503,
+                "no_space",
+                "The disk of this gateway is full; send it again later.",
+                retry_after_s=NO_SPACE_AGAIN_S,
+            )
         case RequestValidationError():
             first = error.errors()[0]
             name = str(first["loc"][-1])
