@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import InForce, quotas_in_force, ring
 from daemon.queue.keys import Keys
+from daemon.queue.pauses import unsigned
 from limiter import Limiter, QuotaState
 from limiter.explain import Explanation, spelled
 
@@ -27,6 +28,7 @@ class Look:
     def as_dict(self) -> dict[str, Any]:
         """For JSON answers. `set_at` is null where the configuration counts."""
         one, state = self.why, self.why.state
+        reason, by = (None, None) if state.paused_reason is None else unsigned(state.paused_reason)
         return {
             "quota": state.quota,
             "limits": list(one.limits),
@@ -46,7 +48,8 @@ class Look:
             "polls_cooldown_seconds": round(self.polls.cooldown_s, 3),
             "polls_cooldown_reason": self.polls.cooldown_reason,
             "paused": state.paused_reason is not None,
-            "paused_reason": state.paused_reason,
+            "paused_reason": reason,
+            "paused_by": by,
             "pause_ends_seconds": None if one.pause_ends_s is None else round(one.pause_ends_s, 3),
             "sentence": one.sentence,
         }

@@ -25,6 +25,11 @@ class Caller:
     tenant: str | None
     scopes: frozenset[Scope]
 
+    @property
+    def signature(self) -> str | None:
+        """The name under a caller's orders; None for a caller without a key."""
+        return None if self.tenant is None else self.name
+
     def may(self, scope: Scope) -> bool:
         """`admin` includes the other scopes, and `submit` includes `read`."""
         return bool(self.scopes & _GIVES[scope])

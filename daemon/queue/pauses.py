@@ -9,6 +9,7 @@ The limiter keeps pauses of an account (`pixmill quota pause`).
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -57,7 +58,28 @@ class Pause:
     def as_dict(self) -> dict[str, Any]:
         """For JSON answers."""
         ends_s = None if self.ends_s is None else round(self.ends_s, 3)
-        return {"scope": self.scope, "name": self.name, "reason": self.reason, "ends_seconds": ends_s}
+        reason, by = unsigned(self.reason)
+        return {
+            "scope": self.scope,
+            "name": self.name,
+            "reason": reason,
+            "paused_by": by,
+            "ends_seconds": ends_s,
+        }
+
+
+_SIGNED = re.compile(r"(.*?) ?\(by ([A-Za-z0-9._-]{1,64})\)", re.DOTALL)
+
+
+def signed(reason: str, by: str | None) -> str:
+    """The reason of a pause, with the name of the key that paused; None: nobody's key."""
+    return reason if by is None else f"{reason} (by {by})".strip()
+
+
+def unsigned(reason: str) -> tuple[str, str | None]:
+    """The reason, and who paused, None where it is not known. The last signature counts: `signed` writes it."""
+    found = _SIGNED.fullmatch(reason)
+    return (reason, None) if found is None else (found[1], found[2])
 
 
 async def pause(

@@ -79,7 +79,8 @@ async def pause(
     """Begin no new call of a batch until it is resumed; running items go on."""
     order = await _order(request, PauseOrder)
     batch = await find_batch(here, caller.tenant_for(tenant), ident)
-    match await pauses.pause(here.redis, here.names, "batch", batch.gid, reason=order.reason):
+    reason = pauses.signed(order.reason, caller.signature)
+    match await pauses.pause(here.redis, here.names, "batch", batch.gid, reason=reason):
         case "unknown":
             raise not_found()
         case "ended":

@@ -19,6 +19,7 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import flag, ident_of, one_of, whole_number
 from daemon.gateway.work.finding import find_batch
+from daemon.queue.pauses import unsigned
 from daemon.queue.records import GroupView
 from daemon.queue.summaries import log_of, pace
 
@@ -111,4 +112,5 @@ async def _planned(here: Gateway, plan: Plan, notes: Sequence[str]) -> dict[str,
 
 
 def _shown(view: GroupView, links: Links, outlook: Outlook = UNKNOWN) -> dict[str, Any]:
-    return {**shown(view, links, outlook), "paused": view.paused}
+    reason, by = (None, None) if view.paused is None else unsigned(view.paused)
+    return {**shown(view, links, outlook), "paused": reason, "paused_by": by}

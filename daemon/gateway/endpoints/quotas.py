@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -37,9 +38,8 @@ async def pause_quota(request: Request, here: Here, caller: Admin, name: str) ->
     """Stop all calls under a quota, on every replica."""
     _known(name, here.settings.quotas)
     reason, for_s = await pause_terms(request)
-    until = await _quotas(here).pause(name, _signed(reason, caller), for_s)
-    ends = None if until is None else until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return answer({"quota": name, "paused": True, "until": ends}, 202)
+    until = await _quotas(here).pause(name, pauses.signed(reason, caller.signature), for_s)
+    return answer({"quota": name, "paused": True, "paused_by": caller.signature, "until": _text(until)}, 202)
 
 
 @router.post("/v1/quotas/{name}/resume", status_code=202, dependencies=[ADMINISTERS])
@@ -79,8 +79,11 @@ async def _pause(
     request: Request, here: Gateway, caller: Caller, scope: Literal["fleet", "route"], name: str
 ) -> Response:
     reason, for_s = await pause_terms(request)
-    await pauses.pause(here.redis, here.names, scope, name, reason=_signed(reason, caller), for_s=for_s)
-    return answer({"scope": scope, "name": name, "paused": True}, 202)
+    by = caller.signature
+    seconds, _ = await here.redis.time()
+    await pauses.pause(here.redis, here.names, scope, name, reason=pauses.signed(reason, by), for_s=for_s)
+    until = None if for_s is None else datetime.fromtimestamp(seconds + for_s, UTC)
+    return answer({"scope": scope, "name": name, "paused": True, "paused_by": by, "until": _text(until)}, 202)
 
 
 async def _resume(here: Gateway, scope: Literal["fleet", "route"], name: str) -> Response:
@@ -99,9 +102,8 @@ def _route(here: Gateway, name: str, pause: pauses.Pause | None) -> dict[str, An
     }
 
 
-def _signed(reason: str, caller: Caller) -> str:
-    """The reason with the name of the key that paused, for those who read it."""
-    return reason if caller.tenant is None else f"{reason} (by {caller.name})".strip()
+def _text(until: datetime | None) -> str | None:
+    return None if until is None else until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _quotas(here: Gateway) -> Quotas:

@@ -32,7 +32,14 @@ async def test_the_whole_fleet_is_paused_and_resumed(pixmill: Pixmill, redis: Re
 
 async def test_a_route_is_paused_by_its_name(pixmill: Pixmill) -> None:
     document = (await pixmill("pause", "--route", "free", "--json")).document
-    assert document == {"paused": True, "scope": "route", "name": "free", "reason": "", "ends_seconds": None}
+    assert document == {
+        "paused": True,
+        "scope": "route",
+        "name": "free",
+        "reason": "",
+        "paused_by": None,
+        "ends_seconds": None,
+    }
     ran = await pixmill("resume")
     assert "nothing to resume" in ran.out
     assert ran.err == "note: Route free is paused, until it is resumed.\n", "it is not forgotten"
@@ -54,6 +61,7 @@ async def test_the_pause_of_a_batch_is_shown_by_status_and_explain(pixmill: Pixm
         "scope": "batch",
         "name": "b1",
         "reason": "look first",
+        "paused_by": None,
         "ends_seconds": None,
     }
     for ident in ("b1", "b1/i2"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from redis.asyncio import Redis
 
 from daemon.contract import Job
 from daemon.contract.schema import schema
+from daemon.gateway.keys_file import add_key
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.queue.pauses import read_pauses
@@ -55,6 +58,41 @@ async def test_the_fleet_or_a_route_is_paused_and_resumed(
     assert shown["paused"]["reason"] == "move"
     assert (await limited.http.post(f"{address}/resume")).json()["resumed"] is True
     assert await read_pauses(redis, limited.gateway.names) == {}
+
+
+@pytest.fixture
+async def keyed(redis: Redis, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Door]:
+    """A gateway that knows one quota, and whose caller is an administrator named `boss`."""
+    path = tmp_path / "keys.json"
+    key = {"authorization": f"Bearer {add_key(path, 'boss', 'shop', frozenset({'admin'}))}"}
+    async with open_door(redis, redis_server.url, decide=None, headers=key, keys_file=path) as door:
+        quotas: dict[str, dict[str, Any]] = {"main": {"images": "20/min"}}
+        door.gateway.settings = door.gateway.settings.model_copy(update={"quotas": quotas})
+        yield door
+
+
+@pytest.mark.parametrize("reason", ["invoice", "", "invoice (by clerk)"])
+async def test_a_pause_names_who_paused(keyed: Door, reason: str) -> None:
+    terms = {"reason": reason, "for": "10min"}
+    for address in ("/v1/quotas/main/pause", "/v1/routes/default/pause", "/v1/pause"):
+        paused = (await keyed.http.post(address, json=terms)).json()
+        assert paused["paused_by"] == "boss"
+        assert datetime.fromisoformat(paused["until"]) > datetime.now(UTC) + timedelta(minutes=9)
+    shown = (await keyed.http.get("/v1/quotas")).json()
+    (quota,), pauses = shown["quotas"], shown["pauses"]
+    assert (quota["paused_reason"], quota["paused_by"]) == (reason, "boss")
+    assert {(pause["scope"], pause["reason"], pause["paused_by"]) for pause in pauses} == {
+        ("fleet", reason, "boss"),
+        ("route", reason, "boss"),
+    }
+
+
+async def test_a_pause_of_a_batch_names_who_paused(keyed: Door) -> None:
+    await keyed.http.post("/v1/batches", json={"id": "b1", "items": [{"id": "a", "prompt": "x"}]})
+    assert (await keyed.http.get("/v1/batches/b1")).json()["paused_by"] is None
+    await keyed.http.post("/v1/batches/b1/pause", json={"reason": "wrong prompt"})
+    batch = (await keyed.http.get("/v1/batches/b1")).json()
+    assert (batch["paused"], batch["paused_by"]) == ("wrong prompt", "boss")
 
 
 @pytest.mark.parametrize(
