@@ -30,6 +30,7 @@ from daemon.maintenance.eta import Estimator
 from daemon.maintenance.heartbeat import Heartbeat
 from daemon.maintenance.janitor import Janitor
 from daemon.maintenance.reclaimer import Reclaimer
+from daemon.maintenance.resumer import Resumer
 from daemon.maintenance.scheduler import Scheduler
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.bell import Bell
@@ -128,6 +129,7 @@ class Replica:
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
         executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
+        self.probe.on_life = pool.settles.note_life
         for name, route in routes.items():
             self.dispatchers[name] = Dispatcher(
                 route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
@@ -157,6 +159,7 @@ class Replica:
                     Part("pause book", self._pause_book.run),
                     Part("scheduler", Scheduler(client, queue, estimator, metrics).run),
                     Part("janitor", Janitor(queue, list(routes), lease_s=lease_s).run),
+                    Part("resumer", Resumer(client, prefix, self.acceptor).run),
                     Part("gauges", self._gauges.run),
                     Part("call times", CallTimes(client, keys, metrics.call_s).run),
                 ],

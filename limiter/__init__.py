@@ -4,7 +4,6 @@ from limiter.headers import HeaderReading, read_headers
 from limiter.lag import Lag
 from limiter.limiter import Limiter
 from limiter.permit import Bound, Grant, Later, Penalty, Permit, QuotaState, Scale, UnitState
-from limiter.places import Places
 from limiter.quota.quota import (
     Bucket,
     CalendarDay,
@@ -15,10 +14,10 @@ from limiter.quota.quota import (
     Window,
     parse_quota,
 )
-from limiter.recalls import Recalls
 from limiter.script import LuaScript
 from limiter.scripts.grants import ONE_IMAGE
 from limiter.slots import Slot, Slots
+from limiter.waits import Places, Recalls
 
 __all__ = [
     "ONE_IMAGE",

@@ -13,12 +13,11 @@ from redis.exceptions import RedisError
 
 from limiter.limiter import Limiter
 from limiter.permit import Grant, Later, Permit
-from limiter.places import Places
 from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Quota
-from limiter.recalls import Recalls
 from limiter.script import uninterrupted
 from limiter.scripts.grants import ONE_IMAGE
+from limiter.waits import Places, Recalls
 
 # One counter for the whole process: a request with a used id would get the former grant and charge nothing.
 _NUMBERS = itertools.count()

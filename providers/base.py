@@ -47,12 +47,10 @@ class CallHooks:
     `before_send` is awaited on an open connection, just before the first byte leaves. Its argument is the time (s) that
     connecting took, or None for a connection that was open before. If it raises, nothing is sent.
     `after_send` is called when the last byte is written. It must not wait: the reply may arrive at any moment.
-    `before_unpacking` is awaited when the whole reply is here and is large once it is unpacked, with its size (bytes).
     """
 
     before_send: Callable[[float | None], Awaitable[None]] | None = None
     after_send: Callable[[], None] | None = None
-    before_unpacking: Callable[[int], Awaitable[None]] | None = None
 
 
 NO_HOOKS = CallHooks()

@@ -128,6 +128,7 @@ RULES: dict[ErrorKind, Rule] = {
 }
 
 MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields, a record stays under 2 KB
+_CODE_LIMIT = 100  # characters of a provider's code or request id
 
 _READ_LIMIT = 20_000  # characters of a text that patterns are searched in; far less is shown
 
@@ -156,17 +157,20 @@ class ProviderError(Exception):
     ) -> None:
         rule = RULES[kind]
         self.kind = kind
-        # The original words, for `without`: if a pattern removed only a part of a key, the rest could not be found in
-        # the redacted message. They are never shown.
-        self._original = shortened(message, _READ_LIMIT)
-        self.message = _shown(self._original, MESSAGE_LIMIT)
+        # The original words, for `without`: if a pattern or the end of a text left only a part of a key, that part
+        # could not be found in what is shown. They are never shown.
+        given = {"message": message, "provider_code": provider_code, "request_id": request_id}
+        self._originals = {
+            name: shortened(text, _READ_LIMIT) for name, text in given.items() if text is not None
+        }
+        self.message = _shown(self._originals["message"], MESSAGE_LIMIT)
         self.field = None if field is None else _shown(field, 200)
-        self.provider_code = None if provider_code is None else _shown(provider_code, 100)
+        self.provider_code = None if provider_code is None else _shown(provider_code, _CODE_LIMIT)
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         if retry_after_s is not None and kind is not ErrorKind.QUOTA_EXHAUSTED:
             self.retry_after_s = min(retry_after_s, THROTTLE_LIMIT_S)
-        self.request_id = None if request_id is None else _shown(request_id, 100)
+        self.request_id = None if request_id is None else _shown(request_id, _CODE_LIMIT)
         self.scope = scope or rule.scope
         self.retry = retry or rule.retry
         self.charged = charged or rule.charged
@@ -205,12 +209,16 @@ class ProviderError(Exception):
 
     def without(self, secret: str) -> ProviderError:
         """This error without `secret` in any spelling: providers quote keys in forms that no pattern foresees."""
-        self._original = _without_beginning(without_secret(self._original, secret), secret)
-        self.message = _shown(self._original, MESSAGE_LIMIT)
-        for name in ("provider_code", "request_id"):
-            text = getattr(self, name)
-            if text is not None:
-                setattr(self, name, _without_beginning(without_secret(text, secret), secret))
+        for name, limit in (
+            ("message", MESSAGE_LIMIT),
+            ("provider_code", _CODE_LIMIT),
+            ("request_id", _CODE_LIMIT),
+        ):
+            # A request id may have been set later.
+            original = self._originals.get(name, getattr(self, name))
+            if original is not None:
+                self._originals[name] = _without_beginning(without_secret(original, secret), secret)
+                setattr(self, name, _shown(self._originals[name], limit))
         self.args = (self.message,)
         return self
 

@@ -28,11 +28,11 @@ SLOW_CLOCK = "store clock off by 30 s"
 BEHIND = timedelta(seconds=30)
 TENANT = "losses"
 POLICIES = ("retry_once", "hold", "fail")
-SYNC_ROUTES = tuple(route for route in ROUTES if route not in TASK_ROUTES)
 ITEMS = 48
 STORED_FIRST = 8
 LATE = 8
 WAIT_S = 90.0
+POLLED_S = 40.0
 
 
 class Row(NamedTuple):
@@ -111,7 +111,7 @@ def lost_second(stage: Stage) -> Loss:
 
 def no_writes(stage: Stage, strike: str) -> Loss:
     """Let Redis refuse writes while calls run; kill all replicas once their pictures could be stored."""
-    items = send(stage, strike.split()[0], SYNC_ROUTES)
+    items = send(stage, strike.split()[0], ROUTES)
     if not until(
         lambda: len(calls_by_item(stage).keys() & {item.id for item in items}) >= STORED_FIRST, WAIT_S
     ):
@@ -119,7 +119,8 @@ def no_writes(stage: Stage, strike: str) -> Loss:
     stage.redis.config_set("min-replicas-to-write", 1)
     called = {item.id for item in items} & calls_by_item(stage).keys()
     until(lambda: stage.simulator.ledger()["in_flight"] == 0, WAIT_S)
-    until(lambda: called <= stored_of(stage, items), 10.0)
+    # Polls go on at a part of their limits.
+    until(lambda: called <= stored_of(stage, items), POLLED_S)
     stored = stored_of(stage, items)
     for replica in stage.fleet.alive:
         replica.kill()

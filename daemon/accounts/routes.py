@@ -45,7 +45,7 @@ class Reach:
         self._clock = clock
         self._pause_s = pause_s
         self._next_at = 0.0
-        self._trying = False
+        self._turn: Turn | None = None  # of the call that tries now
 
     @property
     def failures(self) -> int:
@@ -62,31 +62,44 @@ class Reach:
         """Seconds until the next call may try, 0 while the provider is reached."""
         return max(0.0, self._next_at - self._clock()) if self.lost else 0.0
 
-    def take_turn(self) -> bool:
-        """Whether a call may begin now. While the provider is not reached, this is True once a pause."""
+    def take_turn(self) -> Turn | None:
+        """The turn of a call that may begin now. While the provider is not reached, there is one a pause; else None."""
         if self.wait_s:
-            return False
+            return None
+        turn = Turn(self)
+        self._turn = None
         if self.lost:
-            self._trying, self._next_at = True, self._clock() + TURN_S
-        return True
+            self._turn, self._next_at = turn, self._clock() + TURN_S
+        return turn
 
     def failed(self, why: str) -> None:
         """Note a call of which nothing was sent. Calls that fail together count once."""
-        if self.wait_s and not self._trying:
+        if self.wait_s and self._turn is None:
             return
         self._failures = self.failures + 1
         self.why = why
-        self._trying = False
+        self._turn = None
         self._next_at = self._clock() + self._pause_s(self._failures - 1, LONGEST_PAUSE_S)
 
-    def ended(self) -> None:
-        """Note the end of a run: if it had the turn and neither left nor failed, the next call may try at once."""
-        if self._trying:
-            self._trying, self._next_at = False, min(self._next_at, self._clock())
+    def give_back(self, turn: Turn) -> None:
+        """End a turn. If it is still the one of the try, the next call may try at once."""
+        if self._turn is turn:
+            self._turn, self._next_at = None, min(self._next_at, self._clock())
 
     def reached(self) -> None:
         """Note a call that leaves on an open connection."""
-        self._failures, self._trying = 0, False
+        self._failures, self._turn = 0, None
+
+
+class Turn:
+    """The turn of one call to try the way to its account. It ends with the call's run, and by itself after TURN_S."""
+
+    def __init__(self, way: Reach) -> None:
+        self._way = way
+
+    def ended(self) -> None:
+        """Note the end of the run. A call that neither left nor failed lets the next one try at once."""
+        self._way.give_back(self)
 
 
 @dataclass(eq=False, slots=True)

@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from daemon.broker.cluster import OwnerConnection, OwnerSSLConnection, SlotOwner
+from daemon.broker.turns import PoolInTurn, SentinelPoolInTurn
 from daemon.settings.redis_url import RedisAddress, one_slot_sentence, read_redis_url
 
 COMMAND_TIMEOUT_S = 10.0
 # Longer than any blocking read here: a quiet stream does not look like a dead server, and a dead one is noticed.
 BLOCKING_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS = 256
 # For look-ups: a Sentinel or node replies at once, or the next one is tried.
 LOOKUP_TIMEOUT_S = 2.0
 
 
-def command_client(url: str, prefix: str = "pixmill", *, timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
+def command_client(
+    url: str, prefix: str = "pixmill", *, timeout_s: float = COMMAND_TIMEOUT_S, most: int = CONNECTIONS
+) -> Redis:
     """A client for commands and scripts. On a cluster, the `prefix` of the installation decides the node.
 
-    A reply, and a connection, may take `timeout_s`.
+    A reply, and a connection, may take `timeout_s`. Calls beyond `most` connections wait for their turn.
 
     By default redis-py retries a command up to ten times, even after a lost reply: one XADD then becomes several. We
     repeat our own steps, where that is safe. Raises ValueError for a URL that cannot be read, and for a cluster
     without a prefix in braces.
     """
-    return _client(url, prefix, timeout_s)
+    return _client(url, prefix, timeout_s, most)
 
 
 def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
@@ -42,14 +46,14 @@ def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
     return _client(url, prefix, BLOCKING_TIMEOUT_S)
 
 
-def _client(url: str, prefix: str, timeout_s: float) -> Redis:
+def _client(url: str, prefix: str, timeout_s: float, most: int = CONNECTIONS) -> Redis:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
         "socket_keepalive": True,
         "health_check_interval": 15,
-        "max_connections": 256,
+        "max_connections": most,
         # These two would send commands that have no use here, and that an ACL would have to allow.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
@@ -59,7 +63,7 @@ def _client(url: str, prefix: str, timeout_s: float) -> Redis:
         return _of_sentinels(address, {**options, **address.options})
     if address.topology == "cluster":
         return _of_cluster(address, prefix, {**options, **address.options})
-    return Redis.from_url(url, **options)
+    return Redis.from_pool(PoolInTurn.from_url(url, **options))
 
 
 class _SentinelClient(Redis):
@@ -76,7 +80,12 @@ def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
     of_sentinels = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
     sentinel = Sentinel(address.nodes, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]  # the library's
-    client: Redis = sentinel.master_for(address.service, redis_class=_SentinelClient, ssl=address.tls)
+    client: Redis = sentinel.master_for(
+        address.service,
+        redis_class=_SentinelClient,
+        connection_pool_class=SentinelPoolInTurn,
+        ssl=address.tls,
+    )
     return client
 
 
@@ -85,7 +94,7 @@ def _of_cluster(address: RedisAddress, prefix: str, options: dict[str, Any]) -> 
         raise ValueError(f"`redis.prefix` {one_slot_sentence(prefix)}.")
     owner = SlotOwner(address.nodes, prefix, {**_of_lookups(options), "ssl": address.tls})
     kind = OwnerSSLConnection if address.tls else OwnerConnection
-    return Redis.from_pool(ConnectionPool(connection_class=kind, owner=owner, **options))
+    return Redis.from_pool(PoolInTurn(connection_class=kind, owner=owner, **options))
 
 
 def _of_lookups(options: dict[str, Any]) -> dict[str, Any]:

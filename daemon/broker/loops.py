@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -16,6 +16,9 @@ from daemon.broker.errors import in_words, passes
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+# A step that must not stand still while Redis is away waits so long for a report, which then goes on by itself.
+PATIENCE_S = 1.0
 
 
 async def run_forever(
@@ -118,6 +121,34 @@ async def until_it_works(
             note(error, failures)
         await (sleep or asyncio.sleep)(pause_s(failures))
         failures += 1
+
+
+class Reports:
+    """Reports to Redis for which their callers wait for PATIENCE_S at most. A report that fails is logged."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def send(self, name: str, step: Coroutine[Any, Any, object]) -> None:
+        """Carry out `step`, beside the caller if it takes long. A cancelled caller does not stop it."""
+        task = asyncio.create_task(self._logged(name, step))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait([task], timeout=PATIENCE_S)
+
+    async def aclose(self) -> None:
+        """Stop the reports that are still on their way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _logged(self, name: str, step: Coroutine[Any, Any, object]) -> None:
+        try:
+            await step
+        except Exception:
+            log.exception("a report failed", report=name)
 
 
 def _check_cancelled() -> None:

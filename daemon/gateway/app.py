@@ -24,6 +24,7 @@ from daemon.gateway.endpoints import (
     quotas,
     schemas,
     session,
+    streams,
     usage,
 )
 from daemon.gateway.gateway import Gateway
@@ -33,6 +34,7 @@ from daemon.gateway.seeds import slides, studio
 ROUTERS = (
     jobs.router,
     orders.router,
+    streams.router,
     batches.router,
     items.router,
     batch_orders.router,
@@ -42,6 +44,7 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
+    streams.router,
     usage.router,
     schemas.router,
     session.router,

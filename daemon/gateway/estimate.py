@@ -138,7 +138,7 @@ class Estimates:
             return Outlook(None, due_s + (call_s or 0.0), bound, item.due_at)
         if item.batch is not None and await self._batch_is_paused(item):
             return Outlook(bound=BATCH_PAUSED)
-        place = await self._positions.place(item.uid, item.route, item.lane)
+        place = await self._place(item)
         return _in_line(item.route, look, place, 1, self._slots)
 
     async def _group(self, group: GroupView, members: Sequence[ItemView]) -> Outlook:
@@ -153,7 +153,7 @@ class Estimates:
         if group.kind == "job" and ours:
             # A job of several pictures stands among its tenant's single jobs: its own turn is no batch's.
             first = next((item for item in members if item.state == "queued" and item.due_at is None), None)
-            place = None if first is None else await self._positions.place(first.uid, first.route, first.lane)
+            place = None if first is None else await self._place(first)
             return _in_line(group.route, look, place, left, self._slots)
         if look is None:
             return Outlook(bound=_unserved(group.route))
@@ -167,6 +167,9 @@ class Estimates:
         if ours and eta_s is not None and starts_s > eta_s:
             return Outlook(None, starts_s, NOT_BEFORE)
         return Outlook(None, eta_s, look.bound, look.next_slot_at)
+
+    async def _place(self, item: ItemView) -> Place | None:
+        return await self._positions.place(item.uid, item.route, item.lane, max_age_s=LOOK_EVERY_S)
 
     async def _batch_is_paused(self, item: ItemView) -> bool:
         group = None if item.group is None else await self._records.group(item.group)

@@ -29,6 +29,7 @@ from limiter import Limiter
 
 ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
 DECODED_AT_ONCE = 2
+CONNECTIONS = 64  # to Redis; more requests at once wait for their turn
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
 
@@ -51,7 +52,7 @@ class Gateway:
         self.metrics = metrics
         prefix = settings.redis.prefix
         self.names = Keys(prefix)
-        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S)
+        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, most=CONNECTIONS)
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
         self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
@@ -59,7 +60,6 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.waiting = Waiting(self.redis, self.names)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
@@ -67,6 +67,7 @@ class Gateway:
         self.summaries = Summaries(self.redis, self.names)
         self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
+        self.waiting = Waiting(self.redis, self.names, self.hub)
 
     async def start(self) -> None:
         """Begin to read events."""
@@ -80,7 +81,7 @@ class Gateway:
 
     async def end_streams(self) -> None:
         """End every stream of events and every wait, before the server closes its connections."""
-        await self.waiting.stop()
+        self.waiting.stop()
         await self.hub.stop()
 
     async def stop(self) -> None:

@@ -67,9 +67,8 @@ class Links:
             )
         if view.batch is None:
             return {**self.job_urls(view.id, 0), "images": [self.image(view, 0)]}
-        orders = {name: self.of(view, name) for name in ORDERS}
-        events = self.batch(view.batch, "events")
-        return {"self": self.of(view), **orders, "events": events, "images": [self.image(view, 0)]}
+        urls = {name: self.of(view, name) for name in ("events", *ORDERS)}
+        return {"self": self.of(view), **urls, "images": [self.image(view, 0)]}
 
     def job_urls(self, ident: str, pictures: int) -> dict[str, Any]:
         """The addresses of a job of its own."""

@@ -1,4 +1,4 @@
-"""Waits in a request for the end of work. One look at all records serves everybody who waits.
+"""Waits in a request for the end of work: the hub's events say when to look, and the record is the truth.
 
 A wait holds no connection to Redis. It ends with the work, with its time, with its client, or with this process.
 """
@@ -7,38 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import Request
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from daemon.broker.loops import run_forever
+from daemon.contract import FINAL_STATES
+from daemon.gateway.events.hub import EventHub
 from daemon.gateway.problems import bad_parameter
 from daemon.queue.keys import Keys
 from daemon.queue.views import ItemView, View
 
-LOOK_EVERY_S = 0.1
-PAGE = 500  # records a round trip
 MOST_WAIT_S = 60
 
 _FIELDS = ("state", "held", "open", "parts_left")
 _GOES_ON = frozenset({b"queued", b"throttled", b"retry_wait", b"running"})
+_KINDS = frozenset({f"job.{state}" for state in FINAL_STATES} | {"job.held", "batch.finished"})
+_OF_BATCHES = frozenset({"job.held", "batch.finished"})
 
 
 class Waiting:
     """Everybody who waits in this process for the end of some work."""
 
-    def __init__(self, client: Redis, keys: Keys) -> None:
+    def __init__(self, client: Redis, keys: Keys, hub: EventHub) -> None:
         self._client = client
         self._keys = keys
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}  # by the key of a record
-        self._looking: asyncio.Task[None] | None = None
+        self._hub = hub
+        self._waiters = 0
         self.stopped = False  # no wait lasts any more
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiters.values()))
+        return self._waiters
 
     async def for_end(self, view: View, wait_s: float, request: Request | None = None) -> None:
         """Wait until the work has ended, or needs a person, at most for `wait_s`; not at all if the client goes away.
@@ -47,74 +49,54 @@ class Waiting:
         """
         if self.stopped or wait_s <= 0 or view.ended or view.needs_person:
             return
-        over = asyncio.get_running_loop().create_future()
-        name = self._name(view)
-        self._waiters.setdefault(name, set()).add(over)
-        self._look()
-        client = None if request is None else asyncio.create_task(_gone(request))
-        if client is not None:
-            client.add_done_callback(lambda _: _end(over))
+        ends_at = asyncio.get_running_loop().time() + wait_s
+        batch, job, kinds = _topic(view)
+        self._waiters += 1
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await over
+            async with self._hub.changes(view.tenant, batch=batch, job=job, kinds=kinds) as changes:
+                with _watched(request, changes.close):
+                    while not await self._is_settled(view):
+                        if not await changes.next(ends_at - asyncio.get_running_loop().time()):
+                            return
         finally:
-            if client is not None:
-                client.cancel()
-            self._leave(name, over)
+            self._waiters -= 1
 
-    async def stop(self) -> None:
-        """End every wait; a later one ends at once."""
+    def stop(self) -> None:
+        """Let no wait begin any more; the hub's stop ends those that last."""
         self.stopped = True
-        for waiters in self._waiters.values():
-            for over in waiters:
-                _end(over)
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
 
-    def _name(self, view: View) -> str:
-        return self._keys.item(str(view.uid)) if isinstance(view, ItemView) else self._keys.group(view.gid)
-
-    def _leave(self, name: str, over: asyncio.Future[None]) -> None:
-        self._waiters[name].discard(over)
-        if not self._waiters[name]:
-            del self._waiters[name]
-
-    def _look(self) -> None:
-        if self._looking is None or self._looking.done():
-            idle = run_forever("waits of requests", self._step, until=lambda: not self._waiters)
-            self._looking = asyncio.create_task(idle)
-
-    async def _step(self) -> None:
-        names = list(self._waiters)
-        for start in range(0, len(names), PAGE):
-            await self._end_settled(names[start : start + PAGE])
-        await asyncio.sleep(LOOK_EVERY_S)
-
-    async def _end_settled(self, names: Sequence[str]) -> None:
-        pipe = self._client.pipeline(transaction=False)
-        for name in names:
-            pipe.hmget(name, *_FIELDS)
-        for name, fields in zip(names, await pipe.execute(raise_on_error=False), strict=True):
-            # A record that cannot be read is for the request to find.
-            if isinstance(fields, Exception) or _is_settled(*fields):
-                for over in self._waiters.get(name, ()):
-                    _end(over)
+    async def _is_settled(self, view: View) -> bool:
+        """Whether it has ended, has no record any more, or needs a person. Nobody knows while Redis is away."""
+        name = self._keys.item(str(view.uid)) if isinstance(view, ItemView) else self._keys.group(view.gid)
+        try:
+            fields: Any = await self._client.hmget(name, *_FIELDS)
+        except (RedisError, OSError):
+            return False
+        state, held, left, parts_left = fields
+        if state not in _GOES_ON:
+            return True
+        return int(held or 0) > 0 and held == left and int(parts_left or 0) == 0
 
 
-def _is_settled(
-    state: bytes | None, held: bytes | None, left: bytes | None, parts_left: bytes | None
-) -> bool:
-    """Whether work has ended, has no record any more, or has only items that wait for a person."""
-    if state not in _GOES_ON:
-        return True
-    return int(held or 0) > 0 and held == left and int(parts_left or 0) == 0
+def _topic(view: View) -> tuple[str | None, str | None, frozenset[str]]:
+    """The batch, the job and the kinds of events that may be the end of some work."""
+    if isinstance(view, ItemView):
+        return view.batch, view.id, _KINDS
+    return (view.id, None, _OF_BATCHES) if view.kind == "batch" else (None, view.id, _KINDS)
 
 
-def _end(over: asyncio.Future[None]) -> None:
-    if not over.done():
-        over.set_result(None)
+@contextmanager
+def _watched(request: Request | None, on_gone: Callable[[], None]) -> Iterator[None]:
+    """Call `on_gone` when the request's client closes its connection."""
+    if request is None:
+        yield
+        return
+    client = asyncio.create_task(_gone(request))
+    client.add_done_callback(lambda _: on_gone())
+    try:
+        yield
+    finally:
+        client.cancel()
 
 
 async def _gone(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Puts right what others left: names of dead replicas, wrong counts, and work whose acceptance broke off."""
+"""Removes the names of dead replicas from the consumer groups, and counts again what was counted wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ log = structlog.get_logger(__name__)
 RECOUNT_S = 60.0
 COUNTED = 2000  # records in one step, so that it stays short
 BREATH_S = 0.05  # between two steps, for the other work of Redis
-STRANDED_S = 60.0  # a living process accepts a part in far less
 IDLE_LEASES = 5  # by then other replicas have taken over the pending entries of a dead one
 
 
@@ -32,7 +31,6 @@ class Janitor:
 
     async def _step(self) -> None:
         await self.forget()
-        await self.send_stranded()
         if await self._queue.take_recount(RECOUNT_S):
             await self.recount()
         await asyncio.sleep(self._lease_s)
@@ -49,13 +47,6 @@ class Janitor:
         if wrong:
             log.warning("counts were wrong and are right again", counts=wrong)
         return wrong
-
-    async def send_stranded(self, age_s: float = STRANDED_S) -> int:
-        """Give intake the parts that a killed process was accepting for `age_s`; returns how many."""
-        sent = await self._queue.send_stranded(age_s=age_s)
-        if sent:
-            log.warning("sent work whose acceptance had broken off through the jobs stream", parts=sent)
-        return sent
 
     async def forget(self) -> int:
         """Remove idle names without pending entries, since each start adds a name; returns how many."""

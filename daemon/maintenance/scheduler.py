@@ -10,13 +10,12 @@ import asyncio
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.loops import run_forever
 from daemon.maintenance.eta import Estimator
-from daemon.queue.keys import Keys
 from daemon.queue.messages import GroupCounts
 from daemon.queue.queue import Queue
+from daemon.queue.steps import Steps
 from daemon.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -31,9 +30,8 @@ class Scheduler:
     """Runs four small loops."""
 
     def __init__(self, client: Redis, queue: Queue, estimator: Estimator, metrics: Metrics) -> None:
-        self._client = client
+        self._call = Steps(client, queue.keys.prefix)
         self._queue = queue
-        self._keys: Keys = queue.keys
         self._estimator = estimator
         self._metrics = metrics
 
@@ -71,20 +69,12 @@ class Scheduler:
                 "eta_seconds": estimate.eta_s,
                 "bound": estimate.bound,
             }
-        ).decode()
-        data = f"{{{counts.head},{body[1:]}"
-        batch = counts.gid.split("/", 1)[1]
-        fields = {"type": "batch.progress", "data": data}
-        pipe = self._client.pipeline(transaction=False)
-        pipe.xadd(self._keys.events, fields, maxlen=100_000, approximate=True)  # type: ignore[arg-type]  # invariance of the stubs' dict
-        pipe.xadd(self._keys.batch_events(batch), fields, maxlen=200_000, approximate=True)  # type: ignore[arg-type]  # as above
-        everybodys, own = await pipe.execute(raise_on_error=False)
-        if isinstance(own, ResponseError):
+        )
+        tenant, batch = counts.gid.split("/", 1)
+        named = {"event": "batch.progress", "tenant": tenant, "batch": batch, "head": counts.head}
+        if not await self._call("publish", body[1:-1], **named):
             # Its name ends with the batch's id, so it may be somebody's key.
-            log.warning("the stream of a batch cannot be written", batch=batch, error=str(own))
-        for reply in (everybodys, own):
-            if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
-                raise reply
+            log.warning("the stream of a batch cannot be written", batch=batch)
 
     async def _close(self) -> None:
         while await self._queue.close_groups():

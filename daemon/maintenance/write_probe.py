@@ -8,6 +8,7 @@ routes and quotas), and after a loss the first replica that writes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from daemon.broker.errors import in_words, never_works
 from daemon.broker.loops import run_forever
@@ -16,6 +17,10 @@ from daemon.queue.queue import Queue
 from daemon.settings.model import RetentionSettings
 
 EVERY_S = 2.0
+
+
+async def _nothing(_life: str) -> None:
+    """Let a new life of the server pass."""
 
 
 class WriteProbe:
@@ -30,6 +35,7 @@ class WriteProbe:
         self._retention = retention
         self._configured = configured
         self._starts = True  # until the first write
+        self.on_life: Callable[[str], Awaitable[None]] = _nothing  # gets the life of the server at each write
         self.trouble: str | None = None  # a sentence for people; None while Redis takes writes
         self.checked = asyncio.Event()
         self.refused = asyncio.Event()
@@ -49,13 +55,14 @@ class WriteProbe:
             if not self.checked.is_set():
                 await self._queue.check_schema()
                 self.checked.set()
-            await self._queue.install(
+            life = await self._queue.install(
                 records_s=kept.records,
                 failed_s=kept.failed_records,
                 starts=self._starts,
                 configured=self._configured,
             )
             self._starts = False
+            await self.on_life(life)
         except NewerSchemaError as error:
             self.trouble = str(error)
             self.refused.set()

@@ -1,9 +1,9 @@
 """The doorbell: a pub/sub channel that says "look now". It only saves time: every waiter also looks by itself.
 
 Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
-resumed), `slot HOLDER...` (places in flight are free: it is the turn of these dispatchers, see limiter/places.py),
+resumed), `slot HOLDER...` (places in flight are free: it is the turn of these dispatchers, see limiter/waits.py),
 `cancel UID` (stop that item), `quota NAME [UNTIL_US [AFTER_US]]` (the provider refused a call, a call left late, or an
-operator set, paused or resumed the quota; see limiter/recalls.py).
+operator set, paused or resumed the quota; see limiter/waits.py).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ position counts the item's own lane only, since weights decide when the other la
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,9 +43,14 @@ class Positions:
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._rings: dict[tuple[str, str], tuple[float, Ring]] = {}  # the last reading of each lane
 
-    async def place(self, uid: Uid, route: str, lane: str) -> Place | None:
-        """How many items come before this one; None if it is not in line, because it runs or is not due yet."""
+    async def place(self, uid: Uid, route: str, lane: str, *, max_age_s: float = 0.0) -> Place | None:
+        """How many items come before this one; None if it is not in line, because it runs or is not due yet.
+
+        The order of the tenants and the lengths of their backlogs may come from a reading of the last `max_age_s`, for
+        callers that need places often. The item's own place in its backlog is always read.
+        """
         pipe = self._client.pipeline(transaction=False)
         pipe.hgetall(self._keys.ring(route, lane))
         pipe.lpos(self._keys.backlog(route, lane, uid.tenant, uid.batch), str(uid))
@@ -54,11 +60,24 @@ class Positions:
         is_next = entries.get(uid.tenant) == str(uid)
         if position is None and not is_next:
             return None
-        order = await self._order(route, lane, entries)
-        ring = Ring(order, await self._backlogs(route, lane, dict.fromkeys([uid.tenant, *order])))
+        ring = await self._ring(route, lane, entries, uid.tenant, max_age_s)
         ahead = ahead_of(ring, uid.tenant, uid.batch, None if is_next else position)
-        in_lane = len(order) + sum(sum(sources.values()) for sources in ring.sources.values())
+        in_lane = len(ring.tenants) + sum(sum(sources.values()) for sources in ring.sources.values())
         return Place(ahead, max(0, waiting - in_lane))
+
+    async def _ring(
+        self, route: str, lane: str, entries: Mapping[str, str], tenant: str, max_age_s: float
+    ) -> Ring:
+        read_at, ring = self._rings.get((route, lane), (0.0, None))
+        if ring is None or time.monotonic() - read_at >= max_age_s:
+            order = await self._order(route, lane, entries)
+            ring = Ring(order, await self._backlogs(route, lane, dict.fromkeys([tenant, *order])))
+            self._rings[route, lane] = time.monotonic(), ring
+            return ring
+        known = [name for name in ring.tenants if name in entries]
+        # A tenant that came since has its waiting entry, and perhaps more.
+        new: dict[str, Mapping[str, int]] = {name: {} for name in entries if name not in set(ring.tenants)}
+        return Ring([*known, *new], {**new, **ring.sources})
 
     async def first_of(self, tenant: str, batch: str, route: str, lane: str) -> Uid | None:
         """The next item of a batch in a lane, or None if the batch has no item in line there."""

@@ -32,8 +32,8 @@ from daemon.queue.messages import (
     PartEnd,
     Reclaimed,
 )
-from daemon.queue.outcomes import Outcome, report_of
-from daemon.queue.steps import GroupCommit, Steps
+from daemon.queue.outcomes import Outcome
+from daemon.queue.steps import GroupCommit, Steps, report_of
 
 log = structlog.get_logger(__name__)
 
@@ -66,17 +66,19 @@ class Queue:
 
     async def install(
         self, *, records_s: float, failed_s: float, starts: bool, configured: str = "{}"
-    ) -> None:
+    ) -> str:
         """Write the schema and how long records are kept (after a success, after another end), in seconds.
 
         `configured` has the routes and quotas of the replica as JSON, for commands that have no configuration.
         A replica that `starts` replaces what others wrote; later it only restores what was lost.
+        Returns the present life of the server, '' if it hides that; another life may lack the last writes.
         Raises NewerSchemaError, and writes no schema, if a newer version wrote the records.
         """
         retention = {"records_us": round(records_s * 1e6), "failed_us": round(failed_s * 1e6)}
-        self._refuse_newer(
-            await self._call("install", schema=SCHEMA, starts=starts, configured=configured, **retention)
-        )
+        given = {"schema": SCHEMA, "starts": starts, "configured": configured}
+        found, life = await self._call("install", **given, **retention)
+        self._refuse_newer(found)
+        return str(life.decode())
 
     def _refuse_newer(self, found: int) -> None:
         if found > SCHEMA:
@@ -164,10 +166,6 @@ class Queue:
         opened: Opened = reply.decode()
         return opened
 
-    async def send_stranded(self, *, age_s: float, most: int = 10) -> int:
-        """Send journaled parts whose acceptance began `age_s` ago through the jobs stream; returns how many."""
-        return int(await self._call("take_stranded", age_us=round(age_s * 1e6), most=most))
-
     async def refuse(
         self,
         entry: str,
@@ -199,6 +197,15 @@ class Queue:
         reply = await self._call("claim", **given, fields=_FIELDS, calm_us=self._calm_us)
         more, lost, rows, calm_us = reply
         return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
+
+    async def unclaim(self, route: str, known: Iterable[Claimed]) -> int:
+        """Release what this replica claimed without a reply, from the route's lanes; returns how many items.
+
+        `known` are the items that it runs, or has settled a short time ago.
+        """
+        pairs = [(item.uid, item.epoch) for item in known]
+        given = {"route": route, "worker": self.worker, "queues": LANES, "known": pairs}
+        return int(await self._call("unclaim", **given))
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""

@@ -59,6 +59,18 @@ class ImageFacts:
     bytes: int
 
 
+def decoded_bytes(data: bytes) -> int:
+    """The memory that its pixels will take, by its header; 0 for what is no picture or has too many pixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                pixels = image.width * image.height
+    except Exception:  # whatever is wrong with it is found, and said, when it is decoded
+        return 0
+    return 4 * pixels if pixels <= MAX_PIXELS else 0
+
+
 def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """The facts of a PNG, JPEG or WebP picture. Raises BadImage for anything else, too large or broken."""
     with _opened(data, max_pixels) as image:

@@ -10,8 +10,9 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -19,12 +20,23 @@ from redis.exceptions import RedisError
 from daemon.contract import Job
 from daemon.queue.keys import Uid
 from daemon.storage.gate import StorageGate
-from daemon.storage.imaging import EXTENSIONS, BadImage, ImageFacts, in_format, inspect_image, thumbnail
+from daemon.storage.imaging import (
+    EXTENSIONS,
+    BadImage,
+    ImageFacts,
+    decoded_bytes,
+    in_format,
+    inspect_image,
+    thumbnail,
+)
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.telemetry.metrics import Metrics
 from providers.errors import ErrorKind, ProviderError
+from providers.http.room import holding
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # Redis dates the acceptance and the store dates the object. Their clocks are compared before an object counts as too
 # old. This much remains: a store may count whole seconds, and a clock may be set in between.
@@ -81,7 +93,7 @@ class PictureKeeper:
         memory. Raises NotStored after `patience_s` (None: never) or when the replica has to stop, and ProviderError
         when the bytes are not a picture.
         """
-        checking = self._gate.patiently(lambda: asyncio.to_thread(_checked, data, job))
+        checking = self._gate.patiently(lambda: _decoding(data, partial(_checked, data, job)))
         checked = await self._gate.storing(checking, patience_s=patience_s)
         if isinstance(checked, str):
             raise ProviderError(ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {checked}")
@@ -131,7 +143,7 @@ class PictureKeeper:
         if written < since and written + await self._clock_behind() < since:
             return None
         try:
-            return data, await self._gate.patiently(lambda: asyncio.to_thread(inspect_image, data))
+            return data, await self._gate.patiently(lambda: _decoding(data, partial(inspect_image, data)))
         except BadImage as error:
             log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
             return None
@@ -181,7 +193,7 @@ class PictureKeeper:
     async def _thumbnail(self, key: str, data: bytes) -> str | None:
         small_key = thumb_key(key)
         try:
-            small = await asyncio.to_thread(thumbnail, data)
+            small = await _decoding(data, partial(thumbnail, data))
             await self._store.put_image(small_key, small)
         except (StorageError, BadImage, OSError, MemoryError) as error:
             # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
@@ -199,6 +211,12 @@ def possible_keys(uid: Uid, accepted: datetime) -> list[str]:
 def thumb_key(key: str) -> str:
     """The key of a picture's thumbnail. Ids have no `~`, so this is never the key of another item's picture."""
     return f"{key.rsplit('.', 1)[0]}~thumb.webp"
+
+
+async def _decoding(data: bytes, step: Callable[[], T]) -> T:
+    """`step`, which decodes the picture, in a thread; its pixels have their room first."""
+    async with holding(await asyncio.to_thread(decoded_bytes, data)):
+        return await asyncio.to_thread(step)
 
 
 def _checked(data: bytes, job: Job) -> tuple[bytes, ImageFacts] | str:

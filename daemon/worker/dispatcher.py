@@ -73,6 +73,7 @@ class Dispatcher:
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
         self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
+        self._lost_claim = False  # the reply to a claim was lost, and it may have run
         self._reported = 0  # failures of the way to the provider that were reported
 
     async def run(self) -> None:
@@ -94,6 +95,8 @@ class Dispatcher:
 
     async def _step(self) -> None:
         await self._report_reach()
+        if self._lost_claim:
+            await self._release_lost()
         if not (await self._may_start() and await self._has_work()):
             return
         paced = bool(self.route.quotas)
@@ -199,15 +202,20 @@ class Dispatcher:
         await self._slots.pause(denial, longest_s)
 
     async def _start(self, most: int, slot: Slot | None) -> None:
-        if not self.route.reach.take_turn():
+        turn = self.route.reach.take_turn()
+        if turn is None:
             if slot is not None:
                 await self._limiter.give_back(slot.permit)
             return
         started_at = time.monotonic()
-        claim = await self._claim(most, slot)
+        try:
+            claim = await self._claim(most, slot)
+        except RedisError:
+            turn.ended()
+            raise
         for item in claim.items:
             if slot is None:
-                self._pool.start(item, self.route, None)
+                self._pool.start(item, self.route, None, turn=turn)
             else:
                 self._pool.start(
                     item,
@@ -217,11 +225,21 @@ class Dispatcher:
                     leaves_at=slot.leaves_at,
                     requested_at=slot.requested_at,
                     started_at=started_at,
+                    turn=turn,
                 )
         if not claim.items:
-            self.route.reach.ended()
+            turn.ended()
         if slot is not None and not claim.items:
             await self._limiter.give_back(slot.permit)
+
+    async def _release_lost(self) -> None:
+        """Put back what was claimed without a reply. After a failover, nobody else could tell that nothing was sent."""
+        released = await self._queue.unclaim(self.route.name, self._pool.known())
+        self._lost_claim = False
+        if released:
+            log.warning(
+                "the reply to a claim was lost; items put back", route=self.route.name, items=released
+            )
 
     async def _claim(self, most: int, slot: Slot | None) -> Claim:
         """Claim up to `most` items, or one for the permit of a slot."""
@@ -229,8 +247,8 @@ class Dispatcher:
         try:
             claim = await self._queue.claim(self.route.name, len(permits) or most, permits)
         except RedisError:
-            # The claim may have run. Then no replica renews its item, and the item is reclaimed. Nothing was sent.
-            # If the permit cannot be given back, its lease ends by itself.
+            # The claim may have run. If the permit cannot be given back, its lease ends by itself.
+            self._lost_claim = True
             if slot is not None:
                 with suppress(RedisError):
                     await self._limiter.give_back(slot.permit)

@@ -12,9 +12,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 from daemon.accounts.routes import Route
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import Then, after_download
-from daemon.worker.run import Run, TimeLimit
+from daemon.worker.run import Run, TimeLimit, only_picture
 from providers.base import Generated, Picture
 from providers.errors import ErrorKind, ProviderError
+from providers.http.outside import OutsideError
 from providers.lack import lack_of
 
 log = structlog.get_logger(__name__)
@@ -73,7 +74,8 @@ class Download:
         def is_over(state: RetryCallState) -> bool:
             # A lack of this machine passes, and the picture is paid for.
             error = state.outcome.exception() if state.outcome is not None else None
-            return state.attempt_number >= tries and (error is None or lack_of(error) is None)
+            passes = error is not None and (lack_of(error) or (_is_unreached(error) and young()))
+            return state.attempt_number >= tries and not passes
 
         try:
             return await AsyncRetrying(
@@ -94,11 +96,9 @@ class Download:
             raise
 
 
-def only_picture(generated: Generated) -> Picture:
-    """The one picture of a call; raises `no_image` if there is none."""
-    if not generated.pictures:
-        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
-    return generated.pictures[0]
+def _is_unreached(error: BaseException) -> bool:
+    outside = error.__context__
+    return isinstance(outside, OutsideError) and outside.unreached is not None
 
 
 def _made_after(run: Run) -> datetime:

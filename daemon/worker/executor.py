@@ -6,8 +6,8 @@ taken over resumes from these notes, and never buys a picture that may exist alr
 
 from __future__ import annotations
 
-import asyncio
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,17 +28,17 @@ from daemon.storage.keeper import PictureKeeper
 from daemon.telemetry.metrics import LATE_RECEIPT, Metrics
 from daemon.worker import run as runs
 from daemon.worker.cache import Reuse
-from daemon.worker.download import Download, only_picture
+from daemon.worker.download import Download
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.memory import AnswerMemory
 from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
-from daemon.worker.run import Phase, Recalled, Run, TimeLimit
+from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
 from limiter import Permit
-from limiter.script import uninterrupted
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
+from providers.http.room import room_from, time_to_read
 
 log = structlog.get_logger(__name__)
 
@@ -85,9 +85,8 @@ class Executor:
             try:
                 outcome = await self._outcome(run, job)
             finally:
-                # Before the reports to Redis end, since other large answers wait for the memory.
-                if run.answer_bytes:
-                    self._memory.release(run)
+                # Before the reports to Redis end, since other answers wait for the memory.
+                self._release_room(run)
         if isinstance(outcome, (Succeeded, Failed)):
             waited_s = (run.item.queue_us + run.item.throttled_us) / 1e6
             self._metrics.job_seconds.labels(route=run.route.name).observe(
@@ -110,9 +109,13 @@ class Executor:
 
     async def _steps(self, run: Run, job: Job) -> Outcome:
         if run.item.place == CACHED:
-            return await self._reuse.outcome(run, job)
-        if _may_be_stored(run) and (kept := await self._keeper.find(run.place, job)) is not None:
-            return Succeeded(run.result(job, kept))
+            with self._room_of(run):
+                return await self._reuse.outcome(run, job)
+        if _may_be_stored(run):
+            with self._room_of(run):
+                kept = await self._keeper.find(run.place, job)
+            if kept is not None:
+                return Succeeded(run.result(job, kept))
         if run.may_have_called and not run.item.receipt:
             raise ProviderError(
                 ErrorKind.AMBIGUOUS_SUBMIT,
@@ -128,12 +131,22 @@ class Executor:
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
-        data = await self._download.fetch(run, generated, limit)
-        image = await self._keep(run, job, data, only_picture(generated).seed)
+        with self._room_of(run):
+            picture = only_picture(generated)
+            data = picture.data or await self._download.fetch(run, generated, limit)
+            image = await self._keep(run, job, data, picture.seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
         return Succeeded(run.result(job, image, generated, provider_s))
+
+    def _room_of(self, run: Run) -> AbstractContextManager[None]:
+        """Let what is read and decoded within be held in the replica's memory for this run."""
+        return room_from(partial(self._memory.room_of, run))
+
+    def _release_room(self, run: Run) -> None:
+        if run.has_room:
+            self._memory.release(run)
 
     async def _prepared(self, run: Run, job: Job) -> Request | None:
         """Build the request and, when the slot is near, write the intent, unless a cancel or the deadline came first.
@@ -163,12 +176,11 @@ class Executor:
             answer = await self._submit(run, limit, request)
             if isinstance(answer, Generated):
                 return answer
+            self._release_room(run)  # its pictures come later
             accepted_at = self._polling.clock()
             run.submitted = answer = replace(answer, submitted_at=datetime.now(UTC))
-            # Finish this write even if the run is stopped now: without the receipt the task would be bought again.
-            await uninterrupted(self._note_receipt(run, answer))
-            await self._calls.call_accepted(run)
-            await self._calls.call_answered(run, run.permit)
+            await run.beside.receipt(partial(self._note_receipt, run, answer))
+            await run.beside.begin(partial(self._accepted, run, run.permit))
         generated = await self._polling.ended(
             run, job, run.submitted, limit, accepted_at=accepted_at, is_over=partial(self._ended, run)
         )
@@ -181,7 +193,11 @@ class Executor:
 
         The rest does not wait for Redis either: a paid picture is in the store first.
         """
-        await run.beside.begin(self._reported(run, run.permit))
+        await run.beside.begin(partial(self._reported, run, run.permit))
+
+    async def _accepted(self, run: Run, permit: Permit | None) -> None:
+        await self._calls.call_accepted(run)
+        await self._calls.call_answered(run, permit)
 
     async def _reported(self, run: Run, permit: Permit | None) -> None:
         await self._calls.call_ended(run)
@@ -193,10 +209,10 @@ class Executor:
         hooks = CallHooks(
             partial(self._calls.call_leaves, run),
             partial(self._calls.call_sent, run),
-            partial(self._memory.take, run),
         )
         try:
-            answer = await _answered(run.route.provider, request, limit, hooks)
+            with self._room_of(run):
+                answer = await _answered(run.route.provider, request, limit, hooks)
         except ProviderError as error:
             status = str(error.http_status) if error.http_status is not None else error.kind.value
             self._count_request(run, status)
@@ -252,15 +268,7 @@ async def _answered(
 ) -> Submitted | Generated:
     left_s = limit.left_s()
     try:
-        async with asyncio.timeout(left_s + runs.GRACE_S) as time_left:
-
-            async def unpacks(size: int) -> None:
-                time_left.reschedule(None)  # the answer is here
-                if hooks.before_unpacking is not None:
-                    await hooks.before_unpacking(size)
-
-            return await provider.submit(
-                request, timeout_s=left_s, hooks=replace(hooks, before_unpacking=unpacks)
-            )
+        async with time_to_read(left_s + runs.GRACE_S):
+            return await provider.submit(request, timeout_s=left_s, hooks=hooks)
     except TimeoutError:
         raise limit.unanswered() from None

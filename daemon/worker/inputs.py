@@ -13,7 +13,8 @@ from daemon.contract import Input
 from daemon.storage.imaging import BadImage, inspect_image
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.base import InputImage
-from providers.errors import ErrorKind, ProviderError
+from providers.errors import ErrorKind, ProviderError, Retry, Scope
+from providers.http.faults import Unreached
 from providers.http.outside import OutsideError, download
 
 
@@ -48,17 +49,28 @@ class InputFetcher:
         try:
             return await download(image.url, max_bytes=self._max_bytes, allow_hosts=self._allow_hosts)
         except OutsideError as error:
-            kind = ErrorKind.INVALID_REQUEST if error.refused else ErrorKind.INPUT_FETCH
-            raise ProviderError(kind, error.message, field=f"{field}.url") from error
+            raise _unfetched(error, f"{field}.url") from error
 
     async def _object(self, key: str, field: str) -> bytes:
         try:
             data = await self._store.get(key)
-        except (StorageError, ValueError) as error:
+        except StorageError as error:
+            raise _unfetched(OutsideError(str(error), unreached=Unreached.HOST), f"{field}.object") from error
+        except ValueError as error:
             raise ProviderError(ErrorKind.INPUT_FETCH, str(error), field=f"{field}.object") from error
         if data is None:
             raise _invalid(f"{field}.object", "There is no object under this key.")
         return data
+
+
+def _unfetched(error: OutsideError, field: str) -> ProviderError:
+    """The job's fault, or the host's answer; a lack of this machine is neither."""
+    if error.refused:
+        return _invalid(field, error.message)
+    if error.unreached is None:
+        return ProviderError(ErrorKind.INPUT_FETCH, error.message, field=field)
+    scope = Scope.MACHINE if error.unreached is Unreached.MACHINE else Scope.JOB
+    return ProviderError(ErrorKind.INPUT_FETCH, error.message, field=field, retry=Retry.UNSENT, scope=scope)
 
 
 def _invalid(field: str, message: str) -> ProviderError:

@@ -6,13 +6,16 @@ The executor has the steps of a run; this module does not know them.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 import orjson
 import structlog
 
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import until_answered
 from daemon.queue.bell import Bell
 from daemon.queue.messages import Claimed, LeaseLost
@@ -29,6 +32,55 @@ log = structlog.get_logger(__name__)
 
 BUG_DELAY_S = 5.0
 HURRIED_S = 5.0  # for runs that end by themselves after `hurry`
+# A settle that is older when Redis shows that it lives is not lost: a loss is of about a second.
+KEPT_S = 15.0
+
+
+class _Settled(NamedTuple):
+    at: float
+    item: Claimed
+    outcome: Outcome
+    charged: str
+
+
+class Settles:
+    """The settles of one replica. The latest ones are kept, and sent again when Redis may have lost them.
+
+    A run that ended free of charge leaves only its intent if its settle is lost: an unknown outcome. `clock` is
+    monotonic, in seconds.
+    """
+
+    def __init__(self, queue: Queue, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._kept: deque[_Settled] = deque()
+        self._life = ""
+
+    async def settle(self, item: Claimed, outcome: Outcome, charged: str) -> str:
+        """Settle, as often as needed; returns the same as `Queue.settle`."""
+        state = await until_answered("settle", lambda: self._queue.settle(item, outcome, charged))
+        if state != "lost":
+            self._kept.append(_Settled(self._clock(), item, outcome, charged))
+        return state
+
+    def items(self) -> list[Claimed]:
+        """The items whose settle is kept."""
+        return [settled.item for settled in self._kept]
+
+    async def note_life(self, life: str) -> None:
+        """Redis takes writes and is in this life; in a new one, send the kept settles again.
+
+        A settle that was not lost changes nothing. Raises the errors of the client; repeat the call then.
+        """
+        if self._life not in ("", life):
+            log.warning(
+                "redis began another life; the latest settles are sent again", settles=len(self._kept)
+            )
+            for settled in list(self._kept):
+                await self._queue.settle(settled.item, settled.outcome, settled.charged)
+        self._life = life
+        while self._kept and self._kept[0].at < self._clock() - KEPT_S:
+            self._kept.popleft()
 
 
 class Pool:
@@ -51,6 +103,7 @@ class Pool:
         self.execute = execute
         # By uid and epoch: a replica that stalled may take over its own item while the old run is still ending.
         self._runs: dict[tuple[str, str], Run] = {}
+        self.settles = Settles(queue)
         self._reserved = 0
         self.slots = slots
         metrics.slots.set(slots)
@@ -89,13 +142,14 @@ class Pool:
         leaves_at: float = 0.0,
         requested_at: float = 0.0,
         started_at: float | None = None,
+        turn: Turn | None = None,
         adopted: bool = False,
     ) -> None:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits.
 
-        `started_at` is when its claim began.
+        `started_at` is when its claim began, and `turn` its turn to try the way to the provider.
         """
-        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at)
+        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn)
         run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
@@ -103,6 +157,10 @@ class Pool:
     def current(self) -> list[Run]:
         """All runs at this moment."""
         return list(self._runs.values())
+
+    def known(self) -> list[Claimed]:
+        """The items that this replica runs, or has settled a short time ago."""
+        return [*(run.item for run in self._runs.values()), *self.settles.items()]
 
     def request_cancel(self, uid: str) -> None:
         """Request a cancel of the item; the executor checks for it while stopping is still free."""
@@ -175,7 +233,7 @@ class Pool:
             await self._calls.call_ended(run, answered=answered)
             charged = _charged(run, outcome)
             run.enter(Phase.SETTLING)
-            state = await until_answered("settle", lambda: self._queue.settle(run.item, outcome, charged))
+            state = await self.settles.settle(run.item, outcome, charged)
             if state == "lost" and _leaves_a_call(run, outcome):
                 await until_answered("remains", lambda: self._note_remains(run))
             self._count(run, state, outcome, charged)
@@ -185,7 +243,8 @@ class Pool:
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
             del self._runs[run.item.uid, run.item.epoch]
-            run.route.reach.ended()
+            if run.turn is not None:
+                run.turn.ended()
             self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()

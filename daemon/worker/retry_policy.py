@@ -56,7 +56,7 @@ TABLE: Mapping[Retry, Row] = {
     Retry.AFTER_THROTTLE:  Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.COOL_DOWN),
     # auth, billing_exhausted, quota_exhausted
     Retry.PAUSE_QUOTA:     Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.STOP),
-    # network_unsent; its route tries one call at a time (accounts/routes.py)
+    # network_unsent; its route tries one call at a time (accounts/routes.py). input_fetch without an answer
     Retry.UNSENT:          Row(Then.WAIT,    Then.REPEAT,  Then.REPEAT,  AccountAction.NOTHING),
     # provider_fault, provider_timeout, no_image, input_fetch, unknown
     Retry.BACKOFF:         Row(Then.ATTEMPT, Then.ATTEMPT, Then.REPEAT,  AccountAction.NOTHING),
@@ -84,6 +84,9 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 2.0, 300.0  # bounds of the full jitter of ATTE
 THROTTLE_FIRST_S, THROTTLE_LONGEST_S = 1.0, 60.0
 NO_QUOTA_PAUSE_S = 60.0  # the wait for a stopped account on a route without quotas
 STORE_AGAIN_S = 30.0
+# Waits of an item, about ten minutes of them, after which a silent host of an input costs attempts. It is no lack of
+# this machine then, and each try of it keeps a worker for up to ten seconds.
+FREE_WAITS = 20
 
 
 def after_poll(error: ProviderError) -> Then:
@@ -117,14 +120,14 @@ class RetryPolicy:
         self._metrics.job_errors.labels(route=run.route.name, kind=error.kind.value).inc()
         resumable = _is_resumable(error, run)
         record = {**error.to_dict(), **({"resumable": True} if resumable else {})}
-        row = TABLE[error.retry]
+        row = TABLE[Retry.BACKOFF if _is_silent_for_long(error, run) else error.retry]
         if _is_free(error, run) and (lack := lack_of(error)) is not None:
             log.error("this machine could not go on, and the item waits", item=run.item.uid, reason=lack)
             return Throttled(record, full_jitter_s(run.item.throttles, THROTTLE_FIRST_S, THROTTLE_LONGEST_S))
         if error.scope is Scope.MACHINE:
-            log.error("the provider refuses this machine", route=run.route.name, reason=error.message)
+            log.error(_machine_problem(error), route=run.route.name, reason=error.message)
         else:
-            if error.retry is Retry.UNSENT:
+            if error.kind is ErrorKind.NETWORK_UNSENT:
                 run.route.reach.failed(error.message)
             await self._accounts.act(row.account, error, run.route, run.permit)
         may_repeat = error.max_retries is None or run.item.attempts < error.max_retries
@@ -165,7 +168,7 @@ def _attempt(error: ProviderError, run: Run, record: Mapping[str, Any]) -> Retry
 
 def _wait_s(error: ProviderError, run: Run) -> float:
     named_s = 0.0
-    if error.scope is not Scope.MACHINE:
+    if error.scope is not Scope.MACHINE and error.kind is not ErrorKind.INPUT_FETCH:
         if run.route.quotas or error.retry is Retry.UNSENT:
             return 0.0
         if error.retry is Retry.PAUSE_QUOTA:
@@ -179,6 +182,18 @@ def _is_free(error: ProviderError, run: Run) -> bool:
     if run.submitted is None:
         return error.kind is ErrorKind.NETWORK_UNSENT or not run.sent
     return isinstance(error, Unfinished) and error.kind is not ErrorKind.DEADLINE
+
+
+def _machine_problem(error: ProviderError) -> str:
+    if error.kind is ErrorKind.INPUT_FETCH:
+        return "this machine cannot reach the host of an input"
+    return "the provider refuses this machine"
+
+
+def _is_silent_for_long(error: ProviderError, run: Run) -> bool:
+    """Whether an item has waited for the host of an input as long as it may without a loss."""
+    silent = error.kind is ErrorKind.INPUT_FETCH and error.retry is Retry.UNSENT
+    return silent and error.scope is not Scope.MACHINE and run.item.throttles >= FREE_WAITS
 
 
 def _is_resumable(error: ProviderError, run: Run) -> bool:

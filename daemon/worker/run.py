@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import Route, Turn
+from daemon.broker.loops import PATIENCE_S
 from daemon.contract import Job
 from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.storage.keeper import Place
 from limiter import Permit
-from providers.base import Generated, Submitted
+from limiter.script import finished
+from providers.base import Generated, Picture, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 
 log = structlog.get_logger(__name__)
@@ -58,38 +60,76 @@ FOLLOWS: Mapping[Phase, frozenset[Phase]] = {
 class Beside:
     """A run's reports to Redis beside its other steps, so that no outage keeps a paid picture from the store.
 
-    They are sent in order. The end of the `async with` block waits for the last one; a cancelled run cancels them. A
-    report that fails is logged, and the next one follows.
+    They are sent in order. The end of the `async with` block waits for the last one; a cancelled run cancels them,
+    except the `receipt`. A report that fails is logged, and the next one follows. If a report finds that the item has
+    another owner, the block is stopped and raises LeaseLost.
     """
 
     def __init__(self) -> None:
         self._last: asyncio.Task[None] | None = None
+        self._receipt: asyncio.Task[None] | None = None
+        self._owner: asyncio.Task[object] | None = None  # runs the block, until its end
+        self._cancels = 0  # of the owner, before the block
+        self._lost: LeaseLost | None = None
 
-    async def begin(self, step: Awaitable[None]) -> None:
+    async def begin(self, step: Callable[[], Awaitable[None]]) -> None:
         """Begin `step` after the steps before it. Returns once the first of them is on its way."""
         self._last = asyncio.create_task(self._after(self._last, step))
         await asyncio.sleep(0)
 
+    async def receipt(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Begin the step that notes the receipt, and wait for it a moment, so that it comes before the first poll.
+
+        A run that is stopped finishes it: without the receipt the task would be bought again.
+        """
+        await self.begin(step)
+        self._receipt = self._last
+        if self._receipt is not None:
+            await asyncio.wait([self._receipt], timeout=PATIENCE_S)
+
     async def __aenter__(self) -> Beside:
+        self._owner = asyncio.current_task()
+        self._cancels = 0 if self._owner is None else self._owner.cancelling()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._last is None:
-            return
-        if isinstance(error, asyncio.CancelledError):
-            self._last.cancel()
-            with suppress(asyncio.CancelledError):
+        owner, self._owner = self._owner, None
+        stopped = self._lost is not None  # by a report, not from outside
+        if self._last is not None:
+            if isinstance(error, asyncio.CancelledError):
+                await self._cancel(self._last)
+            else:
                 await self._last
+        if self._lost is None:
+            return
+        if stopped and owner is not None:
+            from_outside = owner.uncancel() > self._cancels
         else:
-            await self._last
+            from_outside = isinstance(error, asyncio.CancelledError)
+        if not from_outside:
+            raise self._lost from error
 
-    async def _after(self, before: asyncio.Task[None] | None, step: Awaitable[None]) -> None:
+    async def _cancel(self, last: asyncio.Task[None]) -> None:
+        with suppress(asyncio.CancelledError):
+            if self._receipt is not None:
+                await finished(self._receipt)
+        last.cancel()
+        with suppress(asyncio.CancelledError):
+            await last
+
+    async def _after(self, before: asyncio.Task[None] | None, step: Callable[[], Awaitable[None]]) -> None:
         if before is not None:
             await before
+        if self._lost is not None:
+            return
         try:
-            await step
+            await step()
+        except LeaseLost as lost:
+            self._lost = lost
+            if self._owner is not None:
+                self._owner.cancel()
         except Exception:
             log.exception("a report of a run failed; the run goes on")
 
@@ -110,12 +150,14 @@ class Run:
     ready_s: float = 0.0  # from its start until only the intent and the connection were left to do
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
+    turn: Turn | None = None  # to try the way to the provider; a run that was taken over makes no call
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
     headers: Mapping[str, str] = field(default_factory=dict)  # of the reply, until they are passed on
     beside: Beside = field(default_factory=Beside)  # reports to Redis, which delay no step of the run
     task: asyncio.Task[None] | None = None
-    answer_bytes: int = 0  # of the replica's memory for large answers, held by this run
+    has_room: bool = False  # whether it has room in the replica's memory for answers, which must be released
+    answer_bytes: int = 0  # of the replica's memory for answers, held by this run
 
     def enter(self, phase: Phase) -> None:
         """Enter `phase`. Raises LeaseLost when the item has another owner, RuntimeError for a wrong step."""
@@ -243,3 +285,10 @@ class TimeLimit(NamedTuple):
 
     def _deadline_passed(self) -> bool:
         return self.deadline is not None and self.deadline <= datetime.now(UTC)
+
+
+def only_picture(generated: Generated) -> Picture:
+    """The one picture of a call; raises `no_image` if there is none."""
+    if not generated.pictures:
+        raise ProviderError(ErrorKind.NO_IMAGE, "The provider answered without a picture.")
+    return generated.pictures[0]

@@ -20,8 +20,8 @@ from limiter.limiter import Limiter
 from limiter.permit import Later, Permit
 from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Bucket, FixedWindow, InFlight, Limit, Quota, Window
-from limiter.recalls import Recalls
 from limiter.slots import Slots
+from limiter.waits import Recalls
 
 START_US: Final = 1_795_000_000_000_000
 HORIZON_S: Final = 2.0  # how far ahead a replica reserves, as the daemon's dispatchers do

@@ -15,6 +15,8 @@ from itertools import zip_longest
 
 import httpx2
 
+from providers.http.faults import Unreached, unreached
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -25,7 +27,7 @@ class OutsideError(Exception):
 
     `problem` is the message without the `advice` for the author of the address. `refused`: the address or the content
     breaks a rule, so trying again is pointless. `allow`: the entry of `allow_hosts` that would let it through.
-    `http_status`: the server's status, if it answered.
+    `http_status`: the server's status, if it answered. `unreached`: whose lack kept the request from the host.
     """
 
     problem: str
@@ -33,6 +35,7 @@ class OutsideError(Exception):
     advice: str = ""
     allow: str | None = None
     http_status: int | None = None
+    unreached: Unreached | None = None
 
     @property
     def message(self) -> str:
@@ -91,8 +94,9 @@ async def safe_addresses(target: httpx2.URL, allow_hosts: Collection[str], resol
     port = target.port or (443 if target.scheme == "https" else 80)
     try:
         addresses = await resolver(host, port)
-    except OSError:
-        raise OutsideError(f"The host name {host} could not be resolved.") from None
+    except OSError as error:
+        lack = unreached(error)
+        raise OutsideError(f"The host name {host} could not be resolved.", unreached=lack) from None
     if not addresses:
         raise OutsideError(f"The host name {host} has no address.")
     allowed = _is_allowed(target, allow_hosts)

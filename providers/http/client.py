@@ -1,12 +1,11 @@
 """The HTTP client that providers share: sends a request exactly once and reports how far it got.
 
-A compressed reply is unpacked once it is here, right before it is read. Nothing is awaited between, so of all replies
-of a process one at a time has its full size, however much they swell.
+A reply is read only as far as there is room (`room`). A compressed one is unpacked once it is here, right before its
+document is read. Nothing is awaited between, so one document at a time needs more than its reply.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import weakref
@@ -18,14 +17,15 @@ import httpx2
 
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
-from providers.http.faults import why
-from providers.http.packing import TooLarge, unpacked, unpacked_size
+from providers.http.faults import PROXY_WANTS_LOGIN, login_refused, why
+from providers.http.packing import unpacked, unpacked_size
 from providers.http.proxies import proxy_for
+from providers.http.room import TooLarge, read_into, take_room, time_to_read
 from providers.http.tls import tls_context
 from providers.lack import lack_of
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
-SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, without the hook
+SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, and then have their room
 
 _clients: weakref.WeakSet[httpx2.AsyncClient] = weakref.WeakSet()
 
@@ -121,9 +121,11 @@ async def send_once(
     }
     host = request.url.host
     try:
-        async with asyncio.timeout(timeout_s):
+        async with time_to_read(timeout_s):
             response, packed = await _received(client, request, max_bytes)
-        body = await _unpacked(response, packed, max_bytes, hooks)
+        if response.status_code == PROXY_WANTS_LOGIN:
+            raise _unreached(lost, host, login_refused(_proxy(request)), "passed on")
+        body = await _unpacked(response, packed, max_bytes)
         return Answer(response.status_code, response.headers, body)
     except TooLarge:
         kind = ErrorKind.BAD_RESPONSE if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
@@ -133,7 +135,7 @@ async def send_once(
     except (httpx2.TransportError, httpx2.DecodingError) as error:
         if (lack := lack_of(error)) is not None:
             await drop_idle_connections()
-        raise _lost(progress, lost, host, lack or why(error)) from None
+        raise _lost(progress, lost, host, lack or why(error, _proxy(request))) from None
 
 
 async def _received(
@@ -143,10 +145,7 @@ async def _received(
     response = await client.send(request, stream=True)
     body = bytearray()
     try:
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > max_bytes:
-                raise TooLarge
+        await read_into(body, response, max_bytes)
     except httpx2.TransportError:
         if response.status_code < 400:
             raise
@@ -155,21 +154,21 @@ async def _received(
     return response, body
 
 
-async def _unpacked(
-    response: httpx2.Response, packed: bytearray, max_bytes: int, hooks: CallHooks
-) -> bytearray:
-    """The body of a response in its original size; a large one only after the hook. Raises TooLarge, DecodingError."""
+async def _unpacked(response: httpx2.Response, packed: bytearray, max_bytes: int) -> bytearray:
+    """The body of a response in its original size, once it has room. Raises TooLarge, DecodingError."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return packed
     # A refusal stays one even if the rest of its explanation is lost.
     whole = response.status_code < 400
     try:
-        return unpacked(packed, encoding, max_bytes=min(max_bytes, SMALL_BYTES), whole=whole)
+        body = unpacked(packed, encoding, max_bytes=min(max_bytes, SMALL_BYTES), whole=whole)
     except TooLarge:
         size = unpacked_size(packed, encoding, max_bytes=max_bytes)
-    if hooks.before_unpacking is not None:
-        await hooks.before_unpacking(size)
+    else:
+        await take_room(max(0, len(body) - len(packed)))
+        return body
+    await take_room(max(0, size - len(packed)))
     return unpacked(packed, encoding, max_bytes=max_bytes, whole=whole)
 
 
@@ -199,13 +198,20 @@ class _Progress:
 
 
 def _lost(progress: _Progress, lost: ErrorKind, host: str, what: str) -> ProviderError:
-    if not progress.sent and lost is ErrorKind.AMBIGUOUS_SUBMIT:
-        return ProviderError(
-            ErrorKind.NETWORK_UNSENT, f"{host} could not be reached ({what}); nothing was sent."
-        )
+    if not progress.sent:
+        return _unreached(lost, host, what)
     if lost is ErrorKind.AMBIGUOUS_SUBMIT:
         return ProviderError(lost, f"The request was sent to {host}, but its answer was lost ({what}).")
     return ProviderError(lost, f"{host} did not answer ({what}).")
+
+
+def _unreached(lost: ErrorKind, host: str, what: str, verb: str = "sent") -> ProviderError:
+    kind = ErrorKind.NETWORK_UNSENT if lost is ErrorKind.AMBIGUOUS_SUBMIT else lost
+    return ProviderError(kind, f"{host} could not be reached ({what}); nothing was {verb}.")
+
+
+def _proxy(request: httpx2.Request) -> httpx2.Proxy | None:
+    return proxy_for(request.url)
 
 
 def _quiet_url_logging() -> None:

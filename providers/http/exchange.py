@@ -7,13 +7,17 @@ request here carries a credential or a cookie, or follows a redirect.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import httpx2
 
 from providers.http.addresses import name_of
 from providers.http.tls import tls_context
+
+CONNECT_S = 10.0  # the longest search for a connection, over all addresses of a host
+MOST_ADDRESSES = 16  # whoever owns the name could let us try thousands
 
 # The faults of a request that was allowed to leave.
 NETWORK_FAULTS = (httpx2.HTTPError, httpx2.InvalidURL, ssl.SSLError, OSError, ValueError)
@@ -31,17 +35,12 @@ async def exchange(
 ) -> AsyncIterator[httpx2.Response]:
     """The answer of `target`, by a proxy or at the first checked address that lets us connect; its body is unread.
 
-    Each address but a good one may use up its share of `timeout_s`; then as much is left for the exchange itself.
-    Raises one of NETWORK_FAULTS. Each exchange has its own transport: a pooled connection is keyed by address here, and
-    must never serve another name.
+    The search for a connection takes at most half of `timeout_s`, and CONNECT_S. Raises one of NETWORK_FAULTS. Each
+    exchange has its own transport: a pooled connection is keyed by address here, and must never serve another name.
     """
     proxy = way if isinstance(way, httpx2.Proxy) else None
-    hosts = [target.host] if isinstance(way, httpx2.Proxy) else way
-    connect_s = min(10.0, timeout_s / (len(hosts) + 1))
-    extensions = {
-        "sni_hostname": name_of(target),
-        "timeout": {"connect": connect_s, "read": 20.0, "write": 10.0, "pool": 10.0},
-    }
+    hosts = [target.host] if isinstance(way, httpx2.Proxy) else way[:MOST_ADDRESSES]
+    extensions = {"sni_hostname": name_of(target)}
     headers = {"Host": target.netloc.decode("ascii"), **headers}
     requests = [
         httpx2.Request(
@@ -50,24 +49,40 @@ async def exchange(
         for each in hosts
     ]
     async with httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False, proxy=proxy) as transport:
-        response = await _first_answer(transport, requests)
+        response = await first_answer(transport, requests, within_s=min(CONNECT_S, timeout_s / 2))
         try:
             yield response
         finally:
             await response.aclose()
 
 
-async def _first_answer(
-    transport: httpx2.AsyncHTTPTransport, requests: Sequence[httpx2.Request]
+async def first_answer(
+    transport: httpx2.AsyncBaseTransport,
+    requests: Sequence[httpx2.Request],
+    *,
+    within_s: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> httpx2.Response:
-    """The answer to the first request that finds a connection: none of the others leaves."""
-    for request in requests:
+    """The answer to the first request that finds a connection within `within_s`: none of the others leaves.
+
+    Each waits for its connection as long as each of those behind it still can: what a quick refusal leaves is shared
+    by the rest, and silent addresses leave the last one as much as the first. Raises the fault of the last one tried.
+    """
+    ends_at = clock() + within_s
+    fault: httpx2.TransportError = httpx2.ConnectTimeout("no address to connect to")
+    for index, request in enumerate(requests):
+        share_s = (ends_at - clock()) / (len(requests) - index)
+        if share_s <= 0:
+            break
+        request.extensions = {**request.extensions, "timeout": {**_TIMEOUTS, "connect": share_s}}
         try:
             response = await transport.handle_async_request(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            if request is requests[-1]:
-                raise
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            fault = error
         else:
             response.request = request
             return response
-    raise ValueError("no address to connect to")
+    raise fault
+
+
+_TIMEOUTS = {"read": 20.0, "write": 10.0, "pool": 10.0}  # seconds

@@ -21,14 +21,16 @@ from providers.http.addresses import (
     system_resolver,
 )
 from providers.http.exchange import NETWORK_FAULTS, exchange
-from providers.http.faults import why
+from providers.http.faults import PROXY_WANTS_LOGIN, Unreached, login_refused, unreached, why
 from providers.http.proxies import proxy_for
+from providers.http.room import TooLarge, read_into, time_to_read
 
 __all__ = ["OutsideError", "download", "post"]
 
 MAX_REDIRECTS = 3
 HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 
+Way = Sequence[str] | httpx2.Proxy
 
 _by_proxy = True  # of this process
 
@@ -49,7 +51,7 @@ async def download(
 ) -> bytes:
     """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with time_to_read(timeout_s):
             return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
@@ -70,20 +72,31 @@ async def post(
     Raises OutsideError if the address is refused or does not answer; its message names the host alone.
     """
     target = checked(url, allow_hosts)
+    way: Way = ()
     try:
         async with asyncio.timeout(timeout_s):
             way = await _way(target, allow_hosts, resolver)
             async with exchange("POST", target, way, headers, body, timeout_s=timeout_s) as response:
+                _check_passed_on(response, name_of(target), way)
                 return response.status_code
     except TimeoutError:
         raise OutsideError(f"{name_of(target)} did not answer within {timeout_s:g} s.") from None
     except NETWORK_FAULTS as error:
-        raise OutsideError(f"{name_of(target)} could not be reached ({why(error)}).") from None
+        raise OutsideError(f"{name_of(target)} could not be reached ({why(error, _proxy(way))}).") from None
 
 
-async def _way(
-    target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver
-) -> Sequence[str] | httpx2.Proxy:
+def _proxy(way: Way) -> httpx2.Proxy | None:
+    return way if isinstance(way, httpx2.Proxy) else None
+
+
+def _check_passed_on(response: httpx2.Response, host: str, way: Way) -> None:
+    """Raise OutsideError if a proxy refused to pass the request on; a tunnel is refused before."""
+    if response.status_code == PROXY_WANTS_LOGIN:
+        message = f"{host} could not be reached ({login_refused(_proxy(way))})."
+        raise OutsideError(message, unreached=Unreached.MACHINE)
+
+
+async def _way(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resolver) -> Way:
     """The proxy, or the addresses of the host. A proxy resolves the name itself, so those cannot be checked."""
     proxy = proxy_for(target) if _by_proxy else None
     return proxy or await safe_addresses(target, allow_hosts, resolver)
@@ -102,31 +115,26 @@ async def _follow(
     raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
-async def _get(
-    target: httpx2.URL, way: Sequence[str] | httpx2.Proxy, max_bytes: int, timeout_s: float
-) -> bytes | httpx2.URL:
+async def _get(target: httpx2.URL, way: Way, max_bytes: int, timeout_s: float) -> bytes | httpx2.URL:
     """The body, or the address of a redirect."""
     try:
         async with exchange("GET", target, way, HEADERS, timeout_s=timeout_s) as response:
+            _check_passed_on(response, name_of(target), way)
             if response.has_redirect_location:
                 return target.join(response.headers["location"])
             return await _capped_body(response, name_of(target), max_bytes)
     except NETWORK_FAULTS as error:
-        raise OutsideError(f"The download from {name_of(target)} failed ({why(error)}).") from None
+        message = f"The download from {name_of(target)} failed ({why(error, _proxy(way))})."
+        raise OutsideError(message, unreached=unreached(error, _proxy(way))) from None
 
 
 async def _capped_body(response: httpx2.Response, host: str, max_bytes: int) -> bytes:
     if response.status_code != 200:
         message = f"{host} answered the download with HTTP status {response.status_code}."
         raise OutsideError(message, http_status=response.status_code)
-    too_large = OutsideError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True)
-    declared = response.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
     body = bytearray()
-    # Raw, so that a compressed answer cannot grow past the cap while it is unpacked.
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        await read_into(body, response, max_bytes)
+    except TooLarge:
+        raise OutsideError(f"The file at {host} is larger than {max_bytes} bytes.", refused=True) from None
     return bytes(body)

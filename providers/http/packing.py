@@ -12,13 +12,11 @@ from typing import Final
 
 import httpx2
 
+from providers.http.room import TooLarge
+
 STEP: Final = 256 * 1024  # bytes unpacked at a time
 
 _WINDOW_BITS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
-
-
-class TooLarge(Exception):  # noqa: N818 - the caller makes its error of it
-    """The original is larger than its reader allows."""
 
 
 def unpacked(packed: bytearray, encoding: str, *, max_bytes: int, whole: bool) -> bytearray:

@@ -138,7 +138,7 @@ def test_every_password_is_a_file_of_its_own_that_git_ignores() -> None:
     files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
     assert files == {name: f"deploy/secrets/{name}" for name in files}
     passwords = {secrets()[name] for name in files}
-    assert len(passwords) == len(files) == 3
+    assert len(passwords) == len(files) == 4
     assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
     assert {name for service in SERVICES.values() for name in service.get("secrets", ())} == set(files)
     grafana = SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
@@ -241,3 +241,11 @@ def test_panels_take_the_highest_of_gauges_that_every_replica_shows() -> None:
             for found in shared.finditer(target["expr"]):
                 before = target["expr"][: found.start()]
                 assert re.search(r"max( by \([\w, ]+\))? ?\($", before), target["expr"]
+
+
+def test_the_head_of_the_composition_names_users_and_files_that_exist() -> None:
+    head = (ROOT / "compose.yaml").read_text().partition("\nname:")[0]
+    users = set(re.findall(r"^user (\S+)", (DEPLOY / "redis" / "users.acl").read_text(), re.MULTILINE))
+    assert set(re.findall(r"pixmill-[a-z]+", head)) == users
+    assert users == {name.replace("redis_", "pixmill-") for name in COMPOSE["secrets"] if "redis" in name}
+    assert set(re.findall(r"/run/secrets/(\w+)", head)) <= set(SERVICES["redis"]["secrets"])

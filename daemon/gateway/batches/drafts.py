@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from daemon.gateway.access import Caller
 from daemon.gateway.bodies import JSON, JSON_BYTES, check_type, parse_object, read_body
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import choose_id
-from daemon.gateway.problems import Problem, bad_parameter
+from daemon.gateway.problems import Problem, bad_parameter, problem_of
 
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV = ("text/csv",)
@@ -72,14 +73,19 @@ class Draft:
         return None if name is None else self.line_of(name)
 
 
-async def read_draft(request: Request, here: Gateway, caller: Caller) -> Draft:
-    """The batch in the body of a request. Raises Problem for a body that cannot be read, Rejection for a wrong head."""
+@asynccontextmanager
+async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIterator[Draft]:
+    """The batch in the body of a request; at most one large one at a time, since that takes several times its size.
+
+    Raises Problem for a body that cannot be read, Rejection for a wrong head.
+    """
     kind = check_type(request, TYPES)
     if kind in JSON:
-        return _from_json(request, caller, await read_body(request, JSON_BYTES, JSON))
+        yield _from_json(request, caller, await read_body(request, JSON_BYTES, JSON))
+        return
     async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, here.reading:
         read = _from_lines if kind in JSON_LINES else _from_csv
-        return await asyncio.to_thread(read, request, caller, file)
+        yield await asyncio.to_thread(read, request, caller, file)
 
 
 def _from_json(request: Request, caller: Caller, data: bytes) -> Draft:
@@ -107,10 +113,11 @@ def _from_lines(request: Request, caller: Caller, file: IO[bytes]) -> Draft:
     first = file.readline(JSON_BYTES)
     try:
         fields = _head(request, caller, parse_object(first.removeprefix(b"\xef\xbb\xbf")))
-    except Problem as problem:
+    except (Problem, Rejection) as error:
+        problem = problem_of(error)
         problem.detail = f"Line 1, the head: {problem.detail}"
         problem.more = {"line": 1}
-        raise
+        raise problem from None
     defaults = fields["defaults"]
 
     def read() -> BatchFile:

@@ -11,7 +11,7 @@ from daemon.contract.events import BatchState
 from daemon.gateway.access import Reader, Submitter
 from daemon.gateway.answers import answer, shown
 from daemon.gateway.batches.accepting import Plan, accept, least_time_of, plan_of, refusal_of
-from daemon.gateway.batches.drafts import read_draft
+from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
@@ -33,13 +33,13 @@ async def submit(request: Request, here: Here, caller: Submitter, dry_run: str |
     All of it is checked before anything is recorded. With `dry_run=true` nothing is recorded at all.
     """
     only_plans = flag("dry_run", dry_run)
-    draft = await read_draft(request, here, caller)
-    plan = await plan_of(draft, here.acceptor)
-    if only_plans:
-        return answer(await _planned(here, plan, draft.notes))
-    if plan.faults:
-        raise refusal_of(plan.faults)
-    view = await accept(here, plan.parts)
+    async with draft_of(request, here, caller) as draft:
+        plan = await plan_of(draft, here.acceptor)
+        if only_plans:
+            return answer(await _planned(here, plan, draft.notes))
+        if plan.faults:
+            raise refusal_of(plan.faults)
+        view = await accept(here, plan.parts)
     links = Links.of_tenant(request, caller, view.tenant)
     outlook = await here.estimates.of(view)
     content = {

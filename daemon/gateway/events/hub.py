@@ -1,25 +1,198 @@
-"""Reads the stream of all events once, and gives each event to the listeners that it concerns."""
+"""Reads the stream of all events once, and gives each event to the listeners that it concerns.
+
+The reader keeps the id of its last event. So an outage of Redis costs no event, unless Redis itself has lost some.
+"""
 
 from __future__ import annotations
 
-from redis.asyncio import Redis
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from daemon.broker.errors import in_words
+from daemon.broker.loops import run_forever
+from daemon.broker.streams import tail, wait_after
+from daemon.gateway.events.frames import Event, Position, Topic, event_of, position_of, text_of
+from daemon.gateway.events.listener import Changes, Listener, Subscriber
+from daemon.gateway.events.replay import has_lost, state_of
+from daemon.gateway.problems import Problem
 from daemon.queue.keys import Keys
 from daemon.telemetry.http_metrics import HttpMetrics
+
+log = structlog.get_logger(__name__)
+
+S = TypeVar("S", bound=Subscriber)
+
+# Events a read: fewer than a listener's queue holds, since listeners send between two reads.
+PAGE = 100
+BLOCK_MS = 5000
+LONGEST_PAUSE_S = 0.5  # between two tries while Redis is away
+# At once, by all listeners: each needs a connection, and a page is held in memory.
+READS = 16
+LOOKS = 64
+CLOSING_S = 0.3  # for listeners to end by themselves, when the gateway stops
 
 
 class EventHub:
     """One reader for all listeners of this process. `blocking` is a client of its own for the blocking read."""
 
     def __init__(self, client: Redis, blocking: Redis, keys: Keys, metrics: HttpMetrics) -> None:
-        self._client = client
+        self.client = client
+        self.keys = keys
+        self.reads = asyncio.Semaphore(READS)  # of what is past
+        self.looks = asyncio.Semaphore(LOOKS)  # at the record of what a new listener names
+        self.trouble: str | None = "The stream of events has not been read yet."  # why no events are read now
         self._blocking = blocking
-        self._keys = keys
         self._metrics = metrics
-        self.trouble: str | None = None  # the reason why no events are read now, as a sentence
+        self.position: Position | None = None  # all events up to this one were given out
+        self._was_away = False
+        self._subscribers: dict[Topic, set[Subscriber]] = {}
+        self._listeners: set[Listener] = set()
+        self._reader: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._empty = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to read from the stream's present end."""
+        """Begin to read from the stream's present end; while Redis is away, `trouble` has the reason."""
+        with suppress(RedisError, OSError):
+            await self._begin()
+        self._reader = asyncio.create_task(
+            run_forever("events", self._step, longest_pause_s=LONGEST_PAUSE_S), name="events"
+        )
 
     async def stop(self) -> None:
-        """Stop reading, and end every listener."""
+        """Stop reading, and end every listener and every wait, within a second."""
+        self._stopping = True
+        for subscriber in self._everybody():
+            subscriber.close()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader], timeout=CLOSING_S)
+        if self._listeners:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING_S):
+                    await self._empty.wait()
+        for listener in self._listeners:  # their clients read nothing, so their last frames cannot be sent
+            if listener.task is not None:
+                listener.task.cancel()
+
+    def check(self) -> None:
+        """Raises Problem 503 while no listener can be served: this gateway stops, or has not reached Redis yet."""
+        if self._stopping:
+            raise Problem(503, "stopping", "This gateway stops; connect again.", retry_after_s=1)
+        if self.position is None:
+            raise Problem(503, "redis_unavailable", self.trouble or "", retry_after_s=1)
+
+    @contextmanager
+    def listen(self, topic: Topic) -> Iterator[Listener]:
+        """A listener that gets every event of `topic` after the present `position`."""
+        listener = Listener(topic)
+        self._listeners.add(listener)
+        self._empty.clear()
+        self._metrics.http_listeners.inc()
+        try:
+            with self._subscribed(listener):
+                yield listener
+        finally:
+            self._listeners.discard(listener)
+            self._metrics.http_listeners.dec()
+            if not self._listeners:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def changes(
+        self,
+        tenant: str,
+        *,
+        batch: str | None = None,
+        job: str | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> AsyncIterator[Changes]:
+        """A waiter for changes of a batch, a job, an item (`batch` and `job`), or of all that a tenant has.
+
+            async with hub.changes(tenant, job=ident) as changes:
+                while not (view := await look()).ended and await changes.next(deadline - now()):
+                    pass
+
+        `kinds` leaves out other events: who waits for the end of a batch names `batch.finished`.
+        """
+        with self._subscribed(Changes(Topic(tenant, batch or "", job or ""), kinds)) as waiter:
+            yield waiter
+
+    @contextmanager
+    def _subscribed(self, subscriber: S) -> Iterator[S]:
+        self._subscribers.setdefault(subscriber.topic, set()).add(subscriber)
+        if self._stopping:
+            subscriber.close()
+        try:
+            yield subscriber
+        finally:
+            others = self._subscribers[subscriber.topic]
+            others.discard(subscriber)
+            if not others:
+                del self._subscribers[subscriber.topic]
+
+    def count_resync(self) -> None:
+        """Count a listener that has lost events."""
+        self._metrics.http_resyncs.inc()
+
+    # The reader
+
+    async def _begin(self) -> Position:
+        self.position = position_of(await tail(self.client, self.keys.events))
+        self.trouble = None
+        return self.position
+
+    async def _step(self) -> None:
+        try:
+            position = self.position or await self._begin()
+            if self._was_away:
+                position = await self._without_lost(position)
+            await self._read(position)
+        except (RedisError, OSError) as error:
+            self._was_away = True
+            self.trouble = in_words(error)
+            raise
+
+    async def _read(self, position: Position) -> None:
+        entries = await wait_after(self._blocking, self.keys.events, text_of(position), PAGE, BLOCK_MS)
+        self.trouble = None
+        for entry, fields in entries:
+            self.position = position_of(entry)
+            if (event := event_of(entry, fields)) is not None:
+                self._give(event)
+        await asyncio.sleep(0)  # so that listeners send before the next read fills their queues
+
+    def _give(self, event: Event) -> None:
+        if not event.topics:
+            for topic, subscribers in self._subscribers.items():
+                if event.concerns(topic):
+                    _put(event, subscribers)
+            return
+        for topic in event.topics:
+            if (found := self._subscribers.get(topic)) is not None:
+                _put(event, found)
+
+    async def _without_lost(self, position: Position) -> Position:
+        """Where to go on after an outage. Redis may have lost events that were given out, or trimmed unseen ones."""
+        state = await state_of(self.client, self.keys.events)
+        if state.last < position or has_lost(state, position):
+            log.warning("redis has lost events; every listener reads everything again")
+            position = self.position = state.last
+            for subscriber in self._everybody():
+                subscriber.lose(position)
+        self._was_away = False
+        return position
+
+    def _everybody(self) -> list[Subscriber]:
+        return [each for found in self._subscribers.values() for each in found]
+
+
+def _put(event: Event, subscribers: set[Subscriber]) -> None:
+    for subscriber in subscribers:
+        subscriber.put(event)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daemon.accounts.routes import Route
+from daemon.broker.loops import PATIENCE_S
 from daemon.contract import Job
 from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
@@ -29,7 +30,7 @@ class Durations:
     """The newest durations of each route, model and class of sizes: a list in Redis, newest first.
 
     All running tasks of a kind share one reading, which is at most a second old when a task begins. A reading that
-    failed counts too, so tasks do not wait for one timeout after the other.
+    failed counts too, so tasks do not wait for one timeout after the other. A slow one ends beside the tasks.
     It is a hint. Without it tasks are polled as if nothing were known, so no error of Redis leaves this class.
     """
 
@@ -42,21 +43,30 @@ class Durations:
         self._clock = clock
         self._rules: dict[str, PollRule] = {}
         self._read_at: dict[str, float] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
         self._absurd: set[str] = set()  # keys whose absurd rows were logged
 
     async def read(self, route: Route, job: Job) -> None:
-        """Read what the fleet has learned, for `rule`, unless this replica has just read it."""
+        """Read what the fleet has learned, for `rule`, unless this replica has just read it.
+
+        It takes PATIENCE_S at most: a task is polled though Redis does not answer.
+        """
         key = self._key(route, job)
-        async with self._reading.setdefault(key, asyncio.Lock()):
+        reading = self._reading.get(key)
+        if reading is None:
             if self._is_fresh(key):
                 return
-            try:
-                reading: Any = self._client.lrange(key, 0, KEPT - 1)
-                self._note(key, await reading)
-            except RedisError as error:
-                log.warning("could not read how long tasks take", route=route.name, error=str(error))
-                self._read_at[key] = self._clock()
+            reading = self._reading[key] = asyncio.create_task(self._read(key, route))
+            reading.add_done_callback(lambda _: self._reading.pop(key))
+        await asyncio.wait([reading], timeout=PATIENCE_S)
+
+    async def _read(self, key: str, route: Route) -> None:
+        try:
+            rows: Any = self._client.lrange(key, 0, KEPT - 1)
+            self._note(key, await rows)
+        except RedisError as error:
+            log.warning("could not read how long tasks take", route=route.name, error=str(error))
+            self._read_at[key] = self._clock()
 
     def rule(self, route: Route, job: Job) -> Callable[[], PollRule]:
         """The plan for polling a task of this job: each call returns it by all that this replica knows then."""

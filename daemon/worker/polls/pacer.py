@@ -3,12 +3,15 @@
 Tasks that were submitted together come due together. Their polls queue here, and one permit covers all that may leave
 together. So Redis serves a few requests per second for any number of tasks. Where polls are scarce, those of the most
 worth leave first: in order of arrival, they would be spent on tasks that have hardly begun.
+
+A poll buys nothing, and its task may have made a picture that is paid. So while Redis does not answer, polls go on at
+a part of the limits that were known last.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nlargest
@@ -19,9 +22,9 @@ from aiolimiter import AsyncLimiter
 from redis.exceptions import RedisError
 
 from daemon.accounts.routes import Route
-from daemon.broker.loops import until_answered
+from daemon.broker.loops import PATIENCE_S, Reports, until_answered
 from daemon.telemetry.metrics import Metrics
-from limiter import Grant, Later, Limiter, Permit, Quota, Recalls, Slot, Slots
+from limiter import Grant, InFlight, Later, Limiter, Permit, Quota, Recalls, Slot, Slots
 from limiter.quota.limits import POLLS
 
 # The polls that leave in one turn of the event loop, and the time before as many leave again. A poll takes about a
@@ -38,6 +41,10 @@ HORIZON_S = 1.0
 # A reply of the limiter that the provider has not paused the polls of an account holds so long, or until the bell has
 # news. So an account without limits on polls costs no request a poll.
 KNOWN_S = 5.0
+# While Redis is away, a replica uses this part of the limits on polls: it does not know how many others there are.
+PART_ALONE = 1 / 4
+# A denial is kept so long while Redis is away: the address of a picture may live no longer than an hour.
+HELD_MOST_S = 60.0
 # Look again so soon whether polls still wait, and under the same limits: no news of either comes here.
 LONGEST_WAIT_S = 1.0
 
@@ -73,6 +80,7 @@ class _Line:
     waiting: list[_Waiting] = field(default_factory=list)
     requester: asyncio.Task[None] | None = None  # requests the permits of the line while polls wait
     weigh_from: int = 0  # the number of the poll that is weighed next
+    held_until: float = 0.0  # by the clock of recalls; the limiter's last denial
 
     def still(self) -> list[_Waiting]:
         """The polls that still wait, without those of cancelled runs."""
@@ -116,9 +124,10 @@ class Pacer:
         self._lines: dict[str, _Line] = {}
         self._known: dict[str, _Known] = {}  # the newest permit of each quota
         self._requesters: set[asyncio.Task[None]] = set()  # also those that leave their slots
+        self._reports = Reports()
 
     async def turn(self, route: Route, worth: Worth = lambda: 0.0) -> Turn:
-        """Wait until one poll of the route may be sent; while Redis does not reply, no poll may.
+        """Wait until one poll of the route may be sent.
 
         Polls of more `worth` leave first. Send the poll at once.
         """
@@ -145,6 +154,7 @@ class Pacer:
             requester.cancel()
         if requesters:
             await asyncio.wait(requesters)
+        await self._reports.aclose()
 
     async def _serve(self, route: Route, line: _Line) -> None:
         slots = Slots(self._limiter, self._recalls, self._holder, f"polls:{route.name}")
@@ -212,13 +222,46 @@ class Pacer:
         while line.still() and self._asked(route) == quotas:
             if count > 1 and any(map(self._has_news, quotas)):
                 break
-            reply = await until_answered("acquire", request)
+            reply = await self._reply(request, route, line, quotas)
             if isinstance(reply, Later):
-                await self._recalls.wait(min(slots.retry_s(reply), LONGEST_WAIT_S))
-            elif (slot := await slots.wait(reply)) is not None:
+                retry_s = slots.retry_s(reply)
+                line.held_until = self._recalls.clock() + min(retry_s, HELD_MOST_S)
+                await self._recalls.wait(min(retry_s, LONGEST_WAIT_S))
+            elif (slot := await self._slot(slots, reply)) is not None:
                 return slot
         await slots.leave()
         return None
+
+    async def _slot(self, slots: Slots, grant: Grant) -> Slot | None:
+        try:
+            return await slots.wait(grant)
+        except RedisError:
+            # The slot was late, and Redis did not count it anew. The next request gives it back.
+            self._metrics.limiter_errors.inc()
+            return None
+
+    async def _reply(
+        self,
+        request: Callable[[], Awaitable[Grant | Later]],
+        route: Route,
+        line: _Line,
+        quotas: Sequence[Quota],
+    ) -> Grant | Later:
+        """The limiter's reply. Until it comes, polls leave without it, unless the last one was a denial."""
+        asked = asyncio.create_task(until_answered("acquire", request))
+        gap_s = _gap_s(quotas) / PART_ALONE
+        most = 1 if gap_s or any(map(self._has_news, quotas)) else TOGETHER
+        wait_s = max(PATIENCE_S, gap_s)
+        try:
+            while not (await asyncio.wait([asked], timeout=wait_s))[0]:
+                if self._recalls.clock() >= line.held_until:
+                    line.let_leave(most, self._permits(route))
+                wait_s = max(APART_S, gap_s) if gap_s else PATIENCE_S
+            return asked.result()
+        finally:
+            if not asked.done():
+                asked.cancel()
+                await asyncio.wait([asked])
 
     async def _use(self, slot: Slot, leaving: list[_Poll], quotas: Sequence[Quota]) -> None:
         """Count the polls from the time when the last one left, if the guard does not cover that delay.
@@ -229,6 +272,14 @@ class Pacer:
         if leaving:
             await asyncio.wait(leaving, timeout=LEAVES_IN_S)
         if all(poll.cancelled() for poll in leaving):
-            await until_answered("give_back", lambda: self._limiter.give_back(slot.permit))
+            back = until_answered("give_back", lambda: self._limiter.give_back(slot.permit))
+            await self._reports.send("unused polls", back)
         elif self._recalls.clock() - slot.at > min(quota.tolerance_s for quota in quotas):
-            await until_answered("retime", lambda: self._limiter.retime(slot.permit, quotas, sent=True))
+            late = until_answered("retime", lambda: self._limiter.retime(slot.permit, quotas, sent=True))
+            await self._reports.send("late polls", late)
+
+
+def _gap_s(quotas: Sequence[Quota]) -> float:
+    """Seconds from one poll to the next at the full rate of the limits; 0 without limits."""
+    limits = [limit for quota in quotas for limit in quota.limits if not isinstance(limit, InFlight)]
+    return max((limit.period_us / limit.count / 1e6 for limit in limits), default=0.0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from daemon.accounts.routes import Route
+from daemon.broker.loops import Reports
 from daemon.contract import Job
 from daemon.worker.polls.durations import UNKNOWN, Durations
 from daemon.worker.polls.pacer import Permits, Turn, Worth
@@ -105,7 +108,7 @@ class Polling:
     def __init__(
         self,
         turn: Callable[[Route, Worth], Awaitable[Turn]],
-        refused: Callable[[ProviderError, Route, Permits, float], Awaitable[None]],
+        refused: Callable[[ProviderError, Route, Permits, float], Coroutine[Any, Any, None]],
         durations: Durations,
         is_awaited: Callable[[Run, Job], bool],
         *,
@@ -115,6 +118,7 @@ class Polling:
     ) -> None:
         self._turn = turn
         self._refused = refused
+        self._reports = Reports()
         self._durations = durations
         self._is_awaited = is_awaited
         self._sleep = sleep
@@ -164,7 +168,7 @@ class Polling:
         finally:
             # Only a run that has seen its task begin knows how long it took.
             if seen is not None and accepted_at is not None:
-                await run.beside.begin(self._durations.learn(run.route, job, seen))
+                await run.beside.begin(partial(self._durations.learn, run.route, job, seen))
         return ended
 
     async def again(self, route: Route, task: Submitted, limit: TimeLimit) -> Generated | None:
@@ -238,7 +242,8 @@ class Polling:
             if then not in (Then.REPEAT, Then.PAUSE, Then.LOST):
                 raise
             if then is Then.PAUSE:
-                await self._refused(error, route, permits, LONGEST_RETRY_AFTER_S)
+                pause = self._refused(error, route, permits, LONGEST_RETRY_AFTER_S)
+                await self._reports.send("polls refused", pause)
             return error
         finally:
             left()

@@ -22,7 +22,7 @@ def way() -> Way:
 
 
 def test_while_the_provider_is_reached_every_call_may_begin(way: Way) -> None:
-    assert [way.take_turn() for _ in range(3)] == [True] * 3
+    assert [bool(way.take_turn()) for _ in range(3)] == [True] * 3
     assert (way.lost, way.wait_s) == (False, 0)
 
 
@@ -30,7 +30,7 @@ def test_after_a_failure_one_call_tries_when_the_pause_is_over(way: Way) -> None
     way.failed("x")
     assert not way.take_turn()
     way.now += 1
-    assert [way.take_turn() for _ in range(3)] == [True, False, False]
+    assert [bool(way.take_turn()) for _ in range(3)] == [True, False, False]
 
 
 def test_calls_that_fail_together_are_one_failure_and_each_try_is_one_more(way: Way) -> None:
@@ -49,7 +49,7 @@ def test_a_call_that_leaves_opens_the_way_for_all(way: Way) -> None:
     way.now += 1
     assert way.take_turn()
     way.reached()
-    assert [way.take_turn() for _ in range(3)] == [True] * 3
+    assert [bool(way.take_turn()) for _ in range(3)] == [True] * 3
     way.failed("x")
     assert way.wait_s == 1, "the pauses begin anew"
 
@@ -58,16 +58,34 @@ def test_a_call_that_leaves_opens_the_way_for_all(way: Way) -> None:
 def test_a_try_that_sent_nothing_gives_its_turn_to_the_next(way: Way, ends: bool, wait_s: float) -> None:
     way.failed("x")
     way.now += 1
-    assert way.take_turn()
+    turn = way.take_turn()
+    assert turn is not None
     if ends:
-        way.ended()
+        turn.ended()
     assert way.wait_s == wait_s
 
 
-def test_a_run_that_did_not_try_ends_no_pause(way: Way) -> None:
+def test_a_run_that_began_before_ends_neither_a_pause_nor_the_turn_of_another(way: Way) -> None:
+    before = way.take_turn()
+    assert before is not None
     way.failed("x")
-    way.ended()
+    before.ended()
     assert way.wait_s == 1
+    way.now += 1
+    assert way.take_turn()
+    before.ended()
+    assert way.wait_s == TURN_S
+
+
+def test_a_try_whose_turn_is_over_does_not_end_the_next_one(way: Way) -> None:
+    way.failed("x")
+    way.now += 1
+    slow = way.take_turn()
+    way.now += TURN_S
+    assert slow is not None
+    assert way.take_turn()
+    slow.ended()
+    assert way.wait_s == TURN_S
 
 
 def test_a_failure_is_forgotten_when_no_call_follows_it(way: Way) -> None:
@@ -86,9 +104,10 @@ def test_a_failure_is_forgotten_when_no_call_follows_it(way: Way) -> None:
 def test_a_try_that_ends_late_brings_no_forgotten_failure_back(way: Way) -> None:
     way.failed("x")
     way.now += 1
-    way.take_turn()
+    turn = way.take_turn()
+    assert turn is not None
     way.now += TURN_S + FORGOTTEN_S
-    way.ended()
+    turn.ended()
     assert not way.lost
 
 

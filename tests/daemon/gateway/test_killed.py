@@ -14,11 +14,11 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon.maintenance.janitor import Janitor
+from daemon.maintenance.resumer import Resumer
 from daemon.queue.outcomes import Succeeded
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batches import LINES, batch, lines
-from tests.daemon.harness import LEASE_S, Installation, eventually
+from tests.daemon.harness import Installation, eventually
 from tests.servers import RedisServer, free_port
 
 CONFIG = """
@@ -38,6 +38,7 @@ credential = "main"
 model = "gpt-image-1"
 """
 COUNT = 5000
+STARTS_S = 60.0  # on a busy machine
 BODY = lines({"id": "b1"}, *batch("b1", COUNT)["items"])
 
 
@@ -69,7 +70,7 @@ async def gateway_process(redis_url: str, directory: Path) -> AsyncIterator[Proc
                     return (await http.get("/v1/batches")).status_code == 200
                 return False
 
-            await eventually(serves)
+            await eventually(serves, STARTS_S)
         yield started
     finally:
         with suppress(ProcessLookupError):
@@ -101,10 +102,9 @@ async def test_a_batch_whose_gateway_was_killed_ends_whole(
     async with gateway_process(redis_server.url, tmp_path) as started:
         await kill_while_it_accepts(started, installation)
     assert await installation.redis.zcard(installation.keys.members("default/b1")) < COUNT
-    janitor = Janitor(installation.queue, ["default"], lease_s=LEASE_S)
-    assert await janitor.send_stranded() == 0, "it may still be alive"
-    assert await janitor.send_stranded(age_s=0) == 5
-    await installation.take_all()
+    resumer = Resumer(redis, installation.keys.prefix, installation.acceptor)
+    assert await resumer.resume() == 0, "it may still be alive"
+    assert await resumer.resume(age_s=0) == 5
     await make_all(installation)
     group = await installation.group("default/b1")
     assert (group["state"], group["total"], group["succeeded"]) == ("completed", str(COUNT), str(COUNT))

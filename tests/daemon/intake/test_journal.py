@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from daemon.client.sending import batch_parts
 from daemon.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
 from daemon.intake.acceptance import Acceptor, PreparedPart
-from daemon.maintenance.janitor import Janitor
+from daemon.maintenance.resumer import Resumer
 from daemon.queue.outcomes import Succeeded
-from tests.daemon.harness import LEASE_S, Installation
+from tests.daemon.harness import Installation
 
 JOURNAL = "pixmill:accepting*"
 FIELDS = {"id": "b1", "defaults": {"prompt": "x"}, "max_in_flight": 2, "metadata": {"a": "b"}}
@@ -32,6 +33,10 @@ def acceptor_of(installation: Installation, on_queued: Any = lambda _: None) -> 
     return Acceptor(installation.queue, installation.routes, installation.webhooks, on_queued, journals=True)
 
 
+def resumer_of(installation: Installation) -> Resumer:
+    return Resumer(installation.redis, installation.keys.prefix, installation.acceptor)
+
+
 def parts_of(acceptor: Acceptor, count: int) -> list[PreparedPart]:
     parts = batch_parts(FIELDS, [{"id": f"i{k}"} for k in range(count)], part_bytes=3000)
     found = [parse_payload(part, BATCH_TYPE) for part in parts]
@@ -45,9 +50,8 @@ def job_of(**fields: Any) -> Job:
 
 
 async def go_on(installation: Installation) -> int:
-    """Let the janitor send what is stranded, and intake take it; then make all pictures. Returns how many."""
-    await Janitor(installation.queue, ["default"], lease_s=LEASE_S).send_stranded(age_s=0)
-    await installation.take_all()
+    """Let a replica go on with what is stranded; then make all pictures. Returns how many."""
+    await resumer_of(installation).resume(age_s=0)
     made = 0
     while items := await installation.claim(50):
         for item in items:
@@ -136,3 +140,58 @@ async def test_a_deleted_batch_leaves_no_journal(installation: Installation) -> 
     assert await installation.orders.delete("group", "default/b1") == "gone"
     assert await installation.redis.keys(JOURNAL) == []
     assert await go_on(installation) == 0
+
+
+async def test_each_part_goes_to_one_replica_at_a_time(installation: Installation) -> None:
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    await acceptor.part(parts[0], later=parts[1:])
+    for name in await installation.redis.zrange("pixmill:accepting", 0, -1):
+        await installation.redis.zadd("pixmill:accepting", {name: 1})
+    taken = await resumer_of(installation).take(60)
+    assert len(taken) == len(parts) - 1
+    assert await resumer_of(installation).take(60) == []
+
+
+async def test_a_part_that_is_larger_than_an_entry_of_the_stream_ends_whole(
+    installation: Installation,
+) -> None:
+    acceptor = acceptor_of(installation)
+    items = [{"id": f"i{k}", "prompt": "x" * 2000} for k in range(500)]
+    large = acceptor.prepared(Batch.model_validate({"id": "b1", "items": items}), {})
+    opened, installation.queue.accept = installation.queue.accept, None  # type: ignore[method-assign,assignment]  # as above
+    with pytest.raises(TypeError):
+        await acceptor.part(large)
+    installation.queue.accept = opened  # type: ignore[method-assign]
+    assert await go_on(installation) == 500
+
+
+async def test_a_part_that_became_other_work_leaves_the_journal(installation: Installation) -> None:
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    await acceptor.part(parts[0], later=parts[1:])
+    await installation.orders.cancel("group", "default/b1", ["queued"])
+    await installation.orders.begin_delete("group", "default/b1")
+    assert await go_on(installation) == 0
+    assert await installation.redis.keys(JOURNAL) == []
+
+
+async def test_a_part_with_a_route_that_is_unknown_here_waits_for_another_replica(redis: Redis) -> None:
+    installation, other = Installation(redis, routes=("default", "new")), Installation(redis)
+    acceptor = acceptor_of(installation)
+    items = [{"id": f"i{k}", "prompt": "x", "route": "new"} for k in range(600)]
+    parts = [
+        acceptor.prepared(Batch.model_validate(orjson.loads(part)), {})
+        for part in batch_parts({"id": "b1"}, items, part_bytes=10000)
+    ]
+    await acceptor.part(parts[0], later=parts[1:])
+    assert await resumer_of(other).resume(age_s=0) == len(parts) - 1
+    assert await resumer_of(installation).resume(age_s=0) == len(parts) - 1
+    assert await installation.redis.zcard(installation.keys.members("default/b1")) == 600
+
+
+async def test_a_journal_of_another_type_changes_nothing(installation: Installation) -> None:
+    await installation.redis.set("pixmill:accepting", "somebody's")
+    with pytest.raises(ResponseError, match="pixmill:accepting"):
+        await installation.batch("b1", 2)
+    assert await installation.redis.keys("pixmill:*b1*") == []

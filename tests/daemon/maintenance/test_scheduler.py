@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -121,3 +122,30 @@ async def test_the_running_scheduler_counts_by_itself(fleet: Fleet) -> None:
     await eventually(counted)
     running.cancel()
     await asyncio.wait([running])
+
+
+async def ids(redis: Redis, stream: str) -> dict[bytes, bytes]:
+    """Each event's data by its id."""
+    rows: Any = await redis.xrange(stream)
+    return {entry: fields[b"data"] for entry, fields in rows or ()}
+
+
+async def test_an_event_has_one_id_in_both_streams(fleet: Fleet, redis: Redis) -> None:
+    keys = fleet.installation.keys
+    await fleet.installation.batch("b1", 3)
+    await fleet.installation.submit({"id": "single", "prompt": "x"})
+    await fleet.schedulers[0]._progress()
+    everybodys, own = await ids(redis, keys.events), await ids(redis, keys.batch_events("b1"))
+    assert "batch.progress" in await fleet.installation.kinds()
+    assert own == {entry: data for entry, data in everybodys.items() if b'"batch":"b1"' in data}
+
+
+async def test_a_batchs_stream_that_is_ahead_of_the_clock_still_has_every_event(
+    fleet: Fleet, redis: Redis
+) -> None:
+    stream = fleet.installation.keys.batch_events("b1")
+    await redis.xadd(stream, {"type": "batch.progress", "data": "{}"}, id="9000000000000-0")
+    await fleet.installation.batch("b1", 1)
+    await fleet.schedulers[0]._progress()
+    kinds = [kind for kind, _ in await fleet.installation.events(stream)]
+    assert kinds == ["batch.progress", "batch.accepted", "job.queued", "batch.progress"]

@@ -43,6 +43,22 @@ async def test_other_lanes_count_as_beside_and_running_items_have_no_place(redis
     assert await positions.place(Uid("default", "", "b"), "default", "normal") is None
 
 
+async def test_a_place_by_an_earlier_reading_knows_what_came_and_went(redis: Redis) -> None:
+    installation = Installation(redis)
+    positions = Positions(redis, installation.keys)
+
+    async def ahead(ident: str) -> int | None:
+        place = await positions.place(Uid("default", "", ident), "default", "normal", max_age_s=60)
+        return None if place is None else place.ahead
+
+    await installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"})
+    assert [await ahead("a"), await ahead("b")] == [0, 1]
+    await installation.submit({"id": "other", "prompt": "x", "tenant": "t2"}, {"id": "c", "prompt": "x"})
+    assert await ahead("c") == 3
+    await installation.claim(1)
+    assert await ahead("a") is None
+
+
 async def test_the_first_of_a_batch_is_its_next_claim(redis: Redis) -> None:
     installation = Installation(redis)
     await installation.batch("b1", 3)

@@ -343,3 +343,35 @@ async def test_an_item_that_is_too_late_to_try_gives_its_turn_to_the_next(replic
 
     await eventually(all_tried)
     assert reach.lost, "none of them reached the provider"
+
+
+async def test_a_claim_that_fails_gives_its_turn_to_the_next(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    replica.route.reach = reach = Reach(clock=lambda: now[0])
+    reach.failed("Nobody is there.")
+    now[0] += LONGEST_PAUSE_S
+
+    async def away(*_: object, **__: object) -> None:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(replica.queue, "claim", away)
+    with pytest.raises(RedisConnectionError):
+        await replica.dispatcher._start(1, None)
+    assert reach.wait_s == 0
+
+
+async def test_the_end_of_a_run_without_the_turn_lets_no_second_call_try(replica: Replica) -> None:
+    now = [0.0]
+    replica.route.reach = reach = Reach(clock=lambda: now[0])
+    await replica.claimed()
+    await replica.reclaimer.sweep()
+    await replica.has_started(1)
+    reach.failed("Nobody is there.")
+    now[0] += LONGEST_PAUSE_S
+    assert reach.take_turn()
+    replica.may_end.set()
+    await replica.has_state("succeeded")
+    await eventually(lambda: asyncio.sleep(0, not replica.pool.current()))
+    assert reach.wait_s > 0

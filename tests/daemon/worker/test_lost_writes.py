@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from daemon.maintenance.heartbeat import Heartbeat
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome, Released, Succeeded, Unknown
+from daemon.queue.outcomes import Retry as Retried
 from daemon.queue.queue import Queue
 from daemon.worker.run import Phase, Run
 from providers.base import Generated, Request, Submitted
@@ -164,6 +165,24 @@ async def test_a_call_in_flight_whose_claim_was_lost_follows_the_jobs_policy(rig
     assert len(rig.provider.requests) == 1
 
 
+@pytest.mark.parametrize("looks", ["due", "claim"])
+async def test_a_call_in_flight_that_was_handed_in_does_not_expire(rig: Rig, looks: str) -> None:
+    await rig.submit(expires_at="2999-01-01T00:00:00Z")
+    before = rig.mark()
+    await rig.in_flight()
+    await rig.lose(before)
+    await rig.beat()
+    keys, redis = rig.installation.keys, rig.installation.redis
+    await redis.hset(keys.item("default//a"), "expires_us", 1)
+    await redis.zadd("pixmill:expiring", {"default//a": 1})
+    if looks == "due":
+        await rig.queue.due()
+    item = await rig.claim()
+    outcome = await rig.run(item)
+    assert isinstance(outcome, Unknown)
+    assert await rig.queue.settle(item, outcome, "maybe") == "failed", "it is not sent again so late"
+
+
 async def test_a_call_that_ends_after_its_claim_was_lost_is_found_in_the_store(rig: Rig) -> None:
     await rig.submit(on_unknown_outcome="hold")
     before = rig.mark()
@@ -187,6 +206,44 @@ async def test_a_task_that_a_living_worker_knows_is_polled_by_the_next_owner(rig
     assert isinstance(await rig.run(item), Succeeded)
     assert [poll.task_id for poll in rig.provider.polls] == ["task-1"]
     assert len(rig.provider.requests) == 1
+
+
+async def test_a_task_of_a_living_worker_reaches_an_owner_that_claimed_meanwhile(rig: Rig) -> None:
+    await rig.submit()
+    before = rig.mark()
+    await rig.with_task()
+    await rig.lose(before)
+    item = await rig.claim()
+    await rig.beat()
+    rig.bench.sleep = None
+    rig.provider.poll_answers = [generated()]
+    assert isinstance(await rig.run(item), Succeeded)
+    assert [poll.task_id for poll in rig.provider.polls] == ["task-1"]
+    assert len(rig.provider.requests) == 1
+
+
+async def test_a_task_of_a_living_worker_is_in_reserve_beside_the_call_of_a_new_owner(rig: Rig) -> None:
+    await rig.submit()
+    before = rig.mark()
+    await rig.with_task()
+    await rig.lose(before)
+    item = await rig.claim()
+    assert await rig.queue.note_intent(item) == b""
+    await rig.beat()
+    assert "task-1" in (await rig.installation.record("default//a"))["late_receipt"]
+    error = {"kind": "ambiguous_submit", "message": "Lost.", "charged": "maybe"}
+    assert await rig.queue.settle(item, Unknown(error), "maybe") == "queued"
+    assert b"task-1" in (await rig.claim()).receipt, "polled before anything is bought again"
+
+
+async def test_a_task_that_its_next_owner_has_dropped_is_not_handed_in(rig: Rig) -> None:
+    await rig.submit()
+    await rig.with_task()
+    page = await rig.queue.reclaim("default", "normal", lease_s=0, cursor="0-0")
+    error = {"kind": "provider_fault", "message": "It failed.", "charged": "no"}
+    await rig.queue.settle(page.items[0], Retried(error, 0), "no")
+    await rig.beat()
+    assert not (await rig.installation.record("default//a")).get("late_receipt")
 
 
 async def test_a_receipt_that_was_lost_is_written_again_by_its_worker(rig: Rig) -> None:

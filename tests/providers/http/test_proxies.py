@@ -172,16 +172,18 @@ async def test_an_address_is_checked_although_a_proxy_resolves_names(
     assert got == []
 
 
-async def test_the_refusal_of_a_proxy_is_in_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_refuses_a_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    with pytest.raises(OutsideError, match=r"failed \(the proxy answered 407\)"):
+    with pytest.raises(
+        OutsideError, match=r"failed \(by the proxy http://127\.0\.0\.1:\d+: it answered 403\)"
+    ):
         await download("https://cdn.example/x", max_bytes=9)
     server.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Awaitable, Callable
 
 import pytest
 from hypothesis import given
@@ -15,19 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from providers.base import CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
-from providers.http.client import SMALL_BYTES, Answer, create_client, send_once
-from providers.http.packing import TooLarge, unpacked, unpacked_size
+from providers.http.client import Answer, create_client, send_once
+from providers.http.packing import unpacked, unpacked_size
+from providers.http.room import TooLarge
 
 MIB = 1024 * 1024
-Room = Callable[[int], Awaitable[None]]
 ZEROS = gzip.compress(bytes(100 * MIB))
 
 
 async def answered(
-    body: bytes, encoding: str, *, max_bytes: int = MIB, status: int = 200, room: Room | None = None
+    body: bytes, encoding: str, *, max_bytes: int = MIB, status: int = 200, timeout_s: float = 10
 ) -> Answer:
     """The client's reading of a provider's answer with these bytes under this Content-Encoding."""
 
@@ -40,8 +38,7 @@ async def answered(
     client = create_client(server.url)
     try:
         request = client.build_request("GET", server.url)
-        hooks = CallHooks(before_unpacking=room)
-        return await send_once(client, request, timeout_s=10, max_bytes=max_bytes, hooks=hooks)
+        return await send_once(client, request, timeout_s=timeout_s, max_bytes=max_bytes)
     finally:
         await client.aclose()
         await server.stop()
@@ -94,15 +91,3 @@ def test_what_was_packed_comes_out_whole_and_its_size_is_known_before(body: byte
     if body:
         with pytest.raises(TooLarge):
             unpacked_size(packed, "gzip", max_bytes=len(body) - 1)
-
-
-async def test_a_large_answer_waits_for_room_and_a_small_one_does_not() -> None:
-    asked: list[int] = []
-
-    async def room(size: int) -> None:
-        asked.append(size)
-
-    for size in (SMALL_BYTES, SMALL_BYTES + 1):
-        answer = await answered(gzip.compress(bytes(size)), "gzip", max_bytes=2 * SMALL_BYTES, room=room)
-        assert len(answer.body) == size
-    assert asked == [SMALL_BYTES + 1]

@@ -9,19 +9,29 @@ local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
 
 local function publish(kind, data) return redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data) end
 
--- A batch chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then, and
--- its record counts what the stream lacks (`unpublished`).
-local function publish_in_batch(kind, owner, data)
-  if unless(WRONG_TYPE, 'XADD', EVENTS .. ':' .. owner.batch, '*', 'type', kind, 'data', data) then return end
+-- An entry of a batch's stream has the id that it has in the stream of all events, so a reader may go on in the other one.
+-- A stream that is ahead of that id gives its own: the clock went back, and the stream of all events began anew. A batch
+-- chooses the end of its stream's name, so that key may be somebody's. The batch goes on without a stream then, and its
+-- record counts what the stream lacks (`unpublished`).
+-- Returns whether the batch's stream has the event.
+local AHEAD, CLOSED = { 'equal or smaller', 'WRONGTYPE' }, { 'exhausted', 'WRONGTYPE' }
+local function publish_in_batch(kind, owner, event, data)
+  local function add(marks, id)
+    return unless(marks, 'XADD', EVENTS .. ':' .. owner.batch, 'MAXLEN', '~', 200000, id, 'type', kind, 'data', data)
+  end
+  if add(AHEAD, event) or add(CLOSED, '*') then return true end
   local key = owner.tenant and group_key(owner.tenant .. '/' .. owner.batch)
   if key and redis.call('HEXISTS', key, 'state') == 1 then redis.call('HINCRBY', key, 'unpublished', 1) end
+  return false
 end
 
+-- Returns whether every stream of the event has it.
 local function emit(kind, owner, extra)
   local data = '{' .. owner.head .. TIME_FIELD .. (extra and ',' .. extra or '') .. '}'
   local event = publish(kind, data)
-  if owner.batch ~= '' then publish_in_batch(kind, owner, data) end
+  local is_whole = owner.batch == '' or publish_in_batch(kind, owner, event, data)
   call_back(kind, owner, event, data)
+  return is_whole
 end
 
 -- The inside of a JSON object, to be joined with others.

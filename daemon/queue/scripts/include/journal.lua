@@ -1,9 +1,10 @@
 -- The journal of work that a process without an entry in the jobs stream is accepting: if the process is killed, a replica
--- sends what is left through the stream. A part's name is `{gid}/{part}`.
+-- goes on with it. A part's name is `{gid}/{part}`.
 --   P:accepting         the names by the time of their writing
 --   P:accepting:{name}  the type of the entry, a blank and its data
 -- @include base
 local ACCEPTING = P .. ':accepting'
+must_suit('ZCARD', ACCEPTING)
 local function accepting_key(name) return ACCEPTING .. ':' .. name end
 
 local function journal(name, entry)

@@ -4,6 +4,10 @@
 
 local function has_task(item) return (item.receipt or '') ~= '' or (item.late_receipt or '') ~= '' end
 
+-- Whether a waiting item has a call: a task, or an intent that its worker handed in after a loss. It does not expire, since
+-- `expired` reports that nothing was sent.
+local function has_call(item) return has_task(item) or (item.intent_us or '') ~= '' end
+
 -- Whether an error (JSON) is only on our side, so that the provider's task is still good.
 local function is_resumable(text)
   local ok, err = pcall(cjson.decode, text or '')

@@ -28,8 +28,7 @@ local function take_due(set, act)
   end
 end
 
--- An item with a task has started, so it does not expire.
-take_due(EXPIRING, function(item) return not has_task(item) and finish_idle(item, 'expired') end)
+take_due(EXPIRING, function(item) return not has_call(item) and finish_idle(item, 'expired') end)
 take_due(DELAYED, function(item)
   queue_up(item, true)
   return true

@@ -109,7 +109,7 @@ end
 local function starts(item, queue, is_paused)
   -- If the item has moved to another queue, this entry is a tombstone in any state of the item.
   if queue_of(item) ~= queue or is_early(item) or not next_state('claimed', item.state) then return false end
-  if is_past(item.expires_us) and not has_task(item) then
+  if is_past(item.expires_us) and not has_call(item) then
     redis.call('ZREM', EXPIRING, item.uid)
     finish_item(item, 'expired', {})
     return false

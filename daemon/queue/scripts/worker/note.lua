@@ -9,14 +9,16 @@
 --            second   noted; the item's late receipt is no longer needed and becomes a dead letter
 --            kept     the caller no longer owns the item; the record keeps the receipt for the new owner
 --            buried   as kept, and there is a dead letter, since the receipt may not be needed
---   remains  lost     the record did not lose the caller's claim: nothing was changed
---            kept     the record, which Redis took back to a time before the caller's claim, has the receipt; without a
---                     receipt it has an intent, and the next claim treats the call as unknown
+--   remains  lost     the record did not lose the caller's claim, or a later claim needs no receipt: nothing was changed
+--            kept     the record, which Redis took back to a time before the caller's claim, has the receipt, also for an
+--                     owner that has claimed the item since; without a receipt it has an intent, and the next claim
+--                     treats the call as unknown
 --            buried   as above
 -- One step with the check of the epoch: a worker that slept past its lease must not begin a paid call. The new owner must see
 -- that worker's receipt before its own call (`go_on`) or at its settle.
 -- @include base
 -- @include events
+-- @include life
 -- @include receipts
 -- @include transitions
 
@@ -63,11 +65,14 @@ local function note_receipt(item, text)
   return 'second'
 end
 
--- Epochs only grow, so a smaller one is older than the caller's claim.
+-- Epochs only grow. So a record with a smaller one is older than the caller's claim. One with a greater one was claimed since:
+-- it knows of the caller's claim unless that was in an earlier life. Then the new owner needs the receipt before its own call.
+-- A receipt that the record does know may have been dropped since, with its task.
 local function note_remains(item, n)
-  if item.state and number(item.epoch) >= number(n.epoch) then return 'lost' end
-  if n.text ~= '' then return note_late(item, n.text) end
-  if not WAITING[item.state] then return 'lost' end
+  local theirs, ours = number(item.epoch), number(n.epoch)
+  local is_older = not item.state or theirs < ours
+  if n.text ~= '' and (is_older or theirs > ours and ours < life_began_us()) then return note_late(item, n.text) end
+  if not is_older or not WAITING[item.state] then return 'lost' end
   update(item, { intent_us = NOW_US })
   return 'kept'
 end

@@ -1,0 +1,163 @@
+"""Live events as `text/event-stream`: of a batch, of a job, of an item of a batch, and of all that a tenant has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+
+from daemon.contract import FINAL_STATES
+from daemon.gateway.access import Reader
+from daemon.gateway.documents import PROBLEMS
+from daemon.gateway.events.frames import START, Position, Topic, position_of
+from daemon.gateway.events.response import SseResponse
+from daemon.gateway.events.stream import Ending, EventStream, Wish
+from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.problems import Problem, bad_parameter
+from daemon.gateway.work.finding import find_batch, find_item, find_job
+from daemon.queue.views import GroupView, View
+
+router = APIRouter()
+
+_ENDS_OF_JOBS = frozenset(f"job.{state}" for state in FINAL_STATES)
+_CLOCKS_MS = 1000  # a record and its events are of one step; their clocks may differ a little
+
+_EXAMPLE = (
+    "retry: 3127\n\n"
+    "id: 1790000000000-0\nevent: job.succeeded\n"
+    'data: {"tenant":"default","job":"i1","item":"i1","batch":"b1","time":"2026-09-21T13:33:20.000Z","images":[]}\n\n'
+    "event: end\ndata: {}\n\n"
+)
+_STREAM: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    200: {
+        "description": "Frames of events. `resync`: read everything again. `end`: nothing follows.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+    },
+}
+After = Annotated[
+    str | None,
+    Query(description="The id of the last event that is known; the events that follow it are sent."),
+]
+LastEventId = Annotated[str | None, Header(description="As `after`, which it overrides.")]
+
+
+@router.get("/v1/events", response_class=SseResponse, responses=_STREAM, tags=["events"])
+async def of_tenant(
+    here: Here,
+    caller: Reader,
+    tenant: str | None = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> SseResponse:
+    """What happens to all work of a tenant, and to quotas and routes; without a last id, from now on."""
+    here.hub.check()
+    topic = Topic(caller.tenant_for(tenant))
+    return _stream(here, Wish(topic, here.names.events, _known(after, last_event_id)))
+
+
+@router.get("/v1/batches/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["batches"])
+async def of_batch(
+    here: Here,
+    caller: Reader,
+    ident: str,
+    tenant: str | None = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> SseResponse:
+    """The events of a batch, from its first one or from the last id on, until it ends."""
+    here.hub.check()
+    known = _known(after, last_event_id) or START
+    owner = caller.tenant_for(tenant)
+    find = partial(find_batch, here, owner, ident)
+    view = await _found(here, find)
+    ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
+    stream = here.names.batch_events(ident)
+    return _stream(here, Wish(Topic(owner, ident), stream, known, ending, view.ended))
+
+
+@router.get(
+    "/v1/batches/{batch}/items/{ident}/events",
+    response_class=SseResponse,
+    responses=_STREAM,
+    tags=["batches"],
+)
+async def of_item(
+    here: Here,
+    caller: Reader,
+    batch: str,
+    ident: str,
+    tenant: str | None = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> SseResponse:
+    """The events of an item of a batch, until the item ends."""
+    here.hub.check()
+    known = _known(after, last_event_id) or START
+    owner = caller.tenant_for(tenant)
+    find = partial(find_item, here, owner, batch, ident)
+    view = await _found(here, find)
+    ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
+    topic = Topic(owner, batch, ident)
+    return _stream(here, Wish(topic, here.names.batch_events(batch), known, ending, view.ended))
+
+
+@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["jobs"])
+async def of_job(
+    here: Here,
+    caller: Reader,
+    ident: str,
+    tenant: str | None = None,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> SseResponse:
+    """The events of a job, until all of its pictures have ended."""
+    here.hub.check()
+    known = _known(after, last_event_id) or START
+    owner = caller.tenant_for(tenant)
+    find = partial(find_job, here, owner, ident)
+    view = await _found(here, find)
+    ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
+    # The stream of all events has them among all others, so only its part from the job's own time is read.
+    known = max(known, _at(view.accepted_at, -_CLOCKS_MS))
+    until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
+    topic = Topic(owner, "", ident)
+    return _stream(here, Wish(topic, here.names.events, known, ending, view.ended, until))
+
+
+def _stream(here: Gateway, wish: Wish) -> SseResponse:
+    return SseResponse(EventStream(here.hub, wish).frames())
+
+
+def _known(after: str | None, last_event_id: str | None) -> Position | None:
+    """The position that a listener knows. An EventSource repeats its address, so its header is newer than `after`."""
+    field, text = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
+    if not text:
+        return None
+    try:
+        return position_of(text)
+    except ValueError:
+        sentence = f"`{field}` must be the id of an event, such as 1790000000000-0."
+        raise bad_parameter(field, sentence) from None
+
+
+async def _found(here: Gateway, find: Callable[[], Awaitable[View]]) -> View:
+    async with here.hub.looks:
+        return await find()
+
+
+def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]:
+    async def ended() -> bool:
+        try:
+            return (await find()).ended
+        except Problem:
+            return True  # its record has gone meanwhile
+
+    return ended
+
+
+def _at(moment: datetime, more_ms: int) -> Position:
+    return max(0, int(moment.timestamp() * 1000) + more_ms), 0

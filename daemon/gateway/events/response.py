@@ -1,0 +1,80 @@
+"""Answers with `text/event-stream`: one task beside the request's own looks for its end, and pings in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from daemon.gateway.events.frames import PING
+
+PING_S = 15.0
+
+_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+
+
+class SseResponse(Response):
+    """Sends what `frames` yields, each as one part of the body, and `: ping` after `ping_s` of silence.
+
+    A slow reader delays only its own `frames`. When the client goes away, `frames` is closed at once.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], *, ping_s: float = PING_S, status_code: int = 200
+    ) -> None:
+        self.status_code = status_code
+        self.background = None
+        self.init_headers(_HEADERS)
+        self._frames = frames
+        self._ping_s = ping_s
+        self._sent_at = 0.0
+        self._is_sending = False
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._sent_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(None) as open_:
+                watch = asyncio.create_task(self._watch(receive, send, open_))
+                try:
+                    async for frame in self._frames:
+                        await self._send(send, frame)
+                finally:
+                    watch.cancel()
+                await send(_part(b"", more=False))
+        except TimeoutError:
+            if not open_.expired():
+                raise
+        finally:
+            await self._frames.aclose()
+
+    async def _send(self, send: Send, frame: bytes) -> None:
+        self._is_sending = True
+        await send(_part(frame))
+        self._is_sending = False
+        self._sent_at = asyncio.get_running_loop().time()
+
+    async def _watch(self, receive: Receive, send: Send, open_: asyncio.Timeout) -> None:
+        """Ends the answer when its client has gone."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._sent_at + self._ping_s):
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+            except TimeoutError:
+                if self._is_sending:  # a client that reads nothing hears no ping either
+                    self._sent_at = loop.time()
+                elif loop.time() >= self._sent_at + self._ping_s:
+                    await self._send(send, PING)
+            else:
+                open_.reschedule(loop.time())
+                return
+
+
+def _part(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}

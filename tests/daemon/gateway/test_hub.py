@@ -1,0 +1,236 @@
+"""The reader of all events: what waits for a listener is bounded, and waiters hear of each change or look again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from daemon.broker.connect import blocking_client
+from daemon.broker.streams import tail
+from daemon.gateway.events import listener as listeners
+from daemon.gateway.events import replay
+from daemon.gateway.events.frames import START, Topic, position_of
+from daemon.gateway.events.hub import EventHub
+from daemon.gateway.events.response import SseResponse
+from daemon.gateway.events.stream import EventStream, Wish
+from daemon.gateway.problems import Problem
+from daemon.telemetry.http_metrics import HttpMetrics
+from daemon.telemetry.metrics import ProcessMetrics
+from tests.daemon.gateway.sse import KEYS, publish
+from tests.daemon.harness import eventually
+from tests.servers import RedisServer
+
+TENANT = Topic("default")
+SOON_S = 10.0
+
+
+@pytest.fixture
+async def hub(redis: Redis, redis_server: RedisServer) -> AsyncIterator[EventHub]:
+    blocking = blocking_client(redis_server.url)
+    hub = EventHub(redis, blocking, KEYS, HttpMetrics(ProcessMetrics().registry))
+    await hub.start()
+    yield hub
+    await hub.stop()
+    await blocking.aclose()
+
+
+def live(hub: EventHub) -> AsyncGenerator[bytes, None]:
+    return EventStream(hub, Wish(TENANT, KEYS.events, None)).frames()
+
+
+async def caught_up(hub: EventHub, redis: Redis) -> None:
+    """Until the hub has given out every event."""
+
+    async def all_read() -> bool:
+        return hub.position == position_of(await tail(redis, KEYS.events))
+
+    await eventually(all_read)
+
+
+async def test_a_listener_that_is_too_slow_gets_a_resync_then_live_frames(
+    hub: EventHub, redis: Redis
+) -> None:
+    frames = live(hub)
+    assert (await anext(frames)).startswith(b"retry: ")
+    reading = asyncio.create_task(anext(frames))
+    await asyncio.sleep(0)
+    await publish(redis, "b1", 0, 1)
+    assert b'"number":0' in await reading
+    await publish(redis, "b1", 1, listeners.QUEUE + 10)
+    await caught_up(hub, redis)
+    resync = await anext(frames)
+    assert b"event: resync" in resync
+    left = await anext(frames)
+    numbers = [int(part.split(b",")[0]) for part in left.split(b'"number":')[1:]]
+    assert numbers == list(range(numbers[0], listeners.QUEUE + 11)), "what came after the loss is there"
+    following = f"id: {resync.split(b' ')[1].split()[0].decode()}"
+    assert following not in left.decode()
+    await publish(redis, "b1", 1000, 1)
+    assert b'"number":1000' in await anext(frames)
+    await frames.aclose()
+
+
+async def test_a_queue_that_overflows_during_the_replay_costs_no_event(hub: EventHub, redis: Redis) -> None:
+    await publish(redis, "b1", 0, replay.PAGE + 10)
+    wish = Wish(Topic("default", "b1"), KEYS.batch_events("b1"), START)
+    frames = EventStream(hub, wish).frames()
+    got = [await anext(frames), await anext(frames)]
+    for first in range(replay.PAGE + 10, replay.PAGE + 1000, 330):
+        await publish(redis, "b1", first, 330)
+        await caught_up(hub, redis)
+        got.append(await anext(frames))
+    while f'"number":{replay.PAGE + 999}' not in got[-1].decode():
+        got.append(await anext(frames))
+    await frames.aclose()
+    numbers = [int(part.split(b",")[0]) for part in b"".join(got).split(b'"number":')[1:]]
+    assert numbers == list(range(replay.PAGE + 1000))
+
+
+async def test_frames_that_wait_leave_together(hub: EventHub, redis: Redis) -> None:
+    frames = live(hub)
+    await anext(frames)
+    reading = asyncio.create_task(anext(frames))
+    await asyncio.sleep(0)
+    await publish(redis, "b1", 0, 1)
+    await reading
+    await publish(redis, "b1", 1, 5)
+    await caught_up(hub, redis)
+    assert (await anext(frames)).count(b"event: batch.progress") == 5
+    await frames.aclose()
+
+
+async def test_five_hundred_waiters_hear_of_one_change(hub: EventHub, redis: Redis) -> None:
+    async def wait() -> bool:
+        async with hub.changes("default", batch="b1", kinds={"batch.progress"}) as changes:
+            return await changes.next(SOON_S)
+
+    waiting = [asyncio.create_task(wait()) for _ in range(500)]
+    await asyncio.sleep(0)
+    await publish(redis, "b2", 0, 1)
+    await publish(redis, "b1", 0, 1, "other")
+    await caught_up(hub, redis)
+    assert not any(task.done() for task in waiting)
+    await publish(redis, "b1", 0, 1)
+    assert all(await asyncio.gather(*waiting))
+    assert hub._subscribers == {}
+
+
+async def test_a_change_between_two_waits_is_not_missed(hub: EventHub, redis: Redis) -> None:
+    async with hub.changes("default", batch="b1") as changes:
+        await publish(redis, "b1", 0, 3)
+        await caught_up(hub, redis)
+        assert await changes.next(SOON_S)
+        assert not await changes.next(0.01)
+
+
+async def test_a_waiter_looks_again_though_it_hears_nothing(
+    hub: EventHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "LOOK_AGAIN_S", (0.01, 0.02))
+    async with hub.changes("default", job="k1") as changes:
+        assert await changes.next(SOON_S)
+        assert not await changes.next(0.001)
+        assert not await changes.next(0)
+
+
+async def test_a_stop_ends_every_wait_and_every_listener(hub: EventHub) -> None:
+    frames = live(hub)
+    await anext(frames)
+    reading = asyncio.create_task(anext(frames, None))
+    async with hub.changes("default") as changes:
+        waiting = asyncio.create_task(changes.next(SOON_S))
+        await asyncio.sleep(0)
+        await hub.stop()
+        assert not await waiting
+        assert not await changes.next(SOON_S)
+    assert await reading is None
+    with pytest.raises(Problem, match="stops"):
+        hub.check()
+    late = live(hub)
+    assert [frame async for frame in late][1:] == []
+
+
+async def test_an_event_costs_only_its_listeners(hub: EventHub, redis: Redis) -> None:
+    with hub.listen(Topic("default", "b1")) as listener, hub.listen(Topic("default", "b2")) as other:
+        await publish(redis, "b1", 0, 1)
+        await listener.take()
+        assert other._events == []
+
+
+async def test_entries_that_are_no_events_stop_nothing(hub: EventHub, redis: Redis) -> None:
+    with hub.listen(TENANT) as listener:
+        for data in (
+            "",
+            "{",
+            "[]",
+            '"x"',
+            '{"tenant":7}',
+            '{"tenant":"default","job":[],"item":{},"batch":{}}',
+            '{"tenant":"default","job":[]}',
+        ):
+            await redis.xadd(KEYS.events, {"type": "job.queued", "data": data})
+        await redis.xadd(KEYS.events, {"other": "x"})
+        await redis.xadd(KEYS.events, {"type": "a\nb", "data": '{"tenant":"default"}'})
+        await redis.xadd(KEYS.events, {"type": "job.queued", "data": '{"tenant":\n"default","k":1}'})
+        await caught_up(hub, redis)
+        frames = [event.frame for event in await listener.take()]
+    assert frames[-1].endswith(b'event: job.queued\ndata: {"tenant":"default","k":1}\n\n')
+    assert all(frame.count(b"\n") == 4 for frame in frames)
+
+
+class Client:
+    """The other side of an answer: what it was sent, until it leaves."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.left = asyncio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            self.sent.append(bytes(message["body"]))  # type: ignore[call-overload]
+
+
+async def test_silence_is_broken_by_pings_until_the_client_leaves() -> None:
+    client, ended = Client(), asyncio.Event()
+
+    async def silent() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    answering = asyncio.create_task(
+        SseResponse(silent(), ping_s=0.01)({}, client.receive, client.send)  # type: ignore[arg-type]
+    )
+
+    async def pinged() -> bool:
+        return client.sent.count(b": ping\n\n") >= 3
+
+    await eventually(pinged)
+    assert client.sent[0] == b"first"
+    client.left.set()
+    await asyncio.wait_for(answering, SOON_S)
+    assert ended.is_set()
+
+
+async def test_frames_that_end_end_the_answer() -> None:
+    client = Client()
+
+    async def short() -> AsyncGenerator[bytes, None]:
+        yield b"only"
+
+    await SseResponse(short())({}, client.receive, client.send)  # type: ignore[arg-type]
+    assert client.sent == [b"only", b""]
+
+    async def alone() -> bool:
+        return asyncio.all_tasks() == {asyncio.current_task()}
+
+    await eventually(alone)
