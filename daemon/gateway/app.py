@@ -44,7 +44,6 @@ ROUTERS = (
     inputs.router,
     quotas.router,
     dead.router,
-    streams.router,
     usage.router,
     schemas.router,
     session.router,

@@ -44,28 +44,6 @@ class Steps:
         return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])
 
 
-def report_of(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
-    """An outcome as the arguments of settle.lua."""
-    report: dict[str, Any] = {"uid": item.uid, "epoch": item.epoch, "outcome": outcome.name}
-    if charged:
-        report["charged"] = charged
-    match outcome:
-        case Succeeded(result):
-            report |= {"result": orjson.dumps(result), **_cost(result)}
-        case Missed(entry):
-            report["entry"] = entry
-        case _ if hasattr(outcome, "error"):
-            report |= {"error": orjson.dumps(outcome.error), **_cost(outcome.error)}
-            report["delay_us"] = round(getattr(outcome, "delay_s", 0.0) * 1e6)
-    return report
-
-
-def _cost(said: Mapping[str, Any]) -> dict[str, str]:
-    """What a result or an error names as the cost of its call."""
-    cost = said.get("cost")
-    return {"cost": cost["amount"], "currency": cost["currency"]} if cost else {}
-
-
 class GroupCommit(Generic[T, R]):
     """Turns `send(items) -> results` (same order, same length) into `await submit(item) -> result`.
 

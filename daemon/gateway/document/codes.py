@@ -39,6 +39,7 @@ CODES: Final[Mapping[str, str]] = {
     "internal": "a fault of ours; the log has the details under the request's id",
     "redis_unavailable": "the queue cannot be reached now",
     "storage_unavailable": "the store of the pictures cannot be reached now",
+    "stopping": "this gateway stops; connect again",
     "busy": "other uploads are under way",
 }
 

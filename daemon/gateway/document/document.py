@@ -31,6 +31,12 @@ _REFS: Final = "#/components/schemas/{model}"
 _CONTRACT: Final[tuple[type[BaseModel], ...]] = (Job, Batch, CancelSelection, RetrySelection, PauseOrder)
 # Documents of a mounted app name no schema of FastAPI's own: no request is validated by it.
 _FOREIGN: Final = ("HTTPValidationError", "ValidationError")
+EVENTS: Final = "text/event-stream"
+_FRAMES: Final = (
+    "retry: 3127\n\nid: 1790000000000-0\nevent: job.succeeded\n"
+    'data: {"tenant":"default","job":"i1","item":"i1","batch":"b1","time":"2026-09-21T13:33:20.000Z","images":[]}\n\n'
+    "event: end\ndata: {}\n\n"
+)
 _EDGE: Final = (403, 421, 500)  # answered before a request reaches the OpenAI door, so in the common form
 
 
@@ -78,7 +84,7 @@ def _complete(node: Node, operation: Operation) -> None:
     }
     if operation.openai and 200 in operation.answers and "stream" in str(operation.body):
         events = {"schema": {"type": "string"}, "example": "event: image_generation.completed\ndata: {}\n\n"}
-        node["responses"]["200"]["content"]["text/event-stream"] = events
+        node["responses"]["200"]["content"][EVENTS] = events
 
 
 def _statuses(operation: Operation, codes: Mapping[int, tuple[str, ...]]) -> list[int]:
@@ -98,7 +104,9 @@ def _answer(status: int, shape: Answer) -> Node:
     if shape is None:
         return {"description": HTTPStatus(status).phrase}
     if isinstance(shape, tuple):
-        content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in shape}
+        content: Node = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in shape}
+        if EVENTS in content:
+            content[EVENTS] = {"schema": {"type": "string"}, "example": _FRAMES}
         return {"description": HTTPStatus(status).phrase, "content": content}
     text = (shape.__doc__ or "").strip()
     return {

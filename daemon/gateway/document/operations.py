@@ -74,6 +74,12 @@ def _picture(name: str) -> Operation:
     return Operation(name, answers, codes, parameters=(p.IF_NONE_MATCH,))
 
 
+def _stream(name: str, codes: Sequence[Codes]) -> Operation:
+    return Operation(
+        name, {200: ("text/event-stream",)}, (*codes, {400: ("bad_parameter",), 503: ("stopping",)})
+    )
+
+
 def _asked(name: str, body: Mapping[str, Any]) -> Operation:
     answers: dict[int, Answer] = {200: o.Pictures, 202: o.Task}
     return Operation(name, answers, _OPENAI, body, (p.LATER, p.KEY), openai=True)
@@ -116,6 +122,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/batches/{batch}/items/{ident}/retry": Operation("retry_item", {202: r.Ordered}, _CHANGES),
     "GET /v1/batches/{batch}/items/{ident}/explain": Operation("explain_item", {200: r.Explained}, _READ),
     "GET /v1/batches/{batch}/items/{ident}/images/{k}": _picture("read_picture_of_item"),
+    "GET /v1/events": _stream("follow_tenant", (TENANT,)),
+    "GET /v1/jobs/{ident}/events": _stream("follow_job", _READ),
+    "GET /v1/batches/{ident}/events": _stream("follow_batch", _READ),
+    "GET /v1/batches/{batch}/items/{ident}/events": _stream("follow_item", _READ),
     "POST /v1/inputs": Operation(
         "upload_input", {201: o.StoredInput}, (TENANT, WRITES, BODY, STORE, UPLOADS), b.INPUT
     ),
