@@ -245,12 +245,13 @@ def _fitted(settings: Settings) -> Settings:
 def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:
     """The settings with the simulator as the only account; every configured or default route leads to it."""
     route = Route(credential="simulator", model="simulated", quotas=["simulator"])
+    named = ("default", settings.gateway.slide_route, settings.gateway.studio_route, *settings.routes)
     account = Credential(provider="openai", base_url=base_url, api_key_env=SIMULATOR_KEY_ENV)
     return settings.model_copy(
         update={
             "credentials": {"simulator": account},
             "quotas": {"simulator": dict(quota)},
-            "routes": dict.fromkeys(("default", *settings.routes), route),
+            "routes": dict.fromkeys(named, route),
         }
     )
 

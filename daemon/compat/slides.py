@@ -24,8 +24,9 @@ def slide_batch(payload: dict[str, Any], *, route: str) -> tuple[dict[str, Any],
         raise _invalid("slides", f"must be a list of 1 to {ITEMS_MAX} slides")
     style = _text(payload.get("style_prompt"), "style_prompt")
     items = [_item(slide, f"slides.{index}", style) for index, slide in enumerate(slides)]
+    ratio = payload.get("aspect_ratio")
     fields: dict[str, Any] = {
-        "defaults": {"route": route, "size": payload.get("aspect_ratio") or DEFAULT_RATIO},
+        "defaults": {"route": route, "size": DEFAULT_RATIO if ratio in (None, "") else ratio},
         "max_in_flight": _workers(payload.get("max_workers")),
     }
     if session := payload.get("session_id"):

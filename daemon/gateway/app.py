@@ -57,7 +57,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
     app = _routed()
     app.state.gateway = gateway
-    problems.install(app)
+    problems.install(app, [route for router in ROUTERS for route in router.routes])
     app.add_middleware(Edge, gateway=gateway)
     return app
 

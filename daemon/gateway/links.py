@@ -17,7 +17,8 @@ class Links:
     """The addresses under one request's own base; `query` goes to each of them, such as `?tenant=shop`."""
 
     def __init__(self, request: Request, query: str = "") -> None:
-        self._base = str(request.base_url).rstrip("/")
+        # Of a mounted app, `base_url` is that of the outermost one.
+        self._base = str(request.base_url.replace(path=request.scope.get("root_path", ""))).rstrip("/")
         self._query = query
 
     @classmethod

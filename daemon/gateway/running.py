@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp
 
 from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
@@ -80,14 +82,16 @@ async def serving(gateway: Gateway) -> AsyncIterator[str]:
     """Serve the app at `gateway.listen`; yields the address. Raises SettingsError if it cannot be used."""
     settings = gateway.settings.gateway
     spare_ports = 0 if settings.listen.port == 0 or "listen" in settings.model_fields_set else SPARE_PORTS
-    server = AsgiServer(
-        create_app(gateway), settings.listen.host, settings.listen.port, spare_ports=spare_ports
-    )
+    app: ASGIApp = create_app(gateway)
+    if settings.path_prefix:
+        app = Router([Mount(settings.path_prefix, app)])
+    server = AsgiServer(app, settings.listen.host, settings.listen.port, spare_ports=spare_ports)
     await gateway.start()
     try:
         await _listening(server, "gateway.listen")
-        log.info("gateway started", url=server.url)
-        yield server.url
+        url = f"{server.url}{settings.path_prefix}"
+        log.info("gateway started", url=url)
+        yield url
     finally:
         await gateway.end_streams()
         await server.stop()

@@ -138,7 +138,7 @@ STUDIO: Final = body(
                     },
                     "prompt_templates": {"type": "object", "description": "main_cn, common_cn, opt_*"},
                     "use_english": {},
-                    "settings": {"type": "object"},
+                    "settings": {"type": ["object", "null"]},
                 },
                 ("sku_images_map",),
             ),

@@ -32,6 +32,8 @@ _CONTRACT: Final[tuple[type[BaseModel], ...]] = (Job, Batch, CancelSelection, Re
 # Documents of a mounted app name no schema of FastAPI's own: no request is validated by it.
 _FOREIGN: Final = ("HTTPValidationError", "ValidationError")
 EVENTS: Final = "text/event-stream"
+# OpenAPI 3.1 has no schema for a stream of events: tools take it for that of one event, or of the whole.
+_EVENT: Final = {"description": "events with `event`, `data` in JSON, and perhaps `id`"}
 _FRAMES: Final = (
     "retry: 3127\n\nid: 1790000000000-0\nevent: job.succeeded\n"
     'data: {"tenant":"default","job":"i1","item":"i1","batch":"b1","time":"2026-09-21T13:33:20.000Z","images":[]}\n\n'
@@ -83,7 +85,7 @@ def _complete(node: Node, operation: Operation) -> None:
         **{str(status): _refusal(operation, status, codes[status]) for status in _statuses(operation, codes)},
     }
     if operation.openai and 200 in operation.answers and "stream" in str(operation.body):
-        events = {"schema": {"type": "string"}, "example": "event: image_generation.completed\ndata: {}\n\n"}
+        events = {"schema": _EVENT, "example": "event: image_generation.completed\ndata: {}\n\n"}
         node["responses"]["200"]["content"][EVENTS] = events
 
 
@@ -106,7 +108,7 @@ def _answer(status: int, shape: Answer) -> Node:
     if isinstance(shape, tuple):
         content: Node = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in shape}
         if EVENTS in content:
-            content[EVENTS] = {"schema": {"type": "string"}, "example": _FRAMES}
+            content[EVENTS] = {"schema": _EVENT, "example": _FRAMES}
         return {"description": HTTPStatus(status).phrase, "content": content}
     text = (shape.__doc__ or "").strip()
     return {

@@ -57,8 +57,8 @@ def _route(model: Any, routes: Routes) -> str:
     """The route that a model's name leads to: the route of that name, or the first one with that model."""
     if model is None:
         return DEFAULT_ROUTE
-    if model in routes:
-        return str(model)
+    if isinstance(model, str) and model in routes:
+        return model
     for name, route in routes.items():
         if route.model == model:
             return name
