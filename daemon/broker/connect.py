@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -28,17 +28,18 @@ LOOKUP_TIMEOUT_S = 2.0
 
 
 def command_client(
-    url: str, prefix: str = "pixmill", *, timeout_s: float = COMMAND_TIMEOUT_S, most: int = CONNECTIONS
+    url: str, prefix: str = "pixmill", *, timeout_s: float = COMMAND_TIMEOUT_S, in_turn: int | None = None
 ) -> Redis:
     """A client for commands and scripts. On a cluster, the `prefix` of the installation decides the node.
 
-    A reply, and a connection, may take `timeout_s`. Calls beyond `most` connections wait for their turn.
+    A reply, and a connection, may take `timeout_s`. With `in_turn`, calls beyond so many connections wait for one of
+    them; a crowd of requests needs that, and workers' calls are few and large.
 
     By default redis-py retries a command up to ten times, even after a lost reply: one XADD then becomes several. We
     repeat our own steps, where that is safe. Raises ValueError for a URL that cannot be read, and for a cluster
     without a prefix in braces.
     """
-    return _client(url, prefix, timeout_s, most)
+    return _client(url, prefix, timeout_s, in_turn)
 
 
 def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
@@ -46,24 +47,26 @@ def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
     return _client(url, prefix, BLOCKING_TIMEOUT_S)
 
 
-def _client(url: str, prefix: str, timeout_s: float, most: int = CONNECTIONS) -> Redis:
+def _client(url: str, prefix: str, timeout_s: float, in_turn: int | None = None) -> Redis:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
         "socket_keepalive": True,
         "health_check_interval": 15,
-        "max_connections": most,
+        "max_connections": in_turn or CONNECTIONS,
         # These two would send commands that have no use here, and that an ACL would have to allow.
         "driver_info": None,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     address = read_redis_url(url)
     if address.topology == "sentinel":
-        return _of_sentinels(address, {**options, **address.options})
+        pools: type[SentinelConnectionPool] = SentinelPoolInTurn if in_turn else SentinelConnectionPool
+        return _of_sentinels(address, {**options, **address.options}, pools)
+    pool: type[ConnectionPool] = PoolInTurn if in_turn else ConnectionPool
     if address.topology == "cluster":
-        return _of_cluster(address, prefix, {**options, **address.options})
-    return Redis.from_pool(PoolInTurn.from_url(url, **options))
+        return _of_cluster(address, prefix, {**options, **address.options}, pool)
+    return Redis.from_pool(pool.from_url(url, **options))
 
 
 class _SentinelClient(Redis):
@@ -75,7 +78,9 @@ class _SentinelClient(Redis):
             await self.connection_pool.sentinel_manager.aclose()
 
 
-def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
+def _of_sentinels(
+    address: RedisAddress, options: dict[str, Any], pool: type[SentinelConnectionPool]
+) -> Redis:
     # The user and password in the URL are for the master, never for the Sentinels.
     of_sentinels = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     own = {**_of_lookups(options), **of_sentinels, "ssl": address.tls}
@@ -83,18 +88,20 @@ def _of_sentinels(address: RedisAddress, options: dict[str, Any]) -> Redis:
     client: Redis = sentinel.master_for(
         address.service,
         redis_class=_SentinelClient,
-        connection_pool_class=SentinelPoolInTurn,
+        connection_pool_class=pool,
         ssl=address.tls,
     )
     return client
 
 
-def _of_cluster(address: RedisAddress, prefix: str, options: dict[str, Any]) -> Redis:
+def _of_cluster(
+    address: RedisAddress, prefix: str, options: dict[str, Any], pool: type[ConnectionPool]
+) -> Redis:
     if not prefix.startswith("{"):
         raise ValueError(f"`redis.prefix` {one_slot_sentence(prefix)}.")
     owner = SlotOwner(address.nodes, prefix, {**_of_lookups(options), "ssl": address.tls})
     kind = OwnerSSLConnection if address.tls else OwnerConnection
-    return Redis.from_pool(PoolInTurn(connection_class=kind, owner=owner, **options))
+    return Redis.from_pool(pool(connection_class=kind, owner=owner, **options))
 
 
 def _of_lookups(options: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Gateway:
         self.metrics = metrics
         prefix = settings.redis.prefix
         self.names = Keys(prefix)
-        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, most=CONNECTIONS)
+        self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, in_turn=CONNECTIONS)
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
         self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
@@ -60,7 +60,7 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journals=True)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded

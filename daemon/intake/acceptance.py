@@ -50,8 +50,9 @@ class PreparedPart(NamedTuple):
 class Acceptor:
     """Accepts work for one installation. `on_queued` gets the lane of each new item.
 
-    `journals`: the work of several steps has no entry in the jobs stream, so its first step journals it, and replicas
-    go on with it if this process is killed. Errors: Rejection, and those of the Redis client.
+    `of_requests`: work of several steps has no entry in the jobs stream, so its first step journals it, and replicas go
+    on with it if this process is killed. And a caller may know its own tenant only, so inputs name objects of that one.
+    Errors: Rejection, and those of the Redis client.
     """
 
     def __init__(
@@ -61,19 +62,21 @@ class Acceptor:
         webhooks: Webhooks,
         on_queued: Callable[[str], None],
         *,
-        journals: bool = False,
+        of_requests: bool = False,
     ) -> None:
         self._queue = queue
         self._routes = routes
         self._webhooks = webhooks
         self._on_queued = on_queued
-        self._journals = journals
+        self._of_requests = of_requests
 
     def check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued; raises Rejection."""
         self._routes.check(job)
         if job.callback is not None:
             self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
+        if self._of_requests:
+            _check_objects(job)
 
     def check_batch(self, batch: Batch) -> list[Job]:
         """The batch's jobs; raises Rejection for the first that cannot work: half a batch is of no use."""
@@ -113,7 +116,7 @@ class Acceptor:
         opened = await self._queue.open_group(
             gid,
             "job",
-            _journal(JOB_TYPE, {1: job.to_spec()} if self._journals else {}),
+            _journal(JOB_TYPE, {1: job.to_spec()} if self._of_requests else {}),
             head=job_head(job, origin),
             fingerprint=items[0].fingerprint,
             members=len(items),
@@ -147,7 +150,7 @@ class Acceptor:
         self, part: PreparedPart, entry: str = "", *, later: Sequence[PreparedPart] = ()
     ) -> Verdict:
         """As `batch`, for a prepared part. `later` parts, which the caller accepts next, are journaled with it."""
-        data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._journals else {}
+        data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._of_requests else {}
         opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **part.group)
         batch, end = part.batch, PartEnd(part.gid, str(part.batch.part), entry)
         return await self._fill(opened, batch.tenant, batch.id, part.items, end)
@@ -184,6 +187,16 @@ class Acceptor:
 
 def _journal(kind: str, parts: Mapping[int, bytes]) -> Mapping[int, bytes]:
     return {part: b"%s %s" % (kind.encode(), data) for part, data in parts.items()}
+
+
+def _check_objects(job: Job) -> None:
+    """Refuse inputs that name objects of other tenants; raises Rejection."""
+    for index, image in enumerate(job.inputs or ()):
+        owner, *rest = (image.object or f"{job.tenant}/").split("/")
+        if owner != job.tenant or ".." in rest:
+            field = f"inputs.{index}.object"
+            sentence = f"`{field}` must be an object of this tenant, as uploads and records name them."
+            raise Rejection("invalid", sentence, field=field, tenant=job.tenant, ident=job.id)
 
 
 # An item that is resumed was queued by an earlier try of the same acceptance.

@@ -86,7 +86,8 @@ def refusal_of(faults: Sequence[Fault]) -> Problem:
     problem = of_rejection(Rejection(first.code, first.message, field=first.field))  # type: ignore[arg-type]  # it came from a refusal
     more: dict[str, Any] = {"refused": [fault.as_dict() for fault in faults[:MOST_SHOWN]]}
     if first.line is not None:
-        problem.detail = f"Line {first.line}: {problem.detail}"
         more["line"] = first.line
+    if first.line is not None and first.line > 1:  # many bodies are one line
+        problem.detail = f"Line {first.line}: {problem.detail}"
     problem.more = more
     return problem

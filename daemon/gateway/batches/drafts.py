@@ -118,7 +118,7 @@ def _from_lines(request: Request, caller: Caller, file: IO[bytes]) -> Draft:
         problem.detail = f"Line 1, the head: {problem.detail}"
         problem.more = {"line": 1}
         raise problem from None
-    defaults = fields["defaults"]
+    defaults = fields.get("defaults", {})
 
     def read() -> BatchFile:
         return batch_file.read_json_lines(file, first_line=2, defaults=defaults, most_items=MOST_ITEMS)
@@ -178,7 +178,8 @@ def _head(request: Request, caller: Caller, fields: dict[str, Any]) -> dict[str,
         if name in fields:
             sentence = f"`{name}` has no place here: a batch is sent whole, and divided by us."
             raise Problem(422, "unknown_field", sentence, field=name)
-    fields = {"defaults": {}, **fields, "tenant": caller.tenant_for(fields.get("tenant"))}
+    # Nothing else is added: the parts of a batch are cut by their size, as its sender would cut them.
+    fields = {**fields, "tenant": caller.tenant_for(fields.get("tenant"))}
     choose_id(request, fields, "batch")
     try:
         parse_payload(orjson.dumps({**fields, "items": [{"id": "head", "prompt": "-"}]}), BATCH_TYPE)

@@ -96,14 +96,14 @@ def _cursor(*parts: str | int) -> str:
 
 def _batch_cursor(text: str) -> tuple[int, str]:
     match _parts(text):
-        case ["b", int(us), str(name)] if us >= 0:
+        case ["b", int(us), str(name)] if type(us) is int and us >= 0:  # True is an int
             return us, name
     raise _wrong()
 
 
 def _item_cursor(text: str) -> int:
     match _parts(text):
-        case ["i", int(rank)] if 0 <= rank < 2**53:
+        case ["i", int(rank)] if type(rank) is int and 0 <= rank < 2**53:
             return rank
     raise _wrong()
 

@@ -39,7 +39,8 @@ async def of_tenant(
     """What happens to all work of a tenant, and to quotas and routes; without a last id, from now on."""
     here.hub.check()
     topic = Topic(caller.tenant_for(tenant))
-    return _stream(here, Wish(topic, here.names.events, _known(after, last_event_id)))
+    known = _known(after, last_event_id)
+    return _stream(here, Wish(topic, here.names.events, known, known or START))
 
 
 @router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
@@ -53,13 +54,13 @@ async def of_batch(
 ) -> SseResponse:
     """The events of a batch, from its first one or from the last id on, until it ends."""
     here.hub.check()
-    known = _known(after, last_event_id) or START
+    known = _known(after, last_event_id)
     owner = caller.tenant_for(tenant)
     find = partial(find_batch, here, owner, ident)
     view = await _found(here, find)
     ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
     stream = here.names.batch_events(ident)
-    return _stream(here, Wish(Topic(owner, ident), stream, known, ending, view.ended))
+    return _stream(here, Wish(Topic(owner, ident), stream, *_since(view, known), ending, view.ended))
 
 
 @router.get(
@@ -78,13 +79,15 @@ async def of_item(
 ) -> SseResponse:
     """The events of an item of a batch, until the item ends."""
     here.hub.check()
-    known = _known(after, last_event_id) or START
+    known = _known(after, last_event_id)
     owner = caller.tenant_for(tenant)
     find = partial(find_item, here, owner, batch, ident)
     view = await _found(here, find)
     ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
     topic = Topic(owner, batch, ident)
-    return _stream(here, Wish(topic, here.names.batch_events(batch), known, ending, view.ended))
+    return _stream(
+        here, Wish(topic, here.names.batch_events(batch), *_since(view, known), ending, view.ended)
+    )
 
 
 @router.get("/v1/jobs/{ident}/events", response_class=SseResponse, tags=["jobs"])
@@ -98,16 +101,14 @@ async def of_job(
 ) -> SseResponse:
     """The events of a job, until all of its pictures have ended."""
     here.hub.check()
-    known = _known(after, last_event_id) or START
+    known = _known(after, last_event_id)
     owner = caller.tenant_for(tenant)
     find = partial(find_job, here, owner, ident)
     view = await _found(here, find)
     ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
-    # The stream of all events has them among all others, so only its part from the job's own time is read.
-    known = max(known, _at(view.accepted_at, -_CLOCKS_MS))
     until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
     topic = Topic(owner, "", ident)
-    return _stream(here, Wish(topic, here.names.events, known, ending, view.ended, until))
+    return _stream(here, Wish(topic, here.names.events, *_since(view, known), ending, view.ended, until))
 
 
 def _stream(here: Gateway, wish: Wish) -> SseResponse:
@@ -139,6 +140,17 @@ def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]
             return True  # its record has gone meanwhile
 
     return ended
+
+
+def _since(view: View, known: Position | None) -> tuple[Position, Position]:
+    """From where a listener of some work reads, and up to where nothing may be gone.
+
+    Without an id that is the time of its acceptance. What is older belongs to others, and may go with their work.
+    """
+    began = _at(view.accepted_at, -_CLOCKS_MS)
+    if known is None or known < began:
+        return began, _at(view.accepted_at, _CLOCKS_MS)
+    return known, known
 
 
 def _at(moment: datetime, more_ms: int) -> Position:

@@ -34,7 +34,7 @@ BLOCK_MS = 5000
 LONGEST_PAUSE_S = 0.5  # between two tries while Redis is away
 # At once, by all listeners: each needs a connection, and a page is held in memory.
 READS = 16
-LOOKS = 64
+LOOKS = 16
 CLOSING_S = 0.3  # for listeners to end by themselves, when the gateway stops
 
 

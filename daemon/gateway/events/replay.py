@@ -34,7 +34,7 @@ async def state_of(client: Redis, stream: str) -> StreamState:
     known = {_name(name): value for name, value in found.items()}
     first = known["first-entry"]
     length = int(known["length"])
-    # Redis 6.2 does not count what was ever added: there, whatever precedes the first entry may be lost.
+    # Redis 6.2 does not count what was ever added: there, whatever comes before the first entry may be lost.
     added = int(known.get("entries-added", length + 1))
     return StreamState(
         position_of(_name(known["last-generated-id"])),

@@ -10,7 +10,7 @@ from typing import TypeVar
 from daemon.broker.backoff import pause_s
 from daemon.broker.errors import passes
 from daemon.broker.streams import tail
-from daemon.gateway.events.frames import END, START, Event, Position, Topic, first_line, position_of, resync
+from daemon.gateway.events.frames import END, START, Position, Topic, first_line, position_of, resync
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.listener import Listener
 from daemon.gateway.events.replay import Page, has_lost, read_page, state_of
@@ -37,12 +37,13 @@ class Wish:
     """What a listener wants to hear.
 
     `after` is the position that it knows, None for live events alone. The past is in `stream`, up to `until` if the
-    work had ended (`has_ended`).
+    work had ended (`has_ended`). If entries up to `must_have` are gone, the listener has lost some.
     """
 
     topic: Topic
     stream: str
     after: Position | None
+    must_have: Position = START
     ending: Ending | None = None
     has_ended: bool = False
     until: Position | None = None
@@ -55,6 +56,10 @@ class EventStream:
         self._hub = hub
         self._wish = wish
         self._position = wish.after or START  # every event up to this one was sent, or is not wanted
+        self._ends = wish.ending
+        self._may_end = (
+            False  # an event that may be the last one was sent, and the record has not been read since
+        )
         self._has_ended = False
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
@@ -70,8 +75,12 @@ class EventStream:
                 async for past in self._past(listener, is_first=True):
                     yield past
             while not (listener.closed or self._has_ended):
-                async for frames in self._next(listener):
+                if frames := await self._next(listener):
                     yield frames
+                if self._may_end and not self._has_ended:
+                    async for past in self._past(listener, is_first=False):
+                        yield past
+                self._may_end = False
             if self._has_ended:
                 yield END
 
@@ -93,8 +102,9 @@ class EventStream:
                 return
             self._position = page.position
             if page.events:
-                yield _joined(page.events)
-                saw_end = saw_end or self._is_end(page.events)
+                yield b"".join([event.frame for event in page.events])
+                kinds = self._ends.kinds if self._ends is not None else frozenset()
+                saw_end = saw_end or any(event.kind in kinds for event in page.events)
             if not page.is_last or listener.lost_at is not None:
                 continue
             # The record may be newer than the page, so what it ended with is in the next one.
@@ -109,28 +119,27 @@ class EventStream:
                 until = None  # it has begun again since its record was read
             saw_end = False
 
-    async def _next(self, listener: Listener) -> AsyncGenerator[bytes, None]:
-        """What comes next, once it comes."""
+    async def _next(self, listener: Listener) -> bytes:
+        """What comes next, once it comes; nothing when the gateway stops."""
         events = await listener.take()
-        may_end = False
+        parts: list[bytes] = []
         if listener.lost_at is not None:
-            yield self._resync(listener)
-            may_end = self._wish.ending is not None and not listener.closed
-        fresh = [event for event in events if event.id > self._position]
-        if fresh:
-            self._position = fresh[-1].id
-            yield _joined(fresh)
-        if self._is_end(fresh) and self._wish.ending is not None and self._wish.ending.is_sure:
-            self._has_ended = True
-        elif may_end or self._is_end(fresh):
-            async for past in self._past(listener, is_first=False):
-                yield past
+            parts.append(self._resync(listener))
+            self._may_end = self._ends is not None
+        for event in events:
+            if event.id > self._position:
+                self._position = event.id
+                parts.append(event.frame)
+                if self._ends is not None and event.kind in self._ends.kinds:
+                    self._may_end = True
+                    self._has_ended = self._ends.is_sure
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _is_unknown(self) -> bool:
-        """Whether events that follow the position are lost, or the position itself is of a stream that was lost."""
+        """Whether events that are wanted are lost, or the position itself is of a stream that was lost."""
         client, keys = self._hub.client, self._hub.keys
         state = await state_of(client, self._wish.stream)
-        if state.last == START or has_lost(state, self._position):
+        if state.last == START or has_lost(state, self._wish.must_have):
             return True
         if self._position <= (self._hub.position or START):
             return False
@@ -144,12 +153,8 @@ class EventStream:
         self._hub.count_resync()
         return resync(self._position)
 
-    def _is_end(self, events: list[Event]) -> bool:
-        ending = self._wish.ending
-        return ending is not None and any(event.kind in ending.kinds for event in events)
-
     async def _is_over(self, listener: Listener) -> bool:
-        ending = self._wish.ending
+        ending = self._ends
         return ending is not None and bool(await self._answer(listener, ending.has_ended))
 
     async def _answer(self, listener: Listener, read: Callable[[], Awaitable[T]]) -> T | None:
@@ -165,7 +170,3 @@ class EventStream:
             await listener.pause(pause_s(failures, LONGEST_PAUSE_S))
             failures += 1
         return None
-
-
-def _joined(events: list[Event]) -> bytes:
-    return events[0].frame if len(events) == 1 else b"".join([event.frame for event in events])

@@ -18,7 +18,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from providers.http.asgi import AsgiServer
-from tests.daemon.gateway import documented
+from tests.daemon.gateway.document import documented
 from tests.daemon.harness import Installation
 from tests.daemon.live import Decide, by_prompt, working
 

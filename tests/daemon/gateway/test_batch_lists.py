@@ -114,7 +114,9 @@ async def test_a_log_has_the_time_of_each_item_also_of_a_failed_one(door: Door) 
         ("cursor", "x"),
         ("cursor", "é"),
         ("cursor", "WzFd"),
-        ("cursor", "WyJiIiwtMSwiYSJd"),
+        ("cursor", "WyJiIiwtMSwiYSJd"),  # ["b",-1,"a"]
+        ("cursor", "WyJiIix0cnVlLCJhIl0"),  # ["b",true,"a"]
+        ("cursor", "WyJpIix0cnVlXQ"),  # ["i",true]
         ("state", "lost"),
     ],
 )

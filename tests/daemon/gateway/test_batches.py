@@ -6,9 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
-from tests.daemon.gateway.rig import Door
+from daemon.client.sending import batch_parts
+from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.harness import eventually
+from tests.servers import RedisServer
 
 LINES = {"Content-Type": "application/x-ndjson"}
 TABLE = {"Content-Type": "text/csv"}
@@ -70,13 +73,32 @@ async def test_a_large_batch_by_the_stream_and_by_http_is_one_batch(quiet_door: 
     head, items = {"id": "b1", "defaults": {"size": "1:1"}}, batch("b1", 2500)["items"]
     sent = await quiet_door.http.post("/v1/batches", content=lines(head, *items), headers=LINES)
     assert (sent.status_code, sent.json()["total"]) == (202, 2500)
-    from daemon.client.sending import batch_parts
-
     for data in batch_parts({**head, "tenant": "default"}, items):
         await quiet_door.installation.add(data, type="pixmill.batch.v1")
     await quiet_door.installation.take_all()
     kinds = await quiet_door.installation.kinds()
     assert (kinds.count("job.duplicate"), kinds.count("job.rejected")) == (3, 0)
+
+
+def cut_differently(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
+    """Items that are cut at other places under the two heads."""
+    for size in range(300, 400):
+        items = [{"id": f"i{k}", "prompt": "x" * size} for k in range(1200)]
+        cuts = [len(orjson.loads(batch_parts(head, items)[0])["items"]) for head in (one, other)]
+        if cuts[0] != cuts[1]:
+            return items
+    raise AssertionError("the heads make no difference")
+
+
+async def test_a_batch_is_cut_as_its_sender_would_cut_it(quiet_door: Door) -> None:
+    head = {"id": "b1", "tenant": "default"}
+    items = cut_differently(head, {**head, "defaults": {}})
+    await quiet_door.http.post("/v1/batches", content=lines(head, *items), headers=LINES)
+    for data in batch_parts(head, items):
+        await quiet_door.installation.add(data, type="pixmill.batch.v1")
+    await quiet_door.installation.take_all()
+    kinds = await quiet_door.installation.kinds()
+    assert (kinds.count("job.duplicate"), kinds.count("job.rejected")) == (len(batch_parts(head, items)), 0)
 
 
 async def test_the_same_key_is_the_same_batch(quiet_door: Door) -> None:
@@ -268,6 +290,14 @@ async def test_the_sentences_about_a_table_name_parameters_and_no_options(quiet_
     assert "`skip_empty=true`" in told
 
 
+async def test_10001_lines_are_refused_and_nothing_is_stored(quiet_door: Door) -> None:
+    before = await keys(quiet_door)
+    many = lines({"id": "b1"}, *batch("b1", 10_001)["items"])
+    answer = await quiet_door.http.post("/v1/batches", content=many, headers=LINES)
+    assert (answer.status_code, answer.json()["line"]) == (422, 10_002)
+    assert await keys(quiet_door) == before
+
+
 async def test_an_id_and_a_key_together_are_refused(quiet_door: Door) -> None:
     key = {"Idempotency-Key": "k"}
     answer = await quiet_door.http.post("/v1/batches", json=batch("b1", 1), headers=key)
@@ -275,10 +305,8 @@ async def test_an_id_and_a_key_together_are_refused(quiet_door: Door) -> None:
 
 
 async def test_a_full_backlog_refuses_the_whole_batch_and_stores_nothing(
-    redis: Any, redis_server: Any
+    redis: Redis, redis_server: RedisServer
 ) -> None:
-    from tests.daemon.gateway.rig import open_door
-
     async with open_door(redis, redis_server.url, decide=None, cap=10) as door:
         before = await keys(door)
         answer = await door.http.post("/v1/batches", json=batch("b1", 11))

@@ -185,3 +185,18 @@ async def test_a_batch_may_be_sent_again_after_its_deletion(door: Door) -> None:
     assert (await door.http.delete("/v1/batches/b1")).status_code == 204
     assert (await door.http.post("/v1/batches", json=batch("b1", 3))).json()["total"] == 3
     assert (await ended(door, "b1"))["counts"]["succeeded"] == 3
+
+
+async def test_a_deletion_that_breaks_off_between_two_pages_can_be_repeated(quiet_door: Door) -> None:
+    items = batch("gone", 1200)["items"]
+    await quiet_door.http.post("/v1/batches", content=lines({"id": "gone"}, *items), headers=LINES)
+    await quiet_door.http.post("/v1/batches/gone/cancel", json={})
+    orders = quiet_door.installation.orders
+    assert await orders.begin_delete("group", "default/gone") == "more"
+    assert await orders._delete("group", "default/gone") == "more"
+    assert 0 < await quiet_door.installation.redis.zcard("pixmill:members:default/gone") < 1200
+    assert (await quiet_door.http.delete("/v1/batches/gone")).status_code == 204
+    left = await quiet_door.installation.redis.keys("pixmill:*gone*")
+    assert [key for key in left if not key.startswith(b"pixmill:backlog:")] == [], (
+        "tombstones are stepped over"
+    )

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from tests.daemon.gateway.rig import Door, open_door, refusal
 from tests.daemon.harness import eventually
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 JOB = {"id": "k1", "prompt": "a kettle"}
 
@@ -190,6 +190,19 @@ async def test_a_full_backlog_shows_its_depth_and_when_to_come_back(
         assert (answer.json()["depth"], answer.json()["cap"]) == (2, 2)
         assert int(answer.headers["retry-after"]) == answer.json()["retry_after"] >= 1
         assert await stored(redis) == before
+
+
+async def test_while_redis_is_away_nothing_is_accepted_or_shown(redis: Redis) -> None:
+    async with open_door(redis, f"redis://127.0.0.1:{free_port()}/0", decide=None) as door:
+        for answer in (
+            await door.http.post("/v1/jobs", json=JOB, headers={"Prefer": "wait=60"}),
+            await door.http.get("/v1/jobs/k1?wait=60"),
+            await door.http.post("/v1/jobs/k1/cancel"),
+            await door.http.get("/v1/batches/b1/items/i0/explain"),
+        ):
+            assert refusal(answer) == (503, "redis_unavailable", None)
+            assert int(answer.headers["retry-after"]) >= 1
+    assert not await stored(redis)
 
 
 # Reading

@@ -12,6 +12,7 @@ from daemon.accounts.why import Hints, Reasons
 from daemon.queue import pauses
 from tests.daemon.gateway.rig import Door, refusal
 from tests.daemon.harness import eventually
+from tests.daemon.live import refused
 
 JOB, ITEM = "/v1/jobs/k1", "/v1/batches/b1/items/i0"
 BOTH = pytest.mark.parametrize("path", [JOB, ITEM])
@@ -96,6 +97,15 @@ async def test_a_job_of_several_pictures_takes_orders_as_one(quiet_door: Door) -
     assert refusal(await quiet_door.http.post(f"{JOB}/cancel")) == (409, "already_ended", None)
     assert await told(quiet_door, f"{JOB}/retry") == (202, {"state": "running", "charged": "no"})
     assert refusal(await quiet_door.http.post(f"{JOB}/retry")) == (409, "not_ended", None)
+
+
+async def test_a_job_with_a_failed_picture_is_not_retried_while_another_runs(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "x", "n": 2})
+    (item,) = await quiet_door.installation.claim(1)
+    await quiet_door.installation.queue.settle(item, refused())
+    assert refusal(await quiet_door.http.post(f"{JOB}/retry")) == (409, "not_ended", None)
+    record = (await quiet_door.http.get(JOB)).json()
+    assert (record["counts"]["failed"], record["error"]["kind"]) == (1, "moderation_input")
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/k9", "/v1/jobs/b1", "/v1/batches/b1/items/i9", "/v1/jobs/a%00b"])

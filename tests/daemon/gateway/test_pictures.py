@@ -189,6 +189,19 @@ async def test_a_template_of_names_that_cannot_be_read_is_named(shop: Door) -> N
     assert (answer.status_code, answer.json()["field"]) == (400, "names")
 
 
+@pytest.mark.parametrize("address", ["/v1/jobs", "/v1/batches"])
+@pytest.mark.parametrize("key", ["other/x.png", "default/../other/x.png", "default-2/x.png", "x.png"])
+async def test_a_picture_of_another_tenant_is_no_input(
+    quiet_door: Door, redis: Redis, address: str, key: str
+) -> None:
+    job = {"id": "k1", "prompt": "x", "inputs": [{"object": key}]}
+    body = job if address == "/v1/jobs" else {"items": [job]}
+    answer = await quiet_door.http.post(address, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["field"].endswith("inputs.0.object")
+    assert await redis.keys("pixmill:item:*") == []
+
+
 async def test_an_upload_is_named_by_its_content(quiet_door: Door) -> None:
     data = png()
     sends = [

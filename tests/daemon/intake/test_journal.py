@@ -30,7 +30,9 @@ def installation(redis: Redis) -> Installation:
 
 
 def acceptor_of(installation: Installation, on_queued: Any = lambda _: None) -> Acceptor:
-    return Acceptor(installation.queue, installation.routes, installation.webhooks, on_queued, journals=True)
+    return Acceptor(
+        installation.queue, installation.routes, installation.webhooks, on_queued, of_requests=True
+    )
 
 
 def resumer_of(installation: Installation) -> Resumer:

@@ -18,6 +18,7 @@ FOR_GOOD = re.compile(
     r"(installation|jobs|events|dead|index|depth|tenants|ended|dirty|active|closing|delayed|expiring|progress_at)$|"
     r"(waiting|lanes|q):"
 )
+DATED = re.compile(r"usage:\d{4}-\d\d-\d\d$")  # these expire by their date, whatever the work does
 BY_WORK = re.compile(r"(?P<kind>item|batch|members|events|ring|turns|backlog):(?P<name>.*)$", re.DOTALL)
 
 # KEYS 1 prefix  ARGV 1 the last event that was seen, 0 for none
@@ -89,7 +90,7 @@ def _sort_in(reading: Reading, name: str, value: Any, found: dict[str, Any]) -> 
         _read_ready_stream(reading, rest, value, found.get(f"ring:{rest}"))
     elif (read := _READERS.get(kind)) and (rest or kind in _SINGLE):
         read(reading, rest, value)
-    elif not FOR_GOOD.match(name) and not BY_WORK.match(name):
+    elif not (FOR_GOOD.match(name) or BY_WORK.match(name) or (DATED.match(name) and reading.mortal[name])):
         reading.strangers.append(name)
 
 

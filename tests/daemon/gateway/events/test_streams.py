@@ -1,41 +1,14 @@
-"""Live events over HTTP: exact replay, no gap and no event twice, whatever restarts; an end, and a resync at a loss."""
+"""Live events over HTTP: exact replay, no gap and no event twice, each listener its own, and an end."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon.queue.outcomes import Succeeded
-from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.sse import KEYS, ids_of, listening, publish
-from tests.daemon.harness import eventually
-from tests.servers import RedisServer
-
-BATCH = "/v1/batches/b1/events"
-DONE = Succeeded({"images": []})
-MANY = 200
-
-
-async def finish(door: Door) -> None:
-    """End every item that waits."""
-    while items := await door.installation.claim(20):
-        for item in items:
-            await door.installation.queue.settle(item, DONE)
-
-
-def listeners(door: Door) -> float | None:
-    return door.gateway.metrics.registry.get_sample_value("pixmill_http_listeners")
-
-
-def resyncs(door: Door) -> float | None:
-    return door.gateway.metrics.registry.get_sample_value("pixmill_http_resyncs_total")
+from tests.daemon.gateway.events.sse import BATCH, KEYS, finish, ids_of, listening, publish, resyncs
+from tests.daemon.gateway.rig import Door
 
 
 async def test_a_batch_is_heard_from_its_first_event_to_its_end(quiet_door: Door, redis: Redis) -> None:
@@ -144,6 +117,21 @@ async def test_two_tenants_with_one_batch_name_hear_only_their_own(quiet_door: D
         assert heard.ids == (await ids_of(redis, "b1", tenant))[-len(heard.ids) :]
 
 
+async def test_a_deletion_by_another_tenant_takes_nothing_from_a_listener(
+    quiet_door: Door, redis: Redis
+) -> None:
+    await quiet_door.installation.batch("b1", 2, tenant="gone")
+    await finish(quiet_door)
+    await quiet_door.installation.batch("b1", 2)
+    deleted = await quiet_door.http.delete("/v1/batches/b1?tenant=gone")
+    assert deleted.status_code == 204
+    for path in (BATCH, f"{BATCH}?after=0-0", f"{BATCH}?after={(await ids_of(redis, 'b1'))[0]}"):
+        async with listening(quiet_door.http, path) as heard:
+            await heard.until(2)
+        assert heard.ids == (await ids_of(redis, "b1"))[-len(heard.ids) :]
+        assert "resync" not in heard.kinds
+
+
 async def test_a_tenants_events_go_on_after_the_last_id(quiet_door: Door, redis: Redis) -> None:
     await quiet_door.installation.batch("b1", 2)
     await quiet_door.installation.batch("b2", 2, tenant="other")
@@ -222,175 +210,3 @@ async def test_foreign_unknown_and_odd_ids_are_the_same_404(quiet_door: Door, pa
     unknown = (await quiet_door.http.get("/v1/batches/unknown/events")).json()
     refused = await quiet_door.http.get(path)
     assert (refused.status_code, refused.json()) == (404, unknown)
-
-
-async def test_a_last_event_that_is_trimmed_is_a_resync_then_live(quiet_door: Door, redis: Redis) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    known = (await ids_of(redis, "b1"))[0]
-    await publish(redis, "b1", 0, 10)
-    for stream in (KEYS.events, KEYS.batch_events("b1")):
-        await redis.xtrim(stream, maxlen=3, approximate=False)
-    newest = (await ids_of(redis, "b1"))[-1]
-    for path in (BATCH, "/v1/events"):
-        async with listening(quiet_door.http, path, known) as heard:
-            await heard.until_kind("resync")
-            await publish(redis, "b1", 10, 3)
-            await heard.until(3)
-        assert heard.frames[0] == (newest, "resync", {"after": newest})
-        assert heard.ids == (await ids_of(redis, "b1"))[-3:]
-        newest = heard.ids[-1]
-    assert resyncs(quiet_door) == 2
-
-
-async def test_an_ended_batch_whose_events_are_gone_is_a_resync_and_an_end(
-    quiet_door: Door, redis: Redis
-) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    await finish(quiet_door)
-    await redis.delete(KEYS.batch_events("b1"))
-    async with listening(quiet_door.http, BATCH) as heard:
-        await asyncio.wait_for(heard.closed.wait(), 10)
-    assert heard.kinds == ["resync", "end"]
-
-
-async def test_an_id_of_a_future_that_was_lost_is_a_resync(quiet_door: Door, redis: Redis) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    async with listening(quiet_door.http, BATCH, "9000000000000-0") as heard:
-        await heard.until_kind("resync")
-        await publish(redis, "b1", 0, 2)
-        await heard.until(2)
-    assert heard.ids == (await ids_of(redis, "b1"))[-2:]
-
-
-async def test_a_batch_whose_stream_is_somebodys_key_is_heard_live(quiet_door: Door, redis: Redis) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    await redis.delete(KEYS.batch_events("b1"))
-    await redis.set(KEYS.batch_events("b1"), "somebody's")
-    async with listening(quiet_door.http, BATCH) as heard:
-        await heard.until_kind("resync")
-        await publish(redis, "b1", 0, 2)
-        await heard.until(2)
-    assert heard.kinds == ["resync", "batch.progress", "batch.progress"]
-
-
-async def test_a_client_that_goes_away_leaves_nothing_behind(quiet_door: Door) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    async with listening(quiet_door.http, BATCH), listening(quiet_door.http, "/v1/events"):
-
-        async def both() -> bool:
-            return listeners(quiet_door) == 2
-
-        await eventually(both)
-        assert len(quiet_door.gateway.hub._subscribers) == 2
-
-    async def none() -> bool:
-        return listeners(quiet_door) == 0
-
-    await eventually(none)
-    assert quiet_door.gateway.hub._subscribers == {}
-
-
-async def test_a_reader_that_reads_nothing_holds_up_nobody(quiet_door: Door, redis: Redis) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    address = urlsplit(quiet_door.url)
-    with socket.socket() as silent:
-        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        silent.connect((address.hostname, address.port))
-        silent.sendall(f"GET {BATCH} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
-        async with listening(quiet_door.http, BATCH) as heard:
-            await publish(redis, "b1", 0, 800, pad=20_000)
-            await heard.until(802)
-            assert heard.ids == await ids_of(redis, "b1")
-        stopping = asyncio.get_running_loop().time()
-        await quiet_door.gateway.end_streams()
-        assert asyncio.get_running_loop().time() - stopping < 1
-        await asyncio.sleep(0)
-
-        async def none() -> bool:
-            return listeners(quiet_door) == 0
-
-        await eventually(none, 1)
-
-
-async def test_a_gateway_stops_and_its_listeners_go_on_at_another_one(
-    quiet_door: Door, redis: Redis, redis_server: RedisServer
-) -> None:
-    await quiet_door.installation.batch("b1", 1)
-    async with open_door(redis, redis_server.url, decide=None) as other, AsyncExitStack() as stack:
-        before = [await stack.enter_async_context(listening(quiet_door.http, BATCH)) for _ in range(20)]
-        burst = asyncio.create_task(publish(redis, "b1", 0, 300))
-        for heard in before:
-            await heard.until(100)
-        await quiet_door.gateway.end_streams()
-        for heard in before:
-            await asyncio.wait_for(heard.closed.wait(), 1)
-        refused = await quiet_door.http.get(BATCH)
-        assert (refused.status_code, refused.json()["code"]) == (503, "stopping")
-        after = [
-            await stack.enter_async_context(listening(other.http, BATCH, each.ids[-1])) for each in before
-        ]
-        await burst
-        ids = await ids_of(redis, "b1")
-        for first, second in zip(before, after, strict=True):
-            await second.until(len(ids) - len(first.ids))
-            assert first.ids + second.ids == ids
-            assert "end" not in first.kinds
-
-
-@pytest.fixture
-async def lasting() -> AsyncIterator[tuple[RedisServer, Redis]]:
-    """A server whose data outlives its process."""
-    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
-    redis = Redis.from_url(server.url)
-    yield server, redis
-    await redis.aclose()
-    server.close()
-
-
-async def test_redis_restarts_and_every_listener_has_every_event_once(
-    lasting: tuple[RedisServer, Redis],
-) -> None:
-    server, redis = lasting
-    unlimited = httpx2.Limits(max_connections=None)
-    async with open_door(redis, server.url, decide=None) as door, AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=door.url, limits=unlimited))
-        await door.installation.batch("b1", 1)
-        everybody = [await stack.enter_async_context(listening(http, BATCH)) for _ in range(MANY)]
-        await publish(redis, "b1", 0, 20)
-        server.kill()
-
-        async def noticed() -> bool:
-            return not door.gateway.readiness()[0]
-
-        await eventually(noticed)
-        assert (await door.http.get(BATCH)).status_code == 503
-        server.start()
-        await redis.connection_pool.disconnect()
-        await publish(redis, "b1", 20, 20)
-        ids = await ids_of(redis, "b1")
-        for heard in everybody:
-            await heard.until(len(ids))
-            assert heard.ids == ids
-        assert door.gateway.readiness() == (True, "serving")
-        assert resyncs(door) == 0
-
-
-async def test_redis_that_lost_its_last_writes_sends_everybody_a_resync(
-    lasting: tuple[RedisServer, Redis],
-) -> None:
-    server, redis = lasting
-    async with open_door(redis, server.url, decide=None) as door:
-        await door.installation.batch("b1", 1)
-        async with listening(door.http, BATCH) as heard:
-            await publish(redis, "b1", 0, 5)
-            kept = server.written
-            await publish(redis, "b1", 5, 5)
-            await heard.until(12)
-            server.lose(since=kept)
-            await redis.connection_pool.disconnect()
-            await heard.until_kind("resync")
-            await publish(redis, "b1", 10, 3)
-            await heard.until(15)
-        ids = await ids_of(redis, "b1")
-        assert heard.frames[12] == (ids[6], "resync", {"after": ids[6]})
-        assert heard.ids[12:] == ids[7:]

@@ -15,7 +15,7 @@ from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.stream import EventStream, Wish
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
-from tests.daemon.gateway.sse import KEYS
+from tests.daemon.gateway.events.sse import KEYS
 
 OURS, OTHERS = Topic("one", "b1"), Topic("two", "b1")
 LONG = 500  # turns in which a listener hears what there is

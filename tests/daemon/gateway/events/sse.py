@@ -13,10 +13,14 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon.queue.keys import Keys
+from daemon.queue.outcomes import Succeeded
 from daemon.queue.steps import Steps
+from tests.daemon.gateway.rig import Door
 from tests.daemon.harness import eventually
 
 KEYS = Keys("pixmill")
+BATCH = "/v1/batches/b1/events"
+DONE = Succeeded({"images": []})
 
 
 class Frame(NamedTuple):
@@ -115,3 +119,18 @@ async def ids_of(redis: Redis, batch: str, tenant: str = "default") -> list[str]
     rows: Any = await redis.xrange(KEYS.events)
     events = [(entry.decode(), orjson.loads(fields[b"data"])) for entry, fields in rows]
     return [entry for entry, data in events if (data["tenant"], data.get("batch")) == (tenant, batch)]
+
+
+async def finish(door: Door) -> None:
+    """End every item that waits."""
+    while items := await door.installation.claim(20):
+        for item in items:
+            await door.installation.queue.settle(item, DONE)
+
+
+def listeners(door: Door) -> float | None:
+    return door.gateway.metrics.registry.get_sample_value("pixmill_http_listeners")
+
+
+def resyncs(door: Door) -> float | None:
+    return door.gateway.metrics.registry.get_sample_value("pixmill_http_resyncs_total")

@@ -16,7 +16,7 @@ from daemon.cli.main import app as cli
 from daemon.gateway.app import ROUTERS
 from daemon.gateway.document.codes import CODES
 from daemon.gateway.document.operations import OPERATIONS
-from tests.daemon.gateway.documented import JSON, document, faults_of
+from tests.daemon.gateway.document.documented import JSON, document, faults_of
 from tests.daemon.gateway.rig import Door
 
 FIRST_WORD = re.compile(r"[A-Z]")
