@@ -6,13 +6,15 @@ Each script is one atomic step in the folder `scripts`; its one key is the prefi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import orjson
 from redis.asyncio import Redis
 
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Missed, Outcome, Succeeded
 from limiter.script import LuaScript
 
 T = TypeVar("T")
@@ -40,6 +42,28 @@ class Steps:
         given = {name: value for name, value in arguments.items() if value is not None}
         text = orjson.dumps(given, default=bytes.decode)
         return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])
+
+
+def report_of(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
+    """An outcome as the arguments of settle.lua."""
+    report: dict[str, Any] = {"uid": item.uid, "epoch": item.epoch, "outcome": outcome.name}
+    if charged:
+        report["charged"] = charged
+    match outcome:
+        case Succeeded(result):
+            report |= {"result": orjson.dumps(result), **_cost(result)}
+        case Missed(entry):
+            report["entry"] = entry
+        case _ if hasattr(outcome, "error"):
+            report |= {"error": orjson.dumps(outcome.error), **_cost(outcome.error)}
+            report["delay_us"] = round(getattr(outcome, "delay_s", 0.0) * 1e6)
+    return report
+
+
+def _cost(said: Mapping[str, Any]) -> dict[str, str]:
+    """What a result or an error names as the cost of its call."""
+    cost = said.get("cost")
+    return {"cost": cost["amount"], "currency": cost["currency"]} if cost else {}
 
 
 class GroupCommit(Generic[T, R]):
