@@ -42,7 +42,7 @@ test-redis7: setup  ## what a Redis has a part in, on the redis-server of this m
 	  $(BIN)/pytest -n 2 -k "not fakeredis" tests/limiter tests/daemon tests/topologies --ignore=tests/daemon/demo/test_demo.py
 	TEST_REDIS_SERVER="$$(command -v redis-server)" $(BIN)/pytest tests/e2e --ignore=tests/e2e/test_up.py
 
-test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator
+test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator and the gateway
 	$(BIN)/python -m tests.sdks.environments
 	$(BIN)/pytest -rs tests/sdks
 

@@ -24,6 +24,7 @@ class Sdk:
 
     def __init__(self, name: str, script: str) -> None:
         """Raises what `python_of` raises if the environment cannot be made."""
+        self._made_of = name, script
         python = python_of(name)
         self._process = subprocess.Popen(
             [python, HERE / "clients" / script],
@@ -46,6 +47,10 @@ class Sdk:
         answer = json.loads(line)
         assert isinstance(answer, dict)
         return answer
+
+    def another(self) -> Sdk:
+        """The same SDK in one more interpreter."""
+        return Sdk(*self._made_of)
 
     def close(self) -> None:
         """End its interpreter."""

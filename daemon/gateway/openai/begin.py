@@ -15,6 +15,7 @@ from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import id_of_key, idempotency_key
 from daemon.gateway.joining import digest_of, joined_id
 from daemon.gateway.openai.fields import Wish
+from daemon.gateway.problems import Problem
 from daemon.gateway.work.accepting import accept_job, job_from
 from daemon.gateway.work.finding import find_job
 from daemon.queue.records import View
@@ -40,6 +41,9 @@ async def _ident(request: Request, here: Gateway, caller: Caller, tenant: str, w
     count = request.headers.get(RETRY_COUNT)
     if count is None or not re.fullmatch(r"\d{1,4}", count, re.ASCII):
         return new_id
+    # Its repetition may have come before it, while its pictures were read, and has begun the work.
+    if await request.is_disconnected():
+        raise Problem(400, "client_gone", "The connection was closed before the work began.")
     content = orjson.dumps(asdict(wish), option=orjson.OPT_SORT_KEYS)
     send = digest_of(caller, tenant, request.url.path, content)
     return await joined_id(here, send, new_id, f"{tenant}//", kept_s=JOINED_S, count=int(count))

@@ -86,5 +86,4 @@ def _flag(given: Mapping[str, Any], name: str) -> bool:
 
 
 def _shown(body: Mapping[str, Any]) -> dict[str, str]:
-    defaults = {"background": "auto", "quality": "auto", "size": "auto", "output_format": "png"}
-    return {name: str(body.get(name) or default) for name, default in defaults.items()}
+    return {name: str(body.get(name) or "auto") for name in ("background", "quality")}

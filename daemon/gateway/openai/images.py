@@ -20,9 +20,10 @@ from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
 from daemon.gateway.openai.results import images_response, is_over, items_of, task_of
-from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object
+from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object, restarting
 from daemon.gateway.openai.stream import stream_of
 from daemon.gateway.problems import Problem
+from daemon.gateway.waiting import prefers_async
 from daemon.gateway.work.finding import find_job
 from daemon.queue.records import View
 
@@ -94,12 +95,14 @@ async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish,
     view = await begin(request, here, caller, wish)
     if wish.stream:
         again = partial(find_job, here, view.tenant, view.id)
-        return stream_of(request, here, view, wish, kind, again)
-    if request.headers.get("prefer", "").strip().lower() == "respond-async":
+        return stream_of(request, here, wish, kind, again)
+    if prefers_async(request):
         return await _task(request, here, view)
     await here.waiting.for_end(view, WAIT_S, request)
     view = await find_job(here, view.tenant, view.id)
     if not is_over(view):
+        if here.waiting.stopped:
+            raise restarting()
         return _still_running(request, view)
     body, headers = await images_response(here, Links(request), await items_of(here, view), wish.as_url)
     return answer(body, headers=headers)

@@ -10,12 +10,21 @@ from typing import Any, Final
 from daemon.gateway.endpoints.images import LINK_LASTS
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.links import Links
+from daemon.gateway.openai.route import NO_RETRY
 from daemon.gateway.problems import Problem
 from daemon.queue.records import ItemView, View
 
 MODERATED: Final = frozenset({"moderation_input", "moderation_output"})
 # A caller that sends a valid job is not at fault for these.
 OURS: Final = {"billing_exhausted": 402, "quota_exhausted": 402, "invalid_request": 400, "unsupported": 400}
+
+# Events must have these for the types of the SDK; records count pictures and money, and no tokens.
+NO_TOKENS: Final = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
 
 
 async def items_of(here: Gateway, view: View) -> list[ItemView]:
@@ -35,6 +44,17 @@ async def picture(here: Gateway, links: Links, item: ItemView, as_url: bool) -> 
     if data is None:
         raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")
     return {"b64_json": base64.b64encode(data).decode(), **more}
+
+
+def facts_of(item: ItemView) -> dict[str, Any]:
+    """What an event says of a picture that was made, whatever was wanted."""
+    image = item.images[0]
+    return {
+        "created_at": int(item.accepted_at.timestamp()),
+        "size": f"{image['width']}x{image['height']}",
+        "output_format": str(image["content_type"]).partition("/")[2],
+        "usage": NO_TOKENS,
+    }
 
 
 async def images_response(
@@ -59,7 +79,9 @@ def failure_of(items: Sequence[ItemView]) -> Problem:
     if kind in MODERATED:
         return Problem(400, "moderation_blocked", message or "The provider refused the prompt.")
     field = first.error.get("field")
-    return Problem(OURS.get(kind, 502), kind, message, field=field if isinstance(field, str) else None)
+    param = field if isinstance(field, str) else None
+    # A repetition would join the job that has ended, and fail likewise.
+    return Problem(OURS.get(kind, 502), kind, message, field=param, headers=NO_RETRY)
 
 
 def created_at(items: Sequence[ItemView]) -> float:

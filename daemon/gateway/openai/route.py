@@ -17,6 +17,7 @@ from daemon.storage.object_store import StorageError
 
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
 NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it
+RESTARTED_S: Final = 1
 _STATUS: Final = {422: 400}
 
 
@@ -54,6 +55,16 @@ def error_object(problem: Problem) -> dict[str, Any]:
         "param": problem.field,
         "code": problem.code,
     }
+
+
+def restarting() -> Problem:
+    """The answer when this process stops while a request waits; an SDK sends it again, and joins its job."""
+    return Problem(
+        503,
+        "restarting",
+        "This server stops and the job goes on; send the request again.",
+        retry_after_s=RESTARTED_S,
+    )
 
 
 def _type_of(status: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import orjson
@@ -13,62 +15,81 @@ from starlette.responses import StreamingResponse
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.links import Links
 from daemon.gateway.openai.fields import Wish
-from daemon.gateway.openai.results import failure_of, is_over, items_of, picture
-from daemon.gateway.openai.route import error_object
+from daemon.gateway.openai.results import facts_of, failure_of, is_over, items_of, picture
+from daemon.gateway.openai.route import error_object, restarting
 from daemon.gateway.problems import Problem, problem_of
-from daemon.queue.records import View
+from daemon.queue.records import ItemView, View
 from daemon.storage.object_store import StorageError
 
 PING_S: Final = 5.0
 LOOK_S: Final = 0.5  # for the next picture of several
+OUTAGE_S: Final = (
+    60.0  # of Redis; no client repeats a stream by itself, so one that ends early may be paid for twice
+)
 HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 PING: Final = b": ping\n\n"
 
+Again = Callable[[], Awaitable[View]]
 
-def stream_of(
-    request: Request, here: Gateway, view: View, wish: Wish, kind: str, again: Any
-) -> StreamingResponse:
+
+def stream_of(request: Request, here: Gateway, wish: Wish, kind: str, again: Again) -> StreamingResponse:
     """The events of a job: `{kind}.completed` for each picture. `again` reads its record."""
     return StreamingResponse(
-        _frames(request, here, view, wish, kind, again), headers=HEADERS, media_type="text/event-stream"
+        _frames(request, here, wish, kind, again), headers=HEADERS, media_type="text/event-stream"
     )
 
 
 async def _frames(
-    request: Request, here: Gateway, view: View, wish: Wish, kind: str, again: Any
+    request: Request, here: Gateway, wish: Wish, kind: str, again: Again
 ) -> AsyncIterator[bytes]:
-    sent: set[str] = set()
-    silent_s = 0.0
+    spoke_at_s = time.monotonic()
     yield PING
     try:
-        while True:
-            items = await items_of(here, view)
-            for item in items:
-                if item.state == "succeeded" and item.id not in sent:
-                    sent.add(item.id)
-                    silent_s = 0.0
-                    body = await picture(here, Links(request), item, wish.as_url)
-                    facts = {"type": f"{kind}.completed", "created_at": int(item.accepted_at.timestamp())}
-                    yield _frame(f"{kind}.completed", {**facts, **wish.shown, **body})
-            if is_over(view):
-                break
-            if here.waiting.stopped:
-                yield _error(Problem(503, "restarting", "This server stops; send the request again."))
-                return
-            await here.waiting.for_end(view, LOOK_S)
-            silent_s += LOOK_S
-            if silent_s >= PING_S:
-                silent_s = 0.0
+        async for item in _finished(here, again):
+            if item is not None:
+                event = f"{kind}.completed"
+                body = await picture(here, Links(request), item, wish.as_url)
+                yield _frame(event, {"type": event, **wish.shown, **facts_of(item), **body})
+            elif time.monotonic() - spoke_at_s < PING_S:
+                continue
+            else:
                 yield PING
-            view = await again()
-        if not sent:
-            yield _error(failure_of(items))
+            spoke_at_s = time.monotonic()
     except (Problem, RedisError, OSError, StorageError) as error:
-        yield _error(problem_of(error))
+        yield _frame("error", {"type": "error", "error": error_object(problem_of(error))})
 
 
-def _error(problem: Problem) -> bytes:
-    return _frame("error", {"type": "error", "error": error_object(problem)})
+async def _finished(here: Gateway, again: Again) -> AsyncIterator[ItemView | None]:
+    """Each picture once it is there, and None after each look without one.
+
+    Raises Problem for a job that ends without a picture, and when this process stops; RedisError, OSError after a long
+    outage.
+    """
+    sent: set[str] = set()
+    seen_at_s = time.monotonic()
+    while True:
+        try:
+            view = await again()
+            items = await items_of(here, view)
+        except (RedisError, OSError):
+            if time.monotonic() - seen_at_s > OUTAGE_S:
+                raise
+            yield None
+            await asyncio.sleep(LOOK_S)
+            continue
+        seen_at_s = time.monotonic()
+        for item in items:
+            if item.state == "succeeded" and item.id not in sent:
+                sent.add(item.id)
+                yield item
+        if is_over(view):
+            break
+        if here.waiting.stopped:
+            raise restarting()
+        yield None
+        await here.waiting.for_end(view, LOOK_S)
+    if not sent:
+        raise failure_of(items)
 
 
 def _frame(event: str, data: dict[str, Any]) -> bytes:
