@@ -26,7 +26,12 @@ def slide_batch(payload: dict[str, Any], *, route: str) -> tuple[dict[str, Any],
     items = [_item(slide, f"slides.{index}", style) for index, slide in enumerate(slides)]
     ratio = payload.get("aspect_ratio")
     fields: dict[str, Any] = {
-        "defaults": {"route": route, "size": DEFAULT_RATIO if ratio in (None, "") else ratio},
+        "defaults": {
+            "route": route,
+            "size": DEFAULT_RATIO if ratio in (None, "") else ratio,
+            # Its callers know success and failure; a slide that waits for a person would keep them for ever.
+            "on_unknown_outcome": "fail",
+        },
         "max_in_flight": _workers(payload.get("max_workers")),
     }
     if session := payload.get("session_id"):

@@ -75,15 +75,17 @@ def parse_entry(fields: Mapping[bytes, bytes], others: PayloadTypes = NO_TYPES) 
     return parse_payload(data, kind, others)
 
 
-def parse_payload(data: bytes, kind: str = JOB_TYPE, others: PayloadTypes = NO_TYPES) -> Payload:
-    """The model that `data` (JSON of at most 256 KiB) describes under the type `kind`; raises Rejection."""
+def parse_payload(
+    data: bytes, kind: str = JOB_TYPE, others: PayloadTypes = NO_TYPES, *, most_bytes: int = MAX_DATA_BYTES
+) -> Payload:
+    """The model that `data` (JSON of at most `most_bytes`) describes under the type `kind`; raises Rejection."""
     known_types = {**_TYPES, **others}
     if (read := known_types.get(kind)) is None:
         known = ", ".join(known_types)
         raise Rejection(
             "unknown_type", f"The type {shown(kind)} is not known here; known are {known}.", field="type"
         )
-    payload = load_object(data)
+    payload = load_object(data, most_bytes)
     try:
         path, too_deep = secret_name_path(payload, read.drops, MAX_DEPTH)
         if path is not None:
@@ -100,12 +102,13 @@ def parse_payload(data: bytes, kind: str = JOB_TYPE, others: PayloadTypes = NO_T
         raise
 
 
-def load_object(data: bytes) -> dict[str, Any]:
+def load_object(data: bytes, most_bytes: int = MAX_DATA_BYTES) -> dict[str, Any]:
     """The JSON object in `data`; raises Rejection when it is too large, not JSON or not an object."""
-    if len(data) > MAX_DATA_BYTES:
+    if len(data) > most_bytes:
         size = -(-len(data) // 1024)
         hint = "give pictures by URL, and send a large batch in `parts`"
-        raise _unread(data, "too_large", f"`data` has {size} KiB; at most 256 KiB are allowed: {hint}.")
+        allowed = f"at most {most_bytes // 1024} KiB are allowed"
+        raise _unread(data, "too_large", f"`data` has {size} KiB; {allowed}: {hint}.")
     try:
         payload = orjson.loads(data)
     except orjson.JSONDecodeError as error:

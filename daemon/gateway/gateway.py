@@ -27,7 +27,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
 
-ANSWER_S = 2.0  # a caller waits no longer for a Redis that is away
+ANSWER_S = 1.8  # a caller waits two seconds at most for a Redis that is away
 DECODED_AT_ONCE = 2
 CONNECTIONS = 64  # to Redis; more requests at once wait for their turn
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing

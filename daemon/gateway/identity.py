@@ -26,13 +26,14 @@ def choose_id(request: Request, body: dict[str, Any], kind: str) -> None:
         body.setdefault("id", f"{kind}-{secrets.token_hex(6)}")
         return
     if "id" in body:
-        raise Problem(
-            422,
-            "invalid",
-            f"`id` and the header {HEADER} both name the work; send one of them.",
-            field="id",
-        )
+        raise two_names("id")
     body["id"] = id_of_key(key)
+
+
+def two_names(field: str) -> Problem:
+    """The answer for work with an id in its body and an `Idempotency-Key`."""
+    sentence = f"`{field}` and the header {HEADER} both name the work; send one of them."
+    return Problem(422, "invalid", sentence, field=field)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
 from fastapi import Request
@@ -27,8 +28,10 @@ log = structlog.get_logger(__name__)
 
 COOKIE: Final = "pixmill_session"
 SESSION_S: Final = 12 * 3600
+LINK: Final = "link"  # the parameter of an address that needs no key
 SCHEMES: Final = ("bearer", "key")  # the second is what clients of fal send
 
+_SESSION: Final = "session"
 _Stamp = tuple[int, int, int]
 
 
@@ -58,6 +61,8 @@ class KeyRing:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme:
             key = self._by_key(given.strip()) if scheme.lower() in SCHEMES else None
+        elif (passed := request.query_params.get(LINK)) is not None and request.method in ("GET", "HEAD"):
+            key = self._by_signature(passed, _below_root(request.url.path))
         else:
             key = self._by_session(request.cookies.get(COOKIE, ""))
         if key is None:
@@ -72,20 +77,35 @@ class KeyRing:
         key = self._by_key(given)
         if key is None:
             raise _unauthorized()
-        ends_s = str(int(self._clock()) + SESSION_S)
-        return f"{key.name}~{ends_s}~{_signature(key, ends_s)}"
+        return self._signed(key, _SESSION, SESSION_S)
+
+    def link_for(self, caller: Caller, address: str, lasts_s: float) -> str:
+        """An address of a picture that works without a key for some time, for those who just open it."""
+        key = self._by_name.get(caller.name)
+        if key is None:
+            return address
+        parts = urlsplit(address)
+        query = [*parse_qsl(parts.query), (LINK, self._signed(key, _below_root(parts.path), lasts_s))]
+        return urlunsplit(parts._replace(query=urlencode(query)))
+
+    def _signed(self, key: Key, what: str, lasts_s: float) -> str:
+        ends_s = str(int(self._clock() + lasts_s))
+        return f"{key.name}~{ends_s}~{_signature(key, ends_s, what)}"
 
     def _by_key(self, given: str) -> Key | None:
         key = self._by_digest.get(digest(given))
         return key if key is not None and hmac.compare_digest(key.sha256, digest(given)) else None
 
     def _by_session(self, cookie: str) -> Key | None:
-        name, _, rest = cookie.partition("~")
+        return self._by_signature(cookie, _SESSION)
+
+    def _by_signature(self, text: str, what: str) -> Key | None:
+        name, _, rest = text.partition("~")
         ends_s, _, signature = rest.partition("~")
         key = self._by_name.get(name)
         if key is None or not ends_s.isascii() or not ends_s.isdigit() or int(ends_s[:15]) <= self._clock():
             return None
-        wanted = _signature(key, ends_s).encode()
+        wanted = _signature(key, ends_s, what).encode()
         return key if hmac.compare_digest(signature.encode("utf-8", "replace"), wanted) else None
 
     def _read_again(self, path: Path) -> None:
@@ -110,8 +130,13 @@ def _caller(key: Key) -> Caller:
     return Caller(key.name, key.tenant, key.scopes)
 
 
-def _signature(key: Key, ends_s: str) -> str:
-    text = f"pixmill session {key.name} {ends_s}".encode()
+def _below_root(path: str) -> str:
+    """The path without the prefix under which the app is mounted."""
+    return path[max(0, path.find("/v1/")) :]
+
+
+def _signature(key: Key, ends_s: str, what: str) -> str:
+    text = f"pixmill {what} {key.name} {ends_s}".encode()
     return hmac.new(bytes.fromhex(key.sha256), text, hashlib.sha256).hexdigest()
 
 

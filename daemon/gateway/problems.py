@@ -137,7 +137,8 @@ def of_redis(error: Exception) -> Problem:
     return Problem(
         503,
         "redis_unavailable",
-        f"The queue cannot be reached now; nothing was changed as far as we know. {in_words(error)}",
+        "The queue cannot be reached now. A request that changes something may have been carried out: send it again "
+        f"with the same id or Idempotency-Key. {in_words(error)}",
         retry_after_s=REDIS_AGAIN_S,
     )
 

@@ -106,7 +106,7 @@ async def log_of(records: Records, batch: GroupView) -> dict[str, Any]:
     counts = batch.counts
     whole = pace(batch)
     return {
-        "session_id": batch.id,
+        "session_id": batch.metadata.get("session_id", batch.id),
         **{
             name: batch.as_dict()[name]
             for name in ("tenant", "state", "accepted_at", "finished_at", "metadata")

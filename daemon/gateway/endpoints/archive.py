@@ -26,9 +26,8 @@ from daemon.client.archive import (
 from daemon.client.prompt_template import PromptTemplate
 from daemon.gateway.access import Reader
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.parameters import ident_of
-from daemon.gateway.problems import bad_parameter, not_found
-from daemon.queue.keys import batch_gid
+from daemon.gateway.problems import bad_parameter
+from daemon.gateway.work.finding import find_batch
 
 router = APIRouter(tags=["batches"])
 log = structlog.get_logger(__name__)
@@ -46,11 +45,8 @@ async def archive(
     `names` makes the name of each file of its id and metadata, as in `{sku}/{stem}`.
     """
     template = _template(names)
-    gid = batch_gid(caller.tenant_for(tenant), ident_of(ident))
-    view = await here.records.group(gid)
-    if view is None:
-        raise not_found()
-    items = await here.records.all_members(gid)
+    view = await find_batch(here, caller.tenant_for(tenant), ident)
+    items = await here.records.all_members(view.gid)
     pictures = pictures_of(items, template)
     # Before the first byte: a store that is away is an answer of its own, not a broken archive.
     lacking = await _lacking(here, pictures)

@@ -32,4 +32,5 @@ async def batch(here: Here, caller: Submitter, ident: str, tenant: str | None = 
     owner = ident_of(caller.tenant_for(tenant))
     if not await delete_work(here, "group", batch_gid(owner, ident_of(ident))):
         await find_batch(here, owner, ident)
+        raise not_found()  # it was sent just now
     return Response(status_code=204)

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request, Response
 from daemon.client.archive import safe_name
 from daemon.gateway.access import Reader
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.parameters import flag, ident_of
+from daemon.gateway.parameters import flag
 from daemon.gateway.problems import Problem, not_found
-from daemon.queue.keys import Uid, job_gid
+from daemon.gateway.work.finding import find_item, find_job
+from daemon.queue.keys import Uid
 from daemon.queue.records import ItemView
 from daemon.storage.imaging import BadImage, thumbnail
 from daemon.storage.keeper import thumb_key
@@ -41,10 +42,12 @@ async def of_job(
     tenant: str | None = None,
 ) -> Response:
     """Picture `k` of a job, from 0: its bytes, or a link to the store that lasts an hour."""
-    owner, name = caller.tenant_for(tenant), ident_of(ident)
-    item, number = await here.records.item(Uid(owner, "", name)), _number(k)
-    if item is None and await here.records.group(job_gid(owner, name)) is not None:
-        item, number = await here.records.item(Uid(owner, "", f"{name}.{number}")), 0
+    owner, number = caller.tenant_for(tenant), _number(k)
+    view = await find_job(here, owner, ident)
+    if isinstance(view, ItemView):
+        item: ItemView | None = view
+    else:
+        item, number = await here.records.item(Uid(owner, "", f"{ident}.{number}")), 0
     return await _picture(request, here, item, number, flag("thumb", thumb), flag("inline", inline))
 
 
@@ -61,7 +64,7 @@ async def of_item(
     tenant: str | None = None,
 ) -> Response:
     """Picture `k` of an item of a batch, from 0."""
-    item = await here.records.item(Uid(caller.tenant_for(tenant), ident_of(batch), ident_of(ident)))
+    item = await find_item(here, caller.tenant_for(tenant), batch, ident)
     return await _picture(request, here, item, _number(k), flag("thumb", thumb), flag("inline", inline))
 
 

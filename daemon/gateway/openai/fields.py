@@ -48,8 +48,10 @@ def wish_of(body: Mapping[str, Any], routes: Routes) -> Wish:
     output = {"format": given.get("output_format"), "quality": given.get("output_compression")}
     if output := {name: value for name, value in output.items() if value is not None}:
         job["output"] = output
-    if person := {name: given[name] for name in PERSON if name in given}:
-        job["metadata"] = {**person, **job.get("metadata", {})}
+    metadata = job.get("metadata", {})
+    # Metadata of another type is for the contract to refuse.
+    if isinstance(metadata, dict) and (person := {name: given[name] for name in PERSON if name in given}):
+        job["metadata"] = {**person, **metadata}
     return Wish(job, _as_url(given), _flag(given, "stream"), _shown(body))
 
 

@@ -19,7 +19,7 @@ from daemon.gateway.links import Links
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
-from daemon.gateway.openai.results import images_response, is_over, items_of, task_of
+from daemon.gateway.openai.results import Form, images_response, is_over, items_of, task_of
 from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object, restarting
 from daemon.gateway.openai.stream import stream_of
 from daemon.gateway.problems import Problem
@@ -69,7 +69,8 @@ async def task(request: Request, here: Here, caller: Reader, ident: str) -> Resp
     if not is_over(view):
         return answer(body, headers={"Retry-After": POLL_AGAIN_S})
     try:
-        result, headers = await images_response(here, Links(request), items, as_url=True)
+        form = Form(here, Links(request), caller, as_url=True)
+        result, headers = await images_response(form, items)
     except Problem as problem:
         return answer(
             {**body, "status": "failed", "http_status": problem.status, "error": error_object(problem)}
@@ -93,9 +94,9 @@ def _unstreamed(wish: Wish) -> Wish:
 
 async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish, kind: str) -> Response:
     view = await begin(request, here, caller, wish)
+    form = Form(here, Links(request), caller, wish.as_url)
     if wish.stream:
-        again = partial(find_job, here, view.tenant, view.id)
-        return stream_of(request, here, wish, kind, again)
+        return stream_of(form, wish, kind, partial(find_job, here, view.tenant, view.id))
     if prefers_async(request):
         return await _task(request, here, view)
     await here.waiting.for_end(view, WAIT_S, request)
@@ -104,7 +105,7 @@ async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish,
         if here.waiting.stopped:
             raise restarting()
         return _still_running(request, view)
-    body, headers = await images_response(here, Links(request), await items_of(here, view), wish.as_url)
+    body, headers = await images_response(form, await items_of(here, view))
     return answer(body, headers=headers)
 
 

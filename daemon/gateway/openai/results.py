@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from daemon.gateway.access import Caller
 from daemon.gateway.endpoints.images import LINK_LASTS
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.links import Links
@@ -32,18 +34,29 @@ async def items_of(here: Gateway, view: View) -> list[ItemView]:
     return [view] if isinstance(view, ItemView) else await here.records.all_members(view.gid)
 
 
-async def picture(here: Gateway, links: Links, item: ItemView, as_url: bool) -> dict[str, Any]:
-    """One entry of `data`. Raises Problem when the store has lost the picture; StorageError."""
-    image = item.images[0]
-    revised = (item.result or {}).get("revised_prompt")
-    more = {} if revised is None else {"revised_prompt": revised}
-    if as_url:
-        signed = await here.store.link(image["key"], LINK_LASTS)
-        return {"url": signed or links.image(item, 0), **more}
-    data = await here.store.get(image["key"])
-    if data is None:
-        raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")
-    return {"b64_json": base64.b64encode(data).decode(), **more}
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one caller gets its pictures: as text, or as addresses that work without a key for an hour."""
+
+    here: Gateway
+    links: Links
+    caller: Caller
+    as_url: bool
+
+    async def picture(self, item: ItemView) -> dict[str, Any]:
+        """One entry of `data`. Raises Problem when the store has lost the picture; StorageError."""
+        store, image = self.here.store, item.images[0]
+        revised = (item.result or {}).get("revised_prompt")
+        more = {} if revised is None else {"revised_prompt": revised}
+        if self.as_url:
+            stored = await store.link(image["key"], LINK_LASTS)
+            ours = self.links.image(item, 0)
+            lasts_s = LINK_LASTS.total_seconds()
+            return {"url": stored or self.here.keys.link_for(self.caller, ours, lasts_s), **more}
+        data = await store.get(image["key"])
+        if data is None:
+            raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")
+        return {"b64_json": base64.b64encode(data).decode(), **more}
 
 
 def facts_of(item: ItemView) -> dict[str, Any]:
@@ -57,14 +70,12 @@ def facts_of(item: ItemView) -> dict[str, Any]:
     }
 
 
-async def images_response(
-    here: Gateway, links: Links, items: Sequence[ItemView], as_url: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
+async def images_response(form: Form, items: Sequence[ItemView]) -> tuple[dict[str, Any], dict[str, str]]:
     """The body of a success, and its headers. Raises Problem if no picture was made."""
     good = [item for item in items if item.state == "succeeded"]
     if not good:
         raise failure_of(items)
-    data = [await picture(here, links, item, as_url) for item in good]
+    data = [await form.picture(item) for item in good]
     failed = len(items) - len(good)
     body = {"created": int(created_at(items)), "data": data}
     return body, {"x-pixmill-failed": str(failed)} if failed else {}

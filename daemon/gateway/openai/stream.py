@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import orjson
-from fastapi import Request
 from redis.exceptions import RedisError
 from starlette.responses import StreamingResponse
 
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.links import Links
 from daemon.gateway.openai.fields import Wish
-from daemon.gateway.openai.results import facts_of, failure_of, is_over, items_of, picture
+from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over, items_of
 from daemon.gateway.openai.route import error_object, restarting
 from daemon.gateway.problems import Problem, problem_of
 from daemon.queue.records import ItemView, View
@@ -32,23 +30,21 @@ PING: Final = b": ping\n\n"
 Again = Callable[[], Awaitable[View]]
 
 
-def stream_of(request: Request, here: Gateway, wish: Wish, kind: str, again: Again) -> StreamingResponse:
+def stream_of(form: Form, wish: Wish, kind: str, again: Again) -> StreamingResponse:
     """The events of a job: `{kind}.completed` for each picture. `again` reads its record."""
     return StreamingResponse(
-        _frames(request, here, wish, kind, again), headers=HEADERS, media_type="text/event-stream"
+        _frames(form, wish, kind, again), headers=HEADERS, media_type="text/event-stream"
     )
 
 
-async def _frames(
-    request: Request, here: Gateway, wish: Wish, kind: str, again: Again
-) -> AsyncIterator[bytes]:
+async def _frames(form: Form, wish: Wish, kind: str, again: Again) -> AsyncIterator[bytes]:
     spoke_at_s = time.monotonic()
     yield PING
     try:
-        async for item in _finished(here, again):
+        async for item in _finished(form.here, again):
             if item is not None:
                 event = f"{kind}.completed"
-                body = await picture(here, Links(request), item, wish.as_url)
+                body = await form.picture(item)
                 yield _frame(event, {"type": event, **wish.shown, **facts_of(item), **body})
             elif time.monotonic() - spoke_at_s < PING_S:
                 continue

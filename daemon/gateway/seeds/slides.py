@@ -50,11 +50,14 @@ async def generate(request: Request, here: Here, caller: Submitter) -> Response:
     view = await find_batch(here, tenant, ident)
     links = Links.of_tenant(request, caller, tenant)
     body = {**await _body(here, links, view), "total_time": _lasted_s(view)}
+    applied = (
+        {} if wait_s is None else {"Preference-Applied": f"wait={wait_s}" if wait_s else "respond-async"}
+    )
     if view.ended:
-        return answer(body)
+        return answer(body, headers=applied)
     eta_s = await _eta_s(here, view)
     again_s = 5 if eta_s is None else min(30, max(1, round(eta_s)))
-    headers = {"Location": links.batch(ident), "Retry-After": str(again_s)}
+    headers = {"Location": links.batch(ident), "Retry-After": str(again_s), **applied}
     return answer({**body, "estimated_remaining_time": eta_s}, 202, headers)
 
 

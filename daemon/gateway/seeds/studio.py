@@ -14,6 +14,7 @@ from daemon.gateway.answers import answer
 from daemon.gateway.batches.accepting import accept
 from daemon.gateway.bodies import JSON_BYTES, read_object
 from daemon.gateway.gateway import Here
+from daemon.gateway.identity import id_of_key, idempotency_key, two_names
 from daemon.gateway.links import Links
 
 router = APIRouter(tags=["image studio"])
@@ -25,6 +26,10 @@ OWNER: Final = "user_id"
 async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     """Accept a studio payload. Keys in it are dropped, with a warning: credentials come from the configuration."""
     payload = await read_object(request, JSON_BYTES)
+    if (key := idempotency_key(request)) is not None:
+        if "job_id" in payload:
+            raise two_names("job_id")
+        payload["job_id"] = id_of_key(key)
     batch = _of_caller(payload, caller.tenant, here.settings.gateway.studio_route)
     view = await accept(here, [here.acceptor.prepared(batch, {})])
     links = Links.of_tenant(request, caller, view.tenant)
@@ -43,7 +48,8 @@ def _of_caller(payload: dict[str, Any], tenant: str | None, route: str) -> Batch
     user = payload.get(OWNER)
     if tenant is not None:
         payload = {**payload, OWNER: tenant}
-    batch = cast("Batch", parse_payload(orjson.dumps(payload), STUDIO_TYPE, studio_types(route)))
+    data = orjson.dumps(payload)
+    batch = cast("Batch", parse_payload(data, STUDIO_TYPE, studio_types(route), most_bytes=JSON_BYTES))
     if tenant is None or not isinstance(user, str):
         return batch
     metadata = {**(batch.metadata or {}), OWNER: user[:256]}

@@ -12,11 +12,15 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from daemon.contract import Job
 from daemon.gateway.keyring import COOKIE, SESSION_S, KeyRing
 from daemon.gateway.keys_file import FORM, add_key, digest, read_keys, revoke_key
 from daemon.gateway.scopes import Scope
+from daemon.queue.messages import Claimed
+from daemon.queue.outcomes import Outcome
 from daemon.settings import Settings, SettingsError
 from tests.daemon.gateway.rig import Door, open_door
+from tests.daemon.live import by_prompt, image_key, picture
 from tests.servers import RedisServer
 
 JOB = {"id": "k1", "prompt": "a kettle"}
@@ -133,6 +137,31 @@ def test_a_session_ends_after_its_time(keys_file: Path) -> None:
     assert ring._by_session(cookie) is not None
     now_s += SESSION_S
     assert ring._by_session(cookie) is None
+
+
+async def test_an_address_of_a_picture_works_for_an_hour_without_a_key(
+    redis: Redis, redis_server: RedisServer, keys_file: Path
+) -> None:
+    async def decide(item: Claimed, job: Job) -> Outcome | None:
+        await doors[0].store.put_image(image_key(item), picture(item))
+        return await by_prompt(item, job)
+
+    doors: list[Door] = []
+    key = made(keys_file, "client", "submit")
+    async with open_door(redis, redis_server.url, decide=decide, keys_file=keys_file) as door:
+        doors.append(door)
+        body = {"prompt": "a kettle", "response_format": "url"}
+        made_it = await door.http.post("/v1/images/generations", json=body, headers=key)
+        url = made_it.json()["data"][0]["url"]
+        assert (await door.http.get(url)).content.startswith(b"picture of")
+        assert key["authorization"].partition(" ")[2] not in url
+        assert (await door.http.get(url.replace("images/0", "images/1"))).status_code == 401
+        assert (
+            await door.http.delete(url.partition("/images/0")[0] + "?" + url.partition("?")[2])
+        ).status_code == 401
+        now_s = door.gateway.keys._clock() + 3601
+        door.gateway.keys._clock = lambda: now_s
+        assert (await door.http.get(url)).status_code == 401
 
 
 async def test_a_wrong_key_begins_no_session(locked: Door) -> None:

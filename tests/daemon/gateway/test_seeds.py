@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract import Job
+from daemon.gateway.identity import id_of_key
 from daemon.gateway.keys_file import add_key
 from daemon.gateway.seeds import slides as door_of_slides
 from daemon.queue.messages import Claimed
@@ -240,6 +241,22 @@ async def test_with_a_key_the_tenant_is_the_keys_and_the_user_is_metadata(
         view = await door.gateway.records.group("shop/job-1")
         assert view is not None
         assert view.metadata["user_id"] == "u-7"
+
+
+async def test_a_studio_payload_may_be_named_by_its_key_alone(door: Door) -> None:
+    unnamed = {name: value for name, value in STUDIO.items() if name != "job_id"}
+    key = {"idempotency-key": "order-1"}
+    answers = [await door.http.post("/api/image-studio/jobs", json=unnamed, headers=key) for _ in range(2)]
+    assert {answer.json()["job_id"] for answer in answers} == {id_of_key("order-1")}
+    both = await door.http.post("/api/image-studio/jobs", json=STUDIO, headers=key)
+    assert (both.status_code, both.json()["field"]) == (422, "job_id")
+
+
+async def test_a_studio_payload_may_have_two_mebibytes(door: Door) -> None:
+    pictures = [{"url": f"https://shop.example/{k}?{'x' * 400}", "stem": str(k)} for k in range(1000)]
+    options = {**STUDIO["options"], "sku_images_map": {"sku1": pictures}}
+    answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
+    assert (answer.status_code, answer.json()["total_pictures"]) == (202, 1000)
 
 
 async def test_a_wrong_studio_payload_names_its_field(door: Door, redis: Redis) -> None:

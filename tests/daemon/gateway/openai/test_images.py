@@ -58,6 +58,7 @@ async def test_what_means_the_default_is_not_sent_on(shop: Door, studio: Studio)
         ({**PROMPT, "n": 11}, "n", "invalid"),
         ({**PROMPT, "n": "2"}, "n", "invalid"),
         ({**PROMPT, "qualty": "high"}, "qualty", "unknown_parameter"),
+        ({**PROMPT, "user": "u", "metadata": "x"}, "metadata", "invalid"),
         ({**PROMPT, "response_format": "png"}, "response_format", "invalid"),
         ({**PROMPT, "stream": 1}, "stream", "invalid"),
         ({**PROMPT, "size": "8192x8192"}, "size", "unsupported"),
