@@ -123,7 +123,7 @@ DECK_STATUS: Final = body(_object({"batch_id": _TEXT}, ("batch_id",)), {"batch_i
 STUDIO: Final = body(
     _object(
         {
-            "job_id": {"type": "string", "minLength": 1},
+            "job_id": {"type": "string", "minLength": 1, "description": "or the header Idempotency-Key"},
             "user_id": _TEXT,
             "mode": {
                 "type": "string",
@@ -143,7 +143,7 @@ STUDIO: Final = body(
                 ("sku_images_map",),
             ),
         },
-        ("job_id", "mode", "options"),
+        ("mode", "options"),
     ),
     {
         "job_id": "job-1",

@@ -170,5 +170,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "read_slides", {200: o.DeckStatus}, (WRITES, BODY, FINDS), b.DECK_STATUS
     ),
     "GET /api/slide/batch/active-count": Operation("count_slides", {200: o.ActiveDecks}),
-    "POST /api/image-studio/jobs": Operation("submit_studio_job", {202: o.StudioJob}, _SENT, b.STUDIO),
+    "POST /api/image-studio/jobs": Operation(
+        "submit_studio_job", {202: o.StudioJob}, _SENT, b.STUDIO, (p.KEY,)
+    ),
 }
