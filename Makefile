@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up secrets test test-redis7 test-sdks fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        bench-demo bench-stalls clean
+        bench-http bench-demo bench-stalls clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -80,6 +80,9 @@ bench-places: setup  ## how well the places of an account are used while tasks a
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.polling
+
+bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews (6 minutes)
+	$(BIN)/python -m benchmarks.http
 
 bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails, and nine have no 429 (5 minutes)
 	$(BIN)/python -m benchmarks.demo_busy

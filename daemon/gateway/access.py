@@ -5,7 +5,7 @@ A route names what it needs: `caller: Reader`, `caller: Submitter` or `caller: A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -48,10 +48,11 @@ _GIVES: dict[Scope, frozenset[Scope]] = {
 LOCAL = Caller("local", None, frozenset(SCOPES))
 
 
-def may(scope: Scope) -> Callable[[Request], Caller]:
+def may(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """The dependency of a route that needs `scope`. Raises Problem: 401 without a valid key, 403 without the scope."""
 
-    def check(request: Request) -> Caller:
+    # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
+    async def check(request: Request) -> Caller:
         caller: Caller = request.app.state.gateway.keys.caller_of(request)
         if not caller.may(scope):
             raise Problem(403, "missing_scope", f"This key lacks the scope `{scope}`.", field=scope)

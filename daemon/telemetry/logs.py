@@ -28,6 +28,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     )
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,  # such as the id of the request under way
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # A traceback becomes text before the redaction, which only handles text.

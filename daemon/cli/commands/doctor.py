@@ -22,6 +22,7 @@ from daemon.doctor.checks import (
     redis_checks,
     unreachable,
 )
+from daemon.gateway.keys_file import open_to_others, read_keys
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
 from providers.http.proxies import proxies_in_words
@@ -43,7 +44,12 @@ async def doctor(session: Session) -> int:
         "storage": partial(check_storage, session.store),
         **credential_checks(session.settings.credentials, session.settings.routes, os.environ),
     }
-    findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
+    findings = [
+        *_configuration(session),
+        *_keys(session),
+        *await _redis(session),
+        *await examine(beside_redis),
+    ]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
         {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
@@ -64,6 +70,25 @@ def _configuration(session: Session) -> list[Finding]:
         return [Finding("configuration", State.OK, f"Routes: {routes}."), *_way_out(session)]
     none = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."
     return [Finding("configuration", State.WARN, none)]
+
+
+def _keys(session: Session) -> list[Finding]:
+    """Whether a gateway can read its keys, and others cannot; nothing where no keys are configured."""
+    path = session.settings.gateway.keys_file
+    if path is None:
+        return []
+    try:
+        count = len(read_keys(path))
+        exposed = open_to_others(path)
+    except SettingsError as error:
+        return [Finding("keys", State.FAIL, problem) for problem in error.problems]
+    if exposed is not None:
+        return [Finding("keys", State.WARN, exposed)]
+    if not count:
+        return [
+            Finding("keys", State.WARN, f"{path} has no key, so nobody may send: `pixmill key new NAME`.")
+        ]
+    return [Finding("keys", State.OK, f"{path} has {count} of them.")]
 
 
 def _way_out(session: Session) -> list[Finding]:

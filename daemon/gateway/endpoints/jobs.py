@@ -13,7 +13,7 @@ from daemon.contract.entry import MAX_DATA_BYTES
 from daemon.gateway.access import Reader, Submitter
 from daemon.gateway.answers import accepted, answer, shown
 from daemon.gateway.bodies import read_object
-from daemon.gateway.estimate import UNKNOWN
+from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import choose_id
 from daemon.gateway.links import Links
@@ -39,10 +39,13 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     choose_id(request, body, "job")
     body["tenant"] = caller.tenant_for(body.get("tenant"))
     job = job_from(body)
-    await accept_job(here, job)
-    view = await record_of(here, job)
+    verdict = await accept_job(here, job)
     links = Links.of_tenant(request, caller, job.tenant)
     headers = {"Location": links.job(job.id)}
+    if verdict == "new" and wait_s is None and job.n == 1 and job.not_before is None:
+        # Most jobs are so: one round trip less, since the record has nothing that is not known here.
+        return _accepted(job, "queued", await here.estimates.of_new(job), links, headers)
+    view = await record_of(here, job)
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s}"
         if view is not None:
@@ -50,7 +53,9 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
             view = await record_of(here, job)
     if wait_s is not None and view is not None and view.ended:
         return answer(await _record(here, links, view), 200, headers)
-    return await _accepted(here, links, job, view, headers)
+    outlook = UNKNOWN if view is None else await here.estimates.of(view, await members_of(here, view))
+    # Also where the record cannot be read now: the job is recorded.
+    return _accepted(job, "queued" if view is None else view.state, outlook, links, headers)
 
 
 @router.get("/v1/jobs/{ident}")
@@ -97,14 +102,8 @@ async def _record(here: Gateway, links: Links, view: View) -> dict[str, Any]:
     return shown(view, links, await here.estimates.of(view, members), members)
 
 
-async def _accepted(
-    here: Gateway, links: Links, job: Job, view: View | None, headers: Mapping[str, str]
-) -> Response:
-    """202, also where the record cannot be read now: the job is recorded."""
-    outlook = UNKNOWN
-    if view is not None:
-        outlook = await here.estimates.of(view, await members_of(here, view))
+def _accepted(job: Job, state: str, outlook: Outlook, links: Links, headers: Mapping[str, str]) -> Response:
     least, most = LOOK_AGAIN_S
     again_s = least if outlook.eta_s is None else min(most, max(least, math.ceil(outlook.eta_s)))
-    body = accepted(job.id, "queued" if view is None else view.state, outlook, links.job_urls(job.id, job.n))
+    body = accepted(job.id, state, outlook, links.job_urls(job.id, job.n))
     return answer(body, 202, {**headers, "Retry-After": str(again_s)})

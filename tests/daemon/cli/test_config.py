@@ -44,6 +44,20 @@ def test_check_reports_every_problem_and_exits_2(config: str) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
+def test_check_knows_the_keys_and_the_routes_of_a_gateway(tmp_path: Path) -> None:
+    keys, path = tmp_path / "keys.json", tmp_path / "pixmill.toml"
+    path.write_text(f'[gateway]\nkeys_file = "{keys}"\nslide_route = "decks"\n')
+    result = run(config_app, ["check", "--config", str(path)])
+    assert result.exit_code == 0
+    assert f"note: gateway.keys_file {keys} is not there" in result.stdout
+    assert 'note: gateway.slide_route: there is no route "decks"' in result.stdout
+    assert "studio_route" not in result.stdout, "nobody named it"
+    keys.write_text('{"keys": [{"name": "planted"}]}')
+    result = run(config_app, ["check", "--config", str(path)])
+    assert result.exit_code == 2
+    assert f"gateway.keys_file {keys}: keys.0." in result.stderr
+
+
 MANY_FAULTS = """
 [gateway]
 listen = "0.0.0.0:8080"
@@ -74,7 +88,7 @@ def test_check_reports_faults_of_every_kind_in_one_file_at_once(tmp_path: Path) 
     result = run(config_app, ["check", "--json", "--config", str(path)])
     problems = json.loads(result.stdout)["problems"]
     expected = {
-        "`gateway.listen` would do nothing": 3,
+        "`gateway.listen` would serve other machines": 3,
         '"opneai"': 5,
         "`credentials.b.api_key` would hold a secret": 8,
         "quota 'q', field 'adaptive'": 12,
