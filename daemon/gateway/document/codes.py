@@ -16,7 +16,7 @@ CODES: Final[Mapping[str, str]] = {
     "not_found": "nothing is there, or it belongs to another tenant",
     "picture_gone": "the record is there, but the store has the picture no more",
     "method_not_allowed": "the address does not take that method",
-    "slow_body": "no byte of the body came for 20 s",
+    "slow_body": "the body comes too slowly, or not at all",
     "id_conflict": "this id has other content",
     "not_ended": "it is still under way",
     "already_ended": "it has ended",
