@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
+.PHONY: help setup demo up secrets test test-redis7 test-sdks fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
         bench-http bench-demo bench-stalls clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +48,9 @@ test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, a
 
 secrets:  ## the passwords of compose.yaml, in deploy/secrets
 	@sh deploy/secrets.sh
+
+fuzz: setup  ## five minutes of right and wrong requests to a gateway, and its answers against its OpenAPI document
+	$(BIN)/python -m tests.e2e.fuzz $(FUZZ)
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("simulate", "simulate:simulate", "Try a plan in virtual time: how long, how many 429s."),
         Listed("config", "config:config", "Check and show the configuration."),
         Listed("schema", "config:schema_", "Print the JSON Schema of a job, a batch or an event."),
+        Listed("openapi", "config:openapi", "Print the OpenAPI document of the gateway."),
     ),
 }
 _LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for listed in row}

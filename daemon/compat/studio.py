@@ -155,7 +155,8 @@ def _make_ids_unique(items: list[dict[str, Any]], warnings: list[str]) -> None:
 
 
 def _defaults(options: dict[str, Any], route: str) -> dict[str, Any]:
-    settings = _object(options.get("settings") or {}, "options.settings")
+    given = options.get("settings")
+    settings = {} if given is None else _object(given, "options.settings")
     defaults: dict[str, Any] = {"route": route}
     width, height = options.get("target_width"), options.get("target_height")
     if width is not None and height is not None:

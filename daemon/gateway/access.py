@@ -37,7 +37,7 @@ class Caller:
     def tenant_for(self, wanted: str | None) -> str:
         """The tenant of a request whose body or parameter names `wanted`. Raises Problem for a foreign one."""
         if self.tenant is None or (wanted is not None and self.may("admin")):
-            return wanted or self.tenant or DEFAULT_TENANT
+            return (self.tenant or DEFAULT_TENANT) if wanted is None else wanted
         if wanted not in (None, self.tenant):
             raise Problem(
                 403, "wrong_tenant", "This key belongs to another tenant; leave `tenant` out.", field="tenant"

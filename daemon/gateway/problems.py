@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from daemon.broker.errors import in_words
@@ -166,11 +167,14 @@ def of_storage(_: StorageError) -> Problem:
     )
 
 
-def install(app: FastAPI) -> None:
-    """Let the app answer every error with a problem."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Let the app answer every error with a problem. `routes` are all that it serves."""
 
-    async def answer(_: Request, error: Exception) -> Response:
-        return problem_of(error).response()
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem.status == 405:
+            problem.headers["Allow"] = ", ".join(sorted(_methods_of(request, routes)))
+        return problem.response()
 
     for kind in (
         Problem,
@@ -183,6 +187,12 @@ def install(app: FastAPI) -> None:
         RequestValidationError,
     ):
         app.add_exception_handler(kind, answer)
+
+
+def _methods_of(request: Request, routes: Sequence[BaseRoute]) -> set[str]:
+    """The methods that an address takes; the framework names those of the first route that fits."""
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in fitting if isinstance(route, Route) for method in route.methods or ()}
 
 
 def problem_of(error: Exception) -> Problem:

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
 import structlog
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp
 
 from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
@@ -85,8 +87,11 @@ async def serving(gateway: Gateway, most_connections: int) -> AsyncIterator[str]
     """Serve the app at `gateway.listen`; yields the address. Raises SettingsError if it cannot be used."""
     settings = gateway.settings.gateway
     spare_ports = 0 if settings.listen.port == 0 or "listen" in settings.model_fields_set else SPARE_PORTS
+    app: ASGIApp = create_app(gateway)
+    if settings.path_prefix:
+        app = Router([Mount(settings.path_prefix, app)])
     server = AsgiServer(
-        create_app(gateway),
+        app,
         settings.listen.host,
         settings.listen.port,
         spare_ports=spare_ports,
@@ -95,8 +100,9 @@ async def serving(gateway: Gateway, most_connections: int) -> AsyncIterator[str]
     await gateway.start()
     try:
         await _listening(server, "gateway.listen")
-        log.info("gateway started", url=server.url, most_connections=most_connections)
-        yield server.url
+        url = f"{server.url}{settings.path_prefix}"
+        log.info("gateway started", url=url, most_connections=most_connections)
+        yield url
     finally:
         await gateway.end_streams()
         await server.stop()

@@ -1,4 +1,4 @@
-"""`pixmill config check | print` and `pixmill schema`: check or show the configuration; print JSON Schemas."""
+"""`pixmill config check | print`, `schema` and `openapi`: check or show the configuration; print schemas."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def print_(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def schema_(name: Annotated[str, typer.Argument(help="Which one.", **one_of(*SCHEMA_NAMES))]) -> None:
     """Print the JSON Schema of a job, a batch or an event."""
     typer.echo(json.dumps(schema(name), indent=2, ensure_ascii=False))
+
+
+def openapi() -> None:
+    """Print the OpenAPI document of the gateway.
+
+    Example:  pixmill openapi > pixmill.json
+    """
+    from daemon.gateway.app import described
+
+    typer.echo(json.dumps(described(), indent=2, ensure_ascii=False))
 
 
 def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

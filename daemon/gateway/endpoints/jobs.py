@@ -13,7 +13,6 @@ from daemon.contract.entry import MAX_DATA_BYTES
 from daemon.gateway.access import Reader, Submitter
 from daemon.gateway.answers import accepted, answer, shown
 from daemon.gateway.bodies import read_object
-from daemon.gateway.documents import JOB_BODY, PROBLEMS
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import choose_id
@@ -29,7 +28,7 @@ router = APIRouter(tags=["jobs"])
 LOOK_AGAIN_S = (1, 30)  # the least and the most for `Retry-After` of accepted work
 
 
-@router.post("/v1/jobs", status_code=202, responses=PROBLEMS, openapi_extra=JOB_BODY)
+@router.post("/v1/jobs", status_code=202)
 async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     """Accept a job. 202 means that it is recorded; the same id and content again is the same job.
 
@@ -59,7 +58,7 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     return _accepted(job, "queued" if view is None else view.state, outlook, links, headers)
 
 
-@router.get("/v1/jobs/{ident}", responses=PROBLEMS)
+@router.get("/v1/jobs/{ident}")
 async def show_job(
     request: Request,
     here: Here,
@@ -78,7 +77,7 @@ async def show_job(
     return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
 
 
-@router.get("/v1/batches/{batch}/items/{ident}", responses=PROBLEMS)
+@router.get("/v1/batches/{batch}/items/{ident}")
 async def show_item(
     request: Request,
     here: Here,

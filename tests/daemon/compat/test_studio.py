@@ -147,6 +147,7 @@ def test_a_picture_without_a_stem_is_named_after_its_file_or_its_place(missing: 
         ({}, {"sku_images_map": {"S": ["https://a.example"]}}, "options.sku_images_map.S.0"),
         ({}, {"sku_images_map": {"S": [{"stem": "a"}]}}, "items.0.inputs.0"),
         ({}, {"prompt_templates": {}}, "options.prompt_templates"),
+        ({}, {"settings": False}, "options.settings"),
         ({}, {"target_width": "1500", "target_height": 2000}, "options.target_width"),
         ({}, {"output_format": "gif"}, "defaults.output.format"),
     ],

@@ -194,6 +194,7 @@ async def test_an_idempotency_key_names_the_batch(door: Door) -> None:
         ({"slides": [{"title": "x"}]}, "slides.0.id"),
         ({"slides": [{"id": "a", "title": "x"}, {"id": "a", "title": "y"}]}, "items.1.id"),
         ({"aspect_ratio": "wide"}, "defaults.size"),
+        ({"aspect_ratio": {}}, "defaults.size"),
         ({"style_prompt": 3}, "style_prompt"),
     ],
 )
