@@ -12,7 +12,7 @@ CODES: Final[Mapping[str, str]] = {
     "unauthorized": "no key, or a wrong one",
     "missing_scope": "the key lacks the scope in `field`",
     "wrong_tenant": "the key belongs to another tenant",
-    "cross_site": "a page of another site sent this",
+    "cross_site": "a page of another site sent this, or loads it without a key",
     "not_found": "nothing is there, or it belongs to another tenant",
     "picture_gone": "the record is there, but the store has the picture no more",
     "method_not_allowed": "the address does not take that method",
@@ -41,13 +41,14 @@ CODES: Final[Mapping[str, str]] = {
     "storage_unavailable": "the store of the pictures cannot be reached now",
     "stopping": "this gateway stops; connect again",
     "busy": "other uploads are under way",
+    "no_space": "the disk of this gateway is full",
 }
 
 Codes = Mapping[int, tuple[str, ...]]
 
 ANY: Codes = {
     401: ("unauthorized",),
-    403: ("missing_scope",),
+    403: ("missing_scope", "cross_site"),
     421: ("wrong_host",),
     500: ("internal",),
     503: ("redis_unavailable",),
@@ -63,7 +64,7 @@ BODY: Codes = {
 }
 FINDS: Codes = {404: ("not_found",), 410: ("expired",)}
 STORE: Codes = {503: ("storage_unavailable",)}
-UPLOADS: Codes = {503: ("busy",)}
+UPLOADS: Codes = {503: ("busy", "no_space")}
 ACCEPTS: Codes = {
     400: ("bad_parameter",),
     404: ("not_found",),

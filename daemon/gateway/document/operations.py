@@ -44,7 +44,7 @@ class Operation:
         return (ANY if self.needs_key else _OPEN, *self.codes)
 
 
-_OPEN: Final[Codes] = {status: codes for status, codes in ANY.items() if status in (421, 500)}
+_OPEN: Final[Codes] = {403: ("cross_site",), **{status: ANY[status] for status in (421, 500)}}
 _PICTURES: Final = (
     "image/png",
     "image/jpeg",

@@ -189,6 +189,7 @@ class QuotaList(Shape):
                 "bound": "images",
                 "next_slot_seconds": 9.0,
                 "paused": False,
+                "paused_by": None,
             }
         ],
         "pauses": [],
@@ -217,8 +218,14 @@ class QuotaPaused(Shape):
 
     quota: str
     paused: Literal[True]
+    paused_by: str | None
     until: str | None
-    example: ClassVar[Example] = {"quota": "openai-main", "paused": True, "until": None}
+    example: ClassVar[Example] = {
+        "quota": "openai-main",
+        "paused": True,
+        "paused_by": "ops",
+        "until": None,
+    }
 
 
 class QuotaResumed(Shape):
@@ -230,12 +237,20 @@ class QuotaResumed(Shape):
 
 
 class Paused(Shape):
-    """The fleet or a route is paused."""
+    """The fleet or a route is paused; `until` is null for a pause that a resume ends."""
 
     scope: Literal["fleet", "route"]
     name: str
     paused: Literal[True]
-    example: ClassVar[Example] = {"scope": "route", "name": "default", "paused": True}
+    paused_by: str | None
+    until: str | None
+    example: ClassVar[Example] = {
+        "scope": "route",
+        "name": "default",
+        "paused": True,
+        "paused_by": "ops",
+        "until": None,
+    }
 
 
 class Resumed(Shape):

@@ -219,6 +219,9 @@ class BatchRecord(Outlook):
     metadata: dict[str, str]
     warnings: list[str]
     paused: str | None = Field(description="the reason of its pause, perhaps empty; null: it is not paused")
+    paused_by: str | None = Field(
+        description="the name of the key that paused it; null: not paused, or no key"
+    )
     summary: Summary
     urls: BatchUrls
     example: ClassVar[Example] = {
@@ -236,6 +239,7 @@ class BatchRecord(Outlook):
         "metadata": {},
         "warnings": [],
         "paused": None,
+        "paused_by": None,
         "position": None,
         "eta_seconds": 9.5,
         "bound": None,

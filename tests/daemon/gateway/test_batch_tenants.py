@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
+from tests.daemon.gateway.callers.keys import made
 from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.test_access import made
 from tests.daemon.gateway.test_batches import LINES, TABLE, batch, keys, lines
 from tests.servers import RedisServer
 
