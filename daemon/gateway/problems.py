@@ -214,6 +214,8 @@ def problem_of(error: Exception) -> Problem:
                 "The disk of this gateway is full; send it again later.",
                 retry_after_s=NO_SPACE_AGAIN_S,
             )
+        case OSError():
+            log.error("this machine fails a request", error=type(error).__name__, number=error.errno)
         case RequestValidationError():
             first = error.errors()[0]
             name = str(first["loc"][-1])

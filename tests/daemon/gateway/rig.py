@@ -49,6 +49,7 @@ async def open_door(
     decide: Decide | None = by_prompt,
     routes: tuple[str, ...] = ("default",),
     store_dir: Path | None = None,
+    store_url: str = "memory://",
     cap: int | None = None,
     headers: Mapping[str, str] | None = None,
     **settings: Any,
@@ -58,7 +59,7 @@ async def open_door(
     if cap is not None:
         worker = configured.worker.model_copy(update={"max_backlog_per_tenant": cap})
         configured = configured.model_copy(update={"worker": worker})
-    store = ResultStore.open(f"file://{store_dir}" if store_dir else "memory://")
+    store = ResultStore.open(f"file://{store_dir}" if store_dir else store_url)
     process = ProcessMetrics()
     if decide is None:
         async with _served(Installation(redis, routes=routes), configured, store, process, headers) as door:

@@ -66,6 +66,18 @@ STUDIO: dict[str, Any] = {
 }
 
 
+ANSWER = {
+    "batch_id",
+    "session_id",
+    "status",
+    "total_slides",
+    "completed_slides",
+    "successful",
+    "failed",
+    "results",
+}
+
+
 class Room:
     """Holds slides with `later` in their prompt until it is told to go on."""
 
@@ -107,7 +119,7 @@ async def test_a_deck_is_answered_when_every_slide_is_done(door: Door, room: Roo
     answer = await deck(door)
     body = answer.json()
     assert answer.status_code == 200
-    assert {"batch_id", "total_slides", "successful", "failed", "total_time", "results"} <= body.keys()
+    assert body.keys() == ANSWER | {"total_time"}
     assert (body["total_slides"], body["successful"], body["failed"]) == (2, 2, 0)
     first = body["results"][0]
     assert first.keys() == RESULT
@@ -136,7 +148,21 @@ async def test_a_deck_that_takes_too_long_is_answered_with_what_is_done(
     answer = await deck(door, with_slide(visual_desc="later"))
     body = answer.json()
     assert (answer.status_code, body["status"]) == (202, "running")
-    assert {"batch_id", "total_slides", "successful", "failed", "total_time", "results"} <= body.keys()
+    assert body.keys() == ANSWER | {"total_time", "estimated_remaining_time"}
+    assert all(result.keys() == RESULT for result in body["results"])
+    assert body["results"][2] | {"status": "pending", "final_prompt": ""} == {
+        "slide_id": "s3",
+        "page_num": 3,
+        "title": "x",
+        "image_url": None,
+        "final_prompt": "",
+        "status": "pending",
+        "error_message": None,
+        "generation_time": None,
+    }
+    assert body["results"][2]["status"] in ("pending", "processing")
+    assert (body["failed"], body["total_slides"]) == (0, 3)
+    assert body["completed_slides"] == body["successful"]
     assert answer.headers["location"].endswith(body["batch_id"])
     assert (await door.http.get("/api/slide/batch/active-count")).json() == {"active_batches": 1}
     room.go_on.set()
@@ -146,8 +172,8 @@ async def test_a_deck_that_takes_too_long_is_answered_with_what_is_done(
         return status.json()["status"] == "completed" and status.json()
 
     status = await eventually(done)
-    assert {"status", "progress", "total_slides", "completed_slides", "successful", "failed"} <= status.keys()
-    assert {"estimated_remaining_time", "results"} <= status.keys()
+    assert status.keys() == ANSWER | {"progress", "estimated_remaining_time"}
+    assert [result["status"] for result in status["results"]] == ["success"] * 3
     assert (status["progress"], status["completed_slides"], status["estimated_remaining_time"]) == (
         1.0,
         3,
@@ -180,6 +206,60 @@ async def test_an_idempotency_key_names_the_batch(door: Door) -> None:
     ids = {(await deck(door, DECK, **{"idempotency-key": "deck-1"})).json()["batch_id"] for _ in range(2)}
     assert len(ids) == 1
     assert ids.pop().startswith("i-")
+
+
+async def test_another_deck_under_the_same_key_is_refused(door: Door) -> None:
+    key = {"idempotency-key": "deck-1"}
+    first = (await deck(door, DECK, **key)).json()["batch_id"]
+    other = await deck(door, {**DECK, "style_prompt": "round"}, **key)
+    assert (other.status_code, other.json()["code"]) == (409, "id_conflict")
+    kept = await door.http.post("/api/slide/batch/status", json={"batch_id": first})
+    assert kept.json()["results"][0]["final_prompt"].startswith("flat")
+
+
+@pytest.mark.parametrize("preference", ["wait=281", "wait=-1", "wait=abc"])
+async def test_a_wait_that_cannot_be_is_refused_and_nothing_is_stored(
+    door: Door, redis: Redis, preference: str
+) -> None:
+    answer = await deck(door, prefer=preference)
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (
+        400,
+        "bad_parameter",
+        "Prefer",
+    )
+    assert await redis.keys("pixmill:item:*") == []
+
+
+async def test_with_a_key_a_deck_is_its_tenants_alone(
+    redis: Redis, redis_server: RedisServer, tmp_path: Any, room: Room
+) -> None:
+    keys = tmp_path / "keys.json"
+    own, other = (
+        {"authorization": f"Bearer {add_key(keys, name, name, frozenset({'submit'}))}"}
+        for name in ("shop", "press")
+    )
+    async with open_door(
+        redis, redis_server.url, decide=room.decide, routes=("slides",), keys_file=keys
+    ) as door:
+        assert (await deck(door)).status_code == 401
+        body = (await deck(door, with_slide(visual_desc="later"), prefer="respond-async", **own)).json()
+        assert await door.gateway.records.group(f"shop/{body['batch_id']}") is not None
+        for key, count, status in ((own, 1, 200), (other, 0, 404)):
+            active = await door.http.get("/api/slide/batch/active-count", headers=key)
+            assert active.json() == {"active_batches": count}
+            wanted = {"batch_id": body["batch_id"]}
+            shown = await door.http.post("/api/slide/batch/status", json=wanted, headers=key)
+            assert shown.status_code == status
+        room.go_on.set()
+
+
+async def test_a_studio_job_with_other_content_is_refused(door: Door) -> None:
+    first = await door.http.post("/api/image-studio/jobs", json=STUDIO)
+    assert first.json().keys() == {"job_id", "total_pictures", "warnings", "status", "urls"}
+    pictures = [{"url": "https://shop.example/2.png", "name": "2.png", "stem": "2"}]
+    options = {**STUDIO["options"], "sku_images_map": {"sku1": pictures}}
+    answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
+    assert (answer.status_code, answer.json()["code"]) == (409, "id_conflict")
 
 
 @pytest.mark.parametrize(

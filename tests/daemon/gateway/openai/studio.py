@@ -31,6 +31,8 @@ class Studio:
         self.jobs.append(job)
         if job.prompt == "refused":
             return Failed({"kind": "provider_fault", "message": "The provider failed.", "charged": "no"})
+        if job.prompt == "unpaid":
+            return Failed({"kind": "billing_exhausted", "message": "No credit is left.", "charged": "no"})
         if job.prompt == "half" and job.id.endswith(".1"):
             return await by_prompt(item, job.model_copy(update={"prompt": "bad"}))
         outcome = await by_prompt(item, job)

@@ -104,7 +104,6 @@ async def test_an_edit_sends_its_pictures_as_inputs(shop: Door, studio: Studio) 
 @pytest.mark.parametrize(
     ("files", "fields", "param"),
     [
-        ([], {}, "image"),
         ([("mask", ("m.png", png(), "image/png"))], {}, "image"),
         ([("image", ("a.txt", b"no picture", "image/png"))], {}, "image"),
         ([("image", ("a.png", png(), "image/png")), ("photo", ("b.png", png(), "image/png"))], {}, "photo"),
@@ -115,10 +114,14 @@ async def test_an_edit_sends_its_pictures_as_inputs(shop: Door, studio: Studio) 
 async def test_a_wrong_form_is_named_and_no_job_begins(
     shop: Door, redis: Redis, files: list[tuple[str, Any]], fields: dict[str, str], param: str
 ) -> None:
-    answer = await edit(shop, files or [("x", ("", b""))], **fields)
-    assert answer.status_code in (400, 415)
-    if answer.status_code == 400 and files:
-        assert answer.json()["error"]["param"] == param
+    answer = await edit(shop, files, **fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert await ids(redis) == set()
+
+
+async def test_an_edit_that_is_no_form_is_refused(shop: Door, redis: Redis) -> None:
+    answer = await shop.http.post("/v1/images/edits", json=PROMPT)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
     assert await ids(redis) == set()
 
 
