@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -76,7 +77,17 @@ def run() -> None:
     try:
         app(prog_name="pixmill")
     except NoReaderError:
-        sys.exit(141)  # as of a process that SIGPIPE ends
+        _leave()
+    except SystemExit as end:
+        # Help, versions and schemas are printed by typer, which makes a broken pipe an exit code of its own.
+        if isinstance(end.__context__, BrokenPipeError):
+            _leave()
+        raise
+
+
+def _leave() -> NoReturn:
+    """End as a process that SIGPIPE ends."""
+    sys.exit(128 + signal.SIGPIPE)
 
 
 class LazyGroup(TyperGroup):
