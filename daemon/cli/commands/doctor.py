@@ -20,6 +20,7 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
     redis_checks,
+    server_time_s,
     unreachable,
 )
 from daemon.queue.keys import Keys
@@ -39,11 +40,8 @@ async def doctor(session: Session) -> int:
         pixmill doctor --json
     """
     refuse_environment(os.environ)
-    beside_redis: dict[str, Check] = {
-        "storage": partial(check_storage, session.store),
-        **credential_checks(session.settings.credentials, session.settings.routes, os.environ),
-    }
-    findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
+    credentials = credential_checks(session.settings.credentials, session.settings.routes, os.environ)
+    findings = [*_configuration(session), *await _redis(session, credentials)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
         {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
@@ -77,7 +75,8 @@ def _way_out(session: Session) -> list[Finding]:
     return [Finding("proxy", State.OK, f"{what} by {proxies}.{unchecked}")]
 
 
-async def _redis(session: Session) -> list[Finding]:
+async def _redis(session: Session, others: dict[str, Check]) -> list[Finding]:
+    """Findings about Redis, then the store, whose clock is compared with that of Redis, then `others`."""
     configured = session.settings.redis
     try:
         url = configured.url.reveal() if configured.url is not None else running_url()
@@ -85,10 +84,13 @@ async def _redis(session: Session) -> list[Finding]:
         nowhere = (
             "No Redis is configured, and no `pixmill up` runs here: set `redis.url`, or start `pixmill up`."
         )
-        return [Finding("redis", State.FAIL, nowhere)]
+        found = [Finding("redis", State.FAIL, nowhere)]
+        return found + await examine({"storage": partial(check_storage, session.store), **others})
     client = command_client(url, configured.prefix)
     try:
         away = await unreachable(client, masked_url(url))
-        return [away] if away is not None else await examine(redis_checks(client, Keys(configured.prefix)))
+        found = [away] if away else await examine(redis_checks(client, Keys(configured.prefix)))
+        server_s = None if away else partial(server_time_s, client)
+        return found + await examine({"storage": partial(check_storage, session.store, server_s), **others})
     finally:
         await client.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -64,6 +65,18 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
         ("ok", "credential router"),
     ]
     assert ran.code == 0
+
+
+async def test_the_clock_of_the_store_is_compared_with_that_of_redis(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ahead_s(_: object) -> float:
+        return time.time() + 30
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.server_time_s", ahead_s)
+    ran = await pixmill("doctor")
+    assert "warn  storage" in ran.out
+    assert "30 s behind that of Redis" in ran.out
 
 
 async def test_programs_get_one_document(pixmill: Pixmill) -> None:
