@@ -9,6 +9,7 @@ import importlib
 import io
 import signal
 import sys
+import traceback
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -83,6 +84,13 @@ def run() -> None:
         if isinstance(end.__context__, BrokenPipeError):
             _leave()
         raise
+    except Exception:
+        # A fault of ours: its text may hold what others wrote.
+        from providers.errors import redact
+        from providers.text import visible
+
+        print(visible(redact(traceback.format_exc()), lines=True), file=sys.stderr)
+        sys.exit(1)
 
 
 def _leave() -> NoReturn:

@@ -25,6 +25,7 @@ from daemon.doctor.checks import (
 )
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
+from daemon.telemetry.logs import configure_logs
 from providers.http.proxies import proxies_in_words
 
 
@@ -39,6 +40,7 @@ async def doctor(session: Session) -> int:
         pixmill doctor
         pixmill doctor --json
     """
+    configure_logs(level="error")
     refuse_environment(os.environ)
     credentials = credential_checks(session.settings.credentials, session.settings.routes, os.environ)
     findings = [*_configuration(session), *await _redis(session, credentials)]

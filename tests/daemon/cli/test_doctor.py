@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from providers.simulator import Simulator, SimulatorSettings
 from tests.daemon.cli.conftest import Pixmill
@@ -77,6 +78,20 @@ async def test_the_clock_of_the_store_is_compared_with_that_of_redis(
     ran = await pixmill("doctor")
     assert "warn  storage" in ran.out
     assert "30 s behind that of Redis" in ran.out
+
+
+async def test_a_check_that_breaks_spoils_no_document(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise RuntimeError("\x1b]52;c;aGk=\x07")
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.check_storage", breaks)
+    structlog.reset_defaults()
+    ran = await pixmill("doctor", "--json")
+    assert ran.document["ok"] is False
+    assert "a check of the doctor broke" in ran.err
+    assert "\x1b]" not in ran.err
 
 
 async def test_programs_get_one_document(pixmill: Pixmill) -> None:
