@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 
@@ -225,3 +226,19 @@ def test_the_key_is_in_no_log_no_record_and_no_event(fleet: Fleet) -> None:
     for key in fleet.redis.keys("*"):
         assert KEY.encode() not in (fleet.redis.dump(key) or b"")
     assert KEY not in fleet.replicas[0].output
+
+
+@pytest.mark.parametrize("fleet", [IN_FLIGHT], indirect=True)
+def test_a_second_worker_on_the_default_port_takes_the_next_and_prints_it(fleet: Fleet) -> None:
+    fleet.config.write_text(fleet.config.read_text().replace('[metrics]\nlisten = "127.0.0.1:0"\n', ""))
+    addresses = []
+    for _ in range(2):
+        (replica,) = fleet.start(1)
+        addresses.append(httpx2.URL(json.loads(replica.wait_for("replica started"))["metrics"]))
+    # Another process of this machine may have the first port, so only the order is certain.
+    first, second = (address.port or 0 for address in addresses)
+    assert 9108 <= first < second <= 9207
+    moved = json.loads(fleet.replicas[1].wait_for("another process has the port of /metrics"))
+    assert f"{moved['ours']}/metrics" == addresses[1]
+    for address in addresses:
+        assert httpx2.get(address, trust_env=False).status_code == 200
