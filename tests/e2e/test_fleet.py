@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 import redis
 
+from daemon.queue.keys import Keys
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer
 
@@ -242,3 +244,31 @@ def test_a_second_worker_on_the_default_port_takes_the_next_and_prints_it(fleet:
     assert f"{moved['ours']}/metrics" == addresses[1]
     for address in addresses:
         assert httpx2.get(address, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("fleet", [IN_FLIGHT], indirect=True)
+def test_a_job_ends_at_its_time_while_the_provider_cannot_be_reached(fleet: Fleet) -> None:
+    nowhere = "http://127.0.0.1:9/v1"  # the port `discard`, which nothing listens at
+    fleet.config.write_text(fleet.config.read_text().replace(fleet.simulator.base_url, nowhere))
+    fleet.start(1)
+    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    for job in ({"id": "start", "expires_at": soon}, {"id": "end", "deadline": soon}, {"id": "patient"}):
+        fleet.redis.xadd("pixmill:jobs", {"data": json.dumps({"prompt": "a mug", **job})})
+
+    def ended() -> dict[str, str]:
+        kinds = ("expired", "failed", "succeeded", "cancelled")
+        return {event["job"]: kind for kind in kinds for event in fleet.events(f"job.{kind}")}
+
+    wait_until(
+        lambda: {"start", "end"} <= ended().keys(), 90, lambda: f"{ended()}\n{fleet.replicas[0].output}"
+    )
+    assert ended() == {"start": "expired", "end": "expired"}
+    for ident in ("start", "end", "patient"):
+        assert fleet.redis.hget(Keys("pixmill").item(f"default//{ident}"), "attempts") == b"0"
+    assert fleet.events("provider.unreachable")
+    fleet.config.write_text(fleet.config.read_text().replace(nowhere, fleet.simulator.base_url))
+    fleet.replicas[0].stop()
+    fleet.start(1)
+    wait_until(lambda: "patient" in ended(), 60, lambda: fleet.replicas[1].output)
+    assert ended()["patient"] == "succeeded"
+    assert fleet.simulator.ledger()["calls"] == 1
