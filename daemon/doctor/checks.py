@@ -233,7 +233,11 @@ async def check_storage(
         now_s, whose = await _reference(server_s)
         await store.aclose()
     except StorageError as error:
-        return _fail(f"{error} Is the path, or the cloud's credential, right?")
+        says = str(error)
+        # A whole sentence has its own advice, or needs none.
+        return _fail(
+            says if says.endswith(".") else f"{says}. Is the path, or the cloud's credential, right?"
+        )
     apart_s = written_s - now_s
     if abs(apart_s) > STORE_CLOCK_WARN_S:
         side = "ahead of" if apart_s > 0 else "behind"

@@ -260,12 +260,13 @@ async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: py
     async def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    assert (await check_storage(broken)).state is State.FAIL
+    finding = await check_storage(broken)
+    assert (finding.state, finding.says) == (State.FAIL, "storage.url file:///nowhere cannot be used.")
     store = ResultStore.open("memory://")
     monkeypatch.setattr("obstore.put_async", full)
     finding = await check_storage(lambda: store)
     assert finding.state is State.FAIL
-    assert "no space left" in finding.says
+    assert finding.says.endswith("no space left on device. Is the path, or the cloud's credential, right?")
 
 
 @pytest.fixture
