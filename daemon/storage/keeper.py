@@ -205,7 +205,7 @@ class PictureKeeper:
 def possible_keys(uid: Uid, accepted: datetime) -> list[str]:
     """The keys that a picture of an item may have; none of them is any other item's."""
     place = (uid, accepted, accepted)
-    return [_key(place, image_format) for image_format in EXTENSIONS]
+    return [_key(place, image_format, accepted) for image_format in EXTENSIONS]
 
 
 def thumb_key(key: str) -> str:

@@ -183,7 +183,8 @@ async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
 async def test_the_banner_holds_nothing_that_a_terminal_obeys(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = asyncio.create_task(run_up(settings, lambda _: "Up.\n  pictures  \x1b]52;c;aGk=\x07"))
+    words = "Up.\n  pictures  \x1b]52;c;aGk=\x07"
+    running = asyncio.create_task(run_up(settings, lambda _, url: words, beside))
     shown = ""
 
     async def printed() -> bool:
