@@ -193,7 +193,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     try:
         while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
-                _say(visible(f"{trouble}; waiting for it. Ctrl-C stops."), sys.stderr)
+                _say(f"{trouble}; waiting for it. Ctrl-C stops.", sys.stderr)
             waiting = True
             await asyncio.sleep(REDIS_AGAIN_S)
     finally:
@@ -203,7 +203,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
 
 
 def _say(text: str, stream: TextIO) -> None:
-    print(text, file=Unbroken(stream), flush=True)
+    print(visible(text, lines=True), file=Unbroken(stream), flush=True)
 
 
 async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
+import traceback
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -79,7 +81,24 @@ def run() -> None:
     try:
         app(prog_name="pixmill")
     except NoReaderError:
-        sys.exit(141)  # as of a process that SIGPIPE ends
+        _leave()
+    except SystemExit as end:
+        # Help, versions and schemas are printed by typer, which makes a broken pipe an exit code of its own.
+        if isinstance(end.__context__, BrokenPipeError):
+            _leave()
+        raise
+    except Exception:
+        # A fault of ours: its text may hold what others wrote.
+        from providers.errors import redact
+        from providers.text import visible
+
+        print(visible(redact(traceback.format_exc()), lines=True), file=sys.stderr)
+        sys.exit(1)
+
+
+def _leave() -> NoReturn:
+    """End as a process that SIGPIPE ends."""
+    sys.exit(128 + signal.SIGPIPE)
 
 
 class LazyGroup(TyperGroup):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,34 @@ def test_check_notes_routes_of_one_account_without_a_common_quota(config: str) -
     assert result.exit_code == 0
     assert "note: the routes of the account in OPENAI_API_KEY have no quota in common" in result.stdout
     assert "sk-planted" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("secrets", "names"),
+    [
+        (
+            'secret_id_env = "SHOP_ID"\nsecret_key_env = "SHOP_KEY"\n',
+            r"The environment variable SHOP_KEY \(`secret_key_env`\) is not set or empty",
+        ),
+        (
+            'secret_id_env = "SHOP_ID"\n',
+            "needs the secret `secret_key`.*: write `secret_key_env` with the name",
+        ),
+    ],
+)
+def test_a_missing_key_of_hunyuan_is_named_with_its_variable(
+    tmp_path: Path, secrets: str, names: str
+) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(
+        f'[credentials.shop]\nprovider = "hunyuan"\n{secrets}'
+        '[routes.default]\ncredential = "shop"\nmodel = "hunyuan-image-3.0"\n'
+    )
+    environ = {"SHOP_ID": "AKIDplanted"}
+    result = run(config_app, ["check", "--config", str(path)], env=environ)
+    assert re.search(rf"credentials\.shop: .*{names}", result.output), result.output
+    with pytest.raises(SettingsError, match=rf"credentials\.shop: .*{names}"):
+        build_routes(load_settings(path, environ={}).settings, environ)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import structlog
 
 from daemon.gateway.keys_file import add_key
 from providers.simulator import Simulator, SimulatorSettings
@@ -67,6 +69,32 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
         ("ok", "credential router"),
     ]
     assert ran.code == 0
+
+
+async def test_the_clock_of_the_store_is_compared_with_that_of_redis(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ahead_s(_: object) -> float:
+        return time.time() + 30
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.server_time_s", ahead_s)
+    ran = await pixmill("doctor")
+    assert "warn  storage" in ran.out
+    assert "30 s behind that of Redis" in ran.out
+
+
+async def test_a_check_that_breaks_spoils_no_document(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise RuntimeError("\x1b]52;c;aGk=\x07")
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.check_storage", breaks)
+    structlog.reset_defaults()
+    ran = await pixmill("doctor", "--json")
+    assert ran.document["ok"] is False
+    assert "a check of the doctor broke" in ran.err
+    assert "\x1b]" not in ran.err
 
 
 async def test_programs_get_one_document(pixmill: Pixmill) -> None:
