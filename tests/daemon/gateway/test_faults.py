@@ -26,7 +26,7 @@ from daemon.gateway.gateway import ANSWER_S
 from daemon.gateway.uploads import Uploads
 from providers.http.asgi import AsgiServer
 from tests.daemon.gateway.rig import Door, open_door, refusal
-from tests.daemon.gateway.test_seeds import DECK, STUDIO
+from tests.daemon.gateway.seeds.decks import DECK, STUDIO
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 

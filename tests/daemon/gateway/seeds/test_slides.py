@@ -1,118 +1,18 @@
-"""The endpoints of the slide maker and of the image studio, as their callers know them."""
+"""The endpoints of the slide maker, as their callers know them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract import Job
-from daemon.gateway.identity import id_of_key
 from daemon.gateway.keys_file import add_key
 from daemon.gateway.seeds import slides as door_of_slides
-from daemon.queue.messages import Claimed
-from daemon.queue.outcomes import Outcome
 from tests.daemon.gateway.rig import Door, open_door
+from tests.daemon.gateway.seeds.decks import ANSWER, DECK, RESULT, Room, deck, with_slide
 from tests.daemon.harness import eventually
-from tests.daemon.live import by_prompt
 from tests.servers import RedisServer
-
-DECK: dict[str, Any] = {
-    "slides": [
-        {
-            "id": "s1",
-            "page_num": 1,
-            "type": "cover",
-            "title": "Kettles",
-            "content_text": "",
-            "visual_desc": "a kettle",
-        },
-        {
-            "id": "s2",
-            "page_num": 2,
-            "type": "text",
-            "title": "Pots",
-            "content_text": "of clay",
-            "visual_desc": "a pot",
-        },
-    ],
-    "style_prompt": "flat",
-    "max_workers": 3,
-    "aspect_ratio": "16:9",
-}
-RESULT = {
-    "slide_id",
-    "page_num",
-    "title",
-    "image_url",
-    "final_prompt",
-    "status",
-    "error_message",
-    "generation_time",
-}
-STUDIO: dict[str, Any] = {
-    "job_id": "job-1",
-    "user_id": "u-7",
-    "mode": "batch_series_generate",
-    "api_key": "sk-planted-000000000000000000000000",
-    "options": {
-        "sku_images_map": {"sku1": [{"url": "https://shop.example/1.png", "name": "1.png", "stem": "1"}]},
-        "prompt_templates": {"main_cn": "白底", "common_cn": "电商"},
-    },
-}
-
-
-ANSWER = {
-    "batch_id",
-    "session_id",
-    "status",
-    "total_slides",
-    "completed_slides",
-    "successful",
-    "failed",
-    "results",
-}
-
-
-class Room:
-    """Holds slides with `later` in their prompt until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.go_on = asyncio.Event()
-        self.jobs: list[Job] = []
-
-    async def decide(self, item: Claimed, job: Job) -> Outcome | None:
-        if "later" in job.prompt and not self.go_on.is_set():
-            await self.go_on.wait()
-        self.jobs.append(job)
-        bad = job.model_copy(update={"prompt": "bad"})
-        return await by_prompt(item, bad if "bad" in job.prompt else job)
-
-
-@pytest.fixture
-def room() -> Room:
-    return Room()
-
-
-@pytest.fixture
-async def door(redis: Redis, redis_server: RedisServer, room: Room) -> AsyncIterator[Door]:
-    async with open_door(
-        redis, redis_server.url, decide=room.decide, routes=("default", "slides", "studio")
-    ) as opened:
-        yield opened
-        room.go_on.set()
-
-
-async def deck(door: Door, body: dict[str, Any] = DECK, **headers: str) -> httpx2.Response:
-    return await door.http.post("/api/slide/batch/generate", json=body, headers=headers)
-
-
-def with_slide(**fields: Any) -> dict[str, Any]:
-    return {**DECK, "slides": [*DECK["slides"], {"id": "s3", "page_num": 3, "title": "x", **fields}]}
 
 
 async def test_a_deck_is_answered_when_every_slide_is_done(door: Door, room: Room) -> None:
@@ -253,15 +153,6 @@ async def test_with_a_key_a_deck_is_its_tenants_alone(
         room.go_on.set()
 
 
-async def test_a_studio_job_with_other_content_is_refused(door: Door) -> None:
-    first = await door.http.post("/api/image-studio/jobs", json=STUDIO)
-    assert first.json().keys() == {"job_id", "total_pictures", "warnings", "status", "urls"}
-    pictures = [{"url": "https://shop.example/2.png", "name": "2.png", "stem": "2"}]
-    options = {**STUDIO["options"], "sku_images_map": {"sku1": pictures}}
-    answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
-    assert (answer.status_code, answer.json()["code"]) == (409, "id_conflict")
-
-
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -294,62 +185,3 @@ async def test_a_status_needs_a_batch(door: Door, body: dict[str, Any]) -> None:
 async def test_the_status_of_an_unknown_batch_is_not_found(door: Door) -> None:
     answer = await door.http.post("/api/slide/batch/status", json={"batch_id": "../x"})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-
-
-async def test_a_studio_payload_becomes_a_batch_and_its_keys_are_dropped(door: Door, redis: Redis) -> None:
-    answer = await door.http.post("/api/image-studio/jobs", json=STUDIO)
-    body = answer.json()
-    assert (answer.status_code, body["job_id"], body["total_pictures"]) == (202, "job-1", 1)
-    assert any("api_key" in warning for warning in body["warnings"])
-    view = await door.gateway.records.group("u-7/job-1")
-    assert view is not None
-    kept = [await redis.dump(key) for key in await redis.keys("*")]
-    assert not any(b"planted" in (dump or b"") for dump in kept)
-    assert (await door.http.post("/api/image-studio/jobs", json=STUDIO)).json()["job_id"] == "job-1"
-
-
-async def test_with_a_key_the_tenant_is_the_keys_and_the_user_is_metadata(
-    redis: Redis, redis_server: RedisServer, tmp_path: Any
-) -> None:
-    keys = tmp_path / "keys.json"
-    key = add_key(keys, "studio", "shop", frozenset({"submit"}))
-    async with open_door(redis, redis_server.url, routes=("studio",), keys_file=keys) as door:
-        headers = {"authorization": f"Bearer {key}"}
-        assert (
-            await door.http.post("/api/image-studio/jobs", json=STUDIO, headers=headers)
-        ).status_code == 202
-        view = await door.gateway.records.group("shop/job-1")
-        assert view is not None
-        assert view.metadata["user_id"] == "u-7"
-
-
-async def test_a_studio_payload_may_be_named_by_its_key_alone(door: Door) -> None:
-    unnamed = {name: value for name, value in STUDIO.items() if name != "job_id"}
-    key = {"idempotency-key": "order-1"}
-    answers = [await door.http.post("/api/image-studio/jobs", json=unnamed, headers=key) for _ in range(2)]
-    assert {answer.json()["job_id"] for answer in answers} == {id_of_key("order-1")}
-    both = await door.http.post("/api/image-studio/jobs", json=STUDIO, headers=key)
-    assert (both.status_code, both.json()["field"]) == (422, "job_id")
-
-
-async def test_a_studio_payload_may_have_two_mebibytes(door: Door) -> None:
-    pictures = [{"url": f"https://shop.example/{k}?{'x' * 400}", "stem": str(k)} for k in range(1000)]
-    options = {**STUDIO["options"], "sku_images_map": {"sku1": pictures}}
-    answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
-    assert (answer.status_code, answer.json()["total_pictures"]) == (202, 1000)
-
-
-async def test_a_wrong_studio_payload_names_its_field(door: Door, redis: Redis) -> None:
-    answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "mode": "x"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "mode")
-    assert await redis.keys("pixmill:batch:*") == []
-
-
-async def test_a_studio_payload_names_uploads_of_its_own_user_only(door: Door) -> None:
-    async def sent(key: str) -> tuple[int, Any]:
-        options = {**STUDIO["options"], "sku_images_map": {"sku1": [{"object": key, "stem": "1"}]}}
-        answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
-        return answer.status_code, answer.json().get("field")
-
-    assert await sent("default/inputs/0a1b") == (422, "items.0.inputs.0.object")
-    assert await sent("u-7/inputs/0a1b") == (202, None)
