@@ -83,7 +83,6 @@ class Gateway:
 
     async def end_streams(self) -> None:
         """End every stream of events and every wait, before the server closes its connections."""
-        self.waiting.stop()
         await self.hub.stop()
 
     async def stop(self) -> None:

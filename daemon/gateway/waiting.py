@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daemon.contract import FINAL_STATES
+from daemon.gateway.events.frames import Topic
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.problems import bad_parameter
 from daemon.queue.keys import Keys
@@ -37,7 +38,11 @@ class Waiting:
         self._keys = keys
         self._hub = hub
         self._waiters = 0
-        self.stopped = False  # no wait lasts any more
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no wait begins or lasts any more: the hub stops."""
+        return self._hub.stopping
 
     def __len__(self) -> int:
         return self._waiters
@@ -50,20 +55,15 @@ class Waiting:
         if self.stopped or wait_s <= 0 or view.ended or view.needs_person:
             return
         ends_at = asyncio.get_running_loop().time() + wait_s
-        batch, job, kinds = _topic(view)
         self._waiters += 1
         try:
-            async with self._hub.changes(view.tenant, batch=batch, job=job, kinds=kinds) as changes:
+            async with self._hub.changes(*_ending(view)) as changes:
                 with _watched(request, changes.close):
                     while not await self._is_settled(view):
                         if not await changes.next(ends_at - asyncio.get_running_loop().time()):
                             return
         finally:
             self._waiters -= 1
-
-    def stop(self) -> None:
-        """Let no wait begin any more; the hub's stop ends those that last."""
-        self.stopped = True
 
     async def _is_settled(self, view: View) -> bool:
         """Whether it has ended, has no record any more, or needs a person. Nobody knows while Redis is away."""
@@ -78,11 +78,13 @@ class Waiting:
         return int(held or 0) > 0 and held == left and int(parts_left or 0) == 0
 
 
-def _topic(view: View) -> tuple[str | None, str | None, frozenset[str]]:
-    """The batch, the job and the kinds of events that may be the end of some work."""
+def _ending(view: View) -> tuple[Topic, frozenset[str]]:
+    """The topic and the kinds of events that may be the end of some work."""
     if isinstance(view, ItemView):
-        return view.batch, view.id, _KINDS
-    return (view.id, None, _OF_BATCHES) if view.kind == "batch" else (None, view.id, _KINDS)
+        return Topic(view.tenant, view.batch or "", view.id), _KINDS
+    if view.kind == "batch":
+        return Topic(view.tenant, view.id), _OF_BATCHES
+    return Topic(view.tenant, "", view.id), _KINDS
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class EventHub:
         self._subscribers: dict[Topic, set[Subscriber]] = {}
         self._listeners: set[Listener] = set()
         self._reader: asyncio.Task[None] | None = None
-        self._stopping = False
+        self.stopping = False
         self._empty = asyncio.Event()
 
     async def start(self) -> None:
@@ -67,7 +67,7 @@ class EventHub:
 
     async def stop(self) -> None:
         """Stop reading, and end every listener and every wait, within a second."""
-        self._stopping = True
+        self.stopping = True
         for subscriber in self._everybody():
             subscriber.close()
         if self._reader is not None:
@@ -83,7 +83,7 @@ class EventHub:
 
     def check(self) -> None:
         """Raises Problem 503 while no listener can be served: this gateway stops, or has not reached Redis yet."""
-        if self._stopping:
+        if self.stopping:
             raise Problem(503, "stopping", "This gateway stops; connect again.", retry_after_s=1)
         if self.position is None:
             raise Problem(503, "redis_unavailable", self.trouble or "", retry_after_s=1)
@@ -105,29 +105,22 @@ class EventHub:
                 self._empty.set()
 
     @asynccontextmanager
-    async def changes(
-        self,
-        tenant: str,
-        *,
-        batch: str | None = None,
-        job: str | None = None,
-        kinds: Collection[str] | None = None,
-    ) -> AsyncIterator[Changes]:
-        """A waiter for changes of a batch, a job, an item (`batch` and `job`), or of all that a tenant has.
+    async def changes(self, topic: Topic, kinds: Collection[str] | None = None) -> AsyncIterator[Changes]:
+        """A waiter for changes of a topic.
 
-            async with hub.changes(tenant, job=ident) as changes:
+            async with hub.changes(Topic(tenant, "", ident)) as changes:
                 while not (view := await look()).ended and await changes.next(deadline - now()):
                     pass
 
         `kinds` leaves out other events: who waits for the end of a batch names `batch.finished`.
         """
-        with self._subscribed(Changes(Topic(tenant, batch or "", job or ""), kinds)) as waiter:
+        with self._subscribed(Changes(topic, kinds)) as waiter:
             yield waiter
 
     @contextmanager
     def _subscribed(self, subscriber: S) -> Iterator[S]:
         self._subscribers.setdefault(subscriber.topic, set()).add(subscriber)
-        if self._stopping:
+        if self.stopping:
             subscriber.close()
         try:
             yield subscriber

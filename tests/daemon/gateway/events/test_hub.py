@@ -103,7 +103,7 @@ async def test_frames_that_wait_leave_together(hub: EventHub, redis: Redis) -> N
 
 async def test_five_hundred_waiters_hear_of_one_change(hub: EventHub, redis: Redis) -> None:
     async def wait() -> bool:
-        async with hub.changes("default", batch="b1", kinds={"batch.progress"}) as changes:
+        async with hub.changes(Topic("default", "b1"), {"batch.progress"}) as changes:
             return await changes.next(SOON_S)
 
     waiting = [asyncio.create_task(wait()) for _ in range(500)]
@@ -118,7 +118,7 @@ async def test_five_hundred_waiters_hear_of_one_change(hub: EventHub, redis: Red
 
 
 async def test_a_change_between_two_waits_is_not_missed(hub: EventHub, redis: Redis) -> None:
-    async with hub.changes("default", batch="b1") as changes:
+    async with hub.changes(Topic("default", "b1")) as changes:
         await publish(redis, "b1", 0, 3)
         await caught_up(hub, redis)
         assert await changes.next(SOON_S)
@@ -129,7 +129,7 @@ async def test_a_waiter_looks_again_though_it_hears_nothing(
     hub: EventHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listeners, "LOOK_AGAIN_S", (0.01, 0.02))
-    async with hub.changes("default", job="k1") as changes:
+    async with hub.changes(Topic("default", "", "k1")) as changes:
         assert await changes.next(SOON_S)
         assert not await changes.next(0.001)
         assert not await changes.next(0)
@@ -139,7 +139,7 @@ async def test_a_stop_ends_every_wait_and_every_listener(hub: EventHub) -> None:
     frames = live(hub)
     await anext(frames)
     reading = asyncio.create_task(anext(frames, None))
-    async with hub.changes("default") as changes:
+    async with hub.changes(TENANT) as changes:
         waiting = asyncio.create_task(changes.next(SOON_S))
         await asyncio.sleep(0)
         await hub.stop()
