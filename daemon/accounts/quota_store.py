@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
 from daemon.queue.keys import Keys
+from daemon.queue.views import rfc3339
 from limiter.quota.quota import Quota, QuotaError, parse_quota
 
 SET_AT = "set_at"
@@ -79,7 +80,7 @@ async def set_limits(
             table = {**_still_set(name, configured, before), **fields}
             parse_quota(name, {**configured, **table})
             now = datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(micros))
-            stored = _written(name, {**table, SET_AT: _rfc3339(now)})
+            stored = _written(name, {**table, SET_AT: rfc3339(now)})
             pipe.multi()  # type: ignore[no-untyped-call]  # the library forgot its annotation
             pipe.hset(keys.quotas, name, stored)
             try:
@@ -129,10 +130,6 @@ def _written(name: str, table: Mapping[str, object]) -> bytes:
 def _utc_or_nothing(value: object) -> str:
     """The time in UTC, or "" for text that is no time; it may be written by hand."""
     try:
-        return _rfc3339(datetime.fromisoformat(value).astimezone(UTC)) if isinstance(value, str) else ""
+        return rfc3339(datetime.fromisoformat(value).astimezone(UTC)) if isinstance(value, str) else ""
     except (ValueError, OverflowError):
         return ""
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.links import Links
 from daemon.gateway.problems import response_of
 from daemon.queue.views import ItemView, View
+
+LOOK_AGAIN_S = 30  # at most
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -46,6 +49,11 @@ def images_of(item: ItemView, links: Links) -> list[dict[str, Any]]:
         }
         for k, image in enumerate(item.images)
     ]
+
+
+def look_again_s(eta_s: float | None, unknown_s: int = 1) -> int:
+    """When to look again at work that goes on: the value of `Retry-After`, 1 to 30 s."""
+    return unknown_s if eta_s is None else min(LOOK_AGAIN_S, max(1, math.ceil(eta_s)))
 
 
 def charged(items: Sequence[ItemView]) -> str:

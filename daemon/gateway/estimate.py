@@ -27,7 +27,7 @@ from daemon.queue.keys import Uid
 from daemon.queue.pauses import pause_over, read_pauses
 from daemon.queue.position import Place, Positions
 from daemon.queue.records import Records
-from daemon.queue.views import GroupView, ItemView, View
+from daemon.queue.views import GroupView, ItemView, View, rfc3339
 from daemon.settings import Settings
 from limiter import Bound, Limiter
 from limiter.explain import Explanation
@@ -56,9 +56,7 @@ class Outlook:
             "position": self.position,
             "eta_seconds": None if self.eta_s is None else round(self.eta_s, 1),
             "bound": self.bound,
-            "next_slot_at": None
-            if at is None
-            else at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "next_slot_at": None if at is None else rfc3339(at),
         }
 
 

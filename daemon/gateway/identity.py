@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request
 
-from daemon.gateway.problems import Problem, bad_parameter
+from daemon.gateway.problems import Problem, bad_parameter, invalid
 
 HEADER = "Idempotency-Key"
 KEY_CHARS = 255
@@ -32,8 +32,7 @@ def choose_id(request: Request, body: dict[str, Any], kind: str) -> None:
 
 def two_names(field: str) -> Problem:
     """The answer for work with an id in its body and an `Idempotency-Key`."""
-    sentence = f"`{field}` and the header {HEADER} both name the work; send one of them."
-    return Problem(422, "invalid", sentence, field=field)
+    return invalid(field, f"`{field}` and the header {HEADER} both name the work; send one of them.")
 
 
 def idempotency_key(request: Request) -> str | None:

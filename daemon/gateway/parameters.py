@@ -10,11 +10,12 @@ from fastapi import Request
 
 from daemon.contract.fields import IDENT_PATTERN
 from daemon.gateway.bodies import read_object
-from daemon.gateway.problems import Problem, bad_parameter, not_found
+from daemon.gateway.problems import Problem, bad_parameter, invalid, not_found
 from daemon.settings import parse_duration
 
 SMALL_BYTES = 64 * 1024
 REASON_CHARS = 200
+MOST_WAIT_S = 60
 
 _IDENT = re.compile(IDENT_PATTERN.strip("^$"))
 
@@ -68,7 +69,7 @@ async def pause_terms(request: Request) -> tuple[str, float | None]:
             )
     reason, length = body.get("reason", ""), body.get("for")
     if not isinstance(reason, str) or len(reason) > REASON_CHARS:
-        raise _invalid("reason", f"`reason` must be a text of at most {REASON_CHARS} characters.")
+        raise invalid("reason", f"`reason` must be a text of at most {REASON_CHARS} characters.")
     if length is None:
         return " ".join(reason.split()), None
     try:
@@ -76,9 +77,32 @@ async def pause_terms(request: Request) -> tuple[str, float | None]:
     except ValueError:
         for_s = 0.0
     if for_s <= 0:
-        raise _invalid("for", '`for` must be a time such as "30s", "10min" or "12h".')
+        raise invalid("for", '`for` must be a time such as "30s", "10min" or "12h".')
     return " ".join(reason.split()), for_s
 
 
-def _invalid(field: str, sentence: str) -> Problem:
-    return Problem(422, "invalid", sentence, field=field)
+# What a request prefers (RFC 7240)
+
+
+def preferred_wait_s(request: Request, most_s: int = MOST_WAIT_S) -> int | None:
+    """The N of `Prefer: wait=N`, None without it; raises Problem 400 unless it is a number from 0 to `most_s`."""
+    given = _preferences(request).get("wait")
+    if given is None:
+        return None
+    if not re.fullmatch(r"\d{1,6}", given, re.ASCII) or int(given) > most_s:
+        raise bad_parameter("Prefer", f"`Prefer: wait=N` takes a whole number of seconds from 0 to {most_s}.")
+    return int(given)
+
+
+def prefers_async(request: Request) -> bool:
+    """Whether the request has `Prefer: respond-async`."""
+    return "respond-async" in _preferences(request)
+
+
+def _preferences(request: Request) -> dict[str, str]:
+    """The preferences by name; the first one of a name counts, and parameters of a preference are left out."""
+    found: dict[str, str] = {}
+    for text in ",".join(request.headers.getlist("prefer")).split(","):
+        name, _, value = text.partition(";")[0].partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return found

@@ -121,6 +121,11 @@ def bad_parameter(field: str, sentence: str) -> Problem:
     return Problem(400, "bad_parameter", sentence, field=field)
 
 
+def invalid(field: str, sentence: str) -> Problem:
+    """The answer for a field of a body that has a wrong value."""
+    return Problem(422, "invalid", sentence, field=field)
+
+
 def of_rejection(rejection: Rejection) -> Problem:
     """The answer for work that the contract or a route does not allow."""
     status, code = _REJECTIONS.get(rejection.code, (422, rejection.code))

@@ -6,7 +6,6 @@ A wait holds no connection to Redis. It ends with the work, with its time, with 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,11 +17,8 @@ from redis.exceptions import RedisError
 from daemon.contract import FINAL_STATES
 from daemon.gateway.events.frames import Topic
 from daemon.gateway.events.hub import EventHub
-from daemon.gateway.problems import bad_parameter
 from daemon.queue.keys import Keys
 from daemon.queue.views import ItemView, View
-
-MOST_WAIT_S = 60
 
 _FIELDS = ("state", "held", "open", "parts_left")
 _GOES_ON = frozenset({b"queued", b"throttled", b"retry_wait", b"running"})
@@ -106,30 +102,3 @@ async def _gone(request: Request) -> None:
     message: Any = {}
     while message.get("type") != "http.disconnect":
         message = await request.receive()
-
-
-# What a request prefers (RFC 7240)
-
-
-def preferred_wait_s(request: Request, most_s: int = MOST_WAIT_S) -> int | None:
-    """The N of `Prefer: wait=N`, None without it; raises Problem 400 unless it is a number from 0 to `most_s`."""
-    given = _preferences(request).get("wait")
-    if given is None:
-        return None
-    if not re.fullmatch(r"\d{1,6}", given, re.ASCII) or int(given) > most_s:
-        raise bad_parameter("Prefer", f"`Prefer: wait=N` takes a whole number of seconds from 0 to {most_s}.")
-    return int(given)
-
-
-def prefers_async(request: Request) -> bool:
-    """Whether the request has `Prefer: respond-async`."""
-    return "respond-async" in _preferences(request)
-
-
-def _preferences(request: Request) -> dict[str, str]:
-    """The preferences by name; the first one of a name counts, and parameters of a preference are left out."""
-    found: dict[str, str] = {}
-    for text in ",".join(request.headers.getlist("prefer")).split(","):
-        name, _, value = text.partition(";")[0].partition("=")
-        found.setdefault(name.strip().lower(), value.strip().strip('"'))
-    return found

@@ -223,4 +223,9 @@ def _record(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 
 def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(moment)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time in UTC as answers have it, such as `2026-01-31T09:30:00.000Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

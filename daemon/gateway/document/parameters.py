@@ -10,7 +10,7 @@ from daemon.contract.fields import IDENT_PATTERN, IDENT_TEXT, NAME_PATTERN
 from daemon.contract.schema import SCHEMA_NAMES
 from daemon.gateway.endpoints.items import STATES
 from daemon.gateway.identity import KEY_CHARS
-from daemon.gateway.waiting import MOST_WAIT_S
+from daemon.gateway.parameters import MOST_WAIT_S
 from daemon.queue.usage import MOST_DAYS
 
 Spec = Mapping[str, Any]

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from daemon.contract import Job
 from daemon.contract.entry import MAX_DATA_BYTES
-from daemon.gateway.access import Reader, Submitter
-from daemon.gateway.answers import accepted, answer, shown
+from daemon.gateway.access import Caller, Reader, Submitter
+from daemon.gateway.answers import accepted, answer, look_again_s, shown
 from daemon.gateway.bodies import read_object
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import choose_id
 from daemon.gateway.links import Links
-from daemon.gateway.parameters import whole_number
-from daemon.gateway.waiting import MOST_WAIT_S, preferred_wait_s
+from daemon.gateway.parameters import MOST_WAIT_S, preferred_wait_s, whole_number
 from daemon.gateway.work.accepting import accept_job, job_from, record_of
 from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.queue.views import View
 
 router = APIRouter(tags=["jobs"])
-
-LOOK_AGAIN_S = (1, 30)  # the least and the most for `Retry-After` of accepted work
 
 
 @router.post("/v1/jobs", status_code=202)
@@ -68,13 +64,8 @@ async def show_job(
     wait: str | None = None,
 ) -> Response:
     """The record of a job; with `wait=N` (at most 60 s) as soon as the job has ended, or after that time."""
-    wait_s = whole_number("wait", wait, 0, 0, MOST_WAIT_S)
     owner = caller.tenant_for(tenant)
-    view = await find_job(here, owner, ident)
-    if wait_s and not view.ended:
-        await here.waiting.for_end(view, wait_s, request)
-        view = await find_job(here, owner, ident)
-    return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
+    return await _record_after(request, here, caller, wait, lambda: find_job(here, owner, ident))
 
 
 @router.get("/v1/batches/{batch}/items/{ident}")
@@ -88,12 +79,19 @@ async def show_item(
     wait: str | None = None,
 ) -> Response:
     """The record of an item of a batch; `wait` as for a job."""
-    wait_s = whole_number("wait", wait, 0, 0, MOST_WAIT_S)
     owner = caller.tenant_for(tenant)
-    view = await find_item(here, owner, batch, ident)
+    return await _record_after(request, here, caller, wait, lambda: find_item(here, owner, batch, ident))
+
+
+async def _record_after(
+    request: Request, here: Gateway, caller: Caller, wait: str | None, find: Callable[[], Awaitable[View]]
+) -> Response:
+    """The record as soon as its work has ended, or after `wait` seconds."""
+    wait_s = whole_number("wait", wait, 0, 0, MOST_WAIT_S)
+    view = await find()
     if wait_s and not view.ended:
         await here.waiting.for_end(view, wait_s, request)
-        view = await find_item(here, owner, batch, ident)
+        view = await find()
     return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
 
 
@@ -103,7 +101,5 @@ async def _record(here: Gateway, links: Links, view: View) -> dict[str, Any]:
 
 
 def _accepted(job: Job, state: str, outlook: Outlook, links: Links, headers: Mapping[str, str]) -> Response:
-    least, most = LOOK_AGAIN_S
-    again_s = least if outlook.eta_s is None else min(most, max(least, math.ceil(outlook.eta_s)))
     body = accepted(job.id, state, outlook, links.job_urls(job.id, job.n))
-    return answer(body, 202, {**headers, "Retry-After": str(again_s)})
+    return answer(body, 202, {**headers, "Retry-After": str(look_again_s(outlook.eta_s))})

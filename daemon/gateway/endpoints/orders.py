@@ -10,7 +10,7 @@ from daemon.gateway.answers import answer, charged
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
 from daemon.gateway.problems import Problem, not_found
-from daemon.gateway.work.finding import find_batch, find_item, find_job, members_of
+from daemon.gateway.work.finding import find_batch, find_item, find_job, items_of
 from daemon.intake.orders import DEFAULT_CANCEL
 from daemon.queue.messages import Target
 from daemon.queue.views import GroupView, ItemView, View
@@ -110,8 +110,7 @@ async def _now(here: Gateway, view: View) -> View:
 
 
 async def _ordered(here: Gateway, view: View) -> Response:
-    items = [view] if isinstance(view, ItemView) else await members_of(here, view)
-    return answer({"state": view.state, "charged": charged(items)}, 202)
+    return answer({"state": view.state, "charged": charged(await items_of(here, view))}, 202)
 
 
 def _not_ended(view: View) -> Problem:

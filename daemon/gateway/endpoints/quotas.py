@@ -14,6 +14,7 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.parameters import pause_terms
 from daemon.gateway.problems import not_found
 from daemon.queue import pauses
+from daemon.queue.views import rfc3339
 
 router = APIRouter(tags=["quotas"])
 
@@ -103,7 +104,7 @@ def _route(here: Gateway, name: str, pause: pauses.Pause | None) -> dict[str, An
 
 
 def _text(until: datetime | None) -> str | None:
-    return None if until is None else until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if until is None else rfc3339(until)
 
 
 def _quotas(here: Gateway) -> Quotas:

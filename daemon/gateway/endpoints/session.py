@@ -12,7 +12,7 @@ from daemon.gateway.bodies import read_object
 from daemon.gateway.gateway import Here
 from daemon.gateway.keyring import COOKIE, SESSION_S
 from daemon.gateway.links import base_of
-from daemon.gateway.problems import Problem
+from daemon.gateway.problems import invalid
 from daemon.gateway.scopes import SCOPES
 
 router = APIRouter(tags=["session"])
@@ -32,7 +32,7 @@ async def begin(request: Request, here: Here) -> Response:
     """Trade a key for a cookie of 12 hours, which an event source and a picture can send."""
     given = (await read_object(request, SESSION_BYTES)).get("key")
     if not isinstance(given, str):
-        raise Problem(422, "invalid", "`key` must be a text.", field="key")
+        raise invalid("key", "`key` must be a text.")
     return _with_cookie(request, await here.keys.session_for(given), SESSION_S)
 
 

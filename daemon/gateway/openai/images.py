@@ -19,12 +19,12 @@ from daemon.gateway.links import Links
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
-from daemon.gateway.openai.results import Form, images_response, is_over, items_of, task_of
+from daemon.gateway.openai.results import Form, images_response, is_over, task_of
 from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object, restarting
 from daemon.gateway.openai.stream import stream_of
+from daemon.gateway.parameters import prefers_async
 from daemon.gateway.problems import Problem
-from daemon.gateway.waiting import prefers_async
-from daemon.gateway.work.finding import find_job
+from daemon.gateway.work.finding import find_job, items_of
 from daemon.queue.records import View
 
 router = APIRouter(route_class=OpenAiRoute, tags=["openai"])

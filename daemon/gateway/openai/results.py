@@ -29,11 +29,6 @@ NO_TOKENS: Final = {
 }
 
 
-async def items_of(here: Gateway, view: View) -> list[ItemView]:
-    """The items of a job, in the order of its pictures."""
-    return [view] if isinstance(view, ItemView) else await here.records.all_members(view.gid)
-
-
 @dataclass(frozen=True, slots=True)
 class Form:
     """How one caller gets its pictures: as text, or as addresses that work without a key for an hour."""

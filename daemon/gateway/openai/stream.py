@@ -13,9 +13,10 @@ from starlette.responses import StreamingResponse
 
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.fields import Wish
-from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over, items_of
+from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over
 from daemon.gateway.openai.route import error_object, restarting
 from daemon.gateway.problems import Problem, problem_of
+from daemon.gateway.work.finding import items_of
 from daemon.queue.records import ItemView, View
 from daemon.storage.object_store import StorageError
 

@@ -16,16 +16,15 @@ from fastapi import APIRouter, Request, Response
 from daemon.broker.streams import ranked
 from daemon.compat.slides import slide_batch
 from daemon.gateway.access import Reader, Submitter
-from daemon.gateway.answers import answer
+from daemon.gateway.answers import answer, look_again_s
 from daemon.gateway.batches.accepting import accept, prepared
 from daemon.gateway.bodies import parse_object, read_body, read_object
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.joining import batch_id_of
 from daemon.gateway.links import Links
-from daemon.gateway.parameters import SMALL_BYTES
-from daemon.gateway.problems import Problem
-from daemon.gateway.waiting import preferred_wait_s, prefers_async
-from daemon.gateway.work.finding import find_batch
+from daemon.gateway.parameters import SMALL_BYTES, preferred_wait_s, prefers_async
+from daemon.gateway.problems import invalid
+from daemon.gateway.work.finding import find_batch, items_of
 from daemon.queue.records import GroupView, ItemView
 
 router = APIRouter(tags=["slides"])
@@ -56,8 +55,7 @@ async def generate(request: Request, here: Here, caller: Submitter) -> Response:
     if view.ended:
         return answer(body, headers=applied)
     eta_s = await _eta_s(here, view)
-    again_s = 5 if eta_s is None else min(30, max(1, round(eta_s)))
-    headers = {"Location": links.batch(ident), "Retry-After": str(again_s), **applied}
+    headers = {"Location": links.batch(ident), "Retry-After": str(look_again_s(eta_s, 5)), **applied}
     return answer({**body, "estimated_remaining_time": eta_s}, 202, headers)
 
 
@@ -66,7 +64,7 @@ async def status(request: Request, here: Here, caller: Reader) -> Response:
     """How far a batch of slides is, with the pictures that are done."""
     ident = (await read_object(request, SMALL_BYTES)).get("batch_id")
     if not isinstance(ident, str):
-        raise Problem(422, "invalid", "`batch_id` must be a text.", field="batch_id")
+        raise invalid("batch_id", "`batch_id` must be a text.")
     tenant = caller.tenant_for(None)
     view = await find_batch(here, tenant, ident)
     body = await _body(here, Links.of_tenant(request, caller, tenant), view)
@@ -85,7 +83,7 @@ async def active_count(here: Here, caller: Reader) -> Response:
 
 async def _body(here: Gateway, links: Links, view: GroupView) -> dict[str, Any]:
     """What both answers have."""
-    items = await here.records.all_members(view.gid)
+    items = await items_of(here, view)
     counts = view.counts
     return {
         "batch_id": view.id,

@@ -38,10 +38,15 @@ async def find_item(here: Gateway, tenant: str, batch: str, ident: str) -> ItemV
     raise not_found()
 
 
+async def items_of(here: Gateway, view: View) -> list[ItemView]:
+    """The items of some work, in their order: an item alone is its own."""
+    return [view] if isinstance(view, ItemView) else await here.records.all_members(view.gid)
+
+
 async def members_of(here: Gateway, view: View) -> list[ItemView]:
     """The pictures of a job of several, in their order; nothing for other work."""
     if isinstance(view, GroupView) and view.kind == "job":
-        return await here.records.all_members(view.gid)
+        return await items_of(here, view)
     return []
 
 
