@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any, Final
 
 import structlog
@@ -15,6 +14,7 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.parameters import flag
 from daemon.gateway.problems import Problem, not_found
 from daemon.gateway.work.finding import find_item, find_job
+from daemon.gateway.work.pictures import LINK_LASTS
 from daemon.queue.keys import Uid
 from daemon.queue.records import ItemView
 from daemon.storage.imaging import BadImage, thumbnail
@@ -24,7 +24,6 @@ from daemon.storage.object_store import StorageError
 router = APIRouter(tags=["pictures"])
 log = structlog.get_logger(__name__)
 
-LINK_LASTS: Final = timedelta(hours=1)
 FOREVER: Final = "private, max-age=31536000, immutable"
 # A picture is of others: a browser that opens it alone runs nothing and loads nothing.
 ALONE: Final = "default-src 'none'; sandbox"

@@ -12,9 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from daemon.gateway.access import Caller
-from daemon.gateway.endpoints.inputs import keep_input
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.problems import Problem
+from daemon.gateway.work.pictures import keep_input
 
 TYPE: Final = "multipart/form-data"
 MOST_PICTURES: Final = 16

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from daemon.gateway.access import Caller
-from daemon.gateway.endpoints.images import LINK_LASTS
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.links import Links
 from daemon.gateway.openai.route import NO_RETRY
 from daemon.gateway.problems import Problem
+from daemon.gateway.work.pictures import LINK_LASTS
 from daemon.queue.records import ItemView, View
 
 MODERATED: Final = frozenset({"moderation_input", "moderation_output"})

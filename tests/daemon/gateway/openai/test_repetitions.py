@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.endpoints.inputs import keep_input
 from daemon.gateway.openai.begin import begin
+from daemon.gateway.work.pictures import keep_input
 from tests.daemon.gateway.openai.studio import PROMPT, ids, post
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_pictures import png
