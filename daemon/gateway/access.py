@@ -19,7 +19,7 @@ DEFAULT_TENANT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request. `tenant` is None for a caller on this machine that needs no key: it may name any tenant."""
+    """A sender of requests. `tenant` is None for a caller on this machine that needs no key: it may name any tenant."""
 
     name: str
     tenant: str | None
@@ -58,7 +58,7 @@ def may(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
 
     # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
     async def check(request: Request) -> Caller:
-        caller: Caller = await request.app.state.gateway.keys.caller_of(request)
+        caller: Caller = await request.app.state.gateway.keyring.caller_of(request)
         if not caller.may(scope):
             raise Problem(403, "missing_scope", f"This key lacks the scope `{scope}`.", field=scope)
         return caller

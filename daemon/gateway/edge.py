@@ -40,7 +40,7 @@ class Edge:
             return
         began = time.perf_counter()
         answer = _Answer(
-            send, _request_id(scope), "same-origin" if self._gateway.keys.is_open else _readers(scope)
+            send, _request_id(scope), "same-origin" if self._gateway.keyring.is_open else _readers(scope)
         )
         structlog.contextvars.bind_contextvars(request=answer.request_id)
         try:
@@ -59,7 +59,7 @@ class Edge:
 
     def _refusal(self, scope: Scope) -> Problem | None:
         """The refusal of a request that a foreign page made a browser send."""
-        headers, is_open = Headers(scope=scope), self._gateway.keys.is_open
+        headers, is_open = Headers(scope=scope), self._gateway.keyring.is_open
         if is_open and not LOOPBACK_HOST.fullmatch(headers.get("host", "")):
             return _WRONG_HOST
         if scope["method"] in SAFE:
@@ -67,7 +67,7 @@ class Edge:
         return None if _is_own(headers, self._gateway.settings.gateway.public_url) else _CROSS_SITE
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request, and log it. What only reads, and succeeds, would fill the log: pages poll."""
+        """Count a request, and log it. Reads that succeed would fill the log: pages poll."""
         metrics, method = self._gateway.metrics, _METHODS.get(scope["method"], "other")
         template = getattr(scope.get("route"), "path", UNROUTED)
         metrics.http_requests.labels(template, method, str(status)).inc()

@@ -42,7 +42,7 @@ HELD, PARTS, BATCH_PAUSED, NOT_BEFORE = "held", "parts", "paused:batch", "not_be
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What lies before some work. None: unknown, or nothing. `position` is the number of items that come before it."""
+    """The outlook of some work. None: unknown, or nothing. `position` is the number of items that come before it."""
 
     position: int | None = None
     eta_s: float | None = None
@@ -124,7 +124,7 @@ class Estimates:
         return None if look is None else _eta_s(look, calls, self._slots)
 
     async def look(self, route: str) -> RouteLook | None:
-        """What is known of a route now; None for one that is not configured here."""
+        """The facts about a route now; None for one that is not configured here."""
         if route not in self._routes:
             return None
         async with self._turns.setdefault(route, asyncio.Lock()):

@@ -35,7 +35,7 @@ NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
 
 class Gateway:
-    """What endpoints work with. `start`, then `stop`; Redis may still be away at the start."""
+    """The things that endpoints work with. `start`, then `stop`; Redis may still be away at the start."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Gateway:
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
-        self.keys = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
+        self.keyring = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
         self.forms = asyncio.Semaphore(FORMS_AT_ONCE)  # each has 17 files, and up to 17 MB in memory

@@ -20,7 +20,7 @@ SAME_BODY_S = 60.0
 
 
 def digest_of(caller: Caller, tenant: str, address: str, body: bytes) -> str:
-    """What is equal for two sends if one caller sent the same bytes to the same address."""
+    """A text that is equal for two sends if one caller sent the same bytes to the same address."""
     return hashlib.sha256(b"\n".join((f"{caller.name}/{tenant} {address}".encode(), body))).hexdigest()
 
 

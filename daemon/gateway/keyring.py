@@ -130,7 +130,7 @@ class KeyRing:
         return urlunsplit(parts._replace(query=urlencode(query)))
 
     async def _caller_by_link(self, request: Request, passed: str) -> Caller:
-        """Who opens a link may read what its address names, in the tenant that was signed, and nothing else."""
+        """A caller with a link may read what its address names, in the tenant that was signed, and nothing else."""
         tenant = request.query_params.get("tenant")
         key = await self._by_signature(passed, _linked(request.url.path, tenant), LINK_S)
         if key is None:
@@ -184,7 +184,7 @@ def _below_root(path: str) -> str:
 
 
 def _linked(path: str, tenant: str | None) -> str:
-    """What a link signs. `thumb` and `inline` stay open: they choose a form of the same picture."""
+    """The text that a link signs. `thumb` and `inline` stay open: they choose a form of the same picture."""
     return f"{_below_root(path)}\n{'' if tenant is None else tenant}"
 
 

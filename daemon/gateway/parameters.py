@@ -81,7 +81,7 @@ async def pause_terms(request: Request) -> tuple[str, float | None]:
     return " ".join(reason.split()), for_s
 
 
-# What a request prefers (RFC 7240)
+# Preferences of a request (RFC 7240)
 
 
 def preferred_wait_s(request: Request, most_s: int = MOST_WAIT_S) -> int | None:

@@ -1,4 +1,4 @@
-"""What a key may allow: `read`; `submit`, which also cancels, retries and pauses own batches; `admin`, all of it."""
+"""The rights of a key: `read`; `submit`, which also cancels, retries and pauses own batches; `admin`, all of it."""
 
 from __future__ import annotations
 

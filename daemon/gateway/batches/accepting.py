@@ -23,7 +23,7 @@ MOST_SHOWN = 100  # faults in a refusal
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a draft comes to: parts that can be accepted, or the faults that stand against it."""
+    """The result of a draft: parts that can be accepted, or the faults that stand against it."""
 
     parts: Sequence[PreparedPart]
     faults: Sequence[Fault] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-# What each code means, for people who write programs: the table in docs/http.md says the same.
+# The meaning of each code, for people who write programs: the table in docs/http.md says the same.
 CODES: Final[Mapping[str, str]] = {
     "bad_parameter": "a parameter of the address or a header cannot be read",
     "malformed": "the body is no JSON object, or is nested too deeply; `line` and `column` say where",

@@ -90,7 +90,7 @@ def _complete(node: Node, operation: Operation) -> None:
 
 
 def _statuses(operation: Operation, codes: Mapping[int, tuple[str, ...]]) -> list[int]:
-    # What is a 422 elsewhere is a 400 in OpenAI's API.
+    # A 422 of ours is a 400 in OpenAI's API.
     return [status for status in codes if not (operation.openai and status == 422)]
 
 

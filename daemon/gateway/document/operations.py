@@ -1,4 +1,4 @@
-"""What each address takes and answers, one line of a table for each; a test compares it with the app's addresses."""
+"""The requests and answers of each address, a line of a table for each; a test compares them with the app."""
 
 from __future__ import annotations
 

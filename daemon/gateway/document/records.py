@@ -21,7 +21,7 @@ class Shape(BaseModel):
 
 
 class Outlook(Shape):
-    """What lies before some work; null: unknown, or nothing."""
+    """The work that comes before some other; null: unknown, or nothing."""
 
     position: int | None = Field(None, ge=0, description="items that come before it")
     eta_seconds: float | None = Field(ge=0, description="until its end")
@@ -264,7 +264,7 @@ class BatchPage(Shape):
 
 
 class DryRun(Shape):
-    """What a batch would need; nothing is recorded."""
+    """The needs of a batch; nothing is recorded."""
 
     pictures: int
     seconds: float | None

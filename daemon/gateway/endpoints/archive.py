@@ -40,7 +40,7 @@ MOST_NAME_CHARS: Final = 200
 async def archive(
     here: Here, caller: Reader, ident: str, names: str | None = None, tenant: str | None = None
 ) -> Response:
-    """What is finished so far: manifest.json and manifest.csv first, then the pictures.
+    """The pictures that are finished so far: manifest.json and manifest.csv first, then the pictures.
 
     `names` makes the name of each file of its id and metadata, as in `{sku}/{stem}`.
     """
@@ -87,7 +87,7 @@ async def _lacking(here: Gateway, pictures: Sequence[Picture]) -> set[str]:
 
 
 class _Sink(io.RawIOBase):
-    """What a ZIP is written to: it cannot be sought, and holds one picture at most."""
+    """The sink of a ZIP: it cannot be sought, and holds one picture at most."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -101,7 +101,7 @@ class _Sink(io.RawIOBase):
         return len(part)
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes since the last time."""
         whole = b"".join(self._parts)
         self._parts.clear()
         return whole

@@ -52,7 +52,7 @@ async def cancel(
 async def retry(
     request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
 ) -> Response:
-    """Try items again that made no picture; `{}` means those that failed. What succeeded is never made again."""
+    """Try items again that made no picture; `{}` means those that failed. No picture is made twice."""
     order = await _order(request, RetrySelection)
     batch = await find_batch(here, caller.tenant_for(tenant), ident)
     states = order.states or DEFAULT_RETRY

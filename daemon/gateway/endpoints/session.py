@@ -1,4 +1,4 @@
-"""Who am I, and a session for browsers."""
+"""The caller itself, and a session for browsers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def begin(request: Request, here: Here) -> Response:
     given = (await read_object(request, SESSION_BYTES)).get("key")
     if not isinstance(given, str):
         raise invalid("key", "`key` must be a text.")
-    return _with_cookie(request, await here.keys.session_for(given), SESSION_S)
+    return _with_cookie(request, await here.keyring.session_for(given), SESSION_S)
 
 
 @router.delete("/v1/session", status_code=204)

@@ -13,7 +13,7 @@ from daemon.contract import FINAL_STATES
 from daemon.gateway.access import Reader
 from daemon.gateway.events.frames import START, Position, Topic, position_of
 from daemon.gateway.events.response import SseResponse
-from daemon.gateway.events.stream import Ending, EventStream, Wish
+from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.problems import Problem, bad_parameter
 from daemon.gateway.work.finding import find_batch, find_item, find_job
@@ -36,11 +36,11 @@ async def of_tenant(
     after: After = None,
     last_event_id: LastEventId = None,
 ) -> SseResponse:
-    """What happens to all work of a tenant, and to quotas and routes; without a last id, from now on."""
+    """The events of all work of a tenant, and to quotas and routes; without a last id, from now on."""
     here.hub.check()
     topic = Topic(caller.tenant_for(tenant))
     known = _known(after, last_event_id)
-    return _stream(here, Wish(topic, here.names.events, known, known or START))
+    return _stream(here, Listening(topic, here.names.events, known, known or START))
 
 
 @router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
@@ -60,7 +60,7 @@ async def of_batch(
     view = await _found(here, find)
     ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
     stream = here.names.batch_events(ident)
-    return _stream(here, Wish(Topic(owner, ident), stream, *_since(view, known), ending, view.ended))
+    return _stream(here, Listening(Topic(owner, ident), stream, *_since(view, known), ending, view.ended))
 
 
 @router.get(
@@ -86,7 +86,7 @@ async def of_item(
     ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
     topic = Topic(owner, batch, ident)
     return _stream(
-        here, Wish(topic, here.names.batch_events(batch), *_since(view, known), ending, view.ended)
+        here, Listening(topic, here.names.batch_events(batch), *_since(view, known), ending, view.ended)
     )
 
 
@@ -108,11 +108,11 @@ async def of_job(
     ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
     until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
     topic = Topic(owner, "", ident)
-    return _stream(here, Wish(topic, here.names.events, *_since(view, known), ending, view.ended, until))
+    return _stream(here, Listening(topic, here.names.events, *_since(view, known), ending, view.ended, until))
 
 
-def _stream(here: Gateway, wish: Wish) -> SseResponse:
-    return SseResponse(EventStream(here.hub, wish).frames())
+def _stream(here: Gateway, listening: Listening) -> SseResponse:
+    return SseResponse(EventStream(here.hub, listening).frames())
 
 
 def _known(after: str | None, last_event_id: str | None) -> Position | None:
@@ -145,7 +145,7 @@ def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]
 def _since(view: View, known: Position | None) -> tuple[Position, Position]:
     """From where a listener of some work reads, and up to where nothing may be gone.
 
-    Without an id that is the time of its acceptance. What is older belongs to others, and may go with their work.
+    Without an id that is the time of its acceptance. Anything older belongs to others, and may go with their work.
     """
     began = _at(view.accepted_at, -_CLOCKS_MS)
     if known is None or known < began:

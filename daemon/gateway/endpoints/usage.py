@@ -1,4 +1,4 @@
-"""What was made and paid for."""
+"""Pictures and cost by day."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _RETRY_MS = (
 
 
 class Topic(NamedTuple):
-    """What a listener hears of: a batch, a job (with an empty batch), an item of a batch, or all that a tenant has."""
+    """The work of a listener: a batch, a job (with an empty batch), an item of a batch, or all that a tenant has."""
 
     tenant: str
     batch: str = ""

@@ -1,4 +1,4 @@
-"""What the hub hands events to: a listener, which gets each frame, and a waiter, which only looks again."""
+"""Those that the hub hands events to: a listener, which gets each frame, and a waiter, which only looks again."""
 
 from __future__ import annotations
 

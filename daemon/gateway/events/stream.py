@@ -33,8 +33,8 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a listener wants to hear.
+class Listening:
+    """The events that a listener gets.
 
     `after` is the position that it knows, None for live events alone. The past is in `stream`, up to `until` if the
     work had ended (`has_ended`). If entries up to `must_have` are gone, the listener has lost some.
@@ -52,11 +52,11 @@ class Wish:
 class EventStream:
     """Frames for one listener, from `frames`. While Redis is away it waits, and goes on without loss."""
 
-    def __init__(self, hub: EventHub, wish: Wish) -> None:
+    def __init__(self, hub: EventHub, listening: Listening) -> None:
         self._hub = hub
-        self._wish = wish
-        self._position = wish.after or START  # every event up to this one was sent, or is not wanted
-        self._ends = wish.ending
+        self._listening = listening
+        self._position = listening.after or START  # every event up to this one was sent, or is not wanted
+        self._ends = listening.ending
         self._may_end = (
             False  # an event that may be the last one was sent, and the record has not been read since
         )
@@ -64,9 +64,9 @@ class EventStream:
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Some whole frames at a time, until the work ends or the gateway stops."""
-        with self._hub.listen(self._wish.topic) as listener:
+        with self._hub.listen(self._listening.topic) as listener:
             yield first_line()
-            if self._wish.after is None:
+            if self._listening.after is None:
                 self._position = self._hub.position or START
             else:
                 if await self._answer(listener, self._is_unknown):
@@ -85,13 +85,13 @@ class EventStream:
                 yield END
 
     async def _past(self, listener: Listener, *, is_first: bool) -> AsyncGenerator[bytes, None]:
-        """What follows the position, up to the stream's end; from there on the listener has had all events.
+        """The frames that follow the position, up to the stream's end; from there on the listener has had all events.
 
         The listener begins anew before each read. So it has every event that came after the read, and what the last
         page has as well is not sent again. If it overflows meanwhile, its events are read from Redis.
         The first time, the record says whether the work has ended; later an event that may be its last one was sent.
         """
-        until, knew_end = (self._wish.until, self._wish.has_ended) if is_first else (None, False)
+        until, knew_end = (self._listening.until, self._listening.has_ended) if is_first else (None, False)
         saw_end = not is_first
         while not listener.closed:
             if listener.lost_at is not None and listener.lost_at < self._position:  # by Redis itself
@@ -120,7 +120,7 @@ class EventStream:
             saw_end = False
 
     async def _next(self, listener: Listener) -> bytes:
-        """What comes next, once it comes; nothing when the gateway stops."""
+        """The next frames, once they come; nothing when the gateway stops."""
         events = await listener.take()
         parts: list[bytes] = []
         if listener.lost_at is not None:
@@ -138,15 +138,17 @@ class EventStream:
     async def _is_unknown(self) -> bool:
         """Whether events that are wanted are lost, or the position itself is of a stream that was lost."""
         client, keys = self._hub.client, self._hub.keys
-        state = await state_of(client, self._wish.stream)
-        if state.last == START or has_lost(state, self._wish.must_have):
+        state = await state_of(client, self._listening.stream)
+        if state.last == START or has_lost(state, self._listening.must_have):
             return True
         if self._position <= (self._hub.position or START):
             return False
         return self._position > position_of(await tail(client, keys.events))
 
     async def _page(self, until: Position | None) -> Page:
-        return await read_page(self._hub.client, self._wish.stream, self._wish.topic, self._position, until)
+        return await read_page(
+            self._hub.client, self._listening.stream, self._listening.topic, self._position, until
+        )
 
     def _resync(self, listener: Listener) -> bytes:
         self._position, listener.lost_at = listener.lost_at or START, None

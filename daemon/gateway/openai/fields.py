@@ -13,7 +13,7 @@ from daemon.gateway.problems import Problem
 DEFAULT_ROUTE: Final = "default"
 # Sent to the provider as they are; its check refuses what it does not know.
 PARAMS: Final = ("quality", "style", "background", "moderation", "input_fidelity")
-# Of our own jobs, for clients that can send more fields (`extra_body`).
+# Fields of our own jobs, for clients that can send more fields (`extra_body`).
 OWN: Final = ("negative_prompt", "seed", "priority", "deadline", "cache", "metadata")
 # About the person behind the client, who is nobody's business at the provider.
 PERSON: Final = ("user", "safety_identifier")
@@ -34,7 +34,7 @@ class Wish:
 
 
 def wish_of(body: Mapping[str, Any], routes: Routes) -> Wish:
-    """What a request wants. Raises Problem: 404 for an unknown model, 400 for a field that cannot be meant."""
+    """The wish in a request. Raises Problem: 404 for an unknown model, 400 for a field that cannot be meant."""
     for name in body:
         if name not in KNOWN:
             guess = nearest(name, sorted(KNOWN))

@@ -46,7 +46,7 @@ class Form:
         if self.as_url:
             stored = await store.link(image["key"], LINK_LASTS)
             ours = self.links.image(item, 0)
-            return {"url": stored or await self.here.keys.link_for(self.caller, ours), **more}
+            return {"url": stored or await self.here.keyring.link_for(self.caller, ours), **more}
         data = await store.get(image["key"])
         if data is None:
             raise Problem(502, "picture_gone", "The picture was made, but the store has it no more.")
@@ -54,7 +54,7 @@ class Form:
 
 
 def facts_of(item: ItemView) -> dict[str, Any]:
-    """What an event says of a picture that was made, whatever was wanted."""
+    """The facts in an event about a picture that was made, whatever was wanted."""
     image = item.images[0]
     return {
         "created_at": int(item.accepted_at.timestamp()),

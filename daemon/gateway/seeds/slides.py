@@ -82,7 +82,7 @@ async def active_count(here: Here, caller: Reader) -> Response:
 
 
 async def _body(here: Gateway, links: Links, view: GroupView) -> dict[str, Any]:
-    """What both answers have."""
+    """The fields that both answers have."""
     items = await items_of(here, view)
     counts = view.counts
     return {

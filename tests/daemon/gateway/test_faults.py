@@ -194,7 +194,7 @@ async def test_a_full_disk_is_an_answer_of_its_own(quiet_door: Door, monkeypatch
 
 # Redis away
 
-# What endpoints need to come as far as to Redis; the others take an empty object, or no body.
+# Bodies with which endpoints come as far as to Redis; the others take an empty object, or no body.
 PICTURES = {"prompt": "a kettle"}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/jobs": {"json": JOB},
@@ -245,7 +245,7 @@ async def send(door: Door, method: str, path: str) -> tuple[int, str]:
 
 
 async def statuses(door: Door) -> dict[tuple[str, str], tuple[int, str]]:
-    """What each operation answers."""
+    """The answer of each operation."""
     answers = await asyncio.gather(*(send(door, *operation) for operation in operations()))
     return dict(zip(operations(), answers, strict=True))
 

@@ -109,7 +109,7 @@ async def test_only_a_link_that_needs_no_key_may_be_embedded_by_other_sites(
 ) -> None:
     key, caller = made(keys_file, "boss", "admin"), Caller("boss", "shop", frozenset({"admin"}))
     assert (await locked.http.post("/v1/jobs", json=JOB, headers=key)).status_code == 202
-    link = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/jobs/k1")
+    link = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/jobs/k1")
     embedded = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     answer = await locked.http.get(link, headers=embedded)
     assert (answer.status_code, answer.headers["cross-origin-resource-policy"]) == (200, "cross-origin")

@@ -77,9 +77,9 @@ async def test_a_link_opens_the_picture_of_its_own_tenant_alone(
     for tenant in ("shop", "other"):
         await locked.http.post("/v1/jobs", json={**JOB, "tenant": tenant}, headers=key)
     caller = Caller("boss", "shop", frozenset({"admin"}))
-    link = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/jobs/k1")
+    link = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/jobs/k1")
     assert (await locked.http.get(link + given)).status_code == (401 if given else 200)
-    foreign = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/jobs/k1?tenant=other")
+    foreign = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/jobs/k1?tenant=other")
     assert (await locked.http.get(foreign)).json()["tenant"] == "other"
     assert (await locked.http.get(foreign.replace("tenant=other", "tenant=shop"))).status_code == 401
 
@@ -87,7 +87,7 @@ async def test_a_link_opens_the_picture_of_its_own_tenant_alone(
 async def test_a_link_of_an_admin_gives_no_right_of_an_admin(locked: Door, keys_file: Path) -> None:
     key, caller = made(keys_file, "boss", "admin"), Caller("boss", "shop", frozenset({"admin"}))
     assert (await locked.http.get("/v1/dead", headers=key)).status_code == 200
-    link = await locked.gateway.keys.link_for(caller, f"{locked.url}/v1/dead")
+    link = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/dead")
     assert (await locked.http.get(link)).json()["code"] == "missing_scope"
 
 
@@ -111,8 +111,8 @@ async def test_an_address_of_a_picture_works_for_an_hour_without_a_key(
         assert (
             await door.http.delete(url.partition("/images/0")[0] + "?" + url.partition("?")[2])
         ).status_code == 401
-        now_s = door.gateway.keys._clock() + 3601
-        door.gateway.keys._clock = lambda: now_s
+        now_s = door.gateway.keyring._clock() + 3601
+        door.gateway.keyring._clock = lambda: now_s
         assert (await door.http.get(url)).status_code == 401
 
 

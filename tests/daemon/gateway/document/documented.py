@@ -23,7 +23,7 @@ def document() -> Node:
 
 
 def faults_of(schema: Node, value: Any) -> list[str]:
-    """What is wrong with a value by a schema of the document."""
+    """The faults of a value by a schema of the document."""
     whole = {**schema, "components": document()["components"]}
     checked = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
     return [

@@ -33,7 +33,7 @@ class Frame(NamedTuple):
 
 @dataclass
 class Heard:
-    """What one listener has heard. `closed`: the other side has ended the stream."""
+    """The events that one listener has heard. `closed`: the other side has ended the stream."""
 
     headers: httpx2.Headers
     frames: list[Frame] = field(default_factory=list)

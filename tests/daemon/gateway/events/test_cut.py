@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daemon.gateway.events import replay
 from daemon.gateway.events.frames import START, Position, Topic, text_of
 from daemon.gateway.events.hub import EventHub
-from daemon.gateway.events.stream import EventStream, Wish
+from daemon.gateway.events.stream import EventStream, Listening
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from tests.daemon.gateway.events.sse import KEYS
@@ -56,7 +56,7 @@ class World:
     async def read(self) -> None:
         await self.hub._read(self.hub.position or START)
 
-    # What the hub and the listener call on Redis.
+    # The calls of the hub and the listener on Redis.
 
     async def xinfo_stream(self, _: str) -> dict[str, Any]:
         await self.goes_on()
@@ -104,7 +104,7 @@ async def heard(world: World) -> tuple[Position, list[Position]]:
     got: list[bytes] = []
 
     async def listen() -> None:
-        stream = EventStream(world.hub, Wish(OURS, KEYS.batch_events("b1"), known))
+        stream = EventStream(world.hub, Listening(OURS, KEYS.batch_events("b1"), known))
         async for frames in stream.frames():
             got.append(frames)  # noqa: PERF401 - they are looked at while they come
 

@@ -15,7 +15,7 @@ from daemon.gateway.events import replay
 from daemon.gateway.events.frames import START, Topic, position_of
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.response import SseResponse
-from daemon.gateway.events.stream import EventStream, Wish
+from daemon.gateway.events.stream import EventStream, Listening
 from daemon.gateway.problems import Problem
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
@@ -38,7 +38,7 @@ async def hub(redis: Redis, redis_server: RedisServer) -> AsyncIterator[EventHub
 
 
 def live(hub: EventHub) -> AsyncGenerator[bytes, None]:
-    return EventStream(hub, Wish(TENANT, KEYS.events, None)).frames()
+    return EventStream(hub, Listening(TENANT, KEYS.events, None)).frames()
 
 
 async def caught_up(hub: EventHub, redis: Redis) -> None:
@@ -74,8 +74,8 @@ async def test_a_listener_that_is_too_slow_gets_a_resync_then_live_frames(
 
 async def test_a_queue_that_overflows_during_the_replay_costs_no_event(hub: EventHub, redis: Redis) -> None:
     await publish(redis, "b1", 0, replay.PAGE + 10)
-    wish = Wish(Topic("default", "b1"), KEYS.batch_events("b1"), START)
-    frames = EventStream(hub, wish).frames()
+    listening = Listening(Topic("default", "b1"), KEYS.batch_events("b1"), START)
+    frames = EventStream(hub, listening).frames()
     got = [await anext(frames), await anext(frames)]
     for first in range(replay.PAGE + 10, replay.PAGE + 1000, 330):
         await publish(redis, "b1", first, 330)

@@ -1,4 +1,4 @@
-"""What the tests of the door for clients of OpenAI send, and a worker that does what the prompt says."""
+"""The bodies that tests of the door for clients of OpenAI send, and a worker that does what the prompt says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPT = {"model": "default", "prompt": "a kettle"}
 
 
 class Studio:
-    """What the worker saw, and what it waits for before it ends an item whose prompt is `later`."""
+    """The jobs that the worker saw, and the event that it waits for before it ends an item whose prompt is `later`."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []

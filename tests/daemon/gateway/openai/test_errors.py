@@ -1,4 +1,4 @@
-"""What goes wrong, in the form and with the status that clients of OpenAI act on."""
+"""Errors in the form and with the status that clients of OpenAI act on."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ async def test_a_stream_has_each_picture_as_an_event(shop: Door) -> None:
     assert [kind for kind, _ in events] == ["image_generation.completed"] * 2
     assert all(data["type"] == "image_generation.completed" for _, data in events)
     assert all(base64.b64decode(data["b64_json"]).startswith(b"picture of") for _, data in events)
-    # What the picture is, whatever was wanted.
+    # The facts of the picture, whatever was wanted.
     assert {"size": "16x16", "output_format": "png"}.items() <= events[0][1].items()
 
 

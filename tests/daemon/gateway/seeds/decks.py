@@ -1,4 +1,4 @@
-"""What callers of the slide maker and of the studio send and read, and a worker that can wait."""
+"""The bodies that callers of the slide maker and of the studio send and read, and a worker that can wait."""
 
 from __future__ import annotations
 
