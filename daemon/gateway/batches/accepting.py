@@ -58,6 +58,20 @@ def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acce
 
 async def accept(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
     """Accept all parts; returns the batch's record. Raises Problem for a conflict, Rejection for a full backlog."""
+    await accept_parts(here, parts)
+    return await record_of(here, parts)
+
+
+async def record_of(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
+    """The record of a batch that was just accepted. Raises Problem when it has been deleted since."""
+    view = await here.records.group(parts[0].gid)
+    if view is None:
+        raise Problem(410, "expired", "The batch was accepted and has been deleted since.")
+    return view
+
+
+async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
+    """Accept all parts, and read nothing back. Raises as `accept`."""
     for number, part in enumerate(parts):
         later = parts[1:] if number == 0 else ()
         try:
@@ -69,10 +83,6 @@ async def accept(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
             await raise_full(here, rejection, part.batch.tenant, part.items[0].route, pictures)
         if verdict == "conflict":
             raise Problem(409, "id_conflict", CONFLICT, field="id")
-    view = await here.records.group(parts[0].gid)
-    if view is None:
-        raise Problem(410, "expired", "The batch was accepted and has been deleted since.")
-    return view
 
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:

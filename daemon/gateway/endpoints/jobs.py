@@ -20,7 +20,7 @@ from daemon.gateway.identity import choose_id
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import whole_number
 from daemon.gateway.waiting import MOST_WAIT_S, preferred_wait_s
-from daemon.gateway.work.accepting import accept_job, job_from, record_of
+from daemon.gateway.work.accepting import accept_job, job_from, named, record_of
 from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.queue.views import View
 
@@ -40,18 +40,10 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     choose_id(request, body, "job")
     body["tenant"] = caller.tenant_for(body.get("tenant"))
     job = job_from(body)
-    await accept_job(here, job)
-    view = await record_of(here, job)
     links = Links.of_tenant(request, caller, job.tenant)
-    headers = {"Location": links.job(job.id)}
-    if wait_s is not None:
-        headers["Preference-Applied"] = f"wait={wait_s}"
-        if view is not None:
-            await here.waiting.for_end(view, wait_s, request)
-            view = await record_of(here, job)
-    if wait_s is not None and view is not None and view.ended:
-        return answer(await _record(here, links, view), 200, headers)
-    return await _accepted(here, links, job, view, headers)
+    with named(job.id, links.job(job.id)):
+        await accept_job(here, job)
+        return await _begun(request, here, links, job, wait_s)
 
 
 @router.get("/v1/jobs/{ident}", responses=PROBLEMS)
@@ -91,6 +83,20 @@ async def show_item(
         await here.waiting.for_end(view, wait_s, request)
         view = await find_item(here, owner, batch, ident)
     return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
+
+
+async def _begun(request: Request, here: Gateway, links: Links, job: Job, wait_s: int | None) -> Response:
+    """The answer for a job that is recorded, after a wait of at most `wait_s` for its end."""
+    view = await record_of(here, job)
+    headers = {"Location": links.job(job.id)}
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        if view is not None:
+            await here.waiting.for_end(view, wait_s, request)
+            view = await record_of(here, job)
+    if wait_s is not None and view is not None and view.ended:
+        return answer(await _record(here, links, view), 200, headers)
+    return await _accepted(here, links, job, view, headers)
 
 
 async def _record(here: Gateway, links: Links, view: View) -> dict[str, Any]:

@@ -48,22 +48,36 @@ def as_openai(problem: Problem) -> Response:
 
 
 def error_object(problem: Problem) -> dict[str, Any]:
-    """The object under `error`."""
+    """The object under `error`; with `id` where there is work that goes on."""
     return {
         "message": problem.detail,
         "type": _type_of(problem.status),
         "param": problem.field,
         "code": problem.code,
+        **problem.more,
     }
 
 
-def restarting() -> Problem:
+def restarting(ident: str, address: str) -> Problem:
     """The answer when this process stops while a request waits; an SDK sends it again, and joins its job."""
     return Problem(
         503,
         "restarting",
-        "This server stops and the job goes on; send the request again.",
+        f"This server stops and the job goes on; send the request again, or poll {address}.",
         retry_after_s=RESTARTED_S,
+        headers={"Location": address},
+        more={"id": ident},
+    )
+
+
+def still_running(ident: str, address: str) -> Problem:
+    """The answer for a job that goes on when its request ends. The SDK must not send it again."""
+    return Problem(
+        504,
+        "still_running",
+        f"The pictures are still being made; poll {address}.",
+        headers={"Location": address, **NO_RETRY},
+        more={"id": ident},
     )
 
 

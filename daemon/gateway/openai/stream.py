@@ -11,7 +11,6 @@ import orjson
 from redis.exceptions import RedisError
 from starlette.responses import StreamingResponse
 
-from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.fields import Wish
 from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over, items_of
 from daemon.gateway.openai.route import error_object, restarting
@@ -41,7 +40,7 @@ async def _frames(form: Form, wish: Wish, kind: str, again: Again) -> AsyncItera
     spoke_at_s = time.monotonic()
     yield PING
     try:
-        async for item in _finished(form.here, again):
+        async for item in _finished(form, again):
             if item is not None:
                 event = f"{kind}.completed"
                 body = await form.picture(item)
@@ -55,13 +54,13 @@ async def _frames(form: Form, wish: Wish, kind: str, again: Again) -> AsyncItera
         yield _frame("error", {"type": "error", "error": error_object(problem_of(error))})
 
 
-async def _finished(here: Gateway, again: Again) -> AsyncIterator[ItemView | None]:
+async def _finished(form: Form, again: Again) -> AsyncIterator[ItemView | None]:
     """Each picture once it is there, and None after each look without one.
 
     Raises Problem for a job that ends without a picture, and when this process stops; RedisError, OSError after a long
     outage.
     """
-    sent: set[str] = set()
+    here, sent = form.here, set[str]()
     seen_at_s = time.monotonic()
     while True:
         try:
@@ -81,7 +80,7 @@ async def _finished(here: Gateway, again: Again) -> AsyncIterator[ItemView | Non
         if is_over(view):
             break
         if here.waiting.stopped:
-            raise restarting()
+            raise restarting(view.id, form.links.task(view.id))
         yield None
         await here.waiting.for_end(view, LOOK_S)
     if not sent:
