@@ -35,7 +35,7 @@ CONFLICT = (
     "This id is taken by work with other content, whose result stands; send the changed work under a new id."
 )
 
-Verdict = Literal["new", "duplicate", "conflict"]
+Verdict = Literal["new", "duplicate", "conflict", "gone"]
 
 
 class PreparedPart(NamedTuple):
@@ -103,7 +103,9 @@ class Acceptor:
         """Accept jobs of one picture in one step; `full` for one whose tenant has reached its cap."""
         return await self._accept(items, None)
 
-    async def job(self, job: Job, origin: Mapping[str, str], entry: str = "") -> Verdict:
+    async def job(
+        self, job: Job, origin: Mapping[str, str], entry: str = "", *, must_exist: bool = False
+    ) -> Verdict:
         """Accept a job of any number of pictures. Raises Rejection, also for a full backlog."""
         if job.n == 1:
             (state,) = await self.singles([self.single(job, origin, entry)])
@@ -121,12 +123,15 @@ class Acceptor:
             fingerprint=items[0].fingerprint,
             members=len(items),
             route=job.route,
+            must_exist=must_exist or None,
         )
         return await self._fill(opened, job.tenant, job.id, items, PartEnd(gid, "1", entry))
 
-    async def batch(self, batch: Batch, origin: Mapping[str, str], entry: str = "") -> Verdict:
+    async def batch(
+        self, batch: Batch, origin: Mapping[str, str], entry: str = "", *, must_exist: bool = False
+    ) -> Verdict:
         """Accept a batch, or one part of it. Raises Rejection, also for a full backlog."""
-        return await self.part(self.prepared(batch, origin), entry)
+        return await self.part(self.prepared(batch, origin), entry, must_exist=must_exist)
 
     def prepared(self, batch: Batch, origin: Mapping[str, str]) -> PreparedPart:
         """A batch, or one part of it, as its items, without a call to Redis; raises Rejection."""
@@ -147,11 +152,17 @@ class Acceptor:
         return PreparedPart(batch, gid, group, items)
 
     async def part(
-        self, part: PreparedPart, entry: str = "", *, later: Sequence[PreparedPart] = ()
+        self,
+        part: PreparedPart,
+        entry: str = "",
+        *,
+        later: Sequence[PreparedPart] = (),
+        must_exist: bool = False,
     ) -> Verdict:
         """As `batch`, for a prepared part. `later` parts, which the caller accepts next, are journaled with it."""
         data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._of_requests else {}
-        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **part.group)
+        group: NewGroup = {**part.group, "must_exist": must_exist or None}
+        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **group)
         batch, end = part.batch, PartEnd(part.gid, str(part.batch.part), entry)
         return await self._fill(opened, batch.tenant, batch.id, part.items, end)
 
@@ -168,8 +179,8 @@ class Acceptor:
     ) -> Verdict:
         if opened == "full":
             raise self.full(tenant, ident)
-        if opened in ("duplicate", "conflict"):
-            return "duplicate" if opened == "duplicate" else "conflict"
+        if opened == "duplicate" or opened == "conflict" or opened == "gone":
+            return opened
         for start in range(0, len(items), CHUNK):
             is_last = start + CHUNK >= len(items)
             await self._accept(items[start : start + CHUNK], end if is_last else None, end.entry)

@@ -66,8 +66,12 @@ async def record_of(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
     """The record of a batch that was just accepted. Raises Problem when it has been deleted since."""
     view = await here.records.group(parts[0].gid)
     if view is None:
-        raise Problem(410, "expired", "The batch was accepted and has been deleted since.")
+        raise _deleted()
     return view
+
+
+def _deleted() -> Problem:
+    return Problem(410, "expired", "The batch was accepted and has been deleted since.")
 
 
 async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
@@ -75,7 +79,7 @@ async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
     for number, part in enumerate(parts):
         later = parts[1:] if number == 0 else ()
         try:
-            verdict = await here.acceptor.part(part, later=later)
+            verdict = await here.acceptor.part(part, later=later, must_exist=number > 0)
         except Rejection as rejection:
             if rejection.code != "backlog_full":
                 raise
@@ -83,6 +87,8 @@ async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
             await raise_full(here, rejection, part.batch.tenant, part.items[0].route, pictures)
         if verdict == "conflict":
             raise Problem(409, "id_conflict", CONFLICT, field="id")
+        if verdict == "gone":
+            raise _deleted()
 
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
