@@ -14,6 +14,7 @@ from daemon.callbacks.signing import Webhooks
 from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.keyring import KeyRing
+from daemon.gateway.memory import Memory
 from daemon.gateway.uploads import Uploads
 from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
@@ -64,6 +65,7 @@ class Gateway:
         self.keys = KeyRing(settings.gateway.keys_file)
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
+        self.memory = Memory()
         self.summaries = Summaries(self.redis, self.names)
         self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)

@@ -19,7 +19,7 @@ from daemon.gateway.links import Links
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
-from daemon.gateway.openai.results import Form, images_response, is_over, items_of, task_of
+from daemon.gateway.openai.results import Form, images_response, is_over, items_of, pictures_answer, task_of
 from daemon.gateway.openai.route import OpenAiRoute, error_object, restarting, still_running
 from daemon.gateway.openai.stream import stream_of
 from daemon.gateway.problems import Problem
@@ -104,12 +104,9 @@ async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish,
     address = form.links.task(view.id)
     with named(view.id, address):
         view = await find_job(here, view.tenant, view.id)
-    if not is_over(view):
-        if here.waiting.stopped:
-            raise restarting(view.id, address)
-        raise still_running(view.id, address)
-    body, headers = await images_response(form, await items_of(here, view))
-    return answer(body, headers=headers)
+        if is_over(view):
+            return await pictures_answer(form, await items_of(here, view))
+    raise (restarting if here.waiting.stopped else still_running)(view.id, address)
 
 
 async def _task(request: Request, here: Gateway, view: View) -> Response:

@@ -43,8 +43,10 @@ async def _frames(form: Form, wish: Wish, kind: str, again: Again) -> AsyncItera
         async for item in _finished(form, again):
             if item is not None:
                 event = f"{kind}.completed"
-                body = await form.picture(item)
-                yield _frame(event, {"type": event, **wish.shown, **facts_of(item), **body})
+                async with form.here.memory.hold(form.bytes_of([item])):
+                    body = await form.picture(item)
+                    data = {"type": event, **wish.shown, **facts_of(item), **body}
+                    yield await asyncio.to_thread(_frame, event, data)
             elif time.monotonic() - spoke_at_s < PING_S:
                 continue
             else:

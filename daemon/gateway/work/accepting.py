@@ -16,6 +16,7 @@ from daemon.gateway.problems import Problem, of_rejection, problem_of
 from daemon.intake.acceptance import CONFLICT, Verdict
 from daemon.queue.keys import job_gid
 from daemon.queue.views import View
+from daemon.storage.object_store import StorageError
 
 AGAIN_S = 30  # where nobody knows how long the work ahead takes
 
@@ -33,8 +34,10 @@ def named(ident: str, address: str) -> Iterator[None]:
     """Let the answer to an outage name the work and its address: it may be recorded, and we may have chosen its id."""
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, StorageError, Problem) as error:
         problem = problem_of(error)
+        if problem.status != 503:
+            raise
         problem.more["id"] = ident
         problem.headers["Location"] = address
         raise problem from error
