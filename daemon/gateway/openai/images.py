@@ -97,7 +97,7 @@ async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish,
     view = await begin(request, here, caller, wish)
     form = Form(here, Links(request), caller, wish.as_url)
     if wish.stream:
-        return stream_of(form, wish, kind, partial(find_job, here, view.tenant, view.id))
+        return stream_of(form, wish, kind, view.id, partial(find_job, here, view.tenant, view.id))
     if prefers_async(request):
         return await _task(request, here, view)
     await here.waiting.for_end(view, WAIT_S, request)

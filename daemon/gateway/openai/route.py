@@ -77,7 +77,7 @@ def still_running(ident: str, address: str) -> Problem:
         "still_running",
         f"The pictures are still being made; poll {address}.",
         headers={"Location": address, **NO_RETRY},
-        more={"id": ident},
+        more={"id": ident, "poll_url": address},
     )
 
 
