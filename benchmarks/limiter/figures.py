@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
+from benchmarks.figures import Figure
 from benchmarks.limiter.oracle import (
     between,
     greedy_slots,
@@ -22,27 +23,6 @@ REOPENED_S = 0.1
 NEW_QUOTA_SHARE = 0.9
 PERIODS_TO_SETTLE = 5
 CALLS_A_JOB = 1.5  # of Redis
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of a run. Without a bound it is there to be read."""
-
-    name: str
-    value: float | None  # None: there was nothing to measure it on, which reaches no bound
-    at_most: float | None = None
-    at_least: float | None = None
-    digits: int = 0
-
-    @property
-    def reached(self) -> bool:
-        if self.at_most is None and self.at_least is None:
-            return True
-        return (
-            self.value is not None
-            and (self.at_most is None or self.value <= self.at_most)
-            and (self.at_least is None or self.value >= self.at_least)
-        )
 
 
 Judge = Callable[[Observed], list[Figure]]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
+import traceback
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -64,6 +66,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("simulate", "simulate:simulate", "Try a plan in virtual time: how long, how many 429s."),
         Listed("config", "config:config", "Check and show the configuration."),
         Listed("schema", "config:schema_", "Print the JSON Schema of a job, a batch or an event."),
+        Listed("openapi", "config:openapi", "Print the OpenAPI document of the gateway."),
     ),
 }
 _LISTED = {listed.name: (panel, listed) for panel, row in COMMANDS.items() for listed in row}
@@ -78,7 +81,24 @@ def run() -> None:
     try:
         app(prog_name="pixmill")
     except NoReaderError:
-        sys.exit(141)  # as of a process that SIGPIPE ends
+        _leave()
+    except SystemExit as end:
+        # Help, versions and schemas are printed by typer, which makes a broken pipe an exit code of its own.
+        if isinstance(end.__context__, BrokenPipeError):
+            _leave()
+        raise
+    except Exception:
+        # A fault of ours: its text may hold what others wrote.
+        from providers.errors import redact
+        from providers.text import visible
+
+        print(visible(redact(traceback.format_exc()), lines=True), file=sys.stderr)
+        sys.exit(1)
+
+
+def _leave() -> NoReturn:
+    """End as a process that SIGPIPE ends."""
+    sys.exit(128 + signal.SIGPIPE)
 
 
 class LazyGroup(TyperGroup):

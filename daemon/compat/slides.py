@@ -24,10 +24,11 @@ def slide_batch(payload: dict[str, Any], *, route: str) -> tuple[dict[str, Any],
         raise _invalid("slides", f"must be a list of 1 to {ITEMS_MAX} slides")
     style = _text(payload.get("style_prompt"), "style_prompt")
     items = [_item(slide, f"slides.{index}", style) for index, slide in enumerate(slides)]
+    ratio = payload.get("aspect_ratio")
     fields: dict[str, Any] = {
         "defaults": {
             "route": route,
-            "size": payload.get("aspect_ratio") or DEFAULT_RATIO,
+            "size": DEFAULT_RATIO if ratio in (None, "") else ratio,
             # Its callers know success and failure; a slide that waits for a person would keep them for ever.
             "on_unknown_outcome": "fail",
         },

@@ -1,7 +1,7 @@
 """Adapter for `image-studio.batch.v1`: the e-commerce studio's own payload becomes a batch.
 
-One item for each picture of `sku_images_map`, so progress counts pictures, not SKUs. The payload's
-credentials are dropped, with a warning: they come from the configuration.
+One item for each picture of `sku_images_map`, so progress counts pictures, not SKUs. A picture may name an uploaded
+`object` instead of its `url`. The payload's credentials are dropped, with a warning: they come from the configuration.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _item(sku: str, stem: str, picture: dict[str, Any], prompt: str) -> dict[str
     return {
         "id": as_ident(f"{sku}.{stem}"),
         "prompt": prompt,
-        "inputs": [{"url": picture.get("url")}],
+        "inputs": [{"object": picture["object"]} if "object" in picture else {"url": picture.get("url")}],
         "metadata": metadata,
     }
 
@@ -155,7 +155,8 @@ def _make_ids_unique(items: list[dict[str, Any]], warnings: list[str]) -> None:
 
 
 def _defaults(options: dict[str, Any], route: str) -> dict[str, Any]:
-    settings = _object(options.get("settings") or {}, "options.settings")
+    given = options.get("settings")
+    settings = {} if given is None else _object(given, "options.settings")
     defaults: dict[str, Any] = {"route": route}
     width, height = options.get("target_width"), options.get("target_height")
     if width is not None and height is not None:

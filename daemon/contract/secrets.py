@@ -19,9 +19,10 @@ _FORMS = (
     r"|AKID[A-Za-z0-9]{20,}"  # Tencent Cloud
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # AWS
     r"|whsec_[A-Za-z0-9+/=]{24,}"  # Standard Webhooks
+    r"|pxm_[\w-]{40,}"  # a key of this gateway
     r"|Bearer\s[\w.~+/-]{20,}"
 )
-_BEGINNINGS = (b"sk-", b"ms-", b"AKI", b"ASIA", b"whsec_", b"Bearer")
+_BEGINNINGS = (b"sk-", b"ms-", b"AKI", b"ASIA", b"whsec_", b"pxm_", b"Bearer")
 _IN_TEXT = re.compile(rf"(?<![\w=-])(?:{_FORMS})", re.ASCII)
 _IN_BYTES = re.compile(_IN_TEXT.pattern.encode(), re.ASCII)
 _PASSWORD_IN_URL = re.compile(rb"://[^/\s\"'<>@]*:[^/\s\"'<>@]+@")

@@ -35,6 +35,7 @@ CLOCK_WARN_S = 1.0
 CLOCK_FAIL_S = 60.0
 STORE_CLOCK_WARN_S = 5.0  # stores count whole seconds, and the check takes a moment
 CHECK_TIMEOUT_S = 15.0
+SERVER_TIME_S = 3.0
 
 
 class State(StrEnum):
@@ -176,10 +177,10 @@ async def _permissions(client: Redis, keys: Keys) -> Finding:
 
 async def _clock(client: Redis, now_s: Callable[[], float]) -> Finding:
     before_s = now_s()
-    seconds, micros = await client.time()
+    server_s = await server_time_s(client)
     after_s = now_s()
     # The server read its clock somewhere between the two.
-    apart_s = int(seconds) + int(micros) / 1e6 - (before_s + after_s) / 2
+    apart_s = server_s - (before_s + after_s) / 2
     doubt_s = (after_s - before_s) / 2
     side = "ahead of" if apart_s > 0 else "behind"
     says = f"Redis is {abs(apart_s):.3f} s {side} this machine (± {doubt_s:.3f} s)"
@@ -219,22 +220,48 @@ async def _jobs(client: Redis, jobs: str) -> Finding:
 
 
 async def check_storage(
-    open_store: Callable[[], ResultStore], *, now_s: Callable[[], float] = time.time
+    open_store: Callable[[], ResultStore], server_s: Callable[[], Awaitable[float]] | None = None
 ) -> Finding:
-    """Whether an object can be written, read and deleted, and whether the store's clock is right."""
+    """Whether an object can be written, read and deleted, and whether the store's clock is right.
+
+    `server_s` is the clock of Redis, in Unix seconds: workers compare the two. Without one that answers, the clock of
+    this machine stands in.
+    """
     try:
         store = open_store()
-        apart_s = (await store.check()).timestamp() - now_s()
+        written_s = (await store.check()).timestamp()
+        now_s, whose = await _reference(server_s)
         await store.aclose()
     except StorageError as error:
-        return _fail(f"{error} Is the path, or the cloud's credential, right?")
+        says = str(error)
+        # A whole sentence has its own advice, or needs none.
+        return _fail(
+            says if says.endswith(".") else f"{says}. Is the path, or the cloud's credential, right?"
+        )
+    apart_s = written_s - now_s
     if abs(apart_s) > STORE_CLOCK_WARN_S:
         side = "ahead of" if apart_s > 0 else "behind"
         return _warn(
-            f"The store's clock is {abs(apart_s):.0f} s {side} this machine's: set both by NTP. The age of a stored "
+            f"The store's clock is {abs(apart_s):.0f} s {side} that of {whose}: set both by NTP. The age of a stored "
             "picture decides whether it is found after a crash."
         )
     return _ok("Pictures can be written and read.")
+
+
+async def server_time_s(client: Redis) -> float:
+    """The clock of Redis, in Unix seconds."""
+    whole, micros = await client.time()
+    return int(whole) + int(micros) / 1e6
+
+
+async def _reference(server_s: Callable[[], Awaitable[float]] | None) -> tuple[float, str]:
+    if server_s is not None:
+        try:
+            async with asyncio.timeout(SERVER_TIME_S):
+                return await server_s(), "Redis"
+        except (RedisError, TimeoutError, *CONNECTION_FAULTS):
+            pass  # the lines about Redis have the reason
+    return time.time(), "this machine"
 
 
 def credential_checks(

@@ -5,7 +5,7 @@ A route names what it needs: `caller: Reader`, `caller: Submitter` or `caller: A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,7 +32,7 @@ class Caller:
     def tenant_for(self, wanted: str | None) -> str:
         """The tenant of a request whose body or parameter names `wanted`. Raises Problem for a foreign one."""
         if self.tenant is None or (wanted is not None and self.may("admin")):
-            return wanted or self.tenant or DEFAULT_TENANT
+            return (self.tenant or DEFAULT_TENANT) if wanted is None else wanted
         if wanted not in (None, self.tenant):
             raise Problem(
                 403, "wrong_tenant", "This key belongs to another tenant; leave `tenant` out.", field="tenant"
@@ -48,10 +48,11 @@ _GIVES: dict[Scope, frozenset[Scope]] = {
 LOCAL = Caller("local", None, frozenset(SCOPES))
 
 
-def may(scope: Scope) -> Callable[[Request], Caller]:
+def may(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """The dependency of a route that needs `scope`. Raises Problem: 401 without a valid key, 403 without the scope."""
 
-    def check(request: Request) -> Caller:
+    # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
+    async def check(request: Request) -> Caller:
         caller: Caller = request.app.state.gateway.keys.caller_of(request)
         if not caller.may(scope):
             raise Problem(403, "missing_scope", f"This key lacks the scope `{scope}`.", field=scope)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from fastapi import Response
 
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.links import Links
+from daemon.gateway.problems import response_of
 from daemon.queue.views import ItemView, View
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(orjson.dumps(body), status, dict(headers or {}), "application/json")
+    return response_of(body, status, headers or {}, "application/json")
 
 
 def shown(

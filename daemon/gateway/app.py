@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from fastapi import FastAPI
 
 from daemon.gateway import problems
+from daemon.gateway.document.document import document_of
 from daemon.gateway.edge import Edge
 from daemon.gateway.endpoints import (
     archive,
@@ -51,10 +55,21 @@ ROUTERS = (
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
-    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = _routed()
     app.state.gateway = gateway
+    problems.install(app, [route for router in ROUTERS for route in router.routes])
+    app.add_middleware(Edge, gateway=gateway)
+    return app
+
+
+def described() -> dict[str, Any]:
+    """The OpenAPI document, without a gateway."""
+    return _routed().openapi()
+
+
+def _routed() -> FastAPI:
+    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app)
-    app.add_middleware(Edge, gateway=gateway)
+    app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app

@@ -16,10 +16,11 @@ from daemon.gateway.problems import Problem
 
 JSON_BYTES: Final = 2 * 1024**2
 SILENT_S: Final = 20.0  # without a byte of the body for this time, the sender is given up
+LEAST_PACE: Final = 4096  # bytes a second of a whole body, after those first seconds
 
 JSON: Final = ("application/json",)
 # After these the rest of the body is never read, so the connection cannot be used again.
-_CLOSE: Final = {"Connection": "close"}
+CLOSE: Final = {"Connection": "close"}
 
 
 async def read_body(request: Request, most: int, types: Collection[str]) -> bytes:
@@ -51,15 +52,16 @@ def announced_bytes(request: Request, most: int) -> int | None:
 
 
 async def chunks_of(request: Request, most: int) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises Problem: 413 beyond `most` bytes, 408 for a silent sender, 400 for an early end."""
+    """The body as it comes. Raises Problem: 413 beyond `most` bytes, 408 for a slow sender, 400 for an early end."""
     size, chunks = 0, aiter(request.stream())
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
     while True:
         try:
-            async with asyncio.timeout(SILENT_S):
+            async with asyncio.timeout_at(min(clock(), began_s + size / LEAST_PACE) + SILENT_S):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            sentence = f"No byte of the body came for {SILENT_S:.0f} s."
-            raise Problem(408, "slow_body", sentence, headers=_CLOSE) from None
+            raise _too_slow() from None
         except ClientDisconnect:
             raise Problem(400, "malformed", "The body ended early.") from None
         if chunk is None:
@@ -70,10 +72,17 @@ async def chunks_of(request: Request, most: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _too_slow() -> Problem:
+    sentence = (
+        f"The body came too slowly: {LEAST_PACE // 1024} KiB a second are the least, after {SILENT_S:.0f} s."
+    )
+    return Problem(408, "slow_body", sentence, headers=CLOSE)
+
+
 def too_large(most: int) -> Problem:
     """The answer for a body beyond its limit."""
     limit = f"{most // 1024**2} MiB" if most >= 1024**2 else f"{most // 1024} KiB"
-    return Problem(413, "too_large", f"The body may have at most {limit}.", headers=_CLOSE)
+    return Problem(413, "too_large", f"The body may have at most {limit}.", headers=CLOSE)
 
 
 async def read_object(request: Request, most: int = JSON_BYTES) -> dict[str, Any]:

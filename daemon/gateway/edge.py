@@ -21,6 +21,7 @@ REQUEST_ID = "x-request-id"
 OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 SAFE = ("GET", "HEAD", "OPTIONS")
+HTTP_ERROR = 400
 UNROUTED = "none"  # the template of a request that no route takes
 
 
@@ -49,7 +50,7 @@ class Edge:
                 raise
             await problem_of(error).response()(scope, receive, answer.send)
         finally:
-            self._count(scope, answer.status, time.perf_counter() - began)
+            self._note(scope, answer.status, time.perf_counter() - began)
             structlog.contextvars.unbind_contextvars("request")
 
     def _refusal(self, scope: Scope) -> Problem | None:
@@ -59,11 +60,14 @@ class Edge:
             return _WRONG_HOST
         return None if scope["method"] in SAFE or _is_own(headers) else _CROSS_SITE
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request, and log it. What only reads, and succeeds, would fill the log: pages poll."""
         metrics, method = self._gateway.metrics, _METHODS.get(scope["method"], "other")
         template = getattr(scope.get("route"), "path", UNROUTED)
         metrics.http_requests.labels(template, method, str(status)).inc()
         metrics.http_request_seconds.labels(template, method).observe(seconds)
+        level = log.debug if method in SAFE and status < HTTP_ERROR else log.info
+        level("answered", method=method, route=template, status=status, seconds=round(seconds, 4))
 
 
 _METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}

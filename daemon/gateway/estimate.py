@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,8 @@ from daemon.accounts.call_times import ahead_of, least_s, read_call_s
 from daemon.accounts.quota_store import quotas_in_force
 from daemon.accounts.routes import Routes
 from daemon.broker.errors import in_words
+from daemon.contract import Job
+from daemon.queue.keys import Uid
 from daemon.queue.pauses import pause_over, read_pauses
 from daemon.queue.position import Place, Positions
 from daemon.queue.records import Records
@@ -99,8 +101,17 @@ class Estimates:
         """The outlook of a record; `members` are the pictures of a job of several."""
         if view.ended:
             return ENDED
+        return await self._tried(
+            self._item(view) if isinstance(view, ItemView) else self._group(view, members)
+        )
+
+    async def of_new(self, job: Job) -> Outlook:
+        """The outlook of a job of one picture that was queued a moment ago, without a look at its record."""
+        return await self._tried(self._new(job))
+
+    async def _tried(self, estimate: Awaitable[Outlook]) -> Outlook:
         try:
-            return await (self._item(view) if isinstance(view, ItemView) else self._group(view, members))
+            return await estimate
         except (RedisError, OSError, ValueError) as error:
             reason = in_words(error) if isinstance(error, RedisError | OSError) else str(error)
             log.warning("work cannot be estimated", error=reason)
@@ -124,6 +135,11 @@ class Estimates:
                 look = await self._read(route)
                 self._looks[route] = time.monotonic(), look
             return look
+
+    async def _new(self, job: Job) -> Outlook:
+        look, uid = await self.look(job.route), Uid(job.tenant, "", job.id)
+        place = await self._positions.place(uid, job.route, job.priority, max_age_s=LOOK_EVERY_S, is_new=True)
+        return _in_line(job.route, look, place, 1, self._slots)
 
     async def _item(self, item: ItemView) -> Outlook:
         if item.needs_person:

@@ -30,6 +30,7 @@ from limiter import Limiter
 
 ANSWER_S = 1.8  # a caller waits two seconds at most for a Redis that is away
 DECODED_AT_ONCE = 2
+FORMS_AT_ONCE = 4
 CONNECTIONS = 64  # to Redis; more requests at once wait for their turn
 NAME = "gateway"  # as a worker's name in the queue; a gateway claims nothing
 
@@ -66,6 +67,7 @@ class Gateway:
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
         self.memory = Memory()
+        self.forms = asyncio.Semaphore(FORMS_AT_ONCE)  # each has 17 files, and up to 17 MB in memory
         self.summaries = Summaries(self.redis, self.names)
         self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
         self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
@@ -92,8 +94,9 @@ class Gateway:
             await client.aclose()
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
     """The gateway of the app that serves the request, under whatever prefix that app is mounted."""
+    # A coroutine, since FastAPI sends each plain function of a dependency to a thread.
     gateway: Gateway = request.app.state.gateway
     return gateway
 

@@ -67,6 +67,17 @@ def read_keys(path: Path) -> list[Key]:
         raise SettingsError([f"gateway.keys_file {path}: {at}: {first['msg']}."]) from None
 
 
+def open_to_others(path: Path) -> str | None:
+    """The sentence about a file that every user of this machine may read, with the remedy; None if there is none.
+
+    The hashes give no key away, but names and tenants are nobody else's business. Raises OSError.
+    """
+    way_in = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+    if not way_in or not path.stat().st_mode & 0o004:
+        return None
+    return f"gateway.keys_file {path} can be read by every user of this machine: `chmod o-rwx {path}`."
+
+
 def add_key(path: Path, name: str, tenant: str, scopes: frozenset[Scope]) -> str:
     """Make a key and return it: this is the only time that anybody sees it.
 

@@ -17,7 +17,9 @@ class Links:
     """The addresses under one request's own base; `query` goes to each of them, such as `?tenant=shop`."""
 
     def __init__(self, request: Request, query: str = "") -> None:
-        self._base = str(request.base_url).rstrip("/")
+        # Not `request.base_url`: that is the outermost app's.
+        base = request.url.replace(path=request.scope.get("root_path", ""), query="", fragment="")
+        self._base = str(base).rstrip("/")
         self._query = query
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from daemon.broker.errors import in_words
@@ -74,27 +75,39 @@ class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
         headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
-        kind = Lingering if headers.get("Connection") == "close" else Response
-        return kind(orjson.dumps(self.as_dict()), self.status, headers, MEDIA_TYPE)
+        return response_of(self.as_dict(), self.status, headers, MEDIA_TYPE)
+
+
+def response_of(body: Any, status: int, headers: Mapping[str, str], media_type: str) -> Response:
+    """An answer in JSON. With `Connection: close` it suits a sender that is not finished."""
+    kind = Lingering if headers.get("Connection") == "close" else Response
+    return kind(orjson.dumps(body), status, headers, media_type)
 
 
 class Lingering(Response):
-    """An answer to a sender that is not finished: what still comes is thrown away for a moment.
+    """An answer to a sender that is not finished: what still comes is thrown away for a while.
 
-    A connection that is closed on unread bytes is reset, and many clients then lose the answer.
+    A connection that is closed on unread bytes is reset, and many clients then lose the answer: they send a whole body
+    before they read.
     """
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        clock = asyncio.get_running_loop().time
+        ends_s = clock() + LINGER_S
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                while (await receive()).get("more_body", False):
-                    pass
+            more = True
+            while more:
+                async with asyncio.timeout_at(min(ends_s, clock() + QUIET_S)):
+                    more = (await receive()).get("more_body", False)
+                if clock() > ends_s:
+                    break
         await send({"type": "http.response.body", "body": b""})
 
 
-LINGER_S = 2.0
+LINGER_S = 30.0
+QUIET_S = 2.0  # a sender that pauses has seen the answer, or has gone
 
 
 def not_found() -> Problem:
@@ -152,11 +165,14 @@ def of_storage(_: StorageError) -> Problem:
     )
 
 
-def install(app: FastAPI) -> None:
-    """Let the app answer every error with a problem."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Let the app answer every error with a problem. `routes` are all that it serves."""
 
-    async def answer(_: Request, error: Exception) -> Response:
-        return problem_of(error).response()
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem.status == 405:
+            problem.headers["Allow"] = ", ".join(sorted(_methods_of(request, routes)))
+        return problem.response()
 
     for kind in (
         Problem,
@@ -168,6 +184,12 @@ def install(app: FastAPI) -> None:
         RequestValidationError,
     ):
         app.add_exception_handler(kind, answer)
+
+
+def _methods_of(request: Request, routes: Sequence[BaseRoute]) -> set[str]:
+    """The methods that an address takes; the framework names those of the first route that fits."""
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in fitting if isinstance(route, Route) for method in route.methods or ()}
 
 
 def problem_of(error: Exception) -> Problem:

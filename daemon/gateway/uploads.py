@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import IO, Final
 
+import structlog
 from fastapi import Request
 
-from daemon.gateway.bodies import announced_bytes, check_type, chunks_of
+from daemon.gateway.bodies import CLOSE, announced_bytes, check_type, chunks_of
 from daemon.gateway.problems import Problem
+
+log = structlog.get_logger(__name__)
 
 IN_MEMORY_BYTES: Final = 256 * 1024  # of one upload; more goes to the disk
 AGAIN_S: Final = 2
@@ -30,9 +33,7 @@ class Uploads:
     def hold(self, size: int) -> Iterator[None]:
         """Take `size` bytes of the budget. Raises Problem 503 when they are not there now."""
         if size > self._left:
-            raise Problem(
-                503, "busy", "Other uploads are under way; send it again in a moment.", retry_after_s=AGAIN_S
-            )
+            raise _busy("Other uploads are under way; send it again in a moment.")
         self._left -= size
         try:
             yield
@@ -40,16 +41,36 @@ class Uploads:
             self._left += size
 
     @asynccontextmanager
-    async def spooled(self, request: Request, most: int, types: Collection[str]) -> AsyncIterator[IO[bytes]]:
-        """The body as a file, at its beginning; the file is gone afterwards. Raises Problem as `read_body` does."""
+    async def spooled(
+        self, request: Request, most: int, types: Collection[str], *, copies: int = 1
+    ) -> AsyncIterator[IO[bytes]]:
+        """The body as a file, at its beginning; the file is gone afterwards. Raises Problem as `read_body` does.
+
+        `copies`: how often all of it will be on the disk.
+        """
         check_type(request, types)
         size = announced_bytes(request, most)
-        with self.hold(most if size is None else size), _spool() as file:
+        with self.hold(copies * (most if size is None else size)), _spool() as file:
             async for chunk in chunks_of(request, most):
-                file.write(chunk)
+                _write(file, chunk)
             file.seek(0)
             yield file
 
 
 def _spool() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        log.warning(
+            "an upload cannot be written to the disk", error=error.strerror, directory=tempfile.gettempdir()
+        )
+        raise _busy("This machine has no room for an upload now; send it again in a moment.") from None
+
+
+def _busy(sentence: str) -> Problem:
+    # The body is not read any further.
+    return Problem(503, "busy", sentence, retry_after_s=AGAIN_S, headers=CLOSE)

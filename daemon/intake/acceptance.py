@@ -28,6 +28,7 @@ from daemon.contract import (
 from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
 from daemon.queue.queue import Queue
+from daemon.queue.steps import LATE_S, GroupCommit
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
 CHUNK = 100  # items per accept call
@@ -69,6 +70,7 @@ class Acceptor:
         self._webhooks = webhooks
         self._on_queued = on_queued
         self._of_requests = of_requests
+        self._single = GroupCommit(self.singles, most=CHUNK, late_s=LATE_S)
 
     def check(self, job: Job) -> None:
         """Refuse a job that cannot work, before anything is queued; raises Rejection."""
@@ -108,7 +110,8 @@ class Acceptor:
     ) -> Verdict:
         """Accept a job of any number of pictures. Raises Rejection, also for a full backlog."""
         if job.n == 1:
-            (state,) = await self.singles([self.single(job, origin, entry)])
+            # Jobs that come at the same time, as by HTTP, share one step.
+            state = await self._single.submit(self.single(job, origin, entry))
             if state == "full":
                 raise self.full(job.tenant, job.id)
             return _VERDICTS[state]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from daemon.queue.keys import Keys, Uid
+from daemon.queue.steps import LATE_S, GroupCommit
 
 MOST_TENANTS = 500  # tenants whose backlogs are counted; each further one counts as having enough items
 
@@ -37,26 +38,38 @@ class Ring:
     sources: Mapping[str, Mapping[str, int]]
 
 
+class _Look(NamedTuple):
+    uid: Uid
+    route: str
+    lane: str
+    is_new: bool
+
+
+class _Seen(NamedTuple):
+    entries: Mapping[str, str]  # the waiting entry of each tenant in the lane
+    waiting: int  # items of the route
+    position: int | None  # of the item in its backlog, from 0
+
+
 class Positions:
     """Finds where items stand in the fair order of one installation."""
 
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._looks = GroupCommit(self._look_round, late_s=LATE_S)
         self._rings: dict[tuple[str, str], tuple[float, Ring]] = {}  # the last reading of each lane
 
-    async def place(self, uid: Uid, route: str, lane: str, *, max_age_s: float = 0.0) -> Place | None:
+    async def place(
+        self, uid: Uid, route: str, lane: str, *, max_age_s: float = 0.0, is_new: bool = False
+    ) -> Place | None:
         """How many items come before this one; None if it is not in line, because it runs or is not due yet.
 
         The order of the tenants and the lengths of their backlogs may come from a reading of the last `max_age_s`, for
-        callers that need places often. The item's own place in its backlog is always read.
+        callers that need places often. The item's own place in its backlog is always read; that of an item that
+        `is_new` is looked for from the end of a backlog, which may be long.
         """
-        pipe = self._client.pipeline(transaction=False)
-        pipe.hgetall(self._keys.ring(route, lane))
-        pipe.lpos(self._keys.backlog(route, lane, uid.tenant, uid.batch), str(uid))
-        pipe.zcard(self._keys.waiting(route))
-        in_ring, position, waiting = await pipe.execute()
-        entries = {tenant.decode(): name.decode() for tenant, name in in_ring.items()}
+        entries, waiting, position = await self._looks.submit(_Look(uid, route, lane, is_new))
         is_next = entries.get(uid.tenant) == str(uid)
         if position is None and not is_next:
             return None
@@ -64,6 +77,28 @@ class Positions:
         ahead = ahead_of(ring, uid.tenant, uid.batch, None if is_next else position)
         in_lane = len(ring.tenants) + sum(sum(sources.values()) for sources in ring.sources.values())
         return Place(ahead, max(0, waiting - in_lane))
+
+    async def _look_round(self, looks: Sequence[_Look]) -> list[_Seen]:
+        """What several callers want to see, each lane once."""
+        pipe = self._client.pipeline(transaction=False)
+        lanes = list(dict.fromkeys((look.route, look.lane) for look in looks))
+        for route, lane in lanes:
+            pipe.hgetall(self._keys.ring(route, lane))
+            pipe.zcard(self._keys.waiting(route))
+        for uid, route, lane, is_new in looks:
+            backlog = self._keys.backlog(route, lane, uid.tenant, uid.batch)
+            pipe.lpos(backlog, str(uid), rank=-1 if is_new else 1)
+        replies = await pipe.execute()
+        rings = {
+            at: {tenant.decode(): name.decode() for tenant, name in ring.items()}
+            for at, ring in zip(lanes, replies[0 : 2 * len(lanes) : 2], strict=True)
+        }
+        waiting = dict(zip(lanes, replies[1 : 2 * len(lanes) : 2], strict=True))
+        found = zip(looks, replies[2 * len(lanes) :], strict=True)
+        return [
+            _Seen(rings[look.route, look.lane], waiting[look.route, look.lane], position)
+            for look, position in found
+        ]
 
     async def _ring(
         self, route: str, lane: str, entries: Mapping[str, str], tenant: str, max_age_s: float

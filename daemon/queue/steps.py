@@ -20,6 +20,7 @@ from limiter.script import LuaScript
 T = TypeVar("T")
 R = TypeVar("R")
 
+LATE_S = 0.05  # for rounds of those who wait for an answer
 MOST = 64  # items a call; keeps one script well below a millisecond or two
 
 _SCRIPTS_DIR = Path(__file__).parent / "scripts"
@@ -70,14 +71,24 @@ class GroupCommit(Generic[T, R]):
     """Turns `send(items) -> results` (same order, same length) into `await submit(item) -> result`.
 
     Calls that arrive while another one is on the wire share the next round trip. A lone call does not wait.
+    With `late_s`, a round that takes longer is late, and the next one begins beside it: an outage, which each caller
+    must hear of in time, delays nobody twice.
     An error of `send` reaches every caller of that round. Cancelling one caller does not stop the round.
     """
 
-    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, most: int = MOST) -> None:
+    def __init__(
+        self,
+        send: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        most: int = MOST,
+        late_s: float | None = None,
+    ) -> None:
         self._send = send
         self._most = most
+        self._late_s = late_s
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._sender: asyncio.Task[None] | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: T) -> R:
         """Send one item with the next round; returns its result."""
@@ -91,7 +102,13 @@ class GroupCommit(Generic[T, R]):
         try:
             while self._waiting:
                 round_, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                await self._send_round(round_)
+                if self._late_s is None:
+                    await self._send_round(round_)
+                else:
+                    sending = asyncio.create_task(self._send_round(round_), name="group commit, round")
+                    self._rounds.add(sending)
+                    sending.add_done_callback(self._rounds.discard)
+                    await asyncio.wait([sending], timeout=self._late_s)
         finally:
             self._sender = None
 

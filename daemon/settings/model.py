@@ -37,6 +37,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 Prefix = Annotated[
     str, StringConstraints(pattern=r"^(\{[A-Za-z0-9._-]{1,64}\}|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$")
 ]
+PathPrefix = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]{1,64}){0,8}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 
@@ -102,6 +103,9 @@ class GatewaySettings(Section):
     )
     max_upload_bytes: Bytes = Field(
         1024**3, ge=1024**2, le=1024**4, description="disk for all uploads under way together"
+    )
+    path_prefix: PathPrefix = Field(
+        "", description="a path below which everything is served, such as /pixmill"
     )
     slide_route: Name = Field("slides", description="the route of the slide maker's pictures")
     studio_route: Name = Field("studio", description="the route of the image studio's batches")

@@ -78,8 +78,8 @@ class PictureKeeper:
         """The stored picture of an item, as its record describes it; None when there is none."""
         # Without a wished format, the key has the ending of what the provider delivered.
         wished = job.output.format
-        for kind in EXTENSIONS if wished is None else (wished,):
-            key = _key(place, kind)
+        kinds = EXTENSIONS if wished is None else (wished,)
+        for key in (_key(place, kind, day) for day in _days(place) for kind in kinds):
             if (found := await self._readable(key, place)) is not None:
                 return await self._described(key, *found, job, seed=None)
         return None
@@ -98,7 +98,7 @@ class PictureKeeper:
         if isinstance(checked, str):
             raise ProviderError(ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {checked}")
         data, facts = checked
-        key = _key(place, facts.format)
+        key = _key(place, facts.format, place[1])
         data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
         return await self._described(key, data, facts, job, seed=seed)
 
@@ -205,7 +205,7 @@ class PictureKeeper:
 def possible_keys(uid: Uid, accepted: datetime) -> list[str]:
     """The keys that a picture of an item may have; none of them is any other item's."""
     place = (uid, accepted, accepted)
-    return [_key(place, image_format) for image_format in EXTENSIONS]
+    return [_key(place, image_format, accepted) for image_format in EXTENSIONS]
 
 
 def thumb_key(key: str) -> str:
@@ -230,8 +230,18 @@ def _checked(data: bytes, job: Job) -> tuple[bytes, ImageFacts] | str:
         return str(error)
 
 
-def _key(place: Place, image_format: str) -> str:
-    uid, accepted, _ = place
+def _days(place: Place) -> list[datetime]:
+    """The times of whose days a picture of this item may have its key.
+
+    After a loss across midnight the entry is accepted again, and its picture has the day of the first acceptance. That
+    came soon after the entry, as a rule; an item whose entry waited over midnight, too, is not found.
+    """
+    _, accepted, sent = place
+    return [accepted] if sent.date() == accepted.date() else [accepted, sent]
+
+
+def _key(place: Place, image_format: str, day: datetime) -> str:
+    uid = place[0]
     return object_key(
-        uid.tenant, accepted.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[image_format]
+        uid.tenant, day.strftime("%Y%m%d"), uid.batch or None, uid.item, EXTENSIONS[image_format]
     )

@@ -28,6 +28,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     )
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,  # such as the id of the request under way
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # A traceback becomes text before the redaction, which only handles text.
@@ -42,6 +43,21 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     # Libraries log URLs at INFO, and URLs carry signatures.
     for name in ("httpx2", "httpcore2", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.handlers = [*(each for each in root.handlers if not isinstance(each, _Onward)), _Onward()]
+
+
+class _Onward(logging.Handler):
+    """Passes what libraries log to structlog: an error that nobody retrieved can hold text of others, and secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # a library's slip in its own log call
+            message = str(record.msg)
+        # structlog knows no levels between these.
+        level = max(10, min(record.levelno // 10 * 10, 50))
+        structlog.get_logger(record.name).log(level, message, logger=record.name, exc_info=record.exc_info)
 
 
 def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

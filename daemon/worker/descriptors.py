@@ -1,4 +1,4 @@
-"""Fits the worker slots of a replica to the file descriptors that its process may open.
+"""Fits the worker slots of a replica, and the callers of a gateway, to the descriptors that a process may open.
 
 A shell of macOS gives a process 256 descriptors, most Linux systems 1024, as a soft limit that the process may raise.
 """
@@ -14,6 +14,10 @@ from daemon.settings import SettingsError
 EACH_RUN: Final = 3
 # Redis, metrics, log files, callbacks and the event loop.
 OTHERS: Final = 40
+# A connection of a caller, and one to Redis or a file while it works.
+EACH_CALLER: Final = 2
+LEAST_CALLERS: Final = 16  # beside a replica that uses all others
+MOST_CALLERS: Final = 20_000  # all of them are looked at once a second
 # Used where the hard limit is endless; macOS accepts no more than the last one.
 HIGHEST: Final = (1_048_576, 65_536, 10_240)
 
@@ -53,3 +57,9 @@ def fitting_slots(wished: int, limit: int) -> tuple[int, str | None]:
         f"worker.max_in_flight = {wished} needs {needed} file descriptors, and this process may open {limit}: "
         f"{slots} jobs run at a time. Raise the limit, for example with `ulimit -n {needed}`."
     )
+
+
+def fitting_callers(limit: int, slots: int = 0) -> int:
+    """The connections of callers for which `limit` descriptors suffice, beside `slots` worker slots."""
+    fitting = (limit - OTHERS - EACH_RUN * slots) // EACH_CALLER
+    return min(MOST_CALLERS, max(LEAST_CALLERS, fitting))

@@ -10,11 +10,14 @@ import errno
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
+from providers.http.connections import Guarded
+
 _BACKLOG = 2048  # connections that wait to be accepted, as uvicorn's
+LOOKS_EVERY = 10  # ticks of 0.1 s
 
 
 class AsgiServer:
@@ -33,10 +36,12 @@ class AsgiServer:
         grace_s: float = 1.0,
         spare_ports: int = 0,
         listener: type[socket.socket] = socket.socket,
+        most_connections: int | None = None,
     ) -> None:
         """`listener` makes the socket that connections are accepted from.
 
-        Where `port` is taken, up to `spare_ports` of the next ones are tried.
+        Where `port` is taken, up to `spare_ports` of the next ones are tried. Beyond `most_connections`, those that
+        are idle make room, and others are answered with 503.
         """
         self.host = host
         self.port = port
@@ -44,6 +49,7 @@ class AsgiServer:
         self._grace_s = grace_s
         self._spare_ports = spare_ports
         self._listener = listener
+        self._most_connections = most_connections
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -61,12 +67,15 @@ class AsgiServer:
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
+            http=Guarded,
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(self._grace_s)),
         )
+        config.most_connections = self._most_connections  # type: ignore[attr-defined]  # for its connections
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name=f"http {self.port}")
         ready = asyncio.create_task(self._server.ready.wait())
@@ -136,6 +145,9 @@ class _Server(uvicorn.Server):
         tick = 0
         while not await self.on_tick(tick):
             tick = (tick + 1) % 864_000
+            if tick % LOOKS_EVERY == 0:
+                for connection in list(self.server_state.connections):
+                    cast("Guarded", connection).look()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 0.1)
 

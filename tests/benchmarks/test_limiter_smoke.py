@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Figure
 from benchmarks.limiter.__main__ import SETTINGS, report, summarise
-from benchmarks.limiter.figures import Figure
 from benchmarks.limiter.oracle import (
     greedy_slots,
     most_admissible,

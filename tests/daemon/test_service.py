@@ -180,6 +180,24 @@ async def test_a_metrics_port_that_was_set_and_is_taken_ends_the_process(
         await start(settings)
 
 
+async def test_the_banner_holds_nothing_that_a_terminal_obeys(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "Up.\n  pictures  \x1b]52;c;aGk=\x07"
+    running = asyncio.create_task(run_up(settings, lambda _, url: words, beside))
+    shown = ""
+
+    async def printed() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "pictures" in shown
+
+    await eventually(printed)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    assert "Up.\n  pictures  \\x1b]52;c;aGk=\\x07\n" in shown
+
+
 async def test_an_address_that_is_not_here_is_not_called_taken(settings: Settings) -> None:
     settings = settings.model_copy(update={"metrics": MetricsSettings(listen=Listen("192.0.2.7:9108"))})
     with pytest.raises(SettingsError, match=r"Cannot listen on 192\.0\.2\.7:9108: Cannot assign"):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from daemon.gateway.keys_file import read_keys
 from daemon.settings import Settings, load_settings
 from limiter.quota.quota import InFlight, Window
 from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, dashboard, panels, read_yaml
@@ -81,7 +82,7 @@ def test_everything_that_compose_mounts_or_builds_exists() -> None:
 
 
 def test_services_of_one_build_share_no_tag() -> None:
-    assert len(OURS) == 2
+    assert len(OURS) == 3
     assert not any("image" in service for service in OURS.values())
 
 
@@ -93,7 +94,7 @@ def test_the_workers_read_a_valid_configuration() -> None:
     assert mounts("worker")["/etc/pixmill/pixmill.toml"] == "./deploy/pixmill.toml"
     assert config.redis.url is not None
     assert config.redis.url.reveal() == f"redis://pixmill-worker:{secrets()['redis_worker']}@redis:6379/0"
-    assert set(config.routes) == {"default"}
+    assert set(config.routes) == {"default", config.gateway.slide_route, config.gateway.studio_route}
 
 
 def test_a_stop_leaves_time_to_drain() -> None:
@@ -119,18 +120,59 @@ def test_the_simulator_allows_exactly_what_the_quota_says() -> None:
     }
 
 
-def test_prometheus_finds_the_workers_where_they_listen() -> None:
+def test_prometheus_finds_workers_and_gateways_where_they_listen() -> None:
     listen = settings().metrics.listen
-    (scrape,) = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
-    (discovery,) = scrape["dns_sd_configs"]
-    assert (discovery["names"], discovery["port"]) == (["worker"], listen.port)
+    scrapes = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
+    found = [(scrape["job_name"], *scrape["dns_sd_configs"]) for scrape in scrapes]
+    assert [(job, place["names"], place["port"]) for job, place in found] == [
+        ("pixmill", ["worker"], listen.port),
+        ("pixmill-gateway", ["gateway"], listen.port),
+    ]
     assert listen.host == "0.0.0.0"
     assert f"http://127.0.0.1:{listen.port}/healthz" in instructions("HEALTHCHECK")[0]
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
-    assert published == {"127.0.0.1:3000:3000", "127.0.0.1:9090:9090", "127.0.0.1:6379:6379"}
+    assert published == {
+        "127.0.0.1:3000:3000",
+        "127.0.0.1:9090:9090",
+        "127.0.0.1:6379:6379",
+        "127.0.0.1:8080:8080",
+    }
+
+
+def test_the_gateway_knows_no_secret_of_a_provider() -> None:
+    gateway = SERVICES["gateway"]
+    assert gateway["command"] == ["gateway", "--config", "/etc/pixmill/pixmill.toml"]
+    assert gateway["env_file"] == SERVICES["worker"]["env_file"], "it accepts and orders as the worker's user"
+    assert set(gateway["environment"]) == {"PIXMILL_CONFIG"}
+    variables = {credential.api_key_env for credential in settings().credentials.values()}
+    assert variables == {"OPENAI_API_KEY"} <= set(SERVICES["worker"]["environment"])
+
+
+def test_the_gateway_is_reached_on_this_machine_with_a_key() -> None:
+    listen, keys = settings().gateway.listen, settings().gateway.keys_file
+    assert SERVICES["gateway"]["ports"] == [f"127.0.0.1:{listen.port}:{listen.port}"]
+    assert listen.host == "0.0.0.0"
+    assert keys is not None
+    # The folder, since a file that is mounted alone stays the old one when the keys are written anew.
+    assert mounts("gateway")[str(keys.parent)] in COMPOSE["volumes"]
+    (made,) = [line for line in instructions("RUN") if str(keys.parent) in line]
+    assert f"install -d -o pixmill -g pixmill -m 700 {keys.parent}" in made
+    (content,) = re.findall(rf"echo '(.*?)' \| install -o pixmill -g pixmill -m 600 /dev/stdin {keys}", made)
+    with TemporaryDirectory() as directory:
+        copy = Path(directory) / "keys.json"
+        copy.write_text(content)
+        assert read_keys(copy) == [], "it starts before the first key is made"
+    head = (ROOT / "compose.yaml").read_text()
+    assert "docker compose exec gateway pixmill key new" in head
+    assert SERVICES["gateway"]["environment"]["PIXMILL_CONFIG"] in mounts("gateway")
+
+
+def test_the_gateway_is_healthy_while_it_is_ready() -> None:
+    check = " ".join(SERVICES["gateway"]["healthcheck"]["test"])
+    assert f"http://127.0.0.1:{settings().metrics.listen.port}/readyz" in check
 
 
 def test_every_password_is_a_file_of_its_own_that_git_ignores() -> None:

@@ -1,4 +1,4 @@
-"""Every panel and every alert works on what a real Prometheus scrapes from a real replica's endpoint."""
+"""Every panel and every alert works on what a real Prometheus scrapes from real endpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from redis.asyncio import Redis
 from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.telemetry.gauges import RedisGauges
 from daemon.telemetry.health import health_app
-from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.http_metrics import HttpMetrics
+from daemon.telemetry.metrics import Metrics, ProcessMetrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import InFlight, Quota, Window
 from providers.http.asgi import AsgiServer
@@ -39,8 +40,9 @@ S = 1_000_000
 QUOTA = Quota("simulated", (Window(20, 10 * S, "images"), InFlight(8)))
 ROUTE = {"provider": "openai", "route": "default"}
 GRAFANA_VARIABLES = {"$__rate_interval": "3s", "$__range": "3s"}
-# A fleet cannot be absent and have data; promtool tests this one.
-NEEDS_NO_REPLICA = "PixmillNoReplica"
+# A fleet cannot be absent and have data; promtool tests these.
+NEED_NOBODY = ("PixmillNoReplica", "PixmillNoGateway")
+REQUEST = {"route_template": "/v1/jobs", "method": "POST"}
 PATIENCE_S = 20
 
 
@@ -73,7 +75,7 @@ def test_promtool_tests_every_alert_both_firing_and_quiet() -> None:
 
 @needs_prometheus
 async def test_every_panel_shows_data_and_its_legend(redis: Redis, tmp_path: Path) -> None:
-    async with sick_fleet(redis) as port, prometheus(tmp_path, port) as ask:
+    async with sick_fleet(redis) as ports, prometheus(tmp_path, ports) as ask:
         for panel in panels():
             for target in panel["targets"]:
                 where = f"panel {panel['title']!r}, query {target['expr']}"
@@ -84,12 +86,13 @@ async def test_every_panel_shows_data_and_its_legend(redis: Redis, tmp_path: Pat
 
 @needs_prometheus
 async def test_every_alert_sees_a_sick_fleet(redis: Redis, tmp_path: Path) -> None:
-    async with sick_fleet(redis) as port, prometheus(tmp_path, port) as ask:
+    async with sick_fleet(redis) as ports, prometheus(tmp_path, ports) as ask:
         for name, expression in alerts().items():
-            if name == NEEDS_NO_REPLICA:
+            if name in NEED_NOBODY:
                 continue
             await until_shown(ask, expression, f"alert {name}")
-        assert (await ask("query", query=alerts()[NEEDS_NO_REPLICA]))["result"] == []
+        for name in NEED_NOBODY:
+            assert (await ask("query", query=alerts()[name]))["result"] == []
         rules = [rule for group in (await ask("rules"))["groups"] for rule in group["rules"]]
         assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys(alerts(), "ok")
 
@@ -114,14 +117,16 @@ async def until_shown(ask: Ask, expression: str, where: str) -> set[str]:
 
 
 @asynccontextmanager
-async def prometheus(directory: Path, port: int) -> AsyncIterator[Ask]:
-    """A Prometheus with the deployed rules, which scrapes `port` and a replica that is down."""
+async def prometheus(directory: Path, ports: Mapping[str, int]) -> AsyncIterator[Ask]:
+    """A Prometheus with the deployed rules, which scrapes the port of each job, and one more that is down."""
     config = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")
     config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), "300ms")
     config["rule_files"] = [str(RULES)]
-    (scrape,) = config["scrape_configs"]
-    del scrape["dns_sd_configs"]
-    scrape["static_configs"] = [{"targets": [f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}"]}]
+    assert {scrape["job_name"] for scrape in config["scrape_configs"]} == set(ports)
+    for scrape in config["scrape_configs"]:
+        del scrape["dns_sd_configs"]
+        both = (ports[scrape["job_name"]], free_port())
+        scrape["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in both]}]
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     listen = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
@@ -160,9 +165,10 @@ async def _answers(ask: Ask) -> bool:
 
 
 @asynccontextmanager
-async def sick_fleet(redis: Redis) -> AsyncIterator[int]:
-    """The port of a replica that counts something of everything, work and trouble, all the time."""
-    metrics = Metrics()
+async def sick_fleet(redis: Redis) -> AsyncIterator[dict[str, int]]:
+    """The ports of a replica and a gateway that count something of everything, work and trouble, all the time."""
+    metrics, process = Metrics(), ProcessMetrics()
+    http = HttpMetrics(process.registry)
     metrics.know_route("default", "openai", [QUOTA.name])
     metrics.slots.set(64)
     metrics.last_progress_timestamp_seconds.set(time.time() - 3_600)
@@ -170,13 +176,20 @@ async def sick_fleet(redis: Redis) -> AsyncIterator[int]:
     gauges = RedisGauges(redis, Keys("pixmill"), limiter, lambda: {"default": (QUOTA,)}, metrics)
     await fill_redis(redis, limiter)
     server = AsgiServer(health_app(metrics, lambda: (False, "It is deaf."), gauges.refresh))
+    gateway = AsgiServer(health_app(process, lambda: (False, "It is deaf, too."), nothing))
     await server.start()
-    feeder = asyncio.create_task(keep_counting(metrics))
+    await gateway.start()
+    feeder = asyncio.create_task(keep_counting(metrics, http))
     try:
-        yield server.port
+        yield {"pixmill": server.port, "pixmill-gateway": gateway.port}
     finally:
         feeder.cancel()
         await server.stop()
+        await gateway.stop()
+
+
+async def nothing() -> None:
+    """A gateway has no gauges to read from Redis."""
 
 
 async def fill_redis(redis: Redis, limiter: Limiter) -> None:
@@ -190,9 +203,10 @@ async def fill_redis(redis: Redis, limiter: Limiter) -> None:
     await limiter.penalise(QUOTA, retry_after_s=7_200, reason="429")
 
 
-async def keep_counting(metrics: Metrics) -> None:
+async def keep_counting(metrics: Metrics, http: HttpMetrics) -> None:
     while True:
         count_once(metrics)
+        count_requests_once(http)
         await asyncio.sleep(0.05)
 
 
@@ -225,3 +239,11 @@ def count_once(metrics: Metrics) -> None:
     metrics.job_seconds.labels(route="default").observe(50)
     metrics.limiter_wait_seconds.labels(quota=QUOTA.name).observe(0.5)
     metrics.persist_seconds.observe(0.02)
+
+
+def count_requests_once(http: HttpMetrics) -> None:
+    for status in ("202", "500", "503"):
+        http.http_requests.labels(**REQUEST, status=status).inc()
+        http.http_request_seconds.labels(**REQUEST).observe(0.004)
+    http.http_listeners.set(3)
+    http.http_resyncs.inc()

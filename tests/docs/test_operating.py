@@ -24,7 +24,7 @@ from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.pauses import read_pauses
 from daemon.settings import load_settings
 from tests.daemon.harness import Installation
-from tests.docs.test_readme import run
+from tests.docs.pages import run
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT, blocks_of, run
 from tests.e2e.processes import Command, SimulatorProcess
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks_of("README.md")
 COMMANDS = [
     line.split("   #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()
 ]
@@ -43,26 +42,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def up(folder: Path) -> Iterator[Command]:
-    command = Command(["up", "--metrics", "127.0.0.1:0"], folder)
+    command = Command(["up", "--metrics", "127.0.0.1:0"], folder, PIXMILL_GATEWAY__LISTEN="127.0.0.1:0")
     command.wait_for("Ctrl-C stops")
     yield command
     command.stop()
 
 
-def run(command: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env={**os.environ, "PATH": path, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_every_command_of_the_readme_is_known_here() -> None:
-    ours = re.compile(r"pixmill (submit|batch|watch|status|results|list|config|worker)\b|redis-cli |export ")
+    ours = re.compile(
+        r"pixmill (submit|batch|watch|status|results|list|config|worker)\b|redis-cli |curl |export "
+    )
     assert len(COMMANDS) > 12
     assert [line for line in COMMANDS if line not in ELSEWHERE and not ours.match(line)] == []
 
@@ -75,7 +64,10 @@ def test_the_commands_for_a_running_pixmill_work_in_their_order(up: Command, fol
             continue
         if line.startswith("redis-cli") and not shutil.which("redis-cli"):
             continue
+        if line.startswith("curl"):
+            line = line.replace("http://localhost:8080", up.wait_for("  http  ").split()[-1])
         done = run(line, folder, PORT=port)
+        assert "urn:pixmill:problem" not in done.stdout
         # One row of the shipped CSV is meant to be refused: 3 is "partly failed", as the README says.
         expected = {0, 3} if " spring" in line else {0}
         assert done.returncode in expected, f"{line}\n{done.stdout}{done.stderr}"

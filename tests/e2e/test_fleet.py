@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import redis
 
+from daemon.queue.keys import Keys
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer
 
@@ -225,3 +228,47 @@ def test_the_key_is_in_no_log_no_record_and_no_event(fleet: Fleet) -> None:
     for key in fleet.redis.keys("*"):
         assert KEY.encode() not in (fleet.redis.dump(key) or b"")
     assert KEY not in fleet.replicas[0].output
+
+
+@pytest.mark.parametrize("fleet", [IN_FLIGHT], indirect=True)
+def test_a_second_worker_on_the_default_port_takes_the_next_and_prints_it(fleet: Fleet) -> None:
+    fleet.config.write_text(fleet.config.read_text().replace('[metrics]\nlisten = "127.0.0.1:0"\n', ""))
+    addresses = []
+    for _ in range(2):
+        (replica,) = fleet.start(1)
+        addresses.append(httpx2.URL(json.loads(replica.wait_for("replica started"))["metrics"]))
+    # Another process of this machine may have the first port, so only the order is certain.
+    first, second = (address.port or 0 for address in addresses)
+    assert 9108 <= first < second <= 9207
+    moved = json.loads(fleet.replicas[1].wait_for("another process has the port of /metrics"))
+    assert f"{moved['ours']}/metrics" == addresses[1]
+    for address in addresses:
+        assert httpx2.get(address, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("fleet", [IN_FLIGHT], indirect=True)
+def test_a_job_ends_at_its_time_while_the_provider_cannot_be_reached(fleet: Fleet) -> None:
+    nowhere = "http://127.0.0.1:9/v1"  # the port `discard`, which nothing listens at
+    fleet.config.write_text(fleet.config.read_text().replace(fleet.simulator.base_url, nowhere))
+    fleet.start(1)
+    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    for job in ({"id": "start", "expires_at": soon}, {"id": "end", "deadline": soon}, {"id": "patient"}):
+        fleet.redis.xadd("pixmill:jobs", {"data": json.dumps({"prompt": "a mug", **job})})
+
+    def ended() -> dict[str, str]:
+        kinds = ("expired", "failed", "succeeded", "cancelled")
+        return {event["job"]: kind for kind in kinds for event in fleet.events(f"job.{kind}")}
+
+    wait_until(
+        lambda: {"start", "end"} <= ended().keys(), 90, lambda: f"{ended()}\n{fleet.replicas[0].output}"
+    )
+    assert ended() == {"start": "expired", "end": "expired"}
+    for ident in ("start", "end", "patient"):
+        assert fleet.redis.hget(Keys("pixmill").item(f"default//{ident}"), "attempts") == b"0"
+    assert fleet.events("provider.unreachable")
+    fleet.config.write_text(fleet.config.read_text().replace(nowhere, fleet.simulator.base_url))
+    fleet.replicas[0].stop()
+    fleet.start(1)
+    wait_until(lambda: "patient" in ended(), 60, lambda: fleet.replicas[1].output)
+    assert ended()["patient"] == "succeeded"
+    assert fleet.simulator.ledger()["calls"] == 1

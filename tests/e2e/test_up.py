@@ -276,3 +276,20 @@ def test_a_terminal_that_closes_ends_no_call_and_leaves_no_server(tmp_path: Path
     finally:
         process.kill()
         simulator.stop()
+
+
+@pytest.mark.parametrize("command", ["up", "worker"])
+def test_a_ca_file_that_is_not_there_ends_the_process_with_code_2_and_its_name(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pixmill.toml").write_text(
+        '[credentials.main]\nprovider = "openai"\napi_key_env = "KEY"\n'
+        '[routes.default]\ncredential = "main"\nmodel = "m"\n'
+    )
+    words = [command] if command == "up" else [command, "--redis-url", "redis://127.0.0.1:9/0"]
+    process = Command(words, tmp_path, KEY="sk-1", SSL_CERT_FILE="/no/such/ca.pem")
+    assert process.process.wait(60) == 2
+    assert wait_until(lambda: process.lines, 10)[-1].startswith(
+        "SSL_CERT_FILE is /no/such/ca.pem (No such file or directory): "
+    )
+    assert servers_in(tmp_path / ".pixmill" / "redis") == []

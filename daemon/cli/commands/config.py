@@ -1,4 +1,4 @@
-"""`pixmill config check | print` and `pixmill schema`: check or show the configuration; print JSON Schemas."""
+"""`pixmill config check | print`, `schema` and `openapi`: check or show the configuration; print schemas."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from daemon.cli.output import Printer
 from daemon.compat.aliases import alias_source
 from daemon.contract.schema import SCHEMA_NAMES, schema
 from daemon.doctor.checks import provider_of
+from daemon.gateway.keys_file import open_to_others, read_keys
 from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings, unshared_accounts
 from daemon.settings.values import Shown, masked_url
 from providers.http.proxies import environment_problems
@@ -58,12 +59,25 @@ def schema_(name: Annotated[str, typer.Argument(help="Which one.", **one_of(*SCH
     typer.echo(json.dumps(schema(name), indent=2, ensure_ascii=False))
 
 
+def openapi() -> None:
+    """Print the OpenAPI document of the gateway.
+
+    Example:  pixmill openapi > pixmill.json
+    """
+    from daemon.gateway.app import described
+
+    typer.echo(json.dumps(described(), indent=2, ensure_ascii=False))
+
+
 def problems_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """The problems that only other parts can find: wrong quotas, unknown providers, refused options, and secrets
     of a wrong form. Nothing is sent."""
     yield from _problems("", settings.parsed_quotas)
     unusable = tuple(environment_problems(environ))
     yield from unusable
+    keys = settings.gateway.keys_file
+    if keys is not None and keys.exists():
+        yield from _problems(settings.place("gateway", "keys_file"), partial(read_keys, keys))
     known = provider_names()
     for name, credential in settings.credentials.items():
         if credential.provider not in known:
@@ -95,9 +109,23 @@ def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     for name, webhook in settings.webhooks.items():
         yield from _problems(f"webhooks.{name}: ", partial(webhook.resolve, environ))
         yield from _problems(f"webhooks.{name}: ", partial(webhook.resolve_old, environ))
+    yield from _notes_of_gateway(settings)
     if not settings.routes:
         yield "no route is configured; jobs name routes, and the default one is `default`."
     yield from unshared_accounts(settings)
+
+
+def _notes_of_gateway(settings: Settings) -> Iterator[str]:
+    gateway = settings.gateway
+    for name in ("slide_route", "studio_route"):
+        if name in gateway.model_fields_set and (route := getattr(gateway, name)) not in settings.routes:
+            yield f'gateway.{name}: there is no route "{route}", so every job for it would be refused.'
+    if gateway.keys_file is None:
+        return
+    if not gateway.keys_file.exists():
+        yield from _problems("", partial(read_keys, gateway.keys_file))
+    elif (exposed := open_to_others(gateway.keys_file)) is not None:
+        yield exposed
 
 
 def summary(loaded: LoadedSettings) -> str:

@@ -20,10 +20,13 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
     redis_checks,
+    server_time_s,
     unreachable,
 )
+from daemon.gateway.keys_file import open_to_others, read_keys
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
+from daemon.telemetry.logs import configure_logs
 from providers.http.proxies import proxies_in_words
 
 
@@ -38,12 +41,10 @@ async def doctor(session: Session) -> int:
         pixmill doctor
         pixmill doctor --json
     """
+    configure_logs(level="error")
     refuse_environment(os.environ)
-    beside_redis: dict[str, Check] = {
-        "storage": partial(check_storage, session.store),
-        **credential_checks(session.settings.credentials, session.settings.routes, os.environ),
-    }
-    findings = [*_configuration(session), *await _redis(session), *await examine(beside_redis)]
+    credentials = credential_checks(session.settings.credentials, session.settings.routes, os.environ)
+    findings = [*_configuration(session), *_keys(session), *await _redis(session, credentials)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
         {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
@@ -66,6 +67,25 @@ def _configuration(session: Session) -> list[Finding]:
     return [Finding("configuration", State.WARN, none)]
 
 
+def _keys(session: Session) -> list[Finding]:
+    """Whether a gateway can read its keys, and others cannot; nothing where no keys are configured."""
+    path = session.settings.gateway.keys_file
+    if path is None:
+        return []
+    try:
+        count = len(read_keys(path))
+        exposed = open_to_others(path)
+    except SettingsError as error:
+        return [Finding("keys", State.FAIL, problem) for problem in error.problems]
+    if exposed is not None:
+        return [Finding("keys", State.WARN, exposed)]
+    if not count:
+        return [
+            Finding("keys", State.WARN, f"{path} has no key, so nobody may send: `pixmill key new NAME`.")
+        ]
+    return [Finding("keys", State.OK, f"{path} has {count} of them.")]
+
+
 def _way_out(session: Session) -> list[Finding]:
     """The proxies that calls leave by; none where nothing names a proxy."""
     proxies = proxies_in_words(os.environ)
@@ -77,7 +97,8 @@ def _way_out(session: Session) -> list[Finding]:
     return [Finding("proxy", State.OK, f"{what} by {proxies}.{unchecked}")]
 
 
-async def _redis(session: Session) -> list[Finding]:
+async def _redis(session: Session, others: dict[str, Check]) -> list[Finding]:
+    """Findings about Redis, then the store, whose clock is compared with that of Redis, then `others`."""
     configured = session.settings.redis
     try:
         url = configured.url.reveal() if configured.url is not None else running_url()
@@ -85,10 +106,13 @@ async def _redis(session: Session) -> list[Finding]:
         nowhere = (
             "No Redis is configured, and no `pixmill up` runs here: set `redis.url`, or start `pixmill up`."
         )
-        return [Finding("redis", State.FAIL, nowhere)]
+        found = [Finding("redis", State.FAIL, nowhere)]
+        return found + await examine({"storage": partial(check_storage, session.store), **others})
     client = command_client(url, configured.prefix)
     try:
         away = await unreachable(client, masked_url(url))
-        return [away] if away is not None else await examine(redis_checks(client, Keys(configured.prefix)))
+        found = [away] if away else await examine(redis_checks(client, Keys(configured.prefix)))
+        server_s = None if away else partial(server_time_s, client)
+        return found + await examine({"storage": partial(check_storage, session.store, server_s), **others})
     finally:
         await client.aclose()

@@ -86,10 +86,9 @@ async def set_(
         pixmill quota set openai-main --reset
     """
     if bool(limits) == reset:
+        as_configured = session.hint("quota set", name, "--reset")
         raise CommandError(
-            f"Name the limits to set, as in `pixmill quota set {name} images=20/min in_flight=8`, "
-            f"or `pixmill quota set {name} --reset`.",
-            USAGE,
+            f"Name the limits to set, as in `{_example(session, name)}`, or `{as_configured}`.", USAGE
         )
     return await (_reset(session, name) if reset else _set(session, name, limits or []))
 
@@ -102,9 +101,7 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
         try:
             now = await quota_store.set_limits(client.redis, client.keys, name, configured, fields)
         except QuotaError as error:
-            raise CommandError(
-                f"{error}; on the command line: pixmill quota set {name} images=20/min in_flight=8", USAGE
-            ) from None
+            raise CommandError(f"{error}; on the command line: {_example(session, name)}", USAGE) from None
     document = _as_dict(now)
     return session.printer.answer(
         document,
@@ -112,6 +109,10 @@ async def _set(session: Session, name: str, limits: list[str]) -> int:
         note="replicas follow within seconds; return to the configuration with: "
         + session.hint("quota set", name, "--reset"),
     )
+
+
+def _example(session: Session, name: str) -> str:
+    return session.hint("quota set", name, "images=20/min", "in_flight=8")
 
 
 async def _reset(session: Session, name: str) -> int:

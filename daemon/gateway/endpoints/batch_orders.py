@@ -15,7 +15,6 @@ from daemon.gateway.access import Submitter
 from daemon.gateway.answers import answer
 from daemon.gateway.batches.pages import chosen
 from daemon.gateway.bodies import read_object
-from daemon.gateway.documents import PROBLEMS, body_of
 from daemon.gateway.gateway import Here
 from daemon.gateway.parameters import SMALL_BYTES
 from daemon.gateway.problems import Problem, not_found
@@ -32,8 +31,6 @@ M = TypeVar("M", bound=Model)
 @router.post(
     "/v1/batches/{ident}/cancel",
     status_code=202,
-    responses=PROBLEMS,
-    openapi_extra=body_of(CancelSelection, {"states": ["queued"]}),
 )
 async def cancel(
     request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
@@ -51,8 +48,6 @@ async def cancel(
 @router.post(
     "/v1/batches/{ident}/retry",
     status_code=202,
-    responses=PROBLEMS,
-    openapi_extra=body_of(RetrySelection, {"kinds": ["timeout"]}),
 )
 async def retry(
     request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
@@ -70,8 +65,6 @@ async def retry(
 @router.post(
     "/v1/batches/{ident}/pause",
     status_code=202,
-    responses=PROBLEMS,
-    openapi_extra=body_of(PauseOrder, {"reason": "wrong prompt"}),
 )
 async def pause(
     request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
@@ -90,8 +83,6 @@ async def pause(
 @router.post(
     "/v1/batches/{ident}/resume",
     status_code=202,
-    responses=PROBLEMS,
-    openapi_extra=body_of(Model, {}),
 )
 async def resume(
     request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None

@@ -15,7 +15,6 @@ from daemon.gateway.answers import answer, shown
 from daemon.gateway.batches.accepting import Plan, accept_parts, least_time_of, plan_of, record_of, refusal_of
 from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
-from daemon.gateway.documents import BATCH_BODY, DRY_RUN, PROBLEMS
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
@@ -31,7 +30,7 @@ router = APIRouter(tags=["batches"])
 LISTED, MOST_LISTED = 50, 1000
 
 
-@router.post("/v1/batches", status_code=202, responses={**DRY_RUN, **PROBLEMS}, openapi_extra=BATCH_BODY)
+@router.post("/v1/batches", status_code=202)
 async def submit(request: Request, here: Here, caller: Submitter, dry_run: str | None = None) -> Response:
     """Accept a batch: JSON of at most 1,000 items; up to 10,000 as lines, the first of which is the head; or a CSV.
 
@@ -51,7 +50,7 @@ async def submit(request: Request, here: Here, caller: Submitter, dry_run: str |
     return answer(await _accepted(here, links, plan), 202, {"Location": links.batch(batch.id)})
 
 
-@router.get("/v1/batches", responses=PROBLEMS)
+@router.get("/v1/batches")
 async def every(
     request: Request,
     here: Here,
@@ -75,7 +74,7 @@ async def every(
     return answer({"batches": shorts, "next": following})
 
 
-@router.get("/v1/batches/{ident}", responses=PROBLEMS)
+@router.get("/v1/batches/{ident}")
 async def one(
     request: Request, here: Here, caller: Reader, ident: str, tenant: str | None = None
 ) -> Response:
@@ -85,7 +84,7 @@ async def one(
     return answer({**record, "summary": await here.summaries.of(view)})
 
 
-@router.get("/v1/batches/{ident}/log", responses=PROBLEMS)
+@router.get("/v1/batches/{ident}/log")
 async def log(here: Here, caller: Reader, ident: str, tenant: str | None = None) -> Response:
     """The log of a batch: the time and the end of each item, and the whole."""
     return answer(await log_of(here.records, await find_batch(here, caller.tenant_for(tenant), ident)))

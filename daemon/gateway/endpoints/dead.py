@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from daemon.gateway.access import ADMINISTERS, Admin
 from daemon.gateway.answers import answer
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import whole_number
+from daemon.gateway.parameters import ident_of, whole_number
 from daemon.gateway.problems import Problem, not_found
 from daemon.queue.dead_letters import DeadLetters, Retried
 
@@ -22,7 +22,7 @@ async def dead(
 ) -> Response:
     """The newest dead letters, with the fields of the original; credentials are never kept."""
     most = whole_number("limit", limit, 100, 1, MOST)
-    wanted = caller.tenant_for(tenant) if tenant is not None else None
+    wanted = ident_of(caller.tenant_for(tenant)) if tenant is not None else None
     found = await DeadLetters(here.redis, here.names).newest(most, reason=reason, tenant=wanted)
     return answer({"dead": [letter.as_dict() for letter in found]})
 

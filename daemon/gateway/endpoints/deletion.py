@@ -6,7 +6,6 @@ from fastapi import APIRouter, Response
 
 from daemon.gateway.access import Submitter
 from daemon.gateway.batches.deletion import delete_work
-from daemon.gateway.documents import PROBLEMS
 from daemon.gateway.gateway import Here
 from daemon.gateway.parameters import ident_of
 from daemon.gateway.problems import not_found
@@ -16,7 +15,7 @@ from daemon.queue.keys import batch_gid, job_gid
 router = APIRouter()
 
 
-@router.delete("/v1/jobs/{ident}", status_code=204, responses=PROBLEMS, tags=["jobs"])
+@router.delete("/v1/jobs/{ident}", status_code=204, tags=["jobs"])
 async def job(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> Response:
     """Delete the pictures and records of a job that has ended; a deletion that broke off may be repeated."""
     owner = ident_of(caller.tenant_for(tenant))
@@ -27,7 +26,7 @@ async def job(here: Here, caller: Submitter, ident: str, tenant: str | None = No
     return Response(status_code=204)
 
 
-@router.delete("/v1/batches/{ident}", status_code=204, responses=PROBLEMS, tags=["batches"])
+@router.delete("/v1/batches/{ident}", status_code=204, tags=["batches"])
 async def batch(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> Response:
     """Delete the pictures and records of a batch that has ended; a deletion that broke off may be repeated."""
     owner = ident_of(caller.tenant_for(tenant))

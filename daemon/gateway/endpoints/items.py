@@ -11,7 +11,6 @@ from daemon.broker.streams import tail
 from daemon.gateway.access import Reader
 from daemon.gateway.answers import answer
 from daemon.gateway.batches.pages import items_of
-from daemon.gateway.documents import PROBLEMS
 from daemon.gateway.gateway import Here
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import one_of, whole_number
@@ -27,7 +26,7 @@ STATES = tuple(name for name in GroupCounts._fields if name not in ("gid", "head
 EVENT_ID = "Pixmill-Event-Id"
 
 
-@router.get("/v1/batches/{ident}/items", responses=PROBLEMS)
+@router.get("/v1/batches/{ident}/items")
 async def items(
     request: Request,
     here: Here,

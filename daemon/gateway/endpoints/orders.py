@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from daemon.accounts.why import Hints, Reasons
 from daemon.gateway.access import Caller, Reader, Submitter
 from daemon.gateway.answers import answer, charged
-from daemon.gateway.documents import PROBLEMS
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
 from daemon.gateway.problems import Problem, not_found
@@ -22,19 +21,19 @@ router = APIRouter(tags=["jobs"])
 RETRIED = ("failed", "held", "cancelled", "expired")
 
 
-@router.post("/v1/jobs/{ident}/cancel", status_code=202, responses=PROBLEMS)
+@router.post("/v1/jobs/{ident}/cancel", status_code=202)
 async def cancel_job(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> Response:
     """Cancel a job: what waits ends at once, what runs gets a request to stop. `charged` is what the provider takes."""
     return await _cancel(here, await find_job(here, caller.tenant_for(tenant), ident))
 
 
-@router.post("/v1/jobs/{ident}/retry", status_code=202, responses=PROBLEMS)
+@router.post("/v1/jobs/{ident}/retry", status_code=202)
 async def retry_job(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> Response:
     """Queue a job again that ended without a picture, or is held; pictures that were made stay."""
     return await _retry(here, await find_job(here, caller.tenant_for(tenant), ident))
 
 
-@router.get("/v1/jobs/{ident}/explain", responses=PROBLEMS)
+@router.get("/v1/jobs/{ident}/explain")
 async def explain_job(
     request: Request, here: Here, caller: Reader, ident: str, tenant: str | None = None
 ) -> Response:
@@ -42,7 +41,7 @@ async def explain_job(
     return await _explain(request, here, caller, await find_job(here, caller.tenant_for(tenant), ident))
 
 
-@router.post("/v1/batches/{batch}/items/{ident}/cancel", status_code=202, responses=PROBLEMS)
+@router.post("/v1/batches/{batch}/items/{ident}/cancel", status_code=202)
 async def cancel_item(
     here: Here, caller: Submitter, batch: str, ident: str, tenant: str | None = None
 ) -> Response:
@@ -50,7 +49,7 @@ async def cancel_item(
     return await _cancel(here, await find_item(here, caller.tenant_for(tenant), batch, ident))
 
 
-@router.post("/v1/batches/{batch}/items/{ident}/retry", status_code=202, responses=PROBLEMS)
+@router.post("/v1/batches/{batch}/items/{ident}/retry", status_code=202)
 async def retry_item(
     here: Here, caller: Submitter, batch: str, ident: str, tenant: str | None = None
 ) -> Response:
@@ -58,7 +57,7 @@ async def retry_item(
     return await _retry(here, await find_item(here, caller.tenant_for(tenant), batch, ident))
 
 
-@router.get("/v1/batches/{batch}/items/{ident}/explain", responses=PROBLEMS)
+@router.get("/v1/batches/{batch}/items/{ident}/explain")
 async def explain_item(
     request: Request, here: Here, caller: Reader, batch: str, ident: str, tenant: str | None = None
 ) -> Response:
@@ -68,7 +67,7 @@ async def explain_item(
     )
 
 
-@router.get("/v1/batches/{ident}/explain", responses=PROBLEMS)
+@router.get("/v1/batches/{ident}/explain")
 async def explain_batch(
     request: Request, here: Here, caller: Reader, ident: str, tenant: str | None = None
 ) -> Response:

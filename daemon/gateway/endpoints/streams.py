@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 
 from daemon.contract import FINAL_STATES
 from daemon.gateway.access import Reader
-from daemon.gateway.documents import PROBLEMS
 from daemon.gateway.events.frames import START, Position, Topic, position_of
 from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import Ending, EventStream, Wish
@@ -25,27 +24,11 @@ router = APIRouter()
 _ENDS_OF_JOBS = frozenset(f"job.{state}" for state in FINAL_STATES)
 _CLOCKS_MS = 1000  # a record and its events are of one step; their clocks may differ a little
 
-_EXAMPLE = (
-    "retry: 3127\n\n"
-    "id: 1790000000000-0\nevent: job.succeeded\n"
-    'data: {"tenant":"default","job":"i1","item":"i1","batch":"b1","time":"2026-09-21T13:33:20.000Z","images":[]}\n\n'
-    "event: end\ndata: {}\n\n"
-)
-_STREAM: dict[int | str, dict[str, Any]] = {
-    **PROBLEMS,
-    200: {
-        "description": "Frames of events. `resync`: read everything again. `end`: nothing follows.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
-    },
-}
-After = Annotated[
-    str | None,
-    Query(description="The id of the last event that is known; the events that follow it are sent."),
-]
-LastEventId = Annotated[str | None, Header(description="As `after`, which it overrides.")]
+After = Annotated[str | None, Query()]
+LastEventId = Annotated[str | None, Header()]
 
 
-@router.get("/v1/events", response_class=SseResponse, responses=_STREAM, tags=["events"])
+@router.get("/v1/events", response_class=SseResponse, tags=["events"])
 async def of_tenant(
     here: Here,
     caller: Reader,
@@ -60,7 +43,7 @@ async def of_tenant(
     return _stream(here, Wish(topic, here.names.events, known, known or START))
 
 
-@router.get("/v1/batches/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["batches"])
+@router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
 async def of_batch(
     here: Here,
     caller: Reader,
@@ -83,7 +66,6 @@ async def of_batch(
 @router.get(
     "/v1/batches/{batch}/items/{ident}/events",
     response_class=SseResponse,
-    responses=_STREAM,
     tags=["batches"],
 )
 async def of_item(
@@ -108,7 +90,7 @@ async def of_item(
     )
 
 
-@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, responses=_STREAM, tags=["jobs"])
+@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, tags=["jobs"])
 async def of_job(
     here: Here,
     caller: Reader,

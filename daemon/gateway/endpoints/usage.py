@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from daemon.gateway.access import Reader
 from daemon.gateway.answers import answer
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import whole_number
+from daemon.gateway.parameters import ident_of, whole_number
 from daemon.queue.usage import MOST_DAYS, usage
 
 router = APIRouter(tags=["usage"])
@@ -18,5 +18,6 @@ async def show(here: Here, caller: Reader, days: str | None = None, tenant: str 
     """Pictures, calls and cost by day (UTC), route and tenant; all tenants for a caller that is bound to none."""
     most = whole_number("days", days, 7, 1, MOST_DAYS)
     every = tenant is None and (caller.tenant is None or caller.may("admin"))
-    rows = await usage(here.redis, here.names, most, tenant=None if every else caller.tenant_for(tenant))
+    owner = None if every else ident_of(caller.tenant_for(tenant))
+    rows = await usage(here.redis, here.names, most, tenant=owner)
     return answer({"days": most, "usage": rows})

@@ -53,10 +53,27 @@ def event_of(entry: str, fields: Mapping[bytes, bytes]) -> Event | None:
         return None
     if not isinstance(body, dict) or not name or "\n" in name or "\r" in name:
         return None
-    if b"\n" in data or b"\r" in data:  # a line break outside of a text, which only others write
+    # A line break outside of a text, which only others write, would end the frame.
+    if _with_our_addresses(body) or b"\n" in data or b"\r" in data:
         data = orjson.dumps(body)
     frame = b"id: %b\nevent: %b\ndata: %b\n\n" % (entry.encode(), kind, data)
     return Event(position_of(entry), name, _topics(kind, body), frame)
+
+
+def _with_our_addresses(body: dict[str, object]) -> bool:
+    """Let pictures lead to this gateway, below its root, instead of the store; returns whether there are any."""
+    images, job, item, batch = (body.get(name) for name in ("images", "job", "item", "batch"))
+    if not isinstance(images, list) or not isinstance(job, str) or not isinstance(item, str):
+        return False
+    base = f"/v1/batches/{batch}/items/{item}" if batch else f"/v1/jobs/{job}"
+    # Picture k of a job of several is an item of its own, and its one picture is the job's picture k.
+    first = item.rpartition(".")[2] if not batch and item != job else "0"
+    for k, image in enumerate(images):
+        if isinstance(image, dict):
+            address = f"{base}/images/{first if len(images) == 1 else k}"
+            image["url"] = address
+            image["thumb_url"] = f"{address}?thumb=1"
+    return bool(images)
 
 
 def _topics(kind: bytes, body: Mapping[str, object]) -> tuple[Topic, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO, Any, Final
@@ -29,13 +30,13 @@ async def read_edit(request: Request, here: Gateway, caller: Caller) -> dict[str
     """The fields of an edit; its pictures are in the store, and are named under `inputs`. Raises Problem."""
     each = here.settings.network.max_input_bytes
     most = (MOST_PICTURES + 1) * each + 1024**2
-    async with here.uploads.spooled(request, most, (TYPE,)) as body:
-        size = body.seek(0, 2)
-        body.seek(0)
-        # The parts are files of their own while they are read.
-        with here.uploads.hold(size):
-            async with _parsed(request, body) as form:
-                return await _fields(here, caller, form, each)
+    # The parts are files of their own while they are read.
+    async with (
+        here.uploads.spooled(request, most, (TYPE,), copies=2) as body,
+        here.forms,
+        _parsed(request, body) as form,
+    ):
+        return await _fields(here, caller, form, each)
 
 
 @asynccontextmanager
@@ -61,6 +62,7 @@ async def _parsed(request: Request, body: IO[bytes]) -> AsyncIterator[list[tuple
 async def _chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
     while chunk := body.read(READ_BYTES):
         yield chunk
+        await asyncio.sleep(0)  # others are served between two chunks
     yield b""
 
 

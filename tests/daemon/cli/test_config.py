@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,20 @@ def test_check_reports_every_problem_and_exits_2(config: str) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
+def test_check_knows_the_keys_and_the_routes_of_a_gateway(tmp_path: Path) -> None:
+    keys, path = tmp_path / "keys.json", tmp_path / "pixmill.toml"
+    path.write_text(f'[gateway]\nkeys_file = "{keys}"\nslide_route = "decks"\n')
+    result = run(config_app, ["check", "--config", str(path)])
+    assert result.exit_code == 0
+    assert f"note: gateway.keys_file {keys} is not there" in result.stdout
+    assert 'note: gateway.slide_route: there is no route "decks"' in result.stdout
+    assert "studio_route" not in result.stdout, "nobody named it"
+    keys.write_text('{"keys": [{"name": "planted"}]}')
+    result = run(config_app, ["check", "--config", str(path)])
+    assert result.exit_code == 2
+    assert f"gateway.keys_file {keys}: keys.0." in result.stderr
+
+
 MANY_FAULTS = """
 [gateway]
 listen = "0.0.0.0:8080"
@@ -74,7 +89,7 @@ def test_check_reports_faults_of_every_kind_in_one_file_at_once(tmp_path: Path) 
     result = run(config_app, ["check", "--json", "--config", str(path)])
     problems = json.loads(result.stdout)["problems"]
     expected = {
-        "`gateway.listen` would do nothing": 3,
+        "`gateway.listen` would serve other machines": 3,
         '"opneai"': 5,
         "`credentials.b.api_key` would hold a secret": 8,
         "quota 'q', field 'adaptive'": 12,
@@ -111,6 +126,34 @@ def test_check_notes_routes_of_one_account_without_a_common_quota(config: str) -
     assert result.exit_code == 0
     assert "note: the routes of the account in OPENAI_API_KEY have no quota in common" in result.stdout
     assert "sk-planted" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("secrets", "names"),
+    [
+        (
+            'secret_id_env = "SHOP_ID"\nsecret_key_env = "SHOP_KEY"\n',
+            r"The environment variable SHOP_KEY \(`secret_key_env`\) is not set or empty",
+        ),
+        (
+            'secret_id_env = "SHOP_ID"\n',
+            "needs the secret `secret_key`.*: write `secret_key_env` with the name",
+        ),
+    ],
+)
+def test_a_missing_key_of_hunyuan_is_named_with_its_variable(
+    tmp_path: Path, secrets: str, names: str
+) -> None:
+    path = tmp_path / "pixmill.toml"
+    path.write_text(
+        f'[credentials.shop]\nprovider = "hunyuan"\n{secrets}'
+        '[routes.default]\ncredential = "shop"\nmodel = "hunyuan-image-3.0"\n'
+    )
+    environ = {"SHOP_ID": "AKIDplanted"}
+    result = run(config_app, ["check", "--config", str(path)], env=environ)
+    assert re.search(rf"credentials\.shop: .*{names}", result.output), result.output
+    with pytest.raises(SettingsError, match=rf"credentials\.shop: .*{names}"):
+        build_routes(load_settings(path, environ={}).settings, environ)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import structlog
 
+from daemon.gateway.keys_file import add_key
 from providers.simulator import Simulator, SimulatorSettings
 from tests.daemon.cli.conftest import Pixmill
 from tests.servers import RedisServer
@@ -66,6 +71,32 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
     assert ran.code == 0
 
 
+async def test_the_clock_of_the_store_is_compared_with_that_of_redis(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ahead_s(_: object) -> float:
+        return time.time() + 30
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.server_time_s", ahead_s)
+    ran = await pixmill("doctor")
+    assert "warn  storage" in ran.out
+    assert "30 s behind that of Redis" in ran.out
+
+
+async def test_a_check_that_breaks_spoils_no_document(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise RuntimeError("\x1b]52;c;aGk=\x07")
+
+    monkeypatch.setattr("daemon.cli.commands.doctor.check_storage", breaks)
+    structlog.reset_defaults()
+    ran = await pixmill("doctor", "--json")
+    assert ran.document["ok"] is False
+    assert "a check of the doctor broke" in ran.err
+    assert "\x1b]" not in ran.err
+
+
 async def test_programs_get_one_document(pixmill: Pixmill) -> None:
     ran = await pixmill("doctor", "--json")
     assert ran.document["ok"] is True
@@ -78,6 +109,40 @@ async def test_a_revoked_key_is_a_partial_failure_and_is_not_shown(pixmill: Pixm
     (failed,) = [check for check in ran.document["checks"] if check["state"] == "fail"]
     assert failed["check"] == "credential router"
     assert "planted" not in ran.out + ran.err
+
+
+async def keys_line(pixmill: Pixmill, keys: Path) -> str:
+    ran = await pixmill("doctor", PIXMILL_GATEWAY__KEYS_FILE=str(keys))
+    assert ran.code == (3 if "fail" in ran.out else 0)
+    (found,) = [line for line in ran.out.splitlines() if re.match(r"\w+ +keys ", line)]
+    return found
+
+
+async def test_a_gateway_needs_keys_that_it_can_read(pixmill: Pixmill, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    assert re.match(
+        r"fail .* is not there; `pixmill key new NAME` makes it\.", await keys_line(pixmill, keys)
+    )
+    keys.write_text("{")
+    assert (await keys_line(pixmill, keys)).startswith("fail")
+    keys.write_text('{"keys": []}')
+    assert re.match(r"warn .* has no key", await keys_line(pixmill, keys))
+    add_key(keys, "shop", "shop", frozenset({"read"}))
+    assert (await keys_line(pixmill, keys)).startswith("ok")
+
+
+@pytest.mark.parametrize(("folder_mode", "state"), [(0o755, "warn"), (0o700, "ok")])
+async def test_keys_that_everybody_may_read_are_a_warning(
+    pixmill: Pixmill, folder_mode: int, state: str
+) -> None:
+    with TemporaryDirectory() as folder:  # nothing above it keeps others out, unlike a test's own
+        keys = Path(folder) / "keys.json"
+        add_key(keys, "shop", "shop", frozenset({"read"}))
+        keys.chmod(0o644)
+        os.chmod(folder, folder_mode)  # noqa: PTH101 - a path of its own would block
+        line = await keys_line(pixmill, keys)
+    assert line.startswith(state)
+    assert (f"`chmod o-rwx {keys}`" in line) is (state == "warn")
 
 
 async def test_without_redis_nothing_works(pixmill: Pixmill) -> None:

@@ -64,6 +64,9 @@ async def test_the_commands_in_hints_work_as_they_are(pixmill: Pixmill, redis: R
         ("list",),
         ("retry", "b1"),
         ("quota", "pause", "main"),
+        ("quota", "set", "main"),
+        ("quota", "set", "main", "images=often"),
+        ("quota", "set", "main", "images=20/min"),
         ("pause", "--route", "default"),
         ("status", "nobody"),
     ):

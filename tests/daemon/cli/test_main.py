@@ -64,6 +64,30 @@ def test_version_is_that_of_the_package() -> None:
     assert re.fullmatch(r"pixmill \d+\.\d+\.\d+\S*\n", result.stdout)
 
 
+@pytest.mark.parametrize("words", ["--version", "--help", "submit --help", "schema job"])
+def test_a_reader_that_has_left_ends_what_is_not_about_work_as_well(words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "daemon", *words.split()]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_traceback_of_a_crash_holds_nothing_that_a_terminal_obeys() -> None:
+    program = (
+        "from daemon.cli import main\n"
+        "def crash(**_): raise RuntimeError('\\x1b]52;c;aGk=\\x07 Bearer sk-planted-4f9a8b7c6d5e4f3a2b1c')\n"
+        "main.app = crash\nmain.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "RuntimeError: \\x1b]52;c;aGk=\\x07" in done.stderr
+    assert "sk-planted" not in done.stderr.split("RuntimeError:")[-1]
+
+
 def test_a_misspelt_command_is_a_usage_error_with_the_right_name() -> None:
     result = CliRunner().invoke(app, ["sumbit", "x"])
     assert result.exit_code == 2

@@ -20,7 +20,7 @@ from daemon.cli.commands.explain import reason_of
 from daemon.cli.session import Session
 from daemon.client import Client
 from daemon.queue.keys import Keys
-from daemon.queue.outcomes import Throttled
+from daemon.queue.outcomes import Failed, Throttled
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation, eventually
 from tests.daemon.live import made, refused, working
@@ -527,6 +527,45 @@ async def test_on_a_terminal_a_bar_shows_counts_and_estimate(
             watching.kill()
         await reading
     assert "batch b1 (tenant default): completed, 4 of 4 done" in shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "code"),
+    [
+        ("status b1", "i0 failed: \\u88ab\\u62d2\\u7edd \\xd7", 0),
+        ("status b1/i0", "\\u88ab\\u62d2\\u7edd \\xd7", 4),
+        ("list", "b1", 0),
+        ("watch b1", "1/2", 130),
+    ],
+)
+async def test_a_terminal_with_ascii_alone_gets_escapes(
+    redis: Redis, environment: dict[str, str], tmp_path: Path, command: str, words: str, code: int
+) -> None:
+    installation = Installation(redis)
+    await installation.batch("b1", 2)
+    (item,) = await installation.claim()
+    await installation.queue.settle(item, Failed({"kind": "content_rejected", "message": "被拒绝 ×"}))
+    env = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])}
+    env |= {"PYTHONIOENCODING": "ascii", "TERM": "xterm", "COLUMNS": "160"}
+    shown = bytearray()
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", *command.split(), cwd=tmp_path, env=env, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours, shown))
+    try:
+        await eventually(lambda: _shown(shown, words), 20)
+        if code == 130:
+            process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == code
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await reading
+    text = shown.decode("ascii")
+    assert "Traceback" not in text
+    assert "\\u2" not in text  # the bar itself needs no other letters
 
 
 async def _started(environment: dict[str, str], directory: Path, *args: str) -> asyncio.subprocess.Process:

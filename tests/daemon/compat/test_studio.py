@@ -147,6 +147,7 @@ def test_a_picture_without_a_stem_is_named_after_its_file_or_its_place(missing: 
         ({}, {"sku_images_map": {"S": ["https://a.example"]}}, "options.sku_images_map.S.0"),
         ({}, {"sku_images_map": {"S": [{"stem": "a"}]}}, "items.0.inputs.0"),
         ({}, {"prompt_templates": {}}, "options.prompt_templates"),
+        ({}, {"settings": False}, "options.settings"),
         ({}, {"target_width": "1500", "target_height": 2000}, "options.target_width"),
         ({}, {"output_format": "gif"}, "defaults.output.format"),
     ],
@@ -156,3 +157,12 @@ def test_a_payload_that_is_no_studio_batch_is_refused_by_field(
 ) -> None:
     rejection: Rejection = refusal({**payload(**options), **changes}, KIND, STUDIO)
     assert (rejection.code, rejection.field) == ("invalid", path)
+
+
+def test_a_picture_may_be_an_uploaded_object_instead_of_an_address() -> None:
+    uploaded = {"object": "user-123/inputs/0a1b", "stem": "a_1"}
+    (first, second) = studio(sku_images_map={"SKU1": [uploaded, picture("b")]}).jobs()
+    assert first.inputs is not None
+    assert second.inputs is not None
+    assert (first.inputs[0].object, first.inputs[0].url) == ("user-123/inputs/0a1b", None)
+    assert second.inputs[0].object is None

@@ -19,6 +19,7 @@ KEYS = [
     "AKIDz8krbsJ5yKBZQpn74WFkmLPx3gnPhESA",
     "AKIAIOSFODNN7EXAMPLE",
     "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "pxm_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw-MfKQ9r8GKY",
     "Authorization is Bearer 4f9a8b7c6d5e4f3a2b1c",
 ]
 PLACES: list[tuple[str, Any]] = [

@@ -232,10 +232,25 @@ async def test_a_store_is_written_to_and_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(("ahead_s", "side"), [(30, "behind"), (-30, "ahead of")])
-async def test_a_store_with_a_wrong_clock_is_found(ahead_s: float, side: str) -> None:
-    finding = await check_storage(lambda: ResultStore.open("memory://"), now_s=lambda: time.time() + ahead_s)
+async def test_a_store_whose_clock_differs_from_that_of_redis_is_found(ahead_s: float, side: str) -> None:
+    async def of_redis() -> float:
+        return time.time() + ahead_s
+
+    finding = await check_storage(lambda: ResultStore.open("memory://"), of_redis)
     assert finding.state is State.WARN
-    assert f"30 s {side}" in finding.says
+    assert f"30 s {side} that of Redis" in finding.says
+
+
+async def test_without_redis_the_clock_of_the_store_is_compared_with_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away() -> float:
+        raise RedisConnectionError
+
+    ours = time.time
+    monkeypatch.setattr("daemon.doctor.checks.time.time", lambda: ours() + 30)
+    finding = await check_storage(lambda: ResultStore.open("memory://"), away)
+    assert "30 s behind that of this machine" in finding.says
 
 
 async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,12 +260,13 @@ async def test_a_store_that_cannot_be_opened_or_written_is_found(monkeypatch: py
     async def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    assert (await check_storage(broken)).state is State.FAIL
+    finding = await check_storage(broken)
+    assert (finding.state, finding.says) == (State.FAIL, "storage.url file:///nowhere cannot be used.")
     store = ResultStore.open("memory://")
     monkeypatch.setattr("obstore.put_async", full)
     finding = await check_storage(lambda: store)
     assert finding.state is State.FAIL
-    assert "no space left" in finding.says
+    assert finding.says.endswith("no space left on device. Is the path, or the cloud's credential, right?")
 
 
 @pytest.fixture

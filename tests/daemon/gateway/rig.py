@@ -18,6 +18,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from providers.http.asgi import AsgiServer
+from tests.daemon.gateway.document import documented
 from tests.daemon.harness import Installation
 from tests.daemon.live import Decide, by_prompt, working
 
@@ -91,7 +92,12 @@ async def _served(
     server = AsgiServer(create_app(gateway))
     await gateway.start()
     await server.start()
-    async with httpx2.AsyncClient(base_url=server.url, headers=dict(headers or {}), timeout=30) as http:
+    async with httpx2.AsyncClient(
+        base_url=server.url,
+        headers=dict(headers or {}),
+        timeout=30,
+        event_hooks={"response": [documented.check]},
+    ) as http:
         try:
             yield Door(gateway, server.url, http, installation, store)
         finally:

@@ -194,6 +194,7 @@ async def test_an_idempotency_key_names_the_batch(door: Door) -> None:
         ({"slides": [{"title": "x"}]}, "slides.0.id"),
         ({"slides": [{"id": "a", "title": "x"}, {"id": "a", "title": "y"}]}, "items.1.id"),
         ({"aspect_ratio": "wide"}, "defaults.size"),
+        ({"aspect_ratio": {}}, "defaults.size"),
         ({"style_prompt": 3}, "style_prompt"),
     ],
 )
@@ -262,3 +263,13 @@ async def test_a_wrong_studio_payload_names_its_field(door: Door, redis: Redis) 
     answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "mode": "x"})
     assert (answer.status_code, answer.json()["field"]) == (422, "mode")
     assert await redis.keys("pixmill:batch:*") == []
+
+
+async def test_a_studio_payload_names_uploads_of_its_own_user_only(door: Door) -> None:
+    async def sent(key: str) -> tuple[int, Any]:
+        options = {**STUDIO["options"], "sku_images_map": {"sku1": [{"object": key, "stem": "1"}]}}
+        answer = await door.http.post("/api/image-studio/jobs", json={**STUDIO, "options": options})
+        return answer.status_code, answer.json().get("field")
+
+    assert await sent("default/inputs/0a1b") == (422, "items.0.inputs.0.object")
+    assert await sent("u-7/inputs/0a1b") == (202, None)

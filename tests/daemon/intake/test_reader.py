@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.intake.refusals import UNKNOWN_TYPE_READS
+from providers.registry import create_provider
 from tests.daemon.harness import Installation
 
 
@@ -186,6 +187,23 @@ async def test_one_wrong_item_refuses_the_batch_and_is_named(installation: Insta
     assert rejection["message"].startswith('`items.1.size` (item "i1"): ')
     assert rejection["job"] == "b1"
     assert await installation.claim(5) == []
+
+
+async def test_a_seed_that_hunyuan_has_not_is_named_with_its_item_and_field(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hunyuan = create_provider(
+        "hunyuan", base_url=None, secrets={"secret_id": "AKIDx", "secret_key": "planted-key"}, options={}
+    )
+    monkeypatch.setattr(installation.provider, "check", hunyuan.check)
+    items = [{"id": "i0", "seed": 1}, {"id": "i1", "seed": 0}]
+    await installation.submit(
+        {"id": "b1", "defaults": {"prompt": "x"}, "items": items}, type="pixmill.batch.v1"
+    )
+    rejection = await the_only_rejection(installation)
+    assert rejection["field"] == "items.1.seed"
+    assert rejection["message"] == ('`items.1.seed` (item "i1"): The seed 0 is outside 1..4294967295.')
+    await hunyuan.aclose()
 
 
 async def test_n_pictures_are_n_items_with_seeds_that_count_up_from_the_given_one(

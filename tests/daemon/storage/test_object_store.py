@@ -273,3 +273,39 @@ async def test_a_store_without_a_put_that_only_creates_is_named(monkeypatch: pyt
     assert "refuses a PUT that only creates" in str(caught.value)
     assert "MinIO" in str(caught.value)
     assert "<" not in str(caught.value)
+
+
+@pytest.mark.parametrize("by", ["proxy", "direct"])
+async def test_the_store_leaves_by_the_proxy_of_the_environment_as_well(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client reads the variables itself, so this shows that it follows the same ones as calls."""
+    asked: list[str] = []
+
+    async def hop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().partition(" HTTP/")[0])
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(hop, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    host = "store.example" if by == "proxy" else f"localhost:{port}"
+    environ = {
+        "ENDPOINT_URL": f"http://{host}",
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "s",
+        "REGION": "r",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port if by == 'proxy' else 9}")
+    if by == "direct":
+        monkeypatch.setenv("NO_PROXY", "localhost")
+    with pytest.raises(StorageError):
+        await ResultStore.open("s3://pics/p").put_image("a.png", b"x")
+    server.close()
+    assert asked[0] == f"PUT {'http://store.example' if by == 'proxy' else ''}/pics/p/a.png"

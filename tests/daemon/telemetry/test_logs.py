@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
 import io
+import json
+import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -63,6 +68,64 @@ def test_a_log_line_holds_nothing_that_a_terminal_obeys(
     assert "\nsucceeded" not in written
     assert "Traceback" in written
     assert SECRET not in written
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers
+    yield
+    root.handlers = before
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.usefixtures("own_handlers")
+async def test_an_error_that_nobody_retrieved_is_cleaned_like_our_own(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(json=as_json)
+
+    async def fails() -> None:
+        raise RuntimeError(f"\x1b]52;c;aGk=\x07 Bearer {SECRET}")
+
+    task = asyncio.create_task(fails())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    written = capsys.readouterr().err
+    assert "Task exception was never retrieved" in written
+    assert "RuntimeError" in written
+    assert "\x1b]" not in written
+    assert SECRET not in written
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "asyncio", "a_library"])
+@pytest.mark.usefixtures("own_handlers")
+def test_what_a_library_logs_is_cleaned_and_appears_once(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(json=True)
+    configure_logs(json=True)
+    logging.getLogger(name).warning("it met %s", f"\x1b[2J Bearer {SECRET}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"].startswith("it met \\x1b[2J")
+    assert SECRET not in line
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_a_library_with_levels_of_its_own_or_a_broken_call_is_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logging.getLogger().handlers = []  # the test runner's own raise at a broken call
+    configure_logs(json=True)
+    logging.getLogger("a_library").log(35, "near an error")
+    logging.getLogger("a_library").error("%d pictures", "seven")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [
+        ("warning", "near an error"),
+        ("error", "%d pictures"),
+    ]
 
 
 class ClosedTerminal(io.StringIO):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from daemon.service import worker
 from daemon.settings import SettingsError
-from daemon.worker.descriptors import EACH_RUN, OTHERS, fitting_slots
+from daemon.worker.descriptors import (
+    EACH_CALLER,
+    EACH_RUN,
+    LEAST_CALLERS,
+    MOST_CALLERS,
+    OTHERS,
+    fitting_callers,
+    fitting_slots,
+)
 from tests.daemon.harness import worker_settings
 from tests.servers import RedisServer
 
@@ -60,3 +68,10 @@ async def test_a_replica_starts_with_the_slots_that_fit(
     monkeypatch.setattr("daemon.service.raise_limit", lambda: OTHERS + 5 * EACH_RUN)
     async with worker(worker_settings(redis_server.url, tmp_path), redis_server.url) as running:
         assert running.replica.pool.slots == 5
+
+
+@given(slots=st.integers(0, 1000), limit=st.integers(64, 1_048_576))
+def test_callers_fit_beside_the_slots_of_a_replica(slots: int, limit: int) -> None:
+    callers = fitting_callers(limit, slots)
+    assert LEAST_CALLERS <= callers <= MOST_CALLERS
+    assert callers == LEAST_CALLERS or OTHERS + EACH_RUN * slots + EACH_CALLER * callers <= limit

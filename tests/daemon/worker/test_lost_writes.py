@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -149,6 +150,21 @@ async def test_an_entry_that_is_accepted_again_finds_its_picture(
     await rig.lose(before)
     await rig.installation.take_all()
     await rig.settled()
+    assert len(rig.provider.requests) == 1
+
+
+async def test_an_entry_that_is_accepted_again_on_the_next_day_finds_its_picture(rig: Rig) -> None:
+    """The key of a picture has the day of the acceptance, and a loss may lie around midnight."""
+    await rig.submit()
+    before = rig.mark()
+    await rig.settled()
+    await rig.lose(before)
+    item = await rig.claim()
+    tomorrow = replace(item, accepted_us=item.accepted_us + 24 * 3600 * 1_000_000)
+    outcome = await rig.run(tomorrow)
+    assert isinstance(outcome, Succeeded)
+    first_day = Run(item, rig.bench.route, None).place[1]
+    assert f"/{first_day:%Y%m%d}/" in outcome.result["images"][0]["key"]
     assert len(rig.provider.requests) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Sequence
@@ -102,6 +103,27 @@ async def test_a_silent_host_of_an_input_costs_attempts_only_after_a_while(
         run.item = replace(run.item, throttles=throttles, attempts=attempts)
         outcomes.append(type(await outcome_of(error, run)))
     assert outcomes == [Throttled, Retry, Failed]
+
+
+async def test_an_input_is_fetched_by_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def hop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().partition(" HTTP/")[0])
+        data = png()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(data), data)
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(hop, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    fetcher = InputFetcher(ResultStore.open("memory://"), max_bytes=100_000, allow_hosts=["shop.example"])
+    (image,) = await fetcher.fetch([Input(url="http://shop.example/a.png")])
+    assert image.data == png()
+    assert asked == ["GET http://shop.example/a.png"]
+    server.close()
 
 
 async def test_a_store_that_is_away_costs_its_inputs_no_attempt(redis: Redis) -> None:

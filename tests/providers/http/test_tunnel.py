@@ -131,6 +131,17 @@ async def test_calls_results_and_callbacks_pass_a_tunnel_of_the_proxy(
     assert proxy.got == [f"CONNECT {name}:443" for name in ("api.example", "cdn.example", "cdn.example")]
 
 
+async def test_a_call_to_a_server_that_is_not_trusted_was_not_sent_and_says_why(
+    server_tls: ssl.SSLContext, listen: Listen, open_provider: OpenProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    tls_context.cache_clear()
+    provider = open_provider(f"https://127.0.0.1:{await listen(origin, server_tls)}/v1")
+    with pytest.raises(ProviderError, match=r"\(its certificate is not trusted: .*SSL_CERT_FILE") as caught:
+        await provider.submit(request_for(), timeout_s=10)
+    assert (caught.value.kind, caught.value.charged) == (ErrorKind.NETWORK_UNSENT, Charged.NO)
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_call_that_the_proxy_refuses_was_not_sent_and_names_the_proxy(
     scheme: str, listen: Listen, open_provider: OpenProvider, monkeypatch: pytest.MonkeyPatch

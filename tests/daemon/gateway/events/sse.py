@@ -118,7 +118,7 @@ async def ids_of(redis: Redis, batch: str, tenant: str = "default") -> list[str]
     """The ids of all events of a tenant's batch, from the stream of all events."""
     rows: Any = await redis.xrange(KEYS.events)
     events = [(entry.decode(), orjson.loads(fields[b"data"])) for entry, fields in rows]
-    return [entry for entry, data in events if (data["tenant"], data.get("batch")) == (tenant, batch)]
+    return [entry for entry, data in events if (data.get("tenant"), data.get("batch")) == (tenant, batch)]
 
 
 async def finish(door: Door) -> None:

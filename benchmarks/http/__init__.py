@@ -1,0 +1,1 @@
+"""What the HTTP gateway can do, and what it costs."""

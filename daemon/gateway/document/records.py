@@ -1,0 +1,365 @@
+"""The shapes of answers about work. They document: answers are made elsewhere, and tests compare the two."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from daemon.contract.events import BatchState, Counts, ErrorRecord, ImageRecord
+
+Example = dict[str, Any]
+HERE = "http://localhost:8080/v1"
+_TIME = "2030-01-31T09:00:00.000Z"
+
+
+class Shape(BaseModel):
+    """The base of all shapes: fields may be added to answers, so readers ignore those that they do not know."""
+
+    model_config = ConfigDict(extra="allow")
+    example: ClassVar[Example] = {}
+
+
+class Outlook(Shape):
+    """What lies before some work; null: unknown, or nothing."""
+
+    position: int | None = Field(None, ge=0, description="items that come before it")
+    eta_seconds: float | None = Field(ge=0, description="until its end")
+    bound: str | None = Field(description="what holds it back, such as quota:openai-main.images")
+    next_slot_at: AwareDatetime | None = None
+
+
+class JobUrls(Shape):
+    """Where to go on."""
+
+    self: str
+    events: str
+    cancel: str
+    retry: str
+    explain: str
+    images: list[str] = Field(description="of its pictures, made or not")
+
+
+class BatchUrls(Shape):
+    """Where to go on."""
+
+    self: str
+    items: str
+    events: str
+    cancel: str
+    retry: str
+    explain: str
+    pause: str
+    resume: str
+    log: str
+    archive: str
+
+
+def _job_urls(address: str) -> Example:
+    orders = {name: f"{address}/{name}" for name in ("events", "cancel", "retry", "explain")}
+    return {"self": address, **orders, "images": [f"{address}/images/0"]}
+
+
+def _batch_urls(address: str) -> Example:
+    names = ("items", "events", "cancel", "retry", "explain", "pause", "resume", "log")
+    return {
+        "self": address,
+        **{name: f"{address}/{name}" for name in names},
+        "archive": f"{address}/archive.zip",
+    }
+
+
+class AcceptedJob(Outlook):
+    """A job is recorded."""
+
+    id: str
+    state: str
+    urls: JobUrls
+    example: ClassVar[Example] = {
+        "id": "kettle-1",
+        "state": "queued",
+        "position": 3,
+        "eta_seconds": 14.5,
+        "bound": "quota:openai-main.images",
+        "urls": _job_urls(f"{HERE}/jobs/kettle-1"),
+    }
+
+
+class JobRecord(Outlook):
+    """A job, or an item of a batch. A job of several pictures has counts; one picture has times of its own."""
+
+    id: str
+    job: str
+    tenant: str
+    state: str = Field(description="queued, running, succeeded, failed, cancelled, expired, held, and others")
+    route: str
+    attempts: int = Field(ge=0)
+    accepted_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    metadata: dict[str, str]
+    images: list[ImageRecord]
+    error: ErrorRecord | None
+    urls: JobUrls
+    item: str | None = None
+    batch: str | None = None
+    priority: str | None = None
+    started_at: AwareDatetime | None = None
+    due_at: AwareDatetime | None = Field(None, description="the time of the next attempt")
+    queue_seconds: float | None = None
+    throttled_seconds: float | None = None
+    provider_seconds: float | None = None
+    calls: dict[str, int] | None = Field(None, description="calls of ended runs, by charge: no, maybe, yes")
+    counts: Counts | None = None
+    progress: float | None = Field(None, ge=0, le=1)
+    example: ClassVar[Example] = {
+        "id": "kettle-1",
+        "job": "kettle-1",
+        "item": "kettle-1",
+        "batch": None,
+        "tenant": "default",
+        "state": "succeeded",
+        "route": "default",
+        "priority": "normal",
+        "attempts": 1,
+        "accepted_at": _TIME,
+        "started_at": _TIME,
+        "finished_at": _TIME,
+        "due_at": None,
+        "queue_seconds": 0.4,
+        "throttled_seconds": 0.0,
+        "provider_seconds": 9.1,
+        "metadata": {},
+        "calls": {"no": 0, "maybe": 0, "yes": 1},
+        "error": None,
+        "position": None,
+        "eta_seconds": 0.0,
+        "bound": None,
+        "next_slot_at": None,
+        "images": [
+            {
+                "key": "default/20300131/single/kettle-1.png",
+                "url": f"{HERE}/jobs/kettle-1/images/0",
+                "thumb_url": f"{HERE}/jobs/kettle-1/images/0?thumb=1",
+                "width": 1024,
+                "height": 1024,
+                "bytes": 1500000,
+                "sha256": "0" * 64,
+                "content_type": "image/png",
+                "seed": None,
+            }
+        ],
+        "urls": _job_urls(f"{HERE}/jobs/kettle-1"),
+    }
+
+
+class Ordered(Shape):
+    """The state after an order, and what the provider takes for it."""
+
+    state: str
+    charged: Literal["no", "maybe", "yes"]
+    example: ClassVar[Example] = {"state": "cancelled", "charged": "no"}
+
+
+class Explained(Shape):
+    """Why it waits, and until when: sentences for people, and the facts behind them."""
+
+    id: str
+    state: str
+    why: str
+    example: ClassVar[Example] = {
+        "id": "kettle-1",
+        "state": "queued",
+        "why": "It waits for a slot of openai-main, in 9 s.",
+    }
+
+
+class Summary(Shape):
+    """How well and how fast a batch went."""
+
+    success_rate: float | None = Field(ge=0, le=1, description="of what has ended")
+    seconds: float
+    pictures_per_minute: float
+    cost: dict[str, str] | None = Field(None, description="amounts by currency")
+    failures: list[dict[str, Any]] | None = Field(None, description="kind, count and an example of each")
+
+
+class AcceptedBatch(Shape):
+    """A batch is recorded."""
+
+    id: str
+    total: int
+    counts: Counts
+    eta_seconds: float | None
+    bound: str | None
+    urls: BatchUrls
+    example: ClassVar[Example] = {
+        "id": "spring",
+        "total": 2,
+        "counts": {"total": 2, "queued": 2},
+        "eta_seconds": 12.0,
+        "bound": None,
+        "urls": _batch_urls(f"{HERE}/batches/spring"),
+    }
+
+
+class BatchRecord(Outlook):
+    """A batch: its counts always sum to their total."""
+
+    id: str
+    batch: str
+    tenant: str
+    state: BatchState
+    counts: Counts
+    progress: float = Field(ge=0, le=1)
+    accepted_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    parts: int
+    parts_left: int
+    route: str
+    metadata: dict[str, str]
+    warnings: list[str]
+    paused: str | None = Field(description="the reason of its pause, perhaps empty; null: it is not paused")
+    summary: Summary
+    urls: BatchUrls
+    example: ClassVar[Example] = {
+        "id": "spring",
+        "batch": "spring",
+        "tenant": "default",
+        "state": "running",
+        "progress": 0.5,
+        "counts": {"total": 2, "running": 1, "succeeded": 1},
+        "accepted_at": _TIME,
+        "finished_at": None,
+        "parts": 1,
+        "parts_left": 0,
+        "route": "default",
+        "metadata": {},
+        "warnings": [],
+        "paused": None,
+        "position": None,
+        "eta_seconds": 9.5,
+        "bound": None,
+        "next_slot_at": None,
+        "summary": {
+            "success_rate": 1.0,
+            "seconds": 12.0,
+            "pictures_per_minute": 5.0,
+            "cost": {"USD": "0.04"},
+            "failures": [],
+        },
+        "urls": _batch_urls(f"{HERE}/batches/spring"),
+    }
+
+
+class BatchPage(Shape):
+    """Batches, newest first; `next` is the cursor of the next page."""
+
+    batches: list[BatchRecord]
+    next: str | None
+    example: ClassVar[Example] = {"batches": [BatchRecord.example], "next": None}
+
+
+class DryRun(Shape):
+    """What a batch would need; nothing is recorded."""
+
+    pictures: int
+    seconds: float | None
+    bound: str | None
+    cost: None = None
+    refused: list[Refused]
+    notes: list[str]
+    example: ClassVar[Example] = {
+        "pictures": 40,
+        "seconds": 120.0,
+        "bound": "images of openai-main",
+        "cost": None,
+        "refused": [{"line": 9, "field": "items.8.size", "message": "`size` is wrong."}],
+        "notes": [],
+    }
+
+
+class Refused(Shape):
+    """One reason to refuse a batch; `line` counts the body's lines from 1."""
+
+    line: int | None
+    field: str | None
+    message: str
+
+
+class SlimItem(Shape):
+    """An item as lists show it."""
+
+    id: str
+    job: str
+    state: str
+    thumb: str | None
+    error: dict[str, Any] | None
+    accepted_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    due_at: AwareDatetime | None
+    metadata: dict[str, str]
+
+
+class ItemPage(Shape):
+    """Items in the order of acceptance; `next` is the cursor of the next page."""
+
+    items: list[SlimItem]
+    next: str | None
+    example: ClassVar[Example] = {
+        "items": [
+            {
+                "id": "sku-1",
+                "job": "sku-1",
+                "state": "queued",
+                "thumb": None,
+                "error": None,
+                "accepted_at": _TIME,
+                "started_at": None,
+                "finished_at": None,
+                "due_at": None,
+                "metadata": {"sku": "1"},
+            }
+        ],
+        "next": None,
+    }
+
+
+class Affected(Shape):
+    """How many items an order is about."""
+
+    affected: int
+    example: ClassVar[Example] = {"affected": 3}
+
+
+class BatchLog(Shape):
+    """The log of a batch: each item with its time, also one that failed, and the whole."""
+
+    session_id: str
+    tenant: str
+    state: BatchState
+    accepted_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    metadata: dict[str, str]
+    total: int
+    succeeded: int
+    failed: int
+    success_rate: float | None
+    seconds: float
+    mean_seconds: float | None
+    items: list[dict[str, Any]]
+    example: ClassVar[Example] = {
+        "session_id": "spring",
+        "tenant": "default",
+        "state": "completed",
+        "accepted_at": _TIME,
+        "finished_at": _TIME,
+        "metadata": {},
+        "total": 1,
+        "succeeded": 1,
+        "failed": 0,
+        "success_rate": 1.0,
+        "seconds": 9.5,
+        "mean_seconds": 9.1,
+        "items": [],
+    }

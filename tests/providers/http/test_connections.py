@@ -1,0 +1,224 @@
+"""What a server does about slow, broken, oversized and too many connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from providers.http import connections
+from providers.http.asgi import AsgiServer
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
+
+
+async def serve(request: Request) -> Response:
+    """The size of the body; or, for /flood, an answer without an end."""
+    if request.url.path == "/flood":
+
+        async def flood() -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(65_536)
+                await asyncio.sleep(0)
+
+        return StreamingResponse(flood())
+    try:
+        return PlainTextResponse(str(len(await request.body())))
+    except ClientDisconnect:
+        return PlainTextResponse("nobody reads this")
+
+
+APP = Starlette(routes=[Route("/{path:path}", serve, methods=["GET", "POST"])])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[AsgiServer]:
+    server = AsgiServer(APP, most_connections=4)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+class Peer:
+    """A client that sends what it wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def to(cls, server: AsgiServer, data: bytes = b"") -> Peer:
+        peer = cls(*await asyncio.open_connection(server.host, server.port))
+        await peer.send(data)
+        return peer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self) -> tuple[int, str]:
+        """The status, and the code of a problem or the text of another answer."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next(line for line in head.split("\r\n") if line.startswith("content-length"))
+        text = (await self._reader.readexactly(int(length.split()[1]))).decode()
+        return int(head.split()[1]), json.loads(text)["code"] if "problem+json" in head else text
+
+    async def end(self) -> None:
+        """Return when the server has closed the connection; what it still sends is read."""
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):
+                while await self._reader.read(65_536):
+                    pass
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (GET + b"a: b\r\n" * 10_000 + b"\r\n", 431, "too_large"),
+        (GET + b"a: b\r\n" * 101 + b"\r\n", 431, "too_large"),
+        (GET + b"a: " + b"b" * 200_000, 431, "too_large"),
+        (GET + b"a: " + b"b" * 17_000 + b"\r\n\r\n", 431, "too_large"),
+        (b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431, "too_large"),
+        (GET + b"a: b\r\n\tfolded\x00\r\n\r\n", 400, "malformed"),
+        (GET + b"no header\r\n\r\n", 400, "malformed"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed"),
+        (b"\x16\x03\x01\x02\x00\x01", 400, "malformed"),
+        (POST + b"content-length: -1\r\n\r\n", 400, "malformed"),
+        (POST + b"content-length: x\r\n\r\n", 400, "malformed"),
+        (POST + b"content-length: 1e3\r\n\r\n", 400, "malformed"),
+        (POST + b"content-length: " + b"9" * 40 + b"\r\n\r\n", 400, "malformed"),
+        (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n12", 400, "malformed"),
+        (
+            POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(b"abc"),
+            400,
+            "malformed",
+        ),
+        (POST + b"transfer-encoding: gzip\r\n\r\n", 400, "malformed"),
+        (POST + b"transfer-encoding: chunked\r\n\r\nx\r\n", 400, "malformed"),
+        (POST + b"transfer-encoding: chunked\r\n\r\n" + chunked(*[b"a"] * 2000), 400, "malformed"),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_closed(
+    server: AsgiServer, request_bytes: bytes, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = await Peer.to(server, request_bytes)
+    assert await peer.answer() == (status, code)
+    await peer.end()
+    assert "Traceback" not in caplog.text
+    assert await (await Peer.to(server, GET + b"\r\n")).answer() == (200, "0")
+
+
+async def test_a_body_in_chunks_of_a_common_size_is_taken(server: AsgiServer) -> None:
+    data = chunked(*[b"a" * 40] * 2000)
+    peer = await Peer.to(server, POST + b"transfer-encoding: chunked\r\n\r\n" + data)
+    assert await peer.answer() == (200, "80000")
+
+
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
+async def test_headers_that_come_byte_by_byte_are_given_up(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEADERS_S", 1.5)
+    peer = await Peer.to(server, before)
+    if before:
+        assert await peer.answer() == (200, "0")
+
+    async def drip() -> None:
+        for byte in GET * 100:
+            await peer.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    dripping = asyncio.create_task(drip())
+    assert await peer.answer() == (408, "slow_headers")
+    await peer.end()
+    dripping.cancel()
+    with suppress(ConnectionError, asyncio.CancelledError):
+        await dripping
+
+
+async def test_a_connection_that_sends_nothing_is_closed(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEADERS_S", 0.5)
+    await (await Peer.to(server)).end()
+
+
+async def test_a_body_that_nobody_reads_does_not_keep_its_connection(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEADERS_S", 0.5)
+    peer = await Peer.to(server, b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+    assert (await peer.answer())[0] == 405
+
+    async def go_on() -> None:
+        with suppress(ConnectionError):
+            while True:
+                await peer.send(bytes(100))
+                await asyncio.sleep(0.01)
+
+    going_on = asyncio.create_task(go_on())
+    await peer.end()
+    await going_on
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALLED_S", 0.5)
+    held = await Peer.to(server, GET.replace(b"/ ", b"/flood ", 1) + b"\r\n")
+    assert server._server is not None
+    async with asyncio.timeout(20):
+        while not (open_ := server._server.server_state.connections):
+            await asyncio.sleep(0.01)
+        while open_:
+            await asyncio.sleep(0.01)
+    await held.end()
+
+
+async def test_beyond_the_limit_whoever_was_idle_longest_makes_room(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "AT_EASE_S", 0.0)
+    idle = []
+    for _ in range(4):
+        idle.append(await Peer.to(server, b"G"))
+        await asyncio.sleep(0.02)
+    assert await (await Peer.to(server, GET + b"\r\n")).answer() == (200, "0")
+    await idle[0].end()
+
+
+async def test_beyond_the_limit_of_work_a_connection_is_refused_with_a_reason(server: AsgiServer) -> None:
+    working = [await Peer.to(server, POST + b"content-length: 1\r\n\r\n") for _ in range(4)]
+    await asyncio.sleep(0.05)
+    refused = [await Peer.to(server, GET + b"\r\n") for _ in range(40)]
+    for peer in refused:
+        assert await peer.answer() == (503, "busy")
+        await peer.end()
+    for peer in working:
+        await peer.send(b"a")
+        assert await peer.answer() == (200, "1")
+
+
+async def test_a_stop_answers_who_has_not_sent_all_of_a_request(
+    server: AsgiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = await Peer.to(server, POST + b"content-length: 2\r\n\r\na")
+    flooded = await Peer.to(server, GET.replace(b"/ ", b"/flood ", 1) + b"\r\n")
+    await asyncio.sleep(0.05)
+    await server.stop()
+    assert await half.answer() == (503, "stopping")
+    await half.end()
+    await flooded.end()
+    assert "Traceback" not in caplog.text
