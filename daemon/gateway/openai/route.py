@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
+from starlette.types import Scope
 
 from daemon.contract import Rejection
 from daemon.gateway.answers import answer
@@ -18,6 +19,7 @@ from daemon.storage.object_store import StorageError
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
 NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it
 RESTARTED_S: Final = 1
+BELOW: Final = "/v1/images/"
 _STATUS: Final = {422: 400}
 
 
@@ -34,6 +36,12 @@ class OpenAiRoute(APIRoute):
                 return as_openai(problem_of(error))
 
         return handle
+
+
+def response_of(problem: Problem, scope: Scope) -> Response:
+    """The answer for a problem that no route answers: below our addresses in OpenAI's form, elsewhere in ours."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return as_openai(problem) if f"{path}/".startswith(BELOW) else problem.response()
 
 
 def as_openai(problem: Problem) -> Response:
