@@ -47,6 +47,10 @@ class PreparedPart(NamedTuple):
     group: NewGroup
     items: Sequence[NewItem]
 
+    def begun(self) -> PreparedPart:
+        """The same part, of a batch that was begun before: `gone` if that has been deleted since."""
+        return self._replace(group={**self.group, "must_exist": True})
+
 
 class Acceptor:
     """Accepts work for one installation. `on_queued` gets the lane of each new item.
@@ -130,11 +134,9 @@ class Acceptor:
         )
         return await self._fill(opened, job.tenant, job.id, items, PartEnd(gid, "1", entry))
 
-    async def batch(
-        self, batch: Batch, origin: Mapping[str, str], entry: str = "", *, must_exist: bool = False
-    ) -> Verdict:
+    async def batch(self, batch: Batch, origin: Mapping[str, str], entry: str = "") -> Verdict:
         """Accept a batch, or one part of it. Raises Rejection, also for a full backlog."""
-        return await self.part(self.prepared(batch, origin), entry, must_exist=must_exist)
+        return await self.part(self.prepared(batch, origin), entry)
 
     def prepared(self, batch: Batch, origin: Mapping[str, str]) -> PreparedPart:
         """A batch, or one part of it, as its items, without a call to Redis; raises Rejection."""
@@ -155,17 +157,11 @@ class Acceptor:
         return PreparedPart(batch, gid, group, items)
 
     async def part(
-        self,
-        part: PreparedPart,
-        entry: str = "",
-        *,
-        later: Sequence[PreparedPart] = (),
-        must_exist: bool = False,
+        self, part: PreparedPart, entry: str = "", *, later: Sequence[PreparedPart] = ()
     ) -> Verdict:
         """As `batch`, for a prepared part. `later` parts, which the caller accepts next, are journaled with it."""
         data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._of_requests else {}
-        group: NewGroup = {**part.group, "must_exist": must_exist or None}
-        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **group)
+        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **part.group)
         batch, end = part.batch, PartEnd(part.gid, str(part.batch.part), entry)
         return await self._fill(opened, batch.tenant, batch.id, part.items, end)
 

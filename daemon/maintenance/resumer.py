@@ -60,5 +60,6 @@ class Resumer:
     async def _accept(self, kind: str, data: bytes) -> Verdict:
         # These were checked when they were accepted first. They may be larger than an entry of the jobs stream.
         if kind == BATCH_TYPE:
-            return await self._acceptor.batch(Batch.model_validate(orjson.loads(data)), {}, must_exist=True)
+            part = self._acceptor.prepared(Batch.model_validate(orjson.loads(data)), {})
+            return await self._acceptor.part(part.begun())
         return await self._acceptor.job(Job.from_spec(data), {}, must_exist=True)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
+from daemon.contract import Rejection
 from daemon.contract.events import BatchState
-from daemon.gateway.access import Reader, Submitter
+from daemon.gateway.access import Caller, Reader, Submitter
 from daemon.gateway.answers import answer, shown
-from daemon.gateway.batches.accepting import Plan, accept_parts, least_time_of, plan_of, record_of, refusal_of
+from daemon.gateway.batches.accepting import (
+    Plan,
+    accept_parts,
+    dry_plan_of,
+    fault_of_head,
+    least_time_of,
+    plan_of,
+    record_of,
+    refusal_of,
+)
 from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import flag, ident_of, one_of, whole_number
+from daemon.gateway.problems import Problem, problem_of
 from daemon.gateway.work.accepting import named
 from daemon.gateway.work.finding import find_batch
 from daemon.queue.messages import GroupCounts
@@ -36,11 +48,10 @@ async def submit(request: Request, here: Here, caller: Submitter, dry_run: str |
 
     All of it is checked before anything is recorded. With `dry_run=true` nothing is recorded at all.
     """
-    only_plans = flag("dry_run", dry_run)
+    if flag("dry_run", dry_run):
+        return answer(await _tried(request, here, caller))
     async with draft_of(request, here, caller) as draft:
         plan = await plan_of(draft, here.acceptor)
-        if only_plans:
-            return answer(await _planned(here, plan, draft.notes))
         if plan.faults:
             raise refusal_of(plan.faults)
         batch = plan.parts[0].batch
@@ -106,6 +117,18 @@ async def _accepted(here: Gateway, links: Links, plan: Plan) -> dict[str, Any]:
         "bound": outlook.bound,
         "urls": links.batch_urls(ident),
     }
+
+
+async def _tried(request: Request, here: Gateway, caller: Caller) -> dict[str, Any]:
+    """A dry run. A wrong head is refused in it, like any other part of the batch."""
+    try:
+        async with draft_of(request, here, caller) as draft:
+            return await _planned(here, await dry_plan_of(draft, here.acceptor), draft.notes)
+    except (Problem, Rejection) as error:
+        problem = problem_of(error)
+        if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return await _planned(here, Plan((), [fault_of_head(problem)]), ())
 
 
 async def _planned(here: Gateway, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
