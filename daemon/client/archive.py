@@ -59,14 +59,14 @@ def pictures_of(items: Sequence[ItemView], names: PromptTemplate | None = None) 
 
     `names` makes the name of an item's id and metadata, with a `/` between folders.
     """
-    taken: set[str] = {MANIFEST, TABLE, WENT}
+    unique = _Names(MANIFEST, TABLE, WENT)
     pictures = []
     for item in items:
         name = item.id if names is None else names.fill(_values(item, names.names))
         for k, image in enumerate(item.images):
             stem = name if k == 0 else f"{name}.{k}"
             safe = "/".join(map(safe_name, stem.split("/"))) if names is not None else safe_name(stem)
-            pictures.append(Picture(item, image, _unique(safe, _extension(image["key"]), taken)))
+            pictures.append(Picture(item, image, unique.name(safe, _extension(image["key"]))))
     return pictures
 
 
@@ -146,7 +146,7 @@ def table(pictures: Sequence[Picture], lacking: Collection[str] = ()) -> bytes:
     columns = sorted({name for picture in pictures for name in picture.item.metadata})
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(["file", "item", "missing", "width", "height", "prompt", *columns])
+    rows.writerow(map(_cell, ["file", "item", "missing", "width", "height", "prompt", *columns]))
     for picture in pictures:
         item, image = picture.item, picture.image
         missing = "yes" if picture.file in lacking else ""
@@ -158,7 +158,11 @@ def table(pictures: Sequence[Picture], lacking: Collection[str] = ()) -> bytes:
 def _cell(value: object) -> str:
     """A cell that no spreadsheet takes for a formula."""
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    # Some programs skip blanks before a formula, and some take the wide forms of its signs.
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) or text.lstrip().startswith(_SIGNS) else text
+
+
+_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def safe_name(text: str) -> str:
@@ -173,13 +177,22 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
-def _unique(stem: str, extension: str, taken: set[str]) -> str:
-    name, number = f"{stem}{extension}", 1
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}-{number}{extension}"
-    taken.add(name.casefold())
-    return name
+class _Names:
+    """Names that differ on systems that ignore case. Equal ones are numbered, each without a look at all before it."""
+
+    def __init__(self, *taken: str) -> None:
+        self._taken = set(taken)
+        self._last: dict[str, int] = {}
+
+    def name(self, stem: str, extension: str) -> str:
+        wanted = name = f"{stem}{extension}"
+        number = self._last.get(wanted.casefold(), 1)
+        while name.casefold() in self._taken:
+            number += 1
+            name = f"{stem}-{number}{extension}"
+        self._last[wanted.casefold()] = number
+        self._taken.add(name.casefold())
+        return name
 
 
 def _extension(key: str) -> str:
@@ -193,7 +206,7 @@ async def fetch(store: Store, picture: Picture) -> bytes | str:
     data = await store.get(key)
     if data is None:
         return f'{picture.item.id}: there is no object "{key}" in this store; is it the store that the workers use?'
-    if hashlib.sha256(data).hexdigest() != picture.image["sha256"]:
+    if (await asyncio.to_thread(hashlib.sha256, data)).hexdigest() != picture.image["sha256"]:
         return f'{picture.item.id}: the object "{key}" is not the picture of the record (its sha256 differs).'
     return data
 

@@ -51,9 +51,10 @@ class BatchFile:
 
 
 class BatchFileError(Exception):
-    """The file cannot be sent; `problems` lists every problem in the order of the lines."""
+    """The file cannot be sent; `problems` lists every problem in the order of the lines, `good` has the other items."""
 
-    def __init__(self, name: str, problems: list[Problem]) -> None:
+    def __init__(self, name: str, problems: list[Problem], good: BatchFile) -> None:
+        self.good = good
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
         super().__init__("\n".join(f"{name}, line {one.line}: {one.message}" for one in self.problems))
 
@@ -141,9 +142,10 @@ class _Reader:
 
     def result(self, name: str) -> BatchFile:
         """What was read; raises BatchFileError."""
+        good = BatchFile(self.items, self.lines, self.unused, self.skipped)
         if self.problems:
-            raise BatchFileError(name, self.problems)
-        return BatchFile(self.items, self.lines, self.unused, self.skipped)
+            raise BatchFileError(name, self.problems, good)
+        return good
 
     def read(self, data: bytes, suffix: str) -> None:
         if len(data) > MOST_BYTES:

@@ -29,6 +29,7 @@ from daemon.gateway.endpoints import (
 )
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai import images as openai
+from daemon.gateway.openai.route import response_of
 from daemon.gateway.seeds import slides, studio
 
 ROUTERS = (
@@ -57,7 +58,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
     app = _routed()
     app.state.gateway = gateway
-    problems.install(app, [route for router in ROUTERS for route in router.routes])
+    problems.install(app, [route for router in ROUTERS for route in router.routes], response_of)
     app.add_middleware(Edge, gateway=gateway)
     return app
 

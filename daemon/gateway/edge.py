@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.keyring import LINK
+from daemon.gateway.openai.route import response_of
 from daemon.gateway.problems import Problem, problem_of
 
 log = structlog.get_logger(__name__)
@@ -45,14 +46,14 @@ class Edge:
         structlog.contextvars.bind_contextvars(request=answer.request_id)
         try:
             if (problem := self._refusal(scope)) is not None:
-                await problem.response()(scope, receive, answer.send)
+                await response_of(problem, scope)(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
         except Exception as error:
             log.exception("a request failed", path=scope["path"])
             if answer.status:
                 raise
-            await problem_of(error).response()(scope, receive, answer.send)
+            await response_of(problem_of(error), scope)(scope, receive, answer.send)
         finally:
             self._note(scope, answer.status, time.perf_counter() - began)
             structlog.contextvars.unbind_contextvars("request")

@@ -14,6 +14,7 @@ from daemon.callbacks.signing import Webhooks
 from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.keyring import KeyRing, Seal
+from daemon.gateway.memory import Memory
 from daemon.gateway.uploads import Uploads
 from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
@@ -65,6 +66,7 @@ class Gateway:
         self.keyring = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
+        self.memory = Memory()
         self.forms = asyncio.Semaphore(FORMS_AT_ONCE)  # each has 17 files, and up to 17 MB in memory
         self.summaries = Summaries(self.redis, self.names)
         self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -172,14 +172,16 @@ def of_storage(_: StorageError) -> Problem:
     )
 
 
-def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Let the app answer every error with a problem. `routes` are all that it serves."""
+def install(
+    app: FastAPI, routes: Sequence[BaseRoute], response_of: Callable[[Problem, Scope], Response]
+) -> None:
+    """Let the app answer every error with a problem, as `response_of` puts it. `routes` are all that it serves."""
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         if problem.status == 405:
             problem.headers["Allow"] = ", ".join(sorted(_methods_of(request, routes)))
-        return problem.response()
+        return response_of(problem, request.scope)
 
     for kind in (
         Problem,

@@ -36,7 +36,7 @@ CONFLICT = (
     "This id is taken by work with other content, whose result stands; send the changed work under a new id."
 )
 
-Verdict = Literal["new", "duplicate", "conflict"]
+Verdict = Literal["new", "duplicate", "conflict", "gone"]
 
 
 class PreparedPart(NamedTuple):
@@ -46,6 +46,10 @@ class PreparedPart(NamedTuple):
     gid: str
     group: NewGroup
     items: Sequence[NewItem]
+
+    def begun(self) -> PreparedPart:
+        """The same part, of a batch that was begun before: `gone` if that has been deleted since."""
+        return self._replace(group={**self.group, "must_exist": True})
 
 
 class Acceptor:
@@ -105,7 +109,9 @@ class Acceptor:
         """Accept jobs of one picture in one step; `full` for one whose tenant has reached its cap."""
         return await self._accept(items, None)
 
-    async def job(self, job: Job, origin: Mapping[str, str], entry: str = "") -> Verdict:
+    async def job(
+        self, job: Job, origin: Mapping[str, str], entry: str = "", *, must_exist: bool = False
+    ) -> Verdict:
         """Accept a job of any number of pictures. Raises Rejection, also for a full backlog."""
         if job.n == 1:
             # Jobs that come at the same time, as by HTTP, share one step.
@@ -124,6 +130,7 @@ class Acceptor:
             fingerprint=items[0].fingerprint,
             members=len(items),
             route=job.route,
+            must_exist=must_exist or None,
         )
         return await self._fill(opened, job.tenant, job.id, items, PartEnd(gid, "1", entry))
 
@@ -171,8 +178,8 @@ class Acceptor:
     ) -> Verdict:
         if opened == "full":
             raise self.full(tenant, ident)
-        if opened in ("duplicate", "conflict"):
-            return "duplicate" if opened == "duplicate" else "conflict"
+        if opened == "duplicate" or opened == "conflict" or opened == "gone":
+            return opened
         for start in range(0, len(items), CHUNK):
             is_last = start + CHUNK >= len(items)
             await self._accept(items[start : start + CHUNK], end if is_last else None, end.entry)

@@ -46,7 +46,7 @@ class Resumer:
                     "work cannot be accepted here", part=name, code=rejection.code, field=rejection.field
                 )
                 continue
-            if verdict == "conflict":
+            if verdict in ("conflict", "gone"):
                 await self._call("strike", name=name)
             log.info("accepted work whose acceptance had broken off", part=name, verdict=verdict)
         return len(parts)
@@ -60,5 +60,6 @@ class Resumer:
     async def _accept(self, kind: str, data: bytes) -> Verdict:
         # These were checked when they were accepted first. They may be larger than an entry of the jobs stream.
         if kind == BATCH_TYPE:
-            return await self._acceptor.batch(Batch.model_validate(orjson.loads(data)), {})
-        return await self._acceptor.job(Job.from_spec(data), {})
+            part = self._acceptor.prepared(Batch.model_validate(orjson.loads(data)), {})
+            return await self._acceptor.part(part.begun())
+        return await self._acceptor.job(Job.from_spec(data), {}, must_exist=True)

@@ -29,7 +29,7 @@ CLIPPED = frozenset({"too_large"})  # only a part of the original is kept
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _OWN = (b"reason", b"error", b"attempts", b"at", b"ids")
 
-Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended"]
+Retried = Literal["requeued", "resent", "gone", "not_kept", "not_failed", "ended", "no_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,9 @@ class DeadLetters:
     async def retry(self, letter: DeadLetter) -> Retried:
         """Retry the work and remove the dead letter, in one step; repeated or concurrent calls do it once.
 
-        An accepted item's record is queued again. Any other original is sent to the jobs stream again, where its id
-        keeps it from becoming work twice. `gone`: the dead letter had been removed before.
+        An accepted item's record is queued again. `no_record`: that record has expired or was deleted, and what was
+        deleted must not come back. Any other original is sent to the jobs stream again, where its id keeps it from
+        becoming work twice. `gone`: the dead letter had been removed before.
         """
         orders = Orders(self._client, self._keys)
         if letter.reason in OF_ITEMS:
@@ -171,6 +172,8 @@ class DeadLetters:
                     return "not_failed"
                 case "gone":
                     return "gone"
+                case "unknown":
+                    return "no_record"
         if letter.reason == CALLBACK_FAILED and (message := letter.original.get(b"callback")) is not None:
             return await self._call_back_again(message.decode(), letter)
         if not letter.may_be_sent:

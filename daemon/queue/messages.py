@@ -14,7 +14,7 @@ Accepted = Literal["queued", "duplicate", "conflict", "resumed", "full"]
 Target = Literal["group", "item"]
 # `more`: some records are left, or the work is only marked. The header of delete.lua explains the others.
 Deletion = Literal["not_ended", "unknown", "more", "gone"]
-Opened = Literal["new", "resume", "duplicate", "conflict", "full"]
+Opened = Literal["new", "resume", "duplicate", "conflict", "full", "gone"]
 # The verdicts on a receipt; the header of note.lua explains them.
 Noted = Literal["ours", "second", "kept", "buried"]
 
@@ -52,7 +52,10 @@ class NewItem(NamedTuple):
 
 
 class NewGroup(TypedDict, total=False):
-    """A group to open, or one part of it; without `part` it is whole. `route` is the first member's, for estimates."""
+    """A group to open, or one part of it; without `part` it is whole. `route` is the first member's, for estimates.
+
+    `must_exist`: it was opened before, and is `gone` if it has been deleted since.
+    """
 
     head: Required[str]
     fingerprint: Required[str]
@@ -62,6 +65,7 @@ class NewGroup(TypedDict, total=False):
     route: str
     max_in_flight: int | None
     details: bytes
+    must_exist: bool | None
 
 
 class PartEnd(NamedTuple):

@@ -28,6 +28,7 @@ _NOT_AGAIN: dict[Retried, str] = {
     "gone": "another command has taken it off.",
     "not_kept": "its original was not kept as a whole (it was too large, or carried a credential); send it anew.",
     "ended": "the work behind it has ended; the record of its job shows how.",
+    "no_record": "the record of its job has expired or was deleted; send the job anew if it is still wanted.",
     "not_failed": "its job is not failed any more; the dead letter was taken off.",
 }
 

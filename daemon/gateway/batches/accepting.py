@@ -23,7 +23,7 @@ MOST_SHOWN = 100  # faults in a refusal
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The result of a draft: parts that can be accepted, or the faults that stand against it."""
+    """The result of a draft: its parts, which can be accepted unless there are faults."""
 
     parts: Sequence[PreparedPart]
     faults: Sequence[Fault] = ()
@@ -44,6 +44,32 @@ async def plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
         return Plan((), draft.fault_of(rejection))
 
 
+async def dry_plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
+    """As `plan_of`, for a dry run: the faults of all items, and the parts of the items without one."""
+    return await asyncio.to_thread(_dry_plan, draft, acceptor)
+
+
+def _dry_plan(draft: Draft, acceptor: Acceptor) -> Plan:
+    try:
+        return Plan(prepared(draft.fields, draft.items, acceptor) if draft.items else (), draft.faults)
+    except Rejection as rejection:
+        if not (rejection.field or "").startswith("items."):
+            return Plan((), [*draft.faults, *draft.fault_of(rejection)])
+    # Something is wrong with one item at least; each of the others is a picture all the same.
+    good, faults = list[dict[str, Any]](), list(draft.faults)
+    for index, item in enumerate(draft.items):
+        try:
+            with items_from(index):
+                prepared(draft.fields, [item], acceptor)
+            good.append(item)
+        except Rejection as rejection:
+            faults += draft.fault_of(rejection)
+    try:
+        return Plan(prepared(draft.fields, good, acceptor) if good else (), faults)
+    except Rejection as rejection:  # of several items together, such as two with one id
+        return Plan((), faults or draft.fault_of(rejection))
+
+
 def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acceptor) -> list[PreparedPart]:
     """The parts of a batch, cut as for the jobs stream: the same batch may come either way. Raises Rejection."""
     parts: list[PreparedPart] = []
@@ -58,8 +84,26 @@ def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acce
 
 async def accept(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
     """Accept all parts; returns the batch's record. Raises Problem for a conflict, Rejection for a full backlog."""
+    await accept_parts(here, parts)
+    return await record_of(here, parts)
+
+
+async def record_of(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
+    """The record of a batch that was just accepted. Raises Problem when it has been deleted since."""
+    view = await here.records.group(parts[0].gid)
+    if view is None:
+        raise _deleted()
+    return view
+
+
+def _deleted() -> Problem:
+    return Problem(410, "expired", "The batch was accepted and has been deleted since.")
+
+
+async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
+    """Accept all parts, and read nothing back. Raises as `accept`."""
     for number, part in enumerate(parts):
-        later = parts[1:] if number == 0 else ()
+        part, later = (part.begun(), ()) if number else (part, parts[1:])
         try:
             verdict = await here.acceptor.part(part, later=later)
         except Rejection as rejection:
@@ -69,15 +113,18 @@ async def accept(here: Gateway, parts: Sequence[PreparedPart]) -> GroupView:
             await raise_full(here, rejection, part.batch.tenant, part.items[0].route, pictures)
         if verdict == "conflict":
             raise Problem(409, "id_conflict", CONFLICT, field="id")
-    view = await here.records.group(parts[0].gid)
-    if view is None:
-        raise Problem(410, "expired", "The batch was accepted and has been deleted since.")
-    return view
+        if verdict == "gone":
+            raise _deleted()
 
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
     """The least time that the quotas of the routes allow for so many pictures."""
     return least_time(pictures, {name: route.quotas for name, route in here.routes.items()})
+
+
+def fault_of_head(problem: Problem) -> Fault:
+    """The fault of a batch whose head is wrong."""
+    return Fault(problem.more.get("line"), problem.field, problem.detail, problem.code)
 
 
 def refusal_of(faults: Sequence[Fault]) -> Problem:

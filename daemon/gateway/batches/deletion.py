@@ -7,7 +7,7 @@ Then the pictures go, then the record. A deletion that breaks off anywhere is co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.problems import Problem
@@ -24,31 +24,48 @@ async def delete_work(here: Gateway, kind: Target, name: str) -> bool:
         return False
     if begun == "not_ended":
         raise Problem(409, "not_ended", "This has not ended; cancel it first.")
-    if kind == "item":
-        await _delete_traces(here, await here.records.items([name], with_deleted=True))
-    else:
-        total = int(await here.redis.zcard(here.names.members(name)))
-        for start in range(0, total, PAGE):
-            await _delete_traces(here, await here.records.members(name, start))
+    began = await _delete_pictures(here, kind, name)
+    await _purge_letters(here, _letter_name(name), began)
     await here.orders.delete(kind, name)
     return True
 
 
-async def _delete_traces(here: Gateway, found: Sequence[ItemView | None]) -> None:
-    """Delete what items left beside their records: pictures, thumbnails, dead letters."""
+async def _delete_pictures(here: Gateway, kind: Target, name: str) -> dict[str, int]:
+    """Delete pictures and thumbnails; returns when each item was accepted (ms since 1970). Raises StorageError."""
+    if kind == "item":
+        return await _delete_page(here, await here.records.items([name], with_deleted=True))
+    began: dict[str, int] = {}
+    total = int(await here.redis.zcard(here.names.members(name)))
+    for start in range(0, total, PAGE):
+        began |= await _delete_page(here, await here.records.members(name, start))
+    return began
+
+
+async def _delete_page(here: Gateway, found: Sequence[ItemView | None]) -> dict[str, int]:
     items = [item for item in found if item is not None]
     await here.store.delete([key for item in items for key in _keys_of(item)])
-    given_up = {str(item.uid): item for item in items if item.error is not None}
-    if given_up:
-        since_ms = min(int(item.accepted_at.timestamp() * 1000) for item in given_up.values())
-        letters = DeadLetters(here.redis, here.names)
-        tenant = next(iter(given_up.values())).tenant
-        names = [
-            letter.entry
-            async for letter in letters.oldest_first(tenant=tenant, since_ms=since_ms)
-            if f"{letter.tenant}/{letter.batch or ''}/{letter.item}" in given_up
-        ]
-        await letters.purge(names)
+    return {str(item.uid): int(item.accepted_at.timestamp() * 1000) for item in items}
+
+
+async def _purge_letters(here: Gateway, name: str, began: Mapping[str, int]) -> None:
+    """Purge the dead letters of the work and its items, however they ended: a retry would begin them anew.
+
+    One scan for all of them: there may be far more letters than items.
+    """
+    letters = DeadLetters(here.redis, here.names)
+    since_ms, tenant = min(began.values(), default=0), name.partition("/")[0]
+    entries = [
+        letter.entry
+        async for letter in letters.oldest_first(tenant=tenant, since_ms=since_ms)
+        if (uid := f"{letter.tenant}/{letter.batch or ''}/{letter.item}") == name or uid in began
+    ]
+    await letters.purge(entries)
+
+
+def _letter_name(name: str) -> str:
+    """How dead letters name the work itself: a batch as an item of its own name, as its events do."""
+    tenant, batch, *item = name.split("/")
+    return name if item else f"{tenant}/{batch}/{batch}"
 
 
 def _keys_of(item: ItemView) -> Iterator[str]:

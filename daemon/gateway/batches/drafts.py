@@ -47,8 +47,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A batch as it was sent. With `faults` it cannot be accepted; `line_of` finds the line of a field such as
-    `items.3.size`."""
+    """A batch as it was sent. With `faults` it cannot be accepted, and `items` are those without a fault.
+
+    `line_of` finds the line of a field such as `items.3.size`.
+    """
 
     fields: dict[str, Any]  # of the batch, without its items
     items: list[dict[str, Any]]
@@ -166,7 +168,8 @@ def _from_table(fields: dict[str, Any], read: Callable[[], BatchFile]) -> Draft:
         table = read()
     except BatchFileError as error:
         faults = [Fault(one.line, one.field, _in_http(one.message), one.code) for one in error.problems]
-        return Draft(fields, [], line_of, faults)
+        lines += error.good.lines
+        return Draft(fields, error.good.items, line_of, faults)
     lines += table.lines
     notes = [f"Nothing uses the column {name}." for name in table.unused]
     return Draft(fields, table.items, line_of, notes=notes)

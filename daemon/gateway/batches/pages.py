@@ -26,14 +26,14 @@ async def batches_of(
     found: list[GroupView] = []
     places: list[tuple[int, str]] = []
     while len(found) <= limit:
-        rows = await _newest(here, after)
+        rows, is_last = await _newest(here, after)
         names = [(us, name) for us, name in rows if name.startswith(f"{tenant}/") and name.count("/") == 1]
         views = await here.records.groups([name for _, name in names]) if names else []
         for place, view in zip(names, views, strict=True):
             if view is not None and state in (None, view.state):
                 found.append(view)
                 places.append(place)
-        if len(rows) < LOOKED_AT - 1:  # one row may be that of the cursor itself
+        if is_last:
             break
         after = rows[-1]
     more = len(found) > limit
@@ -80,14 +80,28 @@ def kind_of(item: ItemView) -> str | None:
     return None if item.error is None else item.error.get("kind")
 
 
-async def _newest(here: Gateway, after: tuple[int, str] | None) -> list[tuple[int, str]]:
-    """Work on record that follows a place of the index, newest first: the time of its acceptance, and its name."""
-    start = "+inf" if after is None else str(after[0])
-    found: Any = await here.redis.zrange(
-        here.names.index, start, "-inf", desc=True, byscore=True, offset=0, num=LOOKED_AT, withscores=True
-    )
-    rows = [(int(score), name.decode()) for name, score in found]
-    return rows if after is None else [row for row in rows if row < after]
+async def _newest(here: Gateway, after: tuple[int, str] | None) -> tuple[list[tuple[int, str]], bool]:
+    """Work on record that follows a place of the index, newest first, and whether that is all.
+
+    A place is the time of the acceptance and a name, since any number of works may share a time.
+    """
+    start, offset = "+inf" if after is None else str(after[0]), 0
+    while True:
+        found: Any = await here.redis.zrange(
+            here.names.index,
+            start,
+            "-inf",
+            desc=True,
+            byscore=True,
+            offset=offset,
+            num=LOOKED_AT,
+            withscores=True,
+        )
+        rows = [(int(score), name.decode()) for name, score in found]
+        following = rows if after is None else [row for row in rows if row < after]
+        if following or len(rows) < LOOKED_AT:
+            return following, len(rows) < LOOKED_AT
+        offset += len(rows)
 
 
 def _cursor(*parts: str | int) -> str:

@@ -24,6 +24,7 @@ CODES: Final[Mapping[str, str]] = {
     "gone": "the dead letter was taken off in the meantime",
     "not_kept": "the original of the dead letter was not kept as a whole",
     "ended": "the work behind the dead letter has ended",
+    "no_record": "the record behind the dead letter has expired or was deleted",
     "not_failed": "the job of the dead letter is not failed any more",
     "expired": "410: the record has expired; 422: the job's own `expires_at` is over",
     "too_large": "the body is larger than allowed",
@@ -40,7 +41,7 @@ CODES: Final[Mapping[str, str]] = {
     "redis_unavailable": "the queue cannot be reached now",
     "storage_unavailable": "the store of the pictures cannot be reached now",
     "stopping": "this gateway stops; connect again",
-    "busy": "other uploads are under way",
+    "busy": "other uploads, or other answers with pictures, are under way",
     "no_space": "the disk of this gateway is full",
 }
 

@@ -39,7 +39,6 @@ _FRAMES: Final = (
     'data: {"tenant":"default","job":"i1","item":"i1","batch":"b1","time":"2026-09-21T13:33:20.000Z","images":[]}\n\n'
     "event: end\ndata: {}\n\n"
 )
-_EDGE: Final = (403, 421, 500)  # answered before a request reaches the OpenAI door, so in the common form
 
 
 def document_of(app: FastAPI) -> Node:
@@ -122,7 +121,7 @@ def _refusal(operation: Operation, status: int, codes: tuple[str, ...]) -> Node:
     content: Node = {}
     if operation.openai:
         content[JSON] = {"schema": ref(OpenAiError.__name__), "example": OpenAiError.example}
-    if not operation.openai or status in _EDGE:
+    else:
         allowed = {"properties": {"status": {"const": status}, "code": {"enum": list(codes)}}}
         example = {
             "type": f"urn:pixmill:problem:{codes[0]}",

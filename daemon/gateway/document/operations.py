@@ -70,7 +70,7 @@ _OPENAI: Final = (
 
 def _picture(name: str) -> Operation:
     answers: dict[int, Answer] = {200: _PICTURES, 302: None, 304: None}
-    codes = (*_READ, STORE, {404: ("picture_gone",)})
+    codes = (*_READ, STORE, UPLOADS, {404: ("picture_gone",)})
     return Operation(name, answers, codes, parameters=(p.IF_NONE_MATCH,))
 
 
@@ -141,7 +141,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/dead/{ident}/retry": Operation(
         "retry_dead_letter",
         {202: o.DeadLetterRetried},
-        (*_ADMIN, {409: ("gone", "not_kept", "ended", "not_failed")}),
+        (*_ADMIN, {409: ("gone", "not_kept", "ended", "no_record", "not_failed")}),
     ),
     "GET /v1/usage": Operation("read_usage", {200: o.UsageList}, (TENANT,)),
     "GET /v1/me": Operation("read_me", {200: o.Me}),

@@ -47,10 +47,13 @@ async def archive(
     template = _template(names)
     view = await find_batch(here, caller.tenant_for(tenant), ident)
     items = await here.records.all_members(view.gid)
-    pictures = pictures_of(items, template)
+    # Ten thousand items take seconds, and other requests must not wait for them.
+    pictures = await asyncio.to_thread(pictures_of, items, template)
     # Before the first byte: a store that is away is an answer of its own, not a broken archive.
     lacking = await _lacking(here, pictures)
-    head = {MANIFEST: manifest(view, items, pictures, lacking), TABLE: table(pictures, lacking)}
+    head = await asyncio.to_thread(
+        lambda: {MANIFEST: manifest(view, items, pictures, lacking), TABLE: table(pictures, lacking)}
+    )
     there = [picture for picture in pictures if picture.file not in lacking]
     headers = {"Content-Disposition": f'attachment; filename="{safe_name(ident)}.zip"'}
     return StreamingResponse(_zipped(here, head, there), headers=headers, media_type="application/zip")
@@ -58,21 +61,22 @@ async def archive(
 
 async def _zipped(here: Gateway, head: dict[str, bytes], pictures: Sequence[Picture]) -> AsyncIterator[bytes]:
     sink, problems = _Sink(), []
-    # Pictures are compressed already.
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in head.items():
-            archive.writestr(name, content)
-        for picture in pictures:
-            yield sink.taken()
-            data = await fetch(here.store, picture)
-            if isinstance(data, str):
-                problems.append(data)
-            else:
-                await asyncio.to_thread(archive.writestr, picture.file, data)
-        if problems:
-            # The manifest is with the reader by now.
-            log.warning("pictures went while they were archived", problems=problems)
-            archive.writestr(WENT, "\n".join(problems))
+    # It is closed at a good end alone: if the reader goes away, a thread may still write into it.
+    archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED)  # pictures are compressed already
+    for name, content in head.items():
+        await asyncio.to_thread(archive.writestr, name, content)
+    for picture in pictures:
+        yield sink.taken()
+        data = await fetch(here.store, picture)
+        if isinstance(data, str):
+            problems.append(data)
+        else:
+            await asyncio.to_thread(archive.writestr, picture.file, data)
+    if problems:
+        # The manifest is with the reader by now.
+        log.warning("pictures went while they were archived", problems=problems)
+        archive.writestr(WENT, "\n".join(problems))
+    archive.close()
     yield sink.taken()
 
 

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
+from redis.exceptions import RedisError
 
+from daemon.contract import Rejection
 from daemon.contract.events import BatchState
-from daemon.gateway.access import Reader, Submitter
+from daemon.gateway.access import Caller, Reader, Submitter
 from daemon.gateway.answers import answer, shown
-from daemon.gateway.batches.accepting import Plan, accept, least_time_of, plan_of, refusal_of
+from daemon.gateway.batches.accepting import (
+    Plan,
+    accept_parts,
+    dry_plan_of,
+    fault_of_head,
+    least_time_of,
+    plan_of,
+    record_of,
+    refusal_of,
+)
 from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import flag, ident_of, one_of, whole_number
+from daemon.gateway.problems import Problem, problem_of
+from daemon.gateway.work.accepting import named
 from daemon.gateway.work.finding import find_batch
+from daemon.queue.messages import GroupCounts
 from daemon.queue.pauses import unsigned
 from daemon.queue.records import GroupView
 from daemon.queue.summaries import log_of, pace
@@ -33,25 +49,17 @@ async def submit(request: Request, here: Here, caller: Submitter, dry_run: str |
 
     All of it is checked before anything is recorded. With `dry_run=true` nothing is recorded at all.
     """
-    only_plans = flag("dry_run", dry_run)
+    if flag("dry_run", dry_run):
+        return answer(await _tried(request, here, caller))
     async with draft_of(request, here, caller) as draft:
         plan = await plan_of(draft, here.acceptor)
-        if only_plans:
-            return answer(await _planned(here, plan, draft.notes))
         if plan.faults:
             raise refusal_of(plan.faults)
-        view = await accept(here, plan.parts)
-    links = Links.of_tenant(request, caller, view.tenant)
-    outlook = await here.estimates.of(view)
-    content = {
-        "id": view.id,
-        "total": view.counts.total,
-        "counts": view.counts.by_state(),
-        "eta_seconds": outlook.as_dict()["eta_seconds"],
-        "bound": outlook.bound,
-        "urls": links.batch_urls(view.id),
-    }
-    return answer(content, 202, {"Location": links.batch(view.id)})
+        batch = plan.parts[0].batch
+        links = Links.of_tenant(request, caller, batch.tenant)
+        with named(batch.id, links.batch(batch.id)):
+            await accept_parts(here, plan.parts)
+    return answer(await _accepted(here, links, plan), 202, {"Location": links.batch(batch.id)})
 
 
 @router.get("/v1/batches")
@@ -92,6 +100,36 @@ async def one(
 async def log(here: Here, caller: Reader, ident: str, tenant: str | None = None) -> Response:
     """The log of a batch: the time and the end of each item, and the whole."""
     return answer(await log_of(here.records, await find_batch(here, caller.tenant_for(tenant), ident)))
+
+
+async def _accepted(here: Gateway, links: Links, plan: Plan) -> dict[str, Any]:
+    """What is said of a new batch, also where its record cannot be read now: the batch is recorded."""
+    first, waiting = plan.parts[0], plan.pictures().total()
+    ident, head = first.batch.id, first.group["head"]
+    counts, outlook = GroupCounts(first.gid, head, waiting, waiting, 0, 0, 0, 0, 0, 0, 0, 0), UNKNOWN
+    with suppress(RedisError, OSError):
+        view = await record_of(here, plan.parts)
+        counts, outlook = view.counts, await here.estimates.of(view)
+    return {
+        "id": ident,
+        "total": counts.total,
+        "counts": counts.by_state(),
+        "eta_seconds": outlook.as_dict()["eta_seconds"],
+        "bound": outlook.bound,
+        "urls": links.batch_urls(ident),
+    }
+
+
+async def _tried(request: Request, here: Gateway, caller: Caller) -> dict[str, Any]:
+    """A dry run. A wrong head is refused in it, like any other part of the batch."""
+    try:
+        async with draft_of(request, here, caller) as draft:
+            return await _planned(here, await dry_plan_of(draft, here.acceptor), draft.notes)
+    except (Problem, Rejection) as error:
+        problem = problem_of(error)
+        if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return await _planned(here, Plan((), [fault_of_head(problem)]), ())
 
 
 async def _planned(here: Gateway, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:

@@ -44,5 +44,6 @@ _NOT_AGAIN: dict[Retried, str] = {
     "gone": "This dead letter was taken off in the meantime.",
     "not_kept": "Its original was not kept as a whole: it was too large, or carried a credential. Send it anew.",
     "ended": "The work behind it has ended; the record of its job shows how.",
+    "no_record": "The record of its job has expired or was deleted; send the job anew if it is still wanted.",
     "not_failed": "Its job is not failed any more; the dead letter was taken off.",
 }

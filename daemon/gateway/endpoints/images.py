@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from daemon.client.archive import safe_name
 from daemon.gateway.access import Reader
 from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.memory import HeldResponse
 from daemon.gateway.parameters import flag
 from daemon.gateway.problems import Problem, not_found
 from daemon.gateway.work.finding import find_item, find_job
@@ -77,11 +78,18 @@ async def _picture(
     if tag in (given.strip() for given in request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOREVER})
     if is_thumb:
-        return _bytes(await _thumb(here, image), tag, "image/webp", f"{item.id}.webp")
+        small = await _thumb(here, image)
+        return Response(small, headers=_headers(tag, f"{item.id}.webp"), media_type="image/webp")
     if not is_inline and (link := await here.store.link(image["key"], LINK_LASTS)) is not None:
         return Response(status_code=302, headers={"Location": link})
     name = f"{item.id}.{image['key'].rpartition('.')[2]}"
-    return _bytes(await _stored(here, image), tag, image["content_type"], name)
+    give_back = await here.memory.take(int(image["bytes"]))
+    try:
+        data = await _stored(here, image)
+        return HeldResponse(data, _headers(tag, name), image["content_type"], give_back)
+    except BaseException:
+        give_back()
+        raise
 
 
 async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
@@ -89,10 +97,9 @@ async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
     key = thumb_key(image["key"])
     if (found := await here.store.get(key)) is not None:
         return found
-    data = await _stored(here, image)
     async with here.decoding:
         try:
-            small = await asyncio.to_thread(thumbnail, data)
+            small = await asyncio.to_thread(thumbnail, await _stored(here, image))
         except BadImage:
             raise _gone() from None
     try:
@@ -113,14 +120,13 @@ def _gone() -> Problem:
     return Problem(404, "picture_gone", "The record is here, but the store has this picture no more.")
 
 
-def _bytes(data: bytes, tag: str, content_type: str, name: str) -> Response:
-    headers = {
+def _headers(tag: str, name: str) -> dict[str, str]:
+    return {
         "ETag": tag,
         "Cache-Control": FOREVER,
         "Content-Security-Policy": ALONE,
         "Content-Disposition": f'inline; filename="{safe_name(name)}"',
     }
-    return Response(data, headers=headers, media_type=content_type)
 
 
 def _number(text: str) -> int:

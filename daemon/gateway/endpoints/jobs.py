@@ -17,7 +17,7 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import choose_id
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import MOST_WAIT_S, preferred_wait_s, whole_number
-from daemon.gateway.work.accepting import accept_job, job_from, record_of
+from daemon.gateway.work.accepting import accept_job, job_from, named, record_of
 from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.queue.views import View
 
@@ -35,23 +35,14 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
     choose_id(request, body, "job")
     body["tenant"] = caller.tenant_for(body.get("tenant"))
     job = job_from(body)
-    verdict = await accept_job(here, job)
     links = Links.of_tenant(request, caller, job.tenant)
-    headers = {"Location": links.job(job.id)}
-    if verdict == "new" and wait_s is None and job.n == 1 and job.not_before is None:
-        # Most jobs are so: one round trip less, since the record has nothing that is not known here.
-        return _accepted(job, "queued", await here.estimates.of_new(job), links, headers)
-    view = await record_of(here, job)
-    if wait_s is not None:
-        headers["Preference-Applied"] = f"wait={wait_s}"
-        if view is not None:
-            await here.waiting.for_end(view, wait_s, request)
-            view = await record_of(here, job)
-    if wait_s is not None and view is not None and view.ended:
-        return answer(await _record(here, links, view), 200, headers)
-    outlook = UNKNOWN if view is None else await here.estimates.of(view, await members_of(here, view))
-    # Also where the record cannot be read now: the job is recorded.
-    return _accepted(job, "queued" if view is None else view.state, outlook, links, headers)
+    with named(job.id, links.job(job.id)):
+        verdict = await accept_job(here, job)
+        if verdict == "new" and wait_s is None and job.n == 1 and job.not_before is None:
+            # Most jobs are so: one round trip less, since the record has nothing that is not known here.
+            outlook = await here.estimates.of_new(job)
+            return _accepted(job, "queued", outlook, links, {"Location": links.job(job.id)})
+        return await _begun(request, here, links, job, wait_s)
 
 
 @router.get("/v1/jobs/{ident}")
@@ -93,6 +84,22 @@ async def _record_after(
         await here.waiting.for_end(view, wait_s, request)
         view = await find()
     return answer(await _record(here, Links.of_tenant(request, caller, view.tenant), view))
+
+
+async def _begun(request: Request, here: Gateway, links: Links, job: Job, wait_s: int | None) -> Response:
+    """The answer for a job that is recorded, after a wait of at most `wait_s` for its end."""
+    view = await record_of(here, job)
+    headers = {"Location": links.job(job.id)}
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        if view is not None:
+            await here.waiting.for_end(view, wait_s, request)
+            view = await record_of(here, job)
+    if wait_s is not None and view is not None and view.ended:
+        return answer(await _record(here, links, view), 200, headers)
+    outlook = UNKNOWN if view is None else await here.estimates.of(view, await members_of(here, view))
+    # Also where the record cannot be read now: the job is recorded.
+    return _accepted(job, "queued" if view is None else view.state, outlook, links, headers)
 
 
 async def _record(here: Gateway, links: Links, view: View) -> dict[str, Any]:

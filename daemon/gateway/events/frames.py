@@ -108,6 +108,11 @@ def text_of(position: Position) -> str:
     return f"{position[0]}-{position[1]}"
 
 
+def frame_of(event: str, data: object) -> bytes:
+    """A frame without a position in a stream."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(data))
+
+
 def first_line() -> bytes:
     """The first line of a stream: after how many milliseconds a listener that was cut off comes back."""
     return b"retry: %d\n\n" % random.randint(*_RETRY_MS)  # noqa: S311 - jitter, no secret

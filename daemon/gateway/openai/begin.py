@@ -14,9 +14,10 @@ from daemon.gateway.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import id_of_key, idempotency_key
 from daemon.gateway.joining import digest_of, joined_id
+from daemon.gateway.links import Links
 from daemon.gateway.openai.fields import Wish
 from daemon.gateway.problems import Problem
-from daemon.gateway.work.accepting import accept_job, job_from
+from daemon.gateway.work.accepting import accept_job, job_from, named
 from daemon.gateway.work.finding import find_job
 from daemon.queue.records import View
 
@@ -30,8 +31,9 @@ async def begin(request: Request, here: Gateway, caller: Caller, wish: Wish) -> 
     tenant = caller.tenant_for(None)
     fields = {**wish.job, "id": await _ident(request, here, caller, tenant, wish), "tenant": tenant}
     job = job_from(fields)
-    await accept_job(here, job)
-    return await find_job(here, tenant, job.id)
+    with named(job.id, Links(request).task(job.id)):
+        await accept_job(here, job)
+        return await find_job(here, tenant, job.id)
 
 
 async def _ident(request: Request, here: Gateway, caller: Caller, tenant: str, wish: Wish) -> str:

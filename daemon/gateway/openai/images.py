@@ -19,11 +19,12 @@ from daemon.gateway.links import Links
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
-from daemon.gateway.openai.results import Form, images_response, is_over, task_of
-from daemon.gateway.openai.route import NO_RETRY, OpenAiRoute, error_object, restarting
+from daemon.gateway.openai.results import Form, images_response, is_over, pictures_answer, task_of
+from daemon.gateway.openai.route import OpenAiRoute, error_object, restarting, still_running
 from daemon.gateway.openai.stream import stream_of
 from daemon.gateway.parameters import prefers_async
 from daemon.gateway.problems import Problem
+from daemon.gateway.work.accepting import named
 from daemon.gateway.work.finding import find_job, items_of
 from daemon.queue.records import View
 
@@ -96,17 +97,16 @@ async def _answered(request: Request, here: Gateway, caller: Caller, wish: Wish,
     view = await begin(request, here, caller, wish)
     form = Form(here, Links(request), caller, wish.as_url)
     if wish.stream:
-        return stream_of(form, wish, kind, partial(find_job, here, view.tenant, view.id))
+        return stream_of(form, wish, kind, view.id, partial(find_job, here, view.tenant, view.id))
     if prefers_async(request):
         return await _task(request, here, view)
     await here.waiting.for_end(view, WAIT_S, request)
-    view = await find_job(here, view.tenant, view.id)
-    if not is_over(view):
-        if here.waiting.stopped:
-            raise restarting()
-        return _still_running(request, view)
-    body, headers = await images_response(form, await items_of(here, view))
-    return answer(body, headers=headers)
+    address = form.links.task(view.id)
+    with named(view.id, address):
+        view = await find_job(here, view.tenant, view.id)
+        if is_over(view):
+            return await pictures_answer(form, await items_of(here, view))
+    raise (restarting if here.waiting.stopped else still_running)(view.id, address)
 
 
 async def _task(request: Request, here: Gateway, view: View) -> Response:
@@ -114,12 +114,3 @@ async def _task(request: Request, here: Gateway, view: View) -> Response:
     body: dict[str, Any] = task_of(view, await items_of(here, view), here.settings.retention.records)
     headers = {"Location": address, "Retry-After": POLL_AGAIN_S, "Preference-Applied": "respond-async"}
     return answer({**body, "poll_url": address}, 202, headers)
-
-
-def _still_running(request: Request, view: View) -> Response:
-    """The SDK must not send it again: the job goes on, and its address has the pictures later."""
-    problem = Problem(
-        504, "still_running", "The pictures are still being made; poll the address in Location."
-    )
-    headers = {"Location": Links(request).task(view.id), **NO_RETRY}
-    return answer({"error": {**error_object(problem), "id": view.id}}, 504, headers)

@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
+from starlette.types import Scope
 
 from daemon.contract import Rejection
 from daemon.gateway.answers import answer
@@ -18,6 +19,7 @@ from daemon.storage.object_store import StorageError
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
 NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it
 RESTARTED_S: Final = 1
+BELOW: Final = "/v1/images/"
 _STATUS: Final = {422: 400}
 
 
@@ -36,6 +38,12 @@ class OpenAiRoute(APIRoute):
         return handle
 
 
+def response_of(problem: Problem, scope: Scope) -> Response:
+    """The answer for a problem that no route answers: below our addresses in OpenAI's form, elsewhere in ours."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return as_openai(problem) if f"{path}/".startswith(BELOW) else problem.response()
+
+
 def as_openai(problem: Problem) -> Response:
     """A problem in OpenAI's form."""
     status = _STATUS.get(problem.status, problem.status)
@@ -48,22 +56,36 @@ def as_openai(problem: Problem) -> Response:
 
 
 def error_object(problem: Problem) -> dict[str, Any]:
-    """The object under `error`."""
+    """The object under `error`; with `id` where there is work that goes on."""
     return {
         "message": problem.detail,
         "type": _type_of(problem.status),
         "param": problem.field,
         "code": problem.code,
+        **problem.more,
     }
 
 
-def restarting() -> Problem:
+def restarting(ident: str, address: str) -> Problem:
     """The answer when this process stops while a request waits; an SDK sends it again, and joins its job."""
     return Problem(
         503,
         "restarting",
-        "This server stops and the job goes on; send the request again.",
+        f"This server stops and the job goes on; send the request again, or poll {address}.",
         retry_after_s=RESTARTED_S,
+        headers={"Location": address},
+        more={"id": ident},
+    )
+
+
+def still_running(ident: str, address: str) -> Problem:
+    """The answer for a job that goes on when its request ends. The SDK must not send it again."""
+    return Problem(
+        504,
+        "still_running",
+        f"The pictures are still being made; poll {address}.",
+        headers={"Location": address, **NO_RETRY},
+        more={"id": ident, "poll_url": address},
     )
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Final
 
-import orjson
 from redis.exceptions import RedisError
-from starlette.responses import StreamingResponse
 
-from daemon.gateway.gateway import Gateway
+from daemon.gateway.events.frames import PING, frame_of
+from daemon.gateway.events.response import SseResponse
 from daemon.gateway.openai.fields import Wish
 from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over
-from daemon.gateway.openai.route import error_object, restarting
+from daemon.gateway.openai.route import error_object, still_running
 from daemon.gateway.problems import Problem, problem_of
 from daemon.gateway.work.finding import items_of
 from daemon.queue.records import ItemView, View
@@ -22,56 +21,49 @@ from daemon.storage.object_store import StorageError
 
 PING_S: Final = 5.0
 LOOK_S: Final = 0.5  # for the next picture of several
+LOOK_AGAIN_S: Final = 5.0  # for a single one, whose end is an event
 OUTAGE_S: Final = (
     60.0  # of Redis; no client repeats a stream by itself, so one that ends early may be paid for twice
 )
-HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-PING: Final = b": ping\n\n"
 
 Again = Callable[[], Awaitable[View]]
 
 
-def stream_of(form: Form, wish: Wish, kind: str, again: Again) -> StreamingResponse:
-    """The events of a job: `{kind}.completed` for each picture. `again` reads its record."""
-    return StreamingResponse(
-        _frames(form, wish, kind, again), headers=HEADERS, media_type="text/event-stream"
-    )
+def stream_of(form: Form, wish: Wish, kind: str, ident: str, again: Again) -> SseResponse:
+    """The events of the job `ident`: `{kind}.completed` for each picture. `again` reads its record."""
+    return SseResponse(_frames(form, wish, kind, ident, again), ping_s=PING_S)
 
 
-async def _frames(form: Form, wish: Wish, kind: str, again: Again) -> AsyncIterator[bytes]:
-    spoke_at_s = time.monotonic()
-    yield PING
+async def _frames(form: Form, wish: Wish, kind: str, ident: str, again: Again) -> AsyncGenerator[bytes, None]:
+    yield PING  # the answer begins at once
+    event = f"{kind}.completed"
     try:
-        async for item in _finished(form.here, again):
-            if item is not None:
-                event = f"{kind}.completed"
+        async for item in _finished(form, again):
+            async with form.here.memory.hold(form.bytes_of([item])):
                 body = await form.picture(item)
-                yield _frame(event, {"type": event, **wish.shown, **facts_of(item), **body})
-            elif time.monotonic() - spoke_at_s < PING_S:
-                continue
-            else:
-                yield PING
-            spoke_at_s = time.monotonic()
+                data = {"type": event, **wish.shown, **facts_of(item), **body}
+                yield await asyncio.to_thread(frame_of, event, data)
     except (Problem, RedisError, OSError, StorageError) as error:
-        yield _frame("error", {"type": "error", "error": error_object(problem_of(error))})
+        problem = problem_of(error)
+        problem.more["id"] = ident
+        yield frame_of("error", {"type": "error", "error": error_object(problem)})
 
 
-async def _finished(here: Gateway, again: Again) -> AsyncIterator[ItemView | None]:
-    """Each picture once it is there, and None after each look without one.
+async def _finished(form: Form, again: Again) -> AsyncIterator[ItemView]:
+    """Each picture once it is there.
 
     Raises Problem for a job that ends without a picture, and when this process stops; RedisError, OSError after a long
     outage.
     """
-    sent: set[str] = set()
+    here, sent = form.here, set[str]()
     seen_at_s = time.monotonic()
     while True:
         try:
             view = await again()
             items = await items_of(here, view)
         except (RedisError, OSError):
-            if time.monotonic() - seen_at_s > OUTAGE_S:
+            if here.waiting.stopped or time.monotonic() - seen_at_s > OUTAGE_S:
                 raise
-            yield None
             await asyncio.sleep(LOOK_S)
             continue
         seen_at_s = time.monotonic()
@@ -82,12 +74,8 @@ async def _finished(here: Gateway, again: Again) -> AsyncIterator[ItemView | Non
         if is_over(view):
             break
         if here.waiting.stopped:
-            raise restarting()
-        yield None
-        await here.waiting.for_end(view, LOOK_S)
+            # A stream is repeated by a person, whose request would be new work.
+            raise still_running(view.id, form.links.task(view.id))
+        await here.waiting.for_end(view, LOOK_AGAIN_S if isinstance(view, ItemView) else LOOK_S)
     if not sent:
         raise failure_of(items)
-
-
-def _frame(event: str, data: dict[str, Any]) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (event.encode(), orjson.dumps(data))

@@ -24,6 +24,7 @@ from daemon.gateway.joining import batch_id_of
 from daemon.gateway.links import Links
 from daemon.gateway.parameters import SMALL_BYTES, preferred_wait_s, prefers_async
 from daemon.gateway.problems import invalid
+from daemon.gateway.work.accepting import named
 from daemon.gateway.work.finding import find_batch, items_of
 from daemon.queue.records import GroupView, ItemView
 
@@ -44,11 +45,13 @@ async def generate(request: Request, here: Here, caller: Submitter) -> Response:
     tenant = caller.tenant_for(None)
     ident = await batch_id_of(request, here, caller, tenant, data, "slides")
     fields |= {"id": ident, "tenant": tenant}
-    view = await accept(here, await asyncio.to_thread(prepared, fields, items, here.acceptor))
-    await here.waiting.for_end(view, WAIT_S if wait_s is None else wait_s, request)
-    view = await find_batch(here, tenant, ident)
     links = Links.of_tenant(request, caller, tenant)
-    body = {**await _body(here, links, view), "total_time": _lasted_s(view)}
+    parts = await asyncio.to_thread(prepared, fields, items, here.acceptor)
+    with named(ident, links.batch(ident)):
+        view = await accept(here, parts)
+        await here.waiting.for_end(view, WAIT_S if wait_s is None else wait_s, request)
+        view = await find_batch(here, tenant, ident)
+        body = {**await _body(here, links, view), "total_time": _lasted_s(view)}
     applied = (
         {} if wait_s is None else {"Preference-Applied": f"wait={wait_s}" if wait_s else "respond-async"}
     )

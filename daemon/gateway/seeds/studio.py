@@ -16,6 +16,7 @@ from daemon.gateway.bodies import JSON_BYTES, read_object
 from daemon.gateway.gateway import Here
 from daemon.gateway.identity import id_of_key, idempotency_key, two_names
 from daemon.gateway.links import Links
+from daemon.gateway.work.accepting import named
 
 router = APIRouter(tags=["image studio"])
 
@@ -31,8 +32,10 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
             raise two_names("job_id")
         payload["job_id"] = id_of_key(key)
     batch = _of_caller(payload, caller.tenant, here.settings.gateway.studio_route)
-    view = await accept(here, [here.acceptor.prepared(batch, {})])
-    links = Links.of_tenant(request, caller, view.tenant)
+    links = Links.of_tenant(request, caller, batch.tenant)
+    parts = [here.acceptor.prepared(batch, {})]
+    with named(batch.id, links.batch(batch.id)):
+        view = await accept(here, parts)
     body = {
         "job_id": view.id,
         "total_pictures": view.counts.total,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import orjson
@@ -10,10 +12,11 @@ from redis.exceptions import RedisError
 
 from daemon.contract import JOB_TYPE, Job, Rejection, parse_payload
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem, of_rejection
+from daemon.gateway.problems import Problem, of_rejection, problem_of
 from daemon.intake.acceptance import CONFLICT, Verdict
 from daemon.queue.keys import job_gid
 from daemon.queue.views import View
+from daemon.storage.object_store import StorageError
 
 AGAIN_S = 30  # where nobody knows how long the work ahead takes
 
@@ -24,6 +27,20 @@ def job_from(body: dict[str, Any]) -> Job:
     if not isinstance(job, Job):
         raise TypeError(f"a {type(job).__name__} was read as a job")
     return job
+
+
+@contextmanager
+def named(ident: str, address: str) -> Iterator[None]:
+    """Let the answer to an outage name the work and its address: it may be recorded, and we may have chosen its id."""
+    try:
+        yield
+    except (RedisError, OSError, StorageError, Problem) as error:
+        problem = problem_of(error)
+        if problem.status != 503:
+            raise
+        problem.more["id"] = ident
+        problem.headers["Location"] = address
+        raise problem from error
 
 
 async def accept_job(here: Gateway, job: Job) -> Verdict:

@@ -45,6 +45,16 @@ async def test_a_new_batch_moves_no_page(quiet_door: Door) -> None:
     assert [each["id"] for each in rest["batches"]] == ["b0"]
 
 
+async def test_any_number_of_works_may_share_a_time(quiet_door: Door) -> None:
+    for k in range(3):
+        await quiet_door.http.post("/v1/batches", json=batch(f"b{k}", 1))
+    redis, at_us = quiet_door.installation.redis, 10**15
+    jobs = {f"default//j{k}": at_us + 1 for k in range(1100)}
+    await redis.zadd("pixmill:index", {**jobs, **{f"default/b{k}": at_us for k in range(3)}})
+    found = await pages(quiet_door, "/v1/batches?limit=1", "batches")
+    assert [[each["id"] for each in page] for page in found] == [["b2"], ["b1"], ["b0"]]
+
+
 async def test_batches_are_listed_by_state_and_of_one_tenant_alone(door: Door) -> None:
     await door.http.post("/v1/batches", json=batch("b1", 1))
     await door.http.post("/v1/batches", json=batch("foreign", 1, tenant="other"))

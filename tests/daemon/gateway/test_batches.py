@@ -125,19 +125,6 @@ async def test_a_csv_is_a_batch(quiet_door: Door) -> None:
     assert b"Kettle, white" in await quiet_door.installation.redis.hget("pixmill:item:default/b1/77", "spec")
 
 
-async def test_a_dry_run_counts_and_stores_nothing(quiet_door: Door) -> None:
-    before = await keys(quiet_door)
-    content = batch("b1", 3, defaults={"n": 2})
-    plan = (await quiet_door.http.post("/v1/batches?dry_run=true", json=content)).json()
-    assert (plan["pictures"], plan["refused"]) == (6, [])
-    wrong = lines(
-        {}, {"id": "a", "prompt": "x"}, {"id": "b", "promt": "x"}, {"id": "a", "prompt": "y", "size": 3}
-    )
-    plan = (await quiet_door.http.post("/v1/batches?dry_run=true", content=wrong, headers=LINES)).json()
-    assert {(fault["line"], fault["field"]) for fault in plan["refused"]} >= {(3, "promt"), (4, "size")}
-    assert await keys(quiet_door) == before
-
-
 async def test_a_fault_in_line_9999_stores_nothing_and_is_named(quiet_door: Door) -> None:
     before = await keys(quiet_door)
     items = batch("b1", 9999)["items"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.outcomes import Retry
 from daemon.storage.keeper import thumb_key
 from daemon.storage.object_store import StorageError
@@ -15,6 +16,7 @@ from tests.daemon.gateway.test_batches import LINES, batch, ended, lines
 from tests.daemon.harness import eventually
 from tests.daemon.live import image_key, made, picture
 
+BUSY = {"kind": "server", "message": "No.", "charged": "no"}
 SHARED = {"events", "installation", "usage"}  # of the installation; events are trimmed by their number
 
 
@@ -84,11 +86,53 @@ async def test_a_deleted_batch_leaves_no_dead_letter(quiet_door: Door) -> None:
     for ident in ("gone", "stays"):
         await quiet_door.http.post("/v1/batches", json=batch(ident, 1, defaults={"max_attempts": 1}))
     for item in await installation.claim(2):
-        error = {"kind": "server", "message": "No.", "charged": "no"}
-        assert await installation.queue.settle(item, Retry(error, 0.0)) == "failed"
+        assert await installation.queue.settle(item, Retry(BUSY, 0.0)) == "failed"
     assert len(await installation.dead()) == 2
     assert (await quiet_door.http.delete("/v1/batches/gone")).status_code == 204
     assert ["stays" in letter["ids"] for letter in await installation.dead()] == [True]
+
+
+@pytest.mark.parametrize("ends", ["made", "cancelled"])
+async def test_a_deletion_takes_the_letters_of_items_that_ended_otherwise_since(
+    quiet_door: Door, ends: str
+) -> None:
+    installation = quiet_door.installation
+    once = {"max_attempts": 1}
+    await quiet_door.http.post("/v1/batches", json=batch("gone", 1, defaults=once))
+    await quiet_door.http.post("/v1/jobs", json={"id": "gone", "prompt": "x", **once})
+    for item in await installation.claim(2):
+        await installation.queue.settle(item, Retry(BUSY, 0.0))
+    for where in ("batches/gone", "jobs/gone"):
+        assert (await quiet_door.http.post(f"/v1/{where}/retry", json={})).status_code == 202
+    assert len(await installation.dead()) == 2, "an order by itself leaves them"
+    if ends == "made":
+        await end_all(quiet_door)
+    for where in ("batches/gone", "jobs/gone"):
+        if ends == "cancelled":
+            await quiet_door.http.post(f"/v1/{where}/cancel", json={})
+        assert (await quiet_door.http.delete(f"/v1/{where}")).status_code == 204
+    assert await installation.dead() == []
+
+
+async def test_a_deletion_reads_the_dead_letters_once(
+    quiet_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, real = 0, DeadLetters.oldest_first
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal scans
+        scans += 1
+        return real(*given, **more)
+
+    monkeypatch.setattr(DeadLetters, "oldest_first", counted)
+    items = batch("gone", 1200)["items"]
+    head = {"id": "gone", "defaults": {"max_attempts": 1}}
+    await quiet_door.http.post("/v1/batches", content=lines(head, *items), headers=LINES)
+    while claimed := await quiet_door.installation.claim(200):
+        for item in claimed:
+            await quiet_door.installation.queue.settle(item, Retry(BUSY, 0.0))
+    assert (await quiet_door.http.delete("/v1/batches/gone")).status_code == 204
+    assert (scans, await quiet_door.installation.dead()) == (1, [])
 
 
 async def test_what_has_not_ended_is_not_deleted(quiet_door: Door) -> None:

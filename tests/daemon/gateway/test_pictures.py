@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import threading
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
+from daemon.client.archive import pictures_of
 from daemon.contract import Job
+from daemon.gateway.endpoints import archive as archive_of_gateway
 from daemon.gateway.uploads import Uploads
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
@@ -181,6 +184,32 @@ async def test_names_of_files_cannot_leave_the_archive(shop: Door) -> None:
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert not any(".." in name.split("/") or name.startswith("/") for name in archive.namelist())
         assert "'=1+1" in archive.read("manifest.csv").decode("utf-8-sig")
+
+
+async def test_a_reader_that_goes_away_ends_an_archive_without_an_error(
+    shop: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await batch_of(shop, "b1", [{}])
+    pictures = pictures_of(await shop.gateway.records.all_members("default/b1"))
+    writes, go_on = threading.Event(), threading.Event()
+
+    def slowly(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+        with archive.open(name, "w") as file:
+            writes.set()
+            go_on.wait(10)
+            file.write(data)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", slowly)
+    parts = archive_of_gateway._zipped(shop.gateway, {}, pictures)
+    assert await anext(parts) == b""
+    reading = asyncio.ensure_future(anext(parts))
+    await asyncio.to_thread(writes.wait, 10)
+    reading.cancel()
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    finally:
+        go_on.set()
 
 
 async def test_a_template_of_names_that_cannot_be_read_is_named(shop: Door) -> None:

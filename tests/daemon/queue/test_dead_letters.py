@@ -84,15 +84,16 @@ async def test_the_letter_of_an_item_that_already_goes_on_is_removed(
     assert await installation.dead() == []
 
 
-async def test_an_item_whose_record_has_ended_is_sent_anew(
+async def test_an_item_whose_record_has_gone_is_not_begun_anew(
     installation: Installation, letters: DeadLetters
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x", "max_attempts": 1})
     letter = await failed(installation, letters)
     await installation.redis.delete(installation.keys.item("default//a"))
-    assert await letters.retry(letter) == "resent"
+    assert await letters.retry(letter) == "no_record"
     await installation.take_all()
-    assert (await installation.record("default//a"))["state"] == "queued"
+    assert await installation.record("default//a") == {}
+    assert len(await installation.dead()) == 1
 
 
 async def test_the_oldest_letters_come_first_and_later_ones_not_at_all(

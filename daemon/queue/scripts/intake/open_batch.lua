@@ -3,9 +3,10 @@
 -- ARGS  gid, kind (batch | job), head, fingerprint (of this part), members (in this part), part and parts (1 of 1),
 --       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
+--       must_exist: the group was opened before, so one that is no longer here has been deleted
 --       journal: the numbers of the parts that are journaled if this one is new: it, and later ones
 -- ARGV  2.. the type of each journaled part's entry, a blank and its data
--- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full
+-- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full | gone
 -- The cap admits a batch as a whole: the first part counts as if all parts had its size, and later parts of an admitted
 -- batch are always admitted.
 -- One step, because two replicas may read the same entry, and only one of them may find the batch new.
@@ -54,7 +55,8 @@ local function open_group()
   return 'new'
 end
 
-local result = group.state and open_part() or open_group()
+local is_gone = ARGS.must_exist and (not group.state or group.deleting)
+local result = is_gone and 'gone' or group.state and open_part() or open_group()
 if result == 'new' then
   for i, number in ipairs(ARGS.journal or {}) do journal(group.gid .. '/' .. int(number), ARGV[i + 1]) end
 end

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from daemon.gateway.openai import images as door_of_openai
 from tests.daemon.gateway.openai.studio import PROMPT, Studio, ids, post
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_pictures import png
@@ -136,3 +137,20 @@ async def test_a_form_that_breaks_off_is_a_400(shop: Door) -> None:
         "/v1/images/edits", content=b"x", headers={"content-type": "multipart/form-data"}
     )
     assert unbounded.status_code == 400
+
+
+async def test_answers_of_no_route_have_openais_form_too(shop: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(door_of_openai, "begin", broken)
+    for answer, status, code in (
+        (await shop.http.get("/v1/images/generations"), 405, "method_not_allowed"),
+        (await shop.http.get("/v1/images/variations"), 404, "not_found"),
+        (await post(shop, PROMPT), 500, "internal"),
+        (await post(shop, PROMPT, **{"sec-fetch-site": "cross-site"}), 403, "cross_site"),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert "planted" not in answer.text
+    ours = await shop.http.get("/v1/imagesque")
+    assert (ours.status_code, ours.json()["code"]) == (404, "not_found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -12,6 +13,7 @@ from daemon.gateway.openai import stream
 from daemon.gateway.work.finding import find_job
 from tests.daemon.gateway.openai.studio import PROMPT, Studio
 from tests.daemon.gateway.rig import Door
+from tests.daemon.harness import eventually
 
 
 async def frames(door: Door, body: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -55,6 +57,7 @@ async def test_a_stream_outlasts_a_redis_that_is_away(
     shop: Door, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "LOOK_S", 0.01)
+    monkeypatch.setattr(stream, "LOOK_AGAIN_S", 0.01)
     looks = 0
 
     async def sometimes(*which: Any) -> Any:
@@ -85,3 +88,33 @@ async def test_a_stream_ends_when_redis_stays_away(shop: Door, monkeypatch: pyte
 async def test_a_stream_ends_with_the_error_of_a_job_without_pictures(shop: Door) -> None:
     kind, data = (await frames(shop, {**PROMPT, "prompt": "bad"}))[-1]
     assert (kind, data["error"]["code"]) == ("error", "moderation_blocked")
+
+
+async def test_a_stream_that_a_stop_cuts_off_names_its_job(shop: Door, studio: Studio) -> None:
+    cut = asyncio.create_task(frames(shop, {**PROMPT, "prompt": "later"}))
+
+    async def waits() -> bool:
+        return len(shop.gateway.waiting) == 1
+
+    await eventually(waits)
+    await shop.gateway.end_streams()
+    kind, data = (await cut)[-1]
+    assert (kind, data["error"]["code"]) == ("error", "still_running"), "another send would be new work"
+    task = (await shop.http.get(data["error"]["poll_url"])).json()
+    assert (task["id"], task["status"]) == (data["error"]["id"], "processing")
+
+
+@pytest.mark.parametrize(("count", "looks_s"), [(1, 5.0), (2, 0.5)])
+async def test_a_stream_of_one_picture_waits_for_its_event(
+    shop: Door, studio: Studio, monkeypatch: pytest.MonkeyPatch, count: int, looks_s: float
+) -> None:
+    waits, real = set[float](), shop.gateway.waiting.for_end
+
+    async def seen(view: Any, wait_s: float, *more: Any) -> None:
+        waits.add(wait_s)
+        studio.go_on.set()
+        await real(view, wait_s, *more)
+
+    monkeypatch.setattr(shop.gateway.waiting, "for_end", seen)
+    await frames(shop, {**PROMPT, "prompt": "later", "n": count})
+    assert waits == {looks_s}
