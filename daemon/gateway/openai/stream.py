@@ -25,6 +25,8 @@ LOOK_AGAIN_S: Final = 5.0  # for a single one, whose end is an event
 OUTAGE_S: Final = (
     60.0  # of Redis; no client repeats a stream by itself, so one that ends early may be paid for twice
 )
+# A comment, as no SDK knows an event for it, and an error would cost the pictures that were made.
+FAILED: Final = b": x-pixmill-failed: %d\n\n"
 
 Again = Callable[[], Awaitable[View]]
 
@@ -39,6 +41,9 @@ async def _frames(form: Form, wish: Wish, kind: str, ident: str, again: Again) -
     event = f"{kind}.completed"
     try:
         async for item in _finished(form, again):
+            if isinstance(item, int):
+                yield FAILED % item
+                continue
             async with form.here.memory.hold(form.bytes_of([item])):
                 body = await form.picture(item)
                 data = {"type": event, **wish.shown, **facts_of(item), **body}
@@ -49,8 +54,8 @@ async def _frames(form: Form, wish: Wish, kind: str, ident: str, again: Again) -
         yield frame_of("error", {"type": "error", "error": error_object(problem)})
 
 
-async def _finished(form: Form, again: Again) -> AsyncIterator[ItemView]:
-    """Each picture once it is there.
+async def _finished(form: Form, again: Again) -> AsyncIterator[ItemView | int]:
+    """Each picture once it is there; at the end the number of those that failed, if some did.
 
     Raises Problem for a job that ends without a picture, and when this process stops; RedisError, OSError after a long
     outage.
@@ -79,3 +84,5 @@ async def _finished(form: Form, again: Again) -> AsyncIterator[ItemView]:
         await here.waiting.for_end(view, LOOK_AGAIN_S if isinstance(view, ItemView) else LOOK_S)
     if not sent:
         raise failure_of(items)
+    if len(sent) < len(items):
+        yield len(items) - len(sent)
