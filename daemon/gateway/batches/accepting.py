@@ -23,7 +23,7 @@ MOST_SHOWN = 100  # faults in a refusal
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a draft comes to: its parts, which can be accepted unless there are faults."""
+    """The result of a draft: its parts, which can be accepted unless there are faults."""
 
     parts: Sequence[PreparedPart]
     faults: Sequence[Fault] = ()
