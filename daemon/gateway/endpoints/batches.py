@@ -103,7 +103,7 @@ async def log(here: Here, caller: Reader, ident: str, tenant: str | None = None)
 
 
 async def _accepted(here: Gateway, links: Links, plan: Plan) -> dict[str, Any]:
-    """What is said of a new batch, also where its record cannot be read now: the batch is recorded."""
+    """The answer for a new batch, also where its record cannot be read now: the batch is recorded."""
     first, waiting = plan.parts[0], plan.pictures().total()
     ident, head = first.batch.id, first.group["head"]
     counts, outlook = GroupCounts(first.gid, head, waiting, waiting, 0, 0, 0, 0, 0, 0, 0, 0), UNKNOWN

@@ -36,7 +36,7 @@ async def test_memory_is_given_in_turn() -> None:
     assert budget._left == 10
 
 
-async def test_who_waits_too_long_is_sent_away_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_waits_too_long_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "WAIT_S", 0.01)
     budget = Memory(10)
     give_back = await budget.take(10)
