@@ -20,6 +20,7 @@ from daemon.client.prompt_template import PromptTemplate
 from daemon.contract import BATCH_TYPE, BatchItem, Rejection, load_object, parse_payload
 from daemon.contract.batches import TakenIds
 from daemon.contract.explain import unknown_item_field
+from daemon.contract.jobs import MOST_PICTURES
 
 MOST_BYTES = 256 * 1024 * 1024
 JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -203,7 +204,7 @@ class _Reader:
         faults += refusals
         if isinstance(ident := item["id"], str):
             n = item.get("n", self._defaults.get("n", 1))
-            if clash := self._ids.add(ident, n if isinstance(n, int) and n <= 10 else 1, line):
+            if clash := self._ids.add(ident, n if isinstance(n, int) and n <= MOST_PICTURES else 1, line):
                 taken, first = clash
                 faults.append(
                     f'the id "{taken}" is already taken in line {first}; ids are unique in a batch.'
