@@ -111,7 +111,7 @@ def _is_deeper(value: Any, most: int) -> bool:
 
 
 # A text, a bracket that opens or closes, or the end of a line.
-_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}\n]')
+_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}\n]')
 
 
 def _place_below(data: bytes, most: int) -> tuple[int, int]:
