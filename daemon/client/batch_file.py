@@ -20,9 +20,10 @@ from daemon.client.prompt_template import PromptTemplate
 from daemon.contract import BATCH_TYPE, BatchItem, Rejection, load_object, parse_payload
 from daemon.contract.batches import TakenIds
 from daemon.contract.explain import unknown_item_field
-from daemon.contract.jobs import MOST_PICTURES
+from daemon.contract.jobs import MOST_PICTURES, MOST_PROMPT
 
 MOST_BYTES = 256 * 1024 * 1024
+MOST_COLUMNS = 1000  # each costs time in every row, also where the row is short
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -89,11 +90,21 @@ def read_table(
     skip_empty: bool = False,
     id_column: str | None = None,
     most_items: int | None = None,
+    most_bytes: int | None = None,
 ) -> BatchFile:
-    """As `read_batch_file`, for the bytes of a CSV. `id_column` is the column with the ids, whatever its name."""
+    """As `read_batch_file`, for the bytes of a CSV. `id_column` is the column with the ids, whatever its name.
+
+    `most_items` and `most_bytes` are of all items: a template may make much of a small file.
+    """
     template = PromptTemplate(prompt_template) if prompt_template is not None else None
     reader = _Reader(
-        template, defaults or {}, ignored, skip_empty=skip_empty, id_column=id_column, most_items=most_items
+        template,
+        defaults or {},
+        ignored,
+        skip_empty=skip_empty,
+        id_column=id_column,
+        most_items=most_items,
+        most_bytes=most_bytes,
     )
     reader.read(data, ".csv")
     return reader.result("the body")
@@ -125,6 +136,7 @@ class _Reader:
         skip_empty: bool,
         id_column: str | None = None,
         most_items: int | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self.items: list[dict[str, Any]] = []
         self.lines: list[int] = []
@@ -138,6 +150,8 @@ class _Reader:
         self._skip_empty = skip_empty
         self._id_column = id_column
         self._most_items = most_items
+        self._most_bytes = most_bytes
+        self._made = 0  # bytes of prompts from the template
         self._ids = TakenIds()
 
     def result(self, name: str) -> BatchFile:
@@ -179,6 +193,11 @@ class _Reader:
                     )
                     break
                 self._add(number, *row)
+                if self._most_bytes is not None and self._made > self._most_bytes:
+                    most = self._most_bytes // 1024**2
+                    sentence = f"the prompts up to this line have more than {most} MiB; send several batches."
+                    self._complain(row[0], sentence, "too_large")
+                    break
         except BrokenTableError as error:
             self._complain(error.line, str(error))
         if not self.items and not self.problems:
@@ -197,8 +216,12 @@ class _Reader:
             # A prompt with an empty place would be paid for like any other.
             faults.append(f"{lacking}; --skip-empty leaves such rows out.")
             item["prompt"] = "-"
+        elif self._template is not None and (length := self._template.length(values)) > MOST_PROMPT:
+            faults.append(f"`prompt` would have {length} characters, and {MOST_PROMPT} are the most.")
+            item["prompt"] = "-"
         elif self._template is not None:
             item["prompt"] = self._template.fill(values)
+            self._made += len(item["prompt"].encode())
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
         refusals, code = self._refusals(item)
         faults += refusals
@@ -269,6 +292,8 @@ class _Reader:
     def _csv_rows(self, text: str) -> Iterator[Row]:
         rows = rows_of(text)
         line, header = next(rows, (1, []))
+        if len(header) > MOST_COLUMNS:
+            return self._complain(line, f"has {len(header)} columns, and {MOST_COLUMNS} are the most.")
         names = self._names if self._template else None
         columns = match_columns(header, names, self._ignored, id_column=self._id_column)
         if not header or not self._header_is_right(header, columns, line):

@@ -11,6 +11,7 @@ from typing import Any, cast
 from daemon.client.planning import LeastTime, least_time
 from daemon.client.sending import batch_parts, items_from
 from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
+from daemon.contract.batches import check_content
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.problems import Problem, of_rejection
@@ -46,6 +47,7 @@ async def plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
 
 def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acceptor) -> list[PreparedPart]:
     """The parts of a batch, cut as for the jobs stream: the same batch may come either way. Raises Rejection."""
+    check_content(fields.get("defaults") or {}, items)
     parts: list[PreparedPart] = []
     before = 0
     for data in batch_parts(fields, items):

@@ -14,7 +14,7 @@ from fastapi import Request
 from daemon.client import batch_file
 from daemon.client.batch_file import BatchFile, BatchFileError
 from daemon.contract import BATCH_TYPE, Rejection, parse_payload, place_of
-from daemon.contract.batches import ITEMS_MAX
+from daemon.contract.batches import ITEMS_MAX, MOST_CONTENT_BYTES
 from daemon.gateway.access import Caller
 from daemon.gateway.bodies import JSON, JSON_BYTES, check_type, parse_object, read_body
 from daemon.gateway.gateway import Gateway
@@ -146,6 +146,7 @@ def _from_csv(request: Request, caller: Caller, file: IO[bytes]) -> Draft:
             skip_empty=skip_empty == "true",
             id_column=query.get("id_column"),
             most_items=MOST_ITEMS,
+            most_bytes=MOST_CONTENT_BYTES,
         )
 
     try:

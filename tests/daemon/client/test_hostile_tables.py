@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from daemon.client.batch_file import BatchFileError, read_table
 from daemon.client.sending import batch_parts
 from daemon.contract import Rejection
 from daemon.contract.batches import TakenIds
@@ -17,3 +20,35 @@ def test_no_names_are_made_for_a_job_of_a_billion_pictures(monkeypatch: pytest.M
         batch_parts({"id": "b"}, items)
     assert caught.value.field == "items.0.n"
     assert named == []
+
+
+def refusal(table: bytes, **options: Any) -> str:
+    with pytest.raises(BatchFileError) as caught:
+        read_table(table, **options)
+    return str(caught.value)
+
+
+def test_a_template_that_multiplies_a_cell_is_refused_before_it_is_filled() -> None:
+    table = b"a\n" + b"x" * 10_000_000 + b"\n"
+    said = refusal(table, prompt_template="{a}" * 100_000)
+    assert "`prompt` would have 1000000000000 characters" in said
+
+
+def test_prompts_are_made_up_to_the_bytes_that_are_allowed() -> None:
+    rows = b"".join(b"%d\n" % k for k in range(10))
+    said = refusal(b"a\n" + rows, prompt_template="{a}" + "x" * 999, most_bytes=3000)
+    assert said.splitlines() == [
+        "the body, line 5: the prompts up to this line have more than 0 MiB; send several batches."
+    ]
+
+
+def test_a_table_of_too_many_columns_is_refused_by_its_header() -> None:
+    header = ",".join(f"c{k}" for k in range(1001)).encode()
+    assert "line 1: has 1001 columns, and 1000 are the most" in refusal(
+        header + b"\nx\n", prompt_template="{c1}"
+    )
+
+
+def test_a_row_of_millions_of_cells_is_refused_by_its_line() -> None:
+    said = refusal(b"prompt\n" + b"," * 10_001 + b"\n")
+    assert "line 2: the line has 10001 times `,`" in said

@@ -1,0 +1,27 @@
+"""A small body whose work would fill the memory, or hold up all others, is refused, and nothing is stored."""
+
+from __future__ import annotations
+
+import orjson
+
+from tests.daemon.gateway.rig import Door, refusal
+from tests.daemon.gateway.test_batches import LINES, batch, keys, lines
+
+
+async def test_a_long_head_over_many_lines_is_refused(quiet_door: Door) -> None:
+    before = await keys(quiet_door)
+    head = {"id": "b1", "defaults": {"prompt": "x", "params": {"style": "x" * 7000}}}
+    body = lines(head, *({"id": f"i{k}"} for k in range(10_000)))
+    answer = await quiet_door.http.post("/v1/batches", content=body, headers=LINES)
+    assert refusal(answer) == (413, "too_large", "defaults")
+    assert await keys(quiet_door) == before
+
+
+async def test_long_defaults_over_many_pictures_are_refused(quiet_door: Door) -> None:
+    before = await keys(quiet_door)
+    body = batch("b1", 1000, defaults={"n": 10, "params": {"style": "x" * 7000}})
+    answer = await quiet_door.http.post(
+        "/v1/batches", content=orjson.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert refusal(answer) == (413, "too_large", "defaults")
+    assert await keys(quiet_door) == before
