@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from tests.daemon.gateway.rig import Door, refusal
@@ -25,3 +27,11 @@ async def test_long_defaults_over_many_pictures_are_refused(quiet_door: Door) ->
     )
     assert refusal(answer) == (413, "too_large", "defaults")
     assert await keys(quiet_door) == before
+
+
+async def test_dead_letters_are_answered_up_to_some_mebibytes(quiet_door: Door) -> None:
+    for _ in range(4):
+        fields: dict[Any, Any] = {"reason": "malformed", "data": "a." * 1_500_000}
+        await quiet_door.installation.redis.xadd("pixmill:dead", fields)
+    dead = (await quiet_door.http.get("/v1/dead?limit=1000")).json()["dead"]
+    assert [len(letter["original"]["data"]) for letter in dead] == [3_000_000] * 3
