@@ -197,3 +197,33 @@ async def test_a_journal_of_another_type_changes_nothing(installation: Installat
     with pytest.raises(ResponseError, match="pixmill:accepting"):
         await installation.batch("b1", 2)
     assert await installation.redis.keys("pixmill:*b1*") == []
+
+
+async def spoil(installation: Installation, name: bytes, data: bytes) -> None:
+    """Make a part the oldest of the journal, with other content."""
+    await installation.redis.zadd("pixmill:accepting", {name: 1})
+    await installation.redis.set(f"pixmill:accepting:{name.decode()}", data)
+
+
+@pytest.mark.parametrize("data", [b"pixmill.batch.v1 {", b'pixmill.batch.v1 {"id": 1}', b"pixmill.job.v1 []"])
+async def test_a_part_that_cannot_be_read_holds_up_no_other_one(
+    installation: Installation, data: bytes
+) -> None:
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    await acceptor.part(parts[0], later=parts[1:])
+    name = (await installation.redis.zrange("pixmill:accepting", 0, 0))[0]
+    await spoil(installation, name, data)
+    await resumer_of(installation).resume(age_s=0)
+    assert await installation.redis.zrange("pixmill:accepting", 0, -1) == [name], (
+        "it stays for another replica"
+    )
+    assert len(await installation.redis.keys("pixmill:item:*")) == 600 - len(parts[1].items)
+
+
+async def test_a_part_that_a_newer_gateway_journaled_is_accepted(installation: Installation) -> None:
+    data = orjson.dumps(
+        {"id": "b1", "items": [{"id": "a", "prompt": "x", "newer_field": 1}], "newer_field": 2}
+    )
+    await spoil(installation, b"default/b1/1", b"pixmill.batch.v1 " + data)
+    assert await go_on(installation) == 1
