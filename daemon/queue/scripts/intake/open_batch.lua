@@ -33,9 +33,21 @@ local function open_part()
   return 'new'
 end
 
+-- Jobs of several pictures, their pictures and jobs of one share one set of names.
+local function is_taken()
+  if redis.call('EXISTS', item_key(group.gid)) == 1 or is_picture(group.gid) then return true end
+  for k = 0, ARGS.members - 1 do
+    local picture = group.gid .. '.' .. int(k)
+    if redis.call('EXISTS', group_key(picture)) == 1 then return true end
+    -- Pictures of an earlier life of this job are its own.
+    local owner = redis.call('HGET', item_key(picture), 'group')
+    if owner and owner ~= group.gid then return true end
+  end
+  return false
+end
+
 local function open_group()
-  -- Jobs of several pictures and jobs of one share one set of names.
-  if ARGS.kind == 'job' and redis.call('EXISTS', item_key(group.gid)) == 1 then return 'conflict' end
+  if ARGS.kind == 'job' and is_taken() then return 'conflict' end
   if is_full(group.tenant, ARGS.members * parts) then return 'full' end
   count(waiting, group.tenant, ARGS.members)
   group.batch = ARGS.kind == 'batch' and group.name or ''
