@@ -52,6 +52,13 @@ class Model(BaseModel):
         return data
 
 
+def whole_number(text: str) -> int | None:
+    """The whole number that a text names, in digits of ASCII; None for another text, or beyond the 64 bits of JSON."""
+    if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
+        return None
+    return number if -SEED_MAX - 1 <= (number := int(text)) <= SEED_MAX else None
+
+
 def problem(message: str, *path: str | int) -> PydanticCustomError:
     """A refusal whose sentence is ready; `path` leads from the validated object to the field."""
     return PydanticCustomError("sentence", "{sentence}", {"sentence": message, "path": path})

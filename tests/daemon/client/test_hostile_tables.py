@@ -52,3 +52,9 @@ def test_a_table_of_too_many_columns_is_refused_by_its_header() -> None:
 def test_a_row_of_millions_of_cells_is_refused_by_its_line() -> None:
     said = refusal(b"prompt\n" + b"," * 10_001 + b"\n")
     assert "line 2: the line has 10001 times `,`" in said
+
+
+@pytest.mark.parametrize("seed", ["9" * 23, "9" * 19, "-" + "9" * 19, "٣", "1_000", "²"])
+def test_a_number_that_no_reader_takes_is_a_fault_of_its_line(seed: str) -> None:
+    said = refusal(f"prompt,seed\nx,1\nx,{seed}\n".encode())
+    assert said == f'the body, line 3: `seed` must be a whole number, not "{seed}".'
