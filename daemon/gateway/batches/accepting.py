@@ -38,9 +38,13 @@ async def plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
     """The plan of a draft; checks everything, and sends nothing."""
     if draft.faults:
         return Plan((), draft.faults)
+    # Ten thousand checks take seconds, and other requests must not wait for them.
+    return await asyncio.to_thread(_checked, draft, acceptor)
+
+
+def _checked(draft: Draft, acceptor: Acceptor) -> Plan:
     try:
-        # Ten thousand checks take seconds, and other requests must not wait for them.
-        return Plan(await asyncio.to_thread(prepared, draft.fields, draft.items, acceptor))
+        return Plan(prepared(draft.fields, draft.items, acceptor))
     except Rejection as rejection:
         return Plan((), draft.fault_of(rejection))
 

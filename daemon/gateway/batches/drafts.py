@@ -81,7 +81,8 @@ async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIter
     """
     kind = check_type(request, TYPES)
     if kind in JSON:
-        yield _from_json(request, caller, await read_body(request, JSON_BYTES, JSON))
+        data = await read_body(request, JSON_BYTES, JSON)
+        yield await asyncio.to_thread(_from_json, request, caller, data)
         return
     async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, here.reading:
         read = _from_lines if kind in JSON_LINES else _from_csv

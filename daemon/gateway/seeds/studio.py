@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, cast
 
 import orjson
@@ -13,9 +14,10 @@ from daemon.gateway.access import Submitter
 from daemon.gateway.answers import answer
 from daemon.gateway.batches.accepting import accept
 from daemon.gateway.bodies import JSON_BYTES, read_object
-from daemon.gateway.gateway import Here
+from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import id_of_key, idempotency_key, two_names
 from daemon.gateway.links import Links
+from daemon.intake.acceptance import PreparedPart
 
 router = APIRouter(tags=["image studio"])
 
@@ -30,8 +32,9 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
         if "job_id" in payload:
             raise two_names("job_id")
         payload["job_id"] = id_of_key(key)
-    batch = _of_caller(payload, caller.tenant, here.settings.gateway.studio_route)
-    view = await accept(here, [here.acceptor.prepared(batch, {})])
+    # A thousand pictures take a while, and other requests must not wait for them.
+    part = await asyncio.to_thread(_prepared, here, payload, caller.tenant)
+    view = await accept(here, [part])
     links = Links.of_tenant(request, caller, view.tenant)
     body = {
         "job_id": view.id,
@@ -41,6 +44,10 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
         "urls": {"self": links.batch(view.id), "events": links.batch(view.id, "events")},
     }
     return answer(body, 202, {"Location": links.batch(view.id)})
+
+
+def _prepared(here: Gateway, payload: dict[str, Any], tenant: str | None) -> PreparedPart:
+    return here.acceptor.prepared(_of_caller(payload, tenant, here.settings.gateway.studio_route), {})
 
 
 def _of_caller(payload: dict[str, Any], tenant: str | None, route: str) -> Batch:
