@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from daemon.client.columns import Columns, fields_of, match_columns, near_column
 from daemon.client.csv_table import BrokenTableError, rows_of
+from daemon.client.item_check import ItemCheck
 from daemon.client.prompt_template import PromptTemplate
-from daemon.contract import BATCH_TYPE, BatchItem, Rejection, load_object, parse_payload
+from daemon.contract import BatchItem, Rejection, load_object
 from daemon.contract.batches import TakenIds
-from daemon.contract.explain import unknown_item_field
 from daemon.contract.jobs import MOST_PICTURES, MOST_PROMPT
 
 MOST_BYTES = 256 * 1024 * 1024
@@ -149,6 +147,7 @@ class _Reader:
         self._ignored = ignored
         self._skip_empty = skip_empty
         self._id_column = id_column
+        self._check = ItemCheck(defaults)
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._made = 0  # bytes of prompts from the template
@@ -223,7 +222,7 @@ class _Reader:
             item["prompt"] = self._template.fill(values)
             self._made += len(item["prompt"].encode())
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
-        refusals, code = self._refusals(item)
+        refusals, code = self._check.refusals(item)
         faults += refusals
         if isinstance(ident := item["id"], str):
             n = item.get("n", self._defaults.get("n", 1))
@@ -245,30 +244,6 @@ class _Reader:
             return f"the prompt template needs {_quoted(missing)}, which is empty here" if missing else ""
         has_prompt = item.get("prompt", self._defaults.get("prompt")) is not None
         return "" if has_prompt else "`prompt` is missing"
-
-    def _refusals(self, item: Mapping[str, Any]) -> tuple[list[str], str]:
-        """A sentence for each problem that intake would find, and the code of its refusal."""
-        rejection = self._refusal(item)
-        if rejection is None:
-            return [], "invalid"
-        unknown = {name: text for name in item if (text := unknown_item_field(name))}
-        if not unknown or rejection.code != "invalid":
-            return list(rejection.sentences), rejection.code
-        # The contract looks no further than the first unknown field.
-        rest = self._refusal({name: value for name, value in item.items() if name not in unknown})
-        return [*unknown.values(), *(rest.sentences if rest is not None else ())], "invalid"
-
-    def _refusal(self, item: Mapping[str, Any]) -> Rejection | None:
-        batch = {"id": "batch", "defaults": dict(self._defaults), "items": [item]}
-        try:
-            parse_payload(orjson.dumps(batch), BATCH_TYPE)
-        except Rejection as rejection:
-            rejection.sentences = tuple(
-                text.replace("`items.0.", "`").replace("`items.0`", "the line")
-                for text in rejection.sentences
-            )
-            return rejection
-        return None
 
     def _json_rows(self, lines: Iterable[bytes], first_line: int) -> Iterator[Row]:
         for line, row in enumerate(lines, first_line):

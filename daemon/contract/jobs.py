@@ -161,6 +161,10 @@ class Job(JobDefaults):
         return [self.id] if self.n == 1 else [f"{self.id}.{k}" for k in range(self.n)]
 
 
+# The fields that may be right alone and wrong together.
+FIT_TOGETHER = ("not_before", "expires_at", "deadline", "seed", "n")
+
+
 def check_fit(given: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> None:
     """Refuse times that no job can meet, and a seed that is too large for `n` pictures."""
     not_before, seed, n = given.get("not_before"), given.get("seed"), given.get("n", 1)

@@ -20,11 +20,13 @@ from daemon.gateway.bodies import JSON, JSON_BYTES, check_type, parse_object, re
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import choose_id
 from daemon.gateway.problems import Problem, bad_parameter, problem_of
+from daemon.gateway.uploads import AGAIN_S
 
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV = ("text/csv",)
 TYPES = (*JSON, *JSON_LINES, *CSV)
 SPOOLED_BYTES = 64 * 1024**2
+TURN_S = 10.0  # for another batch of that size to be read, most often
 MOST_ITEMS = 10_000  # of lines and of a CSV
 # Parameters of the address that a CSV has instead of a head, and the job fields among them.
 IN_HEAD = ("id", "tenant", "max_in_flight")
@@ -84,9 +86,24 @@ async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIter
         data = await read_body(request, JSON_BYTES, JSON)
         yield await asyncio.to_thread(_from_json, request, caller, data)
         return
-    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, here.reading:
+    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, _turn(here.reading):
         read = _from_lines if kind in JSON_LINES else _from_csv
         yield await asyncio.to_thread(read, request, caller, file)
+
+
+@asynccontextmanager
+async def _turn(reading: asyncio.Lock) -> AsyncIterator[None]:
+    """Hold the lock. Raises Problem 503 when others read for too long: a crowd must not pile up behind them."""
+    try:
+        async with asyncio.timeout(TURN_S):
+            await reading.acquire()
+    except TimeoutError:
+        sentence = "Other large batches are being read; send it again in a moment."
+        raise Problem(503, "busy", sentence, retry_after_s=AGAIN_S) from None
+    try:
+        yield
+    finally:
+        reading.release()
 
 
 def _from_json(request: Request, caller: Caller, data: bytes) -> Draft:

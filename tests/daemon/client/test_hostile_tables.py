@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
+from daemon.client import batch_file, item_check
 from daemon.client.batch_file import BatchFileError, read_table
 from daemon.client.sending import batch_parts
-from daemon.contract import Rejection
+from daemon.contract import Rejection, parse_payload
 from daemon.contract.batches import TakenIds
 
 
@@ -58,3 +60,40 @@ def test_a_row_of_millions_of_cells_is_refused_by_its_line() -> None:
 def test_a_number_that_no_reader_takes_is_a_fault_of_its_line(seed: str) -> None:
     said = refusal(f"prompt,seed\nx,1\nx,{seed}\n".encode())
     assert said == f'the body, line 3: `seed` must be a whole number, not "{seed}".'
+
+
+def test_a_long_head_is_checked_once_and_not_with_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+
+    def parse(data: bytes, kind: str) -> Any:
+        checked.append(len(data))
+        return parse_payload(data, kind)
+
+    monkeypatch.setattr(item_check, "parse_payload", parse)
+    defaults = {"prompt": "x" * 30_000, "params": {"style": "x" * 100_000}, "n": 3, "seed": 1}
+    lines = [b'{"id": "i%d"}' % k for k in range(100)]
+    file = batch_file.read_json_lines(lines, first_line=2, defaults=defaults, most_items=100)
+    assert len(file.items) == 100
+    assert sum(size > 1000 for size in checked) == 1
+
+
+@pytest.mark.parametrize(
+    ("defaults", "line", "said"),
+    [
+        ({"prompt": "x", "n": 5}, {"seed": 2**63 - 2}, "`seed` is too large for n = 5"),
+        (
+            {"not_before": "2030-01-02T00:00:00Z"},
+            {"deadline": "2030-01-01T00:00:00Z", "prompt": "x"},
+            "`deadline`",
+        ),
+        ({"size": "1:1"}, {}, "`prompt` is missing"),
+        ({"prompt": "x", "size": "large"}, {}, "`defaults.size` must be"),
+    ],
+)
+def test_what_does_not_fit_the_head_is_a_fault_of_its_line(
+    defaults: dict[str, Any], line: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BatchFileError, match=said):
+        batch_file.read_json_lines(
+            [orjson.dumps({"id": "a", **line})], first_line=2, defaults=defaults, most_items=100
+        )

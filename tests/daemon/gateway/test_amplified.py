@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 
+from daemon.gateway.batches import drafts
 from tests.daemon.gateway.rig import Door, refusal
 from tests.daemon.gateway.test_batches import LINES, batch, keys, lines
 
@@ -35,3 +37,14 @@ async def test_dead_letters_are_answered_up_to_some_mebibytes(quiet_door: Door) 
         await quiet_door.installation.redis.xadd("pixmill:dead", fields)
     dead = (await quiet_door.http.get("/v1/dead?limit=1000")).json()["dead"]
     assert [len(letter["original"]["data"]) for letter in dead] == [3_000_000] * 3
+
+
+async def test_a_batch_waits_for_its_turn_only_some_time(
+    quiet_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "TURN_S", 0.01)
+    body = lines({"id": "b1"}, {"id": "a", "prompt": "x"})
+    async with quiet_door.gateway.reading:
+        answer = await quiet_door.http.post("/v1/batches", content=body, headers=LINES)
+    assert (*refusal(answer), answer.headers["retry-after"]) == (503, "busy", None, "2")
+    assert (await quiet_door.http.post("/v1/batches", content=body, headers=LINES)).status_code == 202
