@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from daemon.gateway.access import Submitter
 from daemon.gateway.answers import answer
 from daemon.gateway.gateway import Gateway, Here
+from daemon.gateway.parameters import ident_of
 from daemon.gateway.problems import Problem
 from daemon.storage.imaging import BadImage, inspect_image
 
@@ -21,9 +22,10 @@ TYPES = ("image/png", "image/jpeg", "image/webp")
 @router.post("/v1/inputs", status_code=201)
 async def upload(request: Request, here: Here, caller: Submitter, tenant: str | None = None) -> Response:
     """Keep a picture. Its name is its content's, so the same picture again is the same object."""
+    owner = ident_of(caller.tenant_for(tenant))
     most = here.settings.network.max_input_bytes
     async with here.uploads.spooled(request, most, TYPES) as file:
-        return answer(await keep_input(here, caller.tenant_for(tenant), file), 201)
+        return answer(await keep_input(here, owner, file), 201)
 
 
 async def keep_input(here: Gateway, tenant: str, file: IO[bytes]) -> dict[str, object]:
