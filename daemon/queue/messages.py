@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Required, TypedDict
 
@@ -62,6 +63,8 @@ class NewGroup(TypedDict, total=False):
     route: str
     max_in_flight: int | None
     details: bytes
+    staged: Sequence[int]  # later parts that were journaled before, under the mark
+    mark: str
 
 
 class PartEnd(NamedTuple):

@@ -3,8 +3,9 @@
 -- ARGS  gid, kind (batch | job), head, fingerprint (of this part), members (in this part), part and parts (1 of 1),
 --       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
---       journal: the numbers of the parts that are journaled if this one is new: it, and later ones
--- ARGV  2.. the type of each journaled part's entry, a blank and its data
+--       journal: the number of this part, if it is journaled when it is new
+--       staged, mark: the numbers of later parts whose data was written before, and its mark; without a new part it goes
+-- ARGV  2 the type of the journaled part's entry, a blank and its data
 -- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full
 -- The cap admits a batch as a whole: the first part counts as if all parts had its size, and later parts of an admitted
 -- batch are always admitted.
@@ -67,6 +68,12 @@ local function open_group()
 end
 
 local result = group.state and open_part() or open_group()
+local is_marked = result == 'new' and ARGS.mark and not group.mark
+if is_marked then update(group, { mark = ARGS.mark }) end
+for _, number in ipairs(ARGS.staged or {}) do
+  local name = group.gid .. '/' .. int(number)
+  if is_marked then keep_staged(name, ARGS.mark) else redis.call('DEL', marked_key(name, ARGS.mark)) end
+end
 if result == 'new' then
   for i, number in ipairs(ARGS.journal or {}) do journal(group.gid .. '/' .. int(number), ARGV[i + 1]) end
 end
