@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -243,10 +244,15 @@ class ProviderError(Exception):
         return f"ProviderError({self.kind.value}: {self.message})"
 
 
-_SECRETS = (
+def _without_query(found: re.Match[str]) -> str:
+    return f"{found[1]}?…" if found[2] else found[0]
+
+
+# No pattern reads a part of a text again and again: texts of others are made to keep such patterns busy.
+_SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # A URL's userinfo and query (signatures), bearer tokens, vendors' key forms, and long base64.
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s\"'<>@]*@", re.IGNORECASE), r"\1"),
-    (re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),
+    (re.compile(r"(://)[^/\s\"'<>@]*+@"), r"\1"),
+    (re.compile(r"(https?://[^\s\"'<>?]++)(?:(\?)[^\s\"'<>]*+)?", re.IGNORECASE), _without_query),
     (re.compile(r"\b(Bearer|Basic|Key)\s+[A-Za-z0-9._~+/=:*-]{8,}"), r"\1 ***"),
     (re.compile(r"\b(sk|ms|pk|rk|AKID|AKIA|ASIA|whsec|pxm)[-_]?[A-Za-z0-9_*-]{12,}"), "***"),
     (re.compile(r"(?i)\b(api[_-]?key|secret|token|authorization|signature)([\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"),

@@ -79,9 +79,9 @@ def _from_reset(headers: Mapping[str, str], server_now_s: float) -> float | None
 
 
 _TEXT = re.compile(
-    r"(?:try again|retry|resets?|wait|available)\s*(?:in|after|for)\s*~?\s*"
+    r"(?:try again|retry|resets?|wait|available)\s*(?:in|after|for)\s*(?:~\s*)?"
     r"(?P<amount>\d[\d.]*)\s*(?P<unit>ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b"
-    r"|(?:try again|retry|resets?|wait)\s*(?:in|after|for)\s*~?\s*(?P<compound>(?:\d+h)?(?:\d+m)?\d[\d.]*s)\b"
+    r"|(?:try again|retry|resets?|wait)\s*(?:in|after|for)\s*(?:~\s*)?(?P<compound>(?:\d+h)?(?:\d+m)?\d[\d.]*s)\b"
     r"|\"retryDelay\"\s*:\s*\"(?P<delay>[\d.]+)s\"",
     re.IGNORECASE,
 )

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from daemon.client.columns import Columns, fields_of, match_columns, near_column
 from daemon.client.csv_table import BrokenTableError, rows_of
+from daemon.client.item_check import ItemCheck
 from daemon.client.prompt_template import PromptTemplate
-from daemon.contract import BATCH_TYPE, BatchItem, Rejection, load_object, parse_payload
+from daemon.contract import BatchItem, Rejection, load_object
 from daemon.contract.batches import TakenIds
-from daemon.contract.explain import unknown_item_field
+from daemon.contract.jobs import MOST_PICTURES, MOST_PROMPT
 
 MOST_BYTES = 256 * 1024 * 1024
+MOST_COLUMNS = 1000  # each costs time in every row, also where the row is short
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 
@@ -89,11 +89,21 @@ def read_table(
     skip_empty: bool = False,
     id_column: str | None = None,
     most_items: int | None = None,
+    most_bytes: int | None = None,
 ) -> BatchFile:
-    """As `read_batch_file`, for the bytes of a CSV. `id_column` is the column with the ids, whatever its name."""
+    """As `read_batch_file`, for the bytes of a CSV. `id_column` is the column with the ids, whatever its name.
+
+    `most_items` and `most_bytes` are of all items: a template may make much of a small file.
+    """
     template = PromptTemplate(prompt_template) if prompt_template is not None else None
     reader = _Reader(
-        template, defaults or {}, ignored, skip_empty=skip_empty, id_column=id_column, most_items=most_items
+        template,
+        defaults or {},
+        ignored,
+        skip_empty=skip_empty,
+        id_column=id_column,
+        most_items=most_items,
+        most_bytes=most_bytes,
     )
     reader.read(data, ".csv")
     return reader.result("the body")
@@ -125,6 +135,7 @@ class _Reader:
         skip_empty: bool,
         id_column: str | None = None,
         most_items: int | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self.items: list[dict[str, Any]] = []
         self.lines: list[int] = []
@@ -137,7 +148,10 @@ class _Reader:
         self._ignored = ignored
         self._skip_empty = skip_empty
         self._id_column = id_column
+        self._check = ItemCheck(defaults)
         self._most_items = most_items
+        self._most_bytes = most_bytes
+        self._made = 0  # bytes of prompts from the template
         self._ids = TakenIds()
 
     def result(self, name: str) -> BatchFile:
@@ -180,6 +194,11 @@ class _Reader:
                     )
                     break
                 self._add(number, *row)
+                if self._most_bytes is not None and self._made > self._most_bytes:
+                    most = self._most_bytes // 1024**2
+                    sentence = f"the prompts up to this line have more than {most} MiB; send several batches."
+                    self._complain(row[0], sentence, "too_large")
+                    break
         except BrokenTableError as error:
             self._complain(error.line, str(error))
         if not self.items and not self.problems:
@@ -198,14 +217,18 @@ class _Reader:
             # A prompt with an empty place would be paid for like any other.
             faults.append(f"{lacking}; --skip-empty leaves such rows out.")
             item["prompt"] = "-"
+        elif self._template is not None and (length := self._template.length(values)) > MOST_PROMPT:
+            faults.append(f"`prompt` would have {length} characters, and {MOST_PROMPT} are the most.")
+            item["prompt"] = "-"
         elif self._template is not None:
             item["prompt"] = self._template.fill(values)
+            self._made += len(item["prompt"].encode())
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
-        refusals, code = self._refusals(item)
+        refusals, code = self._check.refusals(item)
         faults += refusals
         if isinstance(ident := item["id"], str):
             n = item.get("n", self._defaults.get("n", 1))
-            if clash := self._ids.add(ident, n if isinstance(n, int) and n <= 10 else 1, line):
+            if clash := self._ids.add(ident, n if isinstance(n, int) and n <= MOST_PICTURES else 1, line):
                 taken, first = clash
                 faults.append(
                     f'the id "{taken}" is already taken in line {first}; ids are unique in a batch.'
@@ -223,30 +246,6 @@ class _Reader:
             return f"the prompt template needs {_quoted(missing)}, which is empty here" if missing else ""
         has_prompt = item.get("prompt", self._defaults.get("prompt")) is not None
         return "" if has_prompt else "`prompt` is missing"
-
-    def _refusals(self, item: Mapping[str, Any]) -> tuple[list[str], str]:
-        """A sentence for each problem that intake would find, and the code of its refusal."""
-        rejection = self._refusal(item)
-        if rejection is None:
-            return [], "invalid"
-        unknown = {name: text for name in item if (text := unknown_item_field(name))}
-        if not unknown or rejection.code != "invalid":
-            return list(rejection.sentences), rejection.code
-        # The contract looks no further than the first unknown field.
-        rest = self._refusal({name: value for name, value in item.items() if name not in unknown})
-        return [*unknown.values(), *(rest.sentences if rest is not None else ())], "invalid"
-
-    def _refusal(self, item: Mapping[str, Any]) -> Rejection | None:
-        batch = {"id": "batch", "defaults": dict(self._defaults), "items": [item]}
-        try:
-            parse_payload(orjson.dumps(batch), BATCH_TYPE)
-        except Rejection as rejection:
-            rejection.sentences = tuple(
-                text.replace("`items.0.", "`").replace("`items.0`", "the line")
-                for text in rejection.sentences
-            )
-            return rejection
-        return None
 
     def _json_rows(self, lines: Iterable[bytes], first_line: int) -> Iterator[Row]:
         for line, row in enumerate(lines, first_line):
@@ -270,6 +269,8 @@ class _Reader:
     def _csv_rows(self, text: str) -> Iterator[Row]:
         rows = rows_of(text)
         line, header = next(rows, (1, []))
+        if len(header) > MOST_COLUMNS:
+            return self._complain(line, f"has {len(header)} columns, and {MOST_COLUMNS} are the most.")
         names = self._names if self._template else None
         columns = match_columns(header, names, self._ignored, id_column=self._id_column)
         if not header or not self._header_is_right(header, columns, line):

@@ -15,6 +15,7 @@ import orjson
 
 from daemon.contract import BatchItem
 from daemon.contract.explain import synonym
+from daemon.contract.fields import whole_number
 from daemon.contract.jobs import Output
 from providers.text import nearest
 
@@ -95,10 +96,10 @@ def fields_of(columns: Columns, cells: Sequence[str]) -> tuple[dict[str, Any], l
             continue
         outer, _, inner = name.partition(".")
         if name in WHOLE_NUMBERS:
-            try:
-                item[name] = int(cell)
-            except ValueError:
+            if (number := whole_number(cell)) is None:
                 faults.append(f'`{name}` must be a whole number, not "{cell[:40]}".')
+            else:
+                item[name] = number
         elif name == "inputs":
             item.setdefault("inputs", []).extend({"url": url} for url in cell.split())
         elif outer in INSIDE and inner:

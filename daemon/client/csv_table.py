@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # The first line with which Excel names the separator.
 _SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*', re.IGNORECASE)
 _ROW_END = re.compile(r"[\r\n]+")
+MOST_DELIMITERS = 10_000  # of a line
 
 
 class BrokenTableError(Exception):
@@ -18,6 +19,16 @@ class BrokenTableError(Exception):
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
         self.line = line
+
+
+def _lines(file: Iterable[str], delimiter: str, first: int) -> Iterator[str]:
+    """The lines of the text; raises BrokenTableError for one that would become a row of millions of cells."""
+    for number, line in enumerate(file, first):
+        if (count := line.count(delimiter)) > MOST_DELIMITERS:
+            raise BrokenTableError(
+                number, f"the line has {count} times `{delimiter}`, and no row is so long."
+            )
+        yield line
 
 
 def rows_of(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -29,7 +40,8 @@ def rows_of(text: str) -> Iterator[tuple[int, list[str]]]:
     delimiter = named[1] if named else max(",;\t", key=header.count)
     # Descriptions of products may be longer than the module's limit of 131,072 characters.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    reader = csv.reader(io.StringIO(rest if named else text, newline=""), delimiter=delimiter, strict=True)
+    lines = _lines(io.StringIO(rest if named else text, newline=""), delimiter, 2 if named else 1)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         # A quoted cell may hold line breaks, so a row begins where the one before it ended.
         line = reader.line_num + (2 if named else 1)

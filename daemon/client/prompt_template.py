@@ -27,6 +27,10 @@ class PromptTemplate:
             self._parts.append(("", part[1:-1].strip()) if is_name else (literal, None))
         self.names = tuple(dict.fromkeys(name for _, name in self._parts if name is not None))
 
+    def length(self, values: Mapping[str, str]) -> int:
+        """The characters of the prompt that `fill` would make: a column may stand in it many times."""
+        return sum(len(literal) if name is None else len(values[name]) for literal, name in self._parts)
+
     def fill(self, values: Mapping[str, str]) -> str:
         """The prompt with the values of one row in its places."""
         return "".join(literal if name is None else values[name] for literal, name in self._parts)

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from daemon.broker.streams import after
 from daemon.contract import BATCH_TYPE, JOB_TYPE, Job, Rejection, parse_payload
 from daemon.contract.batches import ITEMS_MAX, TakenIds
+from daemon.contract.jobs import MOST_PICTURES
 from daemon.queue.keys import Keys, batch_gid, job_gid
 
 PART_BYTES = 200 * 1024  # of at most 256 KiB an entry; the rest is room for attributes
@@ -126,8 +127,8 @@ def _check_ids(items: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) 
     ids = TakenIds()
     for number, item in enumerate(items, 1):
         ident, n = item.get("id"), item.get("n", defaults.get("n", 1))
-        if not isinstance(ident, str) or not isinstance(n, int):
-            continue  # such an item does not pass the checks of the contract
+        if not isinstance(ident, str) or not isinstance(n, int) or not 1 <= n <= MOST_PICTURES:
+            continue  # such an item does not pass the checks of the contract; a huge `n` would fill the memory
         if clash := ids.add(ident, n, number):
             taken, first = clash
             raise Rejection(

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from daemon.compat.studio import as_ident
 from daemon.contract.batches import ITEMS_MAX
+from daemon.contract.jobs import MOST_PROMPT
 from daemon.contract.rejection import Rejection, clipped, shown
 
 WORKERS: Final = (1, 10)
@@ -54,6 +55,11 @@ def _item(slide: Any, path: str, style: str) -> dict[str, Any]:
     parts = [style, told["visual_desc"], told["title"], told["content_text"]]
     if not any(parts[1:]):
         raise _invalid(path, "must have a `visual_desc`, a `title` or a `content_text`")
+    if (length := sum(map(len, parts))) > MOST_PROMPT:
+        # Refused before it is joined: a thousand slides share the style.
+        raise _invalid(
+            path, f"has {length} characters together with the style, and {MOST_PROMPT} are the most"
+        )
     metadata = {"slide_id": clipped(str(ident)), "title": told["title"][:META_CHARS]}
     if page is not None:
         metadata["page_num"] = str(page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from daemon.contract.batches import ITEMS_MAX, Batch
 from daemon.contract.entry import PayloadType, PayloadTypes
 from daemon.contract.explain import refused
 from daemon.contract.fields import IDENT_PATTERN
+from daemon.contract.jobs import MOST_PROMPT
 from daemon.contract.rejection import Rejection, clipped, shown
 
 STUDIO_TYPE = "image-studio.batch.v1"
@@ -83,6 +85,7 @@ def _prompts(payload: dict[str, Any], options: dict[str, Any]) -> Callable[[bool
         found = (templates.get(f"{name}_{language}") for language in languages)
         return next((text for text in found if isinstance(text, str) and text.strip()), None)
 
+    @cache
     def prompt(is_main: bool) -> str:
         role = _ROLES[mode] or ("main" if is_main else "secondary")
         parts = [
@@ -92,7 +95,12 @@ def _prompts(payload: dict[str, Any], options: dict[str, Any]) -> Callable[[bool
             *(template(f"opt_{name}") for name in sorted(optional) if options.get(name) is True),
             options.get("extra_prompt"),
         ]
-        text = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+        texts = [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+        if (length := sum(map(len, texts))) > MOST_PROMPT:
+            # Refused before it is joined: a thousand pictures share the templates.
+            sentence = f"make a prompt of {length} characters, and {MOST_PROMPT} are the most"
+            raise _invalid("options.prompt_templates", sentence)
+        text = "\n\n".join(texts)
         if not text:
             names = f"`{role}_{languages[0]}` or `common_{languages[0]}`"
             raise _invalid("options.prompt_templates", f"has no text under {names}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from daemon.contract.fields import (
@@ -16,10 +18,13 @@ from daemon.contract.fields import (
     ShortText,
     problem,
 )
-from daemon.contract.jobs import Callback, Job, JobDefaults, check_fit
-from daemon.contract.rejection import clipped
+from daemon.contract.jobs import MOST_PICTURES, Callback, Job, JobDefaults, check_fit
+from daemon.contract.rejection import Rejection, clipped
 
 ITEMS_MAX = 1000
+MOST_CONTENT_BYTES = (
+    64 * 1024**2
+)  # of all pictures of a batch: each has its item's fields and the shared ones
 # The folder of jobs without a batch: a batch of this name would share the keys of their pictures.
 SINGLES = "single"
 
@@ -36,6 +41,26 @@ class TakenIds:
             if (first := self._first.setdefault(taken, place)) != place:
                 return taken, first
         return None
+
+
+def check_content(defaults: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a batch, whose items may still be wrong, before its pictures fill the memory; raises Rejection."""
+    size, shared = 0, len(orjson.dumps(defaults))
+    for item in items:
+        n = item.get("n", defaults.get("n", 1))
+        pictures = n if isinstance(n, int) and 1 <= n <= MOST_PICTURES else 1
+        size += pictures * (shared + len(orjson.dumps(item)))
+    _check_size(size)
+
+
+def _check_size(size: int) -> None:
+    most = MOST_CONTENT_BYTES // 1024**2
+    if size > MOST_CONTENT_BYTES:
+        sentence = (
+            f"The fields of all pictures have {size // 1024**2} MiB, since `defaults` count for each; at most "
+            f"{most} MiB are allowed: shorten `defaults`, or send several batches."
+        )
+        raise Rejection("too_large", sentence, field="defaults")
 
 
 class BatchItem(JobDefaults):
@@ -83,8 +108,13 @@ class Batch(Model):
         return self.model_dump_json(exclude_unset=True).encode()
 
     def jobs(self) -> list[Job]:
-        """Its items with defaults and tenant filled in, field by field; nothing is merged inside a field."""
+        """Its items with defaults and tenant filled in, field by field; nothing is merged inside a field.
+
+        Raises Rejection if the defaults, which each picture gets, would fill the memory.
+        """
         shared = self.defaults.given()
+        pictures = sum(item.n if "n" in item.model_fields_set else self.defaults.n for item in self.items)
+        _check_size(pictures * len(self.defaults.model_dump_json(exclude_unset=True)))
         return [
             Job.model_validate({**shared, **item.given(), "tenant": self.tenant}, context=TRUSTED)
             for item in self.items

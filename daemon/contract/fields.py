@@ -52,6 +52,13 @@ class Model(BaseModel):
         return data
 
 
+def whole_number(text: str) -> int | None:
+    """The whole number that a text names, in digits of ASCII; None for another text, or beyond the 64 bits of JSON."""
+    if not re.fullmatch(r"[+-]?\d{1,19}", text, re.ASCII):
+        return None
+    return number if -SEED_MAX - 1 <= (number := int(text)) <= SEED_MAX else None
+
+
 def problem(message: str, *path: str | int) -> PydanticCustomError:
     """A refusal whose sentence is ready; `path` leads from the validated object to the field."""
     return PydanticCustomError("sentence", "{sentence}", {"sentence": message, "path": path})
@@ -96,9 +103,11 @@ SIZE_TEXT = f'pixels such as "1024x1024" (each {PIXELS_MIN} to {PIXELS_MAX}) or 
 
 def _check_url(value: Any) -> Any:
     # Refuses only URLs that are never right; the allowed hosts are checked when a connection is made.
-    if isinstance(value, str) and " " in value.strip() and _URL.fullmatch(value.replace(" ", "%20")):
+    if not isinstance(value, str) or len(value) > URL_MAX:
+        raise PydanticCustomError("not_a_url", "not a URL")
+    if " " in value.strip() and _URL.fullmatch(value.replace(" ", "%20")):
         raise problem("`{field}` has a blank in it; write it as %20.")
-    if not isinstance(value, str) or len(value) > URL_MAX or not (match := _URL.fullmatch(value)):
+    if not (match := _URL.fullmatch(value)):
         raise PydanticCustomError("not_a_url", "not a URL")
     if "@" in match[1]:
         raise problem("`{field}` must not carry a user name or password.")
@@ -106,7 +115,7 @@ def _check_url(value: Any) -> Any:
 
 
 URL_MAX = 4096
-_URL = re.compile(r"https?://([^/?#\s\\]+)[^\s\\]*", re.ASCII)
+_URL = re.compile(r"https?://([^/?#\s\\]++)[^\s\\]*+", re.ASCII)
 
 URL_TEXT = "an http or https URL of up to 4096 characters, without user or password"
 

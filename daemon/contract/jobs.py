@@ -35,7 +35,9 @@ from daemon.contract.fields import (
     problem,
 )
 
-Prompt = Annotated[str, StringConstraints(min_length=1, max_length=32000)]
+MOST_PICTURES = 10  # of one job
+MOST_PROMPT = 32000
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MOST_PROMPT)]
 PROMPT_TEXT = "a text of 1 to 32000 characters"
 
 
@@ -110,7 +112,7 @@ class JobDefaults(Model):
         description="at most 32 texts, numbers or booleans for the provider, under names of up to 64",
     )
     size: Size | None = Field(None, description=SIZE_TEXT)
-    n: int = Field(1, ge=1, le=10, description="a whole number from 1 to 10")
+    n: int = Field(1, ge=1, le=MOST_PICTURES, description="a whole number from 1 to 10")
     inputs: list[Input] | None = Field(None, max_length=16, description="a list of at most 16 pictures")
     output: Output = Field(Output(), description="an object with format, quality and thumbnail")
     priority: Priority = Field("normal", description="high, normal or low")
@@ -157,6 +159,10 @@ class Job(JobDefaults):
     def item_ids(self) -> list[str]:
         """The ids of its work items: the job's own, or `{id}.{k}` for each picture k of several, from 0."""
         return [self.id] if self.n == 1 else [f"{self.id}.{k}" for k in range(self.n)]
+
+
+# The fields that may be right alone and wrong together.
+FIT_TOGETHER = ("not_before", "expires_at", "deadline", "seed", "n")
 
 
 def check_fit(given: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> None:

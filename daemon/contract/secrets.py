@@ -25,7 +25,8 @@ _FORMS = (
 _BEGINNINGS = (b"sk-", b"ms-", b"AKI", b"ASIA", b"whsec_", b"pxm_", b"Bearer")
 _IN_TEXT = re.compile(rf"(?<![\w=-])(?:{_FORMS})", re.ASCII)
 _IN_BYTES = re.compile(_IN_TEXT.pattern.encode(), re.ASCII)
-_PASSWORD_IN_URL = re.compile(rb"://[^/\s\"'<>@]*:[^/\s\"'<>@]+@")
+# The first part ends at its first colon, and no part holds a slash: every byte is read at most twice.
+_PASSWORD_IN_URL = re.compile(rb"://[^/\s\"'<>@:]*+:[^/\s\"'<>@]++@")
 _SEPARATORS = re.compile(r"^[xX][-_]|[-_\s]")
 _SECRET_NAMES = frozenset({"apikey", "secretid", "secretkey", "authorization", "token"})
 # Data that is not JSON may be a Python or JavaScript literal, JSON inside of a text, YAML, a form or an environment. A

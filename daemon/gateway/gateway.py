@@ -18,6 +18,7 @@ from daemon.gateway.memory import Memory
 from daemon.gateway.uploads import Uploads
 from daemon.gateway.waiting import Waiting
 from daemon.intake.acceptance import Acceptor
+from daemon.intake.journal import Journal
 from daemon.queue.keys import Keys
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
@@ -62,7 +63,8 @@ class Gateway:
         self.orders = Orders(self.redis, self.names)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, of_requests=True)
+        journal = Journal(self.redis, self.names)
+        self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journal=journal)
         self.keyring = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
         self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded

@@ -25,6 +25,7 @@ from daemon.contract import (
     fingerprint_content,
     pixel_fingerprint,
 )
+from daemon.intake.journal import Journal, journaled
 from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
 from daemon.queue.queue import Queue
@@ -55,8 +56,9 @@ class PreparedPart(NamedTuple):
 class Acceptor:
     """Accepts work for one installation. `on_queued` gets the lane of each new item.
 
-    `of_requests`: work of several steps has no entry in the jobs stream, so its first step journals it, and replicas go
-    on with it if this process is killed. And a caller may know its own tenant only, so inputs name objects of that one.
+    `journal` is for requests: work of several steps has no entry in the jobs stream, so its first step journals it, and
+    replicas go on with it if this process is killed. And a caller may know its own tenant only, so inputs name objects
+    of that one.
     Errors: Rejection, and those of the Redis client.
     """
 
@@ -67,13 +69,13 @@ class Acceptor:
         webhooks: Webhooks,
         on_queued: Callable[[str], None],
         *,
-        of_requests: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self._queue = queue
         self._routes = routes
         self._webhooks = webhooks
         self._on_queued = on_queued
-        self._of_requests = of_requests
+        self._journal = journal
         self._single = GroupCommit(self.singles, most=CHUNK, late_s=LATE_S)
 
     def check(self, job: Job) -> None:
@@ -81,7 +83,7 @@ class Acceptor:
         self._routes.check(job)
         if job.callback is not None:
             self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
-        if self._of_requests:
+        if self._journal is not None:
             _check_objects(job)
 
     def check_batch(self, batch: Batch) -> list[Job]:
@@ -125,7 +127,7 @@ class Acceptor:
         opened = await self._queue.open_group(
             gid,
             "job",
-            _journal(JOB_TYPE, {1: job.to_spec()} if self._of_requests else {}),
+            {1: journaled(JOB_TYPE, job.to_spec())} if self._journal is not None else {},
             head=job_head(job, origin),
             fingerprint=items[0].fingerprint,
             members=len(items),
@@ -160,9 +162,14 @@ class Acceptor:
         self, part: PreparedPart, entry: str = "", *, later: Sequence[PreparedPart] = ()
     ) -> Verdict:
         """As `batch`, for a prepared part. `later` parts, which the caller accepts next, are journaled with it."""
-        data = {each.batch.part: each.batch.to_data() for each in (part, *later)} if self._of_requests else {}
-        opened = await self._queue.open_group(part.gid, "batch", _journal(BATCH_TYPE, data), **part.group)
-        batch, end = part.batch, PartEnd(part.gid, str(part.batch.part), entry)
+        batch, end, group = part.batch, PartEnd(part.gid, str(part.batch.part), entry), part.group
+        own: dict[int, bytes] = {}
+        if self._journal is not None:
+            own[batch.part] = journaled(BATCH_TYPE, batch.to_data())
+            if later:
+                mark = await self._journal.stage(part.gid, (each.batch for each in later))
+                group = {**group, "mark": mark, "staged": [each.batch.part for each in later]}
+        opened = await self._queue.open_group(part.gid, "batch", own, **group)
         return await self._fill(opened, batch.tenant, batch.id, part.items, end)
 
     def full(self, tenant: str, ident: str) -> Rejection:
@@ -195,15 +202,15 @@ class Acceptor:
         return states
 
 
-def _journal(kind: str, parts: Mapping[int, bytes]) -> Mapping[int, bytes]:
-    return {part: b"%s %s" % (kind.encode(), data) for part, data in parts.items()}
-
-
 def _check_objects(job: Job) -> None:
     """Refuse inputs that name objects of other tenants; raises Rejection."""
     for index, image in enumerate(job.inputs or ()):
-        owner, *rest = (image.object or f"{job.tenant}/").split("/")
-        if owner != job.tenant or ".." in rest:
+        if image.object is None:
+            continue
+        owner, *rest = image.object.split("/")
+        # A store may read an odd segment in its own way, and so leave the folder of the tenant.
+        is_odd = not rest or not {"", ".", ".."}.isdisjoint(rest) or not image.object.isprintable()
+        if owner != job.tenant or is_odd or "\\" in image.object:
             field = f"inputs.{index}.object"
             sentence = f"`{field}` must be an object of this tenant, as uploads and records name them."
             raise Rejection("invalid", sentence, field=field, tenant=job.tenant, ident=job.id)

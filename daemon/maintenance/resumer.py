@@ -7,9 +7,11 @@ import asyncio
 import orjson
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from daemon.broker.loops import run_forever
 from daemon.contract import BATCH_TYPE, Batch, Job, Rejection
+from daemon.contract.fields import TRUSTED
 from daemon.intake.acceptance import Acceptor, Verdict
 from daemon.queue.steps import Steps
 
@@ -46,6 +48,12 @@ class Resumer:
                     "work cannot be accepted here", part=name, code=rejection.code, field=rejection.field
                 )
                 continue
+            except (RedisError, OSError):
+                raise
+            except Exception:
+                # The others that were taken must not wait for it. It stays, for a replica that can read it.
+                log.exception("a bug while accepting work that had broken off", part=name)
+                continue
             if verdict in ("conflict", "gone"):
                 await self._call("strike", name=name)
             log.info("accepted work whose acceptance had broken off", part=name, verdict=verdict)
@@ -60,6 +68,6 @@ class Resumer:
     async def _accept(self, kind: str, data: bytes) -> Verdict:
         # These were checked when they were accepted first. They may be larger than an entry of the jobs stream.
         if kind == BATCH_TYPE:
-            part = self._acceptor.prepared(Batch.model_validate(orjson.loads(data)), {})
-            return await self._acceptor.part(part.begun())
+            batch = Batch.model_validate(orjson.loads(data), context=TRUSTED)
+            return await self._acceptor.part(self._acceptor.prepared(batch, {}).begun())
         return await self._acceptor.job(Job.from_spec(data), {}, must_exist=True)

@@ -100,14 +100,24 @@ class DeadLetters:
         self._keys = keys
 
     async def newest(
-        self, count: int, *, reason: str | None = None, tenant: str | None = None
+        self,
+        count: int,
+        *,
+        reason: str | None = None,
+        tenant: str | None = None,
+        most_bytes: int | None = None,
     ) -> list[DeadLetter]:
-        """Up to `count` dead letters, newest first; only those of `reason` and `tenant` if given."""
+        """Up to `count` dead letters, newest first; only those of `reason` and `tenant` if given.
+
+        The list ends early with the letter whose original exceeds `most_bytes` for all of them.
+        """
         found: list[DeadLetter] = []
+        size = 0
         async for letter in self._newest_first():
             if reason in (None, letter.reason) and tenant in (None, letter.tenant):
                 found.append(letter)
-                if len(found) == count:
+                size += sum(map(len, letter.original.values()))
+                if len(found) == count or (most_bytes is not None and size > most_bytes):
                     break
         return found
 

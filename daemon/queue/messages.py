@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Required, TypedDict
 
@@ -66,6 +67,8 @@ class NewGroup(TypedDict, total=False):
     max_in_flight: int | None
     details: bytes
     must_exist: bool | None
+    staged: Sequence[int]  # later parts that were journaled before, under the mark
+    mark: str
 
 
 class PartEnd(NamedTuple):

@@ -72,10 +72,14 @@ class Records:
         return [view for view in await self.items(uids) if view is not None]
 
     async def all_members(self, gid: str) -> list[ItemView]:
-        """Every item of a group, read by pages."""
+        """Every item of a group."""
+        return [view async for page in self.pages(gid) for view in page]
+
+    async def pages(self, gid: str) -> AsyncIterator[list[ItemView]]:
+        """Every item of a group by pages; other work of the process goes on between them."""
         total = int(await self._client.zcard(self.keys.members(gid)))
-        pages = [await self.members(gid, start) for start in range(0, total, PAGE)]
-        return [view for page in pages for view in page]
+        for start in range(0, total, PAGE):
+            yield await self.members(gid, start)
 
     async def recent(self, count: int, *, tenant: str | None = None, active: bool = False) -> list[View]:
         """The newest batches and jobs, newest first; `active` leaves out those that have ended."""

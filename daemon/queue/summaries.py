@@ -101,16 +101,13 @@ def pace(batch: GroupView) -> dict[str, Any]:
 
 async def log_of(records: Records, batch: GroupView) -> dict[str, Any]:
     """The log of a batch as of a session: each item with its time, also one that failed, and the whole."""
-    items = [_logged(item) for item in await records.all_members(batch.gid)]
+    items = [_logged(item) async for page in records.pages(batch.gid) for item in page]
     times = [item["seconds"] for item in items if item["seconds"] is not None]
     counts = batch.counts
-    whole = pace(batch)
+    whole, record = pace(batch), batch.as_dict()
     return {
         "session_id": batch.metadata.get("session_id", batch.id),
-        **{
-            name: batch.as_dict()[name]
-            for name in ("tenant", "state", "accepted_at", "finished_at", "metadata")
-        },
+        **{name: record[name] for name in ("tenant", "state", "accepted_at", "finished_at", "metadata")},
         "total": counts.total,
         "succeeded": counts.succeeded,
         "failed": counts.failed,

@@ -83,7 +83,7 @@ EXPIRED_SIGNATURE = "AuthFailure.SignatureExpire"
 # Every other replica may have a right clock and a permitted address.
 _OF_THIS_MACHINE = frozenset({EXPIRED_SIGNATURE, "IpInBlacklist", "IpNotInWhitelist"})
 # TokenHub has one code for all limits, and names the limit at the end of its message.
-_IN_FLIGHT = re.compile(r"limit exceeded on dimension: \w*concurren\w*\W*$", re.IGNORECASE)
+_IN_FLIGHT = re.compile(r"limit exceeded on dimension: (?=\w*concurren)\w++\W*$", re.IGNORECASE)
 _MODERATION_WORDS = re.compile(
     r"审核|违规|敏感|sensitive|moderation|content.filter|illegal (?:content|text|image)", re.IGNORECASE
 )

@@ -105,3 +105,16 @@ def test_a_quoted_secret_is_removed_also_where_the_message_was_cut(room: int, se
     message = "." * (MESSAGE_LIMIT - room) + f"{secret} is wrong. " + "." * MESSAGE_LIMIT
     error = ProviderError(ErrorKind.AUTH, message, provider_code=secret, request_id=secret).without(secret)
     assert secret[:5] not in f"{error} {error!r} {error.to_dict()} {error.args}"
+
+
+@pytest.mark.parametrize("text", ["a." * 2_000_000, "http://" * 600_000, "Key " + " " * 4_000_000])
+def test_a_text_that_would_keep_the_search_busy_for_hours_is_read_once(text: str) -> None:
+    assert redact(text, limit=len(text)) == text
+
+
+def test_a_long_or_odd_scheme_hides_no_password() -> None:
+    assert (
+        redact("postgresql+psycopg2-long-name://u:pw@h ×://u:pw@h/x")
+        == "postgresql+psycopg2-long-name://h ×://h/x"
+    )
+    assert redact("http://http://a?b HTTPS://c?d, https://e") == "http://http://a?… HTTPS://c?… https://e"

@@ -11,6 +11,7 @@ from typing import Any, cast
 from daemon.client.planning import LeastTime, least_time
 from daemon.client.sending import batch_parts, items_from
 from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
+from daemon.contract.batches import check_content
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.problems import Problem, of_rejection
@@ -37,9 +38,13 @@ async def plan_of(draft: Draft, acceptor: Acceptor) -> Plan:
     """The plan of a draft; checks everything, and sends nothing."""
     if draft.faults:
         return Plan((), draft.faults)
+    # Ten thousand checks take seconds, and other requests must not wait for them.
+    return await asyncio.to_thread(_checked, draft, acceptor)
+
+
+def _checked(draft: Draft, acceptor: Acceptor) -> Plan:
     try:
-        # Ten thousand checks take seconds, and other requests must not wait for them.
-        return Plan(await asyncio.to_thread(prepared, draft.fields, draft.items, acceptor))
+        return Plan(prepared(draft.fields, draft.items, acceptor))
     except Rejection as rejection:
         return Plan((), draft.fault_of(rejection))
 
@@ -72,6 +77,7 @@ def _dry_plan(draft: Draft, acceptor: Acceptor) -> Plan:
 
 def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acceptor) -> list[PreparedPart]:
     """The parts of a batch, cut as for the jobs stream: the same batch may come either way. Raises Rejection."""
+    check_content(fields.get("defaults") or {}, items)
     parts: list[PreparedPart] = []
     before = 0
     for data in batch_parts(fields, items):

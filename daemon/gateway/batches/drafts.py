@@ -14,17 +14,19 @@ from fastapi import Request
 from daemon.client import batch_file
 from daemon.client.batch_file import BatchFile, BatchFileError
 from daemon.contract import BATCH_TYPE, Rejection, parse_payload, place_of
-from daemon.contract.batches import ITEMS_MAX
+from daemon.contract.batches import ITEMS_MAX, MOST_CONTENT_BYTES
 from daemon.gateway.access import Caller
 from daemon.gateway.bodies import JSON, JSON_BYTES, check_type, parse_object, read_body
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.identity import choose_id
 from daemon.gateway.problems import Problem, bad_parameter, problem_of
+from daemon.gateway.uploads import AGAIN_S
 
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV = ("text/csv",)
 TYPES = (*JSON, *JSON_LINES, *CSV)
 SPOOLED_BYTES = 64 * 1024**2
+TURN_S = 10.0  # for another batch of that size to be read, most often
 MOST_ITEMS = 10_000  # of lines and of a CSV
 # Parameters of the address that a CSV has instead of a head, and the job fields among them.
 IN_HEAD = ("id", "tenant", "max_in_flight")
@@ -83,11 +85,27 @@ async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIter
     """
     kind = check_type(request, TYPES)
     if kind in JSON:
-        yield _from_json(request, caller, await read_body(request, JSON_BYTES, JSON))
+        data = await read_body(request, JSON_BYTES, JSON)
+        yield await asyncio.to_thread(_from_json, request, caller, data)
         return
-    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, here.reading:
+    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, _turn(here.reading):
         read = _from_lines if kind in JSON_LINES else _from_csv
         yield await asyncio.to_thread(read, request, caller, file)
+
+
+@asynccontextmanager
+async def _turn(reading: asyncio.Lock) -> AsyncIterator[None]:
+    """Hold the lock. Raises Problem 503 when others read for too long: a crowd must not pile up behind them."""
+    try:
+        async with asyncio.timeout(TURN_S):
+            await reading.acquire()
+    except TimeoutError:
+        sentence = "Other large batches are being read; send it again in a moment."
+        raise Problem(503, "busy", sentence, retry_after_s=AGAIN_S) from None
+    try:
+        yield
+    finally:
+        reading.release()
 
 
 def _from_json(request: Request, caller: Caller, data: bytes) -> Draft:
@@ -148,6 +166,7 @@ def _from_csv(request: Request, caller: Caller, file: IO[bytes]) -> Draft:
             skip_empty=skip_empty == "true",
             id_column=query.get("id_column"),
             most_items=MOST_ITEMS,
+            most_bytes=MOST_CONTENT_BYTES,
         )
 
     try:

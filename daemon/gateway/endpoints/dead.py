@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from daemon.gateway.access import ADMINISTERS, Admin
@@ -14,6 +16,7 @@ from daemon.queue.dead_letters import DeadLetters, Retried
 router = APIRouter(tags=["dead letters"])
 
 MOST = 1000
+MOST_BYTES = 8 * 1024**2  # of originals in an answer; the letter that exceeds it is the last one
 
 
 @router.get("/v1/dead")
@@ -23,8 +26,10 @@ async def dead(
     """The newest dead letters, with the fields of the original; credentials are never kept."""
     most = whole_number("limit", limit, 100, 1, MOST)
     wanted = ident_of(caller.tenant_for(tenant)) if tenant is not None else None
-    found = await DeadLetters(here.redis, here.names).newest(most, reason=reason, tenant=wanted)
-    return answer({"dead": [letter.as_dict() for letter in found]})
+    letters = DeadLetters(here.redis, here.names)
+    found = await letters.newest(most, reason=reason, tenant=wanted, most_bytes=MOST_BYTES)
+    # The search for credentials and for the place of a fault reads all of it: other requests must not wait.
+    return await asyncio.to_thread(lambda: answer({"dead": [letter.as_dict() for letter in found]}))
 
 
 @router.post("/v1/dead/{ident}/retry", status_code=202, dependencies=[ADMINISTERS])

@@ -11,6 +11,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from daemon.contract.fields import whole_number
 from daemon.gateway.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.problems import Problem
@@ -99,6 +100,10 @@ async def _kept(here: Gateway, caller: Caller, name: str, value: Any, role: str,
 
 def _typed(name: str, text: str) -> Any:
     """The value of a text field, as JSON would have it; what cannot be read stays a text, and is refused as one."""
-    if name in _NUMBERS and text.lstrip("-").isdigit() and len(text) <= 20:
-        return int(text)
+    try:
+        f"{name}{text}".encode()
+    except UnicodeEncodeError:  # its sender chose a charset that makes halves of characters
+        raise Problem(400, "malformed", "The form is broken: a text is not in UTF-8.") from None
+    if name in _NUMBERS and (number := whole_number(text)) is not None:
+        return number
     return _FLAGS.get(text, text) if name == "stream" else text

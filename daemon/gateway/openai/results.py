@@ -105,6 +105,10 @@ async def images_response(form: Form, items: Sequence[ItemView]) -> tuple[dict[s
 
 def failure_of(items: Sequence[ItemView]) -> Problem:
     """The reason why a job has no picture, in the class that a caller should act on."""
+    if not items:
+        return Problem(
+            410, "expired", "The records of the job's pictures have expired, or are being deleted."
+        )
     first = next((item for item in items if item.error), None)
     if first is None or first.error is None:
         return Problem(409, items[0].state, f"The job has ended as {items[0].state}.")

@@ -18,7 +18,7 @@ from daemon.compat.slides import slide_batch
 from daemon.gateway.access import Reader, Submitter
 from daemon.gateway.answers import answer, look_again_s
 from daemon.gateway.batches.accepting import accept, prepared
-from daemon.gateway.bodies import parse_object, read_body, read_object
+from daemon.gateway.bodies import object_in, read_body, read_object
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.joining import batch_id_of
 from daemon.gateway.links import Links
@@ -41,7 +41,8 @@ async def generate(request: Request, here: Here, caller: Submitter) -> Response:
     """Make a picture of every slide, and answer when they are done, or after 280 s with what is done by then."""
     wait_s = 0 if prefers_async(request) else preferred_wait_s(request, WAIT_S)
     data = await read_body(request, BODY_BYTES, ("application/json",))
-    fields, items = slide_batch(parse_object(data), route=here.settings.gateway.slide_route)
+    payload, route = await object_in(data), here.settings.gateway.slide_route
+    fields, items = await asyncio.to_thread(slide_batch, payload, route=route)
     tenant = caller.tenant_for(None)
     ident = await batch_id_of(request, here, caller, tenant, data, "slides")
     fields |= {"id": ident, "tenant": tenant}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, cast
 
 import orjson
@@ -13,10 +14,11 @@ from daemon.gateway.access import Submitter
 from daemon.gateway.answers import answer
 from daemon.gateway.batches.accepting import accept
 from daemon.gateway.bodies import JSON_BYTES, read_object
-from daemon.gateway.gateway import Here
+from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.identity import id_of_key, idempotency_key, two_names
 from daemon.gateway.links import Links
 from daemon.gateway.work.accepting import named
+from daemon.intake.acceptance import PreparedPart
 
 router = APIRouter(tags=["image studio"])
 
@@ -31,11 +33,11 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
         if "job_id" in payload:
             raise two_names("job_id")
         payload["job_id"] = id_of_key(key)
-    batch = _of_caller(payload, caller.tenant, here.settings.gateway.studio_route)
-    links = Links.of_tenant(request, caller, batch.tenant)
-    parts = [here.acceptor.prepared(batch, {})]
-    with named(batch.id, links.batch(batch.id)):
-        view = await accept(here, parts)
+    # A thousand pictures take a while, and other requests must not wait for them.
+    part = await asyncio.to_thread(_prepared, here, payload, caller.tenant)
+    links = Links.of_tenant(request, caller, part.batch.tenant)
+    with named(part.batch.id, links.batch(part.batch.id)):
+        view = await accept(here, [part])
     body = {
         "job_id": view.id,
         "total_pictures": view.counts.total,
@@ -44,6 +46,10 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
         "urls": {"self": links.batch(view.id), "events": links.batch(view.id, "events")},
     }
     return answer(body, 202, {"Location": links.batch(view.id)})
+
+
+def _prepared(here: Gateway, payload: dict[str, Any], tenant: str | None) -> PreparedPart:
+    return here.acceptor.prepared(_of_caller(payload, tenant, here.settings.gateway.studio_route), {})
 
 
 def _of_caller(payload: dict[str, Any], tenant: str | None, route: str) -> Batch:

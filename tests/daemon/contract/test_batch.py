@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.contract import Batch, Job, fingerprint_content, parse_entry
+from daemon.contract import Batch, Job, Rejection, fingerprint_content, parse_entry
 from tests.daemon.contract.test_job import entry, refusal
 
 KIND = "pixmill.batch.v1"
@@ -115,3 +115,14 @@ def test_a_larger_batch_comes_in_parts() -> None:
 
 def test_a_batch_of_one_part_needs_no_part_numbers() -> None:
     assert (batch().part, batch().parts, batch().warnings) == (1, 1, ())
+
+
+def test_defaults_count_for_every_picture_and_are_refused_before_they_are_copied() -> None:
+    items = [{"id": f"i{k}"} for k in range(1000)]
+    shared = {"prompt": "x", "params": {"style": "x" * 8000}, "n": 10}
+    batch = Batch.model_validate({"id": "b", "defaults": shared, "items": items})
+    with pytest.raises(Rejection, match="have 76 MiB") as caught:
+        batch.jobs()
+    assert (caught.value.code, caught.value.field) == ("too_large", "defaults")
+    smaller = Batch.model_validate({"id": "b", "defaults": {**shared, "n": 8}, "items": items})
+    assert len(smaller.jobs()) == 1000

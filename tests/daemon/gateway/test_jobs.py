@@ -248,3 +248,24 @@ async def test_an_item_of_an_expired_batch_has_expired(quiet_door: Door, redis: 
     await quiet_door.installation.batch("b1", 1)
     await redis.delete("pixmill:item:default/b1/i0", "pixmill:batch:default/b1")
     assert refusal(await quiet_door.http.get("/v1/batches/b1/items/i0"))[:2] == (410, "expired")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_a_job_whose_pictures_names_are_taken_is_a_conflict(quiet_door: Door, n: int) -> None:
+    first = await quiet_door.http.post("/v1/jobs", json={"id": "a.1", "prompt": "x", "n": n})
+    before = await quiet_door.installation.redis.keys("pixmill:*a*")
+    second = await quiet_door.http.post("/v1/jobs", json={"id": "a", "prompt": "x", "n": 2})
+    assert (first.status_code, refusal(second)) == (202, (409, "id_conflict", "id"))
+    assert sorted(await quiet_door.installation.redis.keys("pixmill:*a*")) == sorted(before)
+    again = await quiet_door.http.post("/v1/jobs", json={"id": "a.1", "prompt": "x", "n": n})
+    assert again.status_code == 202
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_a_name_is_taken_before_its_picture_is_on_record(quiet_door: Door, n: int) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "a", "prompt": "x", "n": 2})
+    await quiet_door.installation.redis.delete("pixmill:item:default//a.1")
+    taken = await quiet_door.http.post("/v1/jobs", json={"id": "a.1", "prompt": "x", "n": n})
+    assert refusal(taken) == (409, "id_conflict", "id")
+    free = await quiet_door.http.post("/v1/jobs", json={"id": "a.2", "prompt": "x", "n": n})
+    assert free.status_code == 202

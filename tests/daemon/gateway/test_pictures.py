@@ -24,7 +24,7 @@ from daemon.gateway.uploads import Uploads
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from daemon.storage.object_store import StorageError
-from tests.daemon.gateway.rig import Door, open_door
+from tests.daemon.gateway.rig import Door, open_door, refusal
 from tests.daemon.harness import eventually
 from tests.daemon.live import by_prompt, image_key, made
 from tests.servers import RedisServer
@@ -273,3 +273,42 @@ async def test_the_budget_is_free_again_after_every_upload(quiet_door: Door) -> 
             await quiet_door.http.post("/v1/inputs", content=content, headers=headers)
     with quiet_door.gateway.uploads.hold(30_000):
         await asyncio.sleep(0)
+
+
+ODD = [
+    "default",
+    "default/",
+    "default//a",
+    "default/./a",
+    "default/a/..",
+    "default/a/",
+    "default/\x00a",
+    "default/a\n",
+]
+
+
+@pytest.mark.parametrize(
+    "key", [*ODD, "default/\u202ea", "default\\a", "default/..\\a", "/default/a", "./default/a"]
+)
+async def test_an_input_with_an_odd_key_is_refused_and_nothing_is_stored(quiet_door: Door, key: str) -> None:
+    answer = await quiet_door.http.post(
+        "/v1/jobs", json={"id": "k1", "prompt": "x", "inputs": [{"object": key}]}
+    )
+    assert refusal(answer) == (422, "invalid", "inputs.0.object")
+    assert await quiet_door.installation.redis.keys("pixmill:*k1*") == []
+
+
+@pytest.mark.parametrize("tenant", ["../shop", "a/b", "", ".", "x" * 129, "a\x00"])
+async def test_an_upload_for_an_odd_tenant_is_stored_nowhere(
+    quiet_door: Door, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[str] = []
+
+    async def put(key: str, *_: Any, **__: Any) -> None:
+        stored.append(key)
+
+    monkeypatch.setattr(quiet_door.store, "put_image", put)
+    kind = {"content-type": "image/png"}
+    answer = await quiet_door.http.post("/v1/inputs", params={"tenant": tenant}, content=png(), headers=kind)
+    assert stored == ([] if tenant else [f"default/inputs/{hashlib.sha256(png()).hexdigest()}"])
+    assert answer.status_code == (404 if tenant else 201)

@@ -7,11 +7,13 @@ from typing import Any
 import orjson
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection as Connection
 from redis.exceptions import ResponseError
 
 from daemon.client.sending import batch_parts
 from daemon.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
 from daemon.intake.acceptance import Acceptor, PreparedPart
+from daemon.intake.journal import Journal
 from daemon.maintenance.resumer import Resumer
 from daemon.queue.outcomes import Succeeded
 from tests.daemon.harness import Installation
@@ -31,7 +33,11 @@ def installation(redis: Redis) -> Installation:
 
 def acceptor_of(installation: Installation, on_queued: Any = lambda _: None) -> Acceptor:
     return Acceptor(
-        installation.queue, installation.routes, installation.webhooks, on_queued, of_requests=True
+        installation.queue,
+        installation.routes,
+        installation.webhooks,
+        on_queued,
+        journal=Journal(installation.redis, installation.keys),
     )
 
 
@@ -197,3 +203,95 @@ async def test_a_journal_of_another_type_changes_nothing(installation: Installat
     with pytest.raises(ResponseError, match="pixmill:accepting"):
         await installation.batch("b1", 2)
     assert await installation.redis.keys("pixmill:*b1*") == []
+
+
+async def spoil(installation: Installation, name: bytes, data: bytes) -> None:
+    """Make a part the oldest of the journal, with other content."""
+    await installation.redis.zadd("pixmill:accepting", {name: 1})
+    mark = await installation.redis.hget("pixmill:batch:default/b1", "mark") or b""
+    await installation.redis.set(b"pixmill:accepting:" + name + mark, data)
+
+
+@pytest.mark.parametrize("data", [b"pixmill.batch.v1 {", b'pixmill.batch.v1 {"id": 1}', b"pixmill.job.v1 []"])
+async def test_a_part_that_cannot_be_read_holds_up_no_other_one(
+    installation: Installation, data: bytes
+) -> None:
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    await acceptor.part(parts[0], later=parts[1:])
+    name = (await installation.redis.zrange("pixmill:accepting", 0, 0))[0]
+    await spoil(installation, name, data)
+    await resumer_of(installation).resume(age_s=0)
+    assert await installation.redis.zrange("pixmill:accepting", 0, -1) == [name], (
+        "it stays for another replica"
+    )
+    assert len(await installation.redis.keys("pixmill:item:*")) == 600 - len(parts[1].items)
+
+
+async def test_a_part_that_a_newer_gateway_journaled_is_accepted(installation: Installation) -> None:
+    data = orjson.dumps(
+        {"id": "b1", "items": [{"id": "a", "prompt": "x", "newer_field": 1}], "newer_field": 2}
+    )
+    await spoil(installation, b"default/b1/1", b"pixmill.batch.v1 " + data)
+    assert await go_on(installation) == 1
+
+
+async def test_no_call_carries_much_more_than_a_mebibyte_of_the_journal(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = Connection.send_packed_command
+
+    async def counted(self: Connection, command: Any, *given: Any, **named: Any) -> None:
+        sent.append(len(command) if isinstance(command, bytes) else sum(map(len, command)))
+        await send(self, command, *given, **named)
+
+    acceptor = acceptor_of(installation)
+    items = [{"id": f"i{k}", "prompt": "x" * 20_000} for k in range(250)]
+    batches = [parse_payload(part, BATCH_TYPE) for part in batch_parts(FIELDS, items)]
+    parts = [acceptor.prepared(batch, {}) for batch in batches if isinstance(batch, Batch)]
+    monkeypatch.setattr(Connection, "send_packed_command", counted)
+    await acceptor.part(parts[0], later=parts[1:])
+    assert sum(sent) > 4 * 1024**2
+    assert max(sent) < 1.5 * 1024**2
+    assert await installation.redis.zcard("pixmill:accepting") == len(parts) - 1
+
+
+@pytest.mark.parametrize("verdict", ["conflict", "full"])
+async def test_a_batch_that_is_not_opened_leaves_no_later_part(
+    installation: Installation, verdict: str
+) -> None:
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    if verdict == "conflict":
+        await installation.batch("b1", 1)
+        assert await acceptor.part(parts[0], later=parts[1:]) == "conflict"
+    else:
+        installation.queue.max_backlog_per_tenant = 3
+        with pytest.raises(Rejection, match="may have 3 items waiting"):
+            await acceptor.part(parts[0], later=parts[1:])
+    assert await installation.redis.keys(JOURNAL) == []
+
+
+async def test_what_a_process_wrote_before_it_was_killed_ends_by_itself(installation: Installation) -> None:
+    parts = parts_of(acceptor_of(installation), 600)
+    journal = Journal(installation.redis, installation.keys)
+    await journal.stage(parts[0].gid, [part.batch for part in parts[1:]])
+    names = await installation.redis.keys(JOURNAL)
+    assert len(names) == len(parts) - 1
+    assert all([await installation.redis.pttl(name) > 0 for name in names])
+    assert await go_on(installation) == 0
+
+
+async def test_two_senders_of_one_id_do_not_mix_their_parts(installation: Installation) -> None:
+    """The loser has written its later parts, and the winner is killed after its first part."""
+    acceptor = acceptor_of(installation)
+    parts = parts_of(acceptor, 600)
+    others = [part.batch.model_copy(update={"metadata": {"a": "other"}}) for part in parts]
+    journal = Journal(installation.redis, installation.keys)
+    await journal.stage(parts[0].gid, others[1:])
+    await acceptor.part(parts[0], later=parts[1:])
+    await journal.stage(parts[0].gid, others[1:])
+    assert await go_on(installation) == 600
+    for part in parts:
+        assert await acceptor.part(part) == "duplicate"

@@ -7,9 +7,10 @@
 -- One step, since two repetitions that come at once must not join the same work, nor begin it twice.
 -- A repetition joins the newest work that no send of its count, or of a later one, has joined: two equal requests may want
 -- two pictures. An id is noted before its work is recorded, so a request that died in between is found, too.
+-- Only the newest sends are noted, so that a caller who sends one body all the time does not make the step long.
 -- @include base
-local SENDS = P .. ':sends:' .. ARGS.send
-local UNRECORDED_US, LASTS_MS = 60 * 1000000, 3600 * 1000
+local SENDS = P .. ':sends:' .. ARGS.send  -- an id, a blank and the highest count that joined it, by the time of its noting
+local UNRECORDED_US, LASTS_MS, MOST = 60 * 1000000, 3600 * 1000, 64
 
 local function is_joined(id, noted_us)
   local name = ARGS.records .. id
@@ -20,17 +21,22 @@ local function is_joined(id, noted_us)
   return noted_us > NOW - UNRECORDED_US
 end
 
-local fields, found, found_us = redis.call('HGETALL', SENDS), nil, -1
-for i = 1, #fields, 2 do
-  local id, mark, noted_us = fields[i], string.match(fields[i + 1], '^(%d+) (%d+)$')
-  mark, noted_us = tonumber(mark), tonumber(noted_us)
-  if not is_joined(id, noted_us) then
-    redis.call('HDEL', SENDS, id)
-  elseif noted_us > found_us and (not ARGS.count or mark < ARGS.count) then
-    found, found_us = id, noted_us
+-- Returns the id to join with the time of its noting; nothing if there is none.
+local function find()
+  local noted = redis.call('ZREVRANGE', SENDS, 0, MOST - 1, 'WITHSCORES')
+  for i = 1, #noted, 2 do
+    local id, mark = string.match(noted[i], '^(.*) (%d+)$')
+    local noted_us = tonumber(noted[i + 1])
+    local is_live = is_joined(id, noted_us)
+    local is_found = is_live and (not ARGS.count or tonumber(mark) < ARGS.count)
+    if is_found or not is_live then redis.call('ZREM', SENDS, noted[i]) end
+    if is_found then return id, int(noted_us) end
   end
 end
-if ARGS.count == 0 then found = nil end
-redis.call('HSET', SENDS, found or ARGS.id, (ARGS.count or 0) .. ' ' .. (found and int(found_us) or NOW_US))
+
+local found, found_us
+if ARGS.count ~= 0 then found, found_us = find() end
+redis.call('ZADD', SENDS, found_us or NOW_US, (found or ARGS.id) .. ' ' .. (ARGS.count or 0))
+redis.call('ZREMRANGEBYRANK', SENDS, 0, -MOST - 1)
 redis.call('PEXPIRE', SENDS, LASTS_MS)
 return found or ARGS.id

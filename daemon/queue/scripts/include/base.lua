@@ -14,6 +14,15 @@ local function item_key(uid) return P .. ':item:' .. uid end
 local function group_key(gid) return P .. ':batch:' .. gid end
 local function members_key(gid) return P .. ':members:' .. gid end
 local function stream_key(route, queue) return P .. ':q:' .. route .. ':' .. queue end
+
+-- Whether a job of several pictures has this name for one of them, also before that picture is on record.
+local function is_picture(uid)
+  local job, k = string.match(uid, '^(.*)%.(%d)$')
+  if not job then return false end
+  local kind, total = unpack(redis.call('HMGET', group_key(job), 'kind', 'total'))
+  return kind == 'job' and tonumber(k) < tonumber(total)
+end
+
 local JOBS, BELL, DEAD = P .. ':jobs', P .. ':bell', P .. ':dead'
 local DELAYED, EXPIRING, CLOSING = P .. ':delayed', P .. ':expiring', P .. ':closing'
 

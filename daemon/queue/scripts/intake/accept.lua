@@ -71,7 +71,7 @@ local function accept(new)
   item.group, item.part, item.head = new.gid, new.part, new.head
   if is_known then return refuse(item, is_same) end
   if new.gid == '' then
-    if redis.call('EXISTS', group_key(new.uid)) == 1 then return refuse(item, false) end
+    if redis.call('EXISTS', group_key(new.uid)) == 1 or is_picture(new.uid) then return refuse(item, false) end
     if is_full(item.tenant, 1) then return 'full' end
     count(waiting, item.tenant, 1)
     add_to_index(new.uid)

@@ -4,8 +4,9 @@
 --       max_in_flight (none), details (JSON: metadata, callback, warnings), route (of the first member, for estimates),
 --       cap: how many items of a tenant may wait, 0 for no cap
 --       must_exist: the group was opened before, so one that is no longer here has been deleted
---       journal: the numbers of the parts that are journaled if this one is new: it, and later ones
--- ARGV  2.. the type of each journaled part's entry, a blank and its data
+--       journal: the number of this part, if it is journaled when it is new
+--       staged, mark: the numbers of later parts whose data was written before, and its mark; without a new part it goes
+-- ARGV  2 the type of the journaled part's entry, a blank and its data
 -- Returns  new | resume (this part was begun and not completed) | duplicate | conflict | full | gone
 -- The cap admits a batch as a whole: the first part counts as if all parts had its size, and later parts of an admitted
 -- batch are always admitted.
@@ -34,9 +35,21 @@ local function open_part()
   return 'new'
 end
 
+-- Jobs of several pictures, their pictures and jobs of one share one set of names.
+local function is_taken()
+  if redis.call('EXISTS', item_key(group.gid)) == 1 or is_picture(group.gid) then return true end
+  for k = 0, ARGS.members - 1 do
+    local picture = group.gid .. '.' .. int(k)
+    if redis.call('EXISTS', group_key(picture)) == 1 then return true end
+    -- Pictures of an earlier life of this job are its own.
+    local owner = redis.call('HGET', item_key(picture), 'group')
+    if owner and owner ~= group.gid then return true end
+  end
+  return false
+end
+
 local function open_group()
-  -- Jobs of several pictures and jobs of one share one set of names.
-  if ARGS.kind == 'job' and redis.call('EXISTS', item_key(group.gid)) == 1 then return 'conflict' end
+  if ARGS.kind == 'job' and is_taken() then return 'conflict' end
   if is_full(group.tenant, ARGS.members * parts) then return 'full' end
   count(waiting, group.tenant, ARGS.members)
   group.batch = ARGS.kind == 'batch' and group.name or ''
@@ -57,6 +70,12 @@ end
 
 local is_gone = ARGS.must_exist and (not group.state or group.deleting)
 local result = is_gone and 'gone' or group.state and open_part() or open_group()
+local is_marked = result == 'new' and ARGS.mark and not group.mark
+if is_marked then update(group, { mark = ARGS.mark }) end
+for _, number in ipairs(ARGS.staged or {}) do
+  local name = group.gid .. '/' .. int(number)
+  if is_marked then keep_staged(name, ARGS.mark) else redis.call('DEL', marked_key(name, ARGS.mark)) end
+end
 if result == 'new' then
   for i, number in ipairs(ARGS.journal or {}) do journal(group.gid .. '/' .. int(number), ARGV[i + 1]) end
 end

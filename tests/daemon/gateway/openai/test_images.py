@@ -154,3 +154,20 @@ async def test_answers_of_no_route_have_openais_form_too(shop: Door, monkeypatch
         assert "planted" not in answer.text
     ours = await shop.http.get("/v1/imagesque")
     assert (ours.status_code, ours.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("n", ["--5", "-", "²", "٣", "9" * 19, "9" * 20, "-" + "9" * 19, "1e3"])
+async def test_a_number_of_a_form_that_cannot_be_read_is_refused(shop: Door, n: str) -> None:
+    answer = await edit(shop, [("image", ("a.png", png(), "image/png"))], n=n)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+
+
+@pytest.mark.parametrize("at", ["prompt", "\\udc00"])
+async def test_a_form_of_half_characters_is_refused(shop: Door, at: str) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    part = f'\r\n--x\r\nContent-Disposition: form-data; name="{at}"\r\n\r\n\\ud800\r\n--x--\r\n'
+    kind = "multipart/form-data; boundary=x; charset=unicode_escape"
+    answer = await shop.http.post(
+        "/v1/images/edits", content=head + png() + part.encode(), headers={"content-type": kind}
+    )
+    assert (answer.status_code, "not in UTF-8" in answer.text) == (400, True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.gateway.openai import images as door_of_openai
+from daemon.gateway.openai.results import failure_of
 from tests.daemon.gateway.openai.studio import PROMPT, Studio, post
 from tests.daemon.gateway.rig import Door
 from tests.daemon.harness import eventually
@@ -81,3 +82,7 @@ async def test_a_failed_task_has_its_error(shop: Door) -> None:
 async def test_an_unknown_task_is_not_found(shop: Door, ident: str) -> None:
     answer = await shop.http.get(f"/v1/images/tasks/{ident}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_job_without_records_of_pictures_has_a_reason() -> None:
+    assert failure_of([]).code == "expired"
