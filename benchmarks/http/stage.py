@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 
 from benchmarks.processes import CONFIG, Provider, Worker
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
 from tests.servers import RedisServer, free_port
 
 STARTS_S = 60.0

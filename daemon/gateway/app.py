@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from daemon.gateway import problems
+from daemon.gateway.answering import problems
+from daemon.gateway.compat import slides, studio
 from daemon.gateway.document.document import document_of
 from daemon.gateway.edge import Edge
 from daemon.gateway.endpoints import (
@@ -30,7 +31,6 @@ from daemon.gateway.endpoints import (
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai import images as openai
 from daemon.gateway.openai.route import response_of
-from daemon.gateway.seeds import slides, studio
 
 ROUTERS = (
     jobs.router,

@@ -13,10 +13,10 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from daemon.gateway.answering.problems import Problem, problem_of
+from daemon.gateway.callers.keyring import LINK
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.keyring import LINK
 from daemon.gateway.openai.route import response_of
-from daemon.gateway.problems import Problem, problem_of
 
 log = structlog.get_logger(__name__)
 

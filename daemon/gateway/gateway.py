@@ -11,12 +11,12 @@ from fastapi import Depends, Request
 from daemon.accounts.routes import Routes
 from daemon.broker.connect import blocking_client, command_client
 from daemon.callbacks.signing import Webhooks
+from daemon.gateway.answering.memory import Memory
+from daemon.gateway.callers.keyring import KeyRing, Seal
 from daemon.gateway.estimate import Estimates
 from daemon.gateway.events.hub import EventHub
-from daemon.gateway.keyring import KeyRing, Seal
-from daemon.gateway.memory import Memory
-from daemon.gateway.uploads import Uploads
-from daemon.gateway.waiting import Waiting
+from daemon.gateway.events.waiting import Waiting
+from daemon.gateway.requests.uploads import Uploads
 from daemon.intake.acceptance import Acceptor
 from daemon.intake.journal import Journal
 from daemon.queue.keys import Keys

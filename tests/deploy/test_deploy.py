@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from daemon.gateway.keys_file import read_keys
+from daemon.gateway.callers.keys_file import read_keys
 from daemon.settings import Settings, load_settings
 from limiter.quota.quota import InFlight, Window
 from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, dashboard, panels, read_yaml

@@ -9,7 +9,7 @@ import httpx2
 
 from daemon.gateway.running import alone
 from daemon.settings import Settings
-from tests.daemon.gateway.seeds.decks import DECK
+from tests.daemon.gateway.compat.decks import DECK
 from tests.daemon.harness import eventually
 from tests.deploy.test_redis_acl import _as, _pairs, admin, pytestmark, server
 from tests.servers import RedisServer

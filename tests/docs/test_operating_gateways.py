@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli.main import app
-from daemon.gateway.keys_file import read_keys
+from daemon.gateway.callers.keys_file import read_keys
 from tests.deploy.files import ROOT, alerts
 from tests.docs.test_operating import TEXT, _lines
 

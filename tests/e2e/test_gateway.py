@@ -18,8 +18,8 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.keyring import COOKIE
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keyring import COOKIE
+from daemon.gateway.callers.keys_file import add_key
 from daemon.worker.descriptors import raise_limit
 from tests.daemon.gateway.events.sse import Heard, ids_of, listening
 from tests.daemon.harness import eventually

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
 from daemon.gateway.running import alone, beside
 from daemon.service import up
 from daemon.settings import Settings

@@ -23,7 +23,7 @@ from daemon.doctor.checks import (
     server_time_s,
     unreachable,
 )
-from daemon.gateway.keys_file import open_to_others, read_keys
+from daemon.gateway.callers.keys_file import open_to_others, read_keys
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
 from daemon.telemetry.logs import configure_logs

@@ -9,8 +9,8 @@ import typer
 
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
-from daemon.gateway.keys_file import add_key, read_keys, revoke_key
-from daemon.gateway.scopes import SCOPES, Scope
+from daemon.gateway.callers.keys_file import add_key, read_keys, revoke_key
+from daemon.gateway.callers.scopes import SCOPES, Scope
 
 key = typer.Typer(help="Make, list and revoke the keys of the gateway.", no_args_is_help=True)
 

@@ -12,9 +12,9 @@ from daemon.client.planning import LeastTime, least_time
 from daemon.client.sending import batch_parts, items_from
 from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
 from daemon.contract.batches import check_content
+from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem, of_rejection
 from daemon.gateway.work.accepting import raise_full
 from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
 from daemon.queue.records import GroupView

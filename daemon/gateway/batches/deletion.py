@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from daemon.gateway.answering.problems import Problem
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem
 from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.messages import Target
 from daemon.queue.records import PAGE, ItemView

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from daemon.broker.streams import ranked
+from daemon.gateway.answering.problems import Problem, bad_parameter
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem, bad_parameter
 from daemon.queue.keys import Uid
 from daemon.queue.records import GroupView, ItemView
 

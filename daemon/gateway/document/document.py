@@ -13,13 +13,13 @@ from pydantic.json_schema import models_json_schema
 
 from daemon.contract import Batch, Job
 from daemon.contract.batches import CancelSelection, PauseOrder, RetrySelection
+from daemon.gateway.answering.problems import MEDIA_TYPE
+from daemon.gateway.callers.keyring import COOKIE
 from daemon.gateway.document.bodies import JSON, ref
 from daemon.gateway.document.codes import CODES, joined
 from daemon.gateway.document.operations import OPERATIONS, Answer, Operation
 from daemon.gateway.document.others import OpenAiError
 from daemon.gateway.document.parameters import KNOWN
-from daemon.gateway.keyring import COOKIE
-from daemon.gateway.problems import MEDIA_TYPE
 
 Node = dict[str, Any]
 

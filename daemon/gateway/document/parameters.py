@@ -9,8 +9,8 @@ from daemon.contract.events import BatchState
 from daemon.contract.fields import IDENT_PATTERN, IDENT_TEXT, NAME_PATTERN
 from daemon.contract.schema import SCHEMA_NAMES
 from daemon.gateway.endpoints.items import STATES
-from daemon.gateway.identity import KEY_CHARS
-from daemon.gateway.parameters import MOST_WAIT_S
+from daemon.gateway.requests.identity import KEY_CHARS
+from daemon.gateway.requests.parameters import MOST_WAIT_S
 from daemon.queue.usage import MOST_DAYS
 
 Spec = Mapping[str, Any]

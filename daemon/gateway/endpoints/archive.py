@@ -24,9 +24,9 @@ from daemon.client.archive import (
     table,
 )
 from daemon.client.prompt_template import PromptTemplate
-from daemon.gateway.access import Reader
+from daemon.gateway.answering.problems import bad_parameter
+from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.problems import bad_parameter
 from daemon.gateway.work.finding import find_batch
 
 router = APIRouter(tags=["batches"])

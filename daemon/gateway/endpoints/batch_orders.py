@@ -11,13 +11,13 @@ from daemon.client.client import CANCEL_STATES, DEFAULT_RETRY
 from daemon.contract.batches import CancelSelection, PauseOrder, RetrySelection
 from daemon.contract.explain import refused
 from daemon.contract.fields import Model
-from daemon.gateway.access import Submitter
-from daemon.gateway.answers import answer
+from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.batches.pages import chosen
-from daemon.gateway.bodies import read_object
+from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import SMALL_BYTES
-from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.requests.bodies import read_object
+from daemon.gateway.requests.parameters import SMALL_BYTES
+from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_batch
 from daemon.queue import pauses
 from daemon.queue.messages import Changed

@@ -12,8 +12,7 @@ from redis.exceptions import RedisError
 
 from daemon.contract import Rejection
 from daemon.contract.events import BatchState
-from daemon.gateway.access import Caller, Reader, Submitter
-from daemon.gateway.answers import answer, shown
+from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.batches.accepting import (
     Plan,
     accept_parts,
@@ -26,13 +25,14 @@ from daemon.gateway.batches.accepting import (
 )
 from daemon.gateway.batches.drafts import draft_of
 from daemon.gateway.batches.pages import batches_of
+from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.links import Links
-from daemon.gateway.parameters import flag, ident_of, one_of, whole_number
-from daemon.gateway.problems import Problem, problem_of
+from daemon.gateway.requests.parameters import flag, ident_of, one_of, whole_number
 from daemon.gateway.work.accepting import named
+from daemon.gateway.work.answers import answer, shown
 from daemon.gateway.work.finding import find_batch
+from daemon.gateway.work.links import Links
 from daemon.queue.messages import GroupCounts
 from daemon.queue.pauses import unsigned
 from daemon.queue.records import GroupView

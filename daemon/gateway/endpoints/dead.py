@@ -6,11 +6,11 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from daemon.gateway.access import ADMINISTERS, Admin
-from daemon.gateway.answers import answer
+from daemon.gateway.answering.problems import Problem, not_found
+from daemon.gateway.callers.access import ADMINISTERS, Admin
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import ident_of, whole_number
-from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.requests.parameters import ident_of, whole_number
+from daemon.gateway.work.answers import answer
 from daemon.queue.dead_letters import DeadLetters, Retried
 
 router = APIRouter(tags=["dead letters"])

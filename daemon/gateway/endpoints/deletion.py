@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from daemon.gateway.access import Submitter
+from daemon.gateway.answering.problems import not_found
 from daemon.gateway.batches.deletion import delete_work
+from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import ident_of
-from daemon.gateway.problems import not_found
+from daemon.gateway.requests.parameters import ident_of
 from daemon.gateway.work.finding import find_batch, find_job
 from daemon.queue.keys import batch_gid, job_gid
 

@@ -9,11 +9,11 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from daemon.client.archive import safe_name
-from daemon.gateway.access import Reader
+from daemon.gateway.answering.memory import HeldResponse
+from daemon.gateway.answering.problems import Problem, not_found
+from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.memory import HeldResponse
-from daemon.gateway.parameters import flag
-from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.requests.parameters import flag
 from daemon.gateway.work.finding import find_item, find_job
 from daemon.gateway.work.pictures import LINK_LASTS
 from daemon.queue.keys import Uid

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from daemon.gateway.access import Submitter
-from daemon.gateway.answers import answer
+from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import ident_of
+from daemon.gateway.requests.parameters import ident_of
+from daemon.gateway.work.answers import answer
 from daemon.gateway.work.pictures import keep_input
 
 router = APIRouter(tags=["inputs"])

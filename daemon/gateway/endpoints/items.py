@@ -8,14 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from daemon.broker.streams import tail
-from daemon.gateway.access import Reader
-from daemon.gateway.answers import answer
+from daemon.gateway.answering.problems import bad_parameter
 from daemon.gateway.batches.pages import items_of
+from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Here
-from daemon.gateway.links import Links
-from daemon.gateway.parameters import one_of, whole_number
-from daemon.gateway.problems import bad_parameter
+from daemon.gateway.requests.parameters import one_of, whole_number
+from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_batch
+from daemon.gateway.work.links import Links
 from daemon.queue.messages import GroupCounts
 from daemon.queue.records import ItemView
 

@@ -9,16 +9,16 @@ from fastapi import APIRouter, Request, Response
 
 from daemon.contract import Job
 from daemon.contract.entry import MAX_DATA_BYTES
-from daemon.gateway.access import Caller, Reader, Submitter
-from daemon.gateway.answers import accepted, answer, look_again_s, shown
-from daemon.gateway.bodies import read_object
+from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.identity import choose_id
-from daemon.gateway.links import Links
-from daemon.gateway.parameters import MOST_WAIT_S, preferred_wait_s, whole_number
+from daemon.gateway.requests.bodies import read_object
+from daemon.gateway.requests.identity import choose_id
+from daemon.gateway.requests.parameters import MOST_WAIT_S, preferred_wait_s, whole_number
 from daemon.gateway.work.accepting import accept_job, job_from, named, record_of
+from daemon.gateway.work.answers import accepted, answer, look_again_s, shown
 from daemon.gateway.work.finding import find_item, find_job, members_of
+from daemon.gateway.work.links import Links
 from daemon.queue.views import View
 
 router = APIRouter(tags=["jobs"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from daemon.accounts.why import Hints, Reasons
-from daemon.gateway.access import Caller, Reader, Submitter
-from daemon.gateway.answers import answer, charged
+from daemon.gateway.answering.problems import Problem, not_found
+from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.links import Links
-from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.work.answers import answer, charged
 from daemon.gateway.work.finding import find_batch, find_item, find_job, items_of
+from daemon.gateway.work.links import Links
 from daemon.intake.orders import DEFAULT_CANCEL
 from daemon.queue.messages import Target
 from daemon.queue.views import GroupView, ItemView, View

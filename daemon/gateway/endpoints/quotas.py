@@ -8,11 +8,11 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 
 from daemon.accounts.quota_view import Quotas
-from daemon.gateway.access import ADMINISTERS, READS, Admin, Caller
-from daemon.gateway.answers import answer
+from daemon.gateway.answering.problems import not_found
+from daemon.gateway.callers.access import ADMINISTERS, READS, Admin, Caller
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.parameters import pause_terms
-from daemon.gateway.problems import not_found
+from daemon.gateway.requests.parameters import pause_terms
+from daemon.gateway.work.answers import answer
 from daemon.queue import pauses
 from daemon.queue.views import rfc3339
 

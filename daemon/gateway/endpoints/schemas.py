@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from daemon.contract.schema import SCHEMA_NAMES, schema
-from daemon.gateway.access import READS
-from daemon.gateway.answers import answer
-from daemon.gateway.problems import not_found
+from daemon.gateway.answering.problems import not_found
+from daemon.gateway.callers.access import READS
+from daemon.gateway.work.answers import answer
 
 router = APIRouter(tags=["schemas"])
 

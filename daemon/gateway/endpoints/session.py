@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
-from daemon.gateway.access import Reader
-from daemon.gateway.answers import answer
-from daemon.gateway.bodies import read_object
+from daemon.gateway.answering.problems import invalid
+from daemon.gateway.callers.access import Reader
+from daemon.gateway.callers.keyring import COOKIE, SESSION_S
+from daemon.gateway.callers.scopes import SCOPES
 from daemon.gateway.gateway import Here
-from daemon.gateway.keyring import COOKIE, SESSION_S
-from daemon.gateway.links import base_of
-from daemon.gateway.problems import invalid
-from daemon.gateway.scopes import SCOPES
+from daemon.gateway.requests.bodies import read_object
+from daemon.gateway.work.answers import answer
+from daemon.gateway.work.links import base_of
 
 router = APIRouter(tags=["session"])
 

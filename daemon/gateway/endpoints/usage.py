@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from daemon.gateway.access import Reader
-from daemon.gateway.answers import answer
+from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Here
-from daemon.gateway.parameters import ident_of, whole_number
+from daemon.gateway.requests.parameters import ident_of, whole_number
+from daemon.gateway.work.answers import answer
 from daemon.queue.usage import MOST_DAYS, usage
 
 router = APIRouter(tags=["usage"])

@@ -1,1 +1,1 @@
-"""Live events: one reader of the events stream, and a stream of frames for each listener."""
+"""Live events: one reader of the stream, a stream of frames for each listener, and waits for the end of work."""

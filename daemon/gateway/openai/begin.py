@@ -10,15 +10,15 @@ from typing import Final
 import orjson
 from fastapi import Request
 
-from daemon.gateway.access import Caller
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.identity import id_of_key, idempotency_key
-from daemon.gateway.joining import digest_of, joined_id
-from daemon.gateway.links import Links
 from daemon.gateway.openai.fields import Wish
-from daemon.gateway.problems import Problem
+from daemon.gateway.requests.identity import id_of_key, idempotency_key
 from daemon.gateway.work.accepting import accept_job, job_from, named
 from daemon.gateway.work.finding import find_job
+from daemon.gateway.work.joining import digest_of, joined_id
+from daemon.gateway.work.links import Links
 from daemon.queue.records import View
 
 # Vendors' SDKs repeat a request by themselves, and count that here (source: openai-python, _base_client.py).

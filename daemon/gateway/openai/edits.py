@@ -12,9 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from daemon.contract.fields import whole_number
-from daemon.gateway.access import Caller
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem
 from daemon.gateway.work.pictures import keep_input
 
 TYPE: Final = "multipart/form-data"

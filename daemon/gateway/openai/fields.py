@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from daemon.accounts.routes import Routes
 from daemon.contract.explain import nearest
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering.problems import Problem
 
 DEFAULT_ROUTE: Final = "default"
 # Sent to the provider as they are; its check refuses what it does not know.

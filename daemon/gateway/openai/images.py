@@ -11,21 +11,21 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from daemon.gateway.access import Caller, Reader, Submitter
-from daemon.gateway.answers import answer
-from daemon.gateway.bodies import read_object
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.links import Links
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
 from daemon.gateway.openai.fields import Wish, wish_of
 from daemon.gateway.openai.results import Form, images_response, is_over, pictures_answer, task_of
 from daemon.gateway.openai.route import OpenAiRoute, error_object, restarting, still_running
 from daemon.gateway.openai.stream import stream_of
-from daemon.gateway.parameters import prefers_async
-from daemon.gateway.problems import Problem
+from daemon.gateway.requests.bodies import read_object
+from daemon.gateway.requests.parameters import prefers_async
 from daemon.gateway.work.accepting import named
+from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_job, items_of
+from daemon.gateway.work.links import Links
 from daemon.queue.records import View
 
 router = APIRouter(route_class=OpenAiRoute, tags=["openai"])

@@ -12,12 +12,12 @@ from typing import Any, Final
 import orjson
 from fastapi import Response
 
-from daemon.gateway.access import Caller
+from daemon.gateway.answering.memory import HeldResponse
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.links import Links
-from daemon.gateway.memory import HeldResponse
 from daemon.gateway.openai.route import NO_RETRY
-from daemon.gateway.problems import Problem
+from daemon.gateway.work.links import Links
 from daemon.gateway.work.pictures import LINK_LASTS
 from daemon.queue.records import ItemView, View
 

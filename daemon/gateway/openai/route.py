@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from starlette.types import Scope
 
 from daemon.contract import Rejection
-from daemon.gateway.answers import answer
-from daemon.gateway.problems import Problem, problem_of
+from daemon.gateway.answering.problems import Problem, problem_of
+from daemon.gateway.work.answers import answer
 from daemon.storage.object_store import StorageError
 
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)

@@ -9,12 +9,12 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.events.frames import PING, frame_of
 from daemon.gateway.events.response import SseResponse
 from daemon.gateway.openai.fields import Wish
 from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over
 from daemon.gateway.openai.route import error_object, still_running
-from daemon.gateway.problems import Problem, problem_of
 from daemon.gateway.work.finding import items_of
 from daemon.queue.records import ItemView, View
 from daemon.storage.object_store import StorageError

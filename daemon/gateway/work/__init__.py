@@ -1,1 +1,1 @@
-"""One piece of work: accept it, and find it again."""
+"""Work in requests: accept it, find it, join it, and show it with its links."""

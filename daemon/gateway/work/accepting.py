@@ -11,8 +11,8 @@ import orjson
 from redis.exceptions import RedisError
 
 from daemon.contract import JOB_TYPE, Job, Rejection, parse_payload
+from daemon.gateway.answering.problems import Problem, of_rejection, problem_of
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.problems import Problem, of_rejection, problem_of
 from daemon.intake.acceptance import CONFLICT, Verdict
 from daemon.queue.keys import job_gid
 from daemon.queue.views import View

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.parameters import ident_of
-from daemon.gateway.problems import Problem, not_found
+from daemon.gateway.requests.parameters import ident_of
 from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.views import GroupView, ItemView, View
 

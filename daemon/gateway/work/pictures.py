@@ -6,9 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import IO, Final
 
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.keyring import LINK_S
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.keyring import LINK_S
-from daemon.gateway.problems import Problem
 from daemon.storage.imaging import BadImage, inspect_image
 
 LINK_LASTS: Final = timedelta(seconds=LINK_S)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import structlog
 
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
 from providers.simulator import Simulator, SimulatorSettings
 from tests.daemon.cli.conftest import Pixmill
 from tests.servers import RedisServer

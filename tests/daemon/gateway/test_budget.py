@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from daemon.gateway import memory
-from daemon.gateway.memory import HeldResponse, Memory
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering import memory
+from daemon.gateway.answering.memory import HeldResponse, Memory
+from daemon.gateway.answering.problems import Problem
 from tests.daemon.gateway.openai.conftest import shop, studio
 from tests.daemon.gateway.openai.studio import PROMPT, post
 from tests.daemon.gateway.rig import Door

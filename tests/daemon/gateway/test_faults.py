@@ -20,13 +20,13 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from daemon.gateway import bodies
 from daemon.gateway.app import ROUTERS, create_app
 from daemon.gateway.gateway import ANSWER_S
-from daemon.gateway.uploads import Uploads
+from daemon.gateway.requests import bodies
+from daemon.gateway.requests.uploads import Uploads
 from providers.http.asgi import AsgiServer
+from tests.daemon.gateway.compat.decks import DECK, STUDIO
 from tests.daemon.gateway.rig import Door, open_door, refusal
-from tests.daemon.gateway.seeds.decks import DECK, STUDIO
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
@@ -171,7 +171,7 @@ async def test_many_large_edits_at_once_stay_within_the_budget(
     async def send() -> int:
         return (await quiet_door.http.post("/v1/images/edits", content=body, headers=headers)).status_code
 
-    monkeypatch.setattr("daemon.gateway.uploads._spool", spool)
+    monkeypatch.setattr("daemon.gateway.requests.uploads._spool", spool)
     sends = [asyncio.create_task(send()) for _ in range(20)]
     while (await asyncio.wait(sends, timeout=0.005))[1]:
         sizes = [os.fstat(file.fileno()).st_size for file in files if not file.closed]
@@ -187,7 +187,7 @@ async def test_a_full_disk_is_an_answer_of_its_own(quiet_door: Door, monkeypatch
         def write(self, _: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("daemon.gateway.uploads._spool", Full)
+    monkeypatch.setattr("daemon.gateway.requests.uploads._spool", Full)
     answer = await quiet_door.http.post("/v1/batches", content=b"{}\n", headers=LINES)
     assert refusal(answer) == (503, "busy", None)
 

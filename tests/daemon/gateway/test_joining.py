@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from daemon.gateway.joining import joined_id
+from daemon.gateway.work.joining import joined_id
 from tests.daemon.gateway.rig import Door
 
 

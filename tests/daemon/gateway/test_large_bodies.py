@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway import bodies
 from daemon.gateway.batches import drafts
-from daemon.gateway.seeds import slides
+from daemon.gateway.compat import slides
+from daemon.gateway.requests import bodies
 from daemon.intake.acceptance import Acceptor
+from tests.daemon.gateway.compat.decks import DECK, STUDIO
 from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.seeds.decks import DECK, STUDIO
 from tests.daemon.gateway.test_batches import batch
 from tests.servers import RedisServer
 

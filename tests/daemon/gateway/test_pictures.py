@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from daemon.client.archive import pictures_of
 from daemon.contract import Job
 from daemon.gateway.endpoints import archive as archive_of_gateway
-from daemon.gateway.uploads import Uploads
+from daemon.gateway.requests.uploads import Uploads
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from daemon.storage.object_store import StorageError

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from daemon.gateway.problems import problem_of
+from daemon.gateway.answering.problems import problem_of
 
 
 @pytest.mark.parametrize(

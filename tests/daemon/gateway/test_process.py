@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.daemon.gateway.seeds.decks import DECK
+from tests.daemon.gateway.compat.decks import DECK
 from tests.e2e.processes import Command, wait_until
 from tests.servers import RedisServer, free_port
 

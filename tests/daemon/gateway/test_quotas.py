@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from daemon.contract import Job
 from daemon.contract.schema import schema
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.queue.pauses import read_pauses

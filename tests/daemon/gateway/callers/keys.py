@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.gateway.keys_file import add_key
-from daemon.gateway.scopes import Scope
+from daemon.gateway.callers.keys_file import add_key
+from daemon.gateway.callers.scopes import Scope
 
 JOB = {"id": "k1", "prompt": "a kettle"}
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from daemon.gateway.keyring import COOKIE
-from daemon.gateway.keys_file import revoke_key
-from daemon.gateway.scopes import Scope
+from daemon.gateway.callers.keyring import COOKIE
+from daemon.gateway.callers.keys_file import revoke_key
+from daemon.gateway.callers.scopes import Scope
 from tests.daemon.gateway.callers.keys import JOB, made
 from tests.daemon.gateway.rig import Door
 

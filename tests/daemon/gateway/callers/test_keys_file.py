@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.keyring import KeyRing, Seal
-from daemon.gateway.keys_file import FORM, add_key, digest, read_keys
-from daemon.gateway.scopes import Scope
+from daemon.gateway.callers.keyring import KeyRing, Seal
+from daemon.gateway.callers.keys_file import FORM, add_key, digest, read_keys
+from daemon.gateway.callers.scopes import Scope
 from daemon.settings import Settings, SettingsError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.access import Caller
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.access import Caller
+from daemon.gateway.callers.keys_file import add_key
 from tests.daemon.gateway.callers.keys import JOB, made
 from tests.daemon.gateway.rig import Door, open_door
 from tests.servers import RedisServer

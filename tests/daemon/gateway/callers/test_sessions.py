@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.contract import Job
-from daemon.gateway.access import Caller
-from daemon.gateway.keyring import SESSION_S, KeyRing, Seal, _signature
-from daemon.gateway.keys_file import add_key, read_keys, revoke_key
+from daemon.gateway.callers.access import Caller
+from daemon.gateway.callers.keyring import SESSION_S, KeyRing, Seal, _signature
+from daemon.gateway.callers.keys_file import add_key, read_keys, revoke_key
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from tests.daemon.gateway.callers.keys import JOB, made

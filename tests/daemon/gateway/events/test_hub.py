@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 
 from daemon.broker.connect import blocking_client
 from daemon.broker.streams import tail
+from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
 from daemon.gateway.events.frames import START, Topic, position_of
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import EventStream, Listening
-from daemon.gateway.problems import Problem
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from tests.daemon.gateway.events.sse import KEYS, publish

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
 from tests.daemon.gateway.openai.studio import PROMPT, ids, post
 from tests.daemon.gateway.openai.test_images import edit
 from tests.daemon.gateway.rig import Door, open_door

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
-from daemon.gateway.access import Caller
+from daemon.gateway.callers.access import Caller
 from daemon.queue.views import GroupView, ItemView, View
 
 ORDERS = ("cancel", "retry", "explain")

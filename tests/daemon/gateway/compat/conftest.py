@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from tests.daemon.gateway.compat.decks import Room
 from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.seeds.decks import Room
 from tests.servers import RedisServer
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import Request
 
 from daemon.contract.fields import IDENT_PATTERN
-from daemon.gateway.bodies import read_object
-from daemon.gateway.problems import Problem, bad_parameter, invalid, not_found
+from daemon.gateway.answering.problems import Problem, bad_parameter, invalid, not_found
+from daemon.gateway.requests.bodies import read_object
 from daemon.settings import parse_duration
 
 SMALL_BYTES = 64 * 1024

@@ -15,17 +15,17 @@ from fastapi import APIRouter, Request, Response
 
 from daemon.broker.streams import ranked
 from daemon.compat.slides import slide_batch
-from daemon.gateway.access import Reader, Submitter
-from daemon.gateway.answers import answer, look_again_s
+from daemon.gateway.answering.problems import invalid
 from daemon.gateway.batches.accepting import accept, prepared
-from daemon.gateway.bodies import object_in, read_body, read_object
+from daemon.gateway.callers.access import Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.joining import batch_id_of
-from daemon.gateway.links import Links
-from daemon.gateway.parameters import SMALL_BYTES, preferred_wait_s, prefers_async
-from daemon.gateway.problems import invalid
+from daemon.gateway.requests.bodies import object_in, read_body, read_object
+from daemon.gateway.requests.parameters import SMALL_BYTES, preferred_wait_s, prefers_async
 from daemon.gateway.work.accepting import named
+from daemon.gateway.work.answers import answer, look_again_s
 from daemon.gateway.work.finding import find_batch, items_of
+from daemon.gateway.work.joining import batch_id_of
+from daemon.gateway.work.links import Links
 from daemon.queue.records import GroupView, ItemView
 
 router = APIRouter(tags=["slides"])

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from daemon.contract.entry import MAX_DEPTH
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering.problems import Problem
 
 JSON_BYTES: Final = 2 * 1024**2
 AT_ONCE_BYTES: Final = 64 * 1024  # what the loop itself reads

@@ -20,7 +20,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from daemon.contract.fields import Ident, Name
-from daemon.gateway.scopes import Scope
+from daemon.gateway.callers.scopes import Scope
 from daemon.settings import SettingsError
 
 PREFIX: Final = "pxm_"

@@ -14,8 +14,8 @@ from typing import IO, Final
 import structlog
 from fastapi import Request
 
-from daemon.gateway.bodies import CLOSE, announced_bytes, check_type, chunks_of
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.requests.bodies import CLOSE, announced_bytes, check_type, chunks_of
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering.problems import Problem
 
 MOST_BYTES: Final = 256 * 1024**2
 WAIT_S: Final = 30.0

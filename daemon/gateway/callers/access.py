@@ -11,8 +11,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from daemon.gateway.problems import Problem
-from daemon.gateway.scopes import SCOPES, Scope
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.scopes import SCOPES, Scope
 
 DEFAULT_TENANT = "default"
 

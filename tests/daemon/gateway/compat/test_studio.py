@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.gateway.identity import id_of_key
-from daemon.gateway.keys_file import add_key
+from daemon.gateway.callers.keys_file import add_key
+from daemon.gateway.requests.identity import id_of_key
+from tests.daemon.gateway.compat.decks import STUDIO
 from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.seeds.decks import STUDIO
 from tests.servers import RedisServer
 
 

@@ -11,9 +11,9 @@ import hashlib
 from fastapi import Request
 
 from daemon.client.client import new_id
-from daemon.gateway.access import Caller
+from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.identity import id_of_key, idempotency_key
+from daemon.gateway.requests.identity import id_of_key, idempotency_key
 from daemon.queue.steps import Steps
 
 SAME_BODY_S = 60.0

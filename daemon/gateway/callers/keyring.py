@@ -24,9 +24,9 @@ from fastapi import Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.gateway.access import LOCAL, Caller
-from daemon.gateway.keys_file import Key, digest, read_keys
-from daemon.gateway.problems import Problem
+from daemon.gateway.answering.problems import Problem
+from daemon.gateway.callers.access import LOCAL, Caller
+from daemon.gateway.callers.keys_file import Key, digest, read_keys
 from daemon.settings import SettingsError
 
 log = structlog.get_logger(__name__)

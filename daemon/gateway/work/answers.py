@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Response
 
+from daemon.gateway.answering.problems import response_of
 from daemon.gateway.estimate import UNKNOWN, Outlook
-from daemon.gateway.links import Links
-from daemon.gateway.problems import response_of
+from daemon.gateway.work.links import Links
 from daemon.queue.views import ItemView, View
 
 LOOK_AGAIN_S = 30  # at most

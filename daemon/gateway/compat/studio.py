@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 
 from daemon.compat.studio import STUDIO_TYPE, studio_types
 from daemon.contract import Batch, parse_payload
-from daemon.gateway.access import Submitter
-from daemon.gateway.answers import answer
 from daemon.gateway.batches.accepting import accept
-from daemon.gateway.bodies import JSON_BYTES, read_object
+from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Gateway, Here
-from daemon.gateway.identity import id_of_key, idempotency_key, two_names
-from daemon.gateway.links import Links
+from daemon.gateway.requests.bodies import JSON_BYTES, read_object
+from daemon.gateway.requests.identity import id_of_key, idempotency_key, two_names
 from daemon.gateway.work.accepting import named
+from daemon.gateway.work.answers import answer
+from daemon.gateway.work.links import Links
 from daemon.intake.acceptance import PreparedPart
 
 router = APIRouter(tags=["image studio"])

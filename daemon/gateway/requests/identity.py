@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request
 
-from daemon.gateway.problems import Problem, bad_parameter, invalid
+from daemon.gateway.answering.problems import Problem, bad_parameter, invalid
 
 HEADER = "Idempotency-Key"
 KEY_CHARS = 255

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.gateway.keys_file import add_key
-from daemon.gateway.seeds import slides as door_of_slides
+from daemon.gateway.callers.keys_file import add_key
+from daemon.gateway.compat import slides as door_of_slides
+from tests.daemon.gateway.compat.decks import ANSWER, DECK, RESULT, Room, deck, with_slide
 from tests.daemon.gateway.rig import Door, open_door
-from tests.daemon.gateway.seeds.decks import ANSWER, DECK, RESULT, Room, deck, with_slide
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 

@@ -1,0 +1,1 @@
+"""Problems as answers, and the budget of answers in memory."""

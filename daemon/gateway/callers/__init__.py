@@ -1,0 +1,1 @@
+"""Callers: their keys, their sessions, and what they may do."""
