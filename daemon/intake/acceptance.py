@@ -26,6 +26,7 @@ from daemon.contract import (
     pixel_fingerprint,
 )
 from daemon.intake.journal import Journal, journaled
+from daemon.intake.objects import check_objects
 from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
 from daemon.queue.queue import Queue
@@ -84,7 +85,7 @@ class Acceptor:
         if job.callback is not None:
             self._webhooks.check(job.callback, tenant=job.tenant, ident=job.id)
         if self._journal is not None:
-            _check_objects(job)
+            check_objects(job)
 
     def check_batch(self, batch: Batch) -> list[Job]:
         """The batch's jobs; raises Rejection for the first that cannot work: half a batch is of no use."""
@@ -200,20 +201,6 @@ class Acceptor:
             if state == "queued":
                 self._on_queued(item.lane)
         return states
-
-
-def _check_objects(job: Job) -> None:
-    """Refuse inputs that name objects of other tenants; raises Rejection."""
-    for index, image in enumerate(job.inputs or ()):
-        if image.object is None:
-            continue
-        owner, *rest = image.object.split("/")
-        # A store may read an odd segment in its own way, and so leave the folder of the tenant.
-        is_odd = not rest or not {"", ".", ".."}.isdisjoint(rest) or not image.object.isprintable()
-        if owner != job.tenant or is_odd or "\\" in image.object:
-            field = f"inputs.{index}.object"
-            sentence = f"`{field}` must be an object of this tenant, as uploads and records name them."
-            raise Rejection("invalid", sentence, field=field, tenant=job.tenant, ident=job.id)
 
 
 # An item that is resumed was queued by an earlier try of the same acceptance.

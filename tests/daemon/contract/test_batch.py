@@ -117,7 +117,7 @@ def test_a_batch_of_one_part_needs_no_part_numbers() -> None:
     assert (batch().part, batch().parts, batch().warnings) == (1, 1, ())
 
 
-def test_defaults_count_for_every_picture_and_are_refused_before_they_are_copied() -> None:
+def test_defaults_count_for_every_picture_and_are_refused_uncopied() -> None:
     items = [{"id": f"i{k}"} for k in range(1000)]
     shared = {"prompt": "x", "params": {"style": "x" * 8000}, "n": 10}
     batch = Batch.model_validate({"id": "b", "defaults": shared, "items": items})
