@@ -310,5 +310,5 @@ async def test_an_upload_for_an_odd_tenant_is_stored_nowhere(
     monkeypatch.setattr(quiet_door.store, "put_image", put)
     kind = {"content-type": "image/png"}
     answer = await quiet_door.http.post("/v1/inputs", params={"tenant": tenant}, content=png(), headers=kind)
-    assert stored == ([] if tenant else [f"default/inputs/{hashlib.sha256(png()).hexdigest()}"])
-    assert answer.status_code == (404 if tenant else 201)
+    assert stored == []
+    assert answer.status_code in (404, 422)
