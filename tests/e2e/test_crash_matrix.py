@@ -74,9 +74,9 @@ SECRETS = {
 }
 BATCH = "matrix"
 POLICIES = ("retry_once", "hold", "fail")
-# In the order in which an item passes them. A synchronous provider has no receipt and no polls.
+# In the order in which an item passes them. A synchronous provider has no receipt, no polls, and here no download.
 POINTS = {
-    "openai": ("intent", "connect", "sent", "answer", "download", "store", "settle"),
+    "openai": ("intent", "connect", "sent", "answer", "store", "settle"),
     "zimage": ("intent", "connect", "sent", "answer", "receipt", "poll", "download", "store", "settle"),
     "hunyuan": ("connect", "answer", "receipt"),
 }
@@ -84,7 +84,7 @@ POINTS = {
 UNSENT = {"intent", "connect"}
 # Steps at which the charge of the call is unknown.
 UNKNOWN = {
-    "openai": {*UNSENT, "sent", "answer", "download"},
+    "openai": {*UNSENT, "sent", "answer"},
     "zimage": {*UNSENT, "sent", "answer"},
     "hunyuan": {"connect", "answer"},
 }
