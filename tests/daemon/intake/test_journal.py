@@ -12,8 +12,9 @@ from redis.exceptions import ResponseError
 
 from daemon.client.sending import batch_parts
 from daemon.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
+from daemon.contract.fields import TRUSTED
 from daemon.intake.acceptance import Acceptor, PreparedPart
-from daemon.intake.journal import Journal
+from daemon.intake.journal import Journal, journaled
 from daemon.maintenance.resumer import Resumer
 from daemon.queue.outcomes import Succeeded
 from tests.daemon.harness import Installation
@@ -232,7 +233,8 @@ async def test_a_part_that_a_newer_gateway_journaled_is_accepted(installation: I
     data = orjson.dumps(
         {"id": "b1", "items": [{"id": "a", "prompt": "x", "newer_field": 1}], "newer_field": 2}
     )
-    await spoil(installation, b"default/b1/1", b"pixmill.batch.v1 " + data)
+    newer = acceptor_of(installation).prepared(Batch.model_validate(orjson.loads(data), context=TRUSTED), {})
+    await installation.queue.open_group(newer.gid, "batch", {1: journaled(BATCH_TYPE, data)}, **newer.group)
     assert await go_on(installation) == 1
 
 

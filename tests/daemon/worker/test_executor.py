@@ -1249,7 +1249,9 @@ async def test_a_task_that_was_taken_over_after_its_deadline_is_polled_once(benc
     assert isinstance(await bench.executor.run(late), Succeeded)
 
     bench.provider.poll_answers = [Pending("RUNNING")]
-    outcome = await bench.executor.run(replace(late, item=replace(late.item, accepted_us=2**52)))
+    outcome = await bench.executor.run(
+        replace(late, item=replace(late.item, accepted_us=2**52, sent_us=2**52))
+    )
     assert isinstance(outcome, Failed)
     assert (outcome.error["kind"], outcome.error["resumable"]) == ("deadline", True)
     assert bench.provider.poll_answers == []
