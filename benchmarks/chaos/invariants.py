@@ -33,6 +33,7 @@ OWNERS = {
     "pixmill:events": "trimmed to its latest 100,000 by each script that adds to it",
     "pixmill:dead": "trimmed to its latest 100,000; an operator purges it",
     "pixmill:index": "trimmed to its latest 10,000 by each script that adds to it",
+    "pixmill:call_s": "one field for each route",
     "pixmill:depth": "one field for each route, lane and state",
     "pixmill:lanes:*": "three fields for each route",
     "pixmill:q:*": "entries go with their items; the stream stays with its group",

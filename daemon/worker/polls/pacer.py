@@ -11,6 +11,7 @@ a part of the limits that were known last.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,8 @@ HORIZON_S = 1.0
 KNOWN_S = 5.0
 # While Redis is away, a replica uses this part of the limits on polls: it does not know how many others there are.
 PART_ALONE = 1 / 4
+# It goes on alone after so many looks for a reply, half a second each: a connection that was cut is back before.
+LOOKS_ALONE = 6
 # A denial is kept so long while Redis is away: the address of a picture may live no longer than an hour.
 HELD_MOST_S = 60.0
 # Look again so soon whether polls still wait, and under the same limits: no news of either comes here.
@@ -251,9 +254,14 @@ class Pacer:
         asked = asyncio.create_task(until_answered("acquire", request))
         gap_s = _gap_s(quotas) / PART_ALONE
         most = 1 if gap_s or any(map(self._has_news, quotas)) else TOGETHER
-        wait_s = max(PATIENCE_S, gap_s)
+        wait_s, looks = PATIENCE_S / 2, 0
+        enough = max(LOOKS_ALONE, math.ceil(gap_s / wait_s))
         try:
             while not (await asyncio.wait([asked], timeout=wait_s))[0]:
+                looks += 1
+                # Several looks, since a process that stood still finds a whole wait over, and its reply not read yet.
+                if looks < enough:
+                    continue
                 if self._recalls.clock() >= line.held_until:
                     line.let_leave(most, self._permits(route))
                 wait_s = max(APART_S, gap_s) if gap_s else PATIENCE_S
