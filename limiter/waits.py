@@ -1,4 +1,4 @@
-"""What a process waits for with its permits: slots, which a recall may take back, and places in flight.
+"""Waits of a process with its permits: for slots, which a recall may take back, and for places in flight.
 
 A slot can be seconds away. If the provider refuses a call meanwhile, or an operator pauses or changes the quota,
 earlier grants are recalled. A call that leaves late recalls those with later slots. A caller sleeps in `Recalls` until

@@ -1,1 +1,1 @@
-"""What the HTTP gateway can do, and what it costs."""
+"""Measures the HTTP gateway and its cost."""

@@ -1,4 +1,4 @@
-"""What the HTTP gateway can do on one core, with a worker beside it, and what it costs.
+"""Measures the HTTP gateway on one core, with a worker beside it, and its cost.
 
 Run it as ``python -m benchmarks.http``. The gateway and the worker are the real commands, Redis is a real server, and
 the provider is the simulator. Each repeat starts all of them anew. Times are of the clock, and say little on a machine

@@ -24,7 +24,7 @@ Make = Callable[[int], bytes]
 
 @dataclass
 class Load:
-    """What was sent. `failed` counts answers with another status than the one that was due."""
+    """The requests that were sent. `failed` counts answers with another status than the one that was due."""
 
     ms: list[float] = field(default_factory=list)
     failed: int = 0

@@ -29,7 +29,7 @@ _REUSED = {
 
 
 class Hints(NamedTuple):
-    """What a person does about held work, as the caller's users do it: send it again, or end it."""
+    """The choices of a person about held work, in the caller's words: send it again, or end it."""
 
     again: str
     end: str

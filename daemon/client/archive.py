@@ -71,7 +71,7 @@ def pictures_of(items: Sequence[ItemView], names: PromptTemplate | None = None) 
 
 
 def _values(item: ItemView, names: Sequence[str]) -> dict[str, str]:
-    """What a template of names may use. A `/` in a value makes no folder."""
+    """The values that a template of names may use. A `/` in a value makes no folder."""
     known = {"id": item.id, "job": item.job, **item.metadata}
     return {name: known.get(name, "").replace("/", "_") for name in names}
 

@@ -155,7 +155,7 @@ class _Reader:
         self._ids = TakenIds()
 
     def result(self, name: str) -> BatchFile:
-        """What was read; raises BatchFileError."""
+        """The items that were read; raises BatchFileError."""
         good = BatchFile(self.items, self.lines, self.unused, self.skipped)
         if self.problems:
             raise BatchFileError(name, self.problems, good)

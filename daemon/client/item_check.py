@@ -43,7 +43,7 @@ class ItemCheck:
 
 
 def _beside_items(defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a check of an item needs of the defaults. They may be long, so right ones are checked once and not again."""
+    """The defaults as a check of an item needs them. They may be long, so right ones are checked once and not again."""
     try:
         _check(defaults, {"id": "head", "prompt": "-"})
     except Rejection:

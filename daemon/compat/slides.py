@@ -51,7 +51,7 @@ def _item(slide: Any, path: str, style: str) -> dict[str, Any]:
     told = {
         name: _text(slide.get(name), f"{path}.{name}") for name in ("title", "content_text", "visual_desc")
     }
-    # What it should show comes before what it says; a picture of a title alone is better than none.
+    # The picture comes before the words of a slide; a picture of a title alone is better than none.
     parts = [style, told["visual_desc"], told["title"], told["content_text"]]
     if not any(parts[1:]):
         raise _invalid(path, "must have a `visual_desc`, a `title` or a `content_text`")

@@ -109,7 +109,7 @@ class Keys:
         return f"{self.prefix}:picture:{tenant}/{fingerprint}"
 
     def usage(self, day: str) -> str:
-        """What was made and paid for on a day such as 2026-01-31 (UTC)."""
+        """The use of a day such as 2026-01-31 (UTC)."""
         return f"{self.prefix}:usage:{day}"
 
     def durations(self, route: str, model: str, size_class: str) -> str:

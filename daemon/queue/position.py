@@ -79,7 +79,7 @@ class Positions:
         return Place(ahead, max(0, waiting - in_lane))
 
     async def _look_round(self, looks: Sequence[_Look]) -> list[_Seen]:
-        """What several callers want to see, each lane once."""
+        """The lanes that several callers want to see, each once."""
         pipe = self._client.pipeline(transaction=False)
         lanes = list(dict.fromkeys((look.route, look.lane) for look in looks))
         for route, lane in lanes:

@@ -62,7 +62,7 @@ def report_of(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:
 
 
 def _cost(said: Mapping[str, Any]) -> dict[str, str]:
-    """What a result or an error names as the cost of its call."""
+    """The cost of a call, as its result or error names it."""
     cost = said.get("cost")
     return {"cost": cost["amount"], "currency": cost["currency"]} if cost else {}
 

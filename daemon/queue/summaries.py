@@ -23,7 +23,7 @@ REMEMBERED = 1000
 
 @dataclass(slots=True)
 class _Ledger:
-    """What the records of a batch's items add up to."""
+    """The sums over the records of a batch's items."""
 
     cost: dict[str, Decimal] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)

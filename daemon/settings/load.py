@@ -101,7 +101,7 @@ def _validated(values: Mapping[str, Any]) -> tuple[Settings, list[ErrorDetails]]
 
 
 def _part(detail: ErrorDetails) -> Path_:
-    """What is left out for a fault: a setting of a section, or a whole table such as `routes.NAME`."""
+    """The path to leave out for a fault: a setting of a section, or a whole table such as `routes.NAME`."""
     return tuple(str(step) for step in detail["loc"][:2])
 
 

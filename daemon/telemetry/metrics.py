@@ -68,7 +68,7 @@ class Registered:
 
 
 class ProcessMetrics(Registered):
-    """What every process has: memory and CPU, its version, its readiness, the items that it accepted."""
+    """The metrics of every process: memory and CPU, its version, its readiness, the items that it accepted."""
 
     jobs_received = Metric(Counter, "Items accepted.", "lane")
     ready = Metric(Gauge, "1 while this process serves, as /readyz says.")

@@ -1,4 +1,4 @@
-"""What docs/operating.md says about gateways: the commands for keys, and a remedy for each alert."""
+"""The page docs/operating.md about gateways: the commands for keys, and a remedy for each alert."""
 
 from __future__ import annotations
 

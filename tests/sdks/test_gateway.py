@@ -78,7 +78,7 @@ async def test_an_edit_reaches_the_provider_with_two_pictures_and_a_mask(openai:
 
 
 async def cut(sdk: Sdk, shop: Shop, fields: dict[str, Any], *, calls: int = 1, **more: Any) -> Any:
-    """What comes of a call whose connections are cut, once the provider has had so many calls."""
+    """The result of a call whose connections are cut, once the provider has had so many calls."""
     async with Proxy(shop.port) as proxy:
         account = shop.through(proxy.url)
         under_way = asyncio.create_task(sdk.call(**account, fields=fields, max_retries=2, **more))

@@ -151,7 +151,7 @@ class OpenAiError(Shape):
 
 
 class OpenAiErrorBody(Shape):
-    """What OpenAI's clients read."""
+    """The form that OpenAI's clients read."""
 
     message: str
     type: str

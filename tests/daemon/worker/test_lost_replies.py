@@ -1,4 +1,4 @@
-"""What Redis did without our knowledge, or lost after its reply: claims and settles around a failover."""
+"""Redis acted without our knowledge, or lost its reply: claims and settles around a failover."""
 
 from __future__ import annotations
 

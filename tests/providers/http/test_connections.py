@@ -1,4 +1,4 @@
-"""What a server does about slow, broken, oversized and too many connections."""
+"""A server's answers to slow, broken, oversized and too many connections."""
 
 from __future__ import annotations
 

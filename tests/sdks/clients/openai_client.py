@@ -30,7 +30,7 @@ def call(
     mask: tuple[str, str, str] | None = None,
     together: int = 1,
 ) -> Mapping[str, Any]:
-    """What one call returned; of several at the same time, their pictures. `stream` in `fields`: its events."""
+    """The result of one call; of several at the same time, their pictures. `stream` in `fields`: its events."""
     client = OpenAI(base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=max_retries)
     fields = {**fields}
     if images:

@@ -116,7 +116,7 @@ local function act_on(item, report)
   return outcomes[outcome](item, report)
 end
 
--- What was made and paid for on this day, by route and tenant, for a year and a month.
+-- The use of this day, by route and tenant, kept for a year and a month.
 local USAGE = P .. ':usage:' .. string.sub(iso(NOW), 1, 10)
 must_suit('HLEN', USAGE)
 local usage = {}
