@@ -24,6 +24,7 @@ from daemon.contract import Job
 from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
+from daemon.service import freeze_start
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.logs import configure_logs
@@ -53,6 +54,7 @@ async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
     started = time.perf_counter()
     await accept(replica, client, keys, items)
     accepted = time.perf_counter()
+    freeze_start()  # as each process of a replica does
     await replica.start()
     drained = asyncio.create_task(until_drained(client, keys))
     await drained

@@ -198,13 +198,12 @@ class Queue:
         more, lost, rows, calm_us = reply
         return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
 
-    async def unclaim(self, route: str, known: Iterable[Claimed]) -> int:
+    async def unclaim(self, route: str, known: Sequence[tuple[str, str]]) -> int:
         """Release what this replica claimed without a reply, from the route's lanes; returns how many items.
 
-        `known` are the items that it runs, or has settled a short time ago.
+        `known` has uid and epoch of what it runs, or has settled a short time ago.
         """
-        pairs = [(item.uid, item.epoch) for item in known]
-        given = {"route": route, "worker": self.worker, "queues": LANES, "known": pairs}
+        given = {"route": route, "worker": self.worker, "queues": LANES, "known": known}
         return int(await self._call("unclaim", **given))
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
@@ -249,7 +248,11 @@ class Queue:
         `charged` (no, maybe, yes) goes to the item's account; it is empty if no call was begun. A repeated call with
         the same outcome, as after a lost reply, has the same reply.
         """
-        return await self._settles.submit(report_of(item, outcome, charged))
+        return await self.send(report_of(item, outcome, charged))
+
+    async def send(self, report: dict[str, Any]) -> str:
+        """The same as `settle`, for a report that `report_of` has made."""
+        return await self._settles.submit(report)
 
     async def _settle_round(self, reports: Sequence[dict[str, Any]]) -> list[str]:
         return [state.decode() for state in await self._call("settle", reports=reports)]

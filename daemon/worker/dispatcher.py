@@ -32,7 +32,7 @@ from limiter.script import uninterrupted
 
 log = structlog.get_logger(__name__)
 
-CLAIM_MOST = 64  # items per claim on a route without quotas
+CLAIM_MOST = 32  # items per claim on a route without quotas, as `queue.steps.MOST`
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.

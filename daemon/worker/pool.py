@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any
 
 import orjson
 import structlog
@@ -21,6 +21,7 @@ from daemon.queue.bell import Bell
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
+from daemon.queue.steps import report_of
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.run import Phase, Run
@@ -36,36 +37,31 @@ HURRIED_S = 5.0  # for runs that end by themselves after `hurry`
 KEPT_S = 15.0
 
 
-class _Settled(NamedTuple):
-    at: float
-    item: Claimed
-    outcome: Outcome
-    charged: str
-
-
 class Settles:
     """The settles of one replica. The latest ones are kept, and sent again when Redis may have lost them.
 
     A run that ended free of charge leaves only its intent if its settle is lost: an unknown outcome. `clock` is
     monotonic, in seconds.
+    Thousands are kept at a high rate, so each is a plain tuple of texts, which the garbage collector need not walk.
     """
 
     def __init__(self, queue: Queue, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._queue = queue
         self._clock = clock
-        self._kept: deque[_Settled] = deque()
+        self._kept: deque[tuple[float, dict[str, Any]]] = deque()
         self._life = ""
 
     async def settle(self, item: Claimed, outcome: Outcome, charged: str) -> str:
         """Settle, as often as needed; returns the same as `Queue.settle`."""
-        state = await until_answered("settle", lambda: self._queue.settle(item, outcome, charged))
+        report = report_of(item, outcome, charged)
+        state = await until_answered("settle", lambda: self._queue.send(report))
         if state != "lost":
-            self._kept.append(_Settled(self._clock(), item, outcome, charged))
+            self._kept.append((self._clock(), report))
         return state
 
-    def items(self) -> list[Claimed]:
-        """The items whose settle is kept."""
-        return [settled.item for settled in self._kept]
+    def runs(self) -> list[tuple[str, str]]:
+        """Uid and epoch of the runs whose settle is kept."""
+        return [(report["uid"], report["epoch"]) for _, report in self._kept]
 
     async def note_life(self, life: str) -> None:
         """Redis takes writes and is in this life; in a new one, send the kept settles again.
@@ -76,10 +72,10 @@ class Settles:
             log.warning(
                 "redis began another life; the latest settles are sent again", settles=len(self._kept)
             )
-            for settled in list(self._kept):
-                await self._queue.settle(settled.item, settled.outcome, settled.charged)
+            for _, report in list(self._kept):
+                await self._queue.send(report)
         self._life = life
-        while self._kept and self._kept[0].at < self._clock() - KEPT_S:
+        while self._kept and self._kept[0][0] < self._clock() - KEPT_S:
             self._kept.popleft()
 
 
@@ -107,6 +103,7 @@ class Pool:
         self._reserved = 0
         self.slots = slots
         metrics.slots.set(slots)
+        metrics.in_flight.set_function(lambda: len(self._runs))
         bell.on_cancel = self.request_cancel
 
     @property
@@ -158,9 +155,9 @@ class Pool:
         """All runs at this moment."""
         return list(self._runs.values())
 
-    def known(self) -> list[Claimed]:
-        """The items that this replica runs, or has settled a short time ago."""
-        return [*(run.item for run in self._runs.values()), *self.settles.items()]
+    def known(self) -> list[tuple[str, str]]:
+        """Uid and epoch of the runs of this replica, and of those that it has settled a short time ago."""
+        return [*self._runs, *self.settles.runs()]
 
     def request_cancel(self, uid: str) -> None:
         """Request a cancel of the item; the executor checks for it while stopping is still free."""
@@ -223,7 +220,6 @@ class Pool:
         return len(late)
 
     async def _run_and_settle(self, run: Run) -> None:
-        self._metrics.in_flight.set(len(self._runs))
         try:
             outcome = await self._outcome(run)
             if run.submitted is None and _kind(outcome) == ErrorKind.NETWORK_UNSENT:
@@ -245,7 +241,6 @@ class Pool:
             del self._runs[run.item.uid, run.item.epoch]
             if run.turn is not None:
                 run.turn.ended()
-            self._metrics.in_flight.set(len(self._runs))
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()
 

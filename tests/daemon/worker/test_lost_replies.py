@@ -164,6 +164,6 @@ async def test_settles_are_kept_until_redis_has_lived_long_enough(replica: Repli
     (item,) = await claimed(replica, "a")
     await settles.settle(item, Failed(REFUSED), "no")
     now_s += 10 * KEPT_S  # an outage of Redis
-    assert settles.items() == [item]
+    assert settles.runs() == [(item.uid, item.epoch)]
     await settles.note_life("one")
-    assert settles.items() == []
+    assert settles.runs() == []

@@ -104,7 +104,7 @@ async def test_a_bug_after_a_call_that_left_is_an_unknown_outcome(
 async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = replica.queue.settle, 0
+    real, calls = replica.queue.send, 0
 
     async def reply_lost(*args: Any) -> str:
         nonlocal calls
@@ -114,7 +114,7 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
             raise RedisConnectionError("the reply is lost")
         return state
 
-    monkeypatch.setattr(replica.queue, "settle", reply_lost)
+    monkeypatch.setattr(replica.queue, "send", reply_lost)
     replica.may_end.set()
     await replica.installation.batch("b1", 1)
     replica.dispatch()

@@ -75,8 +75,9 @@ end
 -- An item: the fields of its record, and the parts of its name. Without a record its `state` is nil.
 -- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
 local function load_item(uid)
-  local item = read_hash(item_key(uid))
-  item.uid, item.key = uid, item_key(uid)
+  local key = item_key(uid)
+  local item = read_hash(key)
+  item.uid, item.key = uid, key
   item.tenant, item.batch, item.name = string.match(uid, '^([^/]*)/([^/]*)/(.*)$')
   return item
 end

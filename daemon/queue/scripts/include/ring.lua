@@ -9,15 +9,13 @@ end
 
 -- Fail if a key that the items of a queue share has another type. A script looks at them before its first write, too.
 local looked_at = {}
-local function must_suit_once(look, key)
-  if not looked_at[key] then must_suit(look, key) end
-  looked_at[key] = true
-end
-
 local function must_suit_queue(route, queue)
-  must_suit_once('ZCARD', P .. ':waiting:' .. route)
-  must_suit_once('HLEN', ring_key(route, queue))
-  must_suit_once('XLEN', stream_key(route, queue))
+  local name = route .. '|' .. queue
+  if looked_at[name] then return end
+  looked_at[name] = true
+  must_suit('ZCARD', P .. ':waiting:' .. route)
+  must_suit('HLEN', ring_key(route, queue))
+  must_suit('XLEN', stream_key(route, queue))
 end
 
 -- The same for all queues that an item may move between; an item without a record has none.

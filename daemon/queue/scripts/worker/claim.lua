@@ -26,9 +26,8 @@ if NOW >= LIFE_US and calm_us > 0 and LIFE_US > 0 then return { 1, 0, {}, int(ca
 local in_ring = {}  -- by queue, the number of tenants with a waiting entry
 local function look(queue) in_ring[queue] = redis.call('HLEN', ring_key(route, queue)) end
 for _, queue in ipairs(QUEUES) do
-  look(queue)
-  looked_at[ring_key(route, queue)] = true
   must_suit_queue(route, queue)
+  look(queue)
 end
 must_suit_queue(route, 'cached')
 must_suit('HLEN', P .. ':lanes:' .. route)

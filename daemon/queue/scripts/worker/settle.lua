@@ -121,10 +121,10 @@ local USAGE = P .. ':usage:' .. string.sub(iso(NOW), 1, 10)
 must_suit('HLEN', USAGE)
 local usage = {}
 local function note_usage(item, state, report)
-  local function use(what, change) count(usage, item.route .. '|' .. item.tenant .. '|' .. what, change) end
-  if state == 'succeeded' then use('pictures', 1) end
-  if report.charged then use('calls_' .. report.charged, 1) end
-  if report.cost then use('cost_' .. report.currency, tonumber(report.cost)) end
+  local owner = item.route .. '|' .. item.tenant .. '|'
+  if state == 'succeeded' then count(usage, owner .. 'pictures', 1) end
+  if report.charged then count(usage, owner .. 'calls_' .. report.charged, 1) end
+  if report.cost then count(usage, owner .. 'cost_' .. report.currency, tonumber(report.cost)) end
 end
 
 local function write_usage()
