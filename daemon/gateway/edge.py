@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.callers.keyring import LINK
+from daemon.gateway.events.response import ANSWER
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.route import response_of
 
@@ -48,7 +49,10 @@ class Edge:
             if (problem := self._refusal(scope)) is not None:
                 await response_of(problem, scope)(scope, receive, answer.send)
             else:
+                scope[ANSWER] = answer
                 await self._app(scope, receive, answer.send)
+                if answer.stream is not None:
+                    await answer.stream(receive, answer.send)
         except Exception as error:
             log.exception("a request failed", path=scope["path"])
             if answer.status:
@@ -83,11 +87,14 @@ _METHODS = {name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELE
 class _Answer:
     """The answer under way: its status once it has begun, 0 before, and the headers that all answers have."""
 
+    __slots__ = ("_readers", "_send", "request_id", "status", "stream")
+
     def __init__(self, send: Send, request_id: str, readers: str) -> None:
         self._send = send
         self._readers = readers
         self.request_id = request_id
         self.status = 0
+        self.stream: Callable[[Receive, Send], Awaitable[None]] | None = None  # runs after the request
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -12,6 +12,10 @@ from daemon.gateway.events.frames import PING
 
 PING_S = 15.0
 
+# Where the scope of a request has the edge's answer. The edge runs its `stream` after the request, since the frames and
+# the exit stacks of a request would take 6 KB for as long as a listener stays.
+ANSWER = "pixmill.answer"
+
 _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
 
@@ -34,7 +38,15 @@ class SseResponse(Response):
         self._sent_at = 0.0
         self._is_sending = False
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave the stream to the edge of the gateway, if the request came through it."""
+        if (answer := scope.get(ANSWER)) is not None:
+            answer.stream = self.run
+        else:
+            await self.run(receive, send)
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Send the whole answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._sent_at = asyncio.get_running_loop().time()
         try:
