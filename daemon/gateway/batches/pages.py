@@ -47,7 +47,7 @@ async def items_of(
     rank = 0 if cursor is None else _item_cursor(cursor)
     found: list[ItemView] = []
     while True:
-        uids = await ranked(here.redis, here.names.members(batch.gid), rank, LOOKED_AT)
+        uids = await ranked(here.redis, here.keys.members(batch.gid), rank, LOOKED_AT)
         for at, view in enumerate(await here.records.items(uids) if uids else [], rank):
             if view is None or state not in (None, view.state) or kind not in (None, kind_of(view)):
                 continue
@@ -88,7 +88,7 @@ async def _newest(here: Gateway, after: tuple[int, str] | None) -> tuple[list[tu
     start, offset = "+inf" if after is None else str(after[0]), 0
     while True:
         found: Any = await here.redis.zrange(
-            here.names.index,
+            here.keys.index,
             start,
             "-inf",
             desc=True,

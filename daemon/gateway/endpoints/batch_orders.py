@@ -73,7 +73,7 @@ async def pause(
     order = await _order(request, PauseOrder)
     batch = await find_batch(here, caller.tenant_for(tenant), ident)
     reason = pauses.signed(order.reason, caller.signature)
-    match await pauses.pause(here.redis, here.names, "batch", batch.gid, reason=reason):
+    match await pauses.pause(here.redis, here.keys, "batch", batch.gid, reason=reason):
         case "unknown":
             raise not_found()
         case "ended":
@@ -91,7 +91,7 @@ async def resume(
     """End the pause of a batch; `affected` is 0 if it was not paused."""
     await _order(request, Model)
     batch = await find_batch(here, caller.tenant_for(tenant), ident)
-    reply = await pauses.resume(here.redis, here.names, "batch", batch.gid)
+    reply = await pauses.resume(here.redis, here.keys, "batch", batch.gid)
     if reply == "unknown":
         raise not_found()
     return answer({"affected": _waiting(batch) if reply == "resumed" else 0}, 202)

@@ -97,7 +97,7 @@ async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
     key = thumb_key(image["key"])
     if (found := await here.store.get(key)) is not None:
         return found
-    async with here.decoding:
+    async with here.picture_turns:
         try:
             small = await asyncio.to_thread(thumbnail, await _stored(here, image))
         except BadImage:

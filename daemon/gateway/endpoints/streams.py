@@ -40,7 +40,7 @@ async def of_tenant(
     here.hub.check()
     topic = Topic(caller.tenant_for(tenant))
     known = _known(after, last_event_id)
-    return _stream(here, Listening(topic, here.names.events, known, known or START))
+    return _stream(here, Listening(topic, here.keys.events, known, known or START))
 
 
 @router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
@@ -59,7 +59,7 @@ async def of_batch(
     find = partial(find_batch, here, owner, ident)
     view = await _found(here, find)
     ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
-    stream = here.names.batch_events(ident)
+    stream = here.keys.batch_events(ident)
     return _stream(here, Listening(Topic(owner, ident), stream, *_since(view, known), ending, view.ended))
 
 
@@ -86,7 +86,7 @@ async def of_item(
     ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
     topic = Topic(owner, batch, ident)
     return _stream(
-        here, Listening(topic, here.names.batch_events(batch), *_since(view, known), ending, view.ended)
+        here, Listening(topic, here.keys.batch_events(batch), *_since(view, known), ending, view.ended)
     )
 
 
@@ -108,7 +108,7 @@ async def of_job(
     ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
     until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
     topic = Topic(owner, "", ident)
-    return _stream(here, Listening(topic, here.names.events, *_since(view, known), ending, view.ended, until))
+    return _stream(here, Listening(topic, here.keys.events, *_since(view, known), ending, view.ended, until))
 
 
 def _stream(here: Gateway, listening: Listening) -> SseResponse:

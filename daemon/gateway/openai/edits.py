@@ -34,7 +34,7 @@ async def read_edit(request: Request, here: Gateway, caller: Caller) -> dict[str
     # The parts are files of their own while they are read.
     async with (
         here.uploads.spooled(request, most, (TYPE,), copies=2) as body,
-        here.forms,
+        here.form_turns,
         _parsed(request, body) as form,
     ):
         return await _fields(here, caller, form, each)

@@ -45,7 +45,7 @@ async def joined_id(
     Work is joined while it runs and for `kept_s` after its end. `count` is the number of the repetition: 0 begins new
     work, and each work is joined once by each number. None: every send joins.
     """
-    step = Steps(here.redis, here.names.prefix)
+    step = Steps(here.redis, here.keys.prefix)
     given = {"send": send, "id": new_id, "records": records, "kept_us": round(kept_s * 1e6), "count": count}
     reply: bytes = await step("join", **given)
     return reply.decode()

@@ -118,7 +118,7 @@ async def test_orders_for_unknown_work_are_not_found(quiet_door: Door, path: str
 @pytest.mark.parametrize("path", [JOB, ITEM, "/v1/batches/b1"])
 async def test_a_pause_is_the_first_reason(quiet_door: Door, redis: Redis, path: str) -> None:
     await submitted(quiet_door)
-    await pauses.pause(redis, quiet_door.gateway.names, "fleet", reason="stocktaking")
+    await pauses.pause(redis, quiet_door.gateway.keys, "fleet", reason="stocktaking")
     said = (await quiet_door.http.get(f"{path}/explain")).json()
     assert said["why"].startswith("The whole fleet is paused (stocktaking), until it is resumed.")
     assert (said["id"], said["state"], said["paused"]["scope"]) == (
