@@ -71,7 +71,7 @@ class WorkerSettings(Section):
         120.0, ge=0, le=86_400, description="how long a stop waits for running items"
     )
     max_backlog_per_tenant: int = Field(
-        1_000_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
+        100_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
     )
     lease: Duration = Field(
         15.0, ge=1, le=3_600, description="a replica that is silent for this time counts as crashed"
