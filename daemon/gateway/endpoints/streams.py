@@ -50,6 +50,7 @@ Known = Annotated[Position | None, Depends(_position)]
 async def of_tenant(here: Here, caller: Reader, known: Known, tenant: str | None = None) -> SseResponse:
     """The events of all work of a tenant, and to quotas and routes; without a last id, from now on."""
     topic = Topic(caller.tenant_for(tenant))
+    await here.redis.ping()  # other streams read a record first; this one would open while Redis is away
     return _stream(here, Listening(topic, here.keys.events, known, known or START))
 
 
