@@ -88,7 +88,8 @@ async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIter
         data = await read_body(request, JSON_BYTES, JSON)
         yield await asyncio.to_thread(_from_json, request, caller, data)
         return
-    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, _turn(here.batch_turn):
+    uploads, owner = here.uploads, caller.tenant
+    async with uploads.spooled(request, owner, SPOOLED_BYTES, TYPES) as file, _turn(here.batch_turn):
         read = _from_lines if kind in JSON_LINES else _from_csv
         yield await asyncio.to_thread(read, request, caller, file)
 
