@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from daemon.gateway.document.shapes import HERE, Example, Shape
 
 
@@ -47,6 +49,26 @@ class Task(Shape):
         "expires_at": 1896166800,
         "poll_url": f"{HERE}/images/tasks/img-1",
     }
+
+
+class ModelList(Shape):
+    """Models in OpenAI's form: the routes."""
+
+    object: Literal["list"]
+    data: list[RouteAsModel]
+    example: ClassVar[Example] = {
+        "object": "list",
+        "data": [{"id": "default", "object": "model", "created": 0, "owned_by": "openai"}],
+    }
+
+
+class RouteAsModel(Shape):
+    """A route in the form of a model."""
+
+    id: str = Field(description="the route's name, for `model`")
+    object: Literal["model"]
+    created: int = Field(description="always 0: a route has no date")
+    owned_by: str = Field(description="the route's provider")
 
 
 class OpenAiError(Shape):

@@ -154,6 +154,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         needs_key=False,
     ),
     "DELETE /v1/session": Operation("end_session", {204: None}, (WRITES,), needs_key=False),
+    "GET /v1/models": Operation("list_models", {200: openai.ModelList}, openai=True),
     "POST /v1/images/generations": _asked("generate_images", b.GENERATION),
     "POST /v1/images/edits": _asked("edit_images", b.EDIT),
     "POST /v1/images/generations/async": Operation(

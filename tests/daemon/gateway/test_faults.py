@@ -208,7 +208,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/image-studio/jobs": {"json": STUDIO},
 }
 PAUSE = {"json": {"reason": "a test"}}
-WITHOUT_REDIS = ("/v1/me", "/v1/session", "/v1/schema/{name}", "/v1/inputs")
+WITHOUT_REDIS = ("/v1/me", "/v1/models", "/v1/session", "/v1/schema/{name}", "/v1/inputs")
 
 
 def operations() -> list[tuple[str, str]]:
