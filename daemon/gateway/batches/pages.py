@@ -65,14 +65,14 @@ async def chosen(
     states: Sequence[str],
     kinds: Sequence[str] | None,
     items: Sequence[str] | None,
-) -> list[str]:
-    """The names of a batch's items in one of `states` that fit `kinds` and `items`, where these are given."""
+) -> list[ItemView]:
+    """A batch's items in one of `states` that fit `kinds` and `items`, where these are given."""
     if items is None:
         views = await here.records.all_members(batch.gid)
     else:
         names = [str(Uid(batch.tenant, batch.id, item)) for item in dict.fromkeys(items)]
         views = [view for view in await here.records.items(names) if view is not None]
-    return [str(v.uid) for v in views if v.state in states and (kinds is None or kind_of(v) in kinds)]
+    return [view for view in views if view.state in states and (kinds is None or kind_of(view) in kinds)]
 
 
 def kind_of(item: ItemView) -> str | None:

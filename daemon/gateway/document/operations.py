@@ -74,6 +74,10 @@ def _picture(name: str) -> Operation:
     return Operation(name, answers, codes, parameters=(p.IF_NONE_MATCH,))
 
 
+def _retry(name: str) -> Operation:
+    return Operation(name, {202: jobs.Ordered}, _CHANGES, parameters=(p.KEY_OF_RETRY,))
+
+
 def _stream(name: str, codes: Sequence[Codes]) -> Operation:
     return Operation(
         name, {200: ("text/event-stream",)}, (*codes, {400: ("bad_parameter",), 503: ("stopping",)})
@@ -92,7 +96,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /v1/jobs/{ident}": Operation("read_job", {200: jobs.JobRecord}, _READ),
     "DELETE /v1/jobs/{ident}": Operation("delete_job", {204: None}, (*_CHANGES, STORE)),
     "POST /v1/jobs/{ident}/cancel": Operation("cancel_job", {202: jobs.Ordered}, _CHANGES),
-    "POST /v1/jobs/{ident}/retry": Operation("retry_job", {202: jobs.Ordered}, _CHANGES),
+    "POST /v1/jobs/{ident}/retry": Operation(
+        "retry_job", {202: jobs.Ordered}, _CHANGES, None, (p.KEY_OF_RETRY,)
+    ),
     "GET /v1/jobs/{ident}/explain": Operation("explain_job", {200: jobs.Explained}, _READ),
     "GET /v1/jobs/{ident}/images/{k}": _picture("read_picture_of_job"),
     "POST /v1/batches": Operation(
@@ -112,14 +118,18 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "read_archive", {200: ("application/zip",)}, (*_READ, STORE)
     ),
     "POST /v1/batches/{ident}/cancel": Operation("cancel_batch", {202: batches.Affected}, _SELECT, b.CANCEL),
-    "POST /v1/batches/{ident}/retry": Operation("retry_batch", {202: batches.Affected}, _SELECT, b.RETRY),
+    "POST /v1/batches/{ident}/retry": Operation(
+        "retry_batch", {202: batches.Affected}, _SELECT, b.RETRY, (p.KEY_OF_RETRY,)
+    ),
     "POST /v1/batches/{ident}/pause": Operation(
         "pause_batch", {202: batches.Affected}, (*_SELECT, {409: ("already_ended",)}), b.PAUSE
     ),
     "POST /v1/batches/{ident}/resume": Operation("resume_batch", {202: batches.Affected}, _SELECT, b.NOTHING),
     "GET /v1/batches/{batch}/items/{ident}": Operation("read_item", {200: jobs.JobRecord}, _READ),
     "POST /v1/batches/{batch}/items/{ident}/cancel": Operation("cancel_item", {202: jobs.Ordered}, _CHANGES),
-    "POST /v1/batches/{batch}/items/{ident}/retry": Operation("retry_item", {202: jobs.Ordered}, _CHANGES),
+    "POST /v1/batches/{batch}/items/{ident}/retry": Operation(
+        "retry_item", {202: jobs.Ordered}, _CHANGES, None, (p.KEY_OF_RETRY,)
+    ),
     "GET /v1/batches/{batch}/items/{ident}/explain": Operation("explain_item", {200: jobs.Explained}, _READ),
     "GET /v1/batches/{batch}/items/{ident}/images/{k}": _picture("read_picture_of_item"),
     "GET /v1/events": _stream("follow_tenant", (TENANT,)),

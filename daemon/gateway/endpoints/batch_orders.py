@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -20,6 +21,7 @@ from daemon.gateway.requests.bodies import read_object
 from daemon.gateway.requests.parameters import SMALL_BYTES
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_batch
+from daemon.gateway.work.joining import first_send_at, has_run_since
 from daemon.queue import pauses
 from daemon.queue.messages import Changed
 from daemon.queue.records import GroupView
@@ -48,11 +50,12 @@ async def cancel(request: Request, here: Here, batch: Batch) -> Response:
 
 
 @router.post("/v1/batches/{ident}/retry", status_code=202)
-async def retry(request: Request, here: Here, batch: Batch) -> Response:
+async def retry(request: Request, here: Here, caller: Submitter, batch: Batch) -> Response:
     """Try items again that made no picture; `{}` means those that failed. No picture is made twice."""
     order = await _order(request, RetrySelection)
     states = order.states or DEFAULT_RETRY
-    uids = await _named(here, batch, states, order)
+    first_at = await first_send_at(request, here, caller, batch.tenant)
+    uids = await _named(here, batch, states, order, first_at)
     if uids is None:
         return _affected(await here.orders.retry("group", batch.gid, states))
     return _affected(await here.orders.retry_members(batch.gid, uids, states))
@@ -91,12 +94,17 @@ async def _order(request: Request, model: type[M]) -> M:
 
 
 async def _named(
-    here: Gateway, batch: GroupView, states: Sequence[str], order: CancelSelection | RetrySelection
+    here: Gateway,
+    batch: GroupView,
+    states: Sequence[str],
+    order: CancelSelection | RetrySelection,
+    first_at: datetime | None = None,
 ) -> list[str] | None:
-    """The items that an order names; None: all of the batch."""
-    if order.kinds is None and order.items is None:
+    """The items that an order names; None: all of the batch. `first_at` is of the order that this one repeats."""
+    if order.kinds is None and order.items is None and first_at is None:
         return None
-    return await chosen(here, batch, states, order.kinds, order.items)
+    views = await chosen(here, batch, states, order.kinds, order.items)
+    return [str(view.uid) for view in views if first_at is None or not has_run_since(view, first_at)]
 
 
 def _affected(changed: Changed) -> Response:
