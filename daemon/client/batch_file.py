@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.client.columns import Columns, fields_of, match_columns, near_column
+from daemon.client.columns import Columns, fields_of, match_columns
 from daemon.client.csv_table import BrokenTableError, rows_of
 from daemon.client.item_check import ItemCheck
-from daemon.client.prompt_template import PromptTemplate
+from daemon.client.row_prompts import NO_PROMPT, RowPrompts
 from daemon.contract import BatchItem, Rejection, load_object
 from daemon.contract.batches import TakenIds
-from daemon.contract.jobs import MOST_PICTURES, MOST_PROMPT
+from daemon.contract.jobs import MOST_PICTURES
 
 MOST_BYTES = 256 * 1024 * 1024
 MOST_COLUMNS = 1000  # each costs time in every row, also where the row is short
@@ -74,8 +74,7 @@ def read_batch_file(
     `ignored` are columns that are no job fields. `skip_empty` leaves out rows without a prompt. Raises BatchFileError
     with every problem, OSError for a file that cannot be read, ValueError for a wrong template.
     """
-    template = PromptTemplate(prompt_template) if prompt_template is not None else None
-    reader = _Reader(template, defaults or {}, ignored, skip_empty=skip_empty)
+    reader = _Reader(prompt_template, defaults or {}, ignored, skip_empty=skip_empty)
     reader.read(path.read_bytes(), path.suffix.lower())
     return reader.result(path.name)
 
@@ -95,9 +94,8 @@ def read_table(
 
     `most_items` and `most_bytes` are of all items: a template may make much of a small file.
     """
-    template = PromptTemplate(prompt_template) if prompt_template is not None else None
     reader = _Reader(
-        template,
+        prompt_template,
         defaults or {},
         ignored,
         skip_empty=skip_empty,
@@ -128,7 +126,7 @@ class _Reader:
 
     def __init__(
         self,
-        template: PromptTemplate | None,
+        template: str | None,
         defaults: Mapping[str, Any],
         ignored: Sequence[str],
         *,
@@ -142,8 +140,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.unused: tuple[str, ...] = ()
         self.skipped = 0
-        self._template = template
-        self._names = template.names if template is not None else ()
+        self._prompts = RowPrompts(template, defaults)
         self._defaults = defaults
         self._ignored = ignored
         self._skip_empty = skip_empty
@@ -151,7 +148,6 @@ class _Reader:
         self._check = ItemCheck(defaults)
         self._most_items = most_items
         self._most_bytes = most_bytes
-        self._made = 0  # bytes of prompts from the template
         self._ids = TakenIds()
 
     def result(self, name: str) -> BatchFile:
@@ -194,7 +190,7 @@ class _Reader:
                     )
                     break
                 self._add(number, *row)
-                if self._most_bytes is not None and self._made > self._most_bytes:
+                if self._most_bytes is not None and self._prompts.made_bytes > self._most_bytes:
                     most = self._most_bytes // 1024**2
                     sentence = f"the prompts up to this line have more than {most} MiB; send several batches."
                     self._complain(row[0], sentence, "too_large")
@@ -210,19 +206,15 @@ class _Reader:
     def _add(
         self, number: int, line: int, values: Mapping[str, str], item: dict[str, Any], faults: list[str]
     ) -> None:
-        if lacking := self._lacking(values, item):
+        if lacking := self._prompts.lacking(values, item):
             if self._skip_empty:
                 self.skipped += 1
                 return
             # A prompt with an empty place would be paid for like any other.
             faults.append(f"{lacking}; --skip-empty leaves such rows out.")
-            item["prompt"] = "-"
-        elif self._template is not None and (length := self._template.length(values)) > MOST_PROMPT:
-            faults.append(f"`prompt` would have {length} characters, and {MOST_PROMPT} are the most.")
-            item["prompt"] = "-"
-        elif self._template is not None:
-            item["prompt"] = self._template.fill(values)
-            self._made += len(item["prompt"].encode())
+            item["prompt"] = NO_PROMPT
+        elif fault := self._prompts.put(values, item):
+            faults.append(fault)
         item = {"id": item.pop("id", None) or f"row-{number:04d}", **item}
         refusals, code = self._check.refusals(item)
         faults += refusals
@@ -239,14 +231,6 @@ class _Reader:
             self.items.append(item)
             self.lines.append(line)
 
-    def _lacking(self, values: Mapping[str, str], item: Mapping[str, Any]) -> str:
-        """The parts of a prompt that this row leaves empty, as the beginning of a sentence."""
-        if self._template is not None:
-            missing = [name for name in self._names if not values.get(name, "").strip()]
-            return f"the prompt template needs {_quoted(missing)}, which is empty here" if missing else ""
-        has_prompt = item.get("prompt", self._defaults.get("prompt")) is not None
-        return "" if has_prompt else "`prompt` is missing"
-
     def _json_rows(self, lines: Iterable[bytes], first_line: int) -> Iterator[Row]:
         for line, row in enumerate(lines, first_line):
             if not row.strip():
@@ -259,19 +243,21 @@ class _Reader:
             values = {
                 name: str(value) for name, value in item.items() if isinstance(value, str | int | float)
             }
-            if self._has_columns(line, list(values)):
-                # A field that only the template uses is not a job field, so it is not sent.
-                known = BatchItem.model_fields
-                for name in [*self._ignored, *(name for name in self._names if name not in known)]:
-                    item.pop(name, None)
-                yield line, values, item, []
+            if unknown := self._prompts.unknown(list(values)):
+                self._complain(line, unknown)
+                continue
+            # A field that only the template uses is not a job field, so it is not sent.
+            known = BatchItem.model_fields
+            for name in [*self._ignored, *(name for name in self._prompts.names if name not in known)]:
+                item.pop(name, None)
+            yield line, values, item, []
 
     def _csv_rows(self, text: str) -> Iterator[Row]:
         rows = rows_of(text)
         line, header = next(rows, (1, []))
         if len(header) > MOST_COLUMNS:
             return self._complain(line, f"has {len(header)} columns, and {MOST_COLUMNS} are the most.")
-        names = self._names if self._template else None
+        names = self._prompts.names if self._prompts.is_template else None
         columns = match_columns(header, names, self._ignored, id_column=self._id_column)
         if not header or not self._header_is_right(header, columns, line):
             return
@@ -289,7 +275,7 @@ class _Reader:
     def _header_is_right(self, header: list[str], columns: Columns, line: int) -> bool:
         for problem in columns.problems:
             self._complain(line, problem)
-        has_prompt = self._template is not None or "prompt" in columns.fields or self._defaults.get("prompt")
+        has_prompt = self._prompts.is_template or "prompt" in columns.fields or self._defaults.get("prompt")
         if not has_prompt:
             there = ", ".join(filter(None, header))
             self._complain(
@@ -297,24 +283,10 @@ class _Reader:
                 f"there is no column `prompt`; the columns are {there}. "
                 'A --prompt-template such as "{title}, white background" makes prompts from other columns.',
             )
-        return self._has_columns(line, header) and bool(has_prompt) and not columns.problems
-
-    def _has_columns(self, line: int, known: Sequence[str]) -> bool:
-        """Whether the file has all names of the template; reports a problem otherwise."""
-        missing = [name for name in self._names if name not in known]
-        if missing:
-            there = ", ".join(filter(None, known)) or "nothing"
-            self._complain(
-                line,
-                f"the prompt template names {_quoted(missing)}, which is not there; there is: {there}."
-                + near_column(missing[0], known),
-            )
-        return not missing
+        if unknown := self._prompts.unknown(header):
+            self._complain(line, unknown)
+        return bool(has_prompt) and not unknown and not columns.problems
 
 
 _FIELD = re.compile(r"`([\w.-]+)`")
 _JSON = re.compile(r'\s*(?:\[\s*[\[{"]|\{\s*")')
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -54,26 +54,26 @@ class Gateway:
         self.store = store
         self.metrics = metrics
         prefix = settings.redis.prefix
-        self.names = Keys(prefix)
+        self.keys = Keys(prefix)
         self.redis = command_client(redis_url, prefix, timeout_s=ANSWER_S, in_turn=CONNECTIONS)
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
-        self.queue = Queue(self.redis, self.names, NAME, max_backlog_per_tenant=cap)
-        self.records = Records(self.redis, self.names)
-        self.orders = Orders(self.redis, self.names)
+        self.queue = Queue(self.redis, self.keys, NAME, max_backlog_per_tenant=cap)
+        self.records = Records(self.redis, self.keys)
+        self.orders = Orders(self.redis, self.keys)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)
-        journal = Journal(self.redis, self.names)
+        journal = Journal(self.redis, self.keys)
         self.acceptor = Acceptor(self.queue, routes, webhooks, on_queued, journal=journal)
-        self.keyring = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.names.seal))
+        self.keyring = KeyRing(settings.gateway.keys_file, Seal(self.redis, self.keys.seal))
         self.uploads = Uploads(settings.gateway.max_upload_bytes)
-        self.decoding = asyncio.Semaphore(DECODED_AT_ONCE)  # a large picture takes 200 MB while it is decoded
+        self.picture_turns = asyncio.Semaphore(DECODED_AT_ONCE)  # a large one takes 200 MB decoded
         self.memory = Memory()
-        self.forms = asyncio.Semaphore(FORMS_AT_ONCE)  # each has 17 files, and up to 17 MB in memory
-        self.summaries = Summaries(self.redis, self.names)
-        self.reading = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
-        self.hub = EventHub(self.redis, self._blocking, self.names, metrics)
-        self.waiting = Waiting(self.redis, self.names, self.hub)
+        self.form_turns = asyncio.Semaphore(FORMS_AT_ONCE)  # each has 17 files, and up to 17 MB in memory
+        self.summaries = Summaries(self.redis, self.keys)
+        self.batch_turn = asyncio.Lock()  # a batch of 64 MiB takes several times that while it is read
+        self.hub = EventHub(self.redis, self._blocking, self.keys, metrics)
+        self.waiting = Waiting(self.redis, self.keys, self.hub)
 
     async def start(self) -> None:
         """Begin to read events."""

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from daemon.settings.contradictions import contradictions
 from daemon.settings.model import SECRET_NAMES, Settings, SettingsError, did_you_mean
 from daemon.settings.sources import (
     Path_,
@@ -75,7 +76,7 @@ def load_settings(
     left_out = {_part(detail) for detail in wrong}
     problems += [
         _problem(at, sentence, settings.place(*at))
-        for at, sentence in settings.contradictions(nested({at: None for at in left_out if len(at) > 1}))
+        for at, sentence in contradictions(settings, nested({at: None for at in left_out if len(at) > 1}))
         if at[:2] not in left_out
     ]
     if problems:

@@ -6,7 +6,7 @@ Secrets are named here (a variable, a file), never held.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.values import (
     Bytes,
     Duration,
@@ -72,7 +71,7 @@ class WorkerSettings(Section):
         120.0, ge=0, le=86_400, description="how long a stop waits for running items"
     )
     max_backlog_per_tenant: int = Field(
-        1_000_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
+        100_000, ge=0, le=10**9, description="items of one tenant that may wait; 0: no cap"
     )
     lease: Duration = Field(
         15.0, ge=1, le=3_600, description="a replica that is silent for this time counts as crashed"
@@ -240,52 +239,6 @@ class Settings(Section):
                 problems.append(self.place("quotas", name, *fields[:1]) + problem)
             raise SettingsError(problems) from None
 
-    def contradictions(self, named: Mapping[str, Any] = {}) -> Iterator[tuple[tuple[str, ...], str]]:
-        """(path, problem) for every value that contradicts another one.
-
-        `named` are tables that exist although they are left out here, by their section.
-        """
-        credentials = {**self.credentials, **named.get("credentials", {})}
-        quotas = {**self.quotas, **named.get("quotas", {})}
-        for name, route in self.routes.items():
-            yield from _unknown_names(name, route, credentials, quotas)
-        for name, credential in self.credentials.items():
-            yield from _doubled(("credentials", name), credential, SECRET_NAMES)
-        if self.storage.url.reveal().startswith("memory:"):
-            for name in (name for name, credential in self.credentials.items() if not credential.is_local):
-                what = (
-                    f"is memory://, which ends with the process, and `credentials.{name}` is a real account"
-                )
-                yield (
-                    ("storage", "url"),
-                    f"{what}: its pictures are paid for, so name a store that keeps them",
-                )
-        for name, webhook in self.webhooks.items():
-            yield from _doubled(("webhooks", name), webhook, ("secret", "old_secret"))
-            if not webhook.secret_env and not webhook.secret_file:
-                yield ("webhooks", name), "needs `secret_env` or `secret_file`"
-        if self.gateway.keys_file is None and not is_loopback(self.gateway.listen.host):
-            yield (
-                ("gateway", "listen"),
-                "would serve other machines without keys: set `gateway.keys_file` (`pixmill key new` makes a key)",
-            )
-        on_cluster = self.redis.url is not None and topology_of(self.redis.url.reveal()) == "cluster"
-        if on_cluster and not self.redis.prefix.startswith("{"):
-            yield ("redis", "prefix"), one_slot_sentence(self.redis.prefix)
-
-
-def _unknown_names(
-    name: str, route: Route, credentials: Mapping[str, Any], quotas: Mapping[str, Any]
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
-        ("credential", "credential", route.credential, credentials),
-        *(("quotas", "quota", quota, quotas) for quota in route.quotas),
-    ]
-    for field, what, given, known in wanted:
-        if given not in known:
-            hint = did_you_mean(given, known)
-            yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
-
 
 def _all_of(calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     """The results of all calls; raises SettingsError with every problem."""
@@ -330,11 +283,3 @@ def did_you_mean(given: str, known: Mapping[str, Any] | list[str]) -> str:
     if close := nearest(given.lower(), names):
         return f"; did you mean `{close}`?"
     return f"; known are {', '.join(f'`{name}`' for name in names)}" if names else "; none is"
-
-
-def _doubled(
-    at: tuple[str, ...], section: Section, names: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    for name in names:
-        if getattr(section, f"{name}_env") and getattr(section, f"{name}_file"):
-            yield (*at, f"{name}_file"), f"is set beside `{name}_env`: keep one of them"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -25,6 +26,13 @@ REFUSED_S: Final = 1.0  # for a connection beyond the limit to send something an
 HEADERS_BYTES: Final = 16 * 1024
 MOST_HEADERS: Final = 100
 AT_EASE_S: Final = 1.0  # a connection that is idle for longer makes room for a new one
+
+# The rest of a request after an early answer is thrown away, so that its sender can read that: within these bounds.
+LINGER_S: Final = 60.0
+QUIET_S: Final = 5.0  # a sender that pauses has read the answer, or has gone
+LINGER_BYTES: Final = 1024**3  # of each connection
+LINGERING_AT_ONCE: Final = 64  # connections; others are closed at once
+
 REFUSED_AT_ONCE: Final = 32  # answers of refusals; further connections are closed without one
 
 # Chunks that are this small on average are no way to send a body; one that has fewer of them is not looked at.
@@ -86,6 +94,22 @@ def _check_headers(request: h11.Request) -> None:
         raise h11.RemoteProtocolError("Two lengths of one body")
 
 
+@dataclass(slots=True)
+class _Rest:
+    """The rest of a request that has its answer: when it began to be thrown away, when some came last, and its size."""
+
+    began: float
+    came: float
+    size: int = 0
+
+    def add(self, size: int, now: float) -> None:
+        self.size += size
+        self.came = now
+
+    def is_over(self, now: float) -> bool:
+        return now - self.began > LINGER_S or now - self.came > QUIET_S or self.size > LINGER_BYTES
+
+
 class Guarded(H11Protocol):
     """A connection of a server. The server calls `look` about once a second; `config.most_connections` is its limit."""
 
@@ -96,6 +120,8 @@ class Guarded(H11Protocol):
         self.most: int | None = getattr(self.config, "most_connections", None)
         self.refused = False
         self._answered = False  # a refused one
+        self._is_last = False  # whether the connection ends with the answer under way
+        self._rest: _Rest | None = None
         self.idle_since = self.loop.time()
         self._unread = 0
         self._unread_since = 0.0
@@ -104,6 +130,11 @@ class Guarded(H11Protocol):
     def is_idle(self) -> bool:
         """Whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def lingers(self) -> bool:
+        """Whether its answer is sent, and its sender still sends."""
+        return self._rest is not None
 
     def connection_made(self, transport: Any) -> None:
         """As uvicorn's. Beyond the limit, whoever was idle longest leaves; if all work, the new one is refused."""
@@ -115,8 +146,11 @@ class Guarded(H11Protocol):
             self._refuse("busy")
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's; what comes on a refused connection is thrown away."""
-        if not self.refused:
+        """As uvicorn's; what comes on a refused connection, or after its last answer, is thrown away."""
+        if self._rest is not None:
+            self._rest.add(len(data), self.loop.time())
+            self._end_rest()
+        elif not self.refused:
             super().data_received(data)
         elif not self.transport.is_closing() and not self._answered:
             self._answered = True
@@ -141,6 +175,8 @@ class Guarded(H11Protocol):
         idle_s = now - self.idle_since
         if self._is_stalled(now) or (self.refused and idle_s > REFUSED_S):
             self.transport.abort()
+        elif self._rest is not None:
+            self._end_rest()
         elif self.is_idle and idle_s > HEADERS_S and not self.transport.is_closing():
             begun = self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]
             self._refuse("slow_headers") if begun else self.transport.close()
@@ -153,9 +189,8 @@ class Guarded(H11Protocol):
         return now - self._unread_since > STALLED_S
 
     def _makes_room(self) -> bool:
-        idle = (
-            one for one in self.connections if isinstance(one, Guarded) and one.is_idle and not one.refused
-        )
+        guarded = (one for one in self.connections if isinstance(one, Guarded) and not one.refused)
+        idle = (one for one in guarded if one.is_idle or one.lingers)
         open_ = [one for one in idle if one is not self and not one.transport.is_closing()]
         first = min(open_, key=lambda one: one.idle_since, default=None)
         if first is None or self.loop.time() - first.idle_since < AT_EASE_S:
@@ -167,7 +202,10 @@ class Guarded(H11Protocol):
         """Run the app. A stop cancels what lasts beyond its grace, which is no error of the app."""
         cycle = self.cycle
         try:
-            await app(scope, receive, send)
+            await app(scope, receive, partial(self._send, send) if cycle.more_body else send)
+            while self._rest is not None and not cycle.disconnected:
+                cycle.message_event.clear()
+                await cycle.message_event.wait()
         except asyncio.CancelledError:
             if cycle.response_started:
                 cycle.disconnected = True
@@ -177,6 +215,32 @@ class Guarded(H11Protocol):
             pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": status, "headers": pairs})
             await send({"type": "http.response.body", "body": body})
+
+    async def _send(self, send: Any, message: Any) -> None:
+        """As uvicorn's `send`, for an answer that may be complete before its request is.
+
+        A connection that is closed on unread bytes is reset, and many clients then lose the answer: they write a whole
+        request before they read. So the end of the answer ends our side alone, and the rest of the request is read.
+        """
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", ()))
+            self._is_last = headers.get(b"connection") == b"close" and b"content-length" in headers
+        elif self._is_last and not message.get("more_body") and self._may_linger():
+            await send({**message, "more_body": True})
+            self.idle_since = self.loop.time()
+            self._rest = _Rest(self.idle_since, self.idle_since)
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            return
+        await send(message)
+
+    def _may_linger(self) -> bool:
+        lingering = sum(isinstance(one, Guarded) and one.lingers for one in self.connections)
+        return self.cycle.more_body and not self.transport.is_closing() and lingering < LINGERING_AT_ONCE
+
+    def _end_rest(self) -> None:
+        if self._rest is not None and self._rest.is_over(self.loop.time()):
+            self.transport.abort()
 
     def _refuse(self, code: str) -> None:
         self.transport.write(_raw_refusal(code))

@@ -22,7 +22,7 @@ from daemon.cli.main import app
 from daemon.contract import Callback, Job
 from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.pauses import read_pauses
-from daemon.settings import load_settings
+from daemon.settings import Settings, load_settings
 from tests.daemon.harness import Installation
 from tests.docs.pages import run
 from tests.servers import RedisServer
@@ -53,6 +53,14 @@ def test_the_documented_accounts_load_and_can_be_called(tmp_path: Path) -> None:
     environ = dict.fromkeys(variables, "planted")
     made = build_routes(load_settings(path, environ=environ).settings, environ)
     assert {route.provider.name for route in made.values()} == {"openrouter", "hunyuan", "zimage"}
+
+
+def test_the_documented_numbers_are_the_defaults() -> None:
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `?(\d\w*)`? \|", TEXT, re.MULTILINE)
+    assert ("worker", "max_backlog_per_tenant", "100000") in rows
+    for section, name, text in rows:
+        default = getattr(Settings(), section)
+        assert type(default).model_validate({name: text}) == default, f"{section}.{name}"
 
 
 def test_the_end_of_an_older_replica_is_quoted_as_it_is() -> None:

@@ -17,6 +17,7 @@ from daemon.broker.connect import command_client
 from daemon.broker.errors import in_words, passes
 from daemon.cli.commands.serve import banner
 from daemon.settings import Settings, SettingsError
+from daemon.settings.contradictions import contradictions
 from tests.conftest import REDIS
 from tests.servers import RedisServer
 from tests.topologies.rig import installed
@@ -110,7 +111,7 @@ def test_a_cluster_wants_a_prefix_in_braces_also_from_the_python_client() -> Non
     with pytest.raises(ValueError, match=r'write "\{pixmill\}"'):
         command_client("redis+cluster://127.0.0.1:1")
     settings = Settings.model_validate({"redis": {"url": "redis+cluster://h"}})
-    assert [at for at, _ in settings.contradictions()] == [("redis", "prefix")]
+    assert [at for at, _ in contradictions(settings)] == [("redis", "prefix")]
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,8 @@ from daemon.doctor.checks import (
     check_storage,
     credential_checks,
     examine,
-    redis_checks,
-    server_time_s,
-    unreachable,
 )
+from daemon.doctor.redis_checks import redis_checks, server_time_s, unreachable
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
 from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url

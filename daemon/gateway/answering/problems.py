@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +16,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from daemon.broker.errors import in_words
 from daemon.contract import Rejection
@@ -80,35 +78,8 @@ class Problem(Exception):  # noqa: N818 - an answer, which a handler sends
 
 
 def response_of(body: Any, status: int, headers: Mapping[str, str], media_type: str) -> Response:
-    """An answer in JSON. With `Connection: close` it suits a sender that is not finished."""
-    kind = Lingering if headers.get("Connection") == "close" else Response
-    return kind(orjson.dumps(body), status, headers, media_type)
-
-
-class Lingering(Response):
-    """An answer to a sender that is not finished: what still comes is thrown away for a while.
-
-    A connection that is closed on unread bytes is reset, and many clients then lose the answer: they send a whole body
-    before they read.
-    """
-
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        clock = asyncio.get_running_loop().time
-        ends_s = clock() + LINGER_S
-        with suppress(TimeoutError):
-            more = True
-            while more:
-                async with asyncio.timeout_at(min(ends_s, clock() + QUIET_S)):
-                    more = (await receive()).get("more_body", False)
-                if clock() > ends_s:
-                    break
-        await send({"type": "http.response.body", "body": b""})
-
-
-LINGER_S = 30.0
-QUIET_S = 2.0  # a sender that pauses has seen the answer, or has gone
+    """An answer in JSON."""
+    return Response(orjson.dumps(body), status, headers, media_type)
 
 
 def not_found() -> Problem:

@@ -35,7 +35,7 @@ async def _delete_pictures(here: Gateway, kind: Target, name: str) -> dict[str, 
     if kind == "item":
         return await _delete_page(here, await here.records.items([name], with_deleted=True))
     began: dict[str, int] = {}
-    total = int(await here.redis.zcard(here.names.members(name)))
+    total = int(await here.redis.zcard(here.keys.members(name)))
     for start in range(0, total, PAGE):
         began |= await _delete_page(here, await here.records.members(name, start))
     return began
@@ -52,7 +52,7 @@ async def _purge_letters(here: Gateway, name: str, began: Mapping[str, int]) -> 
 
     One scan for all of them: there may be far more letters than items.
     """
-    letters = DeadLetters(here.redis, here.names)
+    letters = DeadLetters(here.redis, here.keys)
     since_ms, tenant = min(began.values(), default=0), name.partition("/")[0]
     entries = [
         letter.entry

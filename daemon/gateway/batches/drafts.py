@@ -88,24 +88,25 @@ async def draft_of(request: Request, here: Gateway, caller: Caller) -> AsyncIter
         data = await read_body(request, JSON_BYTES, JSON)
         yield await asyncio.to_thread(_from_json, request, caller, data)
         return
-    async with here.uploads.spooled(request, SPOOLED_BYTES, TYPES) as file, _turn(here.reading):
+    uploads, owner = here.uploads, caller.tenant
+    async with uploads.spooled(request, owner, SPOOLED_BYTES, TYPES) as file, _turn(here.batch_turn):
         read = _from_lines if kind in JSON_LINES else _from_csv
         yield await asyncio.to_thread(read, request, caller, file)
 
 
 @asynccontextmanager
-async def _turn(reading: asyncio.Lock) -> AsyncIterator[None]:
+async def _turn(turn: asyncio.Lock) -> AsyncIterator[None]:
     """Hold the lock. Raises Problem 503 when others read for too long: a crowd must not pile up behind them."""
     try:
         async with asyncio.timeout(TURN_S):
-            await reading.acquire()
+            await turn.acquire()
     except TimeoutError:
         sentence = "Other large batches are being read; send it again in a moment."
         raise Problem(503, "busy", sentence, retry_after_s=AGAIN_S) from None
     try:
         yield
     finally:
-        reading.release()
+        turn.release()
 
 
 def _from_json(request: Request, caller: Caller, data: bytes) -> Draft:

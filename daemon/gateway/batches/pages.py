@@ -47,7 +47,7 @@ async def items_of(
     rank = 0 if cursor is None else _item_cursor(cursor)
     found: list[ItemView] = []
     while True:
-        uids = await ranked(here.redis, here.names.members(batch.gid), rank, LOOKED_AT)
+        uids = await ranked(here.redis, here.keys.members(batch.gid), rank, LOOKED_AT)
         for at, view in enumerate(await here.records.items(uids) if uids else [], rank):
             if view is None or state not in (None, view.state) or kind not in (None, kind_of(view)):
                 continue
@@ -65,14 +65,14 @@ async def chosen(
     states: Sequence[str],
     kinds: Sequence[str] | None,
     items: Sequence[str] | None,
-) -> list[str]:
-    """The names of a batch's items in one of `states` that fit `kinds` and `items`, where these are given."""
+) -> list[ItemView]:
+    """A batch's items in one of `states` that fit `kinds` and `items`, where these are given."""
     if items is None:
         views = await here.records.all_members(batch.gid)
     else:
         names = [str(Uid(batch.tenant, batch.id, item)) for item in dict.fromkeys(items)]
         views = [view for view in await here.records.items(names) if view is not None]
-    return [str(v.uid) for v in views if v.state in states and (kinds is None or kind_of(v) in kinds)]
+    return [view for view in views if view.state in states and (kinds is None or kind_of(view) in kinds)]
 
 
 def kind_of(item: ItemView) -> str | None:
@@ -88,7 +88,7 @@ async def _newest(here: Gateway, after: tuple[int, str] | None) -> tuple[list[tu
     start, offset = "+inf" if after is None else str(after[0]), 0
     while True:
         found: Any = await here.redis.zrange(
-            here.names.index,
+            here.keys.index,
             start,
             "-inf",
             desc=True,

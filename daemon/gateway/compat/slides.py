@@ -79,7 +79,7 @@ async def status(request: Request, here: Here, caller: Reader) -> Response:
 async def active_count(here: Here, caller: Reader) -> Response:
     """How many batches of the caller are under way."""
     tenant = caller.tenant_for(None)
-    names = await ranked(here.redis, here.names.active, 0, MOST_COUNTED)
+    names = await ranked(here.redis, here.keys.active, 0, MOST_COUNTED)
     # A job of several pictures has an empty batch in its name.
     ours = [name for name in names if name.startswith(f"{tenant}/") and not name.startswith(f"{tenant}//")]
     return answer({"active_batches": len(ours)})

@@ -17,8 +17,8 @@ from daemon.gateway.answering.problems import MEDIA_TYPE
 from daemon.gateway.callers.keyring import COOKIE
 from daemon.gateway.document.bodies import JSON, ref
 from daemon.gateway.document.codes import CODES, joined
+from daemon.gateway.document.openai import OpenAiError
 from daemon.gateway.document.operations import OPERATIONS, Answer, Operation
-from daemon.gateway.document.others import OpenAiError
 from daemon.gateway.document.parameters import KNOWN
 
 Node = dict[str, Any]

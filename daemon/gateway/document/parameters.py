@@ -90,6 +90,7 @@ KEY: Final = header(
     {"type": "string", "minLength": 1, "maxLength": KEY_CHARS, "pattern": r"\S"},
     "the same key with the same content is the same work",
 )
+KEY_OF_RETRY: Final = {**KEY, "description": "the same key within a minute is the same order"}
 PREFER: Final = header(
     "Prefer", {"type": "string"}, f"`wait=N`: answer when it has ended, at most N <= {MOST_WAIT_S} seconds"
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
 from daemon.client.client import CANCEL_STATES, DEFAULT_RETRY
@@ -14,11 +16,12 @@ from daemon.contract.fields import Model
 from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.batches.pages import chosen
 from daemon.gateway.callers.access import Submitter
-from daemon.gateway.gateway import Here
+from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.bodies import read_object
 from daemon.gateway.requests.parameters import SMALL_BYTES
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_batch
+from daemon.gateway.work.joining import first_send_at, has_run_since
 from daemon.queue import pauses
 from daemon.queue.messages import Changed
 from daemon.queue.records import GroupView
@@ -28,52 +31,42 @@ router = APIRouter(tags=["batches"])
 M = TypeVar("M", bound=Model)
 
 
-@router.post(
-    "/v1/batches/{ident}/cancel",
-    status_code=202,
-)
-async def cancel(
-    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
-) -> Response:
+async def _batch(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> GroupView:
+    return await find_batch(here, caller.tenant_for(tenant), ident)
+
+
+Batch = Annotated[GroupView, Depends(_batch)]
+
+
+@router.post("/v1/batches/{ident}/cancel", status_code=202)
+async def cancel(request: Request, here: Here, batch: Batch) -> Response:
     """Cancel items that have not ended; `{}` means all of them. Running items get a request to stop."""
     order = await _order(request, CancelSelection)
-    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     states = order.states or CANCEL_STATES
-    if order.kinds is None and order.items is None:
+    uids = await _named(here, batch, states, order)
+    if uids is None:
         return _affected(await here.orders.cancel("group", batch.gid, states))
-    uids = await chosen(here, batch, states, order.kinds, order.items)
     return _affected(await here.orders.cancel_members(batch.gid, uids, states))
 
 
-@router.post(
-    "/v1/batches/{ident}/retry",
-    status_code=202,
-)
-async def retry(
-    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
-) -> Response:
+@router.post("/v1/batches/{ident}/retry", status_code=202)
+async def retry(request: Request, here: Here, caller: Submitter, batch: Batch) -> Response:
     """Try items again that made no picture; `{}` means those that failed. No picture is made twice."""
     order = await _order(request, RetrySelection)
-    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     states = order.states or DEFAULT_RETRY
-    if order.kinds is None and order.items is None:
+    first_at = await first_send_at(request, here, caller, batch.tenant)
+    uids = await _named(here, batch, states, order, first_at)
+    if uids is None:
         return _affected(await here.orders.retry("group", batch.gid, states))
-    uids = await chosen(here, batch, states, order.kinds, order.items)
     return _affected(await here.orders.retry_members(batch.gid, uids, states))
 
 
-@router.post(
-    "/v1/batches/{ident}/pause",
-    status_code=202,
-)
-async def pause(
-    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
-) -> Response:
+@router.post("/v1/batches/{ident}/pause", status_code=202)
+async def pause(request: Request, here: Here, caller: Submitter, batch: Batch) -> Response:
     """Begin no new call of a batch until it is resumed; running items go on."""
     order = await _order(request, PauseOrder)
-    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     reason = pauses.signed(order.reason, caller.signature)
-    match await pauses.pause(here.redis, here.names, "batch", batch.gid, reason=reason):
+    match await pauses.pause(here.redis, here.keys, "batch", batch.gid, reason=reason):
         case "unknown":
             raise not_found()
         case "ended":
@@ -81,17 +74,11 @@ async def pause(
     return answer({"affected": _waiting(batch)}, 202)
 
 
-@router.post(
-    "/v1/batches/{ident}/resume",
-    status_code=202,
-)
-async def resume(
-    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
-) -> Response:
+@router.post("/v1/batches/{ident}/resume", status_code=202)
+async def resume(request: Request, here: Here, batch: Batch) -> Response:
     """End the pause of a batch; `affected` is 0 if it was not paused."""
     await _order(request, Model)
-    batch = await find_batch(here, caller.tenant_for(tenant), ident)
-    reply = await pauses.resume(here.redis, here.names, "batch", batch.gid)
+    reply = await pauses.resume(here.redis, here.keys, "batch", batch.gid)
     if reply == "unknown":
         raise not_found()
     return answer({"affected": _waiting(batch) if reply == "resumed" else 0}, 202)
@@ -104,6 +91,20 @@ async def _order(request: Request, model: type[M]) -> M:
         return model.model_validate(body)
     except ValidationError as error:
         raise refused(error, model) from None
+
+
+async def _named(
+    here: Gateway,
+    batch: GroupView,
+    states: Sequence[str],
+    order: CancelSelection | RetrySelection,
+    first_at: datetime | None = None,
+) -> list[str] | None:
+    """The items that an order names; None: all of the batch. `first_at` is of the order that this one repeats."""
+    if order.kinds is None and order.items is None and first_at is None:
+        return None
+    views = await chosen(here, batch, states, order.kinds, order.items)
+    return [str(view.uid) for view in views if first_at is None or not has_run_since(view, first_at)]
 
 
 def _affected(changed: Changed) -> Response:

@@ -26,7 +26,7 @@ async def dead(
     """The newest dead letters, with the fields of the original; credentials are never kept."""
     most = whole_number("limit", limit, 100, 1, MOST)
     wanted = ident_of(caller.tenant_for(tenant)) if tenant is not None else None
-    letters = DeadLetters(here.redis, here.names)
+    letters = DeadLetters(here.redis, here.keys)
     found = await letters.newest(most, reason=reason, tenant=wanted, most_bytes=MOST_BYTES)
     # The search for credentials and for the place of a fault reads all of it: other requests must not wait.
     return await asyncio.to_thread(lambda: answer({"dead": [letter.as_dict() for letter in found]}))
@@ -35,7 +35,7 @@ async def dead(
 @router.post("/v1/dead/{ident}/retry", status_code=202, dependencies=[ADMINISTERS])
 async def retry(here: Here, ident: str) -> Response:
     """Try the work behind a dead letter again; a repeat does it once."""
-    letters = DeadLetters(here.redis, here.names)
+    letters = DeadLetters(here.redis, here.keys)
     letter = await letters.get(ident)
     if letter is None:
         raise not_found()

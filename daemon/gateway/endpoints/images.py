@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Header, Response
 
 from daemon.client.archive import safe_name
 from daemon.gateway.answering.memory import HeldResponse
@@ -30,57 +31,58 @@ FOREVER: Final = "private, max-age=31536000, immutable"
 ALONE: Final = "default-src 'none'; sandbox"
 
 
-@router.get("/v1/jobs/{ident}/images/{k}")
-async def of_job(
-    request: Request,
-    here: Here,
-    caller: Reader,
-    ident: str,
-    k: str,
+class Form(NamedTuple):
+    """The form in which a picture is wanted; `known` are the tags of those that the caller has."""
+
+    is_thumb: bool
+    is_inline: bool
+    known: Sequence[str]
+
+
+async def _form(
     thumb: str | None = None,
     inline: str | None = None,
-    tenant: str | None = None,
+    if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Form:
+    tags = [tag.strip() for tag in if_none_match.split(",")]
+    return Form(flag("thumb", thumb), flag("inline", inline), tags)
+
+
+Wanted = Annotated[Form, Depends(_form)]
+
+
+@router.get("/v1/jobs/{ident}/images/{k}")
+async def of_job(
+    here: Here, caller: Reader, form: Wanted, ident: str, k: str, tenant: str | None = None
 ) -> Response:
     """Picture `k` of a job, from 0: its bytes, or a link to the store that lasts an hour."""
     owner, number = caller.tenant_for(tenant), _number(k)
     view = await find_job(here, owner, ident)
     if isinstance(view, ItemView):
-        item: ItemView | None = view
-    else:
-        item, number = await here.records.item(Uid(owner, "", f"{ident}.{number}")), 0
-    return await _picture(request, here, item, number, flag("thumb", thumb), flag("inline", inline))
+        return await _picture(here, view, number, form)
+    return await _picture(here, await here.records.item(Uid(owner, "", f"{ident}.{number}")), 0, form)
 
 
 @router.get("/v1/batches/{batch}/items/{ident}/images/{k}")
 async def of_item(
-    request: Request,
-    here: Here,
-    caller: Reader,
-    batch: str,
-    ident: str,
-    k: str,
-    thumb: str | None = None,
-    inline: str | None = None,
-    tenant: str | None = None,
+    here: Here, caller: Reader, form: Wanted, batch: str, ident: str, k: str, tenant: str | None = None
 ) -> Response:
     """Picture `k` of an item of a batch, from 0."""
     item = await find_item(here, caller.tenant_for(tenant), batch, ident)
-    return await _picture(request, here, item, _number(k), flag("thumb", thumb), flag("inline", inline))
+    return await _picture(here, item, _number(k), form)
 
 
-async def _picture(
-    request: Request, here: Gateway, item: ItemView | None, k: int, is_thumb: bool, is_inline: bool
-) -> Response:
+async def _picture(here: Gateway, item: ItemView | None, k: int, form: Form) -> Response:
     if item is None or not 0 <= k < len(item.images):
         raise not_found()
     image = item.images[k]
-    tag = f'"{image["sha256"]}{"-thumb" if is_thumb else ""}"'
-    if tag in (given.strip() for given in request.headers.get("if-none-match", "").split(",")):
+    tag = f'"{image["sha256"]}{"-thumb" if form.is_thumb else ""}"'
+    if tag in form.known:
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": FOREVER})
-    if is_thumb:
+    if form.is_thumb:
         small = await _thumb(here, image)
         return Response(small, headers=_headers(tag, f"{item.id}.webp"), media_type="image/webp")
-    if not is_inline and (link := await here.store.link(image["key"], LINK_LASTS)) is not None:
+    if not form.is_inline and (link := await here.store.link(image["key"], LINK_LASTS)) is not None:
         return Response(status_code=302, headers={"Location": link})
     name = f"{item.id}.{image['key'].rpartition('.')[2]}"
     give_back = await here.memory.take(int(image["bytes"]))
@@ -97,7 +99,7 @@ async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
     key = thumb_key(image["key"])
     if (found := await here.store.get(key)) is not None:
         return found
-    async with here.decoding:
+    async with here.picture_turns:
         try:
             small = await asyncio.to_thread(thumbnail, await _stored(here, image))
         except BadImage:

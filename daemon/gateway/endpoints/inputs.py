@@ -20,5 +20,5 @@ async def upload(request: Request, here: Here, caller: Submitter, tenant: str | 
     """Keep a picture. Its name is its content's, so the same picture again is the same object."""
     owner = ident_of(caller.tenant_for(tenant))
     most = here.settings.network.max_input_bytes
-    async with here.uploads.spooled(request, most, TYPES) as file:
+    async with here.uploads.spooled(request, caller.tenant, most, TYPES) as file:
         return answer(await keep_input(here, owner, file), 201)

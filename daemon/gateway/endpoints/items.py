@@ -46,7 +46,7 @@ async def items(
         raise bad_parameter("kind", "`kind` must be a kind of error, such as moderation_input.")
     most = whole_number("limit", limit, LISTED, 1, MOST_LISTED)
     wanted = one_of("state", state, STATES)
-    newest = await tail(here.redis, here.names.events)
+    newest = await tail(here.redis, here.keys.events)
     batch = await find_batch(here, caller.tenant_for(tenant), ident)
     found, following = await items_of(here, batch, state=wanted, kind=kind, cursor=cursor, limit=most)
     links = Links.of_tenant(request, caller, batch.tenant)

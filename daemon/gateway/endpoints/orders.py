@@ -10,6 +10,7 @@ from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.work.answers import answer, charged
 from daemon.gateway.work.finding import find_batch, find_item, find_job, items_of
+from daemon.gateway.work.joining import first_send_at, has_run_since
 from daemon.gateway.work.links import Links
 from daemon.intake.orders import DEFAULT_CANCEL
 from daemon.queue.messages import Target
@@ -28,9 +29,11 @@ async def cancel_job(here: Here, caller: Submitter, ident: str, tenant: str | No
 
 
 @router.post("/v1/jobs/{ident}/retry", status_code=202)
-async def retry_job(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> Response:
+async def retry_job(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
     """Queue a job again that ended without a picture, or is held; pictures that were made stay."""
-    return await _retry(here, await find_job(here, caller.tenant_for(tenant), ident))
+    return await _retry(request, here, caller, await find_job(here, caller.tenant_for(tenant), ident))
 
 
 @router.get("/v1/jobs/{ident}/explain")
@@ -51,10 +54,11 @@ async def cancel_item(
 
 @router.post("/v1/batches/{batch}/items/{ident}/retry", status_code=202)
 async def retry_item(
-    here: Here, caller: Submitter, batch: str, ident: str, tenant: str | None = None
+    request: Request, here: Here, caller: Submitter, batch: str, ident: str, tenant: str | None = None
 ) -> Response:
     """Queue one item of a batch again that ended without a picture, or is held."""
-    return await _retry(here, await find_item(here, caller.tenant_for(tenant), batch, ident))
+    item = await find_item(here, caller.tenant_for(tenant), batch, ident)
+    return await _retry(request, here, caller, item)
 
 
 @router.get("/v1/batches/{batch}/items/{ident}/explain")
@@ -83,9 +87,12 @@ async def _cancel(here: Gateway, view: View) -> Response:
     return await _ordered(here, now)
 
 
-async def _retry(here: Gateway, view: View) -> Response:
+async def _retry(request: Request, here: Gateway, caller: Caller, view: View) -> Response:
     if not (view.ended or view.needs_person):
         raise _not_ended(view)
+    first_at = await first_send_at(request, here, caller, view.tenant)
+    if first_at is not None and any(has_run_since(item, first_at) for item in await items_of(here, view)):
+        return await _ordered(here, view)
     changed = await here.orders.retry(*_target(view), RETRIED)
     now = await _now(here, view)
     if not changed.ended_or_queued:

@@ -22,7 +22,7 @@ router = APIRouter(tags=["quotas"])
 @router.get("/v1/quotas", dependencies=[READS])
 async def quotas(here: Here) -> Response:
     """Each quota: its limits, what is left, what holds the next call back, and until when."""
-    found = await pauses.read_pauses(here.redis, here.names)
+    found = await pauses.read_pauses(here.redis, here.keys)
     looks = [look.as_dict() for look in await _quotas(here).look(here.settings.quotas)]
     return answer({"quotas": looks, "pauses": [pause.as_dict() for pause in found.values()]})
 
@@ -30,7 +30,7 @@ async def quotas(here: Here) -> Response:
 @router.get("/v1/routes", dependencies=[READS])
 async def routes(here: Here) -> Response:
     """The routes that jobs may name: provider, model, quotas, and the pause over each."""
-    found = await pauses.read_pauses(here.redis, here.names)
+    found = await pauses.read_pauses(here.redis, here.keys)
     return answer({"routes": [_route(here, name, pauses.pause_over(found, name)) for name in here.routes]})
 
 
@@ -82,13 +82,13 @@ async def _pause(
     reason, for_s = await pause_terms(request)
     by = caller.signature
     seconds, _ = await here.redis.time()
-    await pauses.pause(here.redis, here.names, scope, name, reason=pauses.signed(reason, by), for_s=for_s)
+    await pauses.pause(here.redis, here.keys, scope, name, reason=pauses.signed(reason, by), for_s=for_s)
     until = None if for_s is None else datetime.fromtimestamp(seconds + for_s, UTC)
     return answer({"scope": scope, "name": name, "paused": True, "paused_by": by, "until": _text(until)}, 202)
 
 
 async def _resume(here: Gateway, scope: Literal["fleet", "route"], name: str) -> Response:
-    resumed = await pauses.resume(here.redis, here.names, scope, name) == "resumed"
+    resumed = await pauses.resume(here.redis, here.keys, scope, name) == "resumed"
     return answer({"scope": scope, "name": name, "resumed": resumed}, 202)
 
 
@@ -108,7 +108,7 @@ def _text(until: datetime | None) -> str | None:
 
 
 def _quotas(here: Gateway) -> Quotas:
-    return Quotas(here.redis, here.names, here.limiter)
+    return Quotas(here.redis, here.keys, here.limiter)
 
 
 def _known(name: str, configured: Any) -> None:

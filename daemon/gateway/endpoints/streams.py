@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 
 from daemon.contract import FINAL_STATES
 from daemon.gateway.answering.problems import Problem, bad_parameter
@@ -17,106 +17,22 @@ from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.work.finding import find_batch, find_item, find_job
-from daemon.queue.views import GroupView, View
+from daemon.queue.views import ItemView, View
 
 router = APIRouter()
 
 _ENDS_OF_JOBS = frozenset(f"job.{state}" for state in FINAL_STATES)
+_ENDS_OF_BATCHES = frozenset({"batch.finished"})
 _CLOCKS_MS = 1000  # a record and its events are of one step; their clocks may differ a little
 
-After = Annotated[str | None, Query()]
-LastEventId = Annotated[str | None, Header()]
 
-
-@router.get("/v1/events", response_class=SseResponse, tags=["events"])
-async def of_tenant(
+async def _position(
     here: Here,
-    caller: Reader,
-    tenant: str | None = None,
-    after: After = None,
-    last_event_id: LastEventId = None,
-) -> SseResponse:
-    """The events of all work of a tenant, and to quotas and routes; without a last id, from now on."""
-    here.hub.check()
-    topic = Topic(caller.tenant_for(tenant))
-    known = _known(after, last_event_id)
-    return _stream(here, Listening(topic, here.names.events, known, known or START))
-
-
-@router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
-async def of_batch(
-    here: Here,
-    caller: Reader,
-    ident: str,
-    tenant: str | None = None,
-    after: After = None,
-    last_event_id: LastEventId = None,
-) -> SseResponse:
-    """The events of a batch, from its first one or from the last id on, until it ends."""
-    here.hub.check()
-    known = _known(after, last_event_id)
-    owner = caller.tenant_for(tenant)
-    find = partial(find_batch, here, owner, ident)
-    view = await _found(here, find)
-    ending = Ending(frozenset({"batch.finished"}), True, _ended(find))
-    stream = here.names.batch_events(ident)
-    return _stream(here, Listening(Topic(owner, ident), stream, *_since(view, known), ending, view.ended))
-
-
-@router.get(
-    "/v1/batches/{batch}/items/{ident}/events",
-    response_class=SseResponse,
-    tags=["batches"],
-)
-async def of_item(
-    here: Here,
-    caller: Reader,
-    batch: str,
-    ident: str,
-    tenant: str | None = None,
-    after: After = None,
-    last_event_id: LastEventId = None,
-) -> SseResponse:
-    """The events of an item of a batch, until the item ends."""
-    here.hub.check()
-    known = _known(after, last_event_id)
-    owner = caller.tenant_for(tenant)
-    find = partial(find_item, here, owner, batch, ident)
-    view = await _found(here, find)
-    ending = Ending(_ENDS_OF_JOBS, True, _ended(find))
-    topic = Topic(owner, batch, ident)
-    return _stream(
-        here, Listening(topic, here.names.batch_events(batch), *_since(view, known), ending, view.ended)
-    )
-
-
-@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, tags=["jobs"])
-async def of_job(
-    here: Here,
-    caller: Reader,
-    ident: str,
-    tenant: str | None = None,
-    after: After = None,
-    last_event_id: LastEventId = None,
-) -> SseResponse:
-    """The events of a job, until all of its pictures have ended."""
-    here.hub.check()
-    known = _known(after, last_event_id)
-    owner = caller.tenant_for(tenant)
-    find = partial(find_job, here, owner, ident)
-    view = await _found(here, find)
-    ending = Ending(_ENDS_OF_JOBS, not isinstance(view, GroupView), _ended(find))
-    until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
-    topic = Topic(owner, "", ident)
-    return _stream(here, Listening(topic, here.names.events, *_since(view, known), ending, view.ended, until))
-
-
-def _stream(here: Gateway, listening: Listening) -> SseResponse:
-    return SseResponse(EventStream(here.hub, listening).frames())
-
-
-def _known(after: str | None, last_event_id: str | None) -> Position | None:
+    after: Annotated[str | None, Query()] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Position | None:
     """The position that a listener knows. An EventSource repeats its address, so its header is newer than `after`."""
+    here.hub.check()
     field, text = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
     if not text:
         return None
@@ -127,9 +43,63 @@ def _known(after: str | None, last_event_id: str | None) -> Position | None:
         raise bad_parameter(field, sentence) from None
 
 
-async def _found(here: Gateway, find: Callable[[], Awaitable[View]]) -> View:
+Known = Annotated[Position | None, Depends(_position)]
+
+
+@router.get("/v1/events", response_class=SseResponse, tags=["events"])
+async def of_tenant(here: Here, caller: Reader, known: Known, tenant: str | None = None) -> SseResponse:
+    """The events of all work of a tenant, and to quotas and routes; without a last id, from now on."""
+    topic = Topic(caller.tenant_for(tenant))
+    await here.redis.ping()  # other streams read a record first; this one would open while Redis is away
+    return _stream(here, Listening(topic, here.keys.events, known, known or START))
+
+
+@router.get("/v1/batches/{ident}/events", response_class=SseResponse, tags=["batches"])
+async def of_batch(
+    here: Here, caller: Reader, known: Known, ident: str, tenant: str | None = None
+) -> SseResponse:
+    """The events of a batch, from its first one or from the last id on, until it ends."""
+    owner = caller.tenant_for(tenant)
+    return await _until_end(here, Topic(owner, ident), known, partial(find_batch, here, owner, ident))
+
+
+@router.get("/v1/batches/{batch}/items/{ident}/events", response_class=SseResponse, tags=["batches"])
+async def of_item(
+    here: Here, caller: Reader, known: Known, batch: str, ident: str, tenant: str | None = None
+) -> SseResponse:
+    """The events of an item of a batch, until the item ends."""
+    owner = caller.tenant_for(tenant)
+    find = partial(find_item, here, owner, batch, ident)
+    return await _until_end(here, Topic(owner, batch, ident), known, find)
+
+
+@router.get("/v1/jobs/{ident}/events", response_class=SseResponse, tags=["jobs"])
+async def of_job(
+    here: Here, caller: Reader, known: Known, ident: str, tenant: str | None = None
+) -> SseResponse:
+    """The events of a job, until all of its pictures have ended."""
+    owner = caller.tenant_for(tenant)
+    return await _until_end(here, Topic(owner, "", ident), known, partial(find_job, here, owner, ident))
+
+
+async def _until_end(
+    here: Gateway, topic: Topic, known: Position | None, find: Callable[[], Awaitable[View]]
+) -> SseResponse:
+    """The events of some work, which `find` finds: from the stream of its batch, or from that of all events."""
     async with here.hub.looks:
-        return await find()
+        view = await find()
+    kinds = _ENDS_OF_JOBS if topic.job else _ENDS_OF_BATCHES
+    has_one_end = not topic.job or isinstance(view, ItemView)
+    ending = Ending(kinds, has_one_end, _ended(find))
+    stream, until = here.keys.batch_events(topic.batch), None
+    if not topic.batch:
+        stream = here.keys.events
+        until = _at(view.finished_at, _CLOCKS_MS) if view.ended and view.finished_at else None
+    return _stream(here, Listening(topic, stream, *_since(view, known), ending, view.ended, until))
+
+
+def _stream(here: Gateway, listening: Listening) -> SseResponse:
+    return SseResponse(EventStream(here.hub, listening).frames())
 
 
 def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]:

@@ -19,5 +19,5 @@ async def show(here: Here, caller: Reader, days: str | None = None, tenant: str 
     most = whole_number("days", days, 7, 1, MOST_DAYS)
     every = tenant is None and (caller.tenant is None or caller.may("admin"))
     owner = None if every else ident_of(caller.tenant_for(tenant))
-    rows = await usage(here.redis, here.names, most, tenant=owner)
+    rows = await usage(here.redis, here.keys, most, tenant=owner)
     return answer({"days": most, "usage": rows})

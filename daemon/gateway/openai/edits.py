@@ -33,8 +33,8 @@ async def read_edit(request: Request, here: Gateway, caller: Caller) -> dict[str
     most = (MOST_PICTURES + 1) * each + 1024**2
     # The parts are files of their own while they are read.
     async with (
-        here.uploads.spooled(request, most, (TYPE,), copies=2) as body,
-        here.forms,
+        here.uploads.spooled(request, caller.tenant, most, (TYPE,), copies=2) as body,
+        here.form_turns,
         _parsed(request, body) as form,
     ):
         return await _fields(here, caller, form, each)

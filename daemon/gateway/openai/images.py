@@ -1,4 +1,4 @@
-"""`/v1/images`: the addresses of OpenAI's images API, and of asynchronous images as other gateways have them.
+"""`/v1/images` and `/v1/models`: OpenAI's images API with its models, and tasks as other gateways have them.
 
 A client changes its `base_url` and is queued. Its request waits up to nine minutes for the pictures, since the SDK
 gives up after ten. The job goes on whatever becomes of the connection.
@@ -12,7 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from daemon.gateway.answering.problems import Problem
-from daemon.gateway.callers.access import Caller, Reader, Submitter
+from daemon.gateway.callers.access import READS, Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
@@ -32,6 +32,16 @@ router = APIRouter(route_class=OpenAiRoute, tags=["openai"])
 
 WAIT_S: Final = 540.0
 POLL_AGAIN_S: Final = "3"
+
+
+@router.get("/v1/models", dependencies=[READS])
+async def models(here: Here) -> Response:
+    """The routes, which are the names that `model` may have; the model of a route is one as well."""
+    routes = [
+        {"id": name, "object": "model", "created": 0, "owned_by": route.provider.name}
+        for name, route in here.routes.items()
+    ]
+    return answer({"object": "list", "data": routes})
 
 
 @router.post("/v1/images/generations")

@@ -19,7 +19,7 @@ from daemon.storage.object_store import StorageError
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
 NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it
 RESTARTED_S: Final = 1
-BELOW: Final = "/v1/images/"
+BELOW: Final = ("/v1/images/", "/v1/models/")
 _STATUS: Final = {422: 400}
 
 

@@ -7,6 +7,7 @@ disk together: those beyond it get an answer at once.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import IO, Final
@@ -28,29 +29,39 @@ class Uploads:
 
     def __init__(self, most_bytes: int) -> None:
         self._left = most_bytes
+        self._share = most_bytes // 2
+        self._held = Counter[str | None]()  # by tenant
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Take `size` bytes of the budget. Raises Problem 503 when they are not there now."""
-        if size > self._left:
+    def hold(self, size: int, tenant: str | None) -> Iterator[None]:
+        """Take `size` bytes of the budget. Raises Problem 503 when they are not there now.
+
+        A tenant has half of the budget, or one upload that is larger. None: a caller without a key has all of it.
+        """
+        held = self._held[tenant]
+        exceeds_share = tenant is not None and held > 0 and held + size > self._share
+        if size > self._left or exceeds_share:
             raise _busy("Other uploads are under way; send it again in a moment.")
         self._left -= size
+        self._held[tenant] += size
         try:
             yield
         finally:
             self._left += size
+            self._held[tenant] -= size
+            self._held = +self._held  # without tenants that hold nothing
 
     @asynccontextmanager
     async def spooled(
-        self, request: Request, most: int, types: Collection[str], *, copies: int = 1
+        self, request: Request, tenant: str | None, most: int, types: Collection[str], *, copies: int = 1
     ) -> AsyncIterator[IO[bytes]]:
         """The body as a file, at its beginning; the file is gone afterwards. Raises Problem as `read_body` does.
 
-        `copies`: how often all of it will be on the disk.
+        `tenant` is that of the caller's key. `copies`: how often all of it will be on the disk.
         """
         check_type(request, types)
         size = announced_bytes(request, most)
-        with self.hold(copies * (most if size is None else size)), _spool() as file:
+        with self.hold(copies * (most if size is None else size), tenant), _spool() as file:
             async for chunk in chunks_of(request, most):
                 _write(file, chunk)
             file.seek(0)

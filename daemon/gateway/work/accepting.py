@@ -58,7 +58,7 @@ async def accept_job(here: Gateway, job: Job) -> Verdict:
 
 async def raise_full(here: Gateway, rejection: Rejection, tenant: str, route: str, pictures: int) -> NoReturn:
     """Raise the answer for a full backlog: how deep it is, its cap, and when there is room for `pictures`."""
-    depth = int(await here.redis.hget(here.names.tenants, tenant) or 0)
+    depth = int(await here.redis.hget(here.keys.tenants, tenant) or 0)
     cap = here.queue.max_backlog_per_tenant
     problem = of_rejection(rejection)
     room_s = await here.estimates.time_for(route, max(1, depth + pictures - cap))

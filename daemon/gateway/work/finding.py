@@ -51,7 +51,7 @@ async def members_of(here: Gateway, view: View) -> list[ItemView]:
 
 
 async def _missing(here: Gateway, name: str) -> GroupView:
-    accepted_us = await here.redis.zscore(here.names.index, name)
+    accepted_us = await here.redis.zscore(here.keys.index, name)
     if accepted_us is None:
         raise not_found()
     day = datetime.fromtimestamp(accepted_us / 1e6, UTC).date().isoformat()

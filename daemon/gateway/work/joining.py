@@ -7,6 +7,7 @@ themselves send neither.
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 from fastapi import Request
 
@@ -15,8 +16,10 @@ from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.requests.identity import id_of_key, idempotency_key
 from daemon.queue.steps import Steps
+from daemon.queue.views import ItemView
 
 SAME_BODY_S = 60.0
+NO_RECORDS = "/"  # where an order has no record of its own: no tenant has an empty name
 
 
 def digest_of(caller: Caller, tenant: str, address: str, body: bytes) -> str:
@@ -45,7 +48,26 @@ async def joined_id(
     Work is joined while it runs and for `kept_s` after its end. `count` is the number of the repetition: 0 begins new
     work, and each work is joined once by each number. None: every send joins.
     """
-    step = Steps(here.redis, here.names.prefix)
+    step = Steps(here.redis, here.keys.prefix)
     given = {"send": send, "id": new_id, "records": records, "kept_us": round(kept_s * 1e6), "count": count}
     reply: bytes = await step("join", **given)
     return reply.decode()
+
+
+async def first_send_at(request: Request, here: Gateway, caller: Caller, tenant: str) -> datetime | None:
+    """When the order that this one repeats was sent; None: it has no `Idempotency-Key`, or a new one in this minute.
+
+    The time stands in the place of an id, so that nothing else is noted: what has run since then is not ordered again.
+    """
+    if (key := idempotency_key(request)) is None:
+        return None
+    seconds, micros = await here.redis.time()
+    now_us = str(int(seconds) * 10**6 + int(micros))
+    send = digest_of(caller, tenant, request.url.path, id_of_key(key).encode())
+    first_us = await joined_id(here, send, now_us, NO_RECORDS, kept_s=0)
+    return None if first_us == now_us else datetime.fromtimestamp(int(first_us) / 1e6, UTC)
+
+
+def has_run_since(item: ItemView, moment: datetime) -> bool:
+    """Whether a run of the item began, or the item ended, after `moment`."""
+    return any(at is not None and at > moment for at in (item.started_at, item.finished_at))

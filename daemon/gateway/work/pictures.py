@@ -16,7 +16,7 @@ LINK_LASTS: Final = timedelta(seconds=LINK_S)
 
 async def keep_input(here: Gateway, tenant: str, file: IO[bytes]) -> dict[str, object]:
     """Check a picture and put it into the store. Raises Problem 422 for anything else; StorageError."""
-    async with here.decoding:
+    async with here.picture_turns:
         data = file.read()
         try:
             facts = await asyncio.to_thread(inspect_image, data)

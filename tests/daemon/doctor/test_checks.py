@@ -24,9 +24,8 @@ from daemon.doctor.checks import (
     check_storage,
     credential_checks,
     examine,
-    redis_checks,
-    unreachable,
 )
+from daemon.doctor.redis_checks import redis_checks, unreachable
 from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.settings import Credential, Route
 from daemon.storage.object_store import ResultStore, StorageError

@@ -44,7 +44,7 @@ async def test_a_batch_waits_for_its_turn_only_some_time(
 ) -> None:
     monkeypatch.setattr(drafts, "TURN_S", 0.01)
     body = lines({"id": "b1"}, {"id": "a", "prompt": "x"})
-    async with quiet_door.gateway.reading:
+    async with quiet_door.gateway.batch_turn:
         answer = await quiet_door.http.post("/v1/batches", content=body, headers=LINES)
     assert (*refusal(answer), answer.headers["retry-after"]) == (503, "busy", None, "2")
     assert (await quiet_door.http.post("/v1/batches", content=body, headers=LINES)).status_code == 202

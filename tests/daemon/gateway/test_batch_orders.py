@@ -9,6 +9,7 @@ import pytest
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batch_lists import MIXED
 from tests.daemon.gateway.test_batches import batch, ended
+from tests.daemon.live import refused
 
 
 async def counts(door: Door) -> dict[str, int]:
@@ -45,6 +46,30 @@ async def test_a_retry_by_kind_leaves_other_failures_and_successes(door: Door) -
     )
     await ended(door, "b1")
     assert await order(door, "retry", {}) == (202, 2)
+
+
+@pytest.mark.parametrize("body", [{}, {"kinds": ["moderation_input"]}], ids=["all", "by kind"])
+async def test_a_batch_retry_that_is_sent_again_leaves_what_has_run_since(
+    quiet_door: Door, body: dict[str, Any]
+) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 3))
+    installation = quiet_door.installation
+
+    async def fail(count: int) -> None:
+        for item in await installation.claim(count):
+            await installation.queue.settle(item, refused())
+
+    async def retry(key: str) -> int:
+        headers = {"Idempotency-Key": key}
+        answer = await quiet_door.http.post("/v1/batches/b1/retry", json=body, headers=headers)
+        return int(answer.json()["affected"])
+
+    await fail(2)
+    assert await retry("order-1") == 2
+    await fail(3)
+    assert await retry("order-1") == 0
+    assert await counts(quiet_door) == {"total": 3, "failed": 3}
+    assert await retry("order-2") == 3
 
 
 async def test_a_paused_batch_begins_nothing_until_it_is_resumed(quiet_door: Door) -> None:

@@ -78,7 +78,7 @@ async def test_a_paused_quota_has_no_time(office: Door) -> None:
 
 
 async def test_a_pause_of_the_fleet_is_the_bound_until_it_ends(office: Door, redis: Redis) -> None:
-    await pauses.pause(redis, office.gateway.names, "fleet", for_s=300)
+    await pauses.pause(redis, office.gateway.keys, "fleet", for_s=300)
     await submit(office, "k1")
     found = await outlook(office)
     assert (found["bound"], found["position"]) == ("paused:fleet", 0)
@@ -118,7 +118,7 @@ async def test_several_pictures_are_as_many_calls(office: Door) -> None:
 
 async def test_an_item_of_a_paused_batch_waits_for_its_resume(office: Door, redis: Redis) -> None:
     await office.installation.batch("b1", 1)
-    await pauses.pause(redis, office.gateway.names, "batch", "default/b1")
+    await pauses.pause(redis, office.gateway.keys, "batch", "default/b1")
     assert await outlook(office, "/v1/batches/b1/items/i0") == {**NOTHING, "bound": "paused:batch"}
 
 

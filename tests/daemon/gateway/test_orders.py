@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.why import Hints, Reasons
 from daemon.queue import pauses
+from daemon.queue.outcomes import Failed, Outcome
 from tests.daemon.gateway.rig import Door, refusal
 from tests.daemon.harness import eventually
-from tests.daemon.live import refused
+from tests.daemon.live import held, refused
 
 JOB, ITEM = "/v1/jobs/k1", "/v1/batches/b1/items/i0"
 BOTH = pytest.mark.parametrize("path", [JOB, ITEM])
@@ -91,6 +93,54 @@ async def test_what_has_its_picture_is_not_bought_again(door: Door, path: str) -
     assert refusal(await door.http.post(f"{path}/retry")) == (409, "already_succeeded", None)
 
 
+async def run_to(door: Door, how: Outcome) -> None:
+    """Let the one item that waits run and end."""
+    (item,) = await door.installation.claim(1)
+    await door.installation.queue.settle(item, how)
+
+
+@pytest.mark.parametrize("how", [refused(), held()], ids=["failed", "held"])
+@pytest.mark.parametrize("key", ["order-1", None])
+async def test_a_retry_that_is_sent_again_with_its_key_acts_once(
+    quiet_door: Door, how: Outcome, key: str | None
+) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "a kettle"})
+    headers = {"idempotency-key": key} if key else {}
+    await run_to(quiet_door, how)
+    assert (await quiet_door.http.post(f"{JOB}/retry", headers=headers)).json()["state"] == "queued"
+    assert refusal(await quiet_door.http.post(f"{JOB}/retry", headers=headers)) == (409, "not_ended", None)
+    await run_to(quiet_door, how)
+    again = await quiet_door.http.post(f"{JOB}/retry", headers=headers)
+    left = "failed" if isinstance(how, Failed) else "held"
+    assert (again.status_code, again.json()["state"]) == (202, left if key else "queued")
+    other = {"idempotency-key": "order-2"}
+    assert (await quiet_door.http.post(f"{JOB}/retry", headers=other)).status_code == (202 if key else 409)
+
+
+async def test_a_retry_that_broke_off_is_carried_out_by_its_repetition(
+    quiet_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "a kettle"})
+    await run_to(quiet_door, refused())
+
+    async def away(*_: object) -> None:
+        raise RedisConnectionError
+
+    headers = {"idempotency-key": "order-1"}
+    with monkeypatch.context() as broken:
+        broken.setattr(quiet_door.gateway.orders, "retry", away)
+        assert (await quiet_door.http.post(f"{JOB}/retry", headers=headers)).status_code == 503
+    assert (await quiet_door.http.post(f"{JOB}/retry", headers=headers)).json()["state"] == "queued"
+
+
+async def test_a_retry_that_was_refused_is_no_order_that_its_key_repeats(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "a kettle"})
+    headers = {"idempotency-key": "order-1"}
+    assert refusal(await quiet_door.http.post(f"{JOB}/retry", headers=headers)) == (409, "not_ended", None)
+    await run_to(quiet_door, refused())
+    assert (await quiet_door.http.post(f"{JOB}/retry", headers=headers)).json()["state"] == "queued"
+
+
 async def test_a_job_of_several_pictures_takes_orders_as_one(quiet_door: Door) -> None:
     await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "x", "n": 3})
     assert await told(quiet_door, f"{JOB}/cancel") == (202, {"state": "cancelled", "charged": "no"})
@@ -118,7 +168,7 @@ async def test_orders_for_unknown_work_are_not_found(quiet_door: Door, path: str
 @pytest.mark.parametrize("path", [JOB, ITEM, "/v1/batches/b1"])
 async def test_a_pause_is_the_first_reason(quiet_door: Door, redis: Redis, path: str) -> None:
     await submitted(quiet_door)
-    await pauses.pause(redis, quiet_door.gateway.names, "fleet", reason="stocktaking")
+    await pauses.pause(redis, quiet_door.gateway.keys, "fleet", reason="stocktaking")
     said = (await quiet_door.http.get(f"{path}/explain")).json()
     assert said["why"].startswith("The whole fleet is paused (stocktaking), until it is resumed.")
     assert (said["id"], said["state"], said["paused"]["scope"]) == (

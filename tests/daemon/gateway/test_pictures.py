@@ -271,7 +271,7 @@ async def test_the_budget_is_free_again_after_every_upload(quiet_door: Door) -> 
     for content in (png(), b"no picture"):
         for headers in kinds:
             await quiet_door.http.post("/v1/inputs", content=content, headers=headers)
-    with quiet_door.gateway.uploads.hold(30_000):
+    with quiet_door.gateway.uploads.hold(30_000, None):
         await asyncio.sleep(0)
 
 

@@ -53,11 +53,11 @@ async def test_the_fleet_or_a_route_is_paused_and_resumed(
     limited: Door, redis: Redis, address: str, name: str
 ) -> None:
     assert (await limited.http.post(f"{address}/pause", json={"reason": "move"})).status_code == 202
-    assert (await read_pauses(redis, limited.gateway.names))[name].reason == "move"
+    assert (await read_pauses(redis, limited.gateway.keys))[name].reason == "move"
     shown = (await limited.http.get("/v1/routes")).json()["routes"][0]
     assert shown["paused"]["reason"] == "move"
     assert (await limited.http.post(f"{address}/resume")).json()["resumed"] is True
-    assert await read_pauses(redis, limited.gateway.names) == {}
+    assert await read_pauses(redis, limited.gateway.keys) == {}
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -21,7 +23,9 @@ POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
 async def serve(request: Request) -> Response:
-    """The size of the body; or, for /flood, an answer without an end."""
+    """The size of the body; for /flood an answer without an end, for /early one before the body is read."""
+    if request.url.path == "/early":
+        return PlainTextResponse("no", 413, {"Connection": "close"})
     if request.url.path == "/flood":
 
         async def flood() -> AsyncIterator[bytes]:
@@ -171,6 +175,70 @@ async def test_a_body_that_nobody_reads_does_not_keep_its_connection(
     going_on = asyncio.create_task(go_on())
     await peer.end()
     await going_on
+
+
+MIB = bytes(1024**2)
+EARLY = POST.replace(b"/ ", b"/early ", 1) + b"content-length: %d\r\n\r\n"
+
+
+def written_then_read(server: AsgiServer, size: int) -> bytes:
+    """The answer to a client that writes all of a request before it reads."""
+    with socket.create_connection((server.host, server.port), timeout=30) as peer:
+        peer.sendall(EARLY % size + bytes(size))
+        answer = b""
+        while part := peer.recv(65_536):
+            answer += part
+    return answer
+
+
+async def test_a_crowd_that_writes_before_it_reads_gets_its_early_answers() -> None:
+    server = AsgiServer(APP)
+    await server.start()
+    with ThreadPoolExecutor(20) as threads:
+        sends = [
+            asyncio.get_running_loop().run_in_executor(threads, written_then_read, server, 8 * len(MIB))
+            for _ in range(20)
+        ]
+        answers = await asyncio.gather(*sends)
+    await server.stop()
+    assert {(answer[:12], answer[-2:]) for answer in answers} == {(b"HTTP/1.1 413", b"no")}
+
+
+@pytest.mark.parametrize(
+    ("bound", "most"),
+    [("LINGER_S", 0.5), ("QUIET_S", 0.01), ("LINGER_BYTES", 4 * len(MIB)), ("LINGERING_AT_ONCE", 0)],
+)
+async def test_the_rest_after_an_early_answer_is_read_within_bounds(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: float
+) -> None:
+    monkeypatch.setattr(connections, bound, most)
+    peer = await Peer.to(server, EARLY % (1 << 40))
+    assert await peer.answer() == (413, "no")
+    async with asyncio.timeout(20):
+        with suppress(ConnectionError):
+            while True:
+                await peer.send(MIB)
+                await asyncio.sleep(0.02)
+
+
+async def test_a_sender_that_goes_on_after_an_early_answer_makes_room(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "AT_EASE_S", 0.0)
+    sending = [await Peer.to(server, EARLY % (1 << 40)) for _ in range(4)]
+    assert [await peer.answer() for peer in sending] == [(413, "no")] * 4
+    assert await (await Peer.to(server, GET + b"\r\n")).answer() == (200, "0")
+    await sending[0].send(b"a")
+
+
+async def test_a_stop_ends_a_sender_that_goes_on_after_an_early_answer(
+    server: AsgiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = await Peer.to(server, EARLY % (1 << 40))
+    assert await peer.answer() == (413, "no")
+    await server.stop()
+    await peer.end()
+    assert "Traceback" not in caplog.text
 
 
 async def test_an_answer_that_nobody_reads_is_given_up(

@@ -22,7 +22,7 @@ from tests.daemon.gateway.events.sse import (
     publish,
     resyncs,
 )
-from tests.daemon.gateway.rig import Door, open_door
+from tests.daemon.gateway.rig import Door, open_door, refusal
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
@@ -160,7 +160,8 @@ async def test_redis_restarts_and_every_listener_has_every_event_once(
     async with open_door(redis, server.url, decide=None) as door, AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=door.url, limits=unlimited))
         await door.installation.batch("b1", 1)
-        everybody = [await stack.enter_async_context(listening(http, BATCH)) for _ in range(MANY)]
+        paths = [BATCH] * MANY + ["/v1/events?after=0-0"]
+        everybody = [await stack.enter_async_context(listening(http, path)) for path in paths]
         await publish(redis, "b1", 0, 20)
         server.kill()
 
@@ -168,7 +169,8 @@ async def test_redis_restarts_and_every_listener_has_every_event_once(
             return not door.gateway.readiness()[0]
 
         await eventually(noticed)
-        assert (await door.http.get(BATCH)).status_code == 503
+        for path in (BATCH, "/v1/events"):
+            assert refusal(await door.http.get(path)) == (503, "redis_unavailable", None)
         server.start()
         await redis.connection_pool.disconnect()
         await publish(redis, "b1", 20, 20)

@@ -1,43 +1,13 @@
-"""The shapes of answers about work. They document: answers are made elsewhere, and tests compare the two."""
+"""The shapes of answers about batches and their items."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
-from daemon.contract.events import BatchState, Counts, ErrorRecord, ImageRecord
-
-Example = dict[str, Any]
-HERE = "http://localhost:8080/v1"
-_TIME = "2030-01-31T09:00:00.000Z"
-
-
-class Shape(BaseModel):
-    """The base of all shapes: fields may be added to answers, so readers ignore those that they do not know."""
-
-    model_config = ConfigDict(extra="allow")
-    example: ClassVar[Example] = {}
-
-
-class Outlook(Shape):
-    """The work that comes before some other; null: unknown, or nothing."""
-
-    position: int | None = Field(None, ge=0, description="items that come before it")
-    eta_seconds: float | None = Field(ge=0, description="until its end")
-    bound: str | None = Field(description="what holds it back, such as quota:openai-main.images")
-    next_slot_at: AwareDatetime | None = None
-
-
-class JobUrls(Shape):
-    """Where to go on."""
-
-    self: str
-    events: str
-    cancel: str
-    retry: str
-    explain: str
-    images: list[str] = Field(description="of its pictures, made or not")
+from daemon.contract.events import BatchState, Counts
+from daemon.gateway.document.shapes import HERE, TIME, Example, Outlook, Shape
 
 
 class BatchUrls(Shape):
@@ -55,121 +25,12 @@ class BatchUrls(Shape):
     archive: str
 
 
-def _job_urls(address: str) -> Example:
-    orders = {name: f"{address}/{name}" for name in ("events", "cancel", "retry", "explain")}
-    return {"self": address, **orders, "images": [f"{address}/images/0"]}
-
-
 def _batch_urls(address: str) -> Example:
     names = ("items", "events", "cancel", "retry", "explain", "pause", "resume", "log")
     return {
         "self": address,
         **{name: f"{address}/{name}" for name in names},
         "archive": f"{address}/archive.zip",
-    }
-
-
-class AcceptedJob(Outlook):
-    """A job is recorded."""
-
-    id: str
-    state: str
-    urls: JobUrls
-    example: ClassVar[Example] = {
-        "id": "kettle-1",
-        "state": "queued",
-        "position": 3,
-        "eta_seconds": 14.5,
-        "bound": "quota:openai-main.images",
-        "urls": _job_urls(f"{HERE}/jobs/kettle-1"),
-    }
-
-
-class JobRecord(Outlook):
-    """A job, or an item of a batch. A job of several pictures has counts; one picture has times of its own."""
-
-    id: str
-    job: str
-    tenant: str
-    state: str = Field(description="queued, running, succeeded, failed, cancelled, expired, held, and others")
-    route: str
-    attempts: int = Field(ge=0)
-    accepted_at: AwareDatetime
-    finished_at: AwareDatetime | None
-    metadata: dict[str, str]
-    images: list[ImageRecord]
-    error: ErrorRecord | None
-    urls: JobUrls
-    item: str | None = None
-    batch: str | None = None
-    priority: str | None = None
-    started_at: AwareDatetime | None = None
-    due_at: AwareDatetime | None = Field(None, description="the time of the next attempt")
-    queue_seconds: float | None = None
-    throttled_seconds: float | None = None
-    provider_seconds: float | None = None
-    calls: dict[str, int] | None = Field(None, description="calls of ended runs, by charge: no, maybe, yes")
-    counts: Counts | None = None
-    progress: float | None = Field(None, ge=0, le=1)
-    example: ClassVar[Example] = {
-        "id": "kettle-1",
-        "job": "kettle-1",
-        "item": "kettle-1",
-        "batch": None,
-        "tenant": "default",
-        "state": "succeeded",
-        "route": "default",
-        "priority": "normal",
-        "attempts": 1,
-        "accepted_at": _TIME,
-        "started_at": _TIME,
-        "finished_at": _TIME,
-        "due_at": None,
-        "queue_seconds": 0.4,
-        "throttled_seconds": 0.0,
-        "provider_seconds": 9.1,
-        "metadata": {},
-        "calls": {"no": 0, "maybe": 0, "yes": 1},
-        "error": None,
-        "position": None,
-        "eta_seconds": 0.0,
-        "bound": None,
-        "next_slot_at": None,
-        "images": [
-            {
-                "key": "default/20300131/single/kettle-1.png",
-                "url": f"{HERE}/jobs/kettle-1/images/0",
-                "thumb_url": f"{HERE}/jobs/kettle-1/images/0?thumb=1",
-                "width": 1024,
-                "height": 1024,
-                "bytes": 1500000,
-                "sha256": "0" * 64,
-                "content_type": "image/png",
-                "seed": None,
-            }
-        ],
-        "urls": _job_urls(f"{HERE}/jobs/kettle-1"),
-    }
-
-
-class Ordered(Shape):
-    """The state after an order, and what the provider takes for it."""
-
-    state: str
-    charged: Literal["no", "maybe", "yes"]
-    example: ClassVar[Example] = {"state": "cancelled", "charged": "no"}
-
-
-class Explained(Shape):
-    """Why it waits, and until when: sentences for people, and the facts behind them."""
-
-    id: str
-    state: str
-    why: str
-    example: ClassVar[Example] = {
-        "id": "kettle-1",
-        "state": "queued",
-        "why": "It waits for a slot of openai-main, in 9 s.",
     }
 
 
@@ -231,7 +92,7 @@ class BatchRecord(Outlook):
         "state": "running",
         "progress": 0.5,
         "counts": {"total": 2, "running": 1, "succeeded": 1},
-        "accepted_at": _TIME,
+        "accepted_at": TIME,
         "finished_at": None,
         "parts": 1,
         "parts_left": 0,
@@ -318,7 +179,7 @@ class ItemPage(Shape):
                 "state": "queued",
                 "thumb": None,
                 "error": None,
-                "accepted_at": _TIME,
+                "accepted_at": TIME,
                 "started_at": None,
                 "finished_at": None,
                 "due_at": None,
@@ -356,8 +217,8 @@ class BatchLog(Shape):
         "session_id": "spring",
         "tenant": "default",
         "state": "completed",
-        "accepted_at": _TIME,
-        "finished_at": _TIME,
+        "accepted_at": TIME,
+        "finished_at": TIME,
         "metadata": {},
         "total": 1,
         "succeeded": 1,
