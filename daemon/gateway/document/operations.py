@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from daemon.gateway.document import bodies as b
+from daemon.gateway.document import fleet as f
 from daemon.gateway.document import others as o
 from daemon.gateway.document import parameters as p
 from daemon.gateway.document import records as r
@@ -129,21 +130,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/inputs": Operation(
         "upload_input", {201: o.StoredInput}, (TENANT, WRITES, BODY, STORE, UPLOADS), b.INPUT
     ),
-    "GET /v1/quotas": Operation("list_quotas", {200: o.QuotaList}),
-    "POST /v1/quotas/{name}/pause": Operation("pause_quota", {202: o.QuotaPaused}, _PAUSES, b.PAUSE_FOR),
-    "POST /v1/quotas/{name}/resume": Operation("resume_quota", {202: o.QuotaResumed}, _ADMIN),
-    "GET /v1/routes": Operation("list_routes", {200: o.RouteList}),
-    "POST /v1/routes/{name}/pause": Operation("pause_route", {202: o.Paused}, _PAUSES, b.PAUSE_FOR),
-    "POST /v1/routes/{name}/resume": Operation("resume_route", {202: o.Resumed}, _ADMIN),
-    "POST /v1/pause": Operation("pause_fleet", {202: o.Paused}, _PAUSES, b.PAUSE_FOR),
-    "POST /v1/resume": Operation("resume_fleet", {202: o.Resumed}, (WRITES,)),
+    "GET /v1/quotas": Operation("list_quotas", {200: f.QuotaList}),
+    "POST /v1/quotas/{name}/pause": Operation("pause_quota", {202: f.QuotaPaused}, _PAUSES, b.PAUSE_FOR),
+    "POST /v1/quotas/{name}/resume": Operation("resume_quota", {202: f.QuotaResumed}, _ADMIN),
+    "GET /v1/routes": Operation("list_routes", {200: f.RouteList}),
+    "POST /v1/routes/{name}/pause": Operation("pause_route", {202: f.Paused}, _PAUSES, b.PAUSE_FOR),
+    "POST /v1/routes/{name}/resume": Operation("resume_route", {202: f.Resumed}, _ADMIN),
+    "POST /v1/pause": Operation("pause_fleet", {202: f.Paused}, _PAUSES, b.PAUSE_FOR),
+    "POST /v1/resume": Operation("resume_fleet", {202: f.Resumed}, (WRITES,)),
     "GET /v1/dead": Operation("list_dead_letters", {200: o.DeadLetterList}, (TENANT,)),
     "POST /v1/dead/{ident}/retry": Operation(
         "retry_dead_letter",
         {202: o.DeadLetterRetried},
         (*_ADMIN, {409: ("gone", "not_kept", "ended", "no_record", "not_failed")}),
     ),
-    "GET /v1/usage": Operation("read_usage", {200: o.UsageList}, (TENANT,)),
+    "GET /v1/usage": Operation("read_usage", {200: f.UsageList}, (TENANT,)),
+    "GET /v1/status": Operation("read_status", {200: f.Status}, (TENANT,)),
     "GET /v1/me": Operation("read_me", {200: o.Me}),
     "GET /v1/schema/{name}": Operation("read_schema", {200: o.JsonSchema}, ({404: ("not_found",)},)),
     "POST /v1/session": Operation(

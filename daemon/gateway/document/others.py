@@ -1,4 +1,4 @@
-"""The shapes of answers about everything but work: the seeds' endpoints, the OpenAI door, quotas, keys, usage."""
+"""The shapes of answers about everything but work: the seeds' endpoints, the OpenAI door, dead letters, keys."""
 
 from __future__ import annotations
 
@@ -174,94 +174,6 @@ class StoredInput(Shape):
     }
 
 
-class QuotaList(Shape):
-    """Quotas in force, and the pauses over the fleet and its routes."""
-
-    quotas: list[dict[str, Any]]
-    pauses: list[dict[str, Any]]
-    example: ClassVar[Example] = {
-        "quotas": [
-            {
-                "quota": "openai-main",
-                "limits": ["20 images a minute"],
-                "in_flight": 3,
-                "units": [{"unit": "images", "capacity": 20, "available": 6}],
-                "bound": "images",
-                "next_slot_seconds": 9.0,
-                "paused": False,
-                "paused_by": None,
-            }
-        ],
-        "pauses": [],
-    }
-
-
-class RouteList(Shape):
-    """The routes that jobs may name."""
-
-    routes: list[dict[str, Any]]
-    example: ClassVar[Example] = {
-        "routes": [
-            {
-                "route": "default",
-                "provider": "openai",
-                "model": "gpt-image-2",
-                "quotas": ["openai-main"],
-                "paused": None,
-            }
-        ]
-    }
-
-
-class QuotaPaused(Shape):
-    """A quota is paused; `until` is null for a pause that a resume ends."""
-
-    quota: str
-    paused: Literal[True]
-    paused_by: str | None
-    until: str | None
-    example: ClassVar[Example] = {
-        "quota": "openai-main",
-        "paused": True,
-        "paused_by": "ops",
-        "until": None,
-    }
-
-
-class QuotaResumed(Shape):
-    """`resumed` is false if it was not paused."""
-
-    quota: str
-    resumed: bool
-    example: ClassVar[Example] = {"quota": "openai-main", "resumed": True}
-
-
-class Paused(Shape):
-    """The fleet or a route is paused; `until` is null for a pause that a resume ends."""
-
-    scope: Literal["fleet", "route"]
-    name: str
-    paused: Literal[True]
-    paused_by: str | None
-    until: str | None
-    example: ClassVar[Example] = {
-        "scope": "route",
-        "name": "default",
-        "paused": True,
-        "paused_by": "ops",
-        "until": None,
-    }
-
-
-class Resumed(Shape):
-    """`resumed` is false if it was not paused."""
-
-    scope: Literal["fleet", "route"]
-    name: str
-    resumed: bool
-    example: ClassVar[Example] = {"scope": "route", "name": "default", "resumed": True}
-
-
 class DeadLetterList(Shape):
     """Dead letters, newest first."""
 
@@ -287,26 +199,6 @@ class DeadLetterRetried(Shape):
     id: str
     result: str
     example: ClassVar[Example] = {"id": "1896080400000-0", "result": "retried"}
-
-
-class UsageList(Shape):
-    """A row for each day (UTC), route and tenant with any use."""
-
-    days: int
-    usage: list[dict[str, Any]]
-    example: ClassVar[Example] = {
-        "days": 7,
-        "usage": [
-            {
-                "day": "2030-01-31",
-                "route": "default",
-                "tenant": "default",
-                "pictures": 40,
-                "calls": {"no": 1, "maybe": 0, "yes": 40},
-                "cost": {"USD": "1.60"},
-            }
-        ],
-    }
 
 
 class Me(Shape):

@@ -13,7 +13,7 @@ from daemon.gateway.batches.pages import items_of
 from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Here
 from daemon.gateway.requests.parameters import one_of, whole_number
-from daemon.gateway.work.answers import answer
+from daemon.gateway.work.answers import EVENT_ID, answer
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
 from daemon.queue.messages import GroupCounts
@@ -23,7 +23,6 @@ router = APIRouter(tags=["batches"])
 
 LISTED, MOST_LISTED = 100, 1000
 STATES = tuple(name for name in GroupCounts._fields if name not in ("gid", "head", "total"))
-EVENT_ID = "Pixmill-Event-Id"
 
 
 @router.get("/v1/batches/{ident}/items")

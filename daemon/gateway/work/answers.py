@@ -14,6 +14,7 @@ from daemon.gateway.work.links import Links
 from daemon.queue.views import ItemView, View
 
 LOOK_AGAIN_S = 30  # at most
+EVENT_ID = "Pixmill-Event-Id"  # of a list: what happened after it follows at `events?after=`
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

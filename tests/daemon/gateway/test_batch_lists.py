@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from daemon.broker.streams import tail
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batches import batch, ended
 
@@ -166,3 +167,12 @@ async def test_an_unknown_or_odd_batch_is_not_found(
         method, f"/v1/batches/{ident}{rest}", json={} if method == "POST" else None
     )
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_list_of_batches_names_an_event_after_which_nothing_is_missing(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 1))
+    listed = await quiet_door.http.get("/v1/batches")
+    known = listed.headers["pixmill-event-id"]
+    newest = await tail(quiet_door.installation.redis, quiet_door.gateway.names.events)
+    assert [each["id"] for each in listed.json()["batches"]] == ["b1"]
+    assert known == newest != "0-0"
