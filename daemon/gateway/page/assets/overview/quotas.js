@@ -1,0 +1,79 @@
+/** What each account allows: a bar for each limit, when the next slot comes, and its pause. */
+
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { unit } from "../core/bound.js";
+import { icon } from "../core/icons.js";
+import { may } from "../core/session.js";
+import { now } from "../core/time.js";
+import { duration, t } from "../core/words.js";
+import { openPause, resume } from "./pauses.js";
+
+export function quotas(known, onChanged) {
+  if (known.quotas === null) return html`<p class="hint">${t("shell.loading")}</p>`;
+  if (known.quotas.length === 0) return html`<p class="hint">${t("quotas.none")}</p>`;
+  return html`<ul>${known.quotas.map((quota) => card(quota, known, onChanged))}</ul>`;
+}
+
+function card(quota, known, onChanged) {
+  const path = `v1/quotas/${encodeURIComponent(quota.quota)}`;
+  const passedS = (now() - known.readAtMs) / 1000;
+  const routes = known.routes.filter((route) => route.quotas.includes(quota.quota));
+  return html`<li class="card quota">
+    <header class="row">
+      <h3><bdi>${quota.quota}</bdi></h3>
+      ${turner(quota.paused, path, quota.quota, onChanged)}
+    </header>
+    ${hold(quota, passedS)} ${quota.units.map((one) => limit(one, quota, passedS))}
+    ${quota.rate_scale < 1 ? html`<p class="hint">${t("quotas.learned", { share: Math.round(quota.rate_scale * 100) })}</p>` : nothing}
+    ${quota.problem ? html`<p class="fault">${quota.problem}</p>` : nothing}
+    ${routes.map((route) => way(route, onChanged))}
+  </li>`;
+}
+
+/** A pause or a cooldown over the whole account, with its rest. */
+function hold(quota, passedS) {
+  if (quota.paused) {
+    const rest = quota.pause_ends_seconds === null ? t("pause.endless") : t("pause.rest", { time: duration(quota.pause_ends_seconds - passedS) });
+    const by = quota.paused_by && t("pause.by", { name: quota.paused_by });
+    return html`<p class="hold">${icon("pause")}<span>${[quota.paused_reason, by, rest].filter(Boolean).join(", ")}</span></p>`;
+  }
+  const restS = quota.cooldown_seconds - passedS;
+  if (restS <= 0) return nothing;
+  return html`<p class="hold">${icon("throttled")}<span>${t("quotas.cooldown", { time: duration(restS) })}${quota.cooldown_reason ? `: ${quota.cooldown_reason}` : ""}</span></p>`;
+}
+
+function limit(one, quota, passedS) {
+  const isPlaces = one.unit === "in_flight";
+  const used = isPlaces ? quota.in_flight : one.capacity - one.available;
+  const per = isPlaces ? "" : period(one, quota.limits);
+  const slotS = quota.bound === one.unit && quota.next_slot_seconds !== null ? quota.next_slot_seconds - passedS : 0;
+  const text = t(per ? "quotas.rate" : "quotas.places", { used, capacity: one.capacity, per, unit: unit(one.unit) });
+  return html`<div class="limit">
+    <span class="number">${text}${slotS > 0 ? `, ${t("quotas.slot", { time: duration(slotS) })}` : ""}</span>
+    <meter min="0" max=${one.capacity} .value=${used} aria-label=${`${quota.quota}: ${text}`}></meter>
+  </div>`;
+}
+
+/** The period of the limit that these figures are of, as configured: "min" of `images 20/min`. */
+function period({ unit: name, capacity }, limits) {
+  const own = limits.filter((text) => text.startsWith(`${name} `)).map((text) => /^\S+ (\d+)\/(\S+)/.exec(text) ?? []);
+  return (own.find(([, most]) => Number(most) === capacity) ?? own[0])?.[2] ?? "";
+}
+
+function way(route, onChanged) {
+  const path = `v1/routes/${encodeURIComponent(route.route)}`;
+  const own = route.paused?.scope === "route" ? route.paused : null;
+  return html`<div class="way row">
+    <span><bdi>${route.route}</bdi> <span class="hint"><bdi>${route.model ?? route.provider}</bdi></span></span>
+    ${own ? html`<span class="hold">${icon("pause")}${own.reason || t("pause.now")}</span>` : nothing}
+    ${turner(own !== null, path, route.route, onChanged)}
+  </div>`;
+}
+
+/** The button that pauses or resumes; only for those who may. */
+function turner(isPaused, path, name, onChanged) {
+  if (!may("admin")) return nothing;
+  const act = isPaused ? () => resume(path, name, onChanged) : () => openPause(path, name, onChanged);
+  const key = isPaused ? "pause.resume" : "pause.pause";
+  return html`<button class="button quiet small" aria-label=${t(`${key}.of`, { name })} @click=${act}>${icon(isPaused ? "play" : "pause")}${t(key)}</button>`;
+}
