@@ -1,9 +1,13 @@
-"""The files of the page, read once: each with its type, its tag, and the smaller form that most browsers take."""
+"""The files of the page, read once: each with its type, its tag, and the smaller form that most browsers take.
+
+Comments are for readers of the source: they stay here.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,8 +16,12 @@ from typing import Final
 
 ASSETS: Final = Path(__file__).parent / "assets"
 INDEX: Final = "index.html"
+WORDS: Final = "core/words/"
+
+VENDOR: Final = "vendor"  # with the licences that its files begin with
 
 _MODULES_HERE: Final = b"<!-- modules -->"
+_COMMENTS: Final = re.compile(rb"^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/[ \t]*|//[^\n]*)\n", re.MULTILINE)
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
@@ -30,13 +38,18 @@ class Asset:
 @cache
 def assets() -> Mapping[str, Asset]:
     """Each file of the page by its path below `assets`; nothing else can be served."""
-    found = {path.relative_to(ASSETS).as_posix(): path.read_bytes() for path in _files()}
+    found = {path.relative_to(ASSETS).as_posix(): _read(path) for path in _files()}
     found[INDEX] = found[INDEX].replace(_MODULES_HERE, _preloads(found))
     return {name: _asset(name, content) for name, content in found.items()}
 
 
 def _files() -> list[Path]:
     return sorted(path for path in ASSETS.rglob("*") if path.suffix in _TYPES)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content if VENDOR in path.parts else _COMMENTS.sub(b"", content)
 
 
 def _preloads(found: Mapping[str, bytes]) -> bytes:

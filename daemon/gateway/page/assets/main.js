@@ -96,8 +96,8 @@ addEventListener("unhandledrejection", ({ reason }) => {
   if (reason?.code) failed(reason);
 });
 applyTheme();
+await applyLanguage(here().language);
 begin();
 onMove(show);
-show(here());
 setRoot(page);
 enter();

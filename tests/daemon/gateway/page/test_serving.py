@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import Mount, Router
 
 from daemon.gateway.app import create_app
-from daemon.gateway.page.files import ASSETS, assets
+from daemon.gateway.page.files import ASSETS, WORDS, assets
 from providers.http.asgi import AsgiServer
 from tests.daemon.gateway.callers.conftest import keys_file, locked
 from tests.daemon.gateway.rig import Door, refusal
@@ -114,7 +114,14 @@ async def test_requests_count_under_the_template_of_the_page(quiet_door: Door) -
 
 def test_the_frame_loads_all_modules_and_styles_at_once() -> None:
     links = set(LINK.findall(assets()["index.html"].plain.decode()))
-    assert {f"page/{name}" for name in FILES} <= links
+    assert {f"page/{name}" for name in FILES if not name.startswith(WORDS)} <= links
+
+
+def test_a_licence_is_served_and_other_comments_are_not() -> None:
+    assert b"@license" in assets()["vendor/lit-html/lit-html.js"].plain
+    code = assets()["core/api.js"].plain
+    assert b"/**" not in code
+    assert b"export const get" in code
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".js")])

@@ -1,25 +1,20 @@
 /** Words in two languages, numbers, lengths of time and clocks. Keys are flat and begin with their room. */
 
-import en from "./words/en.js";
-import enBatch from "./words/en_batch.js";
-import enNew from "./words/en_new.js";
-import zh from "./words/zh.js";
-import zhBatch from "./words/zh_batch.js";
-import zhNew from "./words/zh_new.js";
-
-const TEXTS = {
-  en: new Map([...en, ...enBatch, ...enNew]),
-  zh: new Map([...zh, ...zhBatch, ...zhNew]),
-};
+const ROOMS = ["", "_batch", "_new"];
 const LOCALES = { en: "en", zh: "zh-CN" };
 let code = "en";
+let texts = new Map();
 let tools = made();
 
 export const language = () => code;
 
-/** @param {string | null | undefined} wanted a language tag; anything but Chinese is English */
-export function setLanguage(wanted) {
-  code = /^zh\b/i.test(wanted ?? "") ? "zh" : "en";
+/** Load the words of a language. @param {string | null | undefined} wanted its tag; anything but Chinese is English */
+export async function setLanguage(wanted) {
+  const next = /^zh\b/i.test(wanted ?? "") ? "zh" : "en";
+  if (next === code && texts.size > 0) return;
+  const rooms = await Promise.all(ROOMS.map((room) => import(`./words/${next}${room}.js`)));
+  texts = new Map(rooms.flatMap((room) => room.default));
+  code = next;
   tools = made();
   document.documentElement.lang = LOCALES[code];
 }
@@ -29,14 +24,13 @@ export function setLanguage(wanted) {
  * @param {string} key @param {Record<string, string | number>} [values]
  */
 export function t(key, values = {}) {
-  const texts = TEXTS[code];
   const plural = "n" in values ? texts.get(`${key}.${tools.plural.select(Number(values.n))}`) : undefined;
   const text = plural ?? texts.get(key) ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => shown(values[name], whole));
 }
 
 /** Whether a key has a text: codes and kinds that are newer than this page have none. @param {string} key */
-export const has = (key) => TEXTS[code].has(key);
+export const has = (key) => texts.has(key);
 
 /** @param {number} n */
 export const number = (n) => tools.number.format(n);

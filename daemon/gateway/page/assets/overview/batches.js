@@ -2,7 +2,6 @@
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
-import { styleMap } from "../vendor/lit-html/directives/style-map.js";
 import { bound } from "../core/bound.js";
 import { icon } from "../core/icons.js";
 import { href } from "../core/router.js";
@@ -48,7 +47,7 @@ const row = (batch) => html`
 
 function segment(name, counts) {
   const amount = parts(counts)[name];
-  return amount ? html`<span class="is-${name}" style=${styleMap({ flexGrow: String(amount) })}></span>` : nothing;
+  return amount ? html`<span class="is-${name}" .style=${`flex-grow:${amount}`}></span>` : nothing;
 }
 
 function state(batch) {

@@ -2,7 +2,7 @@
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { follow } from "../core/feed.js";
-import { failed } from "../core/notice.js";
+import { failed, speak } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
 import { may } from "../core/session.js";
 import { every } from "../core/time.js";
@@ -30,7 +30,8 @@ export function view() {
     try {
       await load();
     } catch (problem) {
-      if (problem.status) failed(problem);
+      // While the gateway or Redis is away, the banner has it.
+      if (problem.status && problem.status < 500) failed(problem);
     }
     invalidate();
   }
@@ -47,6 +48,7 @@ export function view() {
   function onEvent(kind, data) {
     if (kind.startsWith("batch.") && !known.take(data)) reloadSoon();
     if (kind === "batch.finished") {
+      speak(`${data.batch}: ${t(`batches.state.${data.state}`)}`);
       reloadSoon();
       readDead();
     }
@@ -94,13 +96,13 @@ export function view() {
         <section class="batches" aria-labelledby="batches-title">
           ${batches(known, place, isLoaded, () => read(() => known.loadMore(place.state)))}
         </section>
-        <aside>
+        <div class="side">
           <section aria-labelledby="quotas-title">
             <header class="row"><h2 id="quotas-title">${t("quotas.title")}</h2>${fleetPause(known, readQuotas)}</header>
             ${quotas(known, readQuotas)}
           </section>
           ${may("admin") && known.dead.length ? dead(known, readDead) : nothing}
-        </aside>
+        </div>
       </div>
       ${pauseDialog()}
     `,

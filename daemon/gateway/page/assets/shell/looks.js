@@ -21,16 +21,16 @@ export function applyTheme() {
 }
 
 /** A link's own language counts before the stored one, and that before the browser's. @param {string} [ofLink] */
-export function applyLanguage(ofLink) {
-  setLanguage(ofLink ?? stored(LANGUAGE) ?? navigator.language);
+export async function applyLanguage(ofLink) {
+  await setLanguage(ofLink ?? stored(LANGUAGE) ?? navigator.language);
+  invalidate();
 }
 
 export function nextLanguage() {
   const next = language() === "en" ? "zh" : "en";
   store(LANGUAGE, next);
   if (here().language) go({ language: next }, { replace: true });
-  applyLanguage(here().language);
-  invalidate();
+  else applyLanguage();
 }
 
 // A browser may forbid storage; then the choice lasts as long as the page.
