@@ -27,7 +27,6 @@ const PATHS = {
   warning: "M8 2a6 6 0 1 0 .01 0M8 5v3.5M8 11v.1",
   plus: "M8 3v10M3 8h10",
   back: "M10 3L5 8l5 5",
-  language: "M8 2a6 6 0 1 0 .01 0M2 8h12M8 2c-4 4-4 8 0 12M8 2c4 4 4 8 0 12",
   leave: "M9 3H3v10h6M6 8h8M11 5l3 3-3 3",
 };
 

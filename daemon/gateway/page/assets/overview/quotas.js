@@ -43,21 +43,22 @@ function hold(quota, passedS) {
 }
 
 function limit(one, quota, passedS) {
-  const isPlaces = one.unit === "in_flight";
-  const used = isPlaces ? quota.in_flight : one.capacity - one.available;
-  const per = isPlaces ? "" : period(one, quota.limits);
-  const slotS = quota.bound === one.unit && quota.next_slot_seconds !== null ? quota.next_slot_seconds - passedS : 0;
-  const text = t(per ? "quotas.rate" : "quotas.places", { used, capacity: one.capacity, per, unit: unit(one.unit) });
+  const used = one.unit === "in_flight" ? quota.in_flight : one.capacity - one.available;
+  const slotS = quota.bound === one.unit ? quota.next_slot_seconds - passedS : 0;
+  const text = amount(one, used, quota.limits);
   return html`<div class="limit">
     <span class="number">${text}${slotS > 0 ? `, ${t("quotas.slot", { time: duration(slotS) })}` : ""}</span>
     <meter min="0" max=${one.capacity} .value=${used} aria-label=${`${quota.quota}: ${text}`}></meter>
   </div>`;
 }
 
-/** The period of the limit that these figures are of, as configured: "min" of `images 20/min`. */
-function period({ unit: name, capacity }, limits) {
-  const own = limits.filter((text) => text.startsWith(`${name} `)).map((text) => /^\S+ (\d+)\/(\S+)/.exec(text) ?? []);
-  return (own.find(([, most]) => Number(most) === capacity) ?? own[0])?.[2] ?? "";
+/** "14 of 20 images / min"; a limit of another form, such as a burst, stands behind the figures as it is configured. */
+function amount({ unit: name, capacity }, used, limits) {
+  const values = { used, capacity, unit: unit(name) };
+  const [first, ...others] = limits.filter((text) => text.startsWith(`${name} `)).map((text) => text.slice(name.length + 1));
+  const per = [first, ...others].map((text) => /^(\d+)\/(\w+)( \(|$)/.exec(text)).find((rate) => Number(rate?.[1]) === capacity)?.[2];
+  if (per) return t("quotas.rate", { ...values, per });
+  return t("quotas.places", values) + (name === "in_flight" || !first ? "" : ` · ${first}`);
 }
 
 function way(route, onChanged) {

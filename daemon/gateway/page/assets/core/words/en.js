@@ -46,7 +46,7 @@ export default [
   ["sign.enter", "Sign in"],
   ["sign.wrong", "This key is not valid here. It may have been revoked, or it was not copied as a whole."],
 
-  ["help.title", "Keyboard"],
+  ["help.title", "Help"],
   ["help.key.arrows", "← ↑ ↓ →"],
   ["help.does.arrows", "move between tiles"],
   ["help.key.enter", "Enter"],

@@ -45,7 +45,7 @@ export default [
   ["sign.enter", "登录"],
   ["sign.wrong", "密钥在此无效：可能已被吊销，或没有复制完整。"],
 
-  ["help.title", "键盘"],
+  ["help.title", "帮助"],
   ["help.key.arrows", "← ↑ ↓ →"],
   ["help.does.arrows", "在图片之间移动"],
   ["help.key.enter", "Enter"],
