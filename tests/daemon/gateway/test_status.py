@@ -66,7 +66,7 @@ async def test_todays_pictures_and_cost_are_those_of_the_callers_tenant(
 
         async def both_done() -> bool:
             today = (await door.http.get("/v1/status", headers=shop)).json()["today"]
-            return bool(today == {"pictures": 2, "cost": {"USD": "0.030"}})
+            return bool(today == {"pictures": 2, "cost": {"USD": "0.03"}})
 
         await eventually(both_done)
         mine = await door.http.get("/v1/status", headers=other)

@@ -18,9 +18,9 @@ const COLOURS = { completed: "done", completed_with_errors: "failed" };
 export const batches = (known, place, isLoaded, more) => html`
   <header>
     <h1 id="batches-title">${t("batches.title")}</h1>
-    <nav class="row" aria-label=${t("batches.filter")}>
-      ${[null, ...STATES].map((state) => chip(state, place.state ?? null))}
-    </nav>
+    ${known.batches.size || place.state
+      ? html`<nav class="row" aria-label=${t("batches.filter")}>${[null, ...STATES].map((state) => chip(state, place.state ?? null))}</nav>`
+      : nothing}
   </header>
   ${list(known, place, isLoaded)}
   ${known.next === null ? nothing : html`<button class="button" @click=${more}>${t("batches.more")}</button>`}
@@ -72,7 +72,7 @@ function parts(counts) {
 
 function outlook(batch) {
   if (batch.state !== "running") return ended(batch);
-  if (batch.paused != null) return [batch.paused, batch.paused_by && t("pause.by", { name: batch.paused_by })].filter(Boolean).join(", ");
+  if (batch.paused != null) return html`<bdi>${batch.paused}</bdi>${batch.paused_by ? html` ${t("pause.by", { name: batch.paused_by })}` : nothing}`;
   const why = bound(batch.bound);
   const restS = batch.eta_seconds - (now() - batch.readAtMs) / 1000;
   const when = batch.eta_seconds == null ? "" : t("batches.eta", { time: duration(Math.max(1, restS)) });

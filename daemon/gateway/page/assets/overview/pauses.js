@@ -6,7 +6,8 @@ import { icon } from "../core/icons.js";
 import { failed, notice, sentence } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
 import { may } from "../core/session.js";
-import { t } from "../core/words.js";
+import { now } from "../core/time.js";
+import { duration, t } from "../core/words.js";
 
 const LENGTHS = ["", "10min", "1h", "12h"];
 let target = null;
@@ -16,11 +17,17 @@ let fault = "";
 export function fleetPause(known, onChanged) {
   const own = known.pauses.find((pause) => pause.scope === "fleet");
   const name = t("pause.fleet");
-  const state = own ? html`<span class="hold">${icon("pause")}${[name, own.reason].filter(Boolean).join(": ")}</span>` : nothing;
-  if (!may("admin")) return state;
-  return own
-    ? html`${state}<button class="button small" @click=${() => resume("v1", name, onChanged)}>${icon("play")}${t("pause.resume")}</button>`
+  const button = own
+    ? html`<button class="button small" @click=${() => resume("v1", name, onChanged)}>${icon("play")}${t("pause.resume_fleet")}</button>`
     : html`<button class="button quiet small" @click=${() => openPause("v1", name, onChanged)}>${icon("pause")}${t("pause.pause_fleet")}</button>`;
+  const passedS = (now() - known.readAtMs) / 1000;
+  return html`${may("admin") ? button : nothing} ${own ? pauseLine(own.reason, own.paused_by, own.ends_seconds, passedS, name) : nothing}`;
+}
+
+/** Why something is paused, by whose key, and for how long. */
+export function pauseLine(reason, by, endsS, passedS, name = t("pause.now")) {
+  const rest = endsS === null ? t("pause.endless") : t("pause.rest", { time: duration(endsS - passedS) });
+  return html`<p class="hold">${icon("pause")}<span>${name}${reason ? html`: <bdi>${reason}</bdi>` : nothing}${by ? html`, ${t("pause.by", { name: by })}` : nothing}, ${rest}</span></p>`;
 }
 
 /** Let a person give the reason first. @param {string} path of what is paused, such as `v1/routes/default` */

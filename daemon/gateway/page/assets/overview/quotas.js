@@ -6,7 +6,7 @@ import { icon } from "../core/icons.js";
 import { may } from "../core/session.js";
 import { now } from "../core/time.js";
 import { duration, t } from "../core/words.js";
-import { openPause, resume } from "./pauses.js";
+import { openPause, pauseLine, resume } from "./pauses.js";
 
 export function quotas(known, onChanged) {
   if (known.quotas === null) return html`<p class="hint">${t("shell.loading")}</p>`;
@@ -26,20 +26,17 @@ function card(quota, known, onChanged) {
     ${hold(quota, passedS)} ${quota.units.map((one) => limit(one, quota, passedS))}
     ${quota.rate_scale < 1 ? html`<p class="hint">${t("quotas.learned", { share: Math.round(quota.rate_scale * 100) })}</p>` : nothing}
     ${quota.problem ? html`<p class="fault">${quota.problem}</p>` : nothing}
-    ${routes.map((route) => way(route, onChanged))}
+    ${routes.map((route) => way(route, passedS, onChanged))}
   </li>`;
 }
 
 /** A pause or a cooldown over the whole account, with its rest. */
 function hold(quota, passedS) {
-  if (quota.paused) {
-    const rest = quota.pause_ends_seconds === null ? t("pause.endless") : t("pause.rest", { time: duration(quota.pause_ends_seconds - passedS) });
-    const by = quota.paused_by && t("pause.by", { name: quota.paused_by });
-    return html`<p class="hold">${icon("pause")}<span>${[quota.paused_reason, by, rest].filter(Boolean).join(", ")}</span></p>`;
-  }
+  if (quota.paused) return pauseLine(quota.paused_reason, quota.paused_by, quota.pause_ends_seconds, passedS);
   const restS = quota.cooldown_seconds - passedS;
   if (restS <= 0) return nothing;
-  return html`<p class="hold">${icon("throttled")}<span>${t("quotas.cooldown", { time: duration(restS) })}${quota.cooldown_reason ? `: ${quota.cooldown_reason}` : ""}</span></p>`;
+  const { cooldown_reason: reason } = quota;
+  return html`<p class="hold">${icon("throttled")}<span>${t("quotas.cooldown", { time: duration(restS) })}${reason ? html`: <bdi>${reason}</bdi>` : nothing}</span></p>`;
 }
 
 function limit(one, quota, passedS) {
@@ -48,7 +45,10 @@ function limit(one, quota, passedS) {
   const text = amount(one, used, quota.limits);
   return html`<div class="limit">
     <span class="number">${text}${slotS > 0 ? `, ${t("quotas.slot", { time: duration(slotS) })}` : ""}</span>
-    <meter min="0" max=${one.capacity} .value=${used} aria-label=${`${quota.quota}: ${text}`}></meter>
+    <div class="segments" role="meter" aria-label=${`${quota.quota}: ${text}`} aria-valuemin="0" aria-valuemax=${one.capacity} aria-valuenow=${used}>
+      <span class="is-running" ?hidden=${used <= 0} .style=${`flex-grow:${used}`}></span>
+      <span class="is-free" .style=${`flex-grow:${one.capacity - used}`}></span>
+    </div>
   </div>`;
 }
 
@@ -57,17 +57,17 @@ function amount({ unit: name, capacity }, used, limits) {
   const values = { used, capacity, unit: unit(name) };
   const [first, ...others] = limits.filter((text) => text.startsWith(`${name} `)).map((text) => text.slice(name.length + 1));
   const per = [first, ...others].map((text) => /^(\d+)\/(\w+)( \(|$)/.exec(text)).find((rate) => Number(rate?.[1]) === capacity)?.[2];
-  if (per) return t("quotas.rate", { ...values, per });
+  if (per) return t("quotas.rate", { ...values, per: per.replace(/^\d+/, "$& ") });
   return t("quotas.places", values) + (name === "in_flight" || !first ? "" : ` · ${first}`);
 }
 
-function way(route, onChanged) {
+function way(route, passedS, onChanged) {
   const path = `v1/routes/${encodeURIComponent(route.route)}`;
   const own = route.paused?.scope === "route" ? route.paused : null;
   return html`<div class="way row">
     <span><bdi>${route.route}</bdi> <span class="hint"><bdi>${route.model ?? route.provider}</bdi></span></span>
-    ${own ? html`<span class="hold">${icon("pause")}${own.reason || t("pause.now")}</span>` : nothing}
     ${turner(own !== null, path, route.route, onChanged)}
+    ${own ? pauseLine(own.reason, own.paused_by, own.ends_seconds, passedS) : nothing}
   </div>`;
 }
 

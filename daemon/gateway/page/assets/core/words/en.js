@@ -114,7 +114,7 @@ export default [
   ["batches.idle", "{n} given up"],
   ["batches.eta", "about {time}"],
   ["batches.bound", "bound by {bound}"],
-  ["batches.waits", "waits for {bound}"],
+  ["batches.waits", "held back by {bound}"],
   ["batches.took", "took {time}"],
   ["batches.pace", "{pace} pictures a minute"],
 
@@ -135,6 +135,7 @@ export default [
   ["pause.pause", "Pause"],
   ["pause.pause.of", "Pause {name}"],
   ["pause.pause_fleet", "Pause the fleet"],
+  ["pause.resume_fleet", "Resume the fleet"],
   ["pause.resume", "Resume"],
   ["pause.resume.of", "Resume {name}"],
   ["pause.title", "Pause: {name}"],
@@ -167,4 +168,6 @@ export default [
   ["dead.reason.callback_failed", "Callback not delivered"],
   ["dead.reason.invalid", "A field is wrong"],
   ["dead.reason.unknown_route", "Its route is not configured"],
+  ["dead.reason.malformed", "Not a job that can be read"],
+  ["dead.reason.unsupported", "The provider cannot do this"],
 ];

@@ -112,7 +112,7 @@ export default [
   ["batches.idle", "{n} 已放弃"],
   ["batches.eta", "约 {time}"],
   ["batches.bound", "受限于{bound}"],
-  ["batches.waits", "等待{bound}"],
+  ["batches.waits", "受阻于{bound}"],
   ["batches.took", "用时 {time}"],
   ["batches.pace", "每分钟 {pace} 张"],
 
@@ -133,6 +133,7 @@ export default [
   ["pause.pause", "暂停"],
   ["pause.pause.of", "暂停 {name}"],
   ["pause.pause_fleet", "暂停全部"],
+  ["pause.resume_fleet", "恢复全部"],
   ["pause.resume", "恢复"],
   ["pause.resume.of", "恢复 {name}"],
   ["pause.title", "暂停：{name}"],
@@ -163,4 +164,6 @@ export default [
   ["dead.reason.callback_failed", "回调未送达"],
   ["dead.reason.invalid", "字段有误"],
   ["dead.reason.unknown_route", "线路未配置"],
+  ["dead.reason.malformed", "无法读取的任务"],
+  ["dead.reason.unsupported", "服务商不支持"],
 ];
