@@ -56,6 +56,7 @@ class Feed {
     this.#load = load;
     this.#on = { event: onEvent, reload: onReload, state: onState };
     document.addEventListener("visibilitychange", this.#seen);
+    setFeed("connecting");
   }
 
   async run() {

@@ -72,7 +72,7 @@ function parts(counts) {
 
 function outlook(batch) {
   if (batch.state !== "running") return ended(batch);
-  if (batch.paused != null) return html`<bdi>${batch.paused}</bdi>${batch.paused_by ? html` ${t("pause.by", { name: batch.paused_by })}` : nothing}`;
+  if (batch.paused != null) return html`<bdi>${batch.paused}</bdi>${batch.paused_by ? html`, ${t("pause.by", { name: batch.paused_by })}` : nothing}`;
   const why = bound(batch.bound);
   const restS = batch.eta_seconds - (now() - batch.readAtMs) / 1000;
   const when = batch.eta_seconds == null ? "" : t("batches.eta", { time: duration(Math.max(1, restS)) });

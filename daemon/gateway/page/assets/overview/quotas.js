@@ -26,7 +26,7 @@ function card(quota, known, onChanged) {
     ${hold(quota, passedS)} ${quota.units.map((one) => limit(one, quota, passedS))}
     ${quota.rate_scale < 1 ? html`<p class="hint">${t("quotas.learned", { share: Math.round(quota.rate_scale * 100) })}</p>` : nothing}
     ${quota.problem ? html`<p class="fault">${quota.problem}</p>` : nothing}
-    ${routes.map((route) => way(route, passedS, onChanged))}
+    ${routes.map((route) => way(route, known.pauses, passedS, onChanged))}
   </li>`;
 }
 
@@ -61,12 +61,12 @@ function amount({ unit: name, capacity }, used, limits) {
   return t("quotas.places", values) + (name === "in_flight" || !first ? "" : ` · ${first}`);
 }
 
-function way(route, passedS, onChanged) {
+function way(route, pauses, passedS, onChanged) {
   const path = `v1/routes/${encodeURIComponent(route.route)}`;
-  const own = route.paused?.scope === "route" ? route.paused : null;
+  const own = pauses.find((pause) => pause.scope === "route" && pause.name === route.route);
   return html`<div class="way row">
     <span><bdi>${route.route}</bdi> <span class="hint"><bdi>${route.model ?? route.provider}</bdi></span></span>
-    ${turner(own !== null, path, route.route, onChanged)}
+    ${turner(own !== undefined, path, route.route, onChanged)}
     ${own ? pauseLine(own.reason, own.paused_by, own.ends_seconds, passedS) : nothing}
   </div>`;
 }

@@ -32,7 +32,7 @@ const tool = (name, label, act) =>
 
 function connection() {
   const { feed, trouble } = link();
-  const state = trouble ? "offline" : feed === "ended" || feed === null ? "live" : feed;
+  const state = trouble ? "offline" : feed === "ended" || feed === null ? "live" : feed; // no view follows events
   return html`<span class="link is-${state}"><span class="dot"></span>${t(`link.${state}`)}</span>`;
 }
 

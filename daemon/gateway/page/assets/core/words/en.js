@@ -20,7 +20,7 @@ export default [
   ["shell.tools", "Tools"],
   ["shell.new", "New"],
   ["shell.close", "Close"],
-  ["shell.help", "Help and keyboard (?)"],
+  ["shell.help", "Help (?)"],
   ["shell.sign_out", "Sign out {name}"],
   ["shell.tenant", "Tenant"],
   ["shell.other_language", "中文"],
@@ -28,6 +28,7 @@ export default [
   ["shell.theme.light", "Theme: light"],
   ["shell.theme.dark", "Theme: dark"],
 
+  ["link.connecting", "Connecting…"],
   ["link.live", "Live"],
   ["link.polling", "Polling every 5 s"],
   ["link.offline", "Offline"],

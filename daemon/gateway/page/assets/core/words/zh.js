@@ -19,7 +19,7 @@ export default [
   ["shell.tools", "工具"],
   ["shell.new", "新建"],
   ["shell.close", "关闭"],
-  ["shell.help", "帮助与键盘（?）"],
+  ["shell.help", "帮助（?）"],
   ["shell.sign_out", "退出 {name}"],
   ["shell.tenant", "租户"],
   ["shell.other_language", "English"],
@@ -27,6 +27,7 @@ export default [
   ["shell.theme.light", "主题：浅色"],
   ["shell.theme.dark", "主题：深色"],
 
+  ["link.connecting", "正在连接…"],
   ["link.live", "实时"],
   ["link.polling", "每 5 秒刷新"],
   ["link.offline", "离线"],
