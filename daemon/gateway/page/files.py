@@ -1,6 +1,6 @@
 """The files of the page, read once: each with its type, its tag, and the smaller form that most browsers take.
 
-Comments are for readers of the source: they stay here.
+Comments and indentation are for readers of the source: they stay here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ WORDS: Final = "core/words/"
 VENDOR: Final = "vendor"  # with the licences that its files begin with
 
 _MODULES_HERE: Final = b"<!-- modules -->"
-_COMMENTS: Final = re.compile(rb"^[ \t]*(?:/\*(?:[^*]|\*(?!/))*\*/[ \t]*|//[^\n]*)\n", re.MULTILINE)
+# A comment that fills its lines, or the space before a line's first character.
+_FOR_READERS: Final = re.compile(rb"^ *(?:/\*(?:[^*]|\*(?!/))*\*/ *\n|//[^\n]*\n)?", re.MULTILINE)
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
@@ -49,7 +50,7 @@ def _files() -> list[Path]:
 
 def _read(path: Path) -> bytes:
     content = path.read_bytes()
-    return content if VENDOR in path.parts else _COMMENTS.sub(b"", content)
+    return content if VENDOR in path.parts else _FOR_READERS.sub(b"", content)
 
 
 def _preloads(found: Mapping[str, bytes]) -> bytes:

@@ -95,6 +95,6 @@ function lesson() {
     ${may("submit") ? html`<p><a class="button primary" href=${href({ view: "new" })}>${icon("upload")}${t("lesson.new")}</a></p>` : nothing}
     <p class="hint">${t("lesson.curl")}</p>
     <pre tabindex="0">curl ${address} -H 'Content-Type: application/json' \\
-  -d '{"id": "first", "items": [{"id": "kettle", "prompt": "a red kettle"}]}'</pre>
+-d '{"id": "first", "items": [{"id": "kettle", "prompt": "a red kettle"}]}'</pre>
   </div>`;
 }
