@@ -11,9 +11,9 @@ import { clock, duration, number, t } from "../core/words.js";
 import { WAITING } from "./model.js";
 
 const STATES = ["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"];
-const SEGMENTS = ["done", "running", "waiting", "held", "failed", "idle"];
-const ICONS = { running: "running", completed: "done", completed_with_errors: "warning", failed: "failed", cancelled: "cancelled", expired: "expired" };
-const COLOURS = { completed: "done", completed_with_errors: "failed" };
+const REST = ["running", "waiting", "held", "failed", "idle"];
+const ICONS = { completed: "done", completed_with_errors: "warning", paused: "pause" }; // the others are named like their state
+const COLOURS = { completed: "done", completed_with_errors: "failed", paused: "queued" };
 
 export const batches = (known, place, isLoaded, more) => html`
   <header>
@@ -39,7 +39,7 @@ const row = (batch) => html`
   <li class="batch">
     <a class="name" href=${href({ view: "batch", batch: batch.id })}><bdi>${batch.id}</bdi></a>
     <span class="when hint number">${clock(batch.accepted_at)}</span>
-    <span class="segments">${SEGMENTS.map((name) => segment(name, batch.counts))}</span>
+    <span class="segments">${["done", ...REST].map((name) => segment(name, batch.counts))}</span>
     <span class="what">${state(batch)} <span class="number">${amounts(batch.counts)}</span></span>
     <span class="outlook hint">${outlook(batch)}</span>
   </li>
@@ -51,17 +51,14 @@ function segment(name, counts) {
 }
 
 function state(batch) {
-  const isPaused = batch.state === "running" && batch.paused != null;
-  const name = isPaused ? "paused" : batch.state;
-  const colour = COLOURS[name] ?? (name === "paused" ? "held" : name);
-  return html`<span class="state state-${colour}">${icon(isPaused ? "pause" : ICONS[name])} ${t(`batches.state.${name}`)}</span>`;
+  const name = batch.state === "running" && batch.paused != null ? "paused" : batch.state;
+  return html`<span class="state state-${COLOURS[name] ?? name}">${icon(ICONS[name] ?? name)} ${t(`batches.state.${name}`)}</span>`;
 }
 
 /** Counts in words: all that is done, and of the rest what there is any of. */
 function amounts(counts) {
   const of = parts(counts);
-  const rest = ["running", "waiting", "held", "failed", "idle"].filter((name) => of[name]);
-  return [t("batches.done", { done: of.done, n: counts.total }), ...rest.map((name) => t(`batches.${name}`, { n: of[name] }))].join(" · ");
+  return [t("batches.done", { done: of.done, n: counts.total }), ...REST.filter((name) => of[name]).map((name) => t(`batches.${name}`, { n: of[name] }))].join(" · ");
 }
 
 function parts(counts) {

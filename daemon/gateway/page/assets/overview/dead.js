@@ -1,4 +1,4 @@
-/** Dead letters by reason; each can be tried again, alone or with all of its reason. */
+/** Dead letters by reason; those of one reason are tried again together. */
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { post } from "../core/api.js";
@@ -22,7 +22,7 @@ const group = (reason, letters, onChanged) => html`
   <li class="card dead">
     <details>
       <summary><span>${has(`dead.reason.${reason}`) ? t(`dead.reason.${reason}`) : reason}</span> <span class="number hint">${letters.length}</span></summary>
-      <ul>${letters.slice(0, SHOWN).map((letter) => one(letter, onChanged))}</ul>
+      <ul>${letters.slice(0, SHOWN).map(one)}</ul>
       ${letters.length > SHOWN ? html`<p class="hint">${t("dead.more", { n: letters.length - SHOWN })}</p>` : nothing}
     </details>
     <button class="button small" ?disabled=${busy !== null} @click=${() => retry(letters, reason, onChanged)}>
@@ -31,10 +31,9 @@ const group = (reason, letters, onChanged) => html`
   </li>
 `;
 
-const one = (letter, onChanged) => html`<li>
+const one = (letter) => html`<li>
   <p><bdi>${[letter.batch, letter.item || letter.job].filter(Boolean).join(" / ") || letter.id}</bdi> <span class="hint number">${clock(letter.at)}</span></p>
   <p class="hint">${letter.error?.message ?? letter.reason}</p>
-  <button class="button quiet small" ?disabled=${busy !== null} @click=${() => retry([letter], letter.id, onChanged)}>${icon("retry")}${t("dead.retry")}</button>
 </li>`;
 
 /** Try letters again one after another, the oldest first, so that no burst of requests stands behind one click. */

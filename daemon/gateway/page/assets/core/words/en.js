@@ -156,7 +156,6 @@ export default [
 
   ["dead.title", "Dead letters"],
   ["dead.hint", "Work that was refused or given up. Remove the cause, then try it again."],
-  ["dead.retry", "Retry"],
   ["dead.retry_all.one", "Retry it"],
   ["dead.retry_all.other", "Retry all {n}"],
   ["dead.retrying", "Retrying…"],

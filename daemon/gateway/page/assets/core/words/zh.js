@@ -154,7 +154,6 @@ export default [
 
   ["dead.title", "死信"],
   ["dead.hint", "被拒绝或放弃的任务。消除原因后可重试。"],
-  ["dead.retry", "重试"],
   ["dead.retry_all.other", "全部重试（{n}）"],
   ["dead.retrying", "正在重试…"],
   ["dead.retried.other", "已重试 {n} 条死信。"],
