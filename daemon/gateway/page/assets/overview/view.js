@@ -4,7 +4,6 @@ import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { follow } from "../core/feed.js";
 import { failed, speak } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
-import { may } from "../core/session.js";
 import { every } from "../core/time.js";
 import { t } from "../core/words.js";
 import { batches } from "./batches.js";
@@ -101,7 +100,7 @@ export function view() {
             <header class="row"><h2 id="quotas-title">${t("quotas.title")}</h2>${fleetPause(known, readQuotas)}</header>
             ${quotas(known, readQuotas)}
           </section>
-          ${may("admin") && known.dead.length ? dead(known, readDead) : nothing}
+          ${known.dead.length ? dead(known, readDead) : nothing}
         </div>
       </div>
       ${pauseDialog()}
