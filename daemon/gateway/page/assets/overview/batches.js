@@ -5,7 +5,7 @@ import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { bound } from "../core/bound.js";
 import { icon } from "../core/icons.js";
 import { href } from "../core/router.js";
-import { may } from "../core/session.js";
+import { may, me } from "../core/session.js";
 import { now } from "../core/time.js";
 import { clock, duration, number, t } from "../core/words.js";
 import { WAITING } from "./model.js";
@@ -32,7 +32,8 @@ const chip = (state, chosen) => html`<a class="button chip" href=${href({ state 
 function list(known, place, isLoaded) {
   if (!isLoaded) return html`<p class="hint">${t("shell.loading")}</p>`;
   if (known.batches.size > 0) return html`<ul>${repeat(known.batches.values(), (batch) => batch.id, row)}</ul>`;
-  return place.state ? html`<p class="hint">${t("batches.none")}</p>` : lesson();
+  if (may("submit") && !place.state) return lesson();
+  return html`<p class="hint">${t(place.state ? "batches.none" : "batches.empty")}</p>`;
 }
 
 const row = (batch) => html`
@@ -89,9 +90,9 @@ function lesson() {
   return html`<div class="card lesson">
     <h2>${t("lesson.title")}</h2>
     <p>${t("lesson.text")}</p>
-    ${may("submit") ? html`<p><a class="button primary" href=${href({ view: "new" })}>${icon("upload")}${t("lesson.new")}</a></p>` : nothing}
+    <p><a class="button primary" href=${href({ view: "new" })}>${icon("upload")}${t("lesson.new")}</a></p>
     <p class="hint">${t("lesson.curl")}</p>
-    <pre tabindex="0">curl ${address} -H 'Content-Type: application/json' \\
+    <pre tabindex="0">curl ${address} -H 'Content-Type: application/json' \\${me().keys ? '\n-H "Authorization: Bearer $KEY" \\' : ""}
 -d '{"id": "first", "items": [{"id": "kettle", "prompt": "a red kettle"}]}'</pre>
   </div>`;
 }

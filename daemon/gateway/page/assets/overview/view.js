@@ -49,18 +49,18 @@ export function view() {
     if (kind === "batch.finished") {
       speak(`${data.batch}: ${t(`batches.state.${data.state}`)}`);
       reloadSoon();
-      readDead();
     }
     if (OF_QUOTAS.test(kind)) readQuotas();
     if (data.scope === "batch") read(() => known.estimate(data.batch));
     if (kind.startsWith("batch.")) invalidate();
   }
 
-  /** A new batch changes the pages of the list, so they are read again; many at once are read once. */
+  /** A new batch changes the pages of the list, and an ended one may leave letters; many at once are read once. */
   function reloadSoon() {
     reload ??= setTimeout(() => {
       reload = null;
       read(load);
+      readDead();
     }, RELOAD_MS);
   }
 

@@ -98,6 +98,7 @@ export default [
   ["batches.filter", "Filter by state"],
   ["batches.more", "Older batches"],
   ["batches.none", "No batch is in this state."],
+  ["batches.empty", "No batch yet."],
   ["batches.state.all", "All"],
   ["batches.state.running", "Running"],
   ["batches.state.paused", "Paused"],

@@ -97,6 +97,7 @@ export default [
   ["batches.filter", "按状态筛选"],
   ["batches.more", "更早的批次"],
   ["batches.none", "没有处于此状态的批次。"],
+  ["batches.empty", "还没有批次。"],
   ["batches.state.all", "全部"],
   ["batches.state.running", "进行中"],
   ["batches.state.paused", "已暂停"],
