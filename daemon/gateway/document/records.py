@@ -103,6 +103,12 @@ class JobRecord(Outlook):
     item: str | None = None
     batch: str | None = None
     priority: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    seed: int | None = Field(None, description="as the job named it; each picture has the seed of its own")
+    size: str | None = None
+    params: dict[str, Any] | None = None
+    max_attempts: int | None = Field(None, ge=1)
     started_at: AwareDatetime | None = None
     due_at: AwareDatetime | None = Field(None, description="the time of the next attempt")
     queue_seconds: float | None = None
@@ -120,7 +126,13 @@ class JobRecord(Outlook):
         "state": "succeeded",
         "route": "default",
         "priority": "normal",
+        "prompt": "a red kettle",
+        "negative_prompt": None,
+        "seed": None,
+        "size": "1024x1024",
+        "params": None,
         "attempts": 1,
+        "max_attempts": 5,
         "accepted_at": _TIME,
         "started_at": _TIME,
         "finished_at": _TIME,
@@ -296,7 +308,14 @@ class SlimItem(Shape):
     id: str
     job: str
     state: str
+    route: str
+    prompt: str = Field(description="its first 500 characters")
+    attempts: int = Field(ge=0)
+    max_attempts: int = Field(ge=1)
+    submitted: bool = Field(description="the provider has accepted it, and has a task for it")
     thumb: str | None
+    width: int | None = Field(description="of its picture, in pixels")
+    height: int | None = Field(description="of its picture, in pixels")
     error: dict[str, Any] | None
     accepted_at: AwareDatetime
     started_at: AwareDatetime | None
@@ -316,7 +335,14 @@ class ItemPage(Shape):
                 "id": "sku-1",
                 "job": "sku-1",
                 "state": "queued",
+                "route": "default",
+                "prompt": "a red kettle",
+                "attempts": 0,
+                "max_attempts": 5,
+                "submitted": False,
                 "thumb": None,
+                "width": None,
+                "height": None,
                 "error": None,
                 "accepted_at": _TIME,
                 "started_at": None,

@@ -22,6 +22,7 @@ from daemon.queue.records import ItemView
 router = APIRouter(tags=["batches"])
 
 LISTED, MOST_LISTED = 100, 1000
+PROMPT_SHOWN = 500  # characters of a prompt that a list shows; the record of the item has all of it
 STATES = tuple(name for name in GroupCounts._fields if name not in ("gid", "head", "total"))
 
 
@@ -56,12 +57,20 @@ async def items(
 def _slim(item: ItemView, links: Links) -> dict[str, Any]:
     record = item.as_dict()
     thumb = next((image for image in item.images if image.get("thumb_url")), None)
+    picture = item.images[0] if item.images else {}
     error = item.error or {}
     return {
         "id": item.id,
         "job": item.job,
         "state": item.state,
+        "route": item.route,
+        "prompt": str(item.spec.get("prompt", ""))[:PROMPT_SHOWN],
+        "attempts": item.attempts,
+        "max_attempts": item.max_attempts,
+        "submitted": item.provider_task is not None,
         "thumb": links.thumb(item, 0) if thumb else None,
+        "width": picture.get("width"),
+        "height": picture.get("height"),
         "error": {name: error.get(name) for name in ("kind", "message", "charged")} if error else None,
         **{name: record[name] for name in ("accepted_at", "started_at", "finished_at", "due_at", "metadata")},
     }
