@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up secrets test test-redis7 test-sdks fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        bench-http bench-demo bench-stalls clean
+        bench-http bench-page bench-demo bench-stalls page-pictures clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -84,11 +84,17 @@ bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, poll
 bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews (6 minutes)
 	$(BIN)/python -m benchmarks.http
 
+bench-page: setup  ## the page in a browser: first paint, long tasks, an event to its tile, 2,000 events in a minute (3 minutes)
+	$(BIN)/python -m benchmarks.page
+
 bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails, and nine have no 429 (5 minutes)
 	$(BIN)/python -m benchmarks.demo_busy
 
 bench-stalls: setup  ## workers that are stopped at random moments: the provider still refuses nothing (10 minutes)
 	$(BIN)/python -m benchmarks.stalls $(STALLS)
+
+page-pictures: setup  ## docs/page.png anew, after the page has changed
+	$(BIN)/python -m tests.page.rig.pictures
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs

@@ -125,6 +125,7 @@ class JobSubmitted(JobEvent):
 
 class JobRetrying(JobEvent):
     error: ErrorRecord | None = None
+    state: Literal["retry_wait", "throttled", "queued"] | None = Field(None, description="how it waits")
 
 
 class JobSucceeded(JobEvent):

@@ -10,8 +10,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from daemon.demo.contact_sheet import Tile, contact_sheet
 from daemon.demo.provider import DemoError, simulated_provider
 from daemon.demo.summary import Books, Failure, Summary
 from daemon.queue.records import GroupView, ItemView, Progress, View
-from daemon.service import DATA_DIR, SIMULATOR_ENVIRON, simulated, up
+from daemon.service import DATA_DIR, SIMULATOR_ENVIRON, Running, simulated, up
 from daemon.settings import Listen, Settings
 from daemon.storage.object_store import ResultStore
 from limiter.quota.quota import parse_quota
@@ -39,6 +39,7 @@ LOOK_S: Final = 0.5
 ACCEPT_S: Final = 30.0
 
 Show = Callable[[View, Progress], None]
+Front = Callable[[Running], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,23 @@ class Report:
         return self.out / SHEET
 
 
+async def _nothing(_report: Report) -> None:
+    pass
+
+
 async def run_demo(
     out: Path,
     *,
     scenario: Scenario | None = None,
     keep: bool = False,
     show: Show = lambda _view, _progress: None,
+    front: Front | None = None,
+    finish: Callable[[Report], Awaitable[None]] = _nothing,
 ) -> Report:
     """Run the batch and put its pictures, a manifest, the contact sheet and the CSV file into `out`.
 
-    `show` is called with the progress twice a second. Raises DemoError, StorageError,
-    EmbeddedRedisError, OSError.
+    `show` is called with the progress twice a second. `front` serves beside the run, and all of it lasts until
+    `finish` returns. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
     """
     await asyncio.to_thread(make_directory, out)
     scenario = scenario or Scenario()
@@ -115,6 +122,7 @@ async def run_demo(
         settings = simulated(_settings(place), provider.base_url, scenario.quota)
         async with (
             up(settings, data_dir=place / DATA_DIR, environ=SIMULATOR_ENVIRON) as running,
+            front(running) if front is not None else nullcontext(),
             Client.connect(running.redis_url, settings.redis.prefix) as client,
         ):
             makespan_s = await _to_its_end(client, items, show)
@@ -123,10 +131,12 @@ async def run_demo(
             ledger = await provider.ledger()
             summary = _summary(scenario, ledger, ended, makespan_s)
             await _save(settings, view, ended, summary, out)
-        if keep:
-            await asyncio.to_thread((place / LEDGER).write_text, json.dumps(ledger, indent=2))
-    await asyncio.to_thread(shutil.copyfile, scenario.products, out / scenario.products.name)
-    return Report(summary, out, place if keep else None)
+            await asyncio.to_thread(shutil.copyfile, scenario.products, out / scenario.products.name)
+            if keep:
+                await asyncio.to_thread((place / LEDGER).write_text, json.dumps(ledger, indent=2))
+            report = Report(summary, out, place if keep else None)
+            await finish(report)
+    return report
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ from daemon.gateway.endpoints import (
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai import images as openai
 from daemon.gateway.openai.route import response_of
+from daemon.gateway.page import serving
 
 ROUTERS = (
     jobs.router,
@@ -52,13 +53,14 @@ ROUTERS = (
     slides.router,
     studio.router,
 )
+_SERVED = (*ROUTERS, serving.router)
 
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
     app = _routed()
     app.state.gateway = gateway
-    problems.install(app, [route for router in ROUTERS for route in router.routes], response_of)
+    problems.install(app, [route for router in _SERVED for route in router.routes], response_of)
     app.add_middleware(Edge, gateway=gateway)
     return app
 
@@ -70,7 +72,7 @@ def described() -> dict[str, Any]:
 
 def _routed() -> FastAPI:
     app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
-    for router in ROUTERS:
+    for router in _SERVED:
         app.include_router(router)
     app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app

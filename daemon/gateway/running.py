@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
@@ -120,13 +120,17 @@ async def _nothing() -> None:
     pass
 
 
-async def run_gateway(settings: Settings) -> int:
-    """`pixmill gateway` until a signal; returns 0."""
+async def run_gateway(settings: Settings, greet: Callable[[str], None]) -> int:
+    """`pixmill gateway` until a signal; returns 0. `greet` gets the address where HTTP is served."""
     limit_heaps()
     leaving = asyncio.create_task(until_signal())
     try:
         async with AsyncExitStack() as stack:
-            if await unless_leaving(leaving, stack.enter_async_context(alone(settings, redis_of(settings)))):
+            url = await unless_leaving(
+                leaving, stack.enter_async_context(alone(settings, redis_of(settings)))
+            )
+            if url:
+                greet(url)
                 await leaving
     finally:
         leaving.cancel()

@@ -20,7 +20,7 @@ __all__ = ["admin", "pytestmark", "server"]  # fixtures
 READS = """
     /v1/jobs/j1 /v1/jobs/j1/explain /v1/jobs/j1/images/0 /v1/jobs/j1/images/0?thumb=1
     /v1/batches /v1/batches/b1 /v1/batches/b1/items /v1/batches/b1/items/i1 /v1/batches/b1/items/i1/explain
-    /v1/batches/b1/log /v1/batches/b1/archive.zip /v1/quotas /v1/routes /v1/dead /v1/usage?days=7 /v1/me
+    /v1/batches/b1/log /v1/batches/b1/archive.zip /v1/quotas /v1/routes /v1/dead /v1/usage?days=7 /v1/status /v1/me
     /api/slide/batch/active-count /v1/batches?state=running
 """
 ORDERS = """

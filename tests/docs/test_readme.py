@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
+import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.docs.pages import ROOT, blocks_of, run
@@ -101,21 +100,19 @@ def test_the_worker_command_makes_a_replica_of_that_configuration(tmp_path: Path
 @pytest.mark.timed
 @pytest.mark.timeout(120)
 def test_make_demo_shows_what_the_readme_says(tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "daemon", "demo", "--out", str(tmp_path / "out")],
-        cwd=tmp_path,
-        env={**environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "40 pictures made, 1 failed" in done.stdout
-    assert "429 answers, as the provider counted them: 0" in done.stdout
-    assert (tmp_path / "out" / "contact-sheet.png").exists()
-    assert time.monotonic() - started < 100
+    demo = Command(["demo", "--page", "--out", str(tmp_path / "out")], tmp_path)
+    try:
+        page = demo.wait_for("Watch it at").split()[-1]
+        assert "<title>Pixmill" in httpx2.get(page, trust_env=False).text
+        demo.wait_for("until Ctrl-C", 100)
+        assert "40 pictures made, 1 failed" in demo.output
+        assert "429 answers, as the provider counted them: 0" in demo.output
+        assert (tmp_path / "out" / "contact-sheet.png").exists()
+        assert httpx2.get(page, trust_env=False).is_success
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(20) == 0, demo.output
+    finally:
+        demo.kill()
     assert "@$(BIN)/pixmill demo" in (ROOT / "Makefile").read_text(), "`make demo` is this command"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -16,9 +18,12 @@ from daemon.cli.following import display_on
 from daemon.cli.options import JsonOption
 from daemon.cli.output import Printer
 from daemon.demo.provider import DemoError
-from daemon.demo.run import TEMPLATE, Report, Scenario, run_demo
-from daemon.service import EXPECTED_ERRORS
+from daemon.demo.run import BATCH, TEMPLATE, Report, Scenario, run_demo
+from daemon.service import EXPECTED_ERRORS, until_signal
 from daemon.telemetry.logs import configure_logs
+
+if TYPE_CHECKING:
+    from daemon.service import Running
 
 NOT_AS_PROMISED = 1
 
@@ -29,6 +34,9 @@ def demo(
     ),
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the demo's Redis, object store and ledger.")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve the page meanwhile, and afterwards until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +51,7 @@ def demo(
     configure_logs(level="error")
     printer = Printer(as_json)
     try:
-        code = uvloop.run(_demo(printer, out, keep))
+        code = uvloop.run(_demo(printer, out, keep, page))
     except (KeyboardInterrupt, asyncio.CancelledError):
         printer.note("Stopped; nothing is left running.")
         code = INTERRUPTED
@@ -56,12 +64,37 @@ def demo(
     raise typer.Exit(code)
 
 
-async def _demo(printer: Printer, out: Path, keep: bool) -> int:
+async def _demo(printer: Printer, out: Path, keep: bool, page: bool) -> int:
     _stop_on_signals()
     scenario = Scenario()
     printer.line(scenario.outlook())
     with closing(display_on(printer)) as display:
-        report = await run_demo(out, scenario=scenario, keep=keep, show=display.show)
+
+        async def finish(report: Report) -> None:
+            display.close()
+            _print(printer, report)
+            if page:
+                printer.note("The page stays until Ctrl-C.")
+                await until_signal()
+
+        front = partial(_page, printer) if page else None
+        report = await run_demo(
+            out, scenario=scenario, keep=keep, show=display.show, front=front, finish=finish
+        )
+    return NOT_AS_PROMISED if report.summary.problems else ALL_WELL
+
+
+@asynccontextmanager
+async def _page(printer: Printer, running: Running) -> AsyncIterator[None]:
+    """Serve the page beside the run, and print its address."""
+    from daemon.gateway.running import beside
+
+    async with beside(running) as url:
+        printer.line(f"Watch it at {url}/?batch={BATCH}")
+        yield
+
+
+def _print(printer: Printer, report: Report) -> None:
     document = {
         **report.summary.as_dict(),
         "out": str(report.out),
@@ -69,7 +102,6 @@ async def _demo(printer: Printer, out: Path, keep: bool) -> int:
         "kept": None if report.kept is None else str(report.kept),
     }
     printer.answer(document, *report.summary.lines(), *_next_steps(report))
-    return NOT_AS_PROMISED if report.summary.problems else ALL_WELL
 
 
 def _stop_on_signals() -> None:

@@ -81,7 +81,12 @@ def gateway(
     """
     from daemon.gateway.running import run_gateway
 
-    _serve(run_gateway, config, redis_url, prefix, metrics, log_level)
+    def run(settings: Settings) -> Coroutine[Any, Any, int]:
+        return run_gateway(
+            settings, lambda url: print(visible(f"The page: {page_at(settings, url)}"), flush=True)
+        )
+
+    _serve(run, config, redis_url, prefix, metrics, log_level)
 
 
 def simulator(context: typer.Context) -> None:
@@ -104,6 +109,7 @@ def banner(running: Running, url: str, options: str = "") -> str:
         "Pixmill is up.",
         f"  redis     {masked_url(running.redis_url)}",
         f"  http      {url}",
+        f"  page      {page_at(replica.settings, url)}",
         f"  pictures  {masked_url(replica.settings.storage.url.reveal())}",
         f"  metrics   {replica.metrics_url}/metrics",
     ]
@@ -120,6 +126,11 @@ def banner(running: Running, url: str, options: str = "") -> str:
         "Ctrl-C stops; jobs that wait are kept.",
     ]
     return "\n".join(lines)
+
+
+def page_at(settings: Settings, url: str) -> str:
+    """The address of the page for people; `url` is where HTTP is served."""
+    return f"{settings.gateway.public_url or url}/"
 
 
 def _serve(

@@ -157,7 +157,14 @@ class SlimItem(Shape):
     id: str
     job: str
     state: str
+    route: str
+    prompt: str = Field(description="its first 500 characters")
+    attempts: int = Field(ge=0)
+    max_attempts: int = Field(ge=1)
+    submitted: bool = Field(description="the provider has accepted it, and has a task for it")
     thumb: str | None
+    width: int | None = Field(description="of its picture, in pixels")
+    height: int | None = Field(description="of its picture, in pixels")
     error: dict[str, Any] | None
     accepted_at: AwareDatetime
     started_at: AwareDatetime | None
@@ -177,7 +184,14 @@ class ItemPage(Shape):
                 "id": "sku-1",
                 "job": "sku-1",
                 "state": "queued",
+                "route": "default",
+                "prompt": "a red kettle",
+                "attempts": 0,
+                "max_attempts": 5,
+                "submitted": False,
                 "thumb": None,
+                "width": None,
+                "height": None,
                 "error": None,
                 "accepted_at": TIME,
                 "started_at": None,

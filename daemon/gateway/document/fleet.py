@@ -1,4 +1,4 @@
-"""The shapes of answers about the fleet: quotas, routes, pauses, usage."""
+"""The shapes of answers about the fleet: quotas, routes, pauses, usage, status."""
 
 from __future__ import annotations
 
@@ -104,4 +104,24 @@ class UsageList(Shape):
                 "cost": {"USD": "1.60"},
             }
         ],
+    }
+
+
+class Today(Shape):
+    """What was made and paid for today (UTC)."""
+
+    pictures: int
+    cost: dict[str, str]
+
+
+class Status(Shape):
+    """The installation at a glance. `oldest_wait_seconds` is 0 if nothing waits."""
+
+    replicas: int
+    oldest_wait_seconds: float
+    today: Today
+    example: ClassVar[Example] = {
+        "replicas": 2,
+        "oldest_wait_seconds": 9.5,
+        "today": {"pictures": 40, "cost": {"USD": "1.60"}},
     }

@@ -154,6 +154,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         (*_ADMIN, {409: ("gone", "not_kept", "ended", "no_record", "not_failed")}),
     ),
     "GET /v1/usage": Operation("read_usage", {200: fleet.UsageList}, (TENANT,)),
+    "GET /v1/status": Operation("read_status", {200: fleet.Status}, (TENANT,)),
     "GET /v1/me": Operation("read_me", {200: others.Me}),
     "GET /v1/schema/{name}": Operation("read_schema", {200: others.JsonSchema}, ({404: ("not_found",)},)),
     "POST /v1/session": Operation(

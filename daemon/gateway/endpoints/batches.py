@@ -10,6 +10,7 @@ from typing import Any, get_args
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
+from daemon.broker.streams import tail
 from daemon.contract import Rejection
 from daemon.contract.events import BatchState
 from daemon.gateway.answering.problems import Problem, problem_of
@@ -30,7 +31,7 @@ from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.parameters import flag, ident_of, one_of, whole_number
 from daemon.gateway.work.accepting import named
-from daemon.gateway.work.answers import answer, shown
+from daemon.gateway.work.answers import EVENT_ID, answer, shown
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
 from daemon.queue.messages import GroupCounts
@@ -72,8 +73,12 @@ async def every(
     limit: str | None = None,
     tenant: str | None = None,
 ) -> Response:
-    """The batches on record, newest first, by pages: `next` is the cursor of the next one."""
+    """The batches on record, newest first, by pages: `next` is the cursor of the next one.
+
+    The header `Pixmill-Event-Id` names an event such that this page shows at least what came before it.
+    """
     owner = ident_of(caller.tenant_for(tenant))
+    newest = await tail(here.redis, here.names.events)
     found, following = await batches_of(
         here,
         owner,
@@ -83,7 +88,7 @@ async def every(
     )
     links = Links.of_tenant(request, caller, owner)
     shorts = [{**_shown(view, links), "summary": pace(view)} for view in found]
-    return answer({"batches": shorts, "next": following})
+    return answer({"batches": shorts, "next": following}, headers={EVENT_ID: newest})
 
 
 @router.get("/v1/batches/{ident}")

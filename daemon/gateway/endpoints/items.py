@@ -13,7 +13,7 @@ from daemon.gateway.batches.pages import items_of
 from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Here
 from daemon.gateway.requests.parameters import one_of, whole_number
-from daemon.gateway.work.answers import answer
+from daemon.gateway.work.answers import EVENT_ID, answer
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
 from daemon.queue.messages import GroupCounts
@@ -22,8 +22,8 @@ from daemon.queue.records import ItemView
 router = APIRouter(tags=["batches"])
 
 LISTED, MOST_LISTED = 100, 1000
+PROMPT_SHOWN = 500  # characters of a prompt that a list shows; the record of the item has all of it
 STATES = tuple(name for name in GroupCounts._fields if name not in ("gid", "head", "total"))
-EVENT_ID = "Pixmill-Event-Id"
 
 
 @router.get("/v1/batches/{ident}/items")
@@ -57,12 +57,20 @@ async def items(
 def _slim(item: ItemView, links: Links) -> dict[str, Any]:
     record = item.as_dict()
     thumb = next((image for image in item.images if image.get("thumb_url")), None)
+    picture = item.images[0] if item.images else {}
     error = item.error or {}
     return {
         "id": item.id,
         "job": item.job,
         "state": item.state,
+        "route": item.route,
+        "prompt": str(item.spec.get("prompt", ""))[:PROMPT_SHOWN],
+        "attempts": item.attempts,
+        "max_attempts": item.max_attempts,
+        "submitted": item.provider_task is not None,
         "thumb": links.thumb(item, 0) if thumb else None,
+        "width": picture.get("width"),
+        "height": picture.get("height"),
         "error": {name: error.get(name) for name in ("kind", "message", "charged")} if error else None,
         **{name: record[name] for name in ("accepted_at", "started_at", "finished_at", "due_at", "metadata")},
     }

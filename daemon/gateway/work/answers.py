@@ -14,6 +14,8 @@ from daemon.gateway.work.links import Links
 from daemon.queue.views import ItemView, View
 
 LOOK_AGAIN_S = 30  # at most
+EVENT_ID = "Pixmill-Event-Id"  # of a list: what happened after it follows at `events?after=`
+OF_THE_JOB = ("prompt", "negative_prompt", "seed", "size", "params")
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -28,6 +30,8 @@ def shown(
     record = {"id": view.id, **view.as_dict(), **outlook.as_dict()}
     if isinstance(view, ItemView):
         record["images"] = images_of(view, links)
+        record |= {name: view.spec.get(name) for name in OF_THE_JOB}
+        record["max_attempts"] = view.max_attempts
     elif view.kind == "job":
         errors = [item.error for item in members if item.error]
         record |= {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from daemon.broker.streams import tail
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batches import batch, ended
 
@@ -84,6 +85,31 @@ async def test_items_are_listed_by_state_and_by_the_kind_of_their_error(door: Do
         assert [item["id"] for item in found] == expected
     item = (await door.http.get("/v1/batches/b1/items?limit=1")).json()["items"][0]
     assert (item["state"], item["metadata"], item["error"]) == ("succeeded", {"sku": "0"}, None)
+
+
+async def test_a_list_shows_the_beginning_of_a_prompt_and_the_attempts(quiet_door: Door) -> None:
+    item = {"id": "a", "prompt": "x" * 10_000, "max_attempts": 3}
+    await quiet_door.http.post("/v1/batches", json={"id": "b1", "items": [item]})
+    await quiet_door.installation.take_all()
+    (found,) = (await quiet_door.http.get("/v1/batches/b1/items")).json()["items"]
+    assert (found["prompt"], found["attempts"], found["max_attempts"]) == ("x" * 500, 0, 3)
+    assert (found["submitted"], found["width"], found["height"]) == (False, None, None)
+
+
+async def test_a_list_shows_that_the_provider_has_accepted_an_item(quiet_door: Door) -> None:
+    await quiet_door.installation.batch("b1", 1)
+    (item,) = await quiet_door.installation.claim()
+    await quiet_door.installation.queue.note_receipt(item, b'{"task_id":"t1"}')
+    (found,) = (await quiet_door.http.get("/v1/batches/b1/items")).json()["items"]
+    assert (found["state"], found["submitted"]) == ("running", True)
+
+
+async def test_a_list_shows_the_size_of_a_picture(door: Door) -> None:
+    await door.http.post("/v1/batches", json=batch("b1", 1))
+    await ended(door, "b1")
+    (found,) = (await door.http.get("/v1/batches/b1/items")).json()["items"]
+    (image,) = (await door.http.get("/v1/batches/b1/items/i0")).json()["images"]
+    assert (found["width"], found["height"]) == (image["width"], image["height"])
 
 
 async def test_items_name_an_event_before_which_nothing_is_missing(quiet_door: Door) -> None:
@@ -166,3 +192,12 @@ async def test_an_unknown_or_odd_batch_is_not_found(
         method, f"/v1/batches/{ident}{rest}", json={} if method == "POST" else None
     )
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_list_of_batches_names_an_event_after_which_nothing_is_missing(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 1))
+    listed = await quiet_door.http.get("/v1/batches")
+    known = listed.headers["pixmill-event-id"]
+    newest = await tail(quiet_door.installation.redis, quiet_door.gateway.names.events)
+    assert [each["id"] for each in listed.json()["batches"]] == ["b1"]
+    assert known == newest != "0-0"

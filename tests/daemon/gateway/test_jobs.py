@@ -244,6 +244,15 @@ async def test_an_item_of_a_batch_has_a_record_of_its_own(quiet_door: Door) -> N
         assert refusal(await quiet_door.http.get(path)) == (404, "not_found", None)
 
 
+async def test_a_record_has_the_whole_prompt_and_what_else_was_requested(quiet_door: Door) -> None:
+    requested = {"prompt": "a kettle " * 500, "seed": 7, "size": "1024x1024", "params": {"style": "flat"}}
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", **requested})
+    await quiet_door.installation.take_all()
+    record = (await quiet_door.http.get("/v1/jobs/k1")).json()
+    assert {name: record[name] for name in requested} == requested
+    assert (record["negative_prompt"], record["max_attempts"]) == (None, 5)
+
+
 async def test_an_item_of_an_expired_batch_has_expired(quiet_door: Door, redis: Redis) -> None:
     await quiet_door.installation.batch("b1", 1)
     await redis.delete("pixmill:item:default/b1/i0", "pixmill:batch:default/b1")

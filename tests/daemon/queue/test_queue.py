@@ -117,6 +117,17 @@ async def test_a_repeated_settle_has_the_same_answer_and_changes_nothing(
     assert (await installation.record("default//a"), await installation.kinds()) == (record, kinds)
 
 
+@pytest.mark.parametrize("outcome", [Retry(ERROR, 0), Throttled(ERROR, 60), Unknown(ERROR)])
+async def test_the_event_of_a_retry_names_the_state_in_which_the_item_waits(
+    installation: Installation, outcome: Outcome
+) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    state = await installation.queue.settle(item, outcome)
+    kind, data = (await installation.events())[-1]
+    assert (kind, data["state"]) == ("job.retrying", state)
+
+
 async def test_a_repeated_settle_of_an_earlier_run_has_its_answer_and_not_the_item(
     installation: Installation,
 ) -> None:

@@ -126,6 +126,7 @@ def test_every_address_that_changes_something_is_known_here() -> None:
         "/v1/routes",
         "/v1/dead",
         "/v1/usage",
+        "/v1/status",
         "/v1/me",
         "/api/slide/batch/active-count",
     ],

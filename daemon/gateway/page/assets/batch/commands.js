@@ -1,0 +1,66 @@
+/** What a person orders: a question where work or money may be lost, the order, and what came of it. */
+
+import { failed, notice } from "../core/notice.js";
+import { may } from "../core/session.js";
+import { t } from "../core/words.js";
+import { confirm } from "./confirm.js";
+import * as orders from "./orders.js";
+import { orders as possible } from "./states.js";
+
+export class Commands {
+  #batch;
+  #model;
+  #onDone;
+
+  /** @param {string} batch @param {import("./model.js").BatchModel} model @param {() => void} onDone */
+  constructor(batch, model, onDone) {
+    this.#batch = batch;
+    this.#model = model;
+    this.#onDone = onDone;
+  }
+
+  retryFailed = () => this.#order("retry", () => orders.retryFailed(this.#batch));
+
+  retryKind = (kind) => this.#order("retry", () => orders.retryKind(this.#batch, kind));
+
+  cancelAll = async () => {
+    const { waiting, running, held } = this.#model.counts;
+    if (await sure("cancel", waiting + running + held)) await this.#order("cancel", () => orders.cancelAll(this.#batch));
+  };
+
+  pause = async () => {
+    const text = t("batch.sure.pause.text");
+    const reason = await confirm({ title: t("batch.sure.pause"), text, act: t("pause.pause"), hasReason: true });
+    if (reason !== null) await this.#order("pause", () => orders.pause(this.#batch, reason));
+  };
+
+  resume = () => this.#order("resume", () => orders.resume(this.#batch));
+
+  /** Retry or cancel those of some items that allow it. @param {"retry" | "cancel"} name @param {Iterable<string>} ids */
+  async items(name, ids) {
+    if (!may("submit")) return;
+    const items = [...ids].map((id) => this.#model.items.get(id)).filter((item) => item && possible(item).includes(name));
+    if (!items.length) return;
+    const held = items.filter(({ state }) => state === "held").length;
+    if (name === "cancel" && !(await sure("cancel", items.length))) return;
+    if (name === "retry" && held && !(await sure("again", held))) return;
+    const chosen = items.map(({ id }) => id);
+    const send = name === "retry" ? orders.retryItems : orders.cancelItems;
+    await this.#order(name, () => send(this.#batch, chosen));
+  }
+
+  async #order(name, send) {
+    try {
+      const n = await send();
+      notice(t(`batch.done.${name}`, { n }));
+      this.#onDone();
+    } catch (problem) {
+      failed(problem);
+    }
+  }
+}
+
+async function sure(what, n) {
+  const key = `batch.sure.${what}`;
+  return (await confirm({ title: t(key, { n }), text: t(`${key}.text`), act: t(`${key}.act`), isLoss: true })) !== null;
+}

@@ -1,0 +1,91 @@
+/** How an item looks: its icon, word, colour and sentence, and what a person may do about it. */
+
+import { duration, has, t } from "../core/words.js";
+import { WAITING } from "./model.js";
+
+// Red is for what needs a person. Waiting is never red.
+const LOOKS = {
+  queued: ["queued", "idle"],
+  throttled: ["throttled", "idle"],
+  retry_wait: ["retry", "idle"],
+  running: ["running", "act"],
+  succeeded: ["done", "ok"],
+  failed: ["failed", "warn"],
+  held: ["held", "warn"],
+  cancelled: ["cancelled", "off"],
+  expired: ["expired", "off"],
+};
+const LONGEST = 240; // characters of a sentence in a tile
+
+/**
+ * What holds the batch back, for the sentences of its waiting items.
+ * @typedef {{nowMs: number, before: Map<string, number>, quotaOf: (route: string) => string, slotMs: number?,
+ *   isPaused: boolean}} Outlook
+ * @typedef {import("./model.js").Item} Item
+ */
+
+/** @param {Item} item @returns {{sign: string, tone: string, word: string}} `sign` is its icon */
+export function look(item) {
+  const [sign, tone] = LOOKS[item.state] ?? LOOKS.queued;
+  const key = `batch.state.${sign}`;
+  return { sign, tone, word: t(has(key) ? key : `state.${sign}`) };
+}
+
+/** The sentence below the word; perhaps empty. @param {Item} item @param {Outlook} outlook */
+export function sentence(item, outlook) {
+  return (sentences[item.state] ?? (() => ""))(item, outlook);
+}
+
+/** Whether the sentence changes while the item does not. @param {Item} item */
+export const ticks = (item) => item.state === "running" || WAITING.has(item.state);
+
+/** @param {Item} item @returns {("retry" | "cancel")[]} */
+export function orders(item) {
+  if (item.state === "held") return ["retry", "cancel"];
+  if (ticks(item)) return ["cancel"];
+  return item.state === "succeeded" ? [] : ["retry"];
+}
+
+/** The words for a kind of failure, also for one that is newer than this page. @param {string} kind */
+export const kindWords = (kind) => (has(`batch.kind.${kind}`) ? t(`batch.kind.${kind}`) : kind.replaceAll("_", " "));
+
+/** Whether the provider takes money for a failure. @param {Item["error"]} error */
+export const chargedWords = (error) => (error?.charged ? t(`batch.charged.${error.charged}`) : "");
+
+/** The beginning of a text, never half a character. */
+export function clip(text, most = LONGEST) {
+  return text.length > most ? `${text.slice(0, most).replace(/[\ud800-\udbff]$/, "")}…` : text;
+}
+
+const sentences = {
+  queued(item, { before, quotaOf, slotMs, isPaused, nowMs }) {
+    if (isPaused) return t("batch.says.paused");
+    if (item.dueMs > nowMs) return t("batch.says.starts", { time: seconds(item.dueMs - nowMs) });
+    const n = before.get(item.id);
+    if (n > 0) return t("batch.says.before", { n });
+    const quota = quotaOf(item.route);
+    return n === 0 && quota && slotMs > nowMs ? waitsFor(quota, slotMs - nowMs) : t("batch.says.next");
+  },
+  throttled(item, { quotaOf, slotMs, nowMs }) {
+    return waitsFor(quotaOf(item.route) || t("batch.says.provider"), Math.max(item.dueMs, slotMs) - nowMs);
+  },
+  retry_wait(item, { nowMs }) {
+    const of = { attempt: item.attempts + 1, most: item.maxAttempts };
+    return item.dueMs > nowMs
+      ? t("batch.says.again", { time: seconds(item.dueMs - nowMs), ...of })
+      : t("batch.says.again_now", of);
+  },
+  running(item, { nowMs }) {
+    const time = seconds(nowMs - item.startedMs);
+    return item.submitted ? t("batch.says.at_provider", { time }) : time;
+  },
+  succeeded: (item) => (item.startedMs && item.finishedMs ? seconds(item.finishedMs - item.startedMs) : ""),
+  failed: (item) => clip(item.error?.message || t("batch.says.no_reason")),
+  held: (item) => clip(item.error?.message || ""),
+};
+
+function waitsFor(quota, ms) {
+  return ms > 0 ? t("batch.says.waits_time", { quota, time: seconds(ms) }) : t("batch.says.waits", { quota });
+}
+
+const seconds = (ms) => duration(ms / 1000);

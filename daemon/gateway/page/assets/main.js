@@ -1,0 +1,103 @@
+/** Starts the page: session, words, router, shell. */
+
+import { html } from "./vendor/lit-html/lit-html.js";
+import { watch } from "./core/api.js";
+import { failed, notices, speak } from "./core/notice.js";
+import { invalidate, setRoot } from "./core/render.js";
+import { begin, here, onMove } from "./core/router.js";
+import { forget, load, me } from "./core/session.js";
+import { t } from "./core/words.js";
+import { view as batch } from "./batch/view.js";
+import { view as fresh } from "./new/view.js";
+import { view as overview } from "./overview/view.js";
+import { banner } from "./shell/banner.js";
+import { header } from "./shell/header.js";
+import { help, openHelp } from "./shell/help.js";
+import { applyLanguage, applyTheme } from "./shell/looks.js";
+import { signIn } from "./shell/sign_in.js";
+import { beginStatus, endStatus } from "./shell/status.js";
+
+const VIEWS = { overview, batch, new: fresh };
+const AGAIN_MS = 3_000;
+let current = null;
+let place = null;
+let needsKey = false;
+
+const page = () => {
+  document.title = [current?.title(), "Pixmill"].filter(Boolean).join(" · ");
+  return html`
+    <a class="skip" href="#main">${t("shell.skip")}</a>
+    ${header()} ${banner()}
+    <main id="main" tabindex="-1">${body()}</main>
+    ${help()} ${notices()}
+  `;
+};
+
+function body() {
+  if (needsKey) return signIn(enter);
+  return current?.render() ?? html`<p class="hint">${t("shell.loading")}</p>`;
+}
+
+function show(next) {
+  applyLanguage(next.language);
+  if (me() === null) return;
+  const isSame = current !== null && place.view === next.view && place.batch === next.batch && place.tenant === next.tenant;
+  place = next;
+  if (isSame) current.change(next);
+  else open(next);
+  invalidate();
+}
+
+function open(next) {
+  const isFirst = current === null;
+  current?.stop();
+  current = VIEWS[next.view]();
+  current.start(next);
+  if (isFirst) return;
+  scrollTo(0, 0);
+  document.getElementById("main").focus({ preventScroll: true });
+  speak(current.title());
+}
+
+async function enter() {
+  try {
+    await load();
+    needsKey = false;
+    beginStatus();
+    show(here());
+  } catch (problem) {
+    // The banner names what is away; the page goes on when it is back.
+    if (problem.status !== 401) setTimeout(enter, AGAIN_MS);
+  }
+  invalidate();
+}
+
+function leave() {
+  forget();
+  endStatus();
+  current?.stop();
+  current = null;
+  needsKey = true;
+  invalidate();
+}
+
+function pressed(event) {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input, textarea, select, dialog[open]")) return;
+  const fn = event.key === "?" ? openHelp : current?.keys?.[event.key];
+  if (fn && fn(event) !== false) event.preventDefault();
+}
+
+watch((problem) => {
+  if (problem?.status === 401 && !needsKey) leave();
+});
+addEventListener("keydown", pressed);
+addEventListener("unhandledrejection", ({ reason }) => {
+  if (reason?.code) failed(reason);
+});
+applyTheme();
+await applyLanguage(here().language);
+begin();
+onMove(show);
+setRoot(page);
+enter();

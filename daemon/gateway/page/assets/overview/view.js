@@ -1,0 +1,111 @@
+/** The first view: what runs, what each account allows, and what was given up. */
+
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { follow } from "../core/feed.js";
+import { failed, speak } from "../core/notice.js";
+import { invalidate } from "../core/render.js";
+import { every } from "../core/time.js";
+import { t } from "../core/words.js";
+import { batches } from "./batches.js";
+import { dead } from "./dead.js";
+import { Overview } from "./model.js";
+import { fleetPause, pauseDialog } from "./pauses.js";
+import { quotas } from "./quotas.js";
+
+const QUOTAS_MS = 5_000;
+const TICK_MS = 1_000;
+const RELOAD_MS = 2_000;
+const OF_QUOTAS = /^(quota|work|provider)\./;
+
+export function view() {
+  const known = new Overview();
+  let place = null;
+  let feed = null;
+  let reload = null;
+  let stops = [];
+  let isLoaded = false;
+
+  async function read(load) {
+    try {
+      await load();
+    } catch (problem) {
+      // While the gateway or Redis is away, the banner has it.
+      if (problem.status && problem.status < 500) failed(problem);
+    }
+    invalidate();
+  }
+  const readQuotas = () => read(() => known.loadQuotas());
+  const readDead = () => read(() => known.loadDead());
+
+  async function load() {
+    const id = await known.loadBatches(place.state);
+    isLoaded = true;
+    invalidate();
+    return id;
+  }
+
+  function onEvent(kind, data) {
+    if (kind.startsWith("batch.") && !known.take(data)) reloadSoon();
+    if (kind === "batch.finished") {
+      speak(`${data.batch}: ${t(`batches.state.${data.state}`)}`);
+      reloadSoon();
+    }
+    if (OF_QUOTAS.test(kind)) readQuotas();
+    if (data.scope === "batch") read(() => known.estimate(data.batch));
+    if (kind.startsWith("batch.")) invalidate();
+  }
+
+  /** A new batch changes the pages of the list, and an ended one may leave letters; many at once are read once. */
+  function reloadSoon() {
+    reload ??= setTimeout(() => {
+      reload = null;
+      read(load);
+      readDead();
+    }, RELOAD_MS);
+  }
+
+  function followAll() {
+    feed?.close();
+    feed = follow({ path: "v1/events", load, onEvent });
+  }
+
+  return {
+    start(here) {
+      place = here;
+      followAll();
+      readQuotas();
+      readDead();
+      stops = [every(QUOTAS_MS, readQuotas), every(TICK_MS, invalidate)];
+    },
+    change(here) {
+      const isOther = here.state !== place.state;
+      place = here;
+      if (!isOther) return;
+      known.batches.clear();
+      isLoaded = false;
+      followAll();
+    },
+    stop() {
+      feed?.close();
+      clearTimeout(reload);
+      for (const stop of stops) stop();
+    },
+    render: () => html`
+      <div class="overview">
+        <section class="batches" aria-labelledby="batches-title">
+          ${batches(known, place, isLoaded, () => read(() => known.loadMore(place.state)))}
+        </section>
+        <div class="side">
+          <section aria-labelledby="quotas-title">
+            <header class="row"><h2 id="quotas-title">${t("quotas.title")}</h2>${fleetPause(known, readQuotas)}</header>
+            ${quotas(known, readQuotas)}
+          </section>
+          ${known.dead.length ? dead(known, readDead) : nothing}
+        </div>
+      </div>
+      ${pauseDialog()}
+    `,
+    title: () => t("batches.title"),
+    keys: {},
+  };
+}

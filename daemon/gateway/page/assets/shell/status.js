@@ -1,0 +1,52 @@
+/** The state of the installation, read every few seconds; it also decides whether the queue is away. */
+
+import { get, watch } from "../core/api.js";
+import { setTrouble } from "../core/link.js";
+import { invalidate } from "../core/render.js";
+import { every } from "../core/time.js";
+
+const EVERY_MS = 5_000;
+const SOON_MS = 1_000;
+const TROUBLES = new Set(["unreachable", "redis_unavailable"]);
+let latest = null;
+let isReading = false;
+let stop = null;
+let soon = null;
+
+/** The newest status, null before the first; it stays while the gateway is away. */
+export const status = () => latest;
+
+export function beginStatus() {
+  stop ??= every(EVERY_MS, read);
+  read();
+}
+
+export function endStatus() {
+  stop?.();
+  stop = latest = null;
+}
+
+// Any request may be the first to notice; only a status that is read again shows that the trouble is over.
+watch((problem) => {
+  if (!TROUBLES.has(problem?.code)) return;
+  setTrouble(problem.code);
+  if (stop === null || soon !== null) return;
+  soon = setTimeout(() => {
+    soon = null;
+    read();
+  }, SOON_MS);
+});
+
+async function read() {
+  if (isReading) return;
+  isReading = true;
+  try {
+    latest = (await get("v1/status")).body;
+    setTrouble(null);
+  } catch {
+    // The watch above has it.
+  } finally {
+    isReading = false;
+    invalidate();
+  }
+}

@@ -1,0 +1,65 @@
+"""The files of the page, read once: each with its type, its tag, and the smaller form that most browsers take.
+
+Comments and indentation are for readers of the source: they stay here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ASSETS: Final = Path(__file__).parent / "assets"
+INDEX: Final = "index.html"
+WORDS: Final = "core/words/"
+
+VENDOR: Final = "vendor"  # with the licences that its files begin with
+
+_MODULES_HERE: Final = b"<!-- modules -->"
+# A comment that fills its lines, or the space before a line's first character.
+_FOR_READERS: Final = re.compile(rb"^ *(?:/\*(?:[^*]|\*(?!/))*\*/ *\n|//[^\n]*\n)?", re.MULTILINE)
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file of the page. `tag` is its ETag, which changes with its content."""
+
+    media_type: str
+    tag: str
+    plain: bytes
+    gzipped: bytes
+
+
+@cache
+def assets() -> Mapping[str, Asset]:
+    """Each file of the page by its path below `assets`; nothing else can be served."""
+    found = {path.relative_to(ASSETS).as_posix(): _read(path) for path in _files()}
+    found[INDEX] = found[INDEX].replace(_MODULES_HERE, _preloads(found))
+    return {name: _asset(name, content) for name, content in found.items()}
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in ASSETS.rglob("*") if path.suffix in _TYPES)
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content if VENDOR in path.parts else _FOR_READERS.sub(b"", content)
+
+
+def _preloads(found: Mapping[str, bytes]) -> bytes:
+    """Lines that let a browser load all modules at once, instead of one level of imports after another."""
+    modules = (name for name in found if name.endswith(".js"))
+    return "\n".join(f'<link rel="modulepreload" href="page/{name}">' for name in modules).encode()
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    # A weak tag, since both forms share it.
+    tag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return Asset(_TYPES[Path(name).suffix], tag, content, gzip.compress(content, 9, mtime=0))

@@ -1,0 +1,88 @@
+"""What stands around every view: the top line, the connection, theme and language, sign-in and sign-out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from tests.page.rig.site import Site, open_site
+from tests.page.rig.visit import Visit
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def site(browser: Browser) -> AsyncIterator[Site]:
+    async with open_site(with_keys=True, prefix="/pixmill") as site:
+        yield site
+
+
+async def test_the_top_line_has_replicas_and_todays_pictures(visit: Visit, site: Site) -> None:
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open()
+    await site.submit("today", 2)
+    await site.ended("today")
+    await expect(page.locator(".facts")).to_contain_text(
+        re.compile(r"replicas\s*1\D.*pictures today\s*2", re.DOTALL)
+    )
+
+
+async def test_where_events_do_not_get_through_the_page_polls(visit: Visit, site: Site) -> None:
+    visit.expected.append("Failed to load resource")
+    await visit.sign_in(site.keys["maker"])
+    await visit.page.route("**/v1/events*", lambda route: route.abort())
+    page = await visit.open()
+    await expect(page.locator(".link")).to_have_text("Polling every 5 s", timeout=20_000)
+    await site.submit("polled", 1)
+    await expect(page.locator(".batch", has_text="polled")).to_be_visible(timeout=15_000)
+    await page.unroute("**/v1/events*")
+    await expect(page.locator(".link")).to_have_text("Live", timeout=15_000)
+
+
+async def test_a_link_leads_to_the_other_language_and_the_choice_stays(visit: Visit, site: Site) -> None:
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open(lang="zh")
+    await expect(page.get_by_role("heading", name="批次")).to_be_visible()
+    await expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    await page.get_by_role("button", name="English").click()
+    await expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+    await page.get_by_role("button", name="中文").click()
+    await visit.open()
+    await expect(page.get_by_role("heading", name="批次")).to_be_visible()
+
+
+async def test_a_theme_is_chosen_and_stays(visit: Visit, site: Site) -> None:
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open()
+    await page.get_by_role("button", name="Theme: as the system").click()
+    await page.get_by_role("button", name="Theme: light").click()
+    await page.reload()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    await expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+async def test_a_wrong_key_is_refused_in_words(visit: Visit, site: Site) -> None:
+    visit.expected.append("status of 401")
+    page = await visit.open()
+    await page.get_by_label("Key").fill("pxm_wrong")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".fault")).to_contain_text("This key is not valid here")
+
+
+async def test_a_sign_out_ends_the_session(visit: Visit, site: Site) -> None:
+    visit.expected.append("status of 401")
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open()
+    await page.get_by_role("button", name="Sign out maker").click()
+    await expect(page.get_by_label("Key")).to_be_visible()
+    assert await visit.context.cookies() == []
+
+
+async def test_a_revoked_key_leads_to_the_sign_in(visit: Visit, site: Site) -> None:
+    visit.expected.append("status of 401")
+    await visit.sign_in(site.keys["reader"])
+    page = await visit.open()
+    await expect(page.locator(".quota")).to_be_visible()
+    await visit.context.clear_cookies()
+    await expect(page.get_by_label("Key")).to_be_visible(timeout=15_000)
