@@ -1,4 +1,4 @@
-/** What a person orders: a question where work or money may be lost, the order, and what came of it. */
+/** Orders of a person: a question where work or money may be lost, the order itself, and a line about its effect. */
 
 import { failed, notice } from "../core/notice.js";
 import { may } from "../core/session.js";

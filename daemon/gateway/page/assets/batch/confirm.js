@@ -9,11 +9,11 @@ let question = NONE;
 let answer = () => {};
 
 /**
- * @param {{title: string, text: string, act: string, hasReason?: boolean, isLoss?: boolean}} asked `act` is the button's word
+ * @param {{title: string, text: string, act: string, hasReason?: boolean, isLoss?: boolean}} wanted `act` is the button's word
  * @returns {Promise<string | null>} null: no; else the reason, perhaps empty
  */
-export function confirm(asked) {
-  question = asked;
+export function confirm(wanted) {
+  question = wanted;
   invalidate();
   return new Promise((resolve) => {
     answer = resolve;

@@ -3,7 +3,7 @@
 import { clock, duration, number, t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 
-/** What was asked for, and what the provider made of it. Each text is whole, and scrolls where it is long. */
+/** The prompts of an item, and the provider's own. Each text is whole, and scrolls where it is long. */
 export const texts = (record) => [
   text("prompt", record.prompt),
   text("negative", record.negative_prompt),

@@ -172,7 +172,7 @@ const ofBatch = {
 
 const ANEW = { attempts: 0, error: null, startedMs: null, finishedMs: null };
 
-/** What an event changes in an item; null: nothing. */
+/** The change that an event makes to an item; null: none. */
 function changeOf(name, data, timeMs, known) {
   if (name === "submitted") return known?.state === "running" ? { submitted: true } : null;
   const change = { state: name, dueMs: null, submitted: false, ...(data.error && { error: data.error }) };

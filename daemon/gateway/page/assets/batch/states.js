@@ -18,7 +18,7 @@ const LOOKS = {
 const LONGEST = 240; // characters of a sentence in a tile
 
 /**
- * What holds the batch back, for the sentences of its waiting items.
+ * The facts that hold a batch back, for the sentences of its waiting items.
  * @typedef {{nowMs: number, before: Map<string, number>, quotaOf: (route: string) => string, slotMs: number?,
  *   isPaused: boolean}} Outlook
  * @typedef {import("./model.js").Item} Item

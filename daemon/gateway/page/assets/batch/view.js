@@ -46,7 +46,7 @@ class BatchView {
 
   start(here) {
     const id = here.batch;
-    this.#source = new Source(id, { event: this.#heard, live: () => this.#broken.clear() });
+    this.#source = new Source(id, { event: this.#noted, live: () => this.#broken.clear() });
     this.#commands = new Commands(id, this.#source.model, () => this.#source.wake());
     this.#dialog = new ItemDialog(id, { close: this.#closed, step: this.#step, order: this.#order });
     this.change(here);
@@ -167,7 +167,7 @@ class BatchView {
     invalidate();
   };
 
-  #heard = (kind, data) => {
+  #noted = (kind, data) => {
     if (kind === "job.failed") speak(t("batch.speaks.failed", { id: data.item, kind: kindWords(data.error.kind) }));
     if (kind !== "batch.finished") return;
     const { done, total } = this.#source.model.counts;
