@@ -20,7 +20,7 @@ __all__ = ["keys_file", "locked"]
 
 FILES = sorted(name for name in assets() if name != "index.html")
 LINK = re.compile(r'(?:href|src)="([^"]+)"')
-IMPORT = re.compile(r'(?:from|import) ?"([^"]+)"')
+IMPORT = re.compile(r'(?:[}\w] ?from|^import|\bimport\() ?"([^"]+)"', re.MULTILINE)
 
 
 async def test_the_policy_lets_the_page_load_from_its_own_gateway_alone(quiet_door: Door) -> None:
