@@ -78,7 +78,7 @@ async def every(
     The header `Pixmill-Event-Id` names an event such that this page shows at least what came before it.
     """
     owner = ident_of(caller.tenant_for(tenant))
-    newest = await tail(here.redis, here.names.events)
+    newest = await tail(here.redis, here.keys.events)
     found, following = await batches_of(
         here,
         owner,

@@ -198,6 +198,6 @@ async def test_a_list_of_batches_names_an_event_after_which_nothing_is_missing(q
     await quiet_door.http.post("/v1/batches", json=batch("b1", 1))
     listed = await quiet_door.http.get("/v1/batches")
     known = listed.headers["pixmill-event-id"]
-    newest = await tail(quiet_door.installation.redis, quiet_door.gateway.names.events)
+    newest = await tail(quiet_door.installation.redis, quiet_door.gateway.keys.events)
     assert [each["id"] for each in listed.json()["batches"]] == ["b1"]
     assert known == newest != "0-0"
