@@ -8,6 +8,7 @@ import { quotaIn } from "./head.js";
 import { BatchModel } from "./model.js";
 import { itemPath, pathOf } from "./orders.js";
 
+const FIRST_PAGE = 120; // fills a screen while the rest is on its way
 const PAGE = 1000;
 const LOOK_MS = 5000;
 const SOON_MS = 600; // the gateway itself looks at a quota every half second
@@ -87,7 +88,7 @@ export class Source {
 
   async #load() {
     this.#readMs = Date.now();
-    const path = `${pathOf(this.#id, "items")}?limit=${PAGE}`;
+    const path = pathOf(this.#id, "items");
     const ids = new Set();
     const take = ({ items, next }) => {
       for (const { id } of items) ids.add(id);
@@ -95,12 +96,12 @@ export class Source {
       invalidate();
       return next;
     };
-    const first = await get(path);
+    const first = await get(`${path}?limit=${FIRST_PAGE}`);
     // Read after the items, the record is newer than the event that they name: nothing is missed between the two.
     this.model.takeRecord((await get(pathOf(this.#id))).body);
     let cursor = take(first.body);
     this.countLine();
-    while (cursor) cursor = take((await get(`${path}&cursor=${cursor}`)).body);
+    while (cursor) cursor = take((await get(`${path}?limit=${PAGE}&cursor=${cursor}`)).body);
     this.model.endReading(ids);
     this.problem = null;
     invalidate();
