@@ -50,11 +50,11 @@ async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
     keys = Keys(settings.redis.prefix)
     replica = Replica(settings, url, routes, ResultStore.open("memory://"), Webhooks({}, ()))
     replica.pool.execute = noop
+    freeze_start()  # as the process of a replica does at its start
     await enqueue(client, keys, items)
     started = time.perf_counter()
     await accept(replica, client, keys, items)
     accepted = time.perf_counter()
-    freeze_start()  # as each process of a replica does
     await replica.start()
     drained = asyncio.create_task(until_drained(client, keys))
     await drained

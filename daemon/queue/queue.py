@@ -248,9 +248,9 @@ class Queue:
         `charged` (no, maybe, yes) goes to the item's account; it is empty if no call was begun. A repeated call with
         the same outcome, as after a lost reply, has the same reply.
         """
-        return await self.send(report_of(item, outcome, charged))
+        return await self.settle_report(report_of(item, outcome, charged))
 
-    async def send(self, report: dict[str, Any]) -> str:
+    async def settle_report(self, report: dict[str, Any]) -> str:
         """The same as `settle`, for a report that `report_of` has made."""
         return await self._settles.submit(report)
 

@@ -23,6 +23,7 @@ from daemon.queue.keys import LANES
 from daemon.queue.messages import Claim
 from daemon.queue.pauses import Pause
 from daemon.queue.queue import Queue
+from daemon.queue.steps import MOST
 from daemon.storage.gate import StorageGate
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
@@ -32,7 +33,6 @@ from limiter.script import uninterrupted
 
 log = structlog.get_logger(__name__)
 
-CLAIM_MOST = 32  # items per claim on a route without quotas, as `queue.steps.MOST`
 # Take no slot further ahead than this: a replica that dies wastes the slots that it holds.
 HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
@@ -100,7 +100,7 @@ class Dispatcher:
         if not (await self._may_start() and await self._has_work()):
             return
         paced = bool(self.route.quotas)
-        reserved = self._pool.reserve(1 if paced or self.route.reach.lost else CLAIM_MOST)
+        reserved = self._pool.reserve(1 if paced or self.route.reach.lost else MOST)
         try:
             reply = await self._next_slot() if paced else None
             slot = reply if isinstance(reply, Slot) else None

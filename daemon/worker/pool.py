@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 import orjson
 import structlog
@@ -42,26 +41,27 @@ class Settles:
 
     A run that ended free of charge leaves only its intent if its settle is lost: an unknown outcome. `clock` is
     monotonic, in seconds.
-    Thousands are kept at a high rate, so each is a plain tuple of texts, which the garbage collector need not walk.
+    Thousands are kept at a high rate, so each is packed, and the garbage collector has nothing to walk through.
     """
 
     def __init__(self, queue: Queue, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._queue = queue
         self._clock = clock
-        self._kept: deque[tuple[float, dict[str, Any]]] = deque()
+        self._kept: deque[tuple[float, bytes]] = deque()
         self._life = ""
 
     async def settle(self, item: Claimed, outcome: Outcome, charged: str) -> str:
         """Settle, as often as needed; returns the same as `Queue.settle`."""
         report = report_of(item, outcome, charged)
-        state = await until_answered("settle", lambda: self._queue.send(report))
+        state = await until_answered("settle", lambda: self._queue.settle_report(report))
         if state != "lost":
-            self._kept.append((self._clock(), report))
+            self._kept.append((self._clock(), orjson.dumps(report, default=bytes.decode)))
         return state
 
     def runs(self) -> list[tuple[str, str]]:
         """Uid and epoch of the runs whose settle is kept."""
-        return [(report["uid"], report["epoch"]) for _, report in self._kept]
+        reports = map(orjson.loads, (packed for _, packed in self._kept))
+        return [(report["uid"], report["epoch"]) for report in reports]
 
     async def note_life(self, life: str) -> None:
         """Redis takes writes and is in this life; in a new one, send the kept settles again.
@@ -72,8 +72,8 @@ class Settles:
             log.warning(
                 "redis began another life; the latest settles are sent again", settles=len(self._kept)
             )
-            for _, report in list(self._kept):
-                await self._queue.send(report)
+            for _, packed in list(self._kept):
+                await self._queue.settle_report(orjson.loads(packed))
         self._life = life
         while self._kept and self._kept[0][0] < self._clock() - KEPT_S:
             self._kept.popleft()

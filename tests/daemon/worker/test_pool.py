@@ -22,8 +22,15 @@ async def test_no_more_items_run_than_slots_and_a_free_slot_is_used_at_once(
     replica.dispatch()
     await replica.has_started(4)
     assert replica.pool.free == 0
+    value = replica.installation.metrics.registry.get_sample_value
+    assert value("pixmill_in_flight") == 4
     assert len(await replica.installation.claim(9)) == 5, "the others are still in the queue"
     replica.may_end.set()
+
+    async def idle() -> bool:
+        return value("pixmill_in_flight") == 0
+
+    await eventually(idle)
 
 
 async def test_every_item_of_a_busy_queue_is_run_and_settled(replica: Replica) -> None:
@@ -104,7 +111,7 @@ async def test_a_bug_after_a_call_that_left_is_an_unknown_outcome(
 async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = replica.queue.send, 0
+    real, calls = replica.queue.settle_report, 0
 
     async def reply_lost(*args: Any) -> str:
         nonlocal calls
@@ -114,7 +121,7 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
             raise RedisConnectionError("the reply is lost")
         return state
 
-    monkeypatch.setattr(replica.queue, "send", reply_lost)
+    monkeypatch.setattr(replica.queue, "settle_report", reply_lost)
     replica.may_end.set()
     await replica.installation.batch("b1", 1)
     replica.dispatch()
