@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
+.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
         bench-http bench-page bench-demo bench-stalls page-pictures clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,7 +32,7 @@ up: setup  ## everything in one process, until Ctrl-C
 
 # A test marked `timed` keeps to a quota in real time: on a busy machine its calls would arrive late for their slots.
 test: setup  ## the test suite, on a real Valkey
-	$(BIN)/pytest -n 4 -m "not timed" --ignore=tests/sdks
+	$(BIN)/pytest -n 4 -m "not timed" --ignore=tests/sdks --ignore=tests/page
 	$(BIN)/pytest -n 2 -m timed $$(grep -rl "mark\.timed" tests --include="test_*.py")
 
 # The oldest server of which a package is common; the rest of `make test` looks at what no server has a part in.
@@ -44,7 +44,10 @@ test-redis7: setup  ## what a Redis has a part in, on the redis-server of this m
 
 test-sdks: setup  ## the vendors' own SDKs, each in an environment of its own, against the simulator and the gateway
 	$(BIN)/python -m tests.sdks.environments
-	$(BIN)/pytest -rs tests/sdks
+	$(BIN)/pytest -n 2 -rs tests/sdks
+
+test-page: setup  ## the page in a browser: views, keyboard, outages, accessibility (needs chromium)
+	$(BIN)/pytest -n 2 -rs tests/page
 
 secrets:  ## the passwords of compose.yaml, in deploy/secrets
 	@sh deploy/secrets.sh
