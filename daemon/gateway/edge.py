@@ -54,9 +54,10 @@ class Edge:
                 if answer.stream is not None:
                     await answer.stream(receive, answer.send)
         except Exception as error:
-            log.exception("a request failed", path=scope["path"])
             if answer.status:
-                raise
+                error.add_note(f"It ended the answer to request {answer.request_id} for {scope['path']}.")
+                raise  # the server logs it, and closes the connection
+            log.exception("a request failed", path=scope["path"])
             await response_of(problem_of(error), scope)(scope, receive, answer.send)
         finally:
             self._note(scope, answer.status, time.perf_counter() - began)
