@@ -166,6 +166,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "DELETE /v1/session": Operation("end_session", {204: None}, (WRITES,), needs_key=False),
     "GET /v1/models": Operation("list_models", {200: openai.ModelList}, openai=True),
+    "GET /v1/models/{ident}": Operation(
+        "read_model", {200: openai.RouteAsModel}, ({404: ("model_not_found",)},), openai=True
+    ),
     "POST /v1/images/generations": _images("generate_images", b.GENERATION),
     "POST /v1/images/edits": _images("edit_images", b.EDIT),
     "POST /v1/images/generations/async": Operation(
