@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from daemon.broker.embedded import EmbeddedRedis
 from daemon.client import Client
 from daemon.client.archive import make_directory, pictures_of, save_directory, write_whole
 from daemon.client.batch_file import read_batch_file
@@ -97,7 +98,11 @@ class Report:
         return self.out / SHEET
 
 
-async def _nothing(_report: Report) -> None:
+def _nothing(_: object) -> None:
+    pass
+
+
+async def _no_more(_report: Report) -> None:
     pass
 
 
@@ -108,12 +113,14 @@ async def run_demo(
     keep: bool = False,
     show: Show = lambda _view, _progress: None,
     front: Front | None = None,
-    finish: Callable[[Report], Awaitable[None]] = _nothing,
+    finish: Callable[[Report], Awaitable[None]] = _no_more,
+    on_server: Callable[[EmbeddedRedis], None] = _nothing,
 ) -> Report:
     """Run the batch and put its pictures, a manifest, the contact sheet and the CSV file into `out`.
 
     `show` is called with the progress twice a second. `front` serves beside the run, and all of it lasts until
-    `finish` returns. Raises DemoError, StorageError, EmbeddedRedisError, OSError.
+    `finish` returns. `on_server` gets the Valkey as soon as it runs. Raises DemoError, StorageError,
+    EmbeddedRedisError, OSError.
     """
     await asyncio.to_thread(make_directory, out)
     scenario = scenario or Scenario()
@@ -121,7 +128,9 @@ async def run_demo(
     async with _place(keep) as place, simulated_provider(scenario.provider_options) as provider:
         settings = simulated(_settings(place), provider.base_url, scenario.quota)
         async with (
-            up(settings, data_dir=place / DATA_DIR, environ=SIMULATOR_ENVIRON) as running,
+            up(
+                settings, data_dir=place / DATA_DIR, environ=SIMULATOR_ENVIRON, on_server=on_server
+            ) as running,
             front(running) if front is not None else nullcontext(),
             Client.connect(running.redis_url, settings.redis.prefix) as client,
         ):

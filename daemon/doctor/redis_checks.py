@@ -29,14 +29,14 @@ async def unreachable(client: Redis, shown_url: str) -> Finding | None:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await client.ping()
     except AuthenticationError as error:
-        says = f"{shown_url} refuses the login ({redact(str(error))}): are user and password in `redis.url` right?"
+        sentence = f"{shown_url} refuses the login ({redact(str(error))}): are user and password in `redis.url` right?"
     except NoPermissionError:
         return None
     except (RedisError, *CONNECTION_FAULTS) as error:
-        says = f"{shown_url} does not answer ({lost(error)}). Is it running, and is `redis.url` right?"
+        sentence = f"{shown_url} does not answer ({lost(error)}). Is it running, and is `redis.url` right?"
     else:
         return None
-    return Finding("redis", State.FAIL, says)
+    return Finding("redis", State.FAIL, sentence)
 
 
 def redis_checks(client: Redis, keys: Keys, *, now_s: Callable[[], float] = time.time) -> dict[str, Check]:
@@ -125,12 +125,12 @@ async def _clock(client: Redis, now_s: Callable[[], float]) -> Finding:
     apart_s = server_s - (before_s + after_s) / 2
     doubt_s = (after_s - before_s) / 2
     side = "ahead of" if apart_s > 0 else "behind"
-    says = f"Redis is {abs(apart_s):.3f} s {side} this machine (± {doubt_s:.3f} s)"
+    sentence = f"Redis is {abs(apart_s):.3f} s {side} this machine (± {doubt_s:.3f} s)"
     if abs(apart_s) - doubt_s > CLOCK_FAIL_S:
-        return fail(f"{says}: signatures and deadlines fail. Set both clocks by NTP.")
+        return fail(f"{sentence}: signatures and deadlines fail. Set both clocks by NTP.")
     if abs(apart_s) - doubt_s > CLOCK_WARN_S:
-        return warn(f"{says}: deadlines are off by as much. Set both clocks by NTP.")
-    return ok(f"{says}.")
+        return warn(f"{sentence}: deadlines are off by as much. Set both clocks by NTP.")
+    return ok(f"{sentence}.")
 
 
 async def _jobs(client: Redis, jobs: str) -> Finding:
@@ -156,8 +156,8 @@ async def _jobs(client: Redis, jobs: str) -> Finding:
         return ok(f"{jobs} waiting: {waiting}; this server does not count lost entries.")
     lost = stream["entries-added"] - group["entries-read"] + group["pending"] - waiting
     if lost > 0:
-        says = f"Entries of {jobs} that vanished before they were accepted: {lost}"
-        return fail(f"{says}. Send without MAXLEN and MINID, and never XTRIM or XDEL it.")
+        sentence = f"Entries of {jobs} that vanished before they were accepted: {lost}"
+        return fail(f"{sentence}. Send without MAXLEN and MINID, and never XTRIM or XDEL it.")
     return ok(f"{jobs} has lost nothing; waiting: {waiting}.")
 
 

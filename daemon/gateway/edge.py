@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.callers.keyring import LINK
-from daemon.gateway.events.response import ANSWER
+from daemon.gateway.events.response import SCOPE_ANSWER
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.route import response_of
 
@@ -49,14 +49,15 @@ class Edge:
             if (problem := self._refusal(scope)) is not None:
                 await response_of(problem, scope)(scope, receive, answer.send)
             else:
-                scope[ANSWER] = answer
+                scope[SCOPE_ANSWER] = answer
                 await self._app(scope, receive, answer.send)
                 if answer.stream is not None:
                     await answer.stream(receive, answer.send)
         except Exception as error:
-            log.exception("a request failed", path=scope["path"])
             if answer.status:
-                raise
+                error.add_note(f"It ended the answer to request {answer.request_id} for {scope['path']}.")
+                raise  # the server logs it, and closes the connection
+            log.exception("a request failed", path=scope["path"])
             await response_of(problem_of(error), scope)(scope, receive, answer.send)
         finally:
             self._note(scope, answer.status, time.perf_counter() - began)

@@ -115,13 +115,9 @@ class Estimates:
             log.warning("work cannot be estimated", error=reason)
             return UNKNOWN
 
-    async def time_for(self, route: str, calls: int) -> float | None:
-        """Seconds until a route has made `calls` more calls, by its quotas; None: unknown."""
-        try:
-            look = await self.look(route)
-        except (RedisError, OSError, ValueError):
-            return None
-        return None if look is None else _eta_s(look, calls, self._slots)
+    async def of_calls(self, route: str, calls: int) -> Outlook:
+        """The outlook of `calls` more calls of a route."""
+        return await self._tried(self._calls(route, calls))
 
     async def look(self, route: str) -> RouteLook | None:
         """The facts about a route now; None for one that is not configured here."""
@@ -138,6 +134,9 @@ class Estimates:
         look, uid = await self.look(job.route), Uid(job.tenant, "", job.id)
         place = await self._positions.place(uid, job.route, job.priority, max_age_s=LOOK_EVERY_S, is_new=True)
         return _in_line(job.route, look, place, 1, self._slots)
+
+    async def _calls(self, route: str, calls: int) -> Outlook:
+        return _in_line(route, await self.look(route), None, calls, self._slots)
 
     async def _item(self, item: ItemView) -> Outlook:
         if item.needs_person:

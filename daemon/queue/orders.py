@@ -24,17 +24,24 @@ class Orders:
         """Cancel a group or an item. Waiting items end; running items get a request to stop. Atomic for each page."""
         return await self._by_pages("cancel", kind, name, states)
 
-    async def retry(self, kind: Target, name: str, states: Iterable[str]) -> Changed:
-        """Queue items again that ended without a picture or are held. Succeeded items stay. Atomic for each page."""
-        return await self._by_pages("retry", kind, name, states)
+    async def retry(
+        self, kind: Target, name: str, states: Iterable[str], *, since_us: int | None = None
+    ) -> Changed:
+        """Queue items again that ended without a picture or are held. Succeeded items stay. Atomic for each page.
+
+        `since_us` is the time of an order that this one repeats: what has run or ended since then stays as well.
+        """
+        return await self._by_pages("retry", kind, name, states, since_us=since_us)
 
     async def cancel_members(self, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
         """As `cancel`, for some members of a group. Atomic for each page."""
         return await self._members("cancel", gid, uids, states)
 
-    async def retry_members(self, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
+    async def retry_members(
+        self, gid: str, uids: Sequence[str], states: Iterable[str], *, since_us: int | None = None
+    ) -> Changed:
         """As `retry`, for some members of a group. Atomic for each page."""
-        return await self._members("retry", gid, uids, states)
+        return await self._members("retry", gid, uids, states, since_us=since_us)
 
     async def begin_delete(self, kind: Target, name: str) -> Deletion:
         """Mark ended work as being deleted, so that no order or late part opens it again. `more`: it is marked."""
@@ -52,19 +59,29 @@ class Orders:
         state: Deletion = reply.decode()
         return state
 
-    async def _members(self, order: str, gid: str, uids: Sequence[str], states: Iterable[str]) -> Changed:
+    async def _members(
+        self, order: str, gid: str, uids: Sequence[str], states: Iterable[str], **more: int | None
+    ) -> Changed:
         changed, requested, meant = 0, 0, list(states)
         for start in range(0, len(uids), PAGE):
-            given = {"kind": "items", "name": gid, "names": uids[start : start + PAGE], "states": meant}
+            given = {
+                "kind": "items",
+                "name": gid,
+                "names": uids[start : start + PAGE],
+                "states": meant,
+                **more,
+            }
             state, _, on_page, *running = await self._call(order, **given)
             if state != b"ok":
                 return Changed(known=False, ended_or_queued=0)
             changed, requested = changed + on_page, requested + sum(running)
         return Changed(True, changed, requested)
 
-    async def _by_pages(self, order: str, kind: Target, name: str, states: Iterable[str]) -> Changed:
+    async def _by_pages(
+        self, order: str, kind: Target, name: str, states: Iterable[str], **more: int | None
+    ) -> Changed:
         first, changed, requested = 0, 0, 0
-        meant = {"kind": kind, "name": name, "states": list(states), "page": PAGE}
+        meant = {"kind": kind, "name": name, "states": list(states), "page": PAGE, **more}
         while first >= 0:
             state, first, on_page, *running = await self._call(order, **meant, first=first)
             if state != b"ok":

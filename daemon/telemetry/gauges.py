@@ -117,23 +117,16 @@ class RedisGauges(Collector):
     async def _queue(self) -> list[GaugeMetricFamily]:
         keys = self._keys
         pipe = self._client.pipeline(transaction=False)
-        pipe.time()
         pipe.hgetall(keys.depth)
         pipe.zcard(keys.active)
         pipe.exists(keys.jobs)
         pipe.xlen(keys.dead)
-        for route in self._routes:
-            pipe.zrange(keys.waiting(route), 0, 0, withscores=True)
-        (seconds, micros), depth_fields, active, has_stream, dead, *oldest = await pipe.execute()
+        depth_fields, active, has_stream, dead = await pipe.execute()
         depth = self._depth(depth_fields)
-        since_us = {route: first[0][1] for route, first in zip(self._routes, oldest, strict=True) if first}
-        now_us = seconds * 1_000_000 + micros
-        oldest_s: dict[tuple[str, ...], float] = {
-            (name,): max(0.0, now_us - since_us.get(name, now_us)) / 1e6 for name in self._routes
-        }
+        waits = await oldest_waits(self._client, keys, self._routes)
         return [
             _gauge("queue_depth", depth),
-            _gauge("queue_oldest_seconds", oldest_s),
+            _gauge("queue_oldest_seconds", {(route,): wait_s for route, wait_s in waits.items()}),
             _gauge("backlog_seconds", self._backlog(depth)),
             _gauge("batches_active", {(): active}),
             _gauge("dead_letters_kept", {(): dead}),
@@ -167,6 +160,19 @@ class RedisGauges(Collector):
             elif pace_s is not None:
                 backlog[route,] = waiting * pace_s
         return backlog
+
+
+async def oldest_waits(client: Redis, keys: Keys, routes: Iterable[str]) -> dict[str, float]:
+    """The age in seconds of the item that waits longest on each route; 0: none waits."""
+    names = list(routes)
+    pipe = client.pipeline(transaction=False)
+    pipe.time()
+    for name in names:
+        pipe.zrange(keys.waiting(name), 0, 0, withscores=True)
+    (seconds, micros), *firsts = await pipe.execute()
+    now_us = int(seconds) * 1_000_000 + int(micros)
+    since_us = {name: first[0][1] for name, first in zip(names, firsts, strict=True) if first}
+    return {name: max(0.0, now_us - since_us.get(name, now_us)) / 1e6 for name in names}
 
 
 def pace_s_per_item(quotas: Sequence[Quota], call_s: float | None) -> float | None:

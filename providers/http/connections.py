@@ -30,8 +30,9 @@ AT_EASE_S: Final = 1.0  # a connection that is idle for longer makes room for a 
 # The rest of a request after an early answer is thrown away, so that its sender can read that: within these bounds.
 LINGER_S: Final = 60.0
 QUIET_S: Final = 5.0  # a sender that pauses has read the answer, or has gone
+LINGER_PACE: Final = 4096  # bytes a second, after the first QUIET_S
 LINGER_BYTES: Final = 1024**3  # of each connection
-LINGERING_AT_ONCE: Final = 64  # connections; others are closed at once
+LINGERING_AT_ONCE: Final = 64  # connections; one more ends the oldest of them
 
 REFUSED_AT_ONCE: Final = 32  # answers of refusals; further connections are closed without one
 
@@ -39,6 +40,7 @@ REFUSED_AT_ONCE: Final = 32  # answers of refusals; further connections are clos
 SMALL_CHUNK_BYTES: Final = 16
 CHUNKS_IN_ANY_CASE: Final = 1000
 
+_CLOSE: Final = (b"connection", b"close")
 _REFUSALS: Final = {
     "malformed": (400, "This is no HTTP/1.1 request."),
     "slow_headers": (408, f"The headers of a request must be complete within {HEADERS_S:.0f} s."),
@@ -107,7 +109,10 @@ class _Rest:
         self.came = now
 
     def is_over(self, now: float) -> bool:
-        return now - self.began > LINGER_S or now - self.came > QUIET_S or self.size > LINGER_BYTES
+        """Whether it lasts too long, pauses, is too large or comes too slowly."""
+        lasts_s = now - self.began
+        is_slow = self.size < LINGER_PACE * (lasts_s - QUIET_S)
+        return lasts_s > LINGER_S or now - self.came > QUIET_S or self.size > LINGER_BYTES or is_slow
 
 
 class Guarded(H11Protocol):
@@ -134,10 +139,10 @@ class Guarded(H11Protocol):
     @property
     def lingers(self) -> bool:
         """Whether its answer is sent, and its sender still sends."""
-        return self._rest is not None
+        return self._rest is not None and not self.transport.is_closing()
 
     def connection_made(self, transport: Any) -> None:
-        """As uvicorn's. Beyond the limit, whoever was idle longest leaves; if all work, the new one is refused."""
+        """As uvicorn's. Beyond the limit, the one that was idle longest leaves; if all work, the new one is refused."""
         super().connection_made(transport)
         if self.most is None or len(self.connections) <= self.most or self._makes_room():
             return
@@ -161,6 +166,13 @@ class Guarded(H11Protocol):
         """As uvicorn's; from now on the connection is idle."""
         self.idle_since = self.loop.time()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """As uvicorn's; a stop does not wait for the rest of a request that has its answer."""
+        if self._rest is not None:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
     def send_400_response(self, _: str) -> None:
         """Answer what is no request, unless an answer is under way: then the connection ends without a word."""
@@ -223,20 +235,26 @@ class Guarded(H11Protocol):
         request before they read. So the end of the answer ends our side alone, and the rest of the request is read.
         """
         if message["type"] == "http.response.start":
-            headers = dict(message.get("headers", ()))
-            self._is_last = headers.get(b"connection") == b"close" and b"content-length" in headers
-        elif self._is_last and not message.get("more_body") and self._may_linger():
+            headers = list(message.get("headers", ()))
+            self._is_last = self.cycle.more_body and any(name == b"content-length" for name, _ in headers)
+            if self._is_last and _CLOSE not in headers:
+                message = {**message, "headers": [*headers, _CLOSE]}
+        elif self._is_last and not message.get("more_body") and self.cycle.more_body:
             await send({**message, "more_body": True})
-            self.idle_since = self.loop.time()
-            self._rest = _Rest(self.idle_since, self.idle_since)
-            self.transport.write_eof()
-            self.flow.resume_reading()
+            if not self.transport.is_closing():
+                self._linger()
             return
         await send(message)
 
-    def _may_linger(self) -> bool:
-        lingering = sum(isinstance(one, Guarded) and one.lingers for one in self.connections)
-        return self.cycle.more_body and not self.transport.is_closing() and lingering < LINGERING_AT_ONCE
+    def _linger(self) -> None:
+        """End our side alone, and throw away what still comes."""
+        lingering = [one for one in self.connections if isinstance(one, Guarded) and one.lingers]
+        if len(lingering) >= LINGERING_AT_ONCE:
+            min(lingering, key=lambda one: one.idle_since).transport.abort()
+        self.idle_since = self.loop.time()
+        self._rest = _Rest(self.idle_since, self.idle_since)
+        self.transport.write_eof()
+        self.flow.resume_reading()
 
     def _end_rest(self) -> None:
         if self._rest is not None and self._rest.is_over(self.loop.time()):

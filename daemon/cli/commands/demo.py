@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -19,10 +18,11 @@ from daemon.cli.options import JsonOption
 from daemon.cli.output import Printer
 from daemon.demo.provider import DemoError
 from daemon.demo.run import BATCH, TEMPLATE, Report, Scenario, run_demo
-from daemon.service import EXPECTED_ERRORS, until_signal
+from daemon.service import EXPECTED_ERRORS, unless_leaving, until_signal
 from daemon.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
+    from daemon.broker.embedded import EmbeddedRedis
     from daemon.service import Running
 
 NOT_AS_PROMISED = 1
@@ -52,9 +52,6 @@ def demo(
     printer = Printer(as_json)
     try:
         code = uvloop.run(_demo(printer, out, keep, page))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        printer.note("Stopped; nothing is left running.")
-        code = INTERRUPTED
     except (*EXPECTED_ERRORS, DemoError) as error:
         sentence = words_of(error) if isinstance(error, OSError) else str(error)
         printer.note(sentence)
@@ -65,7 +62,14 @@ def demo(
 
 
 async def _demo(printer: Printer, out: Path, keep: bool, page: bool) -> int:
-    _stop_on_signals()
+    servers: list[EmbeddedRedis] = []
+    reports: list[Report] = []
+
+    def end_at_once() -> None:
+        for server in servers:
+            server.end_at_once()
+
+    leaving = asyncio.create_task(until_signal(end_at_once))
     scenario = Scenario()
     printer.line(scenario.outlook())
     with closing(display_on(printer)) as display:
@@ -73,15 +77,27 @@ async def _demo(printer: Printer, out: Path, keep: bool, page: bool) -> int:
         async def finish(report: Report) -> None:
             display.close()
             _print(printer, report)
+            reports.append(report)
             if page:
                 printer.note("The page stays until Ctrl-C.")
-                await until_signal()
+                await asyncio.Event().wait()  # the signal cancels the run
 
         front = partial(_page, printer) if page else None
-        report = await run_demo(
-            out, scenario=scenario, keep=keep, show=display.show, front=front, finish=finish
+        run = run_demo(
+            out,
+            scenario=scenario,
+            keep=keep,
+            show=display.show,
+            front=front,
+            finish=finish,
+            on_server=servers.append,
         )
-    return NOT_AS_PROMISED if report.summary.problems else ALL_WELL
+        await unless_leaving(leaving, run)
+    leaving.cancel()
+    if not reports:
+        printer.note("Stopped; nothing is left running.")
+        return INTERRUPTED
+    return NOT_AS_PROMISED if reports[0].summary.problems else ALL_WELL
 
 
 @asynccontextmanager
@@ -102,15 +118,6 @@ def _print(printer: Printer, report: Report) -> None:
         "kept": None if report.kept is None else str(report.kept),
     }
     printer.answer(document, *report.summary.lines(), *_next_steps(report))
-
-
-def _stop_on_signals() -> None:
-    """Cancel on a termination as on Ctrl-C: the embedded server must not outlive the demo."""
-    task = asyncio.current_task()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under `nohup` a hangup stays ignored.
-        if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _next_steps(report: Report) -> list[str]:

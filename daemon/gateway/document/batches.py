@@ -128,15 +128,15 @@ class DryRun(Shape):
     """The needs of a batch; nothing is recorded."""
 
     pictures: int
-    seconds: float | None
-    bound: str | None
+    seconds: float | None = Field(description="null: unknown, or held back by `bound` without a known end")
+    bound: str | None = Field(description="what takes most of that time, or holds it back")
     cost: None = None
     refused: list[Refused]
     notes: list[str]
     example: ClassVar[Example] = {
         "pictures": 40,
         "seconds": 120.0,
-        "bound": "images of openai-main",
+        "bound": "quota:openai-main.images",
         "cost": None,
         "refused": [{"line": 9, "field": "items.8.size", "message": "`size` is wrong."}],
         "notes": [],

@@ -17,7 +17,7 @@ CODES: Final[Mapping[str, str]] = {
     "picture_gone": "the record is there, but the store has the picture no more",
     "method_not_allowed": "the address does not take that method",
     "slow_body": "the body comes too slowly, or not at all",
-    "id_conflict": "this id has other content",
+    "id_conflict": "this id, or this key of an order, has other content",
     "not_ended": "it is still under way",
     "already_ended": "it has ended",
     "already_succeeded": "it has its picture",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -57,6 +57,12 @@ class JobRecord(Outlook):
     images: list[ImageRecord]
     error: ErrorRecord | None
     urls: JobUrls
+    prompt: str
+    negative_prompt: str | None
+    seed: int | None
+    size: str | None
+    params: dict[str, Any] | None
+    max_attempts: int = Field(ge=1)
     item: str | None = None
     batch: str | None = None
     priority: str | None = None
@@ -66,8 +72,19 @@ class JobRecord(Outlook):
     throttled_seconds: float | None = None
     provider_seconds: float | None = None
     calls: dict[str, int] | None = Field(None, description="calls of ended runs, by charge: no, maybe, yes")
+    throttles: int | None = Field(None, ge=0, description="refusals for quota, which cost no attempt")
+    provider_task_id: str | None = None
+    revised_prompt: str | None = Field(None, description="as the provider changed it")
+    cost: dict[str, Any] | None = Field(
+        None, description="amount and currency, where the provider reports it"
+    )
+    cache: str | None = Field(None, description="hit, joined or miss, for `cache: use`")
+    cached_from: str | None = Field(None, description="the item that the picture is a copy of")
     counts: Counts | None = None
     progress: float | None = Field(None, ge=0, le=1)
+    parts: int | None = None
+    parts_left: int | None = None
+    warnings: list[str] | None = None
     example: ClassVar[Example] = {
         "id": "kettle-1",
         "job": "kettle-1",
@@ -78,6 +95,12 @@ class JobRecord(Outlook):
         "route": "default",
         "priority": "normal",
         "attempts": 1,
+        "max_attempts": 5,
+        "prompt": "a red kettle",
+        "negative_prompt": None,
+        "seed": None,
+        "size": "1024x1024",
+        "params": None,
         "accepted_at": TIME,
         "started_at": TIME,
         "finished_at": TIME,

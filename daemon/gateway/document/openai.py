@@ -52,7 +52,7 @@ class Task(Shape):
 
 
 class ModelList(Shape):
-    """Models in OpenAI's form: the routes."""
+    """Models in OpenAI's form: the names that `model` may have."""
 
     object: Literal["list"]
     data: list[RouteAsModel]
@@ -63,12 +63,13 @@ class ModelList(Shape):
 
 
 class RouteAsModel(Shape):
-    """A route in the form of a model."""
+    """A route, or the model of one, in the form of a model."""
 
-    id: str = Field(description="the route's name, for `model`")
+    id: str = Field(description="the name of the route or of its model, for `model`")
     object: Literal["model"]
     created: int = Field(description="always 0: a route has no date")
     owned_by: str = Field(description="the route's provider")
+    example: ClassVar[Example] = {"id": "default", "object": "model", "created": 0, "owned_by": "openai"}
 
 
 class OpenAiError(Shape):

@@ -84,7 +84,7 @@ def _stream(name: str, codes: Sequence[Codes]) -> Operation:
     )
 
 
-def _asked(name: str, body: Mapping[str, Any]) -> Operation:
+def _images(name: str, body: Mapping[str, Any]) -> Operation:
     answers: dict[int, Answer] = {200: openai.Pictures, 202: openai.Task}
     return Operation(name, answers, _OPENAI, body, (p.LATER, p.KEY), openai=True)
 
@@ -96,9 +96,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /v1/jobs/{ident}": Operation("read_job", {200: jobs.JobRecord}, _READ),
     "DELETE /v1/jobs/{ident}": Operation("delete_job", {204: None}, (*_CHANGES, STORE)),
     "POST /v1/jobs/{ident}/cancel": Operation("cancel_job", {202: jobs.Ordered}, _CHANGES),
-    "POST /v1/jobs/{ident}/retry": Operation(
-        "retry_job", {202: jobs.Ordered}, _CHANGES, None, (p.KEY_OF_RETRY,)
-    ),
+    "POST /v1/jobs/{ident}/retry": _retry("retry_job"),
     "GET /v1/jobs/{ident}/explain": Operation("explain_job", {200: jobs.Explained}, _READ),
     "GET /v1/jobs/{ident}/images/{k}": _picture("read_picture_of_job"),
     "POST /v1/batches": Operation(
@@ -119,7 +117,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "POST /v1/batches/{ident}/cancel": Operation("cancel_batch", {202: batches.Affected}, _SELECT, b.CANCEL),
     "POST /v1/batches/{ident}/retry": Operation(
-        "retry_batch", {202: batches.Affected}, _SELECT, b.RETRY, (p.KEY_OF_RETRY,)
+        "retry_batch",
+        {202: batches.Affected},
+        (*_SELECT, {409: ("id_conflict",)}),
+        b.RETRY,
+        (p.KEY_OF_RETRY,),
     ),
     "POST /v1/batches/{ident}/pause": Operation(
         "pause_batch", {202: batches.Affected}, (*_SELECT, {409: ("already_ended",)}), b.PAUSE
@@ -127,9 +129,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /v1/batches/{ident}/resume": Operation("resume_batch", {202: batches.Affected}, _SELECT, b.NOTHING),
     "GET /v1/batches/{batch}/items/{ident}": Operation("read_item", {200: jobs.JobRecord}, _READ),
     "POST /v1/batches/{batch}/items/{ident}/cancel": Operation("cancel_item", {202: jobs.Ordered}, _CHANGES),
-    "POST /v1/batches/{batch}/items/{ident}/retry": Operation(
-        "retry_item", {202: jobs.Ordered}, _CHANGES, None, (p.KEY_OF_RETRY,)
-    ),
+    "POST /v1/batches/{batch}/items/{ident}/retry": _retry("retry_item"),
     "GET /v1/batches/{batch}/items/{ident}/explain": Operation("explain_item", {200: jobs.Explained}, _READ),
     "GET /v1/batches/{batch}/items/{ident}/images/{k}": _picture("read_picture_of_item"),
     "GET /v1/events": _stream("follow_tenant", (TENANT,)),
@@ -166,8 +166,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "DELETE /v1/session": Operation("end_session", {204: None}, (WRITES,), needs_key=False),
     "GET /v1/models": Operation("list_models", {200: openai.ModelList}, openai=True),
-    "POST /v1/images/generations": _asked("generate_images", b.GENERATION),
-    "POST /v1/images/edits": _asked("edit_images", b.EDIT),
+    "GET /v1/models/{ident}": Operation(
+        "read_model", {200: openai.RouteAsModel}, ({404: ("model_not_found",)},), openai=True
+    ),
+    "POST /v1/images/generations": _images("generate_images", b.GENERATION),
+    "POST /v1/images/edits": _images("edit_images", b.EDIT),
     "POST /v1/images/generations/async": Operation(
         "begin_images", {202: openai.Task}, _OPENAI, b.GENERATION, (p.KEY,), openai=True
     ),

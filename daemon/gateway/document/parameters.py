@@ -40,6 +40,11 @@ KNOWN: Final[Mapping[str, Spec]] = {
         "description": "which schema",
         "example": "job",
     },
+    "read_model.ident": {
+        "schema": {"type": "string", "pattern": r"\S"},
+        "description": "the name of a route, or of the model of one",
+        "example": "default",
+    },
     "retry_dead_letter.ident": {
         "schema": {"type": "string", "pattern": r"^\d{1,20}-\d{1,20}$"},
         "description": "the dead letter's id",

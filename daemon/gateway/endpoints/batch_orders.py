@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from daemon.client.client import CANCEL_STATES, DEFAULT_RETRY
@@ -21,7 +20,7 @@ from daemon.gateway.requests.bodies import read_object
 from daemon.gateway.requests.parameters import SMALL_BYTES
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_batch
-from daemon.gateway.work.joining import first_send_at, has_run_since
+from daemon.gateway.work.joining import first_send_us
 from daemon.queue import pauses
 from daemon.queue.messages import Changed
 from daemon.queue.records import GroupView
@@ -31,17 +30,13 @@ router = APIRouter(tags=["batches"])
 M = TypeVar("M", bound=Model)
 
 
-async def _batch(here: Here, caller: Submitter, ident: str, tenant: str | None = None) -> GroupView:
-    return await find_batch(here, caller.tenant_for(tenant), ident)
-
-
-Batch = Annotated[GroupView, Depends(_batch)]
-
-
 @router.post("/v1/batches/{ident}/cancel", status_code=202)
-async def cancel(request: Request, here: Here, batch: Batch) -> Response:
+async def cancel(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
     """Cancel items that have not ended; `{}` means all of them. Running items get a request to stop."""
     order = await _order(request, CancelSelection)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     states = order.states or CANCEL_STATES
     uids = await _named(here, batch, states, order)
     if uids is None:
@@ -50,21 +45,27 @@ async def cancel(request: Request, here: Here, batch: Batch) -> Response:
 
 
 @router.post("/v1/batches/{ident}/retry", status_code=202)
-async def retry(request: Request, here: Here, caller: Submitter, batch: Batch) -> Response:
+async def retry(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
     """Try items again that made no picture; `{}` means those that failed. No picture is made twice."""
     order = await _order(request, RetrySelection)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     states = order.states or DEFAULT_RETRY
-    first_at = await first_send_at(request, here, caller, batch.tenant)
-    uids = await _named(here, batch, states, order, first_at)
+    first_us = await first_send_us(request, here, caller, batch.tenant, order.model_dump_json())
+    uids = await _named(here, batch, states, order)
     if uids is None:
-        return _affected(await here.orders.retry("group", batch.gid, states))
-    return _affected(await here.orders.retry_members(batch.gid, uids, states))
+        return _affected(await here.orders.retry("group", batch.gid, states, since_us=first_us))
+    return _affected(await here.orders.retry_members(batch.gid, uids, states, since_us=first_us))
 
 
 @router.post("/v1/batches/{ident}/pause", status_code=202)
-async def pause(request: Request, here: Here, caller: Submitter, batch: Batch) -> Response:
+async def pause(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
     """Begin no new call of a batch until it is resumed; running items go on."""
     order = await _order(request, PauseOrder)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     reason = pauses.signed(order.reason, caller.signature)
     match await pauses.pause(here.redis, here.keys, "batch", batch.gid, reason=reason):
         case "unknown":
@@ -75,9 +76,12 @@ async def pause(request: Request, here: Here, caller: Submitter, batch: Batch) -
 
 
 @router.post("/v1/batches/{ident}/resume", status_code=202)
-async def resume(request: Request, here: Here, batch: Batch) -> Response:
+async def resume(
+    request: Request, here: Here, caller: Submitter, ident: str, tenant: str | None = None
+) -> Response:
     """End the pause of a batch; `affected` is 0 if it was not paused."""
     await _order(request, Model)
+    batch = await find_batch(here, caller.tenant_for(tenant), ident)
     reply = await pauses.resume(here.redis, here.keys, "batch", batch.gid)
     if reply == "unknown":
         raise not_found()
@@ -98,13 +102,11 @@ async def _named(
     batch: GroupView,
     states: Sequence[str],
     order: CancelSelection | RetrySelection,
-    first_at: datetime | None = None,
 ) -> list[str] | None:
-    """The items that an order names; None: all of the batch. `first_at` is of the order that this one repeats."""
-    if order.kinds is None and order.items is None and first_at is None:
+    """The items that an order names; None: all of the batch."""
+    if order.kinds is None and order.items is None:
         return None
-    views = await chosen(here, batch, states, order.kinds, order.items)
-    return [str(view.uid) for view in views if first_at is None or not has_run_since(view, first_at)]
+    return [str(view.uid) for view in await chosen(here, batch, states, order.kinds, order.items)]
 
 
 def _affected(changed: Changed) -> Response:

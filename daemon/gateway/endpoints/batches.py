@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 
 from daemon.broker.streams import tail
+from daemon.client.planning import LeastTime
 from daemon.contract import Rejection
 from daemon.contract.events import BatchState
 from daemon.gateway.answering.problems import Problem, problem_of
@@ -140,17 +142,30 @@ async def _tried(request: Request, here: Gateway, caller: Caller) -> dict[str, A
 async def _planned(here: Gateway, plan: Plan, notes: Sequence[str]) -> dict[str, Any]:
     """A dry run: the pictures, how long they take by what is known of their routes now, and what is refused."""
     pictures = plan.pictures()
-    least = least_time_of(here, pictures)
-    times = [await here.estimates.time_for(route, count) for route, count in pictures.items()]
-    known = [seconds for seconds in (least.seconds, *times) if seconds is not None]
+    outlooks = [await here.estimates.of_calls(route, count) for route, count in pictures.items()]
+    seconds, bound = _time_of(least_time_of(here, pictures), outlooks)
     return {
         "pictures": pictures.total(),
-        "seconds": round(max(known), 1) if known else None,
-        "bound": None if least.bound is None else str(least.bound),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "bound": bound,
         "cost": None,  # no provider names its price before the call
         "refused": [fault.as_dict() for fault in plan.faults],
         "notes": list(notes),
     }
+
+
+def _time_of(least: LeastTime, outlooks: Sequence[Outlook]) -> tuple[float | None, str | None]:
+    """The seconds that a batch needs, and what takes most of them; None while a route is held back without an end."""
+    endless = next((each for each in outlooks if each.bound is not None and each.eta_s is None), None)
+    if endless is not None:
+        return None, endless.bound
+    known = [s for s in (least.seconds, *(each.eta_s for each in outlooks)) if s is not None]
+    needed = None if least.bound is None else str(least.bound)
+    begins = [(each.next_slot_at, each.bound) for each in outlooks if each.next_slot_at is not None]
+    last_at, held = max(begins, default=(None, None), key=lambda one: one[0])
+    if last_at is not None and (last_at - datetime.now(UTC)).total_seconds() > (least.seconds or 0.0):
+        return max(known, default=None), held
+    return max(known, default=None), needed
 
 
 def _shown(view: GroupView, links: Links, outlook: Outlook = UNKNOWN) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.work.answers import answer, charged
 from daemon.gateway.work.finding import find_batch, find_item, find_job, items_of
-from daemon.gateway.work.joining import first_send_at, has_run_since
+from daemon.gateway.work.joining import first_send_us
 from daemon.gateway.work.links import Links
 from daemon.intake.orders import DEFAULT_CANCEL
 from daemon.queue.messages import Target
@@ -88,14 +88,13 @@ async def _cancel(here: Gateway, view: View) -> Response:
 
 
 async def _retry(request: Request, here: Gateway, caller: Caller, view: View) -> Response:
-    if not (view.ended or view.needs_person):
+    begins = view.ended or view.needs_person
+    first_us = await first_send_us(request, here, caller, view.tenant, begins=begins)
+    if not begins and first_us is None:
         raise _not_ended(view)
-    first_at = await first_send_at(request, here, caller, view.tenant)
-    if first_at is not None and any(has_run_since(item, first_at) for item in await items_of(here, view)):
-        return await _ordered(here, view)
-    changed = await here.orders.retry(*_target(view), RETRIED)
+    changed = await here.orders.retry(*_target(view), RETRIED, since_us=first_us)
     now = await _now(here, view)
-    if not changed.ended_or_queued:
+    if not changed.ended_or_queued and not _has_gone_on(now, first_us):
         if not now.ended:
             raise _not_ended(now)
         raise Problem(409, "already_succeeded", "It has its picture, and nothing is bought twice.")
@@ -118,6 +117,13 @@ async def _now(here: Gateway, view: View) -> View:
 
 async def _ordered(here: Gateway, view: View) -> Response:
     return answer({"state": view.state, "charged": charged(await items_of(here, view))}, 202)
+
+
+def _has_gone_on(view: View, first_us: int | None) -> bool:
+    """Whether some work goes on, or has ended, since an order that this one repeats."""
+    if first_us is None:
+        return False
+    return view.finished_at is None or view.finished_at.timestamp() * 1e6 > first_us
 
 
 def _not_ended(view: View) -> Problem:

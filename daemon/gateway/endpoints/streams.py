@@ -19,7 +19,12 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.work.finding import find_batch, find_item, find_job
 from daemon.queue.views import ItemView, View
 
-router = APIRouter()
+
+async def _open(here: Here) -> None:
+    here.hub.check()
+
+
+router = APIRouter(dependencies=[Depends(_open)])
 
 _ENDS_OF_JOBS = frozenset(f"job.{state}" for state in FINAL_STATES)
 _ENDS_OF_BATCHES = frozenset({"batch.finished"})
@@ -27,12 +32,10 @@ _CLOCKS_MS = 1000  # a record and its events are of one step; their clocks may d
 
 
 async def _position(
-    here: Here,
     after: Annotated[str | None, Query()] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Position | None:
     """The position that a listener knows. An EventSource repeats its address, so its header is newer than `after`."""
-    here.hub.check()
     field, text = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
     if not text:
         return None

@@ -12,9 +12,9 @@ from daemon.gateway.events.frames import PING
 
 PING_S = 15.0
 
-# Where the scope of a request has the edge's answer. The edge runs its `stream` after the request, since the frames and
-# the exit stacks of a request would take 6 KB for as long as a listener stays.
-ANSWER = "pixmill.answer"
+# The name under which the scope of a request has the edge's answer. The edge runs its `stream` after the request, since
+# the frames and the exit stacks of a request would take 6 KB for as long as a listener stays.
+SCOPE_ANSWER = "pixmill.answer"
 
 _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
@@ -38,12 +38,9 @@ class SseResponse(Response):
         self._sent_at = 0.0
         self._is_sending = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Leave the stream to the edge of the gateway, if the request came through it."""
-        if (answer := scope.get(ANSWER)) is not None:
-            answer.stream = self.run
-        else:
-            await self.run(receive, send)
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Leave the stream to the edge of the gateway."""
+        scope[SCOPE_ANSWER].stream = self.run
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Send the whole answer."""
@@ -79,7 +76,7 @@ class SseResponse(Response):
                     while (await receive())["type"] != "http.disconnect":
                         pass
             except TimeoutError:
-                if self._is_sending:  # a client that reads nothing hears no ping either
+                if self._is_sending:  # a client that reads nothing gets no ping either
                     self._sent_at = loop.time()
                 elif loop.time() >= self._sent_at + self._ping_s:
                     await self._send(send, PING)

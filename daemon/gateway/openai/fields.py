@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from daemon.accounts.routes import Routes
+from daemon.accounts.routes import Route, Routes
 from daemon.contract.explain import nearest
 from daemon.gateway.answering.problems import Problem
 
@@ -42,7 +42,7 @@ def wish_of(body: Mapping[str, Any], routes: Routes) -> Wish:
             raise Problem(400, "unknown_parameter", f"Unknown parameter: '{name}'.{hint}", field=name)
     given = {name: value for name, value in body.items() if value is not None and value != "auto"}
     job: dict[str, Any] = {name: given[name] for name in ("prompt", "n", "size", *OWN) if name in given}
-    job["route"] = _route(given.get("model"), routes)
+    job["route"] = route_of(given.get("model"), routes)
     if params := {name: given[name] for name in PARAMS if name in given}:
         job["params"] = params
     output = {"format": given.get("output_format"), "quality": given.get("output_compression")}
@@ -55,15 +55,21 @@ def wish_of(body: Mapping[str, Any], routes: Routes) -> Wish:
     return Wish(job, _as_url(given), _flag(given, "stream"), _shown(body))
 
 
-def _route(model: Any, routes: Routes) -> str:
-    """The route that a model's name leads to: the route of that name, or the first one with that model."""
+def models_of(routes: Routes) -> dict[str, Route]:
+    """The routes by the names that `model` may have: their own, then that of a model, for the first route with it."""
+    found = dict(routes)
+    for route in routes.values():
+        found.setdefault(route.model, route)
+    return found
+
+
+def route_of(model: Any, routes: Routes) -> str:
+    """The route that a model's name leads to. Raises Problem 404 for an unknown one."""
     if model is None:
         return DEFAULT_ROUTE
-    if isinstance(model, str) and model in routes:
-        return model
-    for name, route in routes.items():
-        if route.model == model:
-            return name
+    known_models = models_of(routes)
+    if isinstance(model, str) and model in known_models:
+        return known_models[model].name
     known = ", ".join(routes)
     raise Problem(
         404,

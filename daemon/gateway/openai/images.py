@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from daemon.accounts.routes import Route
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.callers.access import READS, Caller, Reader, Submitter
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.openai.begin import begin
 from daemon.gateway.openai.edits import read_edit
-from daemon.gateway.openai.fields import Wish, wish_of
+from daemon.gateway.openai.fields import Wish, models_of, route_of, wish_of
 from daemon.gateway.openai.results import Form, images_response, is_over, pictures_answer, task_of
 from daemon.gateway.openai.route import OpenAiRoute, error_object, restarting, still_running
 from daemon.gateway.openai.stream import stream_of
@@ -36,12 +37,18 @@ POLL_AGAIN_S: Final = "3"
 
 @router.get("/v1/models", dependencies=[READS])
 async def models(here: Here) -> Response:
-    """The routes, which are the names that `model` may have; the model of a route is one as well."""
-    routes = [
-        {"id": name, "object": "model", "created": 0, "owned_by": route.provider.name}
-        for name, route in here.routes.items()
-    ]
-    return answer({"object": "list", "data": routes})
+    """The names that `model` may have: the routes, then their models."""
+    return answer({"object": "list", "data": [_model(*each) for each in models_of(here.routes).items()]})
+
+
+@router.get("/v1/models/{ident:path}", dependencies=[READS])
+async def model(here: Here, ident: str) -> Response:
+    """One name that `model` may have."""
+    return answer(_model(ident, here.routes[route_of(ident, here.routes)]))
+
+
+def _model(ident: str, route: Route) -> dict[str, Any]:
+    return {"id": ident, "object": "model", "created": 0, "owned_by": route.provider.name}
 
 
 @router.post("/v1/images/generations")

@@ -1,14 +1,14 @@
 """Takes uploads in: written to disk while they come, within one budget for all of them.
 
 The budget is taken before the first byte is read, by the announced length, so a crowd of large uploads cannot fill the
-disk together: those beyond it get an answer at once.
+disk together: those beyond it get an answer at once. An upload without a length takes it as its bytes come.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import IO, Final
 
@@ -33,22 +33,29 @@ class Uploads:
         self._held = Counter[str | None]()  # by tenant
 
     @contextmanager
-    def hold(self, size: int, tenant: str | None) -> Iterator[None]:
-        """Take `size` bytes of the budget. Raises Problem 503 when they are not there now.
+    def hold(self, size: int, tenant: str | None) -> Iterator[Callable[[int], None]]:
+        """Take `size` bytes of the budget for an upload; yields what takes more. Raises Problem 503 beyond the budget.
 
         A tenant has half of the budget, or one upload that is larger. None: a caller without a key has all of it.
         """
-        held = self._held[tenant]
-        exceeds_share = tenant is not None and held > 0 and held + size > self._share
-        if size > self._left or exceeds_share:
-            raise _busy("Other uploads are under way; send it again in a moment.")
-        self._left -= size
-        self._held[tenant] += size
+        taken = 0
+
+        def take(more: int) -> None:
+            nonlocal taken
+            held = self._held[tenant]
+            exceeds_share = tenant is not None and held > taken and held + more > self._share
+            if more > self._left or exceeds_share:
+                raise _busy("Other uploads are under way; send it again in a moment.")
+            self._left -= more
+            self._held[tenant] += more
+            taken += more
+
         try:
-            yield
+            take(size)
+            yield take
         finally:
-            self._left += size
-            self._held[tenant] -= size
+            self._left += taken
+            self._held[tenant] -= taken
             self._held = +self._held  # without tenants that hold nothing
 
     @asynccontextmanager
@@ -61,8 +68,10 @@ class Uploads:
         """
         check_type(request, types)
         size = announced_bytes(request, most)
-        with self.hold(copies * (most if size is None else size), tenant), _spool() as file:
+        with self.hold(copies * (size or 0), tenant) as take, _spool() as file:
             async for chunk in chunks_of(request, most):
+                if size is None:
+                    take(copies * len(chunk))
                 _write(file, chunk)
             file.seek(0)
             yield file

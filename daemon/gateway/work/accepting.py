@@ -61,7 +61,7 @@ async def raise_full(here: Gateway, rejection: Rejection, tenant: str, route: st
     depth = int(await here.redis.hget(here.keys.tenants, tenant) or 0)
     cap = here.queue.max_backlog_per_tenant
     problem = of_rejection(rejection)
-    room_s = await here.estimates.time_for(route, max(1, depth + pictures - cap))
+    room_s = (await here.estimates.of_calls(route, max(1, depth + pictures - cap))).eta_s
     problem.retry_after_s = AGAIN_S if room_s is None else max(1, math.ceil(room_s))
     problem.more |= {"depth": depth, "cap": cap}
     raise problem

@@ -15,7 +15,7 @@ from daemon.queue.views import ItemView, View
 
 LOOK_AGAIN_S = 30  # at most
 EVENT_ID = "Pixmill-Event-Id"  # of a list: what happened after it follows at `events?after=`
-OF_THE_JOB = ("prompt", "negative_prompt", "seed", "size", "params")
+REQUEST_FIELDS = ("prompt", "negative_prompt", "seed", "size", "params")
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -30,8 +30,7 @@ def shown(
     record = {"id": view.id, **view.as_dict(), **outlook.as_dict()}
     if isinstance(view, ItemView):
         record["images"] = images_of(view, links)
-        record |= {name: view.spec.get(name) for name in OF_THE_JOB}
-        record["max_attempts"] = view.max_attempts
+        record |= _requested(view)
     elif view.kind == "job":
         errors = [item.error for item in members if item.error]
         record |= {
@@ -39,8 +38,15 @@ def shown(
             "images": [image for item in members for image in images_of(item, links)],
             "attempts": max((item.attempts for item in members), default=0),
             "error": errors[0] if errors else None,
+            **(_requested(members[0]) if members else {}),
         }
     return {**record, "urls": links.urls(view)}
+
+
+def _requested(item: ItemView) -> dict[str, Any]:
+    """What the request of an item has; the first picture of several has the seed of its job."""
+    fields = {name: item.spec.get(name) for name in REQUEST_FIELDS}
+    return {**fields, "max_attempts": item.max_attempts}
 
 
 def images_of(item: ItemView, links: Links) -> list[dict[str, Any]]:

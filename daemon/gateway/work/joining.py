@@ -7,19 +7,19 @@ themselves send neither.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import Request
 
 from daemon.client.client import new_id
+from daemon.gateway.answering.problems import Problem
 from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
-from daemon.gateway.requests.identity import id_of_key, idempotency_key
+from daemon.gateway.requests.identity import HEADER, id_of_key, idempotency_key
 from daemon.queue.steps import Steps
-from daemon.queue.views import ItemView
 
 SAME_BODY_S = 60.0
-NO_RECORDS = "/"  # where an order has no record of its own: no tenant has an empty name
+ORDER_KEPT_MS = 60_000
 
 
 def digest_of(caller: Caller, tenant: str, address: str, body: bytes) -> str:
@@ -54,20 +54,27 @@ async def joined_id(
     return reply.decode()
 
 
-async def first_send_at(request: Request, here: Gateway, caller: Caller, tenant: str) -> datetime | None:
-    """When the order that this one repeats was sent; None: it has no `Idempotency-Key`, or a new one in this minute.
+async def first_send_us(
+    request: Request, here: Gateway, caller: Caller, tenant: str, order: str = "", *, begins: bool = True
+) -> int | None:
+    """When the order that this one repeats was sent, in microseconds; None: it has no `Idempotency-Key`, or a new one.
 
-    The time stands in the place of an id, so that nothing else is noted: what has run since then is not ordered again.
+    A key is noted for a minute, unless the order cannot begin now. Raises Problem 409 for a key of another `order`.
     """
     if (key := idempotency_key(request)) is None:
         return None
-    seconds, micros = await here.redis.time()
-    now_us = str(int(seconds) * 10**6 + int(micros))
-    send = digest_of(caller, tenant, request.url.path, id_of_key(key).encode())
-    first_us = await joined_id(here, send, now_us, NO_RECORDS, kept_s=0)
-    return None if first_us == now_us else datetime.fromtimestamp(int(first_us) / 1e6, UTC)
+    noted = f"{here.keys.prefix}:order:{digest_of(caller, tenant, request.url.path, id_of_key(key).encode())}"
+    content = hashlib.sha256(order.encode()).hexdigest()
+    if begins:
+        seconds, micros = await here.redis.time()
+        first = f"{int(seconds) * 10**6 + int(micros)} {content}"
+        if await here.redis.set(noted, first, nx=True, px=ORDER_KEPT_MS):
+            return None
+    found: Any = await here.redis.get(noted)
+    first_us, _, first_content = (found or b"").decode().partition(" ")
+    if first_us and first_content != content:
+        raise Problem(409, "id_conflict", _OTHER_ORDER, field=HEADER)
+    return int(first_us) if first_us else None
 
 
-def has_run_since(item: ItemView, moment: datetime) -> bool:
-    """Whether a run of the item began, or the item ended, after `moment`."""
-    return any(at is not None and at > moment for at in (item.started_at, item.finished_at))
+_OTHER_ORDER = f"This `{HEADER}` was sent with another order in the last minute; give each order its own."

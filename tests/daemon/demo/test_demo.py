@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
+from daemon.cli.commands import demo as command
+from daemon.cli.main import app as cli
 from daemon.demo.run import PRODUCTS, TEMPLATE, Report, Scenario, run_demo
 from daemon.demo.summary import Books, Failure, Summary, mean_service_s
 from daemon.queue.records import GroupView, Progress, View
@@ -276,26 +281,85 @@ async def test_pixmill_up_finds_a_kept_run(
 # The command
 
 
-async def test_a_terminated_demo_leaves_no_server_and_no_directory(tmp_path: Path) -> None:
+def test_a_demo_that_keeps_its_promises_prints_them_and_ends_well(
+    small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "Scenario", lambda: replace(small, images=Rate(100, 1.0)))
+    ended = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 0, ended.output
+    assert "8 pictures" in ended.output
+    assert "pixmill batch" in ended.output
+    assert (tmp_path / "out" / "contact-sheet.png").is_file()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The directory for temporary files of a demo."""
     place = tmp_path / "tmp"
     place.mkdir()
+    return place
+
+
+@asynccontextmanager
+async def running_demo(place: Path, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A demo whose items run, and the process of its Valkey."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "daemon", "demo", "--json", "--out", str(tmp_path / "out")),
+        *(sys.executable, "-m", "daemon", "demo", *options, "--out", str(place.parent / "out")),
         env={**os.environ, "TMPDIR": str(place)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for line in process.stderr:
             if b"running" in line:
                 break
-        (note,) = place.rglob("server.json")
-        server = json.loads(note.read_text())["pid"]
+        yield process, server_below(place)
+
+
+def server_below(place: Path) -> int:
+    (note,) = place.rglob("server.json")
+    server: int = json.loads(note.read_text())["pid"]
+    return server
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_terminated_demo_leaves_no_server_and_no_directory(place: Path) -> None:
+    async with running_demo(place, "--json") as (process, server):
         process.send_signal(signal.SIGTERM)
         out, _ = await process.communicate()
     assert process.returncode == 130
     assert out == b""  # no half of a document
-    assert list(place.iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(server, 0)
+    assert await asyncio.to_thread(lambda: [*place.iterdir()]) == []
+    assert not is_there(server)
+
+
+async def test_a_second_ctrl_c_leaves_no_server_and_claims_nothing(place: Path) -> None:
+    async with running_demo(place, "--json", "--page") as (process, server):
+        providers = children_of(process.pid) - {server}
+        for pid in providers:
+            os.kill(pid, signal.SIGSTOP)  # so its calls last, and the demo waits for them
+        try:
+            while process.returncode is None:
+                process.send_signal(signal.SIGINT)
+                await asyncio.sleep(0.1)
+        finally:
+            for pid in providers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        out, rest = await process.communicate()
+        while is_there(server):
+            await asyncio.sleep(0.02)
+    assert process.returncode == 130
+    assert b"Stopped" not in out + rest

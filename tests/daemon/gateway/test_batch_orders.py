@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.gateway.rig import Door
+from tests.daemon.gateway.rig import Door, refusal
 from tests.daemon.gateway.test_batch_lists import MIXED
 from tests.daemon.gateway.test_batches import batch, ended
 from tests.daemon.live import refused
@@ -70,6 +70,22 @@ async def test_a_batch_retry_that_is_sent_again_leaves_what_has_run_since(
     assert await retry("order-1") == 0
     assert await counts(quiet_door) == {"total": 3, "failed": 3}
     assert await retry("order-2") == 3
+
+
+async def test_a_key_of_a_retry_belongs_to_its_selection(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 2))
+    headers = {"Idempotency-Key": "order-1"}
+    for body, status in (({"items": ["i0"]}, 202), ({"items": ["i1"]}, 409), ({"items": ["i0"]}, 202)):
+        answer = await quiet_door.http.post("/v1/batches/b1/retry", json=body, headers=headers)
+        assert answer.status_code == status
+        if status == 409:
+            assert refusal(answer) == (409, "id_conflict", "Idempotency-Key")
+
+
+@pytest.mark.parametrize("name", ["cancel", "retry", "pause", "resume"])
+async def test_an_order_is_read_before_its_batch_is_looked_up(quiet_door: Door, name: str) -> None:
+    answer = await quiet_door.http.post(f"/v1/batches/unknown/{name}", json={"x": 1})
+    assert refusal(answer) == (422, "unknown_field", "x")
 
 
 async def test_a_paused_batch_begins_nothing_until_it_is_resumed(quiet_door: Door) -> None:

@@ -135,3 +135,36 @@ async def test_a_limit_that_an_operator_set_counts(office: Door, redis: Redis) -
     await redis.hset("pixmill:quotas", "q", '{"requests": "1/min"}')
     await submit(office, "k1", "k2")
     assert (await outlook(office, "/v1/jobs/k2"))["eta_seconds"] >= 60
+
+
+async def dry_run(door: Door) -> tuple[float | None, str | None]:
+    """The seconds and the bound of a batch of two pictures, for which the quota alone needs no time."""
+    items = [{"id": ident, "prompt": "x"} for ident in ("a", "b")]
+    plan = (await door.http.post("/v1/batches?dry_run=1", json={"items": items})).json()
+    return plan["seconds"], plan["bound"]
+
+
+async def test_a_dry_run_on_a_free_route_has_the_time_of_its_quota(office: Door) -> None:
+    assert await dry_run(office) == (0.0, "quota:q.requests")
+
+
+async def test_a_dry_run_on_a_paused_route_has_no_time_and_its_pause(office: Door, redis: Redis) -> None:
+    await pauses.pause(redis, office.gateway.keys, "route", "default")
+    assert await dry_run(office) == (None, "paused:route")
+
+
+async def test_a_dry_run_on_a_route_out_of_reach_has_no_time(office: Door, redis: Redis) -> None:
+    await redis.set("pixmill:unreachable:default", orjson.dumps({"provider": "x", "message": "y"}))
+    assert await dry_run(office) == (None, "provider:scripted unreachable")
+
+
+async def test_a_dry_run_counts_a_pause_that_ends(office: Door, redis: Redis) -> None:
+    await pauses.pause(redis, office.gateway.keys, "fleet", for_s=300)
+    seconds, bound = await dry_run(office)
+    assert (seconds is not None and 290 < seconds <= 300, bound) == (True, "paused:fleet")
+
+
+async def test_a_dry_run_counts_the_cooldown_of_a_quota(office: Door) -> None:
+    await office.gateway.limiter.penalise(QUOTA, retry_after_s=60, reason="429")
+    seconds, bound = await dry_run(office)
+    assert (seconds is not None and seconds > 50, bound) == (True, "quota:q.cooldown")

@@ -202,6 +202,7 @@ def written_then_read(door: Door, path: str, kind: str, size: int) -> tuple[int,
         ("/v1/images/edits", "multipart/form-data; boundary=b", (503, "busy")),
         ("/v1/inputs", "image/png", (503, "busy")),
         ("/v1/jobs", "application/json", (413, "too_large")),
+        ("/v1/inputs", "text/plain", (415, "unsupported_media_type")),
     ],
 )
 async def test_each_of_many_large_uploads_at_once_gets_its_refusal(
@@ -243,7 +244,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/image-studio/jobs": {"json": STUDIO},
 }
 PAUSE = {"json": {"reason": "a test"}}
-WITHOUT_REDIS = ("/v1/me", "/v1/models", "/v1/session", "/v1/schema/{name}", "/v1/inputs")
+WITHOUT_REDIS = (
+    "/v1/me",
+    "/v1/models",
+    "/v1/models/{ident}",
+    "/v1/session",
+    "/v1/schema/{name}",
+    "/v1/inputs",
+)
 
 
 def operations() -> list[tuple[str, str]]:

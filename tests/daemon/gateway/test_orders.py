@@ -108,7 +108,8 @@ async def test_a_retry_that_is_sent_again_with_its_key_acts_once(
     headers = {"idempotency-key": key} if key else {}
     await run_to(quiet_door, how)
     assert (await quiet_door.http.post(f"{JOB}/retry", headers=headers)).json()["state"] == "queued"
-    assert refusal(await quiet_door.http.post(f"{JOB}/retry", headers=headers)) == (409, "not_ended", None)
+    again = await quiet_door.http.post(f"{JOB}/retry", headers=headers)
+    assert (again.status_code, again.json()["state"]) == (202 if key else 409, "queued")
     await run_to(quiet_door, how)
     again = await quiet_door.http.post(f"{JOB}/retry", headers=headers)
     left = "failed" if isinstance(how, Failed) else "held"
@@ -117,13 +118,34 @@ async def test_a_retry_that_is_sent_again_with_its_key_acts_once(
     assert (await quiet_door.http.post(f"{JOB}/retry", headers=other)).status_code == (202 if key else 409)
 
 
+async def test_a_retry_whose_work_is_running_is_answered_as_its_first_send(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "x", "n": 2})
+    await run_to(quiet_door, refused())
+    await run_to(quiet_door, refused())
+    headers = {"idempotency-key": "order-1"}
+    first = await quiet_door.http.post(f"{JOB}/retry", headers=headers)
+    await run_to(quiet_door, refused())
+    await quiet_door.installation.claim(1)
+    again = await quiet_door.http.post(f"{JOB}/retry", headers=headers)
+    assert (again.status_code, again.json()["state"]) == (first.status_code, first.json()["state"])
+    assert (await quiet_door.http.get(JOB)).json()["counts"]["failed"] == 1
+
+
+async def test_a_retry_of_a_success_is_refused_each_time(door: Door) -> None:
+    await submitted(door)
+    await until(door, JOB, "succeeded")
+    for _ in range(2):
+        answer = await door.http.post(f"{JOB}/retry", headers={"idempotency-key": "order-1"})
+        assert refusal(answer) == (409, "already_succeeded", None)
+
+
 async def test_a_retry_that_broke_off_is_carried_out_by_its_repetition(
     quiet_door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await quiet_door.http.post("/v1/jobs", json={"id": "k1", "prompt": "a kettle"})
     await run_to(quiet_door, refused())
 
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise RedisConnectionError
 
     headers = {"idempotency-key": "order-1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,6 +48,40 @@ def test_callers_without_keys_share_all_of_the_budget() -> None:
             held.enter_context(uploads.hold(25, None))
         assert not takes(uploads, 1, None)
     assert takes(uploads, 100, None)
+
+
+def test_an_upload_without_a_length_has_what_has_come() -> None:
+    uploads = Uploads(100)
+    with uploads.hold(0, "shop") as take:
+        take(10)
+        assert takes(uploads, 40, "shop")
+        assert not takes(uploads, 41, "shop")
+        take(80)  # one upload may be larger than the share
+        assert not takes(uploads, 1, "shop")
+        assert takes(uploads, 10, "other")
+        with pytest.raises(Problem, match="Other uploads"):
+            take(11)
+    assert takes(uploads, 100, "shop")
+
+
+@pytest.mark.parametrize("path", ["/v1/inputs", "/v1/images/edits"])
+async def test_a_sender_without_a_length_leaves_half_to_others(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, path: str
+) -> None:
+    file = tmp_path / "keys.json"
+    key = made(file, "shop", "submit", tenant="shop")
+    kind = "image/png" if path == "/v1/inputs" else "multipart/form-data; boundary=b"
+
+    async def body() -> AsyncIterator[bytes]:
+        yield bytes(1000)
+
+    async with open_door(redis, redis_server.url, decide=None, keys_file=file) as door:
+        door.gateway.uploads = uploads = Uploads(10_000)
+        for held, is_taken in ((2500, True), (4500, False)):
+            with uploads.hold(held, "shop"):
+                headers = {**key, "content-type": kind}
+                answer = await door.http.post(path, content=body(), headers=headers)
+                assert (answer.status_code != 503) is is_taken
 
 
 async def test_an_upload_counts_for_the_tenant_of_its_key(

@@ -23,9 +23,11 @@ POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
 async def serve(request: Request) -> Response:
-    """The size of the body; for /flood an answer without an end, for /early one before the body is read."""
+    """The size of the body; for /flood an answer without an end, for /early and /none one before the body is read."""
     if request.url.path == "/early":
-        return PlainTextResponse("no", 413, {"Connection": "close"})
+        return PlainTextResponse("no", 413)
+    if request.url.path == "/none":
+        return Response(status_code=204)
     if request.url.path == "/flood":
 
         async def flood() -> AsyncIterator[bytes]:
@@ -163,28 +165,27 @@ async def test_a_body_that_nobody_reads_does_not_keep_its_connection(
     server: AsgiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "HEADERS_S", 0.5)
-    peer = await Peer.to(server, b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
-    assert (await peer.answer())[0] == 405
-
-    async def go_on() -> None:
-        with suppress(ConnectionError):
-            while True:
-                await peer.send(bytes(100))
-                await asyncio.sleep(0.01)
-
-    going_on = asyncio.create_task(go_on())
-    await peer.end()
-    await going_on
+    peer = await Peer.to(server, EARLY.replace(b"/early", b"/none") % (1 << 40))
+    await goes_on_until_reset(peer)
 
 
 MIB = bytes(1024**2)
 EARLY = POST.replace(b"/ ", b"/early ", 1) + b"content-length: %d\r\n\r\n"
 
 
-def written_then_read(server: AsgiServer, size: int) -> bytes:
+async def goes_on_until_reset(peer: Peer) -> None:
+    """Send at 50 MiB/s at most until the server resets the connection."""
+    async with asyncio.timeout(20):
+        with suppress(ConnectionError):
+            while True:
+                await peer.send(MIB)
+                await asyncio.sleep(0.02)
+
+
+def written_then_read(server: AsgiServer, size: int, head: bytes = EARLY) -> bytes:
     """The answer to a client that writes all of a request before it reads."""
     with socket.create_connection((server.host, server.port), timeout=30) as peer:
-        peer.sendall(EARLY % size + bytes(size))
+        peer.sendall(head % size + bytes(size))
         answer = b""
         while part := peer.recv(65_536):
             answer += part
@@ -205,20 +206,52 @@ async def test_a_crowd_that_writes_before_it_reads_gets_its_early_answers() -> N
 
 
 @pytest.mark.parametrize(
-    ("bound", "most"),
-    [("LINGER_S", 0.5), ("QUIET_S", 0.01), ("LINGER_BYTES", 4 * len(MIB)), ("LINGERING_AT_ONCE", 0)],
+    "head",
+    [
+        EARLY,
+        EARLY.replace(b"host", b"connection: close\r\nhost"),
+        EARLY.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+    ids=["as usual", "close", "HTTP/1.0"],
+)
+async def test_each_kind_of_client_that_writes_before_it_reads_gets_its_answer(
+    server: AsgiServer, head: bytes
+) -> None:
+    answer = await asyncio.to_thread(written_then_read, server, 8 * len(MIB), head)
+    assert (answer[:12], answer[-2:]) == (b"HTTP/1.1 413", b"no")
+    assert answer.lower().count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"LINGER_S": 0.5},
+        {"QUIET_S": 0.01},
+        {"LINGER_BYTES": 4 * len(MIB)},
+        {"LINGER_PACE": 1 << 40, "QUIET_S": 0.5},
+    ],
+    ids=lambda bounds: next(iter(bounds)),
 )
 async def test_the_rest_after_an_early_answer_is_read_within_bounds(
-    server: AsgiServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: float
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, float]
 ) -> None:
-    monkeypatch.setattr(connections, bound, most)
+    endless = {"LINGER_S": float("inf"), "QUIET_S": float("inf"), "LINGER_BYTES": float("inf")}
+    for name, most in {**endless, **bounds}.items():
+        monkeypatch.setattr(connections, name, most)
     peer = await Peer.to(server, EARLY % (1 << 40))
     assert await peer.answer() == (413, "no")
-    async with asyncio.timeout(20):
-        with suppress(ConnectionError):
-            while True:
-                await peer.send(MIB)
-                await asyncio.sleep(0.02)
+    await goes_on_until_reset(peer)
+
+
+async def test_one_sender_too_many_ends_the_oldest_that_goes_on(
+    server: AsgiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LINGERING_AT_ONCE", 1)
+    first, second = [await Peer.to(server, EARLY % (1 << 40)) for _ in range(2)]
+    assert await first.answer() == await second.answer() == (413, "no")
+    await goes_on_until_reset(first)
+    for _ in range(10):
+        await second.send(MIB)
 
 
 async def test_a_sender_that_goes_on_after_an_early_answer_makes_room(
@@ -228,7 +261,7 @@ async def test_a_sender_that_goes_on_after_an_early_answer_makes_room(
     sending = [await Peer.to(server, EARLY % (1 << 40)) for _ in range(4)]
     assert [await peer.answer() for peer in sending] == [(413, "no")] * 4
     assert await (await Peer.to(server, GET + b"\r\n")).answer() == (200, "0")
-    await sending[0].send(b"a")
+    await goes_on_until_reset(sending[0])
 
 
 async def test_a_stop_ends_a_sender_that_goes_on_after_an_early_answer(
@@ -237,8 +270,9 @@ async def test_a_stop_ends_a_sender_that_goes_on_after_an_early_answer(
     peer = await Peer.to(server, EARLY % (1 << 40))
     assert await peer.answer() == (413, "no")
     await server.stop()
-    await peer.end()
+    await goes_on_until_reset(peer)
     assert "Traceback" not in caplog.text
+    assert "Cancel" not in caplog.text, "a stop waits for no rest"
 
 
 async def test_an_answer_that_nobody_reads_is_given_up(
@@ -255,7 +289,7 @@ async def test_an_answer_that_nobody_reads_is_given_up(
     await held.end()
 
 
-async def test_beyond_the_limit_whoever_was_idle_longest_makes_room(
+async def test_beyond_the_limit_the_longest_idle_one_makes_room(
     server: AsgiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "AT_EASE_S", 0.0)

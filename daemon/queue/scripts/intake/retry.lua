@@ -1,6 +1,7 @@
 -- Queue again one item, or one page of a group's members, that ended without a picture or are held: a person's order.
 -- KEYS  1 prefix
 -- ARGS  see include/orders.lua; states of failed, held, cancelled, expired
+--       since_us: for an order that repeats an earlier one, the time of that; what has run or ended since then stays
 --       letter: for an item, the dead letter that goes with it; if that has been removed before, nothing is done
 -- Returns  { ok | unknown | gone (that dead letter), next member or -1, queued again }
 -- `waived_us` is the time of the retry: a deadline before it is void, a later one holds.
@@ -29,9 +30,12 @@ local function retry(item)
     expires_us = is_past(item.expires_us) and '' or item.expires_us or '' }, 'job.queued')
 end
 
+local function is_newer(us) return ARGS.since_us and number(us) > ARGS.since_us end
+local function stays(item) return is_newer(item.started_us) or is_newer(item.finished_us) end
+
 local queued = 0
 for _, item in ipairs(items) do
-  if MEANT[item.state] and next_state('retry_order', item.state) then
+  if MEANT[item.state] and next_state('retry_order', item.state) and not stays(item) then
     retry(item)
     queued = queued + 1
   end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from daemon.gateway.callers.keys_file import revoke_key
 from daemon.gateway.callers.scopes import Scope
 from tests.daemon.gateway.callers.keys import JOB, made
 from tests.daemon.gateway.rig import Door
+from tests.daemon.gateway.test_faults import written_then_read
 
 
 def spoil(path: Path) -> None:
@@ -32,6 +35,11 @@ async def test_without_a_valid_key_nothing_is_served(locked: Door, headers: dict
     answer = await locked.http.post("/v1/jobs", json=JOB, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_large_upload_without_a_key_gets_its_refusal(locked: Door) -> None:
+    send = partial(written_then_read, locked, "/v1/inputs", "image/png", 8 * 1024**2)
+    assert await asyncio.to_thread(send) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize(

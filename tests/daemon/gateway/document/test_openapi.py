@@ -35,7 +35,7 @@ EACH = pytest.mark.parametrize(
 
 def test_the_table_of_operations_has_each_address_of_the_app() -> None:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    served = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
+    served = {f"{method} {route.path_format}" for route in routes for method in route.methods or ()}
     assert served == {*OPERATIONS} == {name for name, _ in operations()}
 
 

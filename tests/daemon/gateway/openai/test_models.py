@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from redis.asyncio import Redis
 
@@ -12,15 +13,21 @@ from tests.daemon.gateway.rig import Door, open_door
 from tests.servers import RedisServer
 
 
-async def test_the_models_are_the_routes_in_openais_form(shop: Door) -> None:
+async def test_the_models_are_the_routes_and_their_models_in_openais_form(shop: Door) -> None:
+    shop.gateway.routes["default"].model = "maker/model-2"
     answer = await shop.http.get("/v1/models")
     assert answer.status_code == 200
     body = answer.json()
-    assert (body["object"], [model["id"] for model in body["data"]]) == ("list", [*shop.gateway.routes])
+    listed = [model["id"] for model in body["data"]]
+    assert (body["object"], listed) == ("list", [*shop.gateway.routes, "maker/model-2"])
     for model in body["data"]:
-        provider = shop.gateway.routes[model["id"]].provider.name
+        provider = shop.gateway.routes["default"].provider.name
         assert model == {"id": model["id"], "object": "model", "created": 0, "owned_by": provider}
         assert (await post(shop, {**PROMPT, "model": model["id"]})).status_code == 200
+        for address in (model["id"], quote(model["id"], safe="")):
+            assert (await shop.http.get(f"/v1/models/{address}")).json() == model
+    missing = await shop.http.get("/v1/models/nobody")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
 async def test_the_models_need_a_key_that_may_read(
