@@ -82,7 +82,7 @@ async def test_forty_pictures_come_from_a_csv_and_leave_as_a_zip(
     await visit.until(pictures(39), 30)
     await expect(chip(page, "Failed")).to_contain_text("1")
 
-    await page.get_by_role("button", name="Retry these 1").click()
+    await page.get_by_role("button", name="Retry it").click()
     await visit.until(pictures(40), 30)
     await expect(tile(page, REFUSED).locator("img")).to_be_visible()
 
