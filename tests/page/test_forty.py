@@ -99,7 +99,7 @@ async def started(page: Page, products: Path) -> None:
     """Choose the file, see what it takes, and start it."""
     await page.locator("input[type=file]").set_input_files(products)
     await page.get_by_label("Prompt of each row").fill(TEMPLATE)
-    await page.get_by_role("button", name="Check what it takes").click()
+    await page.get_by_role("button", name="Check first").click()
     plan = page.get_by_role("region", name="What it takes")
     await expect(plan).to_contain_text(re.compile(r"40 pictures, about \d s, bound by images of openai-main"))
     await plan.get_by_role("button", name="Start 40 pictures").click()
