@@ -110,6 +110,7 @@ export class Source {
     this.countLine();
     while (cursor) cursor = take((await get(`${path}&cursor=${cursor}`)).body);
     this.model.endReading(ids);
+    this.#lookSoon();
     this.problem = null;
     invalidate();
     return first.headers.get(EVENT_ID);
@@ -120,8 +121,12 @@ export class Source {
     this.#on.event(kind, data);
     readStatusSoon();
     // When does the quota have room; how long did the batch take?
-    if (kind === "job.retrying" || kind === "batch.finished") this.#soon ??= setTimeout(() => this.#look(), SOON_MS);
+    if (kind === "job.retrying" || kind === "batch.finished") this.#lookSoon();
     invalidate();
+  }
+
+  #lookSoon() {
+    this.#soon ??= setTimeout(() => this.#look(), SOON_MS);
   }
 
   async #look() {
