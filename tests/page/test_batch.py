@@ -51,6 +51,7 @@ async def test_a_waiting_tile_says_how_many_come_before_it(visit: Visit, site: S
     await site.pause("v1/batches/line/pause", "first the invoice")
     await expect(words(page, "q3")).to_contain_text("paused")
     await expect(page.locator(".batch-head")).to_contain_text("first the invoice")
+    await expect(page.locator(".batch-line")).to_have_text(re.compile("^Paused"))
     await site.resume("v1/batches/line/resume")
     await expect(words(page, "q3")).to_contain_text("2 before it")
 
@@ -58,12 +59,30 @@ async def test_a_waiting_tile_says_how_many_come_before_it(visit: Visit, site: S
 async def test_a_held_tile_leaves_the_decision_to_a_person(visit: Visit, site: Site) -> None:
     page = await opened(visit, site, "held", [{"id": "odd", "prompt": "odd cup"}])
     await expect(words(page, "odd")).to_contain_text("you decide")
+    await expect(words(page, "odd")).to_contain_text("perhaps charged")
     await tile(page, "odd").get_by_role("button", name="Send again").click()
-    await expect(dialog(page)).to_contain_text("charged twice")
+    await expect(dialog(page)).to_contain_text("paid twice")
     await dialog(page).get_by_role("button", name="No").click()
-    await tile(page, "odd").get_by_role("button", name="Give up").click()
+    await tile(page, "odd").get_by_role("button", name="Cancel it").click()
     await dialog(page).get_by_role("button", name="Yes, cancel").click()
     await expect(words(page, "odd")).to_contain_text("cancelled")
+
+
+async def test_a_retry_of_what_may_be_paid_already_comes_after_a_question(visit: Visit, site: Site) -> None:
+    items: list[Item] = [{"id": "lost", "prompt": "lost cup"}, {"id": "refused", "prompt": "bad cup"}]
+    page = await opened(visit, site, "lost", items)
+    failures = page.locator(".failure")
+    ways = [
+        page.get_by_role("button", name="Retry failed"),
+        failures.filter(has_text="provider too slow").get_by_role("button", name="Retry it"),
+    ]
+    for way in ways:
+        await way.click()
+        await expect(dialog(page)).to_contain_text("Send 1 item again?")
+        await expect(dialog(page)).to_contain_text("paid twice")
+        await dialog(page).get_by_role("button", name="No").click()
+    await failures.filter(has_text="not charged").get_by_role("button", name="Retry it").click()
+    await expect(page.get_by_role("status")).to_contain_text("1 item is queued again.")
 
 
 async def test_a_chip_shows_its_state_alone_and_a_link_shows_it_again(visit: Visit, site: Site) -> None:
@@ -100,6 +119,17 @@ async def test_shift_chooses_all_between_two_tiles(visit: Visit, site: Site) -> 
     await expect(page.locator(".batch-chosen")).to_contain_text("5 selected")
 
 
+async def test_no_order_that_a_selection_does_not_allow_can_be_given(visit: Visit, site: Site) -> None:
+    page = await opened(visit, site, "impossible", [*KETTLES[:1], {"id": "refused", "prompt": "bad cup"}])
+    await site.ended("impossible")
+    chosen = page.locator(".batch-chosen")
+    await tile(page, "k0").locator(".tile-open").click(modifiers=["Control"])
+    await expect(chosen.get_by_role("button", name="Retry")).to_be_disabled()
+    await tile(page, "refused").locator(".tile-open").click(modifiers=["Control"])
+    await expect(chosen.get_by_role("button", name="Retry")).to_be_enabled()
+    await expect(chosen.get_by_role("button", name="Cancel")).to_be_disabled()
+
+
 async def test_a_cancel_comes_after_a_question_and_a_retry_at_once(visit: Visit, site: Site) -> None:
     page = await opened(visit, site, "ordered-twice", WAITING)
     await page.get_by_role("button", name="Cancel").click()
@@ -120,8 +150,12 @@ async def test_the_dialog_has_all_of_an_item_and_goes_on_by_arrows(visit: Visit,
     for text in ("a cup " * 2000, "s1", "1 of 5"):
         await expect(dialog(page)).to_contain_text(text.strip())
     await expect(dialog(page).locator("img")).to_be_visible()
+    await expect(dialog(page).get_by_role("button", name="Close")).to_be_focused()
+    await expect(dialog(page).get_by_role("button", name="Previous")).to_be_disabled()
+    await expect(dialog(page).get_by_role("button", name="Next")).to_be_enabled()
     await page.keyboard.press("ArrowRight")
     await expect(page).to_have_url(f"{site.url}/?batch=whole&item=k0")
+    await expect(dialog(page).get_by_role("button", name="Next")).to_be_disabled()
     await page.keyboard.press("Escape")
     await expect(page).to_have_url(f"{site.url}/?batch=whole")
 

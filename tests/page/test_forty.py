@@ -82,7 +82,7 @@ async def test_forty_pictures_come_from_a_csv_and_leave_as_a_zip(
     await visit.until(pictures(39), 30)
     await expect(chip(page, "Failed")).to_contain_text("1")
 
-    await page.get_by_role("button", name="Retry these 1").click()
+    await page.get_by_role("button", name="Retry it").click()
     await visit.until(pictures(40), 30)
     await expect(tile(page, REFUSED).locator("img")).to_be_visible()
 
@@ -99,7 +99,7 @@ async def started(page: Page, products: Path) -> None:
     """Choose the file, see what it takes, and start it."""
     await page.locator("input[type=file]").set_input_files(products)
     await page.get_by_label("Prompt of each row").fill(TEMPLATE)
-    await page.get_by_role("button", name="Check what it takes").click()
+    await page.get_by_role("button", name="Check first").click()
     plan = page.get_by_role("region", name="What it takes")
     await expect(plan).to_contain_text(re.compile(r"40 pictures, about \d s, bound by images of openai-main"))
     await plan.get_by_role("button", name="Start 40 pictures").click()

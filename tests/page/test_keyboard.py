@@ -54,7 +54,7 @@ async def test_a_csv_is_chosen_tried_and_started(visit: Visit, tmp_path: Path) -
     page = await visit.open()
     await tab_to(page, "^New$")
     await page.keyboard.press("Enter")
-    await tab_to(page, "Drop a CSV here")
+    await tab_to(page, "Choose a CSV")
     async with page.expect_file_chooser() as chooser:
         await page.keyboard.press("Enter")
     await (await chooser.value).set_files(file)
@@ -122,9 +122,9 @@ async def test_a_pause_takes_a_reason_and_ends_by_a_key(visit: Visit, site: Site
 async def test_a_question_mark_shows_the_keys(visit: Visit) -> None:
     page = await visit.open()
     await page.keyboard.press("?")
-    await expect(page.get_by_role("dialog", name="Help")).to_be_visible()
+    await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
     await page.keyboard.press("Escape")
-    await expect(page.get_by_role("dialog", name="Help")).to_be_hidden()
+    await expect(page.get_by_role("dialog", name="Keyboard")).to_be_hidden()
 
 
 async def batch(visit: Visit, site: Site, ident: str) -> Page:

@@ -117,7 +117,7 @@ async def test_one_prompt_becomes_several_pictures(visit: Visit, site: Site) -> 
 async def started(page: Page, pictures: int) -> str:
     """Try and start the form; the id of the batch."""
     ident = await page.get_by_label("Name of the batch").input_value()
-    await page.get_by_role("button", name="Check what it takes").click()
+    await page.get_by_role("button", name="Check first").click()
     await page.get_by_role("button", name=f"Start {pictures} picture").click()
     await expect(page).to_have_url(re.compile(f"batch={ident}"))
     return ident

@@ -60,9 +60,24 @@ async def test_a_page_whose_gateway_was_restarted_misses_nothing(visit: Visit, s
     page = await watched(visit, site, "restart")
     await site.stop_gateway()
     await expect(page.locator(".link")).to_contain_text("Offline")
+    await stands_still(visit)
     await site.start_gateway()
     await agrees(page, site, "restart")
     await expect(page.locator(".link")).to_contain_text("Live")
+
+
+async def stands_still(visit: Visit) -> None:
+    """No order can be given, and no time counts on, while the page does not know what happens."""
+    orders = visit.page.locator(".batch-head button")
+    assert await orders.count() == await visit.page.locator(".batch-head button:disabled").count() > 0
+    await visit.until(
+        """(async () => {
+          const { mark } = await import(new URL("page/core/time.js", document.baseURI));
+          const before = mark();
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          return mark() === before;
+        })()"""
+    )
 
 
 async def test_a_laptop_that_slept_for_a_minute_shows_what_happened_meanwhile(

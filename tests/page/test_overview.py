@@ -109,7 +109,7 @@ async def test_an_account_is_paused_with_a_reason_and_resumed(page: Page) -> Non
 
 
 @pytest.mark.parametrize(
-    ("begin", "end"), [("Pause the fleet", "Resume the fleet"), ("Pause default", "Resume default")]
+    ("begin", "end"), [("Pause everything", "Resume everything"), ("Pause default", "Resume default")]
 )
 async def test_the_fleet_and_a_route_are_paused_with_a_reason(page: Page, begin: str, end: str) -> None:
     await page.get_by_role("button", name=begin).click()

@@ -18,13 +18,13 @@ async def site(browser: Browser) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_the_top_line_has_replicas_and_todays_pictures(visit: Visit, site: Site) -> None:
+async def test_the_top_line_has_workers_and_todays_pictures(visit: Visit, site: Site) -> None:
     await visit.sign_in(site.keys["maker"])
     page = await visit.open()
     await site.submit("today", 2)
     await site.ended("today")
     await expect(page.locator(".facts")).to_contain_text(
-        re.compile(r"replicas\s*1\D.*pictures today\s*2", re.DOTALL)
+        re.compile(r"workers\s*1\D.*pictures today\s*2", re.DOTALL)
     )
 
 
@@ -55,17 +55,29 @@ async def test_a_link_leads_to_the_other_language_and_the_choice_stays(visit: Vi
 async def test_a_theme_is_chosen_and_stays(visit: Visit, site: Site) -> None:
     await visit.sign_in(site.keys["maker"])
     page = await visit.open()
-    await page.get_by_role("button", name="Theme: as the system").click()
+    await page.get_by_role("button", name="Theme: system").click()
     await page.get_by_role("button", name="Theme: light").click()
     await page.reload()
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     await expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
 
 
+async def test_a_past_time_is_rounded_and_a_coming_one_never_too_short(visit: Visit, site: Site) -> None:
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open(lang="en")
+    found = await page.evaluate(
+        """async () => {
+          const { duration, took } = await import(new URL("page/core/words.js", document.baseURI));
+          return [[1.26, 9.6, 61.4, 7200.4].map(took), [1.01, 61, 7200].map(duration)];
+        }"""
+    )
+    assert found == [["1.3 s", "9.6 s", "61 s", "2 h"], ["2 s", "61 s", "2 h"]]
+
+
 async def test_a_wrong_key_is_refused_in_words(visit: Visit, site: Site) -> None:
     visit.expected.append("status of 401")
     page = await visit.open()
-    await page.get_by_label("Key").fill("pxm_wrong")
+    await page.get_by_label("Key", exact=True).fill("pxm_wrong")
     await page.keyboard.press("Enter")
     await expect(page.locator(".fault")).to_contain_text("This key is not valid here")
 
@@ -75,7 +87,7 @@ async def test_a_sign_out_ends_the_session(visit: Visit, site: Site) -> None:
     await visit.sign_in(site.keys["maker"])
     page = await visit.open()
     await page.get_by_role("button", name="Sign out maker").click()
-    await expect(page.get_by_label("Key")).to_be_visible()
+    await expect(page.get_by_label("Key", exact=True)).to_be_visible()
     assert await visit.context.cookies() == []
 
 
@@ -85,4 +97,4 @@ async def test_a_revoked_key_leads_to_the_sign_in(visit: Visit, site: Site) -> N
     page = await visit.open()
     await expect(page.locator(".quota")).to_be_visible()
     await visit.context.clear_cookies()
-    await expect(page.get_by_label("Key")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_label("Key", exact=True)).to_be_visible(timeout=15_000)

@@ -21,8 +21,10 @@ WORDS: Final = "core/words/"
 VENDOR: Final = "vendor"  # with the licences that its files begin with
 
 _MODULES_HERE: Final = b"<!-- modules -->"
-# A comment that fills its lines, or the space before a line's first character.
-_FOR_READERS: Final = re.compile(rb"^ *(?:/\*(?:[^*]|\*(?!/))*\*/ *\n|//[^\n]*\n)?", re.MULTILINE)
+# A comment that fills its lines or ends one, an empty line, or the space before a line's first character.
+_FOR_READERS: Final = re.compile(
+    rb"^ *(?:/\*(?:[^*]|\*(?!/))*\*/ *\n|//[^\n]*\n|\n)*|(?<=[;,{\])]) // [^\n]*$", re.MULTILINE
+)
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 

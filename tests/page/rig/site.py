@@ -64,14 +64,14 @@ class Site:
         record: dict[str, Any] = (await self.http.get(f"/v1/batches/{ident}")).json()
         return record
 
-    async def ended(self, ident: str) -> dict[str, Any]:
+    async def ended(self, ident: str, within_s: float = ENDS_S) -> dict[str, Any]:
         """The record of a batch, once it has ended."""
 
         async def look() -> dict[str, Any] | None:
             record = await self.batch(ident)
             return None if record["state"] == "running" else record
 
-        record: dict[str, Any] = await eventually(look, ENDS_S)
+        record: dict[str, Any] = await eventually(look, within_s)
         return record
 
     async def pause(self, path: str = "v1/pause", reason: str = "the invoice is open") -> None:

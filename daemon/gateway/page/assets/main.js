@@ -95,6 +95,10 @@ addEventListener("keydown", pressed);
 addEventListener("unhandledrejection", ({ reason }) => {
   if (reason?.code) failed(reason);
 });
+for (const type of ["dragover", "drop"]) {
+  // A file that misses its place must not take the page away.
+  addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
 applyTheme();
 await applyLanguage(here().language);
 begin();

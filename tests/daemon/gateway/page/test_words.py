@@ -8,6 +8,7 @@ import pytest
 
 from daemon.gateway.document.codes import CODES
 from daemon.gateway.page.files import ASSETS
+from providers.errors import ErrorKind
 
 ENTRY = re.compile(r'^\s*\["([^"]+)", "((?:[^"\\]|\\.)*)"\],$', re.MULTILINE)
 USED = re.compile(r"""\bt\(\s*["'`]([\w.]+)["'`]""")
@@ -66,3 +67,9 @@ def test_every_line_of_the_lists_is_read_by_these_tests() -> None:
 def test_codes_with_words_of_their_own_are_codes_of_the_gateway() -> None:
     named = {key.removeprefix("problem.") for key in words("en", "") if key.startswith("problem.")}
     assert named - {"unreachable"} <= {*CODES}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_kind_of_failure_has_words_and_no_other_kind_has(language: str) -> None:
+    named = {key for key in words(language, "_batch") if key.startswith("batch.kind.")}
+    assert named == {f"batch.kind.{kind}" for kind in ErrorKind}

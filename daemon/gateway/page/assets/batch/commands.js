@@ -1,11 +1,12 @@
 /** Orders of a person: a question where work or money may be lost, the order itself, and a line about its effect. */
 
+import { confirm, sure } from "../core/confirm.js";
+import { isAway } from "../core/link.js";
 import { failed, notice } from "../core/notice.js";
 import { may } from "../core/session.js";
 import { t } from "../core/words.js";
-import { confirm } from "./confirm.js";
 import * as orders from "./orders.js";
-import { orders as possible } from "./states.js";
+import { mayBePaid, orders as possible } from "./states.js";
 
 export class Commands {
   #batch;
@@ -19,9 +20,9 @@ export class Commands {
     this.#onDone = onDone;
   }
 
-  retryFailed = () => this.#order("retry", () => orders.retryFailed(this.#batch));
+  retryFailed = () => this.#retry(this.#model.shown({ state: "failed" }), () => orders.retryFailed(this.#batch));
 
-  retryKind = (kind) => this.#order("retry", () => orders.retryKind(this.#batch, kind));
+  retryKind = (kind) => this.#retry(this.#model.shown({ state: "failed", kind }), () => orders.retryKind(this.#batch, kind));
 
   cancelAll = async () => {
     const { waiting, running, held } = this.#model.counts;
@@ -36,17 +37,23 @@ export class Commands {
 
   resume = () => this.#order("resume", () => orders.resume(this.#batch));
 
+  /** Those of some items that allow an order. @param {"retry" | "cancel"} name @param {Iterable<string>} ids */
+  open(name, ids) {
+    return [...ids].map((id) => this.#model.items.get(id)).filter((item) => item && possible(item).includes(name));
+  }
+
   /** Retry or cancel those of some items that allow it. @param {"retry" | "cancel"} name @param {Iterable<string>} ids */
   async items(name, ids) {
-    if (!may("submit")) return;
-    const items = [...ids].map((id) => this.#model.items.get(id)).filter((item) => item && possible(item).includes(name));
-    if (!items.length) return;
-    const held = items.filter(({ state }) => state === "held").length;
-    if (name === "cancel" && !(await sure("cancel", items.length))) return;
-    if (name === "retry" && held && !(await sure("again", held))) return;
+    const items = this.open(name, ids);
+    if (!items.length || !may("submit") || isAway()) return;
     const chosen = items.map(({ id }) => id);
-    const send = name === "retry" ? orders.retryItems : orders.cancelItems;
-    await this.#order(name, () => send(this.#batch, chosen));
+    if (name === "retry") await this.#retry(items, () => orders.retryItems(this.#batch, chosen));
+    else if (await sure("cancel", items.length)) await this.#order("cancel", () => orders.cancelItems(this.#batch, chosen));
+  }
+
+  async #retry(items, send) {
+    const paid = items.filter(mayBePaid).length;
+    if (!paid || (await sure("again", paid))) await this.#order("retry", send);
   }
 
   async #order(name, send) {
@@ -58,9 +65,4 @@ export class Commands {
       failed(problem);
     }
   }
-}
-
-async function sure(what, n) {
-  const key = `batch.sure.${what}`;
-  return (await confirm({ title: t(key, { n }), text: t(`${key}.text`), act: t(`${key}.act`), isLoss: true })) !== null;
 }

@@ -3,13 +3,14 @@
 import { address, get } from "../core/api.js";
 import { icon } from "../core/icons.js";
 import { failed, notice } from "../core/notice.js";
+import { order } from "../core/order.js";
 import { invalidate } from "../core/render.js";
 import { may } from "../core/session.js";
 import { t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { facts, texts, times } from "./facts.js";
 import { itemPath } from "./orders.js";
-import { chargedWords, look, orders, sentence, ticks } from "./states.js";
+import { chargeOf, kindFirst, look, orders, reason, sentence, ticks } from "./states.js";
 import { titleOf } from "./tiles.js";
 
 export class ItemDialog {
@@ -27,9 +28,9 @@ export class ItemDialog {
   }
 
   /** @param {import("./model.js").Item | undefined} item */
-  template(item, outlook) {
+  template(item, outlook, ends) {
     return html`<dialog id="item" class="item" aria-labelledby="item-title" @close=${this.#on.close} @click=${beside} @keydown=${this.#pressed}>
-      ${item ? this.#content(item, outlook) : nothing}
+      ${item ? this.#content(item, outlook, ends) : nothing}
     </dialog>`;
   }
 
@@ -38,6 +39,7 @@ export class ItemDialog {
     const element = document.getElementById("item");
     if (!element) return;
     if (item && !element.open) element.showModal();
+    if (document.activeElement?.disabled) element.querySelector("[autofocus]")?.focus();
     if (!item && element.open) element.close();
     if (item === this.#version) return;
     if (item?.id !== this.#version?.id) [this.#record, this.#why] = [null, ""];
@@ -59,8 +61,7 @@ export class ItemDialog {
     const { signal } = (this.#reading = new AbortController());
     try {
       const path = itemPath(this.#batch, item.id);
-      const isOpen = ticks(item) || item.state === "held";
-      const [record, why] = await Promise.all([get(path, { signal }), isOpen ? get(`${path}/explain`, { signal }) : null]);
+      const [record, why] = await Promise.all([get(path, { signal }), ticks(item) ? get(`${path}/explain`, { signal }) : null]);
       this.#record = record.body;
       this.#why = why?.body.why ?? "";
       invalidate();
@@ -69,7 +70,7 @@ export class ItemDialog {
     }
   }
 
-  #content(item, outlook) {
+  #content(item, outlook, [isFirst, isLast]) {
     const record = this.#record;
     return html`
       <header class="item-head">
@@ -77,9 +78,9 @@ export class ItemDialog {
           <h2 id="item-title"><bdi>${titleOf(item)}</bdi></h2>
           <p class="hint"><bdi>${item.id}</bdi></p>
         </div>
-        ${tool("back", t("batch.item.previous"), () => this.#on.step(-1))}
-        ${tool("back", t("batch.item.next"), () => this.#on.step(1), "is-flipped")}
-        ${tool("close", t("shell.close"), () => document.getElementById("item").close())}
+        ${tool("back", t("batch.item.previous"), () => this.#on.step(-1), { isOff: isFirst })}
+        ${tool("back", t("batch.item.next"), () => this.#on.step(1), { more: "is-flipped", isOff: isLast })}
+        ${tool("close", t("shell.close"), () => document.getElementById("item").close(), { isFirst: true })}
       </header>
       <div class="item-body" tabindex="0">
         ${item.state === "succeeded" ? this.#picture(item) : nothing}
@@ -101,21 +102,21 @@ export class ItemDialog {
 
   #state(item, outlook) {
     const { sign, word } = look(item);
-    const charged = item.state === "failed" ? chargedWords(item.error) : "";
+    const isHeld = item.state === "held";
+    const why = isHeld ? t("batch.sure.again.text") : this.#why;
     // Its own sentence may be cut for a tile; here it is whole.
-    const says = (item.state === "failed" || item.state === "held") && item.error ? item.error.message : sentence(item, outlook);
+    const says = reason(item);
     return html`<div class="item-state">
-      <p class="state-${sign}">${icon(sign)}<b>${word}</b> ${charged}</p>
-      <p class="item-text"><bdi>${says}</bdi></p>
-      ${this.#why ? html`<p class="item-text hint"><bdi lang="en">${this.#why}</bdi></p>` : nothing}
+      <p class="state-${sign}">${icon(sign)}<b>${word}</b> <span class="item-charged">${chargeOf(item)}</span></p>
+      ${kindFirst(item) ? html`<p>${kindFirst(item)}</p>` : nothing}
+      <p class="item-text"><bdi lang=${says ? "en" : nothing}>${says || sentence(item, outlook)}</bdi></p>
+      ${why ? html`<p class="item-text hint"><bdi lang=${isHeld ? nothing : "en"}>${why}</bdi></p>` : nothing}
     </div>`;
   }
 
   #order(name, item) {
     const words = item.state === "held" ? { retry: "batch.do.again", cancel: "batch.do.end" } : { retry: "batch.do.retry", cancel: "shell.cancel" };
-    return html`<button type="button" class="button" @click=${() => this.#on.order(name, item.id)}>
-      ${icon(name === "retry" ? "retry" : "cancelled")}${t(words[name])}
-    </button>`;
+    return order(name === "retry" ? "retry" : "cancelled", t(words[name]), () => this.#on.order(name, item.id));
   }
 
   #pressed = (event) => {
@@ -135,8 +136,8 @@ export class ItemDialog {
   };
 }
 
-const tool = (sign, words, act, more = "") =>
-  html`<button type="button" class="button quiet ${more}" aria-label=${words} title=${words} @click=${act}>${icon(sign)}</button>`;
+const tool = (sign, words, act, { more = "", isOff = false, isFirst = false } = {}) =>
+  html`<button type="button" class="button quiet ${more}" aria-label=${words} title=${words} ?disabled=${isOff} ?autofocus=${isFirst} @click=${act}>${icon(sign)}</button>`;
 
 // The dialog's content covers it, so a click on the element itself is beside it.
 function beside(event) {

@@ -1,6 +1,6 @@
 /** The facts of an item's record, for its dialog: texts, a bar of its time, and a list. */
 
-import { clock, duration, number, t } from "../core/words.js";
+import { clock, number, t, took } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 
 /** The prompts of an item, and the provider's own. Each text is whole, and scrolls where it is long. */
@@ -17,14 +17,14 @@ const text = (name, value) =>
     ? html`<section><h3>${t(`batch.item.${name}`)}</h3><p class="item-text" tabindex=${value.length > LONG ? 0 : nothing}><bdi>${value}</bdi></p></section>`
     : nothing;
 
-/** Where its time went. */
+/** Where its time went, once that is known. */
 export function times({ queue_seconds: queue, throttled_seconds: quota, provider_seconds: provider }) {
   const parts = Object.entries({ queue, quota, provider }).filter(([, seconds]) => seconds > 0);
-  if (!parts.length) return nothing;
+  if (provider == null || !parts.length) return nothing;
   return html`<section>
     <h3>${t("batch.item.time")}</h3>
     <div class="item-times" aria-hidden="true">${parts.map(([name, seconds]) => html`<span class="is-${name}" .style=${`flex-grow:${seconds * 1000}`}></span>`)}</div>
-    <p class="item-legend">${parts.map(([name, seconds]) => html`<span class="is-${name}">${t(`batch.item.${name}`)} ${duration(seconds)}</span>`)}</p>
+    <p class="item-legend">${parts.map(([name, seconds]) => html`<span class="is-${name}">${t(`batch.item.${name}`)} ${took(seconds)}</span>`)}</p>
   </section>`;
 }
 

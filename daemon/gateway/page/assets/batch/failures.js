@@ -1,6 +1,7 @@
 /** The failures of a batch by their kind: how many, an example, and one button that retries the kind. */
 
 import { icon } from "../core/icons.js";
+import { order } from "../core/order.js";
 import { href } from "../core/router.js";
 import { may } from "../core/session.js";
 import { number, t } from "../core/words.js";
@@ -18,8 +19,8 @@ export const failuresByKind = (failures, chosen, onRetry) => html`<ul class="fai
       <a class="failure-kind" href=${href({ state: "failed", kind: kind === chosen ? "" : kind, item: "" })} aria-current=${kind === chosen ? "true" : nothing}>
         ${icon("failed")}<bdi>${kindWords(kind)}</bdi> <b>${number(count)}</b>
       </a>
-      <p class="failure-example"><bdi>${clip(example.error?.message ?? "")}</bdi> <span class="hint">${chargedWords(example.error)}</span></p>
-      ${may("submit") ? html`<button type="button" class="button small" @click=${() => onRetry(kind)}>${icon("retry")}${t("batch.do.retry_kind", { n: count })}</button>` : nothing}
+      <p class="failure-example"><bdi lang="en">${clip(example.error?.message ?? "")}</bdi> <span class="hint">${chargedWords(example.error)}</span></p>
+      ${may("submit") ? order("retry", t("batch.do.retry_kind", { n: count }), () => onRetry(kind), "small") : nothing}
     </li>`,
   )}
 </ul>`;

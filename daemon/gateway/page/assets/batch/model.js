@@ -1,5 +1,7 @@
 /** The items of one batch. Records and events become items, counts and failures; no DOM and no network. */
 
+import { mark } from "../core/time.js";
+
 /** The states behind each chip; "gone" ended without a picture and without a fault. */
 export const GROUPS = {
   waiting: ["queued", "throttled", "retry_wait"],
@@ -38,7 +40,7 @@ export class BatchModel {
   #cache = new Map();
 
   takeRecord(record) {
-    this.record = record;
+    this.record = { readMs: mark(), ...record };
     this.version++;
   }
 
@@ -66,7 +68,7 @@ export class BatchModel {
     const [what, name] = kind.split(".");
     if (what === "job") this.#applyToItem(name, data);
     else if (this.record && kind in ofBatch) {
-      this.record = { ...this.record, ...ofBatch[kind](data) };
+      this.record = { ...this.record, ...ofBatch[kind](data), readMs: mark() };
       if (kind === "batch.progress") this.#compare(data.counts, Date.parse(data.time));
       if (kind === "batch.finished" && this.#differs(data.counts)) this.isStale = true;
     }

@@ -4,6 +4,7 @@ import { get } from "../core/api.js";
 import { follow } from "../core/feed.js";
 import { invalidate } from "../core/render.js";
 import { every, now } from "../core/time.js";
+import { readStatusSoon } from "../shell/status.js";
 import { quotaIn } from "./head.js";
 import { BatchModel } from "./model.js";
 import { itemPath, pathOf } from "./orders.js";
@@ -25,6 +26,7 @@ export class Source {
   #hasEnded = false;
   #stops = [];
   #quotas = new Map(); // by route
+  #over = null; // a pause of the fleet, the route or the account
   #first = { ahead: 0, slotMs: null };
   #before = new Map();
   #soon = null;
@@ -56,6 +58,12 @@ export class Source {
   /** Count anew how many come before each waiting item. Once a second is enough: each claim changes all of them. */
   countLine() {
     this.#before = new Map(this.model.line(now()).map((id, k) => [id, k + this.#first.ahead]));
+  }
+
+  /** The pause that holds the batch back: its own, or one over it; null: none. */
+  get pause() {
+    const { paused: reason, paused_by: by } = this.model.record;
+    return reason == null ? this.#over : { reason, by };
   }
 
   /** @returns {import("./states.js").Outlook} */
@@ -103,6 +111,7 @@ export class Source {
     this.countLine();
     while (cursor) cursor = take((await get(`${path}?limit=${PAGE}&cursor=${cursor}`)).body);
     this.model.endReading(ids);
+    this.#lookSoon();
     this.problem = null;
     invalidate();
     return first.headers.get(EVENT_ID);
@@ -111,9 +120,14 @@ export class Source {
   #apply(kind, data) {
     this.model.apply(kind, data);
     this.#on.event(kind, data);
+    readStatusSoon();
     // When does the quota have room; how long did the batch take?
-    if (kind === "job.retrying" || kind === "batch.finished") this.#soon ??= setTimeout(() => this.#look(), SOON_MS);
+    if (kind === "job.retrying" || kind === "batch.finished") this.#lookSoon();
     invalidate();
+  }
+
+  #lookSoon() {
+    this.#soon ??= setTimeout(() => this.#look(), SOON_MS);
   }
 
   async #look() {
@@ -125,6 +139,7 @@ export class Source {
     try {
       if (this.#hasEnded) await this.#lookAtEnd();
       else if (next) await this.#lookAtFirst(next);
+      await this.#lookAtPause();
     } catch {
       // The next look is soon, and the header reports what is away.
     }
@@ -136,6 +151,18 @@ export class Source {
     if (position === null) return; // it has left the line
     this.#first = { ahead: position, slotMs: at && Date.parse(at) };
     if (this.model.record) this.model.takeRecord({ ...this.model.record, bound });
+    invalidate();
+  }
+
+  /** The reason of a pause that is not the batch's own stands with the accounts. */
+  async #lookAtPause() {
+    const { bound, route } = this.model.record;
+    const isPaused = /^paused:(fleet|route)|\.paused$/.test(bound);
+    const { quotas, pauses } = isPaused ? (await get("v1/quotas")).body : { quotas: [], pauses: [] };
+    const quota = quotas.find((one) => one.quota === quotaIn(bound));
+    const pause = pauses.find(({ scope, name }) => bound === `paused:${scope}` && ["", route].includes(name));
+    const over = quota ?? pause ?? null;
+    this.#over = over && { reason: over.paused_reason ?? over.reason, by: over.paused_by };
     invalidate();
   }
 

@@ -1,6 +1,6 @@
 /** How an item looks: its icon, word, colour and sentence, and what a person may do about it. */
 
-import { duration, has, t } from "../core/words.js";
+import { duration, has, language, t, took } from "../core/words.js";
 import { WAITING } from "./model.js";
 
 // Red is for what needs a person. Waiting is never red.
@@ -27,8 +27,7 @@ const LONGEST = 240; // characters of a sentence in a tile
 /** @param {Item} item @returns {{sign: string, tone: string, word: string}} `sign` is its icon */
 export function look(item) {
   const [sign, tone] = LOOKS[item.state] ?? LOOKS.queued;
-  const key = `batch.state.${sign}`;
-  return { sign, tone, word: t(has(key) ? key : `state.${sign}`) };
+  return { sign, tone, word: t(`state.${sign}`) };
 }
 
 /** The sentence below the word; perhaps empty. @param {Item} item @param {Outlook} outlook */
@@ -49,8 +48,22 @@ export function orders(item) {
 /** The words for a kind of failure, also for one that is newer than this page. @param {string} kind */
 export const kindWords = (kind) => (has(`batch.kind.${kind}`) ? t(`batch.kind.${kind}`) : kind.replaceAll("_", " "));
 
-/** Whether the provider takes money for a failure. @param {Item["error"]} error */
+/** Whether the provider takes money for what went wrong. @param {Item["error"]} error */
 export const chargedWords = (error) => (error?.charged ? t(`batch.charged.${error.charged}`) : "");
+
+const OPEN = ["failed", "held"]; // ended without a picture, and perhaps with a charge
+
+/** The same for an item that failed or is held; else empty. @param {Item} item */
+export const chargeOf = ({ state, error }) => (OPEN.includes(state) ? chargedWords(error) : "");
+
+/** Whether another try may be paid twice. @param {Item} item */
+export const mayBePaid = ({ state, error }) => (error ? error.charged !== "no" : OPEN.includes(state));
+
+/** The provider's own sentence about an item that has no picture; else undefined. @param {Item} item */
+export const reason = ({ state, error }) => (OPEN.includes(state) ? error?.message : undefined);
+
+/** The kind of what went wrong, where the provider's sentence is in another language; else empty. @param {Item} item */
+export const kindFirst = (item) => (reason(item) && language() !== "en" ? kindWords(item.error.kind) : "");
 
 /** The beginning of a text, never half a character. */
 export function clip(text, most = LONGEST) {
@@ -76,12 +89,12 @@ const sentences = {
       : t("batch.says.again_now", of);
   },
   running(item, { nowMs }) {
-    const time = seconds(nowMs - item.startedMs);
-    return item.submitted ? t("batch.says.at_provider", { time }) : time;
+    const time = duration(Math.floor((nowMs - item.startedMs) / 1000));
+    return t(item.submitted ? "batch.says.at_provider" : "batch.says.running", { time });
   },
-  succeeded: (item) => (item.startedMs && item.finishedMs ? seconds(item.finishedMs - item.startedMs) : ""),
-  failed: (item) => clip(item.error?.message || t("batch.says.no_reason")),
-  held: (item) => clip(item.error?.message || ""),
+  succeeded: (item) => (item.startedMs && item.finishedMs ? t("batches.took", { time: took((item.finishedMs - item.startedMs) / 1000) }) : ""),
+  failed: (item) => clip(reason(item) || t("batch.says.no_reason")),
+  held: (item) => clip(reason(item) || ""),
 };
 
 function waitsFor(quota, ms) {

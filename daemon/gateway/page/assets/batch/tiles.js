@@ -1,11 +1,12 @@
 /** One tile of the grid. It is made again only when its item, its choice or its shown second changes. */
 
 import { icon } from "../core/icons.js";
+import { isAway } from "../core/link.js";
 import { may } from "../core/session.js";
 import { t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
-import { chargedWords, clip, look, sentence, ticks } from "./states.js";
+import { chargeOf, clip, kindFirst, look, reason, sentence, ticks } from "./states.js";
 import { memo } from "./memo.js";
 
 const FRESH_MS = 1500; // a picture that came so lately appears with a motion
@@ -29,7 +30,7 @@ export const tiles = (items, show) =>
   repeat(items, (item) => item.id, (item, k) => {
     const now = ticks(item) && show.isSeen(k) ? show.second : -1;
     const { id } = item;
-    const is = [show.chosen.has(id), show.broken.has(id), show.active === id, show.isPaused, show.language];
+    const is = [show.chosen.has(id), show.broken.has(id), show.active === id, show.isPaused, show.language, isAway()];
     return memo([item, now, ...is], () => tile(item, show));
   });
 
@@ -60,18 +61,19 @@ const picture = (item, address, nowMs) => html`<img
 function panel(item, sign, word, outlook, broken) {
   const isGone = broken.has(item.id) && item.state === "succeeded";
   const says = isGone ? t("batch.says.gone") : sentence(item, outlook);
-  const charged = item.state === "failed" && chargedWords(item.error);
+  const [kind, charged] = [kindFirst(item), chargeOf(item)];
   return html`<span class="tile-panel">
     ${icon(isGone ? "warning" : sign)}
     <span class="tile-word">${word}</span>
-    ${says ? html`<bdi class="tile-says">${says}</bdi>` : nothing}
+    ${kind ? html`<span class="tile-charged">${kind}</span>` : nothing}
+    ${says ? html`<bdi class="tile-says" lang=${reason(item) ? "en" : nothing}>${says}</bdi>` : nothing}
     ${charged ? html`<span class="tile-charged">${charged}</span>` : nothing}
   </span>`;
 }
 
 const decision = (index) => html`<span class="tile-decision">
-  <button type="button" class="button small" tabindex=${index} data-do="retry">${t("batch.do.again")}</button>
-  <button type="button" class="button small" tabindex=${index} data-do="cancel">${t("batch.do.end")}</button>
+  <button type="button" class="button small" tabindex=${index} data-do="retry" ?disabled=${isAway()}>${t("batch.do.again")}</button>
+  <button type="button" class="button small" tabindex=${index} data-do="cancel" ?disabled=${isAway()}>${t("batch.do.end")}</button>
 </span>`;
 
 /** The words below a picture: its title among the metadata, else the beginning of its prompt. @param {Item} item */

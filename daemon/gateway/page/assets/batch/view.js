@@ -1,8 +1,11 @@
 /** The view of one batch: its head, chips, grid and dialogs. Each change is one render a frame. */
 
 import { address } from "../core/api.js";
+import { confirmation } from "../core/confirm.js";
 import { icon } from "../core/icons.js";
+import { isAway } from "../core/link.js";
 import { sentence, speak } from "../core/notice.js";
+import { order } from "../core/order.js";
 import { invalidate } from "../core/render.js";
 import { go, href } from "../core/router.js";
 import { may } from "../core/session.js";
@@ -11,7 +14,6 @@ import { language, t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { chips } from "./chips.js";
 import { Commands } from "./commands.js";
-import { confirmation } from "./confirm.js";
 import { ItemDialog } from "./dialog.js";
 import { failuresByKind } from "./failures.js";
 import { Grid } from "./grid.js";
@@ -89,7 +91,7 @@ class BatchView {
     // A microtask runs right after the render that this is a part of.
     queueMicrotask(() => this.#settle(shown, seen, item));
     return html`
-      ${head(this.#here.batch, model, this.#commands)}
+      ${head(this.#here.batch, model, this.#source.pause, this.#commands)}
       ${model.counts.failed && isAbout(this.#here.state, "failed") ? failuresByKind(model.failures, this.#here.kind, this.#commands.retryKind) : nothing}
       <div class="batch-bar">
         ${chips(model.counts, this.#here.state ?? "")}
@@ -102,7 +104,7 @@ class BatchView {
       </ul>
       ${shown.length > this.#limit ? html`<p class="batch-more"><button type="button" class="button" @click=${this.#more}>${t("batch.more", { n: Math.min(WINDOW, shown.length - this.#limit) })}</button></p>` : nothing}
       ${this.#selection.ids.size ? this.#chosen(shown) : nothing}
-      ${this.#dialog.template(item, this.#source.outlook)} ${confirmation()}
+      ${this.#dialog.template(item, this.#source.outlook, [item === shown[0], item === shown.at(-1)])} ${confirmation()}
     `;
   }
 
@@ -135,8 +137,7 @@ class BatchView {
     return html`<div class="batch-chosen row">
       <b class="number">${t("batch.chosen", { n: ids.size })}</b>
       ${may("submit")
-        ? html`<button type="button" class="button small" @click=${() => this.#order("retry")}>${icon("retry")}${t("batch.do.retry")}</button>
-            <button type="button" class="button small" @click=${() => this.#order("cancel")}>${icon("cancelled")}${t("shell.cancel")}</button>`
+        ? ["retry", "cancel"].map((name) => order(name === "retry" ? name : "cancelled", t(name === "retry" ? "batch.do.retry" : "shell.cancel"), () => this.#order(name), "small", { isOff: !this.#commands.open(name, ids).length }))
         : nothing}
       <button type="button" class="button small quiet" @click=${() => this.#chooseAll(shown)}>${t("batch.do.select_all")}</button>
       <button type="button" class="button small quiet" @click=${() => this.#clear()}>${t("batch.do.clear")}</button>
@@ -159,6 +160,7 @@ class BatchView {
 
   #tick = () => {
     const { model } = this.#source;
+    if (isAway()) return;
     this.#second++;
     if (this.#second % 5 === 0) this.#dialog.look();
     if (model.record?.state !== "running") return;
@@ -171,7 +173,7 @@ class BatchView {
     if (kind === "job.failed") speak(t("batch.speaks.failed", { id: data.item, kind: kindWords(data.error.kind) }));
     if (kind !== "batch.finished") return;
     const { done, total } = this.#source.model.counts;
-    speak(`${t(`batches.state.${data.state}`)}: ${t("batches.done", { done, n: total })}`);
+    speak(t(`batches.state.${data.state}`) + t("shell.colon") + t("batches.done", { done, n: total }));
   };
 
   #clicked = (event) => {

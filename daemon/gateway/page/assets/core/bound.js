@@ -5,6 +5,8 @@ import { has, t } from "./words.js";
 /** @param {string | null | undefined} text such as `quota:openai-main.images` or `paused:fleet` */
 export function bound(text) {
   if (!text) return "";
+  const [, route] = /^route:(\S+)/.exec(text) ?? [];
+  if (route) return t("bound.route", { name: route });
   const [, kind, name, cause] = /^(quota|provider):(\S+?)(?:[. ](\w+))?$/.exec(text) ?? [];
   if (kind === "provider") return t("bound.provider", { name });
   if (kind === "quota") return quotaBound(name, cause);

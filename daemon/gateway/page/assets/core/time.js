@@ -4,6 +4,7 @@ const SECOND_MS = 1000;
 let lowMs = -Infinity;
 let highMs = Infinity;
 let offsetMs = 0;
+let still = null; // the two times at which both clocks stand
 
 /**
  * Learn the server's clock from a reply. Its Date has whole seconds, so each reply gives bounds, which narrow.
@@ -20,10 +21,18 @@ export function learn(date, sentMs, receivedMs) {
 }
 
 /** The server's time in milliseconds. */
-export const now = () => Date.now() + offsetMs;
+export const now = () => still?.[0] ?? Date.now() + offsetMs;
 
-/** Seconds from now to a time; negative for the past. @param {string} iso */
-export const secondsTo = (iso) => (Date.parse(iso) - now()) / SECOND_MS;
+/** Milliseconds of a clock that nobody sets, for `passed`. */
+export const mark = () => still?.[1] ?? performance.now();
+
+/** Seconds since a mark. @param {number} sinceMs */
+export const passed = (sinceMs) => Math.max(0, mark() - sinceMs) / SECOND_MS;
+
+/** Let both clocks stand, so that nothing counts on while nothing is known. @param {boolean} isStill */
+export const freeze = (isStill) => {
+  still = isStill ? [now(), mark()] : null;
+};
 
 /**
  * Call `fn` again and again while the page is seen, and at once when it is seen again.

@@ -35,14 +35,25 @@ export const has = (key) => texts.has(key);
 /** @param {number} n */
 export const number = (n) => tools.number.format(n);
 
-/** A length of time in at most two units, such as "9 s", "2 min" or "1 h 5 min". @param {number} seconds */
-export function duration(seconds) {
-  const s = Math.max(0, Math.ceil(seconds));
+/** A time to come in at most two units, such as "9 s", "2 min" or "1 h 5 min"; never too short. @param {number} seconds */
+export const duration = (seconds) => spelled(seconds, Math.ceil);
+
+/** A time that has passed, to the tenth of a second where it is short. @param {number} seconds */
+export const took = (seconds) => (seconds < 9.95 ? t("time.s", { n: Math.max(0, seconds) }) : spelled(seconds, Math.round));
+
+/** @param {Record<string, string>} cost amounts by currency */
+export const money = (cost) =>
+  Object.entries(cost ?? {})
+    .map(([currency, amount]) => `${amount < 0.1 ? amount : Number(amount).toFixed(2)} ${currency}`)
+    .join(" + ");
+
+function spelled(seconds, whole) {
+  const s = Math.max(0, whole(seconds));
   if (s < 100) return t("time.s", { n: s });
-  const min = Math.round(s / 60);
+  const min = whole(s / 60);
   if (min < 60) return t("time.min", { n: min });
-  if (min < 48 * 60) return t("time.h", { h: Math.floor(min / 60), n: min % 60 });
-  return t("time.d", { n: Math.round(min / 1440) });
+  if (min < 48 * 60) return t(min % 60 ? "time.h" : "time.hours", { h: Math.floor(min / 60), n: min % 60 });
+  return t("time.d", { n: whole(min / 1440) });
 }
 
 /** A time of day, with its date where that is not today. @param {string} iso */

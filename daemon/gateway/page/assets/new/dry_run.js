@@ -2,13 +2,14 @@
 
 import { bound } from "../core/bound.js";
 import { icon } from "../core/icons.js";
-import { duration, t } from "../core/words.js";
+import { order } from "../core/order.js";
+import { duration, money, t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 
 const MOST_LINES = 100;
 
 /**
- * @typedef {{pictures: number, seconds: number | null, bound: string | null, cost: number | null, notes: string[],
+ * @typedef {{pictures: number, seconds: number | null, bound: string | null, cost: Record<string, string> | null, notes: string[],
  *   refused: {line: number | null, field: string | null, message: string}[]}} Plan
  */
 
@@ -20,19 +21,16 @@ export const sentenceOf = (plan) =>
     plan.bound && t("batches.bound", { bound: bound(plan.bound) }),
   ]
     .filter(Boolean)
-    .join(t("new.comma"));
+    .join(t("shell.comma"));
 
 /** @param {Plan} plan @param {boolean} isStarting @param {() => void} start */
-export const planView = (plan, isStarting, start) => html`
-  <p class="new-sentence">${sentenceOf(plan)}</p>
-  <p class="hint">${t(plan.cost === null ? "new.no_cost" : "new.cost", { cost: plan.cost })}</p>
-  ${plan.notes.map((note) => html`<p class="hint" dir="auto">${note}</p>`)}
-  ${plan.refused.length
+export const planView = (plan, isStarting, start) =>
+  plan.refused.length
     ? faults(plan.refused)
-    : html`<button class="button primary" type="button" ?disabled=${isStarting} @click=${start}>
-        ${icon("play")}${t("new.start", { n: plan.pictures })}
-      </button>`}
-`;
+    : html`<p class="new-sentence">${sentenceOf(plan)}</p>
+        <p class="hint">${t(plan.cost === null ? "new.no_cost" : "new.cost", { cost: money(plan.cost) })}</p>
+        ${plan.notes.map((note) => html`<p class="hint" dir="auto">${note}</p>`)}
+        ${order("play", t("new.start", { n: plan.pictures }), start, "primary", { isOff: isStarting })}`;
 
 const faults = (refused) => html`
   <h3 class="fault">${icon("warning")} ${t("new.faults", { n: refused.length })}</h3>
@@ -45,5 +43,6 @@ const faults = (refused) => html`
           html`<tr><td>${line ?? nothing}</td><td><bdi>${field ?? nothing}</bdi></td><td dir="auto">${message}</td></tr>`,
       )}
     </table>
+    ${refused.length > MOST_LINES ? html`<p class="hint">${t("dead.more", { n: refused.length - MOST_LINES })}</p>` : nothing}
   </div>
 `;

@@ -20,18 +20,20 @@ export function formView({ draft, routes, isChecking, edit, check, choose }) {
     check();
   };
   const source = (name) => html`<label><input type="radio" name="source" .checked=${draft.source === name} @change=${() => edit({ source: name })}>${t(`new.from.${name}`)}</label>`;
+  const rest = draft.source === "csv" ? "file" : "any"; // what holds where the form leaves a field out
   return html`<form class="new-form card" @submit=${submit}>
     <fieldset class="row"><legend>${t("new.from")}</legend>${source("csv")}${source("prompt")}</fieldset>
     ${draft.source === "csv"
-      ? html`${drop(draft.table, choose)}${draft.table ? html`${field("template", text("template", 2))}${columns(draft, edit)}` : nothing}`
+      ? html`${drop(draft.table, choose)}${draft.table ? html`${field("template", text("template", 2))}${columns(draft, edit)}
+          <label class="row"><input type="checkbox" .checked=${draft.skipEmpty} @change=${(event) => edit({ skipEmpty: event.target.checked })}>${t("new.skip_empty")}</label>` : nothing}`
       : html`${field("prompt", text("prompt", 5))}
           ${field("n", html`<input type="number" min="1" max="10" required .value=${draft.n} @input=${(event) => edit({ n: event.target.valueAsNumber })}>`)}`}
     <div class="new-more">
       ${field("route", html`<select @change=${(event) => edit({ route: event.target.value })}>
-        <option value="">${t("new.route.any")}</option>
+        <option value="">${t(`new.route.${rest}`)}</option>
         ${routes.map((route) => html`<option ?selected=${route === draft.route}>${route}</option>`)}
       </select>`)}
-      ${field("size", html`<input list="sizes" pattern="\\d+[x:]\\d+" placeholder=${t("new.size.any")} .value=${draft.size} @input=${(event) => edit({ size: event.target.value })}>`)}
+      ${field("size", html`<input list="sizes" pattern="\\d+[x:]\\d+" placeholder=${t(`new.size.${rest}`)} .value=${draft.size} @input=${(event) => edit({ size: event.target.value })}>`)}
       ${field("id", html`<input required maxlength="128" pattern="[\\w.:\\-]+" spellcheck="false" .value=${draft.id} @input=${(event) => edit({ id: event.target.value })}>`)}
       <datalist id="sizes">${SIZES.map((size) => html`<option value=${size}></option>`)}</datalist>
     </div>

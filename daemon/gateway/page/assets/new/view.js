@@ -50,7 +50,7 @@ export function view() {
   const check = () => {
     if (!isWhole(draft)) return;
     plan = null;
-    send("check", (found) => speak(sentenceOf((plan = found))));
+    send("check", (found) => speak((plan = found).refused.length ? t("new.faults", { n: plan.refused.length }) : sentenceOf(plan)));
   };
   const start = () => send("start", ({ id }) => go({ view: "batch", batch: id }));
 

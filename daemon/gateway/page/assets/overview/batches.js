@@ -2,16 +2,15 @@
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
-import { bound } from "../core/bound.js";
 import { icon } from "../core/icons.js";
+import { outlook, segments, stateOf } from "../core/progress.js";
 import { href } from "../core/router.js";
 import { may, me } from "../core/session.js";
-import { now } from "../core/time.js";
-import { clock, duration, number, t } from "../core/words.js";
+import { clock, t } from "../core/words.js";
 import { WAITING } from "./model.js";
 
 const STATES = ["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"];
-const REST = ["running", "waiting", "held", "failed", "idle"];
+const REST = ["running", "waiting", "held", "failed", "gone"];
 const ICONS = { completed: "done", completed_with_errors: "warning", paused: "pause" }; // the others are named like their state
 const COLOURS = { completed: "done", completed_with_errors: "failed", paused: "queued" };
 
@@ -40,49 +39,31 @@ const row = (batch) => html`
   <li class="batch">
     <a class="name" href=${href({ view: "batch", batch: batch.id })}><bdi>${batch.id}</bdi></a>
     <span class="when hint number">${clock(batch.accepted_at)}</span>
-    <span class="segments">${["done", ...REST].map((name) => segment(name, batch.counts))}</span>
+    ${segments(parts(batch.counts))}
     <span class="what">${state(batch)} <span class="number">${amounts(batch.counts)}</span></span>
-    <span class="outlook hint">${outlook(batch)}</span>
+    <span class="outlook hint">${stateOf(batch) === "paused" ? because(batch) : outlook(batch)}</span>
   </li>
 `;
 
-function segment(name, counts) {
-  const amount = parts(counts)[name];
-  return amount ? html`<span class="is-${name}" .style=${`flex-grow:${amount}`}></span>` : nothing;
-}
-
 function state(batch) {
-  const name = batch.state === "running" && batch.paused != null ? "paused" : batch.state;
+  const name = stateOf(batch);
   return html`<span class="state state-${COLOURS[name] ?? name}">${icon(ICONS[name] ?? name)} ${t(`batches.state.${name}`)}</span>`;
 }
 
 /** Counts in words: all that is done, and of the rest what there is any of. */
 function amounts(counts) {
   const of = parts(counts);
-  return [t("batches.done", { done: of.done, n: counts.total }), ...REST.filter((name) => of[name]).map((name) => t(`batches.${name}`, { n: of[name] }))].join(" · ");
+  const texts = [t("batches.done", { done: of.done, n: counts.total }), ...REST.filter((name) => of[name]).map((name) => t(`batches.${name}`, { n: of[name] }))];
+  return texts.map((text) => text.replaceAll(" ", "\u00a0")).join(t("batches.and")); // a number stays with its word
 }
 
 function parts(counts) {
   const waiting = WAITING.reduce((sum, name) => sum + counts[name], 0);
   const { succeeded: done, running, held, failed } = counts;
-  return { done, running, waiting, held, failed, idle: counts.cancelled + counts.expired };
+  return { done, running, waiting, held, failed, gone: counts.cancelled + counts.expired };
 }
 
-function outlook(batch) {
-  if (batch.state !== "running") return ended(batch);
-  if (batch.paused != null) return html`<bdi>${batch.paused}</bdi>${batch.paused_by ? html`, ${t("pause.by", { name: batch.paused_by })}` : nothing}`;
-  const why = bound(batch.bound);
-  const restS = batch.eta_seconds - (now() - batch.readAtMs) / 1000;
-  const when = batch.eta_seconds == null ? "" : t("batches.eta", { time: duration(Math.max(1, restS)) });
-  return [when, why && t(when ? "batches.bound" : "batches.waits", { bound: why })].filter(Boolean).join(", ");
-}
-
-function ended({ summary, finished_at, accepted_at }) {
-  const seconds = summary?.seconds ?? (Date.parse(finished_at) - Date.parse(accepted_at)) / 1000;
-  const pace = summary?.pictures_per_minute;
-  const took = t("batches.took", { time: duration(seconds) });
-  return pace ? `${took} · ${t("batches.pace", { pace: number(pace) })}` : took;
-}
+const because = ({ paused, paused_by: by }) => html`<bdi>${paused}</bdi>${by ? t("shell.comma") + t("pause.by", { name: by }) : nothing}`;
 
 /** What a newcomer sees: the two ways to begin. */
 function lesson() {

@@ -2,8 +2,9 @@
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { post } from "../core/api.js";
-import { icon } from "../core/icons.js";
+import { sure } from "../core/confirm.js";
 import { notice, sentence } from "../core/notice.js";
+import { order } from "../core/order.js";
 import { invalidate } from "../core/render.js";
 import { clock, has, t } from "../core/words.js";
 
@@ -25,9 +26,7 @@ const group = (reason, letters, onChanged) => html`
       <ul>${letters.slice(0, SHOWN).map(one)}</ul>
       ${letters.length > SHOWN ? html`<p class="hint">${t("dead.more", { n: letters.length - SHOWN })}</p>` : nothing}
     </details>
-    <button class="button small" ?disabled=${busy !== null} @click=${() => retry(letters, reason, onChanged)}>
-      ${icon("retry")}${busy === reason ? t("dead.retrying") : t("dead.retry_all", { n: letters.length })}
-    </button>
+    ${order("retry", busy === reason ? t("dead.retrying") : t("dead.retry_all", { n: letters.length }), () => retry(letters, reason, onChanged), "small", { isOff: busy !== null })}
   </li>
 `;
 
@@ -36,8 +35,12 @@ const one = (letter) => html`<li>
   <p class="hint">${letter.error?.message ?? letter.reason}</p>
 </li>`;
 
+const mayBePaid = ({ reason, error }) => reason === "unknown_outcome" || ["maybe", "yes"].includes(error?.charged);
+
 /** Try letters again one after another, the oldest first, so that no burst of requests stands behind one click. */
 async function retry(letters, name, onChanged) {
+  const paid = letters.filter(mayBePaid).length;
+  if (paid && !(await sure("again", paid))) return;
   busy = name;
   invalidate();
   let count = 0;

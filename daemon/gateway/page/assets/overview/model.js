@@ -2,7 +2,7 @@
 
 import { get } from "../core/api.js";
 import { may } from "../core/session.js";
-import { now } from "../core/time.js";
+import { mark } from "../core/time.js";
 
 const PAGE = 50;
 const ESTIMATED = 8; // running batches whose outlook is read one by one; the others get theirs with their next event
@@ -16,7 +16,7 @@ export class Overview {
   quotas = null;
   routes = [];
   pauses = [];
-  readAtMs = 0; // the server's time of the quotas
+  readMs = 0; // when the quotas were read
   dead = [];
 
   /** Read the newest batches, in `state` if given; older ones stay. Returns the event id it is at least as new as. */
@@ -47,7 +47,7 @@ export class Overview {
     this.quotas = quotas.body.quotas;
     this.pauses = quotas.body.pauses;
     this.routes = routes.body.routes;
-    this.readAtMs = now();
+    this.readMs = mark();
   }
 
   async loadDead() {
@@ -72,6 +72,6 @@ export class Overview {
 }
 
 /** With the time of its figures, from which its end is counted down. */
-const dated = (batch) => ({ ...batch, readAtMs: now() });
+const dated = (batch) => ({ ...batch, readMs: mark() });
 
 const listed = (state) => `v1/batches?limit=${PAGE}${state ? `&state=${state}` : ""}`;

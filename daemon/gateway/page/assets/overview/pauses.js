@@ -3,10 +3,11 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { post } from "../core/api.js";
 import { icon } from "../core/icons.js";
+import { order } from "../core/order.js";
 import { failed, notice, sentence } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
 import { may } from "../core/session.js";
-import { now } from "../core/time.js";
+import { passed } from "../core/time.js";
 import { duration, t } from "../core/words.js";
 
 const LENGTHS = ["", "10min", "1h", "12h"];
@@ -18,16 +19,16 @@ export function fleetPause(known, onChanged) {
   const own = known.pauses.find((pause) => pause.scope === "fleet");
   const name = t("pause.fleet");
   const button = own
-    ? html`<button class="button small" @click=${() => resume("v1", name, onChanged)}>${icon("play")}${t("pause.resume_fleet")}</button>`
-    : html`<button class="button quiet small" @click=${() => openPause("v1", name, onChanged)}>${icon("pause")}${t("pause.pause_fleet")}</button>`;
-  const passedS = (now() - known.readAtMs) / 1000;
-  return html`${may("admin") ? button : nothing} ${own ? pauseLine(own.reason, own.paused_by, own.ends_seconds, passedS, name) : nothing}`;
+    ? order("play", t("pause.resume_fleet"), () => resume("v1", name, onChanged), "small")
+    : order("pause", t("pause.pause_fleet"), () => openPause("v1", name, onChanged), "quiet small");
+  return html`${may("admin") ? button : nothing} ${own ? pauseLine(own.reason, own.paused_by, own.ends_seconds, passed(known.readMs)) : nothing}`;
 }
 
 /** Why something is paused, by whose key, and for how long. */
-export function pauseLine(reason, by, endsS, passedS, name = t("pause.now")) {
+export function pauseLine(reason, by, endsS, passedS) {
   const rest = endsS === null ? t("pause.endless") : t("pause.rest", { time: duration(endsS - passedS) });
-  return html`<p class="hold">${icon("pause")}<span>${name}${reason ? html`: <bdi>${reason}</bdi>` : nothing}${by ? html`, ${t("pause.by", { name: by })}` : nothing}, ${rest}</span></p>`;
+  const more = [by && t("pause.by", { name: by }), rest].filter(Boolean).join(t("shell.comma"));
+  return html`<p class="hold">${icon("pause")}<span>${t("pause.now")}${t("shell.colon")}${reason ? html`<bdi>${reason}</bdi>${t("shell.comma")}` : nothing}${more}</span></p>`;
 }
 
 /** Let a person give the reason first. @param {string} path of what is paused, such as `v1/routes/default` */
@@ -62,7 +63,7 @@ export const pauseDialog = () => html`
       ${fault ? html`<p class="fault">${fault}</p>` : nothing}
       <div class="row">
         <button class="button primary">${icon("pause")}${t("pause.pause")}</button>
-        <button type="button" class="button" @click=${close}>${t("shell.cancel")}</button>
+        <button type="button" class="button" @click=${close}>${t("shell.no")}</button>
       </div>
     </form>
   </dialog>

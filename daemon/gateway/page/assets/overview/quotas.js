@@ -3,9 +3,10 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { unit } from "../core/bound.js";
 import { icon } from "../core/icons.js";
+import { order } from "../core/order.js";
 import { may } from "../core/session.js";
-import { now } from "../core/time.js";
-import { duration, t } from "../core/words.js";
+import { passed } from "../core/time.js";
+import { duration, has, t } from "../core/words.js";
 import { openPause, pauseLine, resume } from "./pauses.js";
 
 export function quotas(known, onChanged) {
@@ -16,7 +17,7 @@ export function quotas(known, onChanged) {
 
 function card(quota, known, onChanged) {
   const path = `v1/quotas/${encodeURIComponent(quota.quota)}`;
-  const passedS = (now() - known.readAtMs) / 1000;
+  const passedS = passed(known.readMs);
   const routes = known.routes.filter((route) => route.quotas.includes(quota.quota));
   return html`<li class="card quota">
     <header class="row">
@@ -26,6 +27,7 @@ function card(quota, known, onChanged) {
     ${hold(quota, passedS)} ${quota.units.map((one) => limit(one, quota, passedS))}
     ${quota.rate_scale < 1 ? html`<p class="hint">${t("quotas.learned", { share: Math.round(quota.rate_scale * 100) })}</p>` : nothing}
     ${quota.problem ? html`<p class="fault">${quota.problem}</p>` : nothing}
+    ${routes.length ? html`<h4>${t("quotas.routes")}</h4>` : nothing}
     ${routes.map((route) => way(route, known.pauses, passedS, onChanged))}
   </li>`;
 }
@@ -34,9 +36,9 @@ function card(quota, known, onChanged) {
 function hold(quota, passedS) {
   if (quota.paused) return pauseLine(quota.paused_reason, quota.paused_by, quota.pause_ends_seconds, passedS);
   const restS = quota.cooldown_seconds - passedS;
-  if (restS <= 0) return nothing;
+  if (quota.cooldown_seconds <= 0 || restS <= 0) return nothing;
   const { cooldown_reason: reason } = quota;
-  return html`<p class="hold">${icon("throttled")}<span>${t("quotas.cooldown", { time: duration(restS) })}${reason ? html`: <bdi>${reason}</bdi>` : nothing}</span></p>`;
+  return html`<p class="hold">${icon("throttled")}<span>${t("quotas.cooldown", { time: duration(restS) })}${reason ? html`${t("shell.colon")}<bdi>${reason}</bdi>` : nothing}</span></p>`;
 }
 
 function limit(one, quota, passedS) {
@@ -44,7 +46,7 @@ function limit(one, quota, passedS) {
   const slotS = quota.bound === one.unit ? quota.next_slot_seconds - passedS : 0;
   const text = amount(one, used, quota.limits);
   return html`<div class="limit">
-    <span class="number">${text}${slotS > 0 ? `, ${t("quotas.slot", { time: duration(slotS) })}` : ""}</span>
+    <span class="number">${text}${slotS > 0 ? t("shell.comma") + t("quotas.slot", { time: duration(slotS) }) : ""}</span>
     <div class="segments" role="meter" aria-label=${`${quota.quota}: ${text}`} aria-valuemin="0" aria-valuemax=${one.capacity} aria-valuenow=${used}>
       <span class="is-running" ?hidden=${used <= 0} .style=${`flex-grow:${used}`}></span>
       <span class="is-free" .style=${`flex-grow:${one.capacity - used}`}></span>
@@ -57,8 +59,15 @@ function amount({ unit: name, capacity }, used, limits) {
   const values = { used, capacity, unit: unit(name) };
   const [first, ...others] = limits.filter((text) => text.startsWith(`${name} `)).map((text) => text.slice(name.length + 1));
   const per = [first, ...others].map((text) => /^(\d+)\/(\w+)( \(|$)/.exec(text)).find((rate) => Number(rate?.[1]) === capacity)?.[2];
-  if (per) return t("quotas.rate", { ...values, per: per.replace(/^\d+/, "$& ") });
+  if (per) return t("quotas.rate", { ...values, per: span(per) });
   return t("quotas.places", values) + (name === "in_flight" || !first ? "" : ` · ${first}`);
+}
+
+/** The span of a rate: "min", or "30 s". */
+function span(per) {
+  const [, count, name] = /^(\d*)(.*)$/.exec(per);
+  const key = `per.${name}`;
+  return `${count} ${has(key) ? t(key) : name}`.trim();
 }
 
 function way(route, pauses, passedS, onChanged) {
@@ -76,5 +85,5 @@ function turner(isPaused, path, name, onChanged) {
   if (!may("admin")) return nothing;
   const act = isPaused ? () => resume(path, name, onChanged) : () => openPause(path, name, onChanged);
   const key = isPaused ? "pause.resume" : "pause.pause";
-  return html`<button class="button quiet small" aria-label=${t(`${key}.of`, { name })} @click=${act}>${icon(isPaused ? "play" : "pause")}${t(key)}</button>`;
+  return order(isPaused ? "play" : "pause", t(key), act, "quiet small", { label: t(`${key}.of`, { name }) });
 }

@@ -1,11 +1,13 @@
 /** The first view: what runs, what each account allows, and what was given up. */
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { confirmation } from "../core/confirm.js";
 import { follow } from "../core/feed.js";
 import { failed, speak } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
 import { every } from "../core/time.js";
 import { t } from "../core/words.js";
+import { readStatusSoon } from "../shell/status.js";
 import { batches } from "./batches.js";
 import { dead } from "./dead.js";
 import { Overview } from "./model.js";
@@ -45,9 +47,10 @@ export function view() {
   }
 
   function onEvent(kind, data) {
+    readStatusSoon();
     if (kind.startsWith("batch.") && !known.take(data)) reloadSoon();
     if (kind === "batch.finished") {
-      speak(`${data.batch}: ${t(`batches.state.${data.state}`)}`);
+      speak(data.batch + t("shell.colon") + t(`batches.state.${data.state}`));
       reloadSoon();
     }
     if (OF_QUOTAS.test(kind)) readQuotas();
@@ -103,7 +106,7 @@ export function view() {
           ${known.dead.length ? dead(known, readDead) : nothing}
         </div>
       </div>
-      ${pauseDialog()}
+      ${pauseDialog()} ${confirmation()}
     `,
     title: () => t("batches.title"),
     keys: {},

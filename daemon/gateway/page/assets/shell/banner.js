@@ -8,5 +8,5 @@ import { t } from "../core/words.js";
 export function banner() {
   const { trouble } = link();
   if (trouble === null) return nothing;
-  return html`<div class="banner" role="alert">${icon("warning")}<span>${t(`banner.${trouble}`)}</span></div>`;
+  return html`<div class="banner">${icon("warning")}<span>${t(`banner.${trouble}`)}</span></div>`;
 }

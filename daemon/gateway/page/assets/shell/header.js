@@ -6,7 +6,7 @@ import { icon } from "../core/icons.js";
 import { link } from "../core/link.js";
 import { here, href } from "../core/router.js";
 import { may, me, signOut } from "../core/session.js";
-import { duration, language, number, t } from "../core/words.js";
+import { language, money, number, t, took } from "../core/words.js";
 import { openHelp } from "./help.js";
 import { nextLanguage, nextTheme, theme } from "./looks.js";
 import { status } from "./status.js";
@@ -41,19 +41,13 @@ function facts() {
   if (now === null) return nothing;
   return html`<dl class="facts">
     ${fact("replicas", now.replicas === 0 ? t("facts.none") : number(now.replicas), now.replicas === 0)}
-    ${fact("oldest", now.oldest_wait_seconds > 0 ? duration(now.oldest_wait_seconds) : "–")}
+    ${fact("oldest", now.oldest_wait_seconds > 0 ? took(now.oldest_wait_seconds) : "–")}
     ${fact("pictures", number(now.today.pictures))} ${Object.keys(now.today.cost).length ? fact("cost", money(now.today.cost)) : nothing}
   </dl>`;
 }
 
 const fact = (name, value, isWrong = false) =>
   html`<div class=${isWrong ? "is-wrong" : ""}><dt>${t(`facts.${name}`)}</dt><dd>${value}</dd></div>`;
-
-/** @param {Record<string, string>} cost amounts by currency */
-export const money = (cost) =>
-  Object.entries(cost)
-    .map(([currency, amount]) => `${Number(amount).toFixed(2)} ${currency}`)
-    .join(" + ");
 
 function tenant() {
   const name = here().tenant ?? me().tenant;

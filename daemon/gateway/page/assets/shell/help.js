@@ -4,7 +4,7 @@ import { html } from "../vendor/lit-html/lit-html.js";
 import { icon } from "../core/icons.js";
 import { t } from "../core/words.js";
 
-const KEYS = ["arrows", "enter", "x", "r", "slash", "question", "escape"];
+const KEYS = ["arrows", "ends", "shift", "enter", "sides", "x", "r", "slash", "question", "escape"];
 
 export function openHelp() {
   document.getElementById("help").showModal();

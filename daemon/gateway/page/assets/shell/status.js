@@ -30,12 +30,17 @@ export function endStatus() {
 watch((problem) => {
   if (!TROUBLES.has(problem?.code)) return;
   setTrouble(problem.code);
-  if (stop === null || soon !== null) return;
-  soon = setTimeout(() => {
+  readStatusSoon();
+});
+
+/** Events change the figures: read them again within a second, once for many. */
+export function readStatusSoon() {
+  if (stop === null) return;
+  soon ??= setTimeout(() => {
     soon = null;
     read();
   }, SOON_MS);
-});
+}
 
 async function read() {
   if (isReading) return;

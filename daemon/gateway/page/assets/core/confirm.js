@@ -1,7 +1,7 @@
 /** The short question before something that loses work or money, and the reason of a pause. */
 
-import { invalidate } from "../core/render.js";
-import { t } from "../core/words.js";
+import { invalidate } from "./render.js";
+import { t } from "./words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 
 const NONE = { title: "", text: "", act: "" };
@@ -21,6 +21,12 @@ export function confirm(wanted) {
   });
 }
 
+/** Let a person confirm something that may lose work or money. @param {string} what its words begin with `batch.sure.` @param {number} n */
+export async function sure(what, n) {
+  const key = `batch.sure.${what}`;
+  return (await confirm({ title: t(key, { n }), text: t(`${key}.text`), act: t(`${key}.act`), isLoss: true })) !== null;
+}
+
 export const confirmation = () => html`<dialog id="sure" class="sure" aria-labelledby="sure-title" @close=${closed}>
   <form method="dialog" @submit=${submitted}>
     <h2 id="sure-title">${question.title}</h2>
@@ -28,7 +34,7 @@ export const confirmation = () => html`<dialog id="sure" class="sure" aria-label
     ${question.hasReason ? html`<label for="reason">${t("pause.reason")}</label><input id="reason" maxlength="200" autocomplete="off">` : nothing}
     <div class="row">
       <button class="button ${question.isLoss ? "warn" : "primary"}" value="yes">${question.act}</button>
-      <button class="button quiet" value="" ?autofocus=${question.isLoss}>${t("batch.sure.keep")}</button>
+      <button class="button quiet" value="" ?autofocus=${question.isLoss}>${t("shell.no")}</button>
     </div>
   </form>
 </dialog>`;
