@@ -5,7 +5,7 @@ import { invalidate } from "./render.js";
 let feed = null;
 let trouble = null;
 
-/** @returns {{feed: "connecting" | "live" | "polling" | "offline" | "ended" | null, trouble: string | null}} `trouble` is a code */
+/** @returns {{feed: "connecting" | "live" | "polling" | "offline" | "ended" | "refused" | null, trouble: string | null}} `trouble` is a code */
 export const link = () => ({ feed, trouble });
 
 export function setFeed(state) {

@@ -22,9 +22,6 @@ export function learn(date, sentMs, receivedMs) {
 /** The server's time in milliseconds. */
 export const now = () => Date.now() + offsetMs;
 
-/** Seconds from now to a time; negative for the past. @param {string} iso */
-export const secondsTo = (iso) => (Date.parse(iso) - now()) / SECOND_MS;
-
 /**
  * Call `fn` again and again while the page is seen, and at once when it is seen again.
  * @param {number} ms @param {() => void} fn @returns {() => void} stops it
