@@ -1,4 +1,4 @@
-/** What the overview knows: batches in their order, quotas with the routes over them, pauses, dead letters. */
+/** The state behind the overview: batches in their order, quotas with the routes over them, pauses, dead letters. */
 
 import { get } from "../core/api.js";
 import { may } from "../core/session.js";

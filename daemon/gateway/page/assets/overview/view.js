@@ -56,7 +56,7 @@ export function view() {
       speak(`${data.batch}: ${t(`batches.state.${data.state}`)}`);
       hasEnd = true;
     }
-    // What is not listed makes progress, too.
+    // A batch that is not listed makes progress, too.
     if (kind !== "batch.progress") reloadSoon();
     invalidate();
   }
