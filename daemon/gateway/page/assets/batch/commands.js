@@ -1,6 +1,6 @@
 /** Orders of a person: a question where work or money may be lost, the order itself, and a line about its effect. */
 
-import { failed, notice } from "../core/notice.js";
+import { failed, notice, sentence } from "../core/notice.js";
 import { may } from "../core/session.js";
 import { t } from "../core/words.js";
 import { confirm } from "./confirm.js";
@@ -11,6 +11,7 @@ export class Commands {
   #batch;
   #model;
   #onDone;
+  #isBusy = false;
 
   /** @param {string} batch @param {import("./model.js").BatchModel} model @param {() => void} onDone */
   constructor(batch, model, onDone) {
@@ -50,13 +51,17 @@ export class Commands {
   }
 
   async #order(name, send) {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    const done = (n) => t(`batch.done.${name}`, { n });
     try {
-      const n = await send();
-      notice(t(`batch.done.${name}`, { n }));
-      this.#onDone();
+      notice(done(await send()));
     } catch (problem) {
-      failed(problem);
+      if (problem.affected) notice(`${done(problem.affected)} ${sentence(problem)}`, { isFault: true });
+      else failed(problem);
     }
+    this.#isBusy = false;
+    this.#onDone();
   }
 }
 
