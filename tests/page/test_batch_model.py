@@ -17,10 +17,11 @@ MODEL = """async ({ rows, events }) => {
   model.takeRecord({ state: "running", paused: null });
   model.takePage(rows);
   model.endReading(new Set(rows.map((row) => row.id)));
-  for (const [kind, data] of events) model.apply(kind, data);
+  for (const [kind, data] of events) kind === "look" ? model.look(Date.parse(data)) : model.apply(kind, data);
   const items = Object.fromEntries([...model.items.values()].map((item) => [item.id, item]));
+  const line = Object.fromEntries([...model.lines(Date.now())].map(([route, ids]) => [route, ids.map(({ id }) => id)]));
   const { counts, isStale, failures, record } = model;
-  return { items, line: model.line(Date.now()), counts, isStale, failures, record };
+  return { items, line, counts, isStale, failures, record };
 }"""
 
 
@@ -51,7 +52,7 @@ def progress(second: int, **counts: int) -> tuple[str, dict[str, Any]]:
 
 
 async def model(
-    visit: Visit, rows: list[dict[str, Any]], *events: tuple[str, dict[str, Any]]
+    visit: Visit, rows: list[dict[str, Any]], *events: tuple[str, dict[str, Any] | str]
 ) -> dict[str, Any]:
     page = await visit.open()
     found: dict[str, Any] = await page.evaluate(MODEL, {"rows": rows, "events": events})
@@ -73,12 +74,17 @@ async def test_a_retry_names_its_time_and_its_attempts(visit: Visit) -> None:
 
 async def test_an_item_that_a_person_retries_is_the_next_one(visit: Visit) -> None:
     found = await model(visit, [row("a"), row("b"), row("c", "failed")], event("queued", "c", 5))
-    assert found["line"] == ["c", "a", "b"]
+    assert found["line"] == {"default": ["c", "a", "b"]}
 
 
 async def test_the_events_of_an_acceptance_leave_the_line_as_it_is(visit: Visit) -> None:
     found = await model(visit, [row("a"), row("b")], event("queued", "a", 0), event("queued", "b", 0))
-    assert found["line"] == ["a", "b"]
+    assert found["line"] == {"default": ["a", "b"]}
+
+
+async def test_each_route_has_a_line_of_its_own(visit: Visit) -> None:
+    found = await model(visit, [row("a"), row("b", route="other"), row("c")])
+    assert found["line"] == {"default": ["a", "c"], "other": ["b"]}
 
 
 async def test_failures_are_grouped_by_their_kind(visit: Visit) -> None:
@@ -96,6 +102,15 @@ async def test_counts_that_differ_for_long_have_the_items_read_again(visit: Visi
     rows = [row("a", "running", started_at=at(1))]
     assert not (await model(visit, rows, progress(2, **released)))["isStale"], "an event may be on its way"
     assert (await model(visit, rows, progress(2, **released), progress(7, **released)))["isStale"]
+
+
+async def test_a_move_without_an_event_is_noticed_though_nothing_follows(visit: Visit) -> None:
+    rows = [row("a", "running", started_at=at(1))]
+    released = progress(2, queued=1)
+    assert not (await model(visit, rows, released, ("look", at(4))))["isStale"], "an event may be on its way"
+    assert (await model(visit, rows, released, ("look", at(7))))["isStale"]
+    moved = event("retrying", "a", 3, state="queued", attempts=0)
+    assert not (await model(visit, rows, released, moved, ("look", at(7))))["isStale"], "the event has come"
 
 
 async def test_an_item_that_only_an_event_names_is_read_from_its_record(visit: Visit) -> None:

@@ -63,6 +63,15 @@ async def test_the_batch_of_another_tenant_is_not_there(visit: Visit, site: Site
     assert await page.locator(TILE).count() == 0
 
 
+async def test_a_refused_list_says_why_instead_of_loading(visit: Visit, site: Site) -> None:
+    visit.expected.append("status of 403")
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open(tenant="other")
+    await expect(page.locator(".batches")).to_contain_text("This key belongs to another tenant")
+    await expect(page.locator(".batches")).not_to_contain_text("Loading")
+    await expect(page.locator(".link")).to_have_count(0)
+
+
 async def test_a_person_signs_in_with_a_key_that_no_script_keeps(visit: Visit, site: Site) -> None:
     visit.expected.append("status of 401")
     page = visit.page

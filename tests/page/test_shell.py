@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from daemon.gateway.callers.keys_file import add_key, revoke_key
+from tests.page.conftest import Enter
 from tests.page.rig.site import Site, open_site
 from tests.page.rig.visit import Visit
 
@@ -36,8 +38,18 @@ async def test_where_events_do_not_get_through_the_page_polls(visit: Visit, site
     await expect(page.locator(".link")).to_have_text("Polling every 5 s", timeout=20_000)
     await site.submit("polled", 1)
     await expect(page.locator(".batch", has_text="polled")).to_be_visible(timeout=15_000)
+    await expect(page.locator(".banner")).to_have_count(0)
     await page.unroute("**/v1/events*")
     await expect(page.locator(".link")).to_have_text("Live", timeout=15_000)
+
+
+async def test_the_top_line_with_a_key_is_no_wider_than_its_window(enter: Enter, site: Site) -> None:
+    visit = await enter(viewport={"width": 360, "height": 800})
+    await visit.sign_in(site.keys["maker"])
+    for place in ({}, {"view": "new"}):
+        page = await visit.open(**place)
+        await expect(page.locator(".facts")).to_be_visible()
+        await visit.until("document.documentElement.scrollWidth <= innerWidth")
 
 
 async def test_a_link_leads_to_the_other_language_and_the_choice_stays(visit: Visit, site: Site) -> None:
@@ -93,8 +105,10 @@ async def test_a_sign_out_ends_the_session(visit: Visit, site: Site) -> None:
 
 async def test_a_revoked_key_leads_to_the_sign_in(visit: Visit, site: Site) -> None:
     visit.expected.append("status of 401")
-    await visit.sign_in(site.keys["reader"])
+    keys = site.settings.gateway.keys_file
+    assert keys is not None
+    await visit.sign_in(add_key(keys, "guest", "default", frozenset({"read"})))
     page = await visit.open()
     await expect(page.locator(".quota")).to_be_visible()
-    await visit.context.clear_cookies()
+    revoke_key(keys, "guest")
     await expect(page.get_by_label("Key", exact=True)).to_be_visible(timeout=15_000)

@@ -2,7 +2,7 @@
 
 import { confirm, sure } from "../core/confirm.js";
 import { isAway } from "../core/link.js";
-import { failed, notice } from "../core/notice.js";
+import { failed, notice, sentence } from "../core/notice.js";
 import { may } from "../core/session.js";
 import { t } from "../core/words.js";
 import * as orders from "./orders.js";
@@ -12,6 +12,7 @@ export class Commands {
   #batch;
   #model;
   #onDone;
+  #isBusy = false;
 
   /** @param {string} batch @param {import("./model.js").BatchModel} model @param {() => void} onDone */
   constructor(batch, model, onDone) {
@@ -57,12 +58,16 @@ export class Commands {
   }
 
   async #order(name, send) {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    const done = (n) => t(`batch.done.${name}`, { n });
     try {
-      const n = await send();
-      notice(t(`batch.done.${name}`, { n }));
-      this.#onDone();
+      notice(done(await send()));
     } catch (problem) {
-      failed(problem);
+      if (problem.affected) notice(`${done(problem.affected)} ${sentence(problem)}`, { isFault: true });
+      else failed(problem);
     }
+    this.#isBusy = false;
+    this.#onDone();
   }
 }

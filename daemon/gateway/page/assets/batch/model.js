@@ -70,9 +70,20 @@ export class BatchModel {
     else if (this.record && kind in ofBatch) {
       this.record = { ...this.record, ...ofBatch[kind](data), readMs: mark() };
       if (kind === "batch.progress") this.#compare(data.counts, Date.parse(data.time));
-      if (kind === "batch.finished" && this.#differs(data.counts)) this.isStale = true;
+      if (kind === "batch.finished" && this.differs(data.counts)) this.isStale = true;
     }
     this.version++;
+  }
+
+  /** Some moves make no event, such as a release before the call: counts that differ for long tell. */
+  look(nowMs) {
+    if (this.#driftsSinceMs !== null) this.#compare(this.record.counts, nowMs);
+  }
+
+  /** Whether these counts are of other states than the items have. */
+  differs(counts) {
+    const own = this.#byState();
+    return this.isWhole && STATES.some((state) => own[state] !== (counts?.[state] ?? 0));
   }
 
   /** The number of items by chip, and `total`. */
@@ -113,10 +124,14 @@ export class BatchModel {
     });
   }
 
-  /** The ids in line, the next one first. An item that comes back goes before the others. */
-  line(nowMs) {
+  /**
+   * The items in line by route, the next one first: each route has a line of its own. One that comes back goes first.
+   * @returns {Map<string, Item[]>}
+   */
+  lines(nowMs) {
     const queued = [...this.items.values()].filter(({ state, dueMs }) => WAITING.has(state) && !(dueMs > nowMs));
-    return queued.sort((a, b) => b.front - a.front).map((item) => item.id); // stable: else in the order of acceptance
+    queued.sort((a, b) => b.front - a.front); // stable: else in the order of acceptance
+    return Map.groupBy(queued, ({ route }) => route);
   }
 
   #applyToItem(name, data) {
@@ -138,14 +153,8 @@ export class BatchModel {
     return by;
   }
 
-  #differs(counts) {
-    const own = this.#byState();
-    return this.isWhole && STATES.some((state) => own[state] !== (counts?.[state] ?? 0));
-  }
-
-  /** Some moves make no event, such as a release before the call: the counts tell. */
   #compare(counts, timeMs) {
-    if (!this.#differs(counts)) this.#driftsSinceMs = null;
+    if (!this.differs(counts)) this.#driftsSinceMs = null;
     else if (this.#driftsSinceMs === null) this.#driftsSinceMs = timeMs;
     else if (timeMs - this.#driftsSinceMs >= DRIFT_MS) this.isStale = true;
   }

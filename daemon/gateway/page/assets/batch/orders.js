@@ -1,4 +1,7 @@
-/** Orders about a batch and its items. Each returns how many items it is about; each throws Problem. */
+/**
+ * Orders about a batch and its items. Each returns how many items it is about; each throws Problem,
+ * which has the number of those before it as `affected` where an order goes in parts.
+ */
 
 import { post } from "../core/api.js";
 
@@ -21,8 +24,12 @@ export const resume = (batch) => affected(post(pathOf(batch, "resume"), {}));
 
 async function inParts(path, items, more) {
   let sum = 0;
-  for (let k = 0; k < items.length; k += PART) {
-    sum += await affected(post(path, { ...more, items: items.slice(k, k + PART) }));
+  try {
+    for (let k = 0; k < items.length; k += PART) {
+      sum += await affected(post(path, { ...more, items: items.slice(k, k + PART) }));
+    }
+  } catch (problem) {
+    throw Object.assign(problem, { affected: sum });
   }
   return sum;
 }

@@ -13,6 +13,7 @@ const FIRST_PAGE = 120; // fills a screen while the rest is on its way
 const PAGE = 1000;
 const LOOK_MS = 5000;
 const SOON_MS = 600; // the gateway itself looks at a quota every half second
+const GONE = new Set([404, 410]);
 const EVENT_ID = "Pixmill-Event-Id";
 
 export class Source {
@@ -27,10 +28,11 @@ export class Source {
   #stops = [];
   #quotas = new Map(); // by route
   #over = null; // a pause of the fleet, the route or the account
-  #first = { ahead: 0, slotMs: null };
+  #firsts = new Map(); // by route, the outlook of the first in line
   #before = new Map();
   #soon = null;
   #readMs = 0;
+  #life = new AbortController();
 
   /** @param {string} id @param {{event: (kind: string, data: any) => void, live: () => void}} on */
   constructor(id, on) {
@@ -45,6 +47,7 @@ export class Source {
   }
 
   stop() {
+    this.#life.abort();
     this.#feed?.close();
     clearTimeout(this.#soon);
     for (const stop of this.#stops) stop();
@@ -57,7 +60,9 @@ export class Source {
 
   /** Count anew how many come before each waiting item. Once a second is enough: each claim changes all of them. */
   countLine() {
-    this.#before = new Map(this.model.line(now()).map((id, k) => [id, k + this.#first.ahead]));
+    const lines = [...this.model.lines(now())];
+    const ahead = (route) => this.#firsts.get(route)?.ahead ?? 0;
+    this.#before = new Map(lines.flatMap(([route, line]) => line.map(({ id }, k) => [id, k + ahead(route)])));
   }
 
   /** The pause that holds the batch back: its own, or one over it; null: none. */
@@ -70,20 +75,24 @@ export class Source {
   get outlook() {
     const { record } = this.model;
     const isPaused = record !== null && (record.paused !== null || record.bound?.startsWith("paused:"));
-    return { nowMs: now(), before: this.#before, quotaOf: this.#quotaOf, slotMs: this.#first.slotMs, isPaused };
+    return { nowMs: now(), before: this.#before, quotaOf: this.#quotaOf, slotOf: this.#slotOf, isPaused };
   }
 
   #quotaOf = (route) => {
     const { record } = this.model;
-    return (route === record?.route && quotaIn(record.bound)) || this.#quotas.get(route)?.[0] || "";
+    const bound = route === record?.route ? record.bound : this.#firsts.get(route)?.bound;
+    return quotaIn(bound) || this.#quotas.get(route)?.[0] || "";
   };
 
+  #slotOf = (route) => this.#firsts.get(route)?.slotMs ?? null;
+
   #follow() {
+    if (this.#life.signal.aborted) return;
     this.#feed?.close();
     this.#hasEnded = false;
     this.#feed = follow({
       path: pathOf(this.#id, "events"),
-      load: () => this.#load(),
+      load: (signal) => this.#load(signal),
       onEvent: (kind, data) => this.#apply(kind, data),
       onState: (state, problem) => {
         this.#hasEnded = state === "ended";
@@ -94,7 +103,7 @@ export class Source {
     });
   }
 
-  async #load() {
+  async #load(signal) {
     this.#readMs = Date.now();
     const path = pathOf(this.#id, "items");
     const ids = new Set();
@@ -104,12 +113,12 @@ export class Source {
       invalidate();
       return next;
     };
-    const first = await get(`${path}?limit=${FIRST_PAGE}`);
+    const first = await get(`${path}?limit=${FIRST_PAGE}`, { signal });
     // Read after the items, the record is newer than the event that they name: nothing is missed between the two.
-    this.model.takeRecord((await get(pathOf(this.#id))).body);
+    this.model.takeRecord((await get(pathOf(this.#id), { signal })).body);
     let cursor = take(first.body);
     this.countLine();
-    while (cursor) cursor = take((await get(`${path}?limit=${PAGE}&cursor=${cursor}`)).body);
+    while (cursor) cursor = take((await get(`${path}?limit=${PAGE}&cursor=${cursor}`, { signal })).body);
     this.model.endReading(ids);
     this.#lookSoon();
     this.problem = null;
@@ -134,23 +143,26 @@ export class Source {
     clearTimeout(this.#soon);
     this.#soon = null;
     if (this.problem) return;
+    this.model.look(now());
     if (this.model.isStale && Date.now() - this.#readMs > LOOK_MS) this.#follow();
-    const [next] = this.model.line(now());
+    const firsts = [...this.model.lines(now()).values()].map(([first]) => first);
     try {
       if (this.#hasEnded) await this.#lookAtEnd();
-      else if (next) await this.#lookAtFirst(next);
+      else await Promise.all(firsts.map((first) => this.#lookAtFirst(first)));
       await this.#lookAtPause();
-    } catch {
-      // The next look is soon, and the header reports what is away.
+    } catch (problem) {
+      if (this.#hasEnded && GONE.has(problem.status)) this.problem = problem;
+      // Else the next look is soon, and the header reports what is away.
     }
   }
 
-  /** The first in line: others that wait elsewhere may come before it. */
-  async #lookAtFirst(id) {
-    const { position, next_slot_at: at, bound } = (await get(itemPath(this.#id, id))).body;
+  /** The first in line of a route: others that wait elsewhere may come before it. */
+  async #lookAtFirst({ id, route }) {
+    const { position, next_slot_at: at, bound } = await this.#read(itemPath(this.#id, id));
     if (position === null) return; // it has left the line
-    this.#first = { ahead: position, slotMs: at && Date.parse(at) };
-    if (this.model.record) this.model.takeRecord({ ...this.model.record, bound });
+    this.#firsts.set(route, { ahead: position, slotMs: at && Date.parse(at), bound });
+    const { record } = this.model;
+    if (record?.route === route) this.model.takeRecord({ ...record, bound });
     invalidate();
   }
 
@@ -168,15 +180,21 @@ export class Source {
 
   /** Its time and cost are in the record alone, and somebody may have retried what had ended. */
   async #lookAtEnd() {
-    const record = (await get(pathOf(this.#id))).body;
-    if (record.state === "running") this.#follow();
+    const record = await this.#read(pathOf(this.#id));
+    const endedAt = this.model.record.finished_at;
+    const isOther = (endedAt && record.finished_at !== endedAt) || this.model.differs(record.counts);
+    if (record.state === "running" || isOther) this.#follow();
     this.model.takeRecord(record);
     invalidate();
   }
 
+  async #read(path) {
+    return (await get(path, { signal: this.#life.signal })).body;
+  }
+
   async #readRoutes() {
     try {
-      const { routes } = (await get("v1/routes")).body;
+      const { routes } = await this.#read("v1/routes");
       this.#quotas = new Map(routes.map(({ route, quotas }) => [route, quotas]));
       invalidate();
     } catch {

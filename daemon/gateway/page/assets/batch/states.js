@@ -19,8 +19,8 @@ const LONGEST = 240; // characters of a sentence in a tile
 
 /**
  * The facts that hold a batch back, for the sentences of its waiting items.
- * @typedef {{nowMs: number, before: Map<string, number>, quotaOf: (route: string) => string, slotMs: number?,
- *   isPaused: boolean}} Outlook
+ * @typedef {{nowMs: number, before: Map<string, number>, quotaOf: (route: string) => string,
+ *   slotOf: (route: string) => number?, isPaused: boolean}} Outlook
  * @typedef {import("./model.js").Item} Item
  */
 
@@ -71,16 +71,17 @@ export function clip(text, most = LONGEST) {
 }
 
 const sentences = {
-  queued(item, { before, quotaOf, slotMs, isPaused, nowMs }) {
+  queued(item, { before, quotaOf, slotOf, isPaused, nowMs }) {
     if (isPaused) return t("batch.says.paused");
     if (item.dueMs > nowMs) return t("batch.says.starts", { time: seconds(item.dueMs - nowMs) });
     const n = before.get(item.id);
     if (n > 0) return t("batch.says.before", { n });
     const quota = quotaOf(item.route);
+    const slotMs = slotOf(item.route);
     return n === 0 && quota && slotMs > nowMs ? waitsFor(quota, slotMs - nowMs) : t("batch.says.next");
   },
-  throttled(item, { quotaOf, slotMs, nowMs }) {
-    return waitsFor(quotaOf(item.route) || t("batch.says.provider"), Math.max(item.dueMs, slotMs) - nowMs);
+  throttled(item, { quotaOf, slotOf, nowMs }) {
+    return waitsFor(quotaOf(item.route) || t("batch.says.provider"), Math.max(item.dueMs, slotOf(item.route)) - nowMs);
   },
   retry_wait(item, { nowMs }) {
     const of = { attempt: item.attempts + 1, most: item.maxAttempts };

@@ -8,9 +8,9 @@ const SEND_MS = 120_000;
 
 /** A reply that is no success, or no reply at all (`code` is "unreachable"). */
 export class Problem extends Error {
-  constructor(status, { code = "refused", title = "", detail = "", field = null } = {}, retryAfterS = null) {
+  constructor(status, { code = "refused", title = "", detail = "", field = null } = {}) {
     super(detail || title || code);
-    Object.assign(this, { status, code, title, detail, field, retryAfterS });
+    Object.assign(this, { status, code, title, detail, field });
   }
 }
 
@@ -37,14 +37,14 @@ export const get = (path, { signal } = {}) => send("GET", path, { signal, ms: GE
 /**
  * @param {string} path
  * @param {any} [body] an object goes as JSON; a text or a file as it is
- * @param {{type?: string, headers?: Record<string, string>}} [options]
+ * @param {{type?: string}} [options]
  * @returns {Promise<Reply>}
  */
-export function post(path, body = {}, { type = "application/json", headers = {} } = {}) {
+export function post(path, body = {}, { type = "application/json" } = {}) {
   const raw = typeof body === "string" || body instanceof Blob;
   return send("POST", path, {
     body: raw ? body : JSON.stringify(body),
-    headers: { "Content-Type": type, ...headers },
+    headers: { "Content-Type": type },
     ms: SEND_MS,
   });
 }
@@ -82,10 +82,9 @@ async function send(method, path, { signal, ms, ...rest }) {
 
 async function problemOf(response) {
   const body = await response.json().catch(() => ({}));
-  const seconds = Number(response.headers.get("Retry-After")) || null;
   // A proxy that has lost its gateway says so in words of its own.
   const code = body.code ?? (response.status >= 502 ? "unreachable" : "refused");
-  return new Problem(response.status, { ...body, code }, seconds);
+  return new Problem(response.status, { ...body, code });
 }
 
 function noted(problem) {

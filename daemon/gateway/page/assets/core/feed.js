@@ -8,6 +8,7 @@
 import { open } from "./api.js";
 import { frames, isLater } from "./frames.js";
 import { setFeed } from "./link.js";
+import { every } from "./time.js";
 
 const SILENCE_MS = 45_000;
 const POLL_MS = 5_000;
@@ -23,11 +24,11 @@ const POLLS_AFTER_SILENCE = 12; // a proxy that keeps events back would cost 45 
 /**
  * @param {object} options
  * @param {string} options.path of the stream, such as `v1/batches/spring/events`
- * @param {() => Promise<string | null>} options.load reads the snapshot; returns the event id it is at least as new as
- * @param {(kind: string, data: any, id: string) => void} options.onEvent
- * @param {() => void} [options.onReload] before a snapshot replaces what is shown
+ * @param {(signal: AbortSignal) => Promise<string | null>} options.load reads the snapshot; returns the event id it is at
+ *   least as new as
+ * @param {(kind: string, data: any) => void} options.onEvent
  * @param {(state: State, problem?: Error) => void} [options.onState] "ended" with a problem: the gateway refuses
- * @returns {{close: () => void}}
+ * @returns {{close: () => void, signal: AbortSignal}} `signal` is aborted when the feed is closed or has ended
  */
 export function follow(options) {
   const feed = new Feed(options);
@@ -45,54 +46,70 @@ class Feed {
   #stop = null; // aborts the stream that is open
   #byteMs = 0;
   #lookMs = Date.now();
-  #isClosed = false;
+  #life = new AbortController();
   #isSilent = false;
   #wake = () => {};
   #hiding;
-  #looking = setInterval(() => this.#look(), LOOK_MS);
+  #endLooks = every(LOOK_MS, () => this.#look());
 
-  constructor({ path, load, onEvent, onReload = () => {}, onState = () => {} }) {
+  constructor({ path, load, onEvent, onState = () => {} }) {
     this.#path = path;
     this.#load = load;
-    this.#on = { event: onEvent, reload: onReload, state: onState };
+    this.#on = { event: onEvent, state: onState };
     document.addEventListener("visibilitychange", this.#seen);
     setFeed("connecting");
+  }
+
+  get signal() {
+    return this.#life.signal;
   }
 
   async run() {
     while (!this.#isClosed) {
       try {
+        await this.#recover();
         if (this.#after === null) await this.#snapshot();
+        await this.#untilSeen();
         if (await this.#stream()) return this.#end();
         this.#failures += 1;
       } catch (error) {
         if (this.#isClosed) return;
         if (isRefusal(error)) return this.#end(error);
+        if (error.name === "AbortError") continue; // the page itself has closed the stream
         this.#failures += 1;
-        if (error.name !== "AbortError" && this.#failures < TRIES) this.#turn("offline");
+        if (this.#failures < TRIES) this.#turn("offline");
       }
-      await this.#recover();
     }
   }
 
   close() {
-    this.#isClosed = true;
-    if (this.#state !== "ended") setFeed(null);
-    clearInterval(this.#looking);
+    this.#shut();
+    setFeed(null);
+  }
+
+  #shut() {
+    this.#life.abort();
+    this.#endLooks();
     clearTimeout(this.#hiding);
     document.removeEventListener("visibilitychange", this.#seen);
     this.#stop?.abort();
     this.#wake();
   }
 
+  get #isClosed() {
+    return this.signal.aborted;
+  }
+
   /** Returns true after the last event there will be. */
   async #stream() {
+    if (this.#isClosed) return false;
     const stop = (this.#stop = new AbortController());
     this.#byteMs = Date.now();
     try {
       const query = this.#after ? `?after=${encodeURIComponent(this.#after)}` : "";
       const response = await open(this.#path + query, { signal: stop.signal });
       for await (const frame of frames(response.body, () => (this.#byteMs = Date.now()))) {
+        if (this.#isClosed) return false;
         if (frame.event === "end") return true;
         await this.#take(frame);
       }
@@ -111,37 +128,37 @@ class Feed {
       if (isLater(id, this.#after)) this.#after = id;
     } else if (event && isLater(id, this.#after)) {
       this.#after = id;
-      this.#on.event(event, JSON.parse(data), id);
+      this.#on.event(event, JSON.parse(data));
     }
   }
 
   async #snapshot() {
-    this.#on.reload();
-    this.#after = (await this.#load()) ?? "";
+    this.#after = (await this.#load(this.signal)) ?? "";
   }
 
   /** Wait until the next try; meanwhile poll, if the stream fails again and again. */
   async #recover() {
-    if (document.hidden) {
-      await this.#pause(HIDDEN_MS);
-    } else if (this.#isSilent) {
+    if (this.#isSilent) {
       for (let n = 0; n < POLLS_AFTER_SILENCE && !this.#isClosed; n += 1) await this.#poll();
+      this.#isSilent = false;
     } else if (this.#failures >= TRIES) {
       await this.#poll();
-    } else {
+    } else if (this.#failures > 0) {
       await this.#pause(FIRST_WAIT_MS * 2 ** this.#failures * (0.75 + Math.random() / 2));
     }
-    this.#isSilent = false;
   }
 
   async #poll() {
+    await this.#untilSeen();
+    if (this.#isClosed) return;
     try {
       await this.#snapshot();
       this.#turn("polling");
-    } catch {
+    } catch (problem) {
+      if (isRefusal(problem)) throw problem;
       this.#turn("offline");
     }
-    await this.#pause(document.hidden ? HIDDEN_MS : POLL_MS);
+    await this.#pause(POLL_MS);
   }
 
   #look() {
@@ -159,6 +176,10 @@ class Feed {
     else this.#wake();
   };
 
+  async #untilSeen() {
+    while (document.hidden && !this.#isClosed) await new Promise((resolve) => (this.#wake = resolve));
+  }
+
   #pause(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, ms);
@@ -172,13 +193,13 @@ class Feed {
   #turn(state, problem) {
     if (state === this.#state || this.#isClosed) return;
     this.#state = state;
-    setFeed(state);
+    setFeed(problem ? "refused" : state);
     this.#on.state(state, problem);
   }
 
   #end(problem) {
     this.#turn("ended", problem);
-    this.close();
+    this.#shut();
   }
 }
 

@@ -8,7 +8,7 @@ import { t } from "./words.js";
 let feed = null;
 let trouble = null;
 
-/** @returns {{feed: "connecting" | "live" | "polling" | "offline" | "ended" | null, trouble: string | null}} `trouble` is a code */
+/** @returns {{feed: "connecting" | "live" | "polling" | "offline" | "ended" | "refused" | null, trouble: string | null}} `trouble` is a code */
 export const link = () => ({ feed, trouble });
 
 /** Whether no order gets through now. */

@@ -1,4 +1,4 @@
-/** What the page reports in passing: a line that goes away by itself, and the one live region. */
+/** Reports in passing: a line that goes away by itself, and the one live region. */
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { icon } from "./icons.js";
@@ -40,7 +40,7 @@ export function speak(text) {
     next = setTimeout(() => speak(text), waitMs);
     return;
   }
-  spoken = text;
+  spoken = text === spoken ? `${text}\u00a0` : text; // a text that stays as it is would not be spoken again
   spokenAtMs = performance.now();
   invalidate();
 }

@@ -17,6 +17,14 @@ export function invalidate() {
   isDue = true;
   requestAnimationFrame(() => {
     isDue = false;
+    const focused = document.activeElement;
     render(template(), document.getElementById("page"));
+    queueMicrotask(() => keepFocus(focused)); // a view has gone first
   });
+}
+
+/** A button that leaves once it is pressed would send a keyboard back to the top of the page. */
+function keepFocus(focused) {
+  if (focused.isConnected || document.activeElement !== document.body) return;
+  document.getElementById("main").focus({ preventScroll: true });
 }

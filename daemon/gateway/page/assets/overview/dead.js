@@ -9,6 +9,7 @@ import { invalidate } from "../core/render.js";
 import { clock, has, t } from "../core/words.js";
 
 const SHOWN = 5;
+const FOR_ALL = new Set([401, 403, 429]); // the next letter would get the same reply
 let busy = null;
 
 export const dead = (known, onChanged) => html`
@@ -51,7 +52,7 @@ async function retry(letters, name, onChanged) {
       count += 1;
     } catch (problem) {
       fault = problem;
-      if (!problem.status || problem.status >= 500) break;
+      if (!problem.status || problem.status >= 500 || FOR_ALL.has(problem.status)) break;
     }
   }
   busy = null;

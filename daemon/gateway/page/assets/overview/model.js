@@ -1,10 +1,11 @@
-/** What the overview knows: batches in their order, quotas with the routes over them, pauses, dead letters. */
+/** The state behind the overview: batches in their order, quotas with the routes over them, pauses, dead letters. */
 
 import { get } from "../core/api.js";
 import { may } from "../core/session.js";
 import { mark } from "../core/time.js";
 
 const PAGE = 50;
+const MOST = 1000; // batches in a reply
 const ESTIMATED = 8; // running batches whose outlook is read one by one; the others get theirs with their next event
 const LETTERS = 1000;
 
@@ -13,32 +14,40 @@ export const WAITING = ["queued", "throttled", "retry_wait"];
 export class Overview {
   batches = new Map();
   next = null;
+  #pages = 1;
   quotas = null;
   routes = [];
   pauses = [];
   readMs = 0; // when the quotas were read
   dead = [];
 
-  /** Read the newest batches, in `state` if given; older ones stay. Returns the event id it is at least as new as. */
-  async loadBatches(state) {
-    const { body, headers } = await get(listed(state));
-    const since = body.next === null ? "" : body.batches.at(-1).accepted_at;
-    const older = [...this.batches.values()].filter((batch) => batch.accepted_at < since);
-    this.batches = new Map([...body.batches.map(dated), ...older].map((batch) => [batch.id, batch]));
-    if (older.length === 0) this.next = body.next;
+  /** Read as many batches as are shown, in `state` if given. Returns the event id it is at least as new as. */
+  async loadBatches(state, signal) {
+    const most = Math.min(PAGE * this.#pages, MOST);
+    const { body, headers } = await get(listed(state, most), { signal });
+    this.batches = new Map(body.batches.map((batch) => [batch.id, dated(batch)]));
+    this.next = body.next;
     const running = body.batches.filter((batch) => batch.state === "running");
-    await Promise.all(running.slice(0, ESTIMATED).map((batch) => this.estimate(batch.id)));
+    await Promise.allSettled(running.slice(0, ESTIMATED).map((batch) => this.estimate(batch.id, signal)));
     return headers.get("Pixmill-Event-Id");
   }
 
-  async loadMore(state) {
-    const { body } = await get(`${listed(state)}&cursor=${encodeURIComponent(this.next)}`);
+  async loadMore(state, signal) {
+    const { body } = await get(`${listed(state)}&cursor=${encodeURIComponent(this.next)}`, { signal });
     for (const batch of body.batches) this.batches.set(batch.id, dated(batch));
     this.next = body.next;
+    this.#pages += 1;
   }
 
-  async estimate(id) {
-    const { body } = await get(`v1/batches/${encodeURIComponent(id)}`);
+  /** Begin another list. */
+  forget() {
+    this.batches.clear();
+    this.next = null;
+    this.#pages = 1;
+  }
+
+  async estimate(id, signal) {
+    const { body } = await get(`v1/batches/${encodeURIComponent(id)}`, { signal });
     if (this.batches.has(id)) this.batches.set(id, dated(body));
   }
 
@@ -54,13 +63,13 @@ export class Overview {
     if (may("admin")) this.dead = (await get(`v1/dead?limit=${LETTERS}`)).body.dead;
   }
 
-  /** Take the figures of an event; returns false for a batch that is not known. */
-  take({ batch: id, counts, eta_seconds, bound, state }) {
+  /** Take the figures of an event, if its batch is shown. */
+  take({ batch: id, counts, eta_seconds, bound, state, time }) {
     const known = this.batches.get(id);
-    if (known === undefined) return false;
+    if (known === undefined) return;
     const news = Object.entries({ counts, eta_seconds, bound, state }).filter(([, value]) => value !== undefined);
-    this.batches.set(id, dated({ ...known, ...Object.fromEntries(news) }));
-    return true;
+    const end = state && state !== "running" && { finished_at: time, summary: null }; // the old one is of less time
+    this.batches.set(id, dated({ ...known, ...Object.fromEntries(news), ...end }));
   }
 
   /** Dead letters by reason, the most first. */
@@ -74,4 +83,4 @@ export class Overview {
 /** With the time of its figures, from which its end is counted down. */
 const dated = (batch) => ({ ...batch, readMs: mark() });
 
-const listed = (state) => `v1/batches?limit=${PAGE}${state ? `&state=${state}` : ""}`;
+const listed = (state, limit = PAGE) => `v1/batches?limit=${limit}${state ? `&state=${state}` : ""}`;

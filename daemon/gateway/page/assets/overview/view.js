@@ -3,7 +3,8 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { confirmation } from "../core/confirm.js";
 import { follow } from "../core/feed.js";
-import { failed, speak } from "../core/notice.js";
+import { icon } from "../core/icons.js";
+import { failed, sentence, speak } from "../core/notice.js";
 import { invalidate } from "../core/render.js";
 import { every } from "../core/time.js";
 import { t } from "../core/words.js";
@@ -24,8 +25,10 @@ export function view() {
   let place = null;
   let feed = null;
   let reload = null;
+  let hasEnd = false;
   let stops = [];
   let isLoaded = false;
+  let refusal = null;
 
   async function read(load) {
     try {
@@ -39,8 +42,8 @@ export function view() {
   const readQuotas = () => read(() => known.loadQuotas());
   const readDead = () => read(() => known.loadDead());
 
-  async function load() {
-    const id = await known.loadBatches(place.state);
+  async function load(signal) {
+    const id = await known.loadBatches(place.state, signal);
     isLoaded = true;
     invalidate();
     return id;
@@ -48,28 +51,40 @@ export function view() {
 
   function onEvent(kind, data) {
     readStatusSoon();
-    if (kind.startsWith("batch.") && !known.take(data)) reloadSoon();
+    if (OF_QUOTAS.test(kind)) readQuotas();
+    if (data.scope === "batch" && known.batches.has(data.batch)) read(() => known.estimate(data.batch, feed.signal));
+    if (!kind.startsWith("batch.")) return;
+    known.take(data);
     if (kind === "batch.finished") {
       speak(data.batch + t("shell.colon") + t(`batches.state.${data.state}`));
-      reloadSoon();
+      hasEnd = true;
     }
-    if (OF_QUOTAS.test(kind)) readQuotas();
-    if (data.scope === "batch") read(() => known.estimate(data.batch));
-    if (kind.startsWith("batch.")) invalidate();
+    // A batch that is not listed makes progress, too.
+    if (kind !== "batch.progress") reloadSoon();
+    invalidate();
   }
 
   /** A new batch changes the pages of the list, and an ended one may leave letters; many at once are read once. */
   function reloadSoon() {
     reload ??= setTimeout(() => {
       reload = null;
-      read(load);
-      readDead();
+      read(() => load(feed.signal));
+      if (hasEnd) readDead();
+      hasEnd = false;
     }, RELOAD_MS);
   }
 
   function followAll() {
     feed?.close();
-    feed = follow({ path: "v1/events", load, onEvent });
+    refusal = null;
+    feed = follow({
+      path: "v1/events",
+      load,
+      onEvent,
+      onState(state, problem) {
+        refusal = problem ?? null;
+      },
+    });
   }
 
   return {
@@ -84,7 +99,7 @@ export function view() {
       const isOther = here.state !== place.state;
       place = here;
       if (!isOther) return;
-      known.batches.clear();
+      known.forget();
       isLoaded = false;
       followAll();
     },
@@ -96,7 +111,7 @@ export function view() {
     render: () => html`
       <div class="overview">
         <section class="batches" aria-labelledby="batches-title">
-          ${batches(known, place, isLoaded, () => read(() => known.loadMore(place.state)))}
+          ${refusal ? refused(refusal) : batches(known, place, isLoaded, () => read(() => known.loadMore(place.state, feed.signal)))}
         </section>
         <div class="side">
           <section aria-labelledby="quotas-title">
@@ -112,3 +127,8 @@ export function view() {
     keys: {},
   };
 }
+
+const refused = (problem) => html`
+  <h1 id="batches-title">${t("batches.title")}</h1>
+  <p class="fault">${icon("warning")} ${sentence(problem)}</p>
+`;

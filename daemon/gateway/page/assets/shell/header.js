@@ -32,6 +32,7 @@ const tool = (name, label, act) =>
 
 function connection() {
   const { feed, trouble } = link();
+  if (feed === "refused" && !trouble) return nothing; // the view says why
   const state = trouble ? "offline" : feed === "ended" || feed === null ? "live" : feed; // no view follows events
   return html`<span class="link is-${state}"><span class="dot"></span>${t(`link.${state}`)}</span>`;
 }

@@ -17,19 +17,22 @@ let soon = null;
 export const status = () => latest;
 
 export function beginStatus() {
+  setTrouble(null);
   stop ??= every(EVERY_MS, read);
   read();
 }
 
 export function endStatus() {
   stop?.();
-  stop = latest = null;
+  clearTimeout(soon);
+  stop = soon = latest = null;
+  setTrouble(null);
 }
 
-// Any request may be the first to notice; only a status that is read again shows that the trouble is over.
+// Any request may be the first to notice; only a status that is read shows whether more than one stream is cut off.
 watch((problem) => {
   if (!TROUBLES.has(problem?.code)) return;
-  setTrouble(problem.code);
+  if (problem.status || stop === null) setTrouble(problem.code);
   readStatusSoon();
 });
 
@@ -46,10 +49,12 @@ async function read() {
   if (isReading) return;
   isReading = true;
   try {
-    latest = (await get("v1/status")).body;
+    const { body } = await get("v1/status");
+    if (stop === null) return;
+    latest = body;
     setTrouble(null);
-  } catch {
-    // The watch above has it.
+  } catch (problem) {
+    if (stop !== null && TROUBLES.has(problem.code)) setTrouble(problem.code);
   } finally {
     isReading = false;
     invalidate();
