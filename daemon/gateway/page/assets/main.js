@@ -96,7 +96,12 @@ addEventListener("unhandledrejection", ({ reason }) => {
   if (reason?.code) failed(reason);
 });
 applyTheme();
-await applyLanguage(here().language);
+try {
+  await applyLanguage(here().language);
+} catch (error) {
+  setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
+  throw error;
+}
 begin();
 onMove(show);
 setRoot(page);
