@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
+from redis.asyncio import Redis
 
 from tests.page.batch import TILE, tile
 from tests.page.conftest import Enter
@@ -34,6 +35,8 @@ async def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> As
         await site.ended("whole")
         await site.http.post("/v1/batches/whole/pause", json={"reason": "the prompt is wrong"})
         await site.pause("v1/routes/default/pause")
+        async with Redis.from_url(site.server.url) as redis:
+            await redis.xadd("pixmill:jobs", {"data": "{"})
         yield site
 
 
@@ -52,8 +55,14 @@ async def test_axe_finds_nothing_serious_in_any_view(
 
     page = await visit.open(lang=language)
     await expect(page.locator("main")).to_contain_text("mixed")
+    await expect(page.locator(".dead")).to_be_visible()
     await look("overview")
+    await page.locator(".quota button").first.click()
+    await expect(page.locator("#pause")).to_be_visible()
+    await look("pause of an account")
+    await page.keyboard.press("Escape")
     await page.keyboard.press("?")
+    await expect(page.locator("#help")).to_be_visible()
     await look("help")
     await page.keyboard.press("Escape")
 
@@ -62,8 +71,15 @@ async def test_axe_finds_nothing_serious_in_any_view(
     await look("batch")
     for item in ("done", "refused", "held"):
         await tile(page, item).locator(".tile-open").click()
+        await expect(page.locator("#item section").first).to_be_visible()
         await look(f"dialog of {item}")
         await page.keyboard.press("Escape")
+    await tile(page, "done").locator(".tile-check").click()
+    await expect(page.locator(".batch-chosen")).to_be_visible()
+    await look("selection")
+    await tile(page, "held").locator("[data-do=cancel]").click()
+    await expect(page.locator("#sure")).to_be_visible()
+    await look("question")
     await visit.open(batch="mixed", lang=language, text="no such text")
     await look("batch without a match")
 

@@ -114,6 +114,44 @@ async def test_one_prompt_becomes_several_pictures(visit: Visit, site: Site) -> 
     assert (await site.batch(ident))["counts"]["total"] == 3
 
 
+async def test_a_prompt_goes_to_the_tenant_that_the_page_shows(visit: Visit, site: Site) -> None:
+    page = await visit.open(view="new", tenant="shop")
+    await page.get_by_label("one prompt").check()
+    await page.get_by_label("Prompt", exact=True).fill("a green cup")
+    ident = await started(page, 1)
+    reply = await site.http.get(f"/v1/batches/{ident}", params={"tenant": "shop"})
+    assert reply.status_code == 200
+
+
+async def test_nothing_is_edited_while_a_start_is_under_way(visit: Visit, table: Path) -> None:
+    page = await visit.open(view="new")
+    ident = await chosen(page, table)
+    form = page.locator(".new-form")
+    inert: list[str | None] = []
+
+    async def look(route: Route) -> None:
+        await expect(form).to_have_attribute("inert", "")
+        await page.get_by_label("Name of the batch").evaluate(
+            "(field) => { field.value = 'other'; field.dispatchEvent(new Event('input', { bubbles: true })); }"
+        )
+        inert.append(await form.get_attribute("inert"))
+        await route.continue_()
+
+    await page.route("**/v1/batches?id=*", look, times=1)
+    await page.get_by_role("button", name=START).click()
+    await expect(page).to_have_url(re.compile(f"batch={ident}"))
+    assert inert == [""]
+
+
+async def test_a_file_that_cannot_be_read_is_a_fault(visit: Visit, table: Path) -> None:
+    page = await visit.open(view="new")
+    await page.evaluate(
+        "() => { Blob.prototype.arrayBuffer = async () => { throw new Error('It cannot be read.'); }; }"
+    )
+    await page.locator("input[type=file]").set_input_files(table)
+    await expect(page.locator(".fault")).to_contain_text("It cannot be read.")
+
+
 async def started(page: Page, pictures: int) -> str:
     """Try and start the form; the id of the batch."""
     ident = await page.get_by_label("Name of the batch").input_value()

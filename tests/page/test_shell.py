@@ -1,4 +1,4 @@
-"""What stands around every view: the top line, the connection, theme and language, sign-in and sign-out."""
+"""The frame around every view: the top line, the connection, theme and language, sign-in and sign-out."""
 
 from __future__ import annotations
 

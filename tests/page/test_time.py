@@ -7,7 +7,7 @@ from typing import Any
 from tests.page.rig.visit import Visit
 
 TIME = """const load = () => import(new URL("page/core/time.js", location));"""
-# What the page takes for the server's clock, less its own, after replies that were sent and received at these seconds.
+# The server's clock as the page takes it, less its own, after replies that were sent and received at these seconds.
 OFFSETS = f"""async (replies) => {{
   {TIME}
   const {{ learn, now }} = await load();

@@ -18,7 +18,7 @@ ASSETS: Final = Path(__file__).parent / "assets"
 INDEX: Final = "index.html"
 WORDS: Final = "core/words/"
 
-VENDOR: Final = "vendor"  # with the licences that its files begin with
+VENDOR: Final = "vendor/"  # with the licences that its files begin with
 
 _MODULES_HERE: Final = b"<!-- modules -->"
 # A comment that fills its lines or ends one, an empty line, or the space before a line's first character.
@@ -41,23 +41,24 @@ class Asset:
 @cache
 def assets() -> Mapping[str, Asset]:
     """Each file of the page by its path below `assets`; nothing else can be served."""
-    found = {path.relative_to(ASSETS).as_posix(): _read(path) for path in _files()}
+    found = {name: _read(name) for name in _names()}
     found[INDEX] = found[INDEX].replace(_MODULES_HERE, _preloads(found))
     return {name: _asset(name, content) for name, content in found.items()}
 
 
-def _files() -> list[Path]:
-    return sorted(path for path in ASSETS.rglob("*") if path.suffix in _TYPES)
+def _names() -> list[str]:
+    paths = sorted(path for path in ASSETS.rglob("*") if path.suffix in _TYPES)
+    return [path.relative_to(ASSETS).as_posix() for path in paths]
 
 
-def _read(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content if VENDOR in path.parts else _FOR_READERS.sub(b"", content)
+def _read(name: str) -> bytes:
+    content = (ASSETS / name).read_bytes()
+    return content if name.startswith(VENDOR) else _FOR_READERS.sub(b"", content)
 
 
 def _preloads(found: Mapping[str, bytes]) -> bytes:
-    """Lines that let a browser load all modules at once, instead of one level of imports after another."""
-    modules = (name for name in found if name.endswith(".js"))
+    """Lines that let a browser load modules at once, not one level of imports after another; it reads one language."""
+    modules = (name for name in found if name.endswith(".js") and not name.startswith(WORDS))
     return "\n".join(f'<link rel="modulepreload" href="page/{name}">' for name in modules).encode()
 
 

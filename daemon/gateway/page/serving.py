@@ -23,18 +23,19 @@ _HEADERS: Final = {
     "Vary": "Accept-Encoding",
 }
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+_ASSETS: Final = assets()  # no visitor waits for them, and a fault shows at the start
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def frame(request: Request) -> Response:
     """The frame of the page."""
-    return _served(request, assets()[INDEX])
+    return _served(request, _ASSETS[INDEX])
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
 async def file(request: Request, path: str) -> Response:
     """A file of the page."""
-    asset = assets().get(path)
+    asset = _ASSETS.get(path)
     if asset is None or path == INDEX:  # its addresses are right at the root alone
         raise not_found()
     return _served(request, asset)

@@ -100,7 +100,12 @@ for (const type of ["dragover", "drop"]) {
   addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 }
 applyTheme();
-await applyLanguage(here().language);
+try {
+  await applyLanguage(here().language);
+} catch (error) {
+  setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
+  throw error;
+}
 begin();
 onMove(show);
 setRoot(page);

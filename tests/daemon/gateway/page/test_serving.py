@@ -19,6 +19,7 @@ from tests.daemon.gateway.rig import Door, refusal
 __all__ = ["keys_file", "locked"]
 
 FILES = sorted(name for name in assets() if name != "index.html")
+BEHIND = re.compile(r"""(?<=.) // [^"'`]*$""")  # a comment behind code
 LINK = re.compile(r'(?:href|src)="([^"]+)"')
 IMPORT = re.compile(r'(?:[}\w] ?from|^import|\bimport\() ?"([^"]+)"', re.MULTILINE)
 
@@ -115,6 +116,7 @@ async def test_requests_count_under_the_template_of_the_page(quiet_door: Door) -
 def test_the_frame_loads_all_modules_and_styles_at_once() -> None:
     links = set(LINK.findall(assets()["index.html"].plain.decode()))
     assert {f"page/{name}" for name in FILES if not name.startswith(WORDS)} <= links
+    assert not [link for link in links if WORDS in link], "a browser reads one language"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("vendor/")])

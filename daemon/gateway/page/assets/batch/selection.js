@@ -13,10 +13,10 @@ export class Selection {
   /**
    * Choose everything between the last choice and `id`.
    * @param {string[]} order the ids as they are shown
-   * @param {string} [start] where it begins if nothing was chosen before
+   * @param {string} [start] where it begins if the last choice is not shown
    */
   extendTo(id, order, start = id) {
-    this.#anchor ??= start;
+    if (!order.includes(this.#anchor)) this.#anchor = start;
     const [from, to] = [order.indexOf(this.#anchor), order.indexOf(id)].sort((a, b) => a - b);
     for (const between of order.slice(Math.max(from, 0), to + 1)) this.ids.add(between);
   }

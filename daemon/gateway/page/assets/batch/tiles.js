@@ -17,7 +17,7 @@ const TITLE = 120; // characters
  * @param {Item[]} items
  * @param {object} show
  * @param {Set<string>} show.chosen
- * @param {Set<string>} show.broken ids whose small picture did not load
+ * @param {Map<string, string>} show.broken why small pictures did not load, by id
  * @param {string} show.active the id that the keyboard is at
  * @param {(k: number) => boolean} show.isSeen
  * @param {number} show.second of now
@@ -30,7 +30,7 @@ export const tiles = (items, show) =>
   repeat(items, (item) => item.id, (item, k) => {
     const now = ticks(item) && show.isSeen(k) ? show.second : -1;
     const { id } = item;
-    const is = [show.chosen.has(id), show.broken.has(id), show.active === id, show.isPaused, show.language, isAway()];
+    const is = [show.chosen.has(id), show.broken.get(id), show.active === id, show.isPaused, show.language, isAway()];
     return memo([item, now, ...is], () => tile(item, show));
   });
 
@@ -60,7 +60,7 @@ const picture = (item, address, nowMs) => html`<img
 
 function panel(item, sign, word, outlook, broken) {
   const isGone = broken.has(item.id) && item.state === "succeeded";
-  const says = isGone ? t("batch.says.gone") : sentence(item, outlook);
+  const says = isGone ? t(broken.get(item.id)) : sentence(item, outlook);
   const [kind, charged] = [kindFirst(item), chargeOf(item)];
   return html`<span class="tile-panel">
     ${icon(isGone ? "warning" : sign)}

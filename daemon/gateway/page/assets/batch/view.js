@@ -1,6 +1,6 @@
 /** The view of one batch: its head, chips, grid and dialogs. Each change is one render a frame. */
 
-import { address } from "../core/api.js";
+import { address, get } from "../core/api.js";
 import { confirmation } from "../core/confirm.js";
 import { icon } from "../core/icons.js";
 import { isAway } from "../core/link.js";
@@ -28,6 +28,8 @@ const SECOND_MS = 1000;
 const WINDOW = 1000; // tiles at most, until a person requests more
 const STEP = 60; // new tiles a frame, so that no frame takes long
 const TYPING_MS = 250; // until a filter goes to the address
+const AGAIN_S = 10; // until a picture that did not load is tried again
+const [GONE, AWAY] = ["batch.says.gone", "batch.says.away"];
 
 export const view = () => new BatchView();
 
@@ -38,7 +40,8 @@ class BatchView {
   #limit = WINDOW;
   #drawn = 0;
   #second = 0;
-  #broken = new Set();
+  #broken = new Map(); // why small pictures did not load, by item
+  #at = 0; // the place of the open item
   #selection = new Selection();
   #grid = new Grid();
   #source;
@@ -48,7 +51,7 @@ class BatchView {
 
   start(here) {
     const id = here.batch;
-    this.#source = new Source(id, { event: this.#noted, live: () => this.#broken.clear() });
+    this.#source = new Source(id, { event: this.#noted, live: () => this.#forgive() });
     this.#commands = new Commands(id, this.#source.model, () => this.#source.wake());
     this.#dialog = new ItemDialog(id, { close: this.#closed, step: this.#step, order: this.#order });
     this.change(here);
@@ -60,7 +63,8 @@ class BatchView {
   change(here) {
     if (here.state !== this.#here.state || here.kind !== this.#here.kind) this.#limit = WINDOW;
     this.#here = here;
-    this.#text = here.text ?? "";
+    if (this.#typing) this.#write();
+    else this.#text = here.text ?? "";
   }
 
   stop() {
@@ -76,7 +80,7 @@ class BatchView {
   keys = {
     "/": () => document.getElementById("filter")?.focus(),
     x: () => this.#choose(this.#grid.active),
-    r: () => this.#order("retry"),
+    r: (event) => this.#canRetry(event) && void this.#order("retry"),
     Escape: () => this.#clear(),
   };
 
@@ -129,8 +133,9 @@ class BatchView {
   }
 
   // A batch that is deleted and sent again has other pictures at the same addresses.
-  #thumb = ({ id, acceptedMs }) =>
-    address(`${itemPath(this.#here.batch, id, "images", "0")}?thumb=1&v=${acceptedMs}`);
+  #thumbPath = ({ id, acceptedMs }) => `${itemPath(this.#here.batch, id, "images", "0")}?thumb=1&v=${acceptedMs}`;
+
+  #thumb = (item) => address(this.#thumbPath(item));
 
   #chosen(shown) {
     const { ids } = this.#selection;
@@ -155,6 +160,8 @@ class BatchView {
     if (this.#drawn < Math.min(this.#limit, shown.length)) invalidate();
     this.#grid.settle(seen);
     this.#dialog.settle(item);
+    const at = shown.indexOf(item);
+    if (at >= 0) this.#at = at;
     if (this.#here.item && !item && this.#source.model.isWhole) go({ item: "" }, { replace: true });
   }
 
@@ -163,6 +170,7 @@ class BatchView {
     if (isAway()) return;
     this.#second++;
     if (this.#second % 5 === 0) this.#dialog.look();
+    if (this.#second % AGAIN_S === 0) this.#forgive();
     if (model.record?.state !== "running") return;
     this.#source.countLine();
     this.#grid.look();
@@ -205,10 +213,30 @@ class BatchView {
     capture: true,
     handleEvent: (event) => {
       const id = idOf(event);
-      if (id) this.#broken.add(id);
-      invalidate();
+      if (id) this.#explain(this.#source.model.items.get(id));
     },
   };
+
+  /** A picture says only that it did not load; its address says why. */
+  async #explain(item) {
+    this.#broken.set(item.id, AWAY);
+    invalidate();
+    try {
+      await get(this.#thumbPath(item));
+    } catch ({ code }) {
+      if (code === "picture_gone") this.#broken.set(item.id, GONE);
+    }
+    invalidate();
+  }
+
+  /** Try again what may load now. */
+  #forgive() {
+    for (const [id, why] of this.#broken) {
+      if (why !== AWAY) continue;
+      this.#broken.delete(id);
+      invalidate();
+    }
+  }
 
   #choose(id) {
     if (!id) return false;
@@ -232,6 +260,11 @@ class BatchView {
     invalidate();
   }
 
+  /** Only for those who see what they retry, once for each press. */
+  #canRetry({ repeat, target }) {
+    return !repeat && (this.#selection.ids.size > 0 || Boolean(target.closest?.(".tiles")));
+  }
+
   /** Order something about one item, or about what is chosen, or about the tile that the keyboard is at. */
   #order = (name, id) => {
     const { ids } = this.#selection;
@@ -241,7 +274,9 @@ class BatchView {
 
   #step = (by) => {
     const shown = this.#shown();
-    const next = shown[shown.findIndex(({ id }) => id === this.#here.item) + by];
+    const at = shown.findIndex(({ id }) => id === this.#here.item);
+    // An item that has left the list since it was opened has its neighbours where it was.
+    const next = shown[at < 0 ? this.#at + Math.min(by, 0) : at + by];
     if (next) go({ item: next.id }, { replace: true });
   };
 
@@ -257,12 +292,19 @@ class BatchView {
   #typed = (event) => {
     this.#text = event.target.value;
     clearTimeout(this.#typing);
-    this.#typing = setTimeout(() => go({ text: this.#text }, { replace: true }), TYPING_MS);
+    this.#typing = setTimeout(() => this.#write(), TYPING_MS);
     invalidate();
   };
 
+  #write() {
+    clearTimeout(this.#typing);
+    this.#typing = 0;
+    go({ text: this.#text }, { replace: true });
+  }
+
   #showAll = () => {
     clearTimeout(this.#typing);
+    this.#typing = 0;
     this.#text = "";
     go({ state: "", kind: "", text: "" }, { replace: true });
     invalidate();

@@ -1,4 +1,6 @@
-/** What the form holds, and the request that it makes. The id is chosen once, so a second click starts the same batch. */
+/** The fields of the form, and the request that it makes. The id is chosen once, so a second click starts the same batch. */
+
+import { here } from "../core/router.js";
 
 /**
  * @typedef {{source: "csv" | "prompt", id: string, route: string, size: string, prompt: string, n: number,
@@ -26,5 +28,5 @@ export function requestOf({ source, id, route, size, prompt, n, template, skipEm
   const path = `v1/batches?${query}`;
   if (isTable) return [path, table.body, { type: "text/csv" }];
   const common = { route: route || undefined, size: size || undefined };
-  return [path, { id, items: [{ id: "picture", prompt, n, ...common }] }];
+  return [path, { id, tenant: here().tenant, items: [{ id: "picture", prompt, n, ...common }] }];
 }

@@ -9,10 +9,10 @@ import { isWhole } from "./draft.js";
 const SIZES = ["1024x1024", "1536x1024", "1024x1536", "16:9"];
 
 /**
- * @param {{draft: import("./draft.js").Draft, routes: string[], isChecking: boolean,
+ * @param {{draft: import("./draft.js").Draft, routes: string[], isChecking: boolean, isStarting: boolean,
  *   edit: (changes: Partial<import("./draft.js").Draft>) => void, check: () => void, choose: (file?: File) => void}} given
  */
-export function formView({ draft, routes, isChecking, edit, check, choose }) {
+export function formView({ draft, routes, isChecking, isStarting, edit, check, choose }) {
   const field = (name, control) => html`<label class="new-field">${t(`new.${name}`)}${control}</label>`;
   const text = (name, rows) => html`<textarea rows=${rows} dir="auto" maxlength="32000" .value=${draft[name]} @input=${(event) => edit({ [name]: event.target.value })}></textarea>`;
   const submit = (event) => {
@@ -21,7 +21,7 @@ export function formView({ draft, routes, isChecking, edit, check, choose }) {
   };
   const source = (name) => html`<label><input type="radio" name="source" .checked=${draft.source === name} @change=${() => edit({ source: name })}>${t(`new.from.${name}`)}</label>`;
   const rest = draft.source === "csv" ? "file" : "any"; // what holds where the form leaves a field out
-  return html`<form class="new-form card" @submit=${submit}>
+  return html`<form class="new-form card" ?inert=${isStarting} @submit=${submit}>
     <fieldset class="row"><legend>${t("new.from")}</legend>${source("csv")}${source("prompt")}</fieldset>
     ${draft.source === "csv"
       ? html`${drop(draft.table, choose)}${draft.table ? html`${field("template", text("template", 2))}${columns(draft, edit)}

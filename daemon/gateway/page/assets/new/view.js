@@ -24,6 +24,7 @@ export function view() {
   let turn = 0; // a reply to an older draft is of no use
 
   const edit = (changes) => {
+    if (phase === "start") return; // what was tried is what starts
     Object.assign(draft, changes);
     turn += 1;
     plan = problem = null;
@@ -55,9 +56,18 @@ export function view() {
   const start = () => send("start", ({ id }) => go({ view: "batch", batch: id }));
 
   const choose = async (file) => {
-    if (!file) return;
-    const body = new Blob([await file.arrayBuffer()]); // what was tried is what starts, though the file may change
-    const head = headOf(await body.slice(0, HEAD_BYTES).text());
+    if (!file || phase === "start") return;
+    const mine = (turn += 1);
+    let body, head;
+    try {
+      body = new Blob([await file.arrayBuffer()]); // what was tried is what starts, though the file may change
+      head = headOf(await body.slice(0, HEAD_BYTES).text());
+    } catch (error) {
+      if (mine === turn) speak(sentence((problem = error)));
+      invalidate();
+      return;
+    }
+    if (mine !== turn) return;
     edit({ table: { name: file.name, body, ...head }, template: templateFor(head.columns), id: idFor(file.name) });
     check();
   };
@@ -82,7 +92,7 @@ export function view() {
     render: () => html`<section class="new">
       <h1>${t("new.title")}</h1>
       ${may("submit")
-        ? html`${formView({ draft, routes, isChecking: phase === "check", edit, check, choose })}
+        ? html`${formView({ draft, routes, isChecking: phase === "check", isStarting: phase === "start", edit, check, choose })}
             <section class="new-plan card" aria-labelledby="plan"><h2 id="plan">${t("new.plan")}</h2>${outlook()}</section>`
         : html`<p class="hint">${t("new.forbidden")}</p>`}
     </section>`,

@@ -32,6 +32,7 @@ export default [
   ["batch.says.at_provider", "at the provider, {time}"],
   ["batch.says.running", "for {time}"],
   ["batch.says.no_reason", "No reason is on record."],
+  ["batch.says.away", "The picture cannot be loaded now."],
   ["batch.says.gone", "The picture is not in the store."],
   ["batch.speaks.failed", "{id} failed: {kind}"],
 

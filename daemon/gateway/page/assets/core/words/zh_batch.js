@@ -32,6 +32,7 @@ export default [
   ["batch.says.at_provider", "服务商处理中，{time}"],
   ["batch.says.running", "已 {time}"],
   ["batch.says.no_reason", "没有记录原因。"],
+  ["batch.says.away", "图片暂时无法加载。"],
   ["batch.says.gone", "存储中没有这张图片。"],
   ["batch.speaks.failed", "{id} 失败：{kind}"],
 
