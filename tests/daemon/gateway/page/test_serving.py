@@ -19,7 +19,6 @@ from tests.daemon.gateway.rig import Door, refusal
 __all__ = ["keys_file", "locked"]
 
 FILES = sorted(name for name in assets() if name != "index.html")
-BEHIND = re.compile(r"""(?<=.) // [^"'`]*$""")  # a comment behind code
 LINK = re.compile(r'(?:href|src)="([^"]+)"')
 IMPORT = re.compile(r'(?:[}\w] ?from|^import|\bimport\() ?"([^"]+)"', re.MULTILINE)
 
