@@ -67,7 +67,7 @@ class ResultStore:
         self._store = store
         self._url = url.rstrip("/")
         self._root = Path(_local_path(url)) if url.startswith("file:") else None
-        self._put_somewhere_else = False
+        self._was_used = False
         self._reachable: set[Path] = set()  # directories whose path from the root is on the disk
 
     @classmethod
@@ -199,14 +199,12 @@ class ResultStore:
         return found[1]
 
     async def aclose(self) -> None:
-        """Give the store's own threads a moment: obstore can abort the process when it exits right after a put."""
-        if self._put_somewhere_else:
+        """Give the store's own threads a moment: obstore can abort a process that exits right after a call."""
+        if self._was_used:
             await asyncio.sleep(SETTLE_S)
 
     async def _synced(self, key: str) -> None:
-        if self._root is None:
-            self._put_somewhere_else = True
-        else:
+        if self._root is not None:
             await self._tried(partial(asyncio.to_thread, self._sync, self._root, key))
 
     def _sync(self, root: Path, key: str) -> None:
@@ -225,6 +223,7 @@ class ResultStore:
         self._reachable.add(path.parent)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._was_used = True
         async def once() -> T:  # tenacity does not await the result of a lambda
             return await call()
 
