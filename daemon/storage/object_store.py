@@ -224,6 +224,7 @@ class ResultStore:
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
         self._was_used = True
+
         async def once() -> T:  # tenacity does not await the result of a lambda
             return await call()
 
