@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -39,7 +38,6 @@ DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
 # `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
 SAME_SIGNAL_S = 1.0
-GC_THRESHOLD = 10_000  # more objects made than freed since the last look of the garbage collector
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 SIMULATOR_ENVIRON: Mapping[str, str] = {SIMULATOR_KEY_ENV: "simulated"}  # any key is served
 # Tight enough to show the limiter at work, loose enough to finish soon.
@@ -137,7 +135,6 @@ async def run_up(
 
     async def greet(running: Running) -> None:
         async with front(running) as url:
-            freeze_start()
             try:
                 await _greet_when_redis_answers(running, lambda running: banner(running, url))
             except asyncio.CancelledError:
@@ -152,12 +149,7 @@ async def run_up(
 async def run_worker(settings: Settings) -> int:
     """`pixmill worker` until a signal; returns how many runs were handed over unfinished."""
     redis_url = redis_of(settings)
-
-    async def work(running: Running) -> None:
-        freeze_start()
-        await _refusal(running.replica)
-
-    return await _until_signal(worker(settings, redis_url), work)
+    return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
 
 
 def redis_of(settings: Settings) -> str:
@@ -190,17 +182,6 @@ async def _until_signal(
     finally:
         leaving.cancel()
     return running.replica.left
-
-
-def freeze_start() -> None:
-    """Let the garbage collector pass over what the start has made, which lives as long as this process.
-
-    A walk through all of it holds the event loop for about 50 ms, and would come every few thousand items. Runs leave
-    few cycles behind, so the collector may also come less often than by default.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
 
 
 async def _greet_when_redis_answers(running: Running, banner: Callable[[Running], str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import shutil
@@ -92,13 +91,3 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.script_flush()
     yield client
     await client.aclose()
-
-
-@pytest.fixture(autouse=True)
-def the_garbage_collector_as_before() -> Iterator[None]:
-    """A process of ours that runs in a test changes it for as long as it lives: all the other tests."""
-    thresholds = gc.get_threshold()
-    yield
-    if gc.get_threshold() != thresholds:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)

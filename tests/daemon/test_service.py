@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shlex
 import signal
@@ -22,7 +21,7 @@ from daemon.cli.commands.serve import banner
 from daemon.client import Client
 from daemon.gateway.running import beside
 from daemon.replica import SPARE_PORTS, Replica
-from daemon.service import GC_THRESHOLD, freeze_start, run_up, run_worker, until_signal, up, worker
+from daemon.service import run_up, run_worker, until_signal, up, worker
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
 from daemon.worker.dispatcher import RESTARTED
@@ -288,14 +287,3 @@ async def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(
     waiting.cancel()
     assert signal.SIGHUP not in handled
     assert signal.SIGTERM in handled
-
-
-def test_the_garbage_collector_passes_over_what_the_start_has_made() -> None:
-    thresholds = gc.get_threshold()
-    try:
-        freeze_start()
-        assert gc.get_freeze_count() > 0
-        assert gc.get_threshold()[0] == GC_THRESHOLD
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
