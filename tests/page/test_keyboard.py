@@ -54,6 +54,7 @@ async def test_a_csv_is_chosen_tried_and_started(visit: Visit, tmp_path: Path) -
     page = await visit.open()
     await tab_to(page, "^New$")
     await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="New pictures")).to_be_visible()
     await tab_to(page, "Choose a CSV")
     async with page.expect_file_chooser() as chooser:
         await page.keyboard.press("Enter")
