@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, FileChooser, Page, expect
 
 from tests.page.batch import TILE, tile, words
 from tests.page.rig.painted import painting
@@ -52,13 +53,17 @@ async def test_a_csv_is_chosen_tried_and_started(visit: Visit, tmp_path: Path) -
     file = tmp_path / "keys.csv"
     file.write_text("id,title\nk1,red kettle\n")
     page = await visit.open()
+    chooser: asyncio.Future[FileChooser] = asyncio.get_running_loop().create_future()
+    page.once(
+        "filechooser", lambda found: chooser.set_result(found)
+    )  # in time: a browser confirms no listener
     await tab_to(page, "^New$")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="New pictures")).to_be_visible()
     await tab_to(page, "Choose a CSV")
-    async with page.expect_file_chooser() as chooser:
-        await page.keyboard.press("Enter")
-    await (await chooser.value).set_files(file)
+    await page.keyboard.press("Enter")
+    async with asyncio.timeout(15):
+        await (await chooser).set_files(file)
     await expect(page.get_by_role("button", name="Start 1 picture")).to_be_visible()
     await tab_to(page, "^Start 1 picture")
     await page.keyboard.press("Enter")
