@@ -108,7 +108,7 @@ class UsageList(Shape):
 
 
 class Today(Shape):
-    """What was made and paid for today (UTC)."""
+    """The pictures and the cost of today (UTC)."""
 
     pictures: int
     cost: dict[str, str]

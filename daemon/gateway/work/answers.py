@@ -44,7 +44,7 @@ def shown(
 
 
 def _requested(item: ItemView) -> dict[str, Any]:
-    """What the request of an item has; the first picture of several has the seed of its job."""
+    """The request of an item; the first picture of several has the seed of its job."""
     fields = {name: item.spec.get(name) for name in REQUEST_FIELDS}
     return {**fields, "max_attempts": item.max_attempts}
 

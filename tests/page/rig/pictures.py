@@ -43,7 +43,7 @@ HALF_WAY: Final = f"""
 
 
 def digest() -> str:
-    """Of all files of the page."""
+    """The digest of all files of the page."""
     whole = hashlib.sha256()
     for name, asset in sorted(assets().items()):
         whole.update(f"{name}\n{hashlib.sha256(asset.plain).hexdigest()}\n".encode())

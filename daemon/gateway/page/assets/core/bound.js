@@ -1,4 +1,4 @@
-/** What holds work back, in words: the `bound` of batches, items and dry runs. */
+/** The bound of work in words: the `bound` of batches, items and dry runs. */
 
 import { has, t } from "./words.js";
 

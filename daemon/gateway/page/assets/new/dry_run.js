@@ -1,4 +1,4 @@
-/** What a draft would take: pictures, time, what bounds it, cost, and the lines that are refused. */
+/** The plan of a draft: pictures, time, its bound, cost, and the lines that are refused. */
 
 import { bound } from "../core/bound.js";
 import { icon } from "../core/icons.js";

@@ -65,7 +65,7 @@ function parts(counts) {
 
 const because = ({ paused, paused_by: by }) => html`<bdi>${paused}</bdi>${by ? t("shell.comma") + t("pause.by", { name: by }) : nothing}`;
 
-/** What a newcomer sees: the two ways to begin. */
+/** The first lesson: the two ways to begin. */
 function lesson() {
   const address = new URL("v1/batches", document.baseURI);
   return html`<div class="card lesson">

@@ -1,4 +1,4 @@
-/** What each account allows: a bar for each limit, when the next slot comes, and its pause. */
+/** The accounts: a bar for each limit, the time of the next slot, and the pause. */
 
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { unit } from "../core/bound.js";
