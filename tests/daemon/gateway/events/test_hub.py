@@ -207,7 +207,7 @@ async def test_silence_is_broken_by_pings_until_the_client_leaves() -> None:
             ended.set()
 
     answering = asyncio.create_task(
-        SseResponse(silent(), ping_s=0.01).run(client.receive, client.send)  # type: ignore[arg-type]
+        SseResponse(silent(), ping_s=0.01).run(client.receive, client.send)  # type: ignore[arg-type]  # its messages are plain
     )
 
     async def pinged() -> bool:
@@ -226,7 +226,7 @@ async def test_frames_that_end_end_the_answer() -> None:
     async def short() -> AsyncGenerator[bytes, None]:
         yield b"only"
 
-    await SseResponse(short()).run(client.receive, client.send)  # type: ignore[arg-type]
+    await SseResponse(short()).run(client.receive, client.send)  # type: ignore[arg-type]  # its messages are plain
     assert client.sent == [b"only", b""]
 
     async def alone() -> bool:
