@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -283,18 +281,6 @@ async def test_pixmill_up_finds_a_kept_run(
 # The command
 
 
-@pytest.fixture
-def own_logs() -> Iterator[None]:
-    """A command configures the logs of its process: here that of all the other tests."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("own_logs")
 def test_a_demo_that_keeps_its_promises_prints_them_and_ends_well(
     small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ import gc
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -41,7 +40,6 @@ def test_a_planted_secret_reaches_no_log_line(as_json: bool, capsys: pytest.Capt
     assert "a call" in written
     assert "it fails beside a key" in written
     assert SECRET not in written
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -60,7 +58,6 @@ def test_a_log_line_holds_nothing_that_a_terminal_obeys(
     except RuntimeError:
         log.exception("failed")
     written = capsys.readouterr().err
-    structlog.reset_defaults()
     # The renderer's own colours are its business.
     assert "\x1b]" not in written
     assert "\x1b[2J" not in written
@@ -70,17 +67,7 @@ def test_a_log_line_holds_nothing_that_a_terminal_obeys(
     assert SECRET not in written
 
 
-@pytest.fixture
-def own_handlers() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers
-    yield
-    root.handlers = before
-    structlog.reset_defaults()
-
-
 @pytest.mark.parametrize("as_json", [True, False])
-@pytest.mark.usefixtures("own_handlers")
 async def test_an_error_that_nobody_retrieved_is_cleaned_like_our_own(
     as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +88,6 @@ async def test_an_error_that_nobody_retrieved_is_cleaned_like_our_own(
 
 
 @pytest.mark.parametrize("name", ["uvicorn.error", "asyncio", "a_library"])
-@pytest.mark.usefixtures("own_handlers")
 def test_what_a_library_logs_is_cleaned_and_appears_once(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +99,6 @@ def test_what_a_library_logs_is_cleaned_and_appears_once(
     assert SECRET not in line
 
 
-@pytest.mark.usefixtures("own_handlers")
 def test_a_library_with_levels_of_its_own_or_a_broken_call_is_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -137,4 +122,3 @@ def test_a_log_line_that_nobody_can_read_any_more_is_no_error(monkeypatch: pytes
     monkeypatch.setattr("sys.stderr", ClosedTerminal())
     configure_logs(json=True)
     structlog.get_logger().info("draining")
-    structlog.reset_defaults()
