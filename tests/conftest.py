@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -79,14 +80,17 @@ settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)
-def own_logs() -> Iterator[None]:
-    """A command configures the logs of its process: here that of the tests after it."""
-    root = logging.getLogger()
+def own_process() -> Iterator[None]:
+    """A command sets up the logs and the garbage collector of its process: here that of the tests after it."""
+    root, thresholds = logging.getLogger(), gc.get_threshold()
     handlers, level = root.handlers, root.level
     yield
     root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    if gc.get_threshold() != thresholds:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 @pytest.fixture(scope="session")

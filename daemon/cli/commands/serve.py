@@ -144,7 +144,7 @@ def _serve(
     import structlog
     import uvloop
 
-    from daemon.service import EXPECTED_ERRORS
+    from daemon.service import EXPECTED_ERRORS, freeze_imports
     from daemon.telemetry.logs import configure_logs
 
     configure_logs(level=log_level)
@@ -155,6 +155,7 @@ def _serve(
             structlog.get_logger(__name__).warning(
                 "calls of one account may exceed its limit", problem=sentence
             )
+        freeze_imports()
         left = uvloop.run(run(settings))
     except EXPECTED_ERRORS as error:
         print(visible(_sentence(error), lines=True), file=sys.stderr)
