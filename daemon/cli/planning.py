@@ -85,7 +85,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         lines.append(f"  and {more} more")
     lines += plan["notes"]
     if plan["at_least_seconds"] is None:
-        return [*lines, "No quota of these routes is configured here, so the time is not known."]
+        return [*lines, "No quota of these routes is known here, so the time is not known either."]
     least = seconds(plan["at_least_seconds"])
     return [*lines, f"At least {least} by quota {plan['bound']}, and the time that calls take."]
 

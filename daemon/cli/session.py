@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import typer
+from redis.exceptions import RedisError
 
 from daemon.cli.errors import INTERRUPTED, CommandError, explained
 from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption, spelled
 from daemon.cli.output import Printer
-from daemon.client import Client
+from daemon.client import Client, NotRunningError
 from daemon.compat.aliases import alias_source
 from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.records import View
@@ -29,6 +30,7 @@ from daemon.settings.pace import with_pace_of
 from daemon.storage.object_store import ResultStore
 
 DEAD_LOOKED_AT = 100  # the newest; each may be as large as an entry
+LOOK_S = 2.0  # how long a plan waits for the quotas of the fleet
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 
 P = ParamSpec("P")
@@ -82,6 +84,12 @@ class Session:
                 configured: Any = await client.redis.hget(client.keys.installation, "configured")
                 self.settings = with_pace_of(self.settings, configured or b"{}")
             yield client
+
+    async def know_pace(self) -> None:
+        """Take the quotas of the replicas as `fleet` does, if Redis replies within a moment."""
+        with suppress(NotRunningError, RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(LOOK_S), self.fleet():
+                pass
 
     def store(self) -> ResultStore:
         """The configured object store."""

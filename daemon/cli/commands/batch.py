@@ -71,6 +71,7 @@ async def batch(
         fields["max_in_flight"] = max_in_flight
     fields["id"] = ident or batch_id(file, fields, items)
     if dry_run:
+        await session.know_pace()
         plan = plan_of(fields, read, session.settings)
         return session.printer.answer(plan, *plan_lines(plan))
     for note in left_out(read):

@@ -76,6 +76,8 @@ async def test_a_command_without_a_configuration_knows_the_quotas_of_the_fleet(
     paused = await pixmill("quota", "pause", "main", "--reason", "invoices")
     assert (paused.code, paused.err) == (0, "resume it with: pixmill quota resume main\n")
     assert "invoices" in (await pixmill("explain", "j1")).out
+    (tmp_path / "cups.csv").write_text("id,prompt\n" + "".join(f"c{k},a cup\n" for k in range(50)))
+    assert "by quota main, and" in (await pixmill("batch", "cups.csv", "--dry-run")).out
     assert (await pixmill("quota", "resume", "main")).code == 0
     assert (await pixmill("quota", "set", "main", "images=1/h")).code == 0
     assert (await pixmill("quota", "set", "main", "--reset")).code == 0
