@@ -4,8 +4,8 @@ A script is called by its hash. If the server does not know it (first call, SCRI
 call sends the source. No other module handles NOSCRIPT.
 
 `uninterrupted` runs a call to its end even if its caller is cancelled: half a call would leave a charge that no process
-knows of. The caller always receives its cancellation. A bare call of the client does not promise that: until Python
-3.12 its `wait_for` swallows a cancellation that comes together with the reply.
+knows of. The caller always receives its cancellation. A bare call of the library's client does not promise that: until
+Python 3.12 its `wait_for` swallows a cancellation that comes together with the end of a send.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ all keys of an installation share a slot, so even on a cluster one node has them
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -48,6 +50,13 @@ def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
 
 
 def _client(url: str, prefix: str, timeout_s: float, in_turn: int | None = None) -> Redis:
+    client = _library_client(url, prefix, timeout_s, in_turn)
+    pool = client.connection_pool
+    pool.connection_class = _heeding(pool.connection_class)
+    return client
+
+
+def _library_client(url: str, prefix: str, timeout_s: float, in_turn: int | None) -> Redis:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout_s,
@@ -67,6 +76,26 @@ def _client(url: str, prefix: str, timeout_s: float, in_turn: int | None = None)
     if address.topology == "cluster":
         return _of_cluster(address, prefix, {**options, **address.options}, pool)
     return Redis.from_pool(pool.from_url(url, **options))
+
+
+class _Heeding(AbstractConnection):
+    """A connection that swallows no cancellation: its caller may be a loop, which would never end.
+
+    The library sends by `asyncio.wait_for`, which until Python 3.12 swallows a cancellation that comes together with
+    the end of the send (python/cpython#86296).
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        await super().send_packed_command(command, check_health)
+        if task is not None and task.cancelling() > before:
+            await self.disconnect(nowait=True)  # nobody will read the reply
+            raise asyncio.CancelledError
+
+
+def _heeding(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type(f"Heeding{connection_class.__name__}", (_Heeding, connection_class), {})
 
 
 class _SentinelClient(Redis):

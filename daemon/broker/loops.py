@@ -54,7 +54,6 @@ async def _run_forever(
 ) -> None:
     failures = 0
     while not until():
-        _check_cancelled()
         try:
             await step()
         except RedisError as error:
@@ -112,7 +111,6 @@ async def until_it_works(
     """
     failures = 0
     while True:
-        _check_cancelled()
         try:
             return await call()
         except Exception as error:
@@ -149,13 +147,3 @@ class Reports:
             await step
         except Exception:
             log.exception("a report failed", report=name)
-
-
-def _check_cancelled() -> None:
-    """Raise CancelledError if a step of this task swallowed its cancellation.
-
-    `asyncio.wait_for`, which redis-py uses, can swallow a cancellation until Python 3.12 (python/cpython#86296).
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

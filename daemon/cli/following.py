@@ -65,10 +65,8 @@ async def _follow(session: Session, client: Client, view: View, explain: Explain
                 return view
     finally:
         display.close()
-        # More than once: Python 3.11's wait_for can swallow a cancellation (python/cpython#86296).
-        while not listener.done():
-            listener.cancel()
-            await asyncio.wait([listener], timeout=LOOK_S)
+        listener.cancel()
+        await asyncio.wait([listener])
 
 
 def _waits(view: View) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
 from daemon.broker.errors import CONNECTION_FAULTS, in_words
+from tests.servers import RedisServer
 
 URLS = [
     "redis://h",
@@ -31,6 +33,29 @@ def _options(client: Redis) -> dict[str, Any]:
 async def test_no_client_sends_a_command_a_second_time(url: str) -> None:
     client = command_client(url, "{pixmill}")
     assert _options(client)["retry"].get_retries() == 0
+    await client.aclose()
+
+
+async def test_a_cancellation_that_comes_with_the_end_of_a_send_is_heeded(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = command_client(redis_server.url)
+    await client.set("other", "ours")
+    send = AbstractConnection._send_packed_command
+
+    async def send_and_cancel(self: AbstractConnection, command: Any) -> None:
+        await send(self, command)
+        caller.cancel()
+
+    async def ping() -> None:
+        await client.ping()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AbstractConnection, "_send_packed_command", send_and_cancel)
+        caller = asyncio.create_task(ping())
+        await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert await client.get("other") == b"ours"  # not the reply that nobody has read
     await client.aclose()
 
 
