@@ -154,6 +154,7 @@ BROKEN: list[tuple[str, str, Callable[[Story], object]]] = [
     ("two ends", "settled twice", with_event("job.succeeded", item=TASK.id)),
     ("another end", "settled twice", with_event("job.failed", item=TASK.id)),
     ("a start after the end", "settled twice", with_event("job.started", item=TASK.id)),
+    ("a receipt after a success", "settled twice", with_event("job.submitted", item=TASK.id, task_id="t1")),
     ("an end without an event", "settled twice", lambda changed: changed.events.pop()),
     ("a second task", "paid twice after a receipt", with_call(task="t2", at_s=3.0)),
     (
@@ -224,6 +225,26 @@ def test_a_task_that_the_provider_spoilt_may_be_bought_again() -> None:
     changed.calls.append(replace(MADE, task="t3", at_s=4.0))
     changed.events.insert(4, ("job.submitted", {"item": TASK.id, "task_id": "t2"}))
     assert violations(changed)["paid twice after a receipt"]
+
+
+def test_the_receipt_of_a_held_item_may_still_come() -> None:
+    changed = story()
+    changed.events.append(("job.submitted", {"item": CALL.id, "task_id": "t2"}))
+    changed.calls[1] = replace(changed.calls[1], task="t2")
+    assert violations(changed) == {name: [] for name in INVARIANTS}
+
+
+def test_a_call_whose_connection_broke_may_be_counted_without_an_arrival() -> None:
+    changed = story()
+    changed.records[CALL.id]["calls_maybe"] = "2"
+    error = {
+        "kind": "ambiguous_submit",
+        "message": "The request was sent, but its answer was lost (broken pipe).",
+    }
+    changed.events[-1] = ("job.held", {"item": CALL.id, "error": error})
+    assert violations(changed)["items whose books differ"] == []
+    changed.records[CALL.id]["calls_maybe"] = "3"
+    assert violations(changed)["items whose books differ"]
 
 
 @pytest.mark.parametrize(
