@@ -10,9 +10,8 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -23,11 +22,10 @@ from daemon.storage.gate import StorageGate
 from daemon.storage.imaging import (
     EXTENSIONS,
     BadImage,
-    ImageFacts,
+    Checked,
     decoded_bytes,
     in_format,
-    inspect_image,
-    thumbnail,
+    in_picture_thread,
 )
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.telemetry.metrics import Metrics
@@ -35,8 +33,6 @@ from providers.errors import ErrorKind, ProviderError
 from providers.http.room import holding
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 # Redis dates the acceptance and the store dates the object. Their clocks are compared before an object counts as too
 # old. This much remains: a store may count whole seconds, and a clock may be set in between.
@@ -80,8 +76,8 @@ class PictureKeeper:
         wished = job.output.format
         kinds = EXTENSIONS if wished is None else (wished,)
         for key in (_key(place, kind, day) for day in _days(place) for kind in kinds):
-            if (found := await self._readable(key, place)) is not None:
-                return await self._described(key, *found, job, seed=None)
+            if (found := await self._readable(key, place, job)) is not None:
+                return await self._described(key, found, job, seed=None)
         return None
 
     async def keep(
@@ -93,14 +89,16 @@ class PictureKeeper:
         memory. Raises NotStored after `patience_s` (None: never) or when the replica has to stop, and ProviderError
         when the bytes are not a picture.
         """
-        checking = self._gate.patiently(lambda: _decoding(data, partial(_checked, data, job)))
+        wished = job.output
+        checking = self._gate.patiently(
+            lambda: _checked(data, wished.format, wished.quality, wished.thumbnail)
+        )
         checked = await self._gate.storing(checking, patience_s=patience_s)
         if isinstance(checked, str):
             raise ProviderError(ErrorKind.BAD_RESPONSE, f"The provider's picture cannot be used: {checked}")
-        data, facts = checked
-        key = _key(place, facts.format, place[1])
-        data, facts = await self._gate.storing(self._first(key, place, data, facts), patience_s=patience_s)
-        return await self._described(key, data, facts, job, seed=seed)
+        key = _key(place, checked.facts.format, place[1])
+        stands = await self._gate.storing(self._first(key, place, job, checked), patience_s=patience_s)
+        return await self._described(key, stands, job, seed=seed)
 
     async def copy(self, place: Place, job: Job, image: dict[str, Any]) -> dict[str, Any] | None:
         """Store a copy of another item's picture for this item; None if that picture is gone or changed.
@@ -114,23 +112,22 @@ class PictureKeeper:
             return None
         return await self.keep(place, job, data, seed=image["seed"])
 
-    async def _first(
-        self, key: str, place: Place, data: bytes, facts: ImageFacts
-    ) -> tuple[bytes, ImageFacts]:
+    async def _first(self, key: str, place: Place, job: Job, ours: Checked) -> Checked:
         """Write a picture unless its key has one; returns the picture that stands."""
+        data = ours.data
         stored = await self._gate.patiently(lambda: self._store.put_image(key, data), len(data))
         if stored.created:
-            return data, facts
-        existing = await self._readable(key, place)
+            return ours
+        existing = await self._readable(key, place, job)
         if existing is None:
             await self._gate.patiently(lambda: self._store.replace(key, data), len(data))
-            return data, facts
-        if existing[0] != data:  # equal bytes are our own, from a put whose reply was lost
+            return ours
+        if existing.data != data:  # equal bytes are our own, from a put whose reply was lost
             log.warning("another picture of this item was stored before; it stands", key=key)
             self._metrics.duplicate_results.inc()
         return existing
 
-    async def _readable(self, key: str, place: Place) -> tuple[bytes, ImageFacts] | None:
+    async def _readable(self, key: str, place: Place, job: Job) -> Checked | None:
         """The stored picture of this item; None if there is none, or only a file that a power cut damaged.
 
         An object older than the item's entry belongs to older work of the same name, whose record is gone.
@@ -142,11 +139,11 @@ class PictureKeeper:
         since = place[2] - CLOCKS_APART
         if written < since and written + await self._clock_behind() < since:
             return None
-        try:
-            return data, await self._gate.patiently(lambda: _decoding(data, partial(inspect_image, data)))
-        except BadImage as error:
-            log.warning("a stored picture is damaged and is made again", key=key, error=str(error))
+        checked = await self._gate.patiently(lambda: _checked(data, None, None, job.output.thumbnail))
+        if isinstance(checked, str):
+            log.warning("a stored picture is damaged and is made again", key=key, error=checked)
             return None
+        return checked
 
     async def _clock_behind(self) -> timedelta:
         """How far the store's clock is behind that of Redis, measured once a minute.
@@ -175,13 +172,12 @@ class PictureKeeper:
                 break
         return behind
 
-    async def _described(
-        self, key: str, data: bytes, facts: ImageFacts, job: Job, *, seed: int | None
-    ) -> dict[str, Any]:
+    async def _described(self, key: str, picture: Checked, job: Job, *, seed: int | None) -> dict[str, Any]:
+        facts = picture.facts
         return {
             "key": key,
             "url": self._store.url_for(key),
-            "thumb_url": await self._thumbnail(key, data) if job.output.thumbnail else None,
+            "thumb_url": await self._thumbnail(key, picture.thumbnail),
             "width": facts.width,
             "height": facts.height,
             "bytes": facts.bytes,
@@ -190,16 +186,21 @@ class PictureKeeper:
             "seed": seed if seed is not None else job.seed,
         }
 
-    async def _thumbnail(self, key: str, data: bytes) -> str | None:
-        small_key = thumb_key(key)
-        try:
-            small = await _decoding(data, partial(thumbnail, data))
-            await self._store.put_image(small_key, small)
-        except (StorageError, BadImage, OSError, MemoryError) as error:
-            # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
-            log.warning("no thumbnail", key=small_key, error=str(error))
+    async def _thumbnail(self, key: str, small: bytes | str | None) -> str | None:
+        """Store a thumbnail, if one was made; returns its address."""
+        if small is None:
             return None
-        return self._store.url_for(small_key)
+        small_key = thumb_key(key)
+        # Best effort: only the picture was paid for, and a thumbnail can be made from it again.
+        try:
+            if isinstance(small, bytes):
+                await self._store.put_image(small_key, small)
+                return self._store.url_for(small_key)
+            why = small
+        except (StorageError, OSError, MemoryError) as error:
+            why = str(error)
+        log.warning("no thumbnail", key=small_key, error=why)
+        return None
 
 
 def possible_keys(uid: Uid, accepted: datetime) -> list[str]:
@@ -213,21 +214,21 @@ def thumb_key(key: str) -> str:
     return f"{key.rsplit('.', 1)[0]}~thumb.webp"
 
 
-async def _decoding(data: bytes, step: Callable[[], T]) -> T:
-    """`step`, which decodes the picture, in a thread; its pixels have their room first."""
-    async with holding(await asyncio.to_thread(decoded_bytes, data)):
-        return await asyncio.to_thread(step)
+async def _checked(
+    data: bytes, output_format: str | None, quality: int | None, with_thumbnail: bool
+) -> Checked | str:
+    """The picture in this format, or what is wrong with it; its pixels have their room first."""
+    async with holding(await in_picture_thread(decoded_bytes, data)):
+        return await in_picture_thread(_in_format, data, output_format, quality, with_thumbnail)
 
 
-def _checked(data: bytes, job: Job) -> tuple[bytes, ImageFacts] | str:
-    """The picture in the job's format, or what is wrong with it.
-
-    An error's traceback would hold a large picture in memory until the collector runs.
-    """
+def _in_format(
+    data: bytes, output_format: str | None, quality: int | None, with_thumbnail: bool
+) -> Checked | str:
     try:
-        return in_format(data, job.output.format, job.output.quality)
+        return in_format(data, output_format, quality, with_thumbnail=with_thumbnail)
     except BadImage as error:
-        return str(error)
+        return str(error)  # the error's traceback would hold a large picture until the collector runs
 
 
 def _days(place: Place) -> list[datetime]:

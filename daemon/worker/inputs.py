@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 
 from daemon.contract import Input
-from daemon.storage.imaging import BadImage, inspect_image
+from daemon.storage.imaging import BadImage, in_picture_thread, inspect_image
 from daemon.storage.object_store import ResultStore, StorageError
 from providers.base import InputImage
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
@@ -38,7 +38,7 @@ class InputFetcher:
                 f"{field}.sha256", "The picture at this address is not the one that `sha256` names."
             )
         try:
-            facts = await asyncio.to_thread(inspect_image, data)
+            facts = await in_picture_thread(inspect_image, data)
         except BadImage as error:
             raise _invalid(field, f"The input cannot be used: {error}") from error
         return InputImage(data, facts.content_type, image.role)

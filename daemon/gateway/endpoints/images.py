@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ from daemon.gateway.work.finding import find_item, find_job
 from daemon.gateway.work.pictures import LINK_LASTS
 from daemon.queue.keys import Uid
 from daemon.queue.records import ItemView
-from daemon.storage.imaging import BadImage, thumbnail
+from daemon.storage.imaging import BadImage, in_picture_thread, thumbnail
 from daemon.storage.keeper import thumb_key
 from daemon.storage.object_store import StorageError
 
@@ -101,7 +100,7 @@ async def _thumb(here: Gateway, image: dict[str, Any]) -> bytes:
         return found
     async with here.picture_turns:
         try:
-            small = await asyncio.to_thread(thumbnail, await _stored(here, image))
+            small = await in_picture_thread(thumbnail, await _stored(here, image))
         except BadImage:
             raise _gone() from None
     try:

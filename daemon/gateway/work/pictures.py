@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import IO, Final
 
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.callers.keyring import LINK_S
 from daemon.gateway.gateway import Gateway
-from daemon.storage.imaging import BadImage, inspect_image
+from daemon.storage.imaging import BadImage, in_picture_thread, inspect_image
 
 LINK_LASTS: Final = timedelta(seconds=LINK_S)
 
@@ -19,7 +18,7 @@ async def keep_input(here: Gateway, tenant: str, file: IO[bytes]) -> dict[str, o
     async with here.picture_turns:
         data = file.read()
         try:
-            facts = await asyncio.to_thread(inspect_image, data)
+            facts = await in_picture_thread(inspect_image, data)
         except BadImage as error:
             raise Problem(422, "invalid", f"This is no picture that can be used: {error}") from None
         key = input_key(tenant, facts.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import os
 import random
 import struct
 import subprocess
@@ -13,9 +14,19 @@ import zlib
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
-from daemon.storage.imaging import EXTENSIONS, MAX_PIXELS, BadImage, in_format, inspect_image, thumbnail
+from daemon.storage.imaging import (
+    EXTENSIONS,
+    MAX_PIXELS,
+    NICE,
+    BadImage,
+    Checked,
+    in_format,
+    in_picture_thread,
+    inspect_image,
+    thumbnail,
+)
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 FIRST_PICTURES = """
@@ -30,7 +41,7 @@ for kind in ("PNG", "JPEG", "WEBP", "MPO"):
     more = {"save_all": True, "append_images": [Image.new("RGB", (6, 4))]} if kind == "MPO" else {}
     Image.new("RGB", (6, 4)).save(target, kind, exif=note, **more)
     for wished in (None, "png", "jpeg", "webp"):
-        imaging.in_format(target.getvalue(), wished, None)
+        imaging.in_format(target.getvalue(), wished, None, with_thumbnail=True)
     imaging.thumbnail(target.getvalue())
 print(sorted(set(sys.modules) - loaded))
 """
@@ -44,7 +55,14 @@ def encoded(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **ho
 
 
 def convert_image(data: bytes, output_format: str, quality: int | None) -> bytes:
-    return in_format(data, output_format, quality)[0]
+    return in_format(data, output_format, quality).data
+
+
+def small_of(data: bytes, output_format: str | None = None) -> bytes:
+    """The thumbnail that is made where a picture is checked."""
+    small = in_format(data, output_format, None, with_thumbnail=True).thumbnail
+    assert isinstance(small, bytes), small
+    return small
 
 
 def decoded(data: bytes) -> Image.Image:
@@ -69,8 +87,12 @@ def bomb(side: int) -> bytes:
 
 
 def reason(data: bytes) -> str:
+    """Why these bytes are refused, whatever is to become of them."""
     with pytest.raises(BadImage) as caught:
         inspect_image(data)
+    with pytest.raises(BadImage) as caught_too:
+        in_format(data, None, None, with_thumbnail=True)
+    assert str(caught_too.value) == str(caught.value)
     return str(caught.value)
 
 
@@ -170,8 +192,11 @@ def test_any_damage_of_a_file_is_a_refusal_and_no_other_error(kind: str) -> None
             data[dice.randrange(len(data))] = dice.randrange(256)
         try:
             convert_image(bytes(data), "png", None)
-        except BadImage as error:
-            refusals.append(str(error))
+        except BadImage:
+            refusals.append(reason(bytes(data)))
+        else:
+            small_of(bytes(data))
+            small_of(bytes(data), "png")
     assert refusals
     assert all(refusal.endswith(".") for refusal in refusals)
 
@@ -196,13 +221,20 @@ def test_a_lack_of_this_machine_is_no_fault_of_a_picture(step: str, monkeypatch:
         inspect_image(encoded("PNG"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_pictures_give_way_to_the_event_loop() -> None:
+    ours = os.nice(0)
+    assert await in_picture_thread(os.nice, 0) == min(ours + NICE, 19)
+    assert os.nice(0) == ours
+
+
 # Converted
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_without_a_wished_format_the_delivered_bytes_stay(kind: str) -> None:
     data = encoded(kind)
-    assert in_format(data, None, 30) == (data, inspect_image(data))
+    assert in_format(data, None, 30) == Checked(data, inspect_image(data), None)
 
 
 @pytest.mark.parametrize("target", [None, "png", "jpeg", "webp"])
@@ -217,10 +249,11 @@ def test_a_picture_is_decoded_once_whatever_it_becomes(
         return opened(*given, **named)
 
     monkeypatch.setattr(Image, "open", counted)
-    kept, facts = in_format(data, target, None)
+    checked = in_format(data, target, None, with_thumbnail=True)
     assert len(decodings) == 1
     monkeypatch.undo()
-    assert facts == inspect_image(kept)
+    assert checked.facts == inspect_image(checked.data)
+    assert checked.thumbnail
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -247,6 +280,7 @@ def test_every_mode_of_a_picture_can_be_converted_and_shrunk(kind: str, mode: st
     data = encoded(kind, mode=mode)
     assert inspect_image(convert_image(data, target, None)).format == target
     assert inspect_image(thumbnail(data, 30)).width == 30
+    assert inspect_image(small_of(data, target)).width == 60
 
 
 def test_a_picture_of_sixteen_bits_keeps_its_brightness() -> None:
@@ -277,8 +311,13 @@ def test_a_picture_is_turned_upright_where_its_orientation_note_is_lost(kind: st
     note[0x0112] = 6  # turn it a quarter to the right
     target = io.BytesIO()
     lying.save(target, kind, exif=note, quality=95)
-    for data in (convert_image(target.getvalue(), "png", None), thumbnail(target.getvalue(), 60)):
-        upright = decoded(data).convert("L")
+    data = target.getvalue()
+    converted = (
+        convert_image(data, wished, None) for wished in ("png", "jpeg", "webp") if wished != kind.lower()
+    )
+    small = (small_of(data), small_of(data, "png"), small_of(data, "jpeg"), thumbnail(data, 60))
+    for each in (*converted, *small):
+        upright = decoded(each).convert("L")
         assert upright.size == (40, 60)
         assert upright.getpixel((35, 30)) < 60  # type: ignore[operator]  # one number a pixel
         assert upright.getpixel((5, 30)) > 200  # type: ignore[operator]  # as above
@@ -297,7 +336,36 @@ def test_a_thumbnail_keeps_the_proportions_and_never_grows(
     assert (facts.format, facts.width, facts.height) == ("webp", *small)
 
 
+@pytest.mark.parametrize("target", [None, "png", "jpeg", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_a_thumbnail_made_with_the_check_shows_the_picture_that_is_stored(
+    mode: str, target: str | None
+) -> None:
+    target_file, shades = io.BytesIO(), Image.linear_gradient("L").resize((600, 400))
+    picture = Image.merge("RGB", (shades, shades.rotate(180), shades)).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(shades)
+    picture.save(target_file, "PNG")
+    checked = in_format(target_file.getvalue(), target, None, with_thumbnail=True)
+    assert isinstance(checked.thumbnail, bytes)
+    ours, other = (decoded(each).convert("RGBA") for each in (checked.thumbnail, thumbnail(checked.data)))
+    assert ours.size == other.size == (256, 171)
+    assert max(high for _, high in ImageChops.difference(ours, other).getextrema()) < 24  # type: ignore[misc]  # four bands
+
+
+def test_a_picture_is_kept_though_its_thumbnail_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "thumbnail", lacks)
+    data = encoded("PNG")
+    assert in_format(data, None, None, with_thumbnail=True) == Checked(
+        data, inspect_image(data), "MemoryError"
+    )
+
+
 def test_the_same_picture_gives_the_same_bytes() -> None:
     data = encoded("PNG")
     assert thumbnail(data) == thumbnail(data)
+    assert small_of(data) == small_of(data)
     assert convert_image(data, "jpeg", 80) == convert_image(data, "jpeg", 80)

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from daemon.contract import Job
 from daemon.queue.keys import Uid
-from daemon.storage.keeper import PictureKeeper
+from daemon.storage.imaging import thumbnail
+from daemon.storage.keeper import PictureKeeper, thumb_key
+from daemon.storage.object_store import ResultStore
 from daemon.telemetry.metrics import Metrics
 from tests.daemon.storage.test_gate import png
 
@@ -76,3 +78,56 @@ async def test_many_pictures_share_one_comparison() -> None:
 @pytest.mark.parametrize(("age_s", "found"), [(0, True), (60, False)])
 async def test_the_clock_of_the_store_does_not_decide(age_s: float, found: bool) -> None:
     assert await World(age_s=age_s).finds() is found
+
+
+# Thumbnails
+
+PLACE = (Uid.parse("default//a"), START, START)
+SMALL = Job.from_spec(b'{"id":"a","prompt":"x"}')
+
+
+class Shelf:
+    """A keeper with a store in memory, and a gate that is open."""
+
+    def __init__(self) -> None:
+        self.store = ResultStore.open("memory://")
+        self.keeper = PictureKeeper(self.store, cast("Any", self), Metrics(), self._now_us)
+
+    async def patiently(self, call: Callable[[], Awaitable[Any]], _size: int = 0) -> Any:
+        return await call()
+
+    async def storing(self, step: Awaitable[Any], *, patience_s: float | None) -> Any:
+        return await step
+
+    async def _now_us(self) -> int:
+        return round(START.timestamp() * 1e6)
+
+
+async def test_the_thumbnail_is_that_of_the_picture_that_stands() -> None:
+    shelf, first = Shelf(), png()
+    await shelf.keeper.keep(PLACE, JOB, first, seed=None)
+    image = await shelf.keeper.keep(PLACE, SMALL, png(), seed=None)
+    assert await shelf.store.get(image["key"]) == first
+    assert await shelf.store.get(thumb_key(image["key"])) == thumbnail(first)
+
+
+async def test_a_picture_that_is_found_gets_the_thumbnail_that_it_lacks() -> None:
+    shelf, data = Shelf(), png()
+    await shelf.keeper.keep(PLACE, JOB, data, seed=None)
+    image = await shelf.keeper.find(PLACE, SMALL)
+    assert image is not None
+    assert await shelf.store.get(thumb_key(image["key"])) == thumbnail(data)
+
+
+async def test_a_picture_whose_thumbnail_cannot_be_made_is_kept_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacks(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.Image.Image.thumbnail", lacks)
+    shelf, data = Shelf(), png()
+    image = await shelf.keeper.keep(PLACE, SMALL, data, seed=None)
+    assert image["thumb_url"] is None
+    assert await shelf.store.get(image["key"]) == data
+    assert not await shelf.store.exists(thumb_key(image["key"]))

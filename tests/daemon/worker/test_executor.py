@@ -229,12 +229,12 @@ async def test_a_paid_picture_waits_while_this_machine_lacks_descriptors(
 ) -> None:
     real, lacks = in_format, 3
 
-    def starved(*given: Any) -> Any:
+    def starved(*given: Any, **named: Any) -> Any:
         nonlocal lacks
         lacks -= 1
         if lacks >= 0:
             raise OSError(errno.EMFILE, "Too many open files")
-        return real(*given)
+        return real(*given, **named)
 
     monkeypatch.setattr("daemon.storage.keeper.in_format", starved)
     closed: list[str | None] = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import string
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 import orjson
@@ -32,6 +35,29 @@ def test_a_picture_is_read_in_every_spelling_of_base64(spelling: str, rest: byte
     picture = picture_of({"b64_json": SPELLINGS[spelling](HEAD + rest)}, "api.example.com", None)
     assert picture is not None
     assert picture.data == HEAD + rest
+
+
+def by_python(text: str) -> bytes | None:
+    """The bytes of base64 in any spelling, by Python's own decoder; None if it is broken."""
+    standard = text.translate(str.maketrans("-_", "+/", string.whitespace)).rstrip("=")
+    for spelling in (text, standard + "=" * (-len(standard) % 4)):
+        with suppress(ValueError):
+            return binascii.a2b_base64(spelling, strict_mode=True)
+    return None
+
+
+@given(text=st.text("AQz9+/-_= \n\r\tà%,", max_size=12), at=st.sampled_from((0, 5, 12)))
+def test_no_spelling_is_read_otherwise_than_by_pythons_decoder(text: str, at: int) -> None:
+    plain = base64.b64encode(HEAD + b"x").decode()
+    encoded = plain[:at] + text + plain[at:]
+    data = by_python(encoded)
+    if data is not None and data.startswith(HEAD):
+        picture = picture_of({"b64_json": encoded}, "api.example.com", None)
+        assert picture is not None
+        assert picture.data == data
+    else:
+        with pytest.raises(ProviderError):
+            picture_of({"b64_json": encoded}, "api.example.com", None)
 
 
 @pytest.mark.parametrize("size", [100, 9 * 1024 * 1024])
