@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import hiredis
 import orjson
-from lupa import lua51
+from lupa import lua51  # type: ignore[import-untyped]  # its types are a package of their own
 
 from tests.counts.sources import Line, Source, source_of
 
@@ -54,9 +54,7 @@ class Script:
     run: Any
     runs: int = 0
     lines: Counter[Line] = field(default_factory=Counter)  # instructions
-    functions: Counter[Line | None] = field(
-        default_factory=Counter
-    )  # the same, by their first line; None: outside
+    functions: Counter[Line | None] = field(default_factory=Counter)  # the same, by first line; None: outside
     commands: Counter[str] = field(default_factory=Counter)
 
 
@@ -75,14 +73,13 @@ class WatchedScripts:
         self._table = self._lua.table_from
         null = self._lua.eval(b"setmetatable({}, {})")
         globals_ = self._lua.globals()
-        globals_[b"redis"] = self._table(
-            {
-                b"call": self._call,
-                b"pcall": self._pcall,
-                b"setresp": self._set_protocol,
-                b"sha1hex": lambda text: hashlib.sha1(text).hexdigest().encode(),
-            }
-        )
+        functions: dict[bytes, Callable[..., object]] = {
+            b"call": self._call,
+            b"pcall": self._pcall,
+            b"setresp": self._set_protocol,
+            b"sha1hex": lambda text: hashlib.sha1(text).hexdigest().encode(),
+        }
+        globals_[b"redis"] = self._table(functions)
         globals_[b"cjson"] = self._table({b"decode": self._decode, b"encode": _encode, b"null": null})
         self._null = null
 
@@ -189,13 +186,18 @@ class _Server:
         self.reply([b"HELLO", b"%d" % protocol])
 
     def reply(self, words: list[bytes]) -> Any:
-        self._socket.sendall(hiredis.pack_command(tuple(words)))
+        self._socket.sendall(packed(words))
         while (reply := self._reader.gets()) is _MORE:
             self._reader.feed(self._socket.recv(65536))
         return reply
 
     def close(self) -> None:
         self._socket.close()
+
+
+def packed(words: Sequence[bytes]) -> bytes:
+    """A request as it is on the wire."""
+    return b"*%d\r\n%b" % (len(words), b"".join(map(_encoded, words)))
 
 
 def _word(word: Any) -> bytes:
@@ -235,7 +237,7 @@ def _encoded(value: Any) -> bytes:
         return b"-%b\r\n" % value[b"err"]
     if value[b"ok"] is not None:
         return b"+%b\r\n" % value[b"ok"]
-    rows = []
+    rows: list[bytes] = []
     while (row := value[len(rows) + 1]) is not None:
         rows.append(_encoded(row))
     return b"*%d\r\n%b" % (len(rows), b"".join(rows))

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import hiredis
 
 from tests.counts.sources import source_of
-from tests.counts.watched_lua import WatchedScripts
+from tests.counts.watched_lua import WatchedScripts, packed
 
 CHUNK: Final = 1 << 16
 READ: Final = "XREADGROUP"  # the blocking one; scripts have their own
@@ -100,7 +100,7 @@ class _Link:
                 await self._pass_request(words)
 
     async def _pass_request(self, words: list[bytes]) -> None:
-        request = hiredis.pack_command(tuple(words))
+        request = packed(words)
         name = self._name(words)
         self._count_request(name, len(request))
         if name.islower() and self._wire.scripts is not None:
