@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -154,32 +155,23 @@ def _subject(name: str) -> str:
 
 def written(text: str, counts: Counted) -> str:
     """The file `text` with the present numbers. Its reasons stay; that of a command is which scripts run it."""
-    lines, table, before, now = [], "", kept(text), counts.numbers
-    missing = {
-        name: before[name] if _same(name, before.get(name, 0), is_) else is_ for name, is_ in now.items()
-    }
+    before, reasons = kept(text), _reasons(text)
+    tables: dict[str, list[str]] = {}
+    for name, is_ in counts.numbers.items():
+        number = before[name] if _same(name, before.get(name, 0), is_) else is_
+        table, _, last = name.rpartition(".")
+        reason = counts.scripts.get(name) or reasons.get(name, NO_REASON)
+        tables.setdefault(table, []).append(f"{last} = {number}  # {reason}\n")
+    head = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    return head + "\n".join(f"[{table}]\n{''.join(rows)}" for table, rows in tables.items())
+
+
+def _reasons(text: str) -> dict[str, str]:
+    """The comments beside the numbers of a file, by the names of the numbers."""
+    reasons, table = {}, ""
     for line in text.splitlines():
         if heading := re.fullmatch(r"\[(.*)\]", line):
-            lines += _new(table, missing, counts)
             table = heading[1]
-        elif number := re.match(r"(\w+)( *)= *\d+", line):
-            value = missing.pop(f"{table}.{number[1]}", None)
-            if value is None:
-                continue
-            line = f"{number[1]}{number[2]}= {value}{line[number.end() :]}"
-        lines.append(line)
-    lines += _new(table, missing, counts)
-    for name in list(missing):
-        table = name.rpartition(".")[0]
-        if new := _new(table, missing, counts):
-            lines += ["", f"[{table}]", *new]
-    return "\n".join(lines) + "\n"
-
-
-def _new(table: str, missing: dict[str, int], counts: Counted) -> list[str]:
-    """Lines for the numbers of a table that the file lacks; takes them out of `missing`."""
-    names = [name for name in missing if name.rpartition(".")[0] == table]
-    return [
-        f"{name.rpartition('.')[2]} = {missing.pop(name)}  # {counts.scripts.get(name, NO_REASON)}"
-        for name in names
-    ]
+        elif number := re.fullmatch(r"(\w+) = \d+  # (.*)", line):
+            reasons[f"{table}.{number[1]}"] = number[2]
+    return reasons

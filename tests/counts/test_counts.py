@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.counts.numbers import FILE, Counted, counted, differences, kept, written
+from tests.counts.numbers import FILE, NO_REASON, Counted, counted, differences, kept, written
 from tests.servers import RedisServer
 
 TEXT = """\
 # About this file.
 [paced]
 round_trips = 8  # why
-bytes_sent = 2000
+bytes_sent = 2000  # arguments
 
 [paced.instructions]
 settle = 500  # the longest
-gone = 3
+gone = 3  # no more
+
+[paced.commands]
+XLEN = 2  # settle 2
 """
 BEFORE = {
     "paced.round_trips": 8,
     "paced.bytes_sent": 2000,
     "paced.instructions.settle": 500,
     "paced.instructions.gone": 3,
+    "paced.commands.XLEN": 2,
 }
 
 
 def test_an_item_costs_what_numbers_toml_says(redis_server: RedisServer) -> None:
     found = differences(kept(FILE.read_text("utf-8")), asyncio.run(counted(redis_server)).numbers)
     assert not found, "\n".join(["The cost of an item has changed.", *found])
+
+
+def test_each_number_has_its_reason_beside_it() -> None:
+    without = [line for line in FILE.read_text("utf-8").splitlines() if line.endswith(NO_REASON)]
+    assert not without, f"Write in tests/counts/numbers.toml why an item needs these: {without}"
 
 
 def test_a_number_that_grew_is_named_with_the_way_to_accept_it() -> None:
@@ -55,10 +64,24 @@ def test_bytes_may_differ_by_the_digits_of_times() -> None:
 
 
 def test_a_dump_keeps_the_reasons_and_the_bytes_that_are_nearly_the_same() -> None:
-    now = {"paced.round_trips": 7, "paced.bytes_sent": 2001, "paced.instructions.settle": 400}
-    now |= {"paced.instructions.claim": 9, "paced.commands.HLEN": 3}
-    text = written(TEXT, Counted(now, {"paced.commands.HLEN": "claim 2, settle 1"}))
-    assert kept(text) == {**now, "paced.bytes_sent": 2000}
-    assert text.startswith("# About this file.\n[paced]\nround_trips = 7  # why\n")
-    assert "settle = 400  # the longest\nclaim = 9  # new: say why\n" in text
-    assert text.endswith("[paced.commands]\nHLEN = 3  # claim 2, settle 1\n")
+    now = {"paced.round_trips": 7, "paced.bytes_sent": 2001, "paced.instructions.claim": 9}
+    now |= {"paced.instructions.settle": 400, "paced.commands.HLEN": 3, "paced.commands.XLEN": 2}
+    scripts = {"paced.commands.HLEN": "claim 2, settle 1", "paced.commands.XLEN": "claim 2"}
+    assert kept(TEXT) == BEFORE
+    assert (
+        written(TEXT, Counted(now, scripts))
+        == """\
+# About this file.
+[paced]
+round_trips = 7  # why
+bytes_sent = 2000  # arguments
+
+[paced.instructions]
+claim = 9  # new: say why
+settle = 400  # the longest
+
+[paced.commands]
+HLEN = 3  # claim 2, settle 1
+XLEN = 2  # claim 2
+"""
+    )

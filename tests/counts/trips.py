@@ -118,7 +118,7 @@ async def drain(wire: Wire, redis: Redis, items: int) -> Trip:
     """
     async with _replica(wire, OneCall(lambda: None), (), slots=items + WARM_UP) as replica:
         replica.pool.execute = _noop
-        replica._bell.ring_all = lambda: None  # type: ignore[method-assign]  # on purpose
+        replica._bell.ring_all = lambda: None  # type: ignore[method-assign]  # of this replica
         async with _running(replica):
             await _send(redis, range(WARM_UP))
             await _at_rest(wire, replica, WARM_UP)
