@@ -37,6 +37,7 @@ class Terms:
     backoff_s: float = 2.0  # the first wait of a back-off, which doubles
     longest_backoff_s: float = 60.0
     lease_s: float = 15.0  # Pixmill's
+    kill_after_s: float = 5.0  # half of the pictures are there, and the next calls run
     restart_s: float = 5.0  # until a killed service runs again
 
     @property
@@ -59,6 +60,7 @@ class Terms:
             backoff_s=self.backoff_s / factor,
             longest_backoff_s=self.longest_backoff_s / factor,
             lease_s=self.lease_s / factor,
+            kill_after_s=self.kill_after_s / factor,
         )
 
 
@@ -93,10 +95,10 @@ ACCOUNTS = (
 SCALE, SMALL = 10.0, 40  # of the batches in real time
 
 
-def small(account: str) -> Terms:
+def small(account: str, pictures: int = SMALL) -> Terms:
     """An account's terms for real time: ten times as fast, for fewer pictures."""
     (terms,) = (terms for terms in ACCOUNTS if terms.name == account)
-    return terms.scaled(SCALE, SMALL)
+    return terms.scaled(SCALE, pictures)
 
 
 @dataclass(frozen=True)

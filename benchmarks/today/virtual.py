@@ -18,7 +18,7 @@ from benchmarks.today.virtual_time import VirtualTimeLoop
 
 
 def run(name: str, terms: Terms, seed: int, server_url: str, *, bad_day: bool) -> Outcome:
-    """One batch of a strategy. On a bad day a process is killed when half of the pictures are there."""
+    """One batch of a strategy. On a bad day a process is killed in the middle of it."""
     batch = Batch.of(terms, seed, bad_day=bad_day)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         made, account = runner.run(_batch(STRATEGIES[name], batch, seed, server_url, bad_day))
@@ -59,7 +59,7 @@ async def _by_scripts(
         for number in range(strategy.processes)
     ]
     if bad_day:
-        await made.half.wait()
+        await _middle(made, terms)
         processes[0].cancel()
     await asyncio.wait(processes)
     for process in processes:
@@ -79,9 +79,14 @@ async def _by_pixmill(
             fleet = Fleet(terms, account, made.note, server, queue, work)
             fleet.start(strategy.processes)
             if bad_day:
-                await made.half.wait()
+                await _middle(made, terms)
                 await fleet.kill(0)
             await made.all.wait()
             fleet.end()
     finally:
         server.close()
+
+
+async def _middle(made: Made, terms: Terms) -> None:
+    await made.half.wait()
+    await asyncio.sleep(terms.kill_after_s)
