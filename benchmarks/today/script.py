@@ -43,7 +43,10 @@ class HttpAccount:
         return str(answer["id"])
 
     async def is_over(self, task: str) -> bool:
-        answer = await self._post("/v1/api/image/query", model=MODEL, id=task)
+        try:
+            answer = await self._post("/v1/api/image/query", model=MODEL, id=task)
+        except TimeoutError:
+            return False  # the next poll finds it
         if answer["status"] != "completed":
             return False
         (await self._client.get(answer["data"][0]["url"])).raise_for_status()
@@ -52,7 +55,7 @@ class HttpAccount:
     async def _post(self, path: str, **fields: Any) -> dict[str, Any]:
         try:
             answer = await self._client.post(self._root + path, json=fields)
-        except httpx2.TimeoutException:
+        except httpx2.TransportError:  # a time-out, or a standing connection that was closed
             raise TimeoutError from None
         if answer.status_code == 429:
             wait_ms = answer.headers.get("retry-after-ms")
