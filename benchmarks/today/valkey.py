@@ -13,9 +13,10 @@ class Valkey:
     """One connection to a real server for a whole fleet. `heard` is called with each message of the bell."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self._client = redis.Redis.from_url(url)
+        client: Any = redis.Redis.from_url(url)  # its stubs leave these methods untyped
+        self._client = client
         self._channel = f"{prefix}:bell"
-        self._bell = self._client.pubsub(ignore_subscribe_messages=True)
+        self._bell = client.pubsub(ignore_subscribe_messages=True)
         self._bell.subscribe(self._channel)
         self._marks = count()
         self.heard: Callable[[str], None] = lambda _message: None
