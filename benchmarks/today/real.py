@@ -195,7 +195,7 @@ class _Stage:
                 ready.set()
                 await begin.wait()
                 self._submit(client, name)
-                finished = asyncio.create_task(self._watch(client, name, made))
+                finished = asyncio.create_task(self._watch(client, name, made, workers))
                 if self._bad_day:
                     await made.half.wait()
                     await asyncio.sleep(self._terms.kill_after_s)
@@ -238,11 +238,13 @@ class _Stage:
         }
         client.xadd(f"{name}:jobs", {"type": "pixmill.batch.v1", "data": json.dumps(payload)})
 
-    async def _watch(self, client: Any, name: str, made: Made) -> None:
+    async def _watch(self, client: Any, name: str, made: Made, workers: Sequence[Worker]) -> None:
         """Note the pictures that have succeeded, until the batch is finished."""
         group: dict[str, str] = {}
         while "finished_us" not in group:
             await asyncio.sleep(LOOK_S)
+            for worker in workers:
+                worker.check()
             group = client.hgetall(f"{name}:batch:default/today")
             for picture in range(len(made.pictures), int(group.get("succeeded", 0))):
                 made.note(picture)

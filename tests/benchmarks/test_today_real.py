@@ -12,7 +12,8 @@ from benchmarks.today.terms import ACCOUNTS
 @pytest.mark.parametrize("account", [terms.name for terms in ACCOUNTS])
 def test_scripts_and_workers_make_every_picture(account: str) -> None:
     for outcome in real.run(account, ["groups", "pixmill-1"], 0, bad_day=False, pictures=5):
-        assert (outcome.made, outcome.paid, outcome.clock) == (5, 5, "real")
+        assert (outcome.made, outcome.clock) == (5, "real")
+        assert outcome.paid >= 5  # a script buys a picture again if a busy machine loses its reply
         assert outcome.makespan_s >= outcome.optimum_s
 
 
