@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        bench-http bench-page bench-demo bench-stalls page-pictures clean
+        bench-http bench-page bench-demo bench-stalls bench-today today-plot page-pictures clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -95,6 +95,12 @@ bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails,
 
 bench-stalls: setup  ## workers that are stopped at random moments: the provider still refuses nothing (10 minutes)
 	$(BIN)/python -m benchmarks.stalls $(STALLS)
+
+bench-today: setup  ## 100 pictures as people make them today, beside Pixmill: virtual time, then real time (12 minutes)
+	$(BIN)/python -m benchmarks.today --real $(TODAY)
+
+today-plot: setup  ## the plot and the tables of benchmarks/results/today.json anew, in docs and README
+	$(UV) run --frozen --group plot python -m benchmarks.today.pages
 
 page-pictures: setup  ## docs/page.png anew, after the page has changed
 	$(BIN)/python -m tests.page.rig.pictures

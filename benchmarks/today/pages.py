@@ -1,0 +1,125 @@
+"""Writes what the README and docs/today.md show of the results: the plot, its two sentences, the tables.
+
+Run it as ``python -m benchmarks.today.pages`` after a run whose results are to be shown (`make today-plot`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+from benchmarks.processes import ROOT
+from benchmarks.today.figures import COMPARED_HEAD, HEAD, Row, cells, pairs, table
+from benchmarks.today.plot import draw
+from benchmarks.today.terms import ACCOUNTS, SCALE, SMALL
+from benchmarks.venvs import BENCHMARKS
+
+RESULTS = BENCHMARKS / "results" / "today.json"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "today.md"
+QUICK = 2.0  # times the optimum
+BUSY = 1.0  # the load above which no time of processes is compared
+BEGIN, END = "<!-- today: written by `make today-plot` -->", "<!-- today: end -->"
+
+
+def main() -> None:
+    document = json.loads(RESULTS.read_text())
+    rows = rows_of(document)
+    for path in draw(shown(rows), ROOT / "docs"):
+        print(path.relative_to(ROOT))
+    for path, text in ((README, readme(rows)), (PAGE, page(rows, document["environment"]))):
+        path.write_text(with_block(path.read_text(), text))
+
+
+def rows_of(document: dict[str, Any]) -> list[Row]:
+    """The rows of a file of results."""
+    return [Row(**row) for row in document["summary"]]
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the plot."""
+    return [row for row in rows if row.clock == "virtual"]
+
+
+def with_block(text: str, block: str) -> str:
+    """`text` with a new block between the marks."""
+    new, count = re.subn(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}",
+        lambda _: f"{BEGIN}\n{block.strip()}\n{END}",
+        text,
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        raise ValueError(f"the page needs the marks {BEGIN} and {END} once")
+    return new
+
+
+def readme(rows: Sequence[Row]) -> str:
+    """The plot and two sentences."""
+    window = [row for row in shown(rows) if row.account == "window"]
+    ours = [row for row in window if row.strategy.startswith("pixmill")]
+    others = [row for row in window if row not in ours]
+    quick = [row for row in others if row.times_optimum < QUICK]
+    text = (
+        f"100 pictures on an account of 20 a minute, 4 at a time: on one replica or on four, Pixmill is "
+        f"{_refused(ours)} and takes {_span(ours, 'times_optimum', '.2f')} times the least time possible "
+        f"({window[0].in_order:.2f} is all that the order of the list allows), while what people write by hand takes "
+        f"{_span(others, 'times_optimum', '.2f')} times, and the quick ones are {_refused(quick)}. "
+        f"If a process dies half-way, they lose {_span(others, 'bad_lost', '.0f')} pictures, and Pixmill "
+        f"{_span(ours, 'bad_lost', '.0f')}: [docs/today.md](docs/today.md)."
+    )
+    alternative = (
+        "How long 100 pictures take by hand and with Pixmill, with 429s, paid calls and lost pictures"
+    )
+    return f"""
+<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="docs/today-dark.svg">
+  <img alt="{alternative}" src="docs/today-light.svg" width="640">
+</picture>
+
+{fill(text, 118, break_long_words=False, break_on_hyphens=False)}
+"""
+
+
+def page(rows: Sequence[Row], environment: dict[str, Any]) -> str:
+    """The tables of docs/today.md."""
+    parts = []
+    for terms in ACCOUNTS:
+        of_account = [row for row in rows if row.account == terms.name]
+        main = [row for row in of_account if row.clock == "virtual"]
+        parts.append(
+            f"**{terms.title}.** No sender needs less than {main[0].optimum_s:.0f} s, the median of "
+            f"{main[0].batches} batches. One that starts each call of the list at the first moment that the account "
+            f"allows takes {main[0].in_order:.2f} times that.\n\n{table(HEAD, map(cells, main))}"
+        )
+    repeats = [row.batches for row in rows if row.clock == "real"]
+    load = environment["load_average"][0]
+    if repeats and load > BUSY:
+        parts.append(
+            f"The machine was busy (load {load:.1f} at the start), so batches in real time are not compared."
+        )
+    elif repeats:
+        parts.append(
+            f"**In real time**: {SMALL} pictures, all times divided by {SCALE:g}; medians of {max(repeats)} batches "
+            f"({environment['server']}, Python {environment['python']}, {environment['cpus']} cores, load {load:.1f} "
+            "at the start). Beside them the same batches in virtual time."
+        )
+        parts += [f"{terms.short}:\n\n{table(COMPARED_HEAD, pairs(rows, terms.name))}" for terms in ACCOUNTS]
+    return "\n\n".join(parts)
+
+
+def _span(rows: Sequence[Row], name: str, form: str) -> str:
+    values = [getattr(row, name) for row in rows]
+    least, most = (format(value, form) for value in (min(values), max(values)))
+    return least if least == most else f"{least} to {most}"
+
+
+def _refused(rows: Sequence[Row]) -> str:
+    span = _span(rows, "refused", ",.0f")
+    return "never refused" if span == "0" else f"refused {span} times"
+
+
+if __name__ == "__main__":
+    main()
