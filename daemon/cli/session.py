@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import typer
 
@@ -26,7 +26,9 @@ from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
 from daemon.settings.pace import with_pace_of
-from daemon.storage.object_store import ResultStore
+
+if TYPE_CHECKING:
+    from daemon.storage.object_store import ResultStore
 
 DEAD_LOOKED_AT = 100  # the newest; each may be as large as an entry
 PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
@@ -85,6 +87,8 @@ class Session:
 
     def store(self) -> ResultStore:
         """The configured object store."""
+        from daemon.storage.object_store import ResultStore
+
         return ResultStore.open(self.settings.storage.url.reveal())
 
     async def find(self, client: Client, ident: str) -> View:
