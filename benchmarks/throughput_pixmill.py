@@ -24,7 +24,7 @@ from daemon.contract import Job
 from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
-from daemon.service import freeze_imports
+from daemon.service import freeze_what_stays
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.logs import configure_logs
@@ -50,7 +50,7 @@ async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
     keys = Keys(settings.redis.prefix)
     replica = Replica(settings, url, routes, ResultStore.open("memory://"), Webhooks({}, ()))
     replica.pool.execute = noop
-    freeze_imports()  # as `pixmill worker` does
+    freeze_what_stays()  # as `pixmill worker` does
     await enqueue(client, keys, items)
     started = time.perf_counter()
     await accept(replica, client, keys, items)

@@ -36,7 +36,6 @@ from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.bell import Bell
 from daemon.queue.keys import Keys
 from daemon.queue.outbox import Outbox
-from daemon.queue.pauses import PauseBook
 from daemon.queue.queue import Queue
 from daemon.settings import Settings, SettingsError
 from daemon.settings.pace import pace_as_json
@@ -51,6 +50,7 @@ from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.download import Download
 from daemon.worker.executor import Executor
 from daemon.worker.inputs import InputFetcher
+from daemon.worker.pause_book import PauseBook
 from daemon.worker.permits import CallPermits
 from daemon.worker.polls.awaited import Awaited
 from daemon.worker.polls.durations import Durations

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -28,9 +28,10 @@ from daemon.storage.object_store import ResultStore, StorageError
 from daemon.telemetry.streams import Unbroken
 from daemon.worker.descriptors import fitting_slots, raise_limit
 from providers.errors import redact
-from providers.simulator.server import Simulator
-from providers.simulator.settings import Rate, SimulatorSettings
 from providers.text import visible
+
+if TYPE_CHECKING:
+    from providers.simulator import Simulator
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,6 @@ GC_THRESHOLD = 10_000  # more objects made than freed since the last look of the
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 SIMULATOR_ENVIRON: Mapping[str, str] = {SIMULATOR_KEY_ENV: "simulated"}  # any key is served
 # Tight enough to show the limiter at work, loose enough to finish soon.
-SIMULATOR_SETTINGS = SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4))
 SIMULATOR_QUOTA: Mapping[str, object] = {"images": "20/10s", "in_flight": 8}
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ async def up(
         if embedded is not None:
             on_server(embedded)
         if not settings.credentials:
-            provider = Simulator(SIMULATOR_SETTINGS)
+            provider = _simulator()
             await provider.start()
             settings = simulated(settings, provider.base_url, SIMULATOR_QUOTA)
             environ = {**environ, **SIMULATOR_ENVIRON}
@@ -89,6 +89,15 @@ async def up(
             await provider.stop()
         if embedded is not None:
             await embedded.stop()
+
+
+def _simulator() -> Simulator:
+    """A simulator that enforces SIMULATOR_QUOTA."""
+    # A worker has no use for it, and it brings its pictures and its server along.
+    from providers.simulator.server import Simulator
+    from providers.simulator.settings import Rate, SimulatorSettings
+
+    return Simulator(SimulatorSettings(images=Rate(20, 10.0), in_flight=8, latency_s=(0.6, 1.4)))
 
 
 @asynccontextmanager
@@ -137,6 +146,7 @@ async def run_up(
 
     async def greet(running: Running) -> None:
         async with front(running) as url:
+            freeze_what_stays()
             try:
                 await _greet_when_redis_answers(running, lambda running: banner(running, url))
             except asyncio.CancelledError:
@@ -151,7 +161,12 @@ async def run_up(
 async def run_worker(settings: Settings) -> int:
     """`pixmill worker` until a signal; returns how many runs were handed over unfinished."""
     redis_url = redis_of(settings)
-    return await _until_signal(worker(settings, redis_url), lambda running: _refusal(running.replica))
+
+    async def run(running: Running) -> None:
+        freeze_what_stays()
+        await _refusal(running.replica)
+
+    return await _until_signal(worker(settings, redis_url), run)
 
 
 def redis_of(settings: Settings) -> str:
@@ -186,11 +201,12 @@ async def _until_signal(
     return running.replica.left
 
 
-def freeze_imports() -> None:
-    """Let the garbage collector pass over what was imported, which lives as long as this process.
+def freeze_what_stays() -> None:
+    """Let the garbage collector pass over what was imported and built, which lives as long as this process.
 
     A walk through all of it holds the event loop for about 50 ms, and would come every few thousand items. Runs leave
-    few cycles behind, so the collector may also come less often than by default.
+    few cycles behind, so the collector may also come less often than by default. The start itself leaves many: so this
+    is called once it is over.
     """
     gc.collect()
     gc.freeze()

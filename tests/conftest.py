@@ -88,9 +88,8 @@ def own_process() -> Iterator[None]:
     root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    if gc.get_threshold() != thresholds:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 @pytest.fixture(scope="session")

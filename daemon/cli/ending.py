@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.cli.errors import ALL_WELL, CANCELLED, FAILED, PARTLY
 from daemon.cli.following import Explain, follow, lines_of
 from daemon.cli.session import Session
 from daemon.client import Client
-from daemon.client.archive import Saved, make_directory, save_directory, save_zip
 from daemon.queue.records import GroupView, ItemView, View
+
+if TYPE_CHECKING:
+    from daemon.client.archive import Saved
 
 _CODES = {
     "completed_with_errors": PARTLY,
@@ -37,6 +40,8 @@ def exit_code(view: View, saved: Saved | None = None) -> int:
 def ready(out: Path | None) -> None:
     """Raise OSError now, not after the work, if the pictures could not be saved there."""
     if out is not None:
+        from daemon.client.archive import make_directory
+
         make_directory(out)
 
 
@@ -62,6 +67,7 @@ async def save(
     archive: Path | None = None,
 ) -> Saved:
     """Put the pictures into a directory or a ZIP file; pictures that the store lacks are reported on stderr."""
+    from daemon.client.archive import save_directory, save_zip
 
     def on_saved(done: int, total: int) -> None:
         if done % 100 == 0 and done < total:

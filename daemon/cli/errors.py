@@ -8,11 +8,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
-from daemon.client import NotRunningError, RejectedError
-from daemon.client.batch_file import BatchFileError
 from daemon.contract import Rejection
 from daemon.settings import SecretUrl, SettingsError, masked_url
-from daemon.storage.object_store import StorageError
 
 ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
@@ -34,6 +31,11 @@ class CommandError(Exception):
 
 def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> CommandError | None:
     """The error as people should read it; None for an unexpected one, which is a bug."""
+    # Most commands end without an error, and services use no client.
+    from daemon.client import NotRunningError, RejectedError
+    from daemon.client.batch_file import BatchFileError
+    from daemon.storage.object_store import StorageError
+
     match error:
         case CommandError():
             return error

@@ -10,12 +10,12 @@ import io
 import signal
 import sys
 import traceback
-from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from daemon.cli.importing import importing
 from daemon.telemetry.streams import NoReaderError
 
 
@@ -127,6 +127,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version
+
         typer.echo(f"pixmill {installed_version('pixmill')}")
         raise typer.Exit
 
@@ -142,7 +144,8 @@ def _main(
 
 def _build(listed: Listed) -> Any:
     module, _, name = listed.target.partition(":")
-    command = getattr(importlib.import_module(f"daemon.cli.commands.{module}"), name)
+    with importing():
+        command = getattr(importlib.import_module(f"daemon.cli.commands.{module}"), name)
     # With a callback, typer makes a group even of one command.
     part = typer.Typer(callback=lambda: None, pretty_exceptions_enable=False)
     if isinstance(command, typer.Typer):

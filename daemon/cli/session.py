@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import typer
 from redis.exceptions import RedisError
@@ -27,7 +27,9 @@ from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
 from daemon.settings.pace import with_pace_of
-from daemon.storage.object_store import ResultStore
+
+if TYPE_CHECKING:
+    from daemon.storage.object_store import ResultStore
 
 DEAD_LOOKED_AT = 100  # the newest; each may be as large as an entry
 LOOK_S = 2.0  # how long a plan waits for the quotas of the fleet
@@ -93,6 +95,8 @@ class Session:
 
     def store(self) -> ResultStore:
         """The configured object store."""
+        from daemon.storage.object_store import ResultStore
+
         return ResultStore.open(self.settings.storage.url.reveal())
 
     async def find(self, client: Client, ident: str) -> View:

@@ -5,7 +5,8 @@ Other packages import the names from here; the other modules of the package hold
 
 from daemon.contract.batches import Batch, BatchItem, Cancel, RetryRequest
 from daemon.contract.entry import BATCH_TYPE, JOB_TYPE, PayloadTypes, load_object, parse_entry, parse_payload
-from daemon.contract.events import FINAL_STATES, Event
+from daemon.contract.event_types import FINAL_STATES
+from daemon.contract.events import Event
 from daemon.contract.jobs import Callback, Input, Job, fingerprint_content, pixel_fingerprint
 from daemon.contract.place import Place, place_of
 from daemon.contract.rejection import Rejection

@@ -13,7 +13,7 @@ import orjson
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from daemon.contract.events import CallbackEvent
+from daemon.contract.event_types import CallbackEvent
 from daemon.contract.fields import (
     IDENT_TEXT,
     METADATA_TEXT,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from daemon.contract.batches import Batch
-from daemon.contract.events import EVENT_DATA
+from daemon.contract.event_data import EVENT_DATA
 from daemon.contract.jobs import Job
 
 SCHEMA_NAMES = ("job", "batch", "event")

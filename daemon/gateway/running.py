@@ -17,7 +17,7 @@ from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
 from daemon.gateway.app import create_app
 from daemon.gateway.gateway import Gateway
-from daemon.service import Running, redis_of, unless_leaving, until_signal
+from daemon.service import Running, freeze_what_stays, redis_of, unless_leaving, until_signal
 from daemon.settings import Settings, SettingsError
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.health import health_app
@@ -130,6 +130,7 @@ async def run_gateway(settings: Settings, greet: Callable[[str], None]) -> int:
                 leaving, stack.enter_async_context(alone(settings, redis_of(settings)))
             )
             if url:
+                freeze_what_stays()
                 greet(url)
                 await leaving
     finally:

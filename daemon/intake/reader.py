@@ -113,7 +113,9 @@ class Intake:
         return [entry for entry in self._unfinished if entry[0] in ours]
 
     async def _read(self) -> list[Entry]:
-        reading = read_new(self._blocking, INTAKE_GROUP, self._queue.worker, self._keys.jobs, ROUND, BLOCK_MS)
+        # The first read does not wait: its reply shows that this replica consumes.
+        block_ms = None if self.read_at is None else BLOCK_MS
+        reading = read_new(self._blocking, INTAKE_GROUP, self._queue.worker, self._keys.jobs, ROUND, block_ms)
         entries: list[Entry] | None = await self._in_group(reading)
         if entries is not None:
             self.read_at = time.monotonic()

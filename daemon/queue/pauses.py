@@ -1,33 +1,25 @@
-"""Pauses that operators set on the fleet, a route or a batch, and how a replica follows them.
+"""Pauses that operators set on the fleet, a route or a batch.
 
 A pause stops new calls. Running items go on and are polled. Waiting items keep their place and their attempts, and may
-expire. Pauses of the fleet and of routes are in the hash `PREFIX:paused`; every replica reads it when the bell says
-`pause`, and once a second. A batch's pause is in its record; the scripts then park its items as under `max_in_flight`.
+expire. Pauses of the fleet and of routes are in the hash `PREFIX:paused` (worker/pause_book.py). A batch's pause is in
+its record; the scripts then park its items as under `max_in_flight`.
 The limiter keeps pauses of an account (`pixmill quota pause`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-import structlog
 from redis.asyncio import Redis
 
-from daemon.broker.loops import run_forever
-from daemon.queue.bell import LOOK_EVERY_S
 from daemon.queue.keys import Keys
 from daemon.queue.records import GroupView, Records, View
 from daemon.queue.steps import Steps
 from limiter.explain import wait_text
-
-log = structlog.get_logger(__name__)
 
 Scope = Literal["fleet", "route", "batch"]
 FLEET = "fleet"
@@ -142,58 +134,3 @@ def _pause(field: str, value: str, now_us: int) -> Pause:
     scope, _, name = field.partition(":")
     ends_s = (int(ends) - now_us) / 1e6 if ends else None
     return Pause("route" if scope == "route" else "fleet", name, orjson.loads(reason), ends_s)
-
-
-class PauseBook:
-    """A replica's knowledge of the pauses of the fleet and of routes.
-
-    `known` is set after the first reading; no call may begin before it. `rung` is the bell's event. `on_change` is
-    called when a pause begins or ends.
-    """
-
-    def __init__(
-        self,
-        client: Redis,
-        keys: Keys,
-        *,
-        rung: asyncio.Event,
-        on_change: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.known = asyncio.Event()
-        self._client = client
-        self._keys = keys
-        self._rung = rung
-        self._on_change = on_change
-        self._clock = clock
-        self._pauses: dict[str, Pause] = {}
-        self._read_at = 0.0
-
-    async def run(self) -> None:
-        await run_forever("pause book", self._step)
-
-    def over(self, route: str) -> Pause | None:
-        """The pause that holds the route back now. Between two readings this machine's clock decides when it ends."""
-        passed_s = self._clock() - self._read_at
-        held = {
-            name: replace(pause, ends_s=None if pause.ends_s is None else pause.ends_s - passed_s)
-            for name, pause in self._pauses.items()
-        }
-        return pause_over(_holding(held), route)
-
-    async def read(self) -> None:
-        """Read the pauses now."""
-        pauses = await read_pauses(self._client, self._keys)
-        self._read_at = self._clock()
-        before, self._pauses = self._pauses, pauses
-        self.known.set()
-        if before.keys() != pauses.keys():
-            log.info("pauses changed", paused=sorted(pauses))
-            self._on_change()
-
-    async def _step(self) -> None:
-        self._rung.clear()
-        await self.read()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._rung.wait()

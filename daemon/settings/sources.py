@@ -14,10 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource
-from pydantic_settings import SettingsError as SourceError
-from pydantic_settings.sources.utils import parse_env_vars
-
 from daemon.settings.files import is_file
 from daemon.settings.model import Settings, SettingsError, did_you_mean
 
@@ -76,19 +72,21 @@ def environment_source(environ: Mapping[str, str], known: Mapping[str, Any]) -> 
         for name, value in environ.items()
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name)
     }
-    problems = [
-        f"environment {name}: there is no section `{section}`{did_you_mean(section, Settings.model_fields)}"
-        for name in ours
-        if (section := _env_path(name)[0]) not in Settings.model_fields
-    ]
-    readable = dict(ours)
-    for name in ours:
-        try:
-            _EnvReader({name: ours[name]})()
-        except SourceError:
-            problems.append(f"environment {name}: a whole table is written as JSON, and this is not JSON.")
-            readable.pop(name)
-    values: dict[str, Any] = _renamed(_EnvReader(readable)(), known)
+    problems: list[str] = []
+    readable: dict[Path_, Any] = {}
+    for name, text in ours.items():
+        section, *inner = _env_path(name)
+        value = _table_or_text(text)
+        if section not in Settings.model_fields:
+            hint = did_you_mean(section, Settings.model_fields)
+            problems.append(f"environment {name}: there is no section `{section}`{hint}")
+        elif not inner and not isinstance(value, dict):
+            problems.append(
+                f"environment {name}: a whole table is written as JSON, and this is no JSON object."
+            )
+        else:
+            readable[section, *inner] = value
+    values: dict[str, Any] = _renamed(nested(readable), known)
     if isinstance(quotas := values.get("quotas"), dict):
         values["quotas"] = {name: _typed(limits) for name, limits in quotas.items()}
     labels = {tuple(part.replace("-", "_") for part in _env_path(name)): name for name in ours}
@@ -109,13 +107,14 @@ def flag_source(overrides: Mapping[str, object]) -> Source:
 
 
 def nested(values: Mapping[Path_, object]) -> dict[str, Any]:
-    """Tables in tables, from values by their path."""
+    """Tables in tables, from values by their path. Where a value is a table itself, values below it go over its own."""
     tables: dict[str, Any] = {}
-    for (*parents, last), value in values.items():
+    for at in sorted(values, key=len):
         table = tables
-        for part in parents:
-            table = table.setdefault(part, {})
-        table[last] = value
+        for part in at[:-1]:
+            inner = table.get(part)
+            table[part] = table = inner if isinstance(inner, dict) else {}
+        table[at[-1]] = values[at]
     return tables
 
 
@@ -127,18 +126,6 @@ def _flag(at: Path_) -> str:
 _SHORT_FLAGS: dict[Path_, str] = {("redis", "prefix"): "prefix", ("metrics", "listen"): "metrics"}
 
 
-class _EnvReader(EnvSettingsSource):
-    """pydantic-settings' reader, on a given environment instead of the process's."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        model: Any = Settings  # any model will do; only its fields are read
-        super().__init__(model, env_prefix=PREFIX, env_nested_delimiter="__")
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return parse_env_vars(self._environ, case_sensitive=False)
-
-
 # Kubernetes sets variables such as PIXMILL_PORT=tcp://10.0.0.7:80 for a service called pixmill: not ours.
 _SERVICE_LINK = re.compile(
     r"PIXMILL(?:_[A-Z0-9]+)*?_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_\w+)?)"
@@ -147,6 +134,14 @@ _SERVICE_LINK = re.compile(
 
 def _env_path(name: str) -> Path_:
     return tuple(name.removeprefix(PREFIX).lower().split("__"))
+
+
+def _table_or_text(text: str) -> Any:
+    """A JSON object as a table; any other text as it is."""
+    with suppress(ValueError):
+        if isinstance(table := json.loads(text), dict):
+            return table
+    return text
 
 
 def _typed(limits: Any) -> Any:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-from pydantic_settings import NoDecode
 
 from daemon.settings.redis_url import REDIS_SCHEMES, RedisUrlError, read_redis_url
 
@@ -190,4 +189,4 @@ Bytes = Annotated[int, BeforeValidator(parse_size)]
 RedisUrl = Annotated[SecretUrl, BeforeValidator(_redis_url)]
 StoreUrl = Annotated[SecretUrl, BeforeValidator(_store_url)]
 HttpBase = Annotated[str, AfterValidator(_http_base)]
-Names = Annotated[list[str], NoDecode, BeforeValidator(_comma_list)]
+Names = Annotated[list[str], BeforeValidator(_comma_list)]

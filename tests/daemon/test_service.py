@@ -22,7 +22,7 @@ from daemon.cli.commands.serve import banner
 from daemon.client import Client
 from daemon.gateway.running import beside
 from daemon.replica import SPARE_PORTS, Replica
-from daemon.service import GC_THRESHOLD, freeze_imports, run_up, run_worker, until_signal, up, worker
+from daemon.service import GC_THRESHOLD, freeze_what_stays, run_up, run_worker, until_signal, up, worker
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
 from daemon.worker.dispatcher import RESTARTED
@@ -290,7 +290,7 @@ async def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(
     assert signal.SIGTERM in handled
 
 
-def test_the_garbage_collector_passes_over_what_was_imported() -> None:
-    freeze_imports()
+def test_the_garbage_collector_passes_over_what_a_start_has_made() -> None:
+    freeze_what_stays()
     assert gc.get_freeze_count() > 0
     assert gc.get_threshold()[0] == GC_THRESHOLD

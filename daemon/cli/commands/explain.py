@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from redis.exceptions import RedisError
 
-from daemon.accounts.why import Hints, Reasons, Why
 from daemon.broker.errors import CONNECTION_FAULTS
-from daemon.cli.bounds import limiter_of
 from daemon.cli.following import ident_of
 from daemon.cli.options import Ident
 from daemon.cli.session import Session, command
 from daemon.client import Client
 from daemon.queue.records import View
 from daemon.settings import SettingsError
+
+if TYPE_CHECKING:
+    from daemon.accounts.why import Why
 
 
 @command
@@ -43,6 +46,10 @@ async def reason_of(session: Session, client: Client, view: View) -> str:
 
 
 async def _why(session: Session, client: Client, view: View, ident: str) -> Why:
+    # The commands that may wait import this module too, and most of them end without a reason.
+    from daemon.accounts.why import Hints, Reasons
+    from daemon.cli.bounds import limiter_of
+
     reasons = Reasons(client.redis, client.records, limiter_of(client), session.settings)
     return await reasons.why(
         view, Hints(session.hint("retry", ident, "--held"), session.hint("cancel", ident))

@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from daemon.accounts.quota_store import InForce
 from daemon.accounts.quota_view import Look
@@ -98,6 +96,9 @@ def _over(session: Session, pauses: Pauses, quota: str) -> list[dict[str, Any]]:
 
 async def _watch(session: Session, client: Client) -> None:
     """On a terminal the lines are replaced in place; in a pipe each line that changed is printed."""
+    from rich.live import Live
+    from rich.text import Text
+
     live = Live(auto_refresh=False) if sys.stdout.isatty() else None
     last: list[str] = []
     with live or nullcontext():

@@ -12,6 +12,7 @@ import typer
 
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.errors import words_of
+from daemon.cli.importing import import_structlog, importing
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
@@ -38,6 +39,7 @@ def up(
 
     Example:  pixmill up
     """
+    import_structlog()
     from daemon.gateway.running import beside
     from daemon.service import run_up
 
@@ -63,7 +65,9 @@ def worker(
 
     Example:  pixmill worker --config pixmill.toml
     """
-    from daemon.service import run_worker
+    import_structlog()
+    with importing():
+        from daemon.service import run_worker
 
     _serve(run_worker, config, redis_url, prefix, metrics, log_level)
 
@@ -79,6 +83,7 @@ def gateway(
 
     Example:  pixmill gateway --config pixmill.toml
     """
+    import_structlog()
     from daemon.gateway.running import run_gateway
 
     def run(settings: Settings) -> Coroutine[Any, Any, int]:
@@ -144,7 +149,7 @@ def _serve(
     import structlog
     import uvloop
 
-    from daemon.service import EXPECTED_ERRORS, freeze_imports
+    from daemon.service import EXPECTED_ERRORS
     from daemon.telemetry.logs import configure_logs
 
     configure_logs(level=log_level)
@@ -155,7 +160,6 @@ def _serve(
             structlog.get_logger(__name__).warning(
                 "calls of one account may exceed its limit", problem=sentence
             )
-        freeze_imports()
         left = uvloop.run(run(settings))
     except EXPECTED_ERRORS as error:
         print(visible(_sentence(error), lines=True), file=sys.stderr)

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from daemon.contract.events import BatchState, Counts
+from daemon.contract.event_data import Counts
+from daemon.contract.event_types import BatchState
 from daemon.gateway.document.shapes import HERE, TIME, Example, Outlook, Shape
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
-from daemon.contract.events import Counts, ErrorRecord, ImageRecord
+from daemon.contract.event_data import Counts, ErrorRecord, ImageRecord
 from daemon.gateway.document.shapes import HERE, TIME, Example, Outlook, Shape
 
 

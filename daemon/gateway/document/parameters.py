@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from daemon.contract.events import BatchState
+from daemon.contract.event_types import BatchState
 from daemon.contract.fields import IDENT_PATTERN, IDENT_TEXT, NAME_PATTERN
 from daemon.contract.schema import SCHEMA_NAMES
 from daemon.gateway.endpoints.items import STATES

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from daemon.broker.streams import tail
 from daemon.client.planning import LeastTime
 from daemon.contract import Rejection
-from daemon.contract.events import BatchState
+from daemon.contract.event_types import BatchState
 from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.batches.accepting import (
     Plan,

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
 from daemon.accounts.routes import LONGEST_PAUSE_S, TURN_S, Route
-from daemon.contract.events import EVENT_DATA
+from daemon.contract.event_data import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import Installation

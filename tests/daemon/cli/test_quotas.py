@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract.events import EVENT_DATA
+from daemon.contract.event_data import EVENT_DATA
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.outcomes import Retry, Succeeded, Throttled
 from daemon.settings import load_settings

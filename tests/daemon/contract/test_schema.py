@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from daemon.cli.commands.config import schema_ as schema_command
 from daemon.contract import Event, Job
-from daemon.contract.events import EVENT_DATA, EventType
+from daemon.contract.event_data import EVENT_DATA
+from daemon.contract.event_types import EventType
 from daemon.contract.schema import SCHEMA_NAMES, schema
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 
 from daemon.intake.refusals import UNKNOWN_TYPE_READS
 from providers.registry import create_provider
-from tests.daemon.harness import Installation
+from tests.daemon.harness import Installation, eventually
 
 
 @pytest.fixture
@@ -324,3 +325,20 @@ async def test_a_group_that_was_lost_is_made_again_from_the_beginning(installati
     assert await installation.intake._read() == []  # there is no group yet; it is made at 0
     await installation.intake.take(await installation.intake._read())
     assert await installation.kinds() == ["job.queued"]
+
+
+async def test_a_replica_consumes_from_its_first_read_on_also_while_no_job_comes(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.intake.reader.BLOCK_MS", 60_000)
+    intake = Installation(redis).intake
+
+    async def has_read() -> bool:
+        return intake.read_at is not None
+
+    running = asyncio.create_task(intake.run())
+    try:
+        await eventually(has_read)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

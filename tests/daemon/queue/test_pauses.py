@@ -13,9 +13,10 @@ from daemon.accounts.routes import Route
 from daemon.contract import Event
 from daemon.queue import pauses
 from daemon.queue.outcomes import Outcome, Succeeded, Throttled
-from daemon.queue.pauses import Pause, PauseBook, read_pauses
+from daemon.queue.pauses import Pause, read_pauses
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
+from daemon.worker.pause_book import PauseBook
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter import Limiter

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 import daemon.queue.steps
 from daemon.contract import FINAL_STATES
-from daemon.contract.events import BatchState, ItemState
+from daemon.contract.event_types import BatchState, ItemState
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import (
     Cancelled,

@@ -251,6 +251,7 @@ def test_all_problems_are_reported_together(load: Load) -> None:
         ("PIXMILL_WORKER__LEASES", "1s", "environment PIXMILL_WORKER__LEASES: `worker.leases` is not a known setting; did you mean `lease`?"),
         ("PIXMILL_WORKER__LEASE", "1 parsec", "environment PIXMILL_WORKER__LEASE: `worker.lease` must be a duration"),
         ("PIXMILL_GATEWAY", "{", "environment PIXMILL_GATEWAY: a whole table is written as JSON"),
+        ("PIXMILL_GATEWAY", "8080", "environment PIXMILL_GATEWAY: a whole table is written as JSON"),
     ],
 )  # fmt: skip
 def test_a_wrong_variable_is_named(load: Load, name: str, value: str, problem: str) -> None:
@@ -292,6 +293,21 @@ def test_the_environment_reaches_every_depth(load: Load) -> None:
     assert source == "environment PIXMILL_QUOTAS__OPENAI_MAIN__IN_FLIGHT"
     assert loaded.source("retention.records") == "environment PIXMILL_RETENTION"
     assert "openai-main" in settings.parsed_quotas()
+
+
+@pytest.mark.parametrize("first", ["PIXMILL_RETENTION", "PIXMILL_RETENTION__RECORDS"])
+def test_a_single_variable_goes_over_that_of_its_table_in_any_order(load: Load, first: str) -> None:
+    environ = {
+        "PIXMILL_RETENTION": '{"records": "2h", "failed_records": "3h"}',
+        "PIXMILL_RETENTION__RECORDS": "1h",
+    }
+    ordered = {first: environ[first], **environ}
+    retention = load("", ordered).settings.retention
+    assert (retention.records, retention.failed_records) == (3600, 10_800)
+
+
+def test_braces_that_are_no_table_stay_text(load: Load) -> None:
+    assert load("", {"PIXMILL_REDIS__PREFIX": "{pixmill}"}).settings.redis.prefix == "{pixmill}"
 
 
 def test_all_wrong_quotas_are_reported_together(load: Load) -> None:
