@@ -27,7 +27,13 @@ from providers.lack import lack_of
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, and then have their room
 
-_clients: weakref.WeakSet[httpx2.AsyncClient] = weakref.WeakSet()
+# A server that closes a connection while a paid request is written leaves its outcome unknown, so these are given up
+# before a server would close them. A request may wait half a second more for its slot on an open one.
+PAID_IDLE_S, MOST_PAID_IDLE = 2.0, 100
+# A request that costs nothing, such as a poll or a download, is sent again.
+FREE_IDLE_S, MOST_FREE_IDLE = 30.0, 32
+
+_transports: weakref.WeakSet[httpx2.AsyncHTTPTransport] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +56,34 @@ class Answer:
         return found | {"date": self.headers["date"]} if found and "date" in self.headers else found
 
 
-def create_client(base_url: str) -> httpx2.AsyncClient:
+def create_client(base_url: str, *, paid: bool = True) -> httpx2.AsyncClient:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
-    The environment names its proxy; raises ValueError with a sentence if that cannot be used.
-
-    Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
-    close them: if it does so while a paid request is written, the outcome is unknown. A request may wait half a second
-    for its slot on an open connection.
+    The environment names its proxy; raises ValueError with a sentence if that cannot be used. Without `paid` it is for
+    requests that cost nothing, and keeps its connections longer. Quotas limit the calls, so the pool is larger than
+    any quota.
     """
     _quiet_url_logging()
-    client = httpx2.AsyncClient(
-        verify=tls_context(),
-        timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
-        limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
+    idle = (PAID_IDLE_S, MOST_PAID_IDLE) if paid else (FREE_IDLE_S, MOST_FREE_IDLE)
+    return httpx2.AsyncClient(
+        transport=create_transport(proxy_for(httpx2.URL(base_url)), *idle),
         follow_redirects=False,
         trust_env=False,
-        proxy=proxy_for(httpx2.URL(base_url)),
         headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
     )
-    _clients.add(client)
-    return client
+
+
+def create_transport(proxy: httpx2.Proxy | None, idle_s: float, most_idle: int) -> httpx2.AsyncHTTPTransport:
+    """Connections that later requests use again; `most_idle` of them wait for these, up to `idle_s`."""
+    limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=most_idle, keepalive_expiry=idle_s)
+    transport = httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False, proxy=proxy, limits=limits)
+    _transports.add(transport)
+    return transport
 
 
 async def drop_idle_connections() -> int:
     """Close the idle connections of all accounts, which gives their descriptors back; returns how many there were."""
-    # The library has no public way to them.
-    transports = [each for client in _clients for each in (client._transport, *client._mounts.values())]  # noqa: SLF001
-    pools = [each._pool for each in transports if isinstance(each, httpx2.AsyncHTTPTransport)]  # noqa: SLF001
+    pools = [transport._pool for transport in _transports]  # noqa: SLF001 - the library has no public way to them
     idle = [connection for pool in pools for connection in pool.connections if connection.is_idle()]
     dropped = 0
     for connection in idle:

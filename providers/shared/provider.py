@@ -28,6 +28,7 @@ from providers.base import (
 )
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_once
+from providers.http.exchange import KeptConnections
 from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
@@ -62,6 +63,8 @@ class HttpProvider(ABC):
         self._secrets = tuple(secrets)
         self._allow_hosts = picture_hosts(url, options)
         self._client = create_client(str(url))
+        self._free = create_client(str(url), paid=False)  # for all requests that cost nothing
+        self._downloads = KeptConnections()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base_url})"
@@ -126,11 +129,14 @@ class HttpProvider(ABC):
 
     async def fetch(self, picture: Picture) -> bytes:
         """See Provider.fetch and `fetch_picture`."""
-        return await answers.fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
+        return await answers.fetch_picture(
+            picture, host=self._host, allow_hosts=self._allow_hosts, connections=self._downloads
+        )
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
-        await self._client.aclose()
+        for each in (self._client, self._free, self._downloads):
+            await each.aclose()
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._secrets[0]}"}
@@ -151,9 +157,10 @@ class HttpProvider(ABC):
         hooks: CallHooks = NO_HOOKS,
     ) -> T:
         """`read` applied to the answer to one request; see `send_once`. No error shows a secret of the account."""
+        client = self._client if lost is ErrorKind.AMBIGUOUS_SUBMIT else self._free
         try:
             answer = await send_once(
-                self._client,
+                client,
                 request,
                 timeout_s=timeout_s,
                 lost=lost,
