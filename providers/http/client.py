@@ -56,7 +56,16 @@ class Answer:
         return found | {"date": self.headers["date"]} if found and "date" in self.headers else found
 
 
-def create_client(base_url: str, *, paid: bool = True) -> httpx2.AsyncClient:
+class Client(httpx2.AsyncClient):
+    """The library's client, which makes requests. `send_once` sends them by the transport alone: no cookie is kept."""
+
+    def __init__(self, transport: httpx2.AsyncHTTPTransport) -> None:
+        headers = {"User-Agent": "pixmill", "Accept-Encoding": "gzip"}
+        super().__init__(transport=transport, follow_redirects=False, trust_env=False, headers=headers)
+        self.transport = transport
+
+
+def create_client(base_url: str, *, paid: bool = True) -> Client:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
     The environment names its proxy; raises ValueError with a sentence if that cannot be used. Without `paid` it is for
@@ -65,12 +74,7 @@ def create_client(base_url: str, *, paid: bool = True) -> httpx2.AsyncClient:
     """
     _quiet_url_logging()
     idle = (PAID_IDLE_S, MOST_PAID_IDLE) if paid else (FREE_IDLE_S, MOST_FREE_IDLE)
-    return httpx2.AsyncClient(
-        transport=create_transport(proxy_for(httpx2.URL(base_url)), *idle),
-        follow_redirects=False,
-        trust_env=False,
-        headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
-    )
+    return Client(create_transport(proxy_for(httpx2.URL(base_url)), *idle))
 
 
 def create_transport(proxy: httpx2.Proxy | None, idle_s: float, most_idle: int) -> httpx2.AsyncHTTPTransport:
@@ -104,7 +108,7 @@ async def warm_up() -> None:
 
 
 async def send_once(
-    client: httpx2.AsyncClient,
+    client: Client,
     request: httpx2.Request,
     *,
     timeout_s: float,
@@ -121,9 +125,8 @@ async def send_once(
     request.extensions = {
         **request.extensions,
         "trace": progress.trace,
-        "timeout": httpx2.Timeout(
-            timeout_s, connect=min(10.0, timeout_s), pool=min(10.0, timeout_s)
-        ).as_dict(),
+        # Reads and writes have no timers of their own: none could end later than the whole.
+        "timeout": {"connect": min(10.0, timeout_s), "pool": min(10.0, timeout_s)},
     }
     host = request.url.host
     try:
@@ -145,10 +148,10 @@ async def send_once(
 
 
 async def _received(
-    client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int
+    client: Client, request: httpx2.Request, max_bytes: int
 ) -> tuple[httpx2.Response, bytearray]:
     """The response and its body as it was sent; raises TooLarge."""
-    response = await client.send(request, stream=True)
+    response = await client.transport.handle_async_request(request)
     body = bytearray()
     try:
         await read_into(body, response, max_bytes)
@@ -180,6 +183,8 @@ async def _unpacked(response: httpx2.Response, packed: bytearray, max_bytes: int
 
 class _Progress:
     """Follows a request through the transport, and calls the hooks on its way."""
+
+    __slots__ = ("_connecting_at", "_hooks", "_rtt_s", "sent")
 
     def __init__(self, hooks: CallHooks) -> None:
         self.sent = False
