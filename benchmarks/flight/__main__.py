@@ -202,7 +202,7 @@ def _of_cpu(options: argparse.Namespace, *, thumbnail: bool) -> float:
     """Milliseconds an item."""
     stage = Stage(options.in_flight)
     try:
-        return 1000 * stage.drain(options.items, thumbnail=thumbnail) / options.items
+        return 1000 * stage.drain(options.items, thumbnail=thumbnail) / int(options.items)
     finally:
         stage.end()
 
@@ -211,7 +211,7 @@ def _of_memory(options: argparse.Namespace) -> float:
     """KiB an item."""
     stage = Stage(options.hanging)
     try:
-        return stage.hang(options.hanging) / 1024 / options.hanging
+        return stage.hang(options.hanging) / 1024 / int(options.hanging)
     finally:
         stage.end()
 

@@ -123,10 +123,10 @@ class time_to_read:  # noqa: N801 - used like a function
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         if self._token is not None:
             _room.reset(self._token)
-        return await self._limit.__aexit__(kind, error, trace)
+        await self._limit.__aexit__(kind, error, trace)
 
 
 async def read_into(body: bytearray, response: httpx2.Response, max_bytes: int) -> None:
