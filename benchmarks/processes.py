@@ -56,7 +56,10 @@ class Provider:
 
 
 class Worker:
-    """The real command, with the resources that the system counts for it; `command` may be another one."""
+    """The real command, with the resources that the system counts for it; `command` may be another one.
+
+    `module` is run in the place of `python -m daemon`.
+    """
 
     def __init__(
         self,
@@ -65,13 +68,14 @@ class Worker:
         environ: Mapping[str, str],
         *options: str,
         command: str = "worker",
+        module: str = "daemon",
     ) -> None:
         path = directory / "pixmill.toml"
         path.write_text(config)
         with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daemon", command, "--config", str(path), *options],
+                [sys.executable, "-m", module, command, "--config", str(path), *options],
                 cwd=directory,
                 env={**_installed(), "PYTHONPATH": str(ROOT), **environ},
                 stdout=log,

@@ -55,7 +55,9 @@ class Settles:
         report = report_of(item, outcome, charged)
         state = await until_answered("settle", lambda: self._queue.settle_report(report))
         if state != "lost":
-            self._kept.append((self._clock(), orjson.dumps(report, default=bytes.decode)))
+            # A copy: orjson's own bytes keep the 4 KiB that it writes into.
+            packed = memoryview(orjson.dumps(report, default=bytes.decode)).tobytes()
+            self._kept.append((self._clock(), packed))
         return state
 
     def runs(self) -> list[tuple[str, str]]:

@@ -65,6 +65,8 @@ class Beside:
     another owner, the block is stopped and raises LeaseLost.
     """
 
+    __slots__ = ("_cancels", "_last", "_lost", "_owner", "_receipt")
+
     def __init__(self) -> None:
         self._last: asyncio.Task[None] | None = None
         self._receipt: asyncio.Task[None] | None = None

@@ -27,7 +27,13 @@ from providers.lack import lack_of
 MAX_ANSWER_BYTES = 96 * 1024 * 1024  # a 4096 x 4096 PNG in base64, and room
 SMALL_BYTES = 8 * 1024 * 1024  # answers up to this size are unpacked at once, and then have their room
 
-_clients: weakref.WeakSet[httpx2.AsyncClient] = weakref.WeakSet()
+# A server that closes a connection while a paid request is written leaves its outcome unknown, so these are given up
+# before a server would close them. A request may wait half a second more for its slot on an open one.
+PAID_IDLE_S, MOST_PAID_IDLE = 2.0, 100
+# A request that costs nothing, such as a poll or a download, is sent again.
+FREE_IDLE_S, MOST_FREE_IDLE = 30.0, 32
+
+_transports: weakref.WeakSet[httpx2.AsyncHTTPTransport] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +56,38 @@ class Answer:
         return found | {"date": self.headers["date"]} if found and "date" in self.headers else found
 
 
-def create_client(base_url: str) -> httpx2.AsyncClient:
+class Client(httpx2.AsyncClient):
+    """The library's client, which makes requests. `send_once` sends them by the transport alone: no cookie is kept."""
+
+    def __init__(self, transport: httpx2.AsyncHTTPTransport) -> None:
+        headers = {"User-Agent": "pixmill", "Accept-Encoding": "gzip"}
+        super().__init__(transport=transport, follow_redirects=False, trust_env=False, headers=headers)
+        self.transport = transport
+
+
+def create_client(base_url: str, *, paid: bool = True) -> Client:
     """A client for one provider account. It follows no redirects: they would carry the credential elsewhere.
 
-    The environment names its proxy; raises ValueError with a sentence if that cannot be used.
-
-    Quotas limit the calls, so the pool is larger than any quota. Idle connections are closed before a server would
-    close them: if it does so while a paid request is written, the outcome is unknown. A request may wait half a second
-    for its slot on an open connection.
+    The environment names its proxy; raises ValueError with a sentence if that cannot be used. Without `paid` it is for
+    requests that cost nothing, and keeps its connections longer. Quotas limit the calls, so the pool is larger than
+    any quota.
     """
     _quiet_url_logging()
-    client = httpx2.AsyncClient(
-        verify=tls_context(),
-        timeout=httpx2.Timeout(60.0, connect=10.0, pool=10.0),
-        limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=2.0),
-        follow_redirects=False,
-        trust_env=False,
-        proxy=proxy_for(httpx2.URL(base_url)),
-        headers={"User-Agent": "pixmill", "Accept-Encoding": "gzip"},
-    )
-    _clients.add(client)
-    return client
+    idle = (PAID_IDLE_S, MOST_PAID_IDLE) if paid else (FREE_IDLE_S, MOST_FREE_IDLE)
+    return Client(create_transport(proxy_for(httpx2.URL(base_url)), *idle))
+
+
+def create_transport(proxy: httpx2.Proxy | None, idle_s: float, most_idle: int) -> httpx2.AsyncHTTPTransport:
+    """Connections that later requests use again; `most_idle` of them wait for these, up to `idle_s`."""
+    limits = httpx2.Limits(max_connections=1000, max_keepalive_connections=most_idle, keepalive_expiry=idle_s)
+    transport = httpx2.AsyncHTTPTransport(verify=tls_context(), trust_env=False, proxy=proxy, limits=limits)
+    _transports.add(transport)
+    return transport
 
 
 async def drop_idle_connections() -> int:
     """Close the idle connections of all accounts, which gives their descriptors back; returns how many there were."""
-    # The library has no public way to them.
-    transports = [each for client in _clients for each in (client._transport, *client._mounts.values())]  # noqa: SLF001
-    pools = [each._pool for each in transports if isinstance(each, httpx2.AsyncHTTPTransport)]  # noqa: SLF001
+    pools = [transport._pool for transport in _transports]  # noqa: SLF001 - the library has no public way to them
     idle = [connection for pool in pools for connection in pool.connections if connection.is_idle()]
     dropped = 0
     for connection in idle:
@@ -98,7 +108,7 @@ async def warm_up() -> None:
 
 
 async def send_once(
-    client: httpx2.AsyncClient,
+    client: Client,
     request: httpx2.Request,
     *,
     timeout_s: float,
@@ -115,9 +125,8 @@ async def send_once(
     request.extensions = {
         **request.extensions,
         "trace": progress.trace,
-        "timeout": httpx2.Timeout(
-            timeout_s, connect=min(10.0, timeout_s), pool=min(10.0, timeout_s)
-        ).as_dict(),
+        # Reads and writes have no timers of their own: none could end later than the whole.
+        "timeout": {"connect": min(10.0, timeout_s), "pool": min(10.0, timeout_s)},
     }
     host = request.url.host
     try:
@@ -139,10 +148,10 @@ async def send_once(
 
 
 async def _received(
-    client: httpx2.AsyncClient, request: httpx2.Request, max_bytes: int
+    client: Client, request: httpx2.Request, max_bytes: int
 ) -> tuple[httpx2.Response, bytearray]:
     """The response and its body as it was sent; raises TooLarge."""
-    response = await client.send(request, stream=True)
+    response = await client.transport.handle_async_request(request)
     body = bytearray()
     try:
         await read_into(body, response, max_bytes)
@@ -174,6 +183,8 @@ async def _unpacked(response: httpx2.Response, packed: bytearray, max_bytes: int
 
 class _Progress:
     """Follows a request through the transport, and calls the hooks on its way."""
+
+    __slots__ = ("_connecting_at", "_hooks", "_rtt_s", "sent")
 
     def __init__(self, hooks: CallHooks) -> None:
         self.sent = False

@@ -20,7 +20,7 @@ from providers.http.addresses import (
     safe_addresses,
     system_resolver,
 )
-from providers.http.exchange import NETWORK_FAULTS, exchange
+from providers.http.exchange import NETWORK_FAULTS, KeptConnections, exchange
 from providers.http.faults import PROXY_WANTS_LOGIN, Unreached, login_refused, unreached, why
 from providers.http.proxies import proxy_for
 from providers.http.room import TooLarge, read_into, time_to_read
@@ -48,11 +48,15 @@ async def download(
     allow_hosts: Collection[str] = (),
     timeout_s: float = 30.0,
     resolver: Resolver = system_resolver,
+    connections: KeptConnections | None = None,
 ) -> bytes:
-    """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError."""
+    """The content of `url`, at most `max_bytes`, within `timeout_s` in all; raises OutsideError.
+
+    `connections` of earlier downloads may carry it, also those to the hosts of redirects.
+    """
     try:
         async with time_to_read(timeout_s):
-            return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s)
+            return await _follow(url, max_bytes, allow_hosts, resolver, timeout_s, connections)
     except TimeoutError:
         message = f"The download from {host_of(url)} did not finish within {timeout_s:g} s."
         raise OutsideError(message) from None
@@ -103,22 +107,31 @@ async def _way(target: httpx2.URL, allow_hosts: Collection[str], resolver: Resol
 
 
 async def _follow(
-    url: str, max_bytes: int, allow_hosts: Collection[str], resolver: Resolver, timeout_s: float
+    url: str,
+    max_bytes: int,
+    allow_hosts: Collection[str],
+    resolver: Resolver,
+    timeout_s: float,
+    connections: KeptConnections | None,
 ) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         target = checked(url, allow_hosts)
         way = await _way(target, allow_hosts, resolver)
-        answer = await _get(target, way, max_bytes, timeout_s)
+        answer = await _get(target, way, max_bytes, timeout_s, connections)
         if isinstance(answer, bytes):
             return answer
         url = str(answer)
     raise OutsideError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times.", refused=True)
 
 
-async def _get(target: httpx2.URL, way: Way, max_bytes: int, timeout_s: float) -> bytes | httpx2.URL:
+async def _get(
+    target: httpx2.URL, way: Way, max_bytes: int, timeout_s: float, connections: KeptConnections | None
+) -> bytes | httpx2.URL:
     """The body, or the address of a redirect."""
     try:
-        async with exchange("GET", target, way, HEADERS, timeout_s=timeout_s) as response:
+        async with exchange(
+            "GET", target, way, HEADERS, timeout_s=timeout_s, connections=connections
+        ) as response:
             _check_passed_on(response, name_of(target), way)
             if response.has_redirect_location:
                 return target.join(response.headers["location"])

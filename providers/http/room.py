@@ -7,9 +7,10 @@ rest of a body waits in its connection, and that wait uses up no time limit of `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Final, Protocol
 
 import httpx2
@@ -51,6 +52,8 @@ def _here() -> Room:
 class _Later:
     """A room that is made when something large needs it; what is small has room everywhere."""
 
+    __slots__ = ("_free", "_make", "_room")
+
     def __init__(self, make: Callable[[], Room], free: int) -> None:
         self._make = make
         self._free = free
@@ -68,17 +71,25 @@ class _Later:
             self._room.give_back(size)
 
 
-@contextmanager
-def room_from(make: Callable[[], Room], *, free: int = FREE_BYTES) -> Iterator[None]:
+class room_from:  # noqa: N801 - used like a function
     """Let all that is read and decoded in this block, and in the tasks that it starts, have its room from `make()`.
 
     What has at most `free` bytes needs none.
     """
-    token = _room.set(_Later(make, free))
-    try:
-        yield
-    finally:
-        _room.reset(token)
+
+    # No generators here and in `time_to_read`: each call that waits for its provider holds these blocks open.
+    __slots__ = ("_later", "_token")
+
+    def __init__(self, make: Callable[[], Room], *, free: int = FREE_BYTES) -> None:
+        self._later = _Later(make, free)
+        self._token: Token[Room | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _room.set(self._later)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _room.reset(self._token)
 
 
 @asynccontextmanager
@@ -97,13 +108,25 @@ async def take_room(size: int) -> None:
     await _here().take(size)
 
 
-@asynccontextmanager
-async def time_to_read(seconds: float) -> AsyncIterator[None]:
+class time_to_read:  # noqa: N801 - used like a function
     """As `asyncio.timeout`; a wait for room within the block does not count."""
-    async with asyncio.timeout(seconds) as limit:
-        paused = _Paused(_here(), limit)
-        with room_from(lambda: paused, free=0):
-            yield
+
+    __slots__ = ("_limit", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._limit = asyncio.timeout(seconds)
+        self._token: Token[Room | None] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._token = _room.set(_Paused(_here(), self._limit))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _room.reset(self._token)
+        await self._limit.__aexit__(kind, error, trace)
 
 
 async def read_into(body: bytearray, response: httpx2.Response, max_bytes: int) -> None:
@@ -138,6 +161,8 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 class _Paused:
     """A room whose waits do not count for a time limit."""
+
+    __slots__ = ("_limit", "_room")
 
     def __init__(self, room: Room, limit: asyncio.Timeout) -> None:
         self._room = room

@@ -10,7 +10,6 @@ from itertools import zip_longest
 from typing import Any
 
 import httpx2
-import orjson
 
 from providers.base import Generated, Pending, Picture, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -26,6 +25,7 @@ from providers.hunyuan.errors import (
 from providers.hunyuan.signature import authorization
 from providers.hunyuan.wire import HunyuanProvider
 from providers.shared.answers import answered_object, bad_answer, no_image, text_in
+from providers.shared.provider import json_body
 
 SERVICE = "aiart"
 VERSION = "2022-12-29"
@@ -78,7 +78,7 @@ class Tc3Provider(HunyuanProvider):
 
     def _signed(self, action: str, fields: dict[str, Any]) -> httpx2.Request:
         """The request, signed over exactly the bytes and the host header that will be sent."""
-        body = orjson.dumps({name: value for name, value in fields.items() if value is not None})
+        body = json_body(fields)
         timestamp_s = int(self._now() - self._ahead_s)
         headers = {
             "Content-Type": "application/json",

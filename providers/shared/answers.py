@@ -20,6 +20,7 @@ import pybase64
 from providers.base import Picture
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 from providers.http.client import SMALL_BYTES, Answer
+from providers.http.exchange import KeptConnections
 from providers.http.outside import OutsideError, download
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
@@ -166,8 +167,10 @@ def picture_of(item: object, host: str, sent_seed: int | None) -> Picture | None
     return Picture(url=url, seed=seed) if isinstance(url, str) and url else None
 
 
-async def fetch_picture(picture: Picture, *, host: str, allow_hosts: Collection[str]) -> bytes:
-    """The bytes of `picture`, downloaded if it only has an address.
+async def fetch_picture(
+    picture: Picture, *, host: str, allow_hosts: Collection[str], connections: KeptConnections | None = None
+) -> bytes:
+    """The bytes of `picture`, downloaded if it only has an address, by one of `connections` where it can.
 
     Raises `result_download` (try again; never, if our own rules refuse the address), `result_expired` (nothing is at
     the address, no longer or not yet) or `bad_response` (it leads to no picture). In each case it was paid for.
@@ -177,7 +180,9 @@ async def fetch_picture(picture: Picture, *, host: str, allow_hosts: Collection[
     if picture.url is None:
         raise _bad(f"{host} gave neither a picture nor an address.")
     try:
-        data = await download(picture.url, max_bytes=MAX_PICTURE_BYTES, allow_hosts=allow_hosts)
+        data = await download(
+            picture.url, max_bytes=MAX_PICTURE_BYTES, allow_hosts=allow_hosts, connections=connections
+        )
     except OutsideError as error:
         raise _download_failure(error) from None
     return _recognised(data, f"The address that {host} gave for the picture")

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx2
@@ -28,6 +29,7 @@ from providers.base import (
 )
 from providers.errors import ErrorKind, ProviderError
 from providers.http.client import MAX_ANSWER_BYTES, Answer, create_client, send_once
+from providers.http.exchange import KeptConnections
 from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
@@ -42,6 +44,21 @@ _MOST_SHOWN = 32_000  # characters, of the longest prompt
 
 # A restricted key may draw although it may not look around; OpenAI answers it with a 401 as well as a 403.
 _RESTRICTED = re.compile(r"missing scopes|insufficient permissions", re.IGNORECASE)
+
+
+def json_body(fields: Mapping[str, Any]) -> bytes:
+    """A JSON object without the fields that are None.
+
+    It is a copy: orjson's own bytes keep the 4 KiB that it writes into, and a body lives as long as its call.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    return memoryview(orjson.dumps(given)).tobytes()
+
+
+@lru_cache(maxsize=64)
+def _url(text: str) -> httpx2.URL:
+    """An address that calls go to. There are few, and reading one takes 0.1 ms."""
+    return httpx2.URL(text)
 
 
 class HttpProvider(ABC):
@@ -62,6 +79,8 @@ class HttpProvider(ABC):
         self._secrets = tuple(secrets)
         self._allow_hosts = picture_hosts(url, options)
         self._client = create_client(str(url))
+        self._free = create_client(str(url), paid=False)  # for all requests that cost nothing
+        self._downloads = KeptConnections()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base_url})"
@@ -126,20 +145,23 @@ class HttpProvider(ABC):
 
     async def fetch(self, picture: Picture) -> bytes:
         """See Provider.fetch and `fetch_picture`."""
-        return await answers.fetch_picture(picture, host=self._host, allow_hosts=self._allow_hosts)
+        return await answers.fetch_picture(
+            picture, host=self._host, allow_hosts=self._allow_hosts, connections=self._downloads
+        )
 
     async def aclose(self) -> None:
         """See Provider.aclose."""
-        await self._client.aclose()
+        for each in (self._client, self._free, self._downloads):
+            await each.aclose()
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._secrets[0]}"}
 
     def _post(self, path: str, fields: Mapping[str, Any], **headers: str) -> httpx2.Request:
         """A JSON POST; fields that are None are left out."""
-        body = orjson.dumps({name: value for name, value in fields.items() if value is not None})
+        body = json_body(fields)
         headers = {**self._headers(), "Content-Type": "application/json", **headers}
-        return self._client.build_request("POST", self._base_url + path, content=body, headers=headers)
+        return self._client.build_request("POST", _url(self._base_url + path), content=body, headers=headers)
 
     async def _call(
         self,
@@ -151,9 +173,10 @@ class HttpProvider(ABC):
         hooks: CallHooks = NO_HOOKS,
     ) -> T:
         """`read` applied to the answer to one request; see `send_once`. No error shows a secret of the account."""
+        client = self._client if lost is ErrorKind.AMBIGUOUS_SUBMIT else self._free
         try:
             answer = await send_once(
-                self._client,
+                client,
                 request,
                 timeout_s=timeout_s,
                 lost=lost,

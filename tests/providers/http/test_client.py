@@ -6,7 +6,6 @@ import asyncio
 import os
 from types import SimpleNamespace
 
-import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,7 +15,13 @@ from starlette.routing import Route
 from providers.base import NO_HOOKS, CallHooks
 from providers.errors import ErrorKind, ProviderError
 from providers.http.asgi import AsgiServer
-from providers.http.client import Answer, create_client, drop_idle_connections, send_once
+from providers.http.client import (
+    Answer,
+    create_client,
+    create_transport,
+    drop_idle_connections,
+    send_once,
+)
 from tests.providers.no_descriptors import no_descriptors
 
 
@@ -64,6 +69,28 @@ async def test_before_send_runs_once_a_request_before_it_leaves() -> None:
     assert calls == [(0, True), (1, False)], "only the first one connected"
 
 
+@pytest.mark.parametrize(("paid", "connects"), [(True, [True, True]), (False, [True, False])])
+async def test_only_requests_that_cost_nothing_leave_on_a_connection_that_was_idle_for_long(
+    paid: bool, connects: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("providers.http.client.PAID_IDLE_S", 0.01)
+    connected: list[bool] = []
+
+    async def before_send(rtt_s: float | None) -> None:
+        connected.append(rtt_s is not None)
+
+    provider = _Provider()
+    url = await provider.start()
+    async with create_client(url, paid=paid) as client:
+        for _ in range(2):
+            await send_once(
+                client, client.build_request("GET", url), timeout_s=5, hooks=CallHooks(before_send)
+            )
+            await asyncio.sleep(0.05)
+    await provider.stop()
+    assert connected == connects
+
+
 async def test_without_a_descriptor_idle_connections_are_closed_and_nothing_is_sent() -> None:
     provider = _Provider()
     url = await provider.start()
@@ -91,10 +118,8 @@ async def test_a_connection_that_found_work_meanwhile_stays_open(monkeypatch: py
             second.idle = False  # a paid request took it while this one was closed
 
     first, second = Connection(), Connection()
-    transport = httpx2.AsyncHTTPTransport()
-    async with create_client("http://api.example") as client:
+    async with create_transport(None, 2.0, 1) as transport:
         monkeypatch.setattr(transport, "_pool", SimpleNamespace(connections=[first, second]))
-        monkeypatch.setattr(client, "_transport", transport)
         assert await drop_idle_connections() == 1
         monkeypatch.undo()
     assert (first.closed, second.closed) == (True, False)

@@ -77,6 +77,10 @@ class Peer:
         text = (await self._reader.readexactly(int(length.split()[1]))).decode()
         return int(head.split()[1]), json.loads(text)["code"] if "problem+json" in head else text
 
+    def leave(self, how: str) -> None:
+        """Close the connection, or abort it."""
+        getattr(self._writer.transport, how)()
+
     async def end(self) -> None:
         """Return when the server has closed the connection; what it still sends is read."""
         async with asyncio.timeout(20):
@@ -273,6 +277,22 @@ async def test_a_stop_ends_a_sender_that_goes_on_after_an_early_answer(
     await goes_on_until_reset(peer)
     assert "Traceback" not in caplog.text
     assert "Cancel" not in caplog.text, "a stop waits for no rest"
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_sender_that_is_gone_after_an_early_answer_leaves_nothing_behind(
+    server: AsgiServer, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    peer = await Peer.to(server, EARLY % (1 << 40))
+    assert await peer.answer() == (413, "no")
+    assert server._server is not None
+    state = server._server.server_state
+    assert len(state.connections) == len(state.tasks) == 1, "it waits for the rest of the request"
+    peer.leave(end)
+    async with asyncio.timeout(20):
+        while state.connections or state.tasks:
+            await asyncio.sleep(0.01)
+    assert "Traceback" not in caplog.text
 
 
 async def test_an_answer_that_nobody_reads_is_given_up(

@@ -20,6 +20,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from providers.http.addresses import Resolver, check_url, safe_addresses
+from providers.http.exchange import KeptConnections
 from providers.http.outside import OutsideError, download
 
 Serve = Callable[[Any], Any]
@@ -317,3 +318,44 @@ async def test_a_closed_port_is_a_sentence_without_the_query() -> None:
     with pytest.raises(OutsideError, match=r"failed \(connection refused\)") as caught:
         await download(f"http://127.0.0.1:{port}/x?sig=geheim", max_bytes=10, allow_hosts=["127.0.0.1"])
     assert "geheim" not in str(caught.value)
+
+
+async def seen_port(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the client's port: that of its connection."""
+    if scope["type"] == "http":
+        await Response(str(scope["client"][1]))(scope, receive, send)
+
+
+@pytest.mark.parametrize(("most_hosts", "kept"), [(8, True), (1, False)])
+async def test_a_connection_is_kept_for_the_next_picture_of_its_name_and_serves_no_other(
+    most_hosts: int, kept: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("providers.http.exchange.MOST_HOSTS", most_hosts)
+    port = (await serve(seen_port)).rpartition(":")[2]
+    names, connections = ["a.example", "b.example"], KeptConnections()
+
+    async def fetched(name: str, given: KeptConnections | None = connections) -> bytes:
+        url = f"http://{name}:{port}/x"
+        return await download(
+            url, max_bytes=100, allow_hosts=names, resolver=resolving("127.0.0.1"), connections=given
+        )
+
+    first = await fetched("a.example")
+    assert await fetched("a.example") == first
+    assert first not in (await fetched("b.example"), await fetched("a.example", None))
+    assert (await fetched("a.example") == first) is kept
+    await connections.aclose()
+
+
+async def test_the_address_of_a_kept_connection_is_checked_again(serve: Serve) -> None:
+    port = (await serve(seen_port)).rpartition(":")[2]
+    url, connections = f"http://a.example:{port}/x", KeptConnections()
+    options: dict[str, Any] = {
+        "max_bytes": 100,
+        "allow_hosts": ["a.example"],
+        "connections": connections,
+    }
+    await download(url, resolver=resolving("127.0.0.1"), **options)
+    with pytest.raises(OutsideError, match="not a public address"):
+        await download(url, resolver=resolving("169.254.169.254"), **options)
+    await connections.aclose()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from providers.base import Generated, Picture, Provider, Request, Submitted
+from providers.base import CallHooks, Generated, Picture, Provider, Request, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
@@ -116,3 +116,17 @@ async def test_a_used_up_day_and_a_burst_are_distinct(
         provider = open_zimage((await start_simulator(requests=Rate.parse(rate))).modelscope_url)
         await submit(provider)
         assert (await submit_failure(provider)).kind is kind
+
+
+async def test_a_poll_leaves_on_the_connection_of_the_last_poll_and_never_on_that_of_a_submit(
+    provider: Provider,
+) -> None:
+    connected: list[bool] = []
+
+    async def before_send(rtt_s: float | None) -> None:
+        connected.append(rtt_s is not None)
+
+    receipt = await submit(provider)
+    for _ in range(2):
+        await provider.poll(receipt, hooks=CallHooks(before_send))
+    assert connected == [True, False]
