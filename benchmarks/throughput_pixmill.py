@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
 
 import redis
 import uvloop
 from redis.asyncio import Redis
 
+from benchmarks.peers import harness
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
 from daemon.contract import Job
@@ -40,29 +40,28 @@ async def noop(run: Run) -> Outcome:
     return Succeeded({"images": [], "value": int(job.prompt)})
 
 
-async def contest(url: str, items: int, concurrency: int) -> dict[str, Any]:
+async def drain(run: harness.Run) -> harness.Timings:
     settings = Settings.model_validate(
-        {"worker": {"max_in_flight": concurrency}, "metrics": {"listen": "127.0.0.1:0"}}
+        {"worker": {"max_in_flight": run.concurrency}, "metrics": {"listen": "127.0.0.1:0"}}
     )
     provider = create(base_url="http://127.0.0.1:9/v1", secrets={"api_key": "none"}, options={})
     routes = Routes([Route("default", provider, "no-op")])
-    client = Redis.from_url(url)
+    client = Redis.from_url(run.url)
     keys = Keys(settings.redis.prefix)
-    replica = Replica(settings, url, routes, ResultStore.open("memory://"), Webhooks({}, ()))
+    replica = Replica(settings, run.url, routes, ResultStore.open("memory://"), Webhooks({}, ()))
     replica.pool.execute = noop
     freeze_imports()  # as `pixmill worker` does
-    await enqueue(client, keys, items)
-    started = time.perf_counter()
-    await accept(replica, client, keys, items)
-    accepted = time.perf_counter()
+    await enqueue(client, keys, run.items)
+    watch = harness.Watch(run)
+    await accept(replica, client, keys, run.items)
+    watch.enqueued()
     await replica.start()
-    drained = asyncio.create_task(until_drained(client, keys))
-    await drained
-    ended = time.perf_counter()
+    await until_drained(client, keys)
+    timings = watch.drained()
     await replica.stop()
-    await check(client, keys, items)
+    await check(client, keys, run.items)
     await client.aclose()
-    return {"enqueue_s": accepted - started, "drain_s": ended - accepted}
+    return timings
 
 
 async def enqueue(client: Redis, keys: Keys, items: int) -> None:
@@ -114,13 +113,13 @@ def main() -> None:
     configure_logs(level="warning")
     url, items, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        timings = runner.run(contest(url, items, concurrency))
+        timings = runner.run(drain(harness.Run(url, items, concurrency)))
     line = {
         "name": "pixmill",
         "version": version("pixmill"),
         "items": items,
         "redis_py": redis.__version__,
-        **timings,
+        **asdict(timings),
     }
     print(json.dumps(line))
 

@@ -7,14 +7,13 @@ figures; from 100 ms down to 0, and with a `queue_read_limit` from 100 to 2000, 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.constants import default_queue_name
 from arq.jobs import deserialize_result
 from arq.worker import Worker
-from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+from harness import RESULT_TTL_S, Contestant, Run, Timings, Watch, enqueue_all, main, until
 
 POLL_DELAY_S = 0.01
 
@@ -25,9 +24,9 @@ async def noop(ctx: dict[str, object], number: int) -> int:  # noqa: ARG001 (arq
 
 async def drain(run: Run) -> Timings:
     pool = await create_pool(RedisSettings.from_dsn(run.url))
-    start = time.perf_counter()
+    watch = Watch(run)
     await enqueue_all(run, lambda number: pool.enqueue_job("noop", number))
-    enqueued = time.perf_counter()
+    watch.enqueued()
     worker = Worker(
         functions=[noop],
         redis_pool=pool,
@@ -44,9 +43,9 @@ async def drain(run: Run) -> Timings:
         return bool(await pool.zcard(default_queue_name) == 0)
 
     await until(drained, running)
-    finished = time.perf_counter()
+    timings = watch.drained()
     await worker.close()
-    return Timings(enqueued - start, finished - enqueued)
+    return timings
 
 
 def returned(stored: bytes) -> object:

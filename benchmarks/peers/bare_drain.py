@@ -7,11 +7,10 @@ stores each result and takes the entry off the stream, as a work queue has to.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import redis.asyncio
-from harness import RESULT_TTL_S, Contestant, Run, Timings, main
+from harness import RESULT_TTL_S, Contestant, Run, Timings, Watch, main
 
 STREAM = "bare:jobs"
 GROUP = "workers"
@@ -24,15 +23,15 @@ async def noop(number: int) -> int:
 async def drain(run: Run) -> Timings:
     client = redis.asyncio.Redis.from_url(run.url)
     await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-    start = time.perf_counter()
+    watch = Watch(run)
     await enqueue(client, run)
-    enqueued = time.perf_counter()
+    watch.enqueued()
     left = run.items
     while left:
         left -= await drain_batch(client, run.concurrency)
-    drained = time.perf_counter()
+    timings = watch.drained()
     await client.aclose()
-    return Timings(enqueued - start, drained - enqueued)
+    return timings
 
 
 async def enqueue(client: redis.asyncio.Redis, run: Run) -> None:

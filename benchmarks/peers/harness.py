@@ -10,8 +10,9 @@ import asyncio
 import importlib.metadata
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import redis
@@ -36,10 +37,39 @@ class Run:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds to enqueue all items, and seconds from the first read to the last stored result."""
+    """Seconds to enqueue all items, and from the first read to the last stored result, with the CPU of the latter."""
 
     enqueue_s: float
     drain_s: float
+    worker_cpu_s: float
+    server_cpu_s: float
+
+
+class Watch:
+    """Times a contest from now on: first what is enqueued, then what is drained."""
+
+    def __init__(self, run: Run) -> None:
+        self._server = redis.Redis.from_url(run.url)
+        self._began = time.perf_counter()
+
+    def enqueued(self) -> None:
+        """The drain begins now."""
+        self._enqueued = time.perf_counter()
+        self._worker_cpu_s, self._server_cpu_s = time.process_time(), self._of_server()
+
+    def drained(self) -> Timings:
+        """The last result is stored."""
+        worker_cpu_s, drained = time.process_time(), time.perf_counter()
+        return Timings(
+            self._enqueued - self._began,
+            drained - self._enqueued,
+            worker_cpu_s - self._worker_cpu_s,
+            self._of_server() - self._server_cpu_s,
+        )
+
+    def _of_server(self) -> float:
+        used: Any = self._server.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
 @dataclass(frozen=True)
@@ -63,8 +93,7 @@ def main(contestant: Contestant) -> None:
     line = {
         "name": contestant.name,
         "version": importlib.metadata.version(contestant.distribution),
-        "enqueue_s": round(timings.enqueue_s, 4),
-        "drain_s": round(timings.drain_s, 4),
+        **{name: round(seconds, 4) for name, seconds in asdict(timings).items()},
         "items": run.items,
         "redis_py": redis.__version__,
     }

@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import orjson
-from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+from harness import RESULT_TTL_S, Contestant, Run, Timings, Watch, enqueue_all, main, until
 from saq import Queue, Worker
 from saq.types import Context
 
@@ -22,9 +21,9 @@ async def noop(ctx: Context, *, number: int) -> int:  # noqa: ARG001 (saq passes
 async def drain(run: Run) -> Timings:
     queue = Queue.from_url(run.url, max_concurrent_ops=run.concurrency, dump=orjson.dumps, load=orjson.loads)
     await queue.connect()
-    start = time.perf_counter()
+    watch = Watch(run)
     await enqueue_all(run, lambda number: queue.enqueue("noop", number=number, ttl=RESULT_TTL_S))
-    enqueued = time.perf_counter()
+    watch.enqueued()
     # A starting worker also sweeps. It takes jobs that were just read, but are not yet marked active, for lost
     # (tobymao/saq#277): with a backlog waiting it aborts one or two. A sweep now holds the next one off
     # for 60 s.
@@ -37,11 +36,11 @@ async def drain(run: Run) -> Timings:
         return await queue.count("incomplete") == 0
 
     await until(drained, running)
-    finished = time.perf_counter()
+    timings = watch.drained()
     await worker.stop()
     await running
     await queue.disconnect()
-    return Timings(enqueued - start, finished - enqueued)
+    return timings
 
 
 def returned(stored: bytes) -> object:

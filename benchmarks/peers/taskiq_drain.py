@@ -8,11 +8,10 @@ faster than its defaults); larger reads and prefetching made no difference.
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import redis.asyncio
-from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+from harness import RESULT_TTL_S, Contestant, Run, Timings, Watch, enqueue_all, main, until
 from taskiq.receiver import Receiver
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
@@ -29,9 +28,9 @@ async def drain(run: Run) -> Timings:
     broker = make_broker(run)
     task = broker.register_task(noop, task_name="noop")
     await broker.startup()
-    start = time.perf_counter()
+    watch = Watch(run)
     await enqueue_all(run, task.kiq)
-    enqueued = time.perf_counter()
+    watch.enqueued()
     broker.is_worker_process = True
     client = redis.asyncio.Redis.from_url(run.url)
     finish = asyncio.Event()
@@ -45,12 +44,12 @@ async def drain(run: Run) -> Timings:
             return bool(group["lag"] == 0 and group["pending"] == 0)
 
         await until(drained, running)
-        finished = time.perf_counter()
+        timings = watch.drained()
         finish.set()
         await running
     await client.aclose()
     await broker.shutdown()
-    return Timings(enqueued - start, finished - enqueued)
+    return timings
 
 
 def make_broker(run: Run) -> RedisStreamBroker:

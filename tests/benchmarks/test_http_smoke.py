@@ -47,11 +47,11 @@ def test_every_scenario_runs_and_leaves_its_figures(tmp_path: Path) -> None:
 def test_a_busy_machine_and_a_missed_bound_are_shown() -> None:
     run = {"scenario": "idle", "figures": [{"name": "MB", "value": 120.0, "reached": False, **BOUND}]}
     rows = summarise([run])
-    about = {"load_average": (4.0, 4.0, 4.0), "cpus": 2, "versions": {"python": "3.13"}}
+    about = {"load_average_before": (4.0, 4.0, 4.0), "cpus": 2, "versions": {"python": "3.13"}}
     text = report(rows, about)
     assert "an idle gateway: MISSED\n  120 MB (<= 100)" in text
     assert "load 4.0 before the start: the machine was busy" in text
-    assert "busy" not in report(rows, {**about, "load_average": (0.5, 4.0, 4.0)})
+    assert "busy" not in report(rows, {**about, "load_average_before": (0.5, 4.0, 4.0)})
 
 
 BOUND = {"at_most": 100.0, "at_least": None, "digits": 0}
