@@ -36,9 +36,14 @@ class Spread:
         return f"{self.median:,.{digits}f} [{self.least:,.{digits}f}-{self.most:,.{digits}f}]"
 
 
+def load_before(environment: Mapping[str, Any]) -> float:
+    """The load of the minute before the start; some benchmarks give it the longer name."""
+    return float((environment.get("load_average_before") or environment["load_average"])[0])
+
+
 def quiet(environment: Mapping[str, Any]) -> bool:
     """Whether the machine was idle enough before the start for times to be compared."""
-    return bool(environment["load_average_before"][0] <= QUIET_LOAD)
+    return load_before(environment) <= QUIET_LOAD
 
 
 def ratio(value: float, base: float | None, environment: Mapping[str, Any]) -> float | None:
@@ -46,11 +51,15 @@ def ratio(value: float, base: float | None, environment: Mapping[str, Any]) -> f
     return value / base if base and quiet(environment) else None
 
 
+def shown_ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
 def caution(environment: Mapping[str, Any]) -> str:
     """The sentence that stands in the place of ratios, or nothing where the machine was quiet."""
     if quiet(environment):
         return ""
-    load = environment["load_average_before"][0]
+    load = load_before(environment)
     return f"No ratio: the load was {load:.1f} before the start, above {QUIET_LOAD:g}. Run it again on a quiet machine."
 
 

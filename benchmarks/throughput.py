@@ -1,4 +1,4 @@
-"""How fast one worker process drains a queue of no-ops: Pixmill, a bare loop on redis-py, and three peers.
+"""How fast one worker process drains a queue of no-ops: Pixmill, a bare loop on redis-py, and five peers.
 
 Run it as ``python -m benchmarks.throughput``. Each contestant is a fresh process that finds the server empty,
 enqueues every item, then drains the queue and times that. Every round runs all of them in a new random
@@ -8,7 +8,6 @@ order, so that a slow minute of the machine hits no one in particular.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,21 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from benchmarks import report
-from benchmarks.processes import ROOT, environment, run_child
+from benchmarks.drain.contestants import PEERS, SCRIPTS, contest, interpreters
+from benchmarks.processes import environment
 from benchmarks.report import Spread
-from benchmarks.venvs import BENCHMARKS, python_for
+from benchmarks.venvs import BENCHMARKS
 from tests.servers import RedisServer
-
-PEERS = ("arq", "saq", "taskiq")
-SCRIPTS = {
-    "pixmill": BENCHMARKS / "throughput_pixmill.py",
-    "bare": BENCHMARKS / "peers" / "bare_drain.py",
-    **{peer: BENCHMARKS / "peers" / f"{peer}_drain.py" for peer in PEERS},
-}
-RUN_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
-    pythons = {name: python_for(name) if name in PEERS else Path(sys.executable) for name in options.only}
+    pythons = interpreters(options.only)
     about = environment() | {
         name: getattr(options, name) for name in ("items", "repeats", "concurrency", "aof")
     }
@@ -117,8 +107,8 @@ def table(rows: Sequence[Row]) -> str:
                 f"{row.worker_cpu_us:,.0f}",
                 f"{row.server_cpu_us:,.0f}",
                 f"{row.peak_rss_mib:.0f}",
-                _ratio(row.to_bare),
-                _ratio(row.to_best_peer),
+                report.shown_ratio(row.to_bare),
+                report.shown_ratio(row.to_best_peer),
             )
             for row in rows
         ],
@@ -145,31 +135,10 @@ def _run_all(
 ) -> list[dict[str, Any]]:
     runs = []
     for number, name in report.rounds(list(pythons), options.repeats):
-        run = _run(server, name, pythons[name], options)
+        run = contest(name, pythons[name], server.url, "drain", options.items, options.concurrency)
         print(f"round {number}: {name} {run['items'] / run['drain_s']:,.0f} items/s", file=sys.stderr)
         runs.append(run)
     return runs
-
-
-def _run(server: RedisServer, name: str, python: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One drain in a process of its own."""
-    with redis.Redis.from_url(server.url) as client:
-        client.flushall()
-    # -P: a script's folder is not searched, where `limiter.py` would hide the package of that name. The peers' scripts
-    # need theirs.
-    safe = ["-P"] if name == "pixmill" else []
-    # Only scripts in the project's own environment may import the project.
-    paths = {} if name in PEERS else {"PYTHONPATH": str(ROOT)}
-    sizes = (str(options.items), str(options.concurrency))
-    ended = run_child([python, *safe, SCRIPTS[name], server.url, *sizes], paths, RUN_TIMEOUT_S)
-    line: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    if line["items"] != options.items:
-        sys.exit(f"{name} drained {line['items']} items instead of {options.items}.")
-    return line | {"name": name, "peak_rss_mib": ended.peak_rss_mib}
-
-
-def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 if __name__ == "__main__":

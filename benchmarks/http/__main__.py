@@ -28,7 +28,7 @@ from benchmarks.http.options import Options
 from benchmarks.http.previews import previews
 from benchmarks.http.stage import Stage, open_stage
 from benchmarks.processes import environment
-from benchmarks.report import quiet, write
+from benchmarks.report import load_before, quiet, write
 from benchmarks.venvs import BENCHMARKS
 
 PACKAGES = (
@@ -117,7 +117,7 @@ def report(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     for row in rows:
         lines.append(f"{SCENARIOS[row['scenario']].title}: {'reached' if row['reached'] else 'MISSED'}")
         lines += [f"  {shown(figure)}" for figure in row["figures"]]
-    lines += ["", f"load {about['load_average_before'][0]:.1f} before the start"]
+    lines += ["", f"load {load_before(about):.1f} before the start"]
     if not quiet(about):
         lines[-1] += ": the machine was busy, so times and rates are worth little; CPU time and memory hold"
     if about["cpus"] < 2:

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.throughput import summarise, table
+from tests.benchmarks.smoke import run_small
 
-ROOT = Path(__file__).parents[2]
 QUIET: dict[str, object] = {"load_average_before": (1.0, 4.0, 4.0)}
 BUSY: dict[str, object] = {"load_average_before": (1.1, 0.0, 0.0)}
 
 
 @pytest.mark.timeout(120)
 def test_the_benchmark_drains_a_small_queue_and_writes_its_figures(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "throughput.json"
     names = ("bare", "pixmill")
-    command = [sys.executable, "-m", "benchmarks.throughput", "--items", "200", "--repeats", "1"]
-    done = subprocess.run(
-        [*command, "--only", *names, "--json", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    written = json.loads(out.read_text())
+    stdout, written = run_small("throughput", tmp_path, "--items=200", "--repeats=1", "--only", *names)
     assert sorted(run["name"] for run in written["runs"]) == sorted(names)
     assert all(run["items"] == 200 for run in written["runs"])
     for part in ("drain_s", "worker_cpu_s", "server_cpu_s", "peak_rss_mib"):
         assert all(run[part] > 0 for run in written["runs"]), part
-    assert all(name in done.stdout for name in names)
+    assert all(name in stdout for name in names)
 
 
 def test_ratios_compare_medians_with_the_bare_loop_and_the_fastest_peer() -> None:
