@@ -20,6 +20,8 @@ from benchmarks.report import QUIET_LOAD
 from benchmarks.tables import __main__ as tables
 
 QUIET_WITHIN_S, LOOK_S = 300.0, 5.0
+OPTIONS = {"today": ("--real",)}
+AFTERWARDS = {"today": "Run `make today-plot` for its plot and its tables."}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,20 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.results == tables.RESULTS:
         tables.main([])
     if failed:
-        print(f"These parts failed, and their results are as before: {', '.join(failed)}.", file=sys.stderr)
+        print(f"These parts failed, so their results are as before: {', '.join(failed)}.", file=sys.stderr)
     return 1 if failed else 0
 
 
 def run(name: str, results: Path) -> bool:
-    """Run a part in a process of its own; False if it failed. A part that this checkout lacks is passed over."""
+    """Run a part in a process of its own; False if it wrote no results. A part that is not here is passed over."""
     module = f"benchmarks.{name}"
     if importlib.util.find_spec(module) is None:
         print(f"{name}: there is no {module} here.", flush=True)
         return True
     wait_until_quiet()
     print(f"\n{name}:", flush=True)
-    command = [sys.executable, "-m", module, "--json", str(results / f"{name}.json")]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    path = results / f"{name}.json"
+    before = _written_ns(path)
+    command = [sys.executable, "-m", module, *OPTIONS.get(name, ()), "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=False)  # a part that misses a bound ends with 1, too
+    if AFTERWARDS.get(name):
+        print(AFTERWARDS[name], flush=True)
+    return _written_ns(path) != before
+
+
+def _written_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def wait_until_quiet() -> None:

@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ api_key_env = "BENCH_API_KEY"
 images = "{images}/s"
 [routes.default]
 credential = "main"
-model = "gpt-image-1"
+model = "sim-1"
 quotas = ["main"]
 """
 
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     contestants = [f"{kind}/{count}" for kind in (FREE, QUOTA) for count in options.replicas]
     for number, name in report.rounds(contestants, options.repeats):
         kind, _, count = name.partition("/")
-        run = {"kind": kind, "replicas": int(count), **RUNS[kind](int(count), options)}
+        run = RUNS[kind](int(count), options)
         print(f"round {number}: {name} {run['items'] / run['drain_s']:,.1f} items/s", file=sys.stderr)
-        runs.append(run)
+        runs.append({"kind": kind, "replicas": int(count), **run})
     rows = summarise(runs, about)
     print(table(rows))
     print(f"\n{report.facts(about)}")
@@ -104,10 +104,12 @@ def under_quota(replicas: int, options: argparse.Namespace) -> dict[str, float]:
         for _ in range(replicas):
             workers.append(Worker(directory, config, {"BENCH_API_KEY": "bench"}))
             stack.callback(workers[-1].end)
-        _wait_until_started(workers)
+        _wait_until(lambda: all("replica started" in worker.log() for worker in workers), workers, STARTS_S)
         server_s, workers_s = server_cpu_s(client), _cpu_s(workers)
         _submit(client, options.images * options.seconds)
-        _wait_until_ended(client, workers)
+        # A batch has ended when its last picture is stored.
+        ended_s = 2 * options.seconds + STARTS_S
+        _wait_until(lambda: client.hexists("pixmill:batch:default/bench", "finished_us"), workers, ended_s)
         server_s, workers_s = server_cpu_s(client) - server_s, _cpu_s(workers) - workers_s
         calls = provider.ledger(entries=True)["entries"]
     arrivals = sorted(call["at_s"] for call in calls if call["admitted"])
@@ -121,7 +123,10 @@ def under_quota(replicas: int, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-RUNS = {FREE: without_limit, QUOTA: under_quota}
+RUNS: Mapping[str, Callable[[int, argparse.Namespace], dict[str, float]]] = {
+    FREE: without_limit,
+    QUOTA: under_quota,
+}
 
 
 def summarise(runs: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[Row]:
@@ -184,25 +189,15 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def _wait_until_started(workers: Sequence[Worker]) -> None:
-    until = time.monotonic() + STARTS_S
-    while not all("replica started" in worker.log() for worker in workers):
+def _wait_until(holds: Callable[[], bool], workers: Sequence[Worker], within_s: float) -> None:
+    """Look again and again; a wait that is too long ends the benchmark with the log of a replica."""
+    until = time.monotonic() + within_s
+    while not holds():
+        for worker in workers:
+            worker.check()
         if time.monotonic() > until:
-            sys.exit(f"a replica does not start:\n{workers[0].log()[-3000:]}")
-        _check(workers)
+            sys.exit(f"a replica stands still:\n{workers[0].log()[-3000:]}")
         time.sleep(LOOK_S)
-
-
-def _wait_until_ended(client: Any, workers: Sequence[Worker]) -> None:
-    """Until the batch has ended, which is after its last picture is stored."""
-    while not client.hexists("pixmill:batch:default/bench", "finished_us"):
-        _check(workers)
-        time.sleep(LOOK_S)
-
-
-def _check(workers: Sequence[Worker]) -> None:
-    for worker in workers:
-        worker.check()
 
 
 def _cpu_s(workers: Sequence[Worker]) -> float:
@@ -210,7 +205,7 @@ def _cpu_s(workers: Sequence[Worker]) -> float:
 
 
 def _submit(client: Any, items: int) -> None:
-    defaults = {"prompt": "a kettle", "size": "512x512", "output": {"thumbnail": False}}
+    defaults = {"prompt": "a kettle", "size": "64x64", "output": {"thumbnail": False}}
     payload = {
         "id": "bench",
         "defaults": defaults,

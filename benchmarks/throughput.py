@@ -72,7 +72,7 @@ def summarise(runs: Sequence[dict[str, Any]], environment: Mapping[str, Any]) ->
     best_peer = max((rates[name].median for name in PEERS if name in rates), default=None)
 
     def cpu_us(name: str, whose: str) -> float:
-        return statistics.median(1e6 * run[whose] / run["items"] for run in groups[name])
+        return Spread.of([1e6 * run[whose] / run["items"] for run in groups[name]]).median
 
     return [
         Row(

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -46,7 +47,7 @@ class Work:
     batches: int = 0
     name: str = "job"
 
-    def entries(self) -> Iterator[dict[str, str]]:
+    def entries(self) -> Iterator[dict[Any, Any]]:
         """What a producer adds to the jobs stream, one XADD each."""
         for number in range(0 if self.batches else self.items):
             job = {"id": f"{self.name}-{number}", "prompt": str(number)}
@@ -98,7 +99,7 @@ class Noops:
             while some := [*islice(entries, AT_ONCE)]:
                 pipe = self.client.pipeline(transaction=False)
                 for entry in some:
-                    pipe.xadd(self.keys.jobs, dict(entry))
+                    pipe.xadd(self.keys.jobs, entry)
                 await pipe.execute()
                 await self._unread_at_most(AHEAD)
         accepted = await self.depth() - before
