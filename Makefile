@@ -7,8 +7,9 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format chaos bench-throughput bench-limiter bench-places bench-polling \
-        bench-http bench-page bench-demo bench-stalls bench-today today-plot page-pictures clean
+.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format chaos bench bench-throughput \
+        bench-limiter bench-places bench-polling bench-http bench-page bench-demo bench-stalls bench-today today-plot \
+        page-pictures clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
@@ -68,7 +69,10 @@ format: setup  ## format and fix what can be fixed
 chaos: setup  ## kills, stops, cuts and faults while 2,000 items run; then what must hold (10 minutes; CHAOS="--seed 1")
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
-bench-throughput: setup  ## drain 20,000 no-ops beside arq, saq, taskiq-redis and a bare loop
+bench: setup  ## what an item, a picture, a start and a long queue cost; fills in the figures of the pages (1 hour; BENCH="--only start")
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-throughput: setup  ## drain 20,000 no-ops beside arq, docket, saq, streaq, taskiq-redis and a bare loop
 	$(BIN)/python -m benchmarks.throughput
 
 bench-limiter: setup  ## keep to a provider's limits: five libraries, refusals, stalls, places, waits of 0 (1 hour)

@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, environment
 from benchmarks.refusals import latest_handled_s, refusals
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -68,9 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for text in runs[-1].refused:
                 print(f"  429: {text}", flush=True)
     kept = verdict(runs)
-    document = {"environment": before, "runs": [asdict(run) for run in runs], "kept": kept}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, before, runs=[asdict(run) for run in runs], kept=kept)
     return 0 if kept else 1
 
 

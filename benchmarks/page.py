@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,7 +20,8 @@ from pathlib import Path
 from playwright.async_api import Browser
 
 from benchmarks.figures import Figure, merged, percentile, shown
-from benchmarks.processes import environment, server_version
+from benchmarks.processes import environment
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.contract import Job
 from daemon.queue.messages import Claimed
@@ -74,14 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("This needs chromium on PATH; on Debian: apt install chromium.", file=sys.stderr)
         return 1
     configure_logs(level="error")
-    about = environment() | {"server": server_version()}
+    about = environment()
     figures = asyncio.run(measured(sizes))
     run = {"figures": [asdict(figure) | {"reached": figure.reached} for figure in figures]}
     for row in merged([run]):
         print(f"{shown(row)} {'reached' if row['reached'] else 'MISSED'}")
-    document = {"environment": about | {"load_average_after": os.getloadavg()}, **run}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, about, **run)
     return 0 if all(figure.reached for figure in figures) else 1
 
 

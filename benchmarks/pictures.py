@@ -44,7 +44,7 @@ from benchmarks.processes import environment
 from benchmarks.venvs import BENCHMARKS
 from daemon.contract import Job
 from daemon.queue.keys import Uid
-from daemon.service import freeze_imports
+from daemon.service import freeze_what_stays
 from daemon.storage.gate import StorageGate
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = {**environment(), **_versions(), "bytes": {name: len(data) for name, data in pictures.items()}}
     facts["load_average_before"] = facts.pop("load_average")
     give_large_blocks_back()
-    freeze_imports()
+    freeze_what_stays()
     runs = []
     with serving({name: _reply(data) for name, data in pictures.items()}) as url:
         for repeat in range(1, options.repeats + 1):

@@ -25,6 +25,7 @@ import redis
 
 from benchmarks.places_figures import Look, gap_by_turns_s, handed_on_s, most_at_once, polls_used, span
 from benchmarks.processes import Provider, Worker, environment
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from providers.simulator.ledger import digest
 from providers.simulator.settings import Rate
@@ -149,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.close()
     kept = [judge(scenario, [run for run in runs if run.scenario == scenario.name]) for scenario in chosen]
-    document = {"environment": before, "runs": [asdict(run) for run in runs], "kept": all(kept)}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, before, runs=[asdict(run) for run in runs], kept=all(kept))
     return 0 if all(kept) else 1
 
 

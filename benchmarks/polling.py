@@ -20,6 +20,7 @@ from typing import Any
 import redis
 
 from benchmarks.processes import Provider, Worker, environment
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from providers.simulator.settings import Rate
 from tests.servers import RedisServer
@@ -85,6 +86,7 @@ class Moment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    before = environment()
     server = RedisServer()
     try:
         with tempfile.TemporaryDirectory(prefix="pixmill-polling-") as directory:
@@ -92,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.close()
     print(table(figures))
-    document = {"environment": environment(), "figures": asdict(figures), "kept": figures.kept}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, before, figures=asdict(figures), kept=figures.kept)
     return 0 if figures.kept and figures.succeeded == figures.tasks else 1
 
 

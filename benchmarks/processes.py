@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +126,7 @@ class Worker:
             if self._process.returncode is not None:  # it ended by itself, and has been waited for
                 return 0.0, 0.0
             self._process.send_signal(signal.SIGTERM)
-            _, _, usage = os.wait4(self._process.pid, 0)
-            self._process.returncode = 0
-            unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-            self._used = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
+            self._used = _waited(self._process)[1:]
         return self._used
 
 
@@ -136,12 +135,59 @@ def _installed() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What a child printed, and what its whole life took. Its peak RSS is not here: the system begins with ours."""
+
+    stdout: str
+    wall_s: float
+    cpu_s: float
+
+
+def run_child(command: Sequence[str | Path], environ: Mapping[str, str], timeout_s: float) -> Ended:
+    """Run a command from the root until its end; if it fails or takes longer, end the benchmark with its errors.
+
+    `environ` is added to the environment.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**_installed(), **environ}, stdout=out, stderr=errors, text=True
+        )
+        alarm = threading.Timer(timeout_s, process.kill)
+        alarm.start()
+        code, cpu_s, _ = _waited(process)
+        alarm.cancel()
+        wall_s = time.perf_counter() - began
+        out.seek(0)
+        errors.seek(0)
+        if code:
+            words = " ".join(map(str, command))
+            sys.exit(f"`{words}` ended with {code} after {wall_s:.0f} s:\n{errors.read()[-3000:]}")
+        return Ended(out.read(), wall_s, cpu_s)
+
+
+def _waited(process: subprocess.Popen[Any]) -> tuple[int, float, float]:
+    """Wait for its end: exit code, CPU seconds and peak RSS (MiB) of its whole life."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
+
+
+def server_cpu_s(client: Any) -> float:
+    """CPU seconds of a Redis server until now, its background threads included; `client` is a blocking one."""
+    used = client.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
 def environment() -> dict[str, Any]:
-    """The facts about this machine that a file of results needs."""
+    """The facts about this machine that a file of results needs, as they are before the start."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
+        "server": server_version(),
         "load_average": os.getloadavg(),
     }
 
@@ -152,4 +198,4 @@ def server_version() -> str:
 
     binary = os.environ.get("TEST_REDIS_SERVER") or str(_binary.get_binary_path())
     words = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
-    return next((word.replace("v=", "Valkey or Redis ") for word in words if word.startswith("v=")), binary)
+    return next((f"{words[0]} {word.removeprefix('v=')}" for word in words if word.startswith("v=")), binary)

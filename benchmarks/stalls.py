@@ -27,6 +27,7 @@ import redis
 
 from benchmarks.processes import CONFIG, Provider, Worker, environment
 from benchmarks.refusals import Refusal, refusals
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from limiter.quota.quota import parse_quota
 from tests.servers import RedisServer
@@ -268,9 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             stage.end()
     kept = verdict(runs)
-    document = {"environment": before, "runs": [asdict(run) for run in runs], "kept": kept}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, before, runs=[asdict(run) for run in runs], kept=kept)
     return 0 if kept else 1
 
 

@@ -8,9 +8,7 @@ that does other work; CPU seconds are the gateway's own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -29,10 +27,10 @@ from benchmarks.http.jobs import ended, idle, posts, steady, waiting
 from benchmarks.http.options import Options
 from benchmarks.http.previews import previews
 from benchmarks.http.stage import Stage, open_stage
-from benchmarks.processes import environment, server_version
+from benchmarks.processes import environment
+from benchmarks.report import load_before, quiet, write
 from benchmarks.venvs import BENCHMARKS
 
-LOADED = 1.0  # above this load before the start, times are those of a busy machine
 PACKAGES = (
     "fastapi",
     "starlette",
@@ -73,12 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     about = _environment(options)
     runs = [run for _ in range(options.repeats) for run in one_repeat(options.only, options.sizes)]
-    about["load_average_after"] = os.getloadavg()
     rows = summarise(runs)
     print(report(rows, about))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": about, "summary": rows, "runs": runs}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, about, summary=rows, runs=runs)
     return 0 if all(row["reached"] for row in rows) else 1
 
 
@@ -122,9 +117,8 @@ def report(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     for row in rows:
         lines.append(f"{SCENARIOS[row['scenario']].title}: {'reached' if row['reached'] else 'MISSED'}")
         lines += [f"  {shown(figure)}" for figure in row["figures"]]
-    load = about["load_average"][0]
-    lines += ["", f"load {load:.1f} before the start"]
-    if load > LOADED:
+    lines += ["", f"load {load_before(about):.1f} before the start"]
+    if not quiet(about):
         lines[-1] += ": the machine was busy, so times and rates are worth little; CPU time and memory hold"
     if about["cpus"] < 2:
         lines.append("one core for all processes, since there is no second one")
@@ -133,9 +127,11 @@ def report(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
 
 
 def _environment(options: argparse.Namespace) -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "server": server_version()}
-    versions |= {name: version(name) for name in PACKAGES}
-    return {**environment(), "repeats": options.repeats, "sizes": asdict(options.sizes), "versions": versions}
+    about = environment()
+    versions = {name: about[name] for name in ("python", "server")} | {
+        name: version(name) for name in PACKAGES
+    }
+    return {**about, "repeats": options.repeats, "sizes": asdict(options.sizes), "versions": versions}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.throughput import SCRIPTS, Row, summarise, table
+from benchmarks.throughput import summarise, table
+from tests.benchmarks.smoke import run_small
 
-ROOT = Path(__file__).parents[2]
+QUIET: dict[str, object] = {"load_average_before": (1.0, 4.0, 4.0)}
+BUSY: dict[str, object] = {"load_average_before": (1.1, 0.0, 0.0)}
 
 
 @pytest.mark.timeout(120)
 def test_the_benchmark_drains_a_small_queue_and_writes_its_figures(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "throughput.json"
-    names = [name for name in ("bare", "pixmill") if SCRIPTS[name].exists()]
-    command = [sys.executable, "-m", "benchmarks.throughput", "--items", "200", "--repeats", "1"]
-    done = subprocess.run(
-        [*command, "--only", *names, "--json", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    written = json.loads(out.read_text())
+    names = ("bare", "pixmill")
+    stdout, written = run_small("throughput", tmp_path, "--items=200", "--repeats=1", "--only", *names)
     assert sorted(run["name"] for run in written["runs"]) == sorted(names)
-    assert all(run["items"] == 200 and run["drain_s"] > 0 for run in written["runs"])
-    assert all(name in done.stdout for name in names)
+    assert all(run["items"] == 200 for run in written["runs"])
+    for part in ("drain_s", "worker_cpu_s", "server_cpu_s", "peak_rss_mib"):
+        assert all(run[part] > 0 for run in written["runs"]), part
+    assert all(name in stdout for name in names)
 
 
 def test_ratios_compare_medians_with_the_bare_loop_and_the_fastest_peer() -> None:
     runs = [_run("bare", 1.0), _run("arq", 4.0), _run("saq", 2.0)]
     runs += [_run("pixmill", drain_s) for drain_s in (10.0, 1.25, 0.5)]
-    rows = {row.name: row for row in summarise(runs)}
+    rows = {row.name: row for row in summarise(runs, QUIET)}
     assert list(rows) == ["bare", "pixmill", "saq", "arq"]
     assert (rows["pixmill"].median, rows["pixmill"].slowest, rows["pixmill"].fastest) == (80, 10, 200)
     assert rows["pixmill"].to_bare == 0.8
     assert rows["pixmill"].to_best_peer == 1.6
     assert rows["bare"].to_best_peer == 2.0
+    assert (rows["saq"].worker_cpu_us, rows["saq"].server_cpu_us) == (10_000, 5_000)
 
 
-def test_a_ratio_without_its_other_side_is_shown_as_a_dash() -> None:
-    (row,) = summarise([_run("pixmill", 1.0)])
-    assert row == Row("pixmill", "1", "8", 100, 100, 100, None, None)
-    assert table([row], {"cpus": 2}).splitlines()[1].split()[-2:] == ["-", "-"]
+@pytest.mark.parametrize(("names", "about"), [(["pixmill"], QUIET), (["pixmill", "bare", "saq"], BUSY)])
+def test_a_ratio_without_its_other_side_or_a_quiet_machine_is_shown_as_a_dash(
+    names: list[str], about: dict[str, object]
+) -> None:
+    rows = summarise([_run(name, 1.0) for name in names], about)
+    assert {(row.to_bare, row.to_best_peer) for row in rows} == {(None, None)}
+    assert all(line.split()[-2:] == ["-", "-"] for line in table(rows).splitlines()[1:])
 
 
 def _run(name: str, drain_s: float) -> dict[str, object]:
-    return {"name": name, "version": "1", "redis_py": "8", "items": 100, "drain_s": drain_s}
+    return {
+        "name": name,
+        "version": "1",
+        "redis_py": "8",
+        "items": 100,
+        "drain_s": drain_s,
+        "worker_cpu_s": 1.0,
+        "server_cpu_s": 0.5,
+        "peak_rss_mib": 60.0,
+    }

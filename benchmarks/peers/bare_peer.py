@@ -7,45 +7,48 @@ stores each result and takes the entry off the stream, as a work queue has to.
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio
-from harness import RESULT_TTL_S, Contestant, Run, Timings, main
+from harness import RESULT_TTL_S, Contestant, Library, Run, in_keys, main, noop
 
 STREAM = "bare:jobs"
 GROUP = "workers"
+BLOCK_MS = 200
 
 
-async def noop(number: int) -> int:
-    return number
-
-
-async def drain(run: Run) -> Timings:
-    client = redis.asyncio.Redis.from_url(run.url)
+@asynccontextmanager
+async def opened(run: Run) -> AsyncIterator[Library]:
+    client = redis.asyncio.Redis.from_url(run.url, max_connections=run.concurrency + 10)
     await client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-    start = time.perf_counter()
-    await enqueue(client, run)
-    enqueued = time.perf_counter()
-    left = run.items
-    while left:
-        left -= await drain_batch(client, run.concurrency)
-    drained = time.perf_counter()
+    all_done, stopping = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        done = 0
+        while not stopping.is_set():
+            done += await drain_batch(client, run.concurrency)
+            if done == run.items:
+                all_done.set()
+
+    @asynccontextmanager
+    async def working() -> AsyncIterator[asyncio.Task[None]]:
+        running = asyncio.create_task(work())
+        yield running
+        stopping.set()  # a cancel may be lost in redis-py's blocking read
+        await running
+
+    async def drained() -> bool:
+        return await all_done.wait()
+
+    yield Library(lambda number: client.xadd(STREAM, {"number": number}), working, drained)
     await client.aclose()
-    return Timings(enqueued - start, drained - enqueued)
-
-
-async def enqueue(client: redis.asyncio.Redis, run: Run) -> None:
-    for first in range(0, run.items, run.concurrency):
-        async with client.pipeline(transaction=False) as pipe:
-            for number in range(first, min(first + run.concurrency, run.items)):
-                pipe.xadd(STREAM, {"number": number})
-            await pipe.execute()
 
 
 async def drain_batch(client: redis.asyncio.Redis, count: int) -> int:
     """Read, run and settle up to ``count`` entries; returns how many there were."""
-    reply: Any = await client.xreadgroup(GROUP, "consumer", {STREAM: ">"}, count=count, block=1000)
+    reply: Any = await client.xreadgroup(GROUP, "consumer", {STREAM: ">"}, count=count, block=BLOCK_MS)
     ids = [entry_id for _, entries in reply for entry_id, _ in entries]
     numbers = [int(fields[b"number"]) for _, entries in reply for _, fields in entries]
     if not ids:
@@ -61,4 +64,4 @@ async def drain_batch(client: redis.asyncio.Redis, count: int) -> int:
 
 
 if __name__ == "__main__":
-    main(Contestant("bare", "redis", "bare:result:*", int, drain))
+    main(Contestant("bare", "redis", in_keys("bare:result:*", int), opened))

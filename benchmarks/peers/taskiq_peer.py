@@ -8,11 +8,12 @@ faster than its defaults); larger reads and prefetching made no difference.
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import redis.asyncio
-from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+from harness import RESULT_TTL_S, Contestant, Library, Run, in_keys, main, noop
 from taskiq.receiver import Receiver
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
@@ -21,36 +22,32 @@ QUEUE = "taskiq"
 RESULTS = "taskiq:result"
 
 
-async def noop(number: int) -> int:
-    return number
-
-
-async def drain(run: Run) -> Timings:
+@asynccontextmanager
+async def opened(run: Run) -> AsyncIterator[Library]:
     broker = make_broker(run)
     task = broker.register_task(noop, task_name="noop")
     await broker.startup()
-    start = time.perf_counter()
-    await enqueue_all(run, task.kiq)
-    enqueued = time.perf_counter()
-    broker.is_worker_process = True
     client = redis.asyncio.Redis.from_url(run.url)
-    finish = asyncio.Event()
-    with ThreadPoolExecutor() as executor:
-        receiver = Receiver(broker, executor, max_async_tasks=run.concurrency, run_startup=False)
-        running = asyncio.create_task(receiver.listen(finish))
 
-        async def drained() -> bool:
-            # An entry is acked after its result is saved.
-            (group,) = await client.xinfo_groups(QUEUE)
-            return bool(group["lag"] == 0 and group["pending"] == 0)
+    @asynccontextmanager
+    async def working() -> AsyncIterator[asyncio.Task[None]]:
+        broker.is_worker_process = True
+        finish = asyncio.Event()
+        with ThreadPoolExecutor() as executor:
+            receiver = Receiver(broker, executor, max_async_tasks=run.concurrency, run_startup=False)
+            running = asyncio.create_task(receiver.listen(finish))
+            yield running
+            finish.set()
+            await running
 
-        await until(drained, running)
-        finished = time.perf_counter()
-        finish.set()
-        await running
+    async def drained() -> bool:
+        # An entry is acked after its result is saved.
+        (group,) = await client.xinfo_groups(QUEUE)
+        return bool(group["lag"] == 0 and group["pending"] == 0)
+
+    yield Library(task.kiq, working, drained)
     await client.aclose()
     await broker.shutdown()
-    return Timings(enqueued - start, finished - enqueued)
 
 
 def make_broker(run: Run) -> RedisStreamBroker:
@@ -75,4 +72,4 @@ def returned(stored: bytes) -> object:
 
 
 if __name__ == "__main__":
-    main(Contestant("taskiq", "taskiq-redis", f"{RESULTS}:*", returned, drain))
+    main(Contestant("taskiq", "taskiq-redis", in_keys(f"{RESULTS}:*", returned), opened))

@@ -7,41 +7,43 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import harness
 import orjson
-from harness import RESULT_TTL_S, Contestant, Run, Timings, enqueue_all, main, until
+from harness import RESULT_TTL_S, Contestant, Library, Run, in_keys, main
 from saq import Queue, Worker
 from saq.types import Context
 
 
 async def noop(ctx: Context, *, number: int) -> int:  # noqa: ARG001 (saq passes its context)
-    return number
+    return await harness.noop(number)
 
 
-async def drain(run: Run) -> Timings:
+@asynccontextmanager
+async def opened(run: Run) -> AsyncIterator[Library]:
     queue = Queue.from_url(run.url, max_concurrent_ops=run.concurrency, dump=orjson.dumps, load=orjson.loads)
     await queue.connect()
-    start = time.perf_counter()
-    await enqueue_all(run, lambda number: queue.enqueue("noop", number=number, ttl=RESULT_TTL_S))
-    enqueued = time.perf_counter()
-    # A starting worker also sweeps. It takes jobs that were just read, but are not yet marked active, for lost
-    # (tobymao/saq#277): with a backlog waiting it aborts one or two. A sweep now holds the next one off
-    # for 60 s.
-    await queue.sweep()
-    worker = Worker(queue, functions=[noop], concurrency=run.concurrency)
-    running = asyncio.create_task(worker.start())
+
+    @asynccontextmanager
+    async def working() -> AsyncIterator[asyncio.Task[None]]:
+        # A starting worker also sweeps. It takes jobs that were just read, but are not yet marked active, for lost
+        # (tobymao/saq#277): with a backlog waiting it aborts one or two. A sweep now holds the next one off
+        # for 60 s.
+        await queue.sweep()
+        worker = Worker(queue, functions=[noop], concurrency=run.concurrency)
+        running = asyncio.create_task(worker.start())
+        yield running
+        await worker.stop()
+        await running
 
     async def drained() -> bool:
         # A job leaves this count in the transaction that stores its result.
         return await queue.count("incomplete") == 0
 
-    await until(drained, running)
-    finished = time.perf_counter()
-    await worker.stop()
-    await running
+    yield Library(lambda number: queue.enqueue("noop", number=number, ttl=RESULT_TTL_S), working, drained)
     await queue.disconnect()
-    return Timings(enqueued - start, finished - enqueued)
 
 
 def returned(stored: bytes) -> object:
@@ -50,4 +52,4 @@ def returned(stored: bytes) -> object:
 
 
 if __name__ == "__main__":
-    main(Contestant("saq", "saq", "saq:job:*", returned, drain))
+    main(Contestant("saq", "saq", in_keys("saq:job:*", returned), opened))

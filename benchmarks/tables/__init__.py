@@ -1,0 +1,1 @@
+"""Takes the figures of the documentation from the files of results."""
