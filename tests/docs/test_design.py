@@ -32,7 +32,7 @@ PRODUCT = [
 MOST_FILES = 40
 # These run beside a job, each in a loop of its own, and would be entered without one.
 BACKGROUND = re.compile(
-    r"daemon/(maintenance/|callbacks/|replica\.py|broker/parts\.py|telemetry/(health|gauges)\.py|queue/(outbox|pauses)\.py"
+    r"daemon/(maintenance/|callbacks/|replica\.py|broker/(parts|connect)\.py|telemetry/(health|gauges)\.py|queue/(outbox|pauses)\.py"
     r"|worker/cache\.py|accounts/(quota_|call_times))|limiter/(quota/|plan\.py|scripts/states\.py|lag\.py)|providers/(http/(asgi|connections)|simulator/)"
 )
 
