@@ -30,6 +30,7 @@ from daemon.queue.messages import (
     Noted,
     Opened,
     PartEnd,
+    PermitRequest,
     Reclaimed,
 )
 from daemon.queue.outcomes import Outcome
@@ -190,13 +191,29 @@ class Queue:
     # Running
 
     async def claim(
-        self, route: str, count: int, permits: Sequence[str] = (), queues: Sequence[str] = LANES
+        self,
+        route: str,
+        count: int,
+        permits: Sequence[str] = (),
+        queues: Sequence[str] = LANES,
+        *,
+        intends: bool = False,
+        request: PermitRequest | None = None,
     ) -> Claim:
-        """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each."""
-        given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
-        reply = await self._call("claim", **given, fields=_FIELDS, calm_us=self._calm_us)
-        more, lost, rows, calm_us = reply
-        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
+        """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each.
+
+        With a `request` the permit of one item is requested in the same step, and the item is taken if its slot is now.
+        `intends`: the items start at once, so those that need no preparation have their intent noted.
+        """
+        given: dict[str, Any] = {"route": route, "worker": self.worker, "count": count, "queues": queues}
+        given |= {"permits": permits, "intends": intends or None}
+        keys, raw = (), ()
+        if request is not None:
+            keys, raw = request.keys, request.args
+            given |= {"permits": [request.permit], "early_us": round(request.early_s * 1e6)}
+        reply = await self._call("claim", *raw, keys=keys, **given, fields=_FIELDS, calm_us=self._calm_us)
+        more, lost, rows, calm_us, requested = reply
+        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6, requested)
 
     async def unclaim(self, route: str, known: Sequence[tuple[str, str]]) -> int:
         """Release what this replica claimed without a reply, from the route's lanes; returns how many items.

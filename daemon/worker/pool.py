@@ -115,6 +115,10 @@ class Pool:
         """How long before its slot an item should start, see `CallPermits`."""
         return self._calls.lead_s(route)
 
+    def connecting_s(self, route: str) -> float:
+        """How long before its slot a call connects, see `CallPermits`."""
+        return self._calls.connecting_s(route)
+
     def reserve(self, count: int) -> int:
         """Keep up to `count` slots for a claim that is under way; returns how many."""
         count = min(count, self.free)

@@ -118,7 +118,7 @@ local function act_on(item, report)
 end
 
 -- The use of this day, by route and tenant, kept for a year and a month.
-local USAGE = P .. ':usage:' .. string.sub(iso(NOW), 1, 10)
+local USAGE = P .. ':usage:' .. string.sub(NOW_ISO, 1, 10)
 must_suit('HLEN', USAGE)
 local usage = {}
 local function note_usage(item, state, report)
@@ -150,7 +150,7 @@ end
 local acks = {}
 local function settle(report)
   local item = take_loaded(report.uid)
-  item.settling = report.epoch .. ' ' .. report.outcome
+  item.settling, item.charged = report.epoch .. ' ' .. report.outcome, report.charged
   if item.state ~= 'running' or item.epoch ~= report.epoch then
     local before, state = string.match(item.settled or '', '^(%S+ %S+) (%S+)$')
     return before == item.settling and state or 'lost'
@@ -159,7 +159,6 @@ local function settle(report)
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], item.entry)
   local state = act_on(item, report)
-  if report.charged then redis.call('HINCRBY', item.key, 'calls_' .. report.charged, 1) end
   note_usage(item, state, report)
   unpark(item.group)
   return state
