@@ -87,11 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def summarise(measured_ns: dict[str, list[int]]) -> list[Row]:
     """One row a contestant. Without saq there is no ratio."""
     medians = {name: statistics.median(values) for name, values in measured_ns.items() if values}
-    versions = {"pixmill": version("pixmill")}
     return [
         Row(
             name=name,
-            version=versions.get(name, _pinned(name)),
+            version=version(name) if name == "pixmill" else _pinned(name),
             samples=len(measured_ns[name]),
             p50_ms=median / 1e6,
             p90_ms=percentile(measured_ns[name], 90) / 1e6,

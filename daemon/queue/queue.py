@@ -133,7 +133,7 @@ class Queue:
     async def accept(
         self, items: Sequence[NewItem], end: PartEnd | None = None, entry: str | None = None
     ) -> list[Accepted]:
-        """Write and queue items, about 100 a call at most so that the script stays short; one state for each.
+        """Write and queue items, about 32 a call at most so that the script stays short; one state for each.
 
         `entry` is the intake entry of all items.
         """
@@ -307,7 +307,7 @@ class Queue:
 
     # Time
 
-    async def due(self, most: int = 200) -> tuple[int, float | None]:
+    async def due(self, most: int = 40) -> tuple[int, float | None]:
         """Queue items that are due; returns how many, and the seconds until the next one (None: there is none)."""
         moved, wait_us = await self._call("due", most=most)
         return moved, None if int(wait_us) < 0 else int(wait_us) / 1e6

@@ -168,7 +168,8 @@ class Dispatcher:
             finally:
                 self._pool.unreserve(reserved)
             calm = self._calm_until > time.monotonic()
-            if calm or self._gate.closed or not self._more_waits or not self._is_free:
+            stops = calm or self._gate.closed or not self._is_free
+            if stops or not self._more_waits or self._pool.free < MOST:
                 return
 
     async def _start_paced(self) -> Later | None:

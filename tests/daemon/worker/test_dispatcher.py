@@ -162,7 +162,9 @@ async def test_a_dispatcher_that_slept_past_its_slot_requests_another(
         return True
 
     monkeypatch.setattr(replica.bell.recalls, "sleep", woke)
-    monkeypatch.setattr(replica.pool, "connecting_s", lambda _route: -1.0)  # no slot is near enough to start at once
+    monkeypatch.setattr(
+        replica.pool, "connecting_s", lambda _route: -1.0
+    )  # no slot is near enough to start at once
     await replica.dispatcher._step()
     monkeypatch.undo()
     assert replica.started == []

@@ -45,12 +45,16 @@ end
 -- Give the tenant its next waiting entry, from the first source that is not held back; the source goes to the end.
 local function release(route, queue, tenant)
   local turns = P .. ':turns:' .. route .. ':' .. queue .. ':' .. tenant
-  for _ = 1, redis.call('LLEN', turns) do
-    local source = redis.call('LPOP', turns)
+  local next_two = redis.call('LRANGE', turns, 0, 1)
+  local rotates = #next_two == 2  -- a lone source stays where it is
+  for _ = 1, rotates and redis.call('LLEN', turns) or #next_two do
+    local source = rotates and redis.call('LPOP', turns) or next_two[1]
     local backlog = backlog_key(route, queue, tenant, source)
     local capped, held_back = cap_of(tenant, source, queue)
     local uid = not held_back and redis.call('LPOP', backlog)
-    if held_back or redis.call('EXISTS', backlog) == 1 then redis.call('RPUSH', turns, source) end
+    local stays = held_back or redis.call('EXISTS', backlog) == 1
+    if rotates and stays then redis.call('RPUSH', turns, source) end
+    if not rotates and not stays then redis.call('DEL', turns) end
     if uid then
       if capped then redis.call('HINCRBY', group_key(tenant .. '/' .. source), 'in_ring', 1) end
       enter(route, queue, tenant, uid)
