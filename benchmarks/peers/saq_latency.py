@@ -17,6 +17,7 @@ from saq import Queue, Worker
 from saq.types import Context
 
 RESULT_TTL_S = 60
+POLL_S = 0.005
 
 
 async def note(ctx: Context) -> int:  # noqa: ARG001 (saq passes its context)
@@ -42,7 +43,9 @@ async def measure(url: str) -> None:
         began_ns = time.monotonic_ns()
         job = await queue.enqueue("note", ttl=RESULT_TTL_S)
         assert job is not None
-        await job.refresh(until_complete=10)
+        while not job.completed:  # the message of its end may come before a subscription
+            await asyncio.sleep(POLL_S)
+            await job.refresh()
         print(int(job.result) - began_ns, flush=True)
     await queue.disconnect()
 

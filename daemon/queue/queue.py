@@ -205,13 +205,13 @@ class Queue:
         With a `request` the permit of one item is requested in the same step, and the item is taken if its slot is now.
         `intends`: the items start at once, so those that need no preparation have their intent noted.
         """
-        given: dict[str, Any] = {"route": route, "worker": self.worker, "count": count, "queues": queues}
-        given |= {"permits": permits, "intends": intends or None}
-        keys, raw = (), ()
-        if request is not None:
-            keys, raw = request.keys, request.args
+        given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
+        given |= {"intends": intends or None, "fields": _FIELDS, "calm_us": self._calm_us}
+        if request is None:
+            reply = await self._call("claim", **given)
+        else:
             given |= {"permits": [request.permit], "early_us": round(request.early_s * 1e6)}
-        reply = await self._call("claim", *raw, keys=keys, **given, fields=_FIELDS, calm_us=self._calm_us)
+            reply = await self._call.run("claim", request.keys, request.args, given)
         more, lost, rows, calm_us, requested = reply
         return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6, requested)
 

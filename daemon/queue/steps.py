@@ -39,13 +39,14 @@ class Steps:
         self._client = client
         self._prefix = prefix
 
-    async def __call__(
-        self, script: str, *raw: str | bytes | int, keys: Sequence[str] = (), **arguments: Any
-    ) -> Any:
-        """Returns the reply that the script's header describes. Arguments of None are left out; `raw` may be binary.
+    async def __call__(self, script: str, *raw: str | bytes, **arguments: Any) -> Any:
+        """Returns the reply that the script's header describes. Arguments of None are left out; `raw` may be binary."""
+        return await self.run(script, (), raw, arguments)
 
-        `keys` are those after the prefix.
-        """
+    async def run(
+        self, script: str, keys: Sequence[str], raw: Sequence[str | bytes | int], arguments: Mapping[str, Any]
+    ) -> Any:
+        """As a call, for a script with `keys` after the prefix."""
         given = {name: value for name, value in arguments.items() if value is not None}
         text = orjson.dumps(given, default=bytes.decode)
         return await _SCRIPTS[script](self._client, [self._prefix, *keys], [text, *raw])

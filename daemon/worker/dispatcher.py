@@ -109,11 +109,13 @@ class Dispatcher:
             await self._release_lost()
         if not await self._may_start():
             return
-        denial = await self._start_paced() if self.route.quotas else await uninterrupted(self._start_many())
+        if not self.route.quotas:
+            await uninterrupted(self._start_many())
         # Wait without a worker slot, so that other routes can use it.
-        if denial is not None:
+        elif (denial := await self._start_paced()) is not None:
             await self._wait_for(denial)
-        elif not self._more_waits:
+            return
+        if not self._more_waits:
             self.bound = None
             await self._rest()
 
