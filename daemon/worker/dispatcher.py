@@ -44,7 +44,6 @@ SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
 # An item that needs no preparation notes its intent with its claim, if it connects within this time.
 EARLY_INTENT_S = 0.02
-CLAIMS = 8  # in a row without a look at what else a step looks at
 RESTARTED = "redis restart"  # other replicas hand in what Redis may have lost
 WORKERS = "workers"  # bound by the workers of this replica
 
@@ -110,7 +109,7 @@ class Dispatcher:
         if not await self._may_start():
             return
         if not self.route.quotas:
-            await uninterrupted(self._start_many())
+            await self._start_many()
         # Wait without a worker slot, so that other routes can use it.
         elif (denial := await self._start_paced()) is not None:
             await self._wait_for(denial)
@@ -135,18 +134,15 @@ class Dispatcher:
             await self._slots.leave()
             await asyncio.sleep(min(calm_s, LOOK_EVERY_S))
             return False
-        if self._is_free:
+        away_s = self.route.reach.wait_s
+        if (pause := self.pause) is None and self._pool.free and not away_s:
             return True
         # A full or paused replica still counts as consuming while Redis replies.
         waits = await self._queue.waiting(self.route.name, LANES)
-        holds, pause = self.route.unreachable or WORKERS, self.pause
+        holds = self.route.unreachable or WORKERS
         self.bound = pause.bound if pause is not None else holds if waits else None
-        await self._rest(self.route.reach.wait_s or LOOK_EVERY_S)
+        await self._rest(away_s or LOOK_EVERY_S)
         return False
-
-    @property
-    def _is_free(self) -> bool:
-        return self.pause is None and bool(self._pool.free) and not self.route.reach.wait_s
 
     async def _report_reach(self) -> None:
         """Report a way to the provider that was lost or found again, and each further failure."""
@@ -162,17 +158,12 @@ class Dispatcher:
         await self._bell.wait(self.route.name, min(longest_s, LOOK_EVERY_S))
 
     async def _start_many(self) -> None:
-        """Start items without permits. The next claim is on its way while the items of the last one begin."""
-        for _ in range(CLAIMS):
-            reserved = self._pool.reserve(1 if self.route.reach.lost else MOST)
-            try:
-                await self._start(reserved, None)
-            finally:
-                self._pool.unreserve(reserved)
-            calm = self._calm_until > time.monotonic()
-            stops = calm or self._gate.closed or not self._is_free
-            if stops or not self._more_waits or self._pool.free < MOST:
-                return
+        """Start items without permits."""
+        reserved = self._pool.reserve(1 if self.route.reach.lost else MOST)
+        try:
+            await uninterrupted(self._start(reserved, None))
+        finally:
+            self._pool.unreserve(reserved)
 
     async def _start_paced(self) -> Later | None:
         """Get a permit and start an item with it; returns a denial. Without work nothing is requested."""

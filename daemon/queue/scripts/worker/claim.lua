@@ -13,8 +13,8 @@
 -- Without work nothing is requested. With a slot that is further away nothing is claimed, nor if the request is repeated: its
 -- first run may have claimed.
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact. A crash after it leaves a
--- pending entry, which a reclaim finds. An idle queue's job starts one round trip earlier if its permit and its intent are
--- part of the step.
+-- pending entry, which a reclaim finds. An idle queue's job starts two round trips earlier if its permit and its intent
+-- are part of the step.
 -- The claim steps over tombstones (items that were cancelled, expired or queued elsewhere since) and over items that stand
 -- aside for an identical one. An undelivered entry is never deleted, since its XDEL makes the group's lag unknown.
 -- The calm gives all replicas time to hand in what the records have lost: `remains` of note.lua.
