@@ -20,5 +20,5 @@
 -- Why atomic: if one limit is charged and another one denies, quota is lost. If a slot is found in one step and written
 -- in another, it is granted twice. If a place were free between its release and the next request of its holder, the bell
 -- would wake another replica for it.
--- @include acquire
+-- @include decision
 return acquire()

@@ -22,7 +22,7 @@ from limiter.server import text_of
 # The default costs: a call that makes one picture. `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
-# Runs a caller's own script that includes the decision (`include/acquire.lua`). It gets the keys and arguments of
+# Runs a caller's own script that includes the decision (`include/decision.lua`). It gets the keys and arguments of
 # acquire.lua, and the permit of a grant, without its times. It returns acquire.lua's reply, or [] without a request.
 Step = Callable[[Sequence[str], Sequence[Arg], Permit], Awaitable[Any]]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from daemon.queue.messages import Claim, PermitRequest
 from daemon.queue.outcomes import Throttled
@@ -25,7 +26,9 @@ class Desk:
         self.quota = parse_quota("q", limits)
         self.claims: list[Claim] = []
 
-    async def request(self, request_id: str = "r", *, early_s: float = 0.05) -> Grant | Later:
+    async def request(
+        self, request_id: str = "r", *, early_s: float = 0.05, ended: Sequence[Permit] = ()
+    ) -> Grant | Later:
         async def step(keys: Sequence[str], args: Sequence[str | int], permit: Permit) -> Sequence[Any]:
             wanted = PermitRequest(keys, args, permit.to_json(), early_s)
             self.claims.append(
@@ -34,7 +37,7 @@ class Desk:
             return self.claims[-1].requested
 
         return await self.limiter.acquire(
-            [self.quota], holder="w1", request_id=request_id, max_wait_s=3600, step=step
+            [self.quota], holder="w1", request_id=request_id, max_wait_s=3600, ended=ended, step=step
         )
 
     async def record(self, name: str = "a") -> dict[str, str]:
@@ -134,3 +137,18 @@ async def test_after_a_new_life_of_the_server_nothing_is_requested_until_it_is_c
         await desk.request()
     assert desk.claims[0].calm_s > 50
     assert await desk.charged() == 0
+
+
+async def test_without_memory_nothing_is_requested_or_claimed(redis: Redis) -> None:
+    desk, admin = Desk(redis, in_flight=1), redis
+    await desk.installation.submit({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"})
+    first = await desk.request("first")
+    assert isinstance(first, Grant)
+    await admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            # A release needs no memory, and a script that has written goes on without any.
+            await desk.request("second", ended=[first.permit])
+    finally:
+        await admin.config_set("maxmemory", 0)
+    assert (await desk.record("b"))["state"] == "queued"

@@ -46,8 +46,12 @@ end
 must_suit_queue(route, 'cached')
 must_suit('HLEN', P .. ':lanes:' .. route)
 
+-- No call begins while Redis has no memory for what follows it. A script that has written may go on without memory, so a
+-- write that needs memory comes first.
+if ARGS.intends then redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000) end
+
 local request = function(KEYS, ARGV)
--- @include acquire
+-- @include decision
   return acquire(), grant
 end
 local requested = {}
