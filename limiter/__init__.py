@@ -15,7 +15,7 @@ from limiter.quota.quota import (
     parse_quota,
 )
 from limiter.script import LuaScript
-from limiter.scripts.grants import ONE_IMAGE
+from limiter.scripts.grants import ONE_IMAGE, NotRequested, Step
 from limiter.slots import Slot, Slots
 from limiter.waits import Places, Recalls
 
@@ -32,6 +32,7 @@ __all__ = [
     "Later",
     "Limiter",
     "LuaScript",
+    "NotRequested",
     "Penalty",
     "Permit",
     "Places",
@@ -42,6 +43,7 @@ __all__ = [
     "Scale",
     "Slot",
     "Slots",
+    "Step",
     "UnitState",
     "Window",
     "parse_quota",

@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from redis.exceptions import NoScriptError
@@ -24,6 +26,12 @@ from redis.exceptions import NoScriptError
 T = TypeVar("T")
 
 _INCLUDE = re.compile(r"^-- @include (?P<name>[a-z0-9_]+)[ \t]*$", re.MULTILINE)
+_COMMENT = re.compile(r"^ *--.*\n", re.MULTILINE)
+# The parts of the limiter's decisions that scripts of others may include.
+INCLUDES: Final = Path(__file__).parent / "scripts" / "include"
+# A function at the left margin: all on one line, or up to an `end` at the left margin.
+_FUNCTION = re.compile(r"^local function (?P<name>\w+)\((?:.*\bend|(?:.*\n)+?end)(?: *--.*)?\n", re.MULTILINE)
+_WORD = re.compile(r"\w+")
 
 
 class LuaScript:
@@ -33,24 +41,33 @@ class LuaScript:
     hash. Only if the server did not know the hash and ran nothing, it is sent once more by its source.
     """
 
-    __slots__ = ("name", "sha", "source")
-
     def __init__(self, name: str, source: str) -> None:
         self.name = name
-        self.source = source
-        # Redis identifies scripts by SHA-1; nothing is protected by it.
-        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._whole = source
+
+    @cached_property
+    def source(self) -> str:
+        """The text that is sent: without comments, and without functions that the script never calls.
+
+        The server makes every function of a script anew on each call, and that takes longer than most of them run.
+        """
+        return _called(_COMMENT.sub("", self._whole))
+
+    @cached_property
+    def sha(self) -> str:
+        """The name of the script on the server. Redis uses SHA-1; nothing is protected by it."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     @classmethod
-    def load(cls, scripts: Path, name: str) -> LuaScript:
+    def load(cls, scripts: Path, name: str, *shared: Path) -> LuaScript:
         """Read `{name}.lua` of the folder `scripts`; each line `-- @include x` becomes its `include/x.lua`.
 
         An include is expanded at its first line and is empty after that, so two includes may need the same third one.
+        `shared` are further folders of includes.
         Errors: FileNotFoundError if the package is incomplete.
         """
-        return cls(
-            Path(name).name, _expand((scripts / f"{name}.lua").read_text("utf-8"), scripts / "include", set())
-        )
+        source = (scripts / f"{name}.lua").read_text("utf-8")
+        return cls(Path(name).name, _expand(source, (scripts / "include", *shared), set()))
 
     async def __call__(
         self,
@@ -70,15 +87,29 @@ class LuaScript:
         return f"LuaScript({self.name!r}, {self.sha[:8]})"
 
 
-def _expand(source: str, include_dir: Path, seen: set[str]) -> str:
+def _expand(source: str, folders: Sequence[Path], seen: set[str]) -> str:
     def text_of(line: re.Match[str]) -> str:
         name = line["name"]
         if name in seen:
             return ""
         seen.add(name)
-        return _expand((include_dir / f"{name}.lua").read_text("utf-8"), include_dir, seen).rstrip("\n")
+        paths = [folder / f"{name}.lua" for folder in folders]
+        path = next((path for path in paths if path.exists()), paths[0])
+        return _expand(path.read_text("utf-8"), folders, seen).rstrip("\n")
 
     return _INCLUDE.sub(text_of, source)
+
+
+def _called(source: str) -> str:
+    """`source` without the functions that only themselves name, and, in turn, without those that only these named."""
+    named = Counter(_WORD.findall(source))
+    functions = {found["name"]: found[0] for found in _FUNCTION.finditer(source)}
+    own = {name: Counter(_WORD.findall(text)) for name, text in functions.items()}
+    while idle := [name for name in own if named[name] == own[name][name]]:
+        for name in idle:
+            named -= own.pop(name)
+            source = source.replace(functions[name], "", 1)
+    return source
 
 
 async def uninterrupted(

@@ -16,7 +16,7 @@ from limiter.permit import Grant, Later, Permit
 from limiter.quota.limits import IN_FLIGHT
 from limiter.quota.quota import Quota
 from limiter.script import uninterrupted
-from limiter.scripts.grants import ONE_IMAGE
+from limiter.scripts.grants import ONE_IMAGE, NotRequested, Step
 from limiter.waits import Places, Recalls
 
 # One counter for the whole process: a request with a used id would get the former grant and charge nothing.
@@ -80,11 +80,13 @@ class Slots:
         *,
         horizon_s: float,
         more: bool = False,
+        step: Step | None = None,
     ) -> Grant | Later:
         """Request a slot at most `horizon_s` away. After a grant call `wait`; after a denial `pause` or `leave`.
 
         With `more` another request follows after a grant. If the grant took the last place in flight, that request is
-        denied without a round trip, and stands in line already.
+        denied without a round trip, and stands in line already. The `step` is that of `Limiter.acquire`; `leave`, which
+        may repeat the request, does not run it.
 
         Errors: those of `Limiter.acquire`; after an error try again or `leave`.
         """
@@ -101,19 +103,24 @@ class Slots:
         denial = request.reply if isinstance(request.reply, Later) else None
         lost = request.repeat
         with self._places.requested(self._holder, quotas) as ended:
-            request.repeat = lambda: self._limiter.acquire(
-                quotas,
-                costs=costs,
-                holder=self._holder,
-                request_id=request.request_id,
-                max_wait_s=horizon_s,
-                after=denial,
-                more=more,
-                ended=ended,
-            )
+
+            def acquire(step: Step | None = None) -> Awaitable[Grant | Later]:
+                return self._limiter.acquire(
+                    quotas,
+                    costs=costs,
+                    holder=self._holder,
+                    request_id=request.request_id,
+                    max_wait_s=horizon_s,
+                    after=denial,
+                    more=more,
+                    ended=ended,
+                    step=step,
+                )
+
+            request.repeat = acquire
             try:
-                reply = await request.repeat()
-            except ValueError:
+                reply = await acquire(step)
+            except (ValueError, NotRequested):
                 # This call was never sent, so the caller may still hold the grant of an earlier lost reply.
                 request.repeat = lost
                 raise

@@ -33,7 +33,7 @@ from daemon.queue.queue import Queue
 from daemon.queue.steps import LATE_S, GroupCommit
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
-CHUNK = 100  # items per accept call
+CHUNK = 32  # items per accept call: the script takes about 1.5 ms then
 CONFLICT = (
     "This id is taken by work with other content, whose result stands; send the changed work under a new id."
 )

@@ -38,7 +38,7 @@ from daemon.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-ROUND = 64  # entries per read
+ROUND = 32  # entries per read
 BLOCK_MS = 1000  # also how long a stop may wait for a quiet stream
 FINISH_S = 5.0  # a blocking read takes BLOCK_MS; what was read is accepted in far less
 

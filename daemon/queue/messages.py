@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Required, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Required, TypedDict
 
 from pydantic import BeforeValidator
 
@@ -102,19 +102,34 @@ class Claimed:
     # Redis has restarted or failed over since it was sent (or, for a reclaimed item, claimed), and may have lost what
     # followed.
     survived: bool = False
+    intended: bool = False  # its claim has noted the intent of its call
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
 
 
 class Claim(NamedTuple):
     """`more`: work is still waiting; `lost`: how many items were queued again because their entries had vanished.
 
-    `calm_s`: for so long nothing is claimed, since Redis has begun another life.
+    `calm_s`: for so long nothing is claimed, since Redis has begun another life. `requested`: the limiter's reply, if a
+    permit was requested in the same step.
     """
 
     more: bool
     lost: int
     items: list[Claimed]
     calm_s: float = 0.0
+    requested: Sequence[Any] = ()
+
+
+class PermitRequest(NamedTuple):
+    """A request for a permit, to be made in the step of a claim: the keys and arguments of the limiter's acquire.lua.
+
+    `permit` is that of a grant as JSON, without its times. An item starts `early_s` before its slot.
+    """
+
+    keys: Sequence[str]
+    args: Sequence[str | int]
+    permit: str
+    early_s: float
 
 
 class Reclaimed(NamedTuple):

@@ -30,6 +30,7 @@ from daemon.queue.messages import (
     Noted,
     Opened,
     PartEnd,
+    PermitRequest,
     Reclaimed,
 )
 from daemon.queue.outcomes import Outcome
@@ -132,7 +133,7 @@ class Queue:
     async def accept(
         self, items: Sequence[NewItem], end: PartEnd | None = None, entry: str | None = None
     ) -> list[Accepted]:
-        """Write and queue items, about 100 a call at most so that the script stays short; one state for each.
+        """Write and queue items, about 32 a call at most so that the script stays short; one state for each.
 
         `entry` is the intake entry of all items.
         """
@@ -190,13 +191,29 @@ class Queue:
     # Running
 
     async def claim(
-        self, route: str, count: int, permits: Sequence[str] = (), queues: Sequence[str] = LANES
+        self,
+        route: str,
+        count: int,
+        permits: Sequence[str] = (),
+        queues: Sequence[str] = LANES,
+        *,
+        intends: bool = False,
+        request: PermitRequest | None = None,
     ) -> Claim:
-        """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each."""
+        """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each.
+
+        With a `request` the permit of one item is requested in the same step, and the item is taken if its slot is now.
+        `intends`: the items start at once, so those that need no preparation have their intent noted.
+        """
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
-        reply = await self._call("claim", **given, fields=_FIELDS, calm_us=self._calm_us)
-        more, lost, rows, calm_us = reply
-        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6)
+        given |= {"intends": intends or None, "fields": _FIELDS, "calm_us": self._calm_us}
+        if request is None:
+            reply = await self._call("claim", **given)
+        else:
+            given |= {"permits": [request.permit], "early_us": round(request.early_s * 1e6)}
+            reply = await self._call.run("claim", request.keys, request.args, given)
+        more, lost, rows, calm_us, requested = reply
+        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6, requested)
 
     async def unclaim(self, route: str, known: Sequence[tuple[str, str]]) -> int:
         """Release what this replica claimed without a reply, from the route's lanes; returns how many items.
@@ -290,7 +307,7 @@ class Queue:
 
     # Time
 
-    async def due(self, most: int = 200) -> tuple[int, float | None]:
+    async def due(self, most: int = 40) -> tuple[int, float | None]:
         """Queue items that are due; returns how many, and the seconds until the next one (None: there is none)."""
         moved, wait_us = await self._call("due", most=most)
         return moved, None if int(wait_us) < 0 else int(wait_us) / 1e6

@@ -1,6 +1,6 @@
 """Calls the queue's scripts: by name, and many calls in one round trip.
 
-Each script is one atomic step in the folder `scripts`; its one key is the prefix.
+Each script is one atomic step in the folder `scripts`; its first key is the prefix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Missed, Outcome, Succeeded
-from limiter.script import LuaScript
+from limiter.script import INCLUDES, LuaScript
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ MOST = 32
 
 _SCRIPTS_DIR = Path(__file__).parent / "scripts"
 _SCRIPTS = {
-    path.stem: LuaScript.load(_SCRIPTS_DIR, f"{path.parent.name}/{path.stem}")
+    path.stem: LuaScript.load(_SCRIPTS_DIR, f"{path.parent.name}/{path.stem}", INCLUDES)
     for path in _SCRIPTS_DIR.glob("*/*.lua")
     if path.parent.name != "include"
 }
@@ -41,9 +41,15 @@ class Steps:
 
     async def __call__(self, script: str, *raw: str | bytes, **arguments: Any) -> Any:
         """Returns the reply that the script's header describes. Arguments of None are left out; `raw` may be binary."""
+        return await self.run(script, (), raw, arguments)
+
+    async def run(
+        self, script: str, keys: Sequence[str], raw: Sequence[str | bytes | int], arguments: Mapping[str, Any]
+    ) -> Any:
+        """As a call, for a script with `keys` after the prefix."""
         given = {name: value for name, value in arguments.items() if value is not None}
         text = orjson.dumps(given, default=bytes.decode)
-        return await _SCRIPTS[script](self._client, [self._prefix], [text, *raw])
+        return await _SCRIPTS[script](self._client, [self._prefix, *keys], [text, *raw])
 
 
 def report_of(item: Claimed, outcome: Outcome, charged: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Dispatches one route: gets a permit, claims an item for it, and starts the item in the pool.
 
+If the permit's slot is now, the claim is part of the request for it (`claim.lua`).
+
 An item that must wait for quota stays in its queue; it holds no worker slot, uses no attempt and blocks no other route.
 It starts a moment before its slot, so that its connection is open by then.
 """
@@ -8,26 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
 from daemon.accounts.feedback import AccountFeedback
-from daemon.accounts.routes import Route
+from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import run_forever
 from daemon.queue.bell import LOOK_EVERY_S, Bell
 from daemon.queue.keys import LANES
-from daemon.queue.messages import Claim
+from daemon.queue.messages import Claim, Claimed, PermitRequest
 from daemon.queue.pauses import Pause
 from daemon.queue.queue import Queue
 from daemon.queue.steps import MOST
 from daemon.storage.gate import StorageGate
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
-from limiter import Bound, Later, Limiter, Slot, Slots
+from limiter import Bound, Grant, Later, Limiter, NotRequested, Permit, Slot, Slots, Step
 from limiter.quota.limits import IN_FLIGHT
 from limiter.script import uninterrupted
 
@@ -38,6 +42,8 @@ HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
+# An item that needs no preparation notes its intent with its claim, if it connects within this time.
+EARLY_INTENT_S = 0.02
 RESTARTED = "redis restart"  # other replicas hand in what Redis may have lost
 WORKERS = "workers"  # bound by the workers of this replica
 
@@ -81,6 +87,9 @@ class Dispatcher:
             await run_forever(f"dispatcher {self.route.name}", self._step)
         finally:
             await self._slots.leave()
+            if self._lost_claim:
+                with suppress(RedisError):
+                    await self._release_lost()
 
     @property
     def pause(self) -> Pause | None:
@@ -97,20 +106,17 @@ class Dispatcher:
         await self._report_reach()
         if self._lost_claim:
             await self._release_lost()
-        if not (await self._may_start() and await self._has_work()):
+        if not await self._may_start():
             return
-        paced = bool(self.route.quotas)
-        reserved = self._pool.reserve(1 if paced or self.route.reach.lost else MOST)
-        try:
-            reply = await self._next_slot() if paced else None
-            slot = reply if isinstance(reply, Slot) else None
-            if slot is not None or not paced:
-                await uninterrupted(self._start(reserved, slot))
-        finally:
-            self._pool.unreserve(reserved)
+        if not self.route.quotas:
+            await self._start_many()
         # Wait without a worker slot, so that other routes can use it.
-        if isinstance(reply, Later):
-            await self._wait_for(reply)
+        elif (denial := await self._start_paced()) is not None:
+            await self._wait_for(denial)
+            return
+        if not self._more_waits:
+            self.bound = None
+            await self._rest()
 
     async def _may_start(self) -> bool:
         """Whether storage, an operator's pause, the way to the provider and free worker slots allow a new item.
@@ -146,30 +152,76 @@ class Dispatcher:
             self._reported = failures
             await self._accounts.report_reach(self.route, news=news)
 
-    async def _has_work(self) -> bool:
-        """Whether items wait; if none is known, wait for the bell."""
-        if self._more_waits or await self._queue.waiting(self.route.name, LANES):
-            return True
-        self.bound = None
-        await self._rest()
-        return False
-
     async def _rest(self, longest_s: float = LOOK_EVERY_S) -> None:
         self.looked_at = time.monotonic()
         await self._slots.leave()
         await self._bell.wait(self.route.name, min(longest_s, LOOK_EVERY_S))
 
-    async def _next_slot(self) -> Slot | Later | None:
-        """A permit whose slot comes now, a denial, or None for a permit that was recalled meanwhile."""
+    async def _start_many(self) -> None:
+        """Start items without permits."""
+        reserved = self._pool.reserve(1 if self.route.reach.lost else MOST)
+        try:
+            await uninterrupted(self._start(reserved, None))
+        finally:
+            self._pool.unreserve(reserved)
+
+    async def _start_paced(self) -> Later | None:
+        """Get a permit and start an item with it; returns a denial. Without work nothing is requested."""
+        turn = self.route.reach.take_turn()
+        if turn is None:
+            return None
+        reserved = self._pool.reserve(1)
+        try:
+            reply = await uninterrupted(self._begin(turn))
+            if isinstance(reply, Grant) and (slot := await self._slot_of(reply)) is not None:
+                await uninterrupted(self._start(1, slot))
+        except NotRequested:
+            return None
+        finally:
+            self._pool.unreserve(reserved)
+        return reply if isinstance(reply, Later) else None
+
+    async def _begin(self, turn: Turn) -> Grant | Later | None:
+        """Request a permit, and start the item that was claimed with it; returns the reply if there is none."""
+        started_at, items = time.monotonic(), list[Claimed]()
+        try:
+            reply = await self._requested(partial(self._claim_too, items))
+        except BaseException:
+            turn.ended()
+            raise
+        if not items:
+            turn.ended()
+        if items and isinstance(reply, Grant):
+            slot = self._slots.take(reply)
+            self._count_grant(slot)
+            self._run(items, slot, started_at, turn)
+        if isinstance(reply, Grant) and reply.scales:
+            await self._accounts.rescaled(reply.scales)
+        return None if items else reply
+
+    async def _claim_too(
+        self, items: list[Claimed], keys: Sequence[str], args: Sequence[str | int], permit: Permit
+    ) -> Sequence[Any]:
+        """The step of a request that claims an item too, if the slot is now; adds it to `items`."""
+        early_s = self._pool.connecting_s(self.route.name)
+        claim = await self._claim(1, None, PermitRequest(keys, args, permit.to_json(), early_s))
+        items += claim.items
+        return claim.requested
+
+    async def _requested(self, step: Step | None = None) -> Grant | Later:
+        """The limiter's reply to the request for the next slot."""
         horizon_s = HORIZON_S if self._bell.listening else SILENT_HORIZON_S
         if self._quotas != self.route.quotas:
             await self._slots.leave()
             self._quotas = self.route.quotas
         try:
-            reply = await self._slots.request(self._quotas, horizon_s=horizon_s, more=self._more_waits)
+            reply = await self._slots.request(
+                self._quotas, horizon_s=horizon_s, more=self._more_waits, step=step
+            )
         except RedisError:
             # Fail closed: without a reply nothing is sent, and the loop tries again.
             self._metrics.limiter_errors.inc()
+            self._lost_claim = step is not None
             raise
         self.looked_at = time.monotonic()
         if isinstance(reply, Later):
@@ -177,19 +229,23 @@ class Dispatcher:
             self.slot_at = None
             if reply.bound.ends_by_itself:
                 self.slot_at = time.monotonic() + reply.retry_us / 1e6 + horizon_s
-            return reply
-        if reply.scales:
-            await uninterrupted(self._accounts.rescaled(reply.scales))
-        slot = await self._slots.wait(reply, early_s=self._pool.lead_s(self.route.name))
+        return reply
+
+    async def _slot_of(self, grant: Grant) -> Slot | None:
+        """The slot of a grant, when it is time to start; None for a permit that was recalled meanwhile."""
+        slot = await self._slots.wait(grant, early_s=self._pool.lead_s(self.route.name))
         if slot is not None and self.pause is not None:
             await self._limiter.give_back(slot.permit)
             return None
         if slot is not None:
-            waited_s = max(time.monotonic(), slot.leaves_at) - slot.requested_at
-            for quota in self.route.quotas:
-                self._metrics.limiter_grants.labels(quota=quota.name).inc()
-                self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(waited_s)
+            self._count_grant(slot)
         return slot
+
+    def _count_grant(self, slot: Slot) -> None:
+        waited_s = max(time.monotonic(), slot.leaves_at) - slot.requested_at
+        for quota in self.route.quotas:
+            self._metrics.limiter_grants.labels(quota=quota.name).inc()
+            self._metrics.limiter_wait_seconds.labels(quota=quota.name).observe(waited_s)
 
     async def _wait_for(self, denial: Later) -> None:
         if self._quotas != self.route.quotas:
@@ -213,7 +269,14 @@ class Dispatcher:
         except RedisError:
             turn.ended()
             raise
-        for item in claim.items:
+        self._run(claim.items, slot, started_at, turn)
+        if not claim.items:
+            turn.ended()
+        if slot is not None and not claim.items:
+            await self._limiter.give_back(slot.permit)
+
+    def _run(self, items: Sequence[Claimed], slot: Slot | None, started_at: float, turn: Turn) -> None:
+        for item in items:
             if slot is None:
                 self._pool.start(item, self.route, None, turn=turn)
             else:
@@ -227,10 +290,6 @@ class Dispatcher:
                     started_at=started_at,
                     turn=turn,
                 )
-        if not claim.items:
-            turn.ended()
-        if slot is not None and not claim.items:
-            await self._limiter.give_back(slot.permit)
 
     async def _release_lost(self) -> None:
         """Put back what was claimed without a reply. After a failover, nobody else could tell that nothing was sent."""
@@ -241,11 +300,17 @@ class Dispatcher:
                 "the reply to a claim was lost; items put back", route=self.route.name, items=released
             )
 
-    async def _claim(self, most: int, slot: Slot | None) -> Claim:
-        """Claim up to `most` items, or one for the permit of a slot."""
+    async def _claim(self, most: int, slot: Slot | None, request: PermitRequest | None = None) -> Claim:
+        """Claim up to `most` items, one for the permit of a slot, or one with the request for its permit."""
         permits = [] if slot is None else [slot.permit.to_json()]
+        intends = request is not None
+        if slot is not None:
+            lead_s = self._pool.connecting_s(self.route.name) + EARLY_INTENT_S
+            intends = slot.leaves_at - time.monotonic() <= lead_s
         try:
-            claim = await self._queue.claim(self.route.name, len(permits) or most, permits)
+            claim = await self._queue.claim(
+                self.route.name, len(permits) or most, permits, intends=intends, request=request
+            )
         except RedisError:
             # The claim may have run. If the permit cannot be given back, its lease ends by itself.
             self._lost_claim = True

@@ -67,15 +67,19 @@ class CallPermits:
         """How long before its slot an item should start, so that its connection is open when the slot comes."""
         return min(LONGEST_LEAD_S, max(self._leads[route].whole_s))
 
+    def connecting_s(self, route: str) -> float:
+        """How long before its slot a call notes its intent and connects."""
+        return min(LONGEST_LEAD_S, self._ours_for_s / 2, max(self._leads[route].connecting_s))
+
     async def slot_nears(self, run: Run) -> None:
-        """Wait until it is time to connect for the call's slot. No intent is written so far, so stopping is free.
+        """Wait until it is time to connect for the call's slot. Nothing is sent so far, so stopping is free.
 
         Raises Recalled when the permit was recalled.
         """
         run.ready_s = time.monotonic() - run.started_at
         if run.permit is None or run.slot_at is None:
             return
-        lead_s = min(LONGEST_LEAD_S, self._ours_for_s / 2, max(self._leads[run.route.name].connecting_s))
+        lead_s = self.connecting_s(run.route.name)
         if not await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at - lead_s):
             raise Recalled
 
@@ -85,7 +89,11 @@ class CallPermits:
         Returns the receipt of a task that the item already has, or b"". With a receipt, poll that task and send
         nothing.
         """
-        run.intent_noted_at = time.monotonic()
+        run.connects_at = time.monotonic()
+        if run.item.intended and not run.intent_noted_at:
+            run.intent_noted_at = run.started_at  # its claim noted it, at this time or later
+            return b""
+        run.intent_noted_at = run.connects_at
         return await until_answered("intent", lambda: self._queue.note_intent(run.item))
 
     async def call_begins(self, run: Run) -> None:
@@ -116,7 +124,7 @@ class CallPermits:
         another replica may own the item: raises LeaseLost then.
         """
         if run.phase is Phase.CALLING:
-            lead, connecting_s = self._leads[run.route.name], time.monotonic() - run.intent_noted_at
+            lead, connecting_s = self._leads[run.route.name], time.monotonic() - run.connects_at
             lead.connecting_s.append(connecting_s)
             lead.whole_s.append(run.ready_s + connecting_s)
         if run.permit is not None and run.slot_at is not None:

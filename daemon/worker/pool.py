@@ -34,6 +34,8 @@ BUG_DELAY_S = 5.0
 HURRIED_S = 5.0  # for runs that end by themselves after `hurry`
 # A settle that is older when Redis shows that it lives is not lost: a loss is of about a second.
 KEPT_S = 15.0
+# Runs without a settle that are remembered. Their items have other owners, unless Redis loses that.
+UNSETTLED = 1000
 
 
 class Settles:
@@ -101,6 +103,7 @@ class Pool:
         self.execute = execute
         # By uid and epoch: a replica that stalled may take over its own item while the old run is still ending.
         self._runs: dict[tuple[str, str], Run] = {}
+        self._unsettled: deque[tuple[str, str]] = deque(maxlen=UNSETTLED)
         self.settles = Settles(queue)
         self._reserved = 0
         self.slots = slots
@@ -116,6 +119,10 @@ class Pool:
     def lead_s(self, route: str) -> float:
         """How long before its slot an item should start, see `CallPermits`."""
         return self._calls.lead_s(route)
+
+    def connecting_s(self, route: str) -> float:
+        """How long before its slot a call connects, see `CallPermits`."""
+        return self._calls.connecting_s(route)
 
     def reserve(self, count: int) -> int:
         """Keep up to `count` slots for a claim that is under way; returns how many."""
@@ -158,8 +165,8 @@ class Pool:
         return list(self._runs.values())
 
     def known(self) -> list[tuple[str, str]]:
-        """Uid and epoch of the runs of this replica, and of those that it has settled a short time ago."""
-        return [*self._runs, *self.settles.runs()]
+        """Uid and epoch of the runs of this replica, of those it gave up, and of those it has settled lately."""
+        return [*self._runs, *self._unsettled, *self.settles.runs()]
 
     def request_cancel(self, uid: str) -> None:
         """Request a cancel of the item; the executor checks for it while stopping is still free."""
@@ -222,6 +229,7 @@ class Pool:
         return len(late)
 
     async def _run_and_settle(self, run: Run) -> None:
+        state = "lost"
         try:
             outcome = await self._outcome(run)
             if run.submitted is None and _kind(outcome) == ErrorKind.NETWORK_UNSENT:
@@ -241,6 +249,8 @@ class Pool:
         finally:
             # Cancelled here means handed over: the entry stays pending and the next owner adopts the permit.
             del self._runs[run.item.uid, run.item.epoch]
+            if state == "lost":
+                self._unsettled.append((run.item.uid, run.item.epoch))
             if run.turn is not None:
                 run.turn.ended()
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()

@@ -152,6 +152,7 @@ class Run:
     ready_s: float = 0.0  # from its start until only the intent and the connection were left to do
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
+    connects_at: float = 0.0  # monotonic time from which only the connection was left to do
     turn: Turn | None = None  # to try the way to the provider; a run that was taken over makes no call
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known

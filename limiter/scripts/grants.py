@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
 from limiter.permit import PPM, Bound, Grant, Later, Permit, Scale
-from limiter.plan import Plan
+from limiter.plan import Arg, Plan
 from limiter.quota.limits import QuotaError
 from limiter.quota.quota import Quota
 from limiter.script import LuaScript, uninterrupted
@@ -22,9 +22,17 @@ from limiter.server import text_of
 # The default costs: a call that makes one picture. `polls` are charged only to callers that name them.
 ONE_IMAGE: Final[Mapping[str, int]] = MappingProxyType({"requests": 1, "images": 1})
 
+# Runs a caller's own script that includes the decision (`include/decision.lua`). It gets the keys and arguments of
+# acquire.lua, and the permit of a grant, without its times. It returns acquire.lua's reply, or [] without a request.
+Step = Callable[[Sequence[str], Sequence[Arg], Permit], Awaitable[Any]]
+
 _ACQUIRE: Final = LuaScript.load(Path(__file__).parent, "acquire")
 _OTHER_DAY: Final = 2  # acquire.lua: the rows do not describe the server's day
 _LONGEST_WAIT_S: Final = 366 * 86_400  # so that infinity is a number of µs
+
+
+class NotRequested(Exception):  # noqa: N818 - an outcome, not a fault
+    """The caller's step has requested no permit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,21 @@ class Request:
     reserves: bool = False
     more: bool = False
     ended: Sequence[Permit] = ()
+    step: Step | None = None
+
+    @property
+    def permit(self) -> Permit:
+        """The permit of a grant, without its times."""
+        leased = self.plan.leased
+        return Permit(
+            self.request_id,
+            self.holder,
+            self.plan.names,
+            self.plan.costs,
+            tuple(leased),
+            self.grant_id,
+            tuple(leased.values()),
+        )
 
     def granted(
         self,
@@ -51,17 +74,12 @@ class Request:
         full: str,
     ) -> Grant:
         """A reply as a grant."""
-        permit = Permit(
-            self.request_id,
-            self.holder,
-            self.plan.names,
-            self.plan.costs,
-            tuple(self.plan.leased),
-            grant_id,
-            tuple(self.plan.leased.values()),
-            int(granted_us),
-            int(slot_us),
-            {(quota, limit): int(rest) for quota, limit, rest in _threes(left)},
+        permit = replace(
+            self.permit,
+            grant_id=grant_id,
+            granted_us=int(granted_us),
+            slot_us=int(slot_us),
+            left={(quota, limit): int(rest) for quota, limit, rest in _threes(left)},
         )
         scales = (Scale(quota, int(old) / PPM, int(new) / PPM) for quota, old, new in _threes(changes))
         return Grant(permit, wait_us, tuple(scales), Bound.parse(full) if full else None)
@@ -88,6 +106,7 @@ class Grants(Permits):
         after: Later | None = None,
         more: bool = False,
         ended: Sequence[Permit] = (),
+        step: Step | None = None,
     ) -> Grant | Later:
         """Request one call under all limits of all `quotas`: charges all of them at one slot, or none.
 
@@ -108,8 +127,10 @@ class Grants(Permits):
         `more` the holder has a next call too. If this one gets the last place, the grant's `full` is the denial of the
         next one, and the holder waits for the bell. `leave_line` ends such a wait, and the one after a denial.
 
+        `step` runs instead of acquire.lua, so that the caller's own work and the decision are one step.
+
         Errors: QuotaError, at once, for a cost that can never be granted; ValueError for a `max_wait_s` below 0 and a
-        `holder` with spaces.
+        `holder` with spaces; NotRequested if the `step` has requested nothing.
         """
         if not quotas:
             return Grant(Permit(request_id, holder, (), costs, (), ""), 0)
@@ -126,11 +147,12 @@ class Grants(Permits):
             reserves=after is not None,
             more=more,
             ended=ended,
+            step=step,
         )
         return await uninterrupted(self._request(request), undo=self._undo)
 
     async def _request(self, request: Request) -> Grant | Later:
-        """One run of acquire.lua. Errors: QuotaError if the server's clock moves between days."""
+        """One run of acquire.lua. Errors: NotRequested; QuotaError if the server's clock moves between days."""
         plan = request.plan
         record = self._keys.of(plan.names[0], "permit", request.request_id)
         keys = [plan.keys[0], record, *plan.keys[2:]]
@@ -151,7 +173,13 @@ class Grants(Permits):
                 *ended,
                 *self._rows(plan),
             )
-            granted, amount_us, *words = await _ACQUIRE(self._client, keys, args)
+            if request.step is None:
+                reply = await _ACQUIRE(self._client, keys, args)
+            else:
+                reply = await request.step(keys, args, request.permit)
+            if not reply:
+                raise NotRequested
+            granted, amount_us, *words = reply
             if granted != _OTHER_DAY:
                 break
             # This process's clock is days away from the server's, which alone decides.

@@ -85,7 +85,8 @@ def reporting_settles() -> None:
 
 remembering_tasks()
 reporting_settles()
-stopping_after(Queue, "note_intent", "intent", lambda _self, item: item.uid)
+# Its claim may have noted the intent already.
+stopping_after(CallPermits, "note_intent", "intent", lambda _self, run: run.item.uid)
 # The connection is open, and the first byte is about to leave.
 stopping_after(CallPermits, "_surely_ours", "connect", lambda _self, run, _rtt_s: run.item.uid)
 stopping_after(Executor, "_submit", "answer", lambda _self, run, *_: run.item.uid)

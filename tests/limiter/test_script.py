@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,21 @@ async def test_an_error_of_a_script_keeps_its_text(redis: Redis) -> None:
     for _ in range(2):
         with pytest.raises(ResponseError, match="IDCONFLICT the job is another one"):
             await script(redis, [], [])
+
+
+def test_a_function_that_is_never_called_is_left_out() -> None:
+    source = """
+-- `twice` and `once` name `idle` and each other in comments only: idle, once.
+local function idle(n) return n end
+local function once(n)
+  return n and idle(n) or once(n)
+end
+local function twice(n) return n + n end
+local function used(n)
+  if n then return twice(n) end
+end
+return used(2)
+"""
+    kept = LuaScript("shaken", source).source
+    assert re.findall(r"function (\w+)", kept) == ["twice", "used"]
+    assert "--" not in kept

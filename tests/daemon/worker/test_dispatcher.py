@@ -162,6 +162,9 @@ async def test_a_dispatcher_that_slept_past_its_slot_requests_another(
         return True
 
     monkeypatch.setattr(replica.bell.recalls, "sleep", woke)
+    monkeypatch.setattr(
+        replica.pool, "connecting_s", lambda _route: -1.0
+    )  # no slot is near enough to start at once
     await replica.dispatcher._step()
     monkeypatch.undo()
     assert replica.started == []
@@ -191,7 +194,7 @@ async def test_a_dispatcher_that_cannot_use_its_reservation_leaves_it(
     dispatcher = replica.dispatcher
     await replica.granted("other")
     for _ in range(2):
-        assert isinstance(await dispatcher._next_slot(), Later)
+        assert isinstance(await dispatcher._requested(), Later)
     assert await replica.charges("log:images") == 2
     if cause == "stopped":
         await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -246,7 +249,7 @@ async def test_a_grant_whose_reply_was_lost_is_given_back_when_not_needed(
     with monkeypatch.context() as patched:
         patched.setattr(replica.limiter, "acquire", reply_lost)
         with pytest.raises(RedisConnectionError):
-            await replica.dispatcher._next_slot()
+            await replica.dispatcher._requested()
     books = ("log:images", "leases")
     assert [await replica.charges(book) for book in books] == [1, 1]
     if cause == "no free worker":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -104,6 +105,21 @@ async def test_only_what_nobody_knows_of_is_put_back(replica: Replica) -> None:
     await replica.installation.redis.hset(replica.installation.keys.item(others.uid), "worker", "w2")
     assert await released(replica) == 1
     assert (await replica.installation.record(unknown.uid))["state"] == "queued"
+    assert await released(replica) == 0
+
+
+async def test_an_item_whose_run_was_given_up_is_not_put_back(replica_of: MakeReplica) -> None:
+    """Its call may have left, and Redis may lose that another replica has it."""
+    replica = replica_of(in_flight=4)
+    await replica.installation.submit({"id": "a", "prompt": "x"})
+    await replica.dispatcher._step()
+    [run] = replica.pool.current()
+    assert run.item.intended
+    assert await released(replica) == 0
+    replica.pool.abandon(run)
+    assert run.task is not None
+    await asyncio.wait([run.task])
+    assert replica.pool.current() == []
     assert await released(replica) == 0
 
 

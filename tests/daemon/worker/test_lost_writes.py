@@ -62,8 +62,8 @@ class Rig:
 
     async def submit(self, **fields: Any) -> None:
         await self.installation.submit({"id": "a", "prompt": "x", **fields})
-        # The first life begins with the first claim.
-        await self.installation.claim(0)
+        # The first life begins when a replica starts.
+        await self.installation.queue.install(records_s=3600, failed_s=3600, starts=True)
 
     async def claim(self) -> Claimed:
         (item,) = await self.installation.claim()
@@ -142,7 +142,7 @@ async def test_an_entry_that_is_accepted_again_finds_its_picture(
 ) -> None:
     """The acceptance is younger than the picture then, by as long as Redis was away."""
     monkeypatch.setattr("daemon.storage.keeper.CLOCKS_APART", timedelta(0))
-    await rig.installation.claim(0)
+    await rig.installation.queue.install(records_s=3600, failed_s=3600, starts=True)
     await rig.installation.add({"id": "a", "prompt": "x"})
     before = rig.mark()
     await rig.installation.take_all()

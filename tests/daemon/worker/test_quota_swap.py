@@ -56,7 +56,7 @@ async def test_after_a_swap_no_reservation_of_the_former_limits_remains(swap: Sw
     await swap.set(images="1/h")
     await swap.use()
     for _ in range(2):
-        assert isinstance(await replica.dispatcher._next_slot(), Later)
+        assert isinstance(await replica.dispatcher._requested(), Later)
     assert await swap.charged() == [2, 2, 0], "a reservation"
     await swap.reset()
     await replica.installation.submit({"id": "a", "prompt": "x"})
@@ -79,7 +79,7 @@ async def test_after_a_swap_no_grant_of_the_former_limits_remains(
     with monkeypatch.context() as patched:
         patched.setattr(replica.limiter, "acquire", reply_lost)
         with pytest.raises(RedisConnectionError):
-            await replica.dispatcher._next_slot()
+            await replica.dispatcher._requested()
     assert await swap.charged() == [1, 1, 1]
     await swap.reset()
     await replica.installation.submit({"id": "a", "prompt": "x"})

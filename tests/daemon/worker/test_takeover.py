@@ -130,7 +130,10 @@ async def test_a_replica_that_takes_over_its_own_item_ends_the_old_run_only(
 async def test_the_new_owner_renews_the_lease_of_an_item_taken_over(replica_of: MakeReplica) -> None:
     first, second = replica_of(in_flight=1), replica_of(in_flight=1, worker="w2")
     quotas = first.route.quotas
-    await first.installation.submit({"id": "a", "prompt": "x"})
+    # An item with an input has no intent before that is fetched.
+    await first.installation.submit(
+        {"id": "a", "prompt": "x", "inputs": [{"url": "https://pictures.example/a.png"}]}
+    )
     first.dispatch()
     await first.has_started(1)
     await second.reclaimer.sweep()

@@ -154,7 +154,7 @@ async def test_a_bucket_counts_in_whole_numbers_up_to_the_largest_burst(
             break  # far beyond what is ever granted
         expected += [level, since]
     async with Redis.from_url(redis_server.url) as client:
-        script = LuaScript("levels", _expand(_LEVELS, _INCLUDES, set()))
+        script = LuaScript("levels", _expand(_LEVELS, [_INCLUDES], set()))
         args = [burst, period_us, count, limit.lag_us, *charges[: len(expected)]]
         reported = [int(each) for each in await script(client, [], args)]
     assert reported == expected

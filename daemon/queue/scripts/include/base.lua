@@ -72,15 +72,16 @@ local function read_hash(key)
   return fields
 end
 
--- An item: the fields of its record, and the parts of its name. Without a record its `state` is nil.
+-- Add an item's parts of its name to fields of its record.
 -- uid = tenant/batch/name, with an empty batch for a job of its own; ids never contain a slash.
-local function load_item(uid)
-  local key = item_key(uid)
-  local item = read_hash(key)
-  item.uid, item.key = uid, key
+local function name_item(uid, item)
+  item.uid, item.key = uid, item_key(uid)
   item.tenant, item.batch, item.name = string.match(uid, '^([^/]*)/([^/]*)/(.*)$')
   return item
 end
+
+-- An item: the fields of its record, and the parts of its name. Without a record its `state` is nil.
+local function load_item(uid) return name_item(uid, read_hash(item_key(uid))) end
 
 -- A group: a batch, or a job of several pictures, which has no `batch` in its events. Without a record its `state` is nil.
 local function load_group(gid)

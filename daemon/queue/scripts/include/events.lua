@@ -5,7 +5,8 @@
 -- @include outbox
 local EVENTS = P .. ':events'
 must_suit('XLEN', EVENTS, DEAD)
-local TIME_FIELD = ',"time":"' .. iso(NOW) .. '"'
+local NOW_ISO = iso(NOW)
+local TIME_FIELD = ',"time":"' .. NOW_ISO .. '"'
 
 local function publish(kind, data) return redis.call('XADD', EVENTS, 'MAXLEN', '~', 100000, '*', 'type', kind, 'data', data) end
 
@@ -41,7 +42,7 @@ local function inside(json) return string.sub(json, 2, -2) end
 local function bury(reason, err, attempts, head, original)
   local entry = { 'XADD', DEAD, 'MAXLEN', '~', 100000, '*' }
   for _, value in ipairs(original) do entry[#entry + 1] = value end
-  local ours = { 'reason', reason, 'error', err, 'attempts', attempts, 'at', iso(NOW), 'ids', '{' .. head .. '}' }
+  local ours = { 'reason', reason, 'error', err, 'attempts', attempts, 'at', NOW_ISO, 'ids', '{' .. head .. '}' }
   for _, value in ipairs(ours) do entry[#entry + 1] = value end
   redis.call(unpack(entry))
 end

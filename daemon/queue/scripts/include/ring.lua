@@ -12,8 +12,8 @@ local looked_at = {}
 local function must_suit_queue(route, queue)
   local name = route .. '|' .. queue
   if looked_at[name] then return end
-  looked_at[name] = true
-  must_suit('ZCARD', P .. ':waiting:' .. route)
+  if not looked_at[route] then must_suit('ZCARD', P .. ':waiting:' .. route) end
+  looked_at[route], looked_at[name] = true, true
   must_suit('HLEN', ring_key(route, queue))
   must_suit('XLEN', stream_key(route, queue))
 end
@@ -36,19 +36,28 @@ local function cap_of(tenant, source, queue)
   return true, tonumber(group.running) + tonumber(group.in_ring) >= tonumber(group.max_in_flight)
 end
 
+-- Give a tenant without a waiting entry this item as its entry.
+local function enter(route, queue, tenant, uid)
+  redis.call('XADD', stream_key(route, queue), '*', 'u', uid)
+  redis.call('HSET', ring_key(route, queue), tenant, uid)
+end
+
 -- Give the tenant its next waiting entry, from the first source that is not held back; the source goes to the end.
 local function release(route, queue, tenant)
   local turns = P .. ':turns:' .. route .. ':' .. queue .. ':' .. tenant
-  for _ = 1, redis.call('LLEN', turns) do
-    local source = redis.call('LPOP', turns)
+  local next_two = redis.call('LRANGE', turns, 0, 1)
+  local rotates = #next_two == 2  -- a lone source stays where it is
+  for _ = 1, rotates and redis.call('LLEN', turns) or #next_two do
+    local source = rotates and redis.call('LPOP', turns) or next_two[1]
     local backlog = backlog_key(route, queue, tenant, source)
     local capped, held_back = cap_of(tenant, source, queue)
     local uid = not held_back and redis.call('LPOP', backlog)
-    if held_back or redis.call('EXISTS', backlog) == 1 then redis.call('RPUSH', turns, source) end
+    local stays = held_back or redis.call('EXISTS', backlog) == 1
+    if rotates and stays then redis.call('RPUSH', turns, source) end
+    if not rotates and not stays then redis.call('DEL', turns) end
     if uid then
       if capped then redis.call('HINCRBY', group_key(tenant .. '/' .. source), 'in_ring', 1) end
-      redis.call('XADD', stream_key(route, queue), '*', 'u', uid)
-      redis.call('HSET', ring_key(route, queue), tenant, uid)
+      enter(route, queue, tenant, uid)
       return true
     end
   end
@@ -64,11 +73,14 @@ end
 -- Put an item into its queue; `first` puts it before the others of its source, since it has already waited.
 local function enqueue(item, first)
   local queue = queue_of(item)
+  local has_entry = redis.call('HEXISTS', ring_key(item.route, queue), item.tenant) == 1
+  -- Nothing holds single jobs back, so none waits behind a tenant without an entry.
+  if item.batch == '' and not has_entry then return enter(item.route, queue, item.tenant, item.uid) end
   local backlog = backlog_key(item.route, queue, item.tenant, item.batch)
   if redis.call(first and 'LPUSH' or 'RPUSH', backlog, item.uid) == 1 then
     redis.call('RPUSH', P .. ':turns:' .. item.route .. ':' .. queue .. ':' .. item.tenant, item.batch)
   end
-  join_ring(item.route, queue, item.tenant)
+  if not has_entry then release(item.route, queue, item.tenant) end
 end
 
 -- Whether an item is its tenant's waiting entry or in its source's backlog. Slow: it walks through the backlog.

@@ -11,12 +11,16 @@ must_suit('ZCARD', EXPIRING, DELAYED, FLIGHTS)
 
 -- Move an item: its record, its event (if any), its counts. Returns its next state. If its state does not allow the cause,
 -- returns nil and changes nothing. In a settle, the record
--- also notes its epoch, outcome and next state (`settled`), for a repeated call.
+-- also notes its epoch, outcome and next state (`settled`), for a repeated call, and counts the run's call (`charged`).
 local function move(item, cause, fields, event, extra)
   local from, to = item.state, next_state(cause, item.state)
   if not to then return nil end
   fields.state = to
   if item.settling then fields.settled = item.settling .. ' ' .. to end
+  if item.charged then
+    local calls = 'calls_' .. item.charged
+    fields[calls] = int(number(item[calls]) + 1)
+  end
   update(item, fields)
   if event then emit(event, item, extra) end
   count_depth(item, from, -1)

@@ -29,7 +29,7 @@ local function recount_route(route)
   end
   for state in pairs(WAITING) do sums[route .. '|joined|' .. state] = 0 end
   for _, uid in ipairs(redis.call('ZRANGE', list, 0, -1)) do
-    local item = load_item(uid)
+    local item = read_fields(item_key(uid), 'state', 'place', 'lane')
     if WAITING[item.state] then count(sums, route .. '|' .. queue_of(item) .. '|' .. item.state, 1)
     else redis.call('ZREM', list, uid) end
   end

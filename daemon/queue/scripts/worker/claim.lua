@@ -1,27 +1,41 @@
--- Take up to `count` items of one route: lanes by weight, tenants in turn. The caller already holds their permits.
--- KEYS  1 prefix
+-- Take up to `count` items of one route: lanes by weight, tenants in turn. The caller holds their permits, or requests the
+-- permit of one item here.
+-- KEYS  1 prefix   rest, for a request: those of the limiter's acquire.lua
+-- ARGV  1 ARGS     rest, for a request: those of acquire.lua
 -- ARGS  route, worker, count, queues (high, normal and low, or `cached` alone, which needs no permit),
 --       permits: of each item, in order (none where the route has no quota), fields: see `fields_of`,
 --       calm_us: for so long after the beginning of a later life of the server nothing is claimed
+--       intends: the items start at once, so one that needs no preparation has its intent noted here
+--       early_us: for a request; its permit has 0 for its two times, and an item starts so long before its slot
 -- Returns  { 1 when work is still waiting, entries that had vanished from the stream, items: the fields of each, how long
---          nothing is claimed yet (microseconds) }; `survived` of an item: it was sent in an earlier life
+--          nothing is claimed yet (microseconds), acquire.lua's reply or {} }
+--          `survived` of an item: it was sent in an earlier life. `intended`: its intent was noted here
+-- Without work nothing is requested. With a slot that is further away nothing is claimed, nor if the request is repeated: its
+-- first run may have claimed.
 -- One step, because "delivered", "running", the tenant's next entry and the event are one fact. A crash after it leaves a
--- pending entry, which a reclaim finds.
+-- pending entry, which a reclaim finds. An idle queue's job starts two round trips earlier if its permit and its intent
+-- are part of the step.
 -- The claim steps over tombstones (items that were cancelled, expired or queued elsewhere since) and over items that stand
 -- aside for an identical one. An undelivered entry is never deleted, since its XDEL makes the group's lag unknown.
 -- The calm gives all replicas time to hand in what the records have lost: `remains` of note.lua.
 -- @include base
--- @include states
--- @include life
+-- @include ring
 
 local route, worker, QUEUES = ARGS.route, ARGS.worker, ARGS.queues
+local rings = {}
+for i, queue in ipairs(QUEUES) do rings[i] = ring_key(route, queue) end
+-- Most looks of an idle route end here, before the server makes the functions below.
+if redis.call('EXISTS', unpack(rings)) == 0 then return { 0, 0, {}, '0', {} } end
+
+-- @include states
+-- @include life
 local WEIGHTS = { high = 8, normal = 3, low = 1 }
 -- A call steps over at most so many entries that start nothing, so that the script stays short.
 local MOST_SKIPPED = 100
 
 local LIFE_US = life_began_us()
 local calm_us = LIFE_US + ARGS.calm_us - NOW
-if NOW >= LIFE_US and calm_us > 0 and LIFE_US > 0 then return { 1, 0, {}, int(calm_us) } end
+if NOW >= LIFE_US and calm_us > 0 and LIFE_US > 0 then return { 1, 0, {}, int(calm_us), {} } end
 
 local in_ring = {}  -- by queue, the number of tenants with a waiting entry
 local function look(queue) in_ring[queue] = redis.call('HLEN', ring_key(route, queue)) end
@@ -31,6 +45,23 @@ for _, queue in ipairs(QUEUES) do
 end
 must_suit_queue(route, 'cached')
 must_suit('HLEN', P .. ':lanes:' .. route)
+
+-- No call begins while Redis has no memory for what follows it. A script that has written may go on without memory, so a
+-- write that needs memory comes first.
+if ARGS.intends then redis.call('SET', P .. ':probe', NOW_US, 'PX', 60000) end
+
+local request = function(KEYS, ARGV)
+-- @include decision
+  return acquire(), grant
+end
+local requested = {}
+if ARGS.early_us then
+  local new
+  requested, new = request({ unpack(KEYS, 2) }, { unpack(ARGV, 2) })
+  local wait_us, _, granted_us, slot_us, granted = unpack(requested, 2, 6)
+  if requested[1] ~= 1 or granted ~= new or tonumber(wait_us) > ARGS.early_us then return { 1, 0, {}, '0', requested } end
+  ARGS.permits[1] = string.gsub(ARGS.permits[1], ',0,0%]$', ',' .. granted_us .. ',' .. slot_us .. ']')
+end
 
 -- Smooth weighted round robin over the lanes that have work (as nginx balances its upstreams).
 local credits = nil
@@ -122,16 +153,26 @@ local function starts(item, queue, is_paused)
   return false
 end
 
+-- Whether a run has nothing to do before its call: no earlier run, no inputs to fetch. JSON escapes quotes inside a text, so
+-- a prompt with that word only costs a note of its own.
+local function calls_at_once(item)
+  return number(item.deliveries) == 0 and not item.survived and not has_call(item) and item.place == 'queue'
+    and not string.find(item.spec, '"inputs":', 1, true)
+end
+
 local items, skipped = {}, 0
 local function start(item, entry)
   if (item.expires_us or '') ~= '' then redis.call('ZREM', EXPIRING, item.uid) end
   local waited = item.state == 'throttled' and 'throttled_us' or 'queue_us'
+  item.survived = number(item.sent_us or item.accepted_us) < LIFE_US and '1' or nil
+  item.intended = ARGS.intends and calls_at_once(item) and '1' or nil
   take_up(item)
   move(item, 'claimed', { worker = worker, entry = entry, epoch = next_epoch(item),
-    deliveries = int(number(item.deliveries) + 1), started_us = NOW_US,
+    deliveries = int(number(item.deliveries) + 1), started_us = NOW_US, intent_us = item.intended and NOW_US,
     [waited] = int(number(item[waited]) + NOW - number(item.since_us)), permit = ARGS.permits[#items + 1] or '' },
     'job.started')
-  item.survived = number(item.sent_us or item.accepted_us) < LIFE_US and '1' or nil
+  -- An intent in a claimed item is an earlier run's.
+  if item.intended then item.intent_us = nil end
   items[#items + 1] = fields_of(item)
 end
 
@@ -164,7 +205,6 @@ end
 conclude()
 local more = 0
 for _, queue in ipairs(QUEUES) do
-  look(queue)
   if in_ring[queue] > 0 then more = 1 end
 end
-return { more, lost, items, '0' }
+return { more, lost, items, '0', requested }

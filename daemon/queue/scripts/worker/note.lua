@@ -77,13 +77,18 @@ local function note_remains(item, n)
   return 'kept'
 end
 
+local function is_callers(item, n) return item.state == 'running' and item.epoch == n.epoch end
+
 local function note(n)
+  if n.what == 'intent' then
+    local item = read_fields(item_key(n.uid), 'state', 'epoch', 'receipt', 'late_receipt')
+    item.key = item_key(n.uid)
+    if is_callers(item, n) then return note_intent(item) end
+    return 'lost'
+  end
   local item = load_item(n.uid)
-  local is_ours = item.state == 'running' and item.epoch == n.epoch
-  if n.what == 'receipt' then return is_ours and note_receipt(item, n.text) or note_late(item, n.text) end
   if n.what == 'remains' then return note_remains(item, n) end
-  if is_ours then return note_intent(item) end
-  return 'lost'
+  return is_callers(item, n) and note_receipt(item, n.text) or note_late(item, n.text)
 end
 
 local results = {}

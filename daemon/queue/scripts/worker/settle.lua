@@ -118,7 +118,7 @@ local function act_on(item, report)
 end
 
 -- The use of this day, by route and tenant, kept for a year and a month.
-local USAGE = P .. ':usage:' .. string.sub(iso(NOW), 1, 10)
+local USAGE = P .. ':usage:' .. string.sub(NOW_ISO, 1, 10)
 must_suit('HLEN', USAGE)
 local usage = {}
 local function note_usage(item, state, report)
@@ -133,24 +133,31 @@ local function write_usage()
   if next(usage) then redis.call('EXPIRE', USAGE, 395 * 86400) end
 end
 
+-- A success needs a part of its record, and most settles are one.
+local function load(report)
+  if report.outcome ~= 'succeeded' then return load_item(report.uid) end
+  return name_item(report.uid, read_fields(item_key(report.uid), 'state', 'epoch', 'settled', 'route', 'lane', 'place', 'entry',
+    'group', 'head', 'cache', 'flight', 'calls_' .. (report.charged or '')))
+end
+
 -- All records are read, and what can fail is looked at, before the first write.
 local loaded = {}
 for _, report in ipairs(ARGS.reports) do
-  loaded[report.uid] = load_item(report.uid)
+  loaded[report.uid] = loaded[report.uid] or load(report)
   must_suit_item(loaded[report.uid])
 end
 
 -- The record of an item; a second report of it finds what the first one has written.
-local function take_loaded(uid)
-  local item = loaded[uid] or load_item(uid)
-  loaded[uid] = nil
+local function take_loaded(report)
+  local item = loaded[report.uid] or load(report)
+  loaded[report.uid] = nil
   return item
 end
 
 local acks = {}
 local function settle(report)
-  local item = take_loaded(report.uid)
-  item.settling = report.epoch .. ' ' .. report.outcome
+  local item = take_loaded(report)
+  item.settling, item.charged = report.epoch .. ' ' .. report.outcome, report.charged
   if item.state ~= 'running' or item.epoch ~= report.epoch then
     local before, state = string.match(item.settled or '', '^(%S+ %S+) (%S+)$')
     return before == item.settling and state or 'lost'
@@ -159,7 +166,6 @@ local function settle(report)
   acks[stream] = acks[stream] or {}
   table.insert(acks[stream], item.entry)
   local state = act_on(item, report)
-  if report.charged then redis.call('HINCRBY', item.key, 'calls_' .. report.charged, 1) end
   note_usage(item, state, report)
   unpark(item.group)
   return state

@@ -4,7 +4,7 @@
 -- Returns  how many items were released
 -- One step with the check of the record, because a reclaim may take an item over at the same time. It counts a crash of such
 -- an item; the worker may not know of it yet, and it is left alone.
--- An intent or a task belongs to a run that did begin, so such items are left alone, too.
+-- A task, or an intent that is later than the claim, belongs to a run that did begin, so such items are left alone, too.
 -- @include base
 -- @include states
 -- @include receipts
@@ -15,8 +15,8 @@ for _, pair in ipairs(ARGS.known) do known[pair[1] .. ' ' .. pair[2]] = true end
 
 local function is_unknown(item, entry)
   return item.state == 'running' and item.entry == entry and item.worker == ARGS.worker
-    and not known[item.uid .. ' ' .. item.epoch] and (item.intent_us or '') == '' and not has_task(item)
-    and number(item.crashes) == 0
+    and not known[item.uid .. ' ' .. item.epoch] and not has_task(item) and number(item.crashes) == 0
+    and ((item.intent_us or '') == '' or item.intent_us == item.started_us)
 end
 
 local released = 0
@@ -30,7 +30,7 @@ for _, queue in ipairs(ARGS.queues) do
     if item and is_unknown(item, id) then
       redis.call('XACK', stream, 'workers', id)
       redis.call('XDEL', stream, id)
-      requeue(item, 'released', NOW, {})
+      requeue(item, 'released', NOW, { intent_us = '' })
       unpark(item.group)
       released = released + 1
     end

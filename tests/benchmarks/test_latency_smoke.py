@@ -1,0 +1,62 @@
+"""The benchmarks of one item's way still run, end to end, without the peer's environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import latency, paced
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(module: str, out: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    """What a benchmark prints, and what it writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *options, "--json", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+@pytest.mark.timeout(120)
+def test_a_job_has_three_steps_in_series_until_its_first_byte(tmp_path: Path) -> None:
+    printed, written = run("benchmarks.latency", tmp_path / "a.json", "--samples", "3", "--without-saq")
+    assert "pixmill" in printed
+    [own] = written["runs"]
+    assert len(own["ns"]) == 3
+    assert all(ns > 0 for ns in own["ns"])
+    assert written["environment"]["commands_example"] == ["accept", "claim"], "and the call itself"
+
+
+@pytest.mark.timeout(120)
+def test_the_scripts_of_a_paced_item_have_their_times(tmp_path: Path) -> None:
+    printed, written = run("benchmarks.paced", tmp_path / "b.json", "--items", "3", "--pause", "0")
+    [summary] = written["summary"]
+    steps = {(row["mode"], row["step"]) for row in summary["steps"]}
+    assert {("now", "permit, claim, intent"), ("ahead", "permit"), ("ahead", "claim, intent")} <= steps
+    assert {"accept", "acquire", "claim", "settle", "release"} <= summary["longest_us"].keys()
+    assert "longest run" in printed
+
+
+def test_a_ratio_compares_the_medians() -> None:
+    own, peer = latency.summarise({"pixmill": [3_000_000, 1_000_000, 9_000_000], "saq": [2_000_000]})
+    assert (own.p50_ms, own.p99_ms, own.to_saq) == (3.0, 9.0, 1.5)
+    assert latency.table([own, peer]).splitlines()[1].split()[-1] == "1.50"
+    [alone] = latency.summarise({"pixmill": [1_000_000]})
+    assert latency.table([alone]).splitlines()[1].split()[-1] == "-"
+
+
+def test_the_steps_of_a_mode_add_up() -> None:
+    rows = paced.summarise({"now": {"accept": [1, 2, 9], "settle": [4, 4, 4]}})
+    assert [(row.step, row.median_us) for row in rows] == [("accept", 2), ("settle", 4), ("all", 6)]
