@@ -1,7 +1,8 @@
 """How many bytes of Redis an item takes beyond its payload: queued, running and finished, alone and in a batch.
 
 Run it as ``python -m benchmarks.footprint``. A real server and the real scripts of intake, claim and settle; no
-provider is called. The payload is the JSON that the producer sent, and for a finished item that of its result as well,
+provider is called. The server has the option for hashes that `pixmill up` and compose.yaml set; `--bare` leaves it
+out. The payload is the JSON that the producer sent, and for a finished item that of its result as well,
 once. The bytes are the growth of the server's `used_memory_dataset`; a second table shows which keys take them.
 """
 
@@ -23,7 +24,9 @@ from redis.asyncio import Redis
 
 from benchmarks.processes import environment, server_version
 from benchmarks.venvs import BENCHMARKS
+from daemon.broker.embedded import HASH_VALUE_BYTES
 from daemon.queue.keys import Keys
+from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Succeeded
 from limiter import Permit
 from tests.daemon.harness import Installation
@@ -102,7 +105,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--set", nargs="+", default=[], metavar="WORD", help="further words of the server")
+    parser.add_argument("--bare", action="store_true", help="a server with the options that it has by itself")
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "footprint.json", help="where to")
     options = parser.parse_args(arguments)
     if min(options.items, options.repeats) < 1:
@@ -112,8 +115,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def _measured(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
     """One run on a server of its own: the bytes an item at each stage."""
-    server = RedisServer(options=options.set)
-    redis = Redis.from_url(server.url)
+    server = RedisServer(options=() if options.bare else ("--hash-max-listpack-value", str(HASH_VALUE_BYTES)))
+    redis: Any = Redis.from_url(server.url)
     try:
         # The scripts, and buffers that grow once, are no part of an item.
         await _stages(redis, shape, AT_ONCE)
@@ -138,7 +141,7 @@ async def _stages(redis: Redis, shape: Shape, items: int) -> dict[str, Any]:
 
     sent = await _accept(made, shape, items)
     await note("queued", sent)
-    claimed = []
+    claimed: list[Claimed] = []
     while len(claimed) < items:
         permits = [_permit(number).to_json() for number in range(len(claimed), len(claimed) + AT_ONCE)]
         found = (await made.queue.claim("default", AT_ONCE, permits)).items
@@ -197,6 +200,8 @@ def _result(uid: str, shape: Shape) -> dict[str, Any]:
 
 
 async def _dataset(redis: Redis) -> int:
+    # The buffers of connections are no part of an item.
+    await redis.connection_pool.disconnect()
     found: Any = await redis.info("memory")
     return int(found["used_memory_dataset"])
 

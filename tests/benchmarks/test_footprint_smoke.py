@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.footprint import Row, summarise, table
+from benchmarks.footprint import STAGES, Row, summarise, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,8 +42,10 @@ def test_the_benchmark_measures_each_stage_of_both_shapes(tmp_path: Path) -> Non
     for run in written["runs"]:
         stages = run["stages"]
         assert stages["queued"]["payload"] == stages["running"]["payload"] < stages["finished"]["payload"]
-        assert all(stage["bytes"] > stage["payload"] for stage in stages.values())
-        assert all(stage["by_key"]["item"] > 0 for stage in stages.values())
+        # With few items, the server's buffers weigh as much as what `bytes` measures, but the keys are exact.
+        assert all(stage["bytes"] > 0 for stage in stages.values())
+        item = [stages[name]["by_key"]["item"] for name in STAGES]
+        assert stages["queued"]["payload"] < item[0] < item[1] < item[2]
     assert all(row["name"] in done.stdout for row in written["summary"])
 
 

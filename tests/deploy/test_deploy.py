@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from daemon.broker.embedded import HASH_VALUE_BYTES
 from daemon.gateway.callers.keys_file import read_keys
 from daemon.settings import Settings, load_settings
 from limiter.quota.quota import InFlight, Window
@@ -199,6 +200,7 @@ def test_redis_keeps_its_data_and_evicts_nothing() -> None:
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
+    assert f"--hash-max-listpack-value {HASH_VALUE_BYTES}" in command
     assert "/data" in mounts("redis")
 
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.accounts.routes import Routes
 from daemon.maintenance.reclaimer import Reclaimer
-from daemon.queue.keys import CACHED, Uid
+from daemon.queue.keys import CACHED, LANES, Uid
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Succeeded
 from daemon.queue.records import ItemView, Records
 from daemon.storage.object_store import ResultStore, StorageError
@@ -42,7 +42,7 @@ class CacheBench(Bench):
     async def next(self, *queues: str) -> Run:
         while (await self.installation.queue.due())[0]:
             pass
-        claim = await self.installation.queue.claim("default", 1, **({"queues": queues} if queues else {}))
+        claim = await self.installation.queue.claim("default", 1, queues=queues or LANES)
         return Run(claim.items[0], self.route, None)
 
     async def end(self, run: Run) -> Outcome:
