@@ -54,6 +54,7 @@ async def _run_forever(
 ) -> None:
     failures = 0
     while not until():
+        _check_cancelled()
         try:
             await step()
         except RedisError as error:
@@ -111,6 +112,7 @@ async def until_it_works(
     """
     failures = 0
     while True:
+        _check_cancelled()
         try:
             return await call()
         except Exception as error:
@@ -147,3 +149,10 @@ class Reports:
             await step
         except Exception:
             log.exception("a report failed", report=name)
+
+
+def _check_cancelled() -> None:
+    """Raise CancelledError if a step of this task swallowed its cancellation, as a library may: the loop would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -65,8 +65,10 @@ async def _follow(session: Session, client: Client, view: View, explain: Explain
                 return view
     finally:
         display.close()
-        listener.cancel()
-        await asyncio.wait([listener])
+        # More than once, since a library may swallow a cancellation.
+        while not listener.done():
+            listener.cancel()
+            await asyncio.wait([listener], timeout=LOOK_S)
 
 
 def _waits(view: View) -> bool:

@@ -144,7 +144,7 @@ class Watcher:
         began = time.monotonic()
         while True:
             try:
-                return await call()
+                result = await call()
             except CONNECTION_FAULTS as error:
                 if self._patience_s is not None and time.monotonic() - began > self._patience_s:
                     raise
@@ -152,6 +152,11 @@ class Watcher:
                     self._on_trouble(error)
                 await asyncio.sleep(pause_s(failures))
                 failures += 1
+                continue
+            # A library may have swallowed a cancellation: this loop would never end.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
+            return result
 
 
 def _event(entry: str, fields: dict[bytes, bytes]) -> StreamEvent:
