@@ -152,7 +152,7 @@ class Reports:
 
 
 def _check_cancelled() -> None:
-    """Raise CancelledError if a step of this task swallowed its cancellation, as a library may: the loop would never end."""
+    """Raise CancelledError if a step swallowed its cancellation, as a library may: the loop would never end."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
