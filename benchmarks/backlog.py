@@ -1,4 +1,4 @@
-"""What an item costs to drain when much is queued: many items, many tenants, many batches.
+"""Measures the cost of draining an item when much is queued: many items, many tenants, many batches.
 
 Run it as ``python -m benchmarks.backlog``. Each backlog has a server of its own, which keeps it over all rounds. In a
 round, in a random order, one worker drains the first 10,000 items of each; then the small backlog is filled again. Cost

@@ -1,4 +1,4 @@
-"""What a paced item costs the server: CPU of each of its scripts, of all its commands, and the longest run of a script.
+"""Measures the cost of a paced item for the server: CPU of its scripts and commands, and the longest run of a script.
 
 Run it as ``python -m benchmarks.paced``. An item is accepted, gets its permit under one quota, is claimed, has its
 intent noted, is released and settled; there is a pause between two items, as under a quota. Items whose slot is `now`

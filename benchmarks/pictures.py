@@ -1,4 +1,4 @@
-"""What a picture costs a worker: CPU from its request to the store, and how long the event loop stands still.
+"""Measures the cost of a picture for a worker: CPU from request to store, and how long the event loop stands still.
 
 Run it as ``python -m benchmarks.pictures``. A process of its own sends ready replies, each with a picture in base64.
 The provider of the OpenAI wire reads them, and the keeper of a replica checks the pictures and writes them into a local

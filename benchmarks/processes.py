@@ -137,7 +137,7 @@ def _installed() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a child printed, and what its whole life took. Its peak RSS is not here: the system begins with ours."""
+    """The output of a child, and the cost of its whole life. Its peak RSS is not here: the system begins with ours."""
 
     stdout: str
     wall_s: float

@@ -1,4 +1,4 @@
-"""What more replicas bring: 1, 2, 4 and 8 of them drain one queue, without a limit and under a quota.
+"""Measures the gain of more replicas: 1, 2, 4 and 8 of them drain one queue, without a limit and under a quota.
 
 Run it as ``python -m benchmarks.replicas``. All replicas of a run start together, and share this machine with the
 server. Without a limit items are no-ops, so the server is the bound. Under a quota the replicas are the real command

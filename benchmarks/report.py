@@ -1,4 +1,4 @@
-"""What every benchmark leaves behind: medians with their spread, ratios of quiet runs alone, a table, and a file.
+"""The report of every benchmark: medians with their spread, ratios of quiet runs alone, a table, and a file.
 
 The file is JSON with `environment` (versions, cores, load before and after), `summary` (a list of rows) and `runs`
 (as they were measured). `benchmarks.tables` takes the figures of the documentation from such files.

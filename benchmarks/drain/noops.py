@@ -48,7 +48,7 @@ class Work:
     name: str = "job"
 
     def entries(self) -> Iterator[dict[Any, Any]]:
-        """What a producer adds to the jobs stream, one XADD each."""
+        """The entries that a producer adds to the jobs stream, one XADD each."""
         for number in range(0 if self.batches else self.items):
             job = {"id": f"{self.name}-{number}", "prompt": str(number)}
             if self.tenants > 1:

@@ -123,7 +123,7 @@ def in_keys(
 
 
 async def noop(number: int) -> int:
-    """What each contestant runs."""
+    """The function that each contestant runs."""
     if number in _waiting:
         _waiting[number].set_result(time.perf_counter())
     return number

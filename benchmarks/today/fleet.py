@@ -1,7 +1,7 @@
 """Pixmill in virtual time: the real limiter with its scripts on a real server, and the real rule of polls.
 
-The queue is a model: a list that survives its workers, as the stream in Redis does. What the daemon does around a call
-takes no time here; `--real` shows what it costs.
+The queue is a model: a list that survives its workers, as the stream in Redis does. The work of the daemon around a
+call takes no time here; `--real` shows what it costs.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _bars(figure: Any, axes: Any, rows: Sequence[Row], look: Look) -> None:
 
 
 def _texts(row: Row) -> tuple[str, ...]:
-    """What stands at a bar: times the optimum, 429s, paid calls a picture, pictures lost."""
+    """The figures at a bar: times the optimum, 429s, paid calls a picture, pictures lost."""
     return (
         f"{row.times_optimum:.2f}×",
         f"{row.refused:,.0f}",

@@ -1,4 +1,4 @@
-"""What people do today, each as a competent engineer writes it. The same coroutines run in virtual and in real time.
+"""The ways of today, each as a competent engineer writes it. The same coroutines run in virtual and in real time.
 
 Every script keeps a picture in a file as soon as it has it, gives a call up after a minute and sends it again, and
 tries a refused call until it gets through. After a 429 it waits as long as the provider names, and a moment more, so

@@ -17,7 +17,7 @@ Draw = Callable[[random.Random], float]
 
 @dataclass(frozen=True)
 class Terms:
-    """What an account allows, how long its pictures take, and the constants of those who call it; times in seconds."""
+    """The limits of an account, how long its pictures take, and the constants of its callers; times in seconds."""
 
     name: str
     short: str
@@ -119,7 +119,7 @@ class Batch:
         return cls(terms, seconds, frozenset(lost if bad_day else ()))
 
     def prompt(self, key: str, picture: int) -> str:
-        """What the simulator reads how long to take from. No prompt of another account contains its beginning."""
+        """The prompt from which the simulator reads its time. No prompt of another account contains its beginning."""
         return f"{self.name(key, picture)} takes {self.seconds[picture]:.3f} s"
 
     def name(self, key: str, picture: int) -> str:

@@ -46,7 +46,7 @@ class Valkey:
 
 
 class Connection:
-    """What a replica's limiter takes for its client. A killed replica sends nothing any more."""
+    """The client of a replica's limiter. A killed replica sends nothing any more."""
 
     def __init__(self, server: Valkey) -> None:
         self._server = server

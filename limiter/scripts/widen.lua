@@ -9,7 +9,7 @@
 -- With a tenth more of the period in the window, it would hold more than the count: then late and early arrivals explain
 -- the refusal. A window that is emptier is refused for use by others, or for a quota smaller than configured.
 -- Why atomic: two refusals at once must not widen the guard from the same width.
--- @include text
+-- @include numbers
 local KEPT_MS, MOST = 3600000, 8
 local grant, crowded = ARGV[1], #ARGV == 2
 for i = 3, #ARGV, 3 do

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(module: str, out: Path, *options: str) -> tuple[str, dict[str, Any]]:
-    """What a benchmark prints, and what it writes."""
+    """The output of a benchmark, and its file."""
     done = subprocess.run(
         [sys.executable, "-m", module, *options, "--json", str(out)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What benchmarks write is complete, and no ratio comes from a busy machine."""
+"""The file of a benchmark is complete, and no ratio comes from a busy machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README and docs/today.md show of the benchmark is what its results say."""
+"""The README and docs/today.md show the results of the benchmark."""
 
 from __future__ import annotations
 

@@ -74,13 +74,13 @@ async def counted(server: RedisServer) -> Counted:
 
 
 async def passed(server: RedisServer, trip: Way) -> Trip:
-    """What passes on the wire."""
+    """The traffic on the wire."""
     async with _wire(server) as (wire, redis):
         return await trip(wire, redis)
 
 
 async def watched(server: RedisServer, trip: Way) -> Sequence[Script]:
-    """What the scripts run."""
+    """The work of the scripts."""
     scripts = WatchedScripts(server.port, time.time_ns() // 1000)
     try:
         async with _wire(server, scripts) as (wire, redis):

@@ -57,7 +57,7 @@ BLOCK_MS: Final = 15_000  # below the client's timeout
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """What was counted. `commands` are those that the server ran, in scripts or alone; scripts themselves are not.
+    """The counts of a trip. `commands` are those that the server ran, in scripts or alone; scripts themselves are not.
 
     `scripts` are empty where the server ran them.
     """
@@ -188,7 +188,7 @@ async def _begin(wire: Wire, redis: Redis) -> None:
 
 
 async def _end(wire: Wire, redis: Redis, sent: int) -> Trip:
-    """What was counted since `_begin`, without the XADDs of the producer."""
+    """The counts since `_begin`, without the XADDs of the producer."""
     stats: Any = await redis.info("commandstats")
     found = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
     commands = Counter(

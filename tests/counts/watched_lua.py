@@ -48,7 +48,7 @@ return load, watch
 
 @dataclass(slots=True)
 class Script:
-    """What one script has run since the last `take`."""
+    """The work of one script since the last `take`."""
 
     source: Source
     run: Any
@@ -88,7 +88,7 @@ class WatchedScripts:
             server.close()
 
     def take(self) -> list[Script]:
-        """What has run since the last `take`."""
+        """The work of all scripts since the last `take`."""
         ran = [replace(script) for script in self._by_sha.values() if script.runs]
         for script in self._by_sha.values():
             script.runs, script.lines, script.functions, script.commands = 0, Counter(), Counter(), Counter()

@@ -27,7 +27,7 @@ _MORE: Final = object()
 
 @dataclass(slots=True)
 class Tally:
-    """What has passed. A round trip is a request, or a pipeline of them, and its replies."""
+    """The traffic so far. A round trip is a request, or a pipeline of them, and its replies."""
 
     requests: Counter[str] = field(default_factory=Counter)  # scripts by their names
     round_trips: int = 0

@@ -60,7 +60,7 @@ def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens when the process would end, in its order."""
+    """The steps of the end of a process, in their order."""
     reported: list[str] = []
     monkeypatch.setattr("daemon.service.os._exit", lambda code: reported.append(f"exit {code}"))
     return reported

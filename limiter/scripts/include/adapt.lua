@@ -1,4 +1,4 @@
--- @include text
+-- @include numbers
 -- Learns a quota's real rate from grants and refusals, as a multiplier on the configured rate. The state is a string of
 -- these numbers, in this order; without a key it is the configured rate, never refused. Levels are ppm of the configured
 -- rate, the hard ceiling; times are µs. A test compares this file with tests/limiter/learning/model.py.

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- The limiter's own time: the server's, but it never runs backwards. All stored times are in it.
 --
 -- The clock key is `last offset epoch born lost` (µs; epoch a word):

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- A calendar day: a hash of the units granted in each day, by the day's first µs.
 --
 -- Within DAY_MARGIN_US of midnight nothing is granted, since the provider's clock may place such a call in either day.

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- Windows by the clock: the provider begins a new one at every multiple of the period since 1970. A hash of the units
 -- granted in each window, by its number, and the period (µs) in `width`.
 --

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- Calls in flight: a sorted set of `GRANT:k REQUEST HOLDER`, one member for each unit of weight, scored by the end of its
 -- lease. Once the provider has the job, that is at least the time by which the job must have ended, even if its worker
 -- crashes.

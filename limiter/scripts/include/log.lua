@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- A strict window that keeps each unit: a sorted set of `GRANT:k`, scored by past and future slots. All windows of a unit
 -- share it. `@SLICE:k` is a unit from a slice, see changed.lua.
 local LOG_PAGE = 128

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- @include adapt
 -- The state of a quota as a whole, in six strings that a script reads together:
 --

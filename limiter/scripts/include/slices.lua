@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- A strict window too large to keep each unit: a hash of the units in each slice of it, by the slice's number since 1970,
 -- and the length of a slice (µs) in `width`; `logged` is described in changed.lua.
 --

@@ -1,5 +1,4 @@
--- @include text
--- @include ttl
+-- @include numbers
 -- A token bucket with reservations: a sorted set of charges `GRANT:cost`, scored by slot. At score 0 is the bucket before
 -- the first charge, `base credit period time`; without a base it was full.
 --

@@ -1,4 +1,4 @@
--- @include text
+-- @include numbers
 -- Take a charge out of one book; each function returns whether it was there. A log and slices may have been made from
 -- each other since the charge, see changed.lua.
 

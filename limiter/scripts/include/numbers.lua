@@ -1,4 +1,8 @@
--- @include text
+-- tostring() keeps 14 digits and a time in µs has 16, so every number must be written with this function.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
 -- A key must not expire while it still matters, so every TTL is rounded up to a millisecond and has MARGIN_US on top.
 -- Rounding down would let a limit vanish early (redis/redis#15093).
 local MARGIN_US = 60000000
