@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import SimulatorProcess, wait_until
+from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.e2e.test_fleet import CONFIG, Fleet
 from tests.servers import RedisServer
 
@@ -27,20 +27,24 @@ def fleet(tmp_path: Path, redis_server: RedisServer) -> Iterator[Fleet]:
     fleet.close()
 
 
-def owners(fleet: Fleet) -> list[str]:
+def owned(fleet: Fleet, replica: Command) -> int:
+    """How many items a replica runs or has run."""
     keys = [f"pixmill:item:default/b1/i{number}" for number in range(ITEMS)]
-    return [(fleet.redis.hget(key, "worker") or b"").decode() for key in keys]
+    workers = [(fleet.redis.hget(key, "worker") or b"").decode() for key in keys]
+    return sum(f"-{replica.process.pid}-" in worker for worker in workers)
 
 
 @pytest.mark.timeout(180)
 def test_no_replica_takes_over_the_running_items_of_a_leaving_one(fleet: Fleet) -> None:
-    leaving, staying = fleet.start(2)
+    replicas = fleet.start(2)
     fleet.submit_batch("b1", ITEMS)
     wait_until(lambda: fleet.simulator.ledger()["calls"] == ITEMS, 20)
-    own = sum(f"-{leaving.process.pid}-" in worker for worker in owners(fleet))
+    # One of them may have been quicker each time.
+    staying, leaving = sorted(replicas, key=lambda each: owned(fleet, each))
+    own = owned(fleet, leaving)
     assert leaving.stop() == 0, "everything was settled"
     assert fleet.wait_finished("b1") == "completed"
-    assert own > 0, "it had something to finish"
-    assert sum(f"-{leaving.process.pid}-" in worker for worker in owners(fleet)) == own
+    assert own >= ITEMS / 2, "it had something to finish"
+    assert owned(fleet, leaving) == own
     assert fleet.simulator.ledger()["calls"] == ITEMS, "no call was made twice"
     assert "took over" not in staying.output
