@@ -128,8 +128,11 @@ class Stage:
     def drain(self, items: int, *, thumbnail: bool) -> float:
         """Make pictures that the provider has at once; returns the CPU seconds that the worker used after intake."""
         asyncio.run(self._paused())
+        time.sleep(
+            QUIET_S
+        )  # until the worker knows of the pause; on a busy machine a few items may start before
         self._submit(items, "a kettle", thumbnail=thumbnail)
-        self._until(lambda: self._client.zcard(self._keys.waiting("default")) == items)
+        self._until(lambda: not self._client.xlen(self._keys.jobs))
         time.sleep(QUIET_S)
         before = self._cpu_s()
         asyncio.run(self._resumed())
