@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,9 +25,10 @@ from typing import Any
 
 import redis
 
+from benchmarks import report
 from benchmarks.figures import percentile
 from benchmarks.lua import SCRIPT_NAMES
-from benchmarks.processes import CONFIG, ROOT, Worker, environment, server_version
+from benchmarks.processes import CONFIG, ROOT, Worker, environment
 from benchmarks.venvs import BENCHMARKS, python_for
 from tests.servers import RedisServer
 
@@ -68,24 +68,21 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
-    facts = {**environment(), "server": server_version(), "samples": options.samples}
+    facts = {**environment(), "samples": options.samples}
     measured_ns, commands = _measure(options)
-    facts["load_average_after"] = os.getloadavg()
-    rows = summarise(measured_ns)
+    rows = summarise(measured_ns, facts)
     steps = statistics.median(map(len, commands)) if commands else None
     facts["commands_before_first_byte"] = steps
     facts["commands_example"] = commands[-1] if commands else []
     print(table(rows))
     print(f"\ncommands in series before the first byte: {steps} ({', '.join(facts['commands_example'])})")
-    print(", ".join(f"{name} {value}" for name, value in facts.items() if not name.startswith("commands")))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
+    print(report.facts({name: value for name, value in facts.items() if not name.startswith("commands")}))
     runs = [{"name": name, "ns": values} for name, values in measured_ns.items()]
-    document = {"environment": facts, "summary": [asdict(row) for row in rows], "runs": runs}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    report.write(options.json, facts, summary=[asdict(row) for row in rows], runs=runs)
 
 
-def summarise(measured_ns: dict[str, list[int]]) -> list[Row]:
-    """One row a contestant. Without saq there is no ratio."""
+def summarise(measured_ns: dict[str, list[int]], facts: Mapping[str, Any]) -> list[Row]:
+    """One row a contestant. Without saq, or on a busy machine, there is no ratio."""
     medians = {name: statistics.median(values) for name, values in measured_ns.items() if values}
     return [
         Row(
@@ -95,7 +92,7 @@ def summarise(measured_ns: dict[str, list[int]]) -> list[Row]:
             p50_ms=median / 1e6,
             p90_ms=percentile(measured_ns[name], 90) / 1e6,
             p99_ms=percentile(measured_ns[name], 99) / 1e6,
-            to_saq=median / medians["saq"] if "saq" in medians else None,
+            to_saq=report.ratio(median, medians.get("saq"), facts),
         )
         for name, median in medians.items()
     ]
@@ -107,7 +104,7 @@ def table(rows: Sequence[Row]) -> str:
         f"{'contestant':<12}{'version':<10}{'samples':>8}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'x saq':>8}"
     ]
     for row in rows:
-        ratio = "-" if row.to_saq is None else f"{row.to_saq:.2f}"
+        ratio = report.shown_ratio(row.to_saq)
         times = "".join(f"{value:>9.2f}" for value in (row.p50_ms, row.p90_ms, row.p99_ms))
         lines.append(f"{row.name:<12}{row.version:<10}{row.samples:>8}{times}{ratio:>8}")
     return "\n".join(lines)

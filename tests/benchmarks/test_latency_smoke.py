@@ -49,11 +49,16 @@ def test_the_scripts_of_a_paced_item_have_their_times(tmp_path: Path) -> None:
     assert "longest run" in printed
 
 
-def test_a_ratio_compares_the_medians() -> None:
-    own, peer = latency.summarise({"pixmill": [3_000_000, 1_000_000, 9_000_000], "saq": [2_000_000]})
+QUIET = {"load_average": [0.5]}
+
+
+def test_a_ratio_compares_the_medians_of_a_quiet_machine() -> None:
+    measured_ns = {"pixmill": [3_000_000, 1_000_000, 9_000_000], "saq": [2_000_000]}
+    own, peer = latency.summarise(measured_ns, QUIET)
     assert (own.p50_ms, own.p99_ms, own.to_saq) == (3.0, 9.0, 1.5)
     assert latency.table([own, peer]).splitlines()[1].split()[-1] == "1.50"
-    [alone] = latency.summarise({"pixmill": [1_000_000]})
+    assert [row.to_saq for row in latency.summarise(measured_ns, {"load_average": [1.5]})] == [None, None]
+    [alone] = latency.summarise({"pixmill": [1_000_000]}, QUIET)
     assert latency.table([alone]).splitlines()[1].split()[-1] == "-"
 
 
