@@ -52,7 +52,7 @@ def blocking_client(url: str, prefix: str = "pixmill") -> Redis:
 def _client(url: str, prefix: str, timeout_s: float, in_turn: int | None = None) -> Redis:
     client = _library_client(url, prefix, timeout_s, in_turn)
     pool = client.connection_pool
-    pool.connection_class = _heeding(pool.connection_class)
+    pool.connection_class = _prompt(pool.connection_class)
     return client
 
 
@@ -78,24 +78,32 @@ def _library_client(url: str, prefix: str, timeout_s: float, in_turn: int | None
     return Redis.from_pool(pool.from_url(url, **options))
 
 
-class _Heeding(AbstractConnection):
-    """A connection that swallows no cancellation: its caller may be a loop, which would never end.
+class _Prompt(AbstractConnection):
+    """A connection that sends at once where the socket takes all, so a command needs no task and no timer.
 
-    The library sends by `asyncio.wait_for`, which until Python 3.12 swallows a cancellation that comes together with
-    the end of the send (python/cpython#86296).
+    The library sends by `asyncio.wait_for`, which until Python 3.12 begins a task, and swallows a cancellation that
+    comes together with the end of the send (python/cpython#86296). Its caller may be a loop, which would never end.
     """
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self.is_connected and check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]  # the library's
+        writer = self._writer
+        if writer is not None and isinstance(command, list):
+            writer.writelines(command)
+            if writer.transport.get_write_buffer_size() == 0 and not writer.is_closing():
+                return
+            command = []  # the library waits for the rest, or finds what went wrong
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
-        await super().send_packed_command(command, check_health)
+        await super().send_packed_command(command, check_health=False)
         if task is not None and task.cancelling() > before:
             await self.disconnect(nowait=True)  # nobody will read the reply
             raise asyncio.CancelledError
 
 
-def _heeding(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
-    return type(f"Heeding{connection_class.__name__}", (_Heeding, connection_class), {})
+def _prompt(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type(f"Prompt{connection_class.__name__}", (_Prompt, connection_class), {})
 
 
 class _SentinelClient(Redis):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import struct
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
 from daemon.broker.errors import CONNECTION_FAULTS, in_words
@@ -36,6 +38,30 @@ async def test_no_client_sends_a_command_a_second_time(url: str) -> None:
     await client.aclose()
 
 
+async def test_a_command_leaves_before_its_caller_waits(redis_server: RedisServer) -> None:
+    client = command_client(redis_server.url)
+    await client.ping()
+    (connection,) = client.connection_pool._available_connections
+    sending = connection.send_packed_command(connection.pack_command("PING"))
+    with pytest.raises(StopIteration):
+        sending.send(None)
+    assert await connection.read_response() == b"PONG"
+    await client.aclose()
+
+
+async def test_a_command_that_the_socket_does_not_take_is_late_at_its_time(redis_server: RedisServer) -> None:
+    client = command_client(redis_server.url, timeout_s=0.2)
+    await client.ping()
+    assert redis_server.process is not None
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisTimeoutError, match="writing"):
+            await client.set("big", b"x" * 64_000_000)
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    await client.aclose()
+
+
 async def test_a_cancellation_that_comes_with_the_end_of_a_send_is_heeded(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,12 +73,12 @@ async def test_a_cancellation_that_comes_with_the_end_of_a_send_is_heeded(
         await send(self, command)
         caller.cancel()
 
-    async def ping() -> None:
-        await client.ping()
+    async def set_big() -> None:
+        await client.set("big", b"x" * 64_000_000)
 
     with monkeypatch.context() as patched:
         patched.setattr(AbstractConnection, "_send_packed_command", send_and_cancel)
-        caller = asyncio.create_task(ping())
+        caller = asyncio.create_task(set_big())
         await asyncio.wait([caller])
     assert caller.cancelled()
     assert await client.get("other") == b"ours"  # not the reply that nobody has read

@@ -12,7 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.routes import FORGOTTEN_S, LONGEST_PAUSE_S, Reach
+from daemon.queue.messages import Claim
 from daemon.queue.outcomes import Failed, Outcome
+from daemon.queue.steps import MOST
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Run
 from limiter import Bound, Later, Permit, Slots
@@ -380,3 +382,21 @@ async def test_the_end_of_a_run_without_the_turn_lets_no_second_call_try(replica
     await replica.has_state("succeeded")
     await eventually(lambda: asyncio.sleep(0, not replica.pool.current()))
     assert reach.wait_s > 0
+
+
+async def test_the_next_items_are_claimed_before_the_last_ones_run(replica_of: MakeReplica) -> None:
+    replica = replica_of()
+    replica.pool.slots = 3 * MOST
+    await replica.installation.batch("b1", 5 * MOST)
+    run_at_claim = list[int]()
+    real = replica.queue.claim
+
+    async def claim(*given: Any, **named: Any) -> Claim:
+        run_at_claim.append(len(replica.started))
+        return await real(*given, **named)
+
+    replica.queue.claim = claim  # type: ignore[method-assign]  # counts what has started
+    await replica.dispatcher._step()
+    assert run_at_claim == [0, 0, MOST], "and then all slots are taken"
+    replica.may_end.set()
+    await replica.has_started(3 * MOST)
