@@ -47,6 +47,7 @@ quotas = ["local"]
 """
 GAP_S = (0.05, 0.25)
 WITHIN_S = 30.0
+LAST = "watched"  # the end of a watched sample
 WATCHED = 20  # samples whose commands are counted, apart from the measured ones
 # Commands of a replica that no job waits for: its next read, and what it does on a clock of its own.
 BESIDE = {"XREADGROUP", "XAUTOCLAIM", "HGETALL", "TIME", "MULTI", "EXEC", "GET", "INFO", "PING", "SUBSCRIBE"}
@@ -176,20 +177,18 @@ class Pixmill:
         time.sleep(random.uniform(*GAP_S))
         seen: list[dict[str, Any]] = []
         with self._client.monitor() as monitor:
-            ended = threading.Event()
 
             def read() -> None:
                 for command in monitor.listen():
-                    seen.append(command)
-                    if ended.is_set():
+                    if command["command"] == f"ECHO {LAST}":
                         return
+                    seen.append(command)
 
             reading = threading.Thread(target=read, daemon=True)
             reading.start()
             self._send()
             arrived_at = time.time() - (time.monotonic_ns() - self._arrival_ns()) / 1e9
-            ended.set()
-            self._client.ping()
+            self._client.echo(LAST)
             reading.join(WITHIN_S)
         at = next(each["time"] for each in seen if each["command"].startswith("XADD pixmill:jobs"))
         series = [each for each in seen if at < each["time"] < arrived_at and each["client_type"] != "lua"]
