@@ -180,11 +180,11 @@ def check_fit(given: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> Non
 
 
 def fingerprint_content(job: Job) -> str:
-    """sha256 of the job's content, for the rule "same id, same content".
+    """128 bits of the sha256 of the job's content, for the rule "same id, same content": each record keeps them.
 
     An explicit default, the order of the fields and the zone of a time make no difference.
     """
-    return _sha256(job.model_dump(exclude_defaults=True))
+    return _sha256(job.model_dump(exclude_defaults=True))[:32]
 
 
 def pixel_fingerprint(job: Job, provider: str, model: str, input_hashes: Sequence[str], k: int = 0) -> str:

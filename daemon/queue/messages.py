@@ -89,12 +89,12 @@ class Claimed:
     entry: str
     epoch: str
     spec: bytes
-    attempts: int
-    deliveries: int
-    throttles: int
     accepted_us: int
-    queue_us: int
-    throttled_us: int
+    attempts: int = 0
+    deliveries: int = 0
+    throttles: int = 0
+    queue_us: int = 0
+    throttled_us: int = 0
     permit: str = ""
     receipt: bytes = b""
     waived_us: int = 0  # the time of the last retry by a person; a deadline before it is void

@@ -33,14 +33,14 @@ class ItemView:
     place: str
     attempts: int
     max_attempts: int
-    deliveries: int
-    throttles: int
     metadata: dict[str, str]
     spec: Object
     accepted_at: Annotated[Time, Field(alias="accepted_us")]
-    queue_s: Annotated[Seconds, Field(alias="queue_us")]
-    throttled_s: Annotated[Seconds, Field(alias="throttled_us")]
     calls: Mapping[str, int]  # calls of its ended runs, by charge
+    deliveries: int = 0
+    throttles: int = 0
+    queue_s: Annotated[Seconds, Field(alias="queue_us")] = 0.0
+    throttled_s: Annotated[Seconds, Field(alias="throttled_us")] = 0.0
     group: str | None = None
     started_at: Annotated[Time | None, Field(alias="started_us")] = None
     finished_at: Annotated[Time | None, Field(alias="finished_us")] = None
@@ -182,7 +182,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
     """The view of an item's hash; `due_us` is its time in the delayed set, if it is there."""
     record = _record(fields)
     # The record's attempts are the failed ones only; the result counts the successful one as well.
-    attempts = orjson.loads(record.get("result", "{}")).get("attempts", record["attempts"])
+    attempts = orjson.loads(record.get("result", "{}")).get("attempts", record.get("attempts", 0))
     due = {} if due_us is None else {"due_us": due_us}
     calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
     task = record.get("receipt") or record.get("late_receipt")

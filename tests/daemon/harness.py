@@ -47,7 +47,14 @@ from providers.errors import ErrorKind, ProviderError
 
 WAIT_S = 10.0
 LEASE_S = 15.0
+COUNTS = ("attempts", "deliveries", "throttles", "crashes", "epoch", "queue_us", "throttled_us")
 NO_WEBHOOKS = Webhooks({}, ())
+
+
+def as_read(record: Mapping[bytes, bytes]) -> dict[str, str]:
+    """A record as its readers take it: a count that it lacks is 0. Without a record it is empty."""
+    found = {name.decode(): value.decode() for name, value in record.items()}
+    return {**dict.fromkeys(COUNTS, "0"), **found} if found else {}
 
 
 class ScriptedProvider:
@@ -163,8 +170,7 @@ class Installation:
         return (await self.queue.claim(route, count)).items
 
     async def record(self, uid: str) -> dict[str, str]:
-        fields = await self.redis.hgetall(self.keys.item(uid))
-        return {name.decode(): value.decode() for name, value in fields.items()}
+        return as_read(await self.redis.hgetall(self.keys.item(uid)))
 
     async def group(self, gid: str) -> dict[str, str]:
         fields = await self.redis.hgetall(self.keys.group(gid))

@@ -22,11 +22,10 @@ def item(ident: str, **metadata: str) -> ItemView:
     image = {"key": f"default/{ident}.png", "width": 16, "height": 16}
     return ItemView(
         Uid("default", "b1", ident),
-        *(ident, "succeeded", "default", "normal", "queue", 1, 5, 1, 0),
+        *(ident, "succeeded", "default", "normal", "queue", 1, 5),
         metadata,
         {"prompt": "x"},
         datetime.now(UTC),
-        *(0.0, 0.0),
         {},
         result={"images": [image]},
     )

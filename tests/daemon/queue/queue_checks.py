@@ -9,7 +9,7 @@ from tests.daemon.queue.queue_reading import BY_WORK, Reading
 
 def check_record(item: Item, record: dict[str, str]) -> None:
     names = ("attempts", "deliveries", "throttles", "crashes", "epoch")
-    found = {name: int(record[name]) for name in names}
+    found = {name: int(record.get(name) or 0) for name in names}
     assert (item.uid, record["state"], found) == (
         *(item.uid, item.state, {name: getattr(item, name) for name in names}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 
 from daemon.queue import steps
 from daemon.queue.keys import Keys
-from daemon.queue.messages import LeaseLost, PartEnd, Target
+from daemon.queue.messages import Claimed, LeaseLost, PartEnd, Target
 from daemon.queue.outcomes import (
     Cancelled,
     Failed,
@@ -24,7 +25,7 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from limiter.script import LuaScript
-from tests.daemon.harness import Installation, eventually
+from tests.daemon.harness import Installation
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}
 DONE = Succeeded({"images": [{"key": "k"}], "attempts": 1})
@@ -168,10 +169,9 @@ async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_rene
 async def test_a_renewed_item_is_not_reclaimed(installation: Installation) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     (item,) = await installation.claim()
-    stream = installation.keys.stream("default", "normal")
-    await eventually(lambda: _idle_for(installation, stream, 30))
+    await _stand_idle(installation, [item])
     await installation.queue.renew([item])
-    page = await installation.other("w2").reclaim("default", "normal", lease_s=0.03, cursor="0-0")
+    page = await installation.other("w2").reclaim("default", "normal", lease_s=IDLE_S, cursor="0-0")
     assert page.items == []
 
 
@@ -206,22 +206,26 @@ async def test_a_deleted_entry_does_not_stay_pending(
     assert [row["message_id"].decode() for row in pending] == [first.entry, last.entry]
 
 
-async def _idle_for(installation: Installation, stream: str, ms: int) -> bool:
-    rows = await installation.redis.xpending_range(stream, "workers", "-", "+", 1)
-    return bool(rows and rows[0]["time_since_delivered"] >= ms)
+IDLE_S = 3600
+
+
+async def _stand_idle(installation: Installation, items: Sequence[Claimed]) -> None:
+    """Let the entries of running items look as if nobody had renewed them for an hour."""
+    stream, idle_ms = installation.keys.stream("default", "normal"), IDLE_S * 1000
+    entries = [item.entry for item in items]
+    await installation.redis.xclaim(stream, "workers", "w1", 0, entries, idle=idle_ms, justid=True)
 
 
 async def test_an_orphan_is_found_behind_hundreds_of_live_entries(installation: Installation) -> None:
     await installation.batch("b1", 250)
     items = await installation.claim(250)
     orphan = items[-1]
-    stream = installation.keys.stream("default", "normal")
-    await eventually(lambda: _idle_for(installation, stream, 60))
+    await _stand_idle(installation, items)
     await installation.queue.renew(items[:-1])
     cursor, found = "0-0", []
     for _ in range(60):
         page = await installation.other("w2").reclaim(
-            "default", "normal", lease_s=0.06, cursor=cursor, count=1
+            "default", "normal", lease_s=IDLE_S, cursor=cursor, count=1
         )
         cursor = page.cursor
         found += [item.uid for item in page.items]

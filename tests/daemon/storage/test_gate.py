@@ -25,7 +25,7 @@ from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.worker import executor
 from providers.base import Generated, Picture, Request, Submitted
-from tests.daemon.harness import NO_WEBHOOKS, ScriptedProvider, eventually
+from tests.daemon.harness import NO_WEBHOOKS, ScriptedProvider, as_read, eventually
 from tests.object_stores import S3, Fault, Front, SmallDisk
 from tests.servers import RedisServer
 
@@ -100,8 +100,7 @@ class Shop:
             await self.redis.xadd(self.keys.jobs, {"data": orjson.dumps(data)})
 
     async def record(self, ident: str) -> dict[str, str]:
-        fields = await self.redis.hgetall(self.keys.item(f"default//{ident}"))
-        return {name.decode(): value.decode() for name, value in fields.items()}
+        return as_read(await self.redis.hgetall(self.keys.item(f"default//{ident}")))
 
     async def until(self, ident: str, state: str) -> dict[str, str]:
         async def there() -> dict[str, str] | None:

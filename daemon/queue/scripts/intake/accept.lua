@@ -76,12 +76,10 @@ local function accept(new)
     count(waiting, item.tenant, 1)
     add_to_index(new.uid)
   end
-  local expires_us = new.expires_us and int(new.expires_us) or ''
+  local expires_us = new.expires_us and int(new.expires_us)
   update(item, { state = next_state('accepted', 'new'), route = new.route, lane = new.lane, place = 'queue', group = new.gid,
     part = new.part, head = new.head, spec = new.spec, fp = new.fingerprint, accepted_us = NOW_US, since_us = NOW_US,
-    sent_us = sent_us(new),
-    max_attempts = new.max_attempts, expires_us = expires_us, attempts = 0, deliveries = 0, crashes = 0, throttles = 0,
-    epoch = 0, queue_us = 0, throttled_us = 0 })
+    sent_us = sent_us(new), max_attempts = new.max_attempts, expires_us = expires_us })  -- an absent count is 0
   keep_callback(item, 'job', new.spec)
   -- The name of its flight begins with the tenant, so tenants never share pictures.
   local mode, pixels = string.match(new.cache, '^(%a+) (%x+)$')
@@ -93,7 +91,7 @@ local function accept(new)
     return 'queued'
   end
   redis.call('ZADD', P .. ':waiting:' .. item.route, NOW_US, item.uid)
-  if expires_us ~= '' then redis.call('ZADD', EXPIRING, expires_us, item.uid) end
+  if expires_us then redis.call('ZADD', EXPIRING, expires_us, item.uid) end
   if (new.not_before_us or 0) > NOW then
     redis.call('ZADD', DELAYED, int(new.not_before_us), item.uid)
   else

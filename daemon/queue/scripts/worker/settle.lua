@@ -19,13 +19,13 @@
 -- @include states
 
 local function fail(item, cause, err)
-  local attempts = int(item.attempts + 1)
+  local attempts = int(number(item.attempts) + 1)
   return finish_item(item, cause, { error = err, attempts = attempts }, '"error":' .. err .. ',"attempts":' .. attempts)
 end
 
 -- The reason of a dead letter is the cause of the item's end.
 local function fail_for_good(item, cause, err)
-  bury(cause, err, int(item.attempts + 1), item.head, { 'data', item.spec })
+  bury(cause, err, int(number(item.attempts) + 1), item.head, { 'data', item.spec })
   return fail(item, cause, err)
 end
 
@@ -38,7 +38,7 @@ end
 local function try_again(item, cause, delay_us, fields)
   fields.intent_us = ''
   return requeue(item, cause, NOW + delay_us, fields, 'job.retrying', string.format(
-    '"error":%s,"attempts":%s,"delay_seconds":%.3f,"state":"%s"', fields.error, fields.attempts or item.attempts,
+    '"error":%s,"attempts":%s,"delay_seconds":%.3f,"state":"%s"', fields.error, fields.attempts or item.attempts or 0,
     delay_us / 1000000, next_state(cause, item.state)))
 end
 
@@ -63,16 +63,16 @@ function outcomes.cancelled(item)
 end
 
 function outcomes.retry(item, report)
-  if item.attempts + 1 >= tonumber(item.max_attempts) then
+  if number(item.attempts) + 1 >= tonumber(item.max_attempts) then
     return fail_for_good(item, 'attempts_exhausted', report.error)
   end
   return try_again(item, 'retry', report.delay_us,
-    drop_task({ attempts = int(item.attempts + 1), crashes = 0, error = report.error }))
+    drop_task({ attempts = int(number(item.attempts) + 1), crashes = 0, error = report.error }))
 end
 
 function outcomes.throttled(item, report)
   return try_again(item, 'throttled', report.delay_us,
-    drop_task({ throttles = int(item.throttles + 1), crashes = 0, error = report.error }))
+    drop_task({ throttles = int(number(item.throttles) + 1), crashes = 0, error = report.error }))
 end
 
 function outcomes.unknown(item, report)
