@@ -73,20 +73,20 @@ bench: setup  ## what an item, a picture, a start and a long queue cost; fills i
 	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-throughput: setup  ## drain 20,000 no-ops beside arq, docket, saq, streaq, taskiq-redis and a bare loop
-	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.drain.throughput
 
 bench-limiter: setup  ## keep to a provider's limits: five libraries, refusals, stalls, places, waits of 0 (1 hour)
 	$(BIN)/python -m benchmarks.limiter
 	$(BIN)/python -m benchmarks.limiter --only refusal --peers --repeats 20 --json benchmarks/out/refusals.json
-	$(BIN)/python -m benchmarks.wait_zero
-	$(BIN)/python -m benchmarks.stalls
-	$(BIN)/python -m benchmarks.places
+	$(BIN)/python -m benchmarks.account.wait_zero
+	$(BIN)/python -m benchmarks.account.stalls
+	$(BIN)/python -m benchmarks.account.places
 
 bench-places: setup  ## how well the places of an account are used while tasks are polled (15 minutes)
-	$(BIN)/python -m benchmarks.places
+	$(BIN)/python -m benchmarks.account.places
 
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
-	$(BIN)/python -m benchmarks.polling
+	$(BIN)/python -m benchmarks.account.polling
 
 bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews (6 minutes)
 	$(BIN)/python -m benchmarks.http
@@ -98,7 +98,7 @@ bench-demo: setup  ## ten demos on a busy machine with empty caches: none fails,
 	$(BIN)/python -m benchmarks.demo_busy
 
 bench-stalls: setup  ## workers that are stopped at random moments: the provider still refuses nothing (10 minutes)
-	$(BIN)/python -m benchmarks.stalls $(STALLS)
+	$(BIN)/python -m benchmarks.account.stalls $(STALLS)
 
 bench-today: setup  ## 100 pictures as people make them today, beside Pixmill: virtual time, then real time (12 minutes)
 	$(BIN)/python -m benchmarks.today --real $(TODAY)

@@ -27,7 +27,7 @@ AFTERWARDS = {"today": "Run `make today-plot` for its plot and its tables."}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all parts, also after one that fails; the exit code is 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=tables.PARTS, default=list(tables.PARTS), metavar="PART",
+    parser.add_argument("--only", nargs="+", choices=list(tables.PARTS), default=list(tables.PARTS), metavar="PART",
                         help=f"of {', '.join(tables.PARTS)}")  # fmt: skip
     parser.add_argument("--results", type=Path, default=tables.RESULTS, help="the folder of the results")
     options = parser.parse_args(arguments)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, results: Path) -> bool:
     """Run a part in a process of its own; False if it wrote no results. A part that is not here is passed over."""
-    module = f"benchmarks.{name}"
+    module = f"benchmarks.{tables.PARTS[name]}"
     if importlib.util.find_spec(module) is None:
         print(f"{name}: there is no {module} here.", flush=True)
         return True

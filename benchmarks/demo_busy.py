@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.account.refusals import latest_handled_s, refusals
 from benchmarks.processes import ROOT, environment
-from benchmarks.refusals import latest_handled_s, refusals
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, merged, shown
 from benchmarks.processes import CONFIG, ROOT, Provider, Worker, environment, server_version
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.client import Client
 from tests.servers import RedisServer, free_port
@@ -73,14 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = environment() | {"server": server_version(), "rounds": options.rounds}
     with tempfile.TemporaryDirectory(prefix="pixmill-start-") as directory:
         runs = _runs(Path(directory), options)
-    facts["load_average_after"] = os.getloadavg()
     summary = merged(runs)
     print("\n".join([*map(shown, summary), "", _on_one_line(facts)]))
     if facts["load_average"][0] > 1:
         print("The machine was busy at the start: read the CPU seconds, not the seconds.")
-    document = {"environment": facts, "summary": summary, "runs": runs}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, facts, summary=summary, runs=runs)
     return 0
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 from redis.asyncio import Redis
@@ -24,6 +23,7 @@ from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works,
 from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Route, Settings, SettingsError, masked_url
+from daemon.signals import unless_leaving, until_signal
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.telemetry.streams import Unbroken
 from daemon.worker.descriptors import fitting_slots, raise_limit
@@ -38,15 +38,11 @@ log = structlog.get_logger(__name__)
 EXPECTED_ERRORS = (SettingsError, EmbeddedRedisError, StorageError, OSError)
 DATA_DIR = Path(".pixmill")
 REDIS_AGAIN_S = 1.0
-# `timeout` and many supervisors signal a process and then its group: a repeat this soon is the same signal.
-SAME_SIGNAL_S = 1.0
 GC_THRESHOLD = 10_000  # more objects made than freed since the last look of the garbage collector
 SIMULATOR_KEY_ENV = "SIMULATOR_API_KEY"
 SIMULATOR_ENVIRON: Mapping[str, str] = {SIMULATOR_KEY_ENV: "simulated"}  # any key is served
 # Tight enough to show the limiter at work, loose enough to finish soon.
 SIMULATOR_QUOTA: Mapping[str, object] = {"images": "20/10s", "in_flight": 8}
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,50 +279,3 @@ def simulated(settings: Settings, base_url: str, quota: Mapping[str, object]) ->
             "routes": dict.fromkeys(named, route),
         }
     )
-
-
-async def until_signal(on_leave: Callable[[], None] = lambda: None) -> None:
-    """Wait for SIGTERM, SIGINT or SIGHUP. A second signal calls `on_leave` and ends the process at once.
-
-    Repeats within SAME_SIGNAL_S of the first one are ignored. SIGHUP, the end of the terminal, begins a stop and never
-    hurries one; a process that was started with SIGHUP ignored (`nohup`) stays.
-    """
-    loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
-    signalled_at = 0.0
-
-    def note() -> None:
-        nonlocal signalled_at
-        if not signalled.is_set():
-            signalled_at = loop.time()
-            signalled.set()
-        elif loop.time() - signalled_at >= SAME_SIGNAL_S:
-            log.warning("second signal: leaving at once; another replica takes over the running items")
-            on_leave()
-            os._exit(130)
-
-    def note_hangup() -> None:
-        if not signalled.is_set():
-            note()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, note)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, note_hangup)
-    await signalled.wait()
-
-
-async def unless_leaving(leaving: asyncio.Task[None], start: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of `start`, or None when a signal came before its end and cancelled it."""
-    starting = asyncio.create_task(start)
-    try:
-        await asyncio.wait((starting, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if leaving.done():
-            starting.cancel()
-        return await starting
-    except asyncio.CancelledError:
-        if not leaving.done():
-            raise
-        return None
-    finally:
-        starting.cancel()

@@ -1,1 +1,1 @@
-"""Draining queues of no-ops: a replica without a provider, and the peers beside it."""
+"""Queues of no-ops: how fast they drain and how soon an item starts, without a provider and beside the peers."""

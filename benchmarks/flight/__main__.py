@@ -27,6 +27,7 @@ import redis
 from redis.asyncio import Redis
 
 from benchmarks.processes import CONFIG, Provider, Worker, environment, server_version
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.queue.keys import Keys
 from daemon.queue.pauses import pause, resume
@@ -80,12 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             value = _of_memory(options) if name == MEMORY else _of_cpu(options, thumbnail=name != CPU)
             print(f"round {repeat}: {name} {value:.2f} {UNITS[name]}", file=sys.stderr)
             runs.append({"name": name, "value": value})
-    facts["load_average_after"] = os.getloadavg()
     rows = summarise(runs)
     print(table(rows))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": facts, "summary": [asdict(row) for row in rows], "runs": runs}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, facts, summary=[asdict(row) for row in rows], runs=runs)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[Row]:

@@ -17,8 +17,9 @@ from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
 from daemon.gateway.app import create_app
 from daemon.gateway.gateway import Gateway
-from daemon.service import Running, freeze_what_stays, redis_of, unless_leaving, until_signal
+from daemon.service import Running, freeze_what_stays, redis_of
 from daemon.settings import Settings, SettingsError
+from daemon.signals import unless_leaving, until_signal
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.health import health_app
 from daemon.telemetry.http_metrics import HttpMetrics

@@ -1,20 +1,20 @@
 """The doorbell: a pub/sub channel that says "look now". It only saves time: every waiter also looks by itself.
 
-Messages: `work ROUTE` (items were queued), `callback` (one is due), `pause` (the fleet or a route was paused or
-resumed), `slot HOLDER...` (places in flight are free: it is the turn of these dispatchers, see limiter/waits.py),
-`cancel UID` (stop that item), `quota NAME [UNTIL_US [AFTER_US]]` (the provider refused a call, a call left late, or an
-operator set, paused or resumed the quota; see limiter/waits.py).
+Messages: `work ROUTE` (items were queued), `work cached` (items that need a copy alone), `callback` (one is due),
+`pause` (the fleet or a route was paused or resumed), `slot HOLDER...` (places in flight are free: it is the turn of
+these dispatchers, see limiter/waits.py), `cancel UID` (stop that item), `quota NAME [UNTIL_US [AFTER_US]]` (the
+provider refused a call, a call left late, or an operator set, paused or resumed the quota; see limiter/waits.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from redis.asyncio import Redis
 
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
+from daemon.queue.keys import CACHED
 from limiter import Places, Recalls
 
 LOOK_EVERY_S = 1.0  # how often each waiter looks without the doorbell
@@ -38,6 +38,7 @@ class Bell:
         self._channel = channel
         self.on_cancel: Callable[[str], None] = lambda _uid: None  # set by the pool of this replica's runs
         self._rung: dict[str, asyncio.Event] = {}
+        self.copies_rung = asyncio.Event()  # for the copies
         self.quota_rung = asyncio.Event()  # for the quota book
         self.pause_rung = asyncio.Event()  # for the pause book
         self.callback_rung = asyncio.Event()  # for the callbacks
@@ -49,11 +50,13 @@ class Bell:
     async def wait(self, route: str, timeout_s: float) -> None:
         """Wait until the bell rings for the route, or `timeout_s` has passed."""
         event = self.of(route)
-        # Not wait_for: until Python 3.12 it can swallow a cancellation that comes together with the ring.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
+        await wait_for_event(event, timeout_s)
         event.clear()
+
+    async def wait_for_copies(self, timeout_s: float) -> None:
+        """Wait until there may be copies to make or room for them, or `timeout_s` has passed."""
+        await wait_for_event(self.copies_rung, timeout_s)
+        self.copies_rung.clear()
 
     def ring_all(self) -> None:
         """Wake every dispatcher of this replica that waits for work or a worker slot."""
@@ -61,9 +64,10 @@ class Bell:
             event.set()
 
     def ring_everybody(self) -> None:
-        """Wake every dispatcher of this replica, also those that wait for a place in flight."""
+        """Wake every dispatcher of this replica, also those that wait for a place in flight, and the copies."""
         self.ring_all()
         self.places.wake_all()
+        self.copies_rung.set()
 
     async def run(self) -> None:
         await run_forever("bell", self._listen)
@@ -92,7 +96,9 @@ class Bell:
                 self.quota_rung.set()
             return
         if what == "work":
-            self.of(name).set()
+            self.of(name).set()  # `cached` may be a route, too
+            if name == CACHED:
+                self.copies_rung.set()
         elif what == "pause":
             self.pause_rung.set()
         elif what == "callback":

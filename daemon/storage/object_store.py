@@ -17,24 +17,19 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from daemon.broker.backoff import full_jitter_s
 from daemon.settings import masked_url
-from providers.errors import redact
+from daemon.storage.failures import bucket_missing, first_line, reason_of
 
 TRIES: Final = 3
-WAIT: Final = wait_random_exponential(multiplier=0.1, max=2)  # between tries
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # bounds of a random wait between tries
 RETRIES: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}  # inside one try
 SETTLE_S: Final = 0.05
 DELETED_AT_ONCE: Final = 16
 REMEMBERED: Final = 1000  # directories that are known to be on the disk
-
-NO_CREATE_ONLY: Final = (
-    "this store refuses a PUT that only creates (If-None-Match), and without it a late worker would replace a picture. "
-    "Amazon S3, Google Cloud Storage, Azure Blob Storage, Cloudflare R2 and MinIO have it; Alibaba's OSS has not."
-)
 
 T = TypeVar("T")
 
@@ -87,7 +82,7 @@ class ResultStore:
             return cls(from_url("memory:///" if url.startswith("memory:") else url, **options), url)
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise StorageError(
-                f"storage.url {masked_url(url)} cannot be used: {_first_line(error)}"
+                f"storage.url {masked_url(url)} cannot be used: {first_line(error)}"
             ) from error
 
     async def put_image(self, key: str, data: bytes) -> Stored:
@@ -133,7 +128,7 @@ class ResultStore:
             try:
                 answer = await obstore.get_async(self._store, key)
             except FileNotFoundError as error:
-                if _is_bucket(error):
+                if bucket_missing(error):
                     raise
                 return None
             return bytes(await answer.bytes_async()), answer.meta["last_modified"]
@@ -147,7 +142,7 @@ class ResultStore:
             try:
                 await obstore.head_async(self._store, key)
             except FileNotFoundError as error:
-                if _is_bucket(error):
+                if bucket_missing(error):
                     raise
                 return False
             return True
@@ -175,7 +170,7 @@ class ResultStore:
             try:
                 await obstore.delete_async(self._store, key)
             except FileNotFoundError as error:
-                if _is_bucket(error):
+                if bucket_missing(error):
                     raise
 
         await self._tried(delete)
@@ -223,25 +218,19 @@ class ResultStore:
         self._reachable.add(path.parent)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of `call`, which is made `TRIES` times at most. Raises StorageError, AlreadyExistsError."""
         self._was_used = True
-
-        async def once() -> T:  # tenacity does not await the result of a lambda
-            return await call()
-
-        tries = AsyncRetrying(
-            stop=stop_after_attempt(TRIES), wait=WAIT, retry=retry_if_exception(_may_pass), reraise=True
-        )
-        try:
-            return await tries(once)
-        except AlreadyExistsError:
-            raise
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise StorageError(f"{masked_url(self._url)}: {_reason(error)}") from error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether another try can help; a cancellation is no failure, but tenacity treats it as one."""
-    return isinstance(error, Exception) and not isinstance(error, AlreadyExistsError | ValueError)
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except AlreadyExistsError:
+                raise
+            except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+                failures += 1
+                if failures == TRIES or isinstance(error, ValueError):
+                    raise StorageError(f"{masked_url(self._url)}: {reason_of(error)}") from error
+            await asyncio.sleep(full_jitter_s(failures - 1, FIRST_WAIT_S, LONGEST_WAIT_S))
 
 
 def _prepared_root(url: str) -> Path:
@@ -274,38 +263,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_bucket(error: Exception) -> bool:
-    """Whether the bucket itself is missing; obstore reports it like a missing object."""
-    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "NotImplemented" in text or "501 Not Implemented" in text:
-        return NO_CREATE_ONLY
-    return f"{_first_line(error)}{_hint(error)}"
-
-
-def _hint(error: Exception) -> str:
-    """Advice for the operator, or "" for an unknown cause."""
-    text = str(error)
-    if _is_bucket(error):
-        return ". There is no such bucket: check storage.url."
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return ". Check the store's credential and what it may do."
-    if "os error 28" in text or "os error 122" in text:
-        return ". The disk is full."
-    if "os error 24" in text or "os error 23" in text:
-        return ". No file descriptor is left: raise the limit (`ulimit -n`)."
-    if "os error 30" in text or "os error 13" in text:
-        return ". The directory cannot be written."
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    """The first line, redacted: obstore's debug section and addresses can hold request details and secrets."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return redact(str(error).splitlines()[0]) if str(error) else type(error).__name__

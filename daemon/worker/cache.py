@@ -98,7 +98,7 @@ class Copies:
             if self._room and await self._queue.waiting(route.name, (CACHED,)):
                 found += await uninterrupted(self._claim(route))
         if not found:
-            await self._bell.wait(CACHED, LOOK_EVERY_S)
+            await self._bell.wait_for_copies(LOOK_EVERY_S)
 
     @property
     def _room(self) -> int:

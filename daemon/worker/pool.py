@@ -17,6 +17,7 @@ import structlog
 from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import until_answered
 from daemon.queue.bell import Bell
+from daemon.queue.keys import CACHED
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
@@ -255,6 +256,8 @@ class Pool:
                 run.turn.ended()
             self._metrics.last_progress_timestamp_seconds.set_to_current_time()
             self._bell.ring_all()
+            if run.item.place == CACHED:
+                self._bell.copies_rung.set()
 
     async def _outcome(self, run: Run) -> Outcome:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import backlog, replicas
+from benchmarks.drain import backlog, replicas
 from benchmarks.drain.noops import Work
 from tests.benchmarks.smoke import run_small
 
@@ -20,7 +20,7 @@ BUSY: dict[str, object] = {"load_average": (1.1, 0.0, 0.0)}
 @pytest.mark.timeout(120)
 def test_each_backlog_is_drained_in_part_and_leaves_its_costs(tmp_path: Path) -> None:
     sizes = {"drained": 60, "queued": 200, "tenants": 40, "batches": 5, "batch-size": 30, "repeats": 1}
-    _, document = run_small("backlog", tmp_path, *(f"--{name}={size}" for name, size in sizes.items()))
+    _, document = run_small("drain.backlog", tmp_path, *(f"--{name}={size}" for name, size in sizes.items()))
     assert [row["name"] for row in document["summary"]] == ["few", "queued", "tenants", "batches"]
     for run in document["runs"]:
         assert run["items"] >= 60
@@ -33,7 +33,7 @@ def test_each_backlog_is_drained_in_part_and_leaves_its_costs(tmp_path: Path) ->
 def test_one_and_two_replicas_drain_a_queue_without_a_limit_and_under_a_quota(tmp_path: Path) -> None:
     sizes = {"items": 100, "images": 5, "seconds": 2, "repeats": 1}
     options = [f"--{name}={size}" for name, size in sizes.items()]
-    _, document = run_small("replicas", tmp_path, *options, "--replicas", "1", "2")
+    _, document = run_small("drain.replicas", tmp_path, *options, "--replicas", "1", "2")
     rows = [(row["kind"], row["replicas"]) for row in document["summary"]]
     assert rows == [("no limit", 1), ("no limit", 2), ("quota", 1), ("quota", 2)]
     assert {run["items"] for run in document["runs"]} == {100, 10}

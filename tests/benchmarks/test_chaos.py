@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,25 +17,14 @@ from benchmarks.chaos.plan import Entry, Item, Plan, make_plan
 from benchmarks.chaos.scarce import FEW_DESCRIPTORS, harmed
 from benchmarks.chaos.story import Call, Story
 from providers.simulator.faults import FaultKind
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.smoke import MET, run_small
 
 
 @pytest.mark.timed
 @pytest.mark.timeout(600)
 def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "chaos.json"
-    options = ["--items", "80", "--seed", "7", "--minutes", "6", "--kills", "2", "--json", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.chaos", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=590,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    written = json.loads(out.read_text())
+    options = ("--items", "80", "--seed", "7", "--minutes", "6", "--kills", "2")
+    printed, written = run_small("chaos", tmp_path, *options, exit_codes=MET, timeout_s=590)
     assert written["held"] is True
     assert sum(written["states"].values()) == 80
     assert written["struck"]["redis restart"] == written["struck"]["rolling deploy"] == 1
@@ -49,12 +35,12 @@ def test_a_short_run_loses_nothing_pays_nothing_twice_and_recovers_in_time(tmp_p
     assert [loss["strike"] for loss in written["losses"]] == strikes
     assert written["losses"][0]["never_accepted"], "jobs were accepted in the lost second, and are reported"
     for row in (*strikes, "- unknown outcomes", "- jobs lost with their entry"):
-        assert f"\n{row}  " in done.stdout
+        assert f"\n{row}  " in printed
     assert all(loss["safe"] > 0 for loss in written["losses"]), (
         "each strike met pictures that were not settled"
     )
     assert set(written["broken"]) == set(INVARIANTS)
-    assert done.stdout.startswith("seed 7\n")
+    assert printed.startswith("seed 7\n")
 
 
 @pytest.mark.timeout(180)

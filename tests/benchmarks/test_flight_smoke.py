@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.flight.__main__ import CPU, GOALS, MEMORY, Row, summarise, table
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.smoke import MET, run_small
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_few_items_have_their_cost_and_the_figures_are_written(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "flight.json"
-    options = ["--items", "20", "--hanging", "20", "--repeats", "1", "--json", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.flight", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    written = json.loads(out.read_text())
+    options = ("--items", "20", "--hanging", "20", "--repeats", "1")
+    printed, written = run_small("flight", tmp_path, *options, exit_codes=MET)
     assert [run["name"] for run in written["runs"]] == list(GOALS)
     assert all(run["value"] > 0 for run in written["runs"] if run["name"] != MEMORY)
-    assert all(name in done.stdout for name in GOALS)
+    assert all(name in printed for name in GOALS)
 
 
 def test_the_median_and_the_spread_of_the_repeats_stand_beside_the_goal() -> None:

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.footprint import STAGES, Row, summarise, table
-
-ROOT = Path(__file__).parents[2]
+from benchmarks.item.footprint import STAGES, Row, summarise, table
+from tests.benchmarks.smoke import MET, run_small
 
 
 @pytest.mark.timeout(120)
 def test_the_benchmark_measures_each_stage_of_both_shapes(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "footprint.json"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.footprint",
-            "--items",
-            "120",
-            "--repeats",
-            "1",
-            "--json",
-            str(out),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    written = json.loads(out.read_text())
+    options = ("--items", "120", "--repeats", "1")
+    printed, written = run_small("item.footprint", tmp_path, *options, exit_codes=MET)
     assert [run["shape"] for run in written["runs"]] == ["single", "batch"]
     for run in written["runs"]:
         stages = run["stages"]
@@ -46,7 +23,7 @@ def test_the_benchmark_measures_each_stage_of_both_shapes(tmp_path: Path) -> Non
         assert all(stage["bytes"] > 0 for stage in stages.values())
         item = [stages[name]["by_key"]["item"] for name in STAGES]
         assert stages["queued"]["payload"] < item[0] < item[1] < item[2]
-    assert all(row["name"] in done.stdout for row in written["summary"])
+    assert all(row["name"] in printed for row in written["summary"])
 
 
 def test_a_figure_is_what_an_item_takes_beyond_its_payload() -> None:

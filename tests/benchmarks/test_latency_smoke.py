@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks import latency, paced
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(module: str, out: Path, *options: str) -> tuple[str, dict[str, Any]]:
-    """The output of a benchmark, and its file."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *options, "--json", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(out.read_text())
+from benchmarks.item import latency, paced
+from tests.benchmarks.smoke import MET, run_small
 
 
 @pytest.mark.timeout(120)
 def test_a_job_has_three_steps_in_series_until_its_first_byte(tmp_path: Path) -> None:
-    printed, written = run("benchmarks.latency", tmp_path / "a.json", "--samples", "3", "--without-saq")
+    printed, written = run_small("item.latency", tmp_path, "--samples", "3", "--without-saq", exit_codes=MET)
     assert "pixmill" in printed
     [own] = written["runs"]
     assert len(own["ns"]) == 3
@@ -41,7 +22,7 @@ def test_a_job_has_three_steps_in_series_until_its_first_byte(tmp_path: Path) ->
 
 @pytest.mark.timeout(120)
 def test_the_scripts_of_a_paced_item_have_their_times(tmp_path: Path) -> None:
-    printed, written = run("benchmarks.paced", tmp_path / "b.json", "--items", "3", "--pause", "0")
+    printed, written = run_small("item.paced", tmp_path, "--items", "3", "--pause", "0", exit_codes=MET)
     [summary] = written["summary"]
     steps = {(row["mode"], row["step"]) for row in summary["steps"]}
     assert {("now", "permit, claim, intent"), ("ahead", "permit"), ("ahead", "claim, intent")} <= steps

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,23 +18,18 @@ from benchmarks.limiter.oracle import (
 from benchmarks.limiter.provider import Account, Arrival, Refusal, Rule, Rules
 from benchmarks.limiter.rig import PEERS
 from benchmarks.limiter.scenarios import MEASURED, SCENARIOS, why_not
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.smoke import run_small
 
 
 @pytest.mark.timeout(120)
 def test_a_small_burst_keeps_to_the_limit_and_leaves_its_figures(tmp_path: Path) -> None:
-    out = tmp_path / "deeper" / "limiter.json"
-    options = ["--only", "tiny", "--peers", "--questions", "200", "--json", str(out)]
-    command = [sys.executable, "-m", "benchmarks.limiter", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
-    # 1 means a missed bound, which a busy machine may cause; only the benchmark itself judges that.
-    assert done.returncode in (0, 1), done.stderr
-    (run,) = json.loads(out.read_text())["runs"]
+    options = ("--only", "tiny", "--peers", "--questions", "200")
+    printed, written = run_small("limiter", tmp_path, *options)
+    (run,) = written["runs"]
     assert run["contestant"] == "pixmill"
     assert run["reports"][0]["done"] == len(run["admitted"]) == 20
     assert run["reports"][0]["errors"] == 0
-    assert "10 per 1 s, 20 jobs" in done.stdout
+    assert "10 per 1 s, 20 jobs" in printed
 
 
 def test_every_peer_has_a_gate_and_requirements_and_takes_part_or_says_why_not() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import places
-from benchmarks.places import Scenario
-from benchmarks.places_figures import Look, gap_by_turns_s, handed_on_s, polls_used, span
+from benchmarks.account import places
+from benchmarks.account.places import Scenario
+from benchmarks.account.places_figures import Look, gap_by_turns_s, handed_on_s, polls_used, span
 from providers.simulator.settings import Rate
 
 

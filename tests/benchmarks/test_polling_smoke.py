@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.polling import Figures, table
+from benchmarks.account.polling import Figures, table
 from tests.benchmarks.smoke import run_small
 
 
 @pytest.mark.timed
 def test_a_few_tasks_are_polled_under_their_quota_and_the_figures_written(tmp_path: Path) -> None:
     options = ("--tasks", "40", "--latency", "1.5", "--polls", "20/2s")
-    stdout, written = run_small("polling", tmp_path, *options, timeout_s=50)
+    stdout, written = run_small("account.polling", tmp_path, *options, timeout_s=50)
     figures = written["figures"]
     assert written["kept"] is True
     assert (figures["succeeded"], figures["polls_refused"]) == (40, 0)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import stalls
-from benchmarks.refusals import refusals
-from benchmarks.stalls import Late, Run, Stop
+from benchmarks.account import stalls
+from benchmarks.account.refusals import refusals
+from benchmarks.account.stalls import Late, Run, Stop
 
 
 def call(prompt: str, at_s: float, status: int = 200, key: str = "k") -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_a_part_that_fails_keeps_its_results_and_one_that_is_not_there_is_passed
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "QUIET_WITHIN_S", 0.0)
-    monkeypatch.setattr(tables, "PARTS", ("missing", "throughput"))
+    monkeypatch.setattr(tables, "PARTS", {"missing": "missing", "throughput": "drain.throughput"})
     (tmp_path / "throughput.json").write_text(json.dumps({"kept": True}))
     monkeypatch.setenv("TEST_REDIS_SERVER", str(tmp_path / "no-server"))
     assert bench.main(["--results", str(tmp_path)]) == 1

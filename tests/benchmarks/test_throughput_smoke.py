@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.throughput import summarise, table
+from benchmarks.drain.throughput import summarise, table
 from tests.benchmarks.smoke import run_small
 
 QUIET: dict[str, object] = {"load_average_before": (1.0, 4.0, 4.0)}
@@ -16,7 +16,7 @@ BUSY: dict[str, object] = {"load_average_before": (1.1, 0.0, 0.0)}
 @pytest.mark.timeout(120)
 def test_the_benchmark_drains_a_small_queue_and_writes_its_figures(tmp_path: Path) -> None:
     names = ("bare", "pixmill")
-    stdout, written = run_small("throughput", tmp_path, "--items=200", "--repeats=1", "--only", *names)
+    stdout, written = run_small("drain.throughput", tmp_path, "--items=200", "--repeats=1", "--only", *names)
     assert sorted(run["name"] for run in written["runs"]) == sorted(names)
     assert all(run["items"] == 200 for run in written["runs"])
     for part in ("drain_s", "worker_cpu_s", "server_cpu_s", "peak_rss_mib"):

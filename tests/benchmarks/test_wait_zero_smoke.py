@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from benchmarks.wait_zero import FORMS, MOST_CALLS, kept, table
-
-ROOT = Path(__file__).parents[2]
+from benchmarks.account.wait_zero import FORMS, MOST_CALLS, kept, table
+from tests.benchmarks.smoke import MET, run_printing
 
 
 @pytest.mark.timed
 def test_in_a_few_seconds_no_form_of_a_refusal_is_called_in_a_loop() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.wait_zero", "--seconds", "4"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) == len(FORMS) + 1
+    printed = run_printing("account.wait_zero", "--seconds", "4", exit_codes=MET, timeout_s=90)
+    assert len(printed.splitlines()) == len(FORMS) + 1
 
 
 def test_a_form_that_is_called_too_often_or_never_is_shown_in_capitals() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.wake import summarise
+from benchmarks.drain.wake import summarise
 from tests.benchmarks.smoke import run_small
 
 
 @pytest.mark.timeout(120)
 def test_single_items_are_started_and_leave_their_latencies(tmp_path: Path) -> None:
-    _, document = run_small("wake", tmp_path, "--items=3", "--repeats=1", "--only", "bare", "pixmill")
+    _, document = run_small("drain.wake", tmp_path, "--items=3", "--repeats=1", "--only", "bare", "pixmill")
     assert sorted((row["name"], row["samples"]) for row in document["summary"]) == [
         ("bare", 3),
         ("pixmill", 3),

@@ -16,15 +16,16 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon import service as signals
+from daemon import signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
 from daemon.client import Client
 from daemon.gateway.running import beside
 from daemon.replica import SPARE_PORTS, Replica
-from daemon.service import GC_THRESHOLD, freeze_what_stays, run_up, run_worker, until_signal, up, worker
+from daemon.service import GC_THRESHOLD, freeze_what_stays, run_up, run_worker, up, worker
 from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
+from daemon.signals import until_signal
 from daemon.worker.dispatcher import RESTARTED
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
@@ -62,7 +63,7 @@ def test_the_printed_redis_cli_reaches_that_redis_and_shows_no_password(url: str
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The steps of the end of a process, in their order."""
     reported: list[str] = []
-    monkeypatch.setattr("daemon.service.os._exit", lambda code: reported.append(f"exit {code}"))
+    monkeypatch.setattr("daemon.signals.os._exit", lambda code: reported.append(f"exit {code}"))
     return reported
 
 
@@ -280,7 +281,7 @@ async def test_a_hangup_that_is_ignored_from_the_start_stays_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`nohup` ignores it for the process that it starts."""
-    monkeypatch.setattr("daemon.service.signal.getsignal", lambda _number: signal.SIG_IGN)
+    monkeypatch.setattr("daemon.signals.signal.getsignal", lambda _number: signal.SIG_IGN)
     loop, handled = asyncio.get_running_loop(), []
     monkeypatch.setattr(loop, "add_signal_handler", lambda number, _handler: handled.append(number))
     waiting = asyncio.create_task(until_signal())

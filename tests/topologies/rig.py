@@ -143,14 +143,18 @@ async def installed(
     replicas: int = 1,
     simulator: SimulatorSettings | None = None,
     quota: Mapping[str, object] | None = None,
+    polls: str | None = None,
     client_url: str | None = None,
 ) -> AsyncIterator[Installed]:
-    """Start the installation and stop it. `client_url`: the producer's way to Redis, if it has another."""
+    """Start the installation and stop it.
+
+    `polls` limits the polls of tasks. `client_url` is the producer's way to Redis, if it has another.
+    """
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(
             Simulator(simulator or SimulatorSettings(plain=True, latency_s=(0.02, 0.05)))
         )
-        settings = _settings(url, prefix, directory, provider, quota or {"in_flight": 16})
+        settings = _settings(url, prefix, directory, provider, quota or {"in_flight": 16}, polls)
         client = await stack.enter_async_context(Client(client_url or url, prefix))
         running = [
             await stack.enter_async_context(service.worker(settings, url, environ=KEY))
@@ -160,8 +164,14 @@ async def installed(
 
 
 def _settings(
-    url: str, prefix: str, directory: Path, simulator: Simulator, quota: Mapping[str, object]
+    url: str,
+    prefix: str,
+    directory: Path,
+    simulator: Simulator,
+    quota: Mapping[str, object],
+    polls: str | None,
 ) -> Settings:
+    tasks = {"in_flight": 16} | ({"polls": polls} if polls else {})
     account = {"api_key_env": "SIMULATED_KEY"}
     return Settings.model_validate(
         {
@@ -173,7 +183,7 @@ def _settings(
                 "sync": {"provider": "openai", "base_url": simulator.base_url, **account},
                 "task": {"provider": "zimage", "base_url": simulator.modelscope_url, **account},
             },
-            "quotas": {"sync": dict(quota), "task": {"in_flight": 16}},
+            "quotas": {"sync": dict(quota), "task": tasks},
             "routes": {
                 "default": {"credential": "sync", "model": "sim-1", "quotas": ["sync"]},
                 "tasks": {

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from limiter import LuaScript
 from limiter.script import INCLUDES
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
+from tests.daemon.worker.test_executor import png
 from tests.servers import RedisServer
 from tests.topologies.proxy import Wire, wire_to
 from tests.topologies.rig import FIELDS, PATIENCE_S, SLOW, Installed, installed
@@ -48,8 +50,17 @@ async def test_a_replica_that_is_cut_off_for_a_while_does_nothing_twice(
         await _comes_back(wire, made)
 
 
-# The claim requests the permit and notes the intent.
-STEPS = ("accept", "claim", "settle", "release")
+INPUT = "default/inputs/kettle"
+# The claim requests the permit of a call and notes its intent. An item with inputs notes it in a later step, and polls
+# under a limit have permits of their own.
+STEPS: dict[str, dict[str, Any]] = {
+    "accept": {},
+    "claim": {},
+    "note": {"inputs": [{"object": INPUT}]},
+    "acquire": {"route": "tasks"},
+    "settle": {},
+    "release": {},
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -58,12 +69,13 @@ async def test_a_step_with_a_lost_reply_is_carried_out_once(
     durable: RedisServer, tmp_path: Path, step: str
 ) -> None:
     """Requests arrive; from the first reply to this step on, nothing comes back for a while."""
-    sha = sha_of(step)
-    async with _cut_off(durable, tmp_path) as (wire, made):
-        await made.send("b0", 3)
+    sha, fields = sha_of(step), STEPS[step]
+    async with _cut_off(durable, tmp_path, polls="200/s") as (wire, made):
+        _put_input(tmp_path)
+        await made.send("b0", 3, **fields)
         await made.ended("b0")  # the server knows every script by its hash now
         wire.drop_replies_from(sha)
-        await made.send("b1", ITEMS)
+        await made.send("b1", ITEMS, **fields)
 
         async def lost() -> bool:
             return wire.drops_replies
@@ -93,13 +105,23 @@ async def test_a_job_with_a_lost_acceptance_is_no_duplicate_of_itself(
         assert made.calls()["a red kettle"] == 1
 
 
+def _put_input(directory: Path) -> None:
+    path = directory / "images" / INPUT
+    path.parent.mkdir(parents=True)
+    path.write_bytes(png())
+
+
 @asynccontextmanager
-async def _cut_off(server: RedisServer, directory: Path) -> AsyncIterator[tuple[Wire, Installed]]:
+async def _cut_off(
+    server: RedisServer, directory: Path, *, polls: str | None = None
+) -> AsyncIterator[tuple[Wire, Installed]]:
     """A replica on a wire that the test can cut, and a producer on a whole one."""
     quota = {"in_flight": 4}
     async with (
         wire_to(server.port) as wire,
-        installed(wire.url, directory, simulator=SLOW, quota=quota, client_url=server.url) as made,
+        installed(
+            wire.url, directory, simulator=SLOW, quota=quota, polls=polls, client_url=server.url
+        ) as made,
     ):
         yield wire, made
 
@@ -114,15 +136,22 @@ async def _comes_back(wire: Wire, made: Installed, others: int = 0) -> None:
     assert set(made.calls().values()) == {1}
     assert len(await made.events("job.succeeded")) == ITEMS + 2 + others
     assert await made.events("job.duplicate") == []
+    assert await made.events("job.retrying") == [], "no attempt is lost"
     (replica,) = made.replicas
-    finished = replica.metrics.jobs_finished.labels(route="default", outcome="succeeded")
+    finished = [
+        replica.metrics.jobs_finished.labels(route=route, outcome="succeeded")
+        for route in ("default", "tasks")
+    ]
+
+    def ends() -> float:
+        return sum(float(counter._value.get()) for counter in finished)
 
     async def counted() -> bool:
         """Whether each end is counted: the last one is counted once the reply to its settle is here."""
-        return float(finished._value.get()) >= ITEMS + 2 + others
+        return ends() >= ITEMS + 2 + others
 
     await eventually(counted, PATIENCE_S)
-    assert finished._value.get() == ITEMS + 2 + others, "each end is counted once"
+    assert ends() == ITEMS + 2 + others, "each end is counted once"
     await made.nothing_held()
 
 

@@ -18,7 +18,8 @@ from daemon.cli.options import JsonOption
 from daemon.cli.output import Printer
 from daemon.demo.provider import DemoError
 from daemon.demo.run import BATCH, TEMPLATE, Report, Scenario, run_demo
-from daemon.service import EXPECTED_ERRORS, unless_leaving, until_signal
+from daemon.service import EXPECTED_ERRORS
+from daemon.signals import unless_leaving, until_signal
 from daemon.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tenacity import wait_none
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.storage.object_store.WAIT", wait_none())
+    monkeypatch.setattr("daemon.storage.object_store.FIRST_WAIT_S", 0.0)

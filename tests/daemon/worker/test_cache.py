@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -264,11 +265,12 @@ class Copier:
         installation = bench.installation
         self.looks: list[float] = []
         replica = harness.Bench(installation.queue, installation.metrics, bench.executor.run, slots=slots)
-        self.running, self.gate = replica.pool, replica.gate
+        self.running, self.gate, self.bell = replica.pool, replica.gate, replica.bell
+        self.rung = replica.bell.copies_rung
         bell: Any = self  # a bell that only records the waits for it
         self.copies = Copies([bench.route], installation.queue, self.running, bell, self.gate)
 
-    async def wait(self, route: str, timeout_s: float) -> None:
+    async def wait_for_copies(self, timeout_s: float) -> None:
         self.looks.append(timeout_s)
 
     def counted(self) -> dict[str, int]:
@@ -312,6 +314,32 @@ async def test_every_success_with_cache_use_is_a_hit_a_miss_or_joined(full: Copi
     full.running.start((await bench.next()).item, bench.route, None)
     await full.running.drain(5, lambda: False)
     assert full.counted() == {"hit": 0, "miss": 1, "joined": 1}
+
+
+async def test_the_end_of_a_copy_makes_room_for_others_and_no_other_end_makes_the_replica_look(
+    full: Copier,
+) -> None:
+    bench = full.bench
+    await bench.use("a")
+    full.running.start((await bench.next()).item, bench.route, None)
+    await full.running.drain(5, lambda: False)
+    assert not full.rung.is_set()
+    await bench.use("b")
+    await full.copies.step()
+    await full.running.drain(5, lambda: False)
+    assert full.rung.is_set()
+
+
+async def test_a_queued_copy_rings_for_copies(full: Copier) -> None:
+    await full.bench.made()
+    listening = asyncio.create_task(full.bell.run())
+    try:
+        await asyncio.wait_for(full.rung.wait(), 10)  # it listens, and may have missed something before
+        full.rung.clear()
+        await full.bench.use("b")
+        await asyncio.wait_for(full.rung.wait(), 10)
+    finally:
+        listening.cancel()
 
 
 async def test_no_more_copies_run_at_once_than_the_limit(full: Copier) -> None:

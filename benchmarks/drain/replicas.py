@@ -1,6 +1,6 @@
 """Measures the gain of more replicas: 1, 2, 4 and 8 of them drain one queue, without a limit and under a quota.
 
-Run it as ``python -m benchmarks.replicas``. All replicas of a run start together, and share this machine with the
+Run it as ``python -m benchmarks.drain.replicas``. All replicas of a run start together, and share this machine with the
 server. Without a limit items are no-ops, so the server is the bound. Under a quota the replicas are the real command
 and the provider is the simulator, which counts what arrives: the number of replicas must not matter.
 """
@@ -21,10 +21,10 @@ from typing import Any
 import redis
 
 from benchmarks import report
+from benchmarks.account.refusals import TOO_MANY_REQUESTS
 from benchmarks.drain.noops import Work
 from benchmarks.drain.worker import drain, fill
 from benchmarks.processes import CONFIG, Provider, Worker, environment, server_cpu_s
-from benchmarks.refusals import TOO_MANY_REQUESTS
 from benchmarks.report import Spread
 from benchmarks.venvs import BENCHMARKS
 from tests.servers import RedisServer
@@ -218,7 +218,7 @@ SIZES = {"items": 20_000, "concurrency": 100, "images": 20, "seconds": 15, "repe
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replicas", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drain.replicas", description=__doc__)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--replicas", type=int, nargs="+", default=REPLICAS)

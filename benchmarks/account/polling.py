@@ -1,8 +1,8 @@
 """Thousands of running tasks on one replica: its CPU, its memory, and whether its polls keep to the account's limit.
 
-Run it as ``python -m benchmarks.polling``. A real worker, a real server, and the simulator with ModelScope's wire,
-which enforces a quota on polls and counts them by itself. The pace is the quota's: with more tasks than polls, each
-task is polled less often, and no task is lost.
+Run it as ``python -m benchmarks.account.polling``. A real worker, a real server, and the simulator with ModelScope's
+wire, which enforces a quota on polls and counts them by itself. The pace is the quota's: with more tasks than polls,
+each task is polled less often, and no task is lost.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def table(figures: Figures) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.polling", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.account.polling", description=__doc__)
     parser.add_argument("--tasks", type=int, default=5_000)
     parser.add_argument("--latency", type=float, default=120.0, help="seconds that a task takes")
     parser.add_argument("--polls", default="1000/10s", help="the account's quota")

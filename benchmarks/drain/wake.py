@@ -1,8 +1,8 @@
 """How long an idle worker takes to start an item that was just enqueued: Pixmill beside a bare loop and five peers.
 
-Run it as ``python -m benchmarks.wake``. The time is from the call that enqueues, which for Pixmill is one XADD, to the
-start of the function, a no-op, in the same process. No route has a quota here: `benchmarks.latency` has one, and a
-provider. Each contestant is a fresh process in each round.
+Run it as ``python -m benchmarks.drain.wake``. The time is from the call that enqueues, which for Pixmill is one XADD,
+to the start of the function, a no-op, in the same process. No route has a quota here: `benchmarks.item.latency` has
+one, and a provider. Each contestant is a fresh process in each round.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ SIZES = {"items": 100, "repeats": 3, "concurrency": 8}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.wake", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drain.wake", description=__doc__)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="these contestants")

@@ -1,9 +1,9 @@
 """Measures the cost of a picture for a worker: CPU from request to store, and how long the event loop stands still.
 
-Run it as ``python -m benchmarks.pictures``. A process of its own sends ready replies, each with a picture in base64.
-The provider of the OpenAI wire reads them, and the keeper of a replica checks the pictures and writes them into a local
-directory, on the loop and with the memory settings of a worker. The pictures are made; to the codecs they look like
-photographs.
+Run it as ``python -m benchmarks.item.pictures``. A process of its own sends ready replies, each with a picture in
+base64. The provider of the OpenAI wire reads them, and the keeper of a replica checks the pictures and writes them
+into a local directory, on the loop and with the memory settings of a worker. The pictures are made; to the codecs
+they look like photographs.
 
 CPU is that of the whole process, all threads included. A ticker on the loop measures its longest stop: first of an idle
 loop, which shows what the machine does to it, and then while pictures come at a steady rate. The CPU of the loop's own
@@ -16,9 +16,7 @@ import argparse
 import asyncio
 import base64
 import io
-import json
 import multiprocessing
-import os
 import random
 import sys
 import tempfile
@@ -41,6 +39,7 @@ from PIL import Image, ImageChops, features
 
 from benchmarks.figures import Figure, merged, percentile, shown
 from benchmarks.processes import environment
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.contract import Job
 from daemon.queue.keys import Uid
@@ -101,13 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures = uvloop.run(_run(url, options))
             runs.append({"repeat": repeat, "figures": [asdict(figure) for figure in figures]})
             print(f"round {repeat} of {options.repeats}", file=sys.stderr, flush=True)
-    facts["load_average_after"] = os.getloadavg()
     summary = merged(runs)
     print("\n".join(shown(figure) for figure in summary))
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": facts, "summary": summary, "runs": runs}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, facts, summary=summary, runs=runs)
     return 0 if all(_reached(figure) for figure in summary) else 1
 
 
@@ -289,7 +285,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.item.pictures", description=__doc__)
     parser.add_argument("--pictures", type=int, default=20, help="of each kind, a round")
     parser.add_argument("--rate", type=float, default=5, help="PNG a second while the loop is watched")
     parser.add_argument("--seconds", type=float, default=10, help="for which the loop is watched, a round")

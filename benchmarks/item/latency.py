@@ -1,6 +1,6 @@
 """How long a job needs from its XADD to the provider's first byte, on an idle queue with one quota; and saq beside it.
 
-Run it as ``python -m benchmarks.latency``. A real worker and a trivial provider (`first_byte.py`) are processes of
+Run it as ``python -m benchmarks.item.latency``. A real worker and a trivial provider (`first_byte.py`) are processes of
 their own. saq has a server of its own; its figure is the time from `enqueue` to its function, which is one step less.
 Both take turns, sample by sample, after random gaps. All clocks are this machine's monotonic one.
 """
@@ -27,7 +27,7 @@ import redis
 
 from benchmarks import report
 from benchmarks.figures import percentile
-from benchmarks.lua import SCRIPT_NAMES
+from benchmarks.item.lua import SCRIPT_NAMES
 from benchmarks.processes import CONFIG, ROOT, Worker, environment
 from benchmarks.venvs import BENCHMARKS, python_for
 from tests.servers import RedisServer
@@ -112,7 +112,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.item.latency", description=__doc__)
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--without-saq", action="store_true", help="measure Pixmill alone")
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "latency.json", help="where to")
@@ -205,7 +205,7 @@ def _name(command: str) -> str:
 def _pixmill(directory: Path) -> Iterator[Pixmill]:
     server = RedisServer()
     provider = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.first_byte"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.item.first_byte"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert provider.stdout is not None
     config = CONFIG.format(redis_url=server.url, directory=directory)

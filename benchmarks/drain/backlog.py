@@ -1,8 +1,8 @@
 """Measures the cost of draining an item when much is queued: many items, many tenants, many batches.
 
-Run it as ``python -m benchmarks.backlog``. Each backlog has a server of its own, which keeps it over all rounds. In a
-round, in a random order, one worker drains the first 10,000 items of each; then the small backlog is filled again. Cost
-is CPU time of server and worker together, as a multiple of that of the small backlog.
+Run it as ``python -m benchmarks.drain.backlog``. Each backlog has a server of its own, which keeps it over all
+rounds. In a round, in a random order, one worker drains the first 10,000 items of each; then the small backlog is
+filled again. Cost is CPU time of server and worker together, as a multiple of that of the small backlog.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ SIZES = {
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.backlog", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drain.backlog", description=__doc__)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "backlog.json", help="where to")

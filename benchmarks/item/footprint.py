@@ -1,6 +1,6 @@
 """How many bytes of Redis an item takes beyond its payload: queued, running and finished, alone and in a batch.
 
-Run it as ``python -m benchmarks.footprint``. A real server and the real scripts of intake, claim and settle; no
+Run it as ``python -m benchmarks.item.footprint``. A real server and the real scripts of intake, claim and settle; no
 provider is called. The server has the option for hashes that `pixmill up` and compose.yaml set; `--bare` leaves it
 out. The payload is the JSON that the producer sent, and for a finished item that of its result as well,
 once. The bytes are the growth of the server's `used_memory_dataset`; a second table shows which keys take them.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from benchmarks.processes import environment, server_version
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.broker.embedded import HASH_VALUE_BYTES
 from daemon.queue.keys import Keys
@@ -62,12 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = [
         asyncio.run(_measured(shape, options)) for _ in range(options.repeats) for shape in options.shapes
     ]
-    facts["load_average_after"] = os.getloadavg()
     rows = summarise(runs)
     print(table(rows, runs))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": facts, "summary": [asdict(row) for row in rows], "runs": runs}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, facts, summary=[asdict(row) for row in rows], runs=runs)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[Row]:
@@ -101,7 +98,7 @@ def table(rows: Sequence[Row], runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.footprint", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.item.footprint", description=__doc__)
     parser.add_argument("--items", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))

@@ -1,6 +1,6 @@
 """Measures the cost of a paced item for the server: CPU of its scripts and commands, and the longest run of a script.
 
-Run it as ``python -m benchmarks.paced``. An item is accepted, gets its permit under one quota, is claimed, has its
+Run it as ``python -m benchmarks.item.paced``. An item is accepted, gets its permit under one quota, is claimed, has its
 intent noted, is released and settled; there is a pause between two items, as under a quota. Items whose slot is `now`
 have permit, claim and intent in one script; for a slot `ahead` the permit is a script of its own. A script's time is
 the server's (`INFO commandstats`). `CPU` is the whole server's, with network and parsing, less what it uses idle. The
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Awaitable, Sequence
@@ -22,8 +21,9 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from benchmarks.lua import SCRIPT_NAMES
+from benchmarks.item.lua import SCRIPT_NAMES
 from benchmarks.processes import environment, server_version
+from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.queue.keys import Keys
 from daemon.queue.messages import Claim, Claimed, NewItem, PermitRequest
@@ -71,16 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     facts = {**environment(), "server": server_version(), "items": options.items, "pause_s": options.pause}
     measured = asyncio.run(_measure(options.items, options.pause))
-    facts["load_average_after"] = os.getloadavg()
     rows = summarise(measured["steps"])
     print(table(rows, measured))
     print("\n" + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
     summary = {key: measured[key] for key in ("cpu_us", "longest_us")} | {
         "steps": [asdict(row) for row in rows]
     }
-    document = {"environment": facts, "summary": [summary], "runs": [measured]}
-    options.json.write_text(json.dumps(document, indent=2) + "\n")
+    write(options.json, facts, summary=[summary], runs=[measured])
 
 
 def summarise(steps: dict[str, dict[str, list[int]]]) -> list[Row]:
@@ -107,7 +104,7 @@ def table(rows: Sequence[Row], measured: dict[str, Any]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paced", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.item.paced", description=__doc__)
     parser.add_argument("--items", type=int, default=300, help="of each mode")
     parser.add_argument("--pause", type=float, default=0.01, help="seconds between two items")
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "paced.json", help="where to")

@@ -1,9 +1,9 @@
 """How well an account's places in flight are used: a task keeps its place until a poll has found its end.
 
-Run it as ``python -m benchmarks.places``. Real workers, a real server, and the simulator with ModelScope's wire as a
-process of its own. All rows run at once, each five times, and each run has an account of its own. A span is a multiple
-of the optimum: the same durations in the same order of start, scheduled without a gap. The row of scarce polls runs
-after them, once, and its gap is compared with that of taking turns: the same durations, places and limit.
+Run it as ``python -m benchmarks.account.places``. Real workers, a real server, and the simulator with ModelScope's
+wire as a process of its own. All rows run at once, each five times, and each run has an account of its own. A span is
+a multiple of the optimum: the same durations in the same order of start, scheduled without a gap. The row of scarce
+polls runs after them, once, and its gap is compared with that of taking turns: the same durations, places and limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from typing import Any
 
 import redis
 
-from benchmarks.places_figures import Look, gap_by_turns_s, handed_on_s, most_at_once, polls_used, span
+from benchmarks.account.places_figures import (
+    Look,
+    gap_by_turns_s,
+    handed_on_s,
+    most_at_once,
+    polls_used,
+    span,
+)
 from benchmarks.processes import Provider, Worker, environment
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
@@ -132,7 +139,7 @@ provider_timeout = "1h"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.places", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.account.places", description=__doc__)
     parser.add_argument("--only", help="names of scenarios, comma between")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "places.json", help="where to")

@@ -1,8 +1,9 @@
 """Providers that refuse every call and name no wait worth the name: how many calls do they get in a minute?
 
-Run it as ``python -m benchmarks.wait_zero``. Two real workers, a real server, and the simulator. Each form of a refusal
-has an account of its own, with its route, its quota and its key, and all of them run at once. The simulator counts the
-arrivals. A right client calls ever less often; one that takes the wait at its word calls as often as its quota allows.
+Run it as ``python -m benchmarks.account.wait_zero``. Two real workers, a real server, and the simulator. Each form of
+a refusal has an account of its own, with its route, its quota and its key, and all of them run at once. The simulator
+counts the arrivals. A right client calls ever less often; one that takes the wait at its word calls as often as its
+quota allows.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ FORMS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.wait_zero", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.account.wait_zero", description=__doc__)
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="counted from the first call of each form"
     )

@@ -1,6 +1,6 @@
 """How fast one worker process drains a queue of no-ops: Pixmill, a bare loop on redis-py, and five peers.
 
-Run it as ``python -m benchmarks.throughput``. Each contestant is a fresh process that finds the server empty,
+Run it as ``python -m benchmarks.drain.throughput``. Each contestant is a fresh process that finds the server empty,
 enqueues every item, then drains the queue and times that. Every round runs all of them in a new random
 order, so that a slow minute of the machine hits no one in particular.
 """
@@ -117,7 +117,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drain.throughput", description=__doc__)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=100)

@@ -1,6 +1,6 @@
 """A trivial provider as a process: it notes when a request's first byte arrives, and answers with one picture.
 
-``python -m benchmarks.first_byte`` prints its port, and then a line a request: the arrival in ns of this machine's
+``python -m benchmarks.item.first_byte`` prints its port, and then a line a request: the arrival in ns of this machine's
 monotonic clock, which all its processes share.
 """
 

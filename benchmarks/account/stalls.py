@@ -1,10 +1,10 @@
 """Workers that stand still at random moments: do their calls still keep to the account's limits?
 
-Run it as ``python -m benchmarks.stalls``. Three replicas share a strict window and a token bucket, which the simulator
-enforces by the kernel's arrival times. Meanwhile a random replica is stopped (SIGSTOP) for 50 to 300 ms, again and
-again. A replica looks at the clock right before a call's first byte. One that stops after that look sends a late call,
-which nobody can take back; its log then has "a call left late", by more than the guard. Such calls may cost one 429 in
-twenty runs, other calls none.
+Run it as ``python -m benchmarks.account.stalls``. Three replicas share a strict window and a token bucket, which the
+simulator enforces by the kernel's arrival times. Meanwhile a random replica is stopped (SIGSTOP) for 50 to 300 ms,
+again and again. A replica looks at the clock right before a call's first byte. One that stops after that look sends a
+late call, which nobody can take back; its log then has "a call left late", by more than the guard. Such calls may
+cost one 429 in twenty runs, other calls none.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 
 import redis
 
+from benchmarks.account.refusals import Refusal, refusals
 from benchmarks.processes import CONFIG, Provider, Worker, environment
-from benchmarks.refusals import Refusal, refusals
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from limiter.quota.quota import parse_quota
@@ -251,7 +251,7 @@ def _is_of(late: Late, call: Any) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stalls", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.account.stalls", description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--items", type=int, default=150, help="of each account, a run")
     parser.add_argument("--seed", type=int, default=0)

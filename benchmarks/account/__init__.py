@@ -1,0 +1,1 @@
+"""What a provider sees of an account: places in use, polls, and calls that it refuses."""
