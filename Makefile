@@ -88,8 +88,8 @@ bench-places: setup  ## how well the places of an account are used while tasks a
 bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, polls under their quota (4 minutes)
 	$(BIN)/python -m benchmarks.account.polling
 
-bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews (6 minutes)
-	$(BIN)/python -m benchmarks.http
+bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews; fills in docs/http.md (6 minutes)
+	$(BIN)/python -m benchmarks --only http
 
 bench-page: setup  ## the page in a browser: first paint, long tasks, an event to its tile, 2,000 events in a minute (3 minutes)
 	$(BIN)/python -m benchmarks.page

@@ -30,6 +30,7 @@ PARTS = {
     "latency": "item.latency",
     "wake": "drain.wake",
     "paced": "item.paced",
+    "http": "http",
     "throughput": "drain.throughput",
     "replicas": "drain.replicas",
     "backlog": "drain.backlog",
@@ -108,6 +109,16 @@ def paced(document: Document) -> str:
     return f"{rows}\n\nLongest runs of scripts, us: {longest}."
 
 
+def http(document: Document) -> str:
+    """Every figure of every scenario; a scenario has its title at the first one."""
+    rows = [
+        (row["title"] if number == 0 else "", *_figure(figure))
+        for row in document["summary"]
+        for number, figure in enumerate(row["figures"])
+    ]
+    return markdown(("", "", "median", "least to most", "bound"), rows)
+
+
 def readme_throughput(document: Document) -> str:
     """How fast a queue of no-ops is drained, in short."""
     sizes = document["environment"]
@@ -162,6 +173,7 @@ OWN: dict[str, Callable[[Document], str]] = {
     "readme-throughput": readme_throughput,
     "throughput": throughput,
     "paced": paced,
+    "http": http,
 }
 
 

@@ -53,14 +53,14 @@ ROUTERS = (
     slides.router,
     studio.router,
 )
-_SERVED = (*ROUTERS, serving.router)
+_ROUTES = [route for router in (*ROUTERS, serving.router) for route in router.routes]
 
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The app. `gateway` is started and stopped by its owner: a mounted app gets no lifespan events."""
     app = _routed()
     app.state.gateway = gateway
-    problems.install(app, [route for router in _SERVED for route in router.routes], response_of)
+    problems.install(app, _ROUTES, response_of)
     app.add_middleware(Edge, gateway=gateway)
     return app
 
@@ -71,8 +71,9 @@ def described() -> dict[str, Any]:
 
 
 def _routed() -> FastAPI:
-    app = FastAPI(title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
-    for router in _SERVED:
-        app.include_router(router)
+    # As one list: a router that is included looks for the route of each request twice.
+    app = FastAPI(
+        title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, routes=[*_ROUTES]
+    )
     app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app

@@ -41,12 +41,13 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        headers = Headers(scope=scope)
         answer = _Answer(
-            send, _request_id(scope), "same-origin" if self._gateway.keyring.is_open else _readers(scope)
+            send, _request_id(headers), "same-origin" if self._gateway.keyring.is_open else _readers(scope)
         )
         structlog.contextvars.bind_contextvars(request=answer.request_id)
         try:
-            if (problem := self._refusal(scope)) is not None:
+            if (problem := self._refusal(scope, headers)) is not None:
                 await response_of(problem, scope)(scope, receive, answer.send)
             else:
                 scope[SCOPE_ANSWER] = answer
@@ -63,9 +64,9 @@ class Edge:
             self._note(scope, answer.status, time.perf_counter() - began)
             structlog.contextvars.unbind_contextvars("request")
 
-    def _refusal(self, scope: Scope) -> Problem | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         """The refusal of a request that a foreign page made a browser send."""
-        headers, is_open = Headers(scope=scope), self._gateway.keyring.is_open
+        is_open = self._gateway.keyring.is_open
         if is_open and not LOOPBACK_HOST.fullmatch(headers.get("host", "")):
             return _WRONG_HOST
         if scope["method"] in SAFE:
@@ -113,8 +114,8 @@ def _with_headers(message: Message) -> MutableMapping[str, Any]:
     return message
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get(REQUEST_ID, "")
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
     return given if OURS.fullmatch(given) else secrets.token_hex(8)
 
 

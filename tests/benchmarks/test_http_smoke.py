@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.figures import percentile
 from benchmarks.http.__main__ import SCENARIOS, report, summarise
+from benchmarks.tables import __main__ as tables
 from tests.benchmarks.smoke import run_small
 
 SMALL = {"seconds": 1, "short-s": 0.3, "listeners": 10, "events": 5, "pictures": 5, "repeats": 1}
@@ -26,6 +27,8 @@ def test_every_scenario_runs_and_leaves_its_figures(tmp_path: Path) -> None:
         assert figures[name, "errors"] == 0
     assert figures["events", "frames lost"] == figures["archive", "broken"] == 0
     assert all(figures["previews", f"s by {door}"] > 3 for door in ("jobs", "openai", "pictures"))
+    table = tables.http(document)
+    assert all(scenario.title in table for scenario in SCENARIOS.values())
     assert {"uvicorn", "server"} <= document["environment"]["versions"].keys()
 
 

@@ -73,6 +73,16 @@ def test_a_figure_stands_beside_its_bound() -> None:
     assert "| s | 1.3 | 1.0 to 2.0 | <= 1.5 |" in tables.plain(document(rows, QUIET))
 
 
+def test_a_scenario_of_http_has_its_title_once_and_all_its_figures() -> None:
+    bounds = {"at_least": None, "at_most": 5.0, "digits": 1}
+    figures = [
+        {"name": f"ms {name}", "value": 1.26, "least": 1.0, "most": 2.0, **bounds} for name in ("p50", "p99")
+    ]
+    row = {"scenario": "steady", "title": "POST at a pace", "figures": figures, "reached": True}
+    text = filled("<!-- figures: http -->\n<!-- end -->", {"http": document([row], QUIET)})
+    assert "| POST at a pace | ms p50 | 1.3 | 1.0 to 2.0 | <= 5 |\n| | ms p99 | 1.3 |" in text
+
+
 def test_a_paced_item_has_its_steps_and_longest_runs() -> None:
     steps = [{"mode": "now", "step": "settle", "median_us": 90, "mean_us": 95.5}]
     found = {"steps": steps, "cpu_us": {"now": 610.4}, "longest_us": {"settle": 900, "accept": 2100}}

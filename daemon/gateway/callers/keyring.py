@@ -142,8 +142,9 @@ class KeyRing:
         return f"{key.name}~{ends_s}~{_signature(key, await self._seal.read(), ends_s, what)}"
 
     def _by_key(self, given: str) -> Key | None:
-        key = self._by_digest.get(digest(given))
-        return key if key is not None and hmac.compare_digest(key.sha256, digest(given)) else None
+        sha256 = digest(given)
+        key = self._by_digest.get(sha256)
+        return key if key is not None and hmac.compare_digest(key.sha256, sha256) else None
 
     async def _by_session(self, cookie: str) -> Key | None:
         return await self._by_signature(cookie, _SESSION, SESSION_S)

@@ -15,13 +15,14 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.bodies import read_object
 from daemon.gateway.requests.identity import choose_id
 from daemon.gateway.requests.parameters import MOST_WAIT_S, preferred_wait_s, whole_number
+from daemon.gateway.requests.route import PlainRoute
 from daemon.gateway.work.accepting import accept_job, job_from, named, record_of
 from daemon.gateway.work.answers import accepted, answer, look_again_s, shown
 from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.gateway.work.links import Links
 from daemon.queue.views import View
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(route_class=PlainRoute, tags=["jobs"])  # these are sent most
 
 
 @router.post("/v1/jobs", status_code=202)

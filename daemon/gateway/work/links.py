@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request
+from starlette.datastructures import URL
 
 from daemon.gateway.callers.access import Caller
 from daemon.queue.views import GroupView, ItemView, View
@@ -18,9 +20,18 @@ def base_of(request: Request) -> str:
     public: str | None = request.app.state.gateway.settings.gateway.public_url
     if public is not None:
         return public
+    scope = request.scope
+    host, server = request.headers.get("host"), scope.get("server")
     # Not `request.base_url`: that is the outermost app's.
-    base = request.url.replace(path=request.scope.get("root_path", ""), query="", fragment="")
-    return str(base).rstrip("/")
+    return _base(scope["scheme"], host, tuple(server or ()), scope.get("root_path", ""))
+
+
+@lru_cache(maxsize=64)
+def _base(scheme: str, host: str | None, server: tuple[Any, ...], root_path: str) -> str:
+    """The address of an app; kept, since all callers of a gateway name it by a few hosts."""
+    headers = [] if host is None else [(b"host", host.encode("latin-1"))]
+    url = URL(scope={"scheme": scheme, "server": server or None, "path": "/", "headers": headers})
+    return str(url.replace(path=root_path)).rstrip("/")
 
 
 class Links:
