@@ -53,7 +53,10 @@ ROUTERS = (
     slides.router,
     studio.router,
 )
-_SERVED = (*ROUTERS, serving.router)
+_SERVED = (
+    serving.router,
+    *ROUTERS,
+)  # the page has the most requests, and each looks through what stands before it
 
 
 def create_app(gateway: Gateway) -> FastAPI:

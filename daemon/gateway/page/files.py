@@ -19,6 +19,12 @@ INDEX: Final = "index.html"
 WORDS: Final = "core/words/"
 
 VENDOR: Final = "vendor/"  # with the licences that its files begin with
+# Served as one file: a browser paints nothing before the last of them is there. Later ones go over earlier ones.
+STYLE: Final = "style.css"
+STYLES: Final = tuple(
+    f"style/{name}.css"
+    for name in ("tokens", "base", "parts", "shell", "overview", "batch", "tile", "dialog", "new")
+)
 
 _MODULES_HERE: Final = b"<!-- modules -->"
 # A comment that fills its lines or ends one, an empty line, or the space before a line's first character.
@@ -42,6 +48,7 @@ class Asset:
 def assets() -> Mapping[str, Asset]:
     """Each file of the page by its path below `assets`; nothing else can be served."""
     found = {name: _read(name) for name in _names()}
+    found[STYLE] = b"".join(found.pop(name) for name in STYLES)
     found[INDEX] = found[INDEX].replace(_MODULES_HERE, _preloads(found))
     return {name: _asset(name, content) for name, content in found.items()}
 

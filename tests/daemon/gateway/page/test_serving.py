@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import Mount, Router
 
 from daemon.gateway.app import create_app
-from daemon.gateway.page.files import ASSETS, WORDS, assets
+from daemon.gateway.page.files import ASSETS, STYLE, STYLES, WORDS, assets
 from providers.http.asgi import AsgiServer
 from tests.daemon.gateway.callers.conftest import keys_file, locked
 from tests.daemon.gateway.rig import Door, refusal
@@ -121,13 +121,19 @@ def test_the_frame_loads_all_modules_and_styles_at_once() -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("vendor/")])
 def test_comments_and_indentation_are_not_served_and_all_code_is(name: str) -> None:
     served = assets()[name].plain.decode()
-    source = (ASSETS / name).read_text("utf-8")
+    sources = STYLES if name == STYLE else (name,)
+    source = "".join((ASSETS / each).read_text("utf-8") for each in sources)
     assert not [line for line in served.splitlines() if line.startswith((" ", "//", "/*", "*/"))]
     assert " // " not in served
     code = [line.split(" // ")[0].strip() for line in source.splitlines()]
     assert [line for line in served.splitlines() if line] == [
         line for line in code if line and line != "*" and not line.startswith(("/*", "* ", "*/", "//"))
     ]
+
+
+def test_all_styles_are_one_file() -> None:
+    assert sorted(STYLES) == sorted(path.relative_to(ASSETS).as_posix() for path in ASSETS.rglob("*.css"))
+    assert [name for name in FILES if name.endswith(".css")] == [STYLE]
 
 
 def test_the_licence_of_the_library_is_served_with_it() -> None:
