@@ -9,6 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from daemon.gateway.callers.keys_file import add_key, revoke_key
+from tests.daemon.harness import eventually
 from tests.page.conftest import Enter
 from tests.page.rig.site import Site, open_site
 from tests.page.rig.visit import Visit
@@ -62,6 +63,25 @@ async def test_a_link_leads_to_the_other_language_and_the_choice_stays(visit: Vi
     await page.get_by_role("button", name="中文").click()
     await visit.open()
     await expect(page.get_by_role("heading", name="批次")).to_be_visible()
+
+
+async def test_another_view_opens_also_before_its_code_was_loaded(visit: Visit, site: Site) -> None:
+    await visit.page.clock.install()  # no time passes in which the page would load it
+    await visit.sign_in(site.keys["maker"])
+    page = await visit.open(view="new", lang="en")
+    assert not [url for url in visit.requested if "/overview/" in url]
+    await page.get_by_role("link", name="Pixmill").click()
+    await expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+
+
+async def test_the_other_views_are_loaded_before_somebody_opens_them(visit: Visit, site: Site) -> None:
+    await visit.sign_in(site.keys["maker"])
+    await visit.open(view="new")
+
+    async def loaded() -> bool:
+        return {"overview", "batch"} <= {url.split("/")[-2] for url in visit.requested}
+
+    await eventually(loaded, 15)
 
 
 async def test_a_theme_is_chosen_and_stays(visit: Visit, site: Site) -> None:

@@ -47,7 +47,9 @@ async def items_of(
     rank = 0 if cursor is None else _item_cursor(cursor)
     found: list[ItemView] = []
     while True:
-        uids = await ranked(here.redis, here.keys.members(batch.gid), rank, LOOKED_AT)
+        # Without a filter nearly each record is shown: none is read beyond the one that tells whether a page follows.
+        most = LOOKED_AT if state or kind else min(LOOKED_AT, limit - len(found) + 1)
+        uids = await ranked(here.redis, here.keys.members(batch.gid), rank, most)
         for at, view in enumerate(await here.records.items(uids) if uids else [], rank):
             if view is None or state not in (None, view.state) or kind not in (None, kind_of(view)):
                 continue
@@ -55,7 +57,7 @@ async def items_of(
                 return found, _cursor(ITEM, at)
             found.append(view)
         rank += len(uids)
-        if len(uids) < LOOKED_AT:
+        if len(uids) < most:
             return found, None
 
 

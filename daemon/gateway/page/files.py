@@ -17,8 +17,15 @@ from typing import Final
 ASSETS: Final = Path(__file__).parent / "assets"
 INDEX: Final = "index.html"
 WORDS: Final = "core/words/"
+VIEWS: Final = ("overview", "batch", "new")  # each has a folder
 
 VENDOR: Final = "vendor/"  # with the licences that its files begin with
+# Served as one file: a browser paints nothing before the last of them is there. Later ones go over earlier ones.
+STYLE: Final = "style.css"
+STYLES: Final = tuple(
+    f"style/{name}.css"
+    for name in ("tokens", "base", "parts", "shell", "overview", "batch", "tile", "dialog", "new")
+)
 
 _MODULES_HERE: Final = b"<!-- modules -->"
 # A comment that fills its lines or ends one, an empty line, or the space before a line's first character.
@@ -42,7 +49,7 @@ class Asset:
 def assets() -> Mapping[str, Asset]:
     """Each file of the page by its path below `assets`; nothing else can be served."""
     found = {name: _read(name) for name in _names()}
-    found[INDEX] = found[INDEX].replace(_MODULES_HERE, _preloads(found))
+    found[STYLE] = b"".join(found.pop(name) for name in STYLES)
     return {name: _asset(name, content) for name, content in found.items()}
 
 
@@ -56,10 +63,17 @@ def _read(name: str) -> bytes:
     return content if name.startswith(VENDOR) else _FOR_READERS.sub(b"", content)
 
 
-def _preloads(found: Mapping[str, bytes]) -> bytes:
-    """Lines that let a browser load modules at once, not one level of imports after another; it reads one language."""
-    modules = (name for name in found if name.endswith(".js") and not name.startswith(WORDS))
-    return "\n".join(f'<link rel="modulepreload" href="page/{name}">' for name in modules).encode()
+@cache
+def frame(view: str, language: str) -> Asset:
+    """The frame of the page for its first view: a browser loads the modules of that one and the words of a language.
+
+    It loads them at once, not one level of imports after another. The page itself loads what else it needs.
+    """
+    others = tuple(f"{each}/" for each in VIEWS if each != view)
+    modules = (name for name in assets() if name.endswith(".js") and not name.startswith(others))
+    wanted = (name for name in modules if name.startswith(f"{WORDS}{language}") or not name.startswith(WORDS))
+    links = "\n".join(f'<link rel="modulepreload" href="page/{name}">' for name in wanted)
+    return _asset(INDEX, assets()[INDEX].plain.replace(_MODULES_HERE, links.encode()))
 
 
 def _asset(name: str, content: bytes) -> Asset:

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from daemon.gateway.answering.problems import not_found
-from daemon.gateway.page.files import INDEX, Asset, assets
+from daemon.gateway.page.files import INDEX, Asset, assets, frame
 
 router = APIRouter(include_in_schema=False)
 
@@ -20,16 +20,17 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",  # kept, and compared by its tag: a new version is seen at once
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Encoding",
+    "Vary": "Accept-Encoding, Accept-Language",
 }
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+_CHINESE: Final = re.compile(r"zh\b", re.IGNORECASE)
 _ASSETS: Final = assets()  # no visitor waits for them, and a fault shows at the start
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def frame(request: Request) -> Response:
+async def root(request: Request) -> Response:
     """The frame of the page."""
-    return _served(request, _ASSETS[INDEX])
+    return _served(request, frame(_view(request), _language(request)))
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
@@ -39,6 +40,19 @@ async def file(request: Request, path: str) -> Response:
     if asset is None or path == INDEX:  # its addresses are right at the root alone
         raise not_found()
     return _served(request, asset)
+
+
+def _view(request: Request) -> str:
+    """The view that an address names, as `core/router.js` reads it."""
+    if request.query_params.get("view") == "new":
+        return "new"
+    return "batch" if request.query_params.get("batch") else "overview"
+
+
+def _language(request: Request) -> str:
+    """The language that the page will most likely choose: what a person chose before is known to the browser alone."""
+    wanted = request.query_params.get("lang") or request.headers.get("accept-language", "")
+    return "zh" if _CHINESE.match(wanted) else "en"
 
 
 def _served(request: Request, asset: Asset) -> Response:

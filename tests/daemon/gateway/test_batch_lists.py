@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from daemon.broker.streams import tail
 from daemon.gateway.batches.pages import batches_of
 from daemon.gateway.endpoints import batches
+from daemon.queue.records import ItemView
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batches import batch, ended
 
@@ -73,6 +75,22 @@ async def test_items_come_in_their_order_and_by_pages(quiet_door: Door) -> None:
     await quiet_door.http.post("/v1/batches", json=batch("b1", 5))
     found = await pages(quiet_door, "/v1/batches/b1/items?limit=2", "items")
     assert [[each["id"] for each in page] for page in found] == [["i0", "i1"], ["i2", "i3"], ["i4"]]
+
+
+async def test_a_page_reads_the_records_that_it_shows_and_one_more(
+    quiet_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 9))
+    records, read = quiet_door.gateway.records, list[str]()
+    own = records.items
+
+    async def items(uids: Sequence[str], **options: bool) -> list[ItemView | None]:
+        read.extend(uids)
+        return await own(uids, **options)
+
+    monkeypatch.setattr(records, "items", items)
+    await quiet_door.http.get("/v1/batches/b1/items?limit=4")
+    assert read == [f"default/b1/i{k}" for k in range(5)]
 
 
 async def test_items_are_listed_by_state_and_by_the_kind_of_their_error(door: Door) -> None:

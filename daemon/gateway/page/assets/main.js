@@ -5,11 +5,8 @@ import { watch } from "./core/api.js";
 import { failed, notices, speak } from "./core/notice.js";
 import { invalidate, setRoot } from "./core/render.js";
 import { begin, here, onMove } from "./core/router.js";
-import { forget, load, me } from "./core/session.js";
+import { forget, load as loadCaller, me } from "./core/session.js";
 import { t } from "./core/words.js";
-import { view as batch } from "./batch/view.js";
-import { view as fresh } from "./new/view.js";
-import { view as overview } from "./overview/view.js";
 import { banner } from "./shell/banner.js";
 import { header } from "./shell/header.js";
 import { help, openHelp } from "./shell/help.js";
@@ -17,8 +14,15 @@ import { applyLanguage, applyTheme } from "./shell/looks.js";
 import { signIn } from "./shell/sign_in.js";
 import { beginStatus, endStatus } from "./shell/status.js";
 
-const VIEWS = { overview, batch, new: fresh };
+// The frame preloads the modules of the view that its address names; no other is needed for the first picture.
+const VIEWS = {
+  overview: () => import("./overview/view.js"),
+  batch: () => import("./batch/view.js"),
+  new: () => import("./new/view.js"),
+};
+const OTHERS_MS = 1_000; // until the other views are loaded, so that they open without a wait
 const AGAIN_MS = 3_000;
+const views = {};
 let current = null;
 let place = null;
 let needsKey = false;
@@ -41,6 +45,7 @@ function body() {
 function show(next) {
   applyLanguage(next.language);
   if (me() === null) return;
+  if (!views[next.view]) return void loadInTime(next.view);
   const isSame = current !== null && place.view === next.view && place.batch === next.batch && place.tenant === next.tenant;
   place = next;
   if (isSame) current.change(next);
@@ -51,7 +56,7 @@ function show(next) {
 function open(next) {
   const isFirst = current === null;
   current?.stop();
-  current = VIEWS[next.view]();
+  current = views[next.view]();
   current.start(next);
   if (isFirst) return;
   scrollTo(0, 0);
@@ -59,9 +64,24 @@ function open(next) {
   speak(current.title());
 }
 
+async function load(name) {
+  views[name] = (await VIEWS[name]()).view;
+}
+
+/** Load a view that somebody waits for. */
+async function loadInTime(name) {
+  try {
+    await load(name);
+  } catch {
+    setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
+    return;
+  }
+  show(here());
+}
+
 async function enter() {
   try {
-    await load();
+    await loadCaller();
     needsKey = false;
     beginStatus();
     show(here());
@@ -101,7 +121,7 @@ for (const type of ["dragover", "drop"]) {
 }
 applyTheme();
 try {
-  await applyLanguage(here().language);
+  await Promise.all([applyLanguage(here().language), load(here().view)]);
 } catch (error) {
   setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
   throw error;
@@ -110,3 +130,4 @@ begin();
 onMove(show);
 setRoot(page);
 enter();
+setTimeout(() => Promise.allSettled(Object.keys(VIEWS).map(load)), OTHERS_MS);

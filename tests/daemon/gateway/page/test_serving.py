@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import Mount, Router
 
 from daemon.gateway.app import create_app
-from daemon.gateway.page.files import ASSETS, WORDS, assets
+from daemon.gateway.page.files import ASSETS, STYLE, STYLES, VIEWS, WORDS, assets
 from providers.http.asgi import AsgiServer
 from tests.daemon.gateway.callers.conftest import keys_file, locked
 from tests.daemon.gateway.rig import Door, refusal
@@ -62,7 +62,7 @@ async def test_the_small_form_goes_only_to_clients_that_take_it(
     async with quiet_door.http.stream("GET", "/page/main.js", headers=wanted) as answer:
         sent = b"".join([part async for part in answer.aiter_raw()])
     assert answer.headers.get("content-encoding") == encoding
-    assert answer.headers["vary"] == "Accept-Encoding"
+    assert "Accept-Encoding" in answer.headers["vary"]
     assert (gzip.decompress(sent) if encoding else sent) == assets()["main.js"].plain
 
 
@@ -112,22 +112,51 @@ async def test_requests_count_under_the_template_of_the_page(quiet_door: Door) -
     assert not any("api.js" in label for label in labels)
 
 
-def test_the_frame_loads_all_modules_and_styles_at_once() -> None:
-    links = set(LINK.findall(assets()["index.html"].plain.decode()))
-    assert {f"page/{name}" for name in FILES if not name.startswith(WORDS)} <= links
-    assert not [link for link in links if WORDS in link], "a browser reads one language"
+@pytest.mark.parametrize(
+    ("query", "accepted", "view", "language"),
+    [
+        ("", "en", "overview", "en"),
+        ("?batch=b", "zh-CN,zh;q=0.9", "batch", "zh"),
+        ("?view=new&batch=b&lang=zh", "en", "new", "zh"),
+        ("?batch=b&lang=en", "zh", "batch", "en"),
+        ("?batch=", "", "overview", "en"),
+    ],
+)
+async def test_the_frame_loads_at_once_what_its_first_view_needs(
+    quiet_door: Door, query: str, accepted: str, view: str, language: str
+) -> None:
+    answer = await quiet_door.http.get(f"/{query}", headers={"accept-language": accepted})
+    assert "Accept-Language" in answer.headers["vary"]
+    links = {link.removeprefix("page/") for link in LINK.findall(answer.text)}
+    others = tuple(f"{each}/" for each in VIEWS if each != view)
+    words = [f"{WORDS}{language}{room}.js" for room in ("", "_batch", "_new")]
+    shared = [name for name in FILES if not name.startswith((WORDS, *others))]
+    assert links & set(FILES) == {*shared, *words}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_imports_nothing_of_another_view(view: str) -> None:
+    others = tuple(f"../{each}/" for each in VIEWS if each != view)
+    for name in (name for name in FILES if name.startswith(f"{view}/")):
+        assert not [to for to in IMPORT.findall(assets()[name].plain.decode()) if to.startswith(others)]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("vendor/")])
 def test_comments_and_indentation_are_not_served_and_all_code_is(name: str) -> None:
     served = assets()[name].plain.decode()
-    source = (ASSETS / name).read_text("utf-8")
+    sources = STYLES if name == STYLE else (name,)
+    source = "".join((ASSETS / each).read_text("utf-8") for each in sources)
     assert not [line for line in served.splitlines() if line.startswith((" ", "//", "/*", "*/"))]
     assert " // " not in served
     code = [line.split(" // ")[0].strip() for line in source.splitlines()]
     assert [line for line in served.splitlines() if line] == [
         line for line in code if line and line != "*" and not line.startswith(("/*", "* ", "*/", "//"))
     ]
+
+
+def test_all_styles_are_one_file() -> None:
+    assert sorted(STYLES) == sorted(path.relative_to(ASSETS).as_posix() for path in ASSETS.rglob("*.css"))
+    assert [name for name in FILES if name.endswith(".css")] == [STYLE]
 
 
 def test_the_licence_of_the_library_is_served_with_it() -> None:

@@ -9,7 +9,7 @@ import { quotaIn } from "./head.js";
 import { BatchModel } from "./model.js";
 import { itemPath, pathOf } from "./orders.js";
 
-const FIRST_PAGE = 120; // fills a screen while the rest is on its way
+const FIRST_PAGE = 60; // fills a screen while the rest is on its way
 const PAGE = 1000;
 const LOOK_MS = 5000;
 const SOON_MS = 600; // the gateway itself looks at a quota every half second

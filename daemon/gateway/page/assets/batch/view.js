@@ -1,6 +1,6 @@
 /** The view of one batch: its head, chips, grid and dialogs. Each change is one render a frame. */
 
-import { address, get } from "../core/api.js";
+import { address } from "../core/api.js";
 import { confirmation } from "../core/confirm.js";
 import { icon } from "../core/icons.js";
 import { isAway } from "../core/link.js";
@@ -12,6 +12,7 @@ import { may } from "../core/session.js";
 import { every } from "../core/time.js";
 import { language, t } from "../core/words.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { Broken } from "./broken.js";
 import { chips } from "./chips.js";
 import { Commands } from "./commands.js";
 import { ItemDialog } from "./dialog.js";
@@ -29,7 +30,6 @@ const WINDOW = 1000; // tiles at most, until a person requests more
 const STEP = 60; // new tiles a frame, so that no frame takes long
 const TYPING_MS = 250; // until a filter goes to the address
 const AGAIN_S = 10; // until a picture that did not load is tried again
-const [GONE, AWAY] = ["batch.says.gone", "batch.says.away"];
 
 export const view = () => new BatchView();
 
@@ -40,7 +40,7 @@ class BatchView {
   #limit = WINDOW;
   #drawn = 0;
   #second = 0;
-  #broken = new Map(); // why small pictures did not load, by item
+  #broken = new Broken();
   #at = 0; // the place of the open item
   #selection = new Selection();
   #grid = new Grid();
@@ -51,7 +51,7 @@ class BatchView {
 
   start(here) {
     const id = here.batch;
-    this.#source = new Source(id, { event: this.#noted, live: () => this.#forgive() });
+    this.#source = new Source(id, { event: this.#noted, live: () => this.#broken.forgive() });
     this.#commands = new Commands(id, this.#source.model, () => this.#source.wake());
     this.#dialog = new ItemDialog(id, { close: this.#closed, step: this.#step, order: this.#order });
     this.change(here);
@@ -121,7 +121,7 @@ class BatchView {
     const outlook = this.#source.outlook;
     return {
       chosen: this.#selection.ids,
-      broken: this.#broken,
+      broken: this.#broken.why,
       active: this.#grid.active,
       isSeen: this.#grid.isSeen,
       second: this.#second,
@@ -170,7 +170,7 @@ class BatchView {
     if (isAway()) return;
     this.#second++;
     if (this.#second % 5 === 0) this.#dialog.look();
-    if (this.#second % AGAIN_S === 0) this.#forgive();
+    if (this.#second % AGAIN_S === 0) this.#broken.forgive();
     if (model.record?.state !== "running") return;
     this.#source.countLine();
     this.#grid.look();
@@ -213,30 +213,9 @@ class BatchView {
     capture: true,
     handleEvent: (event) => {
       const id = idOf(event);
-      if (id) this.#explain(this.#source.model.items.get(id));
+      if (id) this.#broken.explain(id, this.#thumbPath(this.#source.model.items.get(id)));
     },
   };
-
-  /** A picture says only that it did not load; its address says why. */
-  async #explain(item) {
-    this.#broken.set(item.id, AWAY);
-    invalidate();
-    try {
-      await get(this.#thumbPath(item));
-    } catch ({ code }) {
-      if (code === "picture_gone") this.#broken.set(item.id, GONE);
-    }
-    invalidate();
-  }
-
-  /** Try again what may load now. */
-  #forgive() {
-    for (const [id, why] of this.#broken) {
-      if (why !== AWAY) continue;
-      this.#broken.delete(id);
-      invalidate();
-    }
-  }
 
   #choose(id) {
     if (!id) return false;
