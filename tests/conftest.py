@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 import os
 import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -90,6 +92,15 @@ def own_process() -> Iterator[None]:
     structlog.reset_defaults()
     gc.unfreeze()
     gc.set_threshold(*thresholds)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_packages() -> Iterator[None]:
+    """Nothing is installed while tests run: they read the packages once, not for each connection and each provider."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
+        patch.setattr("providers.registry.entry_points", cache(importlib.metadata.entry_points))
+        yield
 
 
 @pytest.fixture(scope="session")
