@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI
 from redis.asyncio import Redis
-from starlette.routing import BaseRoute
 
 from daemon.gateway.app import create_app
 from daemon.gateway.gateway import Gateway
@@ -27,8 +25,6 @@ from tests.daemon.live import Decide, by_prompt, working
 
 # A gateway is plain HTTP: its client needs no authorities, and reading them takes longer than most tests.
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-_ROUTES: list[BaseRoute] = []
 
 
 @dataclass
@@ -98,7 +94,7 @@ async def _served(
         HttpMetrics(process.registry),
         process.count_received,
     )
-    server = AsgiServer(app_of(gateway))
+    server = AsgiServer(create_app(gateway))
     await gateway.start()
     await server.start()
     async with httpx2.AsyncClient(
@@ -114,19 +110,6 @@ async def _served(
             await gateway.end_streams()
             await server.stop()
             await gateway.stop()
-
-
-def app_of(gateway: Gateway) -> FastAPI:
-    """The app of a gateway. The routes know no gateway, which a request finds in the state of its app.
-
-    So all apps share those of the first: FastAPI reads their parameters at the first request that they see.
-    """
-    app = create_app(gateway)
-    if _ROUTES:
-        app.router.routes[:] = _ROUTES
-    else:
-        _ROUTES.extend(app.router.routes)
-    return app
 
 
 def refusal(answer: httpx2.Response) -> tuple[int, str, str | None]:
