@@ -1,1 +1,1 @@
-"""What a provider sees of an account: places in use, polls, and calls that it refuses."""
+"""Measures an account as its provider sees it: places in use, polls, and calls that it refuses."""

@@ -1,1 +1,1 @@
-"""What one item costs: its time to the first byte, its scripts, its bytes in Redis, its picture."""
+"""Measures the cost of one item: its time to the first byte, its scripts, its bytes in Redis, its picture."""

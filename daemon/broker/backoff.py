@@ -26,7 +26,7 @@ def pause_s(failures: int, longest_s: float = LONGEST_PAUSE_S) -> float:
 
 
 def full_jitter_s(failures: int, first_s: float, longest_s: float) -> float:
-    """Seconds to wait for a provider: anything between 0 and a bound that doubles.
+    """Seconds to wait for another service: anything between 0 and a bound that doubles.
 
     AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), measures why full jitter loads a server least.
     """

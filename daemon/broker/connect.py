@@ -14,6 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from daemon.broker.cluster import OwnerConnection, OwnerSSLConnection, SlotOwner
@@ -79,7 +80,7 @@ def _library_client(url: str, prefix: str, timeout_s: float, in_turn: int | None
 
 
 class _Prompt(AbstractConnection):
-    """A connection that sends at once where the socket takes all, so a command needs no task and no timer.
+    """A connection that sends at once where the socket, or TLS, takes all, so a command needs no task and no timer.
 
     The library sends by `asyncio.wait_for`, which until Python 3.12 begins a task, and swallows a cancellation that
     comes together with the end of the send (python/cpython#86296). Its caller may be a loop, which would never end.
@@ -90,7 +91,11 @@ class _Prompt(AbstractConnection):
             await self.check_health()  # type: ignore[no-untyped-call]  # the library's
         writer = self._writer
         if writer is not None and isinstance(command, list):
-            writer.writelines(command)
+            try:
+                writer.writelines(command)
+            except (OSError, RuntimeError) as error:  # uvloop raises for a closed connection
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("The connection was closed before the command left.") from error
             if writer.transport.get_write_buffer_size() == 0 and not writer.is_closing():
                 return
             command = []  # the library waits for the rest, or finds what went wrong

@@ -1,4 +1,4 @@
-"""What an object store's failures mean: sentences for the operator, without credentials."""
+"""Turns an object store's failures into sentences for the operator, without credentials."""
 
 from __future__ import annotations
 

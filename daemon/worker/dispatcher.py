@@ -42,7 +42,7 @@ HORIZON_S = 2.0
 # The horizon while the bell is silent: this replica would not notice the recall of a later slot.
 SILENT_HORIZON_S = 0.25
 LONGEST_WAIT_S = 30.0
-# Where no quota paces the route. Pauses and the store are looked at between two rows.
+# Where no quota paces the route.
 CLAIMS_IN_A_ROW = 4
 # An item that needs no preparation notes its intent with its claim, if it connects within this time.
 EARLY_INTENT_S = 0.02
@@ -111,7 +111,7 @@ class Dispatcher:
         if not await self._may_start():
             return
         if not self.route.quotas:
-            await uninterrupted(self._start_many())
+            await uninterrupted(self._start_many(asyncio.current_task()))
         # Wait without a worker slot, so that other routes can use it.
         elif (denial := await self._start_paced()) is not None:
             await self._wait_for(denial)
@@ -159,15 +159,21 @@ class Dispatcher:
         await self._slots.leave()
         await self._bell.wait(self.route.name, min(longest_s, LOOK_EVERY_S))
 
-    async def _start_many(self) -> None:
-        """Start items without permits. The server works on the next claim while the items of the last one run."""
+    async def _start_many(self, caller: asyncio.Task[Any] | None) -> None:
+        """Start items without permits. The server works on the next claim while the items of the last one run.
+
+        A row of claims ends with the cancellation of its caller, and with all that `_may_start` would wait for.
+        """
         for _ in range(CLAIMS_IN_A_ROW):
-            reserved = self._pool.reserve(1 if self.route.reach.lost else MOST)
+            if not (reserved := self._pool.reserve(1 if self.route.reach.lost else MOST)):
+                return
             try:
                 await self._start(reserved, None)
             finally:
                 self._pool.unreserve(reserved)
-            if not (self._more_waits and self._pool.free):
+            is_stopped = caller is not None and caller.cancelling()
+            is_held = self._gate.closed or self.pause is not None or self.route.reach.wait_s
+            if is_stopped or is_held or not self._more_waits or self._calm_until > time.monotonic():
                 return
 
     async def _start_paced(self) -> Later | None:

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from daemon.queue.keys import Keys
+from tests.daemon.harness import as_read
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer
 
@@ -271,7 +272,8 @@ def test_a_job_ends_at_its_time_while_the_provider_cannot_be_reached(fleet: Flee
     )
     assert ended() == {"start": "expired", "end": "expired"}
     for ident in ("start", "end", "patient"):
-        assert fleet.redis.hget(Keys("pixmill").item(f"default//{ident}"), "attempts") == b"0"
+        record = as_read(fleet.redis.hgetall(Keys("pixmill").item(f"default//{ident}")))
+        assert record["attempts"] == "0"
     assert fleet.events("provider.unreachable")
     fleet.config.write_text(fleet.config.read_text().replace(nowhere, fleet.simulator.base_url))
     fleet.replicas[0].stop()

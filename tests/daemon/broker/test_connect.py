@@ -6,17 +6,21 @@ import asyncio
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
 from daemon.broker.errors import CONNECTION_FAULTS, in_words
 from tests.servers import RedisServer
 
+BIG = b"x" * 64_000_000  # more than a socket takes at once
 URLS = [
     "redis://h",
     "rediss://h",
@@ -38,15 +42,43 @@ async def test_no_client_sends_a_command_a_second_time(url: str) -> None:
     await client.aclose()
 
 
-async def test_a_command_leaves_before_its_caller_waits(redis_server: RedisServer) -> None:
-    client = command_client(redis_server.url)
-    await client.ping()
-    (connection,) = client.connection_pool._available_connections
-    sending = connection.send_packed_command(connection.pack_command("PING"))
-    with pytest.raises(StopIteration):
-        sending.send(None)
-    assert await connection.read_response() == b"PONG"
-    await client.aclose()
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_command_leaves_before_its_caller_waits(
+    redis_server: RedisServer, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def ping() -> None:
+        client = command_client(redis_server.url)
+        await client.ping()
+        (connection,) = client.connection_pool._available_connections
+        sending = connection.send_packed_command(connection.pack_command("PING"))
+        with pytest.raises(StopIteration):
+            sending.send(None)
+        assert await connection.read_response() == b"PONG"
+        await client.aclose()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(ping())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_connection_that_was_closed_meanwhile_is_reported_and_not_used_again(
+    redis_server: RedisServer, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def ping() -> None:
+        client = command_client(redis_server.url)
+        await client.ping()
+        (connection,) = client.connection_pool._available_connections
+        assert connection._writer is not None
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)
+        with pytest.raises(RedisConnectionError):
+            await connection.send_packed_command(connection.pack_command("PING"))
+        assert not connection.is_connected
+        assert await client.ping()
+        await client.aclose()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(ping())
 
 
 async def test_a_command_that_the_socket_does_not_take_is_late_at_its_time(redis_server: RedisServer) -> None:
@@ -56,7 +88,7 @@ async def test_a_command_that_the_socket_does_not_take_is_late_at_its_time(redis
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(RedisTimeoutError, match="writing"):
-            await client.set("big", b"x" * 64_000_000)
+            await client.set("big", BIG)
     finally:
         redis_server.process.send_signal(signal.SIGCONT)
     await client.aclose()
@@ -74,7 +106,7 @@ async def test_a_cancellation_that_comes_with_the_end_of_a_send_is_heeded(
         caller.cancel()
 
     async def set_big() -> None:
-        await client.set("big", b"x" * 64_000_000)
+        await client.set("big", BIG)
 
     with monkeypatch.context() as patched:
         patched.setattr(AbstractConnection, "_send_packed_command", send_and_cancel)

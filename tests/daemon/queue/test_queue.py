@@ -25,7 +25,7 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from limiter.script import LuaScript
-from tests.daemon.harness import Installation
+from tests.daemon.harness import COUNTS, Installation
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}
 DONE = Succeeded({"images": [{"key": "k"}], "attempts": 1})
@@ -164,6 +164,12 @@ async def test_a_worker_that_lost_its_lease_can_neither_send_nor_settle_nor_rene
     assert await installation.queue.settle(zombie, DONE) == "lost"
     assert await other.renew([adopted]) == ["ours"]
     assert await other.settle(adopted, DONE) == "succeeded"
+
+
+async def test_a_new_record_has_no_counts(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    record = await installation.redis.hgetall(installation.keys.item("default//a"))
+    assert not {name.encode() for name in (*COUNTS, "expires_us")} & record.keys()
 
 
 async def test_a_renewed_item_is_not_reclaimed(installation: Installation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -14,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from daemon.accounts.routes import FORGOTTEN_S, LONGEST_PAUSE_S, Reach
 from daemon.queue.messages import Claim
 from daemon.queue.outcomes import Failed, Outcome
+from daemon.queue.pauses import Pause
 from daemon.queue.steps import MOST
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Run
@@ -384,19 +386,54 @@ async def test_the_end_of_a_run_without_the_turn_lets_no_second_call_try(replica
     assert reach.wait_s > 0
 
 
-async def test_the_next_items_are_claimed_before_the_last_ones_run(replica_of: MakeReplica) -> None:
-    replica = replica_of()
+async def claims_of_a_row(
+    replica: Replica, calm_after_first_s: Callable[[asyncio.Task[None]], float]
+) -> list[int]:
+    """How many items had started at each claim of one row, where all slots are taken after three."""
     replica.pool.slots = 3 * MOST
     await replica.installation.batch("b1", 5 * MOST)
-    run_at_claim = list[int]()
+    started = list[int]()
     real = replica.queue.claim
 
     async def claim(*given: Any, **named: Any) -> Claim:
-        run_at_claim.append(len(replica.started))
-        return await real(*given, **named)
+        started.append(len(replica.started))
+        reply = await real(*given, **named)
+        return reply._replace(calm_s=calm_after_first_s(row) if len(started) == 1 else 0.0)
 
     replica.queue.claim = claim  # type: ignore[method-assign]  # counts what has started
-    await replica.dispatcher._step()
-    assert run_at_claim == [0, 0, MOST], "and then all slots are taken"
+    row = asyncio.create_task(replica.dispatcher._step())
+    await asyncio.wait([row])
     replica.may_end.set()
+    return started
+
+
+async def test_the_next_items_are_claimed_before_the_last_ones_run(replica_of: MakeReplica) -> None:
+    replica = replica_of()
+    first, second, third = await claims_of_a_row(replica, lambda _: 0.0)
+    assert (first, second) == (0, 0)
+    assert third <= MOST
     await replica.has_started(3 * MOST)
+
+
+@pytest.mark.parametrize(
+    "reason", ["its end", "an operator's pause", "the store", "the provider", "a restart of redis"]
+)
+async def test_no_claim_follows_where_a_row_is_held(replica_of: MakeReplica, reason: str) -> None:
+    replica = replica_of()
+    dispatcher = replica.dispatcher
+
+    def hold(row: asyncio.Task[None]) -> float:
+        match reason:
+            case "its end":
+                row.cancel()
+            case "an operator's pause":
+                dispatcher._paused = lambda _: Pause("fleet", "")
+            case "the store":
+                dispatcher._gate.why = "full"
+            case "the provider":
+                replica.route.reach.failed("nothing listens there")
+            case _:
+                return 60.0
+        return 0.0
+
+    assert await claims_of_a_row(replica, hold) == [0]

@@ -36,7 +36,7 @@ local function give_up(item, crashes)
     message = 'No worker came to the end of this job in ' .. int(crashes) .. ' runs: each went away, or could not read ' ..
       'the record. It is not tried again.' })
   finish_item(item, 'poison', { error = err }, '"error":' .. err)
-  bury('poison', err, item.attempts or 0, item.head, { 'data', item.spec })
+  bury('poison', err, int(number(item.attempts)), item.head, { 'data', item.spec })
   drop(item.entry)
   unpark(item.group)
   poisoned = poisoned + 1

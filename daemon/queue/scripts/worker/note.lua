@@ -29,7 +29,7 @@ local function bury_late(item, text, polled_by_retry)
     item.name, item.batch == '' and 'null' or '"' .. item.batch .. '"')
   bury('late_receipt', '{"kind":"late_receipt","message":"The provider accepted a call of this item whose worker was ' ..
     'taken for dead. ' .. advice .. '","charged":"maybe","retryable":false,"receipt":' .. text .. '}',
-    item.attempts or 0, head, {})
+    int(number(item.attempts)), head, {})
 end
 
 local function note_late(item, text)

@@ -38,7 +38,7 @@ end
 local function try_again(item, cause, delay_us, fields)
   fields.intent_us = ''
   return requeue(item, cause, NOW + delay_us, fields, 'job.retrying', string.format(
-    '"error":%s,"attempts":%s,"delay_seconds":%.3f,"state":"%s"', fields.error, fields.attempts or item.attempts or 0,
+    '"error":%s,"attempts":%s,"delay_seconds":%.3f,"state":"%s"', fields.error, fields.attempts or int(number(item.attempts)),
     delay_us / 1000000, next_state(cause, item.state)))
 end
 
