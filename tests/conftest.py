@@ -61,6 +61,14 @@ class OneByOne(LoadScopeScheduling):  # type: ignore[misc]  # its base has no ty
         return shared[0] if shared else nodeid
 
 
+# Tests that wait for processes come first: at the end, a worker with the last of them would keep the others idle.
+SLOW = ("tests/benchmarks", "tests/e2e", "tests/topologies")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne:
     return OneByOne(config, log)
 
