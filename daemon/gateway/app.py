@@ -53,7 +53,7 @@ ROUTERS = (
     slides.router,
     studio.router,
 )
-# The page has the most requests, and each looks through the routes that stand before its own.
+# A first visit of the page makes about 70 requests, and each looks through the routes that stand before its own.
 _ROUTES = [route for router in (serving.router, *ROUTERS) for route in router.routes]
 
 
@@ -72,7 +72,8 @@ def described() -> dict[str, Any]:
 
 
 def _routed() -> FastAPI:
-    # As one list: a router that is included looks for the route of each request twice.
+    # As one list: a router that is included looks for the route of each request twice. The list takes nothing of what
+    # `include_router` adds: no prefix, tags or dependencies, so each router has its own.
     app = FastAPI(
         title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, routes=[*_ROUTES]
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -114,6 +116,21 @@ def test_a_part_that_fails_keeps_its_results_and_one_that_is_not_there_is_passed
     assert bench.main(["--results", str(tmp_path)]) == 1
     assert "no benchmarks.missing here" in capfd.readouterr().out
     assert json.loads((tmp_path / "throughput.json").read_text()) == {"kept": True}
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_part_that_misses_a_bound_keeps_its_results_and_ends_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], code: int
+) -> None:
+    def measured(command: list[str], **_: object) -> CompletedProcess[str]:
+        Path(command[-1]).write_text("{}")
+        return CompletedProcess(command, code)
+
+    monkeypatch.setattr(bench, "QUIET_WITHIN_S", 0.0)
+    monkeypatch.setattr(subprocess, "run", measured)
+    assert bench.main(["--only", "http", "--results", str(tmp_path)]) == code
+    assert ("These parts missed a bound: http." in capfd.readouterr().err) == bool(code)
+    assert (tmp_path / "http.json").exists()
 
 
 def document(summary: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ async def items_of(
     """A page of a batch's items in the order of acceptance, and the next page's cursor. Raises Problem as above."""
     rank = 0 if cursor is None else _item_cursor(cursor)
     found: list[ItemView] = []
+    # Without a filter nearly each record is shown: none is read beyond the one that tells whether a page follows.
+    most = LOOKED_AT if state or kind else min(LOOKED_AT, limit + 1)
     while True:
-        # Without a filter nearly each record is shown: none is read beyond the one that tells whether a page follows.
-        most = LOOKED_AT if state or kind else min(LOOKED_AT, limit - len(found) + 1)
         uids = await ranked(here.redis, here.keys.members(batch.gid), rank, most)
         for at, view in enumerate(await here.records.items(uids) if uids else [], rank):
             if view is None or state not in (None, view.state) or kind not in (None, kind_of(view)):
@@ -56,9 +56,9 @@ async def items_of(
             if len(found) == limit:
                 return found, _cursor(ITEM, at)
             found.append(view)
-        rank += len(uids)
         if len(uids) < most:
             return found, None
+        rank, most = rank + len(uids), LOOKED_AT
 
 
 async def chosen(

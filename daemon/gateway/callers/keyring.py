@@ -132,7 +132,7 @@ class KeyRing:
     async def _caller_by_link(self, request: Request, passed: str) -> Caller:
         """A caller with a link may read what its address names, in the tenant that was signed, and nothing else."""
         tenant = request.query_params.get("tenant")
-        key = await self._by_signature(passed, _linked(request.url.path, tenant), LINK_S)
+        key = await self._by_signature(passed, _linked(request.scope["path"], tenant), LINK_S)
         if key is None:
             raise _unauthorized()
         return Caller(key.name, key.tenant if tenant is None else tenant, frozenset({"read"}))

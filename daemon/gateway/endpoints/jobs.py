@@ -22,7 +22,7 @@ from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.gateway.work.links import Links
 from daemon.queue.views import View
 
-router = APIRouter(route_class=PlainRoute, tags=["jobs"])  # these are sent most
+router = APIRouter(route_class=PlainRoute, tags=["jobs"])  # clients poll these
 
 
 @router.post("/v1/jobs", status_code=202)

@@ -20,7 +20,7 @@ WORDS: Final = "core/words/"
 VIEWS: Final = ("overview", "batch", "new")  # each has a folder
 
 VENDOR: Final = "vendor/"  # with the licences that its files begin with
-# Served as one file: a browser paints nothing before the last of them is there. Later ones go over earlier ones.
+# Served as one file: a browser paints nothing before it has all styles. Later ones go over earlier ones.
 STYLE: Final = "style.css"
 STYLES: Final = tuple(
     f"style/{name}.css"
@@ -63,7 +63,6 @@ def _read(name: str) -> bytes:
     return content if name.startswith(VENDOR) else _FOR_READERS.sub(b"", content)
 
 
-@cache
 def frame(view: str, language: str) -> Asset:
     """The frame of the page for its first view: a browser loads the modules of that one and the words of a language.
 

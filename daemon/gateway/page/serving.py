@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from daemon.gateway.answering.problems import not_found
-from daemon.gateway.page.files import INDEX, Asset, assets, frame
+from daemon.gateway.page.files import INDEX, VIEWS, Asset, assets, frame
 
 router = APIRouter(include_in_schema=False)
 
@@ -20,17 +20,18 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",  # kept, and compared by its tag: a new version is seen at once
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Encoding, Accept-Language",
 }
 _GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 _CHINESE: Final = re.compile(r"zh\b", re.IGNORECASE)
-_ASSETS: Final = assets()  # no visitor waits for them, and a fault shows at the start
+# Made here, so no visitor waits for them, and a fault shows at the start.
+_ASSETS: Final = assets()
+_FRAMES: Final = {(view, words): frame(view, words) for view in VIEWS for words in ("en", "zh")}
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def root(request: Request) -> Response:
     """The frame of the page."""
-    return _served(request, frame(_view(request), _language(request)))
+    return _served(request, _FRAMES[_view(request), _language(request)], "Accept-Encoding, Accept-Language")
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
@@ -39,7 +40,7 @@ async def file(request: Request, path: str) -> Response:
     asset = _ASSETS.get(path)
     if asset is None or path == INDEX:  # its addresses are right at the root alone
         raise not_found()
-    return _served(request, asset)
+    return _served(request, asset, "Accept-Encoding")
 
 
 def _view(request: Request) -> str:
@@ -55,8 +56,8 @@ def _language(request: Request) -> str:
     return "zh" if _CHINESE.match(wanted) else "en"
 
 
-def _served(request: Request, asset: Asset) -> Response:
-    headers = {**_HEADERS, "ETag": asset.tag}
+def _served(request: Request, asset: Asset, vary: str) -> Response:
+    headers = {**_HEADERS, "ETag": asset.tag, "Vary": vary}
     if asset.tag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     if _GZIP.search(request.headers.get("accept-encoding", "")):

@@ -23,7 +23,7 @@ def base_of(request: Request) -> str:
     scope = request.scope
     host, server = request.headers.get("host"), scope.get("server")
     # Not `request.base_url`: that is the outermost app's.
-    return _base(scope["scheme"], host, tuple(server or ()), scope.get("root_path", ""))
+    return _base(scope.get("scheme", "http"), host, tuple(server or ()), scope.get("root_path", ""))
 
 
 @lru_cache(maxsize=64)

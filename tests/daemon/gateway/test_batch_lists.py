@@ -93,6 +93,30 @@ async def test_a_page_reads_the_records_that_it_shows_and_one_more(
     assert read == [f"default/b1/i{k}" for k in range(5)]
 
 
+async def test_records_that_are_gone_are_left_out_and_cost_one_more_look(
+    quiet_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 9))
+    records, looks = quiet_door.gateway.records, list[int]()
+    own = records.items
+
+    async def items(uids: Sequence[str], **options: bool) -> list[ItemView | None]:
+        looks.append(len(uids))
+        views = await own(uids, **options)
+        return [None if uid[-1] in "2345" else view for uid, view in zip(uids, views, strict=True)]
+
+    monkeypatch.setattr(records, "items", items)
+    found = await pages(quiet_door, "/v1/batches/b1/items?limit=3", "items")
+    assert [[each["id"] for each in page] for page in found] == [["i0", "i1", "i6"], ["i7", "i8"]]
+    assert looks == [4, 5, 2]
+
+
+async def test_a_page_that_ends_at_the_last_item_is_the_last_one(quiet_door: Door) -> None:
+    await quiet_door.http.post("/v1/batches", json=batch("b1", 4))
+    found = await pages(quiet_door, "/v1/batches/b1/items?limit=2", "items")
+    assert [[each["id"] for each in page] for page in found] == [["i0", "i1"], ["i2", "i3"]]
+
+
 async def test_items_are_listed_by_state_and_by_the_kind_of_their_error(door: Door) -> None:
     await door.http.post("/v1/batches", json=MIXED)
     await ended(door, "b1")

@@ -359,6 +359,25 @@ async def test_below_a_prefix_every_link_leads_back(door: Door) -> None:
         await outer.stop()
 
 
+async def test_the_links_of_an_answer_are_those_of_its_own_host_and_prefix(quiet_door: Door) -> None:
+    app = create_app(quiet_door.gateway)
+    outer = AsgiServer(Starlette(routes=[Mount("/one", app), Mount("/two", app)]))
+    await outer.start()
+    try:
+        async with httpx2.AsyncClient(base_url=outer.url, timeout=30) as http:
+            await http.post("/one/v1/jobs", json=JOB)
+            for _ in range(2):
+                for host in ("localhost:1", "127.0.0.1:2"):
+                    for prefix in ("/one", "/two"):
+                        answer = await http.get(f"{prefix}/v1/jobs/{JOB['id']}", headers={"host": host})
+                        links = addresses(answer.json())
+                        own = f"http://{host}{prefix}/v1/"
+                        assert links
+                        assert [link for link in links if not link.startswith(own)] == []
+    finally:
+        await outer.stop()
+
+
 @pytest.mark.parametrize("name", ["x-request-id", "prefer", "idempotency-key"])
 async def test_no_header_of_a_request_becomes_another_one_of_the_answer(quiet_door: Door, name: str) -> None:
     for value in ("a%0d%0aset-cookie: x=1", "a\tset-cookie: x=1", "\xe9" * 8, "a" * 8000):

@@ -1,7 +1,7 @@
 /** Starts the page: session, words, router, shell. */
 
 import { html } from "./vendor/lit-html/lit-html.js";
-import { watch } from "./core/api.js";
+import { get, watch } from "./core/api.js";
 import { failed, notices, speak } from "./core/notice.js";
 import { invalidate, setRoot } from "./core/render.js";
 import { begin, here, onMove } from "./core/router.js";
@@ -15,20 +15,23 @@ import { signIn } from "./shell/sign_in.js";
 import { beginStatus, endStatus } from "./shell/status.js";
 
 // The frame preloads the modules of the view that its address names; no other is needed for the first picture.
-const VIEWS = {
-  overview: () => import("./overview/view.js"),
-  batch: () => import("./batch/view.js"),
-  new: () => import("./new/view.js"),
-};
+const VIEWS = ["overview", "batch", "new"];
 const OTHERS_MS = 1_000; // until the other views are loaded, so that they open without a wait
+const OTHERS_AGAIN_MS = 10_000;
 const AGAIN_MS = 3_000;
 const views = {};
-let current = null;
+let failures = 0;
+let wanted = null; // the view that a person waits for, until its code is there
+let again = null;
+let current = null; // stopped while another one is wanted, and kept for a person who goes back
 let place = null;
+let isRunning = false;
 let needsKey = false;
 
+const shown = () => (wanted === null ? current : null);
+
 const page = () => {
-  document.title = [current?.title(), "Pixmill"].filter(Boolean).join(" · ");
+  document.title = [shown()?.title(), "Pixmill"].filter(Boolean).join(" · ");
   return html`
     <a class="skip" href="#main">${t("shell.skip")}</a>
     ${header()} ${banner()}
@@ -39,24 +42,34 @@ const page = () => {
 
 function body() {
   if (needsKey) return signIn(enter);
-  return current?.render() ?? html`<p class="hint">${t("shell.loading")}</p>`;
+  return shown()?.render() ?? html`<p class="hint">${t("shell.loading")}</p>`;
 }
 
 function show(next) {
   applyLanguage(next.language);
   if (me() === null) return;
-  if (!views[next.view]) return void loadInTime(next.view);
-  const isSame = current !== null && place.view === next.view && place.batch === next.batch && place.tenant === next.tenant;
-  place = next;
-  if (isSame) current.change(next);
-  else open(next);
+  wanted = views[next.view] ? null : next.view;
+  if (wanted !== null) {
+    halt();
+    bring(wanted);
+  } else if (isRunning && isAt(next)) {
+    place = next;
+    current.change(next);
+  } else {
+    open(next);
+  }
   invalidate();
 }
 
+const isAt = (next) =>
+  current !== null && place.view === next.view && place.batch === next.batch && place.tenant === next.tenant;
+
 function open(next) {
   const isFirst = current === null;
-  current?.stop();
-  current = views[next.view]();
+  halt();
+  if (!isAt(next)) current = views[next.view]();
+  place = next;
+  isRunning = true;
   current.start(next);
   if (isFirst) return;
   scrollTo(0, 0);
@@ -64,19 +77,49 @@ function open(next) {
   speak(current.title());
 }
 
-async function load(name) {
-  views[name] = (await VIEWS[name]()).view;
+function halt() {
+  if (isRunning) current.stop();
+  isRunning = false;
 }
 
-/** Load a view that somebody waits for. */
-async function loadInTime(name) {
+async function load(name) {
+  if (views[name]) return;
+  // A document keeps the failure of an address, so the next try has another one.
+  const query = failures ? `?try=${failures}` : "";
+  try {
+    views[name] = (await import(`./${name}/view.js${query}`)).view;
+  } catch (error) {
+    failures += 1;
+    throw error;
+  }
+}
+
+/** Load a view until it is there, or the person who waits for it goes elsewhere. */
+async function bring(name, isAgain = false) {
+  if (wanted !== name) return;
+  clearTimeout(again);
   try {
     await load(name);
   } catch {
-    setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
+    // One of its modules has failed, whose address stays the same: only a new document loads that.
+    if (isAgain && (await answers()) && wanted === name) location.reload();
+    else again = setTimeout(bring, AGAIN_MS, name, true);
     return;
   }
-  show(here());
+  if (wanted === name) show(here());
+}
+
+async function loadOthers() {
+  const loads = await Promise.allSettled(VIEWS.map(load));
+  if (loads.some(({ status }) => status === "rejected")) setTimeout(loadOthers, OTHERS_AGAIN_MS);
+}
+
+/** Whether the gateway answers: a page that is loaded again without it would give way to the browser's own one. */
+const answers = () => get("v1/me").then(() => true, ({ code }) => code !== "unreachable");
+
+async function reloadInTime() {
+  if (await answers()) location.reload();
+  else setTimeout(reloadInTime, AGAIN_MS);
 }
 
 async function enter() {
@@ -95,8 +138,8 @@ async function enter() {
 function leave() {
   forget();
   endStatus();
-  current?.stop();
-  current = null;
+  halt();
+  current = wanted = null;
   needsKey = true;
   invalidate();
 }
@@ -104,7 +147,7 @@ function leave() {
 function pressed(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input, textarea, select, dialog[open]")) return;
-  const fn = event.key === "?" ? openHelp : current?.keys?.[event.key];
+  const fn = event.key === "?" ? openHelp : shown()?.keys?.[event.key];
   if (fn && fn(event) !== false) event.preventDefault();
 }
 
@@ -120,14 +163,16 @@ for (const type of ["dragover", "drop"]) {
   addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 }
 applyTheme();
+const first = load(here().view).catch(() => {}); // `show` tries it again
 try {
-  await Promise.all([applyLanguage(here().language), load(here().view)]);
+  await applyLanguage(here().language);
 } catch (error) {
-  setTimeout(() => location.reload(), AGAIN_MS); // a document does not load a module twice
+  setTimeout(reloadInTime, AGAIN_MS); // without words there is nothing to show
   throw error;
 }
+await first;
 begin();
 onMove(show);
 setRoot(page);
 enter();
-setTimeout(() => Promise.allSettled(Object.keys(VIEWS).map(load)), OTHERS_MS);
+setTimeout(loadOthers, OTHERS_MS);

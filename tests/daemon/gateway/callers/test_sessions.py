@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fastapi import Request
 from redis.asyncio import Redis
+from starlette.datastructures import URL
 
 from daemon.contract import Job
 from daemon.gateway.callers.access import Caller
@@ -82,6 +84,21 @@ async def test_a_link_opens_the_picture_of_its_own_tenant_alone(
     foreign = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/jobs/k1?tenant=other")
     assert (await locked.http.get(foreign)).json()["tenant"] == "other"
     assert (await locked.http.get(foreign.replace("tenant=other", "tenant=shop"))).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["x/v1/jobs/k1?", "x/v1/jobs/k1#", "127.0.0.1/v1/jobs/k1?"])
+async def test_a_link_is_checked_by_the_path_whatever_the_host_header_says(
+    locked: Door, keys_file: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    key, caller = made(keys_file, "boss", "admin"), Caller("boss", "shop", frozenset({"admin"}))
+    for ident in ("k1", "k2"):
+        await locked.http.post("/v1/jobs", json={**JOB, "id": ident, "tenant": "shop"}, headers=key)
+    link = await locked.gateway.keyring.link_for(caller, f"{locked.url}/v1/jobs/k1")
+    assert (await locked.http.get(link)).status_code == 200
+    other = link.replace("/v1/jobs/k1", "/v1/jobs/k2")
+    assert (await locked.http.get(other, headers={"host": host})).status_code == 401
+    monkeypatch.setattr(Request, "url", URL(f"http://{host}/v1/jobs/k2"))  # as Starlette made it until 1.0.1
+    assert (await locked.http.get(other)).status_code == 401
 
 
 async def test_a_link_of_an_admin_gives_no_right_of_an_admin(locked: Door, keys_file: Path) -> None:

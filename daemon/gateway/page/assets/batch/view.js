@@ -73,6 +73,7 @@ class BatchView {
     this.#dialog.stop();
     this.#stopClock();
     clearTimeout(this.#typing);
+    this.#typing = 0;
   }
 
   title = () => t("batch.title", { id: this.#here.batch });

@@ -79,6 +79,7 @@ export function view() {
 
   return {
     async start() {
+      phase = ""; // a reply to what was sent before a stop is not waited for
       if (!may("submit")) return;
       routes = (await get("v1/routes")).body.routes.map(({ route }) => route);
       invalidate();

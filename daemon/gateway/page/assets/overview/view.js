@@ -106,6 +106,7 @@ export function view() {
     stop() {
       feed?.close();
       clearTimeout(reload);
+      reload = null;
       for (const stop of stops) stop();
     },
     render: () => html`
