@@ -126,7 +126,7 @@ def test_docker_compose_accepts_the_file() -> None:
 
 def test_every_make_target_and_file_that_the_documentation_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         text = page.read_text()
         for target in re.findall(
             r"`?make ([a-z-]+)`?", " ".join(re.findall(r"`[^`\n]+`|^make .*$", text, re.MULTILINE))
