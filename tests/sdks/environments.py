@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.venvs import python_for
+from tests.sdks.node.modules import modules_in
 
 HERE = Path(__file__).parent
 VENVS = HERE / ".venvs"
@@ -23,15 +24,25 @@ def python_of(name: str) -> Path:
     return python_for(name, HERE, VENVS)
 
 
+def node_modules() -> Path:
+    """The packages of npm; raises what `modules_in` raises."""
+    return modules_in(VENVS / "node")
+
+
+def environment_of(name: str) -> Path:
+    """The environment of an SDK, or of `node`."""
+    return node_modules() if name == "node" else python_of(name)
+
+
 def must_be_there() -> bool:
     """Whether a missing environment is a failure."""
     return os.environ.get("CI", "").lower() in ("true", "1")
 
 
-def make_all(make: Callable[[str], Path] = python_of) -> int:
+def make_all(make: Callable[[str], Path] = environment_of) -> int:
     """Make every environment; returns the exit code: 1 where one is missing that must be there."""
     missing = []
-    for name in NAMES:
+    for name in (*NAMES, "node"):
         try:
             make(name)
         except (FileNotFoundError, RuntimeError) as error:
