@@ -41,7 +41,7 @@ _REFUSALS = (
 
 
 class Database:
-    """Runs transactions on the server of `url`; see `run`."""
+    """Runs transactions on the server of `url`, one at a time; see `run`."""
 
     def __init__(self, url: SecretUrl) -> None:
         self._url = url

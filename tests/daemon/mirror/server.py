@@ -97,7 +97,7 @@ class PostgresServer:
         return True
 
     def _run(self, name: str, *words: str, **environ: str) -> str:
-        return subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(program(name)), *words],
             check=True,
             capture_output=True,
@@ -105,4 +105,5 @@ class PostgresServer:
             cwd="/",
             env={**os.environ, **environ},
             **self._user,
-        ).stdout
+        )
+        return done.stdout

@@ -240,6 +240,17 @@ async def test_a_database_that_refuses_us_at_the_start_ends_the_command_without_
     assert "p@ss" not in str(refusal.value)
 
 
+async def test_the_tables_are_made_in_the_schema_that_the_url_names(
+    followed: Followed, postgres: PostgresServer
+) -> None:
+    postgres.sql("CREATE SCHEMA shop")
+    database = Database(SecretUrl(f"{postgres.url}?search_path=shop"))
+    await database.prepare()
+    await database.prepare()
+    await database.aclose()
+    assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'shop'") == "3"
+
+
 async def test_the_view_counts_pictures(followed: Followed, postgres: PostgresServer) -> None:
     """Three SKUs with five pictures are five, and no count depends on an array of results."""
     skus = {"sku1": 2, "sku2": 2, "sku3": 1}
