@@ -17,7 +17,7 @@ import structlog
 from daemon.broker.loops import until_it_works
 from daemon.gateway.events.frames import START, Position
 from daemon.mirror.rows import BatchRow, ItemRow
-from daemon.queue.keys import Uid
+from daemon.queue.keys import Uid, batch_gid
 from daemon.settings import SecretUrl, SettingsError
 from providers.errors import redact
 
@@ -188,7 +188,7 @@ class Tables:
 
     async def open_batches(self, before: Position, most: int) -> list[str]:
         """The groups of batches that have not ended, by rows that are older than `before`."""
-        return [f"{row[0]}/{row[1]}" for row in await self._connection.fetch(_OPEN_BATCHES, *before, most)]
+        return [batch_gid(*row) for row in await self._connection.fetch(_OPEN_BATCHES, *before, most)]
 
     async def lose(self, items: Collection[Uid], batches: Collection[str]) -> None:
         """Mark rows whose end was missed and cannot be found any more. A later event still changes them."""

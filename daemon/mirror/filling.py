@@ -96,7 +96,7 @@ class Filler:
         await tables.put_batches(batch_rows)
         await tables.lose(
             set(items) - {row.uid for row in item_rows},
-            set(batches) - {f"{row.tenant}/{row.batch}" for row in batch_rows},
+            set(batches) - {row.gid for row in batch_rows},
         )
         return bool(items or batches)
 

@@ -146,7 +146,9 @@ class Mirror:
         rows, in_doubt = tell(known, page.items)
         if in_doubt or page.batches:
             at = max((await state_of(self._client, self._stream)).last, page.last)
-            await tables.put_batches(await self._filler.batches(page.batches, at))
+            recorded = {row.gid: row for row in await self._filler.batches(page.batches, at)}
+            ended = [row for gid, row in page.batches.items() if row is not None and gid not in recorded]
+            await tables.put_batches([*recorded.values(), *ended])
             rows |= {row.uid: row for row in await self._filler.items(in_doubt, at)}
         await tables.put_items(list(rows.values()))
         await tables.note_position(self._stream, page.last)

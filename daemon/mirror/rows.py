@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from daemon.gateway.events.frames import START, Position
-from daemon.queue.keys import Uid
+from daemon.queue.keys import Uid, batch_gid
 from daemon.queue.records import GroupView, ItemView
 
 
@@ -69,6 +69,10 @@ class BatchRow(NamedTuple):
     event_ms: int
     event_seq: int
     from_record: bool = True
+
+    @property
+    def gid(self) -> str:
+        return batch_gid(self.tenant, self.batch)
 
 
 def item_row(view: ItemView, at: Position) -> ItemRow:

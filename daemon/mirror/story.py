@@ -6,7 +6,7 @@ A row in doubt has missed an event, or got one late: its record says what is tru
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,7 +14,7 @@ import structlog
 
 from daemon.broker.streams import Entry
 from daemon.gateway.events.frames import Position, position_of
-from daemon.mirror.rows import ItemRow, as_json, outcome_of
+from daemon.mirror.rows import BatchRow, ItemRow, as_json, outcome_of
 from daemon.queue.keys import Uid
 
 log = structlog.get_logger(__name__)
@@ -48,10 +48,13 @@ class ItemEvent(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The events of a read, without those that change nothing here; `batches` are the groups with news."""
+    """The events of a read, without those that change nothing here.
+
+    `batches` are the groups with news, each with the row that its end makes, if it has ended. Records tell more.
+    """
 
     items: list[ItemEvent]
-    batches: frozenset[str]
+    batches: dict[str, BatchRow | None]
     last: Position
 
 
@@ -65,7 +68,7 @@ class Story(NamedTuple):
 def page_of(entries: Iterable[Entry]) -> Page:
     """The events of stream entries, oldest first; an entry that cannot be read is not one of ours."""
     items: list[ItemEvent] = []
-    batches: set[str] = set()
+    batches: dict[str, BatchRow | None] = {}
     last: Position = (0, 0)
     for name, fields in entries:
         position = position_of(name)
@@ -76,10 +79,28 @@ def page_of(entries: Iterable[Entry]) -> Page:
                 items.append(_item_event(position, kind, orjson.loads(fields[b"data"])))
             elif kind.startswith("batch."):
                 data = orjson.loads(fields[b"data"])
-                batches.add(f"{data['tenant']}/{data['batch']}")
+                batches[f"{data['tenant']}/{data['batch']}"] = (
+                    _ended_batch(position, data) if "state" in data else None
+                )
         except (ValueError, KeyError, TypeError):
             log.warning("an event cannot be read", entry=name)
-    return Page(sorted(items, key=lambda event: event.position), frozenset(batches), last)
+    return Page(sorted(items, key=lambda event: event.position), batches, last)
+
+
+def _ended_batch(position: Position, data: Mapping[str, Any]) -> BatchRow:
+    finished_at = datetime.fromisoformat(data["time"])
+    return BatchRow(
+        data["tenant"],
+        data["batch"],
+        data["state"],
+        **{name: int(count) for name, count in data["counts"].items() if name in BatchRow._fields},
+        metadata=as_json(data.get("metadata")) or "{}",
+        accepted_at=finished_at - timedelta(seconds=data["seconds"]),
+        finished_at=finished_at,
+        event_ms=position[0],
+        event_seq=position[1],
+        from_record=False,
+    )
 
 
 def _item_event(position: Position, kind: str, data: Mapping[str, Any]) -> ItemEvent:

@@ -23,15 +23,15 @@ JSON = ("error", "images", "metadata", "cost")
 
 
 class Followed:
-    """An installation that the test drives, and a mirror that goes when the test says so."""
+    """An installation that the test drives, and a mirror that goes when the test says so; `own` is its client."""
 
-    def __init__(self, redis: Redis, url: SecretUrl) -> None:
+    def __init__(self, redis: Redis, url: SecretUrl, own: Redis | None = None) -> None:
         self.installation = Installation(redis)
         self.redis: Any = redis
         self.keys = self.installation.keys
         self.database = Database(url)
         self.reader = Database(url)
-        self.mirror = Mirror(redis, redis, self.keys, self.database)
+        self.mirror = Mirror(own or redis, own or redis, self.keys, self.database)
 
     async def follow(self) -> None:
         """Let the mirror read and write all events that there are now."""

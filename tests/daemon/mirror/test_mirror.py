@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -111,6 +112,20 @@ async def test_an_event_that_contradicts_its_row_sends_the_mirror_to_the_record(
     await followed.follow()
     assert await followed.written() == await followed.recorded()
     assert all(row["started_at"] for row in (await followed.written())[0])
+
+
+async def test_events_alone_tell_the_end_of_work_whose_records_have_ended(followed: Followed) -> None:
+    await followed.installation.batch("b1", 3, metadata={"season": "spring"})
+    await followed.work()
+    items, [batch] = await followed.recorded()
+    for key in await followed.redis.keys("pixmill:[bi]*"):
+        await followed.redis.delete(key)
+    await followed.follow()
+    written, [ended] = await followed.written()
+    assert written == items
+    # The event has the batch's duration, rounded to a millisecond, and not its beginning.
+    assert abs(ended.pop("accepted_at") - batch.pop("accepted_at")) <= timedelta(milliseconds=1)
+    assert ended == batch
 
 
 async def test_work_whose_end_was_missed_and_whose_record_has_ended_is_unknown(followed: Followed) -> None:
