@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.streams import Entry, read_new
 from daemon.gateway.events.frames import Position
-from daemon.gateway.events.replay import has_lost, state_of
+from daemon.gateway.events.replay import StreamState, has_lost, state_of
 from daemon.mirror.database import BadRowError, Database, Tables
 from daemon.mirror.filling import Filler
 from daemon.mirror.story import Page, page_of, tell
@@ -40,7 +40,6 @@ class Mirror:
         self._client = client
         self._blocking = blocking
         self._stream = keys.events
-        self._keys = keys
         self._database = database
         self._filler = Filler(client, keys, database)
         self._in_hand: list[Entry] = []  # events that were read and are not written yet
@@ -107,10 +106,12 @@ class Mirror:
 
     async def _fill_gap(self) -> None:
         """Write all records if events that follow our position were trimmed, or if Redis has lost our position."""
-        if self._position is None:
-            self._position = await self._database.run(lambda tables: tables.position(self._stream))
         state = await state_of(self._client, self._stream)
-        if not (self._has_lost or state.last < self._position or has_lost(state, self._position)):
+        if self._position is not None and not self._is_gap(state, self._position):
+            return
+        # Another mirror may have gone further since.
+        self._position = await self._database.run(lambda tables: tables.position(self._stream))
+        if not self._is_gap(state, self._position):
             return
         log.warning("events were trimmed before they were read; reading all records instead")
         at = max(state.last, self._position)
@@ -118,6 +119,9 @@ class Mirror:
         await self._move_to(at)
         self._has_lost = False
         log.info("all records are written")
+
+    def _is_gap(self, state: StreamState, position: Position) -> bool:
+        return self._has_lost or state.last < position or has_lost(state, position)
 
     async def _move_to(self, position: Position) -> None:
         await self._database.run(lambda tables: tables.note_position(self._stream, position))

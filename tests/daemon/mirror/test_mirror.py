@@ -239,6 +239,23 @@ async def test_two_mirrors_share_the_events(
     assert await followed.written() == await followed.recorded()
 
 
+async def test_what_one_mirror_has_written_is_no_gap_to_another(
+    followed: Followed, redis: Redis, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = Database(SecretUrl(postgres.url))
+    other = Mirror(redis, redis, followed.keys, database)
+    await followed.installation.batch("b1", 3)
+    await other.step()
+    await other.step()
+    await followed.work()
+    await followed.follow()
+    await followed.redis.xtrim(followed.keys.events, maxlen=0, approximate=False)
+    await other.step()
+    await database.aclose()
+    assert await followed.agrees()
+    assert "reading all records" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("spoilt", ["password", "database", "port"])
 async def test_a_database_that_refuses_us_at_the_start_ends_the_command_without_its_password(
     postgres: PostgresServer, spoilt: str
