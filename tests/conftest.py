@@ -49,7 +49,7 @@ SERVERS = [
 
 # Tests with one of these words in their id share a fixture that takes seconds, so one worker runs them all.
 TOGETHER = re.compile(
-    r"zombies|crash_matrix|test_gate|test_readme|e2e/test_gateway|cluster|sentinel|tests/(page|sdks)/test_\w+"
+    r"zombies|crash_matrix|test_gate|test_readme|e2e/test_gateway|cluster|sentinel|daemon/mirror|docs/test_sql|tests/(page|sdks)/test_\w+"
 )
 
 

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[Listed, ...]] = {
         Listed("up", "serve:up", "Run everything here; nothing needs to be installed or configured."),
         Listed("worker", "serve:worker", "Run one replica."),
         Listed("gateway", "serve:gateway", "Serve HTTP."),
+        Listed("mirror", "serve:mirror", "Copy jobs and batches into PostgreSQL, for SQL."),
         Listed("key", "key:key", "Make, list and revoke the keys of the gateway."),
         Listed("demo", "demo:demo", "Run a demo batch from start to finish, with nothing to configure."),
         Listed("quota", "quota:quota", "Pause, resume or set a quota, for all replicas."),

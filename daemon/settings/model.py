@@ -20,6 +20,7 @@ from daemon.settings.values import (
     HttpBase,
     Listen,
     Names,
+    PostgresUrl,
     RedisUrl,
     SecretUrl,
     StoreUrl,
@@ -113,6 +114,12 @@ class GatewaySettings(Section):
     studio_route: Name = Field("studio", description="the route of the image studio's batches")
 
 
+class MirrorSettings(Section):
+    postgres: PostgresUrl | None = Field(
+        None, description="postgresql://user@host/database, which `pixmill mirror` writes to"
+    )
+
+
 class NetworkSettings(Section):
     allow_hosts: Names = Field([], description="private hosts that may be reached")
     max_input_bytes: Bytes = Field(25 * 1024**2, ge=1024, le=1024**3, description="largest download")
@@ -202,6 +209,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
     gateway: GatewaySettings = GatewaySettings()
+    mirror: MirrorSettings = MirrorSettings()
     network: NetworkSettings = NetworkSettings()
     credentials: dict[Name, Credential] = Field(default_factory=dict)
     quotas: dict[Name, dict[str, Any]] = Field(default_factory=dict)

@@ -187,6 +187,7 @@ def _comma_list(value: Any) -> Any:
 Duration = Annotated[float, BeforeValidator(parse_duration), Shown(duration_text)]
 Bytes = Annotated[int, BeforeValidator(parse_size)]
 RedisUrl = Annotated[SecretUrl, BeforeValidator(_redis_url)]
+PostgresUrl = Annotated[SecretUrl, BeforeValidator(_url("postgresql", "postgres"))]
 StoreUrl = Annotated[SecretUrl, BeforeValidator(_store_url)]
 HttpBase = Annotated[str, AfterValidator(_http_base)]
 Names = Annotated[list[str], BeforeValidator(_comma_list)]

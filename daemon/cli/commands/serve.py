@@ -1,10 +1,10 @@
-"""Commands that keep running: `up`, `worker`, `simulator`. The service is imported only when one of them starts."""
+"""Commands that keep running: `up`, `worker`, `gateway`, `mirror`, `simulator`. A service is imported at its start."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,6 +94,36 @@ def gateway(
     _serve(run, config, redis_url, prefix, metrics, log_level)
 
 
+def mirror(
+    postgres: Annotated[
+        str | None,
+        typer.Option(
+            "--postgres",
+            help="The database, such as postgresql://pixmill@localhost/pixmill. With a password, rather use "
+            "PIXMILL_MIRROR__POSTGRES: others on this machine can read the words of a command.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    redis_url: RedisOption = None,
+    prefix: PrefixOption = None,
+    log_level: LogOption = "info",
+) -> None:
+    """Copy jobs and batches into tables of a PostgreSQL, and keep them up to date. Nothing waits for it.
+
+    Example:  pixmill mirror --postgres postgresql://pixmill@localhost/pixmill
+    """
+    import_structlog()
+    try:
+        with importing():
+            from daemon.mirror.running import run_mirror
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        print("The mirror needs the extra `sql`: pip install 'pixmill[sql]'", file=sys.stderr)
+        raise typer.Exit(2) from None
+    _serve(run_mirror, config, redis_url, prefix, None, log_level, {"mirror.postgres": postgres})
+
+
 def simulator(context: typer.Context) -> None:
     """Run the simulated provider, which enforces quotas as a real one does.
 
@@ -145,6 +175,7 @@ def _serve(
     prefix: str | None,
     metrics: str | None,
     log_level: str,
+    more: Mapping[str, str | None] | None = None,
 ) -> None:
     import structlog
     import uvloop
@@ -153,7 +184,7 @@ def _serve(
     from daemon.telemetry.logs import configure_logs
 
     configure_logs(level=log_level)
-    overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics}
+    overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics, **(more or {})}
     try:
         settings = load_settings(config, overrides=overrides, offers=[alias_source]).settings
         for sentence in unshared_accounts(settings):

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 HEAVY = (
     "structlog",
     "rich",
+    "asyncpg",
     "obstore",
     "tenacity",
     "PIL",
@@ -88,7 +89,14 @@ def test_a_worker_has_no_simulator_and_no_rich() -> None:
         "from daemon.cli.importing import import_structlog\nimport_structlog()\n"
         "import daemon.cli.commands.serve, daemon.service, uvloop"
     )
-    assert not loaded(program) & {"rich", "pygments", "providers.simulator", "fastapi", "pydantic_settings"}
+    assert not loaded(program) & {
+        "rich",
+        "pygments",
+        "asyncpg",
+        "providers.simulator",
+        "fastapi",
+        "pydantic_settings",
+    }
 
 
 def test_a_command_after_it_can_still_use_rich() -> None:
