@@ -54,7 +54,7 @@ BATCH["content"] |= {
 }
 
 CANCEL: Final = body(ref("CancelSelection"), {"states": ["queued"]})
-RETRY: Final = body(ref("RetrySelection"), {"kinds": ["timeout"]})
+RETRY: Final = body(ref("RetrySelection"), {"kinds": ["provider_timeout"]})
 PAUSE: Final = body(ref("PauseOrder"), {"reason": "wrong prompt"})
 NOTHING: Final = body(
     {"type": "object", "additionalProperties": False, "patternProperties": {"^x_": {}}},
