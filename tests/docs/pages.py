@@ -27,6 +27,12 @@ def blocks_of(page: str) -> list[Block]:
     return [Block(*found) for found in re.findall(r"^```([\w ]*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
 
 
+def anchors_of(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page, for links into it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def run(
     command: str, folder: Path, interpreter: Sequence[str] = ("bash", "-c"), **environ: str
 ) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.docs.pages import ROOT, blocks_of, run
+from tests.docs.pages import ROOT, anchors_of, blocks_of, run
 from tests.e2e.processes import Command, SimulatorProcess
 
 BLOCKS = blocks_of("README.md")
@@ -20,6 +20,7 @@ COMMANDS = [
     line.split("   #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()
 ]
 TOML = next(text for kind, text in BLOCKS if kind == "toml")
+PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]
 
 # A test of its own below runs these, or they run the tests (`make test`).
 ELSEWHERE = {
@@ -126,11 +127,13 @@ def test_docker_compose_accepts_the_file() -> None:
 
 def test_every_make_target_and_file_that_the_documentation_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        text = page.read_text()
+    for page in PAGES:
+        text = page.read_text("utf-8")
         for target in re.findall(
             r"`?make ([a-z-]+)`?", " ".join(re.findall(r"`[^`\n]+`|^make .*$", text, re.MULTILINE))
         ):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page.name}: make {target}"
-        for link in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for name, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text):
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {name}"
+            assert not heading or heading in anchors_of(target), f"{page.name}: {name}#{heading}"
