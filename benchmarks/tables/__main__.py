@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def pages() -> list[Path]:
     """The pages that may have blocks."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, Document]:
@@ -72,7 +72,7 @@ def block(name: str, present: str, results: Results) -> str:
     """The text of a block, or what it has now where there is no file for it."""
     if name == "goals":
         return f"{goals(results)}\n" if results else present
-    file = name.removeprefix("readme-")
+    file = name.removeprefix("readme-").removesuffix("-zh")
     if file not in results:
         if file not in PARTS:
             sys.exit(f"No benchmark gives figures for the block {name!r}; there are {', '.join(PARTS)}.")
@@ -127,7 +127,23 @@ def readme_throughput(document: Document) -> str:
         f"{sizes['concurrency']}, median of {sizes['repeats']} interleaved runs (`make bench`):"
     )
     head = ("", "items/s", "CPU an item, worker + server", "times the fastest peer", f"times {BARE}")
-    rows = [
+    return f"{intro}\n\n{markdown(head, _throughput_rows(document))}"
+
+
+def readme_throughput_zh(document: Document) -> str:
+    """The same in Chinese."""
+    sizes = document["environment"]
+    intro = (
+        f"单个工作进程处理 {sizes['items']:,} 个空任务并保存结果，并发 {sizes['concurrency']}，"
+        f"交替运行 {sizes['repeats']} 次的中位数（`make bench`）："
+    )
+    loop = "裸循环 XREADGROUP/SET/XACK"
+    head = ("", "每秒任务数", "每个任务的 CPU，工作进程 + 服务器", "与最快同类的倍数", f"与{loop} 的倍数")
+    return f"{intro}\n\n{markdown(head, _throughput_rows(document))}"
+
+
+def _throughput_rows(document: Document) -> list[tuple[str, ...]]:
+    return [
         (
             _contestant(row),
             f"{row['median']:,.0f}",
@@ -138,7 +154,6 @@ def readme_throughput(document: Document) -> str:
         for row in document["summary"]
         if row["name"] != "bare"
     ]
-    return f"{intro}\n\n{markdown(head, rows)}"
 
 
 def throughput(document: Document) -> str:
@@ -171,6 +186,7 @@ PACKAGES = {"taskiq": "taskiq-redis", "docket": "pydocket"}
 # Blocks with a form of their own; a block of any other file shows its summary.
 OWN: dict[str, Callable[[Document], str]] = {
     "readme-throughput": readme_throughput,
+    "readme-throughput-zh": readme_throughput_zh,
     "throughput": throughput,
     "paced": paced,
     "http": http,

@@ -66,6 +66,12 @@ def test_the_readme_shows_what_an_item_costs_beside_the_peers() -> None:
     text = tables.readme_throughput(document(contestants, about))
     assert "| Pixmill | 4,000 | 90 + 110 us | 4 | 0.4 |" in text
     assert "bare 1" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    chinese = filled(
+        "<!-- figures: readme-throughput-zh -->\n<!-- end -->",
+        {"throughput": document(contestants, about)},
+    )
+    assert [line for line in chinese.splitlines() if line.startswith("|")][1:] == rows[1:]
 
 
 def test_a_figure_stands_beside_its_bound() -> None:

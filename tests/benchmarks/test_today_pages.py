@@ -1,4 +1,4 @@
-"""The README and docs/today.md show the results of the benchmark."""
+"""Both READMEs and docs/today.md show the results of the benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from PIL import Image
 
 from benchmarks.today import __main__ as today
 from benchmarks.today.figures import Row
-from benchmarks.today.pages import BEGIN, END, PAGE, README, RESULTS, page, readme, rows_of, shown, with_block
+from benchmarks.today.pages import (
+    BEGIN,
+    CHINESE,
+    END,
+    ENGLISH,
+    PAGE,
+    RESULTS,
+    page,
+    readme,
+    rows_of,
+    shown,
+    with_block,
+)
 from benchmarks.today.plot import LOOKS, Look, digest, draw
 from benchmarks.today.strategies import STRATEGIES
 from benchmarks.today.terms import ACCOUNTS
@@ -26,8 +38,10 @@ def results() -> tuple[list[Row], dict[str, object]]:
 
 def test_the_pages_have_the_figures_of_the_results() -> None:
     rows, environment = results()
-    for path, text in ((README, readme(rows)), (PAGE, page(rows, environment))):
-        assert path.read_text() == with_block(path.read_text(), text), f"{path.name}: run `make today-plot`"
+    blocks = {words.path: readme(rows, words) for words in (ENGLISH, CHINESE)}
+    for path, text in {**blocks, PAGE: page(rows, environment)}.items():
+        shown_now = path.read_text("utf-8")
+        assert shown_now == with_block(shown_now, text), f"{path.name}: run `make today-plot`"
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
