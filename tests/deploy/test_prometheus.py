@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from daemon.telemetry.metrics import Metrics, ProcessMetrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import InFlight, Quota, Window
 from providers.http.asgi import AsgiServer
-from tests.deploy.files import DEPLOY, RULES, alerts, panels, read_yaml
+from tests.deploy.files import DEPLOY, RULES, alerts, dashboard, panels, read_yaml
 from tests.servers import free_port
 
 needs_prometheus = pytest.mark.skipif(
@@ -41,7 +42,7 @@ QUOTA = Quota("simulated", (Window(20, 10 * S, "images"), InFlight(8)))
 ROUTE = {"provider": "openai", "route": "default"}
 # Its provider has room, and much work waits for it.
 UNUSED = Quota("unused", (Window(20, 10 * S, "images"),))
-GRAFANA_VARIABLES = {"$__rate_interval": "3s", "$__range": "3s"}
+GRAFANA_VARIABLES = {"$__rate_interval": "3s", "$__range": "3s", "$job": ".*", "$route": ".*", "$quota": ".*"}
 # A fleet cannot be absent and have data; promtool tests these.
 NEED_NOBODY = ("PixmillNoReplica", "PixmillNoGateway")
 REQUEST = {"route_template": "/v1/jobs", "method": "POST"}
@@ -86,6 +87,9 @@ async def test_every_panel_shows_data_and_its_legend(redis: Redis, tmp_path: Pat
                 shown = await until_shown(ask, target["expr"], where)
                 wanted = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
                 assert wanted <= set(shown), f"{where}: its legend names {wanted}, the result has {shown}"
+        for note in dashboard()["annotations"]["list"]:
+            shown = await until_shown(ask, note["expr"], f"annotation {note['name']}")
+            assert set(re.findall(r"{{(\w+)}}", note["titleFormat"])) <= shown
 
 
 @needs_prometheus
@@ -174,7 +178,7 @@ async def sick_fleet(redis: Redis) -> AsyncIterator[dict[str, int]]:
     """The ports of a replica and a gateway that count something of everything, work and trouble, all the time."""
     metrics, process = Metrics(), ProcessMetrics()
     http = HttpMetrics(process.registry)
-    metrics.know_route("default", "openai", [QUOTA.name])
+    metrics.know_route("default", "openai", [QUOTA.name], "USD")
     metrics.know_route("idle", "hunyuan", [UNUSED.name])
     metrics.slots.set(64)
     metrics.in_flight.set(64)
@@ -229,6 +233,8 @@ def count_once(metrics: Metrics) -> None:
     for kind in ("moderation_input", "auth", "storage"):
         metrics.job_errors.labels(route="default", kind=kind).inc()
     metrics.callbacks.labels(result="gone").inc()
+    metrics.cache.labels(result="hit").inc()
+    metrics.count_cost("openai", Decimal("0.04"), "USD")
     metrics.retries.labels(route="default", kind="provider_fault").inc()
     metrics.provider_requests.labels(**ROUTE, status="429").inc()
     metrics.provider_429.labels(provider="openai", quota=QUOTA.name).inc()
