@@ -20,8 +20,12 @@ def read_yaml(path: Path) -> Any:
 
 def alerts() -> dict[str, str]:
     """Alert expressions by name."""
-    groups = read_yaml(RULES)["groups"]
-    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    return {rule["alert"]: rule["expr"] for rule in alert_rules()}
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    """The rules that alert; those that record are left out."""
+    return [rule for group in read_yaml(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def dashboard() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from daemon.broker.embedded import HASH_VALUE_BYTES
 from daemon.gateway.callers.keys_file import read_keys
 from daemon.settings import Settings, load_settings
 from limiter.quota.quota import InFlight, Window
-from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, dashboard, panels, read_yaml
+from tests.deploy.files import DASHBOARD, DEPLOY, ROOT, alerts, dashboard, panels, read_yaml
 
 COMPOSE: dict[str, Any] = read_yaml(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -276,6 +276,25 @@ def test_panels_are_unique_and_do_not_overlap() -> None:
     ]
     assert len(set(cells)) == len(cells)
     assert max(x for x, _ in cells) < 24
+
+
+def test_every_panel_says_what_it_means_and_names_alerts_that_exist() -> None:
+    for panel in panels():
+        assert panel["description"], panel["title"]
+        assert set(re.findall(r"Pixmill[A-Z]\w+", panel["description"])) <= set(alerts())
+
+
+def test_no_query_depends_on_the_name_of_a_scrape_job() -> None:
+    for panel in panels():
+        for target in panel["targets"]:
+            assert set(re.findall(r'job=~?"([^"]*)"', target["expr"])) <= {"$job"}, target["expr"]
+
+
+def test_every_variable_of_a_query_can_be_chosen() -> None:
+    chosen = {variable["name"] for variable in dashboard()["templating"]["list"]}
+    used = {name for panel in panels() for name in re.findall(r"\$([a-z]\w*)", str(panel["targets"]))}
+    assert used == {"job", "route", "quota"}
+    assert used <= chosen
 
 
 def test_panels_take_the_highest_of_gauges_that_every_replica_shows() -> None:

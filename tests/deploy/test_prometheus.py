@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from daemon.telemetry.metrics import Metrics, ProcessMetrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import InFlight, Quota, Window
 from providers.http.asgi import AsgiServer
-from tests.deploy.files import DEPLOY, RULES, alerts, panels, read_yaml
+from tests.deploy.files import DEPLOY, RULES, alerts, dashboard, panels, read_yaml
 from tests.servers import free_port
 
 needs_prometheus = pytest.mark.skipif(
@@ -39,11 +40,14 @@ needs_promtool = pytest.mark.skipif(
 S = 1_000_000
 QUOTA = Quota("simulated", (Window(20, 10 * S, "images"), InFlight(8)))
 ROUTE = {"provider": "openai", "route": "default"}
-GRAFANA_VARIABLES = {"$__rate_interval": "3s", "$__range": "3s"}
+# Its provider has room, and much work waits for it.
+UNUSED = Quota("unused", (Window(20, 10 * S, "images"),))
+GRAFANA_VARIABLES = {"$__rate_interval": "3s", "$__range": "3s", "$job": ".*", "$route": ".*", "$quota": ".*"}
 # A fleet cannot be absent and have data; promtool tests these.
 NEED_NOBODY = ("PixmillNoReplica", "PixmillNoGateway")
 REQUEST = {"route_template": "/v1/jobs", "method": "POST"}
 PATIENCE_S = 20
+RULE_TESTS = sorted(path.name for path in RULES.parent.glob("*_test.yml"))
 
 
 @needs_promtool
@@ -52,7 +56,7 @@ PATIENCE_S = 20
     [
         ("check", "config", "prometheus.yml"),
         ("check", "rules", "rules.yml"),
-        ("test", "rules", "rules_test.yml"),
+        *(("test", "rules", name) for name in RULE_TESTS),
     ],
 )
 def test_promtool_agrees(check: tuple[str, str, str]) -> None:
@@ -66,7 +70,8 @@ def test_promtool_agrees(check: tuple[str, str, str]) -> None:
 def test_promtool_tests_every_alert_both_firing_and_quiet() -> None:
     cases = [
         case
-        for test in read_yaml(DEPLOY / "prometheus" / "rules_test.yml")["tests"]
+        for name in RULE_TESTS
+        for test in read_yaml(DEPLOY / "prometheus" / name)["tests"]
         for case in test["alert_rule_test"]
     ]
     for fires in (True, False):
@@ -82,6 +87,9 @@ async def test_every_panel_shows_data_and_its_legend(redis: Redis, tmp_path: Pat
                 shown = await until_shown(ask, target["expr"], where)
                 wanted = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
                 assert wanted <= set(shown), f"{where}: its legend names {wanted}, the result has {shown}"
+        for note in dashboard()["annotations"]["list"]:
+            shown = await until_shown(ask, note["expr"], f"annotation {note['name']}")
+            assert set(re.findall(r"{{(\w+)}}", note["titleFormat"])) <= shown
 
 
 @needs_prometheus
@@ -94,7 +102,8 @@ async def test_every_alert_sees_a_sick_fleet(redis: Redis, tmp_path: Path) -> No
         for name in NEED_NOBODY:
             assert (await ask("query", query=alerts()[name]))["result"] == []
         rules = [rule for group in (await ask("rules"))["groups"] for rule in group["rules"]]
-        assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys(alerts(), "ok")
+        assert {rule["health"] for rule in rules} == {"ok"}
+        assert {rule["name"] for rule in rules if rule["type"] == "alerting"} == set(alerts())
 
 
 Ask = Callable[..., Awaitable[Any]]
@@ -169,11 +178,15 @@ async def sick_fleet(redis: Redis) -> AsyncIterator[dict[str, int]]:
     """The ports of a replica and a gateway that count something of everything, work and trouble, all the time."""
     metrics, process = Metrics(), ProcessMetrics()
     http = HttpMetrics(process.registry)
-    metrics.know_route("default", "openai", [QUOTA.name])
+    metrics.know_route("default", "openai", [QUOTA.name], "USD")
+    metrics.know_route("idle", "hunyuan", [UNUSED.name])
     metrics.slots.set(64)
+    metrics.in_flight.set(64)
     metrics.last_progress_timestamp_seconds.set(time.time() - 3_600)
     limiter = Limiter(redis, "pixmill")
-    gauges = RedisGauges(redis, Keys("pixmill"), limiter, lambda: {"default": (QUOTA,)}, metrics)
+    gauges = RedisGauges(
+        redis, Keys("pixmill"), limiter, lambda: {"default": (QUOTA,), "idle": (UNUSED,)}, metrics
+    )
     await fill_redis(redis, limiter)
     server = AsgiServer(health_app(metrics, lambda: (False, "It is deaf."), gauges.refresh))
     gateway = AsgiServer(health_app(process, lambda: (False, "It is deaf, too."), nothing))
@@ -194,6 +207,8 @@ async def nothing() -> None:
 
 async def fill_redis(redis: Redis, limiter: Limiter) -> None:
     await redis.hset("pixmill:depth", "default|normal|queued", 40)
+    await redis.hset("pixmill:depth", "default|normal|held", 1)
+    await redis.hset("pixmill:depth", "idle|normal|queued", 4_000)
     seconds, _ = await redis.time()
     await redis.zadd("pixmill:waiting:default", {"t//old": (seconds - 7_200) * S})
     await redis.zadd("pixmill:active", {"t/b1": 1})
@@ -201,6 +216,7 @@ async def fill_redis(redis: Redis, limiter: Limiter) -> None:
     await redis.xadd("pixmill:jobs", {"data": "{}"})
     await limiter.acquire([QUOTA], holder="w", request_id="r", max_wait_s=0)
     await limiter.penalise(QUOTA, retry_after_s=7_200, reason="429")
+    await limiter.pause(QUOTA.name, "Its key was refused.")
 
 
 async def keep_counting(metrics: Metrics, http: HttpMetrics) -> None:
@@ -214,7 +230,11 @@ def count_once(metrics: Metrics) -> None:
     metrics.jobs_received.labels(lane="normal").inc()
     for outcome in ("succeeded", "failed"):
         metrics.jobs_finished.labels(route="default", outcome=outcome).inc()
-    metrics.job_errors.labels(route="default", kind="moderation_input").inc()
+    for kind in ("moderation_input", "auth", "storage"):
+        metrics.job_errors.labels(route="default", kind=kind).inc()
+    metrics.callbacks.labels(result="gone").inc()
+    metrics.cache.labels(result="hit").inc()
+    metrics.count_cost("openai", Decimal("0.04"), "USD")
     metrics.retries.labels(route="default", kind="provider_fault").inc()
     metrics.provider_requests.labels(**ROUTE, status="429").inc()
     metrics.provider_429.labels(provider="openai", quota=QUOTA.name).inc()
