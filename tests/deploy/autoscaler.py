@@ -37,7 +37,7 @@ class Scaling:
         )
 
     def desired(self, total: float, replicas: int) -> int:
-        """What the autoscaler wants for an AverageValue, before it holds a scale-down back."""
+        """The wish of the autoscaler for an AverageValue, before it holds a scale-down back."""
         wanted = replicas
         if abs(total / (self.threshold * replicas) - 1) > TOLERANCE:
             wanted = math.ceil(total / self.threshold)
@@ -46,7 +46,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a provider allows, and how long a picture takes it."""
+    """The limits of a provider, and how long a picture takes it."""
 
     images: int
     period_s: int
