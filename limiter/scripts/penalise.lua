@@ -37,7 +37,8 @@ local longest = REMEMBERED_US
 for i = 14, #ARGV, 4 do longest = math.max(longest, tonumber(ARGV[i + 2])) end
 if grant ~= '' then
   redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - 2 * longest))
-  local known = redis.call('ZADD', KEYS[9], 'NX', text(slot > 0 and slot or now), grant) == 0
+  -- With a slot that is still ahead, the entry would be meant to outlive its key.
+  local known = redis.call('ZADD', KEYS[9], 'NX', text(slot > 0 and math.min(slot, now) or now), grant) == 0
   keep_for(KEYS[9], 2 * longest)
   if known then
     return {text(math.max(0, cooldown.ends - now)), 0, cooldown.generation, text(level), text(level), most}
