@@ -165,5 +165,5 @@ async def test_a_batch_of_two_windows_shows_the_second_on_request(visit: Visit, 
     await site.submit("large", [{**line, "n": 2} for line in lines])
     page = await visit.open(batch="large")
     await expect(page.locator(TILE)).to_have_count(1000, timeout=30_000)
-    await page.get_by_role("button", name="Show 200 more").click()
+    await page.get_by_role("button", name="Show 200 more").click(timeout=60_000)
     await expect(page.locator(TILE)).to_have_count(1200)
