@@ -28,7 +28,7 @@ BEGIN, END = "<!-- today: written by `make today-plot` -->", "<!-- today: end --
 
 @dataclass(frozen=True)
 class Words:
-    """What a README says of the results, in its language."""
+    """The words of a README about the results, in its language."""
 
     path: Path
     alternative: str

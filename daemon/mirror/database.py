@@ -143,7 +143,7 @@ async def _whole(work: Awaitable[T]) -> T:
 
 
 class Tables:
-    """What one transaction reads and writes."""
+    """The reads and writes of one transaction."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

@@ -28,8 +28,8 @@ GROUP = "mirror"
 CONSUMER = "mirror"  # of all mirrors: one that starts goes on with what another one left behind
 ROUND = 1000  # events a transaction
 BLOCK_MS = 5000
-# What a mirror has read and not acknowledged for this time, another one takes over. Items that run without an event for
-# this time are looked up.
+# A mirror takes over events that another one has read and not acknowledged for this time. Items that run without an
+# event for this time are looked up.
 SILENT_S = 60.0
 
 

@@ -1,4 +1,4 @@
-"""What events make of an item's row, and which rows they leave in doubt.
+"""Turns events into rows of items, and names the rows that they leave in doubt.
 
 A row in doubt has missed an event, or got one late: its record says what is true.
 """

@@ -65,7 +65,7 @@ def client_of(route_class: type[APIRoute]) -> TestClient:
 
 
 def answers(method: str, address: str, name: str) -> list[tuple[int, str | None, bytes]]:
-    """What both kinds of routes answer."""
+    """The replies of both kinds of routes."""
     found = [
         client_of(kind).request(method, address, headers={"X-Name": name}) for kind in (PlainRoute, APIRoute)
     ]
