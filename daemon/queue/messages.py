@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Required, TypedDict
 
+import orjson
 from pydantic import BeforeValidator
+
+from daemon.queue.keys import Uid
 
 FOREVER_US = 2**53
 SCHEMA = 1  # of the records in Redis, which this version writes and understands
@@ -104,6 +107,23 @@ class Claimed:
     survived: bool = False
     intended: bool = False  # its claim has noted the intent of its call
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
+    head: str = ""  # the identity that its events begin with, as JSON without the braces
+
+    @property
+    def job(self) -> str:
+        """The id of the job that made it, which is its own unless the job has several pictures."""
+        return str(self._identity().get("job") or Uid.parse(self.uid).item)
+
+    @property
+    def traceparent(self) -> str:
+        """The trace that its producer sent it in, as it was given, or an empty text."""
+        if '"traceparent"' not in self.head:
+            return ""
+        return str((self._identity().get("cloudevent") or {}).get("traceparent", ""))
+
+    def _identity(self) -> dict[str, Any]:
+        identity: dict[str, Any] = orjson.loads("{" + self.head + "}")
+        return identity
 
 
 class Claim(NamedTuple):

@@ -35,6 +35,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Permit
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
@@ -63,6 +64,7 @@ class Executor:
         policy: RetryPolicy,
         calls: CallPermits,
         metrics: Metrics,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._queue = queue
         self._keeper = keeper
@@ -72,6 +74,8 @@ class Executor:
         self._policy = policy
         self._calls = calls
         self._metrics = metrics
+        self._generated = spans.generate(self._answer)
+        self._kept = spans.persist(self._keep)
         self._reuse = Reuse(queue, keeper)
         self._memory = AnswerMemory()
 
@@ -127,14 +131,14 @@ class Executor:
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
-        generated = await self._answer(run, job, limit, request)
+        generated = await self._generated(run, job, limit, request)
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
         with self._room_of(run):
             picture = only_picture(generated)
             data = picture.data or await self._download.fetch(run, generated, limit)
-            image = await self._keep(run, job, data, picture.seed)
+            image = await self._kept(run, job, data, picture.seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
