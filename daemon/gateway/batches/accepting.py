@@ -15,6 +15,7 @@ from daemon.contract.batches import check_content
 from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.requests.origin import origin
 from daemon.gateway.work.accepting import raise_full
 from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
 from daemon.queue.records import GroupView
@@ -83,7 +84,7 @@ def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acce
     for data in batch_parts(fields, items):
         batch = cast("Batch", parse_payload(data, BATCH_TYPE))
         with items_from(before):
-            parts.append(acceptor.prepared(batch, {}))
+            parts.append(acceptor.prepared(batch, origin()))
         before += len(batch.items)
     return parts
 
