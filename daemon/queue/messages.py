@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Required, TypedDict
 import orjson
 from pydantic import BeforeValidator
 
-from daemon.queue.keys import Uid
+from pixmill.records.keys import Uid
 
 FOREVER_US = 2**53
 SCHEMA = 1  # of the records in Redis, which this version writes and understands

@@ -12,13 +12,13 @@ from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
 import structlog
+from pixmill.redaction import redact
 
-from daemon.queue.keys import Uid
 from daemon.queue.messages import Claimed
 from daemon.telemetry.streams import Unbroken
 from daemon.telemetry.tracing import trace_id_of
-from providers.errors import redact
-from providers.text import visible
+from pixmill.records.keys import Uid
+from pixmill.text import visible
 
 WORK: ContextVar[Claimed | None] = ContextVar("work", default=None)  # the item that runs here
 TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")  # of the trace that is recorded here

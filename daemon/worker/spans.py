@@ -21,11 +21,11 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace import set_span_in_context as within
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from daemon.queue.keys import WORKERS_GROUP, Uid
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from daemon.telemetry.logs import TRACE_ID
 from daemon.worker.run import Run
+from pixmill.records.keys import WORKERS_GROUP, Uid
 from providers.errors import ProviderError
 
 P = ParamSpec("P")
