@@ -12,12 +12,12 @@ from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
 import structlog
-from pixmill.redaction import redact
 
 from daemon.queue.messages import Claimed
 from daemon.telemetry.streams import Unbroken
 from daemon.telemetry.tracing import trace_id_of
 from pixmill.records.keys import Uid
+from pixmill.redaction import redact
 from pixmill.text import visible
 
 WORK: ContextVar[Claimed | None] = ContextVar("work", default=None)  # the item that runs here

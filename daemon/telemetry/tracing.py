@@ -37,7 +37,8 @@ def start_tracing() -> str | None:
     try:
         from daemon.telemetry.span_export import send_spans
     except ImportError:
-        return f"{wanted} is set, and traces need the extra `otel`: pip install 'pixmill[otel]' (or {EXPORTER}=none)."
+        install = "pip install 'pixmill-daemon[otel]'"
+        return f"{wanted} is set, and traces need the extra `otel`: {install}, or set {EXPORTER}=none."
     send_spans(exporter)
     return None
 

@@ -71,8 +71,8 @@ def collector() -> Iterator[Collector]:
 def test_the_documented_command_traces_a_request_to_the_end_of_its_job(
     collector: Collector, tmp_path: Path
 ) -> None:
-    install, command = _lines("pixmill[otel]")
-    assert install == "pip install 'pixmill[otel]'"
+    install, command = _lines("pixmill-daemon[otel]")
+    assert install == "pip install 'pixmill-daemon[otel]'"
     (variable,) = re.findall(r"^(\w+)=http://localhost:4318 pixmill up$", command)
     up = Command(
         ["up", "--metrics", "127.0.0.1:0"],

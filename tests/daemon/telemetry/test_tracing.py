@@ -70,7 +70,7 @@ def test_without_the_extra_a_sentence_names_it(sent: list[str], monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "daemon.telemetry.span_export", None)
     sentence = str(start_tracing())
     assert "OTEL_EXPORTER_OTLP_ENDPOINT is set" in sentence
-    assert "pip install 'pixmill[otel]'" in sentence
+    assert "pip install 'pixmill-daemon[otel]'" in sentence
 
 
 def test_nothing_is_recorded_unless_somebody_sets_a_provider() -> None:
