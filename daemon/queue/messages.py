@@ -117,12 +117,15 @@ class Claimed:
     @property
     def traceparent(self) -> str:
         """The trace that its producer sent it in, as it was given, or an empty text."""
-        if '"traceparent"' not in self.head:
-            return ""
-        return str((self._identity().get("cloudevent") or {}).get("traceparent", ""))
+        origin = self._identity().get("cloudevent") if '"traceparent"' in self.head else None
+        return str(origin.get("traceparent", "")) if isinstance(origin, dict) else ""
 
     def _identity(self) -> dict[str, Any]:
-        identity: dict[str, Any] = orjson.loads("{" + self.head + "}")
+        """The head as an object; empty if somebody has changed the record, for a log line must not fail then."""
+        try:
+            identity: dict[str, Any] = orjson.loads("{" + self.head + "}")
+        except orjson.JSONDecodeError:
+            return {}
         return identity
 
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from daemon.queue.messages import Claimed
-from daemon.telemetry.logs import WORK, configure_logs
+from daemon.telemetry.logs import TRACE_ID, WORK, configure_logs
 
 SECRET = "sk-planted-4f9a8b7c6d5e4f3a2b1c"
 
@@ -136,6 +136,8 @@ HEAD = """"job":"mugs","item":"mugs.2","cloudevent":{"traceparent":"00-%s-00f067
         ("shop/b1/a", '"job":"a"', {"item": "shop/b1/a", "job": "a", "batch": "b1"}),
         # A producer chose these texts.
         ("shop//a", HEAD % "no trace", {"item": "shop//a", "job": "mugs"}),
+        ("shop//a", '"traceparent" cut', {"item": "shop//a", "job": "a"}),
+        ("shop//a", '"cloudevent":"traceparent","traceparent":1', {"item": "shop//a", "job": "a"}),
     ],
 )
 async def test_a_line_of_a_run_names_its_job_batch_and_trace(
@@ -152,3 +154,18 @@ async def test_a_line_of_a_run_names_its_job_batch_and_trace(
     of_run, other = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert {name: of_run[name] for name in of_run.keys() - {"level", "timestamp", "event"}} == names
     assert other.keys() == {"level", "timestamp", "event"}
+
+
+async def test_a_line_names_the_trace_that_is_recorded_rather_than_the_producers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs(json=True)
+
+    async def run() -> None:
+        WORK.set(Claimed("shop/b1/a", "normal", "queue", "1-0", "1", b"{}", 1, head=HEAD % TRACE))
+        TRACE_ID.set("0af7651916cd43dd8448eb211c80319c")
+        structlog.get_logger().info("late", job="of the line")
+
+    await asyncio.create_task(run())
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["trace_id"], line["job"]) == ("0af7651916cd43dd8448eb211c80319c", "of the line")
