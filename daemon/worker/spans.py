@@ -91,6 +91,7 @@ class _Trace(NamedTuple):
     span: Span
     queue: str
     message: Mapping[str, str]
+    zero_ns: int  # the time of day at which the monotonic clock was 0; measured once, so that no child begins too early
 
 
 _trace: ContextVar[_Trace] = ContextVar("trace")
@@ -120,15 +121,16 @@ class _Recorded:
             "messaging.message.id": item.entry,
             "messaging.client.id": self._worker,
         }
+        zero_ns = time.time_ns() - time.monotonic_ns()
         span = self._tracer.start_span(
             f"process {queue}",
             context=Context() if uid.batch else given,
             kind=SpanKind.CONSUMER,
             links=links,
             attributes={**message, **_operation("process"), **_work(item, uid)},
-            start_time=_wall_ns(min(filter(None, (run.started_at, run.requested_at)))),
+            start_time=_wall_ns(zero_ns, min(filter(None, (run.started_at, run.requested_at)))),
         )
-        _trace.set(_Trace(span, queue, message))
+        _trace.set(_Trace(span, queue, message, zero_ns))
         TRACE_ID.set(f"{span.get_span_context().trace_id:032x}")
         with use_span(span, True, record_exception=False, set_status_on_exception=False), _noting(span):
             yield
@@ -138,13 +140,14 @@ class _Recorded:
         if run.permit is None:
             yield
             return
+        whole = _trace.get()
         quotas = [quota.name for quota in run.route.quotas]
         span = self._tracer.start_span(
             f"permit {','.join(quotas)}",
             # Its end comes within the span of the HTTP client, right before the first byte.
-            context=within(_trace.get().span),
+            context=within(whole.span),
             attributes={"pixmill.quotas": quotas},
-            start_time=_wall_ns(run.requested_at or time.monotonic()),
+            start_time=_wall_ns(whole.zero_ns, run.requested_at) if run.requested_at else None,
         )
         try:
             with _noting(span):
@@ -218,6 +221,6 @@ def _fail(span: Span, kind: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-def _wall_ns(monotonic_s: float) -> int:
+def _wall_ns(zero_ns: int, monotonic_s: float) -> int:
     """The time of day, in ns, of a monotonic time."""
-    return time.time_ns() - round((time.monotonic() - monotonic_s) * 1e9)
+    return zero_ns + round(monotonic_s * 1e9)
