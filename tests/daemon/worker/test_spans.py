@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from daemon.service import worker
 from daemon.settings import Settings
 from daemon.telemetry.span_export import CleanExporter, instrument_http
+from daemon.worker.spans import spans_of
 from providers.simulator import Simulator
 from providers.simulator.faults import Fault, FaultKind
 from tests.daemon.harness import eventually
@@ -237,3 +238,11 @@ def test_an_exporter_gets_no_text_from_the_outside() -> None:
         "http.response.status_code": 200,
     }
     assert KEY not in span.to_json()
+
+
+def test_without_a_tracer_the_steps_stay_as_they_are() -> None:
+    async def step(_run: object) -> None: ...
+
+    spans = spans_of(None, "pixmill", "w1")
+    for around in (spans.process, spans.permit, spans.generate, spans.persist, spans.settle):
+        assert around(step) is step
