@@ -1,0 +1,130 @@
+"""Several accounts serve one route: equals share its items by their earliest slots, and spares take them while it is down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from daemon.replica import Replica
+from daemon.service import worker
+from daemon.settings import Settings
+from providers.simulator.server import Simulator
+from providers.simulator.settings import Rate, SimulatorSettings
+from tests.daemon.harness import eventually
+from tests.servers import RedisServer
+
+A, B = "sk-account-a", "sk-account-b"
+MINUTE = {"images": "20/min"}
+IN_FLIGHT = {"in_flight": 8}
+
+
+class Stage:
+    """A replica with two accounts at one simulated provider, and its records."""
+
+    def __init__(self, redis: Redis, simulator: Simulator, keys: list[str]) -> None:
+        self.redis: Any = redis
+        self.simulator = simulator
+        self.keys = keys
+        self.replica: Replica
+
+    async def add(self, kind: str = "job", **data: object) -> None:
+        await self.redis.xadd("pixmill:jobs", {"type": f"pixmill.{kind}.v1", "data": orjson.dumps(data)})
+
+    async def batch(self, ident: str, items: int, **defaults: object) -> None:
+        named = [{"id": f"i{k}", "prompt": f"product {k}"} for k in range(items)]
+        await self.add("batch", id=ident, items=named, defaults={**defaults, "output": {"thumbnail": False}})
+
+    async def record(self, uid: str) -> dict[str, str]:
+        fields = await self.redis.hgetall(f"pixmill:item:default/{uid}")
+        return {name.decode(): value.decode() for name, value in fields.items()}
+
+    async def ended(self, batch: str) -> dict[str, int]:
+        """The counts of a batch once it has ended."""
+
+        async def look() -> dict[str, int]:
+            fields = await self.redis.hgetall(f"pixmill:batch:default/{batch}")
+            counts = {name.decode(): int(text) for name, text in fields.items() if text.isdigit()}
+            return counts if fields.get(b"state", b"running") != b"running" else {}
+
+        return dict(await eventually(look, 25))
+
+    async def in_state(self, uid: str, state: str) -> dict[str, str]:
+        async def look() -> dict[str, str]:
+            record = await self.record(uid)
+            return record if record.get("state") == state else {}
+
+        return dict(await eventually(look))
+
+    async def events(self, kind: str) -> list[dict[str, Any]]:
+        rows = await self.redis.xrange("pixmill:events")
+        return [orjson.loads(row[b"data"]) for _, row in rows if row[b"type"].decode() == kind]
+
+    def made_by(self) -> dict[str, int]:
+        """Admitted calls by account."""
+        from providers.simulator.ledger import digest
+
+        names = {digest(A.encode()): "a", digest(B.encode()): "b"}
+        made = {"a": 0, "b": 0}
+        for call in self.simulator.ledger.calls:
+            made[names[call.key]] += call.admitted
+        return made
+
+
+@asynccontextmanager
+async def stage(
+    redis: Redis,
+    server: RedisServer,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    routes: Mapping[str, Mapping[str, object]],
+    quota: Mapping[str, object] = IN_FLIGHT,
+    **simulated: Any,
+) -> AsyncIterator[Stage]:
+    monkeypatch.setenv("KEY_A", A)
+    monkeypatch.setenv("KEY_B", B)
+    keys = [A, B]
+    options = {"latency_s": (0.02, 0.05), "plain": True, "api_keys": keys, **simulated}
+    async with Simulator(SimulatorSettings(**options)) as simulator:
+        account = {"provider": "openai", "base_url": simulator.base_url}
+        named = {
+            "a": {"credential": "a", "model": "gpt-image-1", "quotas": ["a"]},
+            "b": {"credential": "b", "model": "gpt-image-1", "quotas": ["b"]},
+        }
+        settings = Settings.model_validate(
+            {
+                "metrics": {"listen": "127.0.0.1:0"},
+                "redis": {"url": server.url},
+                "worker": {"lease": "1s"},
+                "storage": {"url": directory.as_uri()},
+                "credentials": {
+                    "a": {**account, "api_key_env": "KEY_A"},
+                    "b": {**account, "api_key_env": "KEY_B"},
+                },
+                "quotas": {"a": quota, "b": quota},
+                "routes": {name: {**named.get(name, {}), **routes.get(name, {})} for name in {**named, **routes}},
+            }
+        )
+        on = Stage(redis, simulator, keys)
+        async with worker(settings, server.url) as on.replica:
+            yield on
+
+
+async def test_two_accounts_make_in_one_window_what_both_quotas_allow(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either = {"either": {"any": ["a", "b"]}}
+    async with stage(
+        redis, redis_server, tmp_path, monkeypatch, either, MINUTE, images=Rate(20, 60.0)
+    ) as on:
+        await on.batch("b1", 40, route="either")
+        counts = await on.ended("b1")
+        assert counts["succeeded"] == 40
+        assert on.made_by() == {"a": 20, "b": 20}
+        assert on.simulator.ledger.statuses() == {200: 40}
