@@ -115,7 +115,8 @@ class Replica:
         self.probe = WriteProbe(queue, settings.retention, pace_as_json(settings))
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
         self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_everybody)
-        self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)
+        equals = {name: route.equals for name, route in routes.items() if route.equals}
+        self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics, equals=equals)
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
         calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
@@ -215,7 +216,7 @@ class Replica:
             self.metrics.know_route(route.name, route.provider.name, quotas, currency)
             for other in (*self.routes.first(route.name), *self.routes.spares(route.name)):
                 if other is not route:
-                    self.metrics.rerouted.labels(route=other.name, instead_of=route.name)
+                    self.metrics.jobs_rerouted.labels(route=other.name, instead_of=route.name)
         await warm_up()
         await self._listen()
         self._parts.start()

@@ -18,12 +18,14 @@ def wrong_spares(
             at = ("routes", name, field)
             yield from ((at, sentence) for sentence in _wrong_names(settings, name, field, left_out))
         if not any(_wrong_names(settings, name, "any", left_out)):
-            yield from ((("routes", name, "any"), sentence) for sentence in _unequal(settings, route, credentials))
+            yield from (
+                (("routes", name, "any"), sentence) for sentence in _unequal(settings, route, credentials)
+            )
         if route.fallback and not route.any and not route.quotas:
             yield (
                 ("routes", name, "fallback"),
                 "needs a quota of its route: a key that is refused pauses the quotas, and so the spare can know; "
-                'name one in `quotas`, such as {in_flight = 8}',
+                "name one in `quotas`, such as {in_flight = 8}",
             )
 
 

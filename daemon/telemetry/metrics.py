@@ -92,7 +92,7 @@ class ProcessMetrics(Registered):
 class Metrics(ProcessMetrics):
     """The metrics of a replica; attributes are named as in the contract, without `pixmill_` and `_total`."""
 
-    rerouted = Metric(Counter, "Items that the account of another route ended.", "route", "instead_of")
+    jobs_rerouted = Metric(Counter, "Items that the account of another route ended.", "route", "instead_of")
     jobs_finished = Metric(Counter, "Items that ended, or are held for a person.", "route", "outcome")
     job_errors = Metric(Counter, "Failed runs of items, final or not.", "route", "kind")
     retries = Metric(Counter, "Runs that failed and will be tried again.", "route", "kind")

@@ -195,7 +195,9 @@ class Dispatcher:
             finally:
                 self._pool.unreserve(reserved)
             is_stopped = caller is not None and caller.cancelling()
-            is_held = self._gate.closed or self.pause is not None or self.route.reach.wait_s or not self.is_needed
+            is_held = (
+                self._gate.closed or self.pause is not None or self.route.reach.wait_s or not self.is_needed
+            )
             if is_stopped or is_held or not self._more_waits or self._calm_until > time.monotonic():
                 return
 
@@ -332,9 +334,7 @@ class Dispatcher:
         released = await self._queue.unclaim(self.line, self._pool.known(), via)
         self._lost_claim = False
         if released:
-            log.warning(
-                "the reply to a claim was lost; items put back", route=self.name, items=released
-            )
+            log.warning("the reply to a claim was lost; items put back", route=self.name, items=released)
 
     async def _claim(self, most: int, slot: Slot | None, request: PermitRequest | None = None) -> Claim:
         """Claim up to `most` items, one for the permit of a slot, or one with the request for its permit."""

@@ -176,7 +176,9 @@ class Executor:
         try:
             check_request(job, run.route)
         except ProviderError as error:
-            log.info("a spare cannot make the item", item=run.item.uid, spare=run.route.name, why=error.message)
+            log.info(
+                "a spare cannot make the item", item=run.item.uid, spare=run.route.name, why=error.message
+            )
             await until_answered("unfit", lambda: self._queue.note_unfit(run.item, run.route.name))
             raise Recalled from error
 

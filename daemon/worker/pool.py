@@ -297,7 +297,7 @@ class Pool:
                 metrics.dead_letters.labels(reason=reason).inc()
             metrics.jobs_finished.labels(route=route.name, outcome=state).inc()
             if run.instead_of is not None:
-                metrics.rerouted.labels(route=route.name, instead_of=run.instead_of).inc()
+                metrics.jobs_rerouted.labels(route=route.name, instead_of=run.instead_of).inc()
             if isinstance(outcome, Succeeded) and (cache := outcome.result.get("cache")) is not None:
                 metrics.cache.labels(result=cache).inc()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,14 +14,18 @@ from redis.asyncio import Redis
 from daemon.replica import Replica
 from daemon.service import worker
 from daemon.settings import Settings
+from limiter import Limiter
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
 A, B = "sk-account-a", "sk-account-b"
-MINUTE = {"images": "20/min"}
-IN_FLIGHT = {"in_flight": 8}
+MINUTE = {
+    "images": "20/min",
+    "in_flight": 2,
+}  # a late call would wait half a minute for the room that it gave back
+IN_FLIGHT = {"in_flight": 3}
 
 
 class Stage:
@@ -53,7 +56,7 @@ class Stage:
             counts = {name.decode(): int(text) for name, text in fields.items() if text.isdigit()}
             return counts if fields.get(b"state", b"running") != b"running" else {}
 
-        return dict(await eventually(look, 25))
+        return dict(await eventually(look, 45))
 
     async def in_state(self, uid: str, state: str) -> dict[str, str]:
         async def look() -> dict[str, str]:
@@ -85,6 +88,7 @@ async def stage(
     monkeypatch: pytest.MonkeyPatch,
     routes: Mapping[str, Mapping[str, object]],
     quota: Mapping[str, object] = IN_FLIGHT,
+    accounts: Mapping[str, Mapping[str, object]] = {},
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
     monkeypatch.setenv("KEY_A", A)
@@ -104,15 +108,18 @@ async def stage(
                 "worker": {"lease": "1s"},
                 "storage": {"url": directory.as_uri()},
                 "credentials": {
-                    "a": {**account, "api_key_env": "KEY_A"},
+                    "a": {**account, "api_key_env": "KEY_A", **accounts.get("a", {})},
                     "b": {**account, "api_key_env": "KEY_B"},
                 },
                 "quotas": {"a": quota, "b": quota},
-                "routes": {name: {**named.get(name, {}), **routes.get(name, {})} for name in {**named, **routes}},
+                "routes": {
+                    name: {**named.get(name, {}), **routes.get(name, {})} for name in {**named, **routes}
+                },
             }
         )
         on = Stage(redis, simulator, keys)
-        async with worker(settings, server.url) as on.replica:
+        async with worker(settings, server.url) as running:
+            on.replica = running.replica
             yield on
 
 
@@ -120,11 +127,109 @@ async def test_two_accounts_make_in_one_window_what_both_quotas_allow(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     either = {"either": {"any": ["a", "b"]}}
-    async with stage(
-        redis, redis_server, tmp_path, monkeypatch, either, MINUTE, images=Rate(20, 60.0)
-    ) as on:
+    async with stage(redis, redis_server, tmp_path, monkeypatch, either, MINUTE, images=Rate(20, 60.0)) as on:
         await on.batch("b1", 40, route="either")
         counts = await on.ended("b1")
         assert counts["succeeded"] == 40
         assert on.made_by() == {"a": 20, "b": 20}
         assert on.simulator.ledger.statuses() == {200: 40}
+
+
+async def test_an_account_that_is_revoked_hands_the_rest_over_and_nothing_is_made_twice(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either = {"either": {"any": ["a", "b"]}}
+    async with stage(redis, redis_server, tmp_path, monkeypatch, either) as on:
+        await on.batch("b1", 30, route="either")
+
+        async def is_middle() -> bool:
+            return on.made_by()["a"] >= 5
+
+        await eventually(is_middle)
+        on.keys.remove(A)
+        counts = await on.ended("b1")
+        assert counts["succeeded"] == 30
+        assert set(on.simulator.ledger.calls_by_prompt().values()) == {1}
+        assert on.made_by()["a"] < 15 < on.made_by()["b"]
+        assert [event["quota"] for event in await on.events("quota.paused")] == ["a"]
+        by_a = [event for event in await on.events("job.succeeded") if event["route"] == "a"]
+        assert len(by_a) == on.made_by()["a"]
+        assert all(event["instead_of"] == "either" for event in await on.events("job.succeeded"))
+
+
+SPARE = {"a": {"fallback": ["b"]}}
+
+
+async def test_a_spare_takes_over_while_a_key_is_refused_and_hands_back_when_a_person_resumes(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(redis, redis_server, tmp_path, monkeypatch, SPARE) as on:
+        on.keys.remove(A)
+        await on.add(id="moves", route="a", prompt="a cup")
+        await on.add(id="stays", route="a", prompt="a jug", fallback=False)
+        record = await on.in_state("/moves", "succeeded")
+        result = orjson.loads(record["result"])
+        assert (result["route"], result["instead_of"]) == ("b", "a")
+        (event,) = await on.events("job.succeeded")
+        assert (event["route"], event["instead_of"]) == ("b", "a")
+        labels = {"route": "b", "instead_of": "a"}
+        assert on.replica.metrics.registry.get_sample_value("pixmill_jobs_rerouted_total", labels) == 1
+
+        async def is_aside() -> bool:
+            return bool(await redis.exists("pixmill:aside:a:a"))
+
+        await eventually(is_aside)
+        assert (await on.record("/stays"))["state"] in ("queued", "throttled")
+        on.keys.append(A)
+        await Limiter(redis, "pixmill").resume("a")
+        result = orjson.loads((await on.in_state("/stays", "succeeded"))["result"])
+        assert "route" not in result
+        await on.add(id="later", route="a", prompt="a pot")
+        await on.in_state("/later", "succeeded")
+        assert on.made_by() == {"a": 2, "b": 1}
+
+
+async def test_a_spare_takes_over_while_the_provider_is_out_of_reach(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(
+        redis,
+        redis_server,
+        tmp_path,
+        monkeypatch,
+        SPARE,
+        accounts={"a": {"base_url": "http://127.0.0.1:9/v1"}},
+    ) as on:
+        await on.batch("b1", 6, route="a")
+        assert (await on.ended("b1"))["succeeded"] == 6
+        assert on.made_by() == {"a": 0, "b": 6}
+        assert {event["instead_of"] for event in await on.events("job.succeeded")} == {"a"}
+
+
+async def test_moderation_and_invalid_input_do_not_go_over(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(redis, redis_server, tmp_path, monkeypatch, SPARE) as on:
+        await on.add(id="refused", route="a", prompt="forbidden")
+        record = await on.in_state("/refused", "failed")
+        assert orjson.loads(record["error"])["kind"] == "moderation_input"
+        assert on.made_by()["b"] == 0
+        assert record["via"] == "a"
+
+
+async def test_an_item_that_the_spare_cannot_make_waits_for_its_own_route(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = {"a": {"fallback": ["b"]}, "b": {"model": "dall-e-3"}}
+    async with stage(redis, redis_server, tmp_path, monkeypatch, spare) as on:
+        on.keys.remove(A)
+        await on.add(id="small", route="a", prompt="a cup", params={"background": "transparent"})
+
+        async def is_unfit() -> bool:
+            return "unfit:b" in await on.record("/small")
+
+        await eventually(is_unfit)
+        on.keys.append(A)
+        await Limiter(redis, "pixmill").resume("a")
+        assert "route" not in orjson.loads((await on.in_state("/small", "succeeded"))["result"])
+        assert on.made_by() == {"a": 1, "b": 0}

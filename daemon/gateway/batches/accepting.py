@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from daemon.client.planning import LeastTime, least_time
+from daemon.client.planning import LeastTime, by_account, least_time
 from daemon.client.sending import batch_parts, items_from
 from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
 from daemon.contract.batches import check_content
@@ -125,7 +125,9 @@ async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
     """The least time that the quotas of the routes allow for so many pictures."""
-    return least_time(pictures, {name: route.quotas for name, route in here.routes.items()})
+    quotas = here.routes.quotas()
+    equals = {name: route.equals for name, route in here.routes.items()}
+    return least_time(by_account(pictures, quotas, equals), quotas)
 
 
 def fault_of_head(problem: Problem) -> Fault:

@@ -3,7 +3,7 @@
 -- ARGS  pairs: each with a route and an account;  most: items of each pair
 -- Returns  how many items were queued
 -- One step, because an item is either aside or in its queue. The last one goes first, each before the others of its source,
--- so their order stays. An item that has ended, or was queued since, leaves the list alone.
+-- so their order nearly stays. An item that has ended, or waits for its time, only leaves the list.
 -- @include base
 -- @include states
 
