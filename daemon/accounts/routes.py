@@ -162,7 +162,7 @@ class Routes(Mapping[str, Route]):
     def of_receipt(self, receipt: bytes, route: Route) -> Route:
         """The route whose account has the task of a receipt of an item of `route`."""
         via = orjson.loads(receipt).get("route") if receipt else None
-        return self._routes.get(str(via), self.first(route.name)[0])
+        return self._routes.get(str(via)) or (self.first(route.name)[0] if route.equals else route)
 
     def quotas(self) -> dict[str, tuple[Quota, ...]]:
         """The quotas in force at this moment, by route."""

@@ -168,6 +168,8 @@ class Reasons:
             sentences.append("Its quotas would grant a call now; it waits for a replica with a free worker.")
         else:
             sentences.append("Its route has no quota; it waits for a replica with a free worker.")
+        if item.route in self._settings.routes and (equals := self._settings.routes[item.route].any):
+            sentences.append(f"The one of the routes {', '.join(equals)} with the earliest slot takes it.")
         spares = self._settings.routes[item.route].fallback if item.route in self._settings.routes else []
         if spares and alone is None:
             sentences.append(f"While its route is down, {' then '.join(spares)} may take it.")

@@ -38,7 +38,8 @@ def _wrong_names(
         if each == name:
             yield f'names its own route "{name}"; name another one'
         elif other is None and each not in left_out:
-            yield f'names a route "{each}" that is not configured{did_you_mean(each, list(settings.routes))}'
+            others = [known for known in settings.routes if known != name]
+            yield f'names a route "{each}" that is not configured{did_you_mean(each, others)}'
         elif other is not None and other.any:
             yield f'names "{each}", which has `any` itself; name the routes of that'
         elif named.count(each) > 1:

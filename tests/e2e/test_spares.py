@@ -1,4 +1,4 @@
-"""Several accounts serve one route: equals share its items by their earliest slots, and spares take them while it is down."""
+"""Several accounts serve one route: equals share its items, and spares take them while it is down."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MINUTE = {
     "images": "20/min",
     "in_flight": 2,
 }  # a late call would wait half a minute for the room that it gave back
+Routes = Mapping[str, Mapping[str, object]]
 IN_FLIGHT = {"in_flight": 3}
 
 
@@ -86,7 +87,7 @@ async def stage(
     server: RedisServer,
     directory: Path,
     monkeypatch: pytest.MonkeyPatch,
-    routes: Mapping[str, Mapping[str, object]],
+    routes: Routes,
     quota: Mapping[str, object] = IN_FLIGHT,
     accounts: Mapping[str, Mapping[str, object]] = {},
     **simulated: Any,
@@ -220,7 +221,7 @@ async def test_moderation_and_invalid_input_do_not_go_over(
 async def test_an_item_that_the_spare_cannot_make_waits_for_its_own_route(
     redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spare = {"a": {"fallback": ["b"]}, "b": {"model": "dall-e-3"}}
+    spare: Routes = {"a": {"fallback": ["b"]}, "b": {"model": "dall-e-3"}}
     async with stage(redis, redis_server, tmp_path, monkeypatch, spare) as on:
         on.keys.remove(A)
         await on.add(id="small", route="a", prompt="a cup", params={"background": "transparent"})

@@ -29,6 +29,7 @@ DEPTH, ACTIVE, WAITING = "pixmill:depth", "pixmill:active", "pixmill:waiting:def
 CONTRACT = {
     "jobs_received_total": {"lane"},
     "jobs_finished_total": {"route", "outcome"},
+    "jobs_rerouted_total": {"route", "instead_of"},
     "job_errors_total": {"route", "kind"},
     "provider_requests_total": {"provider", "route", "status"},
     "provider_429_total": {"provider", "quota"},

@@ -18,7 +18,7 @@ _PREFIXES = itertools.count()
 
 
 class Line:
-    """Items that the accounts of all quotas serve: a permit first, then the next item, as the daemon's dispatchers do."""
+    """Items that the accounts of all quotas serve: a permit first, then the next item, as in the daemon."""
 
     def __init__(self, redis: Redis, items: int) -> None:
         self.timeline = Timeline()
