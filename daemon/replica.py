@@ -213,10 +213,8 @@ class Replica:
         for route in self.routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency
-            self.metrics.know_route(route.name, route.provider.name, quotas, currency)
-            for other in (*self.routes.first(route.name), *self.routes.spares(route.name)):
-                if other is not route:
-                    self.metrics.jobs_rerouted.labels(route=other.name, instead_of=route.name)
+            others = (*route.equals, *route.spares)
+            self.metrics.know_route(route.name, route.provider.name, quotas, currency, others)
         await warm_up()
         await self._listen()
         self._parts.start()

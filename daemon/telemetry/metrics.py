@@ -167,9 +167,16 @@ class Metrics(ProcessMetrics):
         self.last_progress_timestamp_seconds.set_to_current_time()
 
     def know_route(
-        self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None
+        self,
+        route: str,
+        provider: str,
+        quotas: Iterable[str],
+        currency: str | None = None,
+        others: Iterable[str] = (),
     ) -> None:
         """Begin every series of a configured route at 0; `currency` is that of its costs, if it reports any.
+
+        `others` are the routes whose accounts may take its items.
 
         Calling it twice changes nothing. A counter that first appears as 1 has, for Prometheus, never increased: its
         first error would be missing from every rate and alert, and panels would show "no data" instead of 0.
@@ -180,6 +187,8 @@ class Metrics(ProcessMetrics):
             self.job_errors.labels(route=route, kind=kind.value)
             self.retries.labels(route=route, kind=kind.value)
         self.poll_gap_seconds.labels(route=route)
+        for other in others:
+            self.jobs_rerouted.labels(route=other, instead_of=route)
         self.provider_unreachable.labels(provider=provider, route=route)
         for status in ("200", "429"):
             self.provider_requests.labels(provider=provider, route=route, status=status)
