@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from math import inf
 from typing import NamedTuple
 
-from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.accounts.call_times import ahead_of, least_s
@@ -20,6 +19,7 @@ from daemon.worker.dispatcher import Dispatcher
 from limiter import Bound
 from limiter.permit import PAUSED as QUOTA_PAUSED
 from limiter.quota.shares import shares
+from pixmill.records.counts import GroupCounts
 from pixmill.records.keys import Keys
 
 HELD = "held"  # every item that has not ended waits for a person
