@@ -151,7 +151,7 @@ async def test_what_ended_aside_is_not_queued_again_and_a_retry_starts_once(here
     for k in range(2):
         await here.submit({"job": f"j{k}"}, type="pixmill.cancel.v1")
     await here.submit({"job": "j1", "statuses": ["cancelled"]}, type="pixmill.retry.v1")
-    await here.queue.take_back([("default", "default")])
+    assert await here.queue.take_back([("default", "default")]) == 1
     assert names(await claim(here.queue, own(), 5)) == ["j1"]
     assert await claim(here.queue, own(), 5) == []
 
