@@ -25,9 +25,8 @@ def part_writer(cycle: Any) -> dict[str, Callable[[bytes], bool]]:
 
 
 def _write(cycle: Any, part: bytes) -> bool:
-    if not cycle.response_started or cycle.response_complete or cycle.disconnected:
-        return False
-    if cycle.flow.write_paused or cycle.transport.is_closing():
+    is_under_way = cycle.response_started and not cycle.response_complete
+    if not is_under_way or cycle.flow.write_paused or cycle.transport.is_closing():
         return False
     # h11 keeps no state within a chunked body, so it need not know.
     cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))

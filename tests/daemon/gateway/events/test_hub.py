@@ -14,7 +14,7 @@ from daemon.broker.streams import tail
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
-from daemon.gateway.events.frames import END, START, Topic, position_of
+from daemon.gateway.events.frames import END, START, Burst, Event, Topic, position_of
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.response import SCOPE_ANSWER, SseResponse, Write
 from daemon.gateway.events.stream import Ending, EventStream, Listening
@@ -143,6 +143,19 @@ async def test_frames_are_sent_at_once_unless_they_may_be_the_last_or_the_client
     assert b"event: batch.finished" in await reading
     assert [frame async for frame in frames] == [END]
     assert b"".join(at_once).count(b"id: ") == 3
+
+
+async def test_nothing_is_sent_at_once_before_what_waits(hub: EventHub) -> None:
+    first, second = (Event((k, 0), "batch.progress", (TENANT,), b"%d" % k) for k in (1, 2))
+    at_once: list[Burst] = []
+    with hub.listen(TENANT) as listener:
+        taking = asyncio.create_task(listener.take(lambda _: False))
+        await asyncio.sleep(0)
+        listener.put(Burst([first]))
+        listener._at_once = lambda burst: not at_once.append(burst)
+        listener.put(Burst([second]))
+        assert await taking == [first, second]
+    assert at_once == []
 
 
 async def test_five_hundred_waiters_hear_of_one_change(hub: EventHub, redis: Redis) -> None:
