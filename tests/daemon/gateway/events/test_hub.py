@@ -9,8 +9,6 @@ from unittest import mock
 import pytest
 from redis.asyncio import Redis
 
-from daemon.broker.connect import blocking_client
-from daemon.broker.streams import tail
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
@@ -20,6 +18,8 @@ from daemon.gateway.events.response import SCOPE_ANSWER, SseResponse, Write
 from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
+from pixmill.broker.connect import blocking_client
+from pixmill.broker.streams import tail
 from providers.http.parts import SCOPE_WRITE
 from tests.daemon.gateway.events.sse import KEYS, publish
 from tests.daemon.harness import eventually
