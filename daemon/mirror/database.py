@@ -17,9 +17,9 @@ import structlog
 from daemon.broker.loops import until_it_works
 from daemon.gateway.events.frames import START, Position
 from daemon.mirror.rows import BatchRow, ItemRow
-from daemon.queue.keys import Uid, batch_gid
 from daemon.settings import SecretUrl, SettingsError
-from providers.errors import redact
+from pixmill.records.keys import Uid, batch_gid
+from pixmill.redaction import redact
 
 log = structlog.get_logger(__name__)
 

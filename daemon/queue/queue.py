@@ -14,7 +14,6 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
-from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
     FOREVER_US,
     SCHEMA,
@@ -22,7 +21,6 @@ from daemon.queue.messages import (
     Answer,
     Claim,
     Claimed,
-    GroupCounts,
     LeaseLost,
     NewerSchemaError,
     NewGroup,
@@ -35,6 +33,8 @@ from daemon.queue.messages import (
 )
 from daemon.queue.outcomes import Outcome
 from daemon.queue.steps import GroupCommit, Steps, report_of
+from pixmill.records.counts import GroupCounts
+from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any, TextIO, cast
 import structlog
 
 from daemon.telemetry.streams import Unbroken
-from providers.errors import redact
-from providers.text import visible
+from pixmill.redaction import redact
+from pixmill.text import visible
 
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope, redact
+from pixmill.redaction import redact
+from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope
 
 
 def test_every_kind_has_a_rule() -> None:

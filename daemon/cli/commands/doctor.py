@@ -7,11 +7,8 @@ from dataclasses import asdict
 from functools import partial
 
 from daemon.accounts.routes import refuse_environment
-from daemon.broker.connect import command_client
 from daemon.cli.errors import ALL_WELL, FAILED, PARTLY
 from daemon.cli.session import Session, command
-from daemon.client import NotRunningError
-from daemon.client.client import running_url
 from daemon.doctor.checks import (
     Check,
     Finding,
@@ -22,9 +19,12 @@ from daemon.doctor.checks import (
 )
 from daemon.doctor.redis_checks import redis_checks, server_time_s, unreachable
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
-from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
 from daemon.telemetry.logs import configure_logs
+from pixmill.broker.connect import command_client
+from pixmill.client import NotRunningError
+from pixmill.client.client import running_url
+from pixmill.records.keys import Keys
 from providers.http.proxies import proxies_in_words
 
 

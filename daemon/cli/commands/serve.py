@@ -16,7 +16,7 @@ from daemon.cli.importing import import_structlog, importing
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
-from providers.text import visible
+from pixmill.text import visible
 
 if TYPE_CHECKING:
     from daemon.service import Running
@@ -119,7 +119,7 @@ def mirror(
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
-        print("The mirror needs the extra `sql`: pip install 'pixmill[sql]'", file=sys.stderr)
+        print("The mirror needs the extra `sql`: pip install 'pixmill-daemon[sql]'", file=sys.stderr)
         raise typer.Exit(2) from None
     _serve(run_mirror, config, redis_url, prefix, None, log_level, {"mirror.postgres": postgres})
 
