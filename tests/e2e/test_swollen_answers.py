@@ -19,7 +19,7 @@ from tests.e2e.processes import Command, wait_until
 from tests.servers import RedisServer
 
 MOST_MB = 400  # that a worker may take
-CALLS = 10  # which would take a gigabyte together
+CALLS = 32
 SIDE = 4880  # pixels of a picture that, without compression and in base64, is as large as an answer may be
 
 
