@@ -113,7 +113,7 @@ class _Recorded:
         given = _W3C.extract({"traceparent": item.traceparent})
         producer = get_current_span(given).get_span_context()
         links = [Link(producer)] if uid.batch and producer.is_valid else []
-        queue = f"{self._prefix}:q:{run.route.name}"
+        queue = f"{self._prefix}:q:{run.line or run.route.name}"  # another account may serve it
         message = {
             "messaging.system": "redis",
             "messaging.destination.name": queue,
