@@ -73,7 +73,8 @@ async def test_what_is_not_in_chunks_has_no_such_way(stage: Stage, server: AsgiS
 
 async def test_who_reads_too_slowly_or_has_gone_gets_nothing(stage: Stage, server: AsgiServer) -> None:
     _, writer = await asyncio.open_connection(server.host, server.port)
-    writer.transport.pause_reading()
+    transport: Any = writer.transport
+    transport.pause_reading()
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     await stage.open.wait()
     for _ in range(1000):
@@ -84,7 +85,7 @@ async def test_who_reads_too_slowly_or_has_gone_gets_nothing(stage: Stage, serve
     writer.transport.abort()
 
     async def unread() -> bool:
-        return stage.write.args[0].disconnected
+        return bool(stage.write.args[0].disconnected)
 
     await eventually(unread)
     assert not stage.write(b"more")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TypeVar
 from unittest import mock
 
 import pytest
@@ -25,6 +26,8 @@ from tests.daemon.gateway.events.sse import KEYS, publish
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
+T = TypeVar("T")
+
 TENANT = Topic("default")
 SOON_S = 10.0
 
@@ -41,6 +44,16 @@ async def hub(redis: Redis, redis_server: RedisServer) -> AsyncIterator[EventHub
 
 def live(hub: EventHub) -> AsyncGenerator[bytes, None]:
     return EventStream(hub, Listening(TENANT, KEYS.events, None)).frames()
+
+
+def noted_in(found: list[T]) -> Callable[[T], bool]:
+    """A writer that can always send."""
+
+    def note(one: T) -> bool:
+        found.append(one)
+        return True
+
+    return note
 
 
 async def caught_up(hub: EventHub, redis: Redis) -> None:
@@ -152,7 +165,7 @@ async def test_nothing_is_sent_at_once_before_what_waits(hub: EventHub) -> None:
         taking = asyncio.create_task(listener.take(lambda _: False))
         await asyncio.sleep(0)
         listener.put(Burst([first]))
-        listener._at_once = lambda burst: not at_once.append(burst)
+        listener._at_once = noted_in(at_once)
         listener.put(Burst([second]))
         assert await taking == [first, second]
     assert at_once == []
@@ -287,7 +300,7 @@ async def test_frames_that_are_sent_at_once_need_no_ping() -> None:
 
     answer = SseResponse(silent(), write_by=found.append)
     scope = {
-        "extensions": {SCOPE_WRITE: lambda frames: not at_once.append(frames)},
+        "extensions": {SCOPE_WRITE: noted_in(at_once)},
         SCOPE_ANSWER: mock.Mock(),
     }
     await answer(scope, client.receive, client.send)  # type: ignore[arg-type]  # its messages are plain
