@@ -294,8 +294,11 @@ async def test_a_credential_that_cannot_be_tried_has_a_reason(
     assert says in finding.says
 
 
-async def test_a_model_that_the_provider_does_not_list_is_named(simulator: Simulator) -> None:
-    finding = await credential("openai", simulator.base_url, {"KEY": KEY}, "sim-l")
+@pytest.mark.parametrize("provider", ["openai", "openrouter"])
+async def test_a_model_that_the_provider_does_not_list_is_named(simulator: Simulator, provider: str) -> None:
+    base_url = {"openai": simulator.base_url, "openrouter": simulator.openrouter_url}[provider]
+    assert (await credential(provider, base_url, {"KEY": KEY}, "sim-1:nitro")).state is State.OK
+    finding = await credential(provider, base_url, {"KEY": KEY}, "sim-l")
     assert finding.state is State.WARN
     assert "It lists no sim-l. Did you mean 'sim-1'?" in finding.says
 
