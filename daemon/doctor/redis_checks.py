@@ -22,7 +22,9 @@ from providers.errors import redact
 OLDEST_REDIS = (6, 2)
 CLOCK_WARN_S = 1.0
 CLOCK_FAIL_S = 60.0
-ITEM_BYTES = 3_000  # of an item that waits, with a payload of 1 KB; docs/performance.md has what was measured
+ITEM_BYTES = (
+    3_000  # of an item that waits, with a payload of 1 KB; docs/measured/performance.md has what was measured
+)
 MEMORY_WARN = 0.8
 
 
