@@ -23,10 +23,10 @@ from benchmarks.figures import Figure, merged, percentile, shown
 from benchmarks.processes import environment
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from daemon.telemetry.logs import configure_logs
+from pixmill.contract import Job
 from tests.daemon.live import Decide
 from tests.page.rig.browser import CHROMIUM, running_browser
 from tests.page.rig.painted import painting

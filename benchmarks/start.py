@@ -27,7 +27,7 @@ from benchmarks.figures import Figure, merged, shown
 from benchmarks.processes import CONFIG, ROOT, Provider, Worker, environment, server_version
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from daemon.client import Client
+from pixmill.client import Client
 from tests.servers import RedisServer, free_port
 
 COMMANDS: Mapping[str, Sequence[str]] = {

@@ -19,7 +19,6 @@ from daemon.accounts.call_times import CallTimes
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.quota_book import QuotaBook
 from daemon.accounts.routes import Routes
-from daemon.broker.connect import blocking_client, command_client
 from daemon.broker.parts import Part, Parts
 from daemon.callbacks.delivery import Callbacks
 from daemon.callbacks.signing import Webhooks
@@ -34,7 +33,6 @@ from daemon.maintenance.resumer import Resumer
 from daemon.maintenance.scheduler import Scheduler
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.bell import Bell
-from daemon.queue.keys import Keys
 from daemon.queue.outbox import Outbox
 from daemon.queue.queue import Queue
 from daemon.settings import Settings, SettingsError
@@ -59,6 +57,8 @@ from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from daemon.worker.retry_policy import RetryPolicy
 from limiter import Limiter, Places, Recalls
+from pixmill.broker.connect import blocking_client, command_client
+from pixmill.records.keys import Keys
 from providers.http.asgi import AsgiServer
 from providers.http.client import warm_up
 from providers.http.outside import leave_by_proxy

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
+from pixmill.redaction import redact
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 from daemon.accounts.routes import build_routes
-from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError, find_running
-from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
 from daemon.callbacks.signing import Webhooks
 from daemon.replica import Replica
 from daemon.settings import Credential, Route, Settings, SettingsError, masked_url
@@ -27,8 +26,9 @@ from daemon.signals import unless_leaving, until_signal
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.telemetry.streams import Unbroken
 from daemon.worker.descriptors import fitting_slots, raise_limit
-from providers.errors import redact
-from providers.text import visible
+from pixmill.broker.connect import command_client
+from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
+from pixmill.text import visible
 
 if TYPE_CHECKING:
     from providers.simulator import Simulator

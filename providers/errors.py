@@ -12,9 +12,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from pixmill.text import shortened, visible
 from providers.retry_after import THROTTLE_LIMIT_S
 from providers.secrets import without_secret
-from providers.text import shortened, visible
 
 
 class ErrorKind(StrEnum):

@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
-from daemon.contract.entry import NO_TYPES
 from daemon.intake.acceptance import Acceptor
 from daemon.intake.reader import Intake
-from daemon.queue.keys import Keys, Uid
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
+from pixmill.contract.entry import NO_TYPES
+from pixmill.records.keys import Keys, Uid
 from providers.openai.provider import create
 
 ROUTE = "default"

@@ -19,14 +19,14 @@ from redis.asyncio import Redis
 from benchmarks.peers import harness
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
-from daemon.contract import Job
-from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.replica import Replica
 from daemon.service import freeze_what_stays
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.worker.run import Run
+from pixmill.contract import Job
+from pixmill.records.keys import Keys
 from providers.openai.provider import create
 
 ROUTE = "default"

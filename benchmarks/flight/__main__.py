@@ -29,8 +29,8 @@ from redis.asyncio import Redis
 from benchmarks.processes import CONFIG, Provider, Worker, environment, server_version
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from daemon.queue.keys import Keys
 from daemon.queue.pauses import pause, resume
+from pixmill.records.keys import Keys
 from tests.servers import RedisServer
 
 LOOK_S = 0.05

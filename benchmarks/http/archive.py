@@ -14,9 +14,9 @@ from benchmarks.figures import Figure
 from benchmarks.http.load import at_once, request
 from benchmarks.http.options import Options
 from benchmarks.http.stage import TENANT, UNSERVED, Stage, until_quiet
-from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.queue import Queue
+from pixmill.records.keys import Keys
 
 BATCH = "large"
 PICTURE_BYTES = 1_500_000

@@ -18,9 +18,9 @@ from benchmarks.figures import Figure, percentile
 from benchmarks.http.load import request
 from benchmarks.http.options import Options
 from benchmarks.http.stage import TENANT, Stage, until_quiet
-from daemon.queue.keys import Keys, batch_gid
 from daemon.queue.queue import Queue
 from daemon.queue.steps import Steps
+from pixmill.records.keys import Keys, batch_gid
 
 BATCH = "live"
 HEAD = f'"tenant":"{TENANT}","job":"{BATCH}","item":"{BATCH}","batch":"{BATCH}"'

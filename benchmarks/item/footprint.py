@@ -25,10 +25,10 @@ from benchmarks.processes import environment, server_version
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
 from daemon.broker.embedded import HASH_VALUE_BYTES
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Succeeded
 from limiter import Permit
+from pixmill.records.keys import Keys
 from tests.daemon.harness import Installation
 from tests.servers import RedisServer
 

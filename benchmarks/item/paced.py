@@ -25,12 +25,12 @@ from benchmarks.item.lua import SCRIPT_NAMES
 from benchmarks.processes import environment, server_version
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Claim, Claimed, NewItem, PermitRequest
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.queue import Queue
 from daemon.queue.steps import MOST
 from limiter import Grant, Limiter, Permit, parse_quota
+from pixmill.records.keys import Keys
 from tests.servers import RedisServer
 
 T = TypeVar("T")

@@ -41,14 +41,14 @@ from benchmarks.figures import Figure, merged, percentile, shown
 from benchmarks.processes import environment
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.service import freeze_what_stays
 from daemon.storage.gate import StorageGate
 from daemon.storage.keeper import PictureKeeper
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.memory import give_large_blocks_back
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
 from providers.base import Generated, Request
 from providers.openai.provider import create
 

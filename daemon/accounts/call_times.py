@@ -13,8 +13,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever
-from daemon.queue.keys import Keys
 from limiter.quota.quota import Quota
+from pixmill.records.keys import Keys
 
 WRITE_EVERY_S = 1.0
 

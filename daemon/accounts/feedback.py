@@ -18,10 +18,10 @@ from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
 from daemon.broker.loops import until_answered
-from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from limiter import InFlight, Limiter, Permit, Quota, Scale, read_headers
 from limiter.scripts.refusals import Refusal
+from pixmill.records.keys import Keys
 from providers.errors import ErrorKind, ProviderError
 
 log = structlog.get_logger(__name__)

@@ -16,8 +16,8 @@ from daemon.accounts.quota_store import InForce, in_force, stored_tables
 from daemon.accounts.routes import Routes
 from daemon.broker.loops import run_forever, wait_for_event
 from daemon.queue.bell import Bell
-from daemon.queue.keys import Keys
 from limiter.explain import spelled
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

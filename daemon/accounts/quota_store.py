@@ -18,9 +18,9 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from daemon.queue.keys import Keys
-from daemon.queue.views import rfc3339
 from limiter.quota.quota import Quota, QuotaError, parse_quota
+from pixmill.records.keys import Keys
+from pixmill.records.views import rfc3339
 
 SET_AT = "set_at"
 

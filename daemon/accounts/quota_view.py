@@ -11,10 +11,10 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import InForce, quotas_in_force, ring
-from daemon.queue.keys import Keys
 from daemon.queue.pauses import unsigned
 from limiter import Limiter, QuotaState
 from limiter.explain import Explanation, spelled
+from pixmill.records.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from daemon.broker.backoff import pause_s
-from daemon.contract import Job, Rejection
 from daemon.settings import Settings, SettingsError
 from limiter.quota.quota import Quota
+from pixmill.broker.backoff import pause_s
+from pixmill.contract import Job, Rejection
+from pixmill.text import nearest
 from providers.base import InputImage, Provider, Request
 from providers.errors import ProviderError
 from providers.http.addresses import check_url
 from providers.http.proxies import environment_problems
 from providers.registry import create_provider
-from providers.text import nearest
 
 LONGEST_PAUSE_S: Final = 30.0
 # The next call tries after this time if nothing is heard of the one before it. A connection takes 10 s at most.

@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import quotas_in_force
 from daemon.accounts.words import reason, sentence, since_s, utc
-from daemon.queue.keys import CACHED, JOINED, LANES
 from daemon.queue.pauses import pause_of
 from daemon.queue.position import Place, Positions
-from daemon.queue.records import GroupView, ItemView, Records, View
 from daemon.settings import Settings
 from limiter import Limiter
 from limiter.explain import Explanation, wait_text
+from pixmill.records.keys import CACHED, JOINED, LANES
+from pixmill.records.records import GroupView, ItemView, Records, View
 
 MOST_SEARCHED = 500  # members of a batch that are searched for the next due item
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from daemon.queue.views import ItemView
+from pixmill.records.views import ItemView
 
 
 def reason(item: ItemView) -> str:

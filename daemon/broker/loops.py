@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.broker.backoff import LONGEST_PAUSE_S, pause_s
-from daemon.broker.errors import in_words, passes
+from pixmill.broker.backoff import LONGEST_PAUSE_S, pause_s
+from pixmill.broker.errors import in_words, passes
 
 log = structlog.get_logger(__name__)
 

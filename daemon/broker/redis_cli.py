@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio.connection import parse_url
 
-from daemon.settings.redis_url import RedisAddress, read_redis_url
+from pixmill.broker.redis_url import RedisAddress, read_redis_url
 
 
 def redis_cli(url: str) -> str:

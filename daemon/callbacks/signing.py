@@ -14,8 +14,8 @@ import hmac
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from daemon.contract import Callback, Rejection
 from daemon.settings import Settings, SettingsError
+from pixmill.contract import Callback, Rejection
 from providers.http.addresses import check_url
 
 DEFAULT_SECRET = "default"  # noqa: S105 - the name of a secret

@@ -8,7 +8,7 @@ from daemon.cli.ending import finish
 from daemon.cli.errors import CommandError
 from daemon.cli.following import Explain
 from daemon.cli.session import Session
-from daemon.client import Acceptance, Client, Sent
+from pixmill.client import Acceptance, Client, Sent
 
 ACCEPT_S = 10.0
 PATIENT_S = 3600.0

@@ -6,9 +6,9 @@ from daemon.accounts.quota_store import InForce, quotas_in_force
 from daemon.accounts.quota_view import Quotas
 from daemon.cli.errors import FAILED, CommandError
 from daemon.cli.session import Session
-from daemon.client import Client
 from limiter.limiter import Limiter
-from providers.text import nearest
+from pixmill.client import Client
+from pixmill.text import nearest
 
 
 def limiter_of(client: Client) -> Limiter:

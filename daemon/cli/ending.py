@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from daemon.cli.errors import ALL_WELL, CANCELLED, FAILED, PARTLY
 from daemon.cli.following import Explain, follow, lines_of
 from daemon.cli.session import Session
-from daemon.client import Client
-from daemon.queue.records import GroupView, ItemView, View
+from pixmill.client import Client
+from pixmill.records.records import GroupView, ItemView, View
 
 if TYPE_CHECKING:
-    from daemon.client.archive import Saved
+    from daemon.files.archive import Saved
 
 _CODES = {
     "completed_with_errors": PARTLY,
@@ -40,7 +40,7 @@ def exit_code(view: View, saved: Saved | None = None) -> int:
 def ready(out: Path | None) -> None:
     """Raise OSError now, not after the work, if the pictures could not be saved there."""
     if out is not None:
-        from daemon.client.archive import make_directory
+        from daemon.files.archive import make_directory
 
         make_directory(out)
 
@@ -67,7 +67,7 @@ async def save(
     archive: Path | None = None,
 ) -> Saved:
     """Put the pictures into a directory or a ZIP file; pictures that the store lacks are reported on stderr."""
-    from daemon.client.archive import save_directory, save_zip
+    from daemon.files.archive import save_directory, save_zip
 
     def on_saved(done: int, total: int) -> None:
         if done % 100 == 0 and done < total:

@@ -7,9 +7,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
-from daemon.contract import Rejection
 from daemon.settings import SecretUrl, SettingsError, masked_url
+from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost
+from pixmill.contract import Rejection
 
 ALL_WELL, USAGE, PARTLY, FAILED, CANCELLED, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
@@ -32,9 +32,9 @@ class CommandError(Exception):
 def explained(error: Exception, redis_url: Callable[[], SecretUrl | None]) -> CommandError | None:
     """The error as people should read it; None for an unexpected one, which is a bug."""
     # Most commands end without an error, and services use no client.
-    from daemon.client import NotRunningError, RejectedError
-    from daemon.client.batch_file import BatchFileError
+    from daemon.files.batch_file import BatchFileError
     from daemon.storage.object_store import StorageError
+    from pixmill.client import NotRunningError, RejectedError
 
     match error:
         case CommandError():

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from daemon.broker.errors import CONNECTION_FAULTS
 from daemon.cli.output import Printer, extent, group_lines, headline, item_lines, outlook, states
 from daemon.cli.session import Session
-from daemon.client import Client
-from daemon.queue.records import GroupView, ItemView, Progress, View
-from providers.text import visible
+from pixmill.broker.errors import CONNECTION_FAULTS
+from pixmill.client import Client
+from pixmill.records.records import GroupView, ItemView, Progress, View
+from pixmill.text import visible
 
 LOOK_S = 0.5  # two lines a second at most
 EXPLAIN_EVERY = 4  # looks: a job that starts within two seconds needs no reason

@@ -90,8 +90,9 @@ def run() -> None:
         raise
     except Exception:
         # A fault of ours: its text may hold what others wrote.
-        from providers.errors import redact
-        from providers.text import visible
+        from pixmill.redaction import redact
+
+        from pixmill.text import visible
 
         print(visible(redact(traceback.format_exc()), lines=True), file=sys.stderr)
         sys.exit(1)

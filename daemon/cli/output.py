@@ -10,11 +10,11 @@ from typing import Any, TextIO
 
 from daemon.accounts.words import reason, sentence, since_s, utc
 from daemon.cli.errors import ALL_WELL
-from daemon.contract import FINAL_STATES
-from daemon.queue.records import GroupView, ItemView, Progress, View
 from daemon.telemetry.streams import NoReaderError
 from limiter.explain import wait_text
-from providers.text import visible, visible_json
+from pixmill.contract import FINAL_STATES
+from pixmill.records.records import GroupView, ItemView, Progress, View
+from pixmill.text import visible, visible_json
 
 Hint = Callable[..., str]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
+from daemon.accounts.least_time import LeastTime, least_time, pictures_by_route
 from daemon.cli.output import seconds
-from daemon.client.batch_file import BatchFile
-from daemon.client.columns import hint
-from daemon.client.planning import LeastTime, least_time, pictures_by_route
-from daemon.client.sending import batch_parts
 from daemon.compat.studio import as_ident
+from daemon.files.batch_file import BatchFile
+from daemon.files.columns import hint
 from daemon.settings import Settings
-from providers.text import shortened
+from pixmill.client.sending import batch_parts
+from pixmill.text import shortened
 
 SHOWN_ITEMS = 3
 PROMPT_CHARS = 100

@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from daemon.cli.errors import INTERRUPTED, CommandError, explained
 from daemon.cli.options import ConfigOption, JsonOption, PrefixOption, RedisOption, TenantOption, spelled
 from daemon.cli.output import Printer
-from daemon.client import Client, NotRunningError
 from daemon.compat.aliases import alias_source
 from daemon.queue.dead_letters import DeadLetters
-from daemon.queue.records import View
 from daemon.settings import Settings, load_settings
 from daemon.settings.pace import with_pace_of
+from pixmill.client import Client, NotRunningError
+from pixmill.records.records import View
 
 if TYPE_CHECKING:
     from daemon.storage.object_store import ResultStore

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from daemon.compat.studio import as_ident
-from daemon.contract.batches import ITEMS_MAX
-from daemon.contract.jobs import MOST_PROMPT
-from daemon.contract.rejection import Rejection, clipped, shown
+from pixmill.contract.batches import ITEMS_MAX
+from pixmill.contract.jobs import MOST_PROMPT
+from pixmill.contract.rejection import Rejection, clipped, shown
 
 WORKERS: Final = (1, 10)
 DEFAULT_WORKERS: Final = 3

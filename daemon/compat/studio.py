@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daemon.contract.batches import ITEMS_MAX, Batch
-from daemon.contract.entry import PayloadType, PayloadTypes
-from daemon.contract.explain import refused
-from daemon.contract.fields import IDENT_PATTERN
-from daemon.contract.jobs import MOST_PROMPT
-from daemon.contract.rejection import Rejection, clipped, shown
+from pixmill.contract.batches import ITEMS_MAX, Batch
+from pixmill.contract.entry import PayloadType, PayloadTypes
+from pixmill.contract.explain import refused
+from pixmill.contract.fields import IDENT_PATTERN
+from pixmill.contract.jobs import MOST_PROMPT
+from pixmill.contract.rejection import Rejection, clipped, shown
 
 STUDIO_TYPE = "image-studio.batch.v1"
 _CREDENTIALS = frozenset({"api_key", "api_base"})

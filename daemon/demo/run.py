@@ -18,17 +18,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daemon.broker.embedded import EmbeddedRedis
-from daemon.client import Client
-from daemon.client.archive import make_directory, pictures_of, save_directory, write_whole
-from daemon.client.batch_file import read_batch_file
 from daemon.demo.contact_sheet import Tile, contact_sheet
 from daemon.demo.provider import DemoError, simulated_provider
 from daemon.demo.summary import Books, Failure, Summary
-from daemon.queue.records import GroupView, ItemView, Progress, View
+from daemon.files.archive import make_directory, pictures_of, save_directory, write_whole
+from daemon.files.batch_file import read_batch_file
 from daemon.service import DATA_DIR, SIMULATOR_ENVIRON, Running, simulated, up
 from daemon.settings import Listen, Settings
 from daemon.storage.object_store import ResultStore
 from limiter.quota.quota import parse_quota
+from pixmill.client import Client
+from pixmill.records.records import GroupView, ItemView, Progress, View
 from providers.simulator.settings import Rate, SimulatorSettings
 
 BATCH: Final = "demo"

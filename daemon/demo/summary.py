@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from daemon.queue.records import ItemView
 from limiter.quota.quota import InFlight, Quota, Window
+from pixmill.records.records import ItemView
 
 
 @dataclass(frozen=True, slots=True)

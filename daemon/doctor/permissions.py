@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from daemon.queue.keys import Keys
 from daemon.queue.steps import Steps
+from pixmill.records.keys import Keys
 
 # Each with words that are harmless on a key of another type; KEY and BELL stand for names of the installation.
 TRIED: tuple[str, ...] = (

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pixmill.redaction import redact
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from daemon.broker.errors import CONNECTION_FAULTS, in_words, lost
 from daemon.doctor.checks import CHECK_TIMEOUT_S, Check, Finding, State, fail, ok, warn
 from daemon.doctor.permissions import missing
-from daemon.queue.keys import Keys
-from providers.errors import redact
+from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost
+from pixmill.records.keys import Keys
 
 OLDEST_REDIS = (6, 2)
 CLOCK_WARN_S = 1.0

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from daemon.doctor.checks import Check, Finding, fail, ok, warn
-from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
+from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 
 def stream_checks(client: Redis, keys: Keys, routes: Collection[str]) -> dict[str, Check]:

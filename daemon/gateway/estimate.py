@@ -21,18 +21,18 @@ from redis.exceptions import RedisError
 from daemon.accounts.call_times import ahead_of, least_s, read_call_s
 from daemon.accounts.quota_store import quotas_in_force
 from daemon.accounts.routes import Routes
-from daemon.broker.errors import in_words
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.queue.pauses import pause_over, read_pauses
 from daemon.queue.position import Place, Positions
-from daemon.queue.records import Records
-from daemon.queue.views import GroupView, ItemView, View, rfc3339
 from daemon.settings import Settings
 from limiter import Bound, Limiter
 from limiter.explain import Explanation
 from limiter.permit import PAUSED
 from limiter.quota.quota import Quota
+from pixmill.broker.errors import in_words
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
+from pixmill.records.records import Records
+from pixmill.records.views import GroupView, ItemView, View, rfc3339
 
 log = structlog.get_logger(__name__)
 

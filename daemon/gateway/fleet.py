@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.telemetry.gauges import oldest_waits
+from pixmill.records.keys import INTAKE_GROUP, Keys
 
 LIVE_S = 15.0  # a replica reads every few seconds, also when nothing comes
 

@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from daemon.accounts.routes import Routes
-from daemon.broker.connect import blocking_client, command_client
 from daemon.callbacks.signing import Webhooks
 from daemon.gateway.answering.memory import Memory
 from daemon.gateway.callers.keyring import KeyRing, Seal
@@ -19,15 +18,16 @@ from daemon.gateway.events.waiting import Waiting
 from daemon.gateway.requests.uploads import Uploads
 from daemon.intake.acceptance import Acceptor
 from daemon.intake.journal import Journal
-from daemon.queue.keys import Keys
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
-from daemon.queue.records import Records
 from daemon.queue.summaries import Summaries
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
+from pixmill.broker.connect import blocking_client, command_client
+from pixmill.records.keys import Keys
+from pixmill.records.records import Records
 
 ANSWER_S = 1.8  # a caller waits two seconds at most for a Redis that is away
 DECODED_AT_ONCE = 2

@@ -16,7 +16,12 @@ import orjson
 
 from daemon.accounts.routes import Route, Routes
 from daemon.callbacks.signing import Webhooks
-from daemon.contract import (
+from daemon.intake.journal import Journal, journaled
+from daemon.intake.objects import check_objects
+from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
+from daemon.queue.queue import Queue
+from daemon.queue.steps import LATE_S, GroupCommit
+from pixmill.contract import (
     BATCH_TYPE,
     JOB_TYPE,
     Batch,
@@ -25,12 +30,7 @@ from daemon.contract import (
     fingerprint_content,
     pixel_fingerprint,
 )
-from daemon.intake.journal import Journal, journaled
-from daemon.intake.objects import check_objects
-from daemon.queue.keys import Uid, batch_gid, job_gid
-from daemon.queue.messages import Accepted, NewGroup, NewItem, Opened, PartEnd
-from daemon.queue.queue import Queue
-from daemon.queue.steps import LATE_S, GroupCommit
+from pixmill.records.keys import Uid, batch_gid, job_gid
 
 CLOUD_EVENT_FIELDS = (b"source", b"time", b"traceparent")
 CHUNK = 32  # items per accept call: the script takes about 1.5 ms then

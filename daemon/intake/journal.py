@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
-from daemon.contract import BATCH_TYPE, Batch
-from daemon.queue.keys import Keys
+from pixmill.contract import BATCH_TYPE, Batch
+from pixmill.records.keys import Keys
 
 PIECE_BYTES = 1024**2  # a round trip, but for the part that exceeds it
 STAGED_MS = 600_000

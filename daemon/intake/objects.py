@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.contract import Job, Rejection
+from pixmill.contract import Job, Rejection
 
 
 def check_objects(job: Job) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from daemon.contract import Cancel, Rejection, RetryRequest
-from daemon.queue.keys import Uid, batch_gid, job_gid
 from daemon.queue.messages import Target
 from daemon.queue.orders import Orders
+from pixmill.contract import Cancel, Rejection, RetryRequest
+from pixmill.records.keys import Uid, batch_gid, job_gid
 
 DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
 DEFAULT_RETRY = ("failed",)

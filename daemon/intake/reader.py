@@ -17,8 +17,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.loops import run_forever, wait_for_event
-from daemon.broker.streams import read_new
-from daemon.contract import (
+from daemon.intake.acceptance import CONFLICT, Acceptor, Verdict, batch_head, cloud_event, job_head
+from daemon.intake.orders import carry_out
+from daemon.intake.refusals import Refusals
+from daemon.queue.messages import NewItem
+from daemon.queue.orders import Orders
+from daemon.queue.queue import Queue
+from daemon.telemetry.metrics import Metrics
+from pixmill.broker.streams import read_new
+from pixmill.contract import (
     Batch,
     Cancel,
     Job,
@@ -27,14 +34,7 @@ from daemon.contract import (
     RetryRequest,
     parse_entry,
 )
-from daemon.intake.acceptance import CONFLICT, Acceptor, Verdict, batch_head, cloud_event, job_head
-from daemon.intake.orders import carry_out
-from daemon.intake.refusals import Refusals
-from daemon.queue.keys import INTAKE_GROUP, Keys, Uid
-from daemon.queue.messages import NewItem
-from daemon.queue.orders import Orders
-from daemon.queue.queue import Queue
-from daemon.telemetry.metrics import Metrics
+from pixmill.records.keys import INTAKE_GROUP, Keys, Uid
 
 log = structlog.get_logger(__name__)
 

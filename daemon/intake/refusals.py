@@ -8,11 +8,11 @@ import orjson
 import structlog
 from redis.asyncio import Redis
 
-from daemon.contract import Rejection, contains_secret
 from daemon.intake.acceptance import cloud_event, head_of
-from daemon.queue.keys import INTAKE_GROUP
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
+from pixmill.contract import Rejection, contains_secret
+from pixmill.records.keys import INTAKE_GROUP
 
 log = structlog.get_logger(__name__)
 

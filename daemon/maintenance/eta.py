@@ -10,15 +10,15 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.accounts.call_times import ahead_of, least_s
-from daemon.queue.keys import Keys
-from daemon.queue.messages import GroupCounts
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
 from limiter import Bound
 from limiter.permit import PAUSED as QUOTA_PAUSED
+from pixmill.records.keys import Keys
 
 HELD = "held"  # every item that has not ended waits for a person
 PARTS = "parts"  # every item that was read has ended, and parts of the batch are missing

@@ -9,13 +9,13 @@ from redis.exceptions import RedisError
 
 from daemon.accounts.routes import Route, Routes
 from daemon.broker.loops import run_forever
-from daemon.queue.keys import CACHED, LANES
 from daemon.queue.messages import FOREVER_US, Claimed, Reclaimed
 from daemon.queue.queue import Queue
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
 from limiter import Permit
 from limiter.script import uninterrupted
+from pixmill.records.keys import CACHED, LANES
 
 log = structlog.get_logger(__name__)
 

@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daemon.broker.loops import run_forever
-from daemon.contract import BATCH_TYPE, Batch, Job, Rejection
-from daemon.contract.fields import TRUSTED
 from daemon.intake.acceptance import Acceptor, Verdict
 from daemon.queue.steps import Steps
+from pixmill.contract import BATCH_TYPE, Batch, Job, Rejection
+from pixmill.contract.fields import TRUSTED
 
 log = structlog.get_logger(__name__)
 

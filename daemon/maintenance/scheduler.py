@@ -9,11 +9,11 @@ import asyncio
 
 import orjson
 import structlog
+from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever
 from daemon.maintenance.eta import Estimator
-from daemon.queue.messages import GroupCounts
 from daemon.queue.queue import Queue
 from daemon.queue.steps import Steps
 from daemon.telemetry.metrics import Metrics

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from daemon.broker.errors import in_words, never_works
 from daemon.broker.loops import run_forever
 from daemon.queue.messages import NewerSchemaError
 from daemon.queue.queue import Queue
 from daemon.settings.model import RetentionSettings
+from pixmill.broker.errors import in_words, never_works
 
 EVERY_S = 2.0
 

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from redis.asyncio import Redis
 
-from daemon.broker.streams import ranked
 from daemon.gateway.events.frames import Position
 from daemon.mirror.database import Database, Tables
 from daemon.mirror.rows import BatchRow, ItemRow, batch_row, item_row
-from daemon.queue.keys import Keys, Uid
-from daemon.queue.records import GroupView, ItemView, Records
+from pixmill.broker.streams import ranked
+from pixmill.records.keys import Keys, Uid
+from pixmill.records.records import GroupView, ItemView, Records
 
 PAGE = 500
 MOST_NAMES = 1_000_000  # of a list; the index has 10,000 at most

@@ -14,13 +14,13 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from daemon.broker.streams import Entry, read_new
 from daemon.gateway.events.frames import Position
 from daemon.gateway.events.replay import StreamState, has_lost, state_of
 from daemon.mirror.database import BadRowError, Database, Tables
 from daemon.mirror.filling import Filler
 from daemon.mirror.story import Page, page_of, tell
-from daemon.queue.keys import Keys
+from pixmill.broker.streams import Entry, read_new
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from daemon.gateway.events.frames import START, Position
-from daemon.queue.keys import Uid, batch_gid
-from daemon.queue.records import GroupView, ItemView
+from pixmill.records.keys import Uid, batch_gid
+from pixmill.records.records import GroupView, ItemView
 
 
 class ItemRow(NamedTuple):

@@ -6,14 +6,14 @@ import asyncio
 
 import structlog
 
-from daemon.broker.connect import blocking_client, command_client
 from daemon.broker.loops import run_forever
 from daemon.mirror.database import Database
 from daemon.mirror.mirror import Mirror
-from daemon.queue.keys import Keys
 from daemon.service import freeze_what_stays, redis_of
 from daemon.settings import Settings, SettingsError
 from daemon.signals import unless_leaving, until_signal
+from pixmill.broker.connect import blocking_client, command_client
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from daemon.broker.streams import Entry
 from daemon.gateway.events.frames import Position, position_of
 from daemon.mirror.rows import BatchRow, ItemRow, as_json, outcome_of
-from daemon.queue.keys import Uid
+from pixmill.broker.streams import Entry
+from pixmill.records.keys import Uid
 
 log = structlog.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever, wait_for_event
-from daemon.queue.keys import CACHED
 from limiter import Places, Recalls
+from pixmill.records.keys import CACHED
 
 LOOK_EVERY_S = 1.0  # how often each waiter looks without the doorbell
 POLL_S = 5.0  # below the client's socket timeout, so a quiet channel is not taken for a dead one

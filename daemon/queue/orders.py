@@ -7,9 +7,9 @@ from typing import Literal
 
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Changed, Deletion, Target
 from daemon.queue.steps import Steps
+from pixmill.records.keys import Keys
 
 PAGE = 40  # members of a group a call: it holds the server for about 2 ms
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import orjson
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
-from daemon.queue.records import GroupView, Records, View
 from daemon.queue.steps import Steps
 from limiter.explain import wait_text
+from pixmill.records.keys import Keys
+from pixmill.records.records import GroupView, Records, View
 
 Scope = Literal["fleet", "route", "batch"]
 FLEET = "fleet"

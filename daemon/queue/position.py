@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys, Uid
 from daemon.queue.steps import LATE_S, GroupCommit
+from pixmill.records.keys import Keys, Uid
 
 MOST_TENANTS = 500  # tenants whose backlogs are counted; each further one counts as having enough items
 

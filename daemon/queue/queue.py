@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
 import structlog
+from pixmill.records.counts import GroupCounts
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
-from daemon.queue.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 from daemon.queue.messages import (
     FOREVER_US,
     SCHEMA,
@@ -22,7 +22,6 @@ from daemon.queue.messages import (
     Answer,
     Claim,
     Claimed,
-    GroupCounts,
     LeaseLost,
     NewerSchemaError,
     NewGroup,
@@ -35,6 +34,7 @@ from daemon.queue.messages import (
 )
 from daemon.queue.outcomes import Outcome
 from daemon.queue.steps import GroupCommit, Steps, report_of
+from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 log = structlog.get_logger(__name__)
 

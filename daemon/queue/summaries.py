@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from daemon.broker.streams import ranked
-from daemon.queue.keys import Keys
-from daemon.queue.records import PAGE, GroupView, ItemView, Records
+from pixmill.broker.streams import ranked
+from pixmill.records.keys import Keys
+from pixmill.records.records import PAGE, GroupView, ItemView, Records
 
 FRESH_S = 2.0  # a batch under way is read again after this time
 REMEMBERED = 1000

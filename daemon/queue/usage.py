@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
+from pixmill.records.keys import Keys
 
 MOST_DAYS = 366
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daemon.settings.model import SECRET_NAMES, Route, Section, Settings, did_you_mean
-from daemon.settings.redis_url import one_slot_sentence, topology_of
 from daemon.settings.sources import Path_
+from pixmill.broker.redis_url import one_slot_sentence, topology_of
 from providers.hosts import is_loopback
 
 Contradiction = tuple[Path_, str]

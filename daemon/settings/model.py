@@ -25,8 +25,8 @@ from daemon.settings.values import (
     SecretUrl,
     StoreUrl,
 )
+from pixmill.text import nearest
 from providers.hosts import is_loopback
-from providers.text import nearest
 
 if TYPE_CHECKING:
     from limiter.quota.quota import Quota

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.settings.files import is_file
 from daemon.settings.model import Settings, SettingsError, did_you_mean
+from pixmill.broker.files import is_file
 
 DEFAULT_FILE = Path("pixmill.toml")
 CONFIG_VARIABLE = "PIXMILL_CONFIG"

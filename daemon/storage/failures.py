@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
-
-from providers.errors import redact
+from pixmill.redaction import redact
 
 NO_CREATE_ONLY: Final = (
     "this store refuses a PUT that only creates (If-None-Match), and without it a late worker would replace a picture. "

@@ -16,8 +16,6 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.storage.gate import StorageGate
 from daemon.storage.imaging import (
     EXTENSIONS,
@@ -29,6 +27,8 @@ from daemon.storage.imaging import (
 )
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.telemetry.metrics import Metrics
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
 from providers.errors import ErrorKind, ProviderError
 from providers.http.room import holding
 

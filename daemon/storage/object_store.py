@@ -20,9 +20,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
-from daemon.broker.backoff import full_jitter_s
 from daemon.settings import masked_url
 from daemon.storage.failures import bucket_missing, first_line, reason_of
+from pixmill.broker.backoff import full_jitter_s
 
 TRIES: Final = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # bounds of a random wait between tries

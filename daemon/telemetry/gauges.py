@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daemon.broker.loops import run_forever
-from daemon.queue.keys import INTAKE_GROUP, LANES, Keys
 from daemon.telemetry.metrics import Metrics
 from limiter import Limiter, QuotaState
 from limiter.quota.quota import Quota
+from pixmill.records.keys import INTAKE_GROUP, LANES, Keys
 
 WAITING_STATES = ("queued", "throttled", "retry_wait")
 STATES = (*WAITING_STATES, "running", "held")

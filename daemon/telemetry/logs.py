@@ -11,10 +11,10 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
+from pixmill.redaction import redact
 
 from daemon.telemetry.streams import Unbroken
-from providers.errors import redact
-from providers.text import visible
+from pixmill.text import visible
 
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:

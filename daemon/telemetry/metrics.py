@@ -21,10 +21,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from daemon.contract.rejection import RejectionCode
 from daemon.queue.dead_letters import CALLBACK_FAILED, OF_ITEMS
-from daemon.queue.keys import LANES
 from limiter.quota.limits import POLLS_OF
+from pixmill.contract.rejection import RejectionCode
+from pixmill.records.keys import LANES
 from providers.errors import ErrorKind
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "expired", "held")

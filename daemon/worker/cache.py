@@ -12,9 +12,7 @@ import orjson
 
 from daemon.accounts.routes import Route
 from daemon.broker.loops import run_forever
-from daemon.contract import Job
 from daemon.queue.bell import LOOK_EVERY_S, Bell
-from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Answer
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Released, Succeeded
 from daemon.queue.queue import Queue
@@ -23,6 +21,8 @@ from daemon.storage.keeper import PictureKeeper
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter.script import uninterrupted
+from pixmill.contract import Job
+from pixmill.records.keys import CACHED, Uid
 
 AT_ONCE = 8
 

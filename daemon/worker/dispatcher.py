@@ -23,7 +23,6 @@ from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import run_forever
 from daemon.queue.bell import LOOK_EVERY_S, Bell
-from daemon.queue.keys import LANES
 from daemon.queue.messages import Claim, Claimed, PermitRequest
 from daemon.queue.pauses import Pause
 from daemon.queue.queue import Queue
@@ -34,6 +33,7 @@ from daemon.worker.pool import Pool
 from limiter import Bound, Grant, Later, Limiter, NotRequested, Permit, Slot, Slots, Step
 from limiter.quota.limits import IN_FLIGHT
 from limiter.script import uninterrupted
+from pixmill.records.keys import LANES
 
 log = structlog.get_logger(__name__)
 

@@ -18,8 +18,6 @@ import structlog
 
 from daemon.accounts.routes import request_of
 from daemon.broker.loops import until_answered
-from daemon.contract import Job
-from daemon.queue.keys import CACHED
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from daemon.queue.queue import Queue
@@ -36,6 +34,8 @@ from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
 from limiter import Permit
+from pixmill.contract import Job
+from pixmill.records.keys import CACHED
 from providers.base import CallHooks, Generated, Provider, Request, Submitted
 from providers.errors import ErrorKind, ProviderError
 from providers.http.room import room_from, time_to_read

@@ -9,9 +9,9 @@ import asyncio
 import hashlib
 from collections.abc import Collection, Iterable
 
-from daemon.contract import Input
 from daemon.storage.imaging import BadImage, in_picture_thread, inspect_image
 from daemon.storage.object_store import ResultStore, StorageError
+from pixmill.contract import Input
 from providers.base import InputImage
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.http.faults import Unreached

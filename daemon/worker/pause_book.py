@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever
 from daemon.queue.bell import LOOK_EVERY_S
-from daemon.queue.keys import Keys
 from daemon.queue.pauses import FLEET, Pause, read_pauses
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,6 @@ import structlog
 from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import until_answered
 from daemon.queue.bell import Bell
-from daemon.queue.keys import CACHED
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
@@ -26,6 +25,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.run import Phase, Run
 from limiter import Permit
+from pixmill.records.keys import CACHED
 from providers.errors import Charged, ErrorKind
 from providers.lack import lack_of
 

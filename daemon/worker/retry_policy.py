@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import structlog
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
-from daemon.broker.backoff import full_jitter_s
 from daemon.queue.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.queue.outcomes import Retry as RetryOutcome
 from daemon.storage.gate import NotStored
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.run import Run, Unfinished
+from pixmill.broker.backoff import full_jitter_s
 from providers.errors import ErrorKind, ProviderError, Retry, Scope
 from providers.lack import lack_of
 

@@ -17,12 +17,12 @@ import structlog
 
 from daemon.accounts.routes import Route, Turn
 from daemon.broker.loops import PATIENCE_S
-from daemon.contract import Job
-from daemon.queue.keys import CACHED, Uid
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.storage.keeper import Place
 from limiter import Permit
 from limiter.script import finished
+from pixmill.contract import Job
+from pixmill.records.keys import CACHED, Uid
 from providers.base import Generated, Picture, Submitted
 from providers.errors import Charged, ErrorKind, ProviderError, Retry
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 import httpx2
 
-from providers.text import nearest
+from pixmill.text import nearest
 
 
 def check_options(provider: str, options: Mapping[str, str], known: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx2
 import orjson
 
+from pixmill.text import visible
 from providers.base import (
     NO_HOOKS,
     CallHooks,
@@ -34,7 +35,6 @@ from providers.secrets import without_secret
 from providers.shared import answers
 from providers.shared.account import base_address, check_header_options, listed, picture_hosts
 from providers.shared.refusals import kind_of_status, redirected
-from providers.text import visible
 
 T = TypeVar("T")
 

@@ -13,13 +13,11 @@ from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route, Routes
-from daemon.broker.streams import read_new
 from daemon.callbacks.signing import Webhooks
 from daemon.compat.studio import studio_types
 from daemon.intake.acceptance import Acceptor
 from daemon.intake.reader import Intake
 from daemon.queue.bell import Bell
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
 from daemon.queue.orders import Orders
 from daemon.queue.outcomes import Outcome
@@ -32,6 +30,8 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter import Limiter, Places, Recalls
+from pixmill.broker.streams import read_new
+from pixmill.records.keys import Keys
 from providers.base import (
     NO_HOOKS,
     CallHooks,

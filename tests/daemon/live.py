@@ -10,11 +10,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Failed, Held, Outcome, Succeeded
 from daemon.storage.object_store import object_key
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
 from tests.daemon.harness import Installation
 
 LOOK_S = 0.005

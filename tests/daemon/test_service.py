@@ -19,7 +19,6 @@ from redis.asyncio import Redis
 from daemon import signals
 from daemon.broker.redis_cli import redis_cli
 from daemon.cli.commands.serve import banner
-from daemon.client import Client
 from daemon.gateway.running import beside
 from daemon.replica import SPARE_PORTS, Replica
 from daemon.service import GC_THRESHOLD, freeze_what_stays, run_up, run_worker, up, worker
@@ -27,6 +26,7 @@ from daemon.settings import Listen, Settings, SettingsError
 from daemon.settings.model import MetricsSettings
 from daemon.signals import until_signal
 from daemon.worker.dispatcher import RESTARTED
+from pixmill.client import Client
 from tests.daemon.broker.test_embedded import servers_in
 from tests.daemon.harness import eventually, worker_settings
 from tests.servers import RedisServer, free_port

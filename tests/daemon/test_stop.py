@@ -12,13 +12,13 @@ from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
 from daemon.broker import parts
-from daemon.queue.keys import CACHED, LANES
 from daemon.queue.steps import _SCRIPTS
 from daemon.replica import Replica
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
 from limiter import Limiter
 from limiter.quota.quota import parse_quota
+from pixmill.records.keys import CACHED, LANES
 from providers.base import Generated, Request, Submitted
 from tests.daemon.harness import NO_WEBHOOKS, Installation, eventually
 from tests.daemon.worker.test_executor import generated

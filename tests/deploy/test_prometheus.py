@@ -19,13 +19,13 @@ import pytest
 import yaml
 from redis.asyncio import Redis
 
-from daemon.queue.keys import INTAKE_GROUP, Keys
 from daemon.telemetry.gauges import RedisGauges
 from daemon.telemetry.health import health_app
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import Metrics, ProcessMetrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import InFlight, Quota, Window
+from pixmill.records.keys import INTAKE_GROUP, Keys
 from providers.http.asgi import AsgiServer
 from tests.deploy.files import DEPLOY, RULES, alerts, dashboard, panels, read_yaml
 from tests.servers import free_port

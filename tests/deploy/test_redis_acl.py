@@ -15,10 +15,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from daemon.accounts.quota_store import reset, set_limits
-from daemon.broker.connect import command_client
 from daemon.doctor.checks import State, examine
 from daemon.doctor.permissions import OTHERS, TRIED
 from daemon.doctor.redis_checks import redis_checks
+from pixmill.broker.connect import command_client
 from providers.simulator.faults import Fault, FaultKind
 from tests.conftest import REDIS
 from tests.daemon.harness import eventually

@@ -14,12 +14,12 @@ import redis as redis_client
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from daemon.broker.connect import command_client
 from daemon.callbacks.signing import Webhooks
 from daemon.cli.main import app
-from daemon.contract import Callback, Job
 from daemon.queue.pauses import read_pauses
 from daemon.settings import Settings, load_settings
+from pixmill.broker.connect import command_client
+from pixmill.contract import Callback, Job
 from tests.daemon.harness import Installation
 from tests.docs.pages import run
 from tests.servers import RedisServer

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import redis
 
-from daemon.queue.keys import Keys
+from pixmill.records.keys import Keys
 from tests.daemon.harness import as_read
 from tests.e2e.processes import Command, SimulatorProcess, wait_until
 from tests.servers import RedisServer

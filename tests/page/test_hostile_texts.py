@@ -8,9 +8,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
+from pixmill.contract import Job
 from tests.daemon.live import refused
 from tests.page.batch import TILE, tile
 from tests.page.rig.site import Site, open_site

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from daemon.client.csv_table import rows_of
+from daemon.files.csv_table import rows_of
 from tests.page.rig.site import Site
 from tests.page.rig.visit import Visit
 

@@ -7,8 +7,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pixmill.redaction import redact
 
-from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope, redact
+from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope
 
 
 def test_every_kind_has_a_rule() -> None:

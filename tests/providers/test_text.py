@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.text import nearest, shortened, visible, visible_json
+from pixmill.text import nearest, shortened, visible, visible_json
 
 JOINERS = "\u00ad\u200c\u200d"
 

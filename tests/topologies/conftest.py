@@ -96,6 +96,6 @@ def durable() -> Iterator[RedisServer]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost reply is noticed in a second instead of ten."""
-    monkeypatch.setattr("daemon.broker.connect.COMMAND_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("daemon.broker.connect.BLOCKING_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("pixmill.broker.connect.COMMAND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("pixmill.broker.connect.BLOCKING_TIMEOUT_S", 3.0)
     monkeypatch.setattr("daemon.queue.bell.POLL_S", 0.5)

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from daemon import service
-from daemon.client import Client
 from daemon.replica import Replica
 from daemon.settings import Settings
 from limiter.keys import LimiterKeys
+from pixmill.client import Client
 from providers.simulator.server import Simulator
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually

@@ -14,8 +14,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from daemon.client import Client
 from daemon.replica import ADOPTED_IN_S
+from pixmill.client import Client
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 from tests.topologies.rig import FIELDS, LEASE_S, PATIENCE_S, SLOW, Installed, installed

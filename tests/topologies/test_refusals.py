@@ -13,11 +13,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from daemon import service
-from daemon.broker.connect import command_client
-from daemon.broker.errors import in_words, passes
 from daemon.cli.commands.serve import banner
 from daemon.settings import Settings, SettingsError
 from daemon.settings.contradictions import contradictions
+from pixmill.broker.connect import command_client
+from pixmill.broker.errors import in_words, passes
 from tests.conftest import REDIS
 from tests.servers import RedisServer
 from tests.topologies.rig import installed

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from daemon.broker.connect import command_client
+from pixmill.broker.connect import command_client
 from providers.simulator.settings import SimulatorSettings
 from tests.deploy.files import DEPLOY
 from tests.topologies.rig import installed

@@ -13,7 +13,7 @@ from daemon.cli.ending import ready
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.planning import batch_id, left_out, plan_lines, plan_of
 from daemon.cli.session import Session, command
-from daemon.client.batch_file import read_batch_file
+from daemon.files.batch_file import read_batch_file
 
 
 @command

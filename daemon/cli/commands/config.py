@@ -18,12 +18,12 @@ from daemon.cli.errors import USAGE
 from daemon.cli.options import ConfigOption, JsonOption, one_of
 from daemon.cli.output import Printer
 from daemon.compat.aliases import alias_source
-from daemon.contract.schema import SCHEMA_NAMES, schema
 from daemon.doctor.checks import provider_of
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
 from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings
 from daemon.settings.quota_doubts import quota_doubts
 from daemon.settings.values import Shown, masked_url
+from pixmill.contract.schema import SCHEMA_NAMES, schema
 from providers.http.proxies import environment_problems
 from providers.registry import provider_names
 

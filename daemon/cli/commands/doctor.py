@@ -9,11 +9,8 @@ from functools import partial
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import refuse_environment
-from daemon.broker.connect import command_client
 from daemon.cli.errors import ALL_WELL, FAILED, PARTLY
 from daemon.cli.session import Session, command
-from daemon.client import NotRunningError
-from daemon.client.client import running_url
 from daemon.doctor.checks import (
     Check,
     Finding,
@@ -26,11 +23,14 @@ from daemon.doctor.redis_checks import memory_checks, redis_checks, server_time_
 from daemon.doctor.stream_checks import stream_checks
 from daemon.doctor.way_out import way_out_checks
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
-from daemon.queue.keys import Keys
 from daemon.settings import SettingsError, masked_url
 from daemon.settings.quota_doubts import quota_doubts
 from daemon.telemetry.logs import configure_logs
 from daemon.worker.descriptors import fitting_slots, raise_limit
+from pixmill.broker.connect import command_client
+from pixmill.client import NotRunningError
+from pixmill.client.client import running_url
+from pixmill.records.keys import Keys
 
 
 @command

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import CONNECTION_FAULTS
 from daemon.cli.following import ident_of
 from daemon.cli.options import Ident
 from daemon.cli.session import Session, command
-from daemon.client import Client
-from daemon.queue.records import View
 from daemon.settings import SettingsError
+from pixmill.broker.errors import CONNECTION_FAULTS
+from pixmill.client import Client
+from pixmill.records.records import View
 
 if TYPE_CHECKING:
     from daemon.accounts.why import Why

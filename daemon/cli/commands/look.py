@@ -16,7 +16,7 @@ from daemon.cli.options import Ident
 from daemon.cli.output import extent, held_in, moment, states
 from daemon.cli.session import Session, command
 from daemon.queue.pauses import pause_of
-from daemon.queue.records import GroupView, View
+from pixmill.records.records import GroupView, View
 
 
 @command

@@ -9,7 +9,7 @@ import typer
 from daemon.cli.options import Ident
 from daemon.cli.output import held_in
 from daemon.cli.session import Session, command
-from daemon.client.client import CANCEL_STATES
+from daemon.queue.orders import CANCEL_STATES
 
 
 @command

@@ -9,10 +9,10 @@ import typer
 from daemon.cli.errors import FAILED, USAGE, CommandError
 from daemon.cli.options import ForOption, ReasonOption, duration_s
 from daemon.cli.session import Session, command
-from daemon.client import Client
 from daemon.queue import pauses
-from daemon.queue.records import GroupView
 from daemon.settings.model import did_you_mean
+from pixmill.client import Client
+from pixmill.records.records import GroupView
 
 Batch = Annotated[str | None, typer.Argument(metavar="[BATCH]", help="A batch; without it, all work.")]
 RouteOption = Annotated[str | None, typer.Option("--route", help="Only the work of this route.")]

@@ -14,11 +14,11 @@ from daemon.accounts.quota_view import Look
 from daemon.cli.bounds import quotas_of
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
-from daemon.client import Client
 from daemon.queue.pauses import FLEET, Pause, read_pauses
 from limiter import QuotaState
 from limiter.explain import spelled, wait_text
-from providers.text import visible
+from pixmill.client import Client
+from pixmill.text import visible
 
 LOOK_S = 1.0  # between two updates of --watch
 

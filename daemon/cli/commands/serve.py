@@ -17,7 +17,7 @@ from daemon.cli.importing import import_structlog, importing
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
 from daemon.settings import Settings, load_settings, masked_url
-from providers.text import visible
+from pixmill.text import visible
 
 if TYPE_CHECKING:
     from daemon.service import Running

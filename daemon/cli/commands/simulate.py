@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.broker.connect import command_client
 from daemon.broker.embedded import EmbeddedRedis, EmbeddedRedisError
 from daemon.cli.errors import FAILED, USAGE, CommandError
 from daemon.cli.options import limits_table
@@ -18,6 +17,7 @@ from limiter.explain import wait_text
 from limiter.quota.quota import CalendarDay, Quota, QuotaError, parse_quota
 from limiter.simulation import fleet, strategies
 from limiter.simulation.fleet import Report, Scenario
+from pixmill.broker.connect import command_client
 
 MOST_JOBS, MOST_REPLICAS, MOST_WORKERS = 20_000, 1_000, 1_000
 

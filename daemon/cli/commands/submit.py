@@ -12,8 +12,8 @@ from daemon.cli.commands.explain import reason_of
 from daemon.cli.ending import ready
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
-from daemon.client.client import new_id
-from daemon.settings.files import is_file
+from pixmill.broker.files import is_file
+from pixmill.client.client import new_id
 
 
 @command

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from daemon.broker.errors import in_words
-from daemon.contract import Rejection
-from daemon.contract.rejection import RejectionCode
 from daemon.storage.object_store import StorageError
+from pixmill.broker.errors import in_words
+from pixmill.contract import Rejection
+from pixmill.contract.rejection import RejectionCode
 
 log = structlog.get_logger(__name__)
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from daemon.client.planning import LeastTime, least_time
-from daemon.client.sending import batch_parts, items_from
-from daemon.contract import BATCH_TYPE, Batch, Rejection, parse_payload
-from daemon.contract.batches import check_content
+from daemon.accounts.least_time import LeastTime, least_time
 from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.work.accepting import raise_full
 from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
-from daemon.queue.records import GroupView
+from pixmill.client.sending import batch_parts, items_from
+from pixmill.contract import BATCH_TYPE, Batch, Rejection, parse_payload
+from pixmill.contract.batches import check_content
+from pixmill.records.records import GroupView
 
 MOST_SHOWN = 100  # faults in a refusal
 

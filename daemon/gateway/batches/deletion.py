@@ -13,8 +13,8 @@ from daemon.gateway.answering.problems import Problem
 from daemon.gateway.gateway import Gateway
 from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.messages import Target
-from daemon.queue.records import PAGE, ItemView
 from daemon.storage.keeper import possible_keys, thumb_key
+from pixmill.records.records import PAGE, ItemView
 
 
 async def delete_work(here: Gateway, kind: Target, name: str) -> bool:

@@ -11,16 +11,16 @@ from typing import IO, Any
 import orjson
 from fastapi import Request
 
-from daemon.client import batch_file
-from daemon.client.batch_file import BatchFile, BatchFileError
-from daemon.contract import BATCH_TYPE, Rejection, parse_payload, place_of
-from daemon.contract.batches import ITEMS_MAX, MOST_CONTENT_BYTES
+from daemon.files import batch_file
+from daemon.files.batch_file import BatchFile, BatchFileError
 from daemon.gateway.answering.problems import Problem, bad_parameter, problem_of
 from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.requests.bodies import JSON, JSON_BYTES, check_type, parse_object, read_body
 from daemon.gateway.requests.identity import choose_id
 from daemon.gateway.requests.uploads import AGAIN_S
+from pixmill.contract import BATCH_TYPE, Rejection, parse_payload, place_of
+from pixmill.contract.batches import ITEMS_MAX, MOST_CONTENT_BYTES
 
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV = ("text/csv",)

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from daemon.broker.streams import ranked
 from daemon.gateway.answering.problems import Problem, bad_parameter
 from daemon.gateway.gateway import Gateway
-from daemon.queue.keys import Uid
-from daemon.queue.records import GroupView, ItemView
+from pixmill.broker.streams import ranked
+from pixmill.records.keys import Uid
+from pixmill.records.records import GroupView, ItemView
 
 LOOKED_AT = 500  # records a round trip
 BATCH, ITEM = "b", "i"  # the lists, so that a cursor of one is none of the other

@@ -19,9 +19,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from daemon.contract.fields import Ident, Name
 from daemon.gateway.callers.scopes import Scope
 from daemon.settings import SettingsError
+from pixmill.contract.fields import Ident, Name
 
 PREFIX: Final = "pxm_"
 FORM: Final = re.compile(r"pxm_[A-Za-z0-9_-]{43}")

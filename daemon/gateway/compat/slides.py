@@ -13,7 +13,6 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from daemon.broker.streams import ranked
 from daemon.compat.slides import slide_batch
 from daemon.gateway.answering.problems import invalid
 from daemon.gateway.batches.accepting import accept, prepared
@@ -26,7 +25,8 @@ from daemon.gateway.work.answers import answer, look_again_s
 from daemon.gateway.work.finding import find_batch, items_of
 from daemon.gateway.work.joining import batch_id_of
 from daemon.gateway.work.links import Links
-from daemon.queue.records import GroupView, ItemView
+from pixmill.broker.streams import ranked
+from pixmill.records.records import GroupView, ItemView
 
 router = APIRouter(tags=["slides"])
 

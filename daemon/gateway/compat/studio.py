@@ -9,7 +9,6 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from daemon.compat.studio import STUDIO_TYPE, studio_types
-from daemon.contract import Batch, parse_payload
 from daemon.gateway.batches.accepting import accept
 from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Gateway, Here
@@ -19,6 +18,7 @@ from daemon.gateway.work.accepting import named
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.links import Links
 from daemon.intake.acceptance import PreparedPart
+from pixmill.contract import Batch, parse_payload
 
 router = APIRouter(tags=["image studio"])
 

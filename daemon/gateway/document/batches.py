@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from daemon.contract.event_data import Counts
-from daemon.contract.event_types import BatchState
 from daemon.gateway.document.shapes import HERE, TIME, Example, Outlook, Shape
+from pixmill.contract.event_data import Counts
+from pixmill.contract.event_types import BatchState
 
 
 class BatchUrls(Shape):

@@ -11,8 +11,6 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from daemon.contract import Batch, Job
-from daemon.contract.batches import CancelSelection, PauseOrder, RetrySelection
 from daemon.gateway.answering.problems import MEDIA_TYPE
 from daemon.gateway.callers.keyring import COOKIE
 from daemon.gateway.document.bodies import JSON, ref
@@ -20,6 +18,8 @@ from daemon.gateway.document.codes import CODES, joined
 from daemon.gateway.document.openai import OpenAiError
 from daemon.gateway.document.operations import OPERATIONS, Answer, Operation
 from daemon.gateway.document.parameters import KNOWN
+from pixmill.contract import Batch, Job
+from pixmill.contract.batches import CancelSelection, PauseOrder, RetrySelection
 
 Node = dict[str, Any]
 

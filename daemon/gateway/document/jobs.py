@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
-from daemon.contract.event_data import Counts, ErrorRecord, ImageRecord
 from daemon.gateway.document.shapes import HERE, TIME, Example, Outlook, Shape
+from pixmill.contract.event_data import Counts, ErrorRecord, ImageRecord
 
 
 class JobUrls(Shape):

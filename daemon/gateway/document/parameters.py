@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from daemon.contract.event_types import BatchState
-from daemon.contract.fields import IDENT_PATTERN, IDENT_TEXT, NAME_PATTERN
-from daemon.contract.schema import SCHEMA_NAMES
 from daemon.gateway.endpoints.items import STATES
 from daemon.gateway.requests.identity import KEY_CHARS
 from daemon.gateway.requests.parameters import MOST_WAIT_S
 from daemon.queue.usage import MOST_DAYS
+from pixmill.contract.event_types import BatchState
+from pixmill.contract.fields import IDENT_PATTERN, IDENT_TEXT, NAME_PATTERN
+from pixmill.contract.schema import SCHEMA_NAMES
 
 Spec = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ import structlog
 from fastapi import APIRouter, Response
 from starlette.responses import StreamingResponse
 
-from daemon.client.archive import (
+from daemon.files.archive import (
     MANIFEST,
     TABLE,
     WENT,
@@ -23,7 +23,7 @@ from daemon.client.archive import (
     safe_name,
     table,
 )
-from daemon.client.prompt_template import PromptTemplate
+from daemon.files.prompt_template import PromptTemplate
 from daemon.gateway.answering.problems import bad_parameter
 from daemon.gateway.callers.access import Reader
 from daemon.gateway.gateway import Gateway, Here

@@ -8,10 +8,6 @@ from typing import TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from daemon.client.client import CANCEL_STATES, DEFAULT_RETRY
-from daemon.contract.batches import CancelSelection, PauseOrder, RetrySelection
-from daemon.contract.explain import refused
-from daemon.contract.fields import Model
 from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.batches.pages import chosen
 from daemon.gateway.callers.access import Submitter
@@ -23,7 +19,11 @@ from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.joining import first_send_us
 from daemon.queue import pauses
 from daemon.queue.messages import Changed
-from daemon.queue.records import GroupView
+from daemon.queue.orders import CANCEL_STATES, DEFAULT_RETRY
+from pixmill.contract.batches import CancelSelection, PauseOrder, RetrySelection
+from pixmill.contract.explain import refused
+from pixmill.contract.fields import Model
+from pixmill.records.records import GroupView
 
 router = APIRouter(tags=["batches"])
 

@@ -9,12 +9,10 @@ from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
+from pixmill.records.counts import GroupCounts
 from redis.exceptions import RedisError
 
-from daemon.broker.streams import tail
-from daemon.client.planning import LeastTime
-from daemon.contract import Rejection
-from daemon.contract.event_types import BatchState
+from daemon.accounts.least_time import LeastTime
 from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.batches.accepting import (
     Plan,
@@ -36,10 +34,12 @@ from daemon.gateway.work.accepting import named
 from daemon.gateway.work.answers import EVENT_ID, answer, shown
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
-from daemon.queue.messages import GroupCounts
 from daemon.queue.pauses import unsigned
-from daemon.queue.records import GroupView
 from daemon.queue.summaries import log_of, pace
+from pixmill.broker.streams import tail
+from pixmill.contract import Rejection
+from pixmill.contract.event_types import BatchState
+from pixmill.records.records import GroupView
 
 router = APIRouter(tags=["batches"])
 

@@ -10,7 +10,7 @@ from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Here
 from daemon.gateway.requests.parameters import ident_of
 from daemon.gateway.work.finding import find_batch, find_job
-from daemon.queue.keys import batch_gid, job_gid
+from pixmill.records.keys import batch_gid, job_gid
 
 router = APIRouter()
 

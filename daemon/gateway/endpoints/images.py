@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import structlog
 from fastapi import APIRouter, Depends, Header, Response
 
-from daemon.client.archive import safe_name
+from daemon.files.archive import safe_name
 from daemon.gateway.answering.memory import HeldResponse
 from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.callers.access import Reader
@@ -16,11 +16,11 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.parameters import flag
 from daemon.gateway.work.finding import find_item, find_job
 from daemon.gateway.work.pictures import LINK_LASTS
-from daemon.queue.keys import Uid
-from daemon.queue.records import ItemView
 from daemon.storage.imaging import BadImage, in_picture_thread, thumbnail
 from daemon.storage.keeper import thumb_key
 from daemon.storage.object_store import StorageError
+from pixmill.records.keys import Uid
+from pixmill.records.records import ItemView
 
 router = APIRouter(tags=["pictures"])
 log = structlog.get_logger(__name__)

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pixmill.records.counts import GroupCounts
 
-from daemon.broker.streams import tail
 from daemon.gateway.answering.problems import bad_parameter
 from daemon.gateway.batches.pages import items_of
 from daemon.gateway.callers.access import Reader
@@ -16,8 +16,8 @@ from daemon.gateway.requests.parameters import one_of, whole_number
 from daemon.gateway.work.answers import EVENT_ID, answer
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
-from daemon.queue.messages import GroupCounts
-from daemon.queue.records import ItemView
+from pixmill.broker.streams import tail
+from pixmill.records.records import ItemView
 
 router = APIRouter(tags=["batches"])
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from daemon.contract import Job
-from daemon.contract.entry import MAX_DATA_BYTES
 from daemon.gateway.callers.access import Caller, Reader, Submitter
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.gateway import Gateway, Here
@@ -20,7 +18,9 @@ from daemon.gateway.work.accepting import accept_job, job_from, named, record_of
 from daemon.gateway.work.answers import accepted, answer, look_again_s, shown
 from daemon.gateway.work.finding import find_item, find_job, members_of
 from daemon.gateway.work.links import Links
-from daemon.queue.views import View
+from pixmill.contract import Job
+from pixmill.contract.entry import MAX_DATA_BYTES
+from pixmill.records.views import View
 
 router = APIRouter(route_class=PlainRoute, tags=["jobs"])  # clients poll these
 

@@ -14,7 +14,7 @@ from daemon.gateway.work.joining import first_send_us
 from daemon.gateway.work.links import Links
 from daemon.intake.orders import DEFAULT_CANCEL
 from daemon.queue.messages import Target
-from daemon.queue.views import GroupView, ItemView, View
+from pixmill.records.views import GroupView, ItemView, View
 
 router = APIRouter(tags=["jobs"])
 

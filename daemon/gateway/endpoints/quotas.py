@@ -14,7 +14,7 @@ from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.parameters import pause_terms
 from daemon.gateway.work.answers import answer
 from daemon.queue import pauses
-from daemon.queue.views import rfc3339
+from pixmill.records.views import rfc3339
 
 router = APIRouter(tags=["quotas"])
 

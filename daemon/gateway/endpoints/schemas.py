@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from daemon.contract.schema import SCHEMA_NAMES, schema
 from daemon.gateway.answering.problems import not_found
 from daemon.gateway.callers.access import READS
 from daemon.gateway.work.answers import answer
+from pixmill.contract.schema import SCHEMA_NAMES, schema
 
 router = APIRouter(tags=["schemas"])
 

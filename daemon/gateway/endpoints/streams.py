@@ -9,7 +9,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 
-from daemon.contract import FINAL_STATES
 from daemon.gateway.answering.problems import Problem, bad_parameter
 from daemon.gateway.callers.access import Reader
 from daemon.gateway.events.frames import START, Position, Topic, position_of
@@ -17,7 +16,8 @@ from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.work.finding import find_batch, find_item, find_job
-from daemon.queue.views import ItemView, View
+from pixmill.contract import FINAL_STATES
+from pixmill.records.views import ItemView, View
 
 
 async def _open(here: Here) -> None:

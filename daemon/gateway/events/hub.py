@@ -14,15 +14,15 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.broker.errors import in_words
 from daemon.broker.loops import run_forever
-from daemon.broker.streams import tail, wait_after
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events.frames import Event, Position, Topic, event_of, position_of, text_of
 from daemon.gateway.events.listener import Changes, Listener, Subscriber
 from daemon.gateway.events.replay import has_lost, state_of
-from daemon.queue.keys import Keys
 from daemon.telemetry.http_metrics import HttpMetrics
+from pixmill.broker.errors import in_words
+from pixmill.broker.streams import tail, wait_after
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

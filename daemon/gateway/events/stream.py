@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from daemon.broker.backoff import pause_s
-from daemon.broker.errors import passes
-from daemon.broker.streams import tail
 from daemon.gateway.events.frames import END, START, Position, Topic, first_line, position_of, resync
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.listener import Listener
 from daemon.gateway.events.replay import Page, has_lost, read_page, state_of
+from pixmill.broker.backoff import pause_s
+from pixmill.broker.errors import passes
+from pixmill.broker.streams import tail
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from fastapi import Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.contract import FINAL_STATES
 from daemon.gateway.events.frames import Topic
 from daemon.gateway.events.hub import EventHub
-from daemon.queue.keys import Keys
-from daemon.queue.views import ItemView, View
+from pixmill.contract import FINAL_STATES
+from pixmill.records.keys import Keys
+from pixmill.records.views import ItemView, View
 
 _FIELDS = ("state", "held", "open", "parts_left")
 _GOES_ON = frozenset({b"queued", b"throttled", b"retry_wait", b"running"})

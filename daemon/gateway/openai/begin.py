@@ -19,7 +19,7 @@ from daemon.gateway.work.accepting import accept_job, job_from, named
 from daemon.gateway.work.finding import find_job
 from daemon.gateway.work.joining import digest_of, joined_id
 from daemon.gateway.work.links import Links
-from daemon.queue.records import View
+from pixmill.records.records import View
 
 # Vendors' SDKs repeat a request by themselves, and count that here (source: openai-python, _base_client.py).
 RETRY_COUNT: Final = "x-stainless-retry-count"

@@ -11,11 +11,11 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from daemon.contract.fields import whole_number
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.work.pictures import keep_input
+from pixmill.contract.fields import whole_number
 
 TYPE: Final = "multipart/form-data"
 MOST_PICTURES: Final = 16

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from daemon.accounts.routes import Route, Routes
-from daemon.contract.explain import nearest
 from daemon.gateway.answering.problems import Problem
+from pixmill.contract.explain import nearest
 
 DEFAULT_ROUTE: Final = "default"
 # Sent to the provider as they are; its check refuses what it does not know.

@@ -27,7 +27,7 @@ from daemon.gateway.work.accepting import named
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.finding import find_job, items_of
 from daemon.gateway.work.links import Links
-from daemon.queue.records import View
+from pixmill.records.records import View
 
 router = APIRouter(route_class=OpenAiRoute, tags=["openai"])
 

@@ -19,7 +19,7 @@ from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.route import NO_RETRY
 from daemon.gateway.work.links import Links
 from daemon.gateway.work.pictures import LINK_LASTS
-from daemon.queue.records import ItemView, View
+from pixmill.records.records import ItemView, View
 
 MODERATED: Final = frozenset({"moderation_input", "moderation_output"})
 # A caller that sends a valid job is not at fault for these.

@@ -11,10 +11,10 @@ from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
 from starlette.types import Scope
 
-from daemon.contract import Rejection
 from daemon.gateway.answering.problems import Problem, problem_of
 from daemon.gateway.work.answers import answer
 from daemon.storage.object_store import StorageError
+from pixmill.contract import Rejection
 
 EXPECTED: Final = (Problem, Rejection, RedisError, OSError, StorageError, RequestValidationError)
 NO_RETRY: Final = {"x-should-retry": "false"}  # the SDK repeats a 409 and every 5xx unless this stops it

@@ -16,8 +16,8 @@ from daemon.gateway.openai.fields import Wish
 from daemon.gateway.openai.results import Form, facts_of, failure_of, is_over
 from daemon.gateway.openai.route import error_object, still_running
 from daemon.gateway.work.finding import items_of
-from daemon.queue.records import ItemView, View
 from daemon.storage.object_store import StorageError
+from pixmill.records.records import ItemView, View
 
 PING_S: Final = 5.0
 LOOK_S: Final = 0.5  # for the next picture of several

@@ -11,8 +11,8 @@ import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from daemon.contract.entry import MAX_DEPTH
 from daemon.gateway.answering.problems import Problem
+from pixmill.contract.entry import MAX_DEPTH
 
 JSON_BYTES: Final = 2 * 1024**2
 AT_ONCE_BYTES: Final = 64 * 1024  # what the loop itself reads

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import Request
 
-from daemon.contract.fields import IDENT_PATTERN
 from daemon.gateway.answering.problems import Problem, bad_parameter, invalid, not_found
 from daemon.gateway.requests.bodies import read_object
 from daemon.settings import parse_duration
+from pixmill.contract.fields import IDENT_PATTERN
 
 SMALL_BYTES = 64 * 1024
 REASON_CHARS = 200

@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 import orjson
 from redis.exceptions import RedisError
 
-from daemon.contract import JOB_TYPE, Job, Rejection, parse_payload
 from daemon.gateway.answering.problems import Problem, of_rejection, problem_of
 from daemon.gateway.gateway import Gateway
 from daemon.intake.acceptance import CONFLICT, Verdict
-from daemon.queue.keys import job_gid
-from daemon.queue.views import View
 from daemon.storage.object_store import StorageError
+from pixmill.contract import JOB_TYPE, Job, Rejection, parse_payload
+from pixmill.records.keys import job_gid
+from pixmill.records.views import View
 
 AGAIN_S = 30  # where nobody knows how long the work ahead takes
 

@@ -11,7 +11,7 @@ from fastapi import Response
 from daemon.gateway.answering.problems import response_of
 from daemon.gateway.estimate import UNKNOWN, Outlook
 from daemon.gateway.work.links import Links
-from daemon.queue.views import ItemView, View
+from pixmill.records.views import ItemView, View
 
 LOOK_AGAIN_S = 30  # at most
 EVENT_ID = "Pixmill-Event-Id"  # of a list: what happened after it follows at `events?after=`

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from daemon.gateway.answering.problems import Problem, not_found
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.requests.parameters import ident_of
-from daemon.queue.keys import Uid, batch_gid, job_gid
-from daemon.queue.views import GroupView, ItemView, View
+from pixmill.records.keys import Uid, batch_gid, job_gid
+from pixmill.records.views import GroupView, ItemView, View
 
 
 async def find_job(here: Gateway, tenant: str, ident: str) -> View:

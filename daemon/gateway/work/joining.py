@@ -11,12 +11,12 @@ from typing import Any
 
 from fastapi import Request
 
-from daemon.client.client import new_id
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.requests.identity import HEADER, id_of_key, idempotency_key
 from daemon.queue.steps import Steps
+from pixmill.client.client import new_id
 
 SAME_BODY_S = 60.0
 ORDER_KEPT_MS = 60_000

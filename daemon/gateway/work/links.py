@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import URL
 
 from daemon.gateway.callers.access import Caller
-from daemon.queue.views import GroupView, ItemView, View
+from pixmill.records.views import GroupView, ItemView, View
 
 ORDERS = ("cancel", "retry", "explain")
 OF_BATCHES = ("pause", "resume", "log")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.run import Run
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
 
 
 class Awaited:

@@ -14,10 +14,10 @@ from redis.exceptions import RedisError
 
 from daemon.accounts.routes import Route
 from daemon.broker.loops import PATIENCE_S
-from daemon.contract import Job
-from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.rule import KEPT, PollRule, Seen
+from pixmill.contract import Job
+from pixmill.records.keys import Keys
 
 log = structlog.get_logger(__name__)
 

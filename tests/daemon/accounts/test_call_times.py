@@ -5,8 +5,8 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from daemon.accounts.call_times import CallTimes, least_s, read_call_s
-from daemon.queue.keys import Keys
 from limiter.quota.quota import parse_quota
+from pixmill.records.keys import Keys
 
 KEYS = Keys("pixmill")
 QUOTA = parse_quota("q", {"images": "10/min"})

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
 from daemon.accounts.routes import LONGEST_PAUSE_S, TURN_S, Route
-from daemon.contract.event_data import EVENT_DATA
 from limiter import Grant, Limiter, Permit, Quota, QuotaState, parse_quota
+from pixmill.contract.event_data import EVENT_DATA
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import Installation
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from daemon.accounts.quota_store import in_force, quotas_in_force, reset, set_limits
-from daemon.queue.keys import Keys
 from limiter.explain import spelled
 from limiter.quota.quota import QuotaError, parse_quota
+from pixmill.records.keys import Keys
 
 KEYS = Keys("pixmill")
 CONFIGURED: Mapping[str, object] = {"images": ["10/s", "120/min"], "in_flight": 8}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.accounts.routes import FORGOTTEN_S, LONGEST_PAUSE_S, TURN_S, Reach
-from daemon.broker.backoff import pause_s
+from pixmill.broker.backoff import pause_s
 
 
 class Way(Reach):

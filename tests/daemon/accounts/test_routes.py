@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daemon.accounts.routes import Routes, build_routes
-from daemon.contract import Job, Rejection
 from daemon.settings import Settings
+from pixmill.contract import Job, Rejection
 
 LARGEST_SEED = 2**31 - 1  # of Z-Image
 

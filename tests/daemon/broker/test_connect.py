@@ -16,8 +16,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from daemon.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
-from daemon.broker.errors import CONNECTION_FAULTS, in_words
+from pixmill.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocking_client, command_client
+from pixmill.broker.errors import CONNECTION_FAULTS, in_words
 from tests.servers import RedisServer
 
 BIG = b"x" * 64_000_000  # more than a socket takes at once

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from structlog.testing import capture_logs
 
-from daemon.broker.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 from daemon.broker.loops import run_forever, until_answered
+from pixmill.broker.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 
 
 @given(failures=st.integers(0, 10_000), longest_s=st.floats(0.1, 60))

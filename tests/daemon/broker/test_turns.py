@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from daemon.broker import turns
-from daemon.broker.connect import command_client
+from pixmill.broker import turns
+from pixmill.broker.connect import command_client
 from tests.servers import RedisServer, free_port
 
 

@@ -21,11 +21,11 @@ from starlette.routing import Route
 
 from daemon.callbacks.delivery import DELAYS_S, LEASE_S, MOST_A_HOST, Callbacks
 from daemon.callbacks.signing import Webhooks
-from daemon.contract import Event
 from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.outbox import Outbox
 from daemon.queue.outcomes import Failed, Retry, Succeeded
 from daemon.telemetry.metrics import Metrics
+from pixmill.contract import Event
 from providers.http.addresses import OutsideError
 from providers.http.asgi import AsgiServer
 from tests.daemon.harness import Installation, eventually

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from daemon.callbacks.signing import Webhooks, secret_bytes
-from daemon.contract import Callback, Rejection
 from daemon.settings import SettingsError, load_settings
+from pixmill.contract import Callback, Rejection
 
 # The example in the tests of the Standard Webhooks libraries.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

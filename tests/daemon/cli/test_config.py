@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from daemon.accounts.routes import build_routes
 from daemon.cli.commands.config import config as config_app
 from daemon.compat.aliases import alias_source
-from daemon.contract import Job
 from daemon.settings import SettingsError, load_settings
 from limiter.quota.quota import Quota, Window
+from pixmill.contract import Job
 from tests.daemon.settings.test_settings import WHOLE
 
 run = CliRunner().invoke

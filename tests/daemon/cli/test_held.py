@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from daemon.cli.options import spelled
 from daemon.queue.outcomes import Outcome, Succeeded, Unknown
-from daemon.queue.records import GroupView, Records
+from pixmill.records.records import GroupView, Records
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import made, working

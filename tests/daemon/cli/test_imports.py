@@ -30,8 +30,8 @@ HEAVY = (
     "prometheus_client",
     "pydantic_settings",
     "daemon.queue.queue",
-    "daemon.contract.event_data",
-    "daemon.client.batch_file",
+    "pixmill.contract.event_data",
+    "daemon.files.batch_file",
     "daemon.service",
     "providers.registry",
     "providers.simulator",
@@ -81,7 +81,7 @@ async def test_a_light_command_imports_nothing_heavy(
 
 
 def test_the_client_imports_nothing_heavy() -> None:
-    assert not loaded("import daemon.client") & {*HEAVY, "typer"}
+    assert not loaded("import pixmill.client") & {*HEAVY, "typer"}
 
 
 def test_a_worker_has_no_simulator_and_no_rich() -> None:

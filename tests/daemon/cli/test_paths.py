@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from daemon.cli.main import app
-from daemon.client.archive import write_whole
+from daemon.files.archive import write_whole
 from tests.daemon.cli.conftest import Pixmill
 
 LONG = "x" * 300

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
 from daemon.queue.pauses import read_pauses
+from pixmill.records.keys import Keys
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.cli.test_quotas import CONFIG
 from tests.daemon.harness import Installation

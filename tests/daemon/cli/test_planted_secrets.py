@@ -23,11 +23,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from daemon.accounts.routes import build_routes
-from daemon.queue.keys import Keys
 from daemon.replica import Replica
 from daemon.settings import load_settings
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.logs import configure_logs
+from pixmill.records.keys import Keys
 from providers.http.asgi import AsgiServer
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import NO_WEBHOOKS, eventually

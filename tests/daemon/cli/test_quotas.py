@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract.event_data import EVENT_DATA
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.outcomes import Retry, Succeeded, Throttled
 from daemon.settings import load_settings
 from daemon.settings.pace import pace_as_json
 from limiter import Grant, Later, Limiter, parse_quota
+from pixmill.contract.event_data import EVENT_DATA
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import held, made

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from daemon.client import Client
-from daemon.client.archive import pictures_of, safe_name
-from daemon.queue.records import ItemView
+from daemon.files.archive import pictures_of, safe_name
 from daemon.storage.object_store import ResultStore
+from pixmill.client import Client
+from pixmill.records.records import ItemView
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation
 from tests.daemon.live import image_key, made, picture, refused
@@ -74,7 +74,7 @@ async def test_a_planted_link_is_never_written_through(
     pixmill: Pixmill, batch: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each name that a part could have is a link to a file of the user's.
-    monkeypatch.setattr("daemon.client.archive.secrets.token_hex", lambda _: "guessed")
+    monkeypatch.setattr("daemon.files.archive.secrets.token_hex", lambda _: "guessed")
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / "pictures").mkdir()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
-from daemon.queue.records import GroupView, Records
+from pixmill.contract import Job
+from pixmill.records.records import GroupView, Records
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation, eventually
 from tests.daemon.live import made, refused, working

@@ -18,9 +18,9 @@ from redis.exceptions import ResponseError
 
 from daemon.cli.commands.explain import reason_of
 from daemon.cli.session import Session
-from daemon.client import Client
-from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Failed, Throttled
+from pixmill.client import Client
+from pixmill.records.keys import Keys
 from tests.daemon.cli.conftest import Pixmill
 from tests.daemon.harness import Installation, eventually
 from tests.daemon.live import made, refused, working

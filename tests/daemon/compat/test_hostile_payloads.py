@@ -8,7 +8,7 @@ import pytest
 
 from daemon.compat.slides import slide_batch
 from daemon.compat.studio import studio_batch
-from daemon.contract import Rejection
+from pixmill.contract import Rejection
 
 LONG = "x" * 400_000_000  # a thousand copies of it fit into no memory
 

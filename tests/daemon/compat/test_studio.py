@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from daemon.compat.studio import studio_types
-from daemon.contract import Batch, Rejection, parse_entry
-from tests.daemon.contract.test_job import entry, refusal
+from pixmill.contract import Batch, Rejection, parse_entry
+from tests.pixmill.contract.test_job import entry, refusal
 
 KIND = "image-studio.batch.v1"
 KEY = "sk-planted-4f9a1c7e22b0d6"

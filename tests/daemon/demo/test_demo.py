@@ -24,8 +24,8 @@ from daemon.cli.commands import demo as command
 from daemon.cli.main import app as cli
 from daemon.demo.run import PRODUCTS, TEMPLATE, Report, Scenario, run_demo
 from daemon.demo.summary import Books, Failure, Summary, mean_service_s
-from daemon.queue.records import GroupView, Progress, View
 from limiter.quota.quota import parse_quota
+from pixmill.records.records import GroupView, Progress, View
 from providers.simulator.ledger import Call, Ledger
 from providers.simulator.products import product_for
 from providers.simulator.settings import Rate

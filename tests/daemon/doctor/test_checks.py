@@ -16,7 +16,6 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as HttpRoute
 
-from daemon.broker.connect import command_client
 from daemon.doctor.checks import (
     Check,
     Finding,
@@ -26,9 +25,10 @@ from daemon.doctor.checks import (
     examine,
 )
 from daemon.doctor.redis_checks import memory_checks, redis_checks, unreachable
-from daemon.queue.keys import Keys
 from daemon.settings import Credential, Route
 from daemon.storage.object_store import ResultStore, StorageError
+from pixmill.broker.connect import command_client
+from pixmill.records.keys import Keys
 from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
 from tests.servers import RedisServer

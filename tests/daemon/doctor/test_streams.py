@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from daemon.doctor.checks import Finding, State
 from daemon.doctor.stream_checks import stream_checks
-from daemon.queue.keys import INTAKE_GROUP, Keys
+from pixmill.records.keys import INTAKE_GROUP, Keys
 from tests.daemon.harness import Installation
 
 KEYS = Keys("pixmill")

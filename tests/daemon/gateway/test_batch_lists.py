@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from daemon.broker.streams import tail
 from daemon.gateway.batches.pages import batches_of
 from daemon.gateway.endpoints import batches
-from daemon.queue.records import ItemView
+from pixmill.broker.streams import tail
+from pixmill.records.records import ItemView
 from tests.daemon.gateway.rig import Door
 from tests.daemon.gateway.test_batches import batch, ended
 

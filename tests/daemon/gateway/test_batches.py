@@ -8,7 +8,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from daemon.client.sending import batch_parts
+from pixmill.client.sending import batch_parts
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from daemon.client.archive import pictures_of
-from daemon.contract import Job
+from daemon.files.archive import pictures_of
 from daemon.gateway.endpoints import archive as archive_of_gateway
 from daemon.gateway.requests.uploads import Uploads
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
 from daemon.storage.object_store import StorageError
+from pixmill.contract import Job
 from tests.daemon.gateway.rig import Door, open_door, refusal
 from tests.daemon.harness import eventually
 from tests.daemon.live import by_prompt, image_key, made

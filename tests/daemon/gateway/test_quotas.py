@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract import Job
-from daemon.contract.schema import schema
 from daemon.gateway.callers.keys_file import add_key
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome, Succeeded
 from daemon.queue.pauses import read_pauses
 from limiter import Limiter
+from pixmill.contract import Job
+from pixmill.contract.schema import schema
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.harness import eventually
 from tests.daemon.live import made, refused

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome, Succeeded
+from pixmill.contract import Job
 from tests.daemon.gateway.callers.keys import JOB, made
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.harness import eventually

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from redis.asyncio import Redis
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
+from pixmill.contract import Job
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.gateway.test_pictures import png
 from tests.daemon.live import image_key, made

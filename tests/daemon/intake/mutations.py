@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from daemon.compat.studio import STUDIO_TYPE
-from daemon.contract.entry import BATCH_TYPE, CANCEL_TYPE, JOB_TYPE, RETRY_TYPE
+from pixmill.contract.entry import BATCH_TYPE, CANCEL_TYPE, JOB_TYPE, RETRY_TYPE
 
 Entry = dict[bytes, bytes]
 

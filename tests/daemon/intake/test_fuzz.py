@@ -11,9 +11,9 @@ import structlog
 from redis.asyncio import Redis
 
 from daemon.compat.studio import studio_types
-from daemon.contract import Batch, Job, Rejection, parse_entry
 from daemon.intake.reader import _BUG
 from daemon.intake.refusals import UNKNOWN_TYPE_READS
+from pixmill.contract import Batch, Job, Rejection, parse_entry
 from tests.daemon.harness import Installation
 from tests.daemon.intake.mutations import Entry, Mutator
 from tests.daemon.queue.queue_reading import read_all

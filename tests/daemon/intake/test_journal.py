@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection as Connection
 from redis.exceptions import ResponseError
 
-from daemon.client.sending import batch_parts
-from daemon.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
-from daemon.contract.fields import TRUSTED
 from daemon.intake.acceptance import Acceptor, PreparedPart
 from daemon.intake.journal import Journal, journaled
 from daemon.maintenance.resumer import Resumer
 from daemon.queue.outcomes import Succeeded
+from pixmill.client.sending import batch_parts
+from pixmill.contract import BATCH_TYPE, Batch, Job, Rejection, parse_payload
+from pixmill.contract.fields import TRUSTED
 from tests.daemon.harness import Installation
 
 JOURNAL = "pixmill:accepting*"

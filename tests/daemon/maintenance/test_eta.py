@@ -8,19 +8,19 @@ from typing import Any
 
 import orjson
 import pytest
+from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
 from daemon.maintenance.eta import Estimate, Estimator
 from daemon.maintenance.scheduler import Scheduler
 from daemon.queue import pauses
-from daemon.queue.messages import GroupCounts
 from daemon.queue.outcomes import Held, Succeeded
 from daemon.queue.pauses import Pause
-from daemon.queue.records import GroupView, Records
 from daemon.telemetry.metrics import Metrics
 from limiter import Bound
 from limiter.quota.quota import parse_quota
+from pixmill.records.records import GroupView, Records
 from tests.daemon.harness import Installation, ScriptedProvider
 
 DONE = Succeeded({"images": []})

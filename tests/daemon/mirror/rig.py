@@ -11,8 +11,8 @@ from daemon.gateway.events.frames import Position
 from daemon.mirror.database import Database
 from daemon.mirror.mirror import Mirror
 from daemon.mirror.rows import BatchRow, ItemRow, batch_row, item_row
-from daemon.queue.records import Records
 from daemon.settings import SecretUrl
+from pixmill.records.records import Records
 from tests.daemon.harness import Installation
 from tests.daemon.live import by_prompt
 
@@ -58,7 +58,7 @@ class Followed:
 
     async def work(self) -> None:
         """Claim and settle what waits, as the prompts say."""
-        from daemon.contract import Job
+        from pixmill.contract import Job
 
         while claimed := await self.installation.claim(50):
             for item in claimed:

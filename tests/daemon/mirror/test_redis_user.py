@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from daemon.broker.connect import command_client
 from daemon.settings import SecretUrl
+from pixmill.broker.connect import command_client
 from tests.daemon.mirror.rig import Followed
 from tests.daemon.mirror.server import PostgresServer
 from tests.deploy.files import DEPLOY

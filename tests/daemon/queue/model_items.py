@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from daemon.queue.keys import Uid, batch_gid, job_gid
+from pixmill.records.keys import Uid, batch_gid, job_gid
 
 WAITING = frozenset({"queued", "retry_wait", "throttled"})
 FINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daemon.queue.keys import Uid
+from pixmill.records.keys import Uid
 from tests.daemon.queue.model_items import (
     FINAL,
     NOT_ENDED,

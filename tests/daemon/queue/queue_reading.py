@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
+from pixmill.records.keys import Keys
 
 # Keys of the installation or its configuration, which never expire.
 FOR_GOOD = re.compile(

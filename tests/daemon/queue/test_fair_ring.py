@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Uid
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Succeeded
+from pixmill.records.keys import Uid
 from tests.daemon.harness import Installation
 
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from daemon.queue.keys import CACHED, JOINED, Uid
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Cancelled, Failed, Held, Missed, Outcome, Released, Succeeded, Throttled
+from pixmill.records.keys import CACHED, JOINED, Uid
 from tests.daemon.harness import Installation
 
 FAULT = {"kind": "provider_fault", "message": "It failed.", "charged": "maybe", "retryable": True}

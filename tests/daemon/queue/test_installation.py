@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from daemon.client import Client
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.outcomes import Failed, Succeeded
 from daemon.service import run_worker
 from daemon.settings.model import RetentionSettings, Settings, SettingsError
+from pixmill.client import Client
 from tests.daemon.harness import Installation, eventually, worker_settings
 from tests.servers import RedisServer
 

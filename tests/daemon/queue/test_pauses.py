@@ -10,7 +10,6 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
-from daemon.contract import Event
 from daemon.queue import pauses
 from daemon.queue.outcomes import Outcome, Succeeded, Throttled
 from daemon.queue.pauses import Pause, read_pauses
@@ -21,6 +20,7 @@ from daemon.worker.pool import Pool
 from daemon.worker.run import Run
 from limiter import Limiter
 from limiter.quota.quota import parse_quota
+from pixmill.contract import Event
 from tests.daemon.harness import Bench, Installation, ScriptedProvider, eventually
 
 DONE = Succeeded({"images": []})

@@ -7,9 +7,9 @@ import random
 import pytest
 from redis.asyncio import Redis
 
-from daemon.broker.streams import ranked
-from daemon.queue.keys import Uid
 from daemon.queue.position import Place, Positions, Ring, ahead_of
+from pixmill.broker.streams import ranked
+from pixmill.records.keys import Uid
 from tests.daemon.harness import Installation
 
 

@@ -11,7 +11,6 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.queue import steps
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed, LeaseLost, PartEnd, Target
 from daemon.queue.outcomes import (
     Cancelled,
@@ -25,6 +24,7 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from limiter.script import LuaScript
+from pixmill.records.keys import Keys
 from tests.daemon.harness import COUNTS, Installation
 
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "maybe", "retryable": True}

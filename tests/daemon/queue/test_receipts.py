@@ -22,9 +22,9 @@ from daemon.queue.outcomes import (
     Throttled,
     Unknown,
 )
-from daemon.queue.records import ItemView, Records
 from daemon.worker.pool import Pool
 from daemon.worker.run import Phase, Run
+from pixmill.records.records import ItemView, Records
 from providers.base import Submitted
 from tests.daemon.harness import Bench, Installation
 

@@ -9,7 +9,6 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from daemon.queue.keys import CACHED, JOINED, LANES
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import (
     Cancelled,
@@ -24,6 +23,7 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from daemon.queue.pauses import pause
+from pixmill.records.keys import CACHED, JOINED, LANES
 from tests.daemon.harness import Installation
 
 HASH = "a" * 64

@@ -29,7 +29,6 @@ from redis.backoff import NoBackoff
 
 from daemon.intake import acceptance as intake
 from daemon.queue import orders
-from daemon.queue.keys import LANES
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import (
     Cancelled,
@@ -43,6 +42,7 @@ from daemon.queue.outcomes import (
     Unknown,
 )
 from daemon.queue.queue import Queue
+from pixmill.records.keys import LANES
 from tests.daemon.harness import Installation
 from tests.daemon.queue.model_items import FINAL, Item
 from tests.daemon.queue.queue_checks import check_group, check_owners, check_place, check_record

@@ -12,8 +12,6 @@ import pytest
 from redis.asyncio import Redis
 
 import daemon.queue.steps
-from daemon.contract import FINAL_STATES
-from daemon.contract.event_types import BatchState, ItemState
 from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import (
     Cancelled,
@@ -26,6 +24,8 @@ from daemon.queue.outcomes import (
     Throttled,
     Unknown,
 )
+from pixmill.contract import FINAL_STATES
+from pixmill.contract.event_types import BatchState, ItemState
 from tests.daemon.harness import Installation
 from tests.daemon.queue.queue_reading import read_all
 from tests.daemon.virtual_time import VirtualTime, use_virtual_time

@@ -8,13 +8,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from daemon.broker.streams import Entry, read_new
 from daemon.maintenance.eta import Estimator
 from daemon.maintenance.janitor import Janitor
 from daemon.maintenance.scheduler import Scheduler
 from daemon.queue.outcomes import Failed, Succeeded, Throttled
 from daemon.queue.pauses import pause, resume
-from daemon.queue.views import group_view
+from pixmill.broker.streams import Entry, read_new
+from pixmill.records.views import group_view
 from tests.daemon.harness import Installation
 
 DONE = Succeeded({"images": []})

@@ -18,12 +18,12 @@ from PIL import Image
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
-from daemon.queue.keys import Keys
 from daemon.queue.messages import Claimed
 from daemon.replica import Replica
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore, StorageError, object_key
 from daemon.worker import executor
+from pixmill.records.keys import Keys
 from providers.base import Generated, Picture, Request, Submitted
 from tests.daemon.harness import NO_WEBHOOKS, ScriptedProvider, as_read, eventually
 from tests.object_stores import S3, Fault, Front, SmallDisk

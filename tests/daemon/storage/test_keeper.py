@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from daemon.contract import Job
-from daemon.queue.keys import Uid
 from daemon.storage.imaging import thumbnail
 from daemon.storage.keeper import PictureKeeper, thumb_key
 from daemon.storage.object_store import ResultStore
 from daemon.telemetry.metrics import Metrics
+from pixmill.contract import Job
+from pixmill.records.keys import Uid
 from tests.daemon.storage.test_gate import png
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

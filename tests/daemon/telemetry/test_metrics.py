@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
-from daemon.queue.keys import INTAKE_GROUP, LANES, Keys
 from daemon.telemetry.gauges import FRESH_S, STALE_S, STATES, RedisGauges, pace_s_per_item
 from daemon.telemetry.metrics import Metrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import Bucket, InFlight, Quota, Window
+from pixmill.records.keys import INTAKE_GROUP, LANES, Keys
 from tests.servers import RedisServer
 
 S = 1_000_000

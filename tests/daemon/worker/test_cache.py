@@ -14,12 +14,12 @@ from redis.asyncio import Redis
 
 from daemon.accounts.routes import Routes
 from daemon.maintenance.reclaimer import Reclaimer
-from daemon.queue.keys import CACHED, LANES, Uid
 from daemon.queue.outcomes import Cancelled, Failed, Missed, Outcome, Succeeded
-from daemon.queue.records import ItemView, Records
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.worker.cache import AT_ONCE, Copies
 from daemon.worker.run import Run
+from pixmill.records.keys import CACHED, LANES, Uid
+from pixmill.records.records import ItemView, Records
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon import harness
 from tests.daemon.harness import eventually

@@ -22,7 +22,6 @@ from redis.exceptions import ResponseError
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
-from daemon.contract import Job
 from daemon.queue.bell import Bell
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Retry, Succeeded, Throttled, Unknown
@@ -39,6 +38,7 @@ from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Recalled, Run
 from limiter import Limiter, Penalty, Permit, Places, Recalls
 from limiter.quota.quota import parse_quota
+from pixmill.contract import Job
 from providers.base import CallHooks, Generated, Pending, Picture, PollPlan, Request, Submitted
 from providers.errors import ErrorKind, ProviderError, Scope
 from providers.errors import Retry as MayRetry

@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 
 from daemon.accounts.feedback import AccountAction
 from daemon.accounts.routes import Route
-from daemon.broker.backoff import full_jitter_s
 from daemon.queue.outcomes import Failed, Released, Retry, Throttled, Unknown
 from daemon.worker.retry_policy import (
     RETRY_FIRST_S,
@@ -31,6 +30,7 @@ from daemon.worker.retry_policy import (
 )
 from daemon.worker.run import Run
 from limiter import InFlight, Quota
+from pixmill.broker.backoff import full_jitter_s
 from providers import errors
 from providers.errors import ErrorKind, ProviderError, Scope
 from tests.daemon.harness import Installation

@@ -13,12 +13,12 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from daemon.contract import Input
 from daemon.queue.outcomes import Failed, Retry, Succeeded, Throttled
 from daemon.storage.object_store import ResultStore, StorageError
 from daemon.worker.download import ONLY_ADDRESS_TRIES
 from daemon.worker.inputs import InputFetcher
 from daemon.worker.retry_policy import FREE_WAITS
+from pixmill.contract import Input
 from providers.base import Picture
 from providers.errors import ErrorKind, ProviderError
 from providers.http.outside import download

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Failed, Outcome, Retry, Succeeded, Throttled
 from daemon.storage.object_store import ResultStore
+from pixmill.contract import Job
 from providers.simulator.drawing import Drawing, draw
 from tests.daemon.live import Decide, by_prompt, image_key
 

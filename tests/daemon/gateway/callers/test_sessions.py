@@ -9,12 +9,12 @@ from fastapi import Request
 from redis.asyncio import Redis
 from starlette.datastructures import URL
 
-from daemon.contract import Job
 from daemon.gateway.callers.access import Caller
 from daemon.gateway.callers.keyring import SESSION_S, KeyRing, Seal, _signature
 from daemon.gateway.callers.keys_file import add_key, read_keys, revoke_key
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
+from pixmill.contract import Job
 from tests.daemon.gateway.callers.keys import JOB, made
 from tests.daemon.gateway.rig import Door, open_door
 from tests.daemon.live import by_prompt, image_key, picture

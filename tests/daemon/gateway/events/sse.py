@@ -12,9 +12,9 @@ import httpx2
 import orjson
 from redis.asyncio import Redis
 
-from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.steps import Steps
+from pixmill.records.keys import Keys
 from tests.daemon.gateway.rig import Door
 from tests.daemon.harness import eventually
 

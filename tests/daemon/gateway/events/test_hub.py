@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from daemon.broker.connect import blocking_client
-from daemon.broker.streams import tail
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
@@ -19,6 +17,8 @@ from daemon.gateway.events.response import SseResponse
 from daemon.gateway.events.stream import EventStream, Listening
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
+from pixmill.broker.connect import blocking_client
+from pixmill.broker.streams import tail
 from tests.daemon.gateway.events.sse import KEYS, publish
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 from redis.asyncio import Redis
 
-from daemon.contract import Job
 from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Failed, Outcome
+from pixmill.contract import Job
 from tests.daemon.gateway.rig import Door
 from tests.daemon.live import by_prompt, image_key, made, picture
 

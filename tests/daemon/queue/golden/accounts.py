@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 
 from daemon.accounts.call_times import CallTimes
 from daemon.accounts.quota_store import set_limits
-from daemon.contract import Job
 from daemon.queue.outcomes import Succeeded
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.durations import Durations
 from daemon.worker.polls.rule import FEWEST, Seen
 from limiter import Grant, Limiter, Quota, parse_quota
+from pixmill.contract import Job
 from tests.daemon.harness import Installation
 from tests.limiter.conftest import VirtualTime
 

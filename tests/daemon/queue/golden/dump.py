@@ -15,9 +15,9 @@ import orjson
 from redis.asyncio import Redis
 
 from daemon.callbacks.signing import Webhooks
-from daemon.queue.keys import CACHED
 from daemon.queue.outcomes import Cancelled, Failed, Held, Outcome, Retry, Succeeded, Throttled
 from daemon.queue.pauses import pause
+from pixmill.records.keys import CACHED
 from tests.daemon.harness import Installation
 from tests.daemon.queue.golden.accounts import ACCOUNTS, fill_accounts
 from tests.servers import RedisServer

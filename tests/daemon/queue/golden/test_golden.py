@@ -10,13 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.queue.dead_letters import DeadLetters
-from daemon.queue.keys import CACHED
 from daemon.queue.messages import SCHEMA
 from daemon.queue.outbox import Outbox
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.pauses import read_pauses
-from daemon.queue.records import Records
-from daemon.queue.views import ItemView
+from pixmill.records.keys import CACHED
+from pixmill.records.records import Records
+from pixmill.records.views import ItemView
 from tests.daemon.harness import Installation
 from tests.daemon.queue.golden.dump import RECEIPT, RECORDS, dump, fill, restore
 

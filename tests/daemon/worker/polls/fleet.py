@@ -13,10 +13,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.accounts.feedback import AccountFeedback
 from daemon.accounts.routes import Route
-from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.pacer import Pacer, Worth
 from limiter import Grant, Limiter, Permit, Quota, Recalls, parse_quota
+from pixmill.records.keys import Keys
 from providers.errors import ProviderError
 from tests.daemon.harness import ScriptedProvider, eventually
 

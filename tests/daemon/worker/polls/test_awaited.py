@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemon.contract import Job
 from daemon.worker.polls.awaited import Awaited
 from daemon.worker.run import Run
+from pixmill.contract import Job
 from tests.daemon.harness import eventually
 from tests.daemon.worker.bare_replica import Replica
 from tests.daemon.worker.conftest import MakeReplica

@@ -14,12 +14,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from daemon.accounts.routes import Route
-from daemon.contract import Job
-from daemon.queue.keys import Keys
 from daemon.queue.outcomes import Cancelled, Failed, Succeeded, Unknown
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.durations import FRESH_S, Durations
 from daemon.worker.polls.rule import FEWEST, KEPT, PollRule, Seen
+from pixmill.contract import Job
+from pixmill.records.keys import Keys
 from providers.base import Pending, Submitted
 from providers.errors import ErrorKind, ProviderError
 from tests.daemon.harness import ScriptedProvider

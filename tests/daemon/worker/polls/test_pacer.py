@@ -11,8 +11,6 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
-from daemon.contract import Job
-from daemon.queue.keys import Keys
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.download import Download
 from daemon.worker.polls.durations import Durations
@@ -20,6 +18,8 @@ from daemon.worker.polls.pacer import TOGETHER, Turn, Worth
 from daemon.worker.polls.polling import Polling
 from daemon.worker.run import Run, TimeLimit
 from limiter import parse_quota
+from pixmill.contract import Job
+from pixmill.records.keys import Keys
 from providers.base import Generated, Request, Submitted
 from providers.registry import create_provider
 from providers.simulator import Simulator, SimulatorSettings
