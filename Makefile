@@ -19,7 +19,7 @@ $(UV):
 	@$(PYTHON) -m venv .uv || { echo "This Python has no venv module; on Debian: apt install python3-venv."; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.venv/.locked: $(UV) pyproject.toml uv.lock
+.venv/.locked: $(UV) pyproject.toml packages/pixmill/pyproject.toml uv.lock
 	@$(UV) sync --frozen --quiet --python "$$(command -v $(PYTHON))"
 	@touch $@
 
@@ -114,4 +114,4 @@ page-pictures: setup  ## docs/pictures/page.png anew, after the page has changed
 
 clean:  ## remove what make made
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs .image
-	find daemon limiter providers tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find daemon limiter packages providers tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
-from pixmill.redaction import redact
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
@@ -28,6 +27,7 @@ from daemon.telemetry.streams import Unbroken
 from daemon.worker.descriptors import fitting_slots, raise_limit
 from pixmill.broker.connect import command_client
 from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost, never_works, passes
+from pixmill.redaction import redact
 from pixmill.text import visible
 
 if TYPE_CHECKING:

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from pixmill.redaction import READ_LIMIT, redact
 from pixmill.text import shortened, visible
 from providers.retry_after import THROTTLE_LIMIT_S
 from providers.secrets import without_secret
@@ -131,8 +130,6 @@ RULES: dict[ErrorKind, Rule] = {
 MESSAGE_LIMIT = 600  # characters; at four bytes each, and with its other fields, a record stays under 2 KB
 _CODE_LIMIT = 100  # characters of a provider's code or request id
 
-_READ_LIMIT = 20_000  # characters of a text that patterns are searched in; far less is shown
-
 
 class ProviderError(Exception):
     """A failed provider call, classified. `message` is safe to show: no secrets, URL queries, control characters.
@@ -162,7 +159,7 @@ class ProviderError(Exception):
         # could not be found in what is shown. They are never shown.
         given = {"message": message, "provider_code": provider_code, "request_id": request_id}
         self._originals = {
-            name: shortened(text, _READ_LIMIT) for name, text in given.items() if text is not None
+            name: shortened(text, READ_LIMIT) for name, text in given.items() if text is not None
         }
         self.message = _shown(self._originals["message"], MESSAGE_LIMIT)
         self.field = None if field is None else _shown(field, 200)
@@ -242,31 +239,6 @@ class ProviderError(Exception):
 
     def __repr__(self) -> str:
         return f"ProviderError({self.kind.value}: {self.message})"
-
-
-def _without_query(found: re.Match[str]) -> str:
-    return f"{found[1]}?…" if found[2] else found[0]
-
-
-# No pattern reads a part of a text again and again: texts of others are made to keep such patterns busy.
-_SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    # A URL's userinfo and query (signatures), bearer tokens, vendors' key forms, and long base64.
-    (re.compile(r"(://)[^/\s\"'<>@]*+@"), r"\1"),
-    (re.compile(r"(https?://[^\s\"'<>?]++)(?:(\?)[^\s\"'<>]*+)?", re.IGNORECASE), _without_query),
-    (re.compile(r"\b(Bearer|Basic|Key)\s+[A-Za-z0-9._~+/=:*-]{8,}"), r"\1 ***"),
-    (re.compile(r"\b(sk|ms|pk|rk|AKID|AKIA|ASIA|whsec|pxm)[-_]?[A-Za-z0-9_*-]{12,}"), "***"),
-    (re.compile(r"(?i)\b(api[_-]?key|secret|token|authorization|signature)([\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"),
-     r"\1\2***"),
-    (re.compile(r"[A-Za-z0-9+/]{200,}={0,2}"), "(base64 removed)"),
-)  # fmt: skip
-
-
-def redact(text: str, *, limit: int = _READ_LIMIT) -> str:
-    """`text` without keys, tokens, URL queries and long base64; at most `limit` characters."""
-    text = text[:limit]  # a bound for the patterns; messages are shortened to far less afterwards
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def _shown(text: str, limit: int) -> str:

@@ -91,7 +91,6 @@ def run() -> None:
     except Exception:
         # A fault of ours: its text may hold what others wrote.
         from pixmill.redaction import redact
-
         from pixmill.text import visible
 
         print(visible(redact(traceback.format_exc()), lines=True), file=sys.stderr)
@@ -131,7 +130,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version as installed_version
 
-        typer.echo(f"pixmill {installed_version('pixmill')}")
+        typer.echo(f"pixmill {installed_version('pixmill-daemon')}")
         raise typer.Exit
 
 

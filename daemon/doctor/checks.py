@@ -13,12 +13,12 @@ from enum import StrEnum
 from functools import partial
 
 import structlog
-from pixmill.redaction import redact
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.settings import Credential, Route, SettingsError
 from daemon.storage.object_store import ResultStore, StorageError
 from pixmill.broker.errors import CONNECTION_FAULTS, lost
+from pixmill.redaction import redact
 from providers.base import ChecksCredential, Provider
 from providers.registry import create_provider
 from providers.shared.account import nearest_hint

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pixmill.redaction import redact
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
@@ -18,6 +17,7 @@ from daemon.doctor.checks import CHECK_TIMEOUT_S, Check, Finding, State, fail, o
 from daemon.doctor.permissions import missing
 from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost
 from pixmill.records.keys import Keys
+from pixmill.redaction import redact
 
 OLDEST_REDIS = (6, 2)
 CLOCK_WARN_S = 1.0

@@ -20,6 +20,7 @@ from daemon.intake.acceptance import Acceptor
 from daemon.intake.journal import Journal
 from daemon.queue.orders import Orders
 from daemon.queue.queue import Queue
+from daemon.queue.shared_records import SharedRecords
 from daemon.queue.summaries import Summaries
 from daemon.settings import Settings
 from daemon.storage.object_store import ResultStore
@@ -27,7 +28,6 @@ from daemon.telemetry.http_metrics import HttpMetrics
 from limiter import Limiter
 from pixmill.broker.connect import blocking_client, command_client
 from pixmill.records.keys import Keys
-from pixmill.records.records import Records
 
 ANSWER_S = 1.8  # a caller waits two seconds at most for a Redis that is away
 DECODED_AT_ONCE = 2
@@ -59,7 +59,7 @@ class Gateway:
         self._blocking = blocking_client(redis_url, prefix)
         cap = settings.worker.max_backlog_per_tenant
         self.queue = Queue(self.redis, self.keys, NAME, max_backlog_per_tenant=cap)
-        self.records = Records(self.redis, self.keys)
+        self.records = SharedRecords(self.redis, self.keys)
         self.orders = Orders(self.redis, self.keys)
         self.limiter = Limiter(self.redis, prefix)
         self.estimates = Estimates(self.redis, self.records, self.limiter, settings, routes)

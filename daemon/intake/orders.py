@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from daemon.queue.messages import Target
-from daemon.queue.orders import Orders
+from daemon.queue.orders import CANCEL_STATES, DEFAULT_RETRY, Orders
 from pixmill.contract import Cancel, Rejection, RetryRequest
 from pixmill.records.keys import Uid, batch_gid, job_gid
-
-DEFAULT_CANCEL = ("queued", "throttled", "retry_wait", "running", "held")
-DEFAULT_RETRY = ("failed",)
 
 
 async def carry_out(order: Cancel | RetryRequest, orders: Orders) -> None:
     """Carry out the order; a repeat changes nothing more. Raises Rejection when no work has that name."""
     for kind, name in _targets(order):
         if isinstance(order, Cancel):
-            changed = await orders.cancel(kind, name, order.statuses or DEFAULT_CANCEL)
+            changed = await orders.cancel(kind, name, order.statuses or CANCEL_STATES)
         else:
             changed = await orders.retry(kind, name, order.statuses or DEFAULT_RETRY)
         if changed.known:

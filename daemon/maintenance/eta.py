@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.accounts.call_times import ahead_of, least_s
@@ -18,6 +17,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
 from limiter import Bound
 from limiter.permit import PAUSED as QUOTA_PAUSED
+from pixmill.records.counts import GroupCounts
 from pixmill.records.keys import Keys
 
 HELD = "held"  # every item that has not ended waits for a person

@@ -9,7 +9,6 @@ import asyncio
 
 import orjson
 import structlog
-from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.broker.loops import run_forever
@@ -17,6 +16,7 @@ from daemon.maintenance.eta import Estimator
 from daemon.queue.queue import Queue
 from daemon.queue.steps import Steps
 from daemon.telemetry.metrics import Metrics
+from pixmill.records.counts import GroupCounts
 
 log = structlog.get_logger(__name__)
 

@@ -13,13 +13,13 @@ from urllib.parse import unquote
 
 import asyncpg
 import structlog
-from pixmill.redaction import redact
 
 from daemon.broker.loops import until_it_works
 from daemon.gateway.events.frames import START, Position
 from daemon.mirror.rows import BatchRow, ItemRow
 from daemon.settings import SecretUrl, SettingsError
 from pixmill.records.keys import Uid, batch_gid
+from pixmill.redaction import redact
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
-from pixmill.redaction import redact
 from redis.asyncio import Redis
 
 from daemon.queue.orders import Orders
@@ -20,6 +19,7 @@ from daemon.queue.outbox import Outbox
 from pixmill.broker import streams
 from pixmill.contract import Place, place_of
 from pixmill.records.keys import Keys, Uid
+from pixmill.redaction import redact
 
 PAGE = 50  # entries a read: each may be as large as an entry of the jobs stream
 MOST = 100_000  # about as many are kept (scripts/include/events.lua); the oldest go first

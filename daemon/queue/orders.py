@@ -10,7 +10,11 @@ from redis.asyncio import Redis
 from daemon.queue.messages import Changed, Deletion, Target
 from daemon.queue.steps import Steps
 from pixmill.records.keys import Keys
+from pixmill.records.views import GroupView, View
 
+# The states that an order means unless it names some.
+CANCEL_STATES = ("queued", "throttled", "retry_wait", "running", "held")
+DEFAULT_RETRY = ("failed",)
 PAGE = 40  # members of a group a call: it holds the server for about 2 ms
 
 
@@ -109,3 +113,8 @@ class Orders:
         The last `own_fields` fields of the letter do not belong to the original.
         """
         return bool(await self._call("resend", letter=letter, own_fields=own_fields))
+
+
+def target_of(view: View) -> tuple[Target, str]:
+    """What an order about a record names."""
+    return ("group", view.gid) if isinstance(view, GroupView) else ("item", str(view.uid))

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Literal, Unpack
 
 import structlog
-from pixmill.records.counts import GroupCounts
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
@@ -34,6 +33,7 @@ from daemon.queue.messages import (
 )
 from daemon.queue.outcomes import Outcome
 from daemon.queue.steps import GroupCommit, Steps, report_of
+from pixmill.records.counts import GroupCounts
 from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 log = structlog.get_logger(__name__)

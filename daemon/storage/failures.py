@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
 from pixmill.redaction import redact
 
 NO_CREATE_ONLY: Final = (

@@ -11,9 +11,9 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
-from pixmill.redaction import redact
 
 from daemon.telemetry.streams import Unbroken
+from pixmill.redaction import redact
 from pixmill.text import visible
 
 

@@ -211,6 +211,6 @@ class Metrics(ProcessMetrics):
 
 def _version() -> str:
     try:
-        return version("pixmill")
+        return version("pixmill-daemon")
     except PackageNotFoundError:
         return "unknown"

@@ -72,7 +72,9 @@ def _proxy(variable: str, value: str) -> httpx2.Proxy:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
         raise ValueError(f"{variable} is {shown}, and {url.scheme}:// is no form of a proxy: use {known}.")
     if url.scheme.startswith("socks") and find_spec("socksio") is None:
-        raise ValueError(f"{variable} is {shown}: install `pixmill[socks]`, or name a proxy of http://.")
+        raise ValueError(
+            f"{variable} is {shown}: install `pixmill-daemon[socks]`, or name a proxy of http://."
+        )
     return httpx2.Proxy(url, ssl_context=tls_context() if url.scheme == "https" else None)
 
 

@@ -104,10 +104,13 @@ class OpenRouterProvider(OneCallProvider):
         if not isinstance(data, dict):
             return CredentialCheck(None, f"{self._host}/key says nothing about the key; is base_url right?")
         left = data.get("limit_remaining")
-        limited = isinstance(left, int | float)
-        if limited and left <= 0:
-            return CredentialCheck(False, f"The key's own limit at {self._host} is used up: raise it there.")
-        rest = f"; {left:g} USD of its limit are left" if limited else ", which has no limit of its own"
+        rest = ", which has no limit of its own"
+        if isinstance(left, int | float):
+            if left <= 0:
+                return CredentialCheck(
+                    False, f"The key's own limit at {self._host} is used up: raise it there."
+                )
+            rest = f"; {left:g} USD of its limit are left"
         return CredentialCheck(
             True, f"{self._host} accepts the key{rest}.", await self._drawing(timeout_s / 2)
         )

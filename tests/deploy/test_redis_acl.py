@@ -18,6 +18,7 @@ from daemon.accounts.quota_store import reset, set_limits
 from daemon.doctor.checks import State, examine
 from daemon.doctor.permissions import OTHERS, TRIED
 from daemon.doctor.redis_checks import redis_checks
+from daemon.queue.orders import Orders
 from pixmill.broker.connect import command_client
 from providers.simulator.faults import Fault, FaultKind
 from tests.conftest import REDIS
@@ -107,7 +108,7 @@ async def _whole_path(made: Installed, producer: Any) -> None:
     await producer.xadd(keys.jobs, {"type": "pixmill.batch.v1", "data": batch})
     await made.reached("b1", succeeded=3)
     assert await client.redis.lrange(f"{keys.prefix}:x", 0, 0) == []
-    await client.orders.cancel("group", "default/b1", ("queued", "running"))
+    await Orders(client.redis, keys).cancel("group", "default/b1", ("queued", "running"))
     await made.ended("b1")
     await producer.xadd(
         keys.jobs,

@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pixmill.redaction import redact
 
+from pixmill.redaction import redact
 from providers.errors import MESSAGE_LIMIT, RULES, Charged, ErrorKind, ProviderError, Retry, Scope
 
 

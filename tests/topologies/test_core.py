@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from daemon.queue.orders import CANCEL_STATES, Orders
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
 from tests.topologies.conftest import Place
@@ -57,11 +58,13 @@ async def test_a_cancelled_batch_ends_and_a_retry_makes_the_missing_pictures(
     ) as made:
         await made.send("half", 12)
         await made.reached("half", succeeded=2)
-        assert (await made.client.cancel("half")).known
+        orders = Orders(made.client.redis, made.client.keys)
+        assert (await orders.cancel("group", "default/half", CANCEL_STATES)).known
         counts = await made.ended("half")
         assert counts["cancelled"] > 0
         assert counts["succeeded"] + counts["cancelled"] == 12
-        assert (await made.client.retry("half", states=("cancelled",))).ended_or_queued == counts["cancelled"]
+        retried = await orders.retry("group", "default/half", ["cancelled"])
+        assert retried.ended_or_queued == counts["cancelled"]
         assert (await made.ended("half"))["succeeded"] == 12
         assert set(made.calls().values()) == {1}
 

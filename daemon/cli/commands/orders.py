@@ -9,7 +9,9 @@ import typer
 from daemon.cli.options import Ident
 from daemon.cli.output import held_in
 from daemon.cli.session import Session, command
-from daemon.queue.orders import CANCEL_STATES
+from daemon.queue.orders import CANCEL_STATES, Orders, target_of
+from pixmill.client import Client
+from pixmill.records.views import View
 
 
 @command
@@ -28,9 +30,8 @@ async def cancel(
     """
     states = [state for state in CANCEL_STATES if not waiting or state not in ("running", "held")]
     async with session.client() as client:
-        changed = await client.cancel(ident, states=states)
-    if not changed.known:
-        raise session.unknown(ident)
+        view = await _view(session, client, ident)
+        changed = await Orders(client.redis, client.keys).cancel(*target_of(view), states)
     cancelled, stopping = changed.ended_or_queued, changed.requested
     line = f"{ident}: {cancelled} cancelled" + (f"; {stopping} running, stop requested" if stopping else "")
     return session.printer.answer(
@@ -59,9 +60,8 @@ async def retry(
     wanted = {"failed": failed, "held": held, "cancelled": cancelled, "expired": expired}
     states = [state for state, is_wanted in wanted.items() if is_wanted] or ["failed"]
     async with session.client() as client:
-        changed = await client.retry(ident, states=states)
-        if not changed.known:
-            raise session.unknown(ident)
+        view = await _view(session, client, ident)
+        changed = await Orders(client.redis, client.keys).retry(*target_of(view), states)
         waiting = 0 if changed.ended_or_queued or held else held_in(await session.find(client, ident))
     document = {"id": ident, "queued": changed.ended_or_queued, "states": states}
     if changed.ended_or_queued:
@@ -74,3 +74,11 @@ async def retry(
     if waiting:
         note = f"{waiting} held: {session.hint('retry', ident, '--held')} sends that again and may pay twice"
     return session.printer.answer(document, line, note=note)
+
+
+async def _view(session: Session, client: Client, ident: str) -> View:
+    """The record of the work; raises CommandError if there is none."""
+    view = await client.status(ident)
+    if view is None:
+        raise session.unknown(ident)
+    return view

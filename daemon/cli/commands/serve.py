@@ -120,7 +120,7 @@ def mirror(
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
-        print("The mirror needs the extra `sql`: pip install 'pixmill[sql]'", file=sys.stderr)
+        print("The mirror needs the extra `sql`: pip install 'pixmill-daemon[sql]'", file=sys.stderr)
         raise typer.Exit(2) from None
     _serve(run_mirror, config, redis_url, prefix, None, log_level, {"mirror.postgres": postgres})
 

@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
-from pixmill.records.counts import GroupCounts
 from redis.exceptions import RedisError
 
 from daemon.accounts.least_time import LeastTime
@@ -39,6 +38,7 @@ from daemon.queue.summaries import log_of, pace
 from pixmill.broker.streams import tail
 from pixmill.contract import Rejection
 from pixmill.contract.event_types import BatchState
+from pixmill.records.counts import GroupCounts
 from pixmill.records.records import GroupView
 
 router = APIRouter(tags=["batches"])

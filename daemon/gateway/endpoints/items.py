@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pixmill.records.counts import GroupCounts
 
 from daemon.gateway.answering.problems import bad_parameter
 from daemon.gateway.batches.pages import items_of
@@ -17,6 +16,7 @@ from daemon.gateway.work.answers import EVENT_ID, answer
 from daemon.gateway.work.finding import find_batch
 from daemon.gateway.work.links import Links
 from pixmill.broker.streams import tail
+from pixmill.records.counts import GroupCounts
 from pixmill.records.records import ItemView
 
 router = APIRouter(tags=["batches"])

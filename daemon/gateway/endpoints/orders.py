@@ -12,9 +12,8 @@ from daemon.gateway.work.answers import answer, charged
 from daemon.gateway.work.finding import find_batch, find_item, find_job, items_of
 from daemon.gateway.work.joining import first_send_us
 from daemon.gateway.work.links import Links
-from daemon.intake.orders import DEFAULT_CANCEL
-from daemon.queue.messages import Target
-from pixmill.records.views import GroupView, ItemView, View
+from daemon.queue.orders import CANCEL_STATES, target_of
+from pixmill.records.views import ItemView, View
 
 router = APIRouter(tags=["jobs"])
 
@@ -80,7 +79,7 @@ async def explain_batch(
 
 
 async def _cancel(here: Gateway, view: View) -> Response:
-    changed = await here.orders.cancel(*_target(view), DEFAULT_CANCEL)
+    changed = await here.orders.cancel(*target_of(view), CANCEL_STATES)
     now = await _now(here, view)
     if not changed.ended_or_queued and not changed.requested:
         raise Problem(409, "already_ended", f"It has ended: {now.state}.", more={"state": now.state})
@@ -92,7 +91,7 @@ async def _retry(request: Request, here: Gateway, caller: Caller, view: View) ->
     first_us = await first_send_us(request, here, caller, view.tenant, begins=begins)
     if not begins and first_us is None:
         raise _not_ended(view)
-    changed = await here.orders.retry(*_target(view), RETRIED, since_us=first_us)
+    changed = await here.orders.retry(*target_of(view), RETRIED, since_us=first_us)
     now = await _now(here, view)
     if not changed.ended_or_queued and not _has_gone_on(now, first_us):
         if not now.ended:
@@ -130,7 +129,3 @@ def _not_ended(view: View) -> Problem:
     return Problem(
         409, "not_ended", f"It has not ended: {view.state}. Cancel it first.", more={"state": view.state}
     )
-
-
-def _target(view: View) -> tuple[Target, str]:
-    return ("group", view.gid) if isinstance(view, GroupView) else ("item", str(view.uid))

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from pixmill.records.counts import GroupCounts
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route
@@ -20,6 +19,7 @@ from daemon.queue.pauses import Pause
 from daemon.telemetry.metrics import Metrics
 from limiter import Bound
 from limiter.quota.quota import parse_quota
+from pixmill.records.counts import GroupCounts
 from pixmill.records.records import GroupView, Records
 from tests.daemon.harness import Installation, ScriptedProvider
 

@@ -116,4 +116,4 @@ def test_without_the_extra_the_command_names_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     done = CliRunner().invoke(app, ["mirror", "--postgres", "postgresql://pixmill@localhost/pixmill"])
     assert done.exit_code == 2
-    assert "pip install 'pixmill[sql]'" in done.stderr
+    assert "pip install 'pixmill-daemon[sql]'" in done.stderr

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from daemon.maintenance.write_probe import WriteProbe
 from daemon.queue.messages import SCHEMA, NewerSchemaError
+from daemon.queue.orders import CANCEL_STATES, Orders
 from daemon.queue.outcomes import Failed, Succeeded
 from daemon.service import run_worker
 from daemon.settings.model import RetentionSettings, Settings, SettingsError
@@ -42,7 +43,7 @@ async def test_a_cancel_by_a_producer_keeps_the_record_as_the_operator_set(
     await installation.queue.install(records_s=600, failed_s=1200, starts=True)
     await installation.submit({"id": "a", "prompt": "x"})
     async with client:
-        await client.cancel("a")
+        await Orders(client.redis, client.keys).cancel("item", "default//a", CANCEL_STATES)
     assert await lives_s(installation, "a") == 1200
 
 
@@ -60,7 +61,7 @@ async def test_records_have_the_default_retention_before_the_first_replica(
 ) -> None:
     await installation.submit({"id": "a", "prompt": "x"})
     async with client:
-        await client.cancel("a")
+        await Orders(client.redis, client.keys).cancel("item", "default//a", CANCEL_STATES)
     assert await lives_s(installation, "a") == 7 * DAY_S
 
 

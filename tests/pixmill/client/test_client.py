@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.queue.dead_letters import DeadLetters
 from daemon.queue.messages import Claimed
+from daemon.queue.orders import DEFAULT_RETRY, Orders
 from daemon.queue.outcomes import Outcome, Retry
 from pixmill.client import Client, NotRunningError, RejectedError, Result
 from pixmill.client.watching import StreamEvent, Watcher
@@ -240,7 +241,7 @@ async def test_a_watch_of_a_retried_batch_goes_on_to_its_second_end(client: Clie
         await client.submit_batch({"id": "b1"}, [{"id": "a", "prompt": "good"}, {"id": "b", "prompt": "bad"}])
         await eventually(lambda: _ended(client, "b1"))
         prompts["bad"] = None
-        assert (await client.retry("b1")).ended_or_queued == 1
+        await Orders(client.redis, client.keys).retry("group", "default/b1", DEFAULT_RETRY)
         events = await _all(client, "b1")
     states = [event.data["state"] for event in events if event.type == "batch.finished"]
     assert states == ["completed_with_errors", "completed"]
@@ -344,33 +345,6 @@ async def test_a_watch_gives_up_after_its_patience(redis: Redis, client: Client)
     watcher = Watcher(client.records, away, patience_s=0)
     with pytest.raises(RedisConnectionError):
         await anext(watcher.batch(view))
-
-
-# Orders
-
-
-async def test_cancel_ends_waiting_items_and_requests_running_ones_to_stop(
-    client: Client, redis: Redis
-) -> None:
-    installation = Installation(redis)
-    await installation.batch("b1", 5)
-    await installation.claim(2)
-    changed = await client.cancel("b1")
-    assert (changed.known, changed.ended_or_queued, changed.requested) == (True, 3, 2)
-    assert not (await client.cancel("nobody")).known
-
-
-async def test_retry_touches_only_the_named_items(client: Client, redis: Redis) -> None:
-    installation = Installation(redis)
-    await installation.batch("b1", 3)
-    items = await installation.claim(3)
-    await installation.queue.settle(items[0], made(items[0]))
-    for item in items[1:]:
-        await installation.queue.settle(item, refused())
-    assert (await client.retry("b1/i1")).ended_or_queued == 1
-    assert (await client.retry("b1")).ended_or_queued == 1
-    assert (await client.retry("b1")).ended_or_queued == 0
-    assert not (await client.retry("nobody")).known
 
 
 # From prompts to results

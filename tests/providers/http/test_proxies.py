@@ -114,7 +114,7 @@ def test_socks_needs_its_extra_and_says_so(installed: bool, monkeypatch: pytest.
     monkeypatch.setattr("providers.http.proxies.find_spec", lambda _: object() if installed else None)
     environ = {"ALL_PROXY": "socks5://u:geheim@127.0.0.1:7890"}
     problems = list(environment_problems(environ))
-    assert [("pixmill[socks]" in each, "geheim" in each) for each in problems] == [(True, False)] * (
+    assert [("pixmill-daemon[socks]" in each, "geheim" in each) for each in problems] == [(True, False)] * (
         not installed
     )
     if installed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pixmill.redaction import redact
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -20,6 +19,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pixmill.redaction import redact
 
 # The errors of a lost or restarting server; the command may or may not have run.
 CONNECTION_FAULTS = (RedisConnectionError, RedisTimeoutError, OSError)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.queue.messages import Changed, Target
-from daemon.queue.orders import Orders
 from pixmill.broker.connect import blocking_client, command_client
 from pixmill.client.sending import Acceptance, Sender, Sent
 from pixmill.client.watching import ENDS, Start, StreamEvent, Watcher
@@ -27,8 +25,6 @@ from pixmill.records.keys import Keys, batch_gid
 from pixmill.records.records import GroupView, ItemView, Records, View
 
 DATA_DIR = Path(".pixmill")  # the data of `pixmill up`, below the directory it was started in
-CANCEL_STATES = ("queued", "throttled", "retry_wait", "running", "held")
-DEFAULT_RETRY = ("failed",)
 
 OnProgress = Callable[[int, int], Awaitable[None] | None]
 
@@ -70,7 +66,6 @@ class Client:
         self._blocking = blocking_client(url, prefix)
         self.records = Records(self.redis, self.keys)
         self.sender = Sender(self.redis, self.keys)
-        self.orders = Orders(self.redis, self.keys)
         self._watcher = Watcher(self.records, self._blocking, patience_s=patience_s, on_trouble=on_trouble)
 
     @classmethod
@@ -170,28 +165,6 @@ class Client:
     async def items_of(self, view: View) -> list[ItemView]:
         """The items of a record that was read."""
         return [view] if isinstance(view, ItemView) else await self.records.all_members(view.gid)
-
-    # Orders
-
-    async def cancel(
-        self, ident: str, *, tenant: str | None = None, states: Sequence[str] = CANCEL_STATES
-    ) -> Changed:
-        """Cancel waiting items, and request running ones to stop."""
-        kind, name = await self._target(ident, tenant)
-        return await self.orders.cancel(kind, name, states) if name else Changed(False, 0)
-
-    async def retry(
-        self, ident: str, *, tenant: str | None = None, states: Sequence[str] = DEFAULT_RETRY
-    ) -> Changed:
-        """Queue again the items in one of `states` (failed, cancelled, expired, held), never one that succeeded."""
-        kind, name = await self._target(ident, tenant)
-        return await self.orders.retry(kind, name, states) if name else Changed(False, 0)
-
-    async def _target(self, ident: str, tenant: str | None) -> tuple[Target, str]:
-        view = await self.status(ident, tenant=tenant)
-        if isinstance(view, GroupView):
-            return "group", view.gid
-        return "item", "" if view is None else str(view.uid)
 
     # From prompts to results
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from pixmill.contract.event_types import BatchState, EventType
+from pixmill.contract.event_types import BatchState, Charge, EventType
 
 
 class _Open(BaseModel):
@@ -37,7 +37,7 @@ class ErrorRecord(_Open):
     message: str = Field(description="a sentence for people, without secrets")
     provider_code: str | None = None
     http_status: int | None = None
-    charged: Literal["no", "maybe", "yes"] = "maybe"
+    charged: Charge = "maybe"
     retryable: bool = False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 # The events that a callback may report: those of accepted work. Progress is only for readers of the stream.
 CallbackEvent = Literal[
@@ -35,3 +35,7 @@ EventType = Literal[
 BatchState = Literal["running", "completed", "completed_with_errors", "failed", "cancelled", "expired"]
 ItemState = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired", "held"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+# Whether the provider takes money for a call.
+Charge = Literal["no", "maybe", "yes"]
+CHARGES: tuple[Charge, ...] = get_args(Charge)

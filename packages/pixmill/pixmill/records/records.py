@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import orjson
 from redis.asyncio import Redis
 
-from daemon.queue.steps import LATE_S, GroupCommit
 from pixmill.broker.streams import newest, ranked
 from pixmill.records.keys import Keys, Uid, batch_gid, job_gid
 from pixmill.records.views import GroupView, ItemView, Progress, View, group_view, item_view
@@ -28,11 +27,10 @@ class Records:
     def __init__(self, client: Redis, keys: Keys) -> None:
         self._client = client
         self.keys = keys
-        self._single = GroupCommit(self.items, late_s=LATE_S)
 
     async def item(self, uid: Uid | str) -> ItemView | None:
-        """The item of this name, or None if it has no record. Calls at the same time share a round trip."""
-        return await self._single.submit(str(uid))
+        """The item of this name, or None if it has no record."""
+        return (await self.items([str(uid)]))[0]
 
     async def items(self, uids: Sequence[str], *, with_deleted: bool = False) -> list[ItemView | None]:
         """Many items in one round trip, in their order; `with_deleted` also those whose deletion has begun."""

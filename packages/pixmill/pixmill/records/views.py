@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pixmill.records.counts import GroupCounts
 from pydantic import BeforeValidator, Field, Json, TypeAdapter
 
 from pixmill.contract import FINAL_STATES
+from pixmill.contract.event_types import CHARGES
+from pixmill.records.counts import GroupCounts
 from pixmill.records.keys import Uid
-from providers.errors import Charged
 
 # The records' formats: times and lengths in microseconds, objects as JSON.
 Time = Annotated[datetime, BeforeValidator(lambda us: datetime.fromtimestamp(int(us) / 1e6, UTC))]
@@ -184,7 +184,7 @@ def item_view(uid: str, fields: Mapping[bytes, bytes], due_us: float | None) -> 
     # The record's attempts are the failed ones only; the result counts the successful one as well.
     attempts = orjson.loads(record.get("result", "{}")).get("attempts", record.get("attempts", 0))
     due = {} if due_us is None else {"due_us": due_us}
-    calls = {charged: record.get(f"calls_{charged}", 0) for charged in map(str, Charged)}
+    calls = {charged: record.get(f"calls_{charged}", 0) for charged in CHARGES}
     task = record.get("receipt") or record.get("late_receipt")
     if record["state"] == "succeeded":
         record.pop("error", None)  # of an earlier try

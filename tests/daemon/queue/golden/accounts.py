@@ -24,19 +24,17 @@ from tests.limiter.conftest import VirtualTime
 
 ACCOUNTS: Final = Path(__file__).parent / "accounts.json"
 # One quota of each kind of book; `learning` is refused once, and `paused` by an operator.
-QUOTAS: Final = {
-    name: parse_quota(name, table)
-    for name, table in {
-        "strict": {"images": "4/h"},
-        "large": {"requests": "3000/h"},
-        "bucket": {"requests": {"rate": "60/h", "burst": 10}},
-        "whole": {"requests": {"rate": "10/h", "window": "fixed"}},
-        "daily": {"requests": {"rate": "100/day", "reset": "Asia/Shanghai"}},
-        "busy": {"in_flight": 2},
-        "learning": {"images": "60/h", "adaptive": True},
-        "paused": {"images": "60/h"},
-    }.items()
+TABLES: Final[dict[str, dict[str, object]]] = {
+    "strict": {"images": "4/h"},
+    "large": {"requests": "3000/h"},
+    "bucket": {"requests": {"rate": "60/h", "burst": 10}},
+    "whole": {"requests": {"rate": "10/h", "window": "fixed"}},
+    "daily": {"requests": {"rate": "100/day", "reset": "Asia/Shanghai"}},
+    "busy": {"in_flight": 2},
+    "learning": {"images": "60/h", "adaptive": True},
+    "paused": {"images": "60/h"},
 }
+QUOTAS: Final = {name: parse_quota(name, table) for name, table in TABLES.items()}
 CONFIGURED: Final[dict[str, object]] = {"images": "20/min", "in_flight": 8}
 SIZED: Final = Job.model_validate({"id": "sized", "prompt": "x", "size": "1024x1024"})
 

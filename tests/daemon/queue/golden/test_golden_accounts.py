@@ -57,7 +57,7 @@ def _shape(records: dict[str, Any]) -> dict[str, Any]:
 async def test_the_use_of_every_kind_of_quota_counts_on(installation: Installation) -> None:
     """In the virtual time of the dump: of each quota one call was granted, of 2 pictures."""
     limiter = limiter_of(installation.redis, VirtualTime())
-    used = {}
+    used: dict[tuple[str, str], int] = {}
     for state in await limiter.snapshot([*QUOTAS.values()]):
         used |= {(state.quota, unit.unit): unit.capacity - unit.available for unit in state.units}
     assert used["strict", "images"] == 2

@@ -1,0 +1,1 @@
+"""Connects to the Redis of an installation, and explains its errors."""

@@ -1,0 +1,1 @@
+"""Reads the records that an installation keeps of jobs and batches."""
