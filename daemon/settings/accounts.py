@@ -15,10 +15,10 @@ def unshared_accounts(settings: Settings, environ: Mapping[str, str] = {}) -> It
     whose secrets in `environ` are equal are one account; where a secret is not here, its place stands for it.
     """
     accounts: dict[tuple[str, ...], list[str]] = {}
-    for name, route in settings.routes.items():
-        accounts.setdefault(_account(settings.credentials[route.credential], environ), []).append(name)
+    for name, route in settings.calling_routes.items():
+        accounts.setdefault(_account(settings.credentials[str(route.credential)], environ), []).append(name)
     for (provider, *_), routes in accounts.items():
-        used = [settings.credentials[settings.routes[name].credential] for name in routes]
+        used = [settings.credentials[str(settings.routes[name].credential)] for name in routes]
         places = dict.fromkeys(place for each in used for place in _places(each))
         quotas = [set(settings.routes[name].quotas) for name in routes]
         if any(quotas) and not set.intersection(*quotas):

@@ -30,7 +30,7 @@ def quota_doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str
     quotas = settings.parsed_quotas()
     for quota in quotas.values():
         yield from _bursts(quota)
-    for name, route in settings.routes.items():
+    for name, route in settings.calling_routes.items():
         yield from _in_flight(name, route, settings, quotas)
     yield from unshared_accounts(settings, environ)
 
@@ -58,7 +58,7 @@ def _bursts(quota: Quota) -> Iterator[str]:
 
 
 def _in_flight(name: str, route: Route, settings: Settings, quotas: Mapping[str, Quota]) -> Iterator[str]:
-    credential = settings.credentials[route.credential]
+    credential = settings.credentials[str(route.credential)]
     preset = _PUBLISHED.get((credential.provider, credential.wire))
     if preset is None or credential.is_local:
         return
