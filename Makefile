@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format chaos bench bench-throughput \
+.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz image-check check format chaos bench bench-throughput \
         bench-limiter bench-places bench-polling bench-http bench-page bench-demo bench-stalls bench-today today-plot \
         page-pictures clean
 help:  ## this list
@@ -55,6 +55,9 @@ secrets:  ## the passwords of compose.yaml, in deploy/secrets
 
 fuzz: setup  ## five minutes of right and wrong requests to a gateway, and its answers against its OpenAPI document
 	$(BIN)/python -m tests.e2e.fuzz $(FUZZ)
+
+image-check: setup  ## build the image on Debian's packages and run it: PID 1, SIGTERM, read-only root, user, health, size (10 minutes at first)
+	$(BIN)/python -m tests.deploy.image_check
 
 check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -106,9 +109,9 @@ bench-today: setup  ## 100 pictures as people make them today, beside Pixmill: v
 today-plot: setup  ## the plot and the tables of benchmarks/results/today.json anew, in docs and README
 	$(UV) run --frozen --group plot python -m benchmarks.today.pages
 
-page-pictures: setup  ## docs/page.png anew, after the page has changed
+page-pictures: setup  ## docs/pictures/page.png anew, after the page has changed
 	$(BIN)/python -m tests.page.rig.pictures
 
 clean:  ## remove what make made
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.venv* benchmarks/out tests/sdks/.venvs .image
 	find daemon limiter packages providers tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The costs that Pixmill had, those that it should have, and those that it has: the table of docs/performance.md."""
+"""The costs that Pixmill had, should have, and has: the table of docs/measured/performance.md."""
 
 from __future__ import annotations
 

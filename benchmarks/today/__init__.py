@@ -1,1 +1,1 @@
-"""100 pictures under a real quota, as people make them today and with Pixmill: see docs/today.md."""
+"""100 pictures under a real quota, as people make them today and with Pixmill: see docs/measured/today.md."""

@@ -1,4 +1,4 @@
-"""100 pictures under a real quota, as people make them today, beside Pixmill: see docs/today.md.
+"""100 pictures under a real quota, as people make them today, beside Pixmill: see docs/measured/today.md.
 
 Run it as ``python -m benchmarks.today``: every strategy in virtual time, on a quiet day and on a bad one. With --real
 smaller batches run in real time too, and stand beside the same batches in virtual time.

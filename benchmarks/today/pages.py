@@ -1,4 +1,4 @@
-"""Writes what both READMEs and docs/today.md show of the results: the plot, its two sentences, the tables.
+"""Writes what both READMEs and docs/measured/today.md show of the results: the plot, its two sentences, the tables.
 
 Run it as ``python -m benchmarks.today.pages`` after a run whose results are to be shown (`make today-plot`).
 """
@@ -20,7 +20,7 @@ from benchmarks.today.terms import ACCOUNTS, SCALE, SMALL
 from benchmarks.venvs import BENCHMARKS
 
 RESULTS = BENCHMARKS / "results" / "today.json"
-PAGE = ROOT / "docs" / "today.md"
+PAGE = ROOT / "docs" / "measured" / "today.md"
 QUICK = 2.0  # times the optimum
 BUSY = 1.0  # the load above which no time of processes is compared
 BEGIN, END = "<!-- today: written by `make today-plot` -->", "<!-- today: end -->"
@@ -47,7 +47,7 @@ ENGLISH = Words(
         "and takes {ours_times} times the least time possible ({in_order:.2f} is all that the order of the list "
         "allows), while what people write by hand takes {others_times} times, and the quick ones are {quick_refused}. "
         "If a process dies half-way, they lose {others_lost} pictures, and Pixmill {ours_lost}: "
-        "[docs/today.md](docs/today.md)."
+        "[docs/measured/today.md](docs/measured/today.md)."
     ),
     to=" to ",
     refused="refused {} times",
@@ -63,7 +63,7 @@ CHINESE = Words(
         "（按清单顺序发送，最好也只能做到 {in_order:.2f} 倍）；"
         "常见的手写做法要 {others_times} 倍，其中较快的几种{quick_refused}。"
         "如果进程中途崩溃，手写做法会丢 {others_lost} 张图，Pixmill 丢 {ours_lost} 张："
-        "[docs/today.md](docs/today.md)。"
+        "[docs/measured/today.md](docs/measured/today.md)。"
     ),
     to=" 到 ",
     refused="被拒 {} 次",
@@ -75,7 +75,7 @@ CHINESE = Words(
 def main() -> None:
     document = json.loads(RESULTS.read_text())
     rows = rows_of(document)
-    for path in draw(shown(rows), ROOT / "docs"):
+    for path in draw(shown(rows), ROOT / "docs" / "pictures"):
         print(path.relative_to(ROOT))
     blocks = {words.path: readme(rows, words) for words in (ENGLISH, CHINESE)}
     blocks[PAGE] = page(rows, document["environment"])
@@ -123,8 +123,8 @@ def readme(rows: Sequence[Row], words: Words) -> str:
     )
     return f"""
 <picture>
-  <source media="(prefers-color-scheme: dark)" srcset="docs/today-dark.svg">
-  <img alt="{words.alternative}" src="docs/today-light.svg" width="640">
+  <source media="(prefers-color-scheme: dark)" srcset="docs/pictures/today-dark.svg">
+  <img alt="{words.alternative}" src="docs/pictures/today-light.svg" width="640">
 </picture>
 
 {fill(text, words.width, break_long_words=False, break_on_hyphens=False)}
@@ -132,7 +132,7 @@ def readme(rows: Sequence[Row], words: Words) -> str:
 
 
 def page(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    """The tables of docs/today.md."""
+    """The tables of docs/measured/today.md."""
     parts = []
     for terms in ACCOUNTS:
         of_account = [row for row in rows if row.account == terms.name]

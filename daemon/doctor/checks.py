@@ -152,7 +152,9 @@ async def _credential(credential: Credential, models: Collection[str], environ: 
         found = await provider.check_credential(timeout_s=CHECK_TIMEOUT_S - 5)
     finally:
         await provider.aclose()
-    if found.models and (unknown := [model for model in models if model not in found.models]):
+    # A variant of OpenRouter, such as NAME:nitro, is served though only its NAME is listed.
+    served = [model for model in models if {model, model.partition(":")[0]} & found.models]
+    if found.models and (unknown := [model for model in models if model not in served]):
         names = " ".join(f"It lists no {model}.{nearest_hint(model, found.models)}" for model in unknown)
         return warn(f"{found.says} {names} A job would fail, unless the provider serves more than it lists.")
     return Finding("", {None: State.WARN, True: State.OK, False: State.FAIL}[found.good], found.says)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
@@ -15,12 +16,16 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from daemon.doctor.checks import CHECK_TIMEOUT_S, Check, Finding, State, fail, ok, warn
 from daemon.doctor.permissions import missing
 from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost
-from pixmill.records.keys import INTAKE_GROUP, Keys
+from pixmill.records.keys import Keys
 from pixmill.redaction import redact
 
 OLDEST_REDIS = (6, 2)
 CLOCK_WARN_S = 1.0
 CLOCK_FAIL_S = 60.0
+ITEM_BYTES = (
+    3_000  # of an item that waits, with a payload of 1 KB; docs/measured/performance.md has what was measured
+)
+MEMORY_WARN = 0.8
 
 
 async def unreachable(client: Redis, shown_url: str) -> Finding | None:
@@ -40,7 +45,7 @@ async def unreachable(client: Redis, shown_url: str) -> Finding | None:
 
 
 def redis_checks(client: Redis, keys: Keys, *, now_s: Callable[[], float] = time.time) -> dict[str, Check]:
-    """Version, persistence, eviction, scripts, writes, permissions, clock, and whether the jobs stream lost entries."""
+    """Version, persistence, eviction, scripts, writes, permissions and clock."""
     return {
         "redis": partial(_version, client),
         "aof": partial(_persistence, client),
@@ -49,8 +54,12 @@ def redis_checks(client: Redis, keys: Keys, *, now_s: Callable[[], float] = time
         "writes": partial(_writes, client, keys),
         "acl": partial(_permissions, client, keys),
         "clock": partial(_clock, client, now_s),
-        "jobs": partial(_jobs, client, keys.jobs),
     }
+
+
+def memory_checks(client: Redis, most_waiting: int) -> dict[str, Check]:
+    """Whether memory is left for the backlog. One tenant may have `most_waiting` items that wait; 0: no cap."""
+    return {"memory": partial(_memory, client, most_waiting)}
 
 
 async def _version(client: Redis) -> Finding:
@@ -73,7 +82,10 @@ async def _persistence(client: Redis) -> Finding:
         return fail("The append-only file cannot be written: look at the server's disk.")
     if info["aof_enabled"]:
         return ok("The append-only file is on.")
-    advice = "set `appendonly yes`; otherwise the queue, receipts of paid tasks and quotas are lost with the server."
+    advice = (
+        "set `appendonly yes`; otherwise the queue, receipts of paid tasks and quotas are lost with the server: "
+        f"{_configure('appendonly yes')}."
+    )
     if info.get("connected_slaves"):
         return warn(f"Only replicas keep what is written: {advice}")
     return fail(f"Nothing is kept over a restart: {advice}")
@@ -86,10 +98,41 @@ async def _eviction(client: Redis) -> Finding:
         return warn("This server does not report its maxmemory-policy; it must be noeviction.")
     if policy == "noeviction":
         return ok("maxmemory-policy is noeviction.")
-    advice = "set `maxmemory-policy noeviction`: this is a queue, not a cache."
+    advice = f"this is a queue, not a cache: {_configure('maxmemory-policy noeviction')}."
     if not info.get("maxmemory"):
         return warn(f"maxmemory-policy is {policy}, without a limit as yet: {advice}")
     return fail(f"maxmemory-policy is {policy}, which deletes jobs: {advice}")
+
+
+def _configure(setting: str) -> str:
+    """The command that sets it now and for the next start; a managed server has it in its console."""
+    return f"`redis-cli CONFIG SET {setting}`, then `redis-cli CONFIG REWRITE`"
+
+
+async def _memory(client: Redis, most_waiting: int) -> Finding:
+    info: Any = await client.info("memory")
+    limit, used = info.get("maxmemory"), info.get("used_memory")
+    if used is None:
+        return warn("This server does not report its memory.")
+    whose = "maxmemory" if limit else "the memory of its machine"
+    limit = limit or info.get("total_system_memory")
+    if not limit:
+        return warn("This server reports no limit of its memory: look at its plan.")
+    share, room = used / limit, max(0, limit - used) // ITEM_BYTES
+    left = f"Redis uses {share:.0%} of {whose}; about {room:,} more items of 1 KB can wait"
+    more = _configure(f"maxmemory {_gib(2 * limit)}gb")
+    advice = f"give the machine more, then {more}" if whose == "maxmemory" else "use a larger machine"
+    if share >= MEMORY_WARN:
+        return warn(f"{left}. When it is full nothing is accepted and no call begins: {advice}.")
+    if most_waiting > room:
+        return warn(
+            f"{left}, and one tenant may queue {most_waiting:,}: {advice}, or lower `worker.max_backlog_per_tenant`."
+        )
+    return ok(f"{left}.")
+
+
+def _gib(count: int) -> int:
+    return max(1, math.ceil(count / 1024**3))
 
 
 async def _scripts(client: Redis) -> Finding:
@@ -131,34 +174,6 @@ async def _clock(client: Redis, now_s: Callable[[], float]) -> Finding:
     if abs(apart_s) - doubt_s > CLOCK_WARN_S:
         return warn(f"{sentence}: deadlines are off by as much. Set both clocks by NTP.")
     return ok(f"{sentence}.")
-
-
-async def _jobs(client: Redis, jobs: str) -> Finding:
-    """Whether entries vanished that no worker had read, as when a producer trims the stream.
-
-    A reader deletes every entry that it has finished, so the entries that are there are pending or unread. Both
-    replies belong to one moment, or a job that arrives between them would look lost.
-    """
-    async with client.pipeline(transaction=True) as pipe:
-        pipe.xinfo_stream(jobs)
-        pipe.xinfo_groups(jobs)
-        stream, groups = await pipe.execute(raise_on_error=False)
-    if isinstance(stream, ResponseError) and "no such key" in str(stream).lower():
-        return ok(f"{jobs} does not exist yet: nothing was ever sent here.")
-    for reply in (stream, groups):
-        if isinstance(reply, Exception):
-            raise reply
-    waiting = stream["length"]
-    group = next((each for each in groups if each["name"] in (INTAKE_GROUP, INTAKE_GROUP.encode())), None)
-    if group is None:
-        return warn(f"No worker has read {jobs} yet; waiting: {waiting}. Start one.")
-    if group.get("entries-read") is None or "entries-added" not in stream:
-        return ok(f"{jobs} waiting: {waiting}; this server does not count lost entries.")
-    lost = stream["entries-added"] - group["entries-read"] + group["pending"] - waiting
-    if lost > 0:
-        sentence = f"Entries of {jobs} that vanished before they were accepted: {lost}"
-        return fail(f"{sentence}. Send without MAXLEN and MINID, and never XTRIM or XDEL it.")
-    return ok(f"{jobs} has lost nothing; waiting: {waiting}.")
 
 
 async def server_time_s(client: Redis) -> float:

@@ -3,7 +3,6 @@
 Values come from flags, the environment (`PIXMILL_REDIS__URL`), pixmill.toml and the defaults, in that order.
 """
 
-from daemon.settings.accounts import unshared_accounts
 from daemon.settings.load import LoadedSettings, load_settings
 from daemon.settings.model import Credential, Route, Settings, SettingsError
 from daemon.settings.values import Listen, SecretUrl, masked_url, parse_duration
@@ -19,5 +18,4 @@ __all__ = [
     "load_settings",
     "masked_url",
     "parse_duration",
-    "unshared_accounts",
 ]

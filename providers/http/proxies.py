@@ -17,7 +17,7 @@ from providers.http.tls import tls_context, trust_problem
 
 _NAMES = ("https_proxy", "http_proxy", "all_proxy")
 _SCHEMES = ("http", "https", "socks5", "socks5h")
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}  # where an address names none
 
 
 def proxy_for(url: httpx2.URL, environ: Mapping[str, str] = os.environ) -> httpx2.Proxy | None:
@@ -48,10 +48,10 @@ def environment_problems(environ: Mapping[str, str]) -> Iterator[str]:
             yield str(error)
 
 
-def proxies_in_words(environ: Mapping[str, str]) -> str:
-    """The proxies in use, by variable and without passwords; empty if there is none. Raises as `proxy_for`."""
+def proxies(environ: Mapping[str, str]) -> list[tuple[str, httpx2.URL]]:
+    """The proxies in use, each with its variable and without a password. Raises as `proxy_for`."""
     given = (_variable(name, environ) for name in _NAMES)
-    return ", ".join(f"{name} {_proxy(name, value).url}" for name, value in given if value)
+    return [(name, _proxy(name, value).url) for name, value in given if value]
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def _proxy(variable: str, value: str) -> httpx2.Proxy:
 
 def _is_excepted(url: httpx2.URL, environ: Mapping[str, str]) -> bool:
     entries = (entry.strip().lower() for entry in _variable("no_proxy", environ)[1].split(","))
-    port = url.port or _PORTS.get(url.scheme, 0)
+    port = url.port or PORTS.get(url.scheme, 0)
     return any(_fits(entry, url.host.lower(), port) for entry in entries if entry)
 
 

@@ -18,7 +18,7 @@ from providers.openai.errors import refusal
 from providers.openai.models import Family, cost_of, family_of
 from providers.shared import checks
 from providers.shared.account import check_options, chosen, secret_of
-from providers.shared.answers import no_image, word
+from providers.shared.answers import listed_models, no_image
 from providers.shared.provider import OneCallProvider
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -90,8 +90,7 @@ class OpenAIProvider(OneCallProvider):
         if not isinstance(models, list):
             return CredentialCheck(None, f"{self._host}/models gave no list of models; is base_url right?")
         says = f"{self._host} accepts the key and lists {len(models)} models."
-        names = (word(model.get("id")) for model in models if isinstance(model, dict))
-        return CredentialCheck(True, says, frozenset(filter(None, names)))
+        return CredentialCheck(True, says, listed_models(answer))
 
     # --- the request
 

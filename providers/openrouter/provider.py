@@ -31,7 +31,7 @@ from providers.openrouter.models import (
 )
 from providers.shared import checks
 from providers.shared.account import check_options, chosen, listed, secret_of
-from providers.shared.answers import PICTURE_FIELDS, amount, error_in, word
+from providers.shared.answers import PICTURE_FIELDS, amount, error_in, listed_models, word
 from providers.shared.provider import OneCallProvider
 
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
@@ -97,18 +97,28 @@ class OpenRouterProvider(OneCallProvider):
 
     async def check_credential(self, *, timeout_s: float) -> CredentialCheck:
         """See ChecksCredential. The rest of a key's own limit is shown for free; the account's credit is not."""
-        answer = await self._checked("/key", timeout_s)
+        answer = await self._checked("/key", timeout_s / 2)
         if isinstance(answer, CredentialCheck):
             return answer
         data = answer.get("data")
         if not isinstance(data, dict):
             return CredentialCheck(None, f"{self._host}/key says nothing about the key; is base_url right?")
         left = data.get("limit_remaining")
-        if not isinstance(left, int | float):
-            return CredentialCheck(True, f"{self._host} accepts the key, which has no limit of its own.")
-        if left <= 0:
-            return CredentialCheck(False, f"The key's own limit at {self._host} is used up: raise it there.")
-        return CredentialCheck(True, f"{self._host} accepts the key; {left:g} USD of its limit are left.")
+        rest = ", which has no limit of its own"
+        if isinstance(left, int | float):
+            if left <= 0:
+                return CredentialCheck(
+                    False, f"The key's own limit at {self._host} is used up: raise it there."
+                )
+            rest = f"; {left:g} USD of its limit are left"
+        return CredentialCheck(
+            True, f"{self._host} accepts the key{rest}.", await self._drawing(timeout_s / 2)
+        )
+
+    async def _drawing(self, timeout_s: float) -> frozenset[str]:
+        """The models that draw; empty where the list cannot be read. Source: openrouter.ai/docs/models (2026-11)."""
+        answer = await self._checked("/models?output_modalities=image", timeout_s)
+        return frozenset() if isinstance(answer, CredentialCheck) else listed_models(answer)
 
     def _submit_request(self, request: Request) -> httpx2.Request:
         return self._post(self.path, self._fields(request))

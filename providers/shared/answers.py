@@ -199,6 +199,17 @@ def sniff_format(data: bytes) -> str | None:
     return None
 
 
+def listed_models(document: dict[str, Any]) -> frozenset[str]:
+    """The names in a list of models, in the form that OpenAI and OpenRouter share; empty for anything else."""
+    models = document.get("data")
+    names = (
+        (word(each.get("id")) for each in models if isinstance(each, dict))
+        if isinstance(models, list)
+        else ()
+    )
+    return frozenset(filter(None, names))
+
+
 def usage_in(document: dict[str, Any]) -> dict[str, Any]:
     """The tokens and costs that an answer reports; empty if it reports none."""
     usage = document.get("usage")

@@ -1,4 +1,4 @@
-"""Both READMEs and docs/today.md show the results of the benchmark."""
+"""Both READMEs and docs/measured/today.md show the results of the benchmark."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from benchmarks.today.plot import LOOKS, Look, digest, draw
 from benchmarks.today.strategies import STRATEGIES
 from benchmarks.today.terms import ACCOUNTS
 
-DOCS = PAGE.parent
+PICTURES = PAGE.parents[1] / "pictures"
 CLOCKS = ("virtual", "small", "real")
 
 
@@ -49,8 +49,8 @@ def test_the_plots_are_of_the_results(look: Look) -> None:
     rows, _ = results()
     expected = f"figures {digest(shown(rows))}"
     name = f"today-{look.name}"
-    assert expected in (DOCS / f"{name}.svg").read_text(), "run `make today-plot`"
-    with Image.open(DOCS / f"{name}.png") as picture:
+    assert expected in (PICTURES / f"{name}.svg").read_text(), "run `make today-plot`"
+    with Image.open(PICTURES / f"{name}.png") as picture:
         assert picture.info["Description"] == expected, "run `make today-plot`"
 
 

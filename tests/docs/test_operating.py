@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ import redis as redis_client
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from daemon.accounts.routes import build_routes
 from daemon.callbacks.signing import Webhooks
 from daemon.cli.main import app
-from daemon.queue.messages import SCHEMA, NewerSchemaError
 from daemon.queue.pauses import read_pauses
 from daemon.settings import Settings, load_settings
 from pixmill.broker.connect import command_client
@@ -31,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 PRODUCING = (ROOT / "docs" / "producing.md").read_text()
 TEXT = (ROOT / "docs" / "operating.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n|^\n)+", TEXT, re.MULTILINE)
-[ACCOUNTS] = [block for block in BLOCKS if "[credentials." in block]
 [WEBHOOKS] = [block for block in BLOCKS if "[webhooks." in block]
 [PAUSES] = [block for block in BLOCKS if "pixmill pause" in block]
 
@@ -40,19 +36,6 @@ def _lines(mark: str) -> list[str]:
     """The one block with this text, line by line."""
     [block] = [block for block in BLOCKS if mark in block]
     return [line.strip() for line in block.splitlines() if line.strip()]
-
-
-def test_the_documented_accounts_load_and_can_be_called(tmp_path: Path) -> None:
-    shown = tomllib.loads(ACCOUNTS)
-    path = tmp_path / "pixmill.toml"
-    routes = "".join(
-        f'\n[routes.{name}-again]\ncredential = "{name}"\nmodel = "m"\n' for name in shown["credentials"]
-    )
-    path.write_text(ACCOUNTS + routes)
-    variables = re.findall(r'_env = "(\w+)"', ACCOUNTS)
-    environ = dict.fromkeys(variables, "planted")
-    made = build_routes(load_settings(path, environ=environ).settings, environ)
-    assert {route.provider.name for route in made.values()} == {"openrouter", "hunyuan", "zimage"}
 
 
 def test_the_documented_equals_and_spares_load(tmp_path: Path) -> None:
@@ -80,10 +63,6 @@ def test_the_documented_numbers_are_the_defaults() -> None:
     for section, name, text in rows:
         default = getattr(Settings(), section)
         assert type(default).model_validate({name: text}) == default, f"{section}.{name}"
-
-
-def test_the_end_of_an_older_replica_is_quoted_as_it_is() -> None:
-    assert f'"{NewerSchemaError(SCHEMA + 1)}"' in " ".join(TEXT.split())
 
 
 @pytest.mark.parametrize("mark", ["redis+sentinel://sentinel-1", "redis+cluster://node-1"])

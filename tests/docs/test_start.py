@@ -39,3 +39,12 @@ def test_the_commands_of_the_answers_exist() -> None:
     named = set(re.findall(r"`pixmill ([a-z]+)", "".join(QUESTIONS)))
     assert named
     assert named <= {*known.commands}
+
+
+def test_every_page_is_in_the_table_of_pages_and_no_folder_is_crowded() -> None:
+    start = (ROOT / "docs" / "start.md").read_text("utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert name == "start.md" or f"]({name})" in start, name
+    for folder in ((ROOT / "docs"), *(path for path in (ROOT / "docs").iterdir() if path.is_dir())):
+        assert sum(1 for path in folder.iterdir() if path.is_file()) <= 16, folder.name

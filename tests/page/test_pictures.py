@@ -20,7 +20,7 @@ def test_the_picture_in_the_docs_was_made_of_this_page() -> None:
     with Image.open(DOCS / NAME) as picture:
         recorded = picture.info.get(RECORD)
     assert recorded == digest(), (
-        f"The page has changed since docs/{NAME} was made: run `make page-pictures`, and look at the picture."
+        f"The page has changed since docs/pictures/{NAME} was made: run `make page-pictures`, and look at the picture."
     )
 
 

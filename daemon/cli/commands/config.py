@@ -20,7 +20,8 @@ from daemon.cli.output import Printer
 from daemon.compat.aliases import alias_source
 from daemon.doctor.checks import provider_of
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
-from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings, unshared_accounts
+from daemon.settings import LoadedSettings, Settings, SettingsError, load_settings
+from daemon.settings.quota_doubts import quota_doubts
 from daemon.settings.values import Shown, masked_url
 from pixmill.contract.schema import SCHEMA_NAMES, schema
 from providers.http.proxies import environment_problems
@@ -112,7 +113,7 @@ def notes_of(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     yield from _notes_of_gateway(settings)
     if not settings.routes:
         yield "no route is configured; jobs name routes, and the default one is `default`."
-    yield from unshared_accounts(settings)
+    yield from quota_doubts(settings, environ)
 
 
 def _notes_of_gateway(settings: Settings) -> Iterator[str]:

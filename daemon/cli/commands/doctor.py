@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict
 from functools import partial
 
+from redis.asyncio import Redis
+
 from daemon.accounts.routes import refuse_environment
 from daemon.cli.errors import ALL_WELL, FAILED, PARTLY
 from daemon.cli.session import Session, command
@@ -17,15 +19,18 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
 )
-from daemon.doctor.redis_checks import redis_checks, server_time_s, unreachable
+from daemon.doctor.redis_checks import memory_checks, redis_checks, server_time_s, unreachable
+from daemon.doctor.stream_checks import stream_checks
+from daemon.doctor.way_out import way_out_checks
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
 from daemon.settings import SettingsError, masked_url
+from daemon.settings.quota_doubts import quota_doubts
 from daemon.telemetry.logs import configure_logs
+from daemon.worker.descriptors import fitting_slots, raise_limit
 from pixmill.broker.connect import command_client
 from pixmill.client import NotRunningError
 from pixmill.client.client import running_url
 from pixmill.records.keys import Keys
-from providers.http.proxies import proxies_in_words
 
 
 @command
@@ -42,7 +47,14 @@ async def doctor(session: Session) -> int:
     configure_logs(level="error")
     refuse_environment(os.environ)
     credentials = credential_checks(session.settings.credentials, session.settings.routes, os.environ)
-    findings = [*_configuration(session), *_keys(session), *await _redis(session, credentials)]
+    way_out = way_out_checks(os.environ, everything=session.settings.network.proxy == "all")
+    findings = [
+        *_configuration(session),
+        *_keys(session),
+        _descriptors(session),
+        *await examine(way_out),
+        *await _redis(session, credentials),
+    ]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
         {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
@@ -59,10 +71,26 @@ def _configuration(session: Session) -> list[Finding]:
         session.settings.parsed_quotas()
     except SettingsError as error:
         return [Finding("configuration", State.FAIL, problem) for problem in error.problems]
-    if routes := ", ".join(session.settings.routes):
-        return [Finding("configuration", State.OK, f"Routes: {routes}."), *_way_out(session)]
-    none = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."
-    return [Finding("configuration", State.WARN, none)]
+    if not session.settings.routes:
+        none = "No route is configured: workers refuse every job, and `pixmill up` draws with the simulator."
+        return [Finding("configuration", State.WARN, none)]
+    doubts = [Finding("quotas", State.WARN, doubt) for doubt in quota_doubts(session.settings, os.environ)]
+    routes = ", ".join(session.settings.routes)
+    return [Finding("configuration", State.OK, f"Routes: {routes}."), *doubts]
+
+
+def _descriptors(session: Session) -> Finding:
+    """Whether a worker of this shell could open as many files and connections as its slots need."""
+    limit = raise_limit()
+    try:
+        slots, reason = fitting_slots(session.settings.worker.max_in_flight, limit)
+    except SettingsError as error:
+        return Finding("descriptors", State.FAIL, str(error))
+    if reason is not None:
+        return Finding("descriptors", State.WARN, reason)
+    return Finding(
+        "descriptors", State.OK, f"The limit of {limit} file descriptors suffices for {slots} jobs at a time."
+    )
 
 
 def _keys(session: Session) -> list[Finding]:
@@ -84,15 +112,14 @@ def _keys(session: Session) -> list[Finding]:
     return [Finding("keys", State.OK, f"{path} has {count} of them.")]
 
 
-def _way_out(session: Session) -> list[Finding]:
-    """The proxies that calls leave by; none where nothing names a proxy."""
-    proxies = proxies_in_words(os.environ)
-    if not proxies:
-        return []
-    everything = session.settings.network.proxy == "all"
-    what = "Calls, results, inputs and callbacks leave" if everything else "Only calls to providers leave"
-    unchecked = " It resolves their names, so it must refuse private addresses." if everything else ""
-    return [Finding("proxy", State.OK, f"{what} by {proxies}.{unchecked}")]
+def _redis_checks(session: Session, client: Redis) -> dict[str, Check]:
+    settings = session.settings
+    keys = Keys(settings.redis.prefix)
+    return {
+        **redis_checks(client, keys),
+        **memory_checks(client, settings.worker.max_backlog_per_tenant),
+        **stream_checks(client, keys, settings.routes),
+    }
 
 
 async def _redis(session: Session, others: dict[str, Check]) -> list[Finding]:
@@ -109,7 +136,7 @@ async def _redis(session: Session, others: dict[str, Check]) -> list[Finding]:
     client = command_client(url, configured.prefix)
     try:
         away = await unreachable(client, masked_url(url))
-        found = [away] if away else await examine(redis_checks(client, Keys(configured.prefix)))
+        found = [away] if away else await examine(_redis_checks(session, client))
         server_s = None if away else partial(server_time_s, client)
         return found + await examine({"storage": partial(check_storage, session.store, server_s), **others})
     finally:

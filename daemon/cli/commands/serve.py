@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,7 +16,7 @@ from daemon.cli.errors import words_of
 from daemon.cli.importing import import_structlog, importing
 from daemon.cli.options import ConfigOption, PrefixOption, RedisOption, one_of, spelled
 from daemon.compat.aliases import alias_source
-from daemon.settings import Settings, load_settings, masked_url, unshared_accounts
+from daemon.settings import Settings, load_settings, masked_url
 from pixmill.text import visible
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def _serve(
     import uvloop
 
     from daemon.service import EXPECTED_ERRORS
+    from daemon.settings.quota_doubts import quota_doubts
     from daemon.telemetry.logs import configure_logs
     from daemon.telemetry.tracing import start_tracing
 
@@ -190,7 +192,7 @@ def _serve(
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics, **(more or {})}
     try:
         settings = load_settings(config, overrides=overrides, offers=[alias_source]).settings
-        for sentence in unshared_accounts(settings):
+        for sentence in quota_doubts(settings, os.environ):
             structlog.get_logger(__name__).warning(
                 "calls of one account may exceed its limit", problem=sentence
             )

@@ -3,7 +3,7 @@
 A poll after the task's end leaves the task's place empty until then, and a poll before it finds nothing. So the next
 poll is due at the age at which the place time that is expected to be lost is worth one poll. This is the best schedule
 for a unit whose failure only a check finds (Barlow, Hunter and Proschan, "Optimum checking procedures", 1963).
-docs/polling.md has the arithmetic and the figures.
+docs/internals/polling.md has the arithmetic and the figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OpenRouter as the simulator speaks it: chat completions that draw, the images endpoint, and the limit of a key.
+"""OpenRouter as the simulator speaks it: chat completions that draw, images, the limit of a key, and the models.
 
 It bills as OpenRouter does: the generated tokens, as `usage.cost`, even if they gave no picture.
 """
@@ -141,7 +141,7 @@ class ChatWire(_OpenRouterWire):
 
 
 class ImagesWire(_OpenRouterWire):
-    """The images endpoint, and the rest of a key's limit."""
+    """The images endpoint, the rest of a key's limit, and the models that draw."""
 
     beginning = b'{"created":1760000000,"data":[{"b64_json":"iVBORw0KGgo'
 
@@ -150,7 +150,11 @@ class ImagesWire(_OpenRouterWire):
         self.routes = [
             Route("/api/v1/images", self.submit, methods=["POST"]),
             Route("/api/v1/key", self._keyed(self._key_limits), methods=["GET"]),
+            Route("/api/v1/models", self._keyed(self._models), methods=["GET"]),
         ]
+
+    async def _models(self, _request: Request, _key: str) -> Response:
+        return json_response({"data": [{"id": name} for name in ("google/gemini-3.1-flash-image", "sim-1")]})
 
     async def _key_limits(self, _request: Request, _key: str) -> Response:
         limits = {"limit": None, "limit_remaining": None, "limit_reset": None, "is_free_tier": False}

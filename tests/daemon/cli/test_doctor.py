@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -57,6 +58,8 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
     lines = [re.split(r" {2,}", line) for line in ran.out.splitlines()]
     assert [(state, check) for state, check, _ in lines] == [
         ("ok", "configuration"),
+        ("ok", "descriptors"),
+        ("ok", "certificates"),
         ("ok", "redis"),
         ("ok", "aof"),
         ("ok", "eviction"),
@@ -64,7 +67,9 @@ async def test_all_well_is_a_line_for_each_check_and_exit_code_0(pixmill: Pixmil
         ("ok", "writes"),
         ("ok", "acl"),
         ("ok", "clock"),
+        ("ok", "memory"),
         ("ok", "jobs"),
+        ("ok", "groups"),
         ("ok", "storage"),
         ("ok", "credential router"),
     ]
@@ -175,13 +180,61 @@ async def test_a_quota_that_cannot_be_is_found(pixmill: Pixmill, tmp_path: Path)
     assert re.search(r"fail +configuration +.*main", ran.out)
 
 
+NO_PROXIES = dict.fromkeys(("https_proxy", "http_proxy", "all_proxy", "NO_PROXY", "no_proxy"))
+
+
 async def test_a_proxy_is_shown_with_what_leaves_by_it(pixmill: Pixmill) -> None:
-    environ = {"HTTPS_PROXY": "http://me:planted@proxy.corp:3128", "NO_PROXY": None, "https_proxy": None}
-    ran = await pixmill("doctor", **environ)
-    assert re.search(r"ok +proxy +Calls, results, .* by HTTPS_PROXY http://proxy.corp:3128\.", ran.out)
-    ran = await pixmill("doctor", **environ, PIXMILL_NETWORK__PROXY="calls")
-    assert "Only calls to providers leave by HTTPS_PROXY http://proxy.corp:3128." in ran.out
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    environ = {**NO_PROXIES, "HTTPS_PROXY": f"http://me:planted@{address}"}
+    async with server:
+        ran = await pixmill("doctor", **environ)
+        assert re.search(
+            rf"ok +proxy HTTPS_PROXY +Calls, results, .* by HTTPS_PROXY http://{address}\.", ran.out
+        )
+        ran = await pixmill("doctor", **environ, PIXMILL_NETWORK__PROXY="calls")
+        assert f"Only calls to providers leave by HTTPS_PROXY http://{address}." in ran.out
+        assert "planted" not in ran.out + ran.err
+
+
+async def test_a_proxy_that_cannot_be_reached_is_a_partial_failure(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", **NO_PROXIES, ALL_PROXY="socks5://me:planted@127.0.0.1:9")
+    assert ran.code == 3
+    assert re.search(r"fail +proxy ALL_PROXY +ALL_PROXY socks5://127.0.0.1:9 cannot be reached", ran.out)
     assert "planted" not in ran.out + ran.err
+
+
+async def test_certificates_that_only_other_programs_read_are_a_warning(pixmill: Pixmill) -> None:
+    ran = await pixmill("doctor", SSL_CERT_FILE=None, SSL_CERT_DIR=None, REQUESTS_CA_BUNDLE="/etc/corp.pem")
+    assert re.search(r'warn +certificates .* `export SSL_CERT_FILE="\$REQUESTS_CA_BUNDLE"`', ran.out)
+
+
+async def test_a_machine_without_certificates_is_a_warning(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.doctor.way_out.trusted_authorities", lambda _: 0)
+    ran = await pixmill("doctor")
+    assert re.search(r"warn +certificates .* `apt-get install ca-certificates`", ran.out)
+
+
+@pytest.mark.parametrize(("limit", "state", "code"), [(100, "warn", 0), (41, "fail", 3)])
+async def test_too_few_descriptors_are_found_with_the_command_that_raises_them(
+    pixmill: Pixmill, monkeypatch: pytest.MonkeyPatch, limit: int, state: str, code: int
+) -> None:
+    monkeypatch.setattr("daemon.cli.commands.doctor.raise_limit", lambda: limit)
+    ran = await pixmill("doctor")
+    assert re.search(rf"{state} +descriptors .*`ulimit -n \d+`", ran.out)
+    assert ran.code == code
+
+
+async def test_a_doubtful_quota_is_a_warning(pixmill: Pixmill, tmp_path: Path) -> None:
+    with (tmp_path / "pixmill.toml").open("a") as file:
+        file.write('\n[quotas.main]\nimages = { rate = "20/min", burst = 20 }\n')
+    ran = await pixmill("doctor", "--json")
+    assert ran.code == 0
+    (warned,) = [check for check in ran.document["checks"] if check["state"] == "warn"]
+    assert warned["check"] == "quotas"
+    assert "up to 40 can leave within one min" in warned["says"]
 
 
 async def test_a_proxy_that_cannot_be_used_ends_the_check_with_its_name(pixmill: Pixmill) -> None:

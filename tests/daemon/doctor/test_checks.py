@@ -24,19 +24,17 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
 )
-from daemon.doctor.redis_checks import redis_checks, unreachable
+from daemon.doctor.redis_checks import memory_checks, redis_checks, unreachable
 from daemon.settings import Credential, Route
 from daemon.storage.object_store import ResultStore, StorageError
 from pixmill.broker.connect import command_client
-from pixmill.records.keys import INTAKE_GROUP, Keys
+from pixmill.records.keys import Keys
 from providers.http.asgi import AsgiServer
 from providers.simulator import Simulator, SimulatorSettings
-from tests.daemon.harness import Installation
 from tests.servers import RedisServer
 
 KEY = "sk-planted-secret-0123456789abcdef"
 KEYS = Keys("pixmill")
-JOBS = KEYS.jobs
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +59,15 @@ async def found(client: Redis, check: str, **more: Any) -> Finding:
     return await redis_checks(client, KEYS, **more)[check]()
 
 
+async def memory(client: Redis, most_waiting: int = 0) -> Finding:
+    return await memory_checks(client, most_waiting)["memory"]()
+
+
 async def test_a_healthy_server_gives_no_trouble(client: Redis) -> None:
-    findings = await examine(redis_checks(client, KEYS))
-    checks = ["redis", "aof", "eviction", "scripts", "writes", "acl", "clock", "jobs"]
-    assert [finding.check for finding in findings] == checks
+    checks = {**redis_checks(client, KEYS), **memory_checks(client, 100)}
+    findings = await examine(checks)
+    assert [*checks] == ["redis", "aof", "eviction", "scripts", "writes", "acl", "clock", "memory"]
+    assert [finding.check for finding in findings] == [*checks]
     assert {finding.state for finding in findings} == {State.OK}
 
 
@@ -160,6 +163,29 @@ async def test_a_server_without_memory_is_found(client: Redis) -> None:
     assert "no memory left" in finding.says
 
 
+@pytest.mark.parametrize(
+    ("spare", "most_waiting", "state", "says"),
+    [
+        (2 << 30, 100_000, State.OK, "more items of 1 KB can wait"),
+        (2 << 30, 1_000_000, State.WARN, "one tenant may queue 1,000,000"),
+        (2 << 30, 0, State.OK, "of maxmemory"),
+        (1 << 16, 0, State.WARN, "CONFIG SET maxmemory 1gb"),
+    ],
+)
+async def test_memory_that_the_backlog_may_fill_is_found(
+    client: Redis, spare: int, most_waiting: int, state: State, says: str
+) -> None:
+    info: Any = await client.info("memory")
+    await client.config_set("maxmemory", info["used_memory"] + spare)
+    finding = await memory(client, most_waiting)
+    assert finding.state is state
+    assert says in finding.says
+
+
+async def test_without_a_limit_the_memory_of_the_machine_counts(client: Redis) -> None:
+    assert "of the memory of its machine" in (await memory(client)).says
+
+
 @pytest.mark.parametrize(("off_s", "state"), [(0.0, State.OK), (-5.0, State.WARN), (600.0, State.FAIL)])
 async def test_clocks_that_differ_are_found(client: Redis, off_s: float, state: State) -> None:
     seconds, micros = await client.time()
@@ -174,51 +200,6 @@ async def test_a_slow_answer_is_no_difference_of_clocks(client: Redis) -> None:
     seconds, _ = await client.time()
     clock = iter((int(seconds) - 30.0, int(seconds) + 90.0))
     assert (await found(client, "clock", now_s=lambda: next(clock))).state is State.OK
-
-
-# --- lost entries
-
-
-async def test_settled_entries_are_not_lost(client: Redis) -> None:
-    installation = Installation(client)
-    for number in range(5):
-        await installation.submit({"id": f"j{number}", "prompt": "x"})
-    await installation.add("no json")
-    await installation.take_all()
-    await installation.add({"id": "waiting", "prompt": "x"})
-    finding = await found(client, "jobs")
-    assert finding.state is State.OK
-    assert "waiting: 1" in finding.says
-
-
-async def test_entries_that_a_producer_trimmed_away_are_counted(client: Redis) -> None:
-    installation = Installation(client)
-    await installation.submit({"id": "first", "prompt": "x"})
-    for number in range(5):
-        await installation.add({"id": f"j{number}", "prompt": "x"})
-    await client.xtrim(JOBS, maxlen=2, approximate=False)
-    finding = await found(client, "jobs")
-    assert finding.state is State.FAIL
-    assert "accepted: 3." in finding.says
-    assert "MAXLEN" in finding.says
-
-
-async def test_pending_entries_are_not_lost_and_hide_no_loss(client: Redis) -> None:
-    installation = Installation(client)
-    await installation.submit({"id": "first", "prompt": "x"})
-    entries = [await installation.add({"id": f"j{number}", "prompt": "x"}) for number in range(5)]
-    await client.xreadgroup(INTAKE_GROUP, "w", {JOBS: ">"}, count=1)
-    assert (await found(client, "jobs")).state is State.OK
-    await client.xdel(JOBS, *entries[3:])
-    assert "accepted: 2." in (await found(client, "jobs")).says
-
-
-async def test_an_unread_stream_is_a_warning_and_a_missing_one_is_not(
-    client: Redis,
-) -> None:
-    assert (await found(client, "jobs")).state is State.OK
-    await client.xadd(JOBS, {"data": "{}"})
-    assert (await found(client, "jobs")).state is State.WARN
 
 
 # --- storage, credentials, trouble
@@ -313,8 +294,11 @@ async def test_a_credential_that_cannot_be_tried_has_a_reason(
     assert says in finding.says
 
 
-async def test_a_model_that_the_provider_does_not_list_is_named(simulator: Simulator) -> None:
-    finding = await credential("openai", simulator.base_url, {"KEY": KEY}, "sim-l")
+@pytest.mark.parametrize("provider", ["openai", "openrouter"])
+async def test_a_model_that_the_provider_does_not_list_is_named(simulator: Simulator, provider: str) -> None:
+    base_url = {"openai": simulator.base_url, "openrouter": simulator.openrouter_url}[provider]
+    assert (await credential(provider, base_url, {"KEY": KEY}, "sim-1:nitro")).state is State.OK
+    finding = await credential(provider, base_url, {"KEY": KEY}, "sim-l")
     assert finding.state is State.WARN
     assert "It lists no sim-l. Did you mean 'sim-1'?" in finding.says
 

@@ -31,7 +31,7 @@ from tests.daemon.queue.queue_reading import read_all
 from tests.daemon.virtual_time import VirtualTime, use_virtual_time
 
 SCRIPTS = Path(daemon.queue.steps.__file__).parent / "scripts"
-PAGE = (Path(__file__).parents[3] / "docs" / "state-machine.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "internals" / "state-machine.md").read_text("utf-8")
 ERROR = {"kind": "provider_fault", "message": "The provider failed.", "charged": "no", "retryable": True}
 
 Moves = set[tuple[str, str, str]]

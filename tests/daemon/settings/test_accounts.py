@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from daemon.settings import Settings, unshared_accounts
+from daemon.settings import Settings
+from daemon.settings.accounts import unshared_accounts
 
 
-def sentences(*quotas: list[str], keys: tuple[str, ...] = ("KEY", "KEY", "KEY")) -> list[str]:
+def sentences(
+    *quotas: list[str], keys: tuple[str, ...] = ("KEY", "KEY", "KEY"), environ: Mapping[str, str] = {}
+) -> list[str]:
     """One route for each list of quotas, each with a credential of its own that names a key."""
     names = ("one", "two", "three")[: len(quotas)]
     settings = Settings.model_validate(
@@ -23,7 +28,7 @@ def sentences(*quotas: list[str], keys: tuple[str, ...] = ("KEY", "KEY", "KEY"))
             "quotas": {name: {"images": "20/min"} for name in "abc"},
         }
     )
-    return list(unshared_accounts(settings))
+    return list(unshared_accounts(settings, environ))
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,13 @@ def test_routes_with_a_common_quota_or_with_none_at_all_are_fine(quotas: tuple[l
 
 def test_routes_of_two_accounts_need_no_common_quota() -> None:
     assert sentences(["a"], ["b"], keys=("KEY", "OTHER")) == []
+
+
+@pytest.mark.parametrize(("other", "count"), [("sk-planted", 1), ("sk-planted-2", 0)])
+def test_one_secret_under_two_names_is_one_account(other: str, count: int) -> None:
+    environ = {"KEY": "sk-planted", "OTHER": other}
+    found = sentences(["a"], ["b"], keys=("KEY", "OTHER"), environ=environ)
+    assert len(found) == count
+    for sentence in found:
+        assert sentence.startswith("the routes of the account in KEY and OTHER have no quota in common")
+        assert "planted" not in sentence

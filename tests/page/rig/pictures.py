@@ -1,4 +1,4 @@
-"""Makes docs/page.png, the page amid the products of the demo: `python -m tests.page.rig.pictures [FOLDER]`.
+"""Makes docs/pictures/page.png, the page amid the products of the demo: `python -m tests.page.rig.pictures [FOLDER]`.
 
 The picture keeps the digest of the page's files, so a test sees when the page has changed since.
 """
@@ -25,7 +25,7 @@ from tests.page.rig.browser import running_browser
 from tests.page.rig.site import open_site
 from tests.page.rig.visit import Visit
 
-DOCS: Final = Path(__file__).parents[3] / "docs"
+DOCS: Final = Path(__file__).parents[3] / "docs" / "pictures"
 NAME: Final = "page.png"
 SIZE: Final = {"width": 1440, "height": 1080}
 RECORD: Final = "page-files"  # the field of the picture

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from providers.http.client import create_client
 from providers.http.outside import OutsideError, download, leave_by_proxy, post
-from providers.http.proxies import environment_problems, proxies_in_words, proxy_for
+from providers.http.proxies import environment_problems, proxies, proxy_for
 
 Serve = Callable[[Any], Any]
 PROXY = "http://proxy.corp:3128"
@@ -118,7 +118,7 @@ def test_socks_needs_its_extra_and_says_so(installed: bool, monkeypatch: pytest.
         not installed
     )
     if installed:
-        assert proxies_in_words(environ) == "ALL_PROXY socks5://127.0.0.1:7890"
+        assert proxies(environ) == [("ALL_PROXY", httpx2.URL("socks5://127.0.0.1:7890"))]
 
 
 def hop(got: list[str]) -> Any:

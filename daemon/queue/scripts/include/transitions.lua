@@ -1,5 +1,5 @@
 -- The moves that items and groups may make: cause, state before, state after. Scripts take every next state from here and
--- refuse any other move. docs/state-machine.md draws it; a test compares the page, the tables and the scripts.
+-- refuse any other move. docs/internals/state-machine.md draws it; a test compares the page, the tables and the scripts.
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local WAITING = { queued = true, retry_wait = true, throttled = true }
 

@@ -1,7 +1,7 @@
 """A dump of every key of an installation as readable JSON, and a dump put back into a server.
 
-`python -m tests.daemon.queue.golden.dump` writes records.json anew, from a server of its own. A released schema keeps
-its dump; a new schema gets another file, and the old one must still be understood.
+`python -m tests.daemon.queue.golden.dump` writes records.json and accounts.json anew, from a server of its own. A
+released schema keeps its dumps; a new schema gets others, and the old ones must still be understood.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from daemon.queue.outcomes import Cancelled, Failed, Held, Outcome, Retry, Succe
 from daemon.queue.pauses import pause
 from pixmill.records.keys import CACHED
 from tests.daemon.harness import Installation
+from tests.daemon.queue.golden.accounts import ACCOUNTS, fill_accounts
 from tests.servers import RedisServer
 
 RECORDS = Path(__file__).parent / "records.json"
@@ -155,9 +156,12 @@ async def main() -> None:
     server = RedisServer()
     redis = Redis.from_url(server.url)
     try:
-        await fill(redis)
-        text = orjson.dumps(await dump(redis), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        RECORDS.write_bytes(text)
+        for path, write in {RECORDS: fill, ACCOUNTS: fill_accounts}.items():
+            await redis.flushall()
+            await write(redis)
+            path.write_bytes(
+                orjson.dumps(await dump(redis), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            )
     finally:
         await redis.aclose()
         server.close()
