@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from tests.deploy.fleet.stage import REPLICAS, SLOTS, Stage
 from tests.deploy.fleet.states import STATES
+from tests.e2e.processes import wait_until
 
 See = Callable[..., None]  # waits until the expressions of these alerts are true
 
@@ -123,8 +124,9 @@ def fill_the_slots(stage: Stage) -> None:
 def silent_replica(stage: Stage) -> Iterator[None]:
     """A replica stands still during a call for longer than its lease, then goes on."""
     stage.until_batch_ends("slow")
+    calls = stage.simulator.ledger()["calls"]
     stage.send("twice", "twice takes 3 s")
-    stage.until("twice", "running")
+    wait_until(lambda: stage.simulator.ledger()["calls"] > calls, 60, stage.logs)
     number = stage.running_on("twice")
     assert number is not None
     stage.replicas[number].process.send_signal(signal.SIGSTOP)
