@@ -247,9 +247,7 @@ async def test_a_redis_that_knows_no_lag_exports_none_and_all_the_rest(
     assert fleet.shown("stream_pending") == 0
 
 
-async def test_the_file_that_redis_keeps_is_looked_for_every_half_minute(
-    fleet: Fleet, redis: Redis
-) -> None:
+async def test_the_file_that_redis_keeps_is_looked_for_every_half_minute(fleet: Fleet, redis: Redis) -> None:
     try:
         assert await fleet.value("redis_aof_enabled") == 0
         await redis.config_set("appendonly", "yes")
