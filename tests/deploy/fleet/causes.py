@@ -23,8 +23,8 @@ def drive(stage: Stage, see: See) -> None:
     see("PixmillProviderUnreachable")
     see("PixmillGatewayErrors", while_=lambda: lack_a_picture(stage))
     see("PixmillQuotaSilent", "PixmillPausedLong", "PixmillQuotaUnused", "PixmillOldItem")
-    fill_the_slots(stage)
-    see("PixmillSlotsFull")
+    with full_slots(stage):
+        see("PixmillSlotsFull")
     with silent_replica(stage):
         see("PixmillReplicaDown")
     see("PixmillDuplicateResults")
@@ -114,16 +114,18 @@ def revoked(stage: Stage) -> Iterator[None]:
     stage.pixmill("quota", "resume", "costs")
 
 
-def fill_the_slots(stage: Stage) -> None:
-    """More slow items than slots, on an account that could serve more."""
-    prompts = [f"rug {number} takes 8 s" for number in range(2 * REPLICAS * SLOTS)]
-    stage.send_batch("slow", prompts)
+@contextmanager
+def full_slots(stage: Stage) -> Iterator[None]:
+    """Far more slow items than slots, on an account that could serve more."""
+    stage.send_batch("slow", [f"rug {number} takes 8 s" for number in range(6 * REPLICAS * SLOTS)])
+    yield
+    stage.pixmill("cancel", "slow")
+    stage.until_batch_ends("slow")
 
 
 @contextmanager
 def silent_replica(stage: Stage) -> Iterator[None]:
     """A replica stands still during a call for longer than its lease, then goes on."""
-    stage.until_batch_ends("slow")
     calls = stage.simulator.ledger()["calls"]
     stage.send("twice", "twice takes 3 s")
     wait_until(lambda: stage.simulator.ledger()["calls"] > calls, 60, stage.logs)

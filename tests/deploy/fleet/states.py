@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.deploy.fleet.stage import REPLICAS, Stage, key_of
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import Command, wait_until
 
 FILLER = "filler"
 NEW_KEY = "sk-fleet-second"
@@ -118,6 +118,7 @@ def retry_the_poisoned(stage: Stage) -> None:
 def trim(stage: Stage) -> None:
     """A producer trims the stream of waiting items, and that of jobs right after it has sent some."""
     stage.pixmill("pause", "--route", "default")
+    wait_until(lambda: all(map(_has_paused, stage.replicas)), BACK_S, stage.logs)
     for number in range(TRAYS):
         stage.send(f"tray-{number}", "a tray")
         stage.until(f"tray-{number}", "queued")
@@ -127,6 +128,11 @@ def trim(stage: Stage) -> None:
         pipe.xtrim("pixmill:jobs", maxlen=0, approximate=False)
         pipe.execute()
     stage.pixmill("resume", "--route", "default")
+
+
+def _has_paused(replica: Command) -> bool:
+    """Whether a replica knows that the route is paused, by its log."""
+    return any("pauses changed" in line and "default" in line for line in replica.lines)
 
 
 def send_again(stage: Stage) -> None:
