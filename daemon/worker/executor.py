@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-from daemon.accounts.routes import request_of
+from daemon.accounts.routes import Routes, check_request, request_of
 from daemon.broker.loops import until_answered
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
@@ -33,6 +33,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Permit
 from pixmill.contract import Job
 from pixmill.records.keys import CACHED
@@ -63,7 +64,10 @@ class Executor:
         policy: RetryPolicy,
         calls: CallPermits,
         metrics: Metrics,
+        routes: Routes,
+        spans: Spans = NO_SPANS,
     ) -> None:
+        self._routes = routes
         self._queue = queue
         self._keeper = keeper
         self._inputs = inputs
@@ -72,6 +76,8 @@ class Executor:
         self._policy = policy
         self._calls = calls
         self._metrics = metrics
+        self._generated = spans.generate(self._answer)
+        self._kept = spans.persist(self._keep)
         self._reuse = Reuse(queue, keeper)
         self._memory = AnswerMemory()
 
@@ -127,14 +133,14 @@ class Executor:
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
-        generated = await self._answer(run, job, limit, request)
+        generated = await self._generated(run, job, limit, request)
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
         with self._room_of(run):
             picture = only_picture(generated)
             data = picture.data or await self._download.fetch(run, generated, limit)
-            image = await self._keep(run, job, data, picture.seed)
+            image = await self._kept(run, job, data, picture.seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)
@@ -153,6 +159,8 @@ class Executor:
 
         Returns None when the item has a task already; the run then has its receipt.
         """
+        if run.instead_of is not None:
+            await self._check_spare(run, job)
         inputs = await self._inputs.fetch(job.inputs) if job.inputs else ()
         request = request_of(job, run.route, inputs)
         await self._calls.slot_nears(run)
@@ -167,10 +175,31 @@ class Executor:
         await self._calls.call_begins(run)
         return request
 
+    async def _check_spare(self, run: Run, job: Job) -> None:
+        """Leave an item that another route's provider cannot make to its own route; raises Recalled then."""
+        try:
+            check_request(job, run.route)
+        except ProviderError as error:
+            log.info(
+                "a spare cannot make the item", item=run.item.uid, spare=run.route.name, why=error.message
+            )
+            await until_answered("unfit", lambda: self._queue.note_unfit(run.item, run.route.name))
+            raise Recalled from error
+
+    async def _to_owner(self, run: Run) -> None:
+        """Go on with the account that has the item's task. A permit of another account is given back."""
+        line = run.route if not run.line else self._routes.get(run.line, run.route)
+        owner = self._routes.of_receipt(run.item.receipt, line)
+        if owner is not run.route:
+            if not run.adopted:
+                await self._calls.call_ended(run)
+            run.line, run.route = line.name, owner
+
     async def _answer(self, run: Run, job: Job, limit: TimeLimit, request: Request | None) -> Generated:
         """Return the finished call: a new submit, or the task of an earlier run."""
         accepted_at = None
         if request is None:
+            await self._to_owner(run)
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
             answer = await self._submit(run, limit, request)
@@ -228,7 +257,7 @@ class Executor:
 
     async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
         """Write the receipt. Raises LeaseLost when the item has another owner, which then finds the receipt."""
-        receipt = orjson.dumps(submitted.to_dict())
+        receipt = run.receipt_of(submitted)
         noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
         if noted in ("second", "buried"):
             self._metrics.dead_letters.labels(reason=LATE_RECEIPT).inc()

@@ -21,9 +21,11 @@ from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
 from daemon.queue.steps import report_of
+from daemon.telemetry.logs import WORK
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.run import Phase, Run
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Permit
 from pixmill.records.keys import CACHED
 from providers.errors import Charged, ErrorKind
@@ -96,6 +98,7 @@ class Pool:
         execute: Callable[[Run], Awaitable[Outcome]],
         *,
         slots: int,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._queue = queue
         self._calls = calls
@@ -106,6 +109,8 @@ class Pool:
         self._runs: dict[tuple[str, str], Run] = {}
         self._unsettled: deque[tuple[str, str]] = deque(maxlen=UNSETTLED)
         self.settles = Settles(queue)
+        self._run = spans.process(self._run_and_settle)
+        self._settle = spans.settle(self.settles.settle)
         self._reserved = 0
         self.slots = slots
         metrics.slots.set(slots)
@@ -151,15 +156,17 @@ class Pool:
         started_at: float | None = None,
         turn: Turn | None = None,
         adopted: bool = False,
+        line: str = "",
     ) -> None:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits.
 
-        `started_at` is when its claim began, and `turn` its turn to try the way to the provider.
+        `started_at` is when its claim began, and `turn` its turn to try the way to the provider. `line` is the item's
+        own route, whose account need not be that of `route`.
         """
-        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn)
+        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn, line=line)
         run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
-        run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
+        run.task = asyncio.create_task(self._run(run), name=item.uid)
 
     def current(self) -> list[Run]:
         """All runs at this moment."""
@@ -199,7 +206,7 @@ class Pool:
             await self._note_remains(run)
 
     async def _note_remains(self, run: Run) -> None:
-        receipt = b"" if run.submitted is None else orjson.dumps(run.submitted.to_dict())
+        receipt = b"" if run.submitted is None else run.receipt_of(run.submitted)
         noted = await self._queue.note_remains(run.item, receipt)
         if noted != "lost":
             log.warning("redis lost a claim; its call was handed in", item=run.item.uid, noted=noted)
@@ -208,7 +215,7 @@ class Pool:
         """Write the intent or the receipt of a run again, since Redis has lost it."""
         log.warning("redis lost a note; it is written again", item=run.item.uid, noted=run.noted)
         if run.submitted is not None:
-            await self._queue.note_receipt(run.item, orjson.dumps(run.submitted.to_dict()))
+            await self._queue.note_receipt(run.item, run.receipt_of(run.submitted))
             return
         with suppress(LeaseLost):  # the next heartbeat finds that
             await self._queue.note_intent(run.item)
@@ -230,6 +237,7 @@ class Pool:
         return len(late)
 
     async def _run_and_settle(self, run: Run) -> None:
+        WORK.set(run.item)
         state = "lost"
         try:
             outcome = await self._outcome(run)
@@ -240,7 +248,7 @@ class Pool:
             await self._calls.call_ended(run, answered=answered)
             charged = _charged(run, outcome)
             run.enter(Phase.SETTLING)
-            state = await self.settles.settle(run.item, outcome, charged)
+            state = await self._settle(run.item, outcome, charged)
             if state == "lost" and _leaves_a_call(run, outcome):
                 await until_answered("remains", lambda: self._note_remains(run))
             self._count(run, state, outcome, charged)
@@ -294,6 +302,8 @@ class Pool:
                 reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
                 metrics.dead_letters.labels(reason=reason).inc()
             metrics.jobs_finished.labels(route=route.name, outcome=state).inc()
+            if run.instead_of is not None:
+                metrics.jobs_rerouted.labels(route=route.name, instead_of=run.instead_of).inc()
             if isinstance(outcome, Succeeded) and (cache := outcome.result.get("cache")) is not None:
                 metrics.cache.labels(result=cache).inc()
 

@@ -35,7 +35,7 @@ BACKGROUND = re.compile(
     r"packages/pixmill/pixmill/broker/connect\.py"
     r"|daemon/(maintenance/|callbacks/|replica\.py|broker/parts\.py|telemetry/(health|gauges)\.py"
     r"|queue/(outbox|pauses)\.py|worker/cache\.py|accounts/(quota_|call_times))"
-    r"|limiter/(quota/|plan\.py|scripts/states\.py|lag\.py)|providers/(http/(asgi|connections)|simulator/)"
+    r"|limiter/(quota/|plan\.py|scripts/states\.py|lag\.py)|providers/(http/(asgi|connections|parts)|simulator/)"
 )
 
 

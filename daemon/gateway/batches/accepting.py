@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from daemon.accounts.least_time import LeastTime, least_time
+from daemon.accounts.least_time import LeastTime, by_account, least_time
 from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.requests.origin import origin
 from daemon.gateway.work.accepting import raise_full
 from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
 from pixmill.client.sending import batch_parts, items_from
@@ -83,7 +84,7 @@ def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acce
     for data in batch_parts(fields, items):
         batch = cast("Batch", parse_payload(data, BATCH_TYPE))
         with items_from(before):
-            parts.append(acceptor.prepared(batch, {}))
+            parts.append(acceptor.prepared(batch, origin()))
         before += len(batch.items)
     return parts
 
@@ -125,7 +126,9 @@ async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
     """The least time that the quotas of the routes allow for so many pictures."""
-    return least_time(pictures, {name: route.quotas for name, route in here.routes.items()})
+    quotas = here.routes.quotas()
+    equals = {name: route.equals for name, route in here.routes.items()}
+    return least_time(by_account(pictures, quotas, equals), quotas)
 
 
 def fault_of_head(problem: Problem) -> Fault:
