@@ -7,7 +7,8 @@ BIN := .venv/bin
 # Some images forbid Python to keep compiled modules; then each of the hundred processes of a test run compiles its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz image-check check format chaos bench bench-throughput \
+.PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format deploy-check fleet-check \
+        image-check chaos bench bench-throughput \
         bench-limiter bench-places bench-polling bench-http bench-page bench-demo bench-stalls bench-today today-plot \
         page-pictures clean
 help:  ## this list
@@ -64,6 +65,13 @@ check: setup  ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+deploy-check: setup  ## what is in deploy/: rules, alerts and their tests, the dashboard, compose.yaml, Kubernetes, KEDA
+	$(BIN)/pytest -rs tests/deploy/test_prometheus.py tests/deploy/test_deploy.py tests/deploy/test_kubernetes.py \
+	  tests/deploy/test_scaling.py tests/deploy/test_fleet.py tests/docs/test_runbook.py
+
+fleet-check: setup  ## a fleet in trouble: each panel with its value, each alert's state (2 minutes; FLEET="--break read-only")
+	$(BIN)/python -m tests.deploy.fleet $(FLEET)
 
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff format .

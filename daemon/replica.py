@@ -114,6 +114,7 @@ class Replica:
         self.limiter = limiter = Limiter(client, prefix, lease_s=2 * lease_s + ADOPTED_IN_S)
         self._bell = bell = Bell(self._listener, keys.bell, Recalls(), Places(limiter))
         self._gate = gate = StorageGate(store, bell)
+        metrics.storage_failing.set_function(lambda: float(gate.closed))
         self.probe = WriteProbe(queue, settings.retention, pace_as_json(settings))
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
         self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_everybody)

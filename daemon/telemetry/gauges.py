@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.loops import run_forever
 from daemon.telemetry.metrics import Metrics
@@ -29,6 +29,7 @@ EVERY_S = 2.0
 FRESH_S = 1.0  # how long a reading serves further calls
 STALE_S = 15.0  # how long the last reading is shown when Redis no longer answers
 TIMEOUT_S = 2.0  # a scrape must not wait for a Redis that hangs
+KEEPS_EVERY_S = 30.0  # whether Redis keeps what is written changes by a person's hand alone
 
 _MANY = 10**9  # items; enough for the steady pace of any limit, whose counts have nine digits at most
 
@@ -41,6 +42,7 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
     ),
     "batches_active": ("Batches that have not ended.",),
     "dead_letters_kept": ("Dead letters that are kept; past about 100,000 the oldest go.",),
+    "redis_aof_enabled": ("1 while Redis keeps an append-only file, 0 while it does not; absent: unknown.",),
     "stream_lag": ("Stream entries not read yet; absent: unknown.",),
     "stream_pending": ("Stream entries read and not yet accepted.",),
     "quota_capacity": ("The most that a limit allows at once.", "quota", "unit"),
@@ -84,6 +86,8 @@ class RedisGauges(Collector):
         self._one_at_a_time = asyncio.Lock()
         self._tried_at = self._read_at = float("-inf")
         self._families: Sequence[GaugeMetricFamily] = ()
+        self._keeps: Sequence[GaugeMetricFamily] = ()
+        self._keeps_at = float("-inf")
         metrics.registry.register(self)
 
     async def run(self) -> None:
@@ -106,7 +110,7 @@ class RedisGauges(Collector):
                     polls = [quota.polls for quota in quotas.values()]
                     states = await self._limiter.snapshot([*quotas.values(), *polls])
                     of_quotas = _quota_gauges(states[: len(quotas)], states[len(quotas) :])
-                    families = [*await self._queue(), *of_quotas]
+                    families = [*await self._queue(), *of_quotas, *await self._keeping()]
             except (RedisError, OSError, TimeoutError):
                 return  # the parts that need Redis log it; here the figures grow stale and then disappear
             finally:
@@ -135,6 +139,18 @@ class RedisGauges(Collector):
             _gauge("dead_letters_kept", {(): dead}),
             *await self._stream(bool(has_stream)),
         ]
+
+    async def _keeping(self) -> Sequence[GaugeMetricFamily]:
+        """Whether Redis keeps an append-only file, read every `KEEPS_EVERY_S`; a service may not report it."""
+        if self._monotonic() - self._keeps_at >= KEEPS_EVERY_S:
+            try:
+                info: Any = await self._client.info("persistence")
+            except ResponseError:
+                info = {}
+            enabled = info.get("aof_enabled")
+            self._keeps = [_gauge("redis_aof_enabled", {} if enabled is None else {(): enabled})]
+            self._keeps_at = self._monotonic()
+        return self._keeps
 
     def _depth(self, fields: Mapping[bytes, bytes]) -> dict[tuple[str, ...], int]:
         # Zeros for every configured route; a route that has left the configuration stays visible.

@@ -153,6 +153,7 @@ class Metrics(ProcessMetrics):
     last_progress_timestamp_seconds = Metric(
         Gauge, "When this replica last settled an item; its start, before the first."
     )
+    storage_failing = Metric(Gauge, "1 while this replica cannot store pictures, so that it buys none.")
     draining = Metric(Gauge, "1 while this replica finishes its items and takes no more.")
 
     def __init__(self) -> None:

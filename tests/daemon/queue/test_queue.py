@@ -335,6 +335,23 @@ async def test_an_item_whose_consumer_group_was_lost_is_kept_and_found(
     assert {item.uid for item in page.items} == {first.uid, second.uid, "default//c"}
 
 
+async def test_a_running_item_whose_entry_was_trimmed_is_kept_and_found(installation: Installation) -> None:
+    await installation.submit({"id": "a", "prompt": "x"})
+    (item,) = await installation.claim()
+    stream = installation.keys.stream("default", "normal")
+    await installation.redis.xtrim(stream, maxlen=0, approximate=False)
+    assert await installation.queue.renew([item]) == await installation.queue.renew([item]) == ["ours"]
+    await installation.submit({"id": "c", "prompt": "x"})
+    assert [item.uid for item in await installation.claim(5)] == ["default//c"], "nothing runs twice"
+    other = installation.other("w2")
+    page = await other.reclaim("default", "normal", lease_s=0, cursor="0-0")
+    assert {item.uid for item in page.items} == {"default//a", "default//c"}
+    for adopted in page.items:
+        assert await other.settle(adopted, DONE) == "succeeded"
+    assert await installation.redis.xlen(stream) == 0
+    assert (await installation.redis.xpending(stream, "workers"))["pending"] == 0
+
+
 async def test_a_batch_that_is_cancelled_while_it_is_accepted_ends_once(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ async def test_nothing_more_is_bought_while_a_paid_picture_waits_for_the_store(
         front.about, front.fault = lambda line: line.startswith("PUT") or fault == "refused", fault
         await here.submit("first")
         await here.until_unready("Nothing is claimed: pictures cannot be stored (s3://pictures/shop")
+        assert here.metric("storage_failing") == 1
         await here.submit("a", "b", "c")
         await here.until("c", "queued")
         tried = len(front.seen)
@@ -174,7 +175,7 @@ async def test_nothing_more_is_bought_while_a_paid_picture_waits_for_the_store(
             assert data is not None
             assert len(data) == len(png())
         assert (here.sold, await here.pending()) == (4, 0)
-        assert here.metric("duplicate_results_total") == 0
+        assert here.metric("duplicate_results_total") == here.metric("storage_failing") == 0
 
 
 async def test_a_put_whose_answer_is_lost_finds_its_own_picture(front: Front, shop: Open) -> None:

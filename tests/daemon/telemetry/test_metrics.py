@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
-from daemon.telemetry.gauges import FRESH_S, STALE_S, STATES, RedisGauges, pace_s_per_item
+from daemon.telemetry.gauges import FRESH_S, KEEPS_EVERY_S, STALE_S, STATES, RedisGauges, pace_s_per_item
 from daemon.telemetry.metrics import Metrics
 from limiter.limiter import Limiter
 from limiter.quota.quota import Bucket, InFlight, Quota, Window
@@ -60,6 +61,8 @@ CONTRACT = {
     "slots": set(),
     "last_progress_timestamp_seconds": set(),
     "draining": set(),
+    "storage_failing": set(),
+    "redis_aof_enabled": set(),
     "event_loop_lag_seconds": set(),
     "build_info": {"version"},
     "provider_latency_seconds_count": {"provider", "route"},
@@ -243,6 +246,28 @@ async def test_a_redis_that_knows_no_lag_exports_none_and_all_the_rest(
     assert await fleet.value("batches_active") == 0
     assert fleet.shown("stream_lag") is None
     assert fleet.shown("stream_pending") == 0
+
+
+async def test_the_file_that_redis_keeps_is_looked_for_every_half_minute(fleet: Fleet, redis: Redis) -> None:
+    try:
+        assert await fleet.value("redis_aof_enabled") == 0
+        await redis.config_set("appendonly", "yes")
+        assert await fleet.value("redis_aof_enabled") == 0
+        fleet.clock.now += KEEPS_EVERY_S
+        assert await fleet.value("redis_aof_enabled") == 1
+    finally:
+        await redis.config_set("appendonly", "no")
+
+
+async def test_a_redis_that_does_not_report_its_file_exports_all_the_rest(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_section: str) -> None:
+        raise NoPermissionError("INFO")
+
+    monkeypatch.setattr(fleet.gauges._client, "info", refused)
+    assert await fleet.value("redis_aof_enabled") is None
+    assert fleet.shown("batches_active") == 0
 
 
 async def test_active_batches_are_counted(fleet: Fleet, redis: Redis) -> None:

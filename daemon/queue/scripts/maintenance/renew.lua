@@ -5,6 +5,8 @@
 --          item
 -- One step with the check of the epoch: a replica that slept past its lease must not take back an item that another replica
 -- reclaimed. JUSTID leaves the delivery counter alone; FORCE makes an entry pending again if a failover lost its group.
+-- An entry that somebody trimmed is written again: without one nobody would find the item if its worker went silent. (The
+-- reply to a claim shows that from Redis 7 on.)
 -- @include base
 
 local results = {}
@@ -15,8 +17,14 @@ for i, pair in ipairs(ARGS.items) do
   if item.state == 'running' and item.epoch == epoch then
     local stream = stream_key(item.route, queue_of(item))
     local claim = { 'XCLAIM', stream, 'workers', ARGS.worker, 0, item.entry, 'FORCE', 'JUSTID' }
-    if redis.pcall(unpack(claim)).err then
+    local claimed = redis.pcall(unpack(claim))
+    if claimed.err then
       redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
+      claimed = redis.call(unpack(claim))
+    end
+    if #claimed == 0 then
+      claim[6] = redis.call('XADD', stream, '*', 'u', uid)
+      redis.call('HSET', item_key(uid), 'entry', claim[6])
       redis.call(unpack(claim))
     end
     local is_bare = noted ~= '' and (item[noted] or '') == ''
