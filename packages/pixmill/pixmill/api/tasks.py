@@ -26,7 +26,7 @@ class GenerationTask:
     """One picture to make. `resolution` is "1024:1024" in pixels or a ratio such as "16:9"; None is the model's own.
 
     `model` names a route. `output_path` is a new file, relative to the current folder. `task_id` comes back in the
-    result. `style` and `seed` go to the model.
+    result. `style` is added to the prompt. `seed` goes to the model; 0 is a seed.
 
     Example:
 
@@ -216,12 +216,12 @@ def _names(tasks: Sequence[GenerationTask]) -> list[str]:
 
 
 def _item(task: GenerationTask, name: str) -> dict[str, Any]:
-    item: dict[str, Any] = {"id": name, "prompt": task.prompt}
+    # No provider here has a parameter for a style, and every model reads it in the prompt.
+    prompt = task.prompt if task.style is None or not task.prompt else f"{task.prompt}, {task.style}"
+    item: dict[str, Any] = {"id": name, "prompt": prompt}
     if task.resolution is not None:
         pixels = _PIXELS.fullmatch(task.resolution)
         item["size"] = f"{pixels[1]}x{pixels[2]}" if pixels else task.resolution
-    if task.style is not None:
-        item["params"] = {"style": task.style}
     if task.model is not None:
         item["route"] = task.model
     if task.seed is not None:

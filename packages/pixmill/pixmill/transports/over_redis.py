@@ -93,7 +93,7 @@ class RedisTransport:
                 yield Event(event.type, event.data, event.id)
 
     async def cancel(self, ident: str) -> None:
-        """Send a cancel through the jobs stream, so the rights of a producer suffice."""
+        """Send a cancel through the jobs stream: a worker carries it out, whatever its version."""
         await self._order("cancel", ident)
 
     async def retry(self, ident: str) -> None:
