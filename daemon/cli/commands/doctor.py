@@ -17,6 +17,7 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
 )
+from daemon.doctor.clash import clashes
 from daemon.doctor.redis_checks import redis_checks, server_time_s, unreachable
 from daemon.gateway.callers.keys_file import open_to_others, read_keys
 from daemon.settings import SettingsError, masked_url
@@ -42,7 +43,7 @@ async def doctor(session: Session) -> int:
     configure_logs(level="error")
     refuse_environment(os.environ)
     credentials = credential_checks(session.settings.credentials, session.settings.routes, os.environ)
-    findings = [*_configuration(session), *_keys(session), *await _redis(session, credentials)]
+    findings = [*_configuration(session), *clashes(), *_keys(session), *await _redis(session, credentials)]
     failed = [finding.check for finding in findings if finding.state == State.FAIL]
     session.printer.table(
         {"ok": not failed, "checks": [asdict(finding) for finding in findings]},
