@@ -81,7 +81,7 @@ async def test_jobs_orders_and_refusals(client: Producer) -> None:
     assert (result.ok, result.images[0]["seed"], result.job, result.batch) == (True, 0, ident, None)
     assert (await client("status", ident)).counts == {"total": 1, "succeeded": 1}
 
-    await client("submit_batch", ["a vase takes 30 s", "a forbidden vase"], id="b2")
+    await client("submit_batch", ["a vase takes 3 s", "a forbidden vase"], id="b2")
 
     async def failed() -> bool:
         return bool((await client("status", "b2")).counts["failed"])
